@@ -1,0 +1,175 @@
+"""`Engine`: where containers run, as a written contract; the nouns that go in and come out.
+
+Every engine passes `tests/contract/test_engine.py`. Engines know nothing of jobs, stores or HTTP: they get frozen
+specs and answer with frozen observations. All methods may be called from several threads at once. SDK exceptions
+never leave an engine: `EngineUnavailable` (temporary), `ImageUnavailable` or `PermanentError` (permanent) do.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+#: Labels that every container, volume and network of ours carries; orphans are recognised by these alone.
+LABEL_INSTALL: Final = "ci-runner.install"
+LABEL_ROLE: Final = "ci-runner.role"
+LABEL_JOB: Final = "ci-runner.job"
+LABEL_ATTEMPT: Final = "ci-runner.attempt"
+
+#: Fixed mount points inside a container (below one folder, so that nothing of the user's is hidden).
+TOOLS: Final = "/ci/tools"
+ENVIRONMENT: Final = "/ci/env"
+PROJECT_LAYER: Final = "/ci/project"
+SPOOL: Final = "/ci/spool"
+STORE: Final = "/ci/store"
+HOME: Final = "/ci/home"
+
+#: `test` runs a job's command; `build` prepares an environment.
+Role = Literal["test", "build"]
+ContainerState = Literal["created", "running", "paused", "exited", "dead", "removing"]
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A folder or file of the host at a place in the container. A missing source is an error, never created."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A writable view of read-only trees: what the job writes lands in `upper`."""
+
+    #: Topmost first.
+    lowers: tuple[Path, ...]
+    #: Empty folder owned by the job's uid; `work` is a sibling on the same file system.
+    upper: Path
+    work: Path
+    target: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one container may use."""
+
+    cpus: float = 1.0
+    #: Bytes; swap is not added.
+    memory: int = 2 << 30
+    pids: int = 512
+    #: Bytes of one file.
+    file_size: int = 1 << 30
+    #: Bytes of the tmpfs at /tmp and at the home folder, each; counted towards memory.
+    tmp_size: int = 512 << 20
+    open_files: int = 4096
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """Everything an engine needs to create one container."""
+
+    #: Unique and derived from labels: creating the same name again adopts the container that is there.
+    name: str
+    image_id: str
+    argv: tuple[str, ...]
+    role: Role
+    job_id: str
+    attempt: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    binds: tuple[Bind, ...] = ()
+    overlay: Overlay | None = None
+    limits: Limits = Limits()
+    #: "egress": the default network with inter-container traffic off; "none": loopback only.
+    network: Literal["egress", "none"] = "egress"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One container as the engine sees it now."""
+
+    id: str
+    name: str
+    role: Role
+    job_id: str
+    attempt: int
+    state: ContainerState
+    #: Set once exited; 128+n for a signal, as shells have it.
+    exit_code: int | None = None
+    #: Any process of the container was killed for memory (not necessarily the main one).
+    oom_killed: bool = False
+    #: The engine's own words about a container that could not start.
+    error: str | None = None
+    started_at: dt.datetime | None = None
+    finished_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """A base image that is present."""
+
+    #: Content digest (`sha256:…`): what containers are created from, immune to a moved tag.
+    id: str
+    reference: str
+    #: Versions of CPython found in it, such as ("3.11", "3.12"); () where the engine does not know.
+    pythons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What an engine can do here; `problems` are sentences for an operator, worst first."""
+
+    version: str
+    #: False: jobs are not isolated from each other and from the host.
+    isolates: bool
+    problems: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Where containers run. `id`s are the engine's own; everything may be called twice."""
+
+    #: The name an operator gives it: "docker", "process", "memory", …
+    name: str
+
+    def probe(self) -> Probe:
+        """Check that mounts, overlays and appended bytes are visible to both sides. Raises `EngineUnavailable`."""
+
+    def image(self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None) -> Image:
+        """Resolve, pulling when absent and allowed; `progress` gets one line per step. Raises `ImageUnavailable`."""
+
+    def create(self, spec: ContainerSpec) -> str:
+        """Create (not start) and return the id. A container of that name and labels is adopted, never a second made."""
+
+    def start(self, container_id: str) -> None:
+        """Start; harmless on a container that runs or has run. A command that cannot start shows up as `Observed.error`
+        and a `PermanentError` is raised."""
+
+    def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        """TERM reaches the main process; KILL ends the whole process tree. Harmless when it is over or gone."""
+
+    def remove(self, container_id: str) -> None:
+        """Remove with its volumes, killing it when it runs. Harmless when it is gone."""
+
+    def list(self) -> list[Observed]:
+        """All containers of this install (by label), whatever their state. One cheap call."""
+
+    def inspect(self, container_id: str) -> Observed | None:
+        """One container with full detail (`oom_killed`, `error`), or None when it is gone."""
+
+    def output(self, container_id: str, limit: int = 65536) -> str:
+        """The last bytes that a container wrote to its own log: for the post-mortem of a worker that never started."""
+
+    def sweep(self, keep: frozenset[str]) -> int:
+        """Remove what carries this install's label, is no container and belongs to none of the names in `keep`
+        (volumes left by a crash). Returns how many."""
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call `wake` soon after any container of ours changes; a lossy hint, from a thread of the engine's own."""
+
+    def close(self) -> None:
+        """End threads and connections; containers go on."""

@@ -1,0 +1,47 @@
+"""What can go wrong on the developer's side, one family per way out.
+
+Every error's text is one line that says what to do next; `exit_code` is what the process ends with
+(`pytest_remote_ci.wire` lists the codes).
+"""
+
+from __future__ import annotations
+
+from pytest_remote_ci import wire
+
+
+class ClientError(Exception):
+    """The run cannot go on; the text says why and what to do next."""
+
+    exit_code = wire.EXIT_NO_VERDICT
+
+
+class ConfigError(ClientError):
+    """The configuration is wrong: names the key, the file and the nearest valid key."""
+
+    exit_code = 4  # pytest's own code for a usage error
+
+
+class WorkspaceError(ClientError):
+    """The working tree cannot be sent as it is: names the file and how to allow or leave it out."""
+
+    exit_code = 4
+
+
+class RunnerUnreachable(ClientError):
+    """No runner answers at the configured address."""
+
+    exit_code = wire.EXIT_UNREACHABLE
+
+
+class RunnerRefused(ClientError):
+    """The runner refused the key (401, 403)."""
+
+    exit_code = wire.EXIT_REFUSED
+
+
+class SubmissionRefused(ClientError):
+    """The runner refused what was sent (413, 422, 429, 507): `detail` is its reason."""
+
+
+class NoVerdict(ClientError):
+    """The job ended without a verdict: the runner's reason."""

@@ -1,0 +1,337 @@
+"""The format that both sides share: submission options, manifests, events, statuses, exit codes.
+
+Standard library only; `ci_runner` imports this module, never the reverse. Everything that a peer sends is
+parsed here into frozen values, and every refusal is a `WireError` that names the field and says what to do.
+The contract for people is `docs/wire.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+#: Raised when a change would break an older peer; each side says plainly which version the other has.
+PROTOCOL: Final = 1
+
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+Phase = Literal["queued", "preparing", "starting", "testing", "finishing"]
+LogStream = Literal["terminal", "stdout", "stderr", "runner"]
+Priority = Literal["high", "normal", "low"]
+
+STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
+TERMINAL_STATUSES: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled"})
+PHASES: Final[tuple[Phase, ...]] = ("queued", "preparing", "starting", "testing", "finishing")
+PRIORITIES: Final[tuple[Priority, ...]] = ("high", "normal", "low")
+
+#: Exit codes of `pytest --remote-ci` beside pytest's own 0 to 5 (sysexits.h: EX_UNAVAILABLE, EX_SOFTWARE,
+#: EX_NOPERM).
+EXIT_INTERRUPTED: Final = 2
+EXIT_UNREACHABLE: Final = 69
+EXIT_NO_VERDICT: Final = 70
+EXIT_REFUSED: Final = 77
+
+#: One log event holds at most this much text (bytes of UTF-8).
+LOG_CHUNK_BYTES: Final = 64 * 1024
+
+#: A key of the runner: `ci_`, 8 characters of id, 32 of secret, 6 of checksum, all base62.
+KEY_PATTERN: Final = re.compile(r"ci_[0-9A-Za-z]{46}(?![0-9A-Za-z])")
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PYTHON = re.compile(r"3\.\d{1,2}\Z")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\Z", re.IGNORECASE)
+
+
+class WireError(ValueError):
+    """A peer sent something that the contract does not allow; the message is one line for its user."""
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of a size such as ``"2g"``, ``"512MB"`` or ``1048576`` (powers of 1024, as Docker reads them)."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    match = _SIZE.match(str(text).strip())
+    if match is None:
+        raise WireError(f"{text!r} is no size: write a number and a unit, such as 512m or 2g")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+@dataclass(frozen=True)
+class SubmitOptions:
+    """What a submission says beside its files; the JSON of the multipart part ``options``.
+
+    Every field has a default, so that a client that knows only the seed contract (a zip in ``file``) gets
+    ``python -m pytest -v`` at the root of what it sent.
+    """
+
+    #: pytest's arguments, verbatim (paths inside `root` are absolute paths of the client or relative to `cwd`).
+    args: tuple[str, ...] = ()
+    #: Absolute path of the project on the client (any path syntax); None for a seed client.
+    root: str | None = None
+    #: Directory below `root` in which pytest runs, in POSIX form; "" is the root itself.
+    cwd: str = ""
+    #: Run as ``python -m pytest`` does (cwd on sys.path); False runs as the ``pytest`` script does.
+    module: bool = True
+    #: ``"3.12"``: which Python runs the tests; None means the runner's default.
+    python: str | None = None
+    #: Base image; None means the runner's default for `python`.
+    image: str | None = None
+    #: Requirements files to install, relative to `root`; empty means: find them.
+    requirements: tuple[str, ...] = ()
+    #: Extras of the project to install.
+    extras: tuple[str, ...] = ()
+    #: Dependency groups (PEP 735) to install; empty means: try test, tests, dev, testing.
+    groups: tuple[str, ...] = ()
+    #: True: install the project (editable); False: never; None: when it is a package.
+    install_project: bool | None = None
+    #: Environment variables of the job, names and values, as the developer chose to pass them.
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: Seconds of testing after which the job is stopped; None means the runner's default.
+    timeout: float | None = None
+    #: Processors (1.5 means one and a half); None means the runner's default.
+    cpus: float | None = None
+    #: Bytes of memory; None means the runner's default.
+    memory: int | None = None
+    #: "egress" or "none"; None means the runner's default. May only narrow it.
+    network: str | None = None
+    #: Globs of files to keep after the run.
+    artifacts: tuple[str, ...] = ()
+    #: A name for people.
+    name: str | None = None
+    #: Capped by what the operator allows the user.
+    priority: Priority = "normal"
+    #: Version of pytest that the client runs: installed when the project names none.
+    pytest_version: str | None = None
+    #: Version that the project's version control would give (setuptools-scm and friends), because `.git` is not sent.
+    scm_version: str | None = None
+    #: Whether the client's terminal shows colours.
+    color: bool = False
+    #: Width of the client's terminal in columns.
+    columns: int = 80
+    #: For plugins: submission options under names of their own (`pytest_remote_ci_submission`).
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; fields that hold their default are left out, so that old runners see only what matters."""
+        result: dict[str, Any] = {"protocol": PROTOCOL}
+        default = SubmitOptions()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value != getattr(default, item.name):
+                result[item.name] = list(value) if isinstance(value, tuple) else value
+        return result
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> SubmitOptions:
+        """Parse and check; raises `WireError` naming the field. Unknown keys are ignored (a newer client)."""
+        if not isinstance(raw, dict):
+            raise WireError("options: must be a JSON object")
+        protocol = raw.get("protocol", PROTOCOL)
+        if protocol != PROTOCOL:
+            raise WireError(f"options.protocol: this runner speaks version {PROTOCOL}, the client {protocol}")
+        known = {item.name: raw[item.name] for item in fields(cls) if raw.get(item.name) is not None}
+        return cls(**{name: _CHECKS[name](f"options.{name}", value) for name, value in known.items()})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SubmitOptions:
+        """`from_dict` of a JSON text; raises `WireError` for anything that is not JSON."""
+        return cls.from_dict(parse_json("options", text))
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One file of a workspace."""
+
+    #: Relative POSIX path, NFC as on the client's disk, no ``.`` or ``..`` parts.
+    path: str
+    #: 0o644 or 0o755.
+    mode: int
+    #: Bytes.
+    size: int
+    #: Hexadecimal SHA-256 of the content.
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of a workspace, sorted by path; its digest names the workspace."""
+
+    files: tuple[ManifestEntry, ...]
+    #: Absolute path of the project on the client; no part of the digest.
+    root: str | None = None
+    #: path → modification time in integer nanoseconds, only when an option needs them; no part of the digest.
+    mtimes: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, as in the multipart part ``manifest``."""
+        result: dict[str, Any] = {
+            "protocol": PROTOCOL,
+            "files": [[entry.path, entry.mode, entry.size, entry.sha256] for entry in self.files],
+        }
+        if self.root is not None:
+            result["root"] = self.root
+        if self.mtimes:
+            result["mtimes"] = dict(self.mtimes)
+        return result
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Manifest:
+        """Parse shapes and digests; raises `WireError`. Whether a path is safe is the runner's `archive` to say."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("files"), list):
+            raise WireError("manifest: must be a JSON object with a list 'files'")
+        if raw.get("protocol", PROTOCOL) != PROTOCOL:
+            raise WireError(f"manifest.protocol: this runner speaks version {PROTOCOL}")
+        entries = []
+        for index, item in enumerate(raw["files"]):
+            if not (isinstance(item, list) and len(item) == 4):
+                raise WireError(f"manifest.files[{index}]: must be [path, mode, size, sha256]")
+            path, mode, size, sha256 = item
+            if not (isinstance(path, str) and type(mode) is int and type(size) is int and size >= 0):
+                raise WireError(f"manifest.files[{index}]: must be [text, integer, integer, text]")
+            if not (isinstance(sha256, str) and _DIGEST.match(sha256)):
+                raise WireError(f"manifest.files[{index}]: {sha256!r} is no SHA-256 digest")
+            entries.append(ManifestEntry(path, 0o755 if mode & 0o100 else 0o644, size, sha256))
+        mtimes = raw.get("mtimes") or {}
+        if not (isinstance(mtimes, dict) and all(type(value) is int for value in mtimes.values())):
+            raise WireError("manifest.mtimes: must be an object of integers (nanoseconds)")
+        root = raw.get("root")
+        if root is not None and not isinstance(root, str):
+            raise WireError("manifest.root: must be text")
+        return cls(tuple(sorted(entries, key=lambda entry: entry.path)), root, mtimes)
+
+    def canonical(self) -> bytes:
+        """The bytes whose SHA-256 is the workspace's digest: paths, executable bits and contents only."""
+        rows = [[entry.path, entry.mode, entry.size, entry.sha256] for entry in sorted(self.files, key=lambda e: e.path)]
+        return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def parse_json(what: str, text: str | bytes) -> Any:
+    """Strict JSON (no NaN, bounded depth and digits); raises `WireError` starting with `what`."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"{what}: not valid JSON ({error})") from error
+
+
+def is_digest(text: object) -> bool:
+    """Whether `text` is a lower-case hexadecimal SHA-256."""
+    return isinstance(text, str) and _DIGEST.match(text) is not None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value or len(value) > 4096:
+        raise WireError(f"{where}: must be text of at most 4096 characters")
+    return value
+
+
+def _texts(where: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) > 10_000:
+        raise WireError(f"{where}: must be a list of texts")
+    return tuple(_long_text(f"{where}[{index}]", item) for index, item in enumerate(value))
+
+
+def _long_text(where: str, value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value or len(value) > 131_071:  # MAX_ARG_STRLEN of Linux
+        raise WireError(f"{where}: must be text without NUL characters, at most 131071 long")
+    return value
+
+
+def _flag(where: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise WireError(f"{where}: must be true or false")
+    return value
+
+
+def _positive(where: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        raise WireError(f"{where}: must be a number above 0")
+    return float(value)
+
+
+def _bytes(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise WireError(f"{where}: must be a number of bytes or a size such as 2g")
+    return parse_size(value)
+
+
+def _relative(where: str, value: Any) -> str:
+    text = _text(where, value)
+    parts = text.replace("\\", "/").split("/")
+    if text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        raise WireError(f"{where}: {text!r} must be a path below the project, without '..'")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _relatives(where: str, value: Any) -> tuple[str, ...]:
+    return tuple(_relative(f"{where}[{index}]", item) for index, item in enumerate(_texts(where, value)))
+
+
+def _python(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not _PYTHON.match(value):
+        raise WireError(f"{where}: {value!r} is no Python version: write it as '3.12'")
+    return value
+
+
+def _environment(where: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise WireError(f"{where}: must be an object of texts")
+    for name, content in value.items():
+        if not _ENV_NAME.match(name):
+            raise WireError(f"{where}: {name!r} is no name of an environment variable")
+        _long_text(f"{where}.{name}", content)
+    return dict(value)
+
+
+def _one_of(*allowed: str) -> Any:
+    def check(where: str, value: Any) -> str:
+        if value not in allowed:
+            raise WireError(f"{where}: must be one of {', '.join(allowed)}, not {value!r}")
+        return str(value)
+
+    return check
+
+
+def _columns(where: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= 10_000:
+        raise WireError(f"{where}: must be an integer from 1 to 10000")
+    return value
+
+
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WireError(f"{where}: must be an object")
+    return value
+
+
+_CHECKS: Final[Mapping[str, Any]] = {
+    "args": _texts,
+    "root": _text,
+    "cwd": _relative,
+    "module": _flag,
+    "python": _python,
+    "image": _text,
+    "requirements": _relatives,
+    "extras": _texts,
+    "groups": _texts,
+    "install_project": _flag,
+    "env": _environment,
+    "timeout": _positive,
+    "cpus": _positive,
+    "memory": _bytes,
+    "network": _one_of("egress", "none"),
+    "artifacts": _texts,
+    "name": _text,
+    "priority": _one_of(*PRIORITIES),
+    "pytest_version": _text,
+    "scm_version": _text,
+    "color": _flag,
+    "columns": _columns,
+    "extra": _mapping,
+}
