@@ -35,7 +35,7 @@ _PACKAGES: Final = ("python3", "python3-venv", "ca-certificates", "netbase", "tz
 #: What building a source distribution with C code, or one from a git repository, needs.
 _BUILD_PACKAGES: Final = ("gcc", "g++", "libc6-dev", "make", "pkg-config", "python3-dev", "git")
 #: Raised whenever the steps below change what comes out of a recipe.
-_VERSION: Final = 1
+_VERSION: Final = 2
 #: Folders whose content no container needs; below the root of the tree.
 _EMPTIED: Final = (
     "var/cache/apt",

@@ -156,7 +156,10 @@ def copy(found: Installation, root: Path) -> None:
         shutil.copytree(headers, target / "include" / library, symlinks=True)
     links = root / "usr/local/bin"
     links.mkdir(parents=True, exist_ok=True)
-    (links / library).symlink_to(f"{found.target}/bin/{library}")
+    # No link: a virtual environment made through one would look for its standard library beside the link.
+    command = links / library
+    command.write_text(f'#!/bin/sh\nexec {found.target}/bin/{library} "$@"\n')
+    command.chmod(0o755)
 
 
 def complete(found: Installation, root: Path) -> list[str]:
