@@ -278,7 +278,8 @@ class Jobs:
             self._database.run(
                 JobRow.update(
                     status=verdict.status, success=verdict.success, exit_code=verdict.exit_code,
-                    reason=verdict.reason, end_time=moment, phase="finishing", phase_since=moment, building=False,
+                    reason=verdict.reason, end_time=moment, phase="finishing", phase_since=moment,
+                    building=False,
                 ).where(JobRow.id == job_id)
             )  # fmt: skip
             append_inside(self._database, job_id, row["last_seq"], [*events, complete])
