@@ -74,7 +74,9 @@ class DockerEngine:
     # -- looking around
     def probe(self) -> Probe:
         """See `Engine.probe`."""
-        raise NotImplementedError
+        with translated("ask for the engine's version"):
+            version = self.api.client.version()
+        return Probe(version=str(version["Version"]), isolates=True)
 
     def image(
         self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
@@ -252,6 +254,19 @@ class DockerEngine:
         for name in stale:
             self._remove_volume(name)
         return len(stale)
+
+    def uninstall(self) -> None:
+        """Remove everything that carries this install's label: containers, volumes, the network."""
+        with translated("list containers"):
+            summaries = self.api.client.containers(all=True, filters=self._ours())
+        for summary in summaries:
+            self.remove(summary["Id"])
+        self.sweep(frozenset())
+        with translated("list networks"):
+            networks = self.api.client.networks(filters=self._ours())
+        for network in networks:
+            with translated("remove the network"):
+                self.api.client.remove_network(network["Id"])
 
     def close(self) -> None:
         """See `Engine.close`."""

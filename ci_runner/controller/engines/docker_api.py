@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any, Final
@@ -45,6 +46,7 @@ class DockerAPI:
 
     def open(self) -> Any:
         """A new client of the engine's own API version; the caller closes it. Raises `EngineUnavailable`."""
+        self._knock()
         with translated("reach the engine"):
             return docker.APIClient(
                 base_url=self.base_url, version="auto", timeout=self.timeout, num_pools=4, max_pool_size=32
@@ -56,7 +58,20 @@ class DockerAPI:
         with self._lock:
             if self._client is None:
                 self._client = self.open()
+            else:
+                self._knock()
             return self._client
+
+    def _knock(self) -> None:
+        """Fail early where nobody listens: the SDK leaves its socket open when it cannot connect."""
+        if not self.base_url.startswith("unix://"):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(self.timeout)
+            try:
+                connection.connect(self.base_url.removeprefix("unix://"))
+            except OSError as error:
+                raise EngineUnavailable(f"no Docker engine answers at {self.base_url}: {error}") from error
 
     def close(self) -> None:
         """Close every connection; the next use opens new ones."""
