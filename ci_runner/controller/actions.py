@@ -1,7 +1,8 @@
 """What the controller may do, as frozen values: decided by `reconcile`, done by `perform`.
 
-Each may be performed twice: a crash between the deed and its record only repeats it. No second action is started for
-a `subject` while one is going on; after a failure that passes, the same `key` is left alone for a while.
+Each may be performed twice: a crash between the deed and its record only repeats it. No second action is
+started for a `subject` while one is going on; after a failure that passes, the same `key` is left alone for a
+while.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Launch(JobAction):
     """Create the attempt's container, or adopt the one that is there, and start it."""
 
     attempt: int
+    #: A container that was created, but not started.
+    container_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,10 @@ import datetime as dt
 import random
 import threading
 from dataclasses import dataclass, field
+from typing import Final
+
+#: A failure that was not repeated for so long no longer counts.
+_MEMORY: Final = dt.timedelta(minutes=10)
 
 
 @dataclass
@@ -44,4 +48,7 @@ class Backoff:
     def held(self, now: dt.datetime) -> frozenset[str]:
         """The subjects to leave alone now."""
         with self._lock:
+            forgotten = [subject for subject, until in self._until.items() if until + _MEMORY < now]
+            for subject in forgotten:
+                del self._until[subject], self._failures[subject]
             return frozenset(subject for subject, until in self._until.items() if until > now)

@@ -1,8 +1,8 @@
 """`decide`: from one moment to what should be done next. Pure: no clock, no input or output, no memory.
 
-Level-triggered: it looks at what is, not at what happened, so it may be asked at any time, after any crash, and
-gives the same answer for the same world. At most one action is decided per job and moment (and a stop beside a
-preparation that is going on); the next moment sees its result.
+Level-triggered: it looks at what is, not at what happened, so it may be asked at any time, after any crash,
+and gives the same answer for the same world. At most one action is decided per job and moment (and a stop
+beside a preparation that is going on); the next moment sees its result.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _all(world: World) -> Iterator[Action]:
         yield from _announcements(world, waiting, 0)
         return
     sight = _Sight(world)
-    own = [action for job in world.jobs for action in _of_job(world, job, sight)]
+    own = [action for job in world.jobs for action in _isolated(world, job, sight)]
     claims = list(_claims(world, waiting))
     yield from own
     yield from _launches(world, sight, {action.subject for action in own})
@@ -115,9 +115,18 @@ def _without_engine(world: World) -> Iterator[Action]:
     """What needs no engine: jobs that wait can be cancelled, preparations interrupted."""
     for job in world.jobs:
         if job.phase == "queued" and job.id not in world.in_flight:
-            yield from _queued(job)
+            yield from _queued(world, job)
         elif job.phase == "preparing":
             yield from _interruption(world, job)
+
+
+def _isolated(world: World, job: Job, sight: _Sight) -> list[Action]:
+    """A job that cannot be decided about ends; it does not keep the others waiting."""
+    try:
+        return list(_of_job(world, job, sight))
+    except Exception as error:
+        words = f"internal error of the runner ({type(error).__name__}: {error})"
+        return [Finish(job.id, failed(words))] if job.id not in world.in_flight else []
 
 
 def _of_job(world: World, job: Job, sight: _Sight) -> Iterator[Action]:
@@ -130,7 +139,7 @@ def _of_job(world: World, job: Job, sight: _Sight) -> Iterator[Action]:
         if stray is not current or job.phase in ("queued", "preparing"):
             yield from _removal(world, stray)
     if job.phase == "queued":
-        yield from _queued(job)
+        yield from _queued(world, job)
     elif job.phase == "preparing":
         yield from _preparing(world, job)
     elif current is None and job.container_id is None:
@@ -145,9 +154,9 @@ def _of_job(world: World, job: Job, sight: _Sight) -> Iterator[Action]:
         yield from _live(world, job, current)
 
 
-def _queued(job: Job) -> Iterator[Action]:
+def _queued(world: World, job: Job) -> Iterator[Action]:
     if job.cancel_requested_at is not None:
-        yield Finish(job.id, verdicts.cancelled(job.cancelled_by or "its user"))
+        yield Finish(job.id, verdicts.stopped(job, "cancel", world.policy))
 
 
 def _preparing(world: World, job: Job) -> Iterator[Action]:
@@ -176,9 +185,8 @@ def _live(world: World, job: Job, current: Observed) -> Iterator[Action]:
         return
     elif intent == "disk" or _is_past(world, job.stop_requested_at, world.policy.grace):
         yield Kill(job.id, current.id, intent)
-    elif job.stop_intent is None or job.id not in world.signalled:
-        if stop_subject(job.id) not in world.in_flight:
-            yield Stop(job.id, intent, current.id)
+    elif job.id not in world.signalled and stop_subject(job.id) not in world.in_flight:
+        yield Stop(job.id, intent, current.id)
 
 
 def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
@@ -244,7 +252,8 @@ def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
         elif job.phase != "starting" or job.container_id or current or job.id in world.in_flight:
             running += 1
     for job in sorted(ready, key=lambda job: (job.start_time or world.now, job.id)):
-        launch = Launch(job.id, job.attempt)
+        current = sight.current(job)
+        launch = Launch(job.id, job.attempt, current.id if current is not None else None)
         if running < world.policy.concurrency and job.id not in busy and launch.key not in world.held:
             running += 1
             yield launch

@@ -1,8 +1,8 @@
 """Reads what a container says: from spool files and a position to events and the next position.
 
-Nothing is remembered here, so a reader that dies anywhere begins again at the position that was stored with the
-events. The files are written by untrusted code: they are opened without following links, only regular files
-count, lines are capped, and a frame that makes no sense is skipped. The format is in docs/internals.md.
+Nothing is remembered here, so a reader that dies anywhere begins again at the position that was stored with
+the events. The files are written by untrusted code: they are opened without following links, only regular
+files count, lines are capped, and a frame that makes no sense is skipped. The format is in docs/internals.md.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Reading:
     exit: ExitFrame | None = None
     #: There is more to read at once.
     more: bool = False
+    #: There is output that no frame covers yet.
+    behind: bool = False
 
 
 class Spool:
@@ -118,11 +120,11 @@ def read(
     """The next events after `position`.
 
     Output is taken up to the sizes that the newest frame gives, so that output and frames interleave exactly.
-    `over`: nothing will be added, take everything. `impatient`: no frame came for a while, take what is there.
-    `discard`: pass over the output without making events of it.
+    `over`: nothing will be added, take everything. `impatient`: no frame came for a while, take what is
+    there. `discard`: pass over the output without making events of it.
     """
     # Sizes first: what grows after this belongs to a later frame.
-    sizes = {name: spool.size(name) for name, _ in _STREAMS}
+    sizes: dict[str, int] = {name: spool.size(name) for name, _ in _STREAMS}
     taking = _Taking(spool, position, now, discard, sizes)
     frames, more = _frames(spool, position.frames)
     started, ending = False, None
@@ -136,7 +138,8 @@ def read(
         started = started or kind == "started" or ending is not None
     if not more and (over or impatient):
         more = not taking.advance(sizes, last=over)
-    return Reading(tuple(taking.events), taking.position, started, ending, more)
+    behind = any(size > getattr(taking.position, name) for name, size in sizes.items())
+    return Reading(tuple(taking.events), taking.position, started, ending, more, behind)
 
 
 def final_frame(spool: Spool) -> ExitFrame | None:
@@ -177,7 +180,8 @@ class _Taking:
 
     def advance(self, goals: dict[str, int], *, last: bool) -> bool:
         """Take both streams up to `goals`; False when the reading is full before that."""
-        return all([self._stream(name, label, goals[name], last) for name, label in _STREAMS])
+        reached = [self._stream(name, label, goals[name], last) for name, label in _STREAMS]
+        return all(reached)
 
     def _stream(self, name: Literal["stdout", "stderr"], label: LogStream, goal: int, last: bool) -> bool:
         start: int = getattr(self.position, name)
@@ -201,8 +205,8 @@ def pieces(data: bytes, *, last: bool, follows: bool = False) -> Iterator[tuple[
     """Text of at most `LOG_CHUNK_BYTES` of UTF-8 each, with the number of raw bytes that it stands for.
 
     Cut at the last line end where there is one, never inside a character; what is no UTF-8 becomes U+FFFD. An
-    unfinished character at the end is left for later, unless this is the `last` of its stream. `follows`: more
-    output is there already, so that the end of `data` is no better place for a cut than any other.
+    unfinished character at the end is left for later, unless this is the `last` of its stream. `follows`:
+    more output is there already, so that the end of `data` is no better place for a cut than any other.
     """
     start = 0
     while start < len(data):

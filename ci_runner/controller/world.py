@@ -1,8 +1,8 @@
 """`World`: everything a decision depends on, read once per tick into one frozen value.
 
-The order of reading matters, because actions go on meanwhile: first what is in flight, then the rows, then the
-containers, then the builds that are going on. Whatever ends in between is seen either as in flight (and left
-alone) or with all its effects.
+The order of reading matters, because actions go on meanwhile: first what is in flight, then the rows, then
+the containers, then the builds that are going on. Whatever ends in between is seen either as in flight (and
+left alone) or with all its effects.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from ci_runner.controller.spool import ExitFrame
 from ci_runner.errors import EngineUnavailable
 from ci_runner.models import Job
 from ci_runner.store import Store
+
+#: Subject → names of the actions that are going on for it.
+InFlight = Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class World:
     #: All our containers; None: the engine does not answer.
     observed: tuple[Observed, ...] | None = ()
     #: Subject → names of the actions that are going on for it.
-    in_flight: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    in_flight: InFlight = field(default_factory=dict)
     #: Subjects to leave alone for a while, because something failed.
     held: frozenset[str] = frozenset()
     #: (job id, attempt) → what its spool says, once its container is over and the spool is read.
@@ -139,10 +142,13 @@ def read(
     now: dt.datetime,
     policy: Policy,
     anew: bool,
-    in_flight: Mapping[str, frozenset[str]],
+    in_flight: InFlight,
     builds: Callable[[], frozenset[str]],
 ) -> World:
-    """Rows, containers and builds, in this order; `in_flight` was read before. `anew`: list the containers."""
+    """Rows, containers and builds, in this order; `in_flight` was read before.
+
+    `anew`: list the containers.
+    """
     jobs = tuple(store.jobs.open())
     uncleaned = tuple(store.jobs.uncleaned())
     served = store.jobs.served()
