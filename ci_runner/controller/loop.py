@@ -44,7 +44,7 @@ HEARTBEAT: Final = 2.0
 SWEEP: Final = 60.0
 
 
-class ControllerRunningError(RunnerError):
+class ControllerRunning(RunnerError):
     """There is a controller on this data directory already; a program ends with code 75 (EX_TEMPFAIL)."""
 
 
@@ -79,7 +79,7 @@ class Controller:
     def run(self, stop: threading.Event) -> None:
         """Reconcile until `stop` is set.
 
-        Raises `ControllerRunningError` at once, or `LeaseLost` when another took over.
+        Raises `ControllerRunning` at once, or `LeaseLost` when another took over.
         """
         with only_one(self._storage.data_dir), contextlib.ExitStack() as stack:
             epoch = self._store.lease.acquire(f"{socket.gethostname()}, process {os.getpid()}")
@@ -202,12 +202,25 @@ class _Tick:
         self._note(now)
         self._sweep(now)
 
-            def _read(self, in_flight: world.InFlight, *, anew: bool) -> World: steps = self._steps seen =
-            world.read( self._store, self._sight, now=steps.now(), policy=steps.policy, anew=anew,
-            in_flight=in_flight, builds=self._preparer.in_use, )  # fmt: skip return replace( seen,
-            held=self._performer.backoff.held(seen.now), endings=self._followers.endings(),
-            over_disk=self._watchdog.over(), signalled=frozenset(steps.signalled.copy()),
-            announced=dict(steps.announced.copy()), )
+    def _read(self, in_flight: world.InFlight, *, anew: bool) -> World:
+        steps = self._steps
+        seen = world.read(
+            self._store,
+            self._sight,
+            now=steps.now(),
+            policy=steps.policy,
+            anew=anew,
+            in_flight=in_flight,
+            builds=self._preparer.in_use,
+        )
+        return replace(
+            seen,
+            held=self._performer.backoff.held(seen.now),
+            endings=self._followers.endings(),
+            over_disk=self._watchdog.over(),
+            signalled=frozenset(steps.signalled.copy()),
+            announced=dict(steps.announced.copy()),
+        )
 
     def _note(self, seen: World) -> None:
         """Say once that the engine went away or came back."""
@@ -235,14 +248,14 @@ def _rang(bell: Doorbell) -> bool:
 
 @contextlib.contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
-    """Hold the lock of the one controller on `data_dir`; raises `ControllerRunningError` when another holds it."""
+    """Hold the lock of the one controller on `data_dir`; raises `ControllerRunning` when another holds it."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(data_dir / "reconcile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ControllerRunningError(
+            raise ControllerRunning(
                 f"a controller is running on {data_dir} already ({os.pread(handle, 100, 0).decode() or '?'})"
             ) from error
         os.truncate(handle, 0)

@@ -14,7 +14,7 @@ from typing import Final
 
 from ci_runner.controller import actions
 from ci_runner.controller.backoff import Backoff
-from ci_runner.controller.steps import PreparationInterruptedError, Steps
+from ci_runner.controller.steps import Interrupted, Steps
 from ci_runner.errors import LeaseLost, NotFound, PermanentError, TemporaryError
 from ci_runner.states import failed
 
@@ -106,7 +106,7 @@ class Performer:
         if isinstance(error, LeaseLost):
             self._fatal(error)
             return
-        if isinstance(error, (PreparationInterruptedError, NotFound)):
+        if isinstance(error, (Interrupted, NotFound)):
             return
         now = self._steps.now()
         count = self.backoff.failed(action.key, now, getattr(error, "retry_after", 0.0))

@@ -81,7 +81,7 @@ class Preparer(Protocol):
         """Remove what is cached beyond the limits, but for the keys in `keep`."""
 
 
-class PreparationInterruptedError(Exception):
+class Interrupted(Exception):
     """A preparation ended because its job, or this controller, is being stopped."""
 
 
@@ -134,7 +134,7 @@ class Steps:
             )
         except Exception as error:
             if permit.stopping() and not isinstance(error, LeaseLost):
-                raise PreparationInterruptedError from error
+                raise Interrupted from error
             raise
         finally:
             permit.give_back()
@@ -325,7 +325,7 @@ class _Permit:
         self._say("waiting for a free build", building=True)
         while not self.steps._builds.acquire(timeout=_BUILD_POLL):
             if self.stopping():
-                raise PreparationInterruptedError
+                raise Interrupted
         self._taken = True
         self._say("building the environment", building=True, phase_since=self.steps.now())
 
