@@ -1,8 +1,9 @@
 """Starts pytest inside a job as the developer's command line would: ``python boot.py module|script ARGS…``.
 
 ``module`` is ``python -m pytest`` (the working directory comes first on ``sys.path``), ``script`` is the
-``pytest`` script. Standard library and pytest (6 or newer) only. The options of our own plugin are known but inert here, because
-``addopts = --remote-ci`` in a project must neither fail nor submit again. The exit code is pytest's own.
+``pytest`` script. Standard library and pytest (6 or newer) only. The options of our own plugin are known
+but inert here, because ``addopts = --remote-ci`` in a project must neither fail nor submit again. The exit
+code is pytest's own.
 """
 
 from __future__ import annotations

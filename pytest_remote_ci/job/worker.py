@@ -1,10 +1,10 @@
 """The main process of a job's container: runs the user's command and says on the spool what becomes of it.
 
 Run as ``<python> -I -S /ci/tools/worker.py /ci/spool``: standard library only, CPython 3.8 or newer; nothing
-of the job's own is imported. The command gets an empty standard input, append-only files as standard output and
-error, and a session of its own; `frames` says when it started, how its output interleaves and how it ended
-(docs/internals.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted files,
-stray children. The exit code is the command's own (128+n for a signal), whatever happens to the frames.
+of the job's own is imported. The command gets an empty standard input, append-only files as standard output
+and error, and a session of its own; `frames` says when it started, how its output interleaves and how it
+ended (docs/internals.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted
+files, stray children. The exit code is the command's own (128+n for a signal), whatever happens to the frames.
 """
 
 from __future__ import annotations
@@ -231,11 +231,10 @@ def _children() -> list[int]:
     mine = []
     with contextlib.suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):
-            with (
-                contextlib.suppress(OSError, ValueError, IndexError),
-                open(f"/proc/{name}/stat", "rb") as file,
-            ):
-                if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                if parent == os.getpid():
                     mine.append(int(name))
     return mine
 
