@@ -4,7 +4,7 @@ Run as ``<python> -I -S /ci/tools/worker.py /ci/spool``: standard library only, 
 of the job's own is imported. The command gets an empty standard input, append-only files as standard output
 and error, and a session of its own; `frames` says when it started, how its output interleaves and how it
 ended (docs/internals.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted
-files, stray children. The exit code is the command's own (128+n for a signal), whatever happens to the frames.
+files, stray children. The exit code is the command's own (128+n for a signal), whatever becomes of frames.
 """
 
 from __future__ import annotations

@@ -93,12 +93,9 @@ def test_a_job_of_another_protocol_is_refused(spool: Path) -> None:
 
 def test_marks_interleave_stdout_and_stderr(spool: Path) -> None:
     code = (
-        "import sys, time
-"
-        "for i in range(3):
-"
-        "  print(i, flush=True); time.sleep(0.12)
-"
+        "import sys, time\n"
+        "for i in range(3):\n"
+        "  print(i, flush=True); time.sleep(0.12)\n"
         "  sys.stderr.write('e'); sys.stderr.flush(); time.sleep(0.12)"
     )
     assert run(spool, code) == 0
@@ -200,7 +197,8 @@ def test_the_final_frame_fits_on_a_full_disk(tmp_path: Path) -> None:
         pytest.skip("cannot mount here")
     try:
         code = (
-            "import sys\ntry:\n  while True: sys.stdout.buffer.raw.write(b'x' * 4096)\nexcept OSError: sys.exit(9)"
+            "import sys\ntry:\n  while True: sys.stdout.buffer.raw.write(b'x' * 4096)\n"
+            "except OSError: sys.exit(9)"
         )
         assert run(disk, code) == 9
         lines = (disk / "frames").read_bytes().splitlines()
