@@ -1,10 +1,11 @@
 """`ProcessEngine`: commands as plain processes of this machine, for where there is no container engine.
 
-It does not isolate, and says so: a job can read and write what the runner's user can, reach the network, and use any
-memory (`RLIMIT_AS` breaks programs that only reserve address space, so it is not set). Nothing can be mounted either:
-mount points in arguments, environment, folder and `job.json` are replaced by where things really are, and a workspace
-is a copy. What it shares with real engines: a container survives the runner (a supervisor process of its own watches
-it) and is found again; a kill ends the whole tree; nothing is started twice.
+It does not isolate, and says so: a job can read and write what the runner's user can, reach the network,
+and use any memory (`RLIMIT_AS` breaks programs that only reserve address space, so it is not set). Nothing
+can be mounted either: mount points in arguments, environment, folder and `job.json` are replaced by where
+things really are, and a workspace is a copy. What it shares with real engines: a container survives the
+runner (a supervisor process of its own watches it) and is found again; a kill ends the whole tree; nothing
+is started twice.
 
 A container is a folder below `<folder>/<install>`: `spec.json`, `log`, `home/`, `tmp/`, and what
 `process_supervisor` writes.

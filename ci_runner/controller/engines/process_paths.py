@@ -28,8 +28,9 @@ def mapping(spec: ContainerSpec, home: Path) -> dict[str, str]:
 def translator(places: Mapping[str, str]) -> Callable[[str], str]:
     """A function that replaces mount points in a text wherever they stand as (the beginning of) a path.
 
-    ``/ci/spool`` is replaced in ``--out=/ci/spool/x`` and in ``file:///ci/spool``, not in ``/data/ci/spool`` or in
-    ``/ci/spooler``. The deepest mount point wins; what was put in is not looked at again.
+    ``/ci/spool`` is replaced in ``--out=/ci/spool/x`` and in ``file:///ci/spool``, not in
+    ``/data/ci/spool`` or in ``/ci/spooler``. The deepest mount point wins; what was put in is not looked at
+    again.
     """
     targets = sorted(places, key=len, reverse=True)
     if not targets:

@@ -1,9 +1,9 @@
 """Runs one command of the process engine and outlives the runner; a program, standard library only.
 
-``python -I -S process_supervisor.py FOLDER`` detaches itself, starts what ``FOLDER/spec.json`` says and ends with it:
-TERM is passed to the command, USR1 kills the whole tree. Every descendant, daemons included, stays a descendant
-(subreaper), and none is left when ``exit.json`` appears. What it leaves behind, each written atomically: `started`
-(who supervises, since when) and `exit.json` (how it ended).
+``python -I -S process_supervisor.py FOLDER`` detaches itself, starts what ``FOLDER/spec.json`` says and
+ends with it: TERM is passed to the command, USR1 kills the whole tree. Every descendant, daemons included,
+stays a descendant (subreaper), and none is left when ``exit.json`` appears. What it leaves behind, each
+written atomically: `started` (who supervises, since when) and `exit.json` (how it ended).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}
 def birth(pid: int) -> str | None:
     """What distinguishes a process from later ones with its number; None when there is none (a zombie is none)."""
     try:
-        # The name (in parentheses) may hold anything; state is the first field behind it, start time the 20th.
+        # The name (in parentheses) may hold anything; state is the first field behind it, start time the
+        # 20th.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         if Path("/proc/self/stat").exists():
