@@ -1,5 +1,5 @@
 # Sourced by the other scripts: what they need of this machine. Bash.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
@@ -41,7 +41,7 @@ ensure_venv() {
         "$python" -m venv "$venv"
     fi
     if [[ -x $venv/bin/uv ]]; then
-        VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --editable "$root[runner]" --group "$root/pyproject.toml:dev"
+        VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --editable "${root}[runner]" --group "$root/pyproject.toml:dev"
     else
         [[ -x $venv/bin/pip ]] || "$venv/bin/python" -m ensurepip --upgrade >/dev/null
         "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
@@ -52,7 +52,9 @@ ensure_venv() {
 }
 
 install_packages() {
-    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || fail "missing: $* (install it, or run this as root on Debian or Ubuntu)"
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+        fail "missing: $* (install it, or run this as root on Debian or Ubuntu)"
+    fi
     say "installing $*"
     DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || true
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
