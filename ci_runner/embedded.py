@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,12 +89,12 @@ def serve(loaded: Loaded, *, announce: Path) -> int:
     data_dir = loaded.settings.storage.data_dir
     datadir.prepare(data_dir)
     with datadir.locked(data_dir / "embedded.lock", "an embedded runner"):
-        idle = loaded.settings.serve.idle_exit
+        seconds = loaded.settings.serve.idle_exit
         return programs.serve(
             loaded,
             announce=announce,
             facts=lambda store: {"key": make_key(store)},
-            watch=None if idle is None else lambda store, stop: Idleness(store, stop, idle).watching,
+            watch=None if seconds is None else Idleness(seconds).watch,
         )
 
 
@@ -113,42 +112,35 @@ def make_key(store: Store) -> str:
 
 
 class Idleness:
-    """Ends the program after `seconds` without a request and without an unfinished job.
+    """Ends the program after `seconds` without a request, an open stream or an unfinished job."""
 
-    An open stream belongs to a job that is not over yet, or ends within moments, so streams need no count of their own.
-    """
-
-    def __init__(self, store: Store, stop: threading.Event, seconds: float) -> None:
-        self._store = store
-        self._stop = stop
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._busy_at = time.monotonic()
 
-    def watching(self, app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-        """Start the watch; returns the application with its requests noticed."""
-        threading.Thread(target=self._watch, name="idleness", daemon=True).start()
+    def watch(self, store: Store, idle_seconds: Callable[[], float], stop: threading.Event) -> None:
+        """Start watching, in a thread that ends with `stop`."""
+        threading.Thread(
+            target=self._run, args=(store, idle_seconds, stop), name="idleness", daemon=True
+        ).start()
 
-        def noticed(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def _run(self, store: Store, idle_seconds: Callable[[], float], stop: threading.Event) -> None:
+        try:
+            while not stop.wait(min(1.0, self._seconds / 4)):
+                idle = min(idle_seconds(), time.monotonic() - self._busy_at)
+                if idle >= self._seconds and not self._is_busy(store):
+                    _log.info("idle for %g s: ending", idle)
+                    stop.set()
+        finally:
+            with contextlib.suppress(RunnerError):
+                store.release()
+
+    def _is_busy(self, store: Store) -> bool:
+        try:
+            busy = bool(store.jobs.open() or store.jobs.uncleaned())
+        except RunnerError:
+            _log.exception("cannot tell whether jobs are unfinished")
+            return True
+        if busy:
             self._busy_at = time.monotonic()
-            return app(environ, start_response)
-
-        return noticed
-
-    def _watch(self) -> None:
-        while not self._stop.wait(min(1.0, self._seconds / 4)):
-            left = self._busy_at + self._seconds - time.monotonic()
-            if left > 0:
-                continue
-            try:
-                unfinished = self._store.jobs.open() or self._store.jobs.uncleaned()
-            except RunnerError:
-                _log.exception("cannot tell whether jobs are unfinished")
-                continue
-            finally:
-                with contextlib.suppress(RunnerError):
-                    self._store.release()
-            if unfinished:
-                self._busy_at = time.monotonic()
-            else:
-                _log.info("idle for %g s: ending", self._seconds, extra={"pid": os.getpid()})
-                self._stop.set()
+        return busy

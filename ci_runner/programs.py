@@ -229,12 +229,12 @@ def serve(
     *,
     announce: Path | None = None,
     facts: Callable[[Store], dict[str, object]] | None = None,
-    watch: Callable[[Store, threading.Event], Callable[[Any], Any]] | None = None,
+    watch: Callable[[Store, Callable[[], float], threading.Event], None] | None = None,
 ) -> int:
     """``ci-runner serve``: the HTTP plane (and the controller) until a signal; returns the exit code.
 
-    `announce` is written once requests are answered and removed at the end; `facts` adds to it. `watch` may wrap the
-    WSGI application and end the program by the event.
+    `announce` is written once requests are answered and removed at the end; `facts` adds to it. `watch` gets the
+    store, how many seconds nobody asked for anything, and the event by which it may end the program.
     """
     from ci_runner.blobs import BlobStore, job_owner
     from ci_runner.plugins import Plugins
@@ -246,43 +246,35 @@ def serve(
     stop = stop_on_signals()
     log_start("serve", loaded)
     plugins = Plugins.load()
+    controller = None
     with open_store(settings, check=True) as store, contextlib.ExitStack() as stack:
-        datadir.install_id(settings.storage.data_dir)
         stack.callback(plugins.close)
-        engine_name, warning, controller = None, None, None
+        datadir.install_id(settings.storage.data_dir)
+        blobs = BlobStore(settings.storage.data_dir, job_owner())
+        app = create_app(Services(store, blobs, settings.serve, settings.storage, hooks=plugins.hook))
+        server = HttpServer(app, settings.serve, settings.storage.data_dir)
+        stack.callback(server.stop)
+        document: dict[str, object] = {"url": server.url, "pid": os.getpid(), "version": __version__}
         if settings.serve.reconcile:
             engine, warning = choose_engine(settings, plugins)
-            engine_name = engine.name
             stack.callback(engine.close)
-            controller = ControllerThread(make_controller(loaded, store, engine, plugins), stop)
-            stack.callback(controller.join)
+            document |= {"engine": engine.name, "warning": warning}
             if warning:
                 _log.warning(warning)
+            controller = ControllerThread(make_controller(loaded, store, engine, plugins), stop)
+            stack.callback(controller.join)
             controller.start()
-        blobs = BlobStore(settings.storage.data_dir, job_owner())
-        app: Any = create_app(Services(store, blobs, settings.serve, settings.storage, hooks=plugins.hook))
-        if watch is not None:
-            app = watch(store, stop)(app)
-        server = HttpServer(app, settings.serve, settings.storage.data_dir)
         server.start()
-        stack.callback(server.stop)
-        url = f"http://{_bracketed(settings.serve.host)}:{server.port}"
-        _log.info("listening", extra={"url": url})
         if announce is not None:
-            document = {"url": url, "pid": os.getpid(), "version": __version__, "engine": engine_name}
-            document |= {"warning": warning, **(facts(store) if facts else {})}
-            stack.enter_context(announced(announce, document))
+            stack.enter_context(announced(announce, document | (facts(store) if facts else {})))
+        if watch is not None:
+            watch(store, app.idle_seconds, stop)
         while not stop.wait(1.0):
             pass
     if controller is not None:
         controller.check()
     _log.info("serve ended")
     return 0
-
-
-def _bracketed(host: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  # where all listen
-    return f"[{host}]" if ":" in host else host
 
 
 @contextlib.contextmanager
