@@ -15,7 +15,7 @@ import peewee
 
 from ci_runner.models import utcnow
 from ci_runner.store.database import Database
-from ci_runner.store.schema import GrantRow, JobRow
+from ci_runner.store.schema import GrantRow, JobRow, to_micros
 
 #: Digests per statement; SQLite before 3.32 takes 999 parameters.
 _DIGESTS: Final = 300
@@ -58,7 +58,7 @@ class Blobs:
         `forget`.
         """
         query = GrantRow.select(GrantRow.digest).group_by(GrantRow.digest)
-        query = query.having(peewee.fn.MAX(GrantRow.used_at) < self._limit(older_than))
+        query = query.having(peewee.fn.MAX(GrantRow.used_at) < to_micros(self._limit(older_than)))
         return [row["digest"] for row in self._database.rows(query)]
 
     def forget(self, digests: Iterable[str], older_than: dt.datetime) -> set[str]:
