@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_remote_ci.display import Display
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.interrupts import Interrupts
-from pytest_remote_ci.progress import Bar
+from pytest_remote_ci.progress import Bar, readable_size
 from pytest_remote_ci.wire import SubmitOptions
 
 if TYPE_CHECKING:
@@ -126,3 +126,11 @@ class RemoteRun:
                 self._client.cancel(self.job_id)
             except ClientError:
                 pass
+
+
+def list_files(workspace: Workspace) -> Iterator[str]:
+    """What would travel, largest first, and the sum."""
+    files = sorted(workspace.files, key=lambda file: (-file.size, file.path))
+    for file in files:
+        yield f"{readable_size(file.size):>10}  {file.path}"
+    yield f"{readable_size(sum(file.size for file in files)):>10}  in {len(files)} files"
