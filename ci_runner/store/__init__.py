@@ -1,0 +1,12 @@
+"""What the runner remembers: one SQLite file behind `Store`, by subject.
+
+Values go in and come out as frozen dataclasses; Peewee stays inside.
+"""
+
+from ci_runner.store.database import Doorbell, StoreError
+from ci_runner.store.events import SpoolPosition
+from ci_runner.store.lease import LeaseState
+from ci_runner.store.repository import Store
+from ci_runner.store.users import Deletion
+
+__all__ = ["Deletion", "Doorbell", "LeaseState", "SpoolPosition", "Store", "StoreError"]

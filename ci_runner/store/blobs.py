@@ -1,0 +1,104 @@
+"""Which user may refer to which content by its digest, and which contents nobody used for long.
+
+The contents are files and no part of the database. Knowing a digest gives no access: only who sent the bytes
+once has a grant. A grant is renewed by every submission that refers to it; contents go when no grant was
+renewed for a while.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import peewee
+
+from ci_runner.models import utcnow
+from ci_runner.store.database import Database
+from ci_runner.store.schema import GrantRow, JobRow
+
+#: Digests per statement; SQLite before 3.32 takes 999 parameters.
+_DIGESTS: Final = 300
+#: Between the grants of a submission and its job's row: no upload takes longer.
+_SUBMISSION: Final = dt.timedelta(hours=1)
+
+
+class Blobs:
+    """`store.blobs`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def grant(self, user_id: str, digests: Iterable[str], now: dt.datetime | None = None) -> None:
+        """Let the user refer to these contents, durably, or renew that: at every submission, before its job
+        is made.
+        """
+        moment = now or utcnow()
+        with self._database.write():
+            for piece in _pieces(digests):
+                rows = [{"user_id": user_id, "digest": digest, "used_at": moment} for digest in piece]
+                self._database.insert(
+                    GrantRow.insert_many(rows).on_conflict(
+                        conflict_target=[GrantRow.user_id, GrantRow.digest], preserve=[GrantRow.used_at]
+                    )
+                )
+
+    def granted(self, user_id: str, digests: Iterable[str]) -> set[str]:
+        """Those of `digests` that the user may refer to."""
+        found: set[str] = set()
+        for piece in _pieces(digests):
+            query = GrantRow.select(GrantRow.digest).where(
+                GrantRow.user_id == user_id, GrantRow.digest.in_(piece)
+            )
+            found.update(row["digest"] for row in self._database.rows(query))
+        return found
+
+    def unreferenced(self, older_than: dt.datetime) -> list[str]:
+        """Digests that no submission used since `older_than`, and none of an open job: candidates for
+        `forget`.
+        """
+        query = GrantRow.select(GrantRow.digest).group_by(GrantRow.digest)
+        query = query.having(peewee.fn.MAX(GrantRow.used_at) < self._limit(older_than))
+        return [row["digest"] for row in self._database.rows(query)]
+
+    def forget(self, digests: Iterable[str], older_than: dt.datetime) -> set[str]:
+        """Take back the grants of `digests` that are still unused since `older_than`; returns those nobody
+        has now.
+
+        Only the files of the returned digests may be deleted; a submission that came in between keeps its
+        own.
+        """
+        unused: set[str] = set()
+        for piece in _pieces(digests):
+            with self._database.write():
+                limit = self._limit(older_than)
+                self._database.run(
+                    GrantRow.delete().where(GrantRow.digest.in_(piece), GrantRow.used_at < limit)
+                )
+                kept = GrantRow.select(GrantRow.digest).where(GrantRow.digest.in_(piece)).distinct()
+                unused |= set(piece) - {row["digest"] for row in self._database.rows(kept)}
+        return unused
+
+    def known(self, digests: Iterable[str]) -> set[str]:
+        """Those of `digests` that anybody may refer to: a file whose digest is missing here is nobody's."""
+        found: set[str] = set()
+        for piece in _pieces(digests):
+            query = GrantRow.select(GrantRow.digest).where(GrantRow.digest.in_(piece)).distinct()
+            found.update(row["digest"] for row in self._database.rows(query))
+        return found
+
+    def _limit(self, older_than: dt.datetime) -> dt.datetime:
+        """`older_than`, or earlier: what an open job was submitted with was granted shortly before its
+        submission.
+        """
+        oldest = (
+            JobRow.select(JobRow.submitted_at).where(JobRow.end_time.is_null()).order_by(JobRow.submitted_at)
+        )
+        row = self._database.first(oldest)
+        return older_than if row is None else min(older_than, row["submitted_at"] - _SUBMISSION)
+
+
+def _pieces(digests: Iterable[str]) -> Iterator[list[str]]:
+    unique = sorted(set(digests))
+    for start in range(0, len(unique), _DIGESTS):
+        yield unique[start : start + _DIGESTS]

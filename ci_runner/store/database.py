@@ -1,0 +1,320 @@
+"""One SQLite file, one connection per thread, every write an immediate transaction.
+
+Everything that knows SQLite is here and in `migrations`: durability, locking, checkpoints, damage. The rest
+of the package writes Peewee queries that would run on PostgreSQL as they are.
+
+Two kinds of durability: a *durable* write is on the disk when the call returns (``synchronous=FULL``); any
+other survives the death of every process but may be lost with the machine's power (``NORMAL``; never
+inconsistent).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import peewee
+
+from ci_runner.errors import RunnerError, StorageFull, TemporaryError
+
+_NORMAL: Final = 1
+_FULL: Final = 2
+
+#: The write-ahead log is moved into the database file when it has grown beyond this (bytes).
+CHECKPOINT_BYTES: Final = 16 << 20
+
+
+class StoreError(RunnerError):
+    """The database cannot be used; the text is one line that says why and what to do."""
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that remembers which durability it was set to."""
+
+    synchronous = _NORMAL
+
+
+class _SqliteDatabase(peewee.SqliteDatabase):
+    """Peewee's database with every connection known, so that none outlives its thread or the store.
+
+    Peewee keeps connections in thread-local storage; a thread that ends without closing its own would leave
+    it to the garbage collector. Here the next connection that is opened closes those of threads that are
+    gone.
+    """
+
+    def __init__(self, path: Path, busy_timeout: float) -> None:
+        # Only the holder of the lease checkpoints: SQLite before 3.51.3 can corrupt a database
+        # when two connections write and checkpoint at the same time (see `Database.checkpoint`).
+        pragmas = {
+            "busy_timeout": int(busy_timeout * 1000),
+            "foreign_keys": 1,
+            "synchronous": _NORMAL,
+            "wal_autocheckpoint": 0,
+            "journal_size_limit": 4 * CHECKPOINT_BYTES,
+        }
+        super().__init__(
+            str(path), pragmas=pragmas, timeout=busy_timeout, check_same_thread=False, factory=_Connection
+        )
+        self._known: dict[threading.Thread, sqlite3.Connection] = {}
+        self._known_lock = threading.Lock()
+        self._shut = False
+
+    def _connect(self) -> Any:
+        if self._shut:
+            raise StoreError("the store is closed")
+        connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
+        with self._known_lock:
+            gone = [thread for thread in self._known if not thread.is_alive()]
+            stale = [self._known.pop(thread) for thread in gone]
+            self._known[threading.current_thread()] = connection
+        for old in stale:
+            old.close()
+        return connection
+
+    def _close(self, conn: sqlite3.Connection) -> None:
+        with self._known_lock:
+            self._known.pop(threading.current_thread(), None)
+        conn.close()
+
+    def shut(self) -> None:
+        """Close every thread's connection; later use raises `StoreError`."""
+        self._shut = True
+        with contextlib.suppress(
+            peewee.OperationalError
+        ):  # a transaction is open here: its owner is being ended
+            self.close()
+        with self._known_lock:
+            connections = list(self._known.values())
+            self._known.clear()
+        for connection in connections:
+            connection.close()
+
+    @property
+    def is_shut(self) -> bool:
+        return self._shut
+
+
+class Database:
+    """Queries and transactions for the rest of the package; may be used from any thread."""
+
+    def __init__(self, path: Path, backups: Path, *, busy_timeout: float = 5.0) -> None:
+        self.path = path
+        #: Where copies of the database lie.
+        self.backups = backups
+        self._database = _SqliteDatabase(path, busy_timeout)
+        self._doorbells: list[Doorbell] = []
+
+    # -- queries
+
+    def rows(self, query: Any) -> list[dict[str, Any]]:
+        """All rows of a select, field name → Python value."""
+        with self._translated():
+            return list(query.dicts().execute(self._database))
+
+    def first(self, query: Any) -> dict[str, Any] | None:
+        """The first row of a select, or None."""
+        return next(iter(self.rows(query.limit(1))), None)
+
+    def scalar(self, query: Any) -> Any:
+        """The first column of the first row, as the database gives it."""
+        with self._translated():
+            return query.scalar(self._database)
+
+    def stream(self, query: Any) -> Generator[tuple[Any, ...], None, None]:
+        """Rows as the database gives them, one by one: whoever stops early reads no further. Exhaust or
+        `close` it.
+        """
+        with self._translated(), contextlib.closing(self._execute(query)) as cursor:
+            yield from cursor
+
+    def run(self, query: Any) -> int:
+        """Execute an update or delete inside `write`; how many rows it touched."""
+        with self._translated():
+            return int(query.execute(self._database))
+
+    def insert(self, query: Any) -> None:
+        """Execute an insert inside `write`; a broken constraint raises `peewee.IntegrityError`."""
+        with self._translated():
+            query.execute(self._database)
+
+    def sql(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Plain SQL, for migrations and pragmas."""
+        with self._translated():
+            execute: Callable[..., sqlite3.Cursor] = self._database.execute_sql
+            return execute(statement, parameters).fetchall()
+
+    def _execute(self, query: Any) -> sqlite3.Cursor:
+        execute: Callable[[Any], sqlite3.Cursor] = self._database.execute
+        return execute(query)
+
+    @contextlib.contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[None]:
+        """One transaction that holds the write lock from its beginning.
+
+        A transaction that begins with a read and then writes fails under SQLite whenever another process
+        wrote in between, whatever the timeout: hence IMMEDIATE. Inside another `write` this is a savepoint.
+        """
+        with self._translated():
+            if not self._database.in_transaction():
+                self._set_durability(_FULL if durable else _NORMAL)
+            with self._database.atomic("IMMEDIATE"):
+                yield
+
+    def _set_durability(self, mode: int) -> None:
+        connect_thread: Callable[[], _Connection] = self._database.connection
+        connection = connect_thread()
+        if connection.synchronous != mode:
+            connection.execute(f"PRAGMA synchronous = {mode}")
+            connection.synchronous = mode
+
+    # -- files
+
+    def use_wal(self) -> None:
+        """Switch the file to write-ahead logging (readers and the writer do not wait for each other).
+
+        SQLite does not wait for other processes here, whatever the busy timeout; `migrations` serialises the
+        callers.
+        """
+        mode = self.sql("PRAGMA journal_mode = WAL")[0][0]
+        if str(mode).lower() != "wal":
+            raise StoreError(
+                f"{self.path}: write-ahead logging is not possible here (SQLite answers {mode!r})"
+            )
+
+    def checkpoint(self, *, at_bytes: int = CHECKPOINT_BYTES) -> bool:
+        """Move the write-ahead log into the database when it has `at_bytes`; whether that was done
+        completely.
+
+        Only the holder of the lease calls this. It takes the writer's lock and waits a moment for readers;
+        when they are too slow, the next call tries again.
+        """
+        with contextlib.suppress(OSError):
+            if Path(f"{self.path}-wal").stat().st_size < at_bytes:
+                return False
+        with self._translated(), contextlib.closing(connect(self.path, busy_timeout=0.25)) as connection:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+
+    def backup(self, target: Path) -> None:
+        """Copy the database as it is now to the new file `target` (0600), checked, while others go on
+        working.
+        """
+        partial = target.with_name(target.name + ".partial")
+        create_private(partial)
+        with self._translated():
+            with (
+                contextlib.closing(connect(self.path)) as source,
+                contextlib.closing(connect(partial)) as copy,
+            ):
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
+                verdict = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise self._damaged(verdict)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+
+    def check(self) -> str | None:
+        """What SQLite finds wrong in the whole file (reads all of it), or None."""
+        verdict = str(self.sql("PRAGMA quick_check(1)")[0][0])
+        return None if verdict == "ok" else verdict
+
+    # -- connections
+
+    def doorbell(self) -> Doorbell:
+        """A new `Doorbell`; closed with the database at the latest."""
+        bell = Doorbell(self.path)
+        self._doorbells.append(bell)
+        return bell
+
+    def release(self) -> None:
+        """Close this thread's connection; the next use opens another (half a millisecond)."""
+        if not self._database.is_closed():
+            self._database.close()
+
+    def close(self) -> None:
+        """Close all connections; threads that still use the store get `StoreError`."""
+        for bell in self._doorbells:
+            bell.close()
+        self._database.shut()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn errors of SQLite into the runner's own; constraints pass, for callers know what they mean."""
+        try:
+            yield
+        except (peewee.IntegrityError, sqlite3.IntegrityError):
+            raise
+        except (peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: Exception) -> RunnerError:
+        text = str(error)
+        if self._database.is_shut:
+            return StoreError("the store is closed")
+        if "is locked" in text:
+            return TemporaryError("the database is busy; try again")
+        if "disk is full" in text:
+            return StorageFull("the disk of the database is full")
+        if "malformed" in text or "not a database" in text:
+            return self._damaged(text)
+        return StoreError(f"{self.path}: {text}")
+
+    def _damaged(self, what: str) -> StoreError:
+        copies = sorted(self.backups.glob(f"{self.path.stem}-*.db"), key=lambda file: file.stat().st_mtime)
+        newest = f"the newest backup is {copies[-1]}" if copies else f"there is no backup in {self.backups}"
+        return StoreError(f"{self.path} is damaged ({what}); {newest}")
+
+
+class Doorbell:
+    """Says whether anybody committed to the database since it was last asked: a hint to look, and cheap to
+    ask.
+
+    May ring although nothing that matters changed. Uses a connection of its own, so it hears this process,
+    too; one thread at a time may ask.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path)
+        self._execute = self._connection.execute
+        self._seen: int = self._execute("PRAGMA data_version").fetchone()[0]
+
+    def rang(self) -> bool:
+        """Whether there was a commit since the last call (or since the bell was made)."""
+        try:
+            version: int = self._execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.OperationalError:  # busy in a checkpoint: looking once too often does no harm
+            return True
+        except sqlite3.ProgrammingError as error:
+            raise StoreError("the store is closed") from error
+        rang = version != self._seen
+        self._seen = version
+        return rang
+
+    def close(self) -> None:
+        """Close the connection; may be called again."""
+        self._connection.close()
+
+
+def connect(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
+    """A plain connection in autocommit mode that never checkpoints by itself."""
+    connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def create_private(path: Path) -> None:
+    """Make an empty file that only its owner may read, unless it is there; SQLite's side files inherit its
+    mode.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))

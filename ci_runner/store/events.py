@@ -1,0 +1,195 @@
+"""Events: numbered per job without gaps, appended with the spool's offsets in one transaction, read in
+bounded pieces.
+
+The number is taken from the job's own row inside the transaction, so the order of commits is the order of
+numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ci_runner import failpoints
+from ci_runner.errors import Conflict, NotFound
+from ci_runner.models import JobEvent, utcnow
+from ci_runner.store.database import Database
+from ci_runner.store.lease import Lease
+from ci_runner.store.schema import EventRow, JobRow, SpoolRow, from_micros, to_json
+
+_BEFORE = failpoints.register("store.events.append.before", "events and offsets written, not committed")
+_AFTER = failpoints.register("store.events.append.after", "events and offsets committed")
+
+#: Rows per insert statement: five parameters each, and SQLite takes 32,766 of them (before 3.32: 999).
+_ROWS: Final = 190
+#: Jobs per transaction while logs are pruned, so that others need not wait long for the write lock.
+_PRUNED_JOBS: Final = 50
+
+
+@dataclass(frozen=True)
+class SpoolPosition:
+    """How many bytes of an attempt's spool files are stored as events."""
+
+    frames: int = 0
+    stdout: int = 0
+    stderr: int = 0
+
+
+class Events:
+    """`store.events`."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database = database
+        self._lease = lease
+
+    def append(
+        self,
+        job_id: str,
+        epoch: int,
+        events: Sequence[JobEvent],
+        *,
+        spool: SpoolPosition | None = None,
+        attempt: int = 0,
+        expected: SpoolPosition | None = None,
+    ) -> int:
+        """Append `events`, and the new `spool` position of `attempt` with them; returns the job's newest
+        number.
+
+        Writes nothing when the job is over, or when `expected` is given and is not the attempt's stored
+        position: somebody has stored these bytes already. The writer then reads `position` and goes on from
+        there, so every byte becomes an event exactly once. Events without a timestamp get the time now.
+        Raises `NotFound` and `LeaseLost`.
+        """
+        with self._database.write(durable=False):
+            self._lease.require(epoch)
+            job = _require_job(self._database, job_id)
+            stale = spool is not None and expected is not None and self.position(job_id, attempt) != expected
+            if job["end_time"] is not None or stale:
+                return int(job["last_seq"])
+            newest = append_inside(self._database, job_id, job["last_seq"], events)
+            if spool is not None:
+                self._move(job_id, attempt, spool)
+            failpoints.hit(_BEFORE)
+        failpoints.hit(_AFTER)
+        return newest
+
+    def add(self, job_id: str, event: JobEvent) -> int:
+        """Append one event, durably and without a lease; its number. `NotFound`, or `Conflict` when the job
+        is over.
+        """
+        with self._database.write():
+            job = _require_job(self._database, job_id)
+            if job["end_time"] is not None:
+                raise Conflict("Job is over: it takes no more events")
+            return append_inside(self._database, job_id, job["last_seq"], [event])
+
+    def position(self, job_id: str, attempt: int) -> SpoolPosition:
+        """How far the attempt's spool is stored; zero for one that was never read."""
+        row = self._database.first(
+            SpoolRow.select().where(SpoolRow.job_id == job_id, SpoolRow.attempt == attempt)
+        )
+        return SpoolPosition(row["frames"], row["stdout"], row["stderr"]) if row else SpoolPosition()
+
+    def _move(self, job_id: str, attempt: int, spool: SpoolPosition) -> None:
+        offsets = {"frames": spool.frames, "stdout": spool.stdout, "stderr": spool.stderr}
+        moved = self._database.run(
+            SpoolRow.update(**offsets).where(SpoolRow.job_id == job_id, SpoolRow.attempt == attempt)
+        )
+        if not moved:
+            self._database.insert(SpoolRow.insert(job_id=job_id, attempt=attempt, **offsets))
+
+    def after(self, job_id: str, seq: int, limit: int = 500, max_bytes: int = 1 << 20) -> list[JobEvent]:
+        """Events numbered above `seq`, in order: at most `limit`, and no more once `max_bytes` of JSON are
+        reached.
+
+        Empty only when there are none. An unknown job has none.
+        """
+        query = (
+            EventRow.select(EventRow.seq, EventRow.type, EventRow.at, EventRow.body)
+            .where(EventRow.job_id == job_id, EventRow.seq > seq)
+            .order_by(EventRow.seq)
+            .limit(limit)
+        )
+        found: list[JobEvent] = []
+        size = 0
+        with contextlib.closing(self._database.stream(query)) as rows:
+            for number, kind, at, body in rows:
+                found.append(_from_row(number, kind, at, body))
+                size += len(body)
+                if size >= max_bytes:
+                    break
+        return found
+
+    def prune(self, older_than: dt.datetime) -> int:
+        """Delete log events of jobs that were over before `older_than`; how many events went.
+
+        The other events stay, so what became of a job remains known.
+        """
+        pruned = 0
+        while True:
+            ended = JobRow.select(JobRow.id).where(JobRow.end_time < older_than, JobRow.log_bytes > 0)
+            ids = [row["id"] for row in self._database.rows(ended.limit(_PRUNED_JOBS))]
+            if not ids:
+                return pruned
+            with self._database.write(durable=False):
+                pruned += self._database.run(
+                    EventRow.delete().where(EventRow.job_id.in_(ids), EventRow.type == "log")
+                )
+                self._database.run(JobRow.update(log_bytes=0).where(JobRow.id.in_(ids)))
+
+
+def append_inside(database: Database, job_id: str, last_seq: int, events: Sequence[JobEvent]) -> int:
+    """Inside a transaction that has read `last_seq`: store `events`; returns the job's newest number."""
+    if not events:
+        return last_seq
+    now = utcnow()
+    rows = [
+        {"job_id": job_id, "seq": seq, "type": event.type, "at": event.timestamp or now, "body": _body(event)}
+        for seq, event in enumerate(events, last_seq + 1)
+    ]
+    text_bytes = sum(
+        len(event.data.encode("utf-8", "surrogatepass")) for event in events if _is_log(event) and event.data
+    )
+    newest = last_seq + len(events)
+    database.run(
+        JobRow.update(last_seq=newest, log_bytes=JobRow.log_bytes + text_bytes).where(JobRow.id == job_id)
+    )
+    for piece in _pieces(rows, _ROWS):
+        database.insert(EventRow.insert_many(piece))
+    return newest
+
+
+def _require_job(database: Database, job_id: str) -> dict[str, Any]:
+    job = database.first(JobRow.select(JobRow.last_seq, JobRow.end_time).where(JobRow.id == job_id))
+    if job is None:
+        raise NotFound("Job not found")
+    return job
+
+
+def _pieces(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _is_log(event: JobEvent) -> bool:
+    return event.type == "log"
+
+
+def _body(event: JobEvent) -> str:
+    body: dict[str, Any] = {"fields": dict(event.fields)} if event.fields else {}
+    if event.data is not None:
+        body["data"] = event.data
+    if event.success is not None:
+        body["success"] = event.success
+    return to_json(body)
+
+
+def _from_row(seq: int, kind: str, at: int, body: str) -> JobEvent:
+    values = json.loads(body)
+    return JobEvent(
+        kind, values.get("data"), values.get("success"), from_micros(at), seq, values.get("fields", {})
+    )

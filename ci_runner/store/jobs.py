@@ -1,0 +1,324 @@
+"""Jobs: what is wanted (created and cancelled by the server) and what is (written by the controller alone).
+
+A job is over when it has an `end_time`. That is written once, with the status and the `complete` event, and
+nothing about the outcome changes afterwards.
+"""
+
+from __future__ import annotations
+
+import builtins
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Final
+
+import peewee
+
+from ci_runner import failpoints
+from ci_runner.errors import Conflict, NotFound
+from ci_runner.models import Job, JobEvent, utcnow
+from ci_runner.states import Verdict
+from ci_runner.store.database import Database
+from ci_runner.store.events import append_inside
+from ci_runner.store.lease import Lease
+from ci_runner.store.schema import JobRow, UserRow
+from ci_runner.turns import fair_order, running_per_user
+from pytest_remote_ci.wire import PHASES, TERMINAL_STATUSES, Phase, Status
+
+_CREATE_BEFORE = failpoints.register("store.jobs.create.before", "job written, not committed")
+_CREATE_AFTER = failpoints.register("store.jobs.create.after", "job committed, not yet answered")
+_ADVANCE_BEFORE = failpoints.register("store.jobs.advance.before", "phase written, not committed")
+_ADVANCE_AFTER = failpoints.register("store.jobs.advance.after", "phase committed")
+_FINISH_BEFORE = failpoints.register("store.jobs.finish.before", "outcome written, not committed")
+_FINISH_AFTER = failpoints.register("store.jobs.finish.after", "outcome committed")
+
+#: What `advance` may change; the rest has a writer of its own.
+_CHANGEABLE: Final = frozenset(
+    {
+        "status", "phase", "phase_since", "start_time", "container_id", "zip_file_path", "reason",
+        "workspace", "attempt", "building", "environment", "stop_intent", "stop_requested_at", "counts",
+    }
+)  # fmt: skip
+_NOT_STORED: Final = frozenset({"events", "queue_position"})
+#: Columns of `Job`'s fields; the order of turns needs only the second list.
+_COLUMNS: Final = tuple(getattr(JobRow, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED)
+_TURN_COLUMNS: Final = tuple(
+    getattr(JobRow, name)
+    for name in (
+        "id",
+        "user_id",
+        "status",
+        "phase",
+        "priority",
+        "submitted_at",
+        "building",
+        "cancel_requested_at",
+    )
+)
+_PAGE: Final = 1000
+
+
+class Jobs:
+    """`store.jobs`."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database = database
+        self._lease = lease
+
+    # -- what is wanted
+
+    def create(self, job: Job, idempotency_key: str | None = None, body_digest: str | None = None) -> Job:
+        """Store a new job, durably; returns it as stored (submitted now, unless it says when).
+
+        With an `idempotency_key` that the user has used before: the first job when `body_digest` is the same,
+        else `Conflict`. A known id raises `Conflict`, an unknown user `NotFound`.
+        """
+        values = {name: getattr(job, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED}
+        values |= {"last_seq": 0, "log_bytes": 0, "submitted_at": job.submitted_at or utcnow()}
+        with self._database.write():
+            if idempotency_key is not None:
+                first = self._database.first(
+                    JobRow.select(JobRow.id, JobRow.body_digest).where(
+                        JobRow.user_id == job.user_id, JobRow.idempotency_key == idempotency_key
+                    )
+                )
+                if first is not None and first["body_digest"] != body_digest:
+                    raise Conflict("This Idempotency-Key was used for another submission")
+                if first is not None:
+                    return self._require(first["id"])
+            self._require_user(job.user_id)
+            try:
+                self._database.insert(
+                    JobRow.insert(**values, idempotency_key=idempotency_key, body_digest=body_digest)
+                )
+            except peewee.IntegrityError as error:
+                raise Conflict(f"Job {job.id} already exists") from error
+            append_inside(self._database, job.id, 0, job.events)
+            stored = self._require(job.id)
+            failpoints.hit(_CREATE_BEFORE)
+        failpoints.hit(_CREATE_AFTER)
+        return stored
+
+    def request_cancel(self, job_id: str, by: str) -> Job:
+        """Ask for the job's end; the controller brings it about. Asking again changes nothing.
+
+        A cancelled job is answered as it is; a completed or failed one raises `Conflict`, an unknown one
+        `NotFound`.
+        """
+        with self._database.write():
+            job = self._require(job_id)
+            if job.status in ("completed", "failed"):
+                raise Conflict(f"Job is already {job.status}")
+            self._database.run(
+                JobRow.update(cancel_requested_at=utcnow(), cancelled_by=by).where(
+                    JobRow.id == job_id, JobRow.end_time.is_null(), JobRow.cancel_requested_at.is_null()
+                )
+            )
+            return self._require(job_id)
+
+    # -- reading
+
+    def get(self, job_id: str, user_id: str | None = None) -> Job | None:
+        """The job with its place in the queue, or None when there is none (of that user)."""
+        query = JobRow.select(*_COLUMNS).where(JobRow.id == job_id)
+        if user_id is not None:
+            query = query.where(JobRow.user_id == user_id)
+        row = self._database.first(query)
+        return self._with_positions([row])[0] if row else None
+
+    def list(
+        self,
+        user_id: str | None = None,
+        *,
+        status: Status | None = None,
+        since: dt.datetime | None = None,
+        query: str | None = None,
+        limit: int = _PAGE,
+        before: str | None = None,
+    ) -> builtins.list[Job]:
+        """Newest submission first, at most `limit` (never more than 1,000).
+
+        `since`: submitted then or later. `query`: beginning of the id or part of the name, whatever the case.
+        `before`: a job id; the page behind that job (`NotFound` when it is unknown).
+        """
+        select = JobRow.select(*_COLUMNS)
+        if user_id is not None:
+            select = select.where(JobRow.user_id == user_id)
+        if status is not None:
+            select = select.where(JobRow.status == status)
+        if since is not None:
+            select = select.where(JobRow.submitted_at >= since)
+        if query:
+            select = select.where(JobRow.id.startswith(query) | JobRow.name.contains(query))
+        if before is not None:
+            last = self._require(before)
+            if user_id is not None and last.user_id != user_id:
+                raise NotFound("Job not found")
+            select = select.where(
+                (JobRow.submitted_at < last.submitted_at)
+                | ((JobRow.submitted_at == last.submitted_at) & (JobRow.id < before))
+            )
+        select = select.order_by(JobRow.submitted_at.desc(), JobRow.id.desc())
+        return self._with_positions(self._database.rows(select.limit(max(0, min(limit, _PAGE)))))
+
+    def count_waiting(self, user_id: str) -> int:
+        """How many jobs of the user wait in the queue."""
+        waiting = JobRow.select(peewee.fn.COUNT(JobRow.id)).where(
+            JobRow.end_time.is_null(), JobRow.phase == "queued", JobRow.user_id == user_id
+        )
+        return int(self._database.scalar(waiting))
+
+    def open(self) -> builtins.list[Job]:
+        """All jobs that are not over, oldest submission first, without queue positions."""
+        query = JobRow.select(*_COLUMNS).where(JobRow.end_time.is_null())
+        return [Job(**row) for row in self._database.rows(query.order_by(JobRow.submitted_at, JobRow.id))]
+
+    def uncleaned(self) -> builtins.list[Job]:
+        """Jobs that are over and whose container, spool or workspace is not removed yet, in the order they
+        ended.
+        """
+        query = JobRow.select(*_COLUMNS).where(JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null())
+        return [Job(**row) for row in self._database.rows(query.order_by(JobRow.end_time))]
+
+    def served(self) -> dict[str, dt.datetime]:
+        """User id → when a job of the user was last taken up; users who were never served are missing."""
+        query = UserRow.select(UserRow.id, UserRow.served_at).where(UserRow.served_at.is_null(False))
+        return {row["id"]: row["served_at"] for row in self._database.rows(query)}
+
+    def queue(self) -> dict[str, int]:
+        """Job id → place in the queue, from 1; jobs about to be cancelled have none."""
+        rows = self._database.rows(JobRow.select(*_TURN_COLUMNS).where(JobRow.end_time.is_null()))
+        jobs = [Job(**row) for row in rows]
+        waiting = [job for job in jobs if job.phase == "queued" and job.cancel_requested_at is None]
+        order = fair_order(waiting, self.served(), running_per_user(jobs))
+        return {job.id: place for place, job in enumerate(order, 1)}
+
+    def _with_positions(self, rows: Sequence[dict[str, Any]]) -> builtins.list[Job]:
+        waiting = any(row["end_time"] is None and row["phase"] == "queued" for row in rows)
+        places = self.queue() if waiting else {}
+        return [Job(**row, queue_position=places.get(row["id"])) for row in rows]
+
+    # -- what is: the controller's
+
+    def advance(
+        self,
+        job_id: str,
+        epoch: int | None,
+        expect: Phase | Sequence[Phase],
+        *,
+        events: Sequence[JobEvent] = (),
+        **changes: Any,
+    ) -> bool:
+        """Change fields of a job that is in one of the phases `expect` and not over; False when it is not
+        (any more).
+
+        `events` are appended in the same transaction. A new `phase` sets `phase_since`, and a `start_time`
+        counts as the user's turn. Raises `LeaseLost`, and TypeError for fields that are not the controller's
+        to change.
+        """
+        if not changes.keys() <= _CHANGEABLE or changes.get("status") in TERMINAL_STATUSES:
+            raise TypeError(
+                f"advance cannot change {sorted(changes.keys() - _CHANGEABLE) or 'to a terminal status'}"
+            )
+        if "phase" in changes:
+            changes.setdefault("phase_since", utcnow())
+        phases = (expect,) if isinstance(expect, str) else tuple(expect)
+        with self._database.write(durable=False):
+            self._lease.require(epoch)
+            row = self._database.first(
+                JobRow.select(JobRow.last_seq, JobRow.user_id).where(
+                    JobRow.id == job_id, JobRow.end_time.is_null(), JobRow.phase.in_(phases)
+                )
+            )
+            if row is None:
+                return False
+            if changes:
+                self._database.run(JobRow.update(**changes).where(JobRow.id == job_id))
+            if changes.get("start_time") is not None and row["user_id"] is not None:
+                self._database.run(
+                    UserRow.update(served_at=changes["start_time"]).where(UserRow.id == row["user_id"])
+                )
+            append_inside(self._database, job_id, row["last_seq"], events)
+            failpoints.hit(_ADVANCE_BEFORE)
+        failpoints.hit(_ADVANCE_AFTER)
+        return True
+
+    def update(self, job_id: str, **changes: Any) -> bool:
+        """`advance` without a lease, from whatever phase, keeping phase and status in step; for
+        `JobRepository`.
+        """
+        if "status" in changes:
+            changes["phase"] = "queued" if changes["status"] == "queued" else "testing"
+        return self.advance(job_id, None, PHASES, **changes)
+
+    def finish(
+        self,
+        job_id: str,
+        epoch: int | None,
+        verdict: Verdict,
+        *,
+        events: Sequence[JobEvent] = (),
+        end_time: dt.datetime | None = None,
+    ) -> bool:
+        """End the job, durably: outcome, `events` and the `complete` event in one; False when it is over
+        already.
+        """
+        if verdict.status not in TERMINAL_STATUSES:
+            raise ValueError(f"{verdict.status} is no end")
+        moment = end_time or utcnow()
+        complete = JobEvent(
+            "complete", success=verdict.success is True, timestamp=moment, fields=verdict.complete_fields()
+        )
+        with self._database.write():
+            self._lease.require(epoch)
+            row = self._database.first(
+                JobRow.select(JobRow.last_seq).where(JobRow.id == job_id, JobRow.end_time.is_null())
+            )
+            if row is None:
+                return False
+            self._database.run(
+                JobRow.update(
+                    status=verdict.status, success=verdict.success, exit_code=verdict.exit_code,
+                    reason=verdict.reason, end_time=moment, phase="finishing", phase_since=moment,
+                    building=False,
+                ).where(JobRow.id == job_id)
+            )  # fmt: skip
+            append_inside(self._database, job_id, row["last_seq"], [*events, complete])
+            failpoints.hit(_FINISH_BEFORE)
+        failpoints.hit(_FINISH_AFTER)
+        return True
+
+    def cleaned(self, job_id: str, epoch: int) -> None:
+        """Remember that nothing of the job's container, spool and workspace is left. Unknown jobs are passed
+        over.
+        """
+        with self._database.write(durable=False):
+            self._lease.require(epoch)
+            self._database.run(
+                JobRow.update(cleaned_at=utcnow()).where(
+                    JobRow.id == job_id, JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null()
+                )
+            )
+
+    def delete_of_user(self, user_id: str) -> builtins.list[Job]:
+        """Delete the user's jobs that are over, with their events; returns them as they were."""
+        over = (JobRow.user_id == user_id) & JobRow.end_time.is_null(False)
+        with self._database.write():
+            jobs = [Job(**row) for row in self._database.rows(JobRow.select(*_COLUMNS).where(over))]
+            self._database.run(JobRow.delete().where(over))
+        return jobs
+
+    def _require(self, job_id: str) -> Job:
+        """The job without its place in the queue, which would take too long under the write lock."""
+        row = self._database.first(JobRow.select(*_COLUMNS).where(JobRow.id == job_id))
+        if row is None:
+            raise NotFound("Job not found")
+        return Job(**row)
+
+    def _require_user(self, user_id: str | None) -> None:
+        if user_id is None:
+            return
+        known = self._database.first(
+            UserRow.select(UserRow.id).where(UserRow.id == user_id, UserRow.deleted_at.is_null())
+        )
+        if known is None:
+            raise NotFound(f"User not found: {user_id}")

@@ -1,0 +1,74 @@
+"""API keys: hashes, never the keys themselves. A revoked key stays, so that lists show what there was."""
+
+from __future__ import annotations
+
+import builtins
+import datetime as dt
+
+import peewee
+
+from ci_runner.errors import Conflict, NotFound
+from ci_runner.models import APIKey
+from ci_runner.store.database import Database
+from ci_runner.store.schema import KeyRow, UserRow
+
+_NAMES = tuple(APIKey.__dataclass_fields__)
+_COLUMNS = tuple(getattr(KeyRow, name) for name in _NAMES)
+
+
+class Keys:
+    """`store.keys`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, key: APIKey) -> APIKey:
+        """Store a new key; a known hash or id raises `Conflict`, an unknown user `NotFound`."""
+        user = UserRow.select(UserRow.id).where(UserRow.id == key.user_id, UserRow.deleted_at.is_null())
+        with self._database.write():
+            if self._database.first(user) is None:
+                raise NotFound(f"User not found: {key.user_id}")
+            try:
+                self._database.insert(KeyRow.insert(**{name: getattr(key, name) for name in _NAMES}))
+            except peewee.IntegrityError as error:
+                raise Conflict(f"API key {key.id} already exists") from error
+        return key
+
+    def get(self, key_id: str) -> APIKey | None:
+        """The key of that id, active or not, or None."""
+        return self._find(KeyRow.id == key_id)
+
+    def by_hash(self, key_hash: str) -> APIKey | None:
+        """The key of that hash, active or not, or None."""
+        return self._find(KeyRow.key_hash == key_hash)
+
+    def list(self, user_id: str | None = None) -> builtins.list[APIKey]:
+        """Newest first; an unknown user has none."""
+        query = KeyRow.select(*_COLUMNS)
+        if user_id is not None:
+            query = query.where(KeyRow.user_id == user_id)
+        return [
+            APIKey(**row) for row in self._database.rows(query.order_by(KeyRow.created_at.desc(), KeyRow.id))
+        ]
+
+    def revoke(self, key_id: str) -> APIKey:
+        """Switch the key off for ever, durably; again changes nothing. `NotFound` for an unknown one."""
+        with self._database.write():
+            self._database.run(KeyRow.update(is_active=False).where(KeyRow.id == key_id))
+            key = self.get(key_id)
+        if key is None:
+            raise NotFound(f"API key not found: {key_id}")
+        return key
+
+    def touch(self, key_id: str, moment: dt.datetime) -> None:
+        """Remember that the key was used; an earlier moment than the stored one changes nothing."""
+        with self._database.write(durable=False):
+            self._database.run(
+                KeyRow.update(last_used_at=moment).where(
+                    KeyRow.id == key_id, KeyRow.last_used_at.is_null() | (KeyRow.last_used_at < moment)
+                )
+            )
+
+    def _find(self, condition: peewee.Expression) -> APIKey | None:
+        row = self._database.first(KeyRow.select(*_COLUMNS).where(condition))
+        return APIKey(**row) if row else None

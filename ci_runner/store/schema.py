@@ -1,0 +1,194 @@
+"""The tables as Peewee models, and how their columns become Python values.
+
+Models are private to the package and bound to no database: each query is executed on the `Database` at hand,
+so that one process can have several stores. The tables themselves are made by `migrations`; a test compares
+both.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any, Final
+
+import peewee
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+
+
+def to_micros(moment: dt.datetime) -> int:
+    """Microseconds since 1970 in UTC: the same number, order and index on every database. Refuses naive
+    times.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("naive datetime")
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> dt.datetime:
+    """The inverse of `to_micros`."""
+    return _EPOCH + dt.timedelta(microseconds=micros)
+
+
+def to_json(value: Any) -> str:
+    """JSON in ASCII: NUL and lone surrogates, which no database takes as text, survive as escapes."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=dict)
+
+
+class UtcField(peewee.BigIntegerField):
+    """An aware datetime as integer microseconds."""
+
+    def db_value(self, value: Any) -> Any:
+        return to_micros(value) if isinstance(value, dt.datetime) else value
+
+    def python_value(self, value: Any) -> Any:
+        return None if value is None else from_micros(value)
+
+
+class CleanTextField(peewee.TextField):
+    """Text without what databases refuse: lone surrogates become question marks, NUL goes."""
+
+    def db_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("\0", "").encode("utf-8", "replace").decode()
+        return value
+
+
+class MappingField(peewee.TextField):
+    """A JSON object."""
+
+    def db_value(self, value: Any) -> Any:
+        return value if value is None or isinstance(value, str) else to_json(dict(value))
+
+    def python_value(self, value: Any) -> Any:
+        return json.loads(value) if value else {}
+
+
+class UserRow(peewee.Model):
+    """Who may submit; a row with `deleted_at` is a tombstone until nothing of the user is left."""
+
+    id = CleanTextField(primary_key=True)
+    name = CleanTextField()
+    email = CleanTextField()
+    #: What must be unique: the address without regard to case; NULL in a tombstone.
+    email_key = CleanTextField(null=True)
+    created_at = UtcField()
+    is_active = peewee.BooleanField()
+    priority_cap = CleanTextField()
+    #: When a job of the user was last taken up.
+    served_at = UtcField(null=True)
+    deleted_at = UtcField(null=True)
+
+    class Meta:
+        table_name = "users"
+
+
+class KeyRow(peewee.Model):
+    """An API key; never the key itself."""
+
+    id = CleanTextField(primary_key=True)
+    user_id = CleanTextField()
+    key_hash = CleanTextField()
+    name = CleanTextField(null=True)
+    created_at = UtcField()
+    last_used_at = UtcField(null=True)
+    is_active = peewee.BooleanField()
+    expires_at = UtcField(null=True)
+
+    class Meta:
+        table_name = "api_keys"
+
+
+class JobRow(peewee.Model):
+    """A job; columns are named as the fields of `ci_runner.models.Job`."""
+
+    id = CleanTextField(primary_key=True)
+    user_id = CleanTextField(null=True)
+    status = CleanTextField()
+    success = peewee.BooleanField(null=True)
+    start_time = UtcField(null=True)
+    #: NULL as long as the job is not over.
+    end_time = UtcField(null=True)
+    container_id = CleanTextField(null=True)
+    zip_file_path = CleanTextField(null=True)
+    phase = CleanTextField()
+    exit_code = peewee.BigIntegerField(null=True)
+    reason = CleanTextField(null=True)
+    name = CleanTextField(null=True)
+    priority = CleanTextField()
+    submitted_at = UtcField()
+    options = MappingField()
+    workspace = CleanTextField(null=True)
+    attempt = peewee.IntegerField()
+    building = peewee.BooleanField()
+    environment = CleanTextField(null=True)
+    cancel_requested_at = UtcField(null=True)
+    cancelled_by = CleanTextField(null=True)
+    phase_since = UtcField(null=True)
+    stop_intent = CleanTextField(null=True)
+    stop_requested_at = UtcField(null=True)
+    cleaned_at = UtcField(null=True)
+    last_seq = peewee.BigIntegerField()
+    log_bytes = peewee.BigIntegerField()
+    counts = MappingField()
+    idempotency_key = CleanTextField(null=True)
+    body_digest = CleanTextField(null=True)
+
+    class Meta:
+        table_name = "jobs"
+
+
+class EventRow(peewee.Model):
+    """A numbered event: `body` is the JSON of what is neither type, number nor time."""
+
+    job_id = CleanTextField()
+    seq = peewee.BigIntegerField()
+    type = CleanTextField()
+    at = UtcField()
+    body = peewee.TextField()
+
+    class Meta:
+        table_name = "events"
+        primary_key = peewee.CompositeKey("job_id", "seq")
+
+
+class SpoolRow(peewee.Model):
+    """How far an attempt's spool files are read (bytes)."""
+
+    job_id = CleanTextField()
+    attempt = peewee.IntegerField()
+    frames = peewee.BigIntegerField()
+    stdout = peewee.BigIntegerField()
+    stderr = peewee.BigIntegerField()
+
+    class Meta:
+        table_name = "spools"
+        primary_key = peewee.CompositeKey("job_id", "attempt")
+
+
+class GrantRow(peewee.Model):
+    """A user once sent this content, and may therefore refer to it by digest."""
+
+    user_id = CleanTextField()
+    digest = CleanTextField()
+    used_at = UtcField()
+
+    class Meta:
+        table_name = "blob_grants"
+        primary_key = peewee.CompositeKey("user_id", "digest")
+
+
+class LeaseRow(peewee.Model):
+    """The one row that says which controller may write."""
+
+    id = peewee.IntegerField(primary_key=True)
+    epoch = peewee.BigIntegerField()
+    holder = CleanTextField(null=True)
+    acquired_at = UtcField(null=True)
+    heartbeat_at = UtcField(null=True)
+
+    class Meta:
+        table_name = "lease"
+
+
+MODELS: Final = (UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, LeaseRow)
