@@ -17,6 +17,8 @@ from pytest_remote_ci.errors import WorkspaceError
 #: Tells whether an option string (``-k``, ``--ignore``) takes a value; None when the option is unknown here.
 TakesValue = Callable[[str], "bool | None"]
 
+#: Short options of pytest with a value: what is known of its options where its parser cannot be asked.
+SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 #: Options of this plugin that take a value.
 OWN_WITH_VALUE = frozenset(
     f"--remote-ci-{name}"

@@ -24,7 +24,7 @@ from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.follow import RemoteRun, list_files, packed
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import StatusLine
-from pytest_remote_ci.terminal import is_terminal
+from pytest_remote_ci.terminal import is_terminal, silence_stdout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,8 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("\nInterrupted.")
         return INTERRUPTED
     except BrokenPipeError:
-        from pytest_remote_ci.display import silence_stdout
-
         silence_stdout()
         return FAILED
 

@@ -24,7 +24,7 @@ from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
 from pytest_remote_ci.follow import RemoteRun, list_files, packed
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import StatusLine
-from pytest_remote_ci.terminal import is_terminal
+from pytest_remote_ci.terminal import is_terminal, silence_stdout
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 #: What pytest's own entry point ends with when nobody reads its output.
 _EXIT_BROKEN_PIPE = 1
-#: Short options of pytest with a value, in case its parser cannot be asked.
-_SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 
 
 def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int:
@@ -54,16 +52,6 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int:
         except ClientError as error:
             display.say(f"remote-ci: {error}")
             return error.exit_code
-
-
-def silence_stdout() -> None:
-    """Let the interpreter flush into nothing: the reader of stdout is gone."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-    except (OSError, ValueError, AttributeError):
-        pass
 
 
 class _Session:
@@ -226,7 +214,7 @@ def _option_arity(config: pytest.Config) -> arguments.TakesValue:
 
     def takes_value(option: str) -> bool | None:
         if actions is None:
-            return True if option in _SHORT_WITH_VALUE else None
+            return True if option in arguments.SHORT_WITH_VALUE else None
         action = actions.get(option)
         if action is None:
             return None
