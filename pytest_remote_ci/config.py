@@ -290,6 +290,8 @@ def _patterns(place: _Place, value: object) -> tuple[str, ...]:
     texts = _texts(place, value)
     if any(not text.strip() for text in texts):
         raise place.error("a list of patterns, none of them empty", value)
+    if any(".." in text.split("/") for text in texts):
+        raise place.error("a list of patterns for what lies in the project, without '..'", value)
     return texts
 
 

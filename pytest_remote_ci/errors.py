@@ -27,6 +27,10 @@ class WorkspaceError(ClientError):
     exit_code = 4
 
 
+class WorkspaceChanged(WorkspaceError):
+    """A file changed between being looked at and being packed: collecting once more helps."""
+
+
 class RunnerUnreachable(ClientError):
     """No runner answers at the configured address."""
 

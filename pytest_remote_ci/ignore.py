@@ -171,7 +171,7 @@ class PatternList:
     """
 
     patterns: tuple[Pattern, ...]
-    _folders: dict[str, bool | None] = field(default_factory=dict, repr=False, compare=False)
+    _folders: dict[str, bool | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # One alternation per kind answers for the many paths that nothing matches.

@@ -1,9 +1,9 @@
 """Files that look like secrets: one fixed table, so that nobody sends a private key by accident.
 
 The table knows files that hold a secret of a person: the runner's own key, private keys, stored passwords. A name alone
-is enough where it has only one use; otherwise the content must have the shape of the real thing, so that tests, stubs and
-documentation that merely mention one are sent. What happens to a file that is found is `pytest_remote_ci.workspace`'s
-to say.
+is enough where it has only one use; otherwise the content must have the shape of the real thing, so that tests, stubs
+and documentation that merely mention one are sent. What happens to a file that is found, `pytest_remote_ci.workspace`
+says.
 """
 
 from __future__ import annotations
