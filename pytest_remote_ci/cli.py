@@ -21,9 +21,9 @@ from pytest_remote_ci import __version__, arguments, embedded, wire
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.follow import RemoteRun, list_files, packed
+from pytest_remote_ci.follow import RemoteRun
 from pytest_remote_ci.interrupts import Interrupts
-from pytest_remote_ci.progress import StatusLine
+from pytest_remote_ci.progress import Bar, StatusLine
 from pytest_remote_ci.terminal import is_terminal, silence_stdout
 
 if TYPE_CHECKING:
@@ -80,14 +80,15 @@ def submit(options: argparse.Namespace) -> int:
 
             found = workspace.collect(place.root, include=settings.include, exclude=settings.exclude)
             if options.dry_run:
-                for text in list_files(found):
+                for text in found.listing():
                     _print(text)
                 return OK
             sent = _submit_options(settings, place, options.pytest_args)
-            with _connected(settings) as client, packed(found, display) as archive:
+            with _connected(settings) as client, found.zip(Bar(display.line, "packing")) as archive:
                 run = RemoteRun(client, display, interrupts)
                 with _prefixed("Error submitting to CI server", display, on_stdout=not options.asynchronous):
                     job_id = run.submit(archive, sent)
+                    archive.close()  # the upload may be large and the run long
                     if options.asynchronous:
                         _print(f"Job submitted: {job_id}")
                         return OK
@@ -118,7 +119,9 @@ def wait(options: argparse.Namespace) -> int:
                 return _followed(run, display, from_beginning=options.all)
         except KeyboardInterrupt:
             display.say(f"Stopped waiting for job {options.id}.")
-            display.say(f"The job continues to run on the runner. Use 'remote-ci wait {options.id}' to reconnect.")
+            display.say(
+                f"The job continues to run on the runner. Use 'remote-ci wait {options.id}' to reconnect."
+            )
             return INTERRUPTED
 
 
@@ -137,7 +140,11 @@ def list_jobs(options: argparse.Namespace) -> int:
         _print(" ".join(f"{title:<{width}}" for title, width in _COLUMNS).rstrip())
         _print(_RULE)
         for job in jobs:
-            _print(" ".join(f"{cell:<{width}}" for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)).rstrip())
+            _print(
+                " ".join(
+                    f"{cell:<{width}}" for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)
+                ).rstrip()
+            )
     return OK
 
 
@@ -240,15 +247,12 @@ def _connected(settings: Config) -> Iterator[Client]:
 def _submit_options(settings: Config, place: arguments.Place, given: list[str]) -> wire.SubmitOptions:
     import pytest
 
-    from pytest_remote_ci import scm
-
     takes_value = arguments.SHORT_WITH_VALUE.__contains__
     return settings.submit_options(
         root=place.root,
         cwd=place.cwd,
         args=arguments.forward(given, place, takes_value) or ["-v"],
         pytest_version=pytest.__version__,
-        scm_version=scm.version(place.root),
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),
         columns=shutil.get_terminal_size().columns,
     )
@@ -268,7 +272,11 @@ def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
 def _moment(text: object) -> str:
     """A time of the API in this machine's time zone."""
     try:
-        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return (
+            datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+            .astimezone()
+            .strftime("%Y-%m-%d %H:%M:%S")
+        )
     except ValueError:
         return "N/A"
 
@@ -278,7 +286,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help_text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], help_text: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
         sub.add_argument("--url", help="address of the runner")
         sub.add_argument("--api-key", metavar="KEY", help="key of the runner")
@@ -288,8 +298,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("submit", submit, "send this project and show its tests' output")
     sub.usage = "remote-ci submit [test] [options] [-- PYTEST_ARGS]"
     sub.add_argument("what", nargs="?", choices=["test"], default="test", help="what to run: the tests")
-    sub.add_argument("--async", dest="asynchronous", action="store_true", help="print the job's id and return")
-    sub.add_argument("--dry-run", action="store_true", help="list the files that would be sent, largest first")
+    sub.add_argument(
+        "--async", dest="asynchronous", action="store_true", help="print the job's id and return"
+    )
+    sub.add_argument(
+        "--dry-run", action="store_true", help="list the files that would be sent, largest first"
+    )
     sub = command("wait", wait, "show a job until its end")
     sub.add_argument("id", help="the job")
     sub.add_argument("--all", action="store_true", help="from its beginning")

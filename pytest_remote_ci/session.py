@@ -6,24 +6,25 @@ on stderr; there is never a traceback of ours for something that the user, the r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, embedded, scm
+from pytest_remote_ci import arguments, embedded
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
-from pytest_remote_ci.follow import RemoteRun, list_files, packed
+from pytest_remote_ci.follow import RemoteRun
 from pytest_remote_ci.interrupts import Interrupts
-from pytest_remote_ci.progress import StatusLine
+from pytest_remote_ci.progress import Bar, StatusLine
 from pytest_remote_ci.terminal import is_terminal, silence_stdout
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
 
@@ -56,7 +57,11 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int:
 
 class _Session:
     def __init__(
-        self, config: pytest.Config, given: tuple[list[str], list[str]], display: Display, interrupts: Interrupts
+        self,
+        config: pytest.Config,
+        given: tuple[list[str], list[str]],
+        display: Display,
+        interrupts: Interrupts,
     ) -> None:
         self._pytest = config
         self._environment, self._command_line = given
@@ -73,7 +78,7 @@ class _Session:
         options = self._options(settings)
         workspace = self._workspace(settings)
         if self._option("dry_run"):
-            for text in list_files(workspace):
+            for text in workspace.listing():
                 print(text)  # noqa: T201 - the answer to the question
             return 0
         return self._submit(settings, workspace, options)
@@ -101,7 +106,6 @@ class _Session:
             args=[*self._stripped_addopts(), *arguments.forward(given, place, takes_value)],
             module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
             pytest_version=pytest.__version__,
-            scm_version=scm.version(place.root),
             color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
@@ -119,7 +123,11 @@ class _Session:
     def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:
         raw = {name: getattr(options, name) for name in options.__dataclass_fields__}
         raw = {
-            name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+            name: list(value)
+            if isinstance(value, tuple)
+            else dict(value)
+            if isinstance(value, Mapping)
+            else value
             for name, value in raw.items()
         }
         self._pytest.hook.pytest_remote_ci_submission(config=self._pytest, options=raw)
@@ -131,18 +139,26 @@ class _Session:
     def _workspace(self, settings: Config) -> Workspace:
         from pytest_remote_ci import workspace
 
+        def choose(files: Sequence[str]) -> list[str]:
+            chosen = list(files)
+            self._pytest.hook.pytest_remote_ci_choose_files(
+                config=self._pytest, root=self._place.root, files=chosen
+            )
+            return chosen
+
         self._display.line.show("looking for the project's files")
-        found = workspace.collect(self._place.root, include=settings.include, exclude=settings.exclude)
+        found = workspace.collect(
+            self._place.root, include=settings.include, exclude=settings.exclude, choose=choose
+        )
         self._display.line.clear()
-        files = [file.path for file in found.files]
-        chosen = list(files)
-        self._pytest.hook.pytest_remote_ci_choose_files(config=self._pytest, root=self._place.root, files=chosen)
-        return found if chosen == files else found.choose(chosen)
+        for warning in found.warnings:
+            self._display.say(f"remote-ci: {warning}")
+        return found
 
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int:
         from pytest_remote_ci.client import Client
 
-        with packed(workspace, self._display) as archive:
+        with workspace.zip(Bar(self._display.line, "packing")) as archive:
             for last_chance in (False, True):
                 runner = self._runner(settings)
                 with Client(runner.url, runner.key) as client:
@@ -162,10 +178,10 @@ class _Session:
             self._display.say(f"remote-ci: {runner.warning}")
         return runner
 
-    def _sent(self, current: RemoteRun, archive: Path, options: SubmitOptions) -> int:
+    def _sent(self, current: RemoteRun, archive: IO[bytes], options: SubmitOptions) -> int:
         try:
             job_id = current.submit(archive, options)
-            archive.unlink()  # the upload may be large and the run long
+            archive.close()  # the upload may be large and the run long
             if self._option("async"):
                 print(f"Job submitted: {job_id}", flush=True)  # noqa: T201 - the result
                 return 0
@@ -203,14 +219,12 @@ class _Session:
 
 def _option_arity(config: pytest.Config) -> arguments.TakesValue:
     """Ask pytest's parser which options take a value (private, so with a fallback)."""
-    parser = getattr(config, "_parser", None)
+    parser: Any = getattr(config, "_parser", None)
     actions: Any = None
-    for find in (lambda: parser.optparser, lambda: parser._getparser()):
-        try:
-            actions = find()._option_string_actions
-            break
-        except AttributeError:
-            continue
+    with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
+        actions = (
+            parser.optparser if hasattr(parser, "optparser") else parser._getparser()
+        )._option_string_actions
 
     def takes_value(option: str) -> bool | None:
         if actions is None:

@@ -1,4 +1,4 @@
-"""A small runner over real sockets that speaks docs/wire.md and misbehaves on request, for tests of the client's side."""
+"""A small runner over real sockets that speaks docs/wire.md and misbehaves on request, for tests of clients."""
 
 from __future__ import annotations
 
@@ -44,7 +44,13 @@ def log(text: str, stream: str = "terminal") -> dict[str, Any]:
 
 
 def complete(exit_code: int | None = 0, status: str = "completed", **more: Any) -> dict[str, Any]:
-    event = {"type": "complete", "success": exit_code == 0, "status": status, "exit_code": exit_code, "reason": None}
+    event = {
+        "type": "complete",
+        "success": exit_code == 0,
+        "status": status,
+        "exit_code": exit_code,
+        "reason": None,
+    }
     return {**event, "timestamp": TIME, **more}
 
 
@@ -65,7 +71,9 @@ class FakeRunner:
         #: What a submission's job consists of.
         self.script: list[dict[str, Any]] = [log("2 passed\n"), complete()]
         #: Called for each request before anything else; a status and body (and headers) end it there.
-        self.intercept: Callable[[Request], tuple[int, dict[str, Any], dict[str, str]] | None] = lambda request: None
+        self.intercept: Callable[[Request], tuple[int, dict[str, Any], dict[str, str]] | None] = (
+            lambda request: None
+        )
         #: Streams break off after so many bytes, one entry per stream; afterwards they are whole.
         self.cut_streams_after: list[int] = []
         #: Streams are opened and stay silent for ever.
@@ -130,8 +138,14 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, url.path, query, {k.lower(): v for k, v in self.headers.items()})
         self.fake.requests.append(request)
         answer = self.fake.intercept(request)
-        if answer is None and url.path != "/health" and request.headers.get("authorization") != f"Bearer {self.fake.key}":
-            detail = "Invalid or revoked API key" if "authorization" in request.headers else "Not authenticated"
+        if (
+            answer is None
+            and url.path != "/health"
+            and request.headers.get("authorization") != f"Bearer {self.fake.key}"
+        ):
+            detail = (
+                "Invalid or revoked API key" if "authorization" in request.headers else "Not authenticated"
+            )
             answer = (401, {"detail": detail}, {"WWW-Authenticate": "Bearer"})
         if answer is not None:
             if "content-length" in request.headers:
@@ -176,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         request = self._begin()
         if request is None:
-            return
+            return None
         job = self.fake.jobs.get(request.path.split("/")[2])
         if job is None:
             return self._answer(404, {"detail": "Job not found"})
@@ -190,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         request = self._begin()
         if request is None:
-            return
+            return None
         parts = request.path.strip("/").split("/")
         if parts == ["health"]:
             return self._answer(200, {"status": "ok"})

@@ -21,7 +21,13 @@ def place(tmp_path: Path) -> arguments.Place:
 
 
 def arity(option: str) -> bool | None:
-    if option in arguments.SHORT_WITH_VALUE or option in ("--maxfail", "--ignore", "--tb", "--rootdir", "--config-file"):
+    if option in arguments.SHORT_WITH_VALUE or option in (
+        "--maxfail",
+        "--ignore",
+        "--tb",
+        "--rootdir",
+        "--config-file",
+    ):
         return True
     return False if option in ("-x", "-v", "-q", "--co", "-s") else None
 
@@ -35,7 +41,7 @@ def arity(option: str) -> bool | None:
         pytest.param(["--remote-ci-url=http://h", "-x"], ["-x"], id="own options stay with their attached values"),
         pytest.param(["--remote-ci-env", "A", "--remote-ci-env=B"], [], id="repeated own options stay"),
         pytest.param(["--color", "yes", "--basetemp=/t", "-v"], ["-v"], id="options for this machine stay"),
-        pytest.param(["-k", "a and b", "-m", "slow"], ["-k", "a and b", "-m", "slow"], id="expressions travel verbatim"),
+        pytest.param(["-k", "a and b", "-m", "slow"], ["-k", "a and b", "-m", "slow"], id="expressions are verbatim"),
         pytest.param(["-k", "/ROOT/tests"], ["-k", "/ROOT/tests"], id="an expression that looks like a path is none"),
         pytest.param(["-xvk", "/ROOT/tests"], ["-xvk", "/ROOT/tests"], id="also at the end of a cluster"),
         pytest.param(["-p", "teamcity", "-p", "x"], ["-p", "x"], id="plugins of editors stay"),
@@ -44,17 +50,17 @@ def arity(option: str) -> bool | None:
         pytest.param(["/ROOT/tests/test_a.py::t"], ["test_a.py::t"], id="absolute node ids become relative to the run"),
         pytest.param(["/ROOT"], [".."], id="the project itself"),
         pytest.param(["../tests/unit"], ["unit"], id="a detour inside the project"),
-        pytest.param(["missing.py", "/missing/x.py"], ["missing.py", "/missing/x.py"], id="what is not there is not judged"),
+        pytest.param(["missing.py", "/missing/x.py"], ["missing.py", "/missing/x.py"], id="what is missing passes"),
         pytest.param(["--ignore=/ROOT/tests/unit"], ["--ignore=unit"], id="values of options are rewritten"),
         pytest.param(["--ignore", "/ROOT/tests/unit"], ["--ignore", "unit"], id="separate values, too"),
         pytest.param(["--unknown", "/ROOT/tests"], ["--unknown", "."], id="values of options that nobody here knows"),
-        pytest.param(["--base-url=/api", "--x", "/y"], ["--base-url=/api", "--x", "/y"], id="other absolute values stay as they are"),
+        pytest.param(["--base-url=/api", "--x", "/y"], ["--base-url=/api", "--x", "/y"], id="other values"),
         pytest.param(["-o", "cache_dir=/ROOT/c"], ["-o", "cache_dir=../c"], id="settings on the command line"),
         pytest.param(["-c", "/ROOT/tests/p.ini"], ["-c", "p.ini"], id="the configuration file"),
         pytest.param(["-c/ROOT/tests/p.ini"], ["-cp.ini"], id="the configuration file, attached"),
         pytest.param(["--rootdir=/ROOT"], ["--rootdir=.."], id="the root directory"),
         pytest.param(["@/ROOT/tests/args"], ["@args"], id="a file of arguments"),
-        pytest.param(["--", "--remote-ci", "test_a.py"], ["--", "--remote-ci", "test_a.py"], id="after two dashes all is a path"),
+        pytest.param(["--", "--remote-ci", "test_a.py"], ["--", "--remote-ci", "test_a.py"], id="after two dashes"),
         pytest.param(["--maxfail", "2", "-n", "4"], ["--maxfail", "2", "-n", "4"], id="numbers travel"),
     ],
 )  # fmt: skip
@@ -66,7 +72,13 @@ def test_arguments_are_forwarded(place: arguments.Place, given: list[str], forwa
 
 @pytest.mark.parametrize(
     "given",
-    [["../../elsewhere.py"], ["/ABOVE/elsewhere.py::t"], ["-c", "/ABOVE/p.ini"], ["--rootdir=/ABOVE"], ["@/ABOVE/args"]],
+    [
+        ["../../elsewhere.py"],
+        ["/ABOVE/elsewhere.py::t"],
+        ["-c", "/ABOVE/p.ini"],
+        ["--rootdir=/ABOVE"],
+        ["@/ABOVE/args"],
+    ],
     ids=["relative", "absolute", "configuration", "root directory", "file of arguments"],
 )
 def test_a_path_outside_the_project_is_refused_by_name(place: arguments.Place, given: list[str]) -> None:
@@ -78,7 +90,10 @@ def test_a_path_outside_the_project_is_refused_by_name(place: arguments.Place, g
 def test_a_run_started_outside_the_project_happens_in_its_root(place: arguments.Place) -> None:
     outside = arguments.Place(place.root, place.root.parent)
     assert outside.subdirectory == ""
-    assert arguments.forward(["project/tests/test_a.py::t", "-x"], outside, arity) == ["tests/test_a.py::t", "-x"]
+    assert arguments.forward(["project/tests/test_a.py::t", "-x"], outside, arity) == [
+        "tests/test_a.py::t",
+        "-x",
+    ]
 
 
 def test_a_linked_path_to_the_project_is_inside_of_it(place: arguments.Place, tmp_path: Path) -> None:
