@@ -40,10 +40,6 @@ _FILES_PER_THREAD: Final = 4
 _LOOP_SECONDS: Final = 0.5
 
 
-#: One turn over all sockets (its type stub is wrong).
-_loop: Any = wasyncore.loop
-
-
 class HttpServer:
     """Serves one application from a thread of its own."""
 
@@ -127,12 +123,12 @@ class HttpServer:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            _loop(_LOOP_SECONDS, self._map, use_poll=True, count=1)
+            self._turn(_LOOP_SECONDS)
         deadline = time.monotonic() + self._stop_seconds
         wasyncore.dispatcher.close(self._server)  # the listening socket only
         self._app.stop()
         while self._finishing() and time.monotonic() < deadline:
-            _loop(0.05, self._map, use_poll=True, count=1)
+            self._turn(0.05)
         for channel in list(self._server.active_channels.values()):
             channel.handle_close()
             channel.handle_close()  # a refused client is not waited for any longer
@@ -140,6 +136,14 @@ class HttpServer:
         self._server.trigger.close()
         wasyncore.close_all(self._map, ignore_all=True)
         _log.info("stopped listening")
+
+    def _turn(self, seconds: float) -> None:
+        """One look at all sockets; what goes wrong with one of them must not end the server."""
+        try:
+            wasyncore.loop(seconds, use_poll=True, map=self._map, count=1)
+        except Exception:
+            _log.exception("the HTTP server stumbled")
+            time.sleep(0.05)
 
     def _finishing(self) -> bool:
         """Whether a request is being received, answered or sent; connections that do nothing are closed."""
