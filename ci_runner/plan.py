@@ -195,7 +195,7 @@ def _toml(tree: Tree, path: str) -> dict[str, Any]:
     if content is None:
         return {}
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return dict(tomllib.loads(content.decode("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvironmentFailed(f"{path}: {error}") from error
 
