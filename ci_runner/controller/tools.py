@@ -42,10 +42,8 @@ class Tools:
             from uv import find_uv_bin
 
             uv = Path(find_uv_bin())
-        sources = {
-            Path(str(module.__file__)).name: Path(str(module.__file__)) for module in (worker, boot, builder)
-        }
-        sources["uv"] = uv
+        job = Path(wire.__file__).parent / "job"
+        sources = {name: job / name for name in _PROGRAMS} | {"uv": uv}
         digest = hashlib.sha256()
         for name, path in sorted(sources.items()):
             with path.open("rb") as file:

@@ -125,7 +125,7 @@ class Workspaces:
                     raise PermanentError(
                         f"the contents of {path} are no longer on the runner: submit again"
                     ) from error
-                _link(source, f"{base}/{path}")
+                self._link(source, f"{base}/{path}")
             failpoints.hit(_ASSEMBLED)
             shutil.rmtree(folder, ignore_errors=True)  # published, but never marked complete
             temporary.rename(folder)
