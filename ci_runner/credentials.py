@@ -1,9 +1,9 @@
 """API keys: how they are made, recognised and compared. Pure: no store, no clock, no HTTP.
 
-A key is ``ci_``, 8 characters that name it, 32 of secret (190 bits) and 6 of checksum, all base62, so that a double
-click selects it whole and a scanner finds it. The checksum (CRC-32 of everything before it) lets both sides tell a
-typing error without asking the store; it is no security. Keys have so much entropy that a plain SHA-256 is what the
-store keeps: a slow hash would only help who floods the runner with wrong keys.
+A key is ``ci_``, 8 characters that name it, 32 of secret (190 bits) and 6 of checksum, all base62, so that a
+double click selects it whole and a scanner finds it. The checksum (CRC-32 of everything before it) lets both
+sides tell a typing error without asking the store; it is no security. Keys have so much entropy that a plain
+SHA-256 is what the store keeps: a slow hash would only help who floods the runner with wrong keys.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def generate() -> Key:
 
 
 def parse(text: str) -> Key | None:
-    """The key that `text` is, or None when it cannot be one: wrong shape or wrong checksum. Nothing is trimmed."""
+    """The key that `text` is, or None when it cannot be one: wrong shape or wrong checksum. Nothing is
+    trimmed.
+    """
     if len(text) != KEY_LENGTH or not text.isascii() or KEY_PATTERN.fullmatch(text) is None:
         return None
     head, given = text[:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
@@ -74,5 +76,5 @@ def hash_key(text: str) -> str:
 
 
 def matches(text: str, key_hash: str) -> bool:
-    """Whether `text` is the key whose hash is `key_hash`, in time that does not depend on how far they agree."""
+    """Whether `text` is the key whose hash is `key_hash`, compared in constant time."""
     return hmac.compare_digest(hash_key(text), key_hash)

@@ -1,7 +1,7 @@
 """Whose job starts next: users take turns, so that nobody waits behind somebody else's hundred jobs.
 
-A pure function of what waits and what was served; the controller starts jobs in this order, and the store counts
-queue positions by it. How many may run at once is not decided here.
+A pure function of what waits and what was served; the controller starts jobs in this order, and the store
+counts queue positions by it. How many may run at once is not decided here.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ def fair_order(
 ) -> list[Job]:
     """The waiting `jobs`, the next to start first.
 
-    Priority decides first. Within a priority the next job is of the user who has the fewest jobs taken up (`running`:
-    user id → number, as `running_per_user` counts them), then of the one served longest ago (`served`: user id → when
-    a job of theirs was last taken up; who is missing was never served), then of the one whose job waits longest; within
-    a user, submission decides. Each job that is placed counts as taken up for the places behind it, so the order is
-    what would happen if all jobs ran equally long. All `jobs` are ordered, whatever their phase.
+    Priority decides first. Within a priority the next job is of the user who has the fewest jobs taken up
+    (`running`: user id → number, as `running_per_user` counts them), then of the one served longest ago
+    (`served`: user id → when a job of theirs was last taken up; who is missing was never served), then of the
+    one whose job waits longest; within a user, submission decides. Each job that is placed counts as taken up
+    for the places behind it, so the order is what would happen if all jobs ran equally long. All `jobs` are
+    ordered, whatever their phase.
     """
     users: dict[str, _Turns] = {}
     levels: dict[int, dict[str, deque[Job]]] = {}
@@ -54,7 +55,7 @@ def fair_order(
 
 
 def running_per_user(jobs: Iterable[Job]) -> dict[str, int]:
-    """How many of the open `jobs` each user has taken up: started, and not waiting for an environment build."""
+    """How many of the open `jobs` each user has taken up, without those whose environment is being built."""
     count: dict[str, int] = {}
     for job in jobs:
         if not job.is_over and job.phase != "queued" and not job.building:

@@ -1,7 +1,8 @@
 """Which user may refer to which content by its digest, and which contents nobody used for long.
 
-The contents are files and no part of the database. Knowing a digest gives no access: only who sent the bytes once has
-a grant. A grant is renewed by every submission that refers to it; contents go when no grant was renewed for a while.
+The contents are files and no part of the database. Knowing a digest gives no access: only who sent the bytes
+once has a grant. A grant is renewed by every submission that refers to it; contents go when no grant was
+renewed for a while.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import peewee
 
 from ci_runner.models import utcnow
 from ci_runner.store.database import Database
-from ci_runner.store.schema import GrantRow, JobRow
+from ci_runner.store.schema import GrantRow, JobRow, to_micros
 
 #: Digests per statement; SQLite before 3.32 takes 999 parameters.
 _DIGESTS: Final = 300
@@ -29,7 +30,9 @@ class Blobs:
         self._database = database
 
     def grant(self, user_id: str, digests: Iterable[str], now: dt.datetime | None = None) -> None:
-        """Let the user refer to these contents, durably, or renew that: at every submission, before its job is made."""
+        """Let the user refer to these contents, durably, or renew that: at every submission, before its job
+        is made.
+        """
         moment = now or utcnow()
         with self._database.write():
             for piece in _pieces(digests):
@@ -51,15 +54,19 @@ class Blobs:
         return found
 
     def unreferenced(self, older_than: dt.datetime) -> list[str]:
-        """Digests that no submission used since `older_than`, and none of an open job: candidates for `forget`."""
+        """Digests that no submission used since `older_than`, and none of an open job: candidates for
+        `forget`.
+        """
         query = GrantRow.select(GrantRow.digest).group_by(GrantRow.digest)
-        query = query.having(peewee.fn.MAX(GrantRow.used_at) < self._limit(older_than))
+        query = query.having(peewee.fn.MAX(GrantRow.used_at) < to_micros(self._limit(older_than)))
         return [row["digest"] for row in self._database.rows(query)]
 
     def forget(self, digests: Iterable[str], older_than: dt.datetime) -> set[str]:
-        """Take back the grants of `digests` that are still unused since `older_than`; returns those nobody has now.
+        """Take back the grants of `digests` that are still unused since `older_than`; returns those nobody
+        has now.
 
-        Only the files of the returned digests may be deleted; a submission that came in between keeps its own.
+        Only the files of the returned digests may be deleted; a submission that came in between keeps its
+        own.
         """
         unused: set[str] = set()
         for piece in _pieces(digests):
@@ -81,7 +88,9 @@ class Blobs:
         return found
 
     def _limit(self, older_than: dt.datetime) -> dt.datetime:
-        """`older_than`, or earlier: what an open job was submitted with was granted shortly before its submission."""
+        """`older_than`, or earlier: what an open job was submitted with was granted shortly before its
+        submission.
+        """
         oldest = (
             JobRow.select(JobRow.submitted_at).where(JobRow.end_time.is_null()).order_by(JobRow.submitted_at)
         )

@@ -1,10 +1,11 @@
 """One SQLite file, one connection per thread, every write an immediate transaction.
 
-Everything that knows SQLite is here and in `migrations`: durability, locking, checkpoints, damage. The rest of the
-package writes Peewee queries that would run on PostgreSQL as they are.
+Everything that knows SQLite is here and in `migrations`: durability, locking, checkpoints, damage. The rest
+of the package writes Peewee queries that would run on PostgreSQL as they are.
 
-Two kinds of durability: a *durable* write is on the disk when the call returns (``synchronous=FULL``); any other
-survives the death of every process but may be lost with the machine's power (``NORMAL``; never inconsistent).
+Two kinds of durability: a *durable* write is on the disk when the call returns (``synchronous=FULL``); any
+other survives the death of every process but may be lost with the machine's power (``NORMAL``; never
+inconsistent).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,8 +42,9 @@ class _Connection(sqlite3.Connection):
 class _SqliteDatabase(peewee.SqliteDatabase):
     """Peewee's database with every connection known, so that none outlives its thread or the store.
 
-    Peewee keeps connections in thread-local storage; a thread that ends without closing its own would leave it to the
-    garbage collector. Here the next connection that is opened closes those of threads that are gone.
+    Peewee keeps connections in thread-local storage; a thread that ends without closing its own would leave
+    it to the garbage collector. Here the next connection that is opened closes those of threads that are
+    gone.
     """
 
     def __init__(self, path: Path, busy_timeout: float) -> None:
@@ -65,7 +67,7 @@ class _SqliteDatabase(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         if self._shut:
             raise StoreError("the store is closed")
-        connection = super()._connect()
+        connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         with self._known_lock:
             gone = [thread for thread in self._known if not thread.is_alive()]
             stale = [self._known.pop(thread) for thread in gone]
@@ -100,8 +102,10 @@ class _SqliteDatabase(peewee.SqliteDatabase):
 class Database:
     """Queries and transactions for the rest of the package; may be used from any thread."""
 
-    def __init__(self, path: Path, *, busy_timeout: float = 5.0) -> None:
+    def __init__(self, path: Path, backups: Path, *, busy_timeout: float = 5.0) -> None:
         self.path = path
+        #: Where copies of the database lie.
+        self.backups = backups
         self._database = _SqliteDatabase(path, busy_timeout)
         self._doorbells: list[Doorbell] = []
 
@@ -121,9 +125,11 @@ class Database:
         with self._translated():
             return query.scalar(self._database)
 
-    def stream(self, query: Any) -> Iterator[tuple[Any, ...]]:
-        """Rows as the database gives them, one by one: whoever stops early reads no further. Exhaust or `close` it."""
-        with self._translated(), contextlib.closing(self._database.execute(query)) as cursor:
+    def stream(self, query: Any) -> Generator[tuple[Any, ...], None, None]:
+        """Rows as the database gives them, one by one: whoever stops early reads no further. Exhaust or
+        `close` it.
+        """
+        with self._translated(), contextlib.closing(self._execute(query)) as cursor:
             yield from cursor
 
     def run(self, query: Any) -> int:
@@ -139,14 +145,19 @@ class Database:
     def sql(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Plain SQL, for migrations and pragmas."""
         with self._translated():
-            return list(self._database.execute_sql(statement, parameters).fetchall())
+            execute: Callable[..., sqlite3.Cursor] = self._database.execute_sql
+            return execute(statement, parameters).fetchall()
+
+    def _execute(self, query: Any) -> sqlite3.Cursor:
+        execute: Callable[[Any], sqlite3.Cursor] = self._database.execute
+        return execute(query)
 
     @contextlib.contextmanager
     def write(self, *, durable: bool = True) -> Iterator[None]:
         """One transaction that holds the write lock from its beginning.
 
-        A transaction that begins with a read and then writes fails under SQLite whenever another process wrote in
-        between, whatever the timeout: hence IMMEDIATE. Inside another `write` this is a savepoint.
+        A transaction that begins with a read and then writes fails under SQLite whenever another process
+        wrote in between, whatever the timeout: hence IMMEDIATE. Inside another `write` this is a savepoint.
         """
         with self._translated():
             if not self._database.in_transaction():
@@ -155,7 +166,8 @@ class Database:
                 yield
 
     def _set_durability(self, mode: int) -> None:
-        connection = self._database.connection()
+        connect_thread: Callable[[], _Connection] = self._database.connection
+        connection = connect_thread()
         if connection.synchronous != mode:
             connection.execute(f"PRAGMA synchronous = {mode}")
             connection.synchronous = mode
@@ -165,7 +177,8 @@ class Database:
     def use_wal(self) -> None:
         """Switch the file to write-ahead logging (readers and the writer do not wait for each other).
 
-        SQLite does not wait for other processes here, whatever the busy timeout; `migrations` serialises the callers.
+        SQLite does not wait for other processes here, whatever the busy timeout; `migrations` serialises the
+        callers.
         """
         mode = self.sql("PRAGMA journal_mode = WAL")[0][0]
         if str(mode).lower() != "wal":
@@ -174,10 +187,11 @@ class Database:
             )
 
     def checkpoint(self, *, at_bytes: int = CHECKPOINT_BYTES) -> bool:
-        """Move the write-ahead log into the database when it has `at_bytes`; whether that was done completely.
+        """Move the write-ahead log into the database when it has `at_bytes`; whether that was done
+        completely.
 
-        Only the holder of the lease calls this. It takes the writer's lock and waits a moment for readers; when they
-        are too slow, the next call tries again.
+        Only the holder of the lease calls this. It takes the writer's lock and waits a moment for readers;
+        when they are too slow, the next call tries again.
         """
         with contextlib.suppress(OSError):
             if Path(f"{self.path}-wal").stat().st_size < at_bytes:
@@ -187,7 +201,9 @@ class Database:
             return not busy
 
     def backup(self, target: Path) -> None:
-        """Copy the database as it is now to the new file `target` (0600), checked, while others go on working."""
+        """Copy the database as it is now to the new file `target` (0600), checked, while others go on
+        working.
+        """
         partial = target.with_name(target.name + ".partial")
         create_private(partial)
         with self._translated():
@@ -199,7 +215,7 @@ class Database:
                 copy.execute("PRAGMA journal_mode = DELETE")
                 verdict = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise StoreError(f"{self.path} is damaged ({verdict})")
+                raise self._damaged(verdict)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)
@@ -242,18 +258,26 @@ class Database:
         text = str(error)
         if self._database.is_shut:
             return StoreError("the store is closed")
-        if "locked" in text or "busy" in text:
+        if "is locked" in text:
             return TemporaryError("the database is busy; try again")
-        if "full" in text:
+        if "disk is full" in text:
             return StorageFull("the disk of the database is full")
+        if "malformed" in text or "not a database" in text:
+            return self._damaged(text)
         return StoreError(f"{self.path}: {text}")
+
+    def _damaged(self, what: str) -> StoreError:
+        copies = sorted(self.backups.glob(f"{self.path.stem}-*.db"), key=lambda file: file.stat().st_mtime)
+        newest = f"the newest backup is {copies[-1]}" if copies else f"there is no backup in {self.backups}"
+        return StoreError(f"{self.path} is damaged ({what}); {newest}")
 
 
 class Doorbell:
-    """Says whether anybody committed to the database since it was last asked: a hint to look, and cheap to ask.
+    """Says whether anybody committed to the database since it was last asked: a hint to look, and cheap to
+    ask.
 
-    May ring although nothing that matters changed. Uses a connection of its own, so it hears this process, too; one
-    thread at a time may ask.
+    May ring although nothing that matters changed. Uses a connection of its own, so it hears this process,
+    too; one thread at a time may ask.
     """
 
     def __init__(self, path: Path) -> None:
@@ -290,5 +314,7 @@ def connect(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
 
 
 def create_private(path: Path) -> None:
-    """Make an empty file that only its owner may read, unless it is there; SQLite's side files inherit its mode."""
+    """Make an empty file that only its owner may read, unless it is there; SQLite's side files inherit its
+    mode.
+    """
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))

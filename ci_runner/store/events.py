@@ -1,6 +1,8 @@
-"""Events: numbered per job without gaps, appended with the spool's offsets in one transaction, read in bounded pieces.
+"""Events: numbered per job without gaps, appended with the spool's offsets in one transaction, read in
+bounded pieces.
 
-The number is taken from the job's own row inside the transaction, so the order of commits is the order of numbers.
+The number is taken from the job's own row inside the transaction, so the order of commits is the order of
+numbers.
 """
 
 from __future__ import annotations
@@ -54,11 +56,13 @@ class Events:
         attempt: int = 0,
         expected: SpoolPosition | None = None,
     ) -> int:
-        """Append `events`, and the new `spool` position of `attempt` with them; returns the job's newest number.
+        """Append `events`, and the new `spool` position of `attempt` with them; returns the job's newest
+        number.
 
-        Writes nothing when the job is over, or when `expected` is given and is not the attempt's stored position:
-        somebody has stored these bytes already. The writer then reads `position` and goes on from there, so every byte
-        becomes an event exactly once. Events without a timestamp get the time now. Raises `NotFound` and `LeaseLost`.
+        Writes nothing when the job is over, or when `expected` is given and is not the attempt's stored
+        position: somebody has stored these bytes already. The writer then reads `position` and goes on from
+        there, so every byte becomes an event exactly once. Events without a timestamp get the time now.
+        Raises `NotFound` and `LeaseLost`.
         """
         with self._database.write(durable=False):
             self._lease.require(epoch)
@@ -74,7 +78,9 @@ class Events:
         return newest
 
     def add(self, job_id: str, event: JobEvent) -> int:
-        """Append one event, durably and without a lease; its number. `NotFound`, or `Conflict` when the job is over."""
+        """Append one event, durably and without a lease; its number. `NotFound`, or `Conflict` when the job
+        is over.
+        """
         with self._database.write():
             job = _require_job(self._database, job_id)
             if job["end_time"] is not None:
@@ -97,7 +103,8 @@ class Events:
             self._database.insert(SpoolRow.insert(job_id=job_id, attempt=attempt, **offsets))
 
     def after(self, job_id: str, seq: int, limit: int = 500, max_bytes: int = 1 << 20) -> list[JobEvent]:
-        """Events numbered above `seq`, in order: at most `limit`, and no more once `max_bytes` of JSON are reached.
+        """Events numbered above `seq`, in order: at most `limit`, and no more once `max_bytes` of JSON are
+        reached.
 
         Empty only when there are none. An unknown job has none.
         """

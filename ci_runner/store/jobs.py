@@ -1,7 +1,7 @@
 """Jobs: what is wanted (created and cancelled by the server) and what is (written by the controller alone).
 
-A job is over when it has an `end_time`. That is written once, with the status and the `complete` event, and nothing
-about the outcome changes afterwards.
+A job is over when it has an `end_time`. That is written once, with the status and the `complete` event, and
+nothing about the outcome changes afterwards.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _FINISH_AFTER = failpoints.register("store.jobs.finish.after", "outcome committe
 #: What `advance` may change; the rest has a writer of its own.
 _CHANGEABLE: Final = frozenset(
     {
-        "status", "phase", "start_time", "container_id", "zip_file_path", "reason", "workspace", "attempt", "building",
-        "environment", "phase_since", "stop_intent", "stop_requested_at", "counts",
+        "status", "phase", "phase_since", "start_time", "container_id", "zip_file_path", "reason",
+        "workspace", "attempt", "building", "environment", "stop_intent", "stop_requested_at", "counts",
     }
 )  # fmt: skip
 _NOT_STORED: Final = frozenset({"events", "queue_position"})
@@ -71,8 +71,8 @@ class Jobs:
     def create(self, job: Job, idempotency_key: str | None = None, body_digest: str | None = None) -> Job:
         """Store a new job, durably; returns it as stored (submitted now, unless it says when).
 
-        With an `idempotency_key` that the user has used before: the first job when `body_digest` is the same, else
-        `Conflict`. A known id raises `Conflict`, an unknown user `NotFound`.
+        With an `idempotency_key` that the user has used before: the first job when `body_digest` is the same,
+        else `Conflict`. A known id raises `Conflict`, an unknown user `NotFound`.
         """
         values = {name: getattr(job, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED}
         values |= {"last_seq": 0, "log_bytes": 0, "submitted_at": job.submitted_at or utcnow()}
@@ -103,7 +103,8 @@ class Jobs:
     def request_cancel(self, job_id: str, by: str) -> Job:
         """Ask for the job's end; the controller brings it about. Asking again changes nothing.
 
-        A cancelled job is answered as it is; a completed or failed one raises `Conflict`, an unknown one `NotFound`.
+        A cancelled job is answered as it is; a completed or failed one raises `Conflict`, an unknown one
+        `NotFound`.
         """
         with self._database.write():
             job = self._require(job_id)
@@ -185,7 +186,9 @@ class Jobs:
         return [Job(**row) for row in self._database.rows(query.order_by(JobRow.submitted_at, JobRow.id))]
 
     def uncleaned(self) -> builtins.list[Job]:
-        """Jobs that are over and whose container, spool or workspace is not removed yet, in the order they ended."""
+        """Jobs that are over and whose container, spool or workspace is not removed yet, in the order they
+        ended.
+        """
         query = JobRow.select(*_COLUMNS).where(JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null())
         return [Job(**row) for row in self._database.rows(query.order_by(JobRow.end_time))]
 
@@ -218,10 +221,12 @@ class Jobs:
         events: Sequence[JobEvent] = (),
         **changes: Any,
     ) -> bool:
-        """Change fields of a job that is in one of the phases `expect` and not over; False when it is not (any more).
+        """Change fields of a job that is in one of the phases `expect` and not over; False when it is not
+        (any more).
 
-        `events` are appended in the same transaction. A new `phase` sets `phase_since`, and a `start_time` counts as
-        the user's turn. Raises `LeaseLost`, and TypeError for fields that are not the controller's to change.
+        `events` are appended in the same transaction. A new `phase` sets `phase_since`, and a `start_time`
+        counts as the user's turn. Raises `LeaseLost`, and TypeError for fields that are not the controller's
+        to change.
         """
         if not changes.keys() <= _CHANGEABLE or changes.get("status") in TERMINAL_STATUSES:
             raise TypeError(
@@ -251,7 +256,9 @@ class Jobs:
         return True
 
     def update(self, job_id: str, **changes: Any) -> bool:
-        """`advance` without a lease, from whatever phase, keeping phase and status in step; for `JobRepository`."""
+        """`advance` without a lease, from whatever phase, keeping phase and status in step; for
+        `JobRepository`.
+        """
         if "status" in changes:
             changes["phase"] = "queued" if changes["status"] == "queued" else "testing"
         return self.advance(job_id, None, PHASES, **changes)
@@ -265,7 +272,9 @@ class Jobs:
         events: Sequence[JobEvent] = (),
         end_time: dt.datetime | None = None,
     ) -> bool:
-        """End the job, durably: outcome, `events` and the `complete` event in one; False when it is over already."""
+        """End the job, durably: outcome, `events` and the `complete` event in one; False when it is over
+        already.
+        """
         if verdict.status not in TERMINAL_STATUSES:
             raise ValueError(f"{verdict.status} is no end")
         moment = end_time or utcnow()
@@ -281,8 +290,9 @@ class Jobs:
                 return False
             self._database.run(
                 JobRow.update(
-                    status=verdict.status, success=verdict.success, exit_code=verdict.exit_code, reason=verdict.reason,
-                    end_time=moment, phase="finishing", phase_since=moment, building=False,
+                    status=verdict.status, success=verdict.success, exit_code=verdict.exit_code,
+                    reason=verdict.reason, end_time=moment, phase="finishing", phase_since=moment,
+                    building=False,
                 ).where(JobRow.id == job_id)
             )  # fmt: skip
             append_inside(self._database, job_id, row["last_seq"], [*events, complete])
@@ -291,7 +301,9 @@ class Jobs:
         return True
 
     def cleaned(self, job_id: str, epoch: int) -> None:
-        """Remember that nothing of the job's container, spool and workspace is left. Unknown jobs are passed over."""
+        """Remember that nothing of the job's container, spool and workspace is left. Unknown jobs are passed
+        over.
+        """
         with self._database.write(durable=False):
             self._lease.require(epoch)
             self._database.run(

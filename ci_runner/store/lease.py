@@ -1,7 +1,7 @@
 """Which controller may write: a row with an epoch that grows with every holder.
 
-The lock that keeps a second controller from starting is a file lock, taken elsewhere; the epoch is what stops one that
-was suspended, lost its lock and wakes up: its writes touch nothing.
+The lock that keeps a second controller from starting is a file lock, taken elsewhere; the epoch is what stops
+one that was suspended, lost its lock and wakes up: its writes touch nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Lease:
         self._database = database
 
     def acquire(self, holder: str) -> int:
-        """Become the one that writes; returns the new epoch. Whoever held the lease gets `LeaseLost` from now on."""
+        """Become the one that writes; returns the new epoch. Whoever held the lease gets `LeaseLost` from now
+        on.
+        """
         now = utcnow()
         with self._database.write():
             self._database.run(

@@ -1,7 +1,8 @@
-"""Ordered changes of the schema: each named, each one transaction, each with a backup of what was there before.
+"""Ordered changes of the schema: each named, each one transaction, each with a backup of what was there
+before.
 
-Whoever starts first migrates; others wait for the write lock and find it done. A migration that was released is never
-edited: the next one changes what it did.
+Whoever starts first migrates; others wait for the write lock and find it done. A migration that was released
+is never edited: the next one changes what it did.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ci_runner.errors import RunnerError
@@ -21,7 +21,8 @@ from ci_runner.store.schema import to_micros
 _PATIENCE: Final = 60.0
 
 _HISTORY: Final = """
-CREATE TABLE IF NOT EXISTS schema_history (number INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)
+CREATE TABLE IF NOT EXISTS schema_history (
+  number INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)
 """
 
 
@@ -57,8 +58,9 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
               status TEXT NOT NULL, success BOOLEAN, start_time BIGINT, end_time BIGINT, container_id TEXT,
               zip_file_path TEXT, phase TEXT NOT NULL, exit_code BIGINT, reason TEXT, name TEXT,
               priority TEXT NOT NULL, submitted_at BIGINT NOT NULL, options TEXT NOT NULL, workspace TEXT,
-              attempt INTEGER NOT NULL, building BOOLEAN NOT NULL, environment TEXT, cancel_requested_at BIGINT,
-              cancelled_by TEXT, phase_since BIGINT, stop_intent TEXT, stop_requested_at BIGINT, cleaned_at BIGINT,
+              attempt INTEGER NOT NULL, building BOOLEAN NOT NULL, environment TEXT,
+              cancel_requested_at BIGINT, cancelled_by TEXT, phase_since BIGINT, stop_intent TEXT,
+              stop_requested_at BIGINT, cleaned_at BIGINT,
               last_seq BIGINT NOT NULL, log_bytes BIGINT NOT NULL, counts TEXT NOT NULL,
               idempotency_key TEXT, body_digest TEXT)
             """,
@@ -66,18 +68,21 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "CREATE INDEX jobs_newest ON jobs (submitted_at, id)",
             "CREATE INDEX jobs_newest_of_user ON jobs (user_id, submitted_at, id)",
             "CREATE INDEX jobs_ended ON jobs (end_time)",
-            # The predicates hold no values: SQLite cannot prove that a bound parameter implies one, and would scan.
+            # No values in the predicates: SQLite cannot prove that a parameter implies one, and would scan.
             "CREATE INDEX jobs_open ON jobs (submitted_at, id) WHERE end_time IS NULL",
-            "CREATE INDEX jobs_uncleaned ON jobs (end_time) WHERE end_time IS NOT NULL AND cleaned_at IS NULL",
+            """
+            CREATE INDEX jobs_uncleaned ON jobs (end_time) WHERE end_time IS NOT NULL AND cleaned_at IS NULL
+            """,
             """
             CREATE TABLE events (
-              job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, seq BIGINT NOT NULL, type TEXT NOT NULL,
-              at BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (job_id, seq))
+              job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, seq BIGINT NOT NULL,
+              type TEXT NOT NULL, at BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (job_id, seq))
             """,
             """
             CREATE TABLE spools (
               job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, attempt INTEGER NOT NULL,
-              frames BIGINT NOT NULL, stdout BIGINT NOT NULL, stderr BIGINT NOT NULL, PRIMARY KEY (job_id, attempt))
+              frames BIGINT NOT NULL, stdout BIGINT NOT NULL, stderr BIGINT NOT NULL,
+              PRIMARY KEY (job_id, attempt))
             """,
             """
             CREATE TABLE blob_grants (
@@ -111,28 +116,28 @@ def require_current(database: Database, migrations: tuple[Migration, ...] = MIGR
     _refuse_newer(database, found, migrations)
     if found < len(migrations):
         raise StoreError(
-            f"{database.path} has an older schema ({found} of {len(migrations)}); start the runner once to migrate it"
+            f"{database.path} has an older schema ({found} of {len(migrations)});"
+            " start the runner once to migrate it"
         )
 
 
 def migrate(
     database: Database,
-    backups: Path,
     migrations: tuple[Migration, ...] = MIGRATIONS,
     *,
     now: dt.datetime | None = None,
 ) -> None:
     """Bring the schema up to date; safe when several processes start at once.
 
-    A database that holds a schema already is copied into `backups` first. Raises `StoreError` when it was written by
-    a newer version.
+    A database that holds a schema already is copied into its backups folder first. Raises `StoreError` when
+    it was written by a newer version.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             if version(database) < len(migrations):
                 database.use_wal()
-                _apply_all(database, backups, migrations, now or utcnow())
+                _apply_all(database, migrations, now or utcnow())
             _refuse_newer(database, version(database), migrations)
             return
         except RunnerError as error:
@@ -142,9 +147,7 @@ def migrate(
             time.sleep(0.02)
 
 
-def _apply_all(
-    database: Database, backups: Path, migrations: tuple[Migration, ...], now: dt.datetime
-) -> None:
+def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.datetime) -> None:
     saved = False
     while True:
         with database.write():
@@ -154,7 +157,7 @@ def _apply_all(
                 return
             if found and not saved:
                 # The lock is held, so the copy is exactly what the migration starts from.
-                _back_up(database, backups, found, now)
+                _back_up(database, found, now)
                 saved = True
             database.sql(_HISTORY)
             for statement in migrations[found].statements:
@@ -165,10 +168,10 @@ def _apply_all(
             )
 
 
-def _back_up(database: Database, backups: Path, found: int, now: dt.datetime) -> None:
-    backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _back_up(database: Database, found: int, now: dt.datetime) -> None:
+    database.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
-    database.backup(backups / f"{database.path.stem}-{stamp}-schema{found}.db")
+    database.backup(database.backups / f"{database.path.stem}-{stamp}-schema{found}.db")
 
 
 def _refuse_newer(database: Database, found: int, migrations: tuple[Migration, ...]) -> None:

@@ -22,14 +22,13 @@ from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
 class Store:
     """Open it with `Store.open`; may be used from any thread and by several processes at once.
 
-    The attributes `jobs`, `events`, `users`, `keys`, `blobs` and `lease` are what the planes use; the methods of
-    `JobRepository` are for whoever knows only that interface (they carry no lease).
+    The attributes `jobs`, `events`, `users`, `keys`, `blobs` and `lease` are what the planes use; the methods
+    of `JobRepository` are for whoever knows only that interface (they carry no lease).
     """
 
-    def __init__(self, database: Database, backups: Path) -> None:
+    def __init__(self, database: Database) -> None:
         self.path = database.path
         self._database = database
-        self._backups = backups
         self.lease = Lease(database)
         self.jobs = Jobs(database, self.lease)
         self.events = Events(database, self.lease)
@@ -48,8 +47,9 @@ class Store:
     ) -> Store:
         """Open the database, making or migrating it first; several processes may do so at once.
 
-        `backups`: where a copy is put before a migration, default ``backups`` beside the file. `migrate=False` refuses
-        a missing or older schema instead. `busy_timeout`: seconds to wait for another's write. Raises `StoreError`.
+        `backups`: where a copy is put before a migration, default ``backups`` beside the file.
+        `migrate=False` refuses a missing or older schema instead. `busy_timeout`: seconds to wait for
+        another's write. Raises `StoreError`.
         """
         file = Path(path)
         folder = Path(backups) if backups is not None else file.parent / "backups"
@@ -61,16 +61,14 @@ class Store:
                 raise StoreError(f"{file}: there is no such database; start the runner once to make it")
         except OSError as error:
             raise StoreError(f"{file}: {error.strerror}") from error
-        store = cls(Database(file, busy_timeout=busy_timeout), folder)
+        store = cls(Database(file, folder, busy_timeout=busy_timeout))
         try:
             if migrate:
                 store.initialize()
             else:
                 migrations.require_current(store._database)
-        except BaseException as error:
+        except BaseException:
             store.close()
-            if isinstance(error, StoreError) and _is_damage(error):
-                raise StoreError(f"{error}; {_newest_backup(folder, file.stem)}") from error
             raise
         return store
 
@@ -94,7 +92,7 @@ class Store:
 
     def initialize(self) -> None:
         """Create or migrate the schema; may be called by whoever starts first, and again."""
-        migrations.migrate(self._database, self._backups)
+        migrations.migrate(self._database)
 
     def close(self) -> None:
         """Close all connections and doorbells; later use raises `StoreError`."""
@@ -206,12 +204,3 @@ class Store:
         if job is None:
             raise NotFound("Job not found")
         raise Conflict(f"Job is already {job.status}")
-
-
-def _is_damage(error: StoreError) -> bool:
-    return any(word in str(error) for word in ("malformed", "not a database", "damaged", "corrupt"))
-
-
-def _newest_backup(folder: Path, stem: str) -> str:
-    copies = sorted(folder.glob(f"{stem}-*.db"), key=lambda file: file.stat().st_mtime)
-    return f"the newest backup is {copies[-1]}" if copies else f"there is no backup in {folder}"

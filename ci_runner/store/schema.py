@@ -1,7 +1,8 @@
 """The tables as Peewee models, and how their columns become Python values.
 
-Models are private to the package and bound to no database: each query is executed on the `Database` at hand, so that
-one process can have several stores. The tables themselves are made by `migrations`; a test compares both.
+Models are private to the package and bound to no database: each query is executed on the `Database` at hand,
+so that one process can have several stores. The tables themselves are made by `migrations`; a test compares
+both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 def to_micros(moment: dt.datetime) -> int:
-    """Microseconds since 1970 in UTC: the same number, order and index on every database. Refuses naive times."""
+    """Microseconds since 1970 in UTC: the same number, order and index on every database. Refuses naive
+    times.
+    """
     if moment.tzinfo is None:
         raise ValueError("naive datetime")
     return (moment - _EPOCH) // dt.timedelta(microseconds=1)

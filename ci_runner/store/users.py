@@ -1,7 +1,7 @@
 """Users, and how they go: at once for everybody who asks, completely as soon as nothing of theirs runs.
 
-Deleting leaves a tombstone, because files and running containers cannot go within a transaction: the controller ends
-what runs, removes the user's files, and then purges the tombstone.
+Deleting leaves a tombstone, because files and running containers cannot go within a transaction: the
+controller ends what runs, removes the user's files, and then purges the tombstone.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ class Users:
         return self._change(user_id, priority_cap=priority_cap)
 
     def delete(self, user_id: str, by: str = "an administrator") -> Deletion:
-        """Take the user out: keys, grants and jobs that are over go now, other jobs are cancelled (in the name of `by`).
+        """Take the user out: keys, grants and jobs that are over go now, other jobs are cancelled (in the
+        name of `by`).
 
-        From the moment of return the user cannot be found; its files go when the controller has seen `deleted`.
-        Raises `NotFound` for an unknown user.
+        From the moment of return the user cannot be found; its files go when the controller has seen
+        `deleted`. Raises `NotFound` for an unknown user.
         """
         now = utcnow()
         with self._database.write():
@@ -110,7 +111,8 @@ class Users:
         return [row["id"] for row in self._database.rows(query.order_by(UserRow.deleted_at))]
 
     def purge(self, user_id: str) -> bool:
-        """Forget a deleted user whose files are gone; False while one of its jobs is not over, or is not cleaned.
+        """Forget a deleted user whose files are gone; False while one of its jobs is not over, or is not
+        cleaned.
 
         An unknown user counts as purged; one that was not deleted raises `Conflict`.
         """

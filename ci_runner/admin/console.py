@@ -1,0 +1,68 @@
+"""What the administrator sees: lines, tables, JSON, one question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from ci_runner.errors import YoursError
+
+
+class Console:
+    """Writes to the given streams whatever their encoding can show."""
+
+    def __init__(self, out: TextIO, err: TextIO, stdin: TextIO) -> None:
+        self._out = out
+        self._err = err
+        self._in = stdin
+
+    def line(self, text: str = "") -> None:
+        """A line on standard output."""
+        _write(self._out, text + "\n")
+
+    def error(self, text: str) -> None:
+        """``Error: …`` on standard error."""
+        _write(self._err, f"Error: {text}\n")
+
+    def json(self, value: Any) -> None:
+        """For programs."""
+        self.line(json.dumps(value, indent=2))
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Columns as wide as what is in them."""
+        widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+            for row in (head, *rows)
+        ]
+        self.line()
+        self.line(lines[0].rstrip())
+        self.line("-" * len(lines[0]))
+        for line in lines[1:]:
+            self.line(line.rstrip())
+        self.line()
+
+    def confirm(self, question: str) -> None:
+        """Ask; anything but yes, and nobody there to ask, raises `YoursError`."""
+        if not self._in.isatty():
+            raise YoursError("Nobody to ask for confirmation: pass --yes")
+        _write(self._out, f"{question} [y/N] ")
+        self._out.flush()
+        if self._in.readline().strip().lower() not in ("y", "yes"):
+            raise YoursError("Not confirmed; nothing was changed")
+
+
+def label(text: str, what: str) -> str:
+    """`text` without spaces around it; empty, overlong and unprintable names are refused."""
+    name = text.strip()
+    if not name:
+        raise YoursError(f"The {what} must not be empty")
+    if len(name) > 200 or not name.isprintable():
+        raise YoursError(f"The {what} must be at most 200 printable characters")
+    return name
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))

@@ -1,0 +1,118 @@
+"""``admin key``: a key is shown once, when it is made; lists name keys by their id and never show one."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from typing import TYPE_CHECKING, Final
+
+from ci_runner import credentials
+from ci_runner.admin.console import Console, label
+from ci_runner.admin.users import find
+from ci_runner.errors import Conflict, YoursError
+from ci_runner.models import APIKey, User, format_time, utcnow
+from ci_runner.store import Store
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_UNNAMED: Final = "(unnamed)"
+#: Two new keys may share the eight characters of their ids once in many billions; then another is made.
+_ATTEMPTS: Final = 3
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``key`` and its commands."""
+    key = subparsers.add_parser("key", help="manage API keys", description="Manage API keys.")
+    commands = key.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    create = commands.add_parser("create", help="make a key for a user and show it once")
+    create.add_argument("--user-id", help="whose key")
+    create.add_argument("--email", help="whose key, by e-mail address")
+    create.add_argument("--name", required=True, help="what the key is for")
+    create.add_argument("--expires", type=_days, metavar="DAYS", help="days after which the key is void")
+    create.add_argument("--json", action="store_true", help="print JSON")
+    create.set_defaults(admin_command=_create)
+
+    listing = commands.add_parser("list", help="list keys, newest first")
+    listing.add_argument("--user-id", help="only this user's")
+    listing.add_argument("--email", help="only this user's, by e-mail address")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(admin_command=_list)
+
+    revoke = commands.add_parser("revoke", help="make a key void, at once and for ever")
+    revoke.add_argument("key_id", metavar="KEY_ID", help="as in `key list`")
+    revoke.set_defaults(admin_command=_revoke)
+
+
+def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
+    user = find(store, args.user_id, args.email, "--user-id")
+    name = label(args.name, "name")
+    if not user.is_active:
+        raise Conflict(f"User is inactive: {user.email}; activate the user first")
+    now = utcnow()
+    secret, key = _store_new(store, user, name, now, now + args.expires if args.expires else None)
+    if args.json:
+        console.json({**key.to_dict(), "key": secret.text})
+        return
+    console.line("\n✓ API key created successfully")
+    console.line(f"\n  API Key: {secret.text}")
+    console.line(f"  ID:      {key.id}")
+    console.line(f"  Name:    {name}")
+    console.line(f"  User:    {user.email}")
+    if key.expires_at:
+        console.line(f"  Expires: {format_time(key.expires_at)}")
+    console.line("\n  ⚠️  IMPORTANT: This is the only time you'll see this key!")
+    console.line("     Save it securely now.\n")
+
+
+def _store_new(
+    store: Store, user: User, name: str, now: dt.datetime, expires_at: dt.datetime | None
+) -> tuple[credentials.Key, APIKey]:
+    for left in reversed(range(_ATTEMPTS)):
+        secret = credentials.generate()
+        key = APIKey(secret.id, user.id, secret.hash, name, now, expires_at=expires_at)
+        try:
+            return secret, store.keys.create(key)
+        except Conflict:
+            if not left:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
+    if args.user_id and args.email:
+        raise YoursError("Provide either --user-id or --email, not both")
+    user_id = find(store, None, args.email, "--user-id").id if args.email else args.user_id
+    keys = store.keys.list(user_id)
+    if args.json:
+        console.json([key.to_dict() for key in keys])
+    elif not keys:
+        console.line("No API keys found.")
+    else:
+        emails = {user.id: user.email for user in store.users.list()}
+        now = utcnow()
+        rows = [
+            (key.id, key.name or _UNNAMED, emails.get(key.user_id, "?"), _status(key, now)) for key in keys
+        ]
+        console.table(("ID", "Name", "User", "Status"), rows)
+
+
+def _revoke(args: argparse.Namespace, store: Store, console: Console) -> None:
+    console.line(f"✓ API key revoked: {store.keys.revoke(args.key_id).name or _UNNAMED}")
+
+
+def _status(key: APIKey, now: dt.datetime) -> str:
+    if not key.is_active:
+        return "Revoked"
+    return "Expired" if key.expires_at is not None and key.expires_at <= now else "Active"
+
+
+def _days(text: str) -> dt.timedelta:
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0.0
+    if not 0 < days <= 36_500:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days from above 0 to 36500")
+    return dt.timedelta(days=days)

@@ -1,0 +1,148 @@
+"""``admin user``: who may submit, and with which priority at most."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from ci_runner.admin.console import Console, label
+from ci_runner.errors import Conflict, NotFound, YoursError
+from ci_runner.models import User, format_time, utcnow
+from ci_runner.store import Store
+from pytest_remote_ci.wire import PRIORITIES
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_EMAIL: Final = re.compile(r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``user`` and its commands."""
+    user = subparsers.add_parser("user", help="manage users", description="Manage users.")
+    commands = user.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    create = commands.add_parser("create", help="create a user")
+    create.add_argument("--name", required=True, help="name for people")
+    create.add_argument("--email", required=True, help="e-mail address, unique whatever its case")
+    create.add_argument(
+        "--priority-cap", choices=PRIORITIES, default="normal", help="most that jobs may ask for"
+    )
+    create.add_argument("--json", action="store_true", help="print JSON")
+    create.set_defaults(admin_command=_create)
+
+    listing = commands.add_parser("list", help="list all users, newest first")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(admin_command=_list)
+
+    get = commands.add_parser("get", help="show one user")
+    get.add_argument("user_id", nargs="?", metavar="USER_ID")
+    get.add_argument("--email", help="find the user by e-mail address instead")
+    get.add_argument("--json", action="store_true", help="print JSON")
+    get.set_defaults(admin_command=_get)
+
+    for name, command, text in (
+        ("activate", _activate, "let the user and its keys in again"),
+        ("deactivate", _deactivate, "shut the user and all its keys out, at once"),
+    ):
+        switch = commands.add_parser(name, help=text)
+        switch.add_argument("user_id", metavar="USER_ID")
+        switch.set_defaults(admin_command=command)
+
+    cap = commands.add_parser("set-priority-cap", help="change the most that the user's jobs may ask for")
+    cap.add_argument("user_id", metavar="USER_ID")
+    cap.add_argument("priority_cap", choices=PRIORITIES, metavar="|".join(PRIORITIES))
+    cap.set_defaults(admin_command=_set_cap)
+
+    delete = commands.add_parser("delete", help="delete the user with all jobs, keys and files")
+    delete.add_argument("user_id", metavar="USER_ID")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+    delete.set_defaults(admin_command=_delete)
+
+
+def find(store: Store, user_id: str | None, email: str | None, option: str) -> User:
+    """The one user that is named by id (given by `option`) or by e-mail address; anything else raises
+    `YoursError`.
+    """
+    if not user_id and not email:
+        raise YoursError(f"Must provide either {option} or --email")
+    if user_id and email:
+        raise YoursError(f"Provide either {option} or --email, not both")
+    user = store.users.by_email(email) if email else store.users.get(user_id or "")
+    if user is None:
+        raise NotFound(f"User not found with email: {email}" if email else f"User not found: {user_id}")
+    return user
+
+
+def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
+    if _EMAIL.fullmatch(args.email) is None:
+        raise YoursError(f"Invalid email format: {args.email}")
+    user = User(str(uuid.uuid4()), label(args.name, "name"), args.email, utcnow(), True, args.priority_cap)
+    store.users.create(user)
+    if args.json:
+        console.json(user.to_dict())
+        return
+    console.line("✓ User created successfully")
+    console.line(f"  ID:    {user.id}")
+    console.line(f"  Name:  {user.name}")
+    console.line(f"  Email: {user.email}")
+
+
+def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
+    users = store.users.list()
+    if args.json:
+        console.json([user.to_dict() for user in users])
+    elif not users:
+        console.line("No users found.")
+    else:
+        rows = [(user.id, user.name, user.email, _status(user), user.priority_cap) for user in users]
+        console.table(("ID", "Name", "Email", "Status", "Priority cap"), rows)
+
+
+def _get(args: argparse.Namespace, store: Store, console: Console) -> None:
+    user = find(store, args.user_id, args.email, "USER_ID")
+    if args.json:
+        console.json(user.to_dict())
+        return
+    console.line("\nUser Details:")
+    console.line(f"  ID:           {user.id}")
+    console.line(f"  Name:         {user.name}")
+    console.line(f"  Email:        {user.email}")
+    console.line(f"  Created:      {format_time(user.created_at)}")
+    console.line(f"  Status:       {_status(user)}")
+    console.line(f"  Priority cap: {user.priority_cap}")
+    console.line()
+
+
+def _activate(args: argparse.Namespace, store: Store, console: Console) -> None:
+    console.line(f"✓ User activated: {store.users.set_active(args.user_id, True).email}")
+
+
+def _deactivate(args: argparse.Namespace, store: Store, console: Console) -> None:
+    console.line(f"✓ User deactivated: {store.users.set_active(args.user_id, False).email}")
+
+
+def _set_cap(args: argparse.Namespace, store: Store, console: Console) -> None:
+    user = store.users.set_cap(args.user_id, args.priority_cap)
+    console.line(f"✓ Priority cap of {user.email}: {user.priority_cap}")
+
+
+def _delete(args: argparse.Namespace, store: Store, console: Console) -> None:
+    user = find(store, args.user_id, None, "USER_ID")
+    if not args.yes:
+        console.confirm(f"Delete {user.email} with all jobs, logs, keys and files, for ever?")
+    try:
+        deletion = store.users.delete(user.id)
+    except NotFound as error:  # while the question was open
+        raise Conflict(f"User was deleted meanwhile: {user.email}") from error
+    console.line(f"✓ User deleted: {user.email}")
+    console.line(f"  Jobs deleted:         {len(deletion.deleted)}")
+    if deletion.cancelling:
+        console.line(f"  Jobs being cancelled: {deletion.cancelling}")
+    console.line("  Files go with the controller's next pass.")
+
+
+def _status(user: User) -> str:
+    return "Active" if user.is_active else "Inactive"
