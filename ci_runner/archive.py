@@ -30,6 +30,9 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 #: Bits of a member's flags that mean encryption, strong encryption, masked headers, patched data.
 _FORBIDDEN_FLAGS: Final = 0x0001 | 0x0040 | 0x2000 | 0x0020
 _DATA_DESCRIPTOR: Final = 0x0008
+_UTF8: Final = 0x0800
+#: The newest version of the format that stored and deflated members need (ZIP64).
+_VERSION: Final = 45
 _STORED, _DEFLATED = 0, 8
 #: An honest central directory holds, per entry, a header, a name and a few dozen bytes of extra fields.
 _DIRECTORY_BYTES_PER_ENTRY: Final = _CENTRAL.size + MAX_PATH_BYTES + 512
@@ -231,7 +234,7 @@ def _members(directory: bytes, count: int) -> Iterator[_Member]:
 
 def _member(head: tuple[Any, ...], raw_name: bytes, extra: bytes) -> _Member:
     """Check one line of the directory by itself."""
-    signature, _, _, flags, method, _, _, crc, packed, size, _, _, _, disk, _, external, header = head
+    signature, _, version, flags, method, _, _, crc, packed, size, _, _, _, disk, _, external, header = head
     if signature != b"PK\x01\x02":
         raise InvalidSubmission("file: not a valid zip archive (its directory is damaged)")
     try:
@@ -246,6 +249,8 @@ def _member(head: tuple[Any, ...], raw_name: bytes, extra: bytes) -> _Member:
         problem = "is encrypted"
     if problem is None and method not in (_STORED, _DEFLATED):
         problem = f"uses compression method {method}; only stored and deflated are taken"
+    if problem is None and version > _VERSION:
+        problem = f"needs version {version / 10} of the zip format"
     kind = stat.S_IFMT(external >> 16)
     if problem is None and kind not in (0, stat.S_IFDIR if name.endswith("/") else stat.S_IFREG):
         problem = "is a symbolic link" if kind == stat.S_IFLNK else "is neither a regular file nor a folder"
@@ -298,7 +303,8 @@ def _check_local(file: BinaryIO, member: _Member, limit: int) -> int:
     start: int = member.header + _LOCAL.size + name_length + extra_length
     if start + member.packed_size > limit:
         raise _refusal(member.name, "overlaps another entry")
-    if file.read(name_length) != member.raw_name or method != member.method or flags & _FORBIDDEN_FLAGS:
+    flags_differ = (flags ^ member.flags) & (_FORBIDDEN_FLAGS | _UTF8)
+    if file.read(name_length) != member.raw_name or method != member.method or flags_differ:
         raise _refusal(member.name, "differs between its header and the directory")
     if not flags & _DATA_DESCRIPTOR:
         pairs = ((crc, member.crc), (packed, member.packed_size), (size, member.size))

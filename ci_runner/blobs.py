@@ -2,8 +2,8 @@
 
 `blobs/ab/<sha256>` is the content with mode 0644 and `<sha256>.x` its executable twin with mode 0755, made
 when first asked for: trees are hard links to these, and a mode belongs to the inode. What is on disk under
-its digest is complete and durable: contents are written in `uploads/`, synced, then renamed. Who may use a digest
-is for the store to say; when a blob may go is for the controller.
+its digest is complete and durable: contents are written in `uploads/`, synced, then renamed. Who may use a
+digest is for the store to say; when a blob may go is for the controller.
 """
 
 from __future__ import annotations
