@@ -377,15 +377,15 @@ def test_jobs_wait_while_the_engine_is_away(small: Runner) -> None:
 
 
 def test_a_log_beyond_its_budget_is_cut_and_says_so(tmp_path: Path, engine: MemoryEngine) -> None:
-    engine._script = lambda spec: Script(output=(Output(b"x" * 79 + b"\n") for _ in range(50)))  # type: ignore[arg-type]
     engine._script = lambda spec: Script(output=tuple(Output(b"x" * 79 + b"\n") for _ in range(50)))
-    with runner(tmp_path, engine, log_budget=1000) as found, found.controller():
+    with runner(tmp_path, engine, log_budget=1000) as found:
         job_id = found.submit()
-        [job] = found.until_over(job_id)
-    assert job.success
-    assert found.text(job_id) == (("x" * 79 + "\n") * 13)[:1000]
-    [notice] = [event for event in found.events(job_id) if event.fields.get("truncated")]
-    assert "log truncated" in (notice.data or "")
+        with found.controller():
+            [job] = found.until_over(job_id)
+        assert job.success
+        assert found.text(job_id) == (("x" * 79 + "\n") * 13)[:1000]
+        [notice] = [event for event in found.events(job_id) if event.fields.get("truncated")]
+        assert "log truncated" in (notice.data or "")
 
 
 def test_hostile_output_survives(small: Runner) -> None:
