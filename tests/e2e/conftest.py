@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from developers import FIXTURES, Developer, make_developer
 from running import Runner
 
 
@@ -44,3 +46,25 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield started.start()
     finally:
         started.close()
+
+
+@pytest.fixture
+def developer(runner: Runner, tmp_path: Path) -> Developer:
+    """A new user with a key of their own."""
+    return make_developer(runner, tmp_path)
+
+
+@pytest.fixture
+def another(runner: Runner, tmp_path: Path) -> Developer:
+    """A second user."""
+    return make_developer(runner, tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of one of the fixture projects, as a developer's folder."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(FIXTURES / name, tmp_path / name))
+
+    return copy
