@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ci_runner import credentials, datadir, programs
 from ci_runner.errors import RunnerError, SettingsError
+from ci_runner.images import DEFAULT_TAG
 from ci_runner.models import APIKey, User, utcnow
 from ci_runner.settings import Loaded
 
@@ -43,11 +44,12 @@ _HOST_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def layers(
-    arguments: Mapping[str, Any], environ: Mapping[str, str]
+    arguments: Mapping[str, Any], environ: Mapping[str, str], is_present: Callable[[str], bool]
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     """What an embedded runner forces (unless its own command line says otherwise), and what it assumes.
 
-    A team's settings in the environment must not leak in: neither its address nor its database.
+    A team's settings in the environment must not leak in: neither its address nor its database. `is_present` says
+    whether an image is on this machine: who made one with ``ci-runner image build`` wants it used.
     """
     if "storage.data_dir" not in arguments:
         raise SettingsError("--embedded needs --data-dir: a private runner shares nothing with another one")
@@ -59,6 +61,8 @@ def layers(
         "storage.database": database,
     }
     assumed = {"reconcile.engine": "auto", "serve.idle_exit": str(IDLE_EXIT)}
+    if is_present(DEFAULT_TAG):
+        assumed["reconcile.base_image"] = DEFAULT_TAG
     defaults = {name: (value, "embedded") for name, value in assumed.items()}
     return (
         {name: value for name, value in forced.items() if name not in arguments},
