@@ -173,7 +173,9 @@ class Runner:
         assert job is not None
         return job
 
-    def until(self, job_id: str, predicate: Callable[[Job], bool], timeout: float = 20, what: str = "") -> Job:
+    def until(
+        self, job_id: str, predicate: Callable[[Job], bool], timeout: float = 20, what: str = ""
+    ) -> Job:
         """Wait until the job is as `predicate` says."""
         wait_until(lambda: predicate(self.job(job_id)), timeout, what=what or f"job {job_id}")
         return self.job(job_id)
@@ -201,9 +203,7 @@ class Runner:
 
 
 @contextlib.contextmanager
-def runner(
-    data_dir: Path, engine: Engine, policy: Policy | None = None, **settings: Any
-) -> Iterator[Runner]:
+def runner(data_dir: Path, engine: Engine, policy: Policy | None = None, **settings: Any) -> Iterator[Runner]:
     """A `Runner` on an empty folder, or on what an earlier one left there."""
     store = Store.open(data_dir / "runner.db")
     for number, user in enumerate((USER, OTHER)):

@@ -42,7 +42,9 @@ def memory(found: Runner) -> MemoryEngine:
 
 @pytest.mark.case(77)
 def test_a_job_runs_to_its_end_and_leaves_only_its_events(small: Runner) -> None:
-    memory(small)._script = lambda spec: Script(output=(Output(b"1 passed\n"), Output(b"oh\n", stream="stderr")))
+    memory(small)._script = lambda spec: Script(
+        output=(Output(b"1 passed\n"), Output(b"oh\n", stream="stderr"))
+    )
     with small.controller():
         job_id = small.submit()
         [job] = small.until_over(job_id)
@@ -95,7 +97,12 @@ def test_a_container_that_vanishes_while_testing_is_lost(small: Runner) -> None:
     [
         (Script(exit_code=143, final_frame=False), "failed", None, "container lost"),
         (Script(exit_code=137, final_frame=False), "failed", None, "container lost"),
-        (Script(exit_code=137, final_frame=False, oom_killed=True), "failed", None, "out of memory (limit 2 GiB)"),
+        (
+            Script(exit_code=137, final_frame=False, oom_killed=True),
+            "failed",
+            None,
+            "out of memory (limit 2 GiB)",
+        ),
         (Script(exit_code=137), "completed", 1, "a test took pytest down: it was ended by SIG9"),
         (Script(exit_code=0, oom_killed=True), "completed", 0, None),
         (Script(exit_code=5), "completed", 5, None),

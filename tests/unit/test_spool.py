@@ -36,7 +36,9 @@ class Folder:
             file.write(data)
 
     def frame(self, kind: str, **fields: Any) -> None:
-        sizes = {n: (self.path / n).stat().st_size if (self.path / n).exists() else 0 for n in ("stdout", "stderr")}
+        sizes = {
+            n: (self.path / n).stat().st_size if (self.path / n).exists() else 0 for n in ("stdout", "stderr")
+        }
         self.write("frames", json.dumps({"t": kind, "at": 1.0, **sizes, **fields}).encode() + b"\n")
 
     def read(self, **options: bool) -> Reading:
@@ -273,7 +275,8 @@ def test_invalid_bytes_never_make_a_chunk_too_long() -> None:
 
 @given(
     writes=st.lists(
-        st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=30), st.booleans()), max_size=12
+        st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=30), st.booleans()),
+        max_size=12,
     ),
     dies=st.sets(st.integers(0, 12)),
 )
