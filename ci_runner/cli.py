@@ -177,13 +177,13 @@ def _load(args: argparse.Namespace, **layers: Any) -> Loaded:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from ci_runner import embedded, images, programs
+    from ci_runner import embedded, programs
 
     if not args.embedded:
         return programs.serve(_load(args), announce=args.announce)
     if args.announce is None:
         raise SettingsError("--embedded needs --announce FILE: how else would anybody learn its key?")
-    forced, defaults = embedded.layers(vars(args), os.environ, images.is_present)
+    forced, defaults = embedded.layers(vars(args), os.environ)
     loaded = _load(argparse.Namespace(**{**vars(args), **forced}), defaults=defaults, system_file=None)
     return embedded.serve(loaded, announce=args.announce)
 

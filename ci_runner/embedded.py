@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ci_runner import credentials, datadir, programs
 from ci_runner.errors import RunnerError, SettingsError
-from ci_runner.images import DEFAULT_TAG
 from ci_runner.models import APIKey, User, utcnow
 from ci_runner.settings import Loaded
 
@@ -44,12 +43,11 @@ _HOST_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def layers(
-    arguments: Mapping[str, Any], environ: Mapping[str, str], is_present: Callable[[str], bool]
+    arguments: Mapping[str, Any], environ: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     """What an embedded runner forces (unless its own command line says otherwise), and what it assumes.
 
-    A team's settings in the environment must not leak in: neither its address nor its database. `is_present` says
-    whether an image is on this machine: who made one with ``ci-runner image build`` wants it used.
+    A team's settings in the environment must not leak in: neither its address nor its database.
     """
     if "storage.data_dir" not in arguments:
         raise SettingsError("--embedded needs --data-dir: a private runner shares nothing with another one")
@@ -61,8 +59,6 @@ def layers(
         "storage.database": database,
     }
     assumed = {"reconcile.engine": "auto", "serve.idle_exit": str(IDLE_EXIT)}
-    if is_present(DEFAULT_TAG):
-        assumed["reconcile.base_image"] = DEFAULT_TAG
     defaults = {name: (value, "embedded") for name, value in assumed.items()}
     return (
         {name: value for name, value in forced.items() if name not in arguments},

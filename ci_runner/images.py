@@ -149,11 +149,6 @@ def built() -> list[tuple[str, str]]:
     return found
 
 
-def is_present(tag: str) -> bool:
-    """Whether an engine answers and has the image."""
-    return shutil.which("docker") is not None and _inspect(tag) is not None
-
-
 def _require_docker() -> None:
     if shutil.which("docker") is None:
         raise EngineUnavailable(
