@@ -138,6 +138,19 @@ class MemoryKit(Kit):
         return super().spec(behaviour, name, **changes)
 
 
+class ProcessKit(Kit):
+    isolates = False
+    install_is_separate = True
+
+    def make(self, install: str) -> Engine:
+        from ci_runner.controller.engines.process import ProcessEngine
+
+        return ProcessEngine(install, folder=self.folder / "processes")
+
+    def unreachable(self) -> Engine | None:
+        return None
+
+
 class DockerKit(Kit):
     def make(self, install: str) -> Engine:
         from ci_runner.controller.engines.docker import DockerEngine
@@ -165,6 +178,7 @@ def kit_for(kind: str, folder: Path) -> Iterator[Kit]:
     """A kit whose containers are all gone afterwards."""
     kits: dict[str, Callable[[], Kit]] = {
         "memory": lambda: MemoryKit(folder, "base"),
+        "process": lambda: ProcessKit(folder, "host"),
         "docker": lambda: DockerKit(folder, BASE_IMAGE),
     }
     kit = kits[kind]()

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,10 +25,11 @@ from ci_runner.controller.engine import (
     Observed,
     Probe,
 )
-from ci_runner.controller.engines import convert
+from ci_runner.controller.engines import convert, docker_probe
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker_events import DockerEvents
-from ci_runner.controller.engines.docker_images import DockerImages
+from ci_runner.controller.engines.docker_images import FIND_PYTHONS, DockerImages
+from ci_runner.controller.engines.docker_network import DockerNetwork
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 
 log = logging.getLogger(__name__)
@@ -64,9 +66,14 @@ class DockerEngine:
         self.profile = convert.Profile(install, uid, gid)
         self.scratch = scratch
         self.api = DockerAPI(base_url, timeout)
-        self.images = DockerImages(self.api, self._run_probe)
+        self.images = DockerImages(self.api, self._find_pythons)
         self.events = DockerEvents(self.api, install)
+        self.network = DockerNetwork(self.api, install)
         self._lock = threading.Lock()
+        self._probing = threading.Lock()
+        self._probe: Probe | None = None
+        #: Names of throw-away containers that are at work now.
+        self._probes: set[str] = set()
         #: What was seen of containers, by id, while they were in the state given: nothing in it changes then.
         self._seen: dict[str, Observed] = {}
         self._failed_starts: set[str] = set()
@@ -74,9 +81,26 @@ class DockerEngine:
     # -- looking around
     def probe(self) -> Probe:
         """See `Engine.probe`."""
+        with self._probing:
+            if self._probe is None:
+                self._probe = self._look()
+            return self._probe
+
+    def _look(self) -> Probe:
         with translated("ask for the engine's version"):
-            version = self.api.client.version()
-        return Probe(version=str(version["Version"]), isolates=True)
+            version, info = self.api.client.version(), self.api.client.info()
+            images = self.api.client.images()
+        image = docker_probe.choose_image(images)
+        container = docker_probe.Container(self._run_probe, self._own)
+        return docker_probe.look(
+            version, info, self.api.base_url, image, self.scratch, self.network, container
+        )
+
+    def _own(self, folder: Path) -> None:
+        """Give a folder and what is in it to the job's user; only root can, and only root has to."""
+        if os.geteuid() == 0:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, self.profile.uid, self.profile.gid)
 
     def image(
         self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
@@ -92,7 +116,7 @@ class DockerEngine:
             raise PermanentError(missing)
         config = convert.container_config(spec, self.profile)
         if spec.network == "egress":
-            self._ensure_network()
+            self.network.ensure()
         try:
             with translated("create the container"):
                 answer = self.api.client.create_container_from_config(config, spec.name)
@@ -253,6 +277,16 @@ class DockerEngine:
         ]
         for name in stale:
             self._remove_volume(name)
+        return len(stale) + self._sweep_probes()
+
+    def _sweep_probes(self) -> int:
+        with translated("list containers"):
+            label = [f"{LABEL_INSTALL}={self.install}", f"{LABEL_ROLE}={convert.ROLE_PROBE}"]
+            summaries = self.api.client.containers(all=True, filters={"label": label})
+        with self._lock:
+            stale = [item["Id"] for item in summaries if item["Names"][0].lstrip("/") not in self._probes]
+        for container_id in stale:
+            self.remove(container_id)
         return len(stale)
 
     def uninstall(self) -> None:
@@ -262,11 +296,7 @@ class DockerEngine:
         for summary in summaries:
             self.remove(summary["Id"])
         self.sweep(frozenset())
-        with translated("list networks"):
-            networks = self.api.client.networks(filters=self._ours())
-        for network in networks:
-            with translated("remove the network"):
-                self.api.client.remove_network(network["Id"])
+        self.network.remove()
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -277,33 +307,27 @@ class DockerEngine:
     def _ours(self) -> dict[str, str]:
         return {"label": f"{LABEL_INSTALL}={self.install}"}
 
-    def _ensure_network(self) -> None:
-        name = convert.network_name(self.install)
-        with translated("look up the network"):
-            found = self.api.client.networks(names=[name])
-        if any(network["Name"] == name for network in found):
-            return
-        try:
-            with translated("create the network"):
-                self.api.client.create_network(**convert.network_config(self.install))
-        except PermanentError as error:
-            if status_of(error) != 409:
-                raise
+    def _find_pythons(self, image_id: str) -> str:
+        argv = ("sh", "-c", FIND_PYTHONS)
+        name = f"ci-runner-probe-{uuid.uuid4().hex}"
+        return self._run_probe(ContainerSpec(name, image_id, argv, "build", "", 0, network="none"))
 
-    def _run_probe(self, image_id: str, script: str) -> str:
-        """The output of a shell script in a throw-away container without network, under the jobs' profile."""
-        argv = ("sh", "-c", script)
-        spec = ContainerSpec("", image_id, argv, "build", job_id="", attempt=0, network="none")
+    def _run_probe(self, spec: ContainerSpec) -> str:
+        """The output of a throw-away container, under the jobs' profile; nothing is left of it."""
         config = convert.container_config(spec, self.profile)
         config["Labels"] = {LABEL_INSTALL: self.install, LABEL_ROLE: convert.ROLE_PROBE}
-        with translated("run a throw-away container"):
-            client = self.api.client
-            container_id = client.create_container_from_config(config)["Id"]
-            try:
+        with self._lock:
+            self._probes.add(spec.name)
+        try:
+            with translated("run a throw-away container"):
+                client = self.api.client
+                container_id = client.create_container_from_config(config, spec.name)["Id"]
                 client.start(container_id)
                 client.wait(container_id, timeout=self.api.timeout)
                 output: bytes = client.logs(container_id)
-            finally:
-                with contextlib.suppress(PermanentError, EngineUnavailable):
-                    self._remove_container(container_id)
-        return output.decode(errors="replace")
+                return output.decode(errors="replace")
+        finally:
+            with contextlib.suppress(PermanentError, EngineUnavailable):
+                self.remove(spec.name)
+            with self._lock:
+                self._probes.discard(spec.name)

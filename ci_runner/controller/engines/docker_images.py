@@ -25,11 +25,11 @@ true
 
 
 class DockerImages:
-    """What base images there are. `run` gives the output of a script in a throw-away container."""
+    """What base images there are. `find` runs `FIND_PYTHONS` in one, by id."""
 
-    def __init__(self, api: DockerAPI, run: Callable[[str, str], str]) -> None:
+    def __init__(self, api: DockerAPI, find: Callable[[str], str]) -> None:
         self._api = api
-        self._run = run
+        self._find = find
         self._lock = threading.Lock()
         self._pythons: dict[str, tuple[str, ...]] = {}
 
@@ -70,7 +70,7 @@ class DockerImages:
             if isinstance(error, ImageUnavailable) or status_of(error) is None:
                 raise
             # The engine answered: it is the registry that did not give the image.
-            raise ImageUnavailable(_not_pulled(reference, str(error.__cause__))) from error
+            raise ImageUnavailable(_not_pulled(reference, str(error).partition(": ")[2])) from error
 
     def _find_pythons(self, image_id: str, inspected: dict[str, Any]) -> tuple[str, ...]:
         with self._lock:
@@ -78,7 +78,7 @@ class DockerImages:
         if known is None:
             label = ((inspected.get("Config") or {}).get("Labels") or {}).get(convert.LABEL_PYTHONS)
             try:
-                known = convert.parse_pythons(label if label else self._run(image_id, FIND_PYTHONS))
+                known = convert.parse_pythons(label if label else self._find(image_id))
             except PermanentError:
                 known = ()  # an image without a shell: jobs in it must bring their own worker
             with self._lock:
