@@ -182,7 +182,7 @@ class Builder:
         with process.stderr as stream:
             for line in stream:
                 kept.append(line.decode("utf-8", "replace"))
-                if not quiet:
+                if not quiet and not line.startswith(b"Using "):  # paths that mean nothing to a user
                     os.write(self._output, line)
         if process.wait() != 0:
             self._last = "".join(kept)
