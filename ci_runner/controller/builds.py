@@ -73,6 +73,8 @@ class Build:
     binds: tuple[Bind, ...] = ()
     #: Read-only trees that appear, writable, at `cwd`.
     lowers: tuple[Path, ...] = ()
+    #: Where what is written over `lowers` lands; None: in a folder of the build's own.
+    upper: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Builds:
         """
         identity = uuid.uuid4().hex[:16]
         name = self._prefix + identity
-        folder = self._work / f"build-{identity}"
+        folder = self._work / f"{build.job_id}-b{identity}"  # goes with the job, should we die
         with self._slot(stopping), self._named(name):
             try:
                 self._make_folders(folder, build)
@@ -171,7 +173,9 @@ class Builds:
 
     def _spec(self, build: Build, name: str, folder: Path, tools: Path) -> ContainerSpec:
         overlay = (
-            Overlay(build.lowers, folder / "upper", folder / "work", build.cwd) if build.lowers else None
+            Overlay(build.lowers, build.upper or folder / "upper", folder / "work", build.cwd)
+            if build.lowers
+            else None
         )
         return ContainerSpec(
             name=name,

@@ -18,14 +18,14 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ci_runner import failpoints, layers
 from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.builds import Build, Builds, remove_folder
+from ci_runner.controller.builds import Build, Builds, Built, remove_folder
 from ci_runner.controller.engine import ENVIRONMENT, PROJECT_LAYER, STORE, Bind
 from ci_runner.controller.flights import Flights
 from ci_runner.controller.products import keep_products
@@ -69,6 +69,8 @@ class Request:
     log: Callable[[str], None]
     building: Callable[[], None]
     stopping: Callable[[], bool]
+    #: Where the engine mounts nothing: the folder in which the job will run, and where the project is installed.
+    in_place: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,6 @@ class Environments:
         )  # fmt: skip
 
     def _join(self, request: Request) -> None:
-        request.building()
         request.log("waiting for the environment that another job builds")
 
     def _install(self, request: Request, name: str) -> tuple[Ready, Lock]:
@@ -192,23 +193,29 @@ class Environments:
         )
 
     # -- the project
-    def project(self, request: Request, lock: Lock) -> Ready | None:
-        """The layer with the project's editable install; None where nothing is to be installed."""
+    def project(self, request: Request, lock: Lock, environment: Path | None = None) -> Ready | None:
+        """The layer with the project's editable install; None where nothing is to be installed.
+
+        `environment`: the dependencies' folder, needed only where the engine mounts nothing.
+        """
         projects = ([request.mount] if request.plan.install else []) + list(lock.locals)
         if not projects:
             return None
         key = _digest(
             "layer", request.scope, request.image_id, request.python, request.mount, projects, self._indexes(),
-            layers.layer_digest(request.tree, request.plan),
+            layers.layer_digest(request.tree, request.plan), str(request.in_place),
+            None if environment is None else environment.name,
         )  # fmt: skip
         return self._flights.once(
             ("layer", request.scope, key),
             lambda: self._find(request.scope, "layers", key),
-            lambda: self._install_project(request, key, projects),
+            lambda: self._install_project(request, key, projects, environment),
             joined=lambda: self._join(request), stopping=request.stopping,
         )  # fmt: skip
 
-    def _install_project(self, request: Request, key: str, projects: list[str]) -> Ready:
+    def _install_project(
+        self, request: Request, key: str, projects: list[str], environment: Path | None
+    ) -> Ready:
         request.building()
         request.log("installing the project")
         stage = uuid.uuid4().hex
@@ -218,10 +225,12 @@ class Environments:
         }  # fmt: skip
         folder = self._open_scope(request.scope) / "new" / stage
         self._make(folder)
+        binds = () if environment is None else (Bind(environment, ENVIRONMENT),)
         try:
-            with self._run(request, request.scope, [step], stage) as built:
-                keep_products(built.upper, request.tree)
-                built.upper.rename(folder / "upper")
+            with self._run(request, request.scope, [step], stage, binds, request.in_place) as built:
+                if request.in_place is None:
+                    keep_products(built.upper, request.tree)
+                    built.upper.rename(folder / "upper")
                 return self._publish(request.scope, "layers", key, stage)
         except EnvironmentFailed as error:
             hint = "; `install-project = false` runs the tests without installing it"
@@ -231,14 +240,23 @@ class Environments:
 
     # -- runs
     @contextlib.contextmanager
-    def _run(self, request: Request, scope: str, steps: list[Mapping[str, Any]], stage: str) -> Any:
+    def _run(
+        self,
+        request: Request,
+        scope: str,
+        steps: list[Mapping[str, Any]],
+        stage: str,
+        binds: tuple[Bind, ...] = (),
+        upper: Path | None = None,
+    ) -> Iterator[Built]:
         """One container; what it staged is removed unless it was published."""
         store = self._open_scope(scope)
         own = scope != SHARED
         build = Build(
             job_id=request.job_id, attempt=request.attempt, image_id=request.image_id, python=request.python,
             steps=tuple(steps), store=store, may_build=own, cwd=request.mount if own else "/",
-            env=self._env(request), binds=self.ca_binds(), lowers=(request.folder,) if own else (),
+            env=self._env(), binds=(*self.ca_binds(), *binds), lowers=(request.folder,) if own else (),
+            upper=upper,
         )  # fmt: skip
         try:
             with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
@@ -250,7 +268,7 @@ class Environments:
         finally:
             remove_folder(store / "new" / stage)
 
-    def _env(self, request: Request) -> dict[str, str]:
+    def _env(self) -> dict[str, str]:
         settings = self._settings
         env = {
             "UV_CACHE_DIR": f"{STORE}/cache", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1",

@@ -20,7 +20,7 @@ from typing import Final
 from ci_runner import failpoints
 from ci_runner.blobs import BlobStore
 from ci_runner.errors import NotFound, PermanentError, StorageFull
-from ci_runner.plan import Tree
+from ci_runner.project import Tree
 from pytest_remote_ci.wire import is_digest
 
 _ASSEMBLED = failpoints.register("controller.tree.assembled", "a tree is whole, not yet published")

@@ -70,6 +70,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "CREATE INDEX jobs_ended ON jobs (end_time) WHERE end_time IS NOT NULL",
             # No values in the predicates: SQLite cannot prove that a parameter implies one, and would scan.
             "CREATE INDEX jobs_open ON jobs (submitted_at, id) WHERE end_time IS NULL",
+            "CREATE INDEX jobs_open_of_user ON jobs (user_id) WHERE end_time IS NULL",
             """
             CREATE INDEX jobs_uncleaned ON jobs (end_time) WHERE end_time IS NOT NULL AND cleaned_at IS NULL
             """,

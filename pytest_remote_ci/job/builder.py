@@ -182,7 +182,7 @@ class Builder:
         with process.stderr as stream:
             for line in stream:
                 kept.append(line.decode("utf-8", "replace"))
-                if not quiet:
+                if not quiet and not line.startswith(b"Using "):  # paths that mean nothing to a user
                     os.write(self._output, line)
         if process.wait() != 0:
             self._last = "".join(kept)
@@ -249,7 +249,10 @@ def all_hashed(lines: list[str]) -> bool:
 
 
 def scripts_for_project(source: str, target: str, python: str) -> None:
-    """Copies of an environment's scripts that run the project layer's interpreter, which sees the project too."""
+    """Copies of an environment's scripts that run the project layer's interpreter, which sees the project too.
+
+    `python` is where that lies; the variable `REMOTE_CI_PYTHON` of a job says otherwise.
+    """
     os.mkdir(target)
     for name in os.listdir(source):
         path = os.path.join(source, name)
@@ -261,7 +264,7 @@ def scripts_for_project(source: str, target: str, python: str) -> None:
         if rest is None:
             continue
         body = (head + rest).split(b"\n", 2)
-        body[1] = f"'''exec' {python} \"$0\" \"$@\"".encode()
+        body[1] = f'\'\'\'exec\' "${{REMOTE_CI_PYTHON:-{python}}}" "$0" "$@"'.encode()
         with open(os.path.join(target, name), "wb") as file:
             file.write(b"\n".join(body))
         os.chmod(os.path.join(target, name), 0o755)  # noqa: S103  # as every script

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 EMAIL = "ann@example.org"
 
@@ -116,3 +120,81 @@ def test_admin_loads_neither_the_http_plane_nor_an_engine(tmp_path: Path) -> Non
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start programs on one data directory with the process engine; they are ended afterwards."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def go(program: str, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ci_runner", program, "--data-dir", str(tmp_path / "data"), *words]
+        log = tmp_path / f"{program}-{len(processes)}.log"
+        with log.open("w") as file:
+            processes.append(
+                subprocess.Popen([*command, "--engine", "process"], stdout=file, stderr=file, text=True)
+            )
+        return processes[-1]
+
+    yield go
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("program", ["serve", "reconcile", "serve --reconcile"])
+def test_a_program_ends_with_0_on_a_signal_and_logs_its_settings(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]], program: str, number: signal.Signals
+) -> None:
+    name, *more = program.split()
+    process = start(
+        name, *more, *(("--port", "0", "--announce", str(tmp_path / "a.json")) if name == "serve" else ())
+    )
+    log = tmp_path / f"{name}-0.log"
+    ready = (tmp_path / "a.json").exists if name == "serve" else lambda: "epoch" in log.read_text()
+    wait_until(ready, 30, what=f"{program} to get ready: {log.read_text()}")
+    process.send_signal(number)
+    assert process.wait(30) == 0, log.read_text()
+    text = log.read_text()
+    assert f"{name} 0." in text
+    assert "setting reconcile.engine = process (--engine)" in text
+    assert f"{name} ended" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize("second", [("reconcile",), ("serve", "--reconcile", "--port", "0")], ids=" ".join)
+def test_a_second_controller_ends_with_75_and_one_line(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]], second: tuple[str, ...]
+) -> None:
+    start("reconcile")
+    wait_until(lambda: "epoch" in (tmp_path / "reconcile-0.log").read_text(), 30, what="the first controller")
+    process = start(*second)
+    assert process.wait(30) == 75
+    last = (tmp_path / f"{second[0]}-1.log").read_text().splitlines()[-1]
+    assert last.startswith("ci-runner: ")
+    assert "already" in last
+
+
+def test_a_port_in_use_ends_with_2_and_one_line(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = start("serve", "--port", str(taken.getsockname()[1]))
+        assert process.wait(30) == 2
+    assert "choose another with --port" in (tmp_path / "serve-0.log").read_text().splitlines()[-1]
+
+
+def test_the_process_engine_refuses_to_serve_two_users(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    for email in (EMAIL, "bob@example.org"):
+        done = run(
+            "admin", "--data-dir", str(tmp_path / "data"), "user", "create", "--name", "x", "--email", email
+        )
+        assert done.returncode == 0
+    assert start("reconcile").wait(30) == 2
+    last = (tmp_path / "reconcile-0.log").read_text().splitlines()[-1]
+    assert "does not isolate users from each other" in last

@@ -485,10 +485,10 @@ class TestBlobs:
         add_user(store)
         add_user(store, "bob")
         store.blobs.grant("ann", ["old", "shared", "renewed"], at(0))
-        store.blobs.grant("bob", ["shared"], at(100))
-        assert set(store.blobs.unreferenced(at(50))) == {"old", "renewed"}
-        store.blobs.grant("ann", ["renewed"], at(100))
-        assert store.blobs.forget(["old", "renewed", "shared"], at(50)) == {"old"}
+        store.blobs.grant("bob", ["shared"], at(10_000))
+        assert set(store.blobs.unreferenced(at(5000))) == {"old", "renewed"}
+        store.blobs.grant("ann", ["renewed"], at(10_000))
+        assert store.blobs.forget(["old", "renewed", "shared"], at(5000)) == {"old"}
         assert store.blobs.known(["old", "renewed", "shared"]) == {"renewed", "shared"}
         assert store.blobs.granted("ann", ["shared"]) == set(), "what somebody else keeps is still given up"
 
