@@ -1,8 +1,8 @@
 """Places where a test may kill, delay or break the runner: pairs around every commit and engine call.
 
 Off unless ``CI_RUNNER_ALLOW_FAILPOINTS=1`` is set when the process starts; then ``CI_RUNNER_FAILPOINTS`` says what
-happens where, for instance ``controller.launch.created=kill@2;server.submit.committed=sleep:5``: at the second hit of the
-first the process kills itself with SIGKILL (nothing is cleaned up), at each hit of the second it sleeps five seconds.
+happens where, for instance ``controller.launch.created=kill@2;server.submit.committed=sleep:5``: at the second hit of
+the first the process kills itself with SIGKILL (nothing is cleaned up), at each hit of the second it sleeps 5 seconds.
 ``raise`` raises `FailpointError`. ``CI_RUNNER_FAILPOINT_TRACE`` names a file to which each reached name is appended, so
 that a test can prove that every registered failpoint is reached.
 """

@@ -67,8 +67,12 @@ class JobEvent:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], seq: int = 0) -> JobEvent:
         """The inverse of `to_dict`."""
-        rest = {key: value for key, value in raw.items() if key not in ("type", "data", "success", "timestamp")}
-        return cls(raw["type"], raw.get("data"), raw.get("success"), parse_time(raw.get("timestamp")), seq, rest)
+        rest = {
+            key: value for key, value in raw.items() if key not in ("type", "data", "success", "timestamp")
+        }
+        return cls(
+            raw["type"], raw.get("data"), raw.get("success"), parse_time(raw.get("timestamp")), seq, rest
+        )
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ class User:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> User:
         """The inverse of `to_dict`."""
-        return cls(**{**raw, "created_at": parse_time(raw["created_at"])})  # type: ignore[arg-type]  # values checked by time
+        return cls(**{**raw, "created_at": parse_time(raw["created_at"])})
 
 
 @dataclass(frozen=True)

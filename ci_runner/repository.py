@@ -42,7 +42,9 @@ class JobRepository(Protocol):
     def complete_job(self, job_id: str, success: bool, end_time: dt.datetime | None = None) -> None:
         """End a job as `completed`; a job that is over raises `Conflict`."""
 
-    def list_jobs(self, user_id: str | None = None, *, status: Status | None = None, limit: int = 1000) -> list[Job]:
+    def list_jobs(
+        self, user_id: str | None = None, *, status: Status | None = None, limit: int = 1000
+    ) -> list[Job]:
         """Without events, newest submission first."""
 
     def add_event(self, job_id: str, event: JobEvent) -> int:

@@ -27,6 +27,10 @@ class WorkspaceError(ClientError):
     exit_code = 4
 
 
+class WorkspaceChanged(WorkspaceError):
+    """A file changed between being looked at and being packed: collecting once more helps."""
+
+
 class RunnerUnreachable(ClientError):
     """No runner answers at the configured address."""
 
@@ -40,8 +44,16 @@ class RunnerRefused(ClientError):
 
 
 class SubmissionRefused(ClientError):
-    """The runner refused what was sent (413, 422, 429, 507): `detail` is its reason."""
+    """The runner refused what was sent (409, 413, 422, 429, 507); the text is its reason."""
+
+    #: The HTTP status, and the seconds after which a 429 may be tried again.
+    status = 422
+    retry_after = 0.0
 
 
 class NoVerdict(ClientError):
     """The job ended without a verdict: the runner's reason."""
+
+
+class JobNotFound(ClientError):
+    """The runner knows no such job."""

@@ -204,7 +204,10 @@ class Manifest:
 
     def canonical(self) -> bytes:
         """The bytes whose SHA-256 is the workspace's digest: paths, executable bits and contents only."""
-        rows = [[entry.path, entry.mode, entry.size, entry.sha256] for entry in sorted(self.files, key=lambda e: e.path)]
+        rows = [
+            [entry.path, entry.mode, entry.size, entry.sha256]
+            for entry in sorted(self.files, key=lambda e: e.path)
+        ]
         return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode()
 
 

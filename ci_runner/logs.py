@@ -1,0 +1,86 @@
+"""The runner's own log: one structured line per fact on stderr, as text for people or as JSON.
+
+Modules log through ``logging.getLogger(__name__)`` with facts in ``extra={"job": …}``; which lines are written, where
+and how, is decided here once per process. Keys of users never reach the log, whoever passes them in, and a line feed in
+a logged value cannot forge a second line.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import sys
+from typing import Any, Final, TextIO
+
+from ci_runner.config import LogSettings
+from pytest_remote_ci.wire import KEY_PATTERN
+
+#: Attributes that every record has; all others came in by ``extra``.
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_HIDDEN: Final = "ci_…"
+#: SDKs whose INFO lines would drown ours.
+_NOISY: Final = ("docker", "urllib3", "waitress", "peewee")
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> logging.Handler:
+    """Send everything of this process to `stream` (stderr); called again, it replaces what it set up before."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    handler.set_name("ci-runner")
+    root = logging.getLogger()
+    for old in [item for item in root.handlers if item.get_name() == "ci-runner"]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(settings.level)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    logging.captureWarnings(capture=True)
+    return handler
+
+
+def facts(record: logging.LogRecord) -> dict[str, Any]:
+    """What the caller gave in ``extra``."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def hide_keys(text: str) -> str:
+    """`text` without API keys."""
+    return KEY_PATTERN.sub(_HIDDEN, text)
+
+
+def _moment(record: logging.LogRecord) -> str:
+    moment = dt.datetime.fromtimestamp(record.created, dt.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.000Z INFO    ci_runner.server: message job=… key=…``; a traceback follows indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback when there is one."""
+        line = f"{_moment(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"
+        for key, value in facts(record).items():
+            text = str(value)
+            line += f" {key}={text if text and text.isprintable() and ' ' not in text else json.dumps(text)}"
+        line = line.replace("\r", "\\r").replace("\n", "\\n")
+        if record.exc_info:
+            line += "\n    " + self.formatException(record.exc_info).replace("\n", "\n    ")
+        return hide_keys(line)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, the facts, and ``exception``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        entry: dict[str, Any] = {
+            "time": _moment(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **facts(record),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return hide_keys(json.dumps(entry, default=str, ensure_ascii=False))

@@ -1,0 +1,230 @@
+"""Which of pytest's arguments stay here and how the others travel: pure text, no parsing of what they mean.
+
+The raw command line is forwarded, never one rebuilt from parsed options, because the container's pytest has plugins
+and conftests that this one has not. Paths below the project are rewritten relative to the directory of the run, so
+that they hold wherever the runner puts the workspace; paths outside of it are refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_remote_ci.errors import WorkspaceError
+
+#: Tells whether an option string (``-k``, ``--ignore``) takes a value; None when the option is unknown here.
+TakesValue = Callable[[str], "bool | None"]
+
+#: Short options of pytest with a value: what is known of its options where its parser cannot be asked.
+SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
+#: Options of this plugin that take a value.
+OWN_WITH_VALUE = frozenset(
+    f"--remote-ci-{name}"
+    for name in (
+        "attach", "url", "api-key", "image", "python", "timeout", "name", "priority", "network", "env",
+    )
+)  # fmt: skip
+#: Options of this plugin that stand alone.
+OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run"})
+
+#: Options that hand the session over.
+_TAKE_OVER = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach"})
+#: Questions to the local pytest, which it answers itself also beside ``--remote-ci``.
+_LOCAL_QUESTIONS = frozenset(
+    {
+        "-h",
+        "--help",
+        "-V",
+        "--version",
+        "--markers",
+        "--fixtures",
+        "--funcargs",
+        "--fixtures-per-test",
+        "--cache-show",
+    }
+)
+#: pytest's own options that mean this machine only: the colour decision travels as a submission option.
+_LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
+#: Plugins that talk to a program here (an editor, this plugin): of no use in the container.
+_LOCAL_PLUGINS = frozenset(
+    {
+        "remote_ci", "no:remote_ci", "pytest_remote_ci.plugin", "no:pytest_remote_ci.plugin",
+        "vscode_pytest", "teamcity", "pytest_teamcity", "teamcity.pytest_plugin",
+    }
+)  # fmt: skip
+#: Their value is a path that the run reads, so it must be part of the project.
+_READS_PATH = frozenset({"-c", "--config-file", "--rootdir", "--confcutdir"})
+#: Their value is an expression, however much it looks like a path.
+_EXPRESSIONS = frozenset({"-k", "-m", "-r", "-p", "-W"})
+#: What needs a terminal in the container.
+_REFUSED = ("--pdb", "--trace")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the run happens on this machine."""
+
+    #: Absolute path of the project: what is sent.
+    root: Path
+    #: Absolute path of the directory in which pytest was started.
+    cwd: Path
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether pytest was started in the project; else the run happens in its root."""
+        return _below(self.cwd, self.root)
+
+    @property
+    def subdirectory(self) -> str:
+        """The directory of the run relative to `root` in POSIX form; "" for the root itself."""
+        if not self.is_inside:
+            return ""
+        text = os.path.relpath(os.path.realpath(self.cwd), os.path.realpath(self.root)).replace(os.sep, "/")
+        return "" if text == "." else text
+
+    def relative(self, path: str) -> str | None:
+        """`path` relative to the directory of the run in POSIX form; None when it lies outside `root`."""
+        absolute = Path(os.path.normpath(self.cwd / path))
+        if not _below(absolute, self.root):
+            return None
+        directory = self.cwd if self.is_inside else self.root
+        if absolute.is_relative_to(self.root) and directory.is_relative_to(self.root):
+            return os.path.relpath(absolute, directory).replace(os.sep, "/")
+        return os.path.relpath(os.path.realpath(absolute), os.path.realpath(directory)).replace(os.sep, "/")
+
+
+def _below(path: Path, root: Path) -> bool:
+    return path.is_relative_to(root) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def wants_remote(argv: Iterable[str]) -> bool:
+    """Whether these arguments hand the session over to a runner."""
+    heads = _heads(argv)
+    return bool(heads & _TAKE_OVER) and not heads & _LOCAL_QUESTIONS
+
+
+def refuse_interactive(argv: Iterable[str]) -> None:
+    """Raise `WorkspaceError` for options that need a terminal where the tests run."""
+    heads = _heads(argv)
+    for option in _REFUSED:
+        if option in heads:
+            raise WorkspaceError(
+                f"{option} cannot be used with --remote-ci: it needs a terminal in the container"
+            )
+
+
+def forward(argv: Sequence[str], place: Place, takes_value: TakesValue) -> list[str]:
+    """What the container's pytest is given of `argv`.
+
+    Raises `WorkspaceError` for a path outside the project.
+    """
+    result: list[str] = []
+    rest = iter(argv)
+    for text in rest:
+        if text == "--":
+            result.append(text)
+            result.extend(_positional(item, place) for item in rest)
+            break
+        if not text.startswith("-") or text == "-":
+            result.append(_positional(text, place))
+            continue
+        option, value, attached = _split(text, takes_value)
+        waits = value is None and _waits_for_value(option, takes_value)
+        if option in OWN_FLAGS:
+            continue
+        if option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE:
+            if waits:
+                next(rest, None)
+            continue
+        if waits:
+            value = next(rest, None)
+        if option == "-p" and value in _LOCAL_PLUGINS:
+            continue
+        if value is None:
+            result.append(text)
+            continue
+        mapped = _option_value(option, value, place)
+        result.extend([text, mapped] if waits else [text[: len(text) - len(attached)] + mapped])
+    return result
+
+
+def without_own(argv: Sequence[str]) -> list[str]:
+    """`argv` without this plugin's options; nothing else is touched."""
+    result: list[str] = []
+    rest = iter(argv)
+    for text in rest:
+        head = text.partition("=")[0]
+        if head in OWN_WITH_VALUE:
+            if "=" not in text:
+                next(rest, None)
+        elif head not in OWN_FLAGS:
+            result.append(text)
+    return result
+
+
+def _heads(argv: Iterable[str]) -> set[str]:
+    heads = set()
+    for text in argv:
+        if text == "--":
+            break
+        heads.add(text.partition("=")[0])
+    return heads
+
+
+def _split(text: str, takes_value: TakesValue) -> tuple[str, str | None, str]:
+    """Option, its value when that is part of `text`, and the same value as the tail of `text` to be replaced."""
+    if text.startswith("--"):
+        option, equals, value = text.partition("=")
+        return option, (value if equals else None), value
+    for index in range(1, len(text)):  # a cluster such as -xvk: the first that takes a value takes the rest
+        option = "-" + text[index]
+        if _waits_for_value(option, takes_value):
+            value = text[index + 1 :]
+            return option, (value or None), value
+    return text, None, ""
+
+
+def _waits_for_value(option: str, takes_value: TakesValue) -> bool:
+    if option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE:
+        return True
+    return bool(takes_value(option))
+
+
+def _positional(text: str, place: Place) -> str:
+    """A file, directory or node id; what does not exist here is left to the container's pytest to judge."""
+    if text.startswith("@"):  # a file of arguments
+        return "@" + _inside(text[1:], place, text)
+    path, colons, rest = text.partition("::")
+    if Path(path).is_absolute():
+        relative = place.relative(path)
+        if relative is not None:
+            return relative + colons + rest
+        if not os.path.lexists(path):
+            return text
+    elif not os.path.lexists(place.cwd / path) or (place.is_inside and ".." not in Path(path).parts):
+        return path.replace(os.sep, "/") + colons + rest if os.sep != "/" else text
+    return _inside(path, place, text) + colons + rest
+
+
+def _option_value(option: str, value: str, place: Place) -> str:
+    if option in _EXPRESSIONS:
+        return value
+    if option in _READS_PATH:
+        return _inside(value, place, f"{option} {value}")
+    name, equals, setting = ("", "", value)
+    if not Path(value).is_absolute() and "=" in value:  # -o cache_dir=/path
+        name, equals, setting = value.partition("=")
+    path, colons, rest = setting.partition("::")
+    if not Path(path).is_absolute():
+        return value
+    relative = place.relative(path)
+    return value if relative is None else name + equals + relative + colons + rest
+
+
+def _inside(path: str, place: Place, shown: str) -> str:
+    relative = place.relative(path)
+    if relative is None:
+        raise WorkspaceError(f"{shown} is outside the project {place.root}: only what lies below it is sent")
+    return relative

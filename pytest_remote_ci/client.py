@@ -1,0 +1,291 @@
+"""The Python client of a runner: submit a project, follow its job, list, cancel.
+
+```python
+from pathlib import Path
+from pytest_remote_ci.client import Client
+from pytest_remote_ci.wire import SubmitOptions
+
+with Client("https://runner.example", key) as client:
+    job_id = client.submit(Path("project.zip"), SubmitOptions(args=("-x", "tests/unit")))
+    for event in client.stream(job_id):
+        if event["type"] == "log":
+            print(event["data"], end="")
+```
+
+Errors are those of `pytest_remote_ci.errors`. A `Client` belongs to one thread. The functions at the end do the same
+in one call each, in the shape of the reference system's client library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+from urllib.parse import quote
+
+from pytest_remote_ci.errors import ClientError, RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.stream import Event, EventStream, pause
+from pytest_remote_ci.transport import KEY_HELP, AuthenticationFailed, Interrupted, Transport
+from pytest_remote_ci.upload import MultipartUpload, Progress
+from pytest_remote_ci.wire import SubmitOptions
+from pytest_remote_ci.workspace import collect, create_project_zip
+
+__all__ = [
+    "KEY_HELP",
+    "AuthenticationFailed",
+    "Client",
+    "create_project_zip",
+    "list_jobs",
+    "submit_tests_async",
+    "submit_tests_streaming",
+    "wait_for_job",
+]
+
+#: Above so many bytes the key is checked first: a refusal must not cost the upload.
+_LARGE_UPLOAD = 1 << 20
+#: Seconds for which a submission that has reached the runner once is tried again.
+_SUBMIT_PATIENCE = 60.0
+#: Seconds to wait for the answer to a submission after its last byte: the runner unpacks it meanwhile.
+_SUBMIT_TIMEOUT = 300.0
+
+
+class Client:
+    """A runner at `url` as the owner of `key` sees it."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        *,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 45.0,
+        patience: float = 300.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Times are seconds; `patience` is how long a stream waits for a runner that went away."""
+        self._transport = Transport(url, key, connect_timeout=connect_timeout, read_timeout=read_timeout)
+        self._patience = patience
+        self._sleep = sleep
+
+    @property
+    def url(self) -> str:
+        """The runner's address, without a final slash."""
+        return self._transport.url
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def submit(
+        self,
+        archive: Path | IO[bytes],
+        options: SubmitOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """Send a project's zip (a path, or a seekable open file) and return the id of its job.
+
+        Safe to repeat with the same `idempotency_key`: a submission whose answer was lost is found, not made twice.
+        Raises `SubmissionRefused` with the runner's reason.
+        """
+        if isinstance(archive, Path):
+            with archive.open("rb") as opened:
+                return self.submit(opened, options, progress=progress, idempotency_key=idempotency_key)
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        text = None if options is None else json.dumps(options.to_dict())
+        gives_up_at = time.monotonic() + _SUBMIT_PATIENCE
+        failures = 0
+        while True:
+            body = MultipartUpload(archive, text, progress)
+            try:
+                if len(body) > _LARGE_UPLOAD and not failures:
+                    self.verify()
+                return self._post(body, headers)
+            except Interrupted as error:
+                failures += 1
+                if (error.refused and failures == 1) or time.monotonic() > gives_up_at:
+                    raise RunnerUnreachable(str(error)) from error
+                self._sleep(pause(failures, error.retry_after))
+
+    def _post(self, body: MultipartUpload, headers: dict[str, str]) -> str:
+        sent = {"Content-Type": body.content_type, **headers}
+        try:
+            with self._transport.send(
+                "POST", "/submit-async", data=body, headers=sent, read_timeout=_SUBMIT_TIMEOUT
+            ) as response:
+                return str(response.json()["job_id"])
+        except Interrupted as error:
+            if not body.handed_over and not error.refused:
+                # A runner that refuses a request's head closes while the body is still being sent.
+                with contextlib.suppress(RunnerUnreachable):
+                    self.verify()
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
+
+    def stream(
+        self,
+        job_id: str,
+        *,
+        from_beginning: bool = True,
+        after: int = 0,
+        view: str | None = None,
+        time_limit: float | None = None,
+        on_trouble: Callable[[str], None] | None = None,
+    ) -> EventStream:
+        """The job's events up to `complete`, resumed after every interruption; see `EventStream`."""
+        return EventStream(
+            self._transport,
+            job_id,
+            from_beginning=from_beginning,
+            after=after,
+            view=view,
+            time_limit=time_limit,
+            patience=self._patience,
+            on_trouble=on_trouble,
+            sleep=self._sleep,
+        )
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """The job's summary. Raises `JobNotFound`."""
+        summary = self._get(f"/jobs/{quote(job_id, safe='')}")
+        if not isinstance(summary, dict):
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no job")
+        return summary
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        since: str | None = None,
+        query: str | None = None,
+        limit: int | None = None,
+        before: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Summaries of the key owner's jobs, newest submission first."""
+        params = {"status": status, "since": since, "q": query, "limit": limit, "before": before}
+        answer = self._get("/jobs", {name: value for name, value in params.items() if value is not None})
+        if not isinstance(answer, list):
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of jobs")
+        return answer
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask for the job's end; False when it was over already. Raises `JobNotFound`."""
+        try:
+            self._send("DELETE", f"/jobs/{quote(job_id, safe='')}", read_timeout=10.0).close()
+        except SubmissionRefused as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    def verify(self) -> None:
+        """Check that a runner answers and takes the key. Raises `RunnerUnreachable` or `AuthenticationFailed`."""
+        self.jobs(limit=1)
+
+    def is_healthy(self, timeout: float = 2.0) -> bool:
+        """Whether a runner answers at all; the key does not matter."""
+        try:
+            with self._transport.send("GET", "/health", read_timeout=timeout) as response:
+                body = response.json()
+        except (ClientError, ValueError):
+            return False
+        return isinstance(body, dict) and body.get("status") == "ok"
+
+    def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
+        with self._send("GET", path, params=params, read_timeout=10.0) as response:
+            try:
+                return response.json()
+            except ValueError as error:
+                raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
+
+    def _send(self, method: str, path: str, **more: Any) -> Any:
+        """Short requests: one repetition after a broken connection, then the error is the caller's."""
+        try:
+            return self._transport.send(method, path, **more)
+        except Interrupted as error:
+            if error.refused:
+                raise RunnerUnreachable(str(error)) from error
+            self._sleep(pause(1, error.retry_after))
+        try:
+            return self._transport.send(method, path, **more)
+        except Interrupted as error:
+            raise RunnerUnreachable(str(error)) from error
+
+
+def submit_tests_streaming(
+    project_dir: Path | str, server_url: str, api_key: str | None = None
+) -> Iterator[Event]:
+    """Submit a folder and yield `job_id`, `log`… and `complete` events.
+
+    A refused key raises RuntimeError; everything else that goes wrong is a `log` event and `complete` without success.
+    """
+    try:
+        with Client(server_url, api_key) as client:
+            job_id = _submit_folder(client, Path(project_dir))
+            yield {"type": "job_id", "job_id": job_id}
+            yield from client.stream(job_id)
+    except AuthenticationFailed as error:
+        raise with_key_help(error) from error
+    except (ClientError, OSError) as error:
+        yield from _failure(f"Error submitting to CI server: {error}")
+
+
+def submit_tests_async(project_dir: Path | str, server_url: str, api_key: str | None = None) -> str:
+    """Submit a folder and return its job's id. A refused key raises RuntimeError, others their `ClientError`."""
+    try:
+        with Client(server_url, api_key) as client:
+            return _submit_folder(client, Path(project_dir))
+    except AuthenticationFailed as error:
+        raise with_key_help(error) from error
+
+
+def wait_for_job(
+    job_id: str, server_url: str, from_beginning: bool = False, api_key: str | None = None
+) -> Iterator[Event]:
+    """Yield a job's events, new ones only unless `from_beginning`; errors as in `submit_tests_streaming`."""
+    try:
+        with Client(server_url, api_key) as client:
+            yield from client.stream(job_id, from_beginning=from_beginning)
+    except AuthenticationFailed as error:
+        raise with_key_help(error) from error
+    except (ClientError, OSError) as error:
+        yield from _failure(f"Error waiting for job: {error}")
+
+
+def list_jobs(server_url: str, api_key: str | None = None) -> list[dict[str, Any]]:
+    """Summaries of the key owner's jobs. A refused key raises RuntimeError, others their `ClientError`."""
+    try:
+        with Client(server_url, api_key) as client:
+            return client.jobs()
+    except AuthenticationFailed as error:
+        raise with_key_help(error) from error
+
+
+def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
+    """The same error, with the ways to supply a key below its line."""
+    return AuthenticationFailed(f"{error}\n\n{KEY_HELP}")
+
+
+def _submit_folder(client: Client, folder: Path) -> str:
+    with collect(folder).zip() as archive:
+        return client.submit(archive)
+
+
+def _failure(text: str) -> Iterator[Event]:
+    yield {"type": "log", "data": f"{text}\n"}
+    yield {"type": "complete", "success": False}

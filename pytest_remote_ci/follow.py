@@ -1,0 +1,114 @@
+"""One job of this process: sent, followed to its end, cancelled when the developer leaves.
+
+At every point an interrupt leaves nothing behind: before the last byte of the upload there is no job, after it the
+answer is awaited and the job cancelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
+
+from pytest_remote_ci.display import Display
+from pytest_remote_ci.errors import ClientError, SubmissionRefused
+from pytest_remote_ci.interrupts import Interrupts
+from pytest_remote_ci.progress import Bar
+from pytest_remote_ci.wire import SubmitOptions
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.client import Client
+
+#: All events: what is printed and what happens around it.
+_VIEW = "all"
+#: Seconds for which the end of a cancelled job is awaited.
+_CANCEL_TIME = 60.0
+
+
+class RemoteRun:
+    """Sends or joins one job and follows it. `see` is called with every event before it is shown."""
+
+    def __init__(
+        self,
+        client: Client,
+        display: Display,
+        interrupts: Interrupts,
+        see: Callable[[dict[str, Any]], None] = lambda event: None,
+        job_id: str | None = None,
+    ) -> None:
+        self._client = client
+        self._display = display
+        self._interrupts = interrupts
+        self._see = see
+        self._last_seq = 0
+        #: Known from the runner's answer on.
+        self.job_id = job_id
+
+    def submit(self, archive: IO[bytes], options: SubmitOptions) -> str:
+        """Send the job; from the last byte on an interrupt waits until its id is known."""
+        bar = Bar(self._display.line, "uploading")
+
+        def progress(done: int, total: int) -> None:
+            if done >= total:
+                self._interrupts.hold()
+            bar(done, total)
+
+        try:
+            self.job_id = self._client.submit(
+                archive, options, progress=progress, idempotency_key=uuid.uuid4().hex
+            )
+        finally:
+            self._display.line.clear()
+            self._interrupts.release()
+        return self.job_id
+
+    def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> dict[str, Any]:
+        """Show the job up to its end; the `complete` event."""
+        assert self.job_id is not None
+        view: str | None = _VIEW
+        while True:
+            stream = self._client.stream(
+                self.job_id,
+                from_beginning=from_beginning,
+                after=self._last_seq,
+                view=view,
+                time_limit=time_limit,
+                on_trouble=self._display.trouble,
+            )
+            try:
+                for event in stream:
+                    self._last_seq = stream.last_seq
+                    self._see(event)
+                    self._display.show(event)
+                    if event.get("type") == "complete":
+                        return event
+            except SubmissionRefused:
+                if view is None or self._last_seq:
+                    raise
+                view = None  # a runner that does not know this view
+        raise AssertionError("a stream ends with `complete` or an error")
+
+    def cancel(self) -> None:
+        """Ask for the job's end and await it; an interrupt meanwhile ends the waiting."""
+        if self.job_id is None:
+            return
+        display = self._display
+        display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
+        try:
+            if not self._client.cancel(self.job_id):
+                display.say(f"Job {self.job_id} was over already.")
+                return
+            complete = self.follow(time_limit=_CANCEL_TIME)
+            if complete.get("status") == "cancelled" or complete.get("cancelled"):
+                display.say(f"Job {self.job_id} was cancelled.")
+        except KeyboardInterrupt:
+            display.say(f"Not waiting for the end of job {self.job_id}.")
+        except ClientError as error:
+            display.say(f"remote-ci: {error}")
+
+    def abandon(self) -> None:
+        """Cancel without waiting or saying anything: nobody is there to see the result."""
+        if self.job_id is not None:
+            with contextlib.suppress(ClientError):
+                self._client.cancel(self.job_id)

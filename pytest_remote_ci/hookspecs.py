@@ -1,0 +1,34 @@
+"""Hooks by which other pytest plugins take part in a remote run.
+
+They are called in the developer's process, in this order: `choose_files`, `submission`, then `event` for each event.
+A plugin implements them as any pytest hook; conftest files cannot, because a remote run imports none of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.hookspec
+def pytest_remote_ci_choose_files(config: pytest.Config, root: Path, files: list[str]) -> None:
+    """Remove from `files` (paths relative to `root`, in POSIX form, sorted) what shall stay here.
+
+    Nothing can be added: that is what the key ``include`` of the configuration is for.
+    """
+
+
+@pytest.hookspec
+def pytest_remote_ci_submission(config: pytest.Config, options: dict[str, Any]) -> None:
+    """Change in place what the submission says beside its files: the fields of `pytest_remote_ci.wire.SubmitOptions`.
+
+    Values of a plugin's own belong into ``options["extra"]`` under a name of its own. What the runner would refuse is
+    refused here, as a usage error.
+    """
+
+
+@pytest.hookspec
+def pytest_remote_ci_event(config: pytest.Config, event: dict[str, Any]) -> None:
+    """See an event of the job (docs/wire.md, "Events") before it is shown. The dictionary is the plugin's to keep."""

@@ -1,0 +1,156 @@
+"""The pytest plugin: its options, and the hand-over of the session to a runner when one of them is given.
+
+pytest loads this module in every session, so it imports nothing that pytest has not imported already. When the
+session is handed over, the local pytest must not act on the project: plugins that execute or configure tests are
+blocked, conftest files stay unread, and options and settings that only the container's plugins know are let through.
+Each hook is the earliest place where its part can be done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import shlex
+from typing import Any
+
+import pytest
+
+#: Set by the worker in the container: there the plugin, if installed, must do nothing.
+JOB_VARIABLE = "REMOTE_CI_JOB"
+
+#: Plugins that would execute, configure or measure tests in this process, by the names they register under.
+_EXECUTORS = (
+    "xdist", "xdist.looponfail", "pytest_cov", "django", "randomly", "random_order", "testmon", "forked", "timeout",
+    "pytest_timeout", "rerunfailures", "flaky", "benchmark", "asyncio", "celery", "postgresql", "flask", "picked",
+    "pytest_split", "env", "dotenv", "hypothesispytest", "anyio", "aiohttp", "twisted", "trio", "tornado", "socket",
+    "homeassistant", "playwright", "selenium", "bdd", "pytest_mypy_plugins", "mypy", "profiling", "memray", "codspeed",
+    "pytest-qt", "xvfb", "docker", "typeguard", "beartype",
+)  # fmt: skip
+
+#: Settings of the project that concern the container's session only; evaluated here they may import what is missing.
+_REMOTE_SETTINGS: dict[str, Any] = {
+    "required_plugins": [],
+    "filterwarnings": [],
+    "faulthandler_timeout": 0.0,
+    "pythonpath": [],
+    "log_file": None,
+}
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Make the hooks of `pytest_remote_ci.hookspecs` known."""
+    from pytest_remote_ci import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the options; when the session is to be handed over, keep executing plugins out of it."""
+    group = parser.getgroup("remote-ci", "running the tests on a remote runner")
+    add = group.addoption
+    add("--remote-ci", action="store_true", help="run the tests on a runner and show their results here")
+    add("--remote-ci-async", action="store_true", help="submit, print the job's id and return")
+    add("--remote-ci-attach", metavar="ID", help="show a job that was submitted before, from its beginning")
+    add("--remote-ci-dry-run", action="store_true", help="list the files that would be sent, largest first")
+    add("--remote-ci-url", metavar="URL", help="address of the runner (environment: REMOTE_CI_URL)")
+    add(
+        "--remote-ci-api-key",
+        metavar="KEY",
+        help="key of the runner (rather: environment, REMOTE_CI_API_KEY)",
+    )
+    add("--remote-ci-image", metavar="IMAGE", help="base image of the job's container")
+    add(
+        "--remote-ci-python",
+        metavar="3.X",
+        help="Python that runs the tests (default: the version used here)",
+    )
+    add("--remote-ci-timeout", metavar="SECONDS", help="seconds of testing after which the job is stopped")
+    add("--remote-ci-name", metavar="NAME", help="a name for the job, for people")
+    add("--remote-ci-priority", choices=["high", "normal", "low"], help="the job's place among waiting ones")
+    add("--remote-ci-network", choices=["egress", "none"], help="what of the network the tests may reach")
+    add(
+        "--remote-ci-env",
+        metavar="NAME",
+        action="append",
+        help="pass this environment variable on; repeatable",
+    )
+    config = pluginmanager.get_plugin("pytestconfig")
+    if config is not None and _is_remote(config):
+        for name in _EXECUTORS:
+            pluginmanager.set_blocked(name)
+        # Private, and needed before pytest validates required plugins; without it a run still works where the
+        # project's settings can be evaluated here.
+        cache = getattr(config, "_inicache", None)
+        if isinstance(cache, dict):
+            cache.update(_REMOTE_SETTINGS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> None:
+    """Read no conftest file, and let pass what only the container's plugins and conftests will understand."""
+    if not _is_remote(early_config):
+        return
+    from pytest_remote_ci.arguments import refuse_interactive
+    from pytest_remote_ci.errors import WorkspaceError
+
+    try:
+        refuse_interactive(args)
+    except WorkspaceError as error:
+        raise pytest.UsageError(str(error)) from None
+    known = early_config.known_args_namespace
+    known.noconftest = True
+    known.pythonwarnings = None
+    _forget_unknown_options(early_config, parser, args)
+    _declare_unknown_settings(early_config, parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run the session on the runner; its exit code is this process's."""
+    if not _is_remote(config):
+        return None
+    from pytest_remote_ci import session
+
+    return session.run(config, own_arguments(config))
+
+
+def own_arguments(config: pytest.Config) -> tuple[list[str], list[str]]:
+    """The arguments as they were given: those of PYTEST_ADDOPTS, then those of the command line."""
+    try:
+        environment = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
+    except ValueError:
+        environment = []  # pytest itself says what is wrong with it
+    return environment, [str(argument) for argument in config.invocation_params.args]
+
+
+def _is_remote(config: pytest.Config) -> bool:
+    if os.environ.get(JOB_VARIABLE):
+        return False
+    environment, command_line = own_arguments(config)
+    arguments = environment + command_line
+    with contextlib.suppress(KeyError, ValueError):
+        arguments += config.getini("addopts")
+    if not any(argument.startswith("--remote-ci") for argument in arguments):
+        return False
+    from pytest_remote_ci.arguments import wants_remote
+
+    return wants_remote(arguments)
+
+
+def _forget_unknown_options(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Remove from `args`, which pytest parses next, what no plugin here declares: `--cov`, `-n`, `--runslow`."""
+    _, unknown = parser.parse_known_and_unknown_args(args, namespace=copy.copy(config.option))
+    for argument in unknown:
+        if argument in args:
+            args.remove(argument)
+
+
+def _declare_unknown_settings(config: pytest.Config, parser: pytest.Parser) -> None:
+    """Settings of plugins that exist only in the container are no mistakes, also under ``--strict-config``."""
+    known = {**getattr(parser, "_inidict", {}), **getattr(parser, "_ini_aliases", {})}
+    for name in list(getattr(config, "_inicfg", None) or config.__dict__.get("inicfg") or {}):
+        if name not in known:
+            parser.addini(name, "of a plugin in the container", default=None)

@@ -1,0 +1,198 @@
+"""Requests to one runner: the key in a header and nowhere else, and every answer turned into an error of ours.
+
+`client` says what to ask; this module knows `requests` and what can go wrong on the way.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from pytest_remote_ci import __version__
+from pytest_remote_ci.errors import (
+    ClientError,
+    JobNotFound,
+    RunnerRefused,
+    RunnerUnreachable,
+    SubmissionRefused,
+)
+
+#: The three ways to supply a key, for those who were refused without one.
+KEY_HELP = """Authentication required. Please provide an API key using one of:
+  1. --api-key (remote-ci) or --remote-ci-api-key (pytest)
+  2. The environment variable REMOTE_CI_API_KEY or CI_API_KEY
+  3. The user file that `remote-ci login` writes (~/.ci/config with a line api_key=... is read as well)"""
+
+_REFUSALS = frozenset({400, 409, 413, 415, 422, 429, 507})
+
+
+class AuthenticationFailed(RunnerRefused, RuntimeError):
+    """The key is missing, unknown, revoked or not allowed (401, 403)."""
+
+
+class Interrupted(ClientError):
+    """The connection broke; the same request may be sent again. `retry_after`: seconds to wait at least."""
+
+    def __init__(self, text: str, *, retry_after: float = 0.0, refused: bool = False) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+        #: Nobody listens there: nothing of the request can have arrived.
+        self.refused = refused
+
+
+class _Bearer(requests.auth.AuthBase):
+    """As an auth object and not a plain header, because requests would let ~/.netrc replace the latter."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+class Transport:
+    """A pool of connections to the runner at `url`. Not for use by several threads at once."""
+
+    def __init__(
+        self, url: str, key: str | None, *, connect_timeout: float = 10.0, read_timeout: float = 45.0
+    ) -> None:
+        self.url = url.rstrip("/")
+        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
+            raise RunnerUnreachable(f"{url!r} is no address of a runner: write it as http://host:port")
+        self._timeouts = (connect_timeout, read_timeout)
+        self._session = requests.Session()
+        self._session.auth = _Bearer(key)
+        self._session.headers["User-Agent"] = f"pytest-remote-ci/{__version__}"
+        # A proxy of the company cannot reach this machine's own loopback.
+        self._session.trust_env = not is_loopback(self.url)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: Any = None,
+        stream: bool = False,
+        read_timeout: float | None = None,
+    ) -> requests.Response:
+        """The answer with a status below 300.
+
+        Raises `Interrupted` when the same request may succeed later (no connection, a broken one, 502 to 504),
+        `AuthenticationFailed`, `JobNotFound`, `SubmissionRefused`, or `RunnerUnreachable` for what makes no sense.
+        """
+        timeouts = (self._timeouts[0], read_timeout or self._timeouts[1])
+        try:
+            response = self._session.request(
+                method,
+                self.url + path,
+                params=params,
+                headers=headers,
+                data=data,
+                stream=stream,
+                timeout=timeouts,
+                allow_redirects=False,  # the key must not travel to wherever an answer points
+            )
+        except requests.RequestException as error:
+            raise self.interrupted(error) from error
+        if response.status_code < 300:
+            return response
+        with response:
+            raise self._refusal(response)
+
+    def interrupted(self, error: Exception) -> Interrupted:
+        """What an exception of requests means, in one line."""
+        causes = list(_causes(error))
+        refused = isinstance(error, requests.exceptions.ConnectTimeout)
+        why = "the connection broke"
+        for cause in causes:
+            if isinstance(cause, ConnectionRefusedError):
+                refused, why = True, "connection refused"
+            elif isinstance(cause, socket.gaierror):
+                refused, why = True, "unknown host"
+            elif isinstance(cause, ssl.SSLCertVerificationError):
+                refused, why = True, f"its certificate cannot be verified ({cause.verify_message})"
+        if why == "the connection broke" and isinstance(error, requests.Timeout):
+            why = "no answer in time"
+        elif why == "the connection broke" and isinstance(
+            error, (requests.exceptions.InvalidURL, ValueError)
+        ):
+            refused, why = True, str(error)
+        return Interrupted(f"No runner answers at {self.url}: {why}", refused=refused)
+
+    def _refusal(self, response: requests.Response) -> ClientError:
+        status = f"{response.status_code} {response.reason or ''}".rstrip()
+        detail = _detail(response)
+        said = f"{status} ({detail})" if detail else status
+        if response.status_code in (401, 403):
+            return AuthenticationFailed(f"Authentication failed: {said}")
+        if response.status_code == 404:
+            return JobNotFound(detail or f"{status} at {self.url}")
+        if response.status_code in (502, 503, 504):
+            return Interrupted(
+                f"The runner at {self.url} answers {said}", retry_after=retry_after(response.headers)
+            )
+        if response.status_code in _REFUSALS:
+            error = SubmissionRefused(f"The runner refused: {detail or status}")
+            error.status = response.status_code
+            error.retry_after = retry_after(response.headers)
+            return error
+        if 300 <= response.status_code < 400:
+            where = response.headers.get("Location", "elsewhere")
+            return RunnerUnreachable(f"{self.url} points to {where}: configure the runner's own address")
+        return RunnerUnreachable(f"The runner at {self.url} answers {said}")
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds of a Retry-After header, in either form; 0 when absent or unreadable; a minute at most."""
+    text = headers.get("Retry-After", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(text)
+            seconds = moment.timestamp() - time.time()
+        except (TypeError, ValueError):
+            return 0.0
+    return min(max(seconds, 0.0), 60.0)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` names this machine itself."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _detail(response: requests.Response) -> str:
+    try:
+        body = response.json()
+    except (ValueError, requests.RequestException):
+        return ""
+    detail = body.get("detail") if isinstance(body, dict) else None
+    return " ".join(str(detail).split())[:500] if detail else ""
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """`error` and everything it was made from; libraries hide the cause in three different places."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting and len(found) < 32:
+        item = waiting.pop()
+        if isinstance(item, BaseException) and item not in found:
+            found.append(item)
+            waiting.extend([item.__cause__, item.__context__, getattr(item, "reason", None), *item.args])
+    return found

@@ -1,0 +1,73 @@
+"""What all tests share: tests that need Docker are skipped without an engine, and failed where CI is set."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+
+import pytest
+
+#: The image that tests run containers from; made by scripts/base-image.
+TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
+
+
+@functools.cache
+def docker_problem() -> str | None:
+    """Why tests that need Docker cannot run, or None."""
+    if shutil.which("docker") is None:
+        return "there is no docker command"
+    try:
+        for what, command in (
+            ("no Docker engine answers", ["docker", "version", "--format", "{{.Server.Version}}"]),
+            (
+                f"the image {TEST_IMAGE} is missing",
+                ["docker", "image", "inspect", "--format", "{{.Id}}", TEST_IMAGE],
+            ),
+        ):
+            if subprocess.run(command, capture_output=True, timeout=30, check=False).returncode:
+                return f"{what}: run scripts/start-docker and scripts/base-image"
+    except subprocess.TimeoutExpired:
+        return "the Docker engine does not answer in time"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Hold the rule for the marker `docker`."""
+    if item.get_closest_marker("docker") is None:
+        return
+    problem = docker_problem()
+    if problem is None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"needs Docker, and CI is set: {problem}", pytrace=False)
+    pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> str:
+    """The name of a base image on an engine that answers; skips or fails as the marker `docker` does."""
+    problem = docker_problem()
+    if problem is not None:
+        if os.environ.get("CI"):
+            pytest.fail(f"needs Docker, and CI is set: {problem}", pytrace=False)
+        pytest.skip(problem)
+    return TEST_IMAGE
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Tests see no runner, key or settings of whoever runs them."""
+    for name in list(os.environ):
+        keep = name in ("CI_RUNNER_CA_BUNDLE", "CI_RUNNER_INDEX_URL", "CI_RUNNER_TEST_IMAGE")
+        if name.startswith(("CI_RUNNER_", "REMOTE_CI_", "CI_SERVER_", "CI_API_", "CI_DB_")) and not keep:
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))

@@ -1,0 +1,167 @@
+"""Who may import whom, as docs/internals.md has it; and how long a module may be.
+
+Imports inside functions count, too: a lazy import is still a dependency.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pytest_remote_ci", "ci_runner")
+
+#: Modules of ours that put the parts together; nothing else may import them.
+COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "images", "pythons")
+
+#: Back-ports of the standard library, allowed wherever their original is.
+BACKPORTS = {"tomli", "typing_extensions", "exceptiongroup"}
+
+_OURS = ("wire", "job", "core", "store", "server", "controller", "engine contract", "engines", "admin")
+
+#: Row of the table → (what belongs to it, packages of ours it may import, third-party packages it may import).
+#: The first row whose prefix fits a module is its row.
+TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
+    "wire": (("pytest_remote_ci.wire",), (), set()),
+    "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest", "_pytest"}),
+    "client": (
+        ("pytest_remote_ci",),
+        ("wire", "job", "client"),
+        {"pytest", "_pytest", "pluggy", "requests", "urllib3", "sseclient", "tomli_w"},
+    ),
+    "composition": (
+        tuple(f"ci_runner.{name}" for name in COMPOSITION),
+        (*_OURS, "composition"),
+        set(),
+    ),
+    "store": (("ci_runner.store",), ("wire", "core", "store"), {"peewee", "playhouse"}),
+    "server": (("ci_runner.server",), ("wire", "core", "store", "server"), {"falcon", "waitress"}),
+    "engines": (
+        ("ci_runner.controller.engines",),
+        ("wire", "core", "engines", "engine contract"),
+        {"docker", "requests", "urllib3"},
+    ),
+    "engine contract": (("ci_runner.controller.engine",), ("wire", "core"), set()),
+    "controller": (
+        ("ci_runner.controller",),
+        ("wire", "job", "core", "store", "controller", "engine contract"),
+        {"uv"},
+    ),
+    "admin": (("ci_runner.admin",), ("wire", "core", "store", "admin"), set()),
+    "core": (("ci_runner",), ("wire", "core"), {"pluggy"}),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of ours with its dotted name."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def row_of(module: str) -> str:
+    """The row of the table that a module belongs to."""
+    for row, (prefixes, _, _) in TABLE.items():
+        if any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes):
+            return row
+    raise AssertionError(f"{module} is in no row")
+
+
+def imports(module: str, path: Path) -> Iterator[tuple[str, int]]:
+    """The dotted names that a module imports, and where; `from a import b` gives a.b where that is a module."""
+    known = {name for name, _ in modules()}
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parent, *([base] if base else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield (full if full in known else base), node.lineno
+
+
+MODULES = list(modules())
+IDS = [name for name, _ in MODULES]
+
+
+@pytest.mark.parametrize(("module", "path"), MODULES, ids=IDS)
+def test_a_module_imports_only_what_its_row_allows(module: str, path: Path) -> None:
+    row = row_of(module)
+    _, ours, third = TABLE[row]
+    wrong = []
+    for name, line in imports(module, path):
+        top = name.partition(".")[0]
+        if top in PACKAGES:
+            # A package's own __init__ (version and docstring) is free for all of that side.
+            if name not in PACKAGES and row_of(name) not in ours:
+                wrong.append(f"{path.name}:{line} imports {name} ({row_of(name)})")
+        elif top not in sys.stdlib_module_names and top not in third | BACKPORTS | {"__future__"}:
+            wrong.append(f"{path.name}:{line} imports {name}")
+    assert not wrong, f"row {row!r} may not: {wrong}"
+
+
+def test_a_third_party_package_of_the_runner_appears_in_one_row() -> None:
+    rows = defaultdict(set)
+    for module, path in MODULES:
+        for name, _ in imports(module, path):
+            top = name.partition(".")[0]
+            if module.startswith("ci_runner") and top not in {
+                *PACKAGES,
+                *BACKPORTS,
+                *sys.stdlib_module_names,
+            }:
+                rows[top].add(row_of(module))
+    assert {name: found for name, found in rows.items() if len(found) > 1} == {}
+
+
+def test_the_runner_never_reaches_into_the_client() -> None:
+    light = {"wire", "job"}
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in MODULES
+        if module.startswith("ci_runner")
+        for name, _ in imports(module, path)
+        if name.startswith("pytest_remote_ci.") and row_of(name) not in light
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("module", "path"), MODULES, ids=IDS)
+def test_a_module_has_at_most_400_lines_and_says_why_it_exists(module: str, path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after `code`."""
+    code += "; import sys; print(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.split())
+
+
+HEAVY = {"requests", "urllib3", "sseclient", "tomli_w", "falcon", "waitress", "peewee", "docker", "ci_runner"}
+
+
+@pytest.mark.skipif(not (ROOT / "pytest_remote_ci/plugin.py").exists(), reason="there is no plugin yet")
+def test_the_plugin_loads_nothing_heavy() -> None:
+    assert loaded_by("import pytest_remote_ci.plugin") & (HEAVY | {"ssl", "http", "sqlite3"}) == set()
+
+
+def test_the_runner_s_command_loads_no_plane_before_it_knows_which() -> None:
+    assert loaded_by("import ci_runner.cli") & (HEAVY - {"ci_runner"}) == set()

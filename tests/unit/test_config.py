@@ -1,0 +1,373 @@
+"""The developer's configuration: which source wins, what is refused, what a submission says."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_remote_ci import config, userfile, wire
+from pytest_remote_ci.errors import ConfigError
+
+KEY = "ci_" + "a" * 46
+OTHER_KEY = "ci_" + "b" * 46
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+def load(
+    project: Path,
+    home: Path,
+    *,
+    toml: str = "",
+    environ: Mapping[str, str] | None = None,
+    **overrides: object,
+) -> config.Config:
+    if toml:
+        (project / "pyproject.toml").write_text(f"[tool.remote-ci]\n{toml}\n")
+    return config.load(project, overrides=overrides, environ=environ or {}, home=home, platform="linux")
+
+
+def test_without_any_source_nothing_is_set(project: Path, home: Path) -> None:
+    loaded = load(project, home)
+    assert loaded == config.Config()
+    assert loaded.origin("url") == "default"
+    with pytest.raises(ConfigError, match="remote-ci login"):
+        config.require_key(loaded)
+
+
+def test_command_line_beats_environment_beats_project_beats_user_file(project: Path, home: Path) -> None:
+    file = userfile.path({}, home, "linux")
+    file.parent.mkdir(parents=True)
+    file.write_text('url = "http://user"\nname = "user"\nimage = "user"\n')
+    toml = 'url = "http://project"\nname = "project"'
+    environ = {"REMOTE_CI_URL": "http://environment"}
+    loaded = load(project, home, toml=toml, environ=environ, url="http://option")
+    assert (loaded.url, loaded.name, loaded.image) == ("http://option", "project", "user")
+    assert loaded.origin("url") == "command line"
+    assert loaded.origin("name") == f"{project / 'pyproject.toml'} [tool.remote-ci]"
+    assert loaded.origin("image") == str(file)
+    assert load(project, home, environ=environ).url == "http://environment"
+    assert load(project, home, environ=environ).origin("url") == "environment variable REMOTE_CI_URL"
+    assert load(project, home).url == "http://project"
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "key"),
+    [
+        ({"REMOTE_CI_URL": "http://a", "CI_SERVER_URL": "http://b"}, "http://a", None),
+        ({"REMOTE_CI_URL": "", "CI_SERVER_URL": "http://b"}, "http://b", None),
+        ({"REMOTE_CI_URL": " ", "CI_SERVER_URL": ""}, None, None),
+        ({"REMOTE_CI_API_KEY": KEY, "CI_API_KEY": OTHER_KEY}, None, KEY),
+        ({"REMOTE_CI_API_KEY": "", "CI_API_KEY": OTHER_KEY}, None, OTHER_KEY),
+    ],
+    ids=[
+        "own name first",
+        "empty falls through",
+        "blank is empty",
+        "own key name first",
+        "empty key falls through",
+    ],
+)
+def test_environment_variables_are_asked_in_order(
+    project: Path, home: Path, environ: dict[str, str], url: str | None, key: str | None
+) -> None:
+    loaded = load(project, home, environ=environ)
+    assert (loaded.url, loaded.api_key) == (url, key)
+
+
+@pytest.mark.case(20, 21, 22, 23)
+def test_the_key_comes_from_option_then_environment_then_user_file_then_old_file(
+    project: Path, home: Path
+) -> None:
+    (home / ".ci").mkdir()
+    (home / ".ci" / "config").write_text(f"# comment\nurl=ignored\napi_key = {KEY}\napi_key={OTHER_KEY}\n")
+    assert load(project, home).api_key == KEY
+    userfile.write("http://runner", OTHER_KEY, file=userfile.path({}, home, "linux"))
+    assert load(project, home).api_key == OTHER_KEY
+    assert load(project, home, environ={"CI_API_KEY": "from-environment"}).api_key == "from-environment"
+    assert load(project, home, environ={"CI_API_KEY": "bad"}, api_key=KEY).api_key == KEY
+
+
+@pytest.mark.case(24)
+def test_a_missing_key_is_named_with_the_ways_to_give_one(project: Path, home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`remote-ci login`.*REMOTE_CI_API_KEY"):
+        config.require_key(load(project, home))
+
+
+@pytest.mark.parametrize("content", [b"api_key=\n", b"nothing here\n", b"\xff\xfe\n", b""])
+def test_an_old_file_without_a_usable_key_is_ignored(project: Path, home: Path, content: bytes) -> None:
+    (home / ".ci").mkdir()
+    (home / ".ci" / "config").write_bytes(content)
+    assert load(project, home).api_key is None
+
+
+def test_an_old_file_that_cannot_be_read_is_ignored(project: Path, home: Path) -> None:
+    (home / ".ci" / "config").mkdir(parents=True)  # a folder cannot be read, not even by root
+    assert load(project, home).api_key is None
+
+
+@pytest.mark.parametrize("key", ["api-key", "api_key", "key"])
+def test_a_key_in_pyproject_is_refused_with_the_reason(project: Path, home: Path, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(project, home, toml=f'{key} = "{KEY}"')
+    assert "would be committed" in str(caught.value)
+    assert "pyproject.toml" in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ("excludes = []", "unknown key 'excludes'; did you mean 'exclude'?"),
+        ("install_project = true", "unknown key 'install_project'; did you mean 'install-project'?"),
+        ("Timeout = 3", "unknown key 'Timeout'; did you mean 'timeout'?"),
+        ("zzzzzz = 3", "unknown key 'zzzzzz'; valid keys are url, image,"),
+        ("python = 3.10", "python must be a Python version in quotes"),
+        ('python = "3"', "python must be a Python version"),
+        ('include = "a"', "include must be a list of texts, not 'a'"),
+        ('exclude = [""]', "exclude must be a list of patterns, none of them empty"),
+        ('requirements = ["../x.txt"]', "requirements must be a list of paths below the project"),
+        ('requirements = ["/etc/x.txt"]', "requirements must be a list of paths below the project"),
+        ('install-project = "yes"', "install-project must be true or false, not 'yes'"),
+        ('timeout = "3"', "timeout must be a number above 0"),
+        ("timeout = true", "timeout must be a number above 0"),
+        ("cpus = 0", "cpus must be a number above 0"),
+        ('memory = "lots"', 'memory must be a size such as "2g"'),
+        ("memory = 0", 'memory must be a size such as "2g"'),
+        ('network = "open"', 'network must be "egress" or "none"'),
+        ('url = "runner:8000"', "url must be an address such as"),
+        ('url = "http://"', "url must be an address such as"),
+        ('url = "http://[bad"', "url must be an address such as"),
+        ('env = ["A B"]', "env must be a list of names of environment variables"),
+        ('env = ["CI_API_KEY"]', "env must not pass CI_API_KEY through: tests could read the key"),
+        ("image = 3", "image must be text, not 3"),
+        ('name = ""', "name must be text"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line_that_names_key_and_file(
+    project: Path, home: Path, toml: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(project, home, toml=toml)
+    text = str(caught.value)
+    assert text.startswith(f"{project / 'pyproject.toml'} [tool.remote-ci]: ")
+    assert expected in text
+    assert "\n" not in text
+    assert caught.value.exit_code == 4
+
+
+def test_a_wrong_value_is_an_error_even_where_another_source_wins(project: Path, home: Path) -> None:
+    with pytest.raises(ConfigError, match="timeout"):
+        load(project, home, toml='timeout = "soon"', timeout=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("[tool", "not valid TOML"), ('[tool]\nremote-ci = "x"', "must be a table")],
+    ids=["broken TOML", "no table"],
+)
+def test_a_broken_pyproject_is_named(project: Path, home: Path, text: str, expected: str) -> None:
+    (project / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        load(project, home)
+
+
+def test_a_mistake_in_the_user_file_names_that_file(project: Path, home: Path) -> None:
+    file = userfile.path({}, home, "linux")
+    file.parent.mkdir(parents=True)
+    file.write_text('api_key = "x"')
+    with pytest.raises(ConfigError) as caught:
+        load(project, home)
+    assert str(caught.value) == f"{file}: unknown key 'api_key'; did you mean 'api-key'?"
+
+
+def test_values_of_the_command_line_may_be_text(project: Path, home: Path) -> None:
+    loaded = load(
+        project,
+        home,
+        timeout="90",
+        cpus="1.5",
+        memory="2g",
+        install_project="false",
+        include=["a"],
+        image=None,
+    )
+    assert (loaded.timeout, loaded.cpus, loaded.memory) == (90.0, 1.5, 2 << 30)
+    assert loaded.install_project is False
+    assert loaded.include == ("a",)
+    assert loaded.image is None
+    with pytest.raises(ConfigError, match="command line: timeout must be a number above 0, not 'soon'"):
+        load(project, home, timeout="soon")
+
+
+def test_all_keys_of_the_project_table_are_read(project: Path, home: Path) -> None:
+    loaded = load(
+        project,
+        home,
+        toml="""
+url = "https://runner.example.com/base/"
+image = "python:3.12"
+python = "3.12"
+include = ["data/*.bin"]
+exclude = ["docs/"]
+requirements = ["requirements/test.txt"]
+extras = ["test"]
+groups = ["dev"]
+install-project = true
+env = ["DATABASE_URL"]
+args = ["-p", "no:cacheprovider"]
+timeout = 60
+cpus = 2
+memory = "512m"
+network = "none"
+artifacts = ["*.xml"]
+name = "unit"
+""",
+    )
+    assert loaded.url == "https://runner.example.com/base"
+    assert loaded.memory == 512 << 20
+    assert set(loaded.origins.values()) == {f"{project / 'pyproject.toml'} [tool.remote-ci]"}
+    assert len(loaded.origins) == 17
+
+
+def test_describing_the_configuration_never_shows_the_key(project: Path, home: Path) -> None:
+    loaded = load(project, home, environ={"REMOTE_CI_API_KEY": KEY}, toml='include = ["a"]')
+    lines = list(loaded.describe())
+    assert lines == [
+        "api-key = ci_…  (environment variable REMOTE_CI_API_KEY)",
+        f"include = ['a']  ({project / 'pyproject.toml'} [tool.remote-ci])",
+    ]
+    assert KEY not in repr(loaded)
+
+
+def test_a_submission_says_what_is_configured_and_what_the_run_is(project: Path, home: Path) -> None:
+    loaded = load(project, home, toml='args = ["-p", "x"]\nenv = ["A", "B"]\nmemory = "1g"\ngroups = ["dev"]')
+    options = loaded.submit_options(
+        root=project,
+        cwd=project / "tests" / "unit",
+        args=["-k", "name"],
+        environ={"A": "1", "C": "2"},
+        local_python="3.11",
+        scm_version="1.2",
+        columns=0,
+    )
+    assert options == wire.SubmitOptions(
+        args=("-p", "x", "-k", "name"),
+        root=str(project),
+        cwd="tests/unit",
+        python="3.11",
+        groups=("dev",),
+        env={"A": "1"},
+        memory=1 << 30,
+        scm_version="1.2",
+        columns=1,
+    )
+    assert wire.SubmitOptions.from_dict(options.to_dict()) == options
+
+
+def test_a_configured_image_decides_the_python_unless_one_is_configured(project: Path, home: Path) -> None:
+    image = load(project, home, image="own")
+    assert image.submit_options(root=project, cwd=project).python is None
+    both = load(project, home, image="own", python="3.12")
+    assert both.submit_options(root=project, cwd=project).python == "3.12"
+
+
+@pytest.mark.parametrize("below", ["", "..", "../elsewhere"])
+def test_a_working_directory_at_or_outside_the_project_means_its_root(
+    project: Path, home: Path, below: str
+) -> None:
+    cwd = (project / below).resolve()
+    assert load(project, home).submit_options(root=project, cwd=cwd).cwd == ""
+
+
+def test_writing_the_user_file_keeps_other_values_and_is_private(tmp_path: Path) -> None:
+    file = tmp_path / "config" / "pytest-remote-ci" / "config.toml"
+    assert userfile.write("http://one", KEY, file=file) == file
+    file.write_text(file.read_text() + 'image = "kept"\n')
+    file.chmod(0o644)
+    config.write_user_file("http://two", OTHER_KEY, file=file)
+    assert userfile.read(file) == {"url": "http://two", "api-key": OTHER_KEY, "image": "kept"}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert [item.name for item in file.parent.iterdir()] == ["config.toml"]
+
+
+def test_a_user_file_that_is_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "dotfiles").mkdir()
+    target = tmp_path / "dotfiles" / "remote-ci.toml"
+    target.write_text('name = "kept"\n')
+    file = tmp_path / "pytest-remote-ci" / "config.toml"
+    file.parent.mkdir()
+    file.symlink_to(target)
+    userfile.write("http://one", KEY, file=file)
+    assert file.is_symlink()
+    assert userfile.read(target)["name"] == "kept"
+
+
+def test_a_user_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be"):
+        userfile.write("http://one", KEY, file=tmp_path / "file" / "config.toml")
+
+
+def test_a_user_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        userfile.read(tmp_path)  # a folder
+
+
+@pytest.mark.parametrize(
+    ("platform", "environ", "config_file", "cache"),
+    [
+        ("linux", {}, "/h/.config/pytest-remote-ci/config.toml", "/h/.cache/pytest-remote-ci"),
+        (
+            "linux",
+            {"XDG_CONFIG_HOME": "/x", "XDG_CACHE_HOME": "/c"},
+            "/x/pytest-remote-ci/config.toml",
+            "/c/pytest-remote-ci",
+        ),
+        (
+            "linux",
+            {"XDG_CONFIG_HOME": "x"},
+            "/h/.config/pytest-remote-ci/config.toml",
+            "/h/.cache/pytest-remote-ci",
+        ),
+        (
+            "darwin",
+            {"XDG_CONFIG_HOME": "/x"},
+            "/h/Library/Application Support/pytest-remote-ci/config.toml",
+            "/h/Library/Caches/pytest-remote-ci",
+        ),
+        (
+            "win32",
+            {"APPDATA": "/a", "LOCALAPPDATA": "/l"},
+            "/a/pytest-remote-ci/config.toml",
+            "/l/pytest-remote-ci/cache",
+        ),
+        (
+            "win32",
+            {},
+            "/h/AppData/Roaming/pytest-remote-ci/config.toml",
+            "/h/AppData/Local/pytest-remote-ci/cache",
+        ),
+    ],
+)
+def test_each_platform_has_its_folders(
+    platform: str, environ: dict[str, str], config_file: str, cache: str
+) -> None:
+    assert userfile.path(environ, Path("/h"), platform) == Path(config_file)
+    assert userfile.cache_folder(environ, Path("/h"), platform) == Path(cache)

@@ -1,0 +1,59 @@
+"""Which folder is the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_remote_ci.config import project_root
+
+
+@pytest.mark.parametrize(
+    ("files", "rootdir", "cwd", "expected"),
+    [
+        (["p/pyproject.toml"], "p", "p", "p"),
+        (["p/pyproject.toml", "p/tests/a.py"], "p", "p/tests", "p"),
+        (["p/pyproject.toml", "p/tests/a.py"], "p/tests", "p/tests", "p"),
+        (["p/requirements.txt", "p/q/setup.py"], "p/q", "p/q", "p/q"),
+        (["p/pyproject.toml", "p/tests/pytest.ini"], "p/tests", "p", "p"),
+        (["p/.git/HEAD", "p/pyproject.toml", "p/tests/pytest.ini"], "p/tests", "p/tests", "p"),
+        (["p/pyproject.toml", "p/q/.git/HEAD"], "p/q", "p/q", "p/q"),
+        (["p/pyproject.toml", "p/q/.git/HEAD", "p/q/r/a.py"], "p/q/r", "p/q/r", "p/q"),
+        (["p/pyproject.toml", "p/q/tox.ini"], "p/q", "p/q", "p/q"),
+        (["p/a.py"], "p", "p", "p"),
+        (["p/.git", "p/q/a.py"], "p/q", "p/q", "p"),
+    ],
+    ids=[
+        "rootdir itself",
+        "started below",
+        "rootdir is a plain folder below",
+        "nearest project wins",
+        "pytest.ini below, started above: the sources beside it travel too",
+        "pytest.ini below in a git tree",
+        "never above the git top level",
+        "the git top level without any file",
+        "tox.ini outside git",
+        "no file at all",
+        "a .git file marks a work tree",
+    ],
+)
+def test_the_project_is_found(
+    tmp_path: Path, files: list[str], rootdir: str, cwd: str, expected: str
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert project_root(tmp_path / rootdir, tmp_path / cwd, tmp_path) == tmp_path / expected
+
+
+@pytest.mark.parametrize("marker", [".git", "requirements.txt", "tox.ini"])
+def test_the_home_folder_is_no_project_of_what_lies_in_it(tmp_path: Path, marker: str) -> None:
+    (tmp_path / marker).touch()
+    (tmp_path / "scratch").mkdir()
+    assert project_root(tmp_path / "scratch", tmp_path / "scratch", tmp_path) == tmp_path / "scratch"
+
+
+def test_the_home_folder_is_a_project_when_it_is_rootdir_and_has_a_project_file(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    assert project_root(tmp_path, tmp_path, tmp_path) == tmp_path

@@ -1,0 +1,25 @@
+"""Waiting with a deadline: the only way in which tests let time pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(
+    predicate: Callable[[], T], timeout: float = 10.0, *, what: str = "", interval: float = 0.02
+) -> T:
+    """The first true value of `predicate`; fails the test after `timeout` seconds, saying what was waited for."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(
+                f"waited {timeout:g} s for {what or predicate.__name__}, last seen: {value!r}"
+            )
+        time.sleep(interval)
