@@ -526,6 +526,21 @@ class TestSecrets:
         assert _pasted(str(caught.value)) == ["/tests/keys/*.pem"]
         assert len(paths(either, include=["/tests/keys/*.pem"])) == 40
 
+    def test_many_of_one_kind_in_several_folders_are_allowed_by_one_pattern(self, either: Path) -> None:
+        make(
+            either, *(f"tests/{number}/a.key" for number in range(4)), "tests/b.key", "tests/id_rsa", text=PEM
+        )
+        with pytest.raises(WorkspaceError) as caught:
+            workspace.collect(either)
+        assert _pasted(str(caught.value)) == ["/tests/**/*.key", "/tests/id_rsa"]
+        assert len(paths(either, include=_pasted(str(caught.value)))) == 6
+
+    def test_many_of_one_kind_without_a_common_folder_are_named_each(self, either: Path) -> None:
+        make(either, *(f"{number}/a.key" for number in range(4)), text=PEM)
+        with pytest.raises(WorkspaceError) as caught:
+            workspace.collect(either)
+        assert len(_pasted(str(caught.value))) == 4
+
     @pytest.mark.parametrize("pattern", ["keys/", "*", "keys/**", "keys/*", "/keys/"])
     def test_a_pattern_that_names_no_files_allows_no_secret(self, either: Path, pattern: str) -> None:
         make(either, "keys/a.pem", text=PEM)
