@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Final
 
@@ -30,7 +31,7 @@ __all__ = [
     "create_project_zip",
 ]
 
-#: More files of one kind in one folder than this are named by one pattern.
+#: More files of one kind below one folder than this are named by one pattern.
 _MOST_NAMES: Final = 3
 
 
@@ -237,16 +238,19 @@ def _refuse_secrets(suspects: dict[str, str], include: PatternList) -> None:
 
 
 def _patterns_for(paths: list[str]) -> list[str]:
-    """Patterns that match all `paths`: each by name, many of one kind in one folder together."""
-    kinds: dict[tuple[str, str], list[str]] = {}
+    """Patterns that match all `paths`: each by name, many of one kind below one folder together."""
+    kinds: dict[str, list[str]] = {}
     for path in paths:
-        folder, _, name = path.rpartition("/")
-        suffix = f".{name.rpartition('.')[2]}" if "." in name[1:] else ""
-        kinds.setdefault((folder, suffix), []).append(path)
+        name = path.rpartition("/")[2]
+        kinds.setdefault(f".{name.rpartition('.')[2]}" if "." in name[1:] else "", []).append(path)
     patterns = []
-    for (folder, suffix), members in kinds.items():
-        if suffix and len(members) > _MOST_NAMES:
-            patterns.append(f"/{_escaped(folder)}/*{_escaped(suffix)}" if folder else f"/*{_escaped(suffix)}")
+    for suffix, members in kinds.items():
+        folders = {member.rpartition("/")[0] for member in members}
+        levels = zip(*(folder.split("/") for folder in folders), strict=False)
+        common = "/".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))
+        if suffix and common and len(members) > _MOST_NAMES:
+            between = "/" if len(folders) == 1 else "/**/"
+            patterns.append(f"/{_escaped(common)}{between}*{_escaped(suffix)}")
         else:
             patterns += [f"/{_escaped(member)}" for member in members]
     return patterns
