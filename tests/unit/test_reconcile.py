@@ -330,7 +330,9 @@ FOLLOWS: dict[str, tuple[World, dict[tuple[str, int], bool] | None]] = {
     "a waiting job has no spool": (world(job()), {}),
     "a job without container has no spool": (world(job(phase="starting")), {}),
     "a running container is read": (world(job(phase="testing"), boxes=[box()]), {("a", 1): False}),
-    "an ended container is read to its end": (world(job(phase="testing"), boxes=[box(state="exited")]), {("a", 1): True}),
+    "an ended container is read to its end": (
+        world(job(phase="testing"), boxes=[box(state="exited")]), {("a", 1): True},
+    ),
     "a vanished container is read to its end": (world(job(phase="testing")), {("a", 1): True}),
     "a container that is being launched is not yet gone": (
         world(job(phase="starting", container_id="c-a"), **BUSY), {("a", 1): False},
