@@ -1,8 +1,9 @@
 """`Engine`: where containers run, as a written contract; the nouns that go in and come out.
 
-Every engine passes `tests/contract/test_engine.py`. Engines know nothing of jobs, stores or HTTP: they get frozen
-specs and answer with frozen observations. All methods may be called from several threads at once. SDK exceptions
-never leave an engine: `EngineUnavailable` (temporary), `ImageUnavailable` or `PermanentError` (permanent) do.
+Every engine passes `tests/contract/test_engine.py`. Engines know nothing of jobs, stores or HTTP: they get
+frozen specs and answer with frozen observations. All methods may be called from several threads at once. SDK
+exceptions never leave an engine: `EngineUnavailable` (temporary), `ImageUnavailable` or `PermanentError`
+(permanent) do.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ ContainerState = Literal["created", "running", "paused", "exited", "dead", "remo
 
 @dataclass(frozen=True)
 class Bind:
-    """A folder or file of the host at a place in the container. A missing source is an error, never created."""
+    """A folder or file of the host at a place in the container; a missing source is an error."""
 
     source: Path
     target: str
@@ -47,7 +48,7 @@ class Overlay:
 
     #: Topmost first.
     lowers: tuple[Path, ...]
-    #: Empty folder owned by the job's uid; `work` is a sibling on the same file system.
+    #: Folder owned by the job's uid, empty before the start; `work` is a sibling on the same file system.
     upper: Path
     work: Path
     target: str
@@ -131,45 +132,75 @@ class Probe:
 
 
 class Engine(Protocol):
-    """Where containers run. `id`s are the engine's own; everything may be called twice."""
+    """Where containers run. `id`s are the engine's own; everything may be called twice.
+
+    Any method may raise `EngineUnavailable`: nothing was decided, the same call may be made again.
+    """
 
     #: The name an operator gives it: "docker", "process", "memory", …
     name: str
 
     def probe(self) -> Probe:
-        """Check that mounts, overlays and appended bytes are visible to both sides. Raises `EngineUnavailable`."""
+        """Check that mounts, overlays and appended bytes are visible to both sides.
 
-    def image(self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None) -> Image:
-        """Resolve, pulling when absent and allowed; `progress` gets one line per step. Raises `ImageUnavailable`."""
+        Checked once per engine object; what can change while it lives is read anew.
+        """
+
+    def image(
+        self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
+    ) -> Image:
+        """Resolve, pulling when absent and allowed; `progress` gets one line per step.
+
+        Raises `ImageUnavailable`, which names the image and what to do.
+        """
 
     def create(self, spec: ContainerSpec) -> str:
-        """Create (not start) and return the id. A container of that name and labels is adopted, never a second made."""
+        """Create (not start) and return the id.
+
+        A container of that name with the same install, role, job and attempt is adopted, never a second one
+        made. A name that something else has, a missing source and a setting that the engine refuses raise
+        `PermanentError`.
+        """
 
     def start(self, container_id: str) -> None:
-        """Start; harmless on a container that runs or has run. A command that cannot start shows up as `Observed.error`
-        and a `PermanentError` is raised."""
+        """Start; harmless on a container that runs or has run.
+
+        A command that cannot start raises `PermanentError` and stays visible as `Observed.error`; so does a
+        container that is gone.
+        """
 
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
-        """TERM reaches the main process; KILL ends the whole process tree. Harmless when it is over or gone."""
+        """TERM reaches the main process; KILL ends the whole process tree. Harmless when it is over."""
 
     def remove(self, container_id: str) -> None:
-        """Remove with its volumes, killing it when it runs. Harmless when it is gone."""
+        """Remove with its volumes, killing it when it runs. Harmless when it is gone.
+
+        The overlay's `upper` stays: it is the caller's folder.
+        """
 
     def list(self) -> list[Observed]:
-        """All containers of this install (by label), whatever their state. One cheap call."""
+        """All containers of this install (by label), whatever their state. Cheap: called on every tick.
+
+        `exit_code` is set for whatever has exited.
+        """
 
     def inspect(self, container_id: str) -> Observed | None:
         """One container with full detail (`oom_killed`, `error`), or None when it is gone."""
 
     def output(self, container_id: str, limit: int = 65536) -> str:
-        """The last bytes that a container wrote to its own log: for the post-mortem of a worker that never started."""
+        """The last `limit` bytes that a container wrote to its own log.
+
+        For the post-mortem of a worker that never started; empty when there is nothing or it is gone.
+        """
 
     def sweep(self, keep: frozenset[str]) -> int:
-        """Remove what carries this install's label, is no container and belongs to none of the names in `keep`
-        (volumes left by a crash). Returns how many."""
+        """Remove what a crash left: things of this install that are no container (volumes, folders).
+
+        Names in `keep`, and whatever a container still uses, stay. Returns how many were removed.
+        """
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """Call `wake` soon after any container of ours changes; a lossy hint, from a thread of the engine's own."""
+        """Call `wake` soon after a container of ours changes: a lossy hint, from a thread of the engine's."""
 
     def close(self) -> None:
         """End threads and connections; containers go on."""

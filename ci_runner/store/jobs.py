@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import peewee
@@ -55,6 +55,8 @@ _TURN_COLUMNS: Final = tuple(
     )
 )
 _PAGE: Final = 1000
+#: Ids per statement; SQLite before 3.32 takes 999 parameters.
+_IDS: Final = 300
 
 
 class Jobs:
@@ -159,6 +161,17 @@ class Jobs:
             )
         select = select.order_by(JobRow.submitted_at.desc(), JobRow.id.desc())
         return self._with_positions(self._database.rows(select.limit(max(0, min(limit, _PAGE)))))
+
+    def newest(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Job id → number of its newest event, in one cheap query; unknown ids are missing."""
+        found: dict[str, int] = {}
+        wanted = sorted(job_ids)
+        for start in range(0, len(wanted), _IDS):
+            query = JobRow.select(JobRow.id, JobRow.last_seq).where(
+                JobRow.id.in_(wanted[start : start + _IDS])
+            )
+            found.update({row["id"]: row["last_seq"] for row in self._database.rows(query)})
+        return found
 
     def count_waiting(self, user_id: str) -> int:
         """How many jobs of the user wait in the queue."""

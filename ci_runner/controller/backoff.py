@@ -1,0 +1,54 @@
+"""How long to leave something alone that failed: exponential, with jitter, per subject.
+
+Only in memory: after a restart everything may be tried at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import threading
+from dataclasses import dataclass, field
+from typing import Final
+
+#: A failure that was not repeated for so long no longer counts.
+_MEMORY: Final = dt.timedelta(minutes=10)
+
+
+@dataclass
+class Backoff:
+    """Counts failures by subject (a job's id, a container's id). For use from several threads."""
+
+    #: Seconds after the first failure; doubled after each further one.
+    base: float = 0.25
+    #: Seconds that are never exceeded, unless the failure itself asks for more.
+    cap: float = 30.0
+    random: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures: dict[str, int] = {}
+        self._until: dict[str, dt.datetime] = {}
+
+    def failed(self, subject: str, now: dt.datetime, at_least: float = 0.0) -> int:
+        """Note a failure; returns how many there were in a row."""
+        with self._lock:
+            count = self._failures[subject] = self._failures.get(subject, 0) + 1
+            longest = min(self.cap, self.base * 2 ** min(count - 1, 20))
+            delay = max(at_least, longest * self.random.uniform(0.5, 1.0))
+            self._until[subject] = now + dt.timedelta(seconds=delay)
+            return count
+
+    def succeeded(self, subject: str) -> None:
+        """Forget its failures."""
+        with self._lock:
+            self._failures.pop(subject, None)
+            self._until.pop(subject, None)
+
+    def held(self, now: dt.datetime) -> frozenset[str]:
+        """The subjects to leave alone now."""
+        with self._lock:
+            forgotten = [subject for subject, until in self._until.items() if until + _MEMORY < now]
+            for subject in forgotten:
+                del self._until[subject], self._failures[subject]
+            return frozenset(subject for subject, until in self._until.items() if until > now)

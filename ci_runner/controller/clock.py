@@ -1,0 +1,26 @@
+"""A clock for deadlines: the wall clock's time at the start, plus the time that really passed since.
+
+When somebody sets the machine's clock, nothing expires early or late in this process; time asleep counts.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import Final
+
+from ci_runner.models import utcnow
+
+#: Counts time asleep, too, where the system has such a clock.
+_SOURCE: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class SteadyClock:
+    """Call it for the time now, aware, in UTC."""
+
+    def __init__(self) -> None:
+        self._start = utcnow()
+        self._zero = time.clock_gettime(_SOURCE)
+
+    def __call__(self) -> dt.datetime:
+        return self._start + dt.timedelta(seconds=time.clock_gettime(_SOURCE) - self._zero)

@@ -1,0 +1,377 @@
+"""`MemoryEngine`: a scripted engine for tests of everything above engines.
+
+A `Script` per job says what its container does: how long it runs, what it says, how it ends. Containers are
+values in a dictionary; the only things outside this process are the spool files, written as the real worker
+would write them (docs/internals.md), so that whole jobs run through the real controller without any engine on
+the machine. Nothing is persisted: a controller that "restarts" gets the same instance again.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import hashlib
+import heapq
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ci_runner.controller.engine import SPOOL, ContainerSpec, Image, Observed, Probe
+from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
+
+
+@dataclass(frozen=True)
+class Output:
+    """Bytes that a container writes to its spool, `at` seconds after its start."""
+
+    data: bytes
+    at: float = 0.0
+    stream: Literal["stdout", "stderr"] = "stdout"
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one container does. The default: end at once with code 0 and say nothing."""
+
+    #: Seconds after the start; None: never by itself. 0 happens within `start`, so that tests need not wait.
+    exit_after: float | None = 0.0
+    exit_code: int = 0
+    output: tuple[Output, ...] = ()
+    #: Frames as a worker writes them, where the spec has a spool; False: a worker that never started.
+    writes_spool: bool = True
+    #: False: the container ends without saying so in its spool, as one that was lost does.
+    final_frame: bool = True
+    #: The engine reports a kill for memory.
+    oom_killed: bool = False
+    #: Exit code after TERM; None: TERM is ignored.
+    on_term: int | None = 143
+    #: The engine's words for a command that cannot be started.
+    start_error: str | None = None
+    #: Called at the start in place of all of the above but `output`; its result is the exit code. For builds,
+    #: which leave files behind.
+    run: Callable[[ContainerSpec], int] | None = None
+
+
+@dataclass(frozen=True)
+class _Container:
+    observed: Observed
+    spec: ContainerSpec
+    script: Script
+    install: str
+
+
+class MemoryEngine:
+    """An `Engine` without containers. Beside the contract it has what tests steer and count by."""
+
+    name = "memory"
+
+    def __init__(
+        self,
+        script: Callable[[ContainerSpec], Script] | None = None,
+        *,
+        install: str = "memory",
+        pythons: tuple[str, ...] = ("3.10", "3.11", "3.12", "3.13", "3.14"),
+    ) -> None:
+        """`script` chooses by spec; `scripts[job_id]` goes before it."""
+        self.install = install
+        self.pythons = pythons
+        self.scripts: dict[str, Script] = {}
+        #: False: every method raises `EngineUnavailable`.
+        self.available = True
+        #: References (or ids) that exist; None: any.
+        self.images: set[str] | None = None
+        #: How often `create` made a container, by name; adoption does not count.
+        self.creates: collections.Counter[str] = collections.Counter()
+        #: Every call with its main argument, in order.
+        self.calls: list[tuple[str, str]] = []
+        self._script = script or (lambda spec: Script())
+        self._lock = threading.RLock()
+        self._containers: dict[str, _Container] = {}
+        self._volumes: set[str] = set()
+        self._failures: dict[str, collections.deque[RunnerError]] = collections.defaultdict(collections.deque)
+        self._watchers: list[Callable[[], None]] = []
+        self._timeline = _Timeline()
+        self._numbers = itertools.count(1)
+
+    # -- steering
+    def fail_next(self, method: str, error: RunnerError) -> None:
+        """The next call of `method` raises `error` (calls queue up)."""
+        with self._lock:
+            self._failures[method].append(error)
+
+    def end(
+        self, name: str, exit_code: int = 0, *, final_frame: bool = True, oom_killed: bool = False
+    ) -> None:
+        """End the running container of that name (or job id) now."""
+        container = self._find(name)
+        script = replace(container.script, final_frame=final_frame, oom_killed=oom_killed)
+        self._exit(container.observed.id, exit_code, script)
+
+    def write(self, name: str, data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> None:
+        """Let the container of that name (or job id) say something now."""
+        self._say(self._find(name).spec, Output(data, stream=stream))
+
+    def lose(self, name: str) -> None:
+        """Let the container of that name (or job id) vanish, leaving its volume behind."""
+        with self._lock:
+            del self._containers[self._find(name).observed.id]
+        self._wake()
+
+    # -- the contract
+    def probe(self) -> Probe:
+        """Always fine."""
+        self._enter("probe", "")
+        return Probe(version="memory", isolates=True)
+
+    def image(
+        self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
+    ) -> Image:
+        """Any image exists unless `images` names those that do."""
+        self._enter("image", reference)
+        if self.images is not None and reference not in self.images:
+            raise ImageUnavailable(f"image {reference!r} does not exist")
+        if reference.startswith("sha256:"):
+            return Image(reference, reference, self.pythons)
+        return Image("sha256:" + hashlib.sha256(reference.encode()).hexdigest(), reference, self.pythons)
+
+    def create(self, spec: ContainerSpec) -> str:
+        """Adopt or make; sources of binds and lowers must exist."""
+        self._enter("create", spec.name)
+        _check_sources(spec)
+        with self._lock:
+            for container in self._containers.values():
+                if container.spec.name == spec.name:
+                    return self._adopt(container, spec)
+            container_id = hashlib.sha256(f"{spec.name} {next(self._numbers)}".encode()).hexdigest()
+            observed = Observed(container_id, spec.name, spec.role, spec.job_id, spec.attempt, "created")
+            script = self.scripts.get(spec.job_id) or self._script(spec)
+            self._containers[container_id] = _Container(observed, spec, script, self.install)
+            self.creates[spec.name] += 1
+            if spec.overlay is not None:
+                self._volumes.add(spec.name)
+        self._wake()
+        return container_id
+
+    def start(self, container_id: str) -> None:
+        """Run the script."""
+        self._enter("start", container_id)
+        with self._lock:
+            container = self._containers.get(container_id)
+            if container is None:
+                raise PermanentError("the container is gone")
+            if container.observed.state != "created":
+                return
+            script = container.script
+            if script.start_error is not None:
+                self._change(container_id, exit_code=127, error=script.start_error, finished_at=_now())
+                raise PermanentError(f"the container could not be started: {script.start_error}")
+            self._change(container_id, state="running", started_at=_now())
+        if script.writes_spool:
+            self._frame(container.spec, "hello", worker="memory", python="3")
+            self._frame(container.spec, "started", pid=1)
+        for output in script.output:
+            self._timeline.after(output.at, lambda output=output: self._say_if_running(container_id, output))  # type: ignore[misc]
+        self._wake()
+        if script.run is not None:
+            code = script.run(container.spec)
+            self._exit(container_id, code, script)
+        elif script.exit_after is not None:
+            self._timeline.after(
+                script.exit_after, lambda: self._exit(container_id, script.exit_code, script)
+            )
+
+    def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        """TERM as the script has it; KILL ends with 137 and no final frame."""
+        self._enter("signal", f"{signal} {container_id}")
+        with self._lock:
+            container = self._containers.get(container_id)
+        if container is None:
+            return
+        script = container.script
+        if signal == "KILL":
+            self._exit(container_id, 137, replace(script, final_frame=False))
+        elif script.on_term is not None:
+            self._exit(container_id, script.on_term, script, stopped=True)
+
+    def remove(self, container_id: str) -> None:
+        """Forget it and its volume."""
+        self._enter("remove", container_id)
+        with self._lock:
+            container = self._containers.pop(container_id, None)
+            if container is not None:
+                self._volumes.discard(container.spec.name)
+        self._wake()
+
+    def list(self) -> list[Observed]:
+        """Those of this install."""
+        self._enter("list", "")
+        with self._lock:
+            return [item.observed for item in self._containers.values() if item.install == self.install]
+
+    def inspect(self, container_id: str) -> Observed | None:
+        """The same value that `list` gives."""
+        self._enter("inspect", container_id)
+        with self._lock:
+            container = self._containers.get(container_id)
+            return container.observed if container is not None else None
+
+    def output(self, container_id: str, limit: int = 65536) -> str:
+        """What the script's start error says, if anything."""
+        self._enter("output", container_id)
+        with self._lock:
+            container = self._containers.get(container_id)
+            return (container.observed.error or "")[-limit:] if container is not None else ""
+
+    def sweep(self, keep: frozenset[str]) -> int:
+        """Forget volumes whose containers were lost."""
+        self._enter("sweep", "")
+        with self._lock:
+            stale = self._volumes - keep - {item.spec.name for item in self._containers.values()}
+            self._volumes -= stale
+            return len(stale)
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Called from whatever thread changes a container."""
+        with self._lock:
+            self._watchers.append(wake)
+
+    def close(self) -> None:
+        """End the timeline's thread; containers stay as they are; nothing more happens to them."""
+        with self._lock:
+            self._watchers.clear()
+        self._timeline.close()
+
+    # -- inside
+    def _enter(self, method: str, argument: str) -> None:
+        with self._lock:
+            self.calls.append((method, argument))
+            if self._failures[method]:
+                raise self._failures[method].popleft()
+            if not self.available:
+                raise EngineUnavailable("the memory engine was switched off")
+
+    def _find(self, name: str) -> _Container:
+        with self._lock:
+            return next(
+                c for c in reversed(self._containers.values()) if name in (c.spec.name, c.spec.job_id)
+            )
+
+    def _adopt(self, container: _Container, spec: ContainerSpec) -> str:
+        there = container.observed
+        if (container.install, there.role, there.job_id, there.attempt) != (
+            self.install, spec.role, spec.job_id, spec.attempt,
+        ):  # fmt: skip
+            raise PermanentError(f"the container name {spec.name!r} is taken by something else")
+        return there.id
+
+    def _change(self, container_id: str, **changes: Any) -> None:
+        container = self._containers[container_id]
+        self._containers[container_id] = replace(container, observed=replace(container.observed, **changes))
+
+    def _exit(self, container_id: str, code: int, script: Script, *, stopped: bool = False) -> None:
+        with self._lock:
+            container = self._containers.get(container_id)
+            if container is None or container.observed.state != "running":
+                return
+            if script.writes_spool and script.final_frame:
+                own, name = (code, None) if code < 128 else (None, f"SIG{code - 128}")
+                self._frame(
+                    container.spec, "exit", code=own, signal=name, oom=int(script.oom_killed), stopped=stopped
+                )
+            self._change(
+                container_id, state="exited", exit_code=code, oom_killed=script.oom_killed, finished_at=_now()
+            )
+        self._wake()
+
+    def _say_if_running(self, container_id: str, output: Output) -> None:
+        with self._lock:
+            container = self._containers.get(container_id)
+            if container is not None and container.observed.state == "running":
+                self._say(container.spec, output)
+
+    def _say(self, spec: ContainerSpec, output: Output) -> None:
+        spool = spool_of(spec)
+        if spool is not None:
+            with (spool / output.stream).open("ab") as file:
+                file.write(output.data)
+            self._frame(spec, "mark")
+
+    def _frame(self, spec: ContainerSpec, kind: str, **fields: Any) -> None:
+        spool = spool_of(spec)
+        if spool is None:
+            return
+        sizes = {name: _size(spool / name) for name in ("stdout", "stderr")}
+        with (spool / "frames").open("a") as file:
+            file.write(json.dumps({"t": kind, "at": time.time(), **sizes, **fields}) + "\n")
+
+    def _wake(self) -> None:
+        with self._lock:
+            watchers = list(self._watchers)
+        for wake in watchers:
+            wake()
+
+
+class _Timeline:
+    """Calls things later, in order of time, from one thread that starts when it is first needed."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action` after `seconds`; at once, in this thread, when they are 0."""
+        if seconds <= 0:
+            action()
+            return
+        with self._changed:
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), action))
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="memory-engine", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the thread; what is still due is forgotten."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and (not self._due or self._due[0][0] > time.monotonic()):
+                    self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
+                if self._closed:
+                    return
+                _, _, action = heapq.heappop(self._due)
+            action()
+
+
+def spool_of(spec: ContainerSpec) -> Path | None:
+    """The host's folder that is the container's spool, if it has one."""
+    return next((bind.source for bind in spec.binds if bind.target == SPOOL), None)
+
+
+def _check_sources(spec: ContainerSpec) -> None:
+    """Raise `PermanentError` where a source is missing, as real engines do."""
+    for bind in spec.binds:
+        if not bind.source.exists():
+            raise PermanentError(f"the mount source {bind.source.name!r} for {bind.target} does not exist")
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,226 @@
+"""`Followers`: one thread that turns what running containers say into stored events, live.
+
+The loop tells it each tick which spools to read and which of their containers are over; it tells the loop
+what the spools of those say, once they are read to the end. Everything else goes to the store, events and
+offsets in one transaction, so a follower that dies anywhere neither loses nor repeats a byte. A slow database
+slows only this thread: containers write to files and never wait for it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ci_runner import failpoints
+from ci_runner.controller import spool
+from ci_runner.controller.budget import within_budget
+from ci_runner.controller.reconcile import Follow
+from ci_runner.controller.spool import Reading, Spool
+from ci_runner.controller.world import Ending
+from ci_runner.errors import LeaseLost
+from ci_runner.models import Job, JobEvent
+from ci_runner.store import SpoolPosition, Store
+
+_log = logging.getLogger(__name__)
+
+_BEFORE = failpoints.register("controller.follow.before", "output read from a spool, not yet stored")
+_AFTER = failpoints.register("controller.follow.after", "output and offsets stored")
+_STARTED = failpoints.register(
+    "controller.follow.started", "phase testing stored, the frame that says so not"
+)
+_DRAINED = failpoints.register("controller.follow.drained", "spool read to its end, the loop does not know")
+
+#: Seconds between two looks at spools that say nothing.
+POLL: Final = 0.01
+#: Seconds for which output waits for the frame that says what comes before it.
+PATIENCE: Final = 0.25
+#: Seconds for which a spool is left alone after an error.
+PAUSE: Final = 0.5
+
+Key = tuple[str, int]
+
+
+@dataclass
+class _Follower:
+    """One attempt's spool; owned by the followers' thread."""
+
+    job: Job
+    spool: Spool
+    #: None: to be read from the store (at the beginning, and after an error, when it is unknown what was
+    #: stored).
+    position: SpoolPosition | None = None
+    #: Bytes of log text stored for the job.
+    stored: int = 0
+    started: bool = False
+    #: Monotonic time since when there has been output that no frame covers.
+    behind_since: float | None = None
+    #: Monotonic time before which nothing is to be done.
+    paused_until: float = 0.0
+
+
+@dataclass
+class Followers:
+    """Reads the spools of `work`'s folders. `fatal` is called, once, when the lease is lost."""
+
+    store: Store
+    epoch: int
+    #: The folder of all attempts' working folders.
+    work: Path
+    #: Bytes of log text kept per job.
+    budget: int
+    #: The controller's clock, for deadlines; and what to call when a spool was read to its end.
+    now: Callable[[], dt.datetime]
+    wake: Callable[[], None]
+    fatal: Callable[[BaseException], None]
+    _followers: dict[Key, _Follower] = field(default_factory=dict)
+    _wanted: Mapping[Key, Follow] = field(default_factory=dict)
+    _endings: dict[Key, Ending] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._work_to_do = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="followers", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; what was read is stored."""
+        self._stop.set()
+        self._work_to_do.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def sync(self, wanted: Mapping[Key, Follow]) -> None:
+        """Read these spools from now on, and no others."""
+        with self._lock:
+            self._wanted = wanted
+            self._endings = {key: ending for key, ending in self._endings.items() if key in wanted}
+        if wanted:
+            self._work_to_do.set()
+
+    def endings(self) -> Mapping[Key, Ending]:
+        """What the spools that are over and read to their end say."""
+        with self._lock:
+            return dict(self._endings)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                if not self._round():
+                    self._stop.wait(POLL)
+                if not self._followers:
+                    self._work_to_do.wait(1.0)
+                    self._work_to_do.clear()
+        except LeaseLost as error:
+            self.fatal(error)
+        finally:
+            for follower in self._followers.values():
+                follower.spool.close()
+            self.store.release()
+
+    def _round(self) -> bool:
+        """One look at every spool; whether there is more to read at once."""
+        with self._lock:
+            wanted = {key: follow for key, follow in self._wanted.items() if key not in self._endings}
+        for key in self._followers.keys() - wanted.keys():
+            self._followers.pop(key).spool.close()
+        more = False
+        for key, follow in wanted.items():
+            if self._stop.is_set():
+                return False
+            follower = self._followers.get(key)
+            if follower is None:
+                folder = self.work / f"{key[0]}-{key[1]}" / "spool"
+                follower = self._followers[key] = _Follower(follow.job, Spool(folder))
+            if follower.paused_until <= time.monotonic():
+                more = self._step_safely(key, follower, follow.over) or more
+        return more
+
+    def _step_safely(self, key: Key, follower: _Follower, over: bool) -> bool:
+        try:
+            return self._step(key, follower, over)
+        except LeaseLost:
+            raise
+        except Exception:
+            _log.exception("job %s: its output could not be stored; trying again", follower.job.id)
+            follower.position = None
+            follower.paused_until = time.monotonic() + PAUSE
+            return False
+
+    def _step(self, key: Key, follower: _Follower, over: bool) -> bool:
+        if follower.position is None:
+            self._locate(key, follower)
+        position = follower.position
+        assert position is not None
+        clock = time.monotonic()
+        reading = spool.read(
+            follower.spool,
+            position,
+            now=dt.datetime.now(dt.timezone.utc),
+            over=over,
+            impatient=follower.behind_since is not None and clock - follower.behind_since > PATIENCE,
+            discard=follower.stored >= self.budget,
+        )
+        if not reading.behind or reading.position != position:
+            follower.behind_since = None
+        if reading.behind and follower.behind_since is None:
+            follower.behind_since = clock
+        if reading.started and not follower.started:
+            self._record_start(follower)
+        self._store(key, follower, position, reading, over)
+        if over and not reading.more:
+            self._end(key, follower)
+        return reading.more
+
+    def _locate(self, key: Key, follower: _Follower) -> None:
+        """Go on where the stored events end."""
+        job = self.store.jobs.get(key[0])
+        follower.position = self.store.events.position(*key)
+        follower.stored = job.log_bytes if job is not None else 0
+        follower.started = job is not None and job.phase != "starting"
+        follower.behind_since = None
+
+    def _record_start(self, follower: _Follower) -> None:
+        """The user's command runs: from here on the job is never started again."""
+        now = self.now()
+        event = JobEvent("state", fields={"phase": "testing"})
+        self.store.jobs.advance(
+            follower.job.id, self.epoch, "starting", phase="testing", phase_since=now, events=[event]
+        )
+        follower.started = True
+        failpoints.hit(_STARTED)
+
+    def _store(
+        self, key: Key, follower: _Follower, before: SpoolPosition, reading: Reading, over: bool
+    ) -> None:
+        """Append what was read. A position that only passed frames is stored when the spool is at its end."""
+        if not reading.events and not (over and reading.position != before):
+            moved = (reading.position.stdout, reading.position.stderr) != (before.stdout, before.stderr)
+            if not moved:
+                follower.position = reading.position
+                return
+        events, size = within_budget(reading.events, follower.stored, self.budget)
+        failpoints.hit(_BEFORE)
+        # The stored position may lie behind `before` by frames that made no events; they are read again after
+        # a crash, which changes nothing. Only this thread moves it.
+        self.store.events.append(key[0], self.epoch, events, spool=reading.position, attempt=key[1])
+        follower.position = reading.position
+        follower.stored += size
+        failpoints.hit(_AFTER)
+
+    def _end(self, key: Key, follower: _Follower) -> None:
+        failpoints.hit(_DRAINED)
+        last = spool.final_frame(follower.spool)
+        with self._lock:
+            if key in self._wanted:
+                self._endings[key] = Ending(follower.started, last)
+        self.wake()

@@ -1,0 +1,265 @@
+"""`Controller`: observe, decide, perform, again and again.
+
+One thread ticks. It is woken by the engine, by changes in the store, by what its own threads finish, and at
+the latest after `interval`; a tick reads the world, decides, hands the actions over and never waits for any
+of them. There is one controller per data directory (a file lock) and one whose writes count (the lease's
+epoch). When it ends, containers go on; the next controller adopts them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ci_runner.config import ReconcileSettings, StorageSettings
+from ci_runner.controller import reconcile, world
+from ci_runner.controller.clock import SteadyClock
+from ci_runner.controller.engine import Engine
+from ci_runner.controller.followers import Followers
+from ci_runner.controller.perform import Performer
+from ci_runner.controller.reaper import Reaper
+from ci_runner.controller.steps import Preparer, Steps
+from ci_runner.controller.watchdog import Watchdog
+from ci_runner.controller.world import Policy, Sight, World
+from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
+from ci_runner.models import Job
+from ci_runner.store import Doorbell, Store
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the store's doorbell.
+POLL: Final = 0.02
+#: Seconds between two signs of life.
+HEARTBEAT: Final = 2.0
+#: Seconds between two sweeps for what crashes left behind at the engine.
+SWEEP: Final = 60.0
+
+
+class ControllerRunning(RunnerError):
+    """There is a controller on this data directory already; a program ends with code 75 (EX_TEMPFAIL)."""
+
+
+class Controller:
+    """The reconciliation controller of one runner."""
+
+    def __init__(
+        self,
+        storage: StorageSettings,
+        settings: ReconcileSettings,
+        *,
+        store: Store,
+        engine: Engine,
+        preparer: Preparer,
+        policy: Policy | None = None,
+        finished: Callable[[Job], None] | None = None,
+    ) -> None:
+        """`policy` replaces what the settings say; `finished` is called, from any thread, with each job that ends."""
+        self._storage = storage
+        self._settings = settings
+        self._store = store
+        self._engine = engine
+        self._preparer = preparer
+        self._policy = policy or Policy.of(settings)
+        self._finished = finished
+        self._wake = threading.Event()
+        self._engine_changed = threading.Event()
+        self._fatal: BaseException | None = None
+        #: Set after the first tick.
+        self.ready = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Reconcile until `stop` is set.
+
+        Raises `ControllerRunning` at once, or `LeaseLost` when another took over.
+        """
+        with only_one(self._storage.data_dir), contextlib.ExitStack() as stack:
+            epoch = self._store.lease.acquire(f"{socket.gethostname()}, process {os.getpid()}")
+            _log.info("controller: epoch %d, engine %s", epoch, self._engine.name)
+            tick = self._assemble(stack, epoch)
+            self._engine.watch(self._on_engine)
+            with contextlib.closing(self._store.doorbell()) as bell:
+                self._loop(stop, bell, tick)
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _assemble(self, stack: contextlib.ExitStack, epoch: int) -> _Tick:
+        """Make and start everything that has a thread; `stack` ends it, last made first."""
+        work = self._storage.data_dir / "work"
+        clock = SteadyClock()
+        steps = Steps(
+            self._store, self._engine, self._preparer, epoch, self._policy, clock,
+            self._settings.log_budget, self._finished,
+        )  # fmt: skip
+        heart = threading.Thread(
+            target=self._beat, args=(epoch, steps.closing), name="heartbeat", daemon=True
+        )
+        followers = Followers(
+            self._store, epoch, work, self._settings.log_budget, clock, self._wake.set, self._end
+        )
+        performer = Performer(steps, wake=self._wake.set, fatal=self._end)
+        watchdog = Watchdog(work, self._policy.disk, self._wake.set)
+        reaper = Reaper(
+            self._store, self._preparer, epoch, self._storage.data_dir,
+            self._settings.log_retention_days, self._end,
+        )  # fmt: skip
+        stack.callback(heart.join)
+        heart.start()
+        for part in (followers, watchdog, reaper):
+            stack.callback(part.close)
+            part.start()
+        stack.callback(performer.close)
+        return _Tick(self._store, self._engine, self._preparer, steps, performer, followers, watchdog)
+
+    def _loop(self, stop: threading.Event, bell: Doorbell, tick: _Tick) -> None:
+        next_full = 0.0
+        while not stop.is_set() and self._fatal is None:
+            woken = self._wake.wait(POLL)
+            self._wake.clear()
+            full = time.monotonic() >= next_full
+            if not (_rang(bell) or woken or full):
+                continue
+            if full:
+                next_full = time.monotonic() + self._settings.interval
+            anew = full or self._engine_changed.is_set()
+            self._engine_changed.clear()
+            try:
+                tick(anew=anew)
+            except LeaseLost as error:
+                self._end(error)
+            except Exception:
+                self._engine_changed.set()  # what should have been looked at was not
+                _log.exception("a tick failed; trying again")
+            else:
+                self.ready.set()
+
+    def _on_engine(self) -> None:
+        self._engine_changed.set()
+        self._wake.set()
+
+    def _end(self, error: BaseException) -> None:
+        """The lease is lost: stop at once."""
+        if self._fatal is None:
+            self._fatal = error
+            _log.error("%s; this controller ends", error)
+        self._wake.set()
+
+    def _beat(self, epoch: int, closing: threading.Event) -> None:
+        try:
+            while not closing.wait(HEARTBEAT):
+                try:
+                    self._store.lease.heartbeat(epoch)
+                except LeaseLost as error:
+                    self._end(error)
+                    return
+                except Exception:
+                    _log.exception("no sign of life could be written; trying again")
+        finally:
+            self._store.release()
+
+
+class _Tick:
+    """One pass: observe, decide, hand over."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        preparer: Preparer,
+        steps: Steps,
+        performer: Performer,
+        followers: Followers,
+        watchdog: Watchdog,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._preparer = preparer
+        self._steps = steps
+        self._performer = performer
+        self._followers = followers
+        self._watchdog = watchdog
+        self._sight = Sight(engine)
+        self._answers = True
+        self._next_sweep = 0.0
+
+    def __call__(self, *, anew: bool) -> None:
+        in_flight = self._performer.in_flight()
+        now = self._read(in_flight, anew=self._performer.take_touched() or anew)
+        wanted = reconcile.follows(now)
+        if wanted is not None:
+            self._followers.sync(wanted)
+            self._watchdog.watch(key for key, follow in wanted.items() if not follow.over)
+        for action in reconcile.decide(now):
+            self._performer.submit(action)
+        self._note(now)
+        self._sweep(now)
+
+    def _read(self, in_flight: world.InFlight, *, anew: bool) -> World:
+        steps = self._steps
+        seen = world.read(
+            self._store,
+            self._sight,
+            now=steps.now(),
+            policy=steps.policy,
+            anew=anew,
+            in_flight=in_flight,
+            builds=self._preparer.in_use,
+        )
+        return replace(
+            seen,
+            held=self._performer.backoff.held(seen.now),
+            endings=self._followers.endings(),
+            over_disk=self._watchdog.over(),
+            signalled=frozenset(steps.signalled.copy()),
+            announced=dict(steps.announced.copy()),
+        )
+
+    def _note(self, seen: World) -> None:
+        """Say once that the engine went away or came back."""
+        answers = seen.observed is not None
+        if answers != self._answers:
+            self._answers = answers
+            _log.warning("the engine %s", "answers again" if answers else "does not answer; trying again")
+
+    def _sweep(self, seen: World) -> None:
+        """Remove what crashes left, at a moment when nothing is being made that it could hit."""
+        if time.monotonic() < self._next_sweep or self._performer.in_flight() or seen.observed is None:
+            return
+        self._next_sweep = time.monotonic() + SWEEP
+        with contextlib.suppress(EngineUnavailable):
+            self._engine.sweep(frozenset(item.name for item in seen.observed))
+
+
+def _rang(bell: Doorbell) -> bool:
+    try:
+        return bell.rang()
+    except Exception:
+        _log.exception("the store's doorbell does not answer")
+        return False
+
+
+@contextlib.contextmanager
+def only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the lock of the one controller on `data_dir`; raises `ControllerRunning` when another holds it."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(data_dir / "reconcile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ControllerRunning(
+                f"a controller is running on {data_dir} already ({os.pread(handle, 100, 0).decode() or '?'})"
+            ) from error
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,112 @@
+"""`Reaper`: removes what nobody needs any more, once a minute and once at the start.
+
+Logs beyond their retention, caches beyond their size, working folders of jobs that no longer exist, files of
+deleted users. Containers are not its business: `reconcile` decides about them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ci_runner import failpoints
+from ci_runner.controller.steps import Preparer
+from ci_runner.errors import LeaseLost
+from ci_runner.models import utcnow
+from ci_runner.store import Store
+
+_log = logging.getLogger(__name__)
+
+_BEFORE = failpoints.register("controller.reap.before", "a round of removing begins")
+_AFTER = failpoints.register("controller.reap.after", "a round of removing is done")
+
+#: Seconds between two rounds.
+INTERVAL: Final = 60.0
+
+
+@dataclass
+class Reaper:
+    """Works in a thread of its own."""
+
+    store: Store
+    preparer: Preparer
+    epoch: int
+    data_dir: Path
+    log_retention_days: float
+    fatal: Callable[[BaseException], None]
+    interval: float = INTERVAL
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begin with a first round."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread after the step it is at."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._round()
+                if self._stop.wait(self.interval):
+                    return
+        except LeaseLost as error:
+            self.fatal(error)
+        finally:
+            self.store.release()
+
+    def _round(self) -> None:
+        failpoints.hit(_BEFORE)
+        for step in (self._work_folders, self._caches, self._logs, self._deleted_users):
+            if self._stop.is_set():
+                return
+            try:
+                # Removes files, which no epoch in a transaction guards.
+                self.store.lease.heartbeat(self.epoch)
+                step()
+            except LeaseLost:
+                raise
+            except Exception:
+                _log.exception("reaping: %s failed", step.__name__.strip("_"))
+        failpoints.hit(_AFTER)
+
+    def _work_folders(self) -> None:
+        """Folders first, rows after: a folder is only ever made for a job that has a row."""
+        work = self.data_dir / "work"
+        found = {path.name.rpartition("-")[0] for path in work.iterdir()} if work.is_dir() else set()
+        known = {job.id for job in self.store.jobs.open()} | {job.id for job in self.store.jobs.uncleaned()}
+        for job_id in sorted(found - known - {""}):
+            _log.info("removing the working folders of job %s, which belong to nothing any more", job_id)
+            self.preparer.remove_work(job_id)
+
+    def _caches(self) -> None:
+        jobs = self.store.jobs.open()
+        keys = {key for job in jobs for key in (job.workspace, job.environment) if key}
+        self.preparer.evict(frozenset(keys))
+
+    def _logs(self) -> None:
+        self.store.events.prune(utcnow() - dt.timedelta(days=self.log_retention_days))
+
+    def _deleted_users(self) -> None:
+        for user_id in self.store.users.deleted():
+            jobs = [*self.store.jobs.open(), *self.store.jobs.uncleaned()]
+            if any(job.user_id == user_id for job in jobs):
+                continue  # being cancelled and cleaned
+            for job in self.store.jobs.delete_of_user(user_id):
+                self.preparer.remove_work(job.id)
+            environments = self.data_dir / "environments" / user_id
+            if environments.parent.name == "environments" and environments.is_dir():
+                shutil.rmtree(environments)
+            self.store.users.purge(user_id)

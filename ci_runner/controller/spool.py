@@ -1,0 +1,264 @@
+"""Reads what a container says: from spool files and a position to events and the next position.
+
+Nothing is remembered here, so a reader that dies anywhere begins again at the position that was stored with
+the events. The files are written by untrusted code: they are opened without following links, only regular
+files count, lines are capped, and a frame that makes no sense is skipped. The format is in docs/internals.md.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import datetime as dt
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ci_runner.models import JobEvent
+from ci_runner.store import SpoolPosition
+from pytest_remote_ci.wire import LOG_CHUNK_BYTES, LogStream
+
+#: A longer line among the frames is nobody's frame: it is skipped.
+MAX_FRAME_BYTES: Final = 1 << 20
+#: Frames looked at in one reading, so that one container's flood does not keep others waiting.
+MAX_FRAMES: Final = 1000
+#: Bytes of output taken in one reading: what one transaction stores.
+READ_BYTES: Final = 1 << 20
+
+_SIGNAL = re.compile(r"SIG[A-Z0-9+-]{1,16}\Z")
+
+SpoolFile = Literal["frames", "stdout", "stderr"]
+_STREAMS: Final[tuple[tuple[Literal["stdout", "stderr"], LogStream], ...]] = (
+    ("stdout", "terminal"),
+    ("stderr", "stderr"),
+)
+
+
+@dataclass(frozen=True)
+class ExitFrame:
+    """The worker's last word: how the command ended."""
+
+    #: None when a signal ended the command.
+    code: int | None
+    #: Name of that signal.
+    signal: str | None = None
+    #: Some process of the container was killed for memory.
+    oom: bool = False
+    #: The worker had been asked to stop.
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one look at a spool found."""
+
+    events: tuple[JobEvent, ...]
+    position: SpoolPosition
+    #: The command runs, or has run.
+    started: bool = False
+    #: Only of the frames of this reading; `final_frame` has it for the whole spool.
+    exit: ExitFrame | None = None
+    #: There is more to read at once.
+    more: bool = False
+    #: There is output that no frame covers yet.
+    behind: bool = False
+
+
+class Spool:
+    """The files of one spool folder, each opened when it first exists. Not for use by two threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[SpoolFile, int] = {}
+
+    def size(self, name: SpoolFile) -> int:
+        """Bytes now; 0 while there is no such regular file."""
+        handle = self._open(name)
+        return os.fstat(handle).st_size if handle is not None else 0
+
+    def read(self, name: SpoolFile, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`; fewer at the end."""
+        handle = self._open(name)
+        return os.pread(handle, length, offset) if handle is not None and length > 0 else b""
+
+    def close(self) -> None:
+        """Close what is open; the next call opens again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def _open(self, name: SpoolFile) -> int | None:
+        if name in self._files:
+            return self._files[name]
+        with contextlib.suppress(OSError):
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                handle = os.open(name, flags, dir_fd=folder)
+            finally:
+                os.close(folder)
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                self._files[name] = handle
+                return handle
+            os.close(handle)
+        return None
+
+
+def read(
+    spool: Spool,
+    position: SpoolPosition,
+    *,
+    now: dt.datetime,
+    over: bool = False,
+    impatient: bool = False,
+    discard: bool = False,
+) -> Reading:
+    """The next events after `position`.
+
+    Output is taken up to the sizes that the newest frame gives, so that output and frames interleave exactly.
+    `over`: nothing will be added, take everything. `impatient`: no frame came for a while, take what is
+    there. `discard`: pass over the output without making events of it.
+    """
+    # Sizes first: what grows after this belongs to a later frame.
+    sizes: dict[str, int] = {name: spool.size(name) for name, _ in _STREAMS}
+    taking = _Taking(spool, position, now, discard, sizes)
+    frames, more = _frames(spool, position.frames)
+    started, ending = False, None
+    for end, frame in frames:
+        if not taking.advance(_goals(frame, sizes), last=False):
+            return Reading(tuple(taking.events), taking.position, started, ending, more=True)
+        taking.position = replace(taking.position, frames=end)
+        kind = frame.get("t")
+        if kind == "exit":
+            ending = parse_exit(frame) or ending
+        started = started or kind == "started" or ending is not None
+    if not more and (over or impatient):
+        more = not taking.advance(sizes, last=over)
+    behind = any(size > getattr(taking.position, name) for name, size in sizes.items())
+    return Reading(tuple(taking.events), taking.position, started, ending, more, behind)
+
+
+def final_frame(spool: Spool) -> ExitFrame | None:
+    """The exit frame, if it is the last complete line: without it the container is lost."""
+    size = spool.size("frames")
+    start = max(0, size - 65536)
+    lines = spool.read("frames", start, size - start).split(b"\n")
+    frame = _parse(lines[-2]) if len(lines) > 1 else None
+    return parse_exit(frame) if frame is not None else None
+
+
+def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:
+    """An exit frame's fields, or None for a frame that is none or makes no sense."""
+    code, name = frame.get("code"), frame.get("signal")
+    if frame.get("t") != "exit":
+        return None
+    if type(code) is not int or not 0 <= code <= 255:
+        code = None
+    if not (isinstance(name, str) and _SIGNAL.match(name)):
+        name = None
+    if code is None and name is None:
+        return None
+    return ExitFrame(code, name, bool(frame.get("oom")), bool(frame.get("stopped")))
+
+
+@dataclass
+class _Taking:
+    """Turns output into log events until the reading is full."""
+
+    spool: Spool
+    position: SpoolPosition
+    now: dt.datetime
+    discard: bool
+    #: Of the output files when the reading began.
+    sizes: dict[str, int]
+    events: list[JobEvent] = field(default_factory=list)
+    left: int = READ_BYTES
+
+    def advance(self, goals: dict[str, int], *, last: bool) -> bool:
+        """Take both streams up to `goals`; False when the reading is full before that."""
+        reached = [self._stream(name, label, goals[name], last) for name, label in _STREAMS]
+        return all(reached)
+
+    def _stream(self, name: Literal["stdout", "stderr"], label: LogStream, goal: int, last: bool) -> bool:
+        start: int = getattr(self.position, name)
+        if goal <= start:
+            return True
+        if self.discard:
+            self.position = replace(self.position, **{name: goal})
+            return True
+        data = self.spool.read(name, start, min(goal - start, self.left))
+        full = len(data) < goal - start and len(data) == self.left
+        used = 0
+        for text, length in pieces(data, last=last and not full, follows=full):
+            self.events.append(JobEvent("log", text, timestamp=self.now, fields={"stream": label}))
+            used += length
+        self.left -= used
+        self.position = replace(self.position, **{name: start + used})
+        return not full
+
+
+def pieces(data: bytes, *, last: bool, follows: bool = False) -> Iterator[tuple[str, int]]:
+    """Text of at most `LOG_CHUNK_BYTES` of UTF-8 each, with the number of raw bytes that it stands for.
+
+    Cut at the last line end where there is one, never inside a character; what is no UTF-8 becomes U+FFFD. An
+    unfinished character at the end is left for later, unless this is the `last` of its stream. `follows`:
+    more output is there already, so that the end of `data` is no better place for a cut than any other.
+    """
+    start = 0
+    while start < len(data):
+        window = data[start : start + LOG_CHUNK_BYTES]
+        whole = start + len(window) == len(data)
+        if not whole or follows:
+            line_end = window.rfind(b"\n") + 1
+            if whole and not line_end and start:
+                return  # the rest of a line whose end the next reading has
+            window = window[:line_end] or window
+            whole = start + len(window) == len(data)
+        text, used = _decode(window, final=whole and last)
+        if len(text.encode()) > LOG_CHUNK_BYTES:  # U+FFFD is three bytes for one
+            text, used = _decode(window[: LOG_CHUNK_BYTES // 3], final=False)
+        if used == 0:
+            return
+        yield text, used
+        start += used
+
+
+def _decode(data: bytes, *, final: bool) -> tuple[str, int]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data, final)
+    return text, len(data) - len(decoder.getstate()[0])
+
+
+def _frames(spool: Spool, start: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+    """Complete lines from `start` as (offset after the line, frame), and whether there are more already."""
+    data = spool.read("frames", start, MAX_FRAME_BYTES)
+    full = len(data) == MAX_FRAME_BYTES
+    end = data.rfind(b"\n") + 1
+    if end == 0:
+        return ([(start + len(data), {})], True) if full else ([], False)
+    frames: list[tuple[int, dict[str, Any]]] = []
+    offset = 0
+    while offset < end and len(frames) < MAX_FRAMES:
+        line_end = data.index(b"\n", offset) + 1
+        frames.append((start + line_end, _parse(data[offset:line_end]) or {}))
+        offset = line_end
+    return frames, full or offset < end
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        frame = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return frame if isinstance(frame, dict) else None
+
+
+def _goals(frame: dict[str, Any], sizes: dict[str, int]) -> dict[str, int]:
+    """How far output goes before this frame: its sizes, but never beyond what is there."""
+    return {
+        name: min(frame[name], size) if type(frame.get(name)) is int else 0 for name, size in sizes.items()
+    }

@@ -1,0 +1,361 @@
+"""`Steps`: how each action is done. Thin: what to do was decided; here it meets the engine and the store.
+
+Every step may be repeated after a crash at any of its failpoints: a row is changed by compare-and-set on its
+phase, and an engine's calls adopt or pass over what is there already. Before the engine is touched, the lease
+is looked at: a controller that lost it must not act on containers that are another's by now.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Protocol
+
+from ci_runner import failpoints
+from ci_runner.controller import actions
+from ci_runner.controller.budget import within_budget
+from ci_runner.controller.clock import SteadyClock
+from ci_runner.controller.engine import ContainerSpec, Engine
+from ci_runner.controller.world import Announced, Policy
+from ci_runner.errors import LeaseLost, NotFound
+from ci_runner.models import Job, JobEvent, utcnow
+from ci_runner.states import Verdict
+from ci_runner.store import Store
+from pytest_remote_ci.wire import LOG_CHUNK_BYTES
+
+_log = logging.getLogger(__name__)
+
+
+def _point(name: str, where: str) -> str:
+    return failpoints.register(f"controller.{name}", where)
+
+
+_CLAIM = (_point("claim.before", "job decided to be taken up"), _point("claim.after", "job taken up"))
+_PREPARE = (_point("prepare.before", "preparing begins"), _point("prepare.after", "prepared, not recorded"))
+_PREPARED = _point("prepare.recorded", "prepared and recorded")
+_BEFORE_CREATE = _point("launch.before_create", "working folder made, no container")
+_CREATED = _point("launch.created", "container created, its id not recorded")
+_RECORDED = _point("launch.recorded", "container's id recorded")
+_BEFORE_START = _point("launch.before_start", "container about to be started")
+_STARTED = _point("launch.started", "container started")
+_STOP = (_point("stop.before", "stop decided"), _point("stop.recorded", "intent recorded, no signal sent"))
+_STOPPED = _point("stop.after", "TERM sent")
+_KILL = (_point("kill.before", "KILL decided"), _point("kill.after", "KILL sent"))
+_RETRY = (_point("retry.before", "attempt lost"), _point("retry.after", "next attempt recorded"))
+_FINISH = (_point("finish.before", "verdict decided"), _point("finish.after", "verdict stored"))
+_REMOVE = (
+    _point("remove.before", "remains to be removed"),
+    _point("remove.removed", "removed, not recorded"),
+)
+_REMOVED = _point("remove.after", "removal recorded")
+
+#: Seconds between two looks whether a wait for a free build is to end.
+_BUILD_POLL: Final = 0.1
+
+
+class Preparer(Protocol):
+    """What makes workspaces and environments; `ci_runner.controller.prepare` has the real one."""
+
+    def prepare(
+        self,
+        job: Job,
+        *,
+        log: Callable[[str], None],
+        building: Callable[[], None],
+        stopping: Callable[[], bool],
+    ) -> Any:
+        """Blocks until all is there; a few milliseconds when it was there already."""
+
+    def container_spec(self, job: Job, prepared: Any, attempt: int) -> ContainerSpec:
+        """What to create; makes the attempt's working folder."""
+
+    def in_use(self) -> frozenset[str]:
+        """Names of the build containers of calls that are going on."""
+
+    def remove_work(self, job_id: str) -> None:
+        """Remove the working folders of all of the job's attempts."""
+
+    def evict(self, keep: frozenset[str]) -> None:
+        """Remove what is cached beyond the limits, but for the keys in `keep`."""
+
+
+class Interrupted(Exception):
+    """A preparation ended because its job, or this controller, is being stopped."""
+
+
+@dataclass
+class Steps:
+    """The performing side of every action; `perform` has the threads, the counting and the errors."""
+
+    store: Store
+    engine: Engine
+    preparer: Preparer
+    epoch: int
+    policy: Policy
+    now: SteadyClock
+    #: Bytes of log kept per job.
+    budget: int
+    #: Called once per job that got its terminal status from this process.
+    finished: Callable[[Job], None] | None = None
+    #: Set when the controller ends: preparations give up.
+    closing: threading.Event = field(default_factory=threading.Event)
+    #: Jobs that this process has sent TERM, or whose preparation it has told to end.
+    signalled: set[str] = field(default_factory=set)
+    announced: dict[str, Announced] = field(default_factory=dict)
+    _prepared: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._builds = threading.Semaphore(self.policy.builds)
+
+    def perform(self, action: actions.Action) -> None:
+        """Do it. Raises what the engine, the store and the preparer raise."""
+        self._STEPS[type(action)](self, action)
+
+    def _claim(self, action: actions.Claim) -> None:
+        failpoints.hit(_CLAIM[0])
+        moment = utcnow()
+        self._advance(
+            action, "queued", "preparing",
+            status="running", start_time=moment, phase_since=self.now(), attempt=1,
+        )  # fmt: skip
+        failpoints.hit(_CLAIM[1])
+
+    def _prepare(self, action: actions.Prepare) -> None:
+        job = self._job(action)
+        if job.phase != "preparing":
+            return
+        failpoints.hit(_PREPARE[0])
+        permit = _Permit(self, job)
+        try:
+            prepared = self.preparer.prepare(
+                job, log=_JobLog(self, job), building=permit.take, stopping=permit.stopping
+            )
+        except Exception as error:
+            if permit.stopping() and not isinstance(error, LeaseLost):
+                raise Interrupted from error
+            raise
+        finally:
+            permit.give_back()
+        failpoints.hit(_PREPARE[1])
+        self._prepared[job.id] = prepared
+        environment = getattr(prepared, "environment", None)
+        self._advance(
+            action, "preparing", "starting",
+            building=False, environment=environment if isinstance(environment, str) else None,
+        )  # fmt: skip
+        failpoints.hit(_PREPARED)
+
+    def _launch(self, action: actions.Launch) -> None:
+        job = self._job(action)
+        if job.phase != "starting" or job.attempt != action.attempt:
+            return
+        container_id = action.container_id
+        if container_id is None:
+            prepared = self._prepared.get(job.id)
+            if prepared is None:  # a controller before this one prepared it: quickly once more
+                self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
+                return
+            spec = self.preparer.container_spec(job, prepared, action.attempt)
+            self._hold_lease()
+            failpoints.hit(_BEFORE_CREATE)
+            container_id = self.engine.create(spec)
+            failpoints.hit(_CREATED)
+        if job.container_id != container_id and not self.store.jobs.advance(
+            job.id, self.epoch, "starting", container_id=container_id, phase_since=self.now()
+        ):
+            return
+        failpoints.hit(_RECORDED)
+        self._hold_lease()
+        failpoints.hit(_BEFORE_START)
+        self.engine.start(container_id)
+        failpoints.hit(_STARTED)
+        self._prepared.pop(job.id, None)
+
+    def _record(self, action: actions.Record) -> None:
+        self.store.jobs.advance(
+            action.job_id, self.epoch, ("starting", "testing", "finishing"), container_id=action.container_id
+        )
+
+    def _finishing(self, action: actions.Finishing) -> None:
+        self._advance(action, "testing", "finishing")
+
+    def _stop(self, action: actions.Stop) -> None:
+        failpoints.hit(_STOP[0])
+        if not self._intend(action.job_id, action.intent):
+            return
+        failpoints.hit(_STOP[1])
+        if action.container_id is not None:
+            self._hold_lease()
+            self.engine.signal(action.container_id, "TERM")
+        self.signalled.add(action.job_id)
+        failpoints.hit(_STOPPED)
+
+    def _kill(self, action: actions.Kill) -> None:
+        failpoints.hit(_KILL[0])
+        if not self._intend(action.job_id, action.intent):
+            return
+        self._hold_lease()
+        self.engine.signal(action.container_id, "KILL")
+        failpoints.hit(_KILL[1])
+
+    def _intend(self, job_id: str, intent: str) -> bool:
+        """Record why a job is stopped, unless that is known; False when the job is over."""
+        job = self.store.jobs.get(job_id)
+        if job is None or job.is_over:
+            return False
+        if job.stop_intent is not None:
+            return True
+        return self.store.jobs.advance(
+            job_id, self.epoch, job.phase, stop_intent=intent, stop_requested_at=self.now()
+        )
+
+    def _retry(self, action: actions.Retry) -> None:
+        failpoints.hit(_RETRY[0])
+        text = f"attempt {action.attempt}: {action.reason}; trying again\n"
+        events = [JobEvent("log", text, fields={"stream": "runner"})]
+        job = self._job(action)
+        if job.attempt == action.attempt:
+            self.store.jobs.advance(
+                job.id, self.epoch, "starting", events=events,
+                attempt=action.attempt + 1, container_id=None, phase_since=self.now(),
+            )  # fmt: skip
+        failpoints.hit(_RETRY[1])
+
+    def _finish(self, action: actions.Finish) -> None:
+        failpoints.hit(_FINISH[0])
+        events: list[JobEvent] = []
+        if action.post_mortem is not None:
+            output = self.engine.output(action.post_mortem)
+            events = [JobEvent("log", output, fields={"stream": "runner"})] if output else []
+        self.end(action.job_id, action.verdict, events)
+        failpoints.hit(_FINISH[1])
+
+    def end(self, job_id: str, verdict: Verdict, events: list[JobEvent] | None = None) -> None:
+        """Write the job's terminal status, once, and tell who wants to know."""
+        if not self.store.jobs.finish(job_id, self.epoch, verdict, events=events or []):
+            return
+        self._prepared.pop(job_id, None)
+        self.announced.pop(job_id, None)
+        self.signalled.discard(job_id)
+        _log.info(
+            "job %s: %s (%s)", job_id, verdict.status, verdict.reason or f"exit code {verdict.exit_code}"
+        )
+        if self.finished is not None:
+            job = self.store.jobs.get(job_id)
+            if job is not None:
+                self.finished(job)
+
+    def _clean(self, action: actions.Clean) -> None:
+        failpoints.hit(_REMOVE[0])
+        for container_id in action.container_ids:
+            self._hold_lease()
+            self.engine.remove(container_id)
+        self.preparer.remove_work(action.job_id)
+        failpoints.hit(_REMOVE[1])
+        self.store.jobs.cleaned(action.job_id, self.epoch)
+        failpoints.hit(_REMOVED)
+
+    def _remove_container(self, action: actions.RemoveContainer) -> None:
+        _log.info("removing container %s, which belongs to nothing any more", action.name)
+        self._hold_lease()
+        self.engine.remove(action.container_id)
+
+    def _announce(self, action: actions.Announce) -> None:
+        for job_id, place in action.places:
+            event = JobEvent("state", fields={"phase": "queued", "queue_position": place})
+            if self.store.jobs.advance(job_id, self.epoch, "queued", events=[event]):
+                self.announced[job_id] = Announced(place, self.now())
+            else:
+                self.announced.pop(job_id, None)
+
+    _STEPS: ClassVar[Mapping[type[actions.Action], Callable[[Steps, Any], None]]] = {
+        actions.Claim: _claim,
+        actions.Prepare: _prepare,
+        actions.Launch: _launch,
+        actions.Record: _record,
+        actions.Finishing: _finishing,
+        actions.Stop: _stop,
+        actions.Kill: _kill,
+        actions.Retry: _retry,
+        actions.Finish: _finish,
+        actions.Clean: _clean,
+        actions.RemoveContainer: _remove_container,
+        actions.Announce: _announce,
+    }
+
+    def _job(self, action: actions.JobAction) -> Job:
+        job = self.store.jobs.get(action.job_id)
+        if job is None:
+            raise NotFound(f"job {action.job_id} is gone")
+        return job
+
+    def _hold_lease(self) -> None:
+        """Before an engine call: is this still the controller?"""
+        state = self.store.lease.read()
+        if state.epoch != self.epoch:
+            raise LeaseLost(f"the lease was taken over by {state.holder}")
+
+    def _advance(
+        self, action: actions.JobAction, expect: Any, phase: str, *, quietly: bool = False, **changes: Any
+    ) -> bool:
+        """To the next phase, with the event that says so."""
+        events = [] if quietly else [JobEvent("state", fields={"phase": phase})]
+        changes.setdefault("phase_since", self.now())
+        return self.store.jobs.advance(
+            action.job_id, self.epoch, expect, phase=phase, events=events, **changes
+        )
+
+
+@dataclass
+class _Permit:
+    """One of the `builds` that may go on at once, for one preparation."""
+
+    steps: Steps
+    job: Job
+    _taken: bool = False
+
+    def stopping(self) -> bool:
+        """Whether the preparation is to end."""
+        return self.steps.closing.is_set() or self.job.id in self.steps.signalled
+
+    def take(self) -> None:
+        """An environment must be built: give the run slot back, wait for a free build, then begin."""
+        self._say("waiting for a free build", building=True)
+        while not self.steps._builds.acquire(timeout=_BUILD_POLL):
+            if self.stopping():
+                raise Interrupted
+        self._taken = True
+        self._say("building the environment", building=True, phase_since=self.steps.now())
+
+    def give_back(self) -> None:
+        """Let another begin."""
+        if self._taken:
+            self._taken = False
+            self.steps._builds.release()
+
+    def _say(self, detail: str, **changes: Any) -> None:
+        event = JobEvent("state", fields={"phase": "preparing", "detail": detail})
+        self.steps.store.jobs.advance(self.job.id, self.steps.epoch, "preparing", events=[event], **changes)
+
+
+class _JobLog:
+    """Takes the preparer's lines for the user, as far as the job's log budget goes."""
+
+    def __init__(self, steps: Steps, job: Job) -> None:
+        self._steps = steps
+        self._job = job
+        self._stored = job.log_bytes
+
+    def __call__(self, text: str) -> None:
+        """Store `text` (whole lines) as runner log."""
+        # In characters: at most a quarter of the bytes that a chunk may have.
+        step = LOG_CHUNK_BYTES // 4
+        parts = [text[start : start + step] for start in range(0, len(text), step)]
+        clean = [part.encode("utf-8", "replace").decode() for part in parts]
+        events = [JobEvent("log", part, fields={"stream": "runner"}) for part in clean]
+        kept, size = within_budget(events, self._stored, self._steps.budget)
+        if kept:
+            self._steps.store.events.append(self._job.id, self._steps.epoch, kept)
+            self._stored += size

@@ -1,0 +1,76 @@
+"""How a job ends, from what is known about its container: docs/wire.md's table as a pure function.
+
+What was asked for (cancel, timeout, disk) goes first; then what the engine says; then the worker's last word.
+A worker's "passed" is never believed against the engine's exit code.
+"""
+
+from __future__ import annotations
+
+from ci_runner.controller.engine import Observed
+from ci_runner.controller.spool import ExitFrame
+from ci_runner.controller.world import Ending, Policy
+from ci_runner.models import Job
+from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, ran
+
+
+def stopped(job: Job, intent: str, policy: Policy) -> Verdict:
+    """The end of a job that was stopped for `intent` ("cancel", "timeout", "disk")."""
+    if intent == "cancel":
+        return cancelled(job.cancelled_by or "its user")
+    if intent == "disk":
+        return failed(f"disk limit of {size(policy.disk)} exceeded")
+    if job.phase == "preparing":
+        return failed(f"timed out after {duration(policy.prepare_timeout)} of preparing", timed_out=True)
+    return failed(f"timed out after {duration(timeout_of(job, policy))} of testing", timed_out=True)
+
+
+def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -> Verdict:
+    """The end of a job whose container is over, or gone (`observed` is None)."""
+    if job.cancel_requested_at is not None:
+        return stopped(job, "cancel", policy)
+    if job.stop_intent is not None:
+        return stopped(job, job.stop_intent, policy)
+    code = observed.exit_code if observed is not None else None
+    memory = size(memory_of(job, policy))
+    if observed is not None and observed.oom_killed and (ending.exit is None or code == 137):
+        return failed(f"out of memory (limit {memory})")
+    if ending.exit is None:
+        return failed(CONTAINER_LOST)
+    if ending.exit.code is None:
+        return ran(1, _taken_down(ending.exit, memory))
+    if ending.exit.code == 0 and code not in (0, None):
+        return failed(f"{CONTAINER_LOST} (it ended with code {code})")
+    return ran(ending.exit.code)
+
+
+def _taken_down(exit_frame: ExitFrame, memory: str) -> str:
+    if exit_frame.oom:
+        return f"a test took pytest down: out of memory (limit {memory})"
+    return f"a test took pytest down: it was ended by {exit_frame.signal}"
+
+
+def timeout_of(job: Job, policy: Policy) -> float:
+    """Seconds of testing: what the job asks for, but never more than the operator's limit."""
+    asked = job.options.get("timeout")
+    return min(float(asked), policy.test_timeout) if asked else policy.test_timeout
+
+
+def memory_of(job: Job, policy: Policy) -> int:
+    """Bytes of memory that the job's container has."""
+    asked = job.options.get("memory")
+    return min(int(asked), policy.max_memory) if asked else policy.memory
+
+
+def size(count: int) -> str:
+    """Bytes for people, in the largest binary unit that fits: "2 GiB", "512 MiB", "1.5 GiB"."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f}".removesuffix(".0") + f" {name}"
+    return f"{count} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "60 min", "90 s", "0.5 s"."""
+    if seconds >= 120 and seconds % 60 == 0:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds:.1f}".removesuffix(".0") + " s"

@@ -1,0 +1,156 @@
+"""`World`: everything a decision depends on, read once per tick into one frozen value.
+
+The order of reading matters, because actions go on meanwhile: first what is in flight, then the rows, then
+the containers, then the builds that are going on. Whatever ends in between is seen either as in flight (and
+left alone) or with all its effects.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ci_runner.config import ReconcileSettings
+from ci_runner.controller.engine import Engine, Observed
+from ci_runner.controller.spool import ExitFrame
+from ci_runner.errors import EngineUnavailable
+from ci_runner.models import Job
+from ci_runner.store import Store
+
+#: Subject → names of the actions that are going on for it.
+InFlight = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The operator's limits, as far as decisions need them. Times in seconds, sizes in bytes."""
+
+    concurrency: int = 1
+    builds: int = 2
+    test_timeout: float = 3600.0
+    prepare_timeout: float = 900.0
+    grace: float = 10.0
+    memory: int = 2 << 30
+    max_memory: int = 8 << 30
+    disk: int = 4 << 30
+    #: Containers of one job, counting those that were lost before the user's command ran.
+    attempts: int = 3
+    #: Jobs that may wait for a free build beside those that are building: with more, no job is taken up.
+    build_queue: int = 8
+    #: Seconds between two announcements of a job's place, for the first ten in the queue and for the others.
+    announce: tuple[float, float] = (1.0, 15.0)
+
+    @classmethod
+    def of(cls, settings: ReconcileSettings) -> Policy:
+        """The settings' part of it."""
+        return cls(
+            concurrency=settings.concurrency,
+            builds=settings.builds,
+            test_timeout=settings.test_timeout,
+            prepare_timeout=settings.prepare_timeout,
+            grace=settings.grace,
+            memory=settings.memory,
+            max_memory=settings.max_memory,
+            disk=settings.disk,
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a spool says about an attempt whose container is over; it has been read to its end."""
+
+    #: The user's command ran.
+    started: bool
+    #: The worker's last word; None: it had none.
+    exit: ExitFrame | None = None
+
+
+@dataclass(frozen=True)
+class Announced:
+    """The place that a waiting job was last told."""
+
+    place: int
+    at: dt.datetime
+
+
+@dataclass(frozen=True)
+class World:
+    """One moment. Nothing in it changes, and `decide` sees nothing else."""
+
+    now: dt.datetime
+    policy: Policy = Policy()
+    #: Jobs that are not over.
+    jobs: tuple[Job, ...] = ()
+    #: Jobs that are over and whose remains are not yet removed.
+    uncleaned: tuple[Job, ...] = ()
+    #: When each user's job was last taken up.
+    served: Mapping[str, dt.datetime] = field(default_factory=dict)
+    #: All our containers; None: the engine does not answer.
+    observed: tuple[Observed, ...] | None = ()
+    #: Subject → names of the actions that are going on for it.
+    in_flight: InFlight = field(default_factory=dict)
+    #: Subjects to leave alone for a while, because something failed.
+    held: frozenset[str] = frozenset()
+    #: (job id, attempt) → what its spool says, once its container is over and the spool is read.
+    endings: Mapping[tuple[str, int], Ending] = field(default_factory=dict)
+    #: Jobs that have written more than they may.
+    over_disk: frozenset[str] = frozenset()
+    #: Jobs that this process has sent TERM.
+    signalled: frozenset[str] = frozenset()
+    #: Names of the build containers that are in use.
+    builds: frozenset[str] = frozenset()
+    announced: Mapping[str, Announced] = field(default_factory=dict)
+
+
+@dataclass
+class Sight:
+    """The containers as last seen: listed anew when something may have changed, else remembered."""
+
+    engine: Engine
+    _observed: tuple[Observed, ...] | None = None
+
+    def look(self, jobs: tuple[Job, ...], *, anew: bool) -> tuple[Observed, ...] | None:
+        """All our containers, in full detail where one of the open `jobs` is over; None: no answer."""
+        if not anew and self._observed is not None:
+            return self._observed
+        try:
+            self._observed = self._list(jobs)
+        except EngineUnavailable:
+            self._observed = None
+        return self._observed
+
+    def _list(self, jobs: tuple[Job, ...]) -> tuple[Observed, ...]:
+        listed = {item.id: item for item in self.engine.list()}
+        open_ids = {job.id for job in jobs}
+        # A container that a row names must be looked for itself before it counts as lost.
+        doubtful = {job.container_id for job in jobs if job.container_id} - listed.keys()
+        ended = {item.id for item in listed.values() if item.job_id in open_ids and item.state != "running"}
+        for container_id in doubtful | ended:
+            detail = self.engine.inspect(container_id)
+            if detail is not None:
+                listed[container_id] = detail
+            else:
+                listed.pop(container_id, None)
+        return tuple(listed.values())
+
+
+def read(
+    store: Store,
+    sight: Sight,
+    *,
+    now: dt.datetime,
+    policy: Policy,
+    anew: bool,
+    in_flight: InFlight,
+    builds: Callable[[], frozenset[str]],
+) -> World:
+    """Rows, containers and builds, in this order; `in_flight` was read before.
+
+    `anew`: list the containers.
+    """
+    jobs = tuple(store.jobs.open())
+    uncleaned = tuple(store.jobs.uncleaned())
+    served = store.jobs.served()
+    observed = sight.look(jobs, anew=anew)
+    return World(now, policy, jobs, uncleaned, served, observed, in_flight, builds=builds())
