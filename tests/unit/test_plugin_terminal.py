@@ -35,12 +35,16 @@ def filtered(*pieces: str) -> str:
         pytest.param("a\x9b31mb\x9d0;t\x9cc", "abc", id="eight-bit forms"),
         pytest.param("a\x1bPq#0\x1b\\b\x1b_x\x1b\\c", "abc", id="device control"),
         pytest.param("a\x1b(0b\x1bcc", "abc", id="character sets and resets"),
-        pytest.param("a\x1b]0;never closed\nb", "a\nb", id="a string that is not closed hides one line at most"),
+        pytest.param(
+            "a\x1b]0;never closed\nb", "a\nb", id="a string that is not closed hides one line at most"
+        ),
         pytest.param("ok\rno\r\nend", "ok\nno\nend", id="carriage returns do not overwrite"),
         pytest.param("a\bb\x07c\x00d\x7fe\x0bf", "abcdef", id="other controls"),
         pytest.param("a\u202eb\u2066c", "abc", id="reversed text"),
         pytest.param("a\x1b[31\nb", "a\nb", id="a sequence that breaks off"),
-        pytest.param("a\x1b[" + "1" * 300 + "m", "a" + "1" * 172 + "m", id="a sequence that is too long is text"),
+        pytest.param(
+            "a\x1b[" + "1" * 300 + "m", "a" + "1" * 172 + "m", id="a sequence that is too long is text"
+        ),
         pytest.param("a\x1b", "a", id="an escape at the end"),
         pytest.param("a\r", "a\n", id="a carriage return at the end"),
         pytest.param("ünï🎉", "ünï🎉", id="all languages"),
@@ -88,7 +92,9 @@ def test_text_that_the_stream_cannot_encode_is_replaced() -> None:
     assert raw.getvalue() == b"? done\n"
 
 
-def shown(events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> tuple[str, str]:
+def shown(
+    events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> tuple[str, str]:
     out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setattr("sys.stderr", err)
@@ -112,7 +118,9 @@ TESTING = [{"type": "state", "phase": "testing"}, log("1 passed", "terminal"), l
 
 
 def test_the_streams_of_the_tests_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    out, err = shown([*TESTING, log("!", "stdout"), {"type": "log", "data": "old"}], monkeypatch, terminal=False)
+    out, err = shown(
+        [*TESTING, log("!", "stdout"), {"type": "log", "data": "old"}], monkeypatch, terminal=False
+    )
     assert out == "1 passed!old"
     assert err == "oh\n"
 
@@ -153,7 +161,9 @@ def test_a_progress_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> Non
         for done in range(0, 2_000_001, 100_000):
             bar(done, 2_000_000)
         assert ("uploading ████████████████████████ 100%  2.0 MB of 2.0 MB" in stream.getvalue()) is has_bar
-        assert stream.getvalue().count("uploading") == (2 if has_bar else 0), "drawn at most ten times a second"
+        assert stream.getvalue().count("uploading") == (2 if has_bar else 0), (
+            "drawn at most ten times a second"
+        )
 
 
 def test_sizes_are_readable() -> None:
@@ -165,7 +175,10 @@ def test_sizes_are_readable() -> None:
 @pytest.mark.parametrize(
     ("complete", "code"),
     [
-        *[({"status": "completed", "success": code == 0, "exit_code": code}, code) for code in (0, 1, 2, 3, 4, 5, 42)],
+        *[
+            ({"status": "completed", "success": code == 0, "exit_code": code}, code)
+            for code in (0, 1, 2, 3, 4, 5, 42)
+        ],
         ({"success": True}, 0),
         ({"success": False}, 1),
         ({"status": "completed", "success": False, "exit_code": None}, 1),
@@ -180,10 +193,15 @@ def test_the_exit_code_is_pytests_own(complete: dict[str, Any], code: int) -> No
     [
         ({"status": "failed", "reason": "container lost"}, "could give no verdict: container lost"),
         ({"status": "failed", "success": False, "reason": "timed out after 60 s"}, "timed out"),
-        ({"status": "cancelled", "cancelled": True, "reason": "cancelled by ops"}, "the job was cancelled by ops"),
+        (
+            {"status": "cancelled", "cancelled": True, "reason": "cancelled by ops"},
+            "the job was cancelled by ops",
+        ),
     ],
 )
-def test_without_a_verdict_there_is_a_reason_and_a_code_of_its_own(complete: dict[str, Any], words: str) -> None:
+def test_without_a_verdict_there_is_a_reason_and_a_code_of_its_own(
+    complete: dict[str, Any], words: str
+) -> None:
     with pytest.raises(NoVerdict, match=words) as caught:
         exit_code(complete)
     assert caught.value.exit_code == 70
