@@ -17,6 +17,8 @@ from pytest_remote_ci.errors import WorkspaceError
 #: Tells whether an option string (``-k``, ``--ignore``) takes a value; None when the option is unknown here.
 TakesValue = Callable[[str], "bool | None"]
 
+#: Short options of pytest with a value: what is known of its options where its parser cannot be asked.
+SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 #: Options of this plugin that take a value.
 OWN_WITH_VALUE = frozenset(
     f"--remote-ci-{name}"
@@ -31,7 +33,17 @@ OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run"
 _TAKE_OVER = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach"})
 #: Questions to the local pytest, which it answers itself also beside ``--remote-ci``.
 _LOCAL_QUESTIONS = frozenset(
-    {"-h", "--help", "-V", "--version", "--markers", "--fixtures", "--funcargs", "--fixtures-per-test", "--cache-show"}
+    {
+        "-h",
+        "--help",
+        "-V",
+        "--version",
+        "--markers",
+        "--fixtures",
+        "--funcargs",
+        "--fixtures-per-test",
+        "--cache-show",
+    }
 )
 #: pytest's own options that mean this machine only: the colour decision travels as a submission option.
 _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
@@ -98,7 +110,9 @@ def refuse_interactive(argv: Iterable[str]) -> None:
     heads = _heads(argv)
     for option in _REFUSED:
         if option in heads:
-            raise WorkspaceError(f"{option} cannot be used with --remote-ci: it needs a terminal in the container")
+            raise WorkspaceError(
+                f"{option} cannot be used with --remote-ci: it needs a terminal in the container"
+            )
 
 
 def forward(argv: Sequence[str], place: Place, takes_value: TakesValue) -> list[str]:
@@ -183,13 +197,13 @@ def _positional(text: str, place: Place) -> str:
     if text.startswith("@"):  # a file of arguments
         return "@" + _inside(text[1:], place, text)
     path, colons, rest = text.partition("::")
-    if os.path.isabs(path):
+    if Path(path).is_absolute():
         relative = place.relative(path)
         if relative is not None:
             return relative + colons + rest
         if not os.path.lexists(path):
             return text
-    elif not os.path.exists(place.cwd / path) or (place.is_inside and ".." not in Path(path).parts):
+    elif not os.path.lexists(place.cwd / path) or (place.is_inside and ".." not in Path(path).parts):
         return path.replace(os.sep, "/") + colons + rest if os.sep != "/" else text
     return _inside(path, place, text) + colons + rest
 
@@ -200,10 +214,10 @@ def _option_value(option: str, value: str, place: Place) -> str:
     if option in _READS_PATH:
         return _inside(value, place, f"{option} {value}")
     name, equals, setting = ("", "", value)
-    if not os.path.isabs(value) and "=" in value:  # -o cache_dir=/path
+    if not Path(value).is_absolute() and "=" in value:  # -o cache_dir=/path
         name, equals, setting = value.partition("=")
     path, colons, rest = setting.partition("::")
-    if not os.path.isabs(path):
+    if not Path(path).is_absolute():
         return value
     relative = place.relative(path)
     return value if relative is None else name + equals + relative + colons + rest

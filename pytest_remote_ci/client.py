@@ -18,14 +18,14 @@ in one call each, in the shape of the reference system's client library.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from pytest_remote_ci.errors import ClientError, RunnerUnreachable, SubmissionRefused
@@ -33,7 +33,7 @@ from pytest_remote_ci.stream import Event, EventStream, pause
 from pytest_remote_ci.transport import KEY_HELP, AuthenticationFailed, Interrupted, Transport
 from pytest_remote_ci.upload import MultipartUpload, Progress
 from pytest_remote_ci.wire import SubmitOptions
-from pytest_remote_ci.workspace import create_project_zip
+from pytest_remote_ci.workspace import collect, create_project_zip
 
 __all__ = [
     "KEY_HELP",
@@ -91,33 +91,35 @@ class Client:
 
     def submit(
         self,
-        archive: Path,
+        archive: Path | IO[bytes],
         options: SubmitOptions | None = None,
         *,
         progress: Progress | None = None,
         idempotency_key: str | None = None,
     ) -> str:
-        """Send a project's zip and return the id of its job.
+        """Send a project's zip (a path, or a seekable open file) and return the id of its job.
 
         Safe to repeat with the same `idempotency_key`: a submission whose answer was lost is found, not made twice.
         Raises `SubmissionRefused` with the runner's reason.
         """
+        if isinstance(archive, Path):
+            with archive.open("rb") as opened:
+                return self.submit(opened, options, progress=progress, idempotency_key=idempotency_key)
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         text = None if options is None else json.dumps(options.to_dict())
-        if archive.stat().st_size > _LARGE_UPLOAD:
-            self.verify()
         gives_up_at = time.monotonic() + _SUBMIT_PATIENCE
         failures = 0
         while True:
-            with MultipartUpload(archive, text, progress) as body:
-                try:
-                    return self._post(body, headers)
-                except Interrupted as error:
-                    failures += 1
-                    if (error.refused and failures == 1) or time.monotonic() > gives_up_at:
-                        raise RunnerUnreachable(str(error)) from error
-                    wait = pause(failures, error.retry_after)
-            self._sleep(wait)
+            body = MultipartUpload(archive, text, progress)
+            try:
+                if len(body) > _LARGE_UPLOAD and not failures:
+                    self.verify()
+                return self._post(body, headers)
+            except Interrupted as error:
+                failures += 1
+                if (error.refused and failures == 1) or time.monotonic() > gives_up_at:
+                    raise RunnerUnreachable(str(error)) from error
+                self._sleep(pause(failures, error.retry_after))
 
     def _post(self, body: MultipartUpload, headers: dict[str, str]) -> str:
         sent = {"Content-Type": body.content_type, **headers}
@@ -128,7 +130,9 @@ class Client:
                 return str(response.json()["job_id"])
         except Interrupted as error:
             if not body.handed_over and not error.refused:
-                self.verify()  # a runner that refuses a request's head closes while the body is still being sent
+                # A runner that refuses a request's head closes while the body is still being sent.
+                with contextlib.suppress(RunnerUnreachable):
+                    self.verify()
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
@@ -223,7 +227,9 @@ class Client:
             raise RunnerUnreachable(str(error)) from error
 
 
-def submit_tests_streaming(project_dir: Path | str, server_url: str, api_key: str | None = None) -> Iterator[Event]:
+def submit_tests_streaming(
+    project_dir: Path | str, server_url: str, api_key: str | None = None
+) -> Iterator[Event]:
     """Submit a folder and yield `job_id`, `log`… and `complete` events.
 
     A refused key raises RuntimeError; everything else that goes wrong is a `log` event and `complete` without success.
@@ -276,9 +282,7 @@ def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
 
 
 def _submit_folder(client: Client, folder: Path) -> str:
-    with tempfile.TemporaryDirectory(prefix="remote-ci-") as scratch:
-        archive = Path(scratch) / "project.zip"
-        archive.write_bytes(create_project_zip(folder))
+    with collect(folder).zip() as archive:
         return client.submit(archive)
 
 

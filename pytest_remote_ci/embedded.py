@@ -76,7 +76,7 @@ def folder(environ: Mapping[str, str] = os.environ, home: Path | None = None) ->
         base = home / "Library" / "Application Support"
     else:
         named = environ.get("XDG_DATA_HOME", "")
-        base = Path(named) if os.path.isabs(named) else home / ".local" / "share"
+        base = Path(named) if Path(named).is_absolute() else home / ".local" / "share"
     return base / "pytest-remote-ci" / f"runner-{__version__}"
 
 
@@ -94,7 +94,9 @@ def ensure(
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{place}: cannot be made ({error.strerror}); an embedded runner needs it") from error
+        raise ConfigError(
+            f"{place}: cannot be made ({error.strerror}); an embedded runner needs it"
+        ) from error
     running = _running(place)
     if running is not None:
         return running
@@ -109,10 +111,20 @@ def ensure(
 def _start(place: Path, command: Sequence[str], start_time: float) -> Runner:
     announcement, log = place / "runner.json", place / "runner.log"
     announcement.unlink(missing_ok=True)
-    argv = [*command, "serve", "--embedded", "--announce", str(announcement), "--data-dir", str(place / "data")]
+    argv = [
+        *command,
+        "serve",
+        "--embedded",
+        "--announce",
+        str(announcement),
+        "--data-dir",
+        str(place / "data"),
+    ]
     environ = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
     detach = [sys.executable, "-I", "-S", "-c", _DETACH, str(log), *argv]
-    pid = int(subprocess.run(detach, check=True, cwd=place, env=environ, timeout=30, stdout=subprocess.PIPE).stdout)
+    pid = int(
+        subprocess.run(detach, check=True, cwd=place, env=environ, timeout=30, stdout=subprocess.PIPE).stdout
+    )
     gives_up_at = time.monotonic() + start_time
     while time.monotonic() < gives_up_at:
         running = _running(place)
@@ -165,7 +177,9 @@ def _locked(file: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:
-        raise ConfigError("an embedded runner needs Linux or macOS: run `remote-ci login` to name a runner") from None
+        raise ConfigError(
+            "an embedded runner needs Linux or macOS: run `remote-ci login` to name a runner"
+        ) from None
     with file.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

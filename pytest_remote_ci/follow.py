@@ -6,12 +6,10 @@ answer is awaited and the job cancelled.
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
 
 from pytest_remote_ci.display import Display
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
@@ -21,21 +19,11 @@ from pytest_remote_ci.wire import SubmitOptions
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client import Client
-    from pytest_remote_ci.workspace import Workspace
 
 #: All events: what is printed and what happens around it.
 _VIEW = "all"
 #: Seconds for which the end of a cancelled job is awaited.
 _CANCEL_TIME = 60.0
-
-
-@contextmanager
-def packed(workspace: Workspace, display: Display) -> Iterator[Path]:
-    """The workspace's zip in a temporary folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="remote-ci-") as folder:
-        archive = Path(folder) / "project.zip"
-        workspace.write_zip(archive, progress=Bar(display.line, "packing"))
-        yield archive
 
 
 class RemoteRun:
@@ -57,7 +45,7 @@ class RemoteRun:
         #: Known from the runner's answer on.
         self.job_id = job_id
 
-    def submit(self, archive: Path, options: SubmitOptions) -> str:
+    def submit(self, archive: IO[bytes], options: SubmitOptions) -> str:
         """Send the job; from the last byte on an interrupt waits until its id is known."""
         bar = Bar(self._display.line, "uploading")
 
@@ -122,7 +110,5 @@ class RemoteRun:
     def abandon(self) -> None:
         """Cancel without waiting or saying anything: nobody is there to see the result."""
         if self.job_id is not None:
-            try:
+            with contextlib.suppress(ClientError):
                 self._client.cancel(self.job_id)
-            except ClientError:
-                pass

@@ -14,9 +14,9 @@ import pytest
 
 @pytest.hookspec
 def pytest_remote_ci_choose_files(config: pytest.Config, root: Path, files: list[str]) -> None:
-    """Change in place which files travel: paths relative to `root` in POSIX form.
+    """Remove from `files` (paths relative to `root`, in POSIX form, sorted) what shall stay here.
 
-    Removing an entry keeps the file here; an added one must exist below `root`.
+    Nothing can be added: that is what the key ``include`` of the configuration is for.
     """
 
 

@@ -1,7 +1,8 @@
 """What lies at the selected paths: files as they are, links as what they point to.
 
 A link to a file travels as that file, a link to a folder as the selected files of that folder. A link that leaves the
-project is refused, because the runner has nothing to point it to; one that points nowhere or back at itself is left out.
+project is refused, because the runner has nothing to point it to; one that points nowhere or back at itself is left
+out.
 """
 
 from __future__ import annotations
@@ -79,10 +80,8 @@ class _Finder:
         return self._findings
 
     def _add(self, path: str, source: str, known: os.stat_result) -> None:
-        if os.name == "nt":
-            executable = path in self._selection.executable
-        else:
-            executable = bool(known.st_mode & stat.S_IXUSR)
+        on_disk = bool(known.st_mode & stat.S_IXUSR)
+        executable = path in self._selection.executable if os.name == "nt" else on_disk
         self._findings.files[path] = Found(source, known, executable)
         if len(self._findings.files) > _MOST_FILES:
             raise WorkspaceError(
@@ -102,7 +101,7 @@ class _Finder:
         """Sort a link: to a file, to a folder, to the outside, to nothing."""
         try:
             target = os.path.realpath(self._base + path, strict=True)
-            known = os.stat(target)
+            known = Path(target).stat()
         except OSError:
             self._warn(path, "points to nothing")
             return
@@ -131,20 +130,18 @@ class _Finder:
         files = sorted(self._findings.files)
         links = sorted(self._folder_links)
         for path in links:
-            before = len(self._findings.files)
-            self._expand(path, self._folder_links[path], (), files, links)
-            if len(self._findings.files) == before:
-                self._warn(
-                    path, f"points to {self._folder_links[path] or 'the project'}, where nothing is sent"
-                )
+            before = len(self._findings.files) + len(self._findings.warnings)
+            self._expand(path, path, (), files, links)
+            if len(self._findings.files) + len(self._findings.warnings) == before:
+                self._warn(path, f"points to {self._folder_links[path]}, where nothing is sent")
 
     def _expand(
-        self, path: str, folder: str, chain: tuple[str, ...], files: list[str], links: list[str]
+        self, link: str, path: str, chain: tuple[str, ...], files: list[str], links: list[str]
     ) -> None:
-        """Add what lies in `folder` once more under `path`; `chain` are the folders that led here."""
+        """Add what lies in the folder of `link` once more under `path`; `chain` are the folders that led here."""
+        folder = self._folder_links[link]
         inside = f"{folder}/" if folder else ""
-        here = path.rpartition("/")[0]
-        if f"{here}/".startswith(inside) or any(f"{earlier}/".startswith(inside) for earlier in chain):
+        if any(f"{place}/".startswith(inside) for place in (link.rpartition("/")[0], *chain)):
             self._warn(path, "points to a folder that it lies in")
             return
         for file in _below(files, inside):
@@ -152,10 +149,10 @@ class _Finder:
             if not self._left_out(name):
                 entry = self._findings.files[file]
                 self._add(name, entry.source, entry.stat)
-        for link in _below(links, inside):
-            name = f"{path}/{link[len(inside) :]}"
+        for inner in _below(links, inside):
+            name = f"{path}/{inner[len(inside) :]}"
             if not self._left_out(name):
-                self._expand(name, self._folder_links[link], (*chain, folder), files, links)
+                self._expand(inner, name, (*chain, folder), files, links)
 
     def _warn(self, path: str, why: str) -> None:
         self._findings.warnings.append(f"{path}: left out, because the link {why}")

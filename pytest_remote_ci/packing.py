@@ -10,6 +10,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
@@ -24,8 +25,28 @@ _LEVEL: Final = 1
 _CHUNK: Final = 1 << 20
 #: Contents that are compressed already.
 _STORED: Final = frozenset(
-    [".7z", ".br", ".bz2", ".gif", ".gz", ".jpeg", ".jpg", ".lz4", ".mp3", ".mp4", ".npz", ".parquet", ".png", ".rar", ".tgz", ".webm", ".webp", ".whl", ".woff", ".woff2", ".xz", ".zip", ".zst"]
-)  # fmt: skip
+    f".{suffix}"
+    for suffix in (
+        *(
+            "7z",
+            "br",
+            "bz2",
+            "gif",
+            "gz",
+            "jpeg",
+            "jpg",
+            "lz4",
+            "mp3",
+            "mp4",
+            "npz",
+            "parquet",
+            "png",
+            "rar",
+            "tgz",
+        ),
+        *("webm", "webp", "whl", "woff", "woff2", "xz", "zip", "zst"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -54,22 +75,25 @@ def pack(members: Iterable[Member], target: IO[bytes], progress: Progress | None
     done = 0
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in ordered:
-            done += _add(
-                archive,
-                member,
-                lambda read, before=done: progress(min(before + read, total), total) if progress else None,
-            )
+            _add(archive, member, partial(_report, progress, done, total))
+            done += member.size
     if progress:
         progress(total, total)
 
 
-def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None]) -> int:
-    """Add one member; returns the bytes that it was expected to have."""
+def _report(progress: Progress | None, before: int, total: int, read: int) -> None:
+    """`read` bytes of a member were read, after `before` bytes of others."""
+    if progress:
+        progress(min(before + read, total), total)
+
+
+def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None]) -> None:
+    """Add one member, telling `advance` now and then how many of its bytes were read."""
     try:
         source = Path(member.source).open("rb")  # noqa: SIM115 - an error here means something else than one below
     except OSError as error:
         if member.sha256 is None:
-            return member.size
+            return
         raise WorkspaceChanged(f"{member.source}: went away while it was packed; run again") from error
     info = zipfile.ZipInfo(member.name, _DATE)
     info.create_system = 3  # Unix, also on Windows: the mode below is meant
@@ -89,4 +113,3 @@ def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None
             advance(read)
     if member.sha256 is not None and digest.hexdigest() != member.sha256:
         raise WorkspaceChanged(f"{member.source}: changed while it was packed; run again")
-    return member.size

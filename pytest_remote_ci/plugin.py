@@ -8,6 +8,7 @@ Each hook is the earliest place where its part can be done.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shlex
@@ -53,14 +54,27 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--remote-ci-attach", metavar="ID", help="show a job that was submitted before, from its beginning")
     add("--remote-ci-dry-run", action="store_true", help="list the files that would be sent, largest first")
     add("--remote-ci-url", metavar="URL", help="address of the runner (environment: REMOTE_CI_URL)")
-    add("--remote-ci-api-key", metavar="KEY", help="key of the runner (rather: environment, REMOTE_CI_API_KEY)")
+    add(
+        "--remote-ci-api-key",
+        metavar="KEY",
+        help="key of the runner (rather: environment, REMOTE_CI_API_KEY)",
+    )
     add("--remote-ci-image", metavar="IMAGE", help="base image of the job's container")
-    add("--remote-ci-python", metavar="3.X", help="Python that runs the tests (default: the version used here)")
+    add(
+        "--remote-ci-python",
+        metavar="3.X",
+        help="Python that runs the tests (default: the version used here)",
+    )
     add("--remote-ci-timeout", metavar="SECONDS", help="seconds of testing after which the job is stopped")
     add("--remote-ci-name", metavar="NAME", help="a name for the job, for people")
     add("--remote-ci-priority", choices=["high", "normal", "low"], help="the job's place among waiting ones")
     add("--remote-ci-network", choices=["egress", "none"], help="what of the network the tests may reach")
-    add("--remote-ci-env", metavar="NAME", action="append", help="pass this environment variable on; repeatable")
+    add(
+        "--remote-ci-env",
+        metavar="NAME",
+        action="append",
+        help="pass this environment variable on; repeatable",
+    )
     config = pluginmanager.get_plugin("pytestconfig")
     if config is not None and _is_remote(config):
         for name in _EXECUTORS:
@@ -73,7 +87,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> None:
     """Read no conftest file, and let pass what only the container's plugins and conftests will understand."""
     if not _is_remote(early_config):
         return
@@ -115,10 +131,8 @@ def _is_remote(config: pytest.Config) -> bool:
         return False
     environment, command_line = own_arguments(config)
     arguments = environment + command_line
-    try:
+    with contextlib.suppress(KeyError, ValueError):
         arguments += config.getini("addopts")
-    except (KeyError, ValueError):
-        pass
     if not any(argument.startswith("--remote-ci") for argument in arguments):
         return False
     from pytest_remote_ci.arguments import wants_remote

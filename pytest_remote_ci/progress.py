@@ -30,7 +30,10 @@ class StatusLine:
         self._drawn_at = float("-inf")
 
     def show(self, text: str, *, hurried: bool = False) -> None:
-        """Replace the line; nothing where the stream is no terminal. Hurried texts are drawn at most ten times a second."""
+        """Replace the line; nothing where the stream is no terminal.
+
+        Hurried texts are drawn at most ten times a second.
+        """
         if not self.is_terminal:
             return
         now = self._clock()
@@ -83,10 +86,10 @@ class Bar:
 
 
 def readable_size(count: int) -> str:
-    """``1.5 MB``: bytes for people, in powers of 1024."""
+    """``1.5 MB``: bytes for people, in powers of 1000."""
     size = float(count)
-    for unit in ("B", "KB", "MB"):
-        if size < 1024:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
+        size /= 1000
     return f"{size:.1f} GB"

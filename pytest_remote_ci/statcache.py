@@ -1,8 +1,8 @@
-"""What is known of files from the last time: digest and secret, by what `stat` says, so that a warm start reads nothing.
+"""What is known of files from the last time, by what `stat` says, so that a warm start reads nothing.
 
-One JSON file per project in the user's cache folder. An entry is believed only when size, modification time, change time
-and inode are all as they were, and it is written only for files that were at rest when they were read (git's rule for
-racy entries). The cache is never needed: whatever goes wrong with it means that files are read again.
+One JSON file per project in the user's cache folder. An entry is believed only when size, modification time, change
+time and inode are all as they were, and it is written only for files that were at rest when they were read (git's rule
+for racy entries). The cache is never needed: whatever goes wrong with it means that files are read again.
 """
 
 from __future__ import annotations

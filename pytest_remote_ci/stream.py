@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 from urllib.parse import quote
@@ -105,7 +105,7 @@ class EventStream:
         if self._silent_streams >= _SILENT_STREAMS and (self._from_beginning or self.last_seq):
             self.polling = True
 
-    def _stream(self) -> Iterator[Event]:
+    def _stream(self) -> Generator[Event, None, None]:
         """One connection's worth of events."""
         import sseclient
 
@@ -119,8 +119,9 @@ class EventStream:
             headers["Last-Event-ID"] = str(self.last_seq)
         path = f"/jobs/{quote(self._job_id, safe='')}/stream"
         response = self._transport.send("GET", path, params=params, headers=headers, stream=True)
+        chunks: Any = _Chunks(response, self._note_contact)
         with closing(response):
-            for frame in sseclient.SSEClient(_Chunks(response, self._note_contact)).events():
+            for frame in sseclient.SSEClient(chunks).events():
                 event = _event(frame.data)
                 seq = int(frame.id) if frame.id and frame.id.isdigit() else 0
                 if seq and seq <= self.last_seq:
@@ -128,7 +129,7 @@ class EventStream:
                 self.last_seq = seq or self.last_seq
                 yield event
 
-    def _portions(self) -> Iterator[Event]:
+    def _portions(self) -> Generator[Event, None, None]:
         """Events by plain requests, without end."""
         path = f"/jobs/{quote(self._job_id, safe='')}/events"
         while True:

@@ -6,7 +6,9 @@ terminal only ``ESC [ … m`` survives; into files and pipes the bytes go as the
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from typing import Final, TextIO
 
 #: Everything that is not plain text, a tab or a line feed: C0, DEL, C1, bidirectional overrides.
@@ -146,3 +148,13 @@ def is_terminal(stream: object) -> bool:
         return bool(stream.isatty())  # type: ignore[attr-defined]
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def silence_stdout() -> None:
+    """Let the interpreter flush into nothing: the reader of stdout is gone."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):
+        pass

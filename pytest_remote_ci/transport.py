@@ -16,7 +16,13 @@ from urllib.parse import urlsplit
 import requests
 
 from pytest_remote_ci import __version__
-from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerRefused, RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.errors import (
+    ClientError,
+    JobNotFound,
+    RunnerRefused,
+    RunnerUnreachable,
+    SubmissionRefused,
+)
 
 #: The three ways to supply a key, for those who were refused without one.
 KEY_HELP = """Authentication required. Please provide an API key using one of:
@@ -56,7 +62,9 @@ class _Bearer(requests.auth.AuthBase):
 class Transport:
     """A pool of connections to the runner at `url`. Not for use by several threads at once."""
 
-    def __init__(self, url: str, key: str | None, *, connect_timeout: float = 10.0, read_timeout: float = 45.0) -> None:
+    def __init__(
+        self, url: str, key: str | None, *, connect_timeout: float = 10.0, read_timeout: float = 45.0
+    ) -> None:
         self.url = url.rstrip("/")
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
             raise RunnerUnreachable(f"{url!r} is no address of a runner: write it as http://host:port")
@@ -120,7 +128,9 @@ class Transport:
                 refused, why = True, f"its certificate cannot be verified ({cause.verify_message})"
         if why == "the connection broke" and isinstance(error, requests.Timeout):
             why = "no answer in time"
-        elif why == "the connection broke" and isinstance(error, (requests.exceptions.InvalidURL, ValueError)):
+        elif why == "the connection broke" and isinstance(
+            error, (requests.exceptions.InvalidURL, ValueError)
+        ):
             refused, why = True, str(error)
         return Interrupted(f"No runner answers at {self.url}: {why}", refused=refused)
 
@@ -133,7 +143,9 @@ class Transport:
         if response.status_code == 404:
             return JobNotFound(detail or f"{status} at {self.url}")
         if response.status_code in (502, 503, 504):
-            return Interrupted(f"The runner at {self.url} answers {said}", retry_after=retry_after(response.headers))
+            return Interrupted(
+                f"The runner at {self.url} answers {said}", retry_after=retry_after(response.headers)
+            )
         if response.status_code in _REFUSALS:
             error = SubmissionRefused(f"The runner refused: {detail or status}")
             error.status = response.status_code

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import TracebackType
+from typing import IO
 
 #: Called with bytes sent so far and in all.
 Progress = Callable[[int, int], None]
@@ -14,10 +14,10 @@ Progress = Callable[[int, int], None]
 class MultipartUpload:
     """The parts ``options`` (JSON, optional) and ``file`` (the zip), as a readable of known length.
 
-    A context manager: the file is open inside of it. Not rewindable: a retry makes a new one.
+    `archive` is read from its beginning and stays open; a retry makes a new upload of the same archive.
     """
 
-    def __init__(self, archive: Path, options: str | None, progress: Progress | None = None) -> None:
+    def __init__(self, archive: IO[bytes], options: str | None, progress: Progress | None = None) -> None:
         boundary = secrets.token_hex(16)
         #: Value of the request's Content-Type.
         self.content_type = f"multipart/form-data; boundary={boundary}"
@@ -35,19 +35,11 @@ class MultipartUpload:
         )
         self._head = head.encode()
         self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self._size = len(self._head) + archive.stat().st_size + len(self._tail)
+        self._size = len(self._head) + archive.seek(0, os.SEEK_END) + len(self._tail)
+        archive.seek(0)
         self._sent = 0
-
-    def __enter__(self) -> MultipartUpload:
-        self._file = self._archive.open("rb")
         self._pieces = self._read_pieces()
         self._left = b""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
     def __len__(self) -> int:
         return self._size
@@ -78,6 +70,6 @@ class MultipartUpload:
 
     def _read_pieces(self) -> Iterator[bytes]:
         yield self._head
-        while piece := self._file.read(1 << 16):
+        while piece := self._archive.read(1 << 16):
             yield piece
         yield self._tail

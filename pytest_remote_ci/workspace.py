@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -116,8 +116,8 @@ def collect(
 ) -> Workspace:
     """The workspace of the project in `root`, as it is now; raises `WorkspaceError`.
 
-    `include` and `exclude` are patterns in gitignore's syntax; `include` beats `exclude`, and a pattern that names files
-    also allows secrets. `choose` gets the sorted paths and returns those that shall travel (no others can be added).
+    `include` and `exclude` are patterns in gitignore's syntax; `include` beats `exclude`, and a pattern that names
+    files also allows secrets. `choose` gets the sorted paths and returns those that shall travel; it cannot add any.
     `cache_folder` is where digests are remembered; None means the user's.
     """
     root = Path(os.path.abspath(root))  # noqa: PTH100 - links in the project's own path are kept: it is shown to people
@@ -172,9 +172,9 @@ def _read(entries: dict[str, Found], cache: StatCache) -> tuple[list[WorkspaceFi
     return sorted(files, key=lambda file: file.path), suspects
 
 
-def _composed(path: str) -> str:
-    """macOS may spell accents as characters of their own; the runner's file system would take that for another name."""
-    if sys.platform != "darwin" or path.isascii():
+def _composed(path: str, platform: str = sys.platform) -> str:
+    """macOS may spell accents as characters of their own, which would be another name on the runner."""
+    if platform != "darwin" or path.isascii():
         return path
     import unicodedata
 
@@ -200,13 +200,9 @@ def _refuse_bad_names(paths: Collection[str]) -> None:
 
 def _refuse_secrets(suspects: dict[str, str], include: PatternList) -> None:
     """Secrets travel only when a pattern that names files allows them; the message lists all and gives the line."""
-    allowing = replace(
-        include, patterns=tuple(pattern for pattern in include.patterns if pattern.names_files)
-    )
+    allowing = PatternList(tuple(pattern for pattern in include.patterns if pattern.names_files))
     refused = {
-        path: what
-        for path, what in sorted(suspects.items())
-        if allowing.decide(path, is_folder=False) is not True
+        path: what for path, what in sorted(suspects.items()) if not allowing.decide(path, is_folder=False)
     }
     if not refused:
         return
@@ -215,7 +211,7 @@ def _refuse_secrets(suspects: dict[str, str], include: PatternList) -> None:
     count = f"{len(refused)} files look" if len(refused) > 1 else "a file looks"
     raise WorkspaceError(
         f"{count} like secrets and nothing was sent:\n{named}\n"
-        f"Leave them out with `exclude`, or, when they are meant for tests, send them with this line in [tool.remote-ci]:\n"
+        "Leave them out with `exclude`, or, when they are meant for tests, send them with this in [tool.remote-ci]:\n"
         f"  include = [{line}]"
     )
 

@@ -17,8 +17,8 @@ from typing import Any
 COLUMNS = "REMOTE_CI_COLUMNS"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
-_FLAGS = ("--remote-ci", "--remote-ci-async")
-_VALUES = ("--remote-ci-attach", "--remote-ci-url")
+_FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run")
+_VALUES = ("--remote-ci-attach",)
 
 
 class InertOptions:

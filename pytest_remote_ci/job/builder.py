@@ -22,7 +22,7 @@ _ERROR = re.compile(r"^\s*(?:error:|×|x )\s*", re.IGNORECASE)
 _LOCAL = re.compile(r"^(?:-e\s+)?(?:[^\s;#]+\s*@\s*)?(file://[^\s;#]+|\.{1,2}/[^\s;#]*|/[^\s;#]*)")
 
 
-class StepFailed(Exception):  # noqa: N818
+class StepFailed(Exception):
     """A step cannot be done; the text is its first line of the cause."""
 
 
@@ -47,6 +47,7 @@ class Builder:
         began = time.monotonic()
         try:
             for step in steps:
+                self._step_env = {**self._env, **step.get("env", {})}
                 getattr(self, "_" + step["do"])(step)
             self.result["ok"] = True
         except StepFailed as error:
@@ -173,7 +174,7 @@ class Builder:
         """Run uv; what it says goes to the user line by line, or, if `quiet`, is kept for `say`."""
         self._last = ""
         process = subprocess.Popen(
-            command, cwd=self._cwd, env=self._env, stdin=subprocess.DEVNULL,
+            command, cwd=self._cwd, env=self._step_env, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stderr is not None
@@ -181,7 +182,7 @@ class Builder:
         with process.stderr as stream:
             for line in stream:
                 kept.append(line.decode("utf-8", "replace"))
-                if not quiet:
+                if not quiet and not line.startswith(b"Using "):  # paths that mean nothing to a user
                     os.write(self._output, line)
         if process.wait() != 0:
             self._last = "".join(kept)
@@ -248,7 +249,10 @@ def all_hashed(lines: list[str]) -> bool:
 
 
 def scripts_for_project(source: str, target: str, python: str) -> None:
-    """Copies of an environment's scripts that run the project layer's interpreter, which sees the project too."""
+    """Copies of an environment's scripts that run the project layer's interpreter, which sees the project too.
+
+    `python` is where that lies; the variable `REMOTE_CI_PYTHON` of a job says otherwise.
+    """
     os.mkdir(target)
     for name in os.listdir(source):
         path = os.path.join(source, name)
@@ -260,10 +264,10 @@ def scripts_for_project(source: str, target: str, python: str) -> None:
         if rest is None:
             continue
         body = (head + rest).split(b"\n", 2)
-        body[1] = f"'''exec' {python} \"$0\" \"$@\"".encode()
+        body[1] = f'\'\'\'exec\' "${{REMOTE_CI_PYTHON:-{python}}}" "$0" "$@"'.encode()
         with open(os.path.join(target, name), "wb") as file:
             file.write(b"\n".join(body))
-        os.chmod(os.path.join(target, name), 0o755)
+        os.chmod(os.path.join(target, name), 0o755)  # noqa: S103  # as every script
 
 
 def _variants(plan: dict[str, Any]) -> list[dict[str, Any]]:

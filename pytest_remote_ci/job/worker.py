@@ -127,6 +127,8 @@ def start(job: dict[str, Any], spool: Spool) -> int:
     """Fork and run the command; returns its process id, which is also its group and session."""
     env = dict(os.environ)
     env.update(job["env"])
+    if job.get("path"):  # folders that come before the image's own
+        env["PATH"] = os.pathsep.join([*job["path"], env.get("PATH") or os.defpath])
     pid = os.fork()
     if pid == 0:
         _become(job["argv"], job["cwd"], env, spool)

@@ -415,12 +415,8 @@ class TestUsers:
         deletion = store.users.delete(user.id)
         assert [job.id for job in deletion.deleted] == [over.id]
         assert (deletion.user, deletion.cancelling) == (user, 1)
-        assert (
-            store.users.get(user.id)
-            is store.users.by_email(user.email)
-            is store.keys.by_hash("0" * 64)
-            is None
-        )
+        assert store.users.get(user.id) is store.users.by_email(user.email) is None
+        assert store.keys.by_hash("0" * 64) is None
         assert [item.id for item in store.users.list()] == ["bob"]
         assert store.jobs.get(over.id) is None
         assert store.events.after(over.id, 0) == []
@@ -489,10 +485,10 @@ class TestBlobs:
         add_user(store)
         add_user(store, "bob")
         store.blobs.grant("ann", ["old", "shared", "renewed"], at(0))
-        store.blobs.grant("bob", ["shared"], at(100))
-        assert set(store.blobs.unreferenced(at(50))) == {"old", "renewed"}
-        store.blobs.grant("ann", ["renewed"], at(100))
-        assert store.blobs.forget(["old", "renewed", "shared"], at(50)) == {"old"}
+        store.blobs.grant("bob", ["shared"], at(10_000))
+        assert set(store.blobs.unreferenced(at(5000))) == {"old", "renewed"}
+        store.blobs.grant("ann", ["renewed"], at(10_000))
+        assert store.blobs.forget(["old", "renewed", "shared"], at(5000)) == {"old"}
         assert store.blobs.known(["old", "renewed", "shared"]) == {"renewed", "shared"}
         assert store.blobs.granted("ann", ["shared"]) == set(), "what somebody else keeps is still given up"
 

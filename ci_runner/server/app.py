@@ -1,0 +1,186 @@
+"""The HTTP API as one WSGI application: its routes, and the one place where errors become answers.
+
+Every error body is `{"detail": "..."}` with words for the caller: never a traceback, never a path of the
+host. What a route does is in the module of its subject; what the contract promises is in docs/wire.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import time
+from typing import Any, Final
+
+import falcon
+from falcon.media import MultipartFormHandler
+
+from ci_runner.errors import (
+    NotAuthenticated,
+    RunnerError,
+    StorageFull,
+    TemporaryError,
+    TooManyRequests,
+    YoursError,
+)
+from ci_runner.server.auth import Authenticator, AuthMiddleware
+from ci_runner.server.docs import DocsPage
+from ci_runner.server.health import Health, Ready
+from ci_runner.server.jobs import JobEvents, JobList, JobStream, JobSummary
+from ci_runner.server.limits import StreamSlots
+from ci_runner.server.openapi import OpenApi
+from ci_runner.server.responder import StreamResponder
+from ci_runner.server.services import Services
+from ci_runner.server.streams import Streams
+from ci_runner.server.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
+from pytest_remote_ci.wire import WireError
+
+_log = logging.getLogger(__name__)
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_MOST_PARTS: Final = 16
+
+
+class RunnerApp(falcon.App):  # type: ignore[type-arg]
+    """The application, with what must be started and stopped around it."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.authenticator = Authenticator(services)
+        self.streams = Streams(services.store, self.authenticator, services.serve.heartbeat)
+        self._activity = Activity()
+        super().__init__(middleware=[self._activity, AuthMiddleware(self.authenticator)])
+
+    def start(self) -> None:
+        """Sweep what dead uploads left behind and start waking streams."""
+        self.services.blobs.sweep_uploads()
+        self.streams.start()
+
+    def stop(self) -> None:
+        """End all streams (their clients resume) and remember when keys were last used."""
+        self.streams.stop()
+        try:
+            self.authenticator.flush()
+        except RunnerError as error:
+            _log.warning("the last use of keys is not written: %s", error)
+
+    def idle_seconds(self) -> float:
+        """How long nobody has asked for anything; 0 while a stream is open or a request is being answered."""
+        return 0.0 if len(self.streams) else self._activity.idle_seconds()
+
+
+class Activity:
+    """Remembers when the last request was answered."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._last = time.monotonic()
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Falcon calls this first."""
+        self._last = time.monotonic()
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        """Falcon calls this last, before a stream is iterated."""
+        self._last = time.monotonic()
+
+    def idle_seconds(self) -> float:
+        """Seconds since the last request began or was answered."""
+        return time.monotonic() - self._last
+
+
+def create_app(services: Services) -> RunnerApp:
+    """The application; call its `start` before and its `stop` after serving it."""
+    app = RunnerApp(services)
+    handler = MultipartFormHandler()
+    handler.parse_options.max_body_part_count = _MOST_PARTS
+    app.req_options.media_handlers[falcon.MEDIA_MULTIPART] = handler
+    app.set_error_serializer(_serialize)
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(OSError, _os_error)
+    app.add_error_handler(RunnerError, _runner_error)
+    app.add_error_handler(WireError, _wire_error)
+    slots = StreamSlots(services.serve.max_streams, services.serve.max_streams_per_user)
+    responder = StreamResponder(services.store, app.streams, slots)
+    submission = Submission(services)
+    routes = {
+        "/submit": SubmitStream(submission, responder, announce=False),
+        "/submit-stream": SubmitStream(submission, responder, announce=True),
+        "/submit-async": SubmitAsync(submission),
+        "/blobs/missing": MissingBlobs(submission, services.serve.max_files),
+        "/jobs": JobList(services.store),
+        "/jobs/{job_id}": JobSummary(services.store),
+        "/jobs/{job_id}/stream": JobStream(responder),
+        "/jobs/{job_id}/events": JobEvents(responder),
+        "/health": Health(),
+        "/ready": Ready(services),
+        "/openapi.json": OpenApi(),
+        "/docs": DocsPage(),
+    }
+    for path, resource in routes.items():
+        app.add_route(path, resource)
+    return app
+
+
+def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float | None = None) -> None:
+    resp.status = status
+    resp.media = {"detail": detail}
+    if status == 401:
+        resp.set_header("WWW-Authenticate", "Bearer")
+    if retry_after is not None:
+        resp.set_header("Retry-After", str(math.ceil(retry_after)))
+
+
+def _runner_error(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+    if isinstance(error, TooManyRequests):
+        _answer(resp, error.status, str(error), error.retry_after)
+    elif isinstance(error, YoursError):
+        _answer(resp, error.status, str(error))
+        if isinstance(error, NotAuthenticated):
+            _log.info("refused %s %s from %s: %s", req.method, _logged(req.path), req.remote_addr, error)
+    elif isinstance(error, StorageFull):
+        _log.error("%s %s: %s", req.method, _logged(req.path), error)
+        _answer(resp, 507, "The runner's disk is full; nothing was kept", error.retry_after)
+    elif isinstance(error, TemporaryError):
+        _answer(resp, 503, str(error), error.retry_after)
+    else:
+        _log.error("%s %s: %s", req.method, _logged(req.path), error)
+        _answer(resp, 503, "The runner cannot work now; its operator finds the reason in its log", 5)
+
+
+def _wire_error(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+    _answer(resp, 422, str(error))
+
+
+def _os_error(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+    if error.errno in _FULL:
+        _runner_error(req, resp, StorageFull(f"no space left ({error})", retry_after=30), params)
+    else:
+        _unexpected(req, resp, error, params)
+
+
+def _unexpected(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+    if isinstance(error, falcon.HTTPError):
+        _serialize(req, resp, error)
+        resp.status = error.status
+        resp.set_headers(error.headers or {})
+        return
+    _log.error("%s %s failed", req.method, _logged(req.path), exc_info=error)
+    _answer(resp, 500, "Internal server error")
+
+
+def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    """Errors of Falcon itself in the contract's form."""
+    detail = error.description or error.title or "Error"
+    if detail == error.title:
+        detail = detail.removeprefix(f"{error.status_code} ")
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = json.dumps({"detail": detail}).encode()
+
+
+def _logged(text: str) -> str:
+    """Text of a client for a log line: one line, bounded."""
+    return ascii(text[:200])

@@ -1,0 +1,140 @@
+"""Who is asking: bearer keys, judged before anything else of a request is looked at.
+
+Keys are looked up for every request, so that a revocation holds at once; open streams ask twice a second.
+When a key was last used is remembered in memory and written now and then, off the request's path.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import falcon
+
+from ci_runner import credentials
+from ci_runner.errors import NotAuthenticated, RunnerError
+from ci_runner.models import User
+from ci_runner.server.services import Services
+
+_log = logging.getLogger(__name__)
+
+#: Texts of the contract; clients compare them.
+NOT_AUTHENTICATED: Final = "Not authenticated"
+INVALID_KEY: Final = "Invalid or revoked API key"
+NO_USER: Final = "User not found or inactive"
+
+#: RFC 6750's b64token: no spaces or commas, so that repeated headers, which arrive joined, are refused.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+_LONGEST: Final = 8192
+#: Seconds between two writes of one key's last use.
+_LAST_USED_EVERY: Final = 300.0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An authenticated user and what proved it."""
+
+    user: User
+    #: The key's id; None when a plugin knew the credentials.
+    key_id: str | None = None
+    #: The bearer credentials, to ask again; never shown.
+    token: str = field(default="", repr=False)
+
+
+class Authenticator:
+    """Turns an `Authorization` header into a `Caller`; any thread."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = threading.Lock()
+        self._used: dict[str, dt.datetime] = {}
+        self._written: dict[str, float] = {}
+
+    def authenticate(self, header: str | None) -> Caller:
+        """The caller; raises `NotAuthenticated` with the text of the contract."""
+        scheme, _, token = (header or "").partition(" ")
+        token = token.strip(" ")
+        if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
+            raise NotAuthenticated(NOT_AUTHENTICATED)
+        return self._by_key(token) or self._by_hook(token)
+
+    def still_valid(self, caller: Caller) -> bool:
+        """Whether the caller's credentials would be accepted now; True when the store cannot say."""
+        try:
+            return self.authenticate(f"Bearer {caller.token}").user.id == caller.user.id
+        except NotAuthenticated:
+            return False
+        except RunnerError:
+            return True
+
+    def flush(self) -> None:
+        """Write when keys were last used, each at most every five minutes."""
+        now = time.monotonic()
+        with self._lock:
+            due = [
+                key
+                for key in self._used
+                if now - self._written.get(key, -_LAST_USED_EVERY) >= _LAST_USED_EVERY
+            ]
+            moments = {key: self._used.pop(key) for key in due}
+            self._written.update(dict.fromkeys(due, now))
+        for key, moment in moments.items():
+            self._services.store.keys.touch(key, moment)
+
+    def _by_key(self, token: str) -> Caller | None:
+        key = credentials.parse(token)
+        if key is None:
+            return None
+        stored = self._services.store.keys.by_hash(key.hash)
+        if stored is None or not credentials.matches(token, stored.key_hash) or not stored.is_active:
+            raise NotAuthenticated(INVALID_KEY)
+        now = self._services.clock()
+        if stored.expires_at is not None and stored.expires_at <= now:
+            raise NotAuthenticated(INVALID_KEY)
+        user = self._active(self._services.store.users.get(stored.user_id))
+        with self._lock:
+            self._used[stored.id] = now
+        return Caller(user, stored.id, token)
+
+    def _by_hook(self, token: str) -> Caller:
+        hooks = self._services.hooks
+        name = hooks.authenticate(credentials=token) if hooks is not None else None
+        if name is None:
+            raise NotAuthenticated(INVALID_KEY)
+        users = self._services.store.users
+        return Caller(self._active(users.by_email(name) if "@" in name else users.get(name)), None, token)
+
+    @staticmethod
+    def _active(user: User | None) -> User:
+        if user is None or not user.is_active:
+            raise NotAuthenticated(NO_USER)
+        return user
+
+
+class AuthMiddleware:
+    """Asks for credentials on every route that does not say `public = True`, before its responder runs."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        """Falcon calls this once a route is found; a method that the route lacks is 405 for anybody."""
+        if resource is None or getattr(resource, "public", False):
+            return
+        if not hasattr(resource, f"on_{req.method.lower()}"):
+            return
+        req.context.caller = self._authenticator.authenticate(req.get_header("Authorization"))
+
+
+def caller_of(req: falcon.Request) -> Caller:
+    """The caller of a request that passed `AuthMiddleware`."""
+    caller = req.context.caller
+    assert isinstance(caller, Caller)
+    return caller

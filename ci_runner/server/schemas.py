@@ -1,0 +1,147 @@
+"""JSON Schemas of what the API takes and gives, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pytest_remote_ci.wire import PHASES, PRIORITIES, PROTOCOL, STATUSES
+
+Schema = dict[str, Any]
+
+TIME: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC"}
+DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "SHA-256"}
+
+
+def or_null(schema: Schema) -> Schema:
+    """`schema`, or null."""
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+def reference(name: str) -> Schema:
+    """The schema of that name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        **more,
+    }
+
+
+_TEXT: Final[Schema] = {"type": "string"}
+_TEXTS: Final[Schema] = {"type": "array", "items": _TEXT}
+_FLAG: Final[Schema] = {"type": "boolean"}
+_NUMBER: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Error": _object({"detail": {"type": "string", "description": "what is wrong and what to do"}}),
+    "JobCreated": _object({"job_id": {"type": "string", "format": "uuid"}}, additionalProperties=False),
+    "JobSummary": _object(
+        {
+            "job_id": {"type": "string", "format": "uuid"},
+            "status": {"enum": list(STATUSES)},
+            "success": {"type": ["boolean", "null"], "description": "null where there is no verdict"},
+            "start_time": or_null(TIME),
+            "end_time": or_null(TIME),
+            "exit_code": {"type": ["integer", "null"], "description": "the command's own"},
+            "reason": {"type": ["string", "null"], "description": "why there is no verdict"},
+            "phase": {"enum": list(PHASES)},
+            "submitted_at": or_null(TIME),
+            "queue_position": {"type": ["integer", "null"], "minimum": 1},
+            "name": {"type": ["string", "null"]},
+            "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+        },
+        additionalProperties=False,
+    ),
+    "Event": _object(
+        {"type": _TEXT},
+        {
+            "seq": {"type": "integer", "minimum": 1, "description": "number in its job, without gaps"},
+            "timestamp": TIME,
+            "data": {"type": "string", "description": "text of a `log`; may hold many lines"},
+            "stream": {"enum": ["terminal", "stdout", "stderr", "runner"]},
+            "job_id": {"type": "string", "format": "uuid"},
+            "success": {"type": "boolean"},
+            "status": {"enum": list(STATUSES)},
+            "exit_code": {"type": ["integer", "null"]},
+            "reason": {"type": ["string", "null"]},
+            "cancelled": {"const": True},
+        },
+        description="Further types and fields may come at any time; ignore what you do not know.",
+    ),
+    "Options": _object(
+        {},
+        {
+            "protocol": {"const": PROTOCOL},
+            "args": {**_TEXTS, "description": "arguments of pytest"},
+            "root": {"type": "string", "description": "absolute path of the project on the client"},
+            "cwd": {"type": "string", "description": "folder below the root in which pytest runs"},
+            "module": {**_FLAG, "default": True, "description": "run as `python -m pytest` does"},
+            "python": {"type": "string", "examples": ["3.12"]},
+            "image": _TEXT,
+            "requirements": _TEXTS,
+            "extras": _TEXTS,
+            "groups": _TEXTS,
+            "install_project": _FLAG,
+            "env": {"type": "object", "additionalProperties": _TEXT},
+            "timeout": {**_NUMBER, "description": "seconds of testing"},
+            "cpus": _NUMBER,
+            "memory": {"type": ["integer", "string"], "examples": ["2g", 1073741824]},
+            "network": {"enum": ["egress", "none"]},
+            "artifacts": _TEXTS,
+            "name": _TEXT,
+            "priority": {"enum": list(PRIORITIES), "default": "normal"},
+            "pytest_version": _TEXT,
+            "scm_version": _TEXT,
+            "color": _FLAG,
+            "columns": {"type": "integer", "minimum": 1, "maximum": 10000},
+            "extra": {"type": "object"},
+        },
+    ),
+    "Manifest": _object(
+        {
+            "files": {
+                "type": "array",
+                "items": {
+                    "type": "array",
+                    "prefixItems": [_TEXT, {"type": "integer"}, {"type": "integer", "minimum": 0}, DIGEST],
+                    "minItems": 4,
+                    "maxItems": 4,
+                },
+                "description": "[path, mode, size, sha256] of each file",
+            }
+        },
+        {
+            "protocol": {"const": PROTOCOL},
+            "root": _TEXT,
+            "mtimes": {"type": "object", "additionalProperties": {"type": "integer"}},
+        },
+    ),
+    "Submission": _object(
+        {},
+        {
+            "file": {
+                "type": "string",
+                "contentMediaType": "application/zip",
+                "description": "the project; with a manifest: only the missing contents, named by digest",
+            },
+            "options": reference("Options"),
+            "manifest": reference("Manifest"),
+        },
+    ),
+    "Digests": {"type": "array", "items": DIGEST},
+    "Health": _object({"status": {"const": "ok"}}, additionalProperties=False),
+    "Ready": _object(
+        {
+            "status": {"enum": ["ready", "not ready"]},
+            "checks": {
+                "type": "array",
+                "items": _object({"name": _TEXT, "ok": _FLAG, "detail": _TEXT}),
+            },
+        },
+        {"detail": _TEXT},
+    ),
+}

@@ -1,0 +1,189 @@
+"""The HTTP server around the application: one listening socket, Waitress with the settings that streams need.
+
+Starting binds at once, so that a port in use is known before anything else begins. Stopping is orderly and
+bounded: no new connections, streams end (their clients resume elsewhere or later), requests that are being
+answered are finished, then everything is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final, cast
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+
+from ci_runner.config import ServeSettings
+from ci_runner.errors import SettingsError
+from ci_runner.server.app import RunnerApp
+from ci_runner.server.gate import Gate, channel_class
+
+_log = logging.getLogger(__name__)
+
+#: Milliseconds after which a client that takes no data is given up.
+_USER_TIMEOUT_MS: Final = 30_000
+_SEND_BUFFER: Final = 128 << 10
+#: Bytes waiting for one slow client before its thread waits.
+_WATERMARK: Final = 256 << 10
+_SILENT_CONNECTION: Final = 60
+#: Connections beside those of streams.
+_ORDINARY_CONNECTIONS: Final = 744
+#: Files per streaming thread: its connection and its part of the database.
+_FILES_PER_THREAD: Final = 4
+_LOOP_SECONDS: Final = 0.5
+
+
+class HttpServer:
+    """Serves one application from a thread of its own."""
+
+    def __init__(self, app: RunnerApp, settings: ServeSettings, data_dir: Path) -> None:
+        """Bind the address; raises `SettingsError` when that is not possible."""
+        self._app = app
+        self._stopping = threading.Event()
+        self._stop_seconds = 10.0
+        self._map: dict[int, Any] = {}
+        self._socket = _listen(settings.host, settings.port)
+        self._bound = self._socket.getsockname()
+        self._settings = settings
+        self._gate = Gate(data_dir / "uploads", settings.max_upload, app.services.storage.disk_reserve)
+        self._server: Any = None
+        self._dispatcher: Any = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also when 0 was asked for."""
+        return int(self._bound[1])
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine find the server."""
+        host = self._settings.host
+        if host in ("", "0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+            host = "127.0.0.1" if host != "::" else "::1"
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def start(self) -> None:
+        """Begin to answer."""
+        threads = self._settings.threads + self._settings.max_streams
+        _allow_files(_ORDINARY_CONNECTIONS + _FILES_PER_THREAD * threads)
+        self._dispatcher = ThreadedTaskDispatcher()
+        self._dispatcher.set_thread_count(threads)
+        adjustments = Adjustments(
+            sockets=[self._socket],
+            threads=threads,
+            ident=None,
+            asyncore_use_poll=True,
+            # Lets a stream notice within milliseconds that its client went away.
+            channel_request_lookahead=1,
+            connection_limit=_ORDINARY_CONNECTIONS + self._settings.max_streams,
+            outbuf_high_watermark=_WATERMARK,
+            max_request_body_size=self._settings.max_upload + 1,
+            channel_timeout=_SILENT_CONNECTION,
+            cleanup_interval=10,
+            log_socket_errors=False,
+            expose_tracebacks=False,
+            clear_untrusted_proxy_headers=True,
+        )
+        self._server = TcpWSGIServer(
+            cast(Any, self._app),
+            self._map,
+            True,
+            self._socket,
+            dispatcher=self._dispatcher,
+            adj=adjustments,
+            sockinfo=(self._socket.family, self._socket.type, self._socket.proto, self._bound),
+            bind_socket=False,
+        )
+        self._server.channel_class = channel_class(self._gate)
+        self._app.start()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._thread.start()
+        _log.info("listening on %s", self.url)
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """End within about so many seconds, answering what is being asked; may be called twice."""
+        self._stop_seconds = seconds
+        self._stopping.set()
+        if self._thread is None:
+            self._socket.close()
+            return
+        if self._thread.is_alive():
+            self._server.pull_trigger()
+            self._thread.join()
+
+    # -- the server's thread
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._turn(_LOOP_SECONDS)
+        deadline = time.monotonic() + self._stop_seconds
+        wasyncore.dispatcher.close(self._server)  # the listening socket only
+        self._app.stop()
+        while self._finishing() and time.monotonic() < deadline:
+            self._turn(0.05)
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()
+            channel.handle_close()  # a refused client is not waited for any longer
+        self._dispatcher.shutdown(timeout=max(0.5, deadline - time.monotonic()))
+        self._server.trigger.close()
+        wasyncore.close_all(self._map, ignore_all=True)
+        _log.info("stopped listening")
+
+    def _turn(self, seconds: float) -> None:
+        """One look at all sockets; what goes wrong with one of them must not end the server."""
+        try:
+            wasyncore.loop(seconds, use_poll=True, map=self._map, count=1)
+        except Exception:
+            _log.exception("the HTTP server stumbled")
+            time.sleep(0.05)
+
+    def _finishing(self) -> bool:
+        """Whether a request is being received, answered or sent; connections that do nothing are closed."""
+        busy = False
+        for channel in list(self._server.active_channels.values()):
+            if channel.requests or channel.request is not None or channel.total_outbufs_len:
+                busy = True
+            else:
+                channel.will_close = True
+        return busy
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections give up clients that take no data."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsError(f"serve.host: cannot listen on {host}: {error.strerror or error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        problem = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise SettingsError(f"serve.port: {problem}; choose another with --port") from error
+    return listener
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise this process's limit of open files as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    if target < wanted:
+        _log.warning("only %d files may be open; %d are needed for all streams", target, wanted)

@@ -1,0 +1,237 @@
+"""``pytest --remote-ci`` from the hand-over to the exit code, with the remote pytest's own output as the result.
+
+The order is: configuration, runner, working tree, upload, events. Every way out is an exit code and at most one line
+on stderr; there is never a traceback of ours for something that the user, the runner or the network did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_remote_ci import arguments, embedded
+from pytest_remote_ci import config as configuration
+from pytest_remote_ci.display import Display, exit_code, local_color
+from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
+from pytest_remote_ci.follow import RemoteRun
+from pytest_remote_ci.interrupts import Interrupts
+from pytest_remote_ci.progress import Bar, StatusLine
+from pytest_remote_ci.terminal import is_terminal, silence_stdout
+from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.config import Config
+    from pytest_remote_ci.workspace import Workspace
+
+#: What pytest's own entry point ends with when nobody reads its output.
+_EXIT_BROKEN_PIPE = 1
+
+
+def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int:
+    """Run the session on a runner. `given` are the arguments of PYTEST_ADDOPTS and of the command line."""
+    display = Display(StatusLine())
+    held = "Cancelling the submission … (press Ctrl-C again to leave at once)"
+    with Interrupts(on_held=lambda: display.say(held)) as interrupts:
+        session = _Session(config, given, display, interrupts)
+        try:
+            return session.run()
+        except KeyboardInterrupt:
+            display.say("Interrupted: nothing was left on the runner.")
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            silence_stdout()
+            return _EXIT_BROKEN_PIPE
+        except ClientError as error:
+            display.say(f"remote-ci: {error}")
+            return error.exit_code
+
+
+class _Session:
+    def __init__(
+        self,
+        config: pytest.Config,
+        given: tuple[list[str], list[str]],
+        display: Display,
+        interrupts: Interrupts,
+    ) -> None:
+        self._pytest = config
+        self._environment, self._command_line = given
+        self._display = display
+        self._interrupts = interrupts
+        root = configuration.project_root(config.rootpath, config.invocation_params.dir)
+        self._place = arguments.Place(root, Path(config.invocation_params.dir))
+
+    def run(self) -> int:
+        settings = self._settings()
+        attached = self._option("attach")
+        if attached:
+            return self._attach(settings, str(attached))
+        options = self._options(settings)
+        workspace = self._workspace(settings)
+        if self._option("dry_run"):
+            for text in workspace.listing():
+                print(text)  # noqa: T201 - the answer to the question
+            return 0
+        return self._submit(settings, workspace, options)
+
+    def _option(self, name: str) -> Any:
+        return self._pytest.getoption(f"remote_ci_{name}")
+
+    def _settings(self) -> Config:
+        names = ("url", "api_key", "image", "python", "timeout", "name", "network")
+        overrides: dict[str, object] = {name: self._option(name) for name in names}
+        settings = configuration.load(self._place.root, overrides=overrides)
+        more = self._option("env")
+        if more:  # in addition to the configured names, and checked like them
+            overrides["env"] = tuple(dict.fromkeys((*settings.env, *more)))
+            settings = configuration.load(self._place.root, overrides=overrides)
+        return settings
+
+    def _options(self, settings: Config) -> SubmitOptions:
+        config, place = self._pytest, self._place
+        takes_value = _option_arity(config)
+        given = [*self._environment, *self._command_line]
+        options = settings.submit_options(
+            root=place.root,
+            cwd=place.root / place.subdirectory,
+            args=[*self._stripped_addopts(), *arguments.forward(given, place, takes_value)],
+            module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
+            pytest_version=pytest.__version__,
+            color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
+            columns=shutil.get_terminal_size().columns,
+        )
+        priority = self._option("priority")
+        if priority:
+            options = replace(options, priority=priority)
+        return self._asked_plugins(options)
+
+    def _stripped_addopts(self) -> list[str]:
+        """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""
+        addopts = list(self._pytest.getini("addopts"))
+        stripped = arguments.without_own(addopts)
+        return [] if stripped == addopts else ["-o", f"addopts={shlex.join(stripped)}"]
+
+    def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:
+        raw = {name: getattr(options, name) for name in options.__dataclass_fields__}
+        raw = {
+            name: list(value)
+            if isinstance(value, tuple)
+            else dict(value)
+            if isinstance(value, Mapping)
+            else value
+            for name, value in raw.items()
+        }
+        self._pytest.hook.pytest_remote_ci_submission(config=self._pytest, options=raw)
+        try:
+            return SubmitOptions.from_dict(raw)
+        except WireError as error:
+            raise ConfigError(str(error)) from error
+
+    def _workspace(self, settings: Config) -> Workspace:
+        from pytest_remote_ci import workspace
+
+        def choose(files: Sequence[str]) -> list[str]:
+            chosen = list(files)
+            self._pytest.hook.pytest_remote_ci_choose_files(
+                config=self._pytest, root=self._place.root, files=chosen
+            )
+            return chosen
+
+        self._display.line.show("looking for the project's files")
+        found = workspace.collect(
+            self._place.root, include=settings.include, exclude=settings.exclude, choose=choose
+        )
+        self._display.line.clear()
+        for warning in found.warnings:
+            self._display.say(f"remote-ci: {warning}")
+        return found
+
+    def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int:
+        from pytest_remote_ci.client import Client
+
+        with workspace.zip(Bar(self._display.line, "packing")) as archive:
+            for last_chance in (False, True):
+                runner = self._runner(settings)
+                with Client(runner.url, runner.key) as client:
+                    current = RemoteRun(client, self._display, self._interrupts, self._see)
+                    try:
+                        return self._sent(current, archive, options)
+                    except RunnerUnreachable:
+                        # An idle embedded runner may have ended between the question and the submission.
+                        if last_chance or settings.url is not None or current.job_id is not None:
+                            raise
+        raise AssertionError("the second attempt returns or raises")
+
+    def _runner(self, settings: Config) -> embedded.Runner:
+        runner = embedded.find(settings, notify=lambda text: self._display.line.show(f"{text} …"))
+        self._display.line.clear()
+        if runner.warning:
+            self._display.say(f"remote-ci: {runner.warning}")
+        return runner
+
+    def _sent(self, current: RemoteRun, archive: IO[bytes], options: SubmitOptions) -> int:
+        try:
+            job_id = current.submit(archive, options)
+            archive.close()  # the upload may be large and the run long
+            if self._option("async"):
+                print(f"Job submitted: {job_id}", flush=True)  # noqa: T201 - the result
+                return 0
+            self._display.say(f"Job ID: {job_id}")
+            return exit_code(current.follow())
+        except KeyboardInterrupt:
+            if current.job_id is None:
+                raise
+            current.cancel()
+            return EXIT_INTERRUPTED
+        except ClientError:
+            raise
+        except BaseException:  # the output's reader is gone, or a plugin failed: nobody will see the result
+            current.abandon()
+            raise
+
+    def _attach(self, settings: Config, job_id: str) -> int:
+        from pytest_remote_ci.client import Client
+
+        runner = self._runner(settings)
+        with Client(runner.url, runner.key) as client:
+            current = RemoteRun(client, self._display, self._interrupts, self._see, job_id)
+            try:
+                return exit_code(current.follow())
+            except KeyboardInterrupt:
+                self._display.say(
+                    f"Stopped showing job {job_id}. It continues to run; come back with: "
+                    f"pytest --remote-ci-attach {job_id}"
+                )
+                return EXIT_INTERRUPTED
+
+    def _see(self, event: dict[str, Any]) -> None:
+        self._pytest.hook.pytest_remote_ci_event(config=self._pytest, event=dict(event))
+
+
+def _option_arity(config: pytest.Config) -> arguments.TakesValue:
+    """Ask pytest's parser which options take a value (private, so with a fallback)."""
+    parser: Any = getattr(config, "_parser", None)
+    actions: Any = None
+    with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
+        actions = (
+            parser.optparser if hasattr(parser, "optparser") else parser._getparser()
+        )._option_string_actions
+
+    def takes_value(option: str) -> bool | None:
+        if actions is None:
+            return True if option in arguments.SHORT_WITH_VALUE else None
+        action = actions.get(option)
+        if action is None:
+            return None
+        return None if action.nargs == "?" else action.nargs != 0
+
+    return takes_value

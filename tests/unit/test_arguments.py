@@ -1,0 +1,133 @@
+"""Which arguments of pytest stay here, and how the others travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_remote_ci import arguments
+from pytest_remote_ci.errors import WorkspaceError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> arguments.Place:
+    root = tmp_path / "project"
+    (root / "tests" / "unit").mkdir(parents=True)
+    (root / "tests" / "test_a.py").write_text("")
+    (root / "tests" / "unit" / "test_b.py").write_text("")
+    (tmp_path / "elsewhere.py").write_text("")
+    return arguments.Place(root, root / "tests")
+
+
+def arity(option: str) -> bool | None:
+    if option in arguments.SHORT_WITH_VALUE or option in (
+        "--maxfail",
+        "--ignore",
+        "--tb",
+        "--rootdir",
+        "--config-file",
+    ):
+        return True
+    return False if option in ("-x", "-v", "-q", "--co", "-s") else None
+
+
+@pytest.mark.parametrize(
+    ("given", "forwarded"),
+    [
+        pytest.param([], [], id="nothing stays nothing"),
+        pytest.param(["--remote-ci", "-x", "-q"], ["-x", "-q"], id="own flags stay here"),
+        pytest.param(["--remote-ci-url", "http://h", "-x"], ["-x"], id="own options stay with their separate values"),
+        pytest.param(["--remote-ci-url=http://h", "-x"], ["-x"], id="own options stay with their attached values"),
+        pytest.param(["--remote-ci-env", "A", "--remote-ci-env=B"], [], id="repeated own options stay"),
+        pytest.param(["--color", "yes", "--basetemp=/t", "-v"], ["-v"], id="options for this machine stay"),
+        pytest.param(["-k", "a and b", "-m", "slow"], ["-k", "a and b", "-m", "slow"], id="expressions are verbatim"),
+        pytest.param(["-k", "/ROOT/tests"], ["-k", "/ROOT/tests"], id="an expression that looks like a path is none"),
+        pytest.param(["-xvk", "/ROOT/tests"], ["-xvk", "/ROOT/tests"], id="also at the end of a cluster"),
+        pytest.param(["-p", "teamcity", "-p", "x"], ["-p", "x"], id="plugins of editors stay"),
+        pytest.param(["-pteamcity", "-pno:randomly"], ["-pno:randomly"], id="also when attached"),
+        pytest.param(["test_a.py::T::test[a/b]"], ["test_a.py::T::test[a/b]"], id="node ids travel verbatim"),
+        pytest.param(["/ROOT/tests/test_a.py::t"], ["test_a.py::t"], id="absolute node ids become relative to the run"),
+        pytest.param(["/ROOT"], [".."], id="the project itself"),
+        pytest.param(["../tests/unit"], ["unit"], id="a detour inside the project"),
+        pytest.param(["missing.py", "/missing/x.py"], ["missing.py", "/missing/x.py"], id="what is missing passes"),
+        pytest.param(["--ignore=/ROOT/tests/unit"], ["--ignore=unit"], id="values of options are rewritten"),
+        pytest.param(["--ignore", "/ROOT/tests/unit"], ["--ignore", "unit"], id="separate values, too"),
+        pytest.param(["--unknown", "/ROOT/tests"], ["--unknown", "."], id="values of options that nobody here knows"),
+        pytest.param(["--base-url=/api", "--x", "/y"], ["--base-url=/api", "--x", "/y"], id="other values"),
+        pytest.param(["-o", "cache_dir=/ROOT/c"], ["-o", "cache_dir=../c"], id="settings on the command line"),
+        pytest.param(["-c", "/ROOT/tests/p.ini"], ["-c", "p.ini"], id="the configuration file"),
+        pytest.param(["-c/ROOT/tests/p.ini"], ["-cp.ini"], id="the configuration file, attached"),
+        pytest.param(["--rootdir=/ROOT"], ["--rootdir=.."], id="the root directory"),
+        pytest.param(["@/ROOT/tests/args"], ["@args"], id="a file of arguments"),
+        pytest.param(["--", "--remote-ci", "test_a.py"], ["--", "--remote-ci", "test_a.py"], id="after two dashes"),
+        pytest.param(["--maxfail", "2", "-n", "4"], ["--maxfail", "2", "-n", "4"], id="numbers travel"),
+    ],
+)  # fmt: skip
+def test_arguments_are_forwarded(place: arguments.Place, given: list[str], forwarded: list[str]) -> None:
+    root = str(place.root)
+    result = arguments.forward([text.replace("/ROOT", root) for text in given], place, arity)
+    assert result == [text.replace("/ROOT", root) for text in forwarded]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["../../elsewhere.py"],
+        ["/ABOVE/elsewhere.py::t"],
+        ["-c", "/ABOVE/p.ini"],
+        ["--rootdir=/ABOVE"],
+        ["@/ABOVE/args"],
+    ],
+    ids=["relative", "absolute", "configuration", "root directory", "file of arguments"],
+)
+def test_a_path_outside_the_project_is_refused_by_name(place: arguments.Place, given: list[str]) -> None:
+    above = str(place.root.parent)
+    with pytest.raises(WorkspaceError, match="is outside the project"):
+        arguments.forward([text.replace("/ABOVE", above) for text in given], place, arity)
+
+
+def test_a_run_started_outside_the_project_happens_in_its_root(place: arguments.Place) -> None:
+    outside = arguments.Place(place.root, place.root.parent)
+    assert outside.subdirectory == ""
+    assert arguments.forward(["project/tests/test_a.py::t", "-x"], outside, arity) == [
+        "tests/test_a.py::t",
+        "-x",
+    ]
+
+
+def test_a_linked_path_to_the_project_is_inside_of_it(place: arguments.Place, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(place.root)
+    assert arguments.forward([f"{link}/tests/unit"], place, arity) == ["unit"]
+    assert arguments.Place(place.root, link / "tests").subdirectory == "tests"
+
+
+@pytest.mark.parametrize(
+    ("argv", "remote"),
+    [
+        (["--remote-ci"], True),
+        (["-x", "--remote-ci-attach=1"], True),
+        (["--remote-ci-attach", "1"], True),
+        (["--remote-ci-async"], True),
+        (["--remote-ci-dry-run"], True),
+        (["--remote-ci-url=http://x"], False),
+        (["--", "--remote-ci"], False),
+        (["--remote-ci", "--help"], False),
+        (["--remote-ci", "--version"], False),
+        (["--remote-ci", "--fixtures"], False),
+    ],
+)
+def test_the_session_is_handed_over_only_when_asked(argv: list[str], remote: bool) -> None:
+    assert arguments.wants_remote(argv) is remote
+
+
+def test_own_options_can_be_taken_out() -> None:
+    given = ["-ra", "--remote-ci", "--remote-ci-python", "3.12", "--remote-ci-name=x", "--cov"]
+    assert arguments.without_own(given) == ["-ra", "--cov"]
+
+
+@pytest.mark.parametrize("option", ["--pdb", "--trace"])
+def test_options_that_need_a_terminal_are_refused(option: str) -> None:
+    with pytest.raises(WorkspaceError, match=f"{option} cannot be used with --remote-ci"):
+        arguments.refuse_interactive(["--remote-ci", option])
