@@ -196,7 +196,7 @@ class _Tick:
         wanted = reconcile.follows(now)
         if wanted is not None:
             self._followers.sync(wanted)
-            self._watchdog.watch(key for key, follow in wanted.items() if not follow.over)
+            self._watchdog.watch(follow.job.id for follow in wanted.values() if not follow.over)
         for action in reconcile.decide(now):
             self._performer.submit(action)
         self._note(now)
