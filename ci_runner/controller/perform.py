@@ -36,6 +36,11 @@ _TOUCH_ENGINE: Final = (
     actions.RemoveContainer,
 )
 
+#: The engine may show their effect only later; they are not repeated at once.
+_SLOW_TO_SHOW: Final = (actions.Kill, actions.RemoveContainer)
+#: Seconds for which those are not repeated.
+SETTLE: Final = 1.0
+
 
 class Performer:
     """Runs actions. `wake` is called after each; `fatal` when the lease is lost."""
@@ -88,7 +93,10 @@ class Performer:
     def _run(self, action: actions.Action) -> None:
         try:
             self._steps.perform(action)
-            self.backoff.succeeded(action.key)
+            if isinstance(action, _SLOW_TO_SHOW):
+                self.backoff.hold(action.key, self._steps.now(), SETTLE)
+            else:
+                self.backoff.succeeded(action.key)
         except Exception as error:
             self._judge(action, error)
         finally:

@@ -19,7 +19,7 @@ from ci_runner.controller.budget import within_budget
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.world import Announced, Policy
-from ci_runner.errors import LeaseLost, NotFound
+from ci_runner.errors import LeaseLost, NotFound, PermanentError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
@@ -168,7 +168,13 @@ class Steps:
         failpoints.hit(_RECORDED)
         self._hold_lease()
         failpoints.hit(_BEFORE_START)
-        self.engine.start(container_id)
+        try:
+            self.engine.start(container_id)
+        except PermanentError:
+            if self.engine.inspect(container_id) is not None:
+                raise
+            _log.warning("job %s: its container vanished before its start", job.id)
+            return  # the next tick gives it another attempt
         failpoints.hit(_STARTED)
         self._prepared.pop(job.id, None)
 

@@ -157,6 +157,21 @@ def test_a_container_lost_before_its_start_is_replaced(small: Runner) -> None:
     assert (job.status, job.attempt, job.exit_code) == ("completed", 2, 0)
 
 
+def test_a_container_that_vanishes_before_its_start_is_replaced(small: Runner) -> None:
+    engine = memory(small)
+    start = engine.start
+
+    def lose_first(container_id: str) -> None:
+        engine.start = start  # type: ignore[method-assign]
+        engine.remove(container_id)
+        start(container_id)
+
+    engine.start = lose_first  # type: ignore[method-assign]
+    with small.controller():
+        [job] = small.until_over(small.submit())
+    assert (job.status, job.attempt, job.exit_code) == ("completed", 2, 0)
+
+
 def test_a_running_job_is_adopted_after_a_restart(small: Runner) -> None:
     job_id = small.submit()
     memory(small).scripts[job_id] = LASTING
