@@ -41,7 +41,9 @@ Find out what is wrong:         ci-runner doctor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    os.umask(0o077)
+    # Not 077: what is mounted into containers must be readable for the job's uid. The data directory itself is 0700,
+    # and so hides everything below it; the database and keys are created 0600.
+    os.umask(0o022)
     words = list(sys.argv[1:] if argv is None else argv)
     args = make_parser(with_admin="admin" in words).parse_args(words)
     try:
