@@ -68,9 +68,10 @@ class _SqliteDatabase(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         if self._shut:
             raise StoreError("the store is closed")
-        # Private whatever the umask and the folder; SQLite gives its -wal and -shm the same mode.
-        with contextlib.suppress(OSError):  # what cannot be made is said by the connection below
-            os.close(os.open(self._private_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Private whatever the umask and the folder; SQLite gives its -wal and -shm the same mode. Only a file that
+        # is new may be opened and closed here: closing any descriptor of a database drops this process' locks on it.
+        with contextlib.suppress(OSError):  # it is there, or the connection below says what is wrong
+            os.close(os.open(self._private_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         with self._known_lock:
             gone = [thread for thread in self._known if not thread.is_alive()]
