@@ -57,9 +57,8 @@ class Authenticator:
 
     def authenticate(self, header: str | None) -> Caller:
         """The caller; raises `NotAuthenticated` with the text of the contract."""
-        scheme, _, token = (header or "").partition(" ")
-        token = token.strip(" ")
-        if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
+        token = bearer_token(header)
+        if token is None:
             raise NotAuthenticated(NOT_AUTHENTICATED)
         return self._by_key(token) or self._by_hook(token)
 
@@ -131,6 +130,15 @@ class AuthMiddleware:
         if not hasattr(resource, f"on_{req.method.lower()}"):
             return
         req.context.caller = self._authenticator.authenticate(req.get_header("Authorization"))
+
+
+def bearer_token(header: str | None) -> str | None:
+    """What an `Authorization` header says, or None when it is no single bearer credential."""
+    scheme, _, token = (header or "").partition(" ")
+    token = token.strip(" ")
+    if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
+        return None
+    return token
 
 
 def caller_of(req: falcon.Request) -> Caller:
