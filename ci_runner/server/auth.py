@@ -101,12 +101,20 @@ class Authenticator:
         return Caller(user, stored.id, token)
 
     def _by_hook(self, token: str) -> Caller:
-        hooks = self._services.hooks
-        name = hooks.authenticate(credentials=token) if hooks is not None else None
+        name = self._ask_hook(token)
         if name is None:
             raise NotAuthenticated(INVALID_KEY)
         users = self._services.store.users
         return Caller(self._active(users.by_email(name) if "@" in name else users.get(name)), None, token)
+
+    def _ask_hook(self, token: str) -> str | None:
+        """Id or e-mail address of the user whose token it is; a plugin that fails knows nobody."""
+        hooks = self._services.hooks
+        try:
+            return hooks.authenticate(credentials=token) if hooks is not None else None
+        except Exception:
+            _log.exception("a plugin failed in authenticate")
+            return None
 
     @staticmethod
     def _active(user: User | None) -> User:
