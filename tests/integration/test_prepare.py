@@ -144,7 +144,7 @@ def test_scripts_of_the_environment_see_the_project(bench: Bench) -> None:
         "import subprocess\n"
         "def test_a(tmp_path):\n"
         "    (tmp_path / 'test_b.py').write_text('import demo\\ndef test_b(): pass')\n"
-        "    assert b'1 passed' in subprocess.check_output(['pytest', '-p', 'no:cacheprovider', tmp_path], cwd=tmp_path)\n"
+        "    assert b'1 passed' in subprocess.check_output(['pytest', tmp_path], cwd=tmp_path)\n"
     )}  # fmt: skip
     run(bench, files)
 
@@ -225,7 +225,8 @@ def test_setuptools_scm_gets_the_clients_version(bench: Bench) -> None:
 def test_folders_of_the_workspace_are_installed_editable(bench: Bench) -> None:
     files = {
         "requirements.txt": "-e ./libs/inner\npytest\n",
-        "libs/inner/pyproject.toml": SETUPTOOLS + '[project]\nname = "inner"\nversion = "1"\ndependencies=["six==1.16.0"]\n',
+        "libs/inner/pyproject.toml": SETUPTOOLS + '[project]\nname = "inner"\nversion = "1"\n'
+        'dependencies=["six==1.16.0"]\n',
         "libs/inner/inner.py": "import six",
         "test_a.py": "import inner\ndef test_a(): assert inner.__file__ == '/home/dev/project/libs/inner/inner.py'",
     }  # fmt: skip
@@ -250,7 +251,8 @@ def test_a_distribution_without_wheels_is_built_in_the_users_own_scope(bench: Be
         ),
         pytest.param({"requirements.txt": "six ="}, {}, "could not install dependencies", id="a line that is none"),
         pytest.param(
-            {"setup.py": "raise RuntimeError('broken on purpose')\nsetup()"}, {}, "could not install", id="a broken setup.py"
+            {"setup.py": "raise RuntimeError('broken on purpose')\nsetup()"}, {}, "could not install",
+            id="a broken setup.py",
         ),
         pytest.param({"pyproject.toml": "[x"}, {}, r"pyproject\.toml: .*line 1", id="a broken pyproject.toml"),
     ],
