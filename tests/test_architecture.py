@@ -23,7 +23,18 @@ COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "images", "p
 #: Back-ports of the standard library, allowed wherever their original is.
 BACKPORTS = {"tomli", "typing_extensions", "exceptiongroup"}
 
-_OURS = ("wire", "job", "core", "store", "server", "controller", "engine contract", "engines", "admin")
+_OURS = (
+    "wire",
+    "job",
+    "core",
+    "plugins",
+    "store",
+    "server",
+    "controller",
+    "engine contract",
+    "engines",
+    "admin",
+)
 
 #: Row of the table → (what belongs to it, packages of ours it may import, third-party packages it may import).
 #: The first row whose prefix fits a module is its row.
@@ -44,7 +55,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "server": (("ci_runner.server",), ("wire", "core", "store", "server"), {"falcon", "waitress"}),
     "engines": (
         ("ci_runner.controller.engines",),
-        ("wire", "core", "engines", "engine contract"),
+        ("wire", "core", "plugins", "engines", "engine contract"),
         {"docker", "requests", "urllib3"},
     ),
     "engine contract": (("ci_runner.controller.engine",), ("wire", "core"), set()),
@@ -54,7 +65,12 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
         {"uv"},
     ),
     "admin": (("ci_runner.admin",), ("wire", "core", "store", "admin"), set()),
-    "core": (("ci_runner",), ("wire", "core"), {"pluggy"}),
+    "plugins": (
+        tuple(f"ci_runner.{name}" for name in ("hookspecs", "plugins", "webhooks", "jwt_auth")),
+        ("wire", "core", "plugins", "engine contract"),
+        {"pluggy", "jwt"},
+    ),
+    "core": (("ci_runner",), ("wire", "core"), set()),
 }
 
 
