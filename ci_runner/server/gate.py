@@ -23,12 +23,16 @@ from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask
 from waitress.utilities import Error
 
+from ci_runner.server.auth import NOT_AUTHENTICATED, bearer_token
+
 #: Seconds for the head of a request; seconds until a body must flow; bytes per second from then on.
 HEAD_SECONDS: Final = 15.0
 BODY_GRACE: Final = 30.0
 BODY_RATE: Final = 1000.0
 #: Seconds for which a refused client is still listened to, so that it reads the answer before the end.
 LINGER: Final = 2.0
+#: Routes whose bodies are large; whoever shows no credentials need not send one.
+_WITH_KEY: Final = ("/submit", "/blobs/")
 #: Seconds for which a look at the free disk is good.
 _DISK_LOOK: Final = 0.5
 
@@ -47,11 +51,11 @@ class Gate:
 class Refusal(Error):  # an answer, no exception
     """An answer that is given before the body is read."""
 
-    def __init__(self, code: int, reason: str, detail: str, retry_after: int | None = None) -> None:
+    def __init__(self, code: int, reason: str, detail: str, *headers: tuple[str, str]) -> None:
         super().__init__(detail)
         self.code = code
         self.reason = reason
-        self.retry_after = retry_after
+        self.headers = headers
 
 
 class JsonErrorTask(ErrorTask):
@@ -63,9 +67,7 @@ class JsonErrorTask(ErrorTask):
         body = json.dumps({"detail": _detail(error)}).encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
-        retry_after = getattr(error, "retry_after", None)
-        if retry_after is not None:
-            self.response_headers.append(("Retry-After", str(retry_after)))
+        self.response_headers.extend(getattr(error, "headers", ()))
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
@@ -100,7 +102,7 @@ def channel_class(gate: Gate) -> type[HTTPChannel]:
             consumed: int = super().received(data)
             if self.headers_finished and not self.judged and not self.empty:
                 self.judged = True
-                if self.error is None and self.body_rcv is not None:
+                if self.body_rcv is not None and (self.error is None or self.error.code == 413):
                     self._judge()
                 if self.error is not None:
                     self.completed = True
@@ -109,13 +111,15 @@ def channel_class(gate: Gate) -> type[HTTPChannel]:
 
         def _judge(self: Any) -> None:
             length = self.content_length
-            if length > gate.max_upload:
+            if self.path.startswith(_WITH_KEY) and not bearer_token(self.headers.get("AUTHORIZATION")):
+                self.error = Refusal(401, "Unauthorized", NOT_AUTHENTICATED, ("WWW-Authenticate", "Bearer"))
+            elif length > gate.max_upload:
                 text = f"The body has {length} bytes; this runner takes at most {gate.max_upload}"
                 self.error = Refusal(413, "Content Too Large", text)
-            elif not disk.reserve(length):
+            elif self.error is None and not disk.reserve(length):
                 text = "The runner's disk is full; nothing was kept"
-                self.error = Refusal(507, "Insufficient Storage", text, retry_after=30)
-            else:
+                self.error = Refusal(507, "Insufficient Storage", text, ("Retry-After", "30"))
+            elif self.error is None:
                 self.reserved = length
                 self.body_rcv.buf = UploadBuffer(self.adj.inbuf_overflow)
 
