@@ -137,7 +137,7 @@ class Idleness:
 
     def _is_busy(self, store: Store) -> bool:
         try:
-            busy = bool(store.jobs.open() or store.jobs.uncleaned())
+            busy = bool(store.jobs.open())
         except RunnerError:
             _log.exception("cannot tell whether jobs are unfinished")
             return True
