@@ -61,7 +61,9 @@ class PrivateEngine:
         with (self.run / "dockerd.log").open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + timeout
-        while subprocess.run(["docker", "-H", self.url, "version"], capture_output=True, check=False).returncode:
+        while subprocess.run(
+            ["docker", "-H", self.url, "version"], capture_output=True, check=False
+        ).returncode:
             if time.monotonic() > deadline or self._daemon.poll() is not None:
                 raise RuntimeError((self.run / "dockerd.log").read_text()[-3000:])
             time.sleep(0.1)
@@ -93,7 +95,9 @@ class PrivateEngine:
         """Copy an image of the host's daemon (or the one at `source`) into this one."""
         host = ["docker"] if source is None else ["docker", "-H", source]
         with subprocess.Popen([*host, "save", image], stdout=subprocess.PIPE) as save:
-            subprocess.run(["docker", "-H", self.url, "load", "-q"], stdin=save.stdout, check=True, capture_output=True)
+            subprocess.run(
+                ["docker", "-H", self.url, "load", "-q"], stdin=save.stdout, check=True, capture_output=True
+            )
         if save.returncode:
             raise RuntimeError(f"no image {image}")
 

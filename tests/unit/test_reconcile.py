@@ -294,8 +294,8 @@ def test_building_jobs_hold_no_run_slot() -> None:
 
 
 def test_no_job_is_taken_up_while_too_many_wait_for_builds() -> None:
-    building = [job(f"x{number}", "preparing", building=True) for number in range(9)]
-    assert claimed(world(job("a"), *building[:8])) == ["a"]
+    building = [job(f"x{number}", "preparing", building=True) for number in range(5)]
+    assert claimed(world(job("a"), *building[:4])) == ["a"]
     assert claimed(world(job("a"), *building)) == []
 
 
@@ -330,7 +330,9 @@ FOLLOWS: dict[str, tuple[World, dict[tuple[str, int], bool] | None]] = {
     "a waiting job has no spool": (world(job()), {}),
     "a job without container has no spool": (world(job(phase="starting")), {}),
     "a running container is read": (world(job(phase="testing"), boxes=[box()]), {("a", 1): False}),
-    "an ended container is read to its end": (world(job(phase="testing"), boxes=[box(state="exited")]), {("a", 1): True}),
+    "an ended container is read to its end": (
+        world(job(phase="testing"), boxes=[box(state="exited")]), {("a", 1): True},
+    ),
     "a vanished container is read to its end": (world(job(phase="testing")), {("a", 1): True}),
     "a container that is being launched is not yet gone": (
         world(job(phase="starting", container_id="c-a"), **BUSY), {("a", 1): False},
