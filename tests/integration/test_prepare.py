@@ -34,9 +34,7 @@ def bench(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield Bench(data, engine, docker_engine, settings, install_id=install)
     assert engine.list() == []
     engine.sweep(frozenset())
-    network = f"ci-runner-{install}"
-    for found in engine.api.client.networks(names=[network]):
-        engine.api.client.remove_network(found["Id"])
+    engine.network.remove()
     engine.close()
 
 
