@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults.harness import OTHER, Runner, check_invariants, runner
+from waiting import wait_until
 
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.controller.engines.memory import MemoryEngine, Output, Script
@@ -15,7 +16,6 @@ from ci_runner.controller.loop import ControllerRunning
 from ci_runner.controller.world import Policy
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, ImageUnavailable, LeaseLost, PermanentError
 from ci_runner.models import utcnow
-from waiting import wait_until
 
 LASTING = Script(exit_after=None)
 
@@ -413,14 +413,19 @@ def test_a_second_controller_is_refused_at_once(small: Runner) -> None:
             controller.run(threading.Event())
 
 
-def test_a_controller_that_lost_its_lease_ends(small: Runner) -> None:
-    job_id = small.submit()
-    memory(small).scripts[job_id] = LASTING
-    with pytest.raises(LeaseLost), small.controller():
+def _lose_the_lease(small: Runner, job_id: str) -> None:
+    with small.controller():
         small.until(job_id, lambda job: job.phase == "testing")
         small.store.lease.acquire("another")
         memory(small).write(job_id, b"said to the next one\n")
         wait_until(lambda: not any(t.name == "followers" for t in threading.enumerate()), what="the end")
+
+
+def test_a_controller_that_lost_its_lease_ends(small: Runner) -> None:
+    job_id = small.submit()
+    memory(small).scripts[job_id] = LASTING
+    with pytest.raises(LeaseLost):
+        _lose_the_lease(small, job_id)
     assert small.text(job_id) == ""
     with small.controller():
         memory(small).end(job_id)
