@@ -17,13 +17,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_remote_ci import __version__, arguments, embedded, wire
+from pytest_remote_ci import __version__, arguments, embedded, scm, wire
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.follow import RemoteRun
+from pytest_remote_ci.follow import RemoteRun, packed
 from pytest_remote_ci.interrupts import Interrupts
-from pytest_remote_ci.progress import Bar, StatusLine
+from pytest_remote_ci.progress import StatusLine
 from pytest_remote_ci.terminal import is_terminal, silence_stdout
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def submit(options: argparse.Namespace) -> int:
                     _print(text)
                 return OK
             sent = _submit_options(settings, place, options.pytest_args)
-            with _connected(settings) as client, found.zip(Bar(display.line, "packing")) as archive:
+            with _connected(settings) as client, packed(found, display) as archive:
                 run = RemoteRun(client, display, interrupts)
                 with _prefixed("Error submitting to CI server", display, on_stdout=not options.asynchronous):
                     job_id = run.submit(archive, sent)
@@ -253,6 +253,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
         cwd=place.cwd,
         args=arguments.forward(given, place, takes_value) or ["-v"],
         pytest_version=pytest.__version__,
+        scm_version=scm.version(place.root),
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),
         columns=shutil.get_terminal_size().columns,
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -282,7 +283,8 @@ def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
 
 
 def _submit_folder(client: Client, folder: Path) -> str:
-    with collect(folder).zip() as archive:
+    with tempfile.TemporaryFile(prefix="remote-ci-") as archive:
+        collect(folder).write_zip(archive)
         return client.submit(archive)
 
 

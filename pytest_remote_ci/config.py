@@ -296,10 +296,10 @@ def _patterns(place: _Place, value: object) -> tuple[str, ...]:
 
 
 def _relatives(place: _Place, value: object) -> tuple[str, ...]:
-    texts = _patterns(place, value)
+    texts = _texts(place, value)
     for text in texts:
         parts = text.replace("\\", "/").split("/")
-        if text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        if not text or text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
             raise place.error("a list of paths below the project", value)
     return texts
 

@@ -7,8 +7,9 @@ answer is awaited and the job cancelled.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_remote_ci.display import Display
@@ -19,11 +20,21 @@ from pytest_remote_ci.wire import SubmitOptions
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client import Client
+    from pytest_remote_ci.workspace import Workspace
 
 #: All events: what is printed and what happens around it.
 _VIEW = "all"
 #: Seconds for which the end of a cancelled job is awaited.
 _CANCEL_TIME = 60.0
+
+
+@contextlib.contextmanager
+def packed(workspace: Workspace, display: Display) -> Iterator[IO[bytes]]:
+    """The workspace's zip in a nameless temporary file, which not even a killed process leaves behind."""
+    with tempfile.TemporaryFile(prefix="remote-ci-") as archive:
+        workspace.write_zip(archive, Bar(display.line, "packing"))
+        display.line.clear()
+        yield archive
 
 
 class RemoteRun:

@@ -14,9 +14,9 @@ import pytest
 
 @pytest.hookspec
 def pytest_remote_ci_choose_files(config: pytest.Config, root: Path, files: list[str]) -> None:
-    """Remove from `files` (paths relative to `root`, in POSIX form, sorted) what shall stay here.
+    """Change in place which files travel: sorted paths relative to `root`, in POSIX form.
 
-    Nothing can be added: that is what the key ``include`` of the configuration is for.
+    A removed entry stays here; an added one must be a file below `root` that does not look like a secret.
     """
 
 

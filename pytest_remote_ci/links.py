@@ -131,7 +131,7 @@ class _Finder:
         links = sorted(self._folder_links)
         for path in links:
             before = len(self._findings.files) + len(self._findings.warnings)
-            self._expand(path, path, (), files, links)
+            self._expand(path, path, (path.rpartition("/")[0],), files, links)
             if len(self._findings.files) + len(self._findings.warnings) == before:
                 self._warn(path, f"points to {self._folder_links[path]}, where nothing is sent")
 

@@ -231,13 +231,15 @@ def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, Pattern
 
 
 def _ignore_files_above(root: Path) -> tuple[tuple[str, PatternList], ...]:
-    """Ignore files of the folders above `root`, up to the top of its work tree (for when git is missing)."""
+    """Ignore files of the folders above `root`, up to the top of its work tree; none when they ignore `root` itself."""
     top = git_toplevel(root)
     if top is None or top == root:
         return ()
     above = []
     for folder in root.parents:
         patterns = _read_ignore_file(folder / ".gitignore")
+        if patterns.covers(root.relative_to(folder).as_posix(), is_folder=True):
+            return ()
         if patterns:
             above.append((f"/{root.relative_to(folder).as_posix()}/", patterns))
         if folder == top:

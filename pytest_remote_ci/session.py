@@ -11,20 +11,20 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, embedded
+from pytest_remote_ci import arguments, embedded, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
-from pytest_remote_ci.follow import RemoteRun
+from pytest_remote_ci.follow import RemoteRun, packed
 from pytest_remote_ci.interrupts import Interrupts
-from pytest_remote_ci.progress import Bar, StatusLine
+from pytest_remote_ci.progress import StatusLine
 from pytest_remote_ci.terminal import is_terminal, silence_stdout
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
 
@@ -106,6 +106,7 @@ class _Session:
             args=[*self._stripped_addopts(), *arguments.forward(given, place, takes_value)],
             module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
             pytest_version=pytest.__version__,
+            scm_version=scm.version(place.root),
             color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
@@ -139,26 +140,22 @@ class _Session:
     def _workspace(self, settings: Config) -> Workspace:
         from pytest_remote_ci import workspace
 
-        def choose(files: Sequence[str]) -> list[str]:
-            chosen = list(files)
-            self._pytest.hook.pytest_remote_ci_choose_files(
-                config=self._pytest, root=self._place.root, files=chosen
-            )
-            return chosen
-
         self._display.line.show("looking for the project's files")
-        found = workspace.collect(
-            self._place.root, include=settings.include, exclude=settings.exclude, choose=choose
-        )
+        found = workspace.collect(self._place.root, include=settings.include, exclude=settings.exclude)
         self._display.line.clear()
         for warning in found.warnings:
             self._display.say(f"remote-ci: {warning}")
-        return found
+        files = [file.path for file in found.files]
+        chosen = list(files)
+        self._pytest.hook.pytest_remote_ci_choose_files(
+            config=self._pytest, root=self._place.root, files=chosen
+        )
+        return found if chosen == files else found.choose(chosen)
 
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int:
         from pytest_remote_ci.client import Client
 
-        with workspace.zip(Bar(self._display.line, "packing")) as archive:
+        with packed(workspace, self._display) as archive:
             for last_chance in (False, True):
                 runner = self._runner(settings)
                 with Client(runner.url, runner.key) as client:

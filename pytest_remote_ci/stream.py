@@ -63,6 +63,8 @@ class EventStream:
         self.polling = False
         self._silent_streams = 0
         self._received = False
+        #: Somebody answered, or may have: from now on an absence is an interruption.
+        self._was_there = after > 0
         self._ends_at = float("inf") if time_limit is None else time.monotonic() + time_limit
 
     def __iter__(self) -> Iterator[Event]:
@@ -74,17 +76,21 @@ class EventStream:
             with closing(self._portions() if self.polling else self._stream()) as events:
                 try:
                     for event in events:
+                        self._was_there = True
                         failures, last_contact = 0, time.monotonic()
                         yield event
                         if event.get("type") == "complete":
                             return
                     trouble = "the stream ended before the job did"
                 except Interrupted as error:
+                    if error.refused and not self._was_there:
+                        raise RunnerUnreachable(str(error)) from error
                     trouble, retry_after = str(error), error.retry_after
                 except SubmissionRefused as error:
                     if error.status != 429:
                         raise
                     trouble, retry_after = str(error), error.retry_after
+            self._was_there = True
             now = time.monotonic()
             if self._received:
                 last_contact = now

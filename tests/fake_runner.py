@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 KEY = "ci_" + "k" * 46
+#: What every stream begins with.
+HEAD = b"retry: 1000\n\n: hello\n\n"
 TIME = "2026-01-02T03:04:05.000000Z"
 
 
@@ -239,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
         budget = self.fake.cut_streams_after.pop(0) if self.fake.cut_streams_after else None
         default = 0 if request.query.get("from_beginning") == "true" else len(job.events)
         sent = int(request.headers.get("last-event-id", default))
-        data = b"retry: 1000\n\n: hello\n\n"
+        data = HEAD
         while not self.fake.stopping.is_set():
             ended = False
             for seq in range(sent + 1, len(job.events) + 1):

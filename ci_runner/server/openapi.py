@@ -32,8 +32,8 @@ _JOB_ID: Final[Schema] = {"name": "job_id", "in": "path", "required": True, "sch
 _VIEW: Final[Schema] = {
     "name": "view",
     "in": "query",
-    "schema": {"enum": ["log", "report"], "default": "log"},
-    "description": "`log`: text and the end; `report`: everything but what pytest itself prints",
+    "schema": {"enum": ["log", "report", "all"], "default": "log"},
+    "description": "`log`: text and the end; `report`: everything but what pytest itself prints; `all`: both",
 }
 _IDEMPOTENCY: Final[Schema] = {
     "name": "Idempotency-Key",

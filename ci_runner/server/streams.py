@@ -24,8 +24,8 @@ from ci_runner.store import Doorbell, Store
 
 _log = logging.getLogger(__name__)
 
-View = Literal["log", "report"]
-VIEWS: Final = ("log", "report")
+View = Literal["log", "report", "all"]
+VIEWS: Final = ("log", "report", "all")
 ALREADY_COMPLETED: Final = "Job already completed.\n"
 
 #: Bytes of JSON pulled at once.
@@ -49,7 +49,7 @@ def frame(data: Mapping[str, object], seq: int = 0) -> bytes:
 
 def is_visible(event: JobEvent, view: View) -> bool:
     """Whether `event` belongs to `view`."""
-    if event.type == "complete":
+    if event.type == "complete" or view == "all":
         return True
     if view == "log":
         return event.type == "log"

@@ -210,6 +210,8 @@ def test_views_show_text_or_structure(runner: Runner, person: Person) -> None:
     runner.store.events.append(job.id, runner.epoch, [state])
     runner.finish(job.id)
     assert [event["type"] for _, event in follow(runner, job.id, person)] == ["log", "log", "complete"]
+    everything = follow(runner, job.id, person, view="all")
+    assert [event["type"] for _, event in everything] == ["log", "log", "state", "complete"]
     report = follow(runner, job.id, person, view="report")
     assert [(seq, event["type"]) for seq, event in report] == [(2, "log"), (3, "state"), (4, "complete")]
 
