@@ -7,7 +7,8 @@ import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,24 @@ def repository(tmp_path: Path) -> Path:
     folder.mkdir()
     git(folder, "init", "-q")
     return folder
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder without git, and during the test a user who may not read everything."""
+    with tempfile.TemporaryDirectory(prefix="remote-ci-test-") as name:
+        folder = Path(name)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for path in folder.iterdir():
+                path.chmod(0o700)
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -333,21 +352,17 @@ class TestOutsideGit:
         with pytest.raises(WorkspaceError, match="no such folder"):
             workspace.collect(plain / "missing")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
-    def test_what_cannot_be_read_is_named_and_can_be_left_out(self, plain: Path) -> None:
-        make(plain, "a.py", "locked.txt", "closed/b.py")
-        (plain / "locked.txt").chmod(0)
+    def test_what_cannot_be_read_is_named_and_can_be_left_out(self, unprivileged: Path) -> None:
+        make(unprivileged, "a.py", "locked.txt", "closed/b.py")
+        (unprivileged / "locked.txt").chmod(0)
         with pytest.raises(
             WorkspaceError, match=r'locked.txt: cannot be read .* exclude = \["/locked.txt"\]'
         ):
-            workspace.collect(plain)
-        (plain / "closed").chmod(0)
-        try:
-            with pytest.raises(WorkspaceError, match=r'closed: cannot be read .* exclude = \["closed/"\]'):
-                workspace.collect(plain)
-            assert paths(plain, exclude=["closed/", "/locked.txt"]) == ["a.py"]
-        finally:
-            (plain / "closed").chmod(0o700)
+            workspace.collect(unprivileged)
+        (unprivileged / "closed").chmod(0)
+        with pytest.raises(WorkspaceError, match=r'closed: cannot be read .* exclude = \["closed/"\]'):
+            workspace.collect(unprivileged)
+        assert paths(unprivileged, exclude=["closed/", "/locked.txt"]) == ["a.py"]
 
     @pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
     def test_a_name_that_is_no_utf_8_is_refused_by_name(self, plain: Path) -> None:
