@@ -1,24 +1,51 @@
-"""One runner on the Docker engine for a module's end-to-end tests, and developers who use it."""
+"""End-to-end tests talk to real programs: `serve` and `reconcile` on a temporary data directory."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from running import FIXTURES, Developer, Runner, running
-
-_numbers = itertools.count(1)
+from developers import FIXTURES, Developer, make_developer
+from running import Runner
 
 
-@pytest.fixture(scope="session")
-def runner(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """Both programs, on Docker, shared by every test that does not hurt them."""
-    with running(tmp_path_factory.mktemp("runner"), image=docker_engine) as started:
-        yield started
+@pytest.fixture
+def start_runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Runner]]:
+    """Start runners: ``start_runner(engine="docker", options=("--concurrency", "1"), env={…})``."""
+    started: list[Runner] = []
+
+    def start(engine: str = "docker", **more: object) -> Runner:
+        image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
+        folder = tmp_path / f"runner-{len(started)}" / "data"
+        folder.mkdir(parents=True, mode=0o700)
+        runner = Runner(folder, engine, image, **more)  # type: ignore[arg-type]
+        started.append(runner)
+        return runner.start()
+
+    yield start
+    failures = []
+    for runner in started:
+        try:
+            runner.close()
+        except AssertionError as error:
+            failures.append(str(error))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture(scope="module", params=["docker"])
+def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """A runner that a module's tests share. Another engine: ``parametrize("runner", ["process"], indirect=True)``."""
+    engine = request.param
+    image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
+    folder = tmp_path_factory.mktemp("runner") / "data"
+    folder.mkdir(mode=0o700)
+    started = Runner(folder, engine, image)
+    try:
+        yield started.start()
+    finally:
+        started.close()
 
 
 @pytest.fixture
@@ -31,14 +58,6 @@ def developer(runner: Runner, tmp_path: Path) -> Developer:
 def another(runner: Runner, tmp_path: Path) -> Developer:
     """A second user."""
     return make_developer(runner, tmp_path)
-
-
-def make_developer(runner: Runner, folder: Path) -> Developer:
-    """A user nobody else has, with a home below `folder`."""
-    name = f"dev{next(_numbers)}"
-    home = folder / f"home-{name}"
-    home.mkdir()
-    return Developer(runner, home, runner.new_user(f"{name}@example.org"))
 
 
 @pytest.fixture

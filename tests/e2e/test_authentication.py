@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from running import Developer, Runner
+from developers import Developer
 
 pytestmark = pytest.mark.docker
 
@@ -66,16 +66,16 @@ def test_a_key_on_the_command_line_beats_the_environment(developer: Developer) -
     assert wrong.remote_ci("list", "--api-key", str(developer.key)).code == 0
 
 
-def test_the_reference_systems_variables_are_honoured(developer: Developer, runner: Runner) -> None:
+def test_the_reference_systems_variables_are_honoured(developer: Developer) -> None:
     nobody = replace(developer, key=None)
-    done = nobody.remote_ci("list", REMOTE_CI_URL="", CI_SERVER_URL=runner.url, CI_API_KEY=str(developer.key))
+    done = nobody.remote_ci("list", REMOTE_CI_URL="", CI_SERVER_URL=developer.runner.url, CI_API_KEY=str(developer.key))
     assert done.code == 0, done.text
 
 
 @pytest.mark.case(19)
-def test_a_revoked_key_stops_working(developer: Developer, runner: Runner) -> None:
+def test_a_revoked_key_stops_working(developer: Developer) -> None:
     assert developer.remote_ci("list").code == 0
-    runner.admin("key", "revoke", str(developer.key)[3:11])
+    developer.runner.admin("key", "revoke", str(developer.key)[3:11])
     done = developer.remote_ci("list")
     assert done.code == 1
     assert "authentication" in done.err.lower()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import Developer, Runner
+from developers import Developer
 
 pytestmark = pytest.mark.docker
 
@@ -31,26 +31,26 @@ def make(folder: Path, test: str, **files: str) -> Path:
     return folder
 
 
-def last(runner: Runner, developer: Developer) -> dict[str, object]:
+def last(developer: Developer) -> dict[str, object]:
     """The newest job of the developer."""
-    return runner.jobs(developer.key or "")[0]
+    return developer.jobs()[0]
 
 
-def test_an_unknown_image(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_an_unknown_image(developer: Developer, tmp_path: Path) -> None:
     folder = make(tmp_path / "p", "def test(): pass\n")
     done = developer.pytest("--remote-ci-image=no.such.registry.invalid/image:1", cwd=folder)
     assert done.code == 70, done.text
     assert "no.such.registry.invalid/image:1" in done.err
-    assert last(runner, developer)["status"] == "failed"
-    assert "no.such.registry.invalid/image:1" in str(last(runner, developer)["reason"])
+    assert last(developer)["status"] == "failed"
+    assert "no.such.registry.invalid/image:1" in str(last(developer)["reason"])
 
 
-def test_requirements_that_cannot_be_installed(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_requirements_that_cannot_be_installed(developer: Developer, tmp_path: Path) -> None:
     folder = make(tmp_path / "p", "def test(): pass\n", requirements__txt="no-such-distribution-of-ours==99.1\n")
     done = developer.pytest(cwd=folder)
     assert done.code == 70, done.text
     assert "no-such-distribution-of-ours" in done.err
-    job = last(runner, developer)
+    job = last(developer)
     assert (job["status"], job["success"], job["exit_code"]) == ("failed", None, None)
 
 
@@ -61,25 +61,25 @@ def test_a_project_without_tests_is_5(developer: Developer, tmp_path: Path) -> N
     assert developer.pytest(cwd=folder).code == 5
 
 
-def test_a_test_that_leaves_with_os_exit(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_a_test_that_leaves_with_os_exit(developer: Developer, tmp_path: Path) -> None:
     folder = make(tmp_path / "p", "import os\ndef test_leaves():\n    os._exit(7)\n")
     done = developer.pytest(cwd=folder)
-    job = last(runner, developer)
+    job = last(developer)
     assert (job["status"], job["success"]) == ("completed", False), job
     assert done.code == job["exit_code"] != 0
 
 
-def test_a_test_that_kills_its_process(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_a_test_that_kills_its_process(developer: Developer, tmp_path: Path) -> None:
     folder = make(tmp_path / "p", "import os\ndef test_dies():\n    os.kill(os.getpid(), 9)\n")
     done = developer.pytest(cwd=folder)
     assert done.code == 1, done.text
-    job = last(runner, developer)
+    job = last(developer)
     assert (job["status"], job["success"], job["exit_code"]) == ("completed", False, 1)
     assert "SIGKILL" in str(job["reason"])
     assert "SIGKILL" in done.err
 
 
-def test_a_test_that_takes_all_memory(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_a_test_that_takes_all_memory(developer: Developer, tmp_path: Path) -> None:
     folder = make(
         tmp_path / "p",
         "def test_eats():\n    kept = [bytearray(1 << 20) for _ in range(4096)]\n",
@@ -88,15 +88,15 @@ def test_a_test_that_takes_all_memory(developer: Developer, runner: Runner, tmp_
     done = developer.pytest(cwd=folder)
     assert done.code in (1, 70), done.text
     assert "out of memory (limit 256 MiB)" in done.err
-    assert "out of memory" in str(last(runner, developer)["reason"])
+    assert "out of memory" in str(last(developer)["reason"])
 
 
-def test_a_test_that_runs_too_long(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_a_test_that_runs_too_long(developer: Developer, tmp_path: Path) -> None:
     folder = make(tmp_path / "p", "import time\ndef test_long():\n    time.sleep(100)\n")
     done = developer.pytest("--remote-ci-timeout=3", cwd=folder)
     assert done.code == 70, done.text
     assert "timed out after 3 s" in done.err
-    job = last(runner, developer)
+    job = last(developer)
     assert (job["status"], job["success"]) == ("failed", False)
 
 

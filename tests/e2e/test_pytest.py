@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Developer, Runner, free_port, interrupt
+from developers import Developer, interrupt
 from waiting import wait_until
 
 pytestmark = pytest.mark.docker
@@ -108,22 +108,22 @@ def test_async_then_attach(developer: Developer, suite: Path) -> None:
     assert "1 failed, 2 passed, 1 skipped, 1 xfailed" in done.out
 
 
-def test_ctrl_c_cancels_the_job_and_exits_2(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_the_job_and_exits_2(developer: Developer, tmp_path: Path) -> None:
     folder = tmp_path / "slow"
     folder.mkdir()
     (folder / "test_slow.py").write_text("import time\ndef test_slow():\n    time.sleep(60)\n")
     process = developer.popen(sys.executable, "-m", "pytest", "--remote-ci", cwd=folder)
-    wait_until(lambda: any(job["phase"] == "testing" for job in runner.jobs(developer.key or "")), 60)
+    wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)
     assert done.code == 2, done.text
     assert "cancel" in done.text.lower()
     assert "Traceback" not in done.text
-    assert runner.jobs(developer.key or "")[0]["status"] == "cancelled"
+    assert developer.jobs()[0]["status"] == "cancelled"
 
 
 @pytest.mark.case(69, 72)
 def test_a_runner_that_is_not_there_is_69_in_one_line(developer: Developer, suite: Path) -> None:
-    done = developer.pytest(cwd=suite, REMOTE_CI_URL=f"http://127.0.0.1:{free_port()}")
+    done = developer.pytest(cwd=suite, REMOTE_CI_URL=f"http://127.0.0.1:{1}")
     assert done.code == 69, done.text
     assert "Traceback" not in done.text
     assert len(done.err.strip().splitlines()) == 1
@@ -149,10 +149,10 @@ def test_a_mistyped_key_is_an_error_that_names_the_nearest(developer: Developer,
     assert "pyproject.toml" in done.text
 
 
-def test_pdb_is_refused_before_anything_is_sent(developer: Developer, runner: Runner, suite: Path) -> None:
+def test_pdb_is_refused_before_anything_is_sent(developer: Developer, suite: Path) -> None:
     done = developer.pytest("--pdb", cwd=suite)
     assert done.code == 4, done.text
-    assert runner.jobs(developer.key or "") == []
+    assert developer.jobs() == []
 
 
 def test_the_workspace_sits_at_the_developers_own_path(developer: Developer, tmp_path: Path) -> None:

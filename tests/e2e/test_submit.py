@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Developer, Runner, interrupt
+from developers import Developer, interrupt
 from waiting import wait_until
 
 pytestmark = pytest.mark.docker
@@ -83,32 +83,32 @@ def test_waiting_for_an_unknown_job_is_an_error(developer: Developer) -> None:
 
 
 @pytest.mark.case(8)
-def test_interrupting_a_submission_cancels_the_job(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_interrupting_a_submission_cancels_the_job(developer: Developer, tmp_path: Path) -> None:
     """Ours differs on purpose: the job is really cancelled."""
     folder = slow_project(tmp_path / "slow")
     process = developer.popen(sys.executable, "-m", "pytest_remote_ci.cli", "submit", cwd=folder)
     assert developer.key is not None
-    wait_until(lambda: any(job["phase"] == "testing" for job in runner.jobs(developer.key or "")), 60)
+    wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)
     assert done.code == 130, done.text
     assert "cancelled" in done.text.lower()
     assert "Traceback" not in done.text
-    assert [job["status"] for job in runner.jobs(developer.key)] == ["cancelled"]
+    assert [job["status"] for job in developer.jobs()] == ["cancelled"]
 
 
 @pytest.mark.case(9)
-def test_interrupting_a_wait_leaves_the_job_running(developer: Developer, runner: Runner, tmp_path: Path) -> None:
+def test_interrupting_a_wait_leaves_the_job_running(developer: Developer, tmp_path: Path) -> None:
     job = submit_async(developer, slow_project(tmp_path / "slow"))
     process = developer.popen(sys.executable, "-m", "pytest_remote_ci.cli", "wait", job, "--all", cwd=tmp_path)
-    wait_until(lambda: any(job["phase"] == "testing" for job in runner.jobs(developer.key or "")), 60)
+    wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)
     assert done.code == 130, done.text
     assert "stopped waiting" in done.err.lower()
     assert "continues to run" in done.err
     assert f"remote-ci wait {job}" in done.err or "remote-ci wait" in done.err
-    assert runner.jobs(developer.key or "")[0]["status"] == "running"
+    assert developer.jobs()[0]["status"] == "running"
     assert developer.remote_ci("cancel", job).code == 0
-    wait_until(lambda: runner.jobs(developer.key or "")[0]["status"] == "cancelled", 30)
+    wait_until(lambda: developer.jobs()[0]["status"] == "cancelled", 30)
 
 
 @pytest.mark.case(10)
@@ -147,12 +147,12 @@ def test_show_and_status_filter(developer: Developer, project: Project) -> None:
 
 
 def test_a_dry_run_lists_what_would_travel_and_sends_nothing(
-    developer: Developer, runner: Runner, project: Project
+    developer: Developer, project: Project
 ) -> None:
     done = developer.remote_ci("submit", "--dry-run", cwd=project("dummy_project"))
     assert done.code == 0, done.text
     assert "src/calculator.py" in done.out
-    assert runner.jobs(developer.key or "") == []
+    assert developer.jobs() == []
 
 
 @pytest.mark.case(95)

@@ -376,6 +376,19 @@ class TestKeys:
         admin("key", "create", "--email", "ann@example.org", "--name", "short", "--expires", "0.0000000001")
         assert re.search(r"short +ann@example\.org +Expired", admin("key", "list").out)
 
+    def test_a_key_whose_name_is_taken_is_made_again(
+        self, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        admin.user()
+        taken = credentials.parse(admin.key())
+        fresh = credentials.generate()
+        made = iter([taken, taken, fresh, *[fresh] * 9])
+        monkeypatch.setattr(credentials, "generate", lambda: next(made))
+        assert admin.key(name="second") == fresh.text
+        outcome = admin("key", "create", "--email", "ann@example.org", "--name", "third")
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err == f"Error: API key {fresh.id} already exists\n"
+
     @pytest.mark.parametrize("days", ["0", "-1", "soon", "nan", "1e9"])
     def test_a_bad_expiry_is_wrong_usage(self, admin: Admin, days: str) -> None:
         admin.user()
