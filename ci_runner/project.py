@@ -48,7 +48,9 @@ def read_toml(tree: Tree, path: str) -> dict[str, Any]:
     try:
         return dict(tomllib.loads(content.decode("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EnvironmentFailed(f"{path}: {error}") from error
+        last = content.count(b"\n") + 1
+        words = str(error).replace("(at end of document)", f"(at the end, line {last})")
+        raise EnvironmentFailed(f"{path}: {words}") from error
 
 
 class Project:

@@ -44,7 +44,7 @@ class Gate:
     disk_reserve: int
 
 
-class Refusal(Error):  # noqa: N818  # an answer, no exception
+class Refusal(Error):  # an answer, no exception
     """An answer that is given before the body is read."""
 
     def __init__(self, code: int, reason: str, detail: str, retry_after: int | None = None) -> None:

@@ -206,14 +206,16 @@ class Builder:
 
 
 def cause(output: str) -> str:
-    """The line of uv's output that says what is wrong, and the one that says why, as one line."""
+    """What uv's output says is wrong, and why, as one line."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     for index, line in enumerate(lines):
         if _ERROR.match(line):
-            text = _ERROR.sub("", line).strip()
-            if text.endswith(":") and index + 1 < len(lines):
-                text += " " + lines[index + 1].strip().lstrip("╰├─▶│ ").strip()
-            return text
+            text = [_ERROR.sub("", line).strip()]
+            for following in lines[index + 1 :]:
+                if not following.startswith((" ", "╰")) or following.strip().startswith("hint:"):
+                    break
+                text.append(following.strip().lstrip("╰├─▶│ ").strip())
+            return " ".join(text)
     return lines[-1].strip() if lines else ""
 
 
