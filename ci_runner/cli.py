@@ -30,6 +30,10 @@ EXIT_DATABASE: Final = 78
 
 _log = logging.getLogger("ci_runner")
 
+#: For programs that make what containers read under another uid: the data directory itself (0700) keeps others out, and
+#: files that matter (database, keys, locks) are made with mode 0600 whatever the umask.
+_SHARING: Final = 0o022
+
 _DESCRIPTION: Final = "The runner of pytest --remote-ci: takes projects, runs their tests, keeps the results."
 _EPILOG: Final = """\
 Start a runner on this machine: ci-runner serve --reconcile
@@ -41,9 +45,9 @@ Find out what is wrong:         ci-runner doctor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    os.umask(0o077)
     words = list(sys.argv[1:] if argv is None else argv)
     args = make_parser(with_admin="admin" in words).parse_args(words)
+    os.umask(getattr(args, "umask", 0o077))
     try:
         return cast(Callable[[argparse.Namespace], int], args.program)(args)
     except SettingsError as error:
@@ -93,13 +97,15 @@ def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
         return command
 
     serve = add("serve", _serve, "Serve the HTTP API.", "serve", "reconcile", "environments")
+    serve.set_defaults(umask=_SHARING)
     serve.add_argument(
         "--announce", type=Path, metavar="FILE", help="write url, pid, … (JSON) there once it is ready"
     )
     serve.add_argument(
         "--embedded", action="store_true", help="a private runner of this user: as pytest starts it"
     )
-    add("reconcile", _reconcile, "Run jobs: the controller.", "reconcile", "environments")
+    reconcile = add("reconcile", _reconcile, "Run jobs: the controller.", "reconcile", "environments")
+    reconcile.set_defaults(umask=_SHARING)
     doctor = add("doctor", _doctor, "Say what there is, what is wrong and what to do.", "serve", "reconcile")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     _add_image(commands, anywhere)
@@ -162,7 +168,7 @@ def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
         "--scratch", type=Path, metavar="FOLDER", help="where to build (about 1 GB) [/var/tmp]"
     )
     build.add_argument("--force", action="store_true", help="also when it is up to date")
-    build.set_defaults(program=_image_build)
+    build.set_defaults(program=_image_build, umask=_SHARING)
 
 
 def _load(args: argparse.Namespace, **layers: Any) -> Loaded:
