@@ -30,10 +30,6 @@ EXIT_DATABASE: Final = 78
 
 _log = logging.getLogger("ci_runner")
 
-#: For programs that make what containers read under another uid: the data directory itself (0700) keeps others out, and
-#: files that matter (database, keys, locks) are made with mode 0600 whatever the umask.
-_SHARING: Final = 0o022
-
 _DESCRIPTION: Final = "The runner of pytest --remote-ci: takes projects, runs their tests, keeps the results."
 _EPILOG: Final = """\
 Start a runner on this machine: ci-runner serve --reconcile
@@ -45,9 +41,11 @@ Find out what is wrong:         ci-runner doctor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    # Not 077: what is mounted into containers must be readable for the job's uid. The data directory itself is 0700,
+    # and so hides everything below it; the database and keys are created 0600.
+    os.umask(0o022)
     words = list(sys.argv[1:] if argv is None else argv)
     args = make_parser(with_admin="admin" in words).parse_args(words)
-    os.umask(getattr(args, "umask", 0o077))
     try:
         return cast(Callable[[argparse.Namespace], int], args.program)(args)
     except SettingsError as error:
@@ -97,15 +95,13 @@ def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
         return command
 
     serve = add("serve", _serve, "Serve the HTTP API.", "serve", "reconcile", "environments")
-    serve.set_defaults(umask=_SHARING)
     serve.add_argument(
         "--announce", type=Path, metavar="FILE", help="write url, pid, … (JSON) there once it is ready"
     )
     serve.add_argument(
         "--embedded", action="store_true", help="a private runner of this user: as pytest starts it"
     )
-    reconcile = add("reconcile", _reconcile, "Run jobs: the controller.", "reconcile", "environments")
-    reconcile.set_defaults(umask=_SHARING)
+    add("reconcile", _reconcile, "Run jobs: the controller.", "reconcile", "environments")
     doctor = add("doctor", _doctor, "Say what there is, what is wrong and what to do.", "serve", "reconcile")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     _add_image(commands, anywhere)
@@ -168,7 +164,7 @@ def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
         "--scratch", type=Path, metavar="FOLDER", help="where to build (about 1 GB) [/var/tmp]"
     )
     build.add_argument("--force", action="store_true", help="also when it is up to date")
-    build.set_defaults(program=_image_build, umask=_SHARING)
+    build.set_defaults(program=_image_build)
 
 
 def _load(args: argparse.Namespace, **layers: Any) -> Loaded:

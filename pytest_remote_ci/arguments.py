@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.project import PROJECT_FILES
 
 #: Tells whether an option string (``-k``, ``--ignore``) takes a value; None when the option is unknown here.
 TakesValue = Callable[[str], "bool | None"]
@@ -93,6 +94,18 @@ class Place:
         if absolute.is_relative_to(self.root) and directory.is_relative_to(self.root):
             return os.path.relpath(absolute, directory).replace(os.sep, "/")
         return os.path.relpath(os.path.realpath(absolute), os.path.realpath(directory)).replace(os.sep, "/")
+
+
+def find_place(root: Path, cwd: Path, home: Path | None = None) -> Place:
+    """The place of a run in the project `root`; raises `WorkspaceError` for what is hardly meant to be sent."""
+    home = Path.home() if home is None else home
+    if root in (Path(root.anchor), home) and not any((root / name).exists() for name in PROJECT_FILES):
+        raise WorkspaceError(f"{root} is no project: start pytest in the folder of a project")
+    if not _below(cwd, root) and not _below(root, cwd):
+        raise WorkspaceError(
+            f"{root} is outside the project in {cwd}: start pytest in the project of the tests"
+        )
+    return Place(root, cwd)
 
 
 def _below(path: Path, root: Path) -> bool:

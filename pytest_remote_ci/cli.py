@@ -75,7 +75,7 @@ def submit(options: argparse.Namespace) -> int:
         run: RemoteRun | None = None
         try:
             settings = _settings(options)
-            place = arguments.Place(configuration.project_root(Path.cwd(), Path.cwd()), Path.cwd())
+            place = arguments.find_place(configuration.project_root(Path.cwd(), Path.cwd()), Path.cwd())
             from pytest_remote_ci import workspace
 
             found = workspace.collect(place.root, include=settings.include, exclude=settings.exclude)

@@ -41,9 +41,8 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int:
     display = Display(StatusLine())
     held = "Cancelling the submission … (press Ctrl-C again to leave at once)"
     with Interrupts(on_held=lambda: display.say(held)) as interrupts:
-        session = _Session(config, given, display, interrupts)
         try:
-            return session.run()
+            return _Session(config, given, display, interrupts).run()
         except KeyboardInterrupt:
             display.say("Interrupted: nothing was left on the runner.")
             return EXIT_INTERRUPTED
@@ -67,8 +66,7 @@ class _Session:
         self._environment, self._command_line = given
         self._display = display
         self._interrupts = interrupts
-        root = configuration.project_root(config.rootpath, config.invocation_params.dir)
-        self._place = arguments.Place(root, Path(config.invocation_params.dir))
+        self._place = _find_place(config)
 
     def run(self) -> int:
         settings = self._settings()
@@ -212,6 +210,18 @@ class _Session:
 
     def _see(self, event: dict[str, Any]) -> None:
         self._pytest.hook.pytest_remote_ci_event(config=self._pytest, event=dict(event))
+
+
+def _find_place(config: pytest.Config) -> arguments.Place:
+    """The project of this session. Raises `WorkspaceError` when the tests lie outside of it."""
+    cwd = Path(config.invocation_params.dir)
+    around = configuration.project_root(cwd, cwd)
+    rootdir = config.rootpath
+    # Without a configuration file pytest takes what all arguments have in common, which may be anything up to "/".
+    chosen = config.inipath is not None or config.getoption("rootdir", None)
+    if chosen or arguments.Place(around, rootdir).is_inside:
+        return arguments.find_place(configuration.project_root(rootdir, cwd), cwd)
+    return arguments.find_place(around, cwd)
 
 
 def _option_arity(config: pytest.Config) -> arguments.TakesValue:

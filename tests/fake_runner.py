@@ -93,8 +93,7 @@ class FakeRunner:
         class Handler(_Handler):
             fake = runner
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake-runner")
         self._thread.start()
@@ -125,6 +124,13 @@ def fake_runner() -> Iterator[FakeRunner]:
         yield runner
     finally:
         runner.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -39,6 +39,12 @@ class Backoff:
             self._until[subject] = now + dt.timedelta(seconds=delay)
             return count
 
+    def hold(self, subject: str, now: dt.datetime, seconds: float) -> None:
+        """Leave it alone for a while although nothing failed: what was done takes time to show."""
+        with self._lock:
+            self._failures.pop(subject, None)
+            self._until[subject] = now + dt.timedelta(seconds=seconds)
+
     def succeeded(self, subject: str) -> None:
         """Forget its failures."""
         with self._lock:
@@ -50,5 +56,6 @@ class Backoff:
         with self._lock:
             forgotten = [subject for subject, until in self._until.items() if until + _MEMORY < now]
             for subject in forgotten:
-                del self._until[subject], self._failures[subject]
+                del self._until[subject]
+                self._failures.pop(subject, None)
             return frozenset(subject for subject, until in self._until.items() if until > now)

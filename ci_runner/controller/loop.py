@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the store's doorbell.
 POLL: Final = 0.02
+#: Seconds that a tick which took long is followed by at most.
+LONGEST_PAUSE: Final = 0.25
 #: Seconds between two signs of life.
 HEARTBEAT: Final = 2.0
 #: Seconds between two sweeps for what crashes left behind at the engine.
@@ -85,7 +87,10 @@ class Controller:
             epoch = self._store.lease.acquire(f"{socket.gethostname()}, process {os.getpid()}")
             _log.info("controller: epoch %d, engine %s", epoch, self._engine.name)
             tick = self._assemble(stack, epoch)
-            self._engine.watch(self._on_engine)
+            try:
+                self._engine.watch(self._on_engine)
+            except EngineUnavailable as error:  # full passes see its changes, too
+                _log.warning("the engine cannot be watched: %s", error)
             with contextlib.closing(self._store.doorbell()) as bell:
                 self._loop(stop, bell, tick)
         if self._fatal is not None:
@@ -112,6 +117,7 @@ class Controller:
             self._settings.log_retention_days, self._end,
         )  # fmt: skip
         stack.callback(heart.join)
+        stack.callback(steps.closing.set)
         heart.start()
         for part in (followers, watchdog, reaper):
             stack.callback(part.close)
@@ -131,6 +137,7 @@ class Controller:
                 next_full = time.monotonic() + self._settings.interval
             anew = full or self._engine_changed.is_set()
             self._engine_changed.clear()
+            began = time.monotonic()
             try:
                 tick(anew=anew)
             except LeaseLost as error:
@@ -140,6 +147,8 @@ class Controller:
                 _log.exception("a tick failed; trying again")
             else:
                 self.ready.set()
+            # However fast things change: no more than a third of the time for looking at them.
+            stop.wait(min(LONGEST_PAUSE, 2 * (time.monotonic() - began)))
 
     def _on_engine(self) -> None:
         self._engine_changed.set()
@@ -196,7 +205,7 @@ class _Tick:
         wanted = reconcile.follows(now)
         if wanted is not None:
             self._followers.sync(wanted)
-            self._watchdog.watch(key for key, follow in wanted.items() if not follow.over)
+            self._watchdog.watch(follow.job.id for follow in wanted.values() if not follow.over)
         for action in reconcile.decide(now):
             self._performer.submit(action)
         self._note(now)

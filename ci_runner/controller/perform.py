@@ -36,6 +36,11 @@ _TOUCH_ENGINE: Final = (
     actions.RemoveContainer,
 )
 
+#: The engine may show their effect only later; they are not repeated at once.
+_SLOW_TO_SHOW: Final = (actions.Kill, actions.RemoveContainer)
+#: Seconds for which those are not repeated.
+SETTLE: Final = 1.0
+
 
 class Performer:
     """Runs actions. `wake` is called after each; `fatal` when the lease is lost."""
@@ -88,7 +93,10 @@ class Performer:
     def _run(self, action: actions.Action) -> None:
         try:
             self._steps.perform(action)
-            self.backoff.succeeded(action.key)
+            if isinstance(action, _SLOW_TO_SHOW):
+                self.backoff.hold(action.key, self._steps.now(), SETTLE)
+            else:
+                self.backoff.succeeded(action.key)
         except Exception as error:
             self._judge(action, error)
         finally:
@@ -112,7 +120,7 @@ class Performer:
         count = self.backoff.failed(action.key, now, getattr(error, "retry_after", 0.0))
         if isinstance(error, TemporaryError):
             if count == 1:
-                _log.warning("%s: %s; trying again", action.key, error)
+                self._say(action, error)
         elif isinstance(error, PermanentError) and isinstance(action, _TOWARDS_RUNNING):
             self._give_up(action, str(error))
         else:
@@ -120,6 +128,15 @@ class Performer:
             if count >= PATIENCE and isinstance(action, _TOWARDS_RUNNING):
                 doing = type(action).__name__.lower()
                 self._give_up(action, f"internal error of the runner ({doing}: {type(error).__name__})")
+
+    def _say(self, action: actions.Action, error: Exception) -> None:
+        """To the operator, and to the user whose job has to wait."""
+        _log.warning("%s: %s; trying again", action.key, error)
+        if isinstance(action, (actions.Prepare, actions.Launch)):
+            try:
+                self._steps.tell(action.job_id, f"{error}; trying again")
+            except Exception:  # very likely the same trouble
+                _log.debug("job %s could not be told", action.job_id, exc_info=True)
 
     def _give_up(self, action: actions.JobAction, reason: str) -> None:
         try:

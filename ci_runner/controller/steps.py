@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ci_runner import failpoints
 from ci_runner.controller import actions
@@ -19,11 +19,11 @@ from ci_runner.controller.budget import within_budget
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.world import Announced, Policy
-from ci_runner.errors import LeaseLost, NotFound
+from ci_runner.errors import LeaseLost, NotFound, PermanentError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
-from pytest_remote_ci.wire import LOG_CHUNK_BYTES
+from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase
 
 _log = logging.getLogger(__name__)
 
@@ -50,9 +50,6 @@ _REMOVE = (
     _point("remove.removed", "removed, not recorded"),
 )
 _REMOVED = _point("remove.after", "removal recorded")
-
-#: Seconds between two looks whether a wait for a free build is to end.
-_BUILD_POLL: Final = 0.1
 
 
 class Preparer(Protocol):
@@ -106,9 +103,6 @@ class Steps:
     announced: dict[str, Announced] = field(default_factory=dict)
     _prepared: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._builds = threading.Semaphore(self.policy.builds)
-
     def perform(self, action: actions.Action) -> None:
         """Do it. Raises what the engine, the store and the preparer raise."""
         self._STEPS[type(action)](self, action)
@@ -127,17 +121,22 @@ class Steps:
         if job.phase != "preparing":
             return
         failpoints.hit(_PREPARE[0])
-        permit = _Permit(self, job)
+
+        def building() -> None:
+            """From here on the job holds no run slot; how many build at once is the preparer's to limit."""
+            self._advance(action, "preparing", "preparing", detail="building the environment", building=True)
+
+        def stopping() -> bool:
+            return self.closing.is_set() or job.id in self.signalled
+
         try:
             prepared = self.preparer.prepare(
-                job, log=_JobLog(self, job), building=permit.take, stopping=permit.stopping
+                job, log=_JobLog(self, job), building=building, stopping=stopping
             )
         except Exception as error:
-            if permit.stopping() and not isinstance(error, LeaseLost):
+            if stopping() and not isinstance(error, LeaseLost):
                 raise Interrupted from error
             raise
-        finally:
-            permit.give_back()
         failpoints.hit(_PREPARE[1])
         self._prepared[job.id] = prepared
         environment = getattr(prepared, "environment", None)
@@ -169,7 +168,13 @@ class Steps:
         failpoints.hit(_RECORDED)
         self._hold_lease()
         failpoints.hit(_BEFORE_START)
-        self.engine.start(container_id)
+        try:
+            self.engine.start(container_id)
+        except PermanentError:
+            if self.engine.inspect(container_id) is not None:
+                raise
+            _log.warning("job %s: its container vanished before its start", job.id)
+            return  # the next tick gives it another attempt
         failpoints.hit(_STARTED)
         self._prepared.pop(job.id, None)
 
@@ -247,6 +252,11 @@ class Steps:
             if job is not None:
                 self.finished(job)
 
+    def tell(self, job_id: str, text: str) -> None:
+        """A line of the runner in the job's log, for its user."""
+        event = JobEvent("log", f"{text}\n", fields={"stream": "runner"})
+        self.store.events.append(job_id, self.epoch, [event])
+
     def _clean(self, action: actions.Clean) -> None:
         failpoints.hit(_REMOVE[0])
         for container_id in action.container_ids:
@@ -298,60 +308,35 @@ class Steps:
             raise LeaseLost(f"the lease was taken over by {state.holder}")
 
     def _advance(
-        self, action: actions.JobAction, expect: Any, phase: str, *, quietly: bool = False, **changes: Any
+        self,
+        action: actions.JobAction,
+        expect: Phase,
+        phase: Phase,
+        *,
+        detail: str | None = None,
+        quietly: bool = False,
+        **changes: Any,
     ) -> bool:
-        """To the next phase, with the event that says so."""
-        events = [] if quietly else [JobEvent("state", fields={"phase": phase})]
+        """To the next phase, with the event that says so (unless `quietly`), and in it a `detail` for people."""
+        fields = {"phase": phase} if detail is None else {"phase": phase, "detail": detail}
+        events = [] if quietly else [JobEvent("state", fields=fields)]
         changes.setdefault("phase_since", self.now())
         return self.store.jobs.advance(
             action.job_id, self.epoch, expect, phase=phase, events=events, **changes
         )
 
 
-@dataclass
-class _Permit:
-    """One of the `builds` that may go on at once, for one preparation."""
-
-    steps: Steps
-    job: Job
-    _taken: bool = False
-
-    def stopping(self) -> bool:
-        """Whether the preparation is to end."""
-        return self.steps.closing.is_set() or self.job.id in self.steps.signalled
-
-    def take(self) -> None:
-        """An environment must be built: give the run slot back, wait for a free build, then begin."""
-        self._say("waiting for a free build", building=True)
-        while not self.steps._builds.acquire(timeout=_BUILD_POLL):
-            if self.stopping():
-                raise Interrupted
-        self._taken = True
-        self._say("building the environment", building=True, phase_since=self.steps.now())
-
-    def give_back(self) -> None:
-        """Let another begin."""
-        if self._taken:
-            self._taken = False
-            self.steps._builds.release()
-
-    def _say(self, detail: str, **changes: Any) -> None:
-        event = JobEvent("state", fields={"phase": "preparing", "detail": detail})
-        self.steps.store.jobs.advance(self.job.id, self.steps.epoch, "preparing", events=[event], **changes)
-
-
 class _JobLog:
-    """Takes the preparer's lines for the user, as far as the job's log budget goes."""
+    """Takes the preparer's lines for the user, one at a time, as far as the job's log budget goes."""
 
     def __init__(self, steps: Steps, job: Job) -> None:
         self._steps = steps
         self._job = job
         self._stored = job.log_bytes
 
-    def __call__(self, text: str) -> None:
-        """Store `text` (a line, or several) as runner log."""
-        if not text.endswith("\n"):
-            text += "\n"
+    def __call__(self, line: str) -> None:
+        """Store `line` as runner log."""
+        text = line.rstrip("\n") + "\n"
         # In characters: at most a quarter of the bytes that a chunk may have.
         step = LOG_CHUNK_BYTES // 4
         parts = [text[start : start + step] for start in range(0, len(text), step)]

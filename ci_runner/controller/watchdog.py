@@ -18,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 #: Seconds between two measurements.
 INTERVAL: Final = 2.0
-#: Parts of an attempt's working folder that the job can write.
+#: Parts of a working folder that the job can write.
 _PARTS: Final = ("upper", "spool")
 
 
 @dataclass
 class Watchdog:
-    """Measures the attempts that `watch` named last, in a thread of its own."""
+    """Measures the jobs that `watch` named last, in a thread of its own."""
 
     #: The folder of all attempts' working folders.
     work: Path
@@ -32,7 +32,7 @@ class Watchdog:
     limit: int
     wake: Callable[[], None]
     interval: float = INTERVAL
-    _watched: frozenset[tuple[str, int]] = frozenset()
+    _watched: frozenset[str] = frozenset()
     _over: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
@@ -49,9 +49,9 @@ class Watchdog:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def watch(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """Measure these (job id, attempt) from now on."""
-        self._watched = frozenset(attempts)
+    def watch(self, job_ids: Iterable[str]) -> None:
+        """Measure these jobs from now on."""
+        self._watched = frozenset(job_ids)
 
     def over(self) -> frozenset[str]:
         """Ids of the watched jobs that have written too much."""
@@ -66,9 +66,10 @@ class Watchdog:
 
     def _measure(self) -> None:
         over = set()
-        for job_id, attempt in self._watched:
-            folder = self.work / f"{job_id}-{attempt}"
-            if sum(bytes_below(folder / part, self.limit) for part in _PARTS) > self.limit:
+        for job_id in self._watched:
+            # All working folders of the job: engines without mounts run it in one that no attempt owns.
+            folders = [folder / part for folder in self.work.glob(f"{job_id}-*") for part in _PARTS]
+            if sum(bytes_below(folder, self.limit) for folder in folders) > self.limit:
                 over.add(job_id)
         changed = over != self._over
         self._over = frozenset(over)

@@ -37,7 +37,7 @@ class Policy:
     #: Containers of one job, counting those that were lost before the user's command ran.
     attempts: int = 3
     #: Jobs that may wait for a free build beside those that are building: with more, no job is taken up.
-    build_queue: int = 8
+    build_queue: int = 4
     #: Seconds between two announcements of a job's place, for the first ten in the queue and for the others.
     announce: tuple[float, float] = (1.0, 15.0)
 

@@ -60,6 +60,7 @@ class _SqliteDatabase(peewee.SqliteDatabase):
         super().__init__(
             str(path), pragmas=pragmas, timeout=busy_timeout, check_same_thread=False, factory=_Connection
         )
+        self._private_path = path
         self._known: dict[threading.Thread, sqlite3.Connection] = {}
         self._known_lock = threading.Lock()
         self._shut = False
@@ -67,6 +68,9 @@ class _SqliteDatabase(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         if self._shut:
             raise StoreError("the store is closed")
+        # Private whatever the umask and the folder; SQLite gives its -wal and -shm the same mode.
+        with contextlib.suppress(OSError):  # what cannot be made is said by the connection below
+            os.close(os.open(self._private_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         with self._known_lock:
             gone = [thread for thread in self._known if not thread.is_alive()]

@@ -61,10 +61,7 @@ class SimplePreparer:
     hook: Callable[[Job], None] | None = None
     #: Job ids in the order in which preparing began.
     prepared: list[str] = field(default_factory=list)
-    building_now: int = 0
-    most_building: int = 0
     evictions: list[frozenset[str]] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(
         self,
@@ -80,19 +77,12 @@ class SimplePreparer:
         seconds = dict(job.options.get("extra", {})).get("build", 0)
         if seconds:
             building()
-            log("building\n")
-            with self.lock:
-                self.building_now += 1
-                self.most_building = max(self.most_building, self.building_now)
+            log("building")
             done = threading.Event()
-            try:
-                for _ in range(int(seconds / 0.02)):
-                    if stopping():
-                        raise RuntimeError("stopped")
-                    done.wait(0.02)
-            finally:
-                with self.lock:
-                    self.building_now -= 1
+            for _ in range(int(seconds / 0.02)):
+                if stopping():
+                    raise RuntimeError("stopped")
+                done.wait(0.02)
         return Simple()
 
     def container_spec(self, job: Job, prepared: Any, attempt: int) -> ContainerSpec:

@@ -17,11 +17,14 @@ import ci_runner.controller.loop  # noqa: F401  # registers the failpoints
 from ci_runner.failpoints import REGISTRY
 
 TESTS = Path(__file__).parents[1]
-#: Every failpoint of the controller, and of the transactions that only the controller makes.
+#: Failpoints of the real preparer, which these tests do without.
+PREPARER = ("controller.build.", "controller.environment.", "controller.tree.")
+#: Every other failpoint of the controller, and of the transactions that only the controller makes.
 POINTS = sorted(
     name
     for name in REGISTRY
     if name.startswith(("controller.", "store.jobs.advance.", "store.jobs.finish.", "store.events.append."))
+    and not name.startswith(PREPARER)
 )
 
 

@@ -157,6 +157,21 @@ def test_a_container_lost_before_its_start_is_replaced(small: Runner) -> None:
     assert (job.status, job.attempt, job.exit_code) == ("completed", 2, 0)
 
 
+def test_a_container_that_vanishes_before_its_start_is_replaced(small: Runner) -> None:
+    engine = memory(small)
+    start = engine.start
+
+    def lose_first(container_id: str) -> None:
+        engine.start = start  # type: ignore[method-assign]
+        engine.remove(container_id)
+        start(container_id)
+
+    engine.start = lose_first  # type: ignore[method-assign]
+    with small.controller():
+        [job] = small.until_over(small.submit())
+    assert (job.status, job.attempt, job.exit_code) == ("completed", 2, 0)
+
+
 def test_a_running_job_is_adopted_after_a_restart(small: Runner) -> None:
     job_id = small.submit()
     memory(small).scripts[job_id] = LASTING
@@ -281,13 +296,6 @@ def test_so_many_run_at_once_and_building_ones_do_not_count(small: Runner) -> No
     check_invariants(small, [building, *others])
 
 
-def test_no_more_than_the_allowed_builds_go_on(small: Runner) -> None:
-    with small.controller():
-        ids = [small.submit(extra={"build": 0.2}) for _ in range(4)]
-        small.until_over(*ids)
-    assert small.preparer.most_building == 1
-
-
 def test_users_take_turns(tmp_path: Path, engine: MemoryEngine) -> None:
     with runner(tmp_path, engine, Policy(concurrency=1)) as found:
         mine = [found.submit() for _ in range(5)]
@@ -364,6 +372,8 @@ def test_an_engine_call_that_fails_for_a_moment_is_repeated(small: Runner, metho
         [job] = small.until_over(job_id)
     assert job.success
     assert list(memory(small).creates.values()) == [1]
+    if method in ("create", "start"):
+        assert small.text(job_id, "runner") == "no answer; trying again\n"
     check_invariants(small, [job_id])
 
 

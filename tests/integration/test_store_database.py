@@ -16,13 +16,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ci_runner import states
 from ci_runner.errors import StorageFull, TemporaryError
-from ci_runner.models import Job, JobEvent, User
+from ci_runner.models import Job, JobEvent
 from ci_runner.store import Store, StoreError, migrations
 from ci_runner.store.database import Database, connect
 from ci_runner.store.migrations import MIGRATIONS, Migration
@@ -364,76 +363,6 @@ class TestConnections:
             store.lease.heartbeat(epoch)
             assert time.monotonic() - started < 3
         assert len(store.get_events("j")) == 300
-
-
-@pytest.fixture(scope="module")
-def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A store with 100,000 jobs that are over."""
-    store = Store.open(tmp_path_factory.mktemp("crowded") / "runner.db")
-    store.users.create(User("ann", "Ann", "ann@example.org", NOON))
-    store.jobs.create(Job("model", user_id="ann", name="model", options={"args": ["-v"]}))
-    store.jobs.finish("model", None, states.ran(0))
-    store.jobs.cleaned("model", store.lease.acquire("test"))
-    columns = ", ".join(name for _, name, *_ in store._database.sql("PRAGMA table_info(jobs)"))
-    copied = columns.replace("id,", "'job-' || n,", 1).replace("submitted_at", "submitted_at + n")
-    with store._database.write():
-        store._database.sql(
-            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000)"
-            f" INSERT INTO jobs ({columns}) SELECT {copied} FROM numbers, jobs WHERE id = 'model'"
-        )
-    store.jobs.create(Job("open", user_id="ann"))
-    yield store
-    store.close()
-
-
-class TestSpeed:
-    """Bounds are generous: they catch a scan or a lock, not a slow machine."""
-
-    @pytest.mark.parametrize(
-        ("call", "index"),
-        [
-            ("open", "jobs_open"),
-            ("uncleaned", "jobs_uncleaned"),
-            ("list", "jobs_newest"),
-            ("queue", "jobs_open"),
-            ("count_waiting", "jobs_open_of_user"),
-        ],
-    )
-    def test_finished_jobs_cost_nothing(
-        self, crowded: Store, call: str, index: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        plans: list[str] = []
-        execute: Any = crowded._database._database.execute_sql
-
-        def explain(sql: str, parameters: object = None) -> object:
-            plans.append(str(execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()))
-            return execute(sql, parameters)
-
-        monkeypatch.setattr(crowded._database._database, "execute_sql", explain)
-        started = time.monotonic()
-        getattr(crowded.jobs, call)(*(["ann"] if call == "count_waiting" else []))
-        assert time.monotonic() - started < 1
-        assert index in plans[0]
-        assert "TEMP B-TREE" not in plans[0]
-
-    def test_a_poll_of_the_doorbell_is_cheap(self, crowded: Store) -> None:
-        bell = crowded.doorbell()
-        best = min(self._time(bell.rang, 1000) for _ in range(5))
-        assert best < 50e-6
-
-    def test_large_pieces_of_log_are_stored_quickly(self, store: Store) -> None:
-        epoch = store.lease.acquire("test")
-        store.jobs.create(Job("j"))
-        piece = JobEvent("log", ("x" * 99 + "\n") * 655)
-        assert self._time(lambda: store.events.append("j", epoch, [piece]), 50) < 0.1
-
-    @staticmethod
-    def _time(call: object, repeat: int) -> float:
-        assert callable(call)
-        started = time.perf_counter()
-        for _ in range(repeat):
-            call()
-        return (time.perf_counter() - started) / repeat
 
 
 def test_a_job_of_a_hundred_thousand_characters_is_stored(store: Store) -> None:

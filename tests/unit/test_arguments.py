@@ -96,6 +96,14 @@ def test_a_run_started_outside_the_project_happens_in_its_root(place: arguments.
     ]
 
 
+def test_folders_that_hold_everything_are_no_projects(tmp_path: Path) -> None:
+    for folder in (Path("/"), tmp_path):
+        with pytest.raises(WorkspaceError, match="is no project"):
+            arguments.find_place(folder, tmp_path, home=tmp_path)
+    (tmp_path / "pyproject.toml").write_text("")
+    assert arguments.find_place(tmp_path, tmp_path, home=tmp_path).root == tmp_path
+
+
 def test_a_linked_path_to_the_project_is_inside_of_it(place: arguments.Place, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(place.root)
