@@ -183,7 +183,7 @@ def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
     for target in targets:
         _check_target(target)
     marks = {LABEL_INSTALL: profile.install, LABEL_CONTAINER: spec.name}
-    masks = {folder for folder in map(mask_for, targets) if folder is not None}
+    masks = {folder for folder in map(mask_for, targets) if folder is not None} - set(targets)
     result = [_mask(folder, marks) for folder in sorted(masks)]
     if spec.overlay is not None:
         result.append(_overlay_mount(spec.name, spec.overlay, marks))
@@ -258,7 +258,12 @@ def _bind_mount(bind: Bind) -> dict[str, Any]:
 
 
 def _check_target(target: str) -> None:
-    if not target.startswith("/") or posixpath.normpath(target) != target or "\0" in target:
+    if (
+        not target.startswith("/")
+        or target.startswith("//")
+        or posixpath.normpath(target) != target
+        or "\0" in target
+    ):
         raise PermanentError(f"the mount point {target!r} is not a plain absolute path")
     if target in ("/", "/ci", "/tmp", HOME) or target in _SYSTEM:  # noqa: S108
         raise PermanentError(f"nothing can be mounted at {target}")
