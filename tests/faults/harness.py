@@ -18,13 +18,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from waiting import wait_until
+
 from ci_runner.config import ReconcileSettings, StorageSettings
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.controller.loop import Controller
 from ci_runner.controller.world import Policy
 from ci_runner.models import Job, JobEvent, User, utcnow
 from ci_runner.store import Store
-from waiting import wait_until
 
 USER = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults.harness import OTHER, Runner, check_invariants, runner
+from waiting import wait_until
 
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.controller.engines.memory import MemoryEngine, Output, Script
@@ -15,7 +16,6 @@ from ci_runner.controller.loop import ControllerRunning
 from ci_runner.controller.world import Policy
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, ImageUnavailable, LeaseLost, PermanentError
 from ci_runner.models import utcnow
-from waiting import wait_until
 
 LASTING = Script(exit_after=None)
 
