@@ -219,6 +219,8 @@ def _command_line(overrides: Mapping[str, object]) -> _Source:
 def _environment(environ: Mapping[str, str]) -> Iterator[_Source]:
     for key, names in (("url", URL_VARIABLES), (userfile.API_KEY, KEY_VARIABLES)):
         for name in names:
+            if name == "CI_SERVER_URL" and environ.get("GITLAB_CI"):
+                continue  # GitLab gives its jobs a variable of that name: its own address
             if environ.get(name, "").strip():
                 yield _Source(f"environment variable {name}", {key: environ[name].strip()})
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.project import is_there
 from pytest_remote_ci.selection import VCS_NAMES, VENV_MARK, Selection
 
 #: Links to folders can multiply files without end (each of twenty folders linking twice to the next).
@@ -107,7 +108,7 @@ class _Finder:
             return
         relative = self._relative(target)
         if relative is None:
-            if stat.S_ISDIR(known.st_mode) and (Path(target) / VENV_MARK).exists():
+            if stat.S_ISDIR(known.st_mode) and is_there(Path(target) / VENV_MARK):
                 self._warn(path, "points to a virtual environment")
             else:
                 self._outside.append(path)

@@ -16,9 +16,18 @@ PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg", "requirements
 WEAK_PROJECT_FILES: Final = ("pytest.ini", "tox.ini", ".git")
 
 
+def is_there(path: Path) -> bool:
+    """Whether something can be seen at `path`; what may not be looked at is not there (`Path.exists` raises)."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def git_toplevel(folder: Path) -> Path | None:
     """The nearest folder from `folder` upwards that has a `.git` (a folder, or a file as in work trees)."""
-    return next((candidate for candidate in (folder, *folder.parents) if (candidate / ".git").exists()), None)
+    return next((candidate for candidate in (folder, *folder.parents) if is_there(candidate / ".git")), None)
 
 
 def project_root(rootdir: Path, cwd: Path, home: Path | None = None) -> Path:
@@ -52,4 +61,4 @@ def project_root(rootdir: Path, cwd: Path, home: Path | None = None) -> Path:
 
 
 def _has(folder: Path, names: tuple[str, ...]) -> bool:
-    return any((folder / name).exists() for name in names)
+    return any(is_there(folder / name) for name in names)

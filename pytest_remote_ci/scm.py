@@ -69,7 +69,7 @@ def version(
     pretended = environ.get("SETUPTOOLS_SCM_PRETEND_VERSION", "").strip()
     if pretended:
         return pretended
-    state = _state(project)
+    state = _state(Path(project).absolute())
     if state is None:
         return None
     return _format(state, today or dt.datetime.now(dt.timezone.utc).date())
@@ -105,8 +105,11 @@ def normalise(text: str) -> str | None:
 
 
 def _state(project: Path) -> _State | None:
-    if git_toplevel(project) is None:
+    top = git_toplevel(project)
+    if top is None:
         return None
+    if top != project and not _git(project, "ls-files", "--", "."):
+        return None  # a folder that the work tree around it does not know has nothing of its versions
     described = _git(project, "describe", "--dirty", "--tags", "--long", "--abbrev=40", "--match", "*[0-9]*")
     if described is not None:
         dirty = described.endswith("-dirty")

@@ -16,7 +16,7 @@ from typing import Final
 
 from pytest_remote_ci.errors import WorkspaceError
 from pytest_remote_ci.ignore import PatternList
-from pytest_remote_ci.project import git_toplevel
+from pytest_remote_ci.project import git_toplevel, is_there
 
 #: Version control's own; never sent.
 VCS_NAMES: Final = frozenset({".git", ".hg", ".svn", ".bzr", "_darcs", "CVS", ".jj"})
@@ -154,7 +154,7 @@ def _is_machine_local(path: str, environments: set[str]) -> bool:
 
 
 def _add_nested(selection: Selection, folder: Path, prefix: str, is_submodule: bool) -> None:
-    if (folder / ".git").exists():
+    if is_there(folder / ".git"):
         if not _add_from_git(selection, folder, prefix):
             _add_from_disk(selection, folder, PatternList.of([]), prefix)
     elif is_submodule and folder.is_dir() and not any(folder.iterdir()):
@@ -211,11 +211,11 @@ def _is_output(entry: os.DirEntry[str], folder: str) -> bool:
         or _is_environment(entry.path)
     ):
         return True
-    return not folder and name in ROOT_OUTPUT_FOLDERS and not (Path(entry.path) / "__init__.py").exists()
+    return not folder and name in ROOT_OUTPUT_FOLDERS and not is_there(Path(entry.path) / "__init__.py")
 
 
 def _is_environment(folder: str) -> bool:
-    return (Path(folder) / VENV_MARK).exists()
+    return is_there(Path(folder) / VENV_MARK)
 
 
 def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, PatternList]]) -> bool:

@@ -119,7 +119,7 @@ def _read_facts(path: str, source: str) -> tuple[Facts, os.stat_result]:
     digest = hashlib.sha256()
     size = 0
     head = b""
-    handle = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    handle = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         while chunk := os.read(handle, _CHUNK):
             if size < secrets.CONTENT_LIMIT:

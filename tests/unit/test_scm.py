@@ -127,7 +127,11 @@ def test_a_project_below_the_top_level_gets_the_version_of_the_work_tree(project
     (below / "setup.py").write_text(
         "setup(use_scm_version={'root': '..'}, setup_requires=['setuptools_scm'])"
     )
-    assert scm.version(below, environ={}) == "1.0"
+    assert scm.version(below, environ={}) is None  # not part of the work tree yet
+    git(project, "add", "-A")
+    git(project, "commit", "-q", "-m", "below")
+    git(project, "tag", "v1.1")
+    assert scm.version(below, environ={}) == "1.1"
 
 
 def test_outside_git_there_is_no_version(tmp_path: Path) -> None:
