@@ -127,7 +127,7 @@ def _kind(hint: Any) -> tuple[type, bool]:
     return get_origin(hint) or hint, False
 
 
-def add_arguments(parser: argparse.ArgumentParser, groups: Iterable[str]) -> None:
+def add_arguments(parser: argparse._ActionsContainer, groups: Iterable[str]) -> None:
     """Give `parser` the flags of these groups; what is not given stays out of the namespace (dest: option id)."""
     wanted = frozenset(groups)
     for option in options():
@@ -342,6 +342,10 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str, str]]:
     return found
 
 
+#: Beginnings of variables that plugins read themselves (`ci_runner.hookspecs.Hooks.configure`).
+_OF_PLUGINS: Final = ("CI_RUNNER_PLUGIN_", "CI_RUNNER_WEBHOOK_", "CI_RUNNER_JWT_")
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
@@ -351,7 +355,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """A warning for each CI_RUNNER_… variable that nothing reads: most likely misspelt."""
     known = {variable for option in options() for variable in option.env} | _OTHER_VARIABLES
-    strays = sorted(name for name in environ if name.startswith("CI_RUNNER_") and name not in known)
+    strays = sorted(
+        name
+        for name in environ
+        if name.startswith("CI_RUNNER_") and not name.startswith(_OF_PLUGINS) and name not in known
+    )
     return [f"{name}: no such setting{_nearest(name, known)}" for name in strays]
 
 

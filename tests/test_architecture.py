@@ -23,11 +23,24 @@ COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "images", "p
 #: Back-ports of the standard library, allowed wherever their original is.
 BACKPORTS = {"tomli", "typing_extensions", "exceptiongroup"}
 
+_OURS = (
+    "wire",
+    "job",
+    "core",
+    "plugins",
+    "store",
+    "server",
+    "controller",
+    "engine contract",
+    "engines",
+    "admin",
+)
+
 #: Row of the table → (what belongs to it, packages of ours it may import, third-party packages it may import).
 #: The first row whose prefix fits a module is its row.
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "wire": (("pytest_remote_ci.wire",), (), set()),
-    "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest"}),
+    "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest", "_pytest"}),
     "client": (
         ("pytest_remote_ci",),
         ("wire", "job", "client"),
@@ -35,14 +48,14 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     ),
     "composition": (
         tuple(f"ci_runner.{name}" for name in COMPOSITION),
-        ("wire", "job", "core", "store", "server", "controller", "engines", "admin", "composition"),
+        (*_OURS, "composition"),
         set(),
     ),
     "store": (("ci_runner.store",), ("wire", "core", "store"), {"peewee", "playhouse"}),
     "server": (("ci_runner.server",), ("wire", "core", "store", "server"), {"falcon", "waitress"}),
     "engines": (
         ("ci_runner.controller.engines",),
-        ("wire", "core", "engines", "engine contract"),
+        ("wire", "core", "plugins", "engines", "engine contract"),
         {"docker", "requests", "urllib3"},
     ),
     "engine contract": (("ci_runner.controller.engine",), ("wire", "core"), set()),
@@ -52,7 +65,12 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
         {"uv"},
     ),
     "admin": (("ci_runner.admin",), ("wire", "core", "store", "admin"), set()),
-    "core": (("ci_runner",), ("wire", "core"), {"pluggy"}),
+    "plugins": (
+        tuple(f"ci_runner.{name}" for name in ("hookspecs", "plugins", "webhooks", "jwt_auth")),
+        ("wire", "core", "plugins", "engine contract"),
+        {"pluggy", "jwt"},
+    ),
+    "core": (("ci_runner",), ("wire", "core"), set()),
 }
 
 

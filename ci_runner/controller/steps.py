@@ -349,7 +349,9 @@ class _JobLog:
         self._stored = job.log_bytes
 
     def __call__(self, text: str) -> None:
-        """Store `text` (whole lines) as runner log."""
+        """Store `text` (a line, or several) as runner log."""
+        if not text.endswith("\n"):
+            text += "\n"
         # In characters: at most a quarter of the bytes that a chunk may have.
         step = LOG_CHUNK_BYTES // 4
         parts = [text[start : start + step] for start in range(0, len(text), step)]

@@ -22,6 +22,7 @@ from waiting import wait_until
 
 from ci_runner.config import ReconcileSettings, StorageSettings
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
+from ci_runner.controller.engines.process import ProcessEngine
 from ci_runner.controller.loop import Controller
 from ci_runner.controller.world import Policy
 from ci_runner.models import Job, JobEvent, User, utcnow
@@ -29,7 +30,14 @@ from ci_runner.store import Store
 
 USER = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
+#: Several jobs at once, one build at a time, short times.
+POLICY = Policy(concurrency=4, builds=1, test_timeout=60, grace=0.3, announce=(0.1, 0.1))
 TOOLS = Path(__file__).parents[2] / "pytest_remote_ci" / "job"
+
+
+def process_engine(data_dir: Path) -> ProcessEngine:
+    """The engine of one runner's folder; a later one of the same folder finds what this one started."""
+    return ProcessEngine("faults", folder=data_dir / "engine")
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class SimplePreparer:
     """Makes working folders; a job's `options["extra"]` says what else happens.
 
     `build`: seconds of building an environment. `command`: the argument list to run (engines that run one).
+    `broken_attempts`: how many attempts end before the command runs.
     """
 
     data_dir: Path
@@ -90,13 +99,16 @@ class SimplePreparer:
         work = self.data_dir / "work" / f"{job.id}-{attempt}"
         for part in ("upper", "work", "spool"):
             (work / part).mkdir(parents=True, exist_ok=True)
-        command = dict(job.options.get("extra", {})).get("command", [sys.executable, "-c", "print('hello')"])
+        extra = dict(job.options.get("extra", {}))
+        command = extra.get("command", [sys.executable, "-c", "print('hello')"])
         content = {"protocol": 1, "argv": command, "cwd": "/", "env": {}, "grace": 1}
         (work / "spool" / "job.json").write_text(json.dumps(content))
+        worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
+        broken = attempt <= extra.get("broken_attempts", 0)
         return ContainerSpec(
             name=f"{self.prefix}{job.id}-{attempt}",
-            image_id="sha256:simple",
-            argv=(sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL),
+            image_id="host",
+            argv=(sys.executable, "-c", "raise SystemExit(9)") if broken else worker,
             role="test",
             job_id=job.id,
             attempt=attempt,
@@ -174,7 +186,9 @@ class Runner:
         assert job is not None
         return job
 
-    def until(self, job_id: str, predicate: Callable[[Job], bool], timeout: float = 20, what: str = "") -> Job:
+    def until(
+        self, job_id: str, predicate: Callable[[Job], bool], timeout: float = 20, what: str = ""
+    ) -> Job:
         """Wait until the job is as `predicate` says."""
         wait_until(lambda: predicate(self.job(job_id)), timeout, what=what or f"job {job_id}")
         return self.job(job_id)
@@ -202,9 +216,7 @@ class Runner:
 
 
 @contextlib.contextmanager
-def runner(
-    data_dir: Path, engine: Engine, policy: Policy | None = None, **settings: Any
-) -> Iterator[Runner]:
+def runner(data_dir: Path, engine: Engine, policy: Policy | None = None, **settings: Any) -> Iterator[Runner]:
     """A `Runner` on an empty folder, or on what an earlier one left there."""
     store = Store.open(data_dir / "runner.db")
     for number, user in enumerate((USER, OTHER)):

@@ -1,0 +1,32 @@
+"""The engines that come with the runner, registered as plugins of other people's are.
+
+Importing this package imports no SDK; a factory does, when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ci_runner.config import Settings
+from ci_runner.controller.engine import Engine
+from ci_runner.hookspecs import EngineFactory, hookimpl
+
+
+@hookimpl
+def register_engines() -> list[tuple[str, EngineFactory]]:
+    """`docker` (the default) and `process`; `memory` is for tests, which make it themselves."""
+    return [("docker", _docker), ("process", _process)]
+
+
+def _docker(settings: Settings, install_id: str) -> Engine:
+    from ci_runner.controller.engines.docker import DockerEngine
+
+    return DockerEngine(
+        install_id, scratch=settings.storage.data_dir / "work", base_url=os.environ.get("DOCKER_HOST") or None
+    )
+
+
+def _process(settings: Settings, install_id: str) -> Engine:
+    from ci_runner.controller.engines.process import ProcessEngine
+
+    return ProcessEngine(install_id, folder=settings.storage.data_dir / "processes")

@@ -1,0 +1,320 @@
+"""What a job needs before its tests run, put together: image, workspace, environment, the container's spec.
+
+`Preparer` is what the controller's loop calls. It decides nothing about jobs and writes nothing but files of the
+data directory. Parts: `images`, `workspaces`, `environments` (over `builds`), `tools`, `eviction`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ci_runner.blobs import BlobStore, job_owner
+from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
+from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
+from ci_runner.controller.engine import (
+    ENVIRONMENT,
+    HOME,
+    PROJECT_LAYER,
+    SPOOL,
+    TOOLS,
+    Bind,
+    ContainerSpec,
+    Engine,
+    Limits,
+    Overlay,
+)
+from ci_runner.controller.environments import Environments, Lock, Ready, Request
+from ci_runner.controller.eviction import Evictor
+from ci_runner.controller.images import choose_base
+from ci_runner.controller.tools import Tools
+from ci_runner.controller.workspaces import Workspaces
+from ci_runner.errors import PermanentError
+from ci_runner.models import Job
+from ci_runner.plan import make_plan, map_arguments, mount_point
+from pytest_remote_ci.wire import SubmitOptions
+
+__all__ = ["PreparationStopped", "Prepared", "Preparer"]
+
+#: Processes of one build.
+_BUILD_PIDS: Final = 1024
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is the same for all attempts of a job."""
+
+    #: Content digest of the image.
+    image: str
+    #: Where the workspace appears.
+    mount_point: str
+    #: Read-only trees, topmost first: what the project's build made, then the workspace.
+    lowers: tuple[Path, ...]
+    binds: tuple[Bind, ...]
+    #: The tests' interpreter, as a path in the container.
+    python: str
+    env: Mapping[str, str]
+    #: Folders that come first on the command's PATH.
+    path: tuple[str, ...]
+    #: Names the environment and the layer: what must not be evicted while the job is open.
+    key: str
+    #: Run as ``python -m pytest``.
+    module: bool
+    #: Where the engine mounts nothing: the folder in which the job runs.
+    upper: Path | None = None
+
+    @property
+    def environment(self) -> str:
+        """Same as `key`: what `Job.environment` holds."""
+        return self.key
+
+
+class Preparer:
+    """See the module. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        storage: StorageSettings,
+        reconcile: ReconcileSettings,
+        environments: EnvironmentSettings,
+        engine: Engine,
+        install_id: str,
+    ) -> None:
+        """Makes folders of the data directory, and nothing else."""
+        self._data = storage.data_dir
+        self._settings = reconcile
+        self._engine = engine
+        self._owner = job_owner()
+        self._tools = Tools(self._data)
+        self._workspaces = Workspaces(self._data, BlobStore(self._data, self._owner), self._owner)
+        limits = Limits(
+            cpus=reconcile.max_cpus, memory=environments.build_memory, pids=_BUILD_PIDS, file_size=8 << 30
+        )
+        self._builds = Builds(
+            engine, self._data, prefix=reconcile.prefix, install_id=install_id, owner=self._owner, limits=limits,
+            slots=2 * reconcile.builds,
+        )  # fmt: skip
+        self._environments = Environments(self._data, environments, self._builds, owner=self._owner)
+        self._evictor = Evictor(
+            self._data, self._workspaces, environments.cache_size, 2 * reconcile.prepare_timeout
+        )
+        self._isolates: bool | None = None
+
+    def prepare(
+        self,
+        job: Job,
+        *,
+        log: Callable[[str], None],
+        building: Callable[[], None],
+        stopping: Callable[[], bool],
+    ) -> Prepared:
+        """Blocks until all is there; when it was there already, for a few milliseconds.
+
+        `log` gets lines for the user; `building` is called at most once, before anything is really built; when
+        `stopping` says so, builds are killed and `PreparationStopped` is raised. Raises `EnvironmentFailed`,
+        `ImageUnavailable`, `PermanentError`, `EngineUnavailable`, `StorageFull`.
+        """
+        options = SubmitOptions.from_dict({**job.options})
+        log, building = _one_at_a_time(log), _once(building)
+        base = choose_base(self._engine, self._settings, options, log)
+        folder = self._workspaces.tree(job.workspace or "")
+        tree = self._workspaces.files(job.workspace or "")
+        plan = make_plan(tree, options)
+        for note in plan.notes:
+            log(note)
+        request = Request(
+            job_id=job.id, attempt=job.attempt, scope=_scope(job.user_id), may_share=not base.named_by_user,
+            image_id=base.image.id, python=base.python, plan=plan, tree=tree, folder=folder,
+            mount=mount_point(options.root), tools=self._tools.folder(), log=log, building=building, stopping=stopping,
+            in_place=None if self._engine_isolates() else self._own_folder(job),
+        )  # fmt: skip
+        environment, layer = self._ready(request)
+        return self._prepared(request, options, environment, layer)
+
+    def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
+        """Environment and layer; both at once where neither needs the other."""
+        independent = (
+            request.in_place is None and request.plan.install and request.plan.source != "uv.lock"
+            and not any(line.startswith(("-e", "--editable", ".", "/", "file:")) for line in request.plan.requirements)
+        )  # fmt: skip
+        if not independent:
+            environment, lock = self._environments.dependencies(request)
+            place = environment.folder if request.in_place is not None else None
+            return environment, self._environments.project(request, lock, place)
+        with _Aside(request) as aside:
+            layer = aside.submit(lambda request: self._environments.project(request, Lock("")))
+            environment, lock = self._environments.dependencies(request)
+            first = layer.result()
+        # The lock may name folders of the workspace after all.
+        return environment, self._environments.project(request, lock) if lock.locals else first
+
+    def _prepared(
+        self, request: Request, options: SubmitOptions, environment: Ready, layer: Ready | None
+    ) -> Prepared:
+        binds = [
+            Bind(request.tools, TOOLS),
+            Bind(environment.folder, ENVIRONMENT),
+            *self._environments.ca_binds(),
+        ]
+        home, path, lowers = ENVIRONMENT, [f"{ENVIRONMENT}/bin"], [request.folder]
+        if layer is not None:
+            home = PROJECT_LAYER
+            path = [f"{PROJECT_LAYER}/bin", f"{ENVIRONMENT}/project-bin", *path]
+            binds.append(Bind(layer.folder / "venv", PROJECT_LAYER))
+            if request.in_place is None:
+                lowers.insert(0, layer.folder / "upper")
+        env = {
+            **self._environments.ca_env(),
+            "VIRTUAL_ENV": home,
+            "REMOTE_CI_JOB": request.job_id,
+            "REMOTE_CI_PYTHON": f"{home}/bin/python",
+        }
+        return Prepared(
+            image=request.image_id, mount_point=request.mount, lowers=tuple(lowers), binds=tuple(binds),
+            python=f"{home}/bin/python", env=env, path=tuple(path),
+            key=environment.key + (f".{layer.key}" if layer is not None else ""),
+            module=options.module, upper=request.in_place,
+        )  # fmt: skip
+
+    def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
+        """What to create; makes the attempt's folders and `job.json`, once."""
+        options = SubmitOptions.from_dict({**job.options})
+        settings = self._settings
+        work = self._work(job.id, str(attempt))
+        self._folders(work)
+        cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
+        program = (prepared.python, f"{TOOLS}/boot.py", "module" if prepared.module else "script")
+        color = ("--color=yes",) if options.color else ()
+        arguments = map_arguments(options.args, options.root, prepared.mount_point)
+        description = {
+            "protocol": 1,
+            "argv": [*program, *color, *arguments],
+            "cwd": cwd,
+            "env": {"REMOTE_CI_COLUMNS": str(options.columns), **prepared.env, **options.env},
+            "path": list(prepared.path),
+            "grace": settings.grace,
+        }
+        target = work / "spool" / "job.json"
+        if not target.exists():
+            write_for(target.with_name("job.json.tmp"), json.dumps(description), self._owner)
+            target.with_name("job.json.tmp").rename(target)
+        return ContainerSpec(
+            name=f"{settings.prefix}{job.id}-{attempt}",
+            image_id=prepared.image,
+            argv=(prepared.python, "-I", "-S", f"{TOOLS}/worker.py", SPOOL),
+            role="test",
+            job_id=job.id,
+            attempt=attempt,
+            env={"HOME": HOME},
+            binds=(*prepared.binds, Bind(work / "spool", SPOOL, read_only=False)),
+            overlay=Overlay(
+                prepared.lowers, prepared.upper or work / "upper", work / "work", prepared.mount_point
+            ),
+            limits=Limits(
+                cpus=min(options.cpus or settings.cpus, settings.max_cpus),
+                memory=min(options.memory or settings.memory, settings.max_memory),
+                pids=settings.pids,
+            ),
+            network="none" if "none" in (options.network, settings.network) else "egress",
+        )
+
+    def in_use(self) -> frozenset[str]:
+        """Names of the build containers of calls in flight in this process."""
+        return self._builds.in_use()
+
+    def remove_work(self, job_id: str) -> None:
+        """Remove the working folders of all of a job's attempts and builds. Harmless when there are none."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
+            return
+        for folder in (self._data / "work").glob(f"{job_id}-*"):
+            remove_folder(folder)
+
+    def evict(self, keep: frozenset[str]) -> None:
+        """Remove the least recently used trees and environments beyond the cache's size.
+
+        `keep`: workspaces' digests and `Prepared.key`s of jobs that are not over.
+        """
+        self._evictor.evict(keep)
+
+    def _engine_isolates(self) -> bool:
+        if self._isolates is None:
+            self._isolates = self._engine.probe().isolates
+        return self._isolates
+
+    def _own_folder(self, job: Job) -> Path:
+        work = self._work(job.id, "own")
+        self._folders(work)
+        return work / "upper"
+
+    def _work(self, job_id: str, part: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
+            raise PermanentError(f"{job_id!r} is no job's id")
+        return self._data / "work" / f"{job_id}-{part}"
+
+    def _folders(self, work: Path) -> None:
+        for part in ("upper", "work", "spool"):
+            (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
+            if self._owner is not None:
+                os.chown(work / part, self._owner, self._owner)
+
+
+class _Aside:
+    """A second thread for one part of a preparation; when either part fails, the other is stopped."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._failed = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prepare-project")
+
+    def __enter__(self) -> _Aside:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            self._failed.set()
+        self._pool.shutdown(wait=True)
+
+    def submit(self, part: Callable[[Request], Ready | None]) -> Future[Ready | None]:
+        """Run `part` in the thread, with a request that stops when we do."""
+        from dataclasses import replace
+
+        stopping = self._request.stopping
+        return self._pool.submit(
+            part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())
+        )
+
+
+def _scope(user_id: str | None) -> str:
+    """The name of a user's own scope."""
+    return re.sub(r"[^A-Za-z0-9-]", "_", user_id) if user_id else "nobody"
+
+
+def _one_at_a_time(log: Callable[[str], None]) -> Callable[[str], None]:
+    lock = threading.Lock()
+
+    def locked(line: str) -> None:
+        with lock:
+            log(line)
+
+    return locked
+
+
+def _once(action: Callable[[], None]) -> Callable[[], None]:
+    lock = threading.Lock()
+    done: list[bool] = []
+
+    def first_only() -> None:
+        with lock:
+            if not done:
+                action()
+                done.append(True)
+
+    return first_only

@@ -1,0 +1,145 @@
+"""Base images: CPython installations are found and copied, a recipe is carried out once, failures are one line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ci_runner import images, pythons
+from ci_runner.errors import EngineUnavailable, SettingsError
+from ci_runner.images import Recipe
+
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.fixture
+def tag() -> Iterator[str]:
+    """A name for an image of this test alone, which is removed afterwards."""
+    name = f"ci-runner-test-{uuid.uuid4().hex[:8]}:x"
+    yield name
+    subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)
+
+
+def test_an_installation_is_found_by_its_path_and_knows_its_version() -> None:
+    found = pythons.find(sys.base_prefix)
+    assert found.version == HERE
+    assert found.full_version == ".".join(map(str, sys.version_info[:3]))
+    assert found.target == f"/opt/python/{HERE}"
+
+
+def test_the_newest_patch_level_of_a_version_is_found_among_pyenv_s(tmp_path: Path) -> None:
+    for patch in ("9", "10"):
+        folder = tmp_path / "versions" / f"{HERE}.{patch}" / "bin"
+        folder.mkdir(parents=True)
+        script = folder / "python3"
+        script.write_text(f"#!/bin/sh\necho {HERE}.{patch} True {folder.parent}\n")
+        script.chmod(0o755)
+    found = pythons.find(HERE, {"PYENV_ROOT": str(tmp_path), "HOME": str(tmp_path)})
+    assert found.full_version == f"{HERE}.10"
+
+
+def test_a_virtual_environment_is_refused_and_its_base_named() -> None:
+    if sys.prefix == sys.base_prefix:
+        pytest.skip("these tests do not run in a virtual environment")
+    with pytest.raises(
+        SettingsError, match=f"a virtual environment; give its base installation, {sys.base_prefix}"
+    ):
+        pythons.find(sys.prefix)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ("banana", "give a version such as 3.12"),
+        ("3.99", "no such CPython found"),
+        ("/none/such", "no CPython installation"),
+    ],
+)
+def test_what_is_no_installation_is_refused(tmp_path: Path, wanted: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        pythons.find(wanted, {"HOME": str(tmp_path)})
+
+
+def test_a_copy_leaves_behind_what_test_containers_never_use(tmp_path: Path) -> None:
+    found = pythons.find(sys.base_prefix)
+    pythons.copy(found, tmp_path)
+    library = tmp_path / "opt/python" / HERE / "lib" / f"python{HERE}"
+    assert (library / "json" / "__init__.py").is_file()
+    assert list((library / "site-packages").iterdir()) == []
+    assert not (library / "test").exists()
+    assert list(library.rglob("*.pyc")) == []
+    command = tmp_path / "usr/local/bin" / f"python{HERE}"
+    assert command.read_text() == f'#!/bin/sh\nexec /opt/python/{HERE}/bin/python{HERE} "$@"\n'
+
+
+def test_the_recipe_s_digest_names_contents_and_not_the_tag() -> None:
+    packages = ("python3",)
+    first = Recipe(tag="a").digest(packages)
+    assert Recipe(tag="b").digest(packages) == first
+    assert Recipe(suite="trixie").digest(packages) != first
+    assert Recipe().digest(("python3", "git")) != first
+    assert Recipe(pythons=(pythons.find(sys.base_prefix),)).digest(packages) != first
+
+
+@pytest.mark.docker
+def test_an_image_of_the_same_recipe_is_not_made_again(tmp_path: Path, tag: str) -> None:
+    (tmp_path / "file").write_text("x")
+    recipe = Recipe(tag=tag, compiler=False)
+    digest = recipe.digest(recipe.packages)
+    image = images._import(tag, tmp_path, {images.LABEL_RECIPE: digest, images.LABEL_PYTHONS: "3.11,3.12"})
+    lines: list[str] = []
+    assert images.build(recipe, lines.append) == image
+    assert lines == [f"{tag} is up to date ({image[:19]})"]
+    assert (tag, "3.11,3.12") in images.built()
+
+
+@pytest.mark.docker
+def test_a_base_image_is_built_and_its_pythons_work(tmp_path: Path, tag: str) -> None:
+    """About a minute: Debian's packages are fetched, unpacked and imported."""
+    if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+        pytest.skip("needs root and debootstrap")
+    found = pythons.find(sys.base_prefix)
+    images.build(Recipe(tag=tag, compiler=False, pythons=(found,)), lambda line: None, scratch=tmp_path)
+    assert list(tmp_path.iterdir()) == [], "the file tree is gone"
+    code = "import ssl, sqlite3, json.__init__, sys, os; print(sys.version_info[1], os.path.exists(json.__cached__))"
+    for python, minor in (
+        ("python3", "11"),
+        (f"/opt/python/{HERE}/bin/python{HERE}", str(sys.version_info[1])),
+    ):
+        done = subprocess.run(
+            ["docker", "run", "--rm", "--read-only", "--network=none", "--user=65532", tag, python, "-c", code],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        assert done.stdout.split() == [minor, "True"]
+
+
+def test_without_a_docker_command_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineUnavailable, match="the docker command is missing"):
+        images.build(Recipe(), lambda line: None)
+    assert images.built() == []
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command")
+def test_without_an_engine_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(EngineUnavailable, match=r"Docker does not answer: .*Is the docker daemon running"):
+        images.build(Recipe(), lambda line: None)
+
+
+@pytest.mark.docker
+def test_a_mirror_that_does_not_answer_is_said_in_one_line(tmp_path: Path, tag: str) -> None:
+    if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+        pytest.skip("needs root and debootstrap")
+    recipe = Recipe(tag=tag, mirror="http://127.0.0.1:9/debian", compiler=False)
+    with pytest.raises(images.BuildFailed, match=r"\Adebootstrap failed: E: .*") as caught:
+        images.build(recipe, lambda line: None, scratch=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
