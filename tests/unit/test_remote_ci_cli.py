@@ -109,6 +109,14 @@ def test_wait_shows_everything_when_asked(
 
 
 @pytest.mark.case(10)
+def test_waiting_for_a_job_that_is_over_says_so(
+    runner: FakeRunner, environ: dict[str, str], project: Path
+) -> None:
+    job = runner.add_job(log("Job already completed.\n", "runner"), complete())
+    answer = remote_ci(environ, project, "wait", job.id, "--all")
+    assert (answer.stdout, answer.stderr, answer.returncode) == ("Job already completed.\n", "", 0)
+
+
 def test_wait_shows_what_is_new(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:
     job = runner.add_job(log("old\n"))
     timer = threading.Timer(1.5, lambda: job.events.extend([log("new\n"), complete()]))
