@@ -84,4 +84,7 @@ def main(mode: str, args: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    try:
+        sys.exit(main(sys.argv[1], sys.argv[2:]))
+    except KeyboardInterrupt:  # before pytest, which has words of its own for it, has begun
+        sys.exit(2)

@@ -117,8 +117,8 @@ def test_waiting_for_a_job_that_is_over_says_so(developer: Developer, project: P
     developer.remote_ci("wait", job, "--all")
     done = developer.remote_ci("wait", job)
     assert done.code == 0
-    assert "already completed" in done.out
-    assert "\\n" not in done.out
+    assert "already completed" in done.text
+    assert "\\n" not in done.text
     assert "test_add" not in done.out
 
 
