@@ -127,6 +127,28 @@ def build(recipe: Recipe, report: Report, *, force: bool = False, scratch: Path 
     return image
 
 
+def built() -> list[tuple[str, str]]:
+    """Tag and CPython versions (``3.11,3.12``) of every image that was made here; empty without Docker."""
+    if shutil.which("docker") is None:
+        return []
+    command = [
+        "docker",
+        "image",
+        "ls",
+        "--filter",
+        f"label={LABEL_RECIPE}",
+        "--format",
+        "{{.Repository}}:{{.Tag}}",
+    ]
+    found = []
+    for tag in sorted(set(_run(command, timeout=30).stdout.split())):
+        form = '{{index .Config.Labels "' + LABEL_PYTHONS + '"}}'
+        done = _run(["docker", "image", "inspect", "--format", form, tag], timeout=30)
+        if done.returncode == 0:
+            found.append((tag, done.stdout.strip()))
+    return found
+
+
 def _require_docker() -> None:
     if shutil.which("docker") is None:
         raise EngineUnavailable(

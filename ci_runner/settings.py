@@ -127,7 +127,7 @@ def _kind(hint: Any) -> tuple[type, bool]:
     return get_origin(hint) or hint, False
 
 
-def add_arguments(parser: argparse.ArgumentParser, groups: Iterable[str]) -> None:
+def add_arguments(parser: argparse._ActionsContainer, groups: Iterable[str]) -> None:
     """Give `parser` the flags of these groups; what is not given stays out of the namespace (dest: option id)."""
     wanted = frozenset(groups)
     for option in options():

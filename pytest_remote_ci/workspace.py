@@ -7,11 +7,11 @@ meantime is left out. Sending is for `pytest_remote_ci.client`.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final
 
@@ -30,7 +30,7 @@ __all__ = [
     "create_project_zip",
 ]
 
-#: More lines of a refusal than this are summed up by patterns.
+#: More files of one kind in one folder than this are named by one pattern.
 _MOST_NAMES: Final = 3
 
 
@@ -61,6 +61,8 @@ class Workspace:
     files: tuple[WorkspaceFile, ...]
     #: What was left out and why, one line each.
     warnings: tuple[str, ...] = ()
+    #: The patterns that allow secrets.
+    include: PatternList = field(default_factory=lambda: PatternList(()), repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -81,20 +83,40 @@ class Workspace:
         """The digest of every content, and its bytes."""
         return {file.sha256: file.size for file in self.files}
 
-    def zip(self, progress: packing.Progress | None = None) -> IO[bytes]:
-        """All files as one deterministic zip, in an unnamed temporary file at its beginning; the caller closes it."""
-        members = [packing.Member(file.path, file.source, file.mode, file.size) for file in self.files]
-        return _packed(members, progress)
+    def choose(self, paths: Iterable[str]) -> Workspace:
+        """The workspace of exactly these paths; what is not in this one yet must lie below the root.
 
-    def zip_of(self, digests: Collection[str], progress: packing.Progress | None = None) -> IO[bytes]:
-        """The contents of some digests, named by digest, as `zip`; raises `WorkspaceChanged`."""
+        Raises `WorkspaceError` for a path that cannot be added: a folder, nothing at all, a secret.
+        """
+        chosen = set(paths)
+        known = {file.path: file for file in self.files if file.path in chosen}
+        added = chosen - known.keys()
+        found = find(self.root, selection.Selection(paths=added), lambda path: False)
+        for path in sorted(added):
+            parts = path.split("/")
+            if path not in found.files or ".." in parts or "." in parts or "" in parts:
+                raise WorkspaceError(f"{path}: cannot be added, because it is no file below {self.root}")
+        _refuse_bad_names(added)
+        files, suspects = _read(found.files, StatCache(None, self.root))
+        _refuse_secrets(suspects, self.include)
+        return replace(self, files=tuple(sorted((*known.values(), *files), key=lambda file: file.path)))
+
+    def write_zip(self, target: Path | IO[bytes], progress: packing.Progress | None = None) -> None:
+        """Write all files as one deterministic zip to a path or to a seekable binary file."""
+        members = [packing.Member(file.path, file.source, file.mode, file.size) for file in self.files]
+        _write(members, target, progress)
+
+    def write_blobs(
+        self, digests: Collection[str], target: Path | IO[bytes], progress: packing.Progress | None = None
+    ) -> None:
+        """Write the contents of some digests as a zip, each named by its digest; raises `WorkspaceChanged`."""
         wanted = set(digests)
         members = []
         for file in self.files:
             if file.sha256 in wanted:
                 wanted.discard(file.sha256)
                 members.append(packing.Member(file.sha256, file.source, 0o644, file.size, file.sha256))
-        return _packed(members, progress)
+        _write(members, target, progress)
 
     def listing(self) -> Iterator[str]:
         """Lines for people: every file with its size, largest first, then the sum."""
@@ -110,46 +132,44 @@ def collect(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     allow_secrets: bool = False,
-    choose: Callable[[Sequence[str]], Collection[str]] | None = None,
     use_cache: bool = True,
     cache_folder: Path | None = None,
 ) -> Workspace:
     """The workspace of the project in `root`, as it is now; raises `WorkspaceError`.
 
     `include` and `exclude` are patterns in gitignore's syntax; `include` beats `exclude`, and a pattern that names
-    files also allows secrets. `choose` gets the sorted paths and returns those that shall travel; it cannot add any.
-    `cache_folder` is where digests are remembered; None means the user's.
+    files also allows secrets. `cache_folder` is where digests are remembered; None means the user's.
     """
     root = Path(os.path.abspath(root))  # noqa: PTH100 - links in the project's own path are kept: it is shown to people
     if not root.is_dir():
         raise WorkspaceError(f"{root}: no such folder")
     included, excluded = PatternList.of(include), PatternList.of(exclude)
-    selected = selection.select(root, included, excluded)
-    found = find(root, selected, lambda path: excluded.covers(path) and not included.covers(path))
-    entries = found.files
-    if choose is not None:
-        kept = set(choose(sorted(entries)))
-        entries = {path: entry for path, entry in entries.items() if path in kept}
-    _refuse_bad_names(entries)
+    found = find(
+        root,
+        selection.select(root, included, excluded),
+        lambda path: excluded.covers(path) and not included.covers(path),
+    )
+    _refuse_bad_names(found.files)
     if use_cache and cache_folder is None:
         cache_folder = userfile.cache_folder()
     cache = StatCache(cache_folder if use_cache else None, root)
-    files, suspects = _read(entries, cache)
+    files, suspects = _read(found.files, cache)
     cache.save()
     if not allow_secrets:
         _refuse_secrets(suspects, included)
-    return Workspace(root, tuple(files), tuple(found.warnings))
+    return Workspace(root, files, tuple(found.warnings), included)
 
 
 def create_project_zip(
     directory: Path | str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> bytes:
     """The zip of a project's files, whole in memory; raises `WorkspaceError`. An empty project gives an empty zip."""
-    with collect(Path(directory), include=include, exclude=exclude).zip() as packed:
-        return packed.read()
+    target = io.BytesIO()
+    collect(Path(directory), include=include, exclude=exclude).write_zip(target)
+    return target.getvalue()
 
 
-def _read(entries: dict[str, Found], cache: StatCache) -> tuple[list[WorkspaceFile], dict[str, str]]:
+def _read(entries: dict[str, Found], cache: StatCache) -> tuple[tuple[WorkspaceFile, ...], dict[str, str]]:
     """The files with their facts, sorted by the path they travel under, and those that look like secrets."""
     files = []
     suspects = {}
@@ -169,7 +189,7 @@ def _read(entries: dict[str, Found], cache: StatCache) -> tuple[list[WorkspaceFi
         files.append(
             WorkspaceFile(travels_as, entry.source, mode, facts.size, facts.sha256, entry.stat.st_mtime_ns)
         )
-    return sorted(files, key=lambda file: file.path), suspects
+    return tuple(sorted(files, key=lambda file: file.path)), suspects
 
 
 def _composed(path: str, platform: str = sys.platform) -> str:
@@ -246,15 +266,14 @@ def _quoted(text: str) -> str:
     )
 
 
-def _packed(members: list[packing.Member], progress: packing.Progress | None) -> IO[bytes]:
-    target = tempfile.TemporaryFile(prefix="remote-ci-")  # noqa: SIM115 - handed to the caller
-    try:
+def _write(
+    members: list[packing.Member], target: Path | IO[bytes], progress: packing.Progress | None
+) -> None:
+    if isinstance(target, Path):
+        with target.open("w+b") as file:
+            packing.pack(members, file, progress)
+    else:
         packing.pack(members, target, progress)
-        target.seek(0)
-    except BaseException:
-        target.close()
-        raise
-    return target
 
 
 def _size(count: int) -> str:

@@ -23,11 +23,13 @@ COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "images", "p
 #: Back-ports of the standard library, allowed wherever their original is.
 BACKPORTS = {"tomli", "typing_extensions", "exceptiongroup"}
 
+_OURS = ("wire", "job", "core", "store", "server", "controller", "engine contract", "engines", "admin")
+
 #: Row of the table → (what belongs to it, packages of ours it may import, third-party packages it may import).
 #: The first row whose prefix fits a module is its row.
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "wire": (("pytest_remote_ci.wire",), (), set()),
-    "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest"}),
+    "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest", "_pytest"}),
     "client": (
         ("pytest_remote_ci",),
         ("wire", "job", "client"),
@@ -35,7 +37,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     ),
     "composition": (
         tuple(f"ci_runner.{name}" for name in COMPOSITION),
-        ("wire", "job", "core", "store", "server", "controller", "engines", "admin", "composition"),
+        (*_OURS, "composition"),
         set(),
     ),
     "store": (("ci_runner.store",), ("wire", "core", "store"), {"peewee", "playhouse"}),

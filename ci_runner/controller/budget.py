@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ci_runner.controller import verdicts
 from ci_runner.models import JobEvent
 
 
@@ -18,19 +19,16 @@ def within_budget(events: Iterable[JobEvent], stored: int, budget: int) -> tuple
     size = 0
     for event in events:
         text = (event.data or "").encode()
-        if event.type != "log" or stored + size + len(text) < budget:
+        if event.type != "log":
+            kept.append(event)
+        elif stored + size + len(text) < budget:
             kept.append(event)
             size += len(text)
         elif stored + size < budget:
-            left = budget - stored - size
-            cut = text[:left].decode("utf-8", "ignore")
-            mebibytes = f"{budget / (1 << 20):.1f}".removesuffix(".0")
-            words = f"\n[log truncated at {mebibytes} MiB]\n"
-            kept.append(replace(event, data=cut))
-            kept.append(
-                JobEvent(
-                    "log", words, timestamp=event.timestamp, fields={"stream": "runner", "truncated": True}
-                )
-            )
+            cut = text[: budget - stored - size].decode("utf-8", "ignore")
+            words = f"\n[log truncated at {verdicts.size(budget)}]\n"
+            fields = {"stream": "runner", "truncated": True}
+            kept += [replace(event, data=cut)] if cut else []
+            kept.append(JobEvent("log", words, timestamp=event.timestamp, fields=fields))
             size += len(cut.encode()) + len(words)
     return kept, size

@@ -127,6 +127,8 @@ class Probe:
     version: str
     #: False: jobs are not isolated from each other and from the host.
     isolates: bool
+    #: False: no job can run here; the first problem says why.
+    usable: bool = True
     problems: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -165,8 +167,9 @@ class Engine(Protocol):
     def start(self, container_id: str) -> None:
         """Start; harmless on a container that runs or has run.
 
-        A command that cannot start raises `PermanentError` and stays visible as `Observed.error`; so does a
-        container that is gone.
+        A container that is gone raises `PermanentError`. So does a command that cannot be started, where the
+        engine notices (`Observed.error` and exit code 126 or 127 stay visible); where an init of its own starts
+        the command, the container exits with 126 or 127 and `output` has the words.
         """
 
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import peewee
 
 from ci_runner.models import utcnow
 from ci_runner.store.database import Database
-from ci_runner.store.schema import GrantRow, JobRow
+from ci_runner.store.schema import GrantRow, JobRow, to_micros
 
 #: Digests per statement; SQLite before 3.32 takes 999 parameters.
 _DIGESTS: Final = 300
-#: Between the grants of a submission and its job's row: no upload takes longer.
-_SUBMISSION: Final = dt.timedelta(hours=1)
+#: A grant that was renewed more recently is not written again: most submissions repeat what was just sent.
+_RENEWAL: Final = dt.timedelta(hours=1)
+#: A job's grants are at most this much older than its submission: `_RENEWAL`, and a long upload.
+_MARGIN: Final = 2 * _RENEWAL
 
 
 class Blobs:
@@ -30,12 +32,17 @@ class Blobs:
         self._database = database
 
     def grant(self, user_id: str, digests: Iterable[str], now: dt.datetime | None = None) -> None:
-        """Let the user refer to these contents, durably, or renew that: at every submission, before its job
-        is made.
+        """Let the user refer to these contents, durably, or renew that; to be called at every submission.
+
+        It must come before the job's row. What was renewed within the last hour is not written again.
         """
         moment = now or utcnow()
+        wanted = set(digests)
+        fresh = self._granted(wanted, GrantRow.user_id == user_id, GrantRow.used_at > moment - _RENEWAL)
+        if wanted <= fresh:
+            return
         with self._database.write():
-            for piece in _pieces(digests):
+            for piece in _pieces(wanted - fresh):
                 rows = [{"user_id": user_id, "digest": digest, "used_at": moment} for digest in piece]
                 self._database.insert(
                     GrantRow.insert_many(rows).on_conflict(
@@ -45,28 +52,21 @@ class Blobs:
 
     def granted(self, user_id: str, digests: Iterable[str]) -> set[str]:
         """Those of `digests` that the user may refer to."""
-        found: set[str] = set()
-        for piece in _pieces(digests):
-            query = GrantRow.select(GrantRow.digest).where(
-                GrantRow.user_id == user_id, GrantRow.digest.in_(piece)
-            )
-            found.update(row["digest"] for row in self._database.rows(query))
-        return found
+        return self._granted(digests, GrantRow.user_id == user_id)
 
     def unreferenced(self, older_than: dt.datetime) -> list[str]:
-        """Digests that no submission used since `older_than`, and none of an open job: candidates for
-        `forget`.
+        """Digests that no submission used since `older_than`, and no open job needs; for `forget`.
+
+        `older_than` must lie some hours back, for a submission may be under way.
         """
         query = GrantRow.select(GrantRow.digest).group_by(GrantRow.digest)
-        query = query.having(peewee.fn.MAX(GrantRow.used_at) < self._limit(older_than))
+        query = query.having(peewee.fn.MAX(GrantRow.used_at) < to_micros(self._limit(older_than)))
         return [row["digest"] for row in self._database.rows(query)]
 
     def forget(self, digests: Iterable[str], older_than: dt.datetime) -> set[str]:
-        """Take back the grants of `digests` that are still unused since `older_than`; returns those nobody
-        has now.
+        """Take back those grants of `digests` that are still unused; returns the digests nobody has now.
 
-        Only the files of the returned digests may be deleted; a submission that came in between keeps its
-        own.
+        Only the files of these may be deleted; a submission that came in between keeps its own.
         """
         unused: set[str] = set()
         for piece in _pieces(digests):
@@ -81,9 +81,12 @@ class Blobs:
 
     def known(self, digests: Iterable[str]) -> set[str]:
         """Those of `digests` that anybody may refer to: a file whose digest is missing here is nobody's."""
+        return self._granted(digests)
+
+    def _granted(self, digests: Iterable[str], *conditions: Any) -> set[str]:
         found: set[str] = set()
         for piece in _pieces(digests):
-            query = GrantRow.select(GrantRow.digest).where(GrantRow.digest.in_(piece)).distinct()
+            query = GrantRow.select(GrantRow.digest).where(GrantRow.digest.in_(piece), *conditions).distinct()
             found.update(row["digest"] for row in self._database.rows(query))
         return found
 
@@ -95,7 +98,7 @@ class Blobs:
             JobRow.select(JobRow.submitted_at).where(JobRow.end_time.is_null()).order_by(JobRow.submitted_at)
         )
         row = self._database.first(oldest)
-        return older_than if row is None else min(older_than, row["submitted_at"] - _SUBMISSION)
+        return older_than if row is None else min(older_than, row["submitted_at"] - _MARGIN)
 
 
 def _pieces(digests: Iterable[str]) -> Iterator[list[str]]:

@@ -81,6 +81,12 @@ class _SqliteDatabase(peewee.SqliteDatabase):
             self._known.pop(threading.current_thread(), None)
         conn.close()
 
+    def rollback(self) -> None:
+        # After some errors (a full disk) SQLite has rolled back already: trying again would hide the cause.
+        thread_connection: Callable[[], _Connection] = self.connection
+        if not self.is_closed() and thread_connection().in_transaction:
+            super().rollback()
+
     def shut(self) -> None:
         """Close every thread's connection; later use raises `StoreError`."""
         self._shut = True

@@ -228,10 +228,7 @@ class Jobs:
         counts as the user's turn. Raises `LeaseLost`, and TypeError for fields that are not the controller's
         to change.
         """
-        if not changes.keys() <= _CHANGEABLE or changes.get("status") in TERMINAL_STATUSES:
-            raise TypeError(
-                f"advance cannot change {sorted(changes.keys() - _CHANGEABLE) or 'to a terminal status'}"
-            )
+        _require_changeable(changes)
         if "phase" in changes:
             changes.setdefault("phase_since", utcnow())
         phases = (expect,) if isinstance(expect, str) else tuple(expect)
@@ -335,3 +332,9 @@ class Jobs:
         )
         if known is None:
             raise NotFound(f"User not found: {user_id}")
+
+
+def _require_changeable(changes: dict[str, Any]) -> None:
+    foreign = sorted(changes.keys() - _CHANGEABLE)
+    if foreign or changes.get("status") in TERMINAL_STATUSES:
+        raise TypeError(f"advance cannot change {', '.join(foreign) or 'to a terminal status'}")

@@ -60,7 +60,9 @@ class Lease:
         return LeaseState(row["epoch"], row["holder"], row["acquired_at"], row["heartbeat_at"])
 
     def require(self, epoch: int | None) -> None:
-        """Inside a transaction: raise `LeaseLost` unless `epoch` is the present one. None is not checked.
+        """Inside a transaction: raise `LeaseLost` unless `epoch` is the present one.
+
+        None is not checked: `JobRepository` knows no lease. A controller always passes its epoch.
 
         The write lock is held, so nobody can acquire the lease before the transaction ends.
         """

@@ -67,9 +67,10 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "CREATE UNIQUE INDEX jobs_idempotency ON jobs (user_id, idempotency_key)",
             "CREATE INDEX jobs_newest ON jobs (submitted_at, id)",
             "CREATE INDEX jobs_newest_of_user ON jobs (user_id, submitted_at, id)",
-            "CREATE INDEX jobs_ended ON jobs (end_time)",
+            "CREATE INDEX jobs_ended ON jobs (end_time) WHERE end_time IS NOT NULL",
             # No values in the predicates: SQLite cannot prove that a parameter implies one, and would scan.
             "CREATE INDEX jobs_open ON jobs (submitted_at, id) WHERE end_time IS NULL",
+            "CREATE INDEX jobs_open_of_user ON jobs (user_id) WHERE end_time IS NULL",
             """
             CREATE INDEX jobs_uncleaned ON jobs (end_time) WHERE end_time IS NOT NULL AND cleaned_at IS NULL
             """,
@@ -103,8 +104,9 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
 
 def version(database: Database) -> int:
     """The number of the newest migration that was applied; 0 for an empty database."""
-    if not database.sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'schema_history'"):
-        if database.sql("SELECT name FROM sqlite_master LIMIT 1"):
+    tables = {name for (name,) in database.sql("SELECT name FROM sqlite_master")}
+    if "schema_history" not in tables:
+        if tables:
             raise StoreError(f"{database.path} is a database of another program")
         return 0
     return int(database.sql("SELECT COALESCE(MAX(number), 0) FROM schema_history")[0][0])

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from waiting import wait_until
+
 from ci_runner.config import ReconcileSettings, StorageSettings
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.controller.loop import Controller
 from ci_runner.controller.world import Policy
 from ci_runner.models import Job, JobEvent, User, utcnow
 from ci_runner.store import Store
-from waiting import wait_until
 
 USER = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
@@ -173,7 +174,9 @@ class Runner:
         assert job is not None
         return job
 
-    def until(self, job_id: str, predicate: Callable[[Job], bool], timeout: float = 20, what: str = "") -> Job:
+    def until(
+        self, job_id: str, predicate: Callable[[Job], bool], timeout: float = 20, what: str = ""
+    ) -> Job:
         """Wait until the job is as `predicate` says."""
         wait_until(lambda: predicate(self.job(job_id)), timeout, what=what or f"job {job_id}")
         return self.job(job_id)
@@ -201,9 +204,7 @@ class Runner:
 
 
 @contextlib.contextmanager
-def runner(
-    data_dir: Path, engine: Engine, policy: Policy | None = None, **settings: Any
-) -> Iterator[Runner]:
+def runner(data_dir: Path, engine: Engine, policy: Policy | None = None, **settings: Any) -> Iterator[Runner]:
     """A `Runner` on an empty folder, or on what an earlier one left there."""
     store = Store.open(data_dir / "runner.db")
     for number, user in enumerate((USER, OTHER)):

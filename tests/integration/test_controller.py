@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults.harness import OTHER, Runner, check_invariants, runner
+from waiting import wait_until
 
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.controller.engines.memory import MemoryEngine, Output, Script
@@ -15,7 +16,6 @@ from ci_runner.controller.loop import ControllerRunning
 from ci_runner.controller.world import Policy
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, ImageUnavailable, LeaseLost, PermanentError
 from ci_runner.models import utcnow
-from waiting import wait_until
 
 LASTING = Script(exit_after=None)
 
@@ -42,7 +42,9 @@ def memory(found: Runner) -> MemoryEngine:
 
 @pytest.mark.case(77)
 def test_a_job_runs_to_its_end_and_leaves_only_its_events(small: Runner) -> None:
-    memory(small)._script = lambda spec: Script(output=(Output(b"1 passed\n"), Output(b"oh\n", stream="stderr")))
+    memory(small)._script = lambda spec: Script(
+        output=(Output(b"1 passed\n"), Output(b"oh\n", stream="stderr"))
+    )
     with small.controller():
         job_id = small.submit()
         [job] = small.until_over(job_id)
@@ -95,7 +97,12 @@ def test_a_container_that_vanishes_while_testing_is_lost(small: Runner) -> None:
     [
         (Script(exit_code=143, final_frame=False), "failed", None, "container lost"),
         (Script(exit_code=137, final_frame=False), "failed", None, "container lost"),
-        (Script(exit_code=137, final_frame=False, oom_killed=True), "failed", None, "out of memory (limit 2 GiB)"),
+        (
+            Script(exit_code=137, final_frame=False, oom_killed=True),
+            "failed",
+            None,
+            "out of memory (limit 2 GiB)",
+        ),
         (Script(exit_code=137), "completed", 1, "a test took pytest down: it was ended by SIG9"),
         (Script(exit_code=0, oom_killed=True), "completed", 0, None),
         (Script(exit_code=5), "completed", 5, None),
@@ -377,15 +384,15 @@ def test_jobs_wait_while_the_engine_is_away(small: Runner) -> None:
 
 
 def test_a_log_beyond_its_budget_is_cut_and_says_so(tmp_path: Path, engine: MemoryEngine) -> None:
-    engine._script = lambda spec: Script(output=(Output(b"x" * 79 + b"\n") for _ in range(50)))  # type: ignore[arg-type]
     engine._script = lambda spec: Script(output=tuple(Output(b"x" * 79 + b"\n") for _ in range(50)))
-    with runner(tmp_path, engine, log_budget=1000) as found, found.controller():
+    with runner(tmp_path, engine, log_budget=1000) as found:
         job_id = found.submit()
-        [job] = found.until_over(job_id)
-    assert job.success
-    assert found.text(job_id) == (("x" * 79 + "\n") * 13)[:1000]
-    [notice] = [event for event in found.events(job_id) if event.fields.get("truncated")]
-    assert "log truncated" in (notice.data or "")
+        with found.controller():
+            [job] = found.until_over(job_id)
+        assert job.success
+        assert found.text(job_id) == (("x" * 79 + "\n") * 13)[:1000]
+        [notice] = [event for event in found.events(job_id) if event.fields.get("truncated")]
+        assert "log truncated" in (notice.data or "")
 
 
 def test_hostile_output_survives(small: Runner) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ci_runner.controller.engine import SPOOL, ContainerSpec, Image, Observed, Probe
+from ci_runner.controller.engines.convert import missing_source
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
 
 
@@ -142,7 +143,9 @@ class MemoryEngine:
     def create(self, spec: ContainerSpec) -> str:
         """Adopt or make; sources of binds and lowers must exist."""
         self._enter("create", spec.name)
-        _check_sources(spec)
+        missing = missing_source(spec)
+        if missing is not None:
+            raise PermanentError(missing)
         with self._lock:
             for container in self._containers.values():
                 if container.spec.name == spec.name:
@@ -360,13 +363,6 @@ class _Timeline:
 def spool_of(spec: ContainerSpec) -> Path | None:
     """The host's folder that is the container's spool, if it has one."""
     return next((bind.source for bind in spec.binds if bind.target == SPOOL), None)
-
-
-def _check_sources(spec: ContainerSpec) -> None:
-    """Raise `PermanentError` where a source is missing, as real engines do."""
-    for bind in spec.binds:
-        if not bind.source.exists():
-            raise PermanentError(f"the mount source {bind.source.name!r} for {bind.target} does not exist")
 
 
 def _now() -> dt.datetime:

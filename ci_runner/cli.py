@@ -1,0 +1,230 @@
+"""``ci-runner serve | reconcile | admin | doctor | image``: the command line, where all parts are put together.
+
+Options become `Settings` here, once; the programs themselves are in `ci_runner.programs`. What a command does not need
+is not imported: ``admin`` loads no HTTP and no engine. Exit codes: 0 ended as asked, 1 failed (one line on stderr),
+2 wrong usage or settings, 75 another one runs already, 78 the database cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from ci_runner import logs
+from ci_runner.config import LogSettings
+from ci_runner.datadir import Busy
+from ci_runner.errors import RunnerError, SettingsError
+from ci_runner.settings import Loaded, add_arguments, load
+from pytest_remote_ci import __version__
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+#: sysexits.h: EX_TEMPFAIL (a second controller), EX_CONFIG (a database that cannot be used).
+EXIT_BUSY: Final = 75
+EXIT_DATABASE: Final = 78
+
+_log = logging.getLogger("ci_runner")
+
+_DESCRIPTION: Final = "The runner of pytest --remote-ci: takes projects, runs their tests, keeps the results."
+_EPILOG: Final = """\
+Start a runner on this machine: ci-runner serve --reconcile
+Let somebody in:                ci-runner admin user create --name Ann --email ann@example.org
+                                ci-runner admin key create --email ann@example.org --name laptop
+Find out what is wrong:         ci-runner doctor
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    os.umask(0o077)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = make_parser(with_admin="admin" in words).parse_args(words)
+    try:
+        return cast(Callable[[argparse.Namespace], int], args.program)(args)
+    except SettingsError as error:
+        return _complain(error, EXIT_USAGE)
+    except Busy as error:
+        return _complain(error, EXIT_BUSY)
+    except RunnerError as error:
+        return _complain(error, getattr(error, "exit_code", EXIT_FAILED))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:  # one line for the operator; the rest for whoever asks with --log-level DEBUG
+        _log.debug("fatal error", exc_info=True)
+        return _complain(f"{type(error).__name__}: {error}", EXIT_FAILED)
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"ci-runner: {logs.hide_keys(' '.join(str(error).split()))}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
+    """The whole command line. Without `with_admin`, the commands below ``admin`` (and the store) are left out."""
+    anywhere = _options("log", "storage")
+    anywhere.add_argument(
+        "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="TOML file to read"
+    )
+    parser = argparse.ArgumentParser(
+        prog="ci-runner",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[anywhere],
+    )
+    parser.add_argument("--version", action="version", version=f"ci-runner {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, program: Callable[[argparse.Namespace], int], text: str, *groups: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text, parents=[anywhere, _options(*groups)]
+        )
+        command.set_defaults(program=program)
+        return command
+
+    serve = add("serve", _serve, "Serve the HTTP API.", "serve", "reconcile", "environments")
+    serve.add_argument(
+        "--announce", type=Path, metavar="FILE", help="write url, pid, … (JSON) there once it is ready"
+    )
+    serve.add_argument(
+        "--embedded", action="store_true", help="a private runner of this user: as pytest starts it"
+    )
+    add("reconcile", _reconcile, "Run jobs: the controller.", "reconcile", "environments")
+    doctor = add("doctor", _doctor, "Say what there is, what is wrong and what to do.", "serve", "reconcile")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    _add_image(commands, anywhere)
+    admin = commands.add_parser("admin", help="Manage users and API keys.", parents=[anywhere])
+    admin.set_defaults(program=_admin)
+    if with_admin:
+        from ci_runner.admin.cli import add_parsers
+
+        add_parsers(admin.add_subparsers(metavar="SUBJECT", required=True))
+        _spread(admin, anywhere)
+    return parser
+
+
+def _options(*groups: str) -> argparse.ArgumentParser:
+    """A parent parser with the flags of these settings groups."""
+    parent = argparse.ArgumentParser(add_help=False)
+    for name in groups:
+        add_arguments(parent.add_argument_group(f"{name} (see docs/settings.md)"), (name,))
+    return parent
+
+
+def _spread(parser: argparse.ArgumentParser, anywhere: argparse.ArgumentParser) -> None:
+    """Allow the options of `anywhere` after every command below `parser`, not only before."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in set(action.choices.values()):
+                child._add_container_actions(anywhere)
+                _spread(child, anywhere)
+
+
+def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
+    from ci_runner import images
+
+    image = commands.add_parser("image", help="Make base images.", parents=[anywhere])
+    actions = image.add_subparsers(metavar="ACTION", required=True)
+    build = actions.add_parser(
+        "build",
+        help="make one out of Debian packages (needs root)",
+        description="Make a base image out of Debian packages, where no image registry can be reached. Needs root.",
+        parents=[anywhere],
+    )
+    build.add_argument("--tag", default=images.DEFAULT_TAG, help="name of the image [%(default)s]")
+    build.add_argument("--suite", default=images.DEFAULT_SUITE, help="Debian release [%(default)s]")
+    build.add_argument("--mirror", default=images.DEFAULT_MIRROR, metavar="URL", help="[%(default)s]")
+    build.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="VERSION|PATH",
+        help="a CPython of this machine to put in beside Debian's own: 3.12 (pyenv, uv, /usr/local) or its path; "
+        "may be repeated",
+    )
+    build.add_argument(
+        "--with-compiler",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="gcc, headers and git, for dependencies that must be built [yes]",
+    )
+    build.add_argument(
+        "--scratch", type=Path, metavar="FOLDER", help="where to build (about 1 GB) [/var/tmp]"
+    )
+    build.add_argument("--force", action="store_true", help="also when it is up to date")
+    build.set_defaults(program=_image_build)
+
+
+def _load(args: argparse.Namespace, **layers: Any) -> Loaded:
+    """The settings of this command, and the log set up by them."""
+    try:
+        loaded = load(vars(args), os.environ, config=getattr(args, "config", None), **layers)
+    except SettingsError:
+        logs.configure(LogSettings())
+        raise
+    logs.configure(loaded.settings.log)
+    return loaded
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from ci_runner import embedded, programs
+
+    if not args.embedded:
+        return programs.serve(_load(args), announce=args.announce)
+    if args.announce is None:
+        raise SettingsError("--embedded needs --announce FILE: how else would anybody learn its key?")
+    forced, defaults = embedded.layers(vars(args), os.environ)
+    loaded = _load(argparse.Namespace(**{**vars(args), **forced}), defaults=defaults, system_file=None)
+    return embedded.serve(loaded, announce=args.announce)
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    from ci_runner import programs
+
+    return programs.reconcile(_load(args))
+
+
+def _admin(args: argparse.Namespace) -> int:
+    from ci_runner.admin.cli import run
+    from ci_runner.programs import open_store
+
+    loaded = _load(args)
+    with open_store(loaded.settings) as store:
+        return run(args, store, sys.stdout, sys.stderr)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from ci_runner import doctor, images, programs
+
+    loaded = _load(args)
+    with programs.probing_engine(loaded.settings) as make_engine:
+        findings = doctor.collect(loaded, make_engine, images.built)
+    return doctor.show(findings, sys.stdout, as_json=args.json)
+
+
+def _image_build(args: argparse.Namespace) -> int:
+    from ci_runner import images, pythons
+
+    _load(args)
+    installations = tuple(pythons.find(wanted) for wanted in args.python)
+    recipe = images.Recipe(args.tag, args.suite, args.mirror, args.with_compiler, installations)
+
+    def report(line: str) -> None:
+        print(line, flush=True)  # noqa: T201
+
+    images.build(recipe, report, force=args.force, scratch=args.scratch)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,378 @@
+"""Between our nouns and Docker's JSON: pure functions, no SDK and no I/O.
+
+The containment profile (what a container may not do) lives here and nowhere else; a golden file holds it.
+Sending the JSON, and everything that can fail, is left to `docker`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+
+from ci_runner.controller.engine import (
+    HOME,
+    LABEL_ATTEMPT,
+    LABEL_INSTALL,
+    LABEL_JOB,
+    LABEL_ROLE,
+    Bind,
+    ContainerSpec,
+    ContainerState,
+    Observed,
+    Overlay,
+    Role,
+)
+from ci_runner.errors import PermanentError
+
+#: On volumes: the name of the container that they were made for.
+LABEL_CONTAINER: Final = "ci-runner.container"
+#: On images: CPython versions found in them, as "3.11,3.12".
+LABEL_PYTHONS: Final = "ci-runner.pythons"
+#: Role of the throw-away containers by which an engine looks at itself; they are nobody's job.
+ROLE_PROBE: Final = "probe"
+
+#: Bytes of the one log file that the engine keeps: for the post-mortem of a worker that never started.
+_LOG_SIZE: Final = "1m"
+_SHM_SIZE: Final = 64 << 20
+#: Folders of the image that no mount may hide or go below.
+_SYSTEM: Final = ("/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc", "/boot")
+#: mount(2) takes one page of options.
+_MOUNT_OPTIONS_LIMIT: Final = 4095
+_NO_TIME: Final = "0001-01-01"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What all containers of one install have in common."""
+
+    install: str
+    #: Whom the job's processes run as; never 0.
+    uid: int
+    gid: int
+
+    @property
+    def user(self) -> str:
+        """As the engine wants it."""
+        return f"{self.uid}:{self.gid}"
+
+
+def short_install(install: str) -> str:
+    """12 characters that name an install where space is short (bridge names have 15)."""
+    if re.fullmatch(r"[0-9a-f]{12}", install):
+        return install
+    return hashlib.sha256(install.encode()).hexdigest()[:12]
+
+
+def network_name(install: str) -> str:
+    """The network that containers with egress join."""
+    return f"ci-runner-{short_install(install)}"
+
+
+def bridge_name(install: str) -> str:
+    """Its interface on the host, by which firewall rules know it."""
+    return f"cir{short_install(install)}"
+
+
+def network_config(install: str, mtu: int | None = None) -> dict[str, Any]:
+    """Arguments of the SDK's `create_network`: containers of one install do not see each other."""
+    options = {
+        "com.docker.network.bridge.enable_icc": "false",
+        "com.docker.network.bridge.name": bridge_name(install),
+    }
+    if mtu is not None:
+        options["com.docker.network.driver.mtu"] = str(mtu)
+    return {
+        "name": network_name(install),
+        "driver": "bridge",
+        "labels": {LABEL_INSTALL: install},
+        "options": options,
+        "check_duplicate": True,
+    }
+
+
+def volume_name(container: str) -> str:
+    """The volume of a container's workspace."""
+    return f"{container}-workspace"
+
+
+def labels(spec: ContainerSpec, install: str) -> dict[str, str]:
+    """By which a container is recognised and adopted."""
+    return {
+        LABEL_INSTALL: install,
+        LABEL_ROLE: spec.role,
+        LABEL_JOB: spec.job_id,
+        LABEL_ATTEMPT: str(spec.attempt),
+    }
+
+
+def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
+    """The body of `POST /containers/create`. Raises `PermanentError` for mounts that cannot be."""
+    return {
+        "Image": spec.image_id,
+        # The image's own entry point would get in the way of literal arguments.
+        "Entrypoint": [spec.argv[0]],
+        "Cmd": list(spec.argv[1:]),
+        "WorkingDir": spec.cwd,
+        "User": profile.user,
+        "Hostname": "job",
+        # An unmapped uid has no name: getpass.getuser() and friends need these.
+        "Env": _environment({"HOME": HOME, "USER": "runner", "LOGNAME": "runner", **spec.env}),
+        "Labels": labels(spec, profile.install),
+        "Healthcheck": {"Test": ["NONE"]},
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "OpenStdin": False,
+        "Tty": False,
+        "HostConfig": _host_config(spec, profile),
+    }
+
+
+def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
+    limits = spec.limits
+    owner = f"uid={profile.uid},gid={profile.gid}"
+    return {
+        "NetworkMode": network_name(profile.install) if spec.network == "egress" else "none",
+        # Reaps orphans (zombies count against the pids limit) and makes TERM work for any main process.
+        "Init": True,
+        "Privileged": False,
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "IpcMode": "private",
+        "Memory": limits.memory,
+        "MemorySwap": limits.memory,
+        "NanoCpus": round(limits.cpus * 1_000_000_000),
+        "PidsLimit": limits.pids,
+        "OomScoreAdj": 500,
+        "ShmSize": _SHM_SIZE,
+        "Ulimits": [
+            _ulimit("core", 0),
+            _ulimit("fsize", limits.file_size),
+            _ulimit("nofile", limits.open_files),
+        ],
+        "Tmpfs": {
+            "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_size}",  # noqa: S108
+            HOME: f"rw,exec,nosuid,nodev,mode=0700,size={limits.tmp_size},{owner}",
+        },
+        "Mounts": mounts(spec, profile),
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": _LOG_SIZE, "max-file": "1"}},
+        "RestartPolicy": {"Name": "no"},
+        "AutoRemove": False,
+    }
+
+
+def _environment(env: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in sorted(env.items())]
+
+
+def _ulimit(name: str, value: int) -> dict[str, Any]:
+    return {"Name": name, "Soft": value, "Hard": value}
+
+
+def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
+    """Masks, then the workspace, then binds; the engine sorts them by depth."""
+    targets = [bind.target for bind in spec.binds]
+    if spec.overlay is not None:
+        targets.append(spec.overlay.target)
+    for target in targets:
+        _check_target(target)
+    marks = {LABEL_INSTALL: profile.install, LABEL_CONTAINER: spec.name}
+    masks = {folder for folder in map(mask_for, targets) if folder is not None}
+    result = [_mask(folder, marks) for folder in sorted(masks)]
+    if spec.overlay is not None:
+        result.append(_overlay_mount(spec.name, spec.overlay, marks))
+    result.extend(_bind_mount(bind) for bind in spec.binds)
+    return result
+
+
+def mask_for(target: str) -> str | None:
+    """The folder that has to be masked so that `target` below it can be reached by an unprivileged user.
+
+    Images keep `/root`, and often the homes below `/home`, closed to others; a client's project often lies
+    there.
+    """
+    parts = target.split("/")[1:]
+    if parts[0] == "root" and len(parts) > 1:
+        return "/root"
+    if parts[0] == "home" and len(parts) > 2:
+        return f"/home/{parts[1]}"
+    return None
+
+
+def _mask(folder: str, marks: Mapping[str, str]) -> dict[str, Any]:
+    # A plain tmpfs would take over the mode of the folder in the image; a volume without copying does not.
+    # It has no name, so the engine removes it with its container.
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "nosuid,nodev,mode=0755,size=1m"}
+    return _volume(folder, None, options, marks)
+
+
+def _overlay_mount(container: str, overlay: Overlay, marks: Mapping[str, str]) -> dict[str, Any]:
+    paths = [*overlay.lowers, overlay.upper, overlay.work]
+    for path in paths:
+        if re.search(r"[,:\\\"]", str(path)):
+            raise PermanentError(
+                "the runner's data directory has a comma, colon, quote or backslash in its path"
+            )
+    lowers = ":".join(str(path) for path in overlay.lowers)
+    data = f"nosuid,nodev,lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work}"
+    if len(data.encode()) > _MOUNT_OPTIONS_LIMIT:
+        raise PermanentError(
+            "the workspace has too many layers, or the runner's data directory too long a path"
+        )
+    options = {"type": "overlay", "device": "overlay", "o": data}
+    return _volume(overlay.target, volume_name(container), options, marks)
+
+
+def _volume(
+    target: str, name: str | None, options: Mapping[str, str], marks: Mapping[str, str]
+) -> dict[str, Any]:
+    mount: dict[str, Any] = {
+        "Type": "volume",
+        "Target": target,
+        "VolumeOptions": {
+            # The image's content at that place is not wanted.
+            "NoCopy": True,
+            "Labels": dict(marks),
+            "DriverConfig": {"Name": "local", "Options": dict(options)},
+        },
+    }
+    if name is not None:
+        mount["Source"] = name
+    return mount
+
+
+def _bind_mount(bind: Bind) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Target": bind.target,
+        "Source": str(bind.source),
+        "ReadOnly": bind.read_only,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+
+
+def _check_target(target: str) -> None:
+    if not target.startswith("/") or posixpath.normpath(target) != target or "\0" in target:
+        raise PermanentError(f"the mount point {target!r} is not a plain absolute path")
+    if target in ("/", "/ci", "/tmp", HOME) or target in _SYSTEM:  # noqa: S108
+        raise PermanentError(f"nothing can be mounted at {target}")
+    if target.startswith(("/proc/", "/sys/", "/dev/")):
+        raise PermanentError(f"nothing can be mounted at {target}")
+
+
+def missing_source(spec: ContainerSpec) -> str | None:
+    """A sentence about the first mount whose source is not there; the host's path is not for users."""
+    sources = [(bind.source, bind.target) for bind in spec.binds]
+    if spec.overlay is not None:
+        folders = (*spec.overlay.lowers, spec.overlay.upper, spec.overlay.work)
+        sources += [(folder, spec.overlay.target) for folder in folders]
+    for source, target in sources:
+        if not source.exists():
+            return f"what is to be mounted at {target} does not exist on the runner"
+    return None
+
+
+def scrub(text: str, spec: ContainerSpec) -> str:
+    """`text` of the engine without the host's paths, which are not for users."""
+    sources: list[tuple[Path, str]] = [(bind.source, bind.target) for bind in spec.binds]
+    if spec.overlay is not None:
+        folders = (*spec.overlay.lowers, spec.overlay.upper, spec.overlay.work)
+        sources += [(folder, spec.overlay.target) for folder in folders]
+    for source, target in sorted(sources, key=lambda pair: -len(str(pair[0]))):
+        text = text.replace(str(source), target)
+    return text
+
+
+def is_ours(container_labels: Mapping[str, str], spec: ContainerSpec, install: str) -> bool:
+    """Whether a container with these labels is the one that `spec` asks for."""
+    wanted = labels(spec, install)
+    return {name: container_labels.get(name) for name in wanted} == wanted
+
+
+def summary_state(summary: Mapping[str, Any]) -> ContainerState:
+    """The state in an element of `GET /containers/json`."""
+    return _state(summary.get("State", ""))
+
+
+def is_job(container_labels: Mapping[str, str]) -> bool:
+    """Whether a container is a job's, and not a probe of the engine's own."""
+    return container_labels.get(LABEL_ROLE) in get_args(Role) and LABEL_JOB in container_labels
+
+
+def observed(inspected: Mapping[str, Any]) -> Observed:
+    """From the answer of `GET /containers/{id}/json`."""
+    state = inspected["State"]
+    marks = inspected["Config"].get("Labels") or {}
+    status = _state(state["Status"])
+    error = state.get("Error") or None
+    over = status in ("exited", "dead") or (status == "created" and error is not None)
+    attempt = marks.get(LABEL_ATTEMPT, "")
+    return Observed(
+        id=inspected["Id"],
+        name=inspected["Name"].removeprefix("/"),
+        role=cast(Role, marks.get(LABEL_ROLE, "test")),
+        job_id=marks.get(LABEL_JOB, ""),
+        attempt=int(attempt) if attempt.isdigit() else 0,
+        state=status,
+        exit_code=state.get("ExitCode") if over else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        error=error,
+        started_at=parse_time(state.get("StartedAt")),
+        finished_at=parse_time(state.get("FinishedAt")),
+    )
+
+
+def _state(text: str) -> ContainerState:
+    if text in get_args(ContainerState):
+        return cast(ContainerState, text)
+    # "restarting" cannot be (restart policy "no"); what newer engines may add is better watched than ended.
+    return "running"
+
+
+def parse_time(text: str | None) -> dt.datetime | None:
+    """An RFC 3339 time with nanoseconds, as the engine writes it; its zero time is None."""
+    if not text or text.startswith(_NO_TIME):
+        return None
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", text)
+    if match is None:
+        return None
+    seconds, fraction, zone = match.groups()
+    moment = dt.datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))
+    return moment.replace(microsecond=int((fraction or "0")[:6].ljust(6, "0"))).astimezone(dt.timezone.utc)
+
+
+def parse_pythons(text: str) -> tuple[str, ...]:
+    """Distinct versions out of "3.11,3.12" or lines of them, ascending; what is no version is left out."""
+    found = set(re.findall(r"(?<![\d.])(3\.\d{1,2})(?![\d.])", text))
+    return tuple(sorted(found, key=lambda version: int(version.split(".")[1])))
+
+
+def pull_line(step: Mapping[str, Any]) -> str | None:
+    """What one element of a pull's stream has to say to a person; progress within one layer says nothing."""
+    status = str(step.get("status", "")).strip()
+    if not status or status in (
+        "Downloading",
+        "Extracting",
+        "Waiting",
+        "Pulling fs layer",
+        "Verifying Checksum",
+    ):
+        return None
+    return f"{step['id']}: {status}" if step.get("id") else status
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Repository and tag (or digest) of an image reference; a missing tag is `latest`."""
+    if "@" in reference:
+        repository, _, digest = reference.partition("@")
+        return repository, digest
+    repository, colon, tag = reference.rpartition(":")
+    if colon and "/" not in tag:
+        return repository, tag
+    return reference, "latest"

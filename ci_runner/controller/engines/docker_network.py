@@ -1,0 +1,99 @@
+"""The network of an install: egress for its containers, which do not see each other nor, where possible, the host."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from ci_runner.controller.engine import LABEL_INSTALL
+from ci_runner.controller.engines import convert
+from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
+from ci_runner.controller.engines.firewall import Firewall
+from ci_runner.errors import EngineUnavailable, PermanentError
+
+#: Seconds after which it is checked anew that network and rules are still there (a firewall may be reloaded).
+_FRESH: Final = 30.0
+_DEFAULT_MTU: Final = 1500
+
+
+class DockerNetwork:
+    """Made when the first container needs it."""
+
+    def __init__(self, api: DockerAPI, install: str) -> None:
+        self._api = api
+        self.install = install
+        self.name = convert.network_name(install)
+        self.firewall = Firewall(install, convert.bridge_name(install))
+        self._lock = threading.Lock()
+        self._checked: float | None = None
+        #: Why containers can reach the host, or None; known after `ensure`.
+        self.problem: str | None = None
+
+    def ensure(self) -> None:
+        """Create the network and set its rules where they are missing. Raises `EngineUnavailable`."""
+        with self._lock:
+            now = time.monotonic()
+            if self._checked is not None and now - self._checked < _FRESH:
+                return
+            if self.inspect() is None:
+                self._create()
+            self.problem = self.firewall.ensure()
+            self._checked = now
+
+    def forget(self) -> None:
+        """Check anew at the next use: the engine said that the network is not there."""
+        with self._lock:
+            self._checked = None
+
+    def inspect(self) -> dict[str, Any] | None:
+        """The engine's description, or None when there is none yet."""
+        with translated("look up the network"):
+            found: list[dict[str, Any]] = self._api.client.networks(names=[self.name])
+        return next((network for network in found if network["Name"] == self.name), None)
+
+    def gateway(self) -> str | None:
+        """The host's own address on the network."""
+        found = self.inspect()
+        pools = (found or {}).get("IPAM", {}).get("Config") or ()
+        return next((str(pool["Gateway"]) for pool in pools if "Gateway" in pool), None)
+
+    def remove(self) -> None:
+        """Remove the network (and any other of this install) and its rules."""
+        with self._lock:
+            self._checked = None
+            with translated("list networks"):
+                label = f"{LABEL_INSTALL}={self.install}"
+                networks = self._api.client.networks(filters={"label": label})
+            for network in networks:
+                with translated("remove the network"):
+                    self._api.client.remove_network(network["Id"])
+            self.firewall.remove()
+
+    def _create(self) -> None:
+        try:
+            with translated("create the network"):
+                self._api.client.create_network(**convert.network_config(self.install, uplink_mtu()))
+        except PermanentError as error:
+            if status_of(error) != 409:
+                # Mostly: no address range is left. Nothing about the job at hand is wrong.
+                raise EngineUnavailable(str(error), retry_after=5.0) from error
+
+
+def uplink_mtu(
+    routes: Path = Path("/proc/net/route"), interfaces: Path = Path("/sys/class/net")
+) -> int | None:
+    """Where this machine's way out has smaller packets than usual: their size; else None.
+
+    Bridges do not learn it by themselves, and large answers then never arrive.
+    """
+    try:
+        for line in routes.read_text().splitlines()[1:]:
+            interface, destination = line.split()[:2]
+            if destination == "00000000":
+                mtu = int((interfaces / interface / "mtu").read_text())
+                return mtu if mtu < _DEFAULT_MTU else None
+    except (OSError, ValueError):
+        return None
+    return None

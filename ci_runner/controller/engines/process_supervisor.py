@@ -1,0 +1,189 @@
+"""Runs one command of the process engine and outlives the runner; a program, standard library only.
+
+``python -I -S process_supervisor.py FOLDER`` detaches itself, starts what ``FOLDER/spec.json`` says and
+ends with it: TERM is passed to the command, USR1 kills the whole tree. Every descendant, daemons included,
+stays a descendant (subreaper), and none is left when ``exit.json`` appears. What it leaves behind, each
+written atomically: `started` (who supervises, since when) and `exit.json` (how it ended).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Seconds for which killing a tree that keeps forking is tried.
+KILL_PATIENCE = 10.0
+_PR_SET_CHILD_SUBREAPER = 36
+_SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}
+
+
+def birth(pid: int) -> str | None:
+    """What distinguishes a process from later ones with its number; None when there is none (a zombie is none)."""
+    try:
+        # The name (in parentheses) may hold anything; state is the first field behind it, start time the
+        # 20th.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def descendants(root: int) -> list[int]:
+    """Every living process below `root`; empty where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir() if Path("/proc/self").exists() else ():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] not in "ZX":
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: list[int] = []
+    todo = [root]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found.extend(below)
+        todo.extend(below)
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file as a whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value))
+    temporary.replace(path)
+
+
+def claim(folder: Path) -> bool:
+    """Become the one supervisor of this container; False when there is, or was, one."""
+    temporary = folder / f".started.{os.getpid()}"
+    mine = {"pid": os.getpid(), "birth": birth(os.getpid()), "at": time.time()}
+    temporary.write_text(json.dumps(mine))
+    try:
+        os.link(temporary, folder / "started")
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
+
+
+def set_limits(limits: dict[str, int]) -> None:
+    """Of each process; never above what the runner itself has."""
+    for name, value in limits.items():
+        kind = getattr(resource, f"RLIMIT_{name.upper()}")
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def become_subreaper() -> None:
+    """Orphans below become children of this process instead of init's (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap(main: int) -> int | None:
+    """Collect every ended child; the wait status of `main` when it is among them."""
+    result = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return result
+        if pid == 0:
+            return result
+        if pid == main:
+            result = status
+
+
+def kill_all(main: int) -> int | None:
+    """KILL whatever is below, until nothing is; the wait status of `main` when it ended meanwhile."""
+    result = None
+    deadline = time.monotonic() + KILL_PATIENCE
+    while time.monotonic() < deadline:
+        below = descendants(os.getpid())
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(main, signal.SIGKILL)
+        status = reap(main)
+        result = status if status is not None else result
+        if not below:
+            break
+        time.sleep(0.005)
+    return result
+
+
+def supervise(folder: Path, started: Callable[[], None]) -> None:
+    """Run the command to its end. `started` is called once it runs, or cannot."""
+    spec = json.loads((folder / "spec.json").read_text())
+    become_subreaper()
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def prepare() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        set_limits(spec["limits"])
+
+    try:
+        process = subprocess.Popen(
+            spec["argv"],
+            env=spec["env"],
+            cwd=spec["cwd"],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=prepare,  # this process has one thread
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        code = 126 if isinstance(error, PermissionError) else 127
+        write_json(folder / "exit.json", {"code": code, "error": str(error), "at": time.time()})
+        started()
+        return
+    started()
+    status = None
+    while status is None:
+        received = signal.sigwait(_SIGNALS)
+        if received == signal.SIGCHLD:
+            status = reap(process.pid)
+        elif received == signal.SIGUSR1:
+            status = kill_all(process.pid)
+        else:
+            os.kill(process.pid, signal.SIGTERM)
+    kill_all(process.pid)
+    process.returncode = code = os.waitstatus_to_exitcode(status)
+    write_json(folder / "exit.json", {"code": code if code >= 0 else 128 - code, "at": time.time()})
+
+
+def main(folder: Path) -> int:
+    """Detach, supervise; the first process returns once the command runs or could not be started."""
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(writing)
+        os.read(reading, 1)
+        return 0
+    os.close(reading)
+    os.setsid()
+    if claim(folder):
+        supervise(folder, lambda: os.close(writing))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

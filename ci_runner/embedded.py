@@ -1,0 +1,146 @@
+"""The private runner that `pytest --remote-ci` starts where no runner is configured: one user, loopback, both planes.
+
+It differs from a team's runner in what it assumes, and in nothing else: a free port, any engine that works, the
+package set-up of whoever starts it, a user `local` with a key that only the announcement holds, and an end once it is
+idle (never with a job unfinished). How a client finds and starts it is the client's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ci_runner import credentials, datadir, programs
+from ci_runner.errors import RunnerError, SettingsError
+from ci_runner.models import APIKey, User, utcnow
+from ci_runner.settings import Loaded
+
+if TYPE_CHECKING:
+    from ci_runner.store import Store
+
+_log = logging.getLogger(__name__)
+
+EMAIL: Final = "local@localhost"
+KEY_NAME: Final = "embedded"
+#: Seconds without requests and unfinished jobs after which it ends.
+IDLE_EXIT: Final = 900.0
+
+#: Setting → variables by which tools of the same user know it; the first that is set counts.
+_HOST_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "environments.ca_bundle": ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    "environments.index_url": ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"),
+    "environments.extra_index_urls": ("UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
+    "environments.http_proxy": ("HTTP_PROXY", "http_proxy"),
+    "environments.https_proxy": ("HTTPS_PROXY", "https_proxy"),
+    "environments.no_proxy": ("NO_PROXY", "no_proxy"),
+}
+
+
+def layers(
+    arguments: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """What an embedded runner forces (unless its own command line says otherwise), and what it assumes.
+
+    A team's settings in the environment must not leak in: neither its address nor its database.
+    """
+    if "storage.data_dir" not in arguments:
+        raise SettingsError("--embedded needs --data-dir: a private runner shares nothing with another one")
+    database = str(Path(str(arguments["storage.data_dir"])).expanduser() / "runner.db")
+    forced = {
+        "serve.host": "127.0.0.1",
+        "serve.port": "0",
+        "serve.reconcile": "true",
+        "storage.database": database,
+    }
+    assumed = {"reconcile.engine": "auto", "serve.idle_exit": str(IDLE_EXIT)}
+    defaults = {name: (value, "embedded") for name, value in assumed.items()}
+    return (
+        {name: value for name, value in forced.items() if name not in arguments},
+        defaults | host_package_settings(environ),
+    )
+
+
+def host_package_settings(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Setting id → value and the variable it came from: what works for the user's pip works for the user's runner."""
+    found = {}
+    for setting, variables in _HOST_VARIABLES.items():
+        for variable in variables:
+            value = environ.get(variable)
+            if not value or (setting.endswith("ca_bundle") and not Path(value).is_file()):
+                continue
+            if setting.endswith("urls"):
+                value = ",".join(part for part in value.split() if not part.startswith("file:"))
+            elif setting.endswith("index_url") and value.startswith("file:"):
+                continue  # of no use in a container
+            if value:
+                found[setting] = (value, variable)
+                break
+    return found
+
+
+def serve(loaded: Loaded, *, announce: Path) -> int:
+    """Run until idle or told to end; returns the exit code. Raises `Busy` when the data directory has one already."""
+    data_dir = loaded.settings.storage.data_dir
+    datadir.prepare(data_dir)
+    with datadir.locked(data_dir / "embedded.lock", "an embedded runner"):
+        seconds = loaded.settings.serve.idle_exit
+        return programs.serve(
+            loaded,
+            announce=announce,
+            facts=lambda store: {"key": make_key(store)},
+            watch=None if seconds is None else Idleness(seconds).watch,
+        )
+
+
+def make_key(store: Store) -> str:
+    """A new key of the user `local`, who is made when missing; older keys of this kind end here."""
+    user = store.users.by_email(EMAIL)
+    if user is None:
+        user = store.users.create(User(str(uuid.uuid4()), "local", EMAIL, utcnow()))
+    for old in store.keys.list(user.id):
+        if old.name == KEY_NAME and old.is_active:
+            store.keys.revoke(old.id)
+    key = credentials.generate()
+    store.keys.create(APIKey(key.id, user.id, key.hash, KEY_NAME, utcnow()))
+    return key.text
+
+
+class Idleness:
+    """Ends the program after `seconds` without a request, an open stream or an unfinished job."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._busy_at = time.monotonic()
+
+    def watch(self, store: Store, idle_seconds: Callable[[], float], stop: threading.Event) -> None:
+        """Start watching, in a thread that ends with `stop`."""
+        threading.Thread(
+            target=self._run, args=(store, idle_seconds, stop), name="idleness", daemon=True
+        ).start()
+
+    def _run(self, store: Store, idle_seconds: Callable[[], float], stop: threading.Event) -> None:
+        try:
+            while not stop.wait(min(1.0, self._seconds / 4)):
+                idle = min(idle_seconds(), time.monotonic() - self._busy_at)
+                if idle >= self._seconds and not self._is_busy(store):
+                    _log.info("idle for %g s: ending", idle)
+                    stop.set()
+        finally:
+            with contextlib.suppress(RunnerError):
+                store.release()
+
+    def _is_busy(self, store: Store) -> bool:
+        try:
+            busy = bool(store.jobs.open())
+        except RunnerError:
+            _log.exception("cannot tell whether jobs are unfinished")
+            return True
+        if busy:
+            self._busy_at = time.monotonic()
+        return busy

@@ -1,0 +1,303 @@
+"""``serve`` and ``reconcile``: which parts a program of the runner consists of, and how it ends.
+
+Parts get what they need here and nothing else; each runs in its own threads, and this module's one event ends them all:
+on SIGINT and SIGTERM, when a part gives up, or when an embedded runner has been idle. Containers go on without us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ci_runner import datadir
+from ci_runner.config import Settings
+from ci_runner.datadir import Busy
+from ci_runner.errors import EngineUnavailable, RunnerError, SettingsError
+from ci_runner.settings import Loaded
+from pytest_remote_ci import __version__
+
+if TYPE_CHECKING:
+    from ci_runner.controller.engine import Engine
+    from ci_runner.plugins import Plugins
+    from ci_runner.store import Store
+
+_log = logging.getLogger(__name__)
+
+#: A database up to this size (bytes) is read through at every start; `doctor` reads any.
+_CHECKED_AT_START: Final = 256 << 20
+#: Seconds that the controller gets to end its threads.
+_PATIENCE: Final = 30.0
+
+AUTO_WARNING: Final = (
+    "no Docker engine answers: tests run as plain processes of this machine, "
+    "not isolated from it (engine: process)"
+)
+
+
+class DatabaseUnusable(RunnerError):
+    """The database is damaged, of a newer version, or not writable."""
+
+    exit_code = 78
+
+
+@contextlib.contextmanager
+def open_store(settings: Settings, *, check: bool = False) -> Iterator[Store]:
+    """The store in its prepared data directory; with `check`, a damaged file is refused although it opens."""
+    from ci_runner.store import Store, StoreError
+
+    storage = settings.storage
+    datadir.prepare(storage.data_dir)
+    try:
+        store = Store.open(storage.database_path, storage.data_dir / "backups")
+    except StoreError as error:
+        raise DatabaseUnusable(str(error)) from error
+    try:
+        if check and storage.database_path.stat().st_size <= _CHECKED_AT_START:
+            try:
+                damage = store.check()
+            except StoreError as error:
+                raise DatabaseUnusable(str(error)) from error
+            if damage:
+                backups = storage.data_dir / "backups"
+                raise DatabaseUnusable(f"{storage.database_path} is damaged ({damage}); see {backups}")
+        yield store
+    finally:
+        store.close()
+
+
+def stop_on_signals() -> threading.Event:
+    """The event that ends this process: set by SIGINT and SIGTERM; a second signal ends it at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def choose_engine(settings: Settings, plugins: Plugins) -> tuple[Engine, str | None]:
+    """The engine that the settings name, and a warning for whoever uses it; raises `SettingsError`.
+
+    ``auto`` is Docker when it answers, else plain processes.
+    """
+    name = settings.reconcile.engine
+    if name != "auto":
+        return make_engine(name, settings, plugins), None
+    engine = make_engine("docker", settings, plugins)
+    try:
+        probe = engine.probe()
+    except EngineUnavailable:
+        pass
+    else:
+        if probe.usable:
+            return engine, None
+        _log.warning("Docker answers, but is of no use here: %s", "; ".join(probe.problems))
+    engine.close()
+    return make_engine("process", settings, plugins), AUTO_WARNING
+
+
+def make_engine(name: str, settings: Settings, plugins: Plugins) -> Engine:
+    """One of the registered engines; raises `SettingsError` for a name that none has."""
+    return plugins.engine(name, settings, datadir.install_id(settings.storage.data_dir))
+
+
+@contextlib.contextmanager
+def probing_engine(settings: Settings) -> Iterator[Callable[[], Engine]]:
+    """For `doctor`: makes the engine without making a data directory that is not there."""
+    from ci_runner.plugins import Plugins
+
+    plugins = Plugins.load()
+    with contextlib.ExitStack() as stack:
+        if not settings.storage.data_dir.is_dir():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ci-runner-doctor-")))
+            settings = replace(settings, storage=replace(settings.storage, data_dir=folder))
+        yield lambda: choose_engine(settings, plugins)[0]
+
+
+class ControllerThread:
+    """The controller in a thread of its own; `failed` holds what ended it early."""
+
+    def __init__(self, controller: Any, stop: threading.Event) -> None:
+        self._controller = controller
+        self._stop = stop
+        self.failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="controller")
+
+    def _run(self) -> None:
+        try:
+            self._controller.run(self._stop)
+        except BaseException as error:
+            self.failed = error
+        finally:
+            self._stop.set()
+
+    def start(self, patience: float = 60.0) -> None:
+        """Return after the first pass; raises what kept it from starting."""
+        self._thread.start()
+        while patience > 0 and not self._controller.ready.wait(0.05) and not self._stop.is_set():
+            patience -= 0.05
+        self.check()
+
+    def check(self) -> None:
+        """Raise what ended the controller, if anything did."""
+        if self.failed is not None:
+            raise as_busy(self.failed)
+
+    def join(self) -> None:
+        """Wait for the end."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(_PATIENCE)
+
+
+def as_busy(error: BaseException) -> BaseException:
+    """A second controller's refusal as the error that ends a program with 75."""
+    from ci_runner.controller.loop import ControllerRunning
+
+    return Busy(str(error)) if isinstance(error, ControllerRunning) else error
+
+
+def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugins) -> Any:
+    """The controller with its preparer."""
+    from ci_runner.controller.loop import Controller
+    from ci_runner.controller.prepare import Preparer
+
+    settings = loaded.settings
+    _refuse_shared_process_engine(engine, store)
+    preparer = Preparer(
+        storage=settings.storage,
+        reconcile=settings.reconcile,
+        environments=settings.environments,
+        engine=engine,
+        install_id=datadir.install_id(settings.storage.data_dir),
+    )
+    return Controller(
+        settings.storage,
+        settings.reconcile,
+        store=store,
+        engine=engine,
+        preparer=preparer,
+        finished=plugins.job_finished,
+    )
+
+
+def _refuse_shared_process_engine(engine: Engine, store: Store) -> None:
+    """Plain processes see each other's files: they serve one user only."""
+    if engine.name == "process" and len([user for user in store.users.list() if user.is_active]) > 1:
+        raise SettingsError(
+            "the process engine does not isolate users from each other, and this runner has more than one: "
+            "use Docker, or deactivate the others"
+        )
+
+
+def reconcile(loaded: Loaded) -> int:
+    """``ci-runner reconcile``: the controller until a signal; returns the exit code."""
+    from ci_runner.plugins import Plugins
+
+    stop = stop_on_signals()
+    log_start("reconcile", loaded)
+    plugins = Plugins.load()
+    with open_store(loaded.settings, check=True) as store, contextlib.ExitStack() as stack:
+        engine, warning = choose_engine(loaded.settings, plugins)
+        stack.callback(engine.close)
+        stack.callback(plugins.close)
+        if warning:
+            _log.warning(warning)
+        try:
+            make_controller(loaded, store, engine, plugins).run(stop)
+        except RunnerError as error:
+            raise as_busy(error) from error
+    _log.info("reconcile ended")
+    return 0
+
+
+def serve(
+    loaded: Loaded,
+    *,
+    announce: Path | None = None,
+    facts: Callable[[Store], dict[str, object]] | None = None,
+    watch: Callable[[Store, Callable[[], float], threading.Event], None] | None = None,
+) -> int:
+    """``ci-runner serve``: the HTTP plane (and the controller) until a signal; returns the exit code.
+
+    `announce` is written once requests are answered and removed at the end; `facts` adds to it. `watch` gets the
+    store, how many seconds nobody asked for anything, and the event by which it may end the program.
+    """
+    from ci_runner.blobs import BlobStore, job_owner
+    from ci_runner.plugins import Plugins
+    from ci_runner.server.app import create_app
+    from ci_runner.server.services import Services
+    from ci_runner.server.serving import HttpServer
+
+    settings = loaded.settings
+    stop = stop_on_signals()
+    log_start("serve", loaded)
+    plugins = Plugins.load()
+    controller = None
+    with open_store(settings, check=True) as store, contextlib.ExitStack() as stack:
+        stack.callback(plugins.close)
+        datadir.install_id(settings.storage.data_dir)
+        blobs = BlobStore(settings.storage.data_dir, job_owner())
+        app = create_app(Services(store, blobs, settings.serve, settings.storage, hooks=plugins.hook))
+        server = HttpServer(app, settings.serve, settings.storage.data_dir)
+        stack.callback(server.stop)
+        document: dict[str, object] = {"url": server.url, "pid": os.getpid(), "version": __version__}
+        if settings.serve.reconcile:
+            engine, warning = choose_engine(settings, plugins)
+            stack.callback(engine.close)
+            document |= {"engine": engine.name, "warning": warning}
+            if warning:
+                _log.warning(warning)
+            controller = ControllerThread(make_controller(loaded, store, engine, plugins), stop)
+            stack.callback(controller.join)
+            controller.start()
+        server.start()
+        if announce is not None:
+            stack.enter_context(announced(announce, document | (facts(store) if facts else {})))
+        if watch is not None:
+            watch(store, app.idle_seconds, stop)
+        while not stop.wait(1.0):
+            pass
+    if controller is not None:
+        controller.check()
+    _log.info("serve ended")
+    return 0
+
+
+@contextlib.contextmanager
+def announced(path: Path, document: dict[str, object]) -> Iterator[None]:
+    """Keep `document` (JSON, 0600) at `path`, complete from its first moment; only our own is removed again."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = json.dumps(document) + "\n"
+    with datadir.write_beside(path, text) as made:
+        made.replace(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if path.read_text() == text:
+                path.unlink()
+
+
+def log_start(program: str, loaded: Loaded) -> None:
+    """What runs, with which settings (without secrets)."""
+    _log.info(
+        "%s %s started", program, __version__, extra={"pid": os.getpid(), "file": str(loaded.file or "none")}
+    )
+    for line in loaded.describe():
+        _log.info("setting %s", line)
+    for warning in loaded.warnings:
+        _log.warning(warning)

@@ -1,0 +1,87 @@
+"""Starts pytest inside a job as the developer's command line would: ``python boot.py module|script ARGS…``.
+
+``module`` is ``python -m pytest`` (the working directory comes first on ``sys.path``), ``script`` is the
+``pytest`` script. Standard library and pytest (6 or newer) only. The options of our own plugin are known
+but inert here, because ``addopts = --remote-ci`` in a project must neither fail nor submit again. The exit
+code is pytest's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any
+
+#: Columns of the developer's terminal; taken out of the environment before any user code sees it.
+COLUMNS = "REMOTE_CI_COLUMNS"
+#: Name of the entry point of our own plugin.
+PLUGIN = "remote_ci"
+_FLAGS = ("--remote-ci", "--remote-ci-async")
+_VALUES = ("--remote-ci-attach", "--remote-ci-url")
+
+
+class InertOptions:
+    """A pytest plugin: our own plugin stays out of this process, its options do nothing."""
+
+    def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
+        """Comes before any entry point is loaded."""
+        pluginmanager.set_blocked(PLUGIN)
+        group = parser.getgroup("remote-ci")
+        for flag in _FLAGS:
+            group.addoption(flag, action="store_true", default=False, help="inert inside a job")
+        for option in _VALUES:
+            group.addoption(option, default=None, help="inert inside a job")
+
+    def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
+        """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
+        known = (*_FLAGS, *_VALUES)
+        args[:] = [
+            item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
+        ]
+
+
+def fix_path(mode: str) -> str:
+    """Make ``sys.path`` and ``sys.argv[0]`` those of the command we stand for; returns the new argv[0]."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    if sys.path and os.path.abspath(sys.path[0]) == here:
+        del sys.path[0]
+    if mode == "module":
+        if not getattr(sys.flags, "safe_path", False):
+            sys.path.insert(0, os.getcwd())
+        import pytest
+
+        return os.path.join(os.path.dirname(os.path.abspath(pytest.__file__)), "__main__.py")
+    return os.path.join(os.path.dirname(sys.executable), "pytest")
+
+
+def like_a_terminal() -> None:
+    """Output appears line by line, and pytest's lines are as wide as the developer's terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    columns = os.environ.pop(COLUMNS, "")
+    if columns.isdigit() and int(columns) >= 20:
+        with contextlib.suppress(ImportError, AttributeError):
+            from _pytest._io import terminalwriter
+
+            terminalwriter.get_terminal_width = lambda: int(columns)
+
+
+def main(mode: str, args: list[str]) -> int:
+    """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
+    sys.argv = [fix_path(mode), *args]
+    like_a_terminal()
+    import pytest
+
+    try:
+        code = int(pytest.main(list(args), plugins=[InertOptions()]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,316 @@
+"""The main process of a build container: resolves, installs and builds with uv, as a list of steps says.
+
+Run as ``<python> -I -S /ci/tools/builder.py /ci/spool`` with the base image's own interpreter (standard library,
+CPython 3.8 or newer). `job.json` holds the steps; everything for the user's eyes goes to `output` as it comes, and
+`result.json` appears, complete, when all is done or something failed. Which steps there are, what they may touch and
+what becomes of their results is the controller's to decide: nothing here is trusted by it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+PROTOCOL = 1
+
+_ERROR = re.compile(r"^\s*(?:error:|×|x )\s*", re.IGNORECASE)
+_LOCAL = re.compile(r"^(?:-e\s+)?(?:[^\s;#]+\s*@\s*)?(file://[^\s;#]+|\.{1,2}/[^\s;#]*|/[^\s;#]*)")
+
+
+class StepFailed(Exception):
+    """A step cannot be done; the text is its first line of the cause."""
+
+
+class Builder:
+    """The steps, over one spool folder."""
+
+    def __init__(self, folder: str, job: dict[str, Any]) -> None:
+        self._folder = folder
+        self._uv = job["uv"]
+        #: Name of the scope whose store is mounted: foreign code may run only where this is True.
+        self._may_build = bool(job["may_build"])
+        self._cwd = job["cwd"]
+        self._env = dict(os.environ)
+        self._env.update(job["env"])
+        self._output = os.open(
+            self._path("output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+        self.result: dict[str, Any] = {"python": "{}.{}.{}".format(*sys.version_info[:3])}
+
+    def run(self, steps: list[dict[str, Any]]) -> None:
+        """All steps in order; `result` says what came of it."""
+        began = time.monotonic()
+        try:
+            for step in steps:
+                self._step_env = {**self._env, **step.get("env", {})}
+                getattr(self, "_" + step["do"])(step)
+            self.result["ok"] = True
+        except StepFailed as error:
+            self.result.update(ok=False, error=str(error))
+        except Exception as error:
+            self.result.update(ok=False, error=f"{type(error).__name__}: {error}")
+        self.result["seconds"] = round(time.monotonic() - began, 3)
+
+    def write_result(self) -> None:
+        """Make the result visible at once and whole."""
+        with open(self._path("result.json.tmp"), "w", encoding="utf-8") as file:
+            json.dump(self.result, file)
+        os.rename(self._path("result.json.tmp"), self._path("result.json"))
+
+    # -- compile
+    def _compile(self, step: dict[str, Any]) -> None:
+        """From the plan's sources to a lock: every distribution with its version and hashes."""
+        plan = step["plan"]
+        variants = _variants(plan)
+        for number, variant in enumerate(variants, 1):
+            try:
+                lock = self._lock(variant, quiet=number < len(variants))
+                break
+            except StepFailed as error:
+                if number == len(variants) or not _worth_another(str(error), variant):
+                    self.say(self._last)
+                    raise
+        lines, locals_ = split_lock(lock, self._cwd)
+        self.result["lock"] = {
+            "text": "\n".join(lines) + "\n",
+            "locals": locals_,
+            "hashed": all_hashed(lines),
+        }
+
+    def _lock(self, plan: dict[str, Any], quiet: bool) -> str:
+        requirements = [*plan["index_options"], *plan["requirements"]]
+        if plan["source"] == "uv.lock":
+            exported = self._export(plan, quiet)
+            if not plan["requirements"] and _has_pytest(exported):
+                return exported
+            missing = [] if _has_pytest(exported) else [plan["pytest"]]
+            # What the lock says stays as it is; only what it lacks is resolved.
+            requirements += [*_pinned(exported), *missing]
+        command = [self._uv, "pip", "compile", "--python", sys.executable, "--no-header", "--no-annotate"]
+        command += ["--generate-hashes", "--no-strip-markers", "--output-file", self._path("compiled.txt")]
+        if plan["source"] == "project":
+            command.append(plan["project_file"])
+            for extra in plan["extras"]:
+                command += ["--extra", extra]
+        if plan["source"] != "uv.lock":
+            for group in plan["groups"]:
+                command += ["--group", group]
+        if requirements:
+            command.append(self._write("requirements.in", requirements))
+        if plan["constraints"]:
+            command += ["--constraint", self._write("constraints.txt", plan["constraints"])]
+        self.uv(command, quiet=quiet)
+        compiled = self._read("compiled.txt")
+        if _has_pytest(compiled):
+            return compiled
+        # The project's own metadata named no pytest after all.
+        command.append(self._write("pytest.in", [plan["pytest"]]))
+        self.uv(command, quiet=quiet)
+        return self._read("compiled.txt")
+
+    def _export(self, plan: dict[str, Any], quiet: bool) -> str:
+        command = [self._uv, "export", "--frozen", "--no-emit-project", "--no-header", "--no-annotate"]
+        command += ["--format", "requirements.txt", "--python", sys.executable, "--no-default-groups"]
+        command += ["--output-file", self._path("exported.txt")]
+        for extra in plan["extras"]:
+            command += ["--extra", extra]
+        for group in plan["groups"]:
+            command += ["--group", group]
+        self.uv(command, quiet=quiet)
+        return self._read("exported.txt")
+
+    # -- sync
+    def _sync(self, step: dict[str, Any]) -> None:
+        """From a lock to a relocatable virtual environment at ``stage``."""
+        lock = step.get("lock") or self.result["lock"]["text"]
+        stage = step["stage"]
+        python = os.path.join(stage, "bin", "python")
+        self._venv(stage)
+        listed = self._write("sync.txt", [*step["index_options"], lock])
+        command = [self._uv, "pip", "sync", "--python", python, "--link-mode", "hardlink"]
+        if not self._may_build:
+            command += ["--no-build", "--require-hashes", "--no-config"]
+        self.uv([*command, listed], quiet=not self._may_build)
+        scripts_for_project(
+            os.path.join(stage, "bin"), os.path.join(stage, "project-bin"), step["project_python"]
+        )
+
+    def _venv(self, stage: str) -> None:
+        self.uv(
+            [
+                self._uv,
+                "venv",
+                "-q",
+                "--no-project",
+                "--no-config",
+                "--relocatable",
+                "--python",
+                sys.executable,
+                stage,
+            ]
+        )
+
+    # -- layer
+    def _layer(self, step: dict[str, Any]) -> None:
+        """An editable install of the project in a virtual environment of its own that sees the other one."""
+        stage = step["stage"]
+        self._venv(stage)
+        version = "python{}.{}".format(*sys.version_info[:2])
+        packages = os.path.join(step["environment"], "lib", version, "site-packages")
+        with open(os.path.join(stage, "lib", version, "site-packages", "_ci_env.pth"), "w") as file:
+            file.write(f"import site; site.addsitedir({packages!r})\n")
+        command = [self._uv, "pip", "install", "--python", os.path.join(stage, "bin", "python"), "--no-deps"]
+        for folder in step["projects"]:
+            command += ["--editable", folder]
+        self.uv(command)
+
+    # -- plumbing
+    def uv(self, command: list[str], quiet: bool = False) -> None:
+        """Run uv; what it says goes to the user line by line, or, if `quiet`, is kept for `say`."""
+        self._last = ""
+        process = subprocess.Popen(
+            command, cwd=self._cwd, env=self._step_env, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        kept = []
+        with process.stderr as stream:
+            for line in stream:
+                kept.append(line.decode("utf-8", "replace"))
+                if not quiet:
+                    os.write(self._output, line)
+        if process.wait() != 0:
+            self._last = "".join(kept)
+            raise StepFailed(cause(self._last) or f"uv ended with code {process.returncode}")
+
+    def say(self, text: str) -> None:
+        """Something for the user."""
+        os.write(self._output, text.encode("utf-8", "replace"))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+    def _write(self, name: str, lines: list[str]) -> str:
+        with open(self._path(name), "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        return self._path(name)
+
+    def _read(self, name: str) -> str:
+        with open(self._path(name), encoding="utf-8") as file:
+            return file.read()
+
+
+def cause(output: str) -> str:
+    """The line of uv's output that says what is wrong, and the one that says why, as one line."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    for index, line in enumerate(lines):
+        if _ERROR.match(line):
+            text = _ERROR.sub("", line).strip()
+            if text.endswith(":") and index + 1 < len(lines):
+                text += " " + lines[index + 1].strip().lstrip("╰├─▶│ ").strip()
+            return text
+    return lines[-1].strip() if lines else ""
+
+
+def split_lock(lock: str, root: str) -> tuple[list[str], list[str]]:
+    """(what is installed from indexes and files, folders of the workspace that are installed editable)."""
+    lines: list[str] = []
+    folders: list[str] = []
+    for entry in entries(lock):
+        match = _LOCAL.match(entry)
+        if match is None:
+            lines.append(entry)
+            continue
+        path = match.group(1)
+        path = os.path.normpath(os.path.join(root, path[7:] if path.startswith("file://") else path))
+        if not os.path.isdir(path):
+            lines.append(entry)
+        elif path != os.path.normpath(root):
+            folders.append(path)
+    return lines, folders
+
+
+def entries(lock: str) -> list[str]:
+    """Requirements of a lock with their hashes, continued lines joined; no comments."""
+    joined = lock.replace("\\\n", " ")
+    return [
+        " ".join(line.split()) for line in joined.splitlines() if line.strip() and not line.startswith("#")
+    ]
+
+
+def all_hashed(lines: list[str]) -> bool:
+    """Whether every entry names the hashes of its files, so that only those can be installed."""
+    return all("--hash=" in line for line in lines if not line.startswith("-"))
+
+
+def scripts_for_project(source: str, target: str, python: str) -> None:
+    """Copies of an environment's scripts that run the project layer's interpreter, which sees the project too."""
+    os.mkdir(target)
+    for name in os.listdir(source):
+        path = os.path.join(source, name)
+        if name.startswith(("python", "activate", "deactivate")) or not os.path.isfile(path):
+            continue
+        with open(path, "rb") as file:
+            head = file.read(512)
+            rest = file.read() if head.startswith(b"#!/bin/sh\n'''exec'") else None
+        if rest is None:
+            continue
+        body = (head + rest).split(b"\n", 2)
+        body[1] = f"'''exec' {python} \"$0\" \"$@\"".encode()
+        with open(os.path.join(target, name), "wb") as file:
+            file.write(b"\n".join(body))
+        os.chmod(os.path.join(target, name), 0o755)  # noqa: S103  # as every script
+
+
+def _variants(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plan, then the plan without what was only guessed: extras, the version of pytest."""
+    variants = [plan]
+    guessed = plan["guessed_extras"]
+    if guessed:
+        variants.append({**plan, "extras": [extra for extra in plan["extras"] if extra not in guessed]})
+    if plan["pytest"] != "pytest":
+        last = variants[-1]
+        loose = [
+            "pytest" if line == plan["pytest"] and plan["adds_pytest"] else line
+            for line in last["requirements"]
+        ]
+        variants.append({**plan, "requirements": loose, "pytest": "pytest"})
+        if guessed:
+            variants.append({**last, "requirements": loose, "pytest": "pytest"})
+    return variants
+
+
+def _worth_another(error: str, plan: dict[str, Any]) -> bool:
+    """Whether leaving a guess out can help."""
+    return "extra" in error.lower() or "pytest" in error.lower()
+
+
+def _pinned(exported: str) -> list[str]:
+    """Entries of an exported lock as requirements: hashes are found again while resolving."""
+    return [entry.split(" --hash=")[0] for entry in entries(exported)]
+
+
+def _has_pytest(lock: str) -> bool:
+    return any(re.match(r"pytest(\[[^]]*\])?\s*(==|@)", entry) for entry in entries(lock))
+
+
+def main(argv: list[str]) -> int:
+    """Do the job of the spool folder `argv[1]`; returns the exit code."""
+    with open(os.path.join(argv[1], "job.json"), encoding="utf-8") as file:
+        job = json.load(file)
+    builder = Builder(argv[1], job)
+    if job.get("protocol") == PROTOCOL:
+        builder.run(job["steps"])
+    else:
+        builder.result.update(ok=False, error=f"the builder speaks protocol {PROTOCOL}")
+    builder.write_result()
+    return 0 if builder.result.get("ok") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,285 @@
+"""The main process of a job's container: runs the user's command and says on the spool what becomes of it.
+
+Run as ``<python> -I -S /ci/tools/worker.py /ci/spool``: standard library only, CPython 3.8 or newer; nothing
+of the job's own is imported. The command gets an empty standard input, append-only files as standard output
+and error, and a session of its own; `frames` says when it started, how its output interleaves and how it
+ended (docs/internals.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted
+files, stray children. The exit code is the command's own (128+n for a signal), whatever becomes of frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+VERSION = "1"
+PROTOCOL = 1
+
+#: Seconds between looks at the size of the output; the order of stdout and stderr is kept to this precision.
+MARK_INTERVAL = 0.05
+#: Bytes set aside on the spool, so that the final frame fits when the disk is full.
+RESERVE = 16384
+#: Our own exit code when the job cannot be read.
+EXIT_BROKEN = 125
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Spool:
+    """The files that say what happens here; a failing write is forgotten, never raised."""
+
+    def __init__(self, folder: str) -> None:
+        self._reserve = os.path.join(folder, "reserve")
+        self.stdout = os.open(os.path.join(folder, "stdout"), _APPEND, 0o644)
+        self.stderr = os.open(os.path.join(folder, "stderr"), _APPEND, 0o644)
+        self._frames = os.open(os.path.join(folder, "frames"), _APPEND, 0o644)
+        self._torn = False
+        self._marked = (0, 0)
+        with contextlib.suppress(OSError):
+            reserve = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(reserve, 0, RESERVE)
+            finally:
+                os.close(reserve)
+
+    def frame(self, kind: str, **fields: Any) -> bool:
+        """Append one frame in one write; False when it could not be written whole."""
+        out, err = self._marked = self.sizes()
+        record: dict[str, Any] = {"t": kind, "at": round(time.time(), 6), "stdout": out, "stderr": err}
+        record.update(fields)
+        line = json.dumps(record).encode() + b"\n"
+        if self._torn:  # ends what an earlier failure left, so that only that line is lost
+            line = b"\n" + line
+        try:
+            self._torn = os.write(self._frames, line) != len(line)
+        except OSError:
+            return False
+        return not self._torn
+
+    def last_frame(self, **fields: Any) -> None:
+        """The `exit` frame: when the disk is full, the reserve makes room for it."""
+        written = self.frame("exit", **fields)
+        with contextlib.suppress(OSError):
+            os.unlink(self._reserve)
+        if not written:
+            self.frame("exit", **fields)
+
+    def mark(self) -> None:
+        """Say how much output there is, when there is more than the last frame said."""
+        if self.sizes() != self._marked:
+            self.frame("mark")
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of stdout and stderr so far."""
+        return os.fstat(self.stdout).st_size, os.fstat(self.stderr).st_size
+
+
+def oom_kills() -> int:
+    """Processes of this control group that the kernel killed for memory so far; 0 where it does not say."""
+    for path in _oom_counters():
+        try:
+            with open(path) as file:
+                for line in file:
+                    name, _, value = line.partition(" ")
+                    if name == "oom_kill":
+                        return int(value)
+        except (OSError, ValueError):
+            continue
+    return 0
+
+
+def _oom_counters() -> list[str]:
+    """Where the kernel counts them: version 2 (namespaced, then not), version 1 (likewise)."""
+    unified = legacy = ""
+    with contextlib.suppress(OSError), open("/proc/self/cgroup") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            if not controllers:
+                unified = path
+            elif "memory" in controllers.split(","):
+                legacy = path
+    return [
+        "/sys/fs/cgroup/memory.events",
+        "/sys/fs/cgroup" + unified + "/memory.events",
+        "/sys/fs/cgroup/memory/memory.oom_control",
+        "/sys/fs/cgroup/memory" + legacy + "/memory.oom_control",
+    ]
+
+
+def become_subreaper() -> None:
+    """Adopt the orphans of the command where no init of a container does (PR_SET_CHILD_SUBREAPER)."""
+    if os.getppid() == 1:
+        return
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)
+
+
+def start(job: dict[str, Any], spool: Spool) -> int:
+    """Fork and run the command; returns its process id, which is also its group and session."""
+    env = dict(os.environ)
+    env.update(job["env"])
+    pid = os.fork()
+    if pid == 0:
+        _become(job["argv"], job["cwd"], env, spool)
+    return pid
+
+
+def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoReturn:
+    """In the child: replace ourselves by the command, as a shell would (127 not found, 126 cannot run)."""
+    code = 126
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(spool.stdout, 1)
+        os.dup2(spool.stderr, 2)
+        os.chdir(cwd)
+        os.execvpe(argv[0], argv, env)  # noqa: S606
+    except OSError as error:
+        code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+        with contextlib.suppress(OSError):
+            os.write(2, f"cannot run {argv[0]} in {cwd}: {error.strerror}\n".encode())
+    finally:
+        os._exit(code)
+
+
+class Supervisor:
+    """Waits for the command, keeps the frames going, and passes a request to stop on."""
+
+    def __init__(self, spool: Spool, pid: int, grace: float, wake: int, asked: list[int]) -> None:
+        self._spool = spool
+        self._pid = pid
+        #: The whole container is killed after `grace`: we come before, so that the final frame is written.
+        self._patience = max(0.1, grace - min(1.0, grace * 0.2))
+        self._wake = wake
+        self._kill_at: float | None = None
+        self._killed = False
+        #: Filled by the handler of SIGTERM.
+        self._asked = asked
+
+    def run(self) -> int:
+        """Until the command ended; returns its wait status."""
+        while True:
+            ready, _, _ = select.select([self._wake], [], [], MARK_INTERVAL)
+            if ready:
+                with contextlib.suppress(OSError):
+                    os.read(self._wake, 512)
+            status = self._reap()
+            self._stop_if_asked()
+            if status is not None:
+                return status
+            self._spool.mark()
+
+    def _reap(self) -> int | None:
+        found = None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return found
+            if pid == 0:
+                return found
+            if pid == self._pid:
+                found = status
+
+    def _stop_if_asked(self) -> None:
+        """SIGINT lets pytest report what it has; SIGKILL follows when that takes too long."""
+        if not self._asked or self._killed:
+            return
+        now = time.monotonic()
+        if self._kill_at is None:
+            self._kill_at = now + self._patience
+            self._signal(signal.SIGINT)
+        elif now >= self._kill_at:
+            self._killed = True
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self._pid, number)
+
+
+def end_leftovers(seconds: float = 2.0) -> None:
+    """Kill and reap what the command left running, as far as it is ours to reap."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        children = _children()
+        for pid in children:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.005)
+
+
+def _children() -> list[int]:
+    """Process ids whose parent we are (`/proc` is read because orphans come to us unannounced)."""
+    mine = []
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                if parent == os.getpid():
+                    mine.append(int(name))
+    return mine
+
+
+def main(argv: list[str]) -> int:
+    """Run the job of the spool folder `argv[1]`; returns the exit code."""
+    folder = argv[1]
+    with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
+        job = json.load(file)
+    if job.get("protocol") != PROTOCOL:
+        sys.stderr.write(f"worker {VERSION}: job of protocol {job.get('protocol')!r}, not {PROTOCOL}\n")
+        return EXIT_BROKEN
+    spool = Spool(folder)
+    spool.frame("hello", worker=VERSION, python="{}.{}.{}".format(*sys.version_info[:3]))
+    wake, write_end = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    for number in (signal.SIGCHLD, signal.SIGINT):  # a handler, so that the wake-up pipe is written
+        signal.signal(number, lambda *_: None)
+    become_subreaper()
+    before = oom_kills()
+    pid = start(job, spool)
+    spool.frame("started", pid=pid)
+    status = Supervisor(spool, pid, float(job.get("grace", 10.0)), wake, asked).run()
+    end_leftovers()
+    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    code = 128 + killed if killed else os.WEXITSTATUS(status)
+    spool.last_frame(
+        code=None if killed else code,
+        signal=_signal_name(killed) if killed else None,
+        oom=max(0, oom_kills() - before),
+        stopped=bool(asked),
+    )
+    return code
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

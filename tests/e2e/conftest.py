@@ -1,0 +1,70 @@
+"""End-to-end tests talk to real programs: `serve` and `reconcile` on a temporary data directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from developers import FIXTURES, Developer, make_developer
+from running import Runner
+
+
+@pytest.fixture
+def start_runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Runner]]:
+    """Start runners: ``start_runner(engine="docker", options=("--concurrency", "1"), env={…})``."""
+    started: list[Runner] = []
+
+    def start(engine: str = "docker", **more: object) -> Runner:
+        image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
+        folder = tmp_path / f"runner-{len(started)}" / "data"
+        folder.mkdir(parents=True, mode=0o700)
+        runner = Runner(folder, engine, image, **more)  # type: ignore[arg-type]
+        started.append(runner)
+        return runner.start()
+
+    yield start
+    failures = []
+    for runner in started:
+        try:
+            runner.close()
+        except AssertionError as error:
+            failures.append(str(error))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture(scope="module", params=["docker"])
+def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """A runner that a module's tests share. Another engine: ``parametrize("runner", ["process"], indirect=True)``."""
+    engine = request.param
+    image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
+    folder = tmp_path_factory.mktemp("runner") / "data"
+    folder.mkdir(mode=0o700)
+    started = Runner(folder, engine, image)
+    try:
+        yield started.start()
+    finally:
+        started.close()
+
+
+@pytest.fixture
+def developer(runner: Runner, tmp_path: Path) -> Developer:
+    """A new user with a key of their own."""
+    return make_developer(runner, tmp_path)
+
+
+@pytest.fixture
+def another(runner: Runner, tmp_path: Path) -> Developer:
+    """A second user."""
+    return make_developer(runner, tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of one of the fixture projects, as a developer's folder."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(FIXTURES / name, tmp_path / name))
+
+    return copy

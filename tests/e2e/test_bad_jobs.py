@@ -1,0 +1,134 @@
+"""Jobs that go wrong: the clear message, the right status and exit code, and a runner that goes on working."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from developers import Developer
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(autouse=True)
+def the_runner_goes_on(developer: Developer, tmp_path: Path) -> Iterator[None]:
+    """After each bad job, a good one passes."""
+    yield
+    folder = tmp_path / "good"
+    folder.mkdir()
+    (folder / "test_good.py").write_text("def test_good():\n    pass\n")
+    done = developer.pytest("-q", cwd=folder)
+    assert done.code == 0, done.text
+
+
+def make(folder: Path, test: str, **files: str) -> Path:
+    """A project with one test file."""
+    folder.mkdir()
+    (folder / "test_it.py").write_text(test)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+def last(developer: Developer) -> dict[str, object]:
+    """The newest job of the developer."""
+    return developer.jobs()[0]
+
+
+def test_an_unknown_image(developer: Developer, tmp_path: Path) -> None:
+    folder = make(tmp_path / "p", "def test(): pass\n")
+    done = developer.pytest("--remote-ci-image=no.such.registry.invalid/image:1", cwd=folder)
+    assert done.code == 70, done.text
+    assert "no.such.registry.invalid/image:1" in done.err
+    assert last(developer)["status"] == "failed"
+    assert "no.such.registry.invalid/image:1" in str(last(developer)["reason"])
+
+
+def test_requirements_that_cannot_be_installed(developer: Developer, tmp_path: Path) -> None:
+    folder = make(tmp_path / "p", "def test(): pass\n", requirements__txt="no-such-distribution-of-ours==99.1\n")
+    done = developer.pytest(cwd=folder)
+    assert done.code == 70, done.text
+    assert "no-such-distribution-of-ours" in done.err
+    job = last(developer)
+    assert (job["status"], job["success"], job["exit_code"]) == ("failed", None, None)
+
+
+def test_a_project_without_tests_is_5(developer: Developer, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    folder.mkdir()
+    (folder / "setup.cfg").write_text("")
+    assert developer.pytest(cwd=folder).code == 5
+
+
+def test_a_test_that_leaves_with_os_exit(developer: Developer, tmp_path: Path) -> None:
+    folder = make(tmp_path / "p", "import os\ndef test_leaves():\n    os._exit(7)\n")
+    done = developer.pytest(cwd=folder)
+    job = last(developer)
+    assert (job["status"], job["success"]) == ("completed", False), job
+    assert done.code == job["exit_code"] != 0
+
+
+def test_a_test_that_kills_its_process(developer: Developer, tmp_path: Path) -> None:
+    folder = make(tmp_path / "p", "import os\ndef test_dies():\n    os.kill(os.getpid(), 9)\n")
+    done = developer.pytest(cwd=folder)
+    assert done.code == 1, done.text
+    job = last(developer)
+    assert (job["status"], job["success"], job["exit_code"]) == ("completed", False, 1)
+    assert "SIGKILL" in str(job["reason"])
+    assert "SIGKILL" in done.err
+
+
+def test_a_test_that_takes_all_memory(developer: Developer, tmp_path: Path) -> None:
+    folder = make(
+        tmp_path / "p",
+        "def test_eats():\n    kept = [bytearray(1 << 20) for _ in range(4096)]\n",
+        pyproject__toml='[tool.remote-ci]\nmemory = "256m"\n',
+    )
+    done = developer.pytest(cwd=folder)
+    assert done.code in (1, 70), done.text
+    assert "out of memory (limit 256 MiB)" in done.err
+    assert "out of memory" in str(last(developer)["reason"])
+
+
+def test_a_test_that_runs_too_long(developer: Developer, tmp_path: Path) -> None:
+    folder = make(tmp_path / "p", "import time\ndef test_long():\n    time.sleep(100)\n")
+    done = developer.pytest("--remote-ci-timeout=3", cwd=folder)
+    assert done.code == 70, done.text
+    assert "timed out after 3 s" in done.err
+    job = last(developer)
+    assert (job["status"], job["success"]) == ("failed", False)
+
+
+def test_a_test_that_fills_the_temporary_folder(developer: Developer, tmp_path: Path) -> None:
+    folder = make(
+        tmp_path / "p",
+        "def test_fills(tmp_path):\n"
+        "    with open(tmp_path / 'big', 'wb') as file:\n"
+        "        for _ in range(3000):\n            file.write(b'x' * (1 << 20))\n",
+    )
+    done = developer.pytest(cwd=folder)
+    assert done.code == 1, done.text
+    assert "No space left on device" in done.out or "File too large" in done.out
+
+
+def test_a_log_line_that_is_not_utf_8(developer: Developer, tmp_path: Path) -> None:
+    folder = make(tmp_path / "p", "import os\ndef test_raw(capfd):\n    with capfd.disabled():\n        os.write(1, b'caf\\xe9 \\x00 end\\n')\n")
+    done = developer.pytest(cwd=folder)
+    assert done.code == 0, done.text
+    assert "caf\ufffd" in done.out
+    assert "end" in done.out
+
+
+def test_a_log_line_of_ten_megabytes(developer: Developer, tmp_path: Path) -> None:
+    folder = make(
+        tmp_path / "p",
+        "import os\ndef test_long_line(capfd):\n    with capfd.disabled():\n"
+        "        left = b'y' * 10_000_000 + b'|end|\\n'\n"
+        "        while left:\n            left = left[os.write(1, left):]\n",
+    )
+    done = developer.pytest(cwd=folder)
+    assert done.code == 0, done.text[-2000:]
+    assert done.out.count("y" * 1000) >= 9_000
+    assert "|end|" in done.out
+    assert done.out.count("y") >= 10_000_000

@@ -1,0 +1,93 @@
+"""What the store must do quickly, with many jobs behind it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci_runner import states
+from ci_runner.models import Job, JobEvent, User
+from ci_runner.store import Store
+
+NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "runner.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store with 100,000 jobs that are over."""
+    store = Store.open(tmp_path_factory.mktemp("crowded") / "runner.db")
+    store.users.create(User("ann", "Ann", "ann@example.org", NOON))
+    store.jobs.create(Job("model", user_id="ann", name="model", options={"args": ["-v"]}))
+    store.jobs.finish("model", None, states.ran(0))
+    store.jobs.cleaned("model", store.lease.acquire("test"))
+    columns = ", ".join(name for _, name, *_ in store._database.sql("PRAGMA table_info(jobs)"))
+    copied = columns.replace("id,", "'job-' || n,", 1).replace("submitted_at", "submitted_at + n")
+    with store._database.write():
+        store._database.sql(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000)"
+            f" INSERT INTO jobs ({columns}) SELECT {copied} FROM numbers, jobs WHERE id = 'model'"
+        )
+    store.jobs.create(Job("open", user_id="ann"))
+    yield store
+    store.close()
+
+
+class TestSpeed:
+    """Bounds are generous: they catch a scan or a lock, not a slow machine."""
+
+    @pytest.mark.parametrize(
+        ("call", "index"),
+        [
+            ("open", "jobs_open"),
+            ("uncleaned", "jobs_uncleaned"),
+            ("list", "jobs_newest"),
+            ("queue", "jobs_open"),
+            ("count_waiting", "jobs_open_of_user"),
+        ],
+    )
+    def test_finished_jobs_cost_nothing(
+        self, crowded: Store, call: str, index: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plans: list[str] = []
+        execute: Any = crowded._database._database.execute_sql
+
+        def explain(sql: str, parameters: object = None) -> object:
+            plans.append(str(execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()))
+            return execute(sql, parameters)
+
+        monkeypatch.setattr(crowded._database._database, "execute_sql", explain)
+        started = time.monotonic()
+        getattr(crowded.jobs, call)(*(["ann"] if call == "count_waiting" else []))
+        assert time.monotonic() - started < 1
+        assert index in plans[0]
+        assert "TEMP B-TREE" not in plans[0]
+
+    def test_a_poll_of_the_doorbell_is_cheap(self, crowded: Store) -> None:
+        bell = crowded.doorbell()
+        best = min(self._time(bell.rang, 1000) for _ in range(5))
+        assert best < 50e-6
+
+    def test_large_pieces_of_log_are_stored_quickly(self, store: Store) -> None:
+        epoch = store.lease.acquire("test")
+        store.jobs.create(Job("j"))
+        piece = JobEvent("log", ("x" * 99 + "\n") * 655)
+        assert self._time(lambda: store.events.append("j", epoch, [piece]), 50) < 0.1
+
+    @staticmethod
+    def _time(call: Callable[[], object], repeat: int) -> float:
+        started = time.perf_counter()
+        for _ in range(repeat):
+            call()
+        return (time.perf_counter() - started) / repeat

@@ -1,0 +1,417 @@
+"""Decisions as a table: one moment in, what to do out."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ci_runner.controller import verdicts
+from ci_runner.controller.actions import (
+    Action,
+    Announce,
+    Claim,
+    Clean,
+    Finish,
+    Finishing,
+    Kill,
+    Launch,
+    Prepare,
+    Record,
+    RemoveContainer,
+    Retry,
+    Stop,
+)
+from ci_runner.controller.engine import Observed
+from ci_runner.controller.reconcile import Follow, decide, follows
+from ci_runner.controller.spool import ExitFrame
+from ci_runner.controller.world import Announced, Ending, Policy, World
+from ci_runner.models import Job
+from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, ran
+
+NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
+POLICY = Policy(concurrency=2, builds=1, test_timeout=3600, prepare_timeout=900, grace=10)
+
+
+def ago(seconds: float) -> dt.datetime:
+    return NOW - dt.timedelta(seconds=seconds)
+
+
+def job(name: str = "a", phase: str = "queued", **fields: Any) -> Job:
+    values: dict[str, Any] = {"user_id": "u", "submitted_at": ago(100), "phase_since": ago(1)}
+    if phase != "queued":
+        values |= {"status": "running", "attempt": 1, "start_time": ago(50)}
+    if phase in ("testing", "finishing"):
+        values |= {"container_id": f"c-{name}"}
+    return Job(name, **{"phase": phase, **values, **fields})
+
+
+def box(job_id: str = "a", state: str = "running", **fields: Any) -> Observed:
+    values: dict[str, Any] = {"id": f"c-{job_id}", "name": f"n-{job_id}", "role": "test", "attempt": 1}
+    return Observed(**{**values, "job_id": job_id, "state": state, **fields})
+
+
+def world(*jobs: Job, boxes: Sequence[Observed] = (), **fields: Any) -> World:
+    announced = {item.id: Announced(1, NOW) for item in jobs}
+    return World(
+        **{
+            "now": NOW,
+            "policy": POLICY,
+            "jobs": jobs,
+            "observed": tuple(boxes),
+            "announced": announced,
+            **fields,
+        }
+    )
+
+
+CANCEL = {"cancel_requested_at": NOW, "cancelled_by": "somebody"}
+STOPPED = {"stop_intent": "cancel", "stop_requested_at": ago(3), **CANCEL}
+BUSY = {"in_flight": {"a": frozenset({"Launch"})}}
+PREPARING = {"in_flight": {"a": frozenset({"Prepare"})}}
+GONE = {("a", 1): Ending(started=True)}
+NEVER_RAN = {("a", 1): Ending(started=False)}
+RAN = {("a", 1): Ending(started=True, exit=ExitFrame(0))}
+
+CASES: dict[str, tuple[World, list[Action]]] = {
+    "nothing to do": (world(), []),
+    "a waiting job is taken up": (world(job()), [Claim("a")]),
+    "a waiting job that is being taken up is left alone": (world(job(), in_flight={"a": frozenset({"Claim"})}), []),
+    "a waiting job whose claim failed lately is left alone": (world(job(), held=frozenset({"Claim a"})), []),
+    "a waiting job that is cancelled ends": (world(job(**CANCEL)), [Finish("a", cancelled("somebody"))]),
+    "a waiting job that has a container loses that container": (
+        world(job(), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Claim("a")],
+    ),
+    "a waiting job is cancelled while the engine is silent": (
+        world(job(**CANCEL), observed=None), [Finish("a", cancelled("somebody"))],
+    ),
+    "a waiting job is not taken up while the engine is silent": (world(job(), observed=None), []),
+    "a job taken up is prepared": (world(job(phase="preparing")), [Prepare("a")]),
+    "a preparation that goes on is left alone": (world(job(phase="preparing"), **PREPARING), []),
+    "a preparation that goes on is ended when its job is cancelled": (
+        world(job(phase="preparing", **CANCEL), **PREPARING), [Stop("a", "cancel", None)],
+    ),
+    "a preparation that goes on is ended, also while the engine is silent": (
+        world(job(phase="preparing", **CANCEL), observed=None, **PREPARING), [Stop("a", "cancel", None)],
+    ),
+    "a preparation that was told to end is not told again": (
+        world(job(phase="preparing", **STOPPED), signalled=frozenset({"a"}), **PREPARING), [],
+    ),
+    "a preparation that takes too long is ended": (
+        world(job(phase="preparing", phase_since=ago(900)), **PREPARING), [Stop("a", "timeout", None)],
+    ),
+    "a job whose preparation was ended is over": (
+        world(job(phase="preparing", **STOPPED)), [Finish("a", cancelled("somebody"))],
+    ),
+    "a job whose preparation took too long is over": (
+        world(job(phase="preparing", stop_intent="timeout")),
+        [Finish("a", failed("timed out after 15 min of preparing", timed_out=True))],
+    ),
+    "a cancelled job does not wait for its failed preparation's turn": (
+        world(job(phase="preparing", **CANCEL), held=frozenset({"Prepare a"})), [Finish("a", cancelled("somebody"))],
+    ),
+    "a prepared job is launched": (world(job(phase="starting")), [Launch("a", 1)]),
+    "a prepared job that is cancelled ends": (
+        world(job(phase="starting", **CANCEL)), [Finish("a", cancelled("somebody"))],
+    ),
+    "a launch that goes on is left alone": (world(job(phase="starting"), boxes=[box(state="created")], **BUSY), []),
+    "a container that was created, but not recorded, is adopted": (
+        world(job(phase="starting"), boxes=[box(state="created")]), [Launch("a", 1, "c-a")],
+    ),
+    "a container that was created and recorded is started": (
+        world(job(phase="starting", container_id="c-a"), boxes=[box(state="created")]), [Launch("a", 1, "c-a")],
+    ),
+    "a created container of a cancelled job is never started": (
+        world(job(phase="starting", container_id="c-a", **CANCEL), boxes=[box(state="created")]),
+        [Finish("a", cancelled("somebody"))],
+    ),
+    "a running container that nobody recorded is recorded": (
+        world(job(phase="starting"), boxes=[box()]), [Record("a", 1, "c-a")],
+    ),
+    "a running container whose command is not yet seen is left alone": (
+        world(job(phase="starting", container_id="c-a"), boxes=[box()]), [],
+    ),
+    "a running container whose command never comes is stopped in the end": (
+        world(job(phase="starting", container_id="c-a", phase_since=ago(3600)), boxes=[box()]),
+        [Stop("a", "timeout", "c-a")],
+    ),
+    "a container of an earlier attempt is removed": (
+        world(job(phase="starting", attempt=2), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Launch("a", 2)],
+    ),
+    "a second container of the same attempt is removed": (
+        world(job(phase="testing"), boxes=[box(), box(id="x", name="n-x")]), [RemoveContainer("x", "n-x")],
+    ),
+    "a running job is left alone": (world(job(phase="testing"), boxes=[box()]), []),
+    "a paused container is left alone until its time is over": (
+        world(job(phase="testing"), boxes=[box(state="paused")]), [],
+    ),
+    "a paused container is stopped when its time is over": (
+        world(job(phase="testing", phase_since=ago(3600)), boxes=[box(state="paused")]),
+        [Stop("a", "timeout", "c-a")],
+    ),
+    "a job asks for less time": (
+        world(job(phase="testing", phase_since=ago(61), options={"timeout": 60}), boxes=[box()]),
+        [Stop("a", "timeout", "c-a")],
+    ),
+    "a job cannot ask for more time": (
+        world(job(phase="testing", phase_since=ago(3601), options={"timeout": 7200}), boxes=[box()]),
+        [Stop("a", "timeout", "c-a")],
+    ),
+    "a running job that is cancelled is asked to stop": (
+        world(job(phase="testing", **CANCEL), boxes=[box()]), [Stop("a", "cancel", "c-a")],
+    ),
+    "a job that was asked to stop has its grace": (
+        world(job(phase="testing", **STOPPED), boxes=[box()], signalled=frozenset({"a"})), [],
+    ),
+    "a job whose signal may have been lost in a crash is asked again": (
+        world(job(phase="testing", **STOPPED), boxes=[box()]), [Stop("a", "cancel", "c-a")],
+    ),
+    "a job that is being asked to stop is not asked again": (
+        world(job(phase="testing", **CANCEL), boxes=[box()], in_flight={"stop a": frozenset({"Stop"})}), [],
+    ),
+    "a job that outlives its grace is killed": (
+        world(job(phase="testing", **{**STOPPED, "stop_requested_at": ago(10)}), boxes=[box()]),
+        [Kill("a", "c-a", "cancel")],
+    ),
+    "a job that writes too much is killed without grace": (
+        world(job(phase="testing"), boxes=[box()], over_disk=frozenset({"a"})), [Kill("a", "c-a", "disk")],
+    ),
+    "an ended container is read to its end first": (
+        world(job(phase="testing"), boxes=[box(state="exited", exit_code=0)]), [Finishing("a")],
+    ),
+    "an ended container that is being read is left alone": (
+        world(job(phase="finishing"), boxes=[box(state="exited", exit_code=0)]), [],
+    ),
+    "an ended container that was read gives the verdict": (
+        world(job(phase="finishing"), boxes=[box(state="exited", exit_code=0)], endings=RAN), [Finish("a", ran(0))],
+    ),
+    "a vanished container is lost": (
+        world(job(phase="testing"), endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+    ),
+    "a vanished container that had said its last word gives the verdict": (
+        world(job(phase="testing"), endings=RAN), [Finish("a", ran(0))],
+    ),
+    "a dead container is lost": (
+        world(job(phase="testing"), boxes=[box(state="dead")], endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+    ),
+    "a container that is created again after its command ran is lost": (
+        world(job(phase="testing"), boxes=[box(state="created")], endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+    ),
+    "a running job that has lost even its container's name is lost": (
+        world(job(phase="testing", container_id=None)), [Finish("a", failed(CONTAINER_LOST))],
+    ),
+    "nothing is said about containers while the engine is silent": (
+        world(job(phase="testing"), observed=None, endings=GONE), [],
+    ),
+    "a container that ended before the command ran is replaced": (
+        world(
+            job(phase="starting", container_id="c-a"), boxes=[box(state="exited", exit_code=3)], endings=NEVER_RAN
+        ),
+        [Retry("a", 1, "it ended with code 3 before the tests began")],
+    ),
+    "a container that vanished before the command ran is replaced": (
+        world(job(phase="starting", container_id="c-a"), endings=NEVER_RAN),
+        [Retry("a", 1, "it vanished before the tests began")],
+    ),
+    "a third container lost before the command ran is the last": (
+        world(
+            job(phase="starting", container_id="c-a", attempt=3),
+            boxes=[box(state="exited", exit_code=3, attempt=3)], endings={("a", 3): Ending(False)},
+        ),
+        [Finish("a", failed("container lost: it ended with code 3 before the tests began (3 attempts)"), "c-a")],
+    ),
+    "a container that was out of memory before the command ran is not replaced": (
+        world(
+            job(phase="starting", container_id="c-a"),
+            boxes=[box(state="exited", exit_code=137, oom_killed=True)], endings=NEVER_RAN,
+        ),
+        [Finish("a", failed("out of memory (limit 2 GiB)"))],
+    ),
+    "a cancelled job's lost container is not replaced": (
+        world(job(phase="starting", container_id="c-a", **CANCEL), endings=NEVER_RAN),
+        [Finish("a", cancelled("somebody"))],
+    ),
+    "remains of a job that is over are removed": (
+        world(uncleaned=(job(status="failed", container_id="c-a"),), boxes=[box(state="exited")]),
+        [Clean("a", ("c-a",))],
+    ),
+    "remains that are being removed are left alone": (
+        world(uncleaned=(job(status="failed"),), in_flight={"a": frozenset({"Clean"})}), [],
+    ),
+    "remains whose removal failed lately are left alone": (
+        world(uncleaned=(job(status="failed"),), held=frozenset({"Clean a"})), [],
+    ),
+    "remains wait while the engine is silent": (world(uncleaned=(job(status="failed"),), observed=None), []),
+    "a container of no job is removed": (world(boxes=[box()]), [RemoveContainer("c-a", "n-a")]),
+    "a container that is being removed is left alone": (
+        world(boxes=[box()], in_flight={"c-a": frozenset({"RemoveContainer"})}), [],
+    ),
+    "a build container of nobody is removed": (
+        world(job(phase="preparing"), boxes=[box(role="build")], **PREPARING), [RemoveContainer("c-a", "n-a")],
+    ),
+    "a build container in use is left alone": (
+        world(job(phase="preparing"), boxes=[box(role="build")], builds=frozenset({"n-a"}), **PREPARING), [],
+    ),
+    "a waiting job is told its place": (world(job(), observed=None, announced={}), [Announce((("a", 1),))]),
+    "a job about to be taken up is told nothing": (world(job(), announced={}), [Claim("a")]),
+    "a place that changed a moment ago is told later": (
+        world(job(), observed=None, announced={"a": Announced(2, ago(0.5))}), [],
+    ),
+    "a place that changed is told": (
+        world(job(), observed=None, announced={"a": Announced(2, ago(1))}), [Announce((("a", 1),))],
+    ),
+    "a job that cannot be decided about ends": (
+        world(job(phase="testing", options={"timeout": "soon"}), boxes=[box()]),
+        [Finish("a", failed("internal error of the runner (ValueError: could not convert string to float: 'soon')"))],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("moment", "expected"), CASES.values(), ids=CASES.keys())
+def test_decision(moment: World, expected: list[Action]) -> None:
+    assert decide(moment) == expected
+
+
+def claimed(moment: World) -> list[str]:
+    return [action.job_id for action in decide(moment) if isinstance(action, Claim)]
+
+
+def test_no_more_than_the_concurrency_run() -> None:
+    queue = [job(name, submitted_at=ago(100 - number)) for number, name in enumerate("abcd")]
+    assert claimed(world(*queue)) == ["a", "b"]
+    assert claimed(world(*queue, job("x", "testing"), boxes=[box("x")])) == ["a"]
+    assert claimed(world(*queue, job("x", "testing"), job("y", "starting"), boxes=[box("x")])) == []
+    assert claimed(world(*queue, in_flight={"a": frozenset({"Claim"})})) == ["b"]
+
+
+def test_building_jobs_hold_no_run_slot() -> None:
+    queue = [job(name, submitted_at=ago(100 - number)) for number, name in enumerate("abcd")]
+    building = job("x", "preparing", building=True)
+    assert claimed(world(*queue, building)) == ["a", "b"]
+
+
+def test_no_job_is_taken_up_while_too_many_wait_for_builds() -> None:
+    building = [job(f"x{number}", "preparing", building=True) for number in range(9)]
+    assert claimed(world(job("a"), *building[:8])) == ["a"]
+    assert claimed(world(job("a"), *building)) == []
+
+
+def test_priority_goes_before_order_and_users_take_turns() -> None:
+    queue = [
+        job("low", priority="low", submitted_at=ago(90)),
+        job("first", submitted_at=ago(80)),
+        job("second", submitted_at=ago(70)),
+        job("other", user_id="v", submitted_at=ago(60)),
+        job("high", priority="high", submitted_at=ago(50)),
+    ]
+    policy = replace(POLICY, concurrency=9)
+    assert claimed(world(*queue, policy=policy)) == ["high", "other", "first", "second", "low"]
+
+
+def test_prepared_jobs_wait_for_a_run_slot_in_the_order_they_were_taken_up() -> None:
+    ready = [job(name, "starting", start_time=ago(50 - number)) for number, name in enumerate("abc")]
+    assert decide(world(*ready)) == [Launch("a", 1), Launch("b", 1)]
+    running = job("x", "testing")
+    assert decide(world(*ready, running, boxes=[box("x")])) == [Launch("a", 1)]
+    starting = job("y", "starting", container_id="c-y")
+    assert decide(world(*ready, running, starting, boxes=[box("x"), box("y")])) == []
+
+
+def test_a_launch_that_failed_lately_does_not_keep_others_from_the_slot() -> None:
+    ready = [job(name, "starting", start_time=ago(50 - number)) for number, name in enumerate("ab")]
+    policy = replace(POLICY, concurrency=1)
+    assert decide(world(*ready, policy=policy, held=frozenset({"Launch a"}))) == [Launch("b", 1)]
+
+
+FOLLOWS: dict[str, tuple[World, dict[tuple[str, int], bool] | None]] = {
+    "a waiting job has no spool": (world(job()), {}),
+    "a job without container has no spool": (world(job(phase="starting")), {}),
+    "a running container is read": (world(job(phase="testing"), boxes=[box()]), {("a", 1): False}),
+    "an ended container is read to its end": (world(job(phase="testing"), boxes=[box(state="exited")]), {("a", 1): True}),
+    "a vanished container is read to its end": (world(job(phase="testing")), {("a", 1): True}),
+    "a container that is being launched is not yet gone": (
+        world(job(phase="starting", container_id="c-a"), **BUSY), {("a", 1): False},
+    ),
+    "nothing is known while the engine is silent": (world(job(phase="testing"), observed=None), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("moment", "expected"), FOLLOWS.values(), ids=FOLLOWS.keys())
+def test_which_spools_are_read(moment: World, expected: dict[tuple[str, int], bool] | None) -> None:
+    found = follows(moment)
+    assert (found if found is None else {key: follow.over for key, follow in found.items()}) == expected
+    assert found is None or all(isinstance(follow, Follow) for follow in found.values())
+
+
+def verdict(
+    observed: Observed | None, exit_frame: ExitFrame | None, *, started: bool = True, **fields: Any
+) -> Verdict:
+    return verdicts.ended(job(phase="testing", **fields), observed, Ending(started, exit_frame), POLICY)
+
+
+KILLED = ExitFrame(None, "SIGKILL")
+VERDICTS: dict[str, tuple[Verdict, Verdict]] = {
+    "it passed": (verdict(box(state="exited", exit_code=0), ExitFrame(0)), ran(0)),
+    "it failed": (verdict(box(state="exited", exit_code=1), ExitFrame(1)), ran(1)),
+    "there were no tests": (verdict(box(state="exited", exit_code=5), ExitFrame(5)), ran(5)),
+    "a forged pass is not believed": (
+        verdict(box(state="exited", exit_code=137), ExitFrame(0)), failed("container lost (it ended with code 137)"),
+    ),
+    "pytest was killed": (
+        verdict(box(state="exited", exit_code=137), KILLED),
+        ran(1, "a test took pytest down: it was ended by SIGKILL"),
+    ),
+    "pytest was killed for memory": (
+        verdict(box(state="exited", exit_code=137), replace(KILLED, oom=True)),
+        ran(1, "a test took pytest down: out of memory (limit 2 GiB)"),
+    ),
+    "the whole container was out of memory": (
+        verdict(box(state="exited", exit_code=137, oom_killed=True), None), failed("out of memory (limit 2 GiB)"),
+    ),
+    "the job's own memory limit is named": (
+        verdict(box(state="exited", exit_code=137, oom_killed=True), None, options={"memory": 512 << 20}),
+        failed("out of memory (limit 512 MiB)"),
+    ),
+    "a child was out of memory and the tests passed": (
+        verdict(box(state="exited", exit_code=0, oom_killed=True), ExitFrame(0)), ran(0),
+    ),
+    "the engine was shut down": (verdict(box(state="exited", exit_code=143), None), failed(CONTAINER_LOST)),
+    "the machine was rebooted": (verdict(box(state="exited", exit_code=255), None), failed(CONTAINER_LOST)),
+    "it ended with 0 and without a last word": (
+        verdict(box(state="exited", exit_code=0), None), failed(CONTAINER_LOST),
+    ),
+    "it was cancelled, whatever its last word is": (
+        verdict(box(state="exited", exit_code=0), ExitFrame(0), **CANCEL), cancelled("somebody"),
+    ),
+    "it took too long": (
+        verdict(box(state="exited", exit_code=137), None, stop_intent="timeout"),
+        failed("timed out after 60 min of testing", timed_out=True),
+    ),
+    "it wrote too much": (
+        verdict(box(state="exited", exit_code=137), None, stop_intent="disk"),
+        failed("disk limit of 4 GiB exceeded"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "expected"), VERDICTS.values(), ids=VERDICTS.keys())
+def test_verdict(found: Verdict, expected: Verdict) -> None:
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(2 << 30, "2 GiB"), (1536 << 20, "1.5 GiB"), (512 << 20, "512 MiB"), (2048, "2 KiB"), (7, "7 bytes")],
+)
+def test_sizes_are_written_for_people(count: int, words: str) -> None:
+    assert verdicts.size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3600, "60 min"), (90, "90 s"), (0.5, "0.5 s"), (60, "60 s"), (120, "2 min")]
+)
+def test_durations_are_written_for_people(seconds: float, words: str) -> None:
+    assert verdicts.duration(seconds) == words
