@@ -365,21 +365,24 @@ def test_a_project_that_would_fill_the_disk_once_unpacked_is_refused(tmp_path: P
 def test_many_projects_at_once_wait_or_are_told_to_come_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, entered = threading.Event(), threading.Semaphore(0)
+    gate, submissions = threading.Event(), set()
     read = Submission._read
 
-    def slow(*arguments: Any) -> Any:
-        entered.release()
+    def slow(submission: Submission, *arguments: Any) -> Any:
+        submissions.add(submission)
         assert gate.wait(20)
-        return read(*arguments)
+        return read(submission, *arguments)
+
+    def taken() -> bool:
+        """Two are being read and one waits."""
+        places = [(one._receiving._value, one._waiting._value) for one in submissions]
+        return places == [(0, 0)]
 
     monkeypatch.setattr(Submission, "_read", slow)
     with running(tmp_path, ServeSettings(threads=4, max_streams=2)) as runner, ThreadPoolExecutor(3) as pool:
         person = runner.person()
-        answers = [pool.submit(runner.submit, person) for _ in range(3)]  # two are read, one waits
-        assert all(entered.acquire(timeout=10) for _ in range(2))
-        channels = runner.server._server.active_channels
-        wait_until(lambda: sum(len(channel.requests) for channel in channels.values()) == 3, what="the third")
+        answers = [pool.submit(runner.submit, person) for _ in range(3)]
+        wait_until(taken, what="all places to be taken")
         assert runner.submit(person).status_code == 503
         assert runner.get("/health", timeout=5).status_code == 200
         gate.set()
