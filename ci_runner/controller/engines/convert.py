@@ -315,7 +315,7 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
     state = inspected["State"]
     marks = inspected["Config"].get("Labels") or {}
     status = _state(state["Status"])
-    error = state.get("Error") or None
+    error = _scrub_error(state.get("Error") or "", inspected) or None
     over = status in ("exited", "dead") or (status == "created" and error is not None)
     attempt = marks.get(LABEL_ATTEMPT, "")
     return Observed(
@@ -331,6 +331,20 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
         started_at=parse_time(state.get("StartedAt")),
         finished_at=parse_time(state.get("FinishedAt")),
     )
+
+
+def _scrub_error(error: str, inspected: Mapping[str, Any]) -> str:
+    """The engine's words without the host's paths: those of mounts, and the options of volumes."""
+    for mount in (inspected.get("HostConfig") or {}).get("Mounts") or ():
+        driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
+        options = (driver.get("Options") or {}).get("o", "")
+        # mount(2) gets the options without those that are flags.
+        for text in (options, options.removeprefix("nosuid,nodev,")):
+            if text:
+                error = error.replace(text, "…")
+        if mount.get("Type") == "bind":
+            error = error.replace(mount["Source"], mount["Target"])
+    return re.sub(r"/[^\s:'\"]*/volumes/[^\s:'\"]*/_data", "the volume", error)
 
 
 def _state(text: str) -> ContainerState:
