@@ -159,6 +159,28 @@ def test_listing_asks_about_each_ended_container_once(kit: Kit, client: Any) -> 
     assert len(asked) == 3
 
 
+def test_a_network_is_let_go_unless_a_container_runs_on_it(kit: Kit, client: Any) -> None:
+    label = {"label": f"ci-runner.install={kit.install}"}
+    container_id = kit.launch(FOREVER, network="egress")
+    kit.ready()
+    kit.engine.close()
+    assert len(client.networks(filters=label)) == 1
+    kit.engine = kit.make(kit.install)
+    kit.engine.remove(container_id)
+    assert isinstance(kit.engine, DockerEngine)
+    kit.engine.network.ensure()
+    kit.engine.close()
+    assert client.networks(filters=label) == []
+    kit.engine = kit.make(kit.install)
+
+
+def test_a_network_that_went_between_create_and_start_is_made_again(kit: Kit, client: Any) -> None:
+    container_id = kit.engine.create(kit.spec(ENDS, network="egress"))
+    client.remove_network(convert.network_name(kit.install))
+    kit.engine.start(container_id)
+    assert kit.ended(container_id).exit_code == 0
+
+
 # -- a connection that breaks
 class Proxy:
     """Between an engine and its clients: a socket that can be taken away, or stop answering."""

@@ -54,6 +54,19 @@ class DockerNetwork:
         pools = (found or {}).get("IPAM", {}).get("Config") or ()
         return next((str(pool["Gateway"]) for pool in pools if "Gateway" in pool), None)
 
+    def release(self) -> None:
+        """Remove what this process made or used, if no container runs on it: engines have few address ranges."""
+        with self._lock:
+            if self._checked is None:
+                return
+            self._checked = None
+            try:
+                with translated("remove the network"):
+                    self._api.client.remove_network(self.name)
+            except (PermanentError, EngineUnavailable):
+                return  # in use, gone already, or nobody answers
+            self.firewall.remove()
+
     def remove(self) -> None:
         """Remove the network (and any other of this install) and its rules."""
         with self._lock:
