@@ -1,4 +1,4 @@
-# ruff: noqa: C405, PTH, RUF005, SIM, UP031
+# ruff: noqa
 """Runs inside a container (Python 3.8 on, no packages): tries what it must not be able to do and writes what it could.
 
 ``python3 -c <this> RESULT``. Every list names what succeeded.

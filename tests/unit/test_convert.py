@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ci_runner.controller.engine import Bind, ContainerSpec, Limits, Overlay
-from ci_runner.controller.engines import convert
+from ci_runner.controller.engines import convert, references
 from ci_runner.errors import PermanentError
 
 GOLDEN = Path(__file__).with_name("container_profile.json")
@@ -175,6 +175,12 @@ def test_an_inspection_becomes_an_observation(state: dict[str, Any], expected: d
     assert {name: getattr(seen, name) for name in expected} == expected
 
 
+def test_what_ended_at_once_did_not_end_before_it_started() -> None:
+    seen = convert.observed(inspected(Status="exited", FinishedAt="2026-01-02T03:04:05.1Z"))
+    assert seen.started_at is not None
+    assert seen.started_at == seen.finished_at
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -222,7 +228,7 @@ def test_what_is_no_job_is_not_observed(marks: dict[str, str], expected: bool) -
     ],
 )
 def test_versions_of_python_are_read(text: str, expected: tuple[str, ...]) -> None:
-    assert convert.parse_pythons(text) == expected
+    assert references.parse_pythons(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -236,7 +242,7 @@ def test_versions_of_python_are_read(text: str, expected: tuple[str, ...]) -> No
     ],
 )
 def test_image_references(reference: str, expected: tuple[str, str]) -> None:
-    assert convert.split_reference(reference) == expected
+    assert references.split_reference(reference) == expected
 
 
 @pytest.mark.parametrize(
@@ -250,4 +256,4 @@ def test_image_references(reference: str, expected: tuple[str, str]) -> None:
     ],
 )
 def test_a_pull_says_one_line_per_step(step: dict[str, Any], expected: str | None) -> None:
-    assert convert.pull_line(step) == expected
+    assert references.pull_line(step) == expected
