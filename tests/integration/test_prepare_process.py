@@ -49,7 +49,8 @@ def test_the_reference_projects_without_containers(bench: Bench, name: str, code
 def test_a_package_is_installed_where_its_job_runs(bench: Bench) -> None:
     files = {
         "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
-        '[project]\nname = "demo-pkg"\nversion = "1"\ndependencies = ["six"]\n[project.scripts]\ndemo-x = "demo:main"\n',
+        '[project]\nname = "demo-pkg"\nversion = "1"\ndependencies = ["six"]\n'
+        '[project.scripts]\ndemo-x = "demo:main"\n',
         "src/demo/__init__.py": "import six\ndef main(): print('ran')\n",
         "tests/test_a.py": "import demo, os, subprocess\ndef test_a():\n"
         "    assert demo.__file__ == os.path.join(os.getcwd(), 'src', 'demo', '__init__.py')\n"
@@ -67,9 +68,14 @@ def blobs(tmp_path: Path) -> BlobStore:
 def manifest(blobs: BlobStore, count: int) -> str:
     digests = [blobs.put_bytes(f"content {number}".encode()) for number in range(20)]
     entries = [
-        ManifestEntry(f"d{number % 50}/e{number % 7}/f{number}.py", 0o755 if number % 100 == 0 else 0o644, 9, digests[number % 20])
+        ManifestEntry(
+            f"d{number % 50}/e{number % 7}/f{number}.py",
+            0o644 if number % 100 else 0o755,
+            9,
+            digests[number % 20],
+        )
         for number in range(count)
-    ]  # fmt: skip
+    ]
     return blobs.put_manifest(Manifest(tuple(entries)))
 
 
