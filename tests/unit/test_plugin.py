@@ -262,6 +262,13 @@ def test_no_verdict_ends_with_70_and_the_reason(runner: FakeRunner, project: Pat
     assert answer.stderr.endswith("remote-ci: the runner could give no verdict: no such package: nump\n")
 
 
+def test_a_remark_about_the_verdict_is_shown(runner: FakeRunner, project: Path) -> None:
+    runner.script = [complete(1, reason="a test took pytest down: SIGKILL")]
+    answer = run_pytest(runner, project, "--remote-ci")
+    assert answer.returncode == 1
+    assert answer.stderr.endswith("remote-ci: a test took pytest down: SIGKILL\n")
+
+
 def test_a_refused_submission_says_why(runner: FakeRunner, project: Path) -> None:
     runner.intercept = lambda request: (413, {"detail": "the project is larger than 1 MB"}, {})
     answer = run_pytest(runner, project, "--remote-ci")
