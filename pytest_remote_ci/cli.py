@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import __version__, arguments, embedded, scm, wire
 from pytest_remote_ci import config as configuration
@@ -344,10 +344,5 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def console_main() -> NoReturn:
-    """The console script."""
-    raise SystemExit(main())
-
-
 if __name__ == "__main__":
-    console_main()
+    raise SystemExit(main())

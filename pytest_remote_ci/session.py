@@ -181,7 +181,7 @@ class _Session:
                 print(f"Job submitted: {job_id}", flush=True)  # noqa: T201 - the result
                 return 0
             self._display.say(f"Job ID: {job_id}")
-            return exit_code(current.follow())
+            return self._result(current)
         except KeyboardInterrupt:
             if current.job_id is None:
                 raise
@@ -193,6 +193,13 @@ class _Session:
             current.abandon()
             raise
 
+    def _result(self, current: RemoteRun) -> int:
+        complete = current.follow()
+        code = exit_code(complete)
+        if complete.get("reason"):  # a verdict with a remark: a test took pytest down
+            self._display.say(f"remote-ci: {complete['reason']}")
+        return code
+
     def _attach(self, settings: Config, job_id: str) -> int:
         from pytest_remote_ci.client import Client
 
@@ -200,7 +207,7 @@ class _Session:
         with Client(runner.url, runner.key) as client:
             current = RemoteRun(client, self._display, self._interrupts, self._see, job_id)
             try:
-                return exit_code(current.follow())
+                return self._result(current)
             except KeyboardInterrupt:
                 self._display.say(
                     f"Stopped showing job {job_id}. It continues to run; come back with: "

@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def environment(runner: FakeRunner | None, **more: str) -> dict[str, str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_CORE_"))}
     if runner is not None:
         environ |= {"REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY}
     return {**environ, **more}
@@ -260,6 +260,13 @@ def test_no_verdict_ends_with_70_and_the_reason(runner: FakeRunner, project: Pat
     assert answer.returncode == 70
     assert "pip says no\n" in answer.stderr
     assert answer.stderr.endswith("remote-ci: the runner could give no verdict: no such package: nump\n")
+
+
+def test_a_remark_about_the_verdict_is_shown(runner: FakeRunner, project: Path) -> None:
+    runner.script = [complete(1, reason="a test took pytest down: SIGKILL")]
+    answer = run_pytest(runner, project, "--remote-ci")
+    assert answer.returncode == 1
+    assert answer.stderr.endswith("remote-ci: a test took pytest down: SIGKILL\n")
 
 
 def test_a_refused_submission_says_why(runner: FakeRunner, project: Path) -> None:
