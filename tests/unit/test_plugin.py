@@ -34,7 +34,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def environment(runner: FakeRunner | None, **more: str) -> dict[str, str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_CORE_"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_CORE_"))
+    }
     if runner is not None:
         environ |= {"REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY}
     return {**environ, **more}
