@@ -163,7 +163,7 @@ def test_an_upload_larger_than_memory_waits_in_the_data_directory(runner: Runner
 
 
 def test_bodies_on_their_way_count_against_the_disk(runner: Runner, person: Person) -> None:
-    disk = gate._Disk(gate.Gate(runner.blobs.uploads, LIMIT, runner.blobs.free_bytes() - (10 << 20)))
+    disk = gate.Disk(gate.Gate(runner.blobs.uploads, LIMIT, runner.blobs.free_bytes() - (10 << 20)))
     assert disk.reserve(3 << 20)
     assert not disk.reserve(3 << 20)
     disk.release(3 << 20)
