@@ -11,7 +11,13 @@ from ci_runner.models import Job
 from ci_runner.store import Store
 
 #: Another process that opens and closes the store, as `ci-runner admin` does.
-VISITOR = "import sys; from ci_runner.store import Store; store = Store.open(sys.argv[1]); store.jobs.open(); store.close()"
+VISITOR = """
+import sys
+from ci_runner.store import Store
+store = Store.open(sys.argv[1])
+store.jobs.open()
+store.close()
+"""
 
 
 def test_a_visitor_never_takes_itself_for_the_last_user_of_the_database(tmp_path: Path) -> None:
