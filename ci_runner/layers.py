@@ -34,6 +34,17 @@ _VERSION_VARIABLES: Final = (
     "SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS",
     "UV_DYNAMIC_VERSIONING_BYPASS",
 )  # fmt: skip
+_NEVER_INSTALLED: Final = (
+    "tests",
+    "test",
+    "testing",
+    "docs",
+    "doc",
+    "examples",
+    "benchmarks",
+    "scripts",
+    "tools",
+)
 _VERSION_FILES: Final = ("__init__.py", "__about__.py", "__version__.py", "_version.py", "version.py")
 _VERSION_LINE: Final = re.compile(
     rb"^\s*_*(?:version|VERSION|version_info|author|doc)_*\s*[:=].*$", re.MULTILINE
@@ -70,6 +81,8 @@ def _importable(paths: Iterable[str]) -> set[str]:
     found = set()
     for path in files:
         top, _, rest = path.partition("/")
+        if rest and top in _NEVER_INSTALLED and top not in packages:
+            continue
         found.add(top if top in packages or not rest else "/".join(path.split("/")[:2]))
     return found
 

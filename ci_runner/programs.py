@@ -173,11 +173,12 @@ def as_busy(error: BaseException) -> BaseException:
 def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugins) -> Any:
     """The controller with its preparer."""
     from ci_runner.controller.loop import Controller
-    from ci_runner.controller.prepare import Preparer
+    from ci_runner.narrowing import NarrowedPreparer
 
     settings = loaded.settings
     _refuse_shared_process_engine(engine, store)
-    preparer = Preparer(
+    preparer = NarrowedPreparer(
+        plugins,
         storage=settings.storage,
         reconcile=settings.reconcile,
         environments=settings.environments,

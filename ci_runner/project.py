@@ -48,7 +48,9 @@ def read_toml(tree: Tree, path: str) -> dict[str, Any]:
     try:
         return dict(tomllib.loads(content.decode("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EnvironmentFailed(f"{path}: {error}") from error
+        last = content.count(b"\n") + 1
+        words = str(error).replace("(at end of document)", f"(at the end, line {last})")
+        raise EnvironmentFailed(f"{path}: {words}") from error
 
 
 class Project:
@@ -85,7 +87,7 @@ class Project:
         name = self._table.get("name") or self._poetry.get("name")
         if not name and self._cfg.has_option("metadata", "name"):
             name = self._cfg.get("metadata", "name")
-        return name if isinstance(name, str) else None
+        return name if isinstance(name, str) else _name_in_setup_py(self._setup_py)
 
     def _file(self) -> str | None:
         """The file whose metadata the installer resolves; Poetry's own tables are read here instead."""
@@ -162,14 +164,10 @@ class Project:
 
 def _extras_of_setup_py(source: bytes) -> list[str]:
     """Keys of `extras_require` in a setup.py, read without running it; best effort."""
-    try:
-        module = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return []
     assigned: dict[str, ast.Dict] = {}
     wanted: list[str] = []
     found: list[str] = []
-    for node in ast.walk(module):
+    for node in _nodes(source):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             assigned.update(
                 {target.id: node.value for target in node.targets if isinstance(target, ast.Name)}
@@ -180,6 +178,27 @@ def _extras_of_setup_py(source: bytes) -> list[str]:
             elif isinstance(node.value, ast.Name):
                 wanted.append(node.value.id)
     return found + [key for name in wanted if name in assigned for key in _keys(assigned[name])]
+
+
+def _name_in_setup_py(source: bytes) -> str | None:
+    """The distribution's name in a setup.py, where it stands there as a text."""
+    for node in _nodes(source):
+        if isinstance(node, ast.Call) and _called(node) == "setup":
+            for keyword in node.keywords:
+                if keyword.arg == "name" and isinstance(keyword.value, ast.Constant):
+                    return keyword.value.value if isinstance(keyword.value.value, str) else None
+    return None
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+
+
+def _nodes(source: bytes) -> list[ast.AST]:
+    try:
+        return list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError, RecursionError):
+        return []
 
 
 def _keys(node: ast.Dict) -> list[str]:

@@ -115,7 +115,7 @@ def wait(options: argparse.Namespace) -> int:
                 _connected(_settings(options)) as client,
                 _prefixed("Error waiting for job", display, on_stdout=True),
             ):
-                run = RemoteRun(client, display, interrupts, job_id=options.id)
+                run = RemoteRun(client, display, interrupts, _is_result, job_id=options.id)
                 return _followed(run, display, from_beginning=options.all)
         except KeyboardInterrupt:
             display.say(f"Stopped waiting for job {options.id}.")
@@ -191,6 +191,12 @@ def login(options: argparse.Namespace) -> int:
     file = configuration.write_user_file(url, key)
     _print(f"✓ {url} takes the key. Both are stored in {file}.")
     return OK
+
+
+def _is_result(event: dict[str, Any]) -> None:
+    """What the runner itself answers to `wait` belongs on stdout, as in the reference system."""
+    if event.get("data") == "Job already completed.\n":
+        event["stream"] = "terminal"
 
 
 def _followed(run: RemoteRun, display: Display, *, from_beginning: bool = True) -> int:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pytest_remote_ci", "ci_runner")
 
 #: Modules of ours that put the parts together; nothing else may import them.
-COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "images", "pythons")
+COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "images", "narrowing", "pythons")
 
 #: Back-ports of the standard library, allowed wherever their original is.
 BACKPORTS = {"tomli", "typing_extensions", "exceptiongroup"}

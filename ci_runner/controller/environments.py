@@ -142,7 +142,7 @@ class Environments:
                 self._write_lock(request.scope, name, lock)
                 if together:
                     key = self._environment_key(request, lock, request.scope)
-                    return self._publish(request.scope, "envs", key, stage), lock
+                    return self._publish(request.scope, self._root / request.scope / "envs", key, stage), lock
         scope = self._scope(request, lock)
         ready = self._find_environment(request, lock, scope)
         if ready is not None:
@@ -163,7 +163,7 @@ class Environments:
             request.log("installing dependencies")
             stage = uuid.uuid4().hex
             with self._run(request, scope, [self._sync_step(request, stage, lock)], stage):
-                return self._publish(scope, "envs", key, stage)
+                return self._publish(scope, self._root / scope / "envs", key, stage)
 
         return self._flights.once(
             ("env", scope, key), lambda: self._find_environment(request, lock, scope), build,
@@ -208,7 +208,7 @@ class Environments:
         )  # fmt: skip
         return self._flights.once(
             ("layer", request.scope, key),
-            lambda: self._find(request.scope, "layers", key),
+            lambda: _find(self._layers(request), key),
             lambda: self._install_project(request, key, projects, environment),
             joined=lambda: self._join(request), stopping=request.stopping,
         )  # fmt: skip
@@ -231,7 +231,7 @@ class Environments:
                 if request.in_place is None:
                     keep_products(built.upper, request.tree)
                     built.upper.rename(folder / "upper")
-                return self._publish(request.scope, "layers", key, stage)
+                return self._publish(request.scope, self._layers(request), key, stage)
         except EnvironmentFailed as error:
             hint = "; `install-project = false` runs the tests without installing it"
             raise EnvironmentFailed(
@@ -312,27 +312,23 @@ class Environments:
         )
 
     def _find_environment(self, request: Request, lock: Lock, scope: str) -> Ready | None:
-        return self._find(scope, "envs", self._environment_key(request, lock, scope))
+        return _find(self._root / scope / "envs", self._environment_key(request, lock, scope))
 
-    def _find(self, scope: str, kind: str, key: str) -> Ready | None:
-        folder = self._root / scope / kind / key
-        try:
-            os.utime(folder.with_name(f"{key}.ok"))
-        except FileNotFoundError:
-            return None
-        return Ready(key, folder)
+    def _layers(self, request: Request) -> Path:
+        """Where a project's layer lives: with the job where it fits no other folder."""
+        return self._root / request.scope / "layers" if request.in_place is None else request.in_place.parent
 
-    def _publish(self, scope: str, kind: str, key: str, stage: str) -> Ready:
+    def _publish(self, scope: str, parent: Path, key: str, stage: str) -> Ready:
         """Take what a container staged out of its reach and mark it complete."""
         staged = self._root / scope / "store" / "new" / stage
         if not stat.S_ISDIR(os.lstat(staged).st_mode):
             raise EnvironmentFailed("the build left no environment")
         failpoints.hit(_STAGED)
-        folder = self._root / scope / kind / key
+        folder = parent / key
         remove_folder(folder)  # published once, but never marked complete
         staged.rename(folder)
         failpoints.hit(_PUBLISHED)
-        folder.with_name(f"{key}.ok").touch()
+        (parent / f"{key}.ok").touch()
         return Ready(key, folder)
 
     def _read_lock(self, scope: str, name: str) -> Lock | None:
@@ -366,6 +362,15 @@ class Environments:
             folder.mkdir(mode=0o755)
             if self._owner is not None:
                 os.chown(folder, self._owner, self._owner)
+
+
+def _find(parent: Path, key: str) -> Ready | None:
+    """What is published and complete; noted as used now."""
+    try:
+        os.utime(parent / f"{key}.ok")
+    except FileNotFoundError:
+        return None
+    return Ready(key, parent / key)
 
 
 def _parse_lock(result: Mapping[str, Any]) -> Lock:

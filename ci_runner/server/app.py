@@ -66,7 +66,7 @@ class RunnerApp(falcon.App):  # type: ignore[type-arg]
             _log.warning("the last use of keys is not written: %s", error)
 
     def idle_seconds(self) -> float:
-        """How long nobody has asked for anything; 0 while a stream is open or a request is being answered."""
+        """How long nobody has asked for anything; 0 while a stream is open."""
         return 0.0 if len(self.streams) else self._activity.idle_seconds()
 
 
@@ -74,7 +74,6 @@ class Activity:
     """Remembers when the last request was answered."""
 
     def __init__(self) -> None:
-        self._open = 0
         self._last = time.monotonic()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:

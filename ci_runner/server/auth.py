@@ -57,9 +57,8 @@ class Authenticator:
 
     def authenticate(self, header: str | None) -> Caller:
         """The caller; raises `NotAuthenticated` with the text of the contract."""
-        scheme, _, token = (header or "").partition(" ")
-        token = token.strip(" ")
-        if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
+        token = bearer_token(header)
+        if token is None:
             raise NotAuthenticated(NOT_AUTHENTICATED)
         return self._by_key(token) or self._by_hook(token)
 
@@ -102,12 +101,20 @@ class Authenticator:
         return Caller(user, stored.id, token)
 
     def _by_hook(self, token: str) -> Caller:
-        hooks = self._services.hooks
-        name = hooks.authenticate(credentials=token) if hooks is not None else None
+        name = self._ask_hook(token)
         if name is None:
             raise NotAuthenticated(INVALID_KEY)
         users = self._services.store.users
         return Caller(self._active(users.by_email(name) if "@" in name else users.get(name)), None, token)
+
+    def _ask_hook(self, token: str) -> str | None:
+        """Id or e-mail address of the user whose token it is; a plugin that fails knows nobody."""
+        hooks = self._services.hooks
+        try:
+            return hooks.authenticate(credentials=token) if hooks is not None else None
+        except Exception:
+            _log.exception("a plugin failed in authenticate")
+            return None
 
     @staticmethod
     def _active(user: User | None) -> User:
@@ -131,6 +138,15 @@ class AuthMiddleware:
         if not hasattr(resource, f"on_{req.method.lower()}"):
             return
         req.context.caller = self._authenticator.authenticate(req.get_header("Authorization"))
+
+
+def bearer_token(header: str | None) -> str | None:
+    """What an `Authorization` header says, or None when it is no single bearer credential."""
+    scheme, _, token = (header or "").partition(" ")
+    token = token.strip(" ")
+    if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
+        return None
+    return token
 
 
 def caller_of(req: falcon.Request) -> Caller:

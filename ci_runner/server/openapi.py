@@ -102,23 +102,6 @@ def _job_paths() -> dict[str, Schema]:
     ]
     link = {"Link": {"schema": {"type": "string"}, "description": 'rel="next" when there is more'}}
     jobs = {"type": "array", "items": summary}
-    stream = [
-        _JOB_ID,
-        _query("from_beginning", {"type": "boolean", "default": False}, "all events, not only new ones"),
-        _query("after", _SEQ, "only events numbered above this"),
-        {"name": "Last-Event-ID", "in": "header", "schema": _SEQ, "description": "goes before `after`"},
-        _VIEW,
-    ]
-    events = [
-        _JOB_ID,
-        _query("after", {**_SEQ, "default": 0}, "only events numbered above this"),
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}, "most events"),
-        _query(
-            "wait", {"type": "integer", "minimum": 0, "maximum": 60, "default": 0}, "seconds to wait for one"
-        ),
-        _VIEW,
-    ]
-    found = {"type": "array", "items": reference("Event")}
     own = (401, 403, 404, 503)
     return {
         "/jobs": {
@@ -138,6 +121,29 @@ def _job_paths() -> dict[str, Schema]:
                 parameters=[_JOB_ID],
             ),
         },
+        **_event_paths(own),
+    }
+
+
+def _event_paths(own: tuple[int, ...]) -> dict[str, Schema]:
+    stream = [
+        _JOB_ID,
+        _query("from_beginning", {"type": "boolean", "default": False}, "all events, not only new ones"),
+        _query("after", _SEQ, "only events numbered above this"),
+        {"name": "Last-Event-ID", "in": "header", "schema": _SEQ, "description": "goes before `after`"},
+        _VIEW,
+    ]
+    events = [
+        _JOB_ID,
+        _query("after", {**_SEQ, "default": 0}, "only events numbered above this"),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}, "most events"),
+        _query(
+            "wait", {"type": "integer", "minimum": 0, "maximum": 60, "default": 0}, "seconds to wait for one"
+        ),
+        _VIEW,
+    ]
+    found = {"type": "array", "items": reference("Event")}
+    return {
         "/jobs/{job_id}/stream": {
             "get": _operation(
                 "Follow a job", {200: _events("The job's events.")}, (*own, 422, 429), parameters=stream

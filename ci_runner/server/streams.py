@@ -184,6 +184,7 @@ class Streams:
             yield listener
         finally:
             self.drop(listener)
+            self.release()
 
     def add(self, job_id: str, caller: Caller, disconnected: Callable[[], bool]) -> Listener:
         """A listener, to be given to `drop` in the end."""
@@ -198,6 +199,9 @@ class Streams:
         """Wake `listener` no more; may be called twice."""
         with self._lock:
             self._listeners.discard(listener)
+
+    def release(self) -> None:
+        """Give back this thread's database connection; it must not be in the middle of anything."""
         self._store.release()
 
     def wait(self, listener: Listener, seconds: float) -> None:
@@ -291,9 +295,11 @@ class StreamBody:
         raise StopIteration
 
     def close(self) -> None:
-        """Give back what the stream holds; may be called twice."""
-        self._streams.drop(self._listener)
-        self._slot.close()
+        """Give back what the stream holds; called by the thread that iterated."""
+        self._streams.release()
+        self.__del__()
 
     def __del__(self) -> None:
-        self.close()
+        # Also for a body that was never iterated; in whatever thread, so nothing of a thread is touched here.
+        self._streams.drop(self._listener)
+        self._slot.close()

@@ -46,6 +46,8 @@ _OPTIONS_BYTES: Final = 4 << 20
 #: Bytes of JSON per file of a manifest: a path of the longest kind, escaped, and the rest.
 _MANIFEST_BYTES_PER_FILE: Final = 1536
 _LONGEST_KEY: Final = 255
+#: Seconds that a submission waits for others to be unpacked.
+_PATIENCE: Final = 10.0
 #: More digests than any workspace has.
 _DIGESTS_BYTES: Final = 70
 
@@ -65,8 +67,9 @@ class Submission:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        # Unpacking is work for a thread: half of the ordinary ones stay free for everything else.
+        # Unpacking is work for a thread: half of the ordinary ones do it, a quarter may wait to do it.
         self._receiving = threading.BoundedSemaphore(max(1, services.serve.threads // 2))
+        self._waiting = threading.BoundedSemaphore(max(1, services.serve.threads // 4))
 
     def accept(self, req: falcon.Request) -> Job:
         """Read the request's body and make a durable job of it, or find the one made before.
@@ -76,15 +79,10 @@ class Submission:
         user = caller_of(req).user
         key = _idempotency_key(req)
         check_queue(self._services, user.id)
-        if not self._receiving.acquire(blocking=False):
-            raise TemporaryError("The runner is busy receiving other projects", retry_after=RECEIVE_RETRY)
-        try:
-            with contextlib.ExitStack() as stack:
-                upload = self._read(req, stack)
-                failpoints.hit(_RECEIVED)
-                manifest, mtimes = self._keep(upload, user)
-        finally:
-            self._receiving.release()
+        with self._place(), contextlib.ExitStack() as stack:
+            upload = self._read(req, stack)
+            failpoints.hit(_RECEIVED)
+            manifest, mtimes = self._keep(upload, user)
         failpoints.hit(_STORED)
         job = self._job(upload.options, manifest, mtimes, user)
         stored = self._services.store.jobs.create(job, key, _digest_of(job) if key else None)
@@ -93,6 +91,22 @@ class Submission:
             _log.info("job %s submitted by user %s: %d files", job.id, user.id, len(manifest.files))
             self._announce(stored)
         return stored
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places for unpacking; raises `TemporaryError` when none is free in time."""
+        free = self._receiving.acquire(blocking=False)
+        if not free and self._waiting.acquire(blocking=False):
+            try:
+                free = self._receiving.acquire(timeout=_PATIENCE)
+            finally:
+                self._waiting.release()
+        if not free:
+            raise TemporaryError("The runner is busy receiving other projects", retry_after=RECEIVE_RETRY)
+        try:
+            yield
+        finally:
+            self._receiving.release()
 
     # -- the body
 

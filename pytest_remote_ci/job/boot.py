@@ -52,7 +52,10 @@ def fix_path(mode: str) -> str:
         import pytest
 
         return os.path.join(os.path.dirname(os.path.abspath(pytest.__file__)), "__main__.py")
-    return os.path.join(os.path.dirname(sys.executable), "pytest")
+    scripts = os.path.dirname(sys.executable)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, scripts)  # where a script lies comes first on its path
+    return os.path.join(scripts, "pytest")
 
 
 def like_a_terminal() -> None:
@@ -84,4 +87,7 @@ def main(mode: str, args: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    try:
+        sys.exit(main(sys.argv[1], sys.argv[2:]))
+    except KeyboardInterrupt:  # before pytest, which has words of its own for it, has begun
+        sys.exit(2)

@@ -76,6 +76,10 @@ class Builder:
                     self.say(self._last)
                     raise
         lines, locals_ = split_lock(lock, self._cwd)
+        if (
+            plan["install"] and plan["name"]
+        ):  # whoever depends on the project gets the project, not a release of it
+            lines = [line for line in lines if _name(line) != _normalized(plan["name"])]
         self.result["lock"] = {
             "text": "\n".join(lines) + "\n",
             "locals": locals_,
@@ -162,7 +166,7 @@ class Builder:
         self._venv(stage)
         version = "python{}.{}".format(*sys.version_info[:2])
         packages = os.path.join(step["environment"], "lib", version, "site-packages")
-        with open(os.path.join(stage, "lib", version, "site-packages", "_ci_env.pth"), "w") as file:
+        with open(os.path.join(stage, "lib", version, "site-packages", "zz_ci_env.pth"), "w") as file:
             file.write(f"import site; site.addsitedir({packages!r})\n")
         command = [self._uv, "pip", "install", "--python", os.path.join(stage, "bin", "python"), "--no-deps"]
         for folder in step["projects"]:
@@ -206,15 +210,32 @@ class Builder:
 
 
 def cause(output: str) -> str:
-    """The line of uv's output that says what is wrong, and the one that says why, as one line."""
+    """What uv's output says is wrong, and why, as one line."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     for index, line in enumerate(lines):
         if _ERROR.match(line):
-            text = _ERROR.sub("", line).strip()
-            if text.endswith(":") and index + 1 < len(lines):
-                text += " " + lines[index + 1].strip().lstrip("╰├─▶│ ").strip()
-            return text
+            text = [_ERROR.sub("", line).strip()]
+            for number, following in enumerate(lines[index + 1 :], index + 1):
+                stripped = following.strip().lstrip("╰├─▶│ ").strip()
+                if stripped.startswith("[std"):
+                    text.append(_last_words(lines[number:]))
+                if stripped.startswith(("[std", "hint:")) or not following.startswith((" ", "╰", "cause")):
+                    break
+                text.append(stripped)
+            return " ".join(text)
     return lines[-1].strip() if lines else ""
+
+
+def _last_words(lines: list[str]) -> str:
+    """The last line that a build itself said: mostly the error that it ended with."""
+    said = []
+    for line in lines:
+        stripped = line.strip()
+        if stripped.startswith("hint:"):
+            break
+        if not stripped.startswith("[std"):
+            said.append(stripped)
+    return said[-1] if said else ""
 
 
 def split_lock(lock: str, root: str) -> tuple[list[str], list[str]]:
@@ -296,6 +317,14 @@ def _worth_another(error: str, plan: dict[str, Any]) -> bool:
 def _pinned(exported: str) -> list[str]:
     """Entries of an exported lock as requirements: hashes are found again while resolving."""
     return [entry.split(" --hash=")[0] for entry in entries(exported)]
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _name(line: str) -> str:
+    return _normalized(re.split(r"[\s\[<>=!~;@(]", line, maxsplit=1)[0])
 
 
 def _has_pytest(lock: str) -> bool:

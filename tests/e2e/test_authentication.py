@@ -68,7 +68,9 @@ def test_a_key_on_the_command_line_beats_the_environment(developer: Developer) -
 
 def test_the_reference_systems_variables_are_honoured(developer: Developer) -> None:
     nobody = replace(developer, key=None)
-    done = nobody.remote_ci("list", REMOTE_CI_URL="", CI_SERVER_URL=developer.runner.url, CI_API_KEY=str(developer.key))
+    done = nobody.remote_ci(
+        "list", REMOTE_CI_URL="", CI_SERVER_URL=developer.runner.url, CI_API_KEY=str(developer.key)
+    )
     assert done.code == 0, done.text
 
 
@@ -82,9 +84,7 @@ def test_a_revoked_key_stops_working(developer: Developer) -> None:
 
 
 @pytest.mark.case(25, 26)
-def test_users_see_only_their_own_jobs(
-    developer: Developer, another: Developer, project: Project
-) -> None:
+def test_users_see_only_their_own_jobs(developer: Developer, another: Developer, project: Project) -> None:
     job = developer.remote_ci("submit", "--async", cwd=project("dummy_project")).out.split()[-1]
     assert json.loads(another.remote_ci("list", "--json").out) == []
     done = another.remote_ci("wait", job)

@@ -46,7 +46,9 @@ def test_an_unknown_image(developer: Developer, tmp_path: Path) -> None:
 
 
 def test_requirements_that_cannot_be_installed(developer: Developer, tmp_path: Path) -> None:
-    folder = make(tmp_path / "p", "def test(): pass\n", requirements__txt="no-such-distribution-of-ours==99.1\n")
+    folder = make(
+        tmp_path / "p", "def test(): pass\n", requirements__txt="no-such-distribution-of-ours==99.1\n"
+    )
     done = developer.pytest(cwd=folder)
     assert done.code == 70, done.text
     assert "no-such-distribution-of-ours" in done.err
@@ -113,7 +115,10 @@ def test_a_test_that_fills_the_temporary_folder(developer: Developer, tmp_path: 
 
 
 def test_a_log_line_that_is_not_utf_8(developer: Developer, tmp_path: Path) -> None:
-    folder = make(tmp_path / "p", "import os\ndef test_raw(capfd):\n    with capfd.disabled():\n        os.write(1, b'caf\\xe9 \\x00 end\\n')\n")
+    folder = make(
+        tmp_path / "p",
+        "import os\ndef test_raw(capfd):\n    with capfd.disabled():\n        os.write(1, b'caf\\xe9 \\x00 end\\n')\n",
+    )
     done = developer.pytest(cwd=folder)
     assert done.code == 0, done.text
     assert "caf\ufffd" in done.out

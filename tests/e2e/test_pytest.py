@@ -67,13 +67,17 @@ def test_an_error_while_collecting_is_2(developer: Developer, project: Project) 
 
 
 def test_an_internal_error_is_3(developer: Developer, suite: Path) -> None:
-    (suite / "conftest.py").write_text("def pytest_sessionstart():\n    raise ValueError('broken on purpose')\n")
+    (suite / "conftest.py").write_text(
+        "def pytest_sessionstart():\n    raise ValueError('broken on purpose')\n"
+    )
     done = developer.pytest(cwd=suite)
     assert done.code == 3, done.text
     assert "broken on purpose" in done.text
 
 
-def test_started_in_a_subdirectory_it_runs_there_with_the_whole_project(developer: Developer, suite: Path) -> None:
+def test_started_in_a_subdirectory_it_runs_there_with_the_whole_project(
+    developer: Developer, suite: Path
+) -> None:
     done = developer.pytest("test_deep.py", cwd=suite / "tests" / "deep")
     assert done.code == 0, done.text
     assert "1 passed" in done.out
@@ -158,6 +162,8 @@ def test_pdb_is_refused_before_anything_is_sent(developer: Developer, suite: Pat
 def test_the_workspace_sits_at_the_developers_own_path(developer: Developer, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
-    (folder / "test_path.py").write_text(f"def test_path():\n    assert __file__ == {str(folder / 'test_path.py')!r}\n")
+    (folder / "test_path.py").write_text(
+        f"def test_path():\n    assert __file__ == {str(folder / 'test_path.py')!r}\n"
+    )
     done = developer.pytest(cwd=folder)
     assert done.code == 0, done.text

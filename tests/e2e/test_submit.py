@@ -64,7 +64,9 @@ def test_async_prints_the_id(developer: Developer, project: Project) -> None:
 
 
 @pytest.mark.case(5, 6)
-@pytest.mark.parametrize(("name", "code", "words"), [("dummy_project", 0, "2 passed"), ("failing_project", 1, "2 failed")])
+@pytest.mark.parametrize(
+    ("name", "code", "words"), [("dummy_project", 0, "2 passed"), ("failing_project", 1, "2 failed")]
+)
 def test_waiting_for_all_shows_the_whole_log(
     developer: Developer, project: Project, name: str, code: int, words: str
 ) -> None:
@@ -99,7 +101,9 @@ def test_interrupting_a_submission_cancels_the_job(developer: Developer, tmp_pat
 @pytest.mark.case(9)
 def test_interrupting_a_wait_leaves_the_job_running(developer: Developer, tmp_path: Path) -> None:
     job = submit_async(developer, slow_project(tmp_path / "slow"))
-    process = developer.popen(sys.executable, "-m", "pytest_remote_ci.cli", "wait", job, "--all", cwd=tmp_path)
+    process = developer.popen(
+        sys.executable, "-m", "pytest_remote_ci.cli", "wait", job, "--all", cwd=tmp_path
+    )
     wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)
     assert done.code == 130, done.text
@@ -117,8 +121,8 @@ def test_waiting_for_a_job_that_is_over_says_so(developer: Developer, project: P
     developer.remote_ci("wait", job, "--all")
     done = developer.remote_ci("wait", job)
     assert done.code == 0
-    assert "already completed" in done.out
-    assert "\\n" not in done.out
+    assert "already completed" in done.text
+    assert "\\n" not in done.text
     assert "test_add" not in done.out
 
 
@@ -146,9 +150,7 @@ def test_show_and_status_filter(developer: Developer, project: Project) -> None:
     assert len(json.loads(developer.remote_ci("list", "--json", "--limit", "1").out)) == 1
 
 
-def test_a_dry_run_lists_what_would_travel_and_sends_nothing(
-    developer: Developer, project: Project
-) -> None:
+def test_a_dry_run_lists_what_would_travel_and_sends_nothing(developer: Developer, project: Project) -> None:
     done = developer.remote_ci("submit", "--dry-run", cwd=project("dummy_project"))
     assert done.code == 0, done.text
     assert "src/calculator.py" in done.out

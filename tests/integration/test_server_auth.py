@@ -235,6 +235,8 @@ class TokenHooks:
         self.submitted: list[Job] = []
 
     def authenticate(self, *, credentials: str) -> str | None:
+        if credentials == "boom":
+            raise RuntimeError("a broken plugin knows nobody")
         return self.tokens.get(credentials)
 
     def job_submitted(self, *, job: Job) -> None:
@@ -251,7 +253,13 @@ def test_a_plugin_may_know_other_credentials(tmp_path: Path) -> None:
             "by-id": person.user.id,
             "stale": "nobody@example.org",
         }
-        for token, status in (("a.b-c_d", 200), ("by-id", 200), ("stale", 401), ("unknown", 401)):
+        for token, status in (
+            ("a.b-c_d", 200),
+            ("by-id", 200),
+            ("stale", 401),
+            ("unknown", 401),
+            ("boom", 401),
+        ):
             other = replace(person, headers={"Authorization": f"Bearer {token}"})
             assert runner.get("/jobs", other).status_code == status, token
         assert runner.get("/jobs", person).status_code == 200, "keys go on working"

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 from http_kit import PROJECT, Person, Runner, events, running, zip_of
+from waiting import wait_until
 
 from ci_runner.config import ServeSettings
+from ci_runner.server.submit import Submission
 from ci_runner.store import Store
 from pytest_remote_ci.wire import Manifest, ManifestEntry, SubmitOptions
 
@@ -358,3 +360,30 @@ def test_a_project_that_would_fill_the_disk_once_unpacked_is_refused(tmp_path: P
         response = runner.submit(person, zip_of({"a": b"\0" * (60 << 20)}))
         assert response.status_code == 507
         assert runner.store.jobs.list() == []
+
+
+def test_many_projects_at_once_wait_or_are_told_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, submissions = threading.Event(), set()
+    read = Submission._read
+
+    def slow(submission: Submission, *arguments: Any) -> Any:
+        submissions.add(submission)
+        assert gate.wait(20)
+        return read(submission, *arguments)
+
+    def taken() -> bool:
+        """Two are being read and one waits."""
+        places = [(one._receiving._value, one._waiting._value) for one in submissions]
+        return places == [(0, 0)]
+
+    monkeypatch.setattr(Submission, "_read", slow)
+    with running(tmp_path, ServeSettings(threads=4, max_streams=2)) as runner, ThreadPoolExecutor(3) as pool:
+        person = runner.person()
+        answers = [pool.submit(runner.submit, person) for _ in range(3)]
+        wait_until(taken, what="all places to be taken")
+        assert runner.submit(person).status_code == 503
+        assert runner.get("/health", timeout=5).status_code == 200
+        gate.set()
+        assert [answer.result(20).status_code for answer in answers] == [200, 200, 200]

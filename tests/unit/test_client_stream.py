@@ -101,17 +101,21 @@ def test_a_runner_that_stays_away_ends_the_patience(runner: FakeRunner) -> None:
     job = runner.add_job(log("line 0\n"))
     runner.cut_streams_after = [len(HEAD) + frame_size(1, job.events[0])]
     with Client(runner.url, KEY, patience=0.2, sleep=lambda seconds: time.sleep(0.05)) as client:
+        stream = iter(client.stream(job.id))
+        next(stream)
+        runner.intercept = lambda request: (503, {"detail": "away"}, {})
         with pytest.raises(RunnerUnreachable, match=f"come back to {job.id} later"):
-            for _ in client.stream(job.id):
-                runner.intercept = lambda request: (503, {"detail": "away"}, {})
+            next(stream)
 
 
 def test_a_key_revoked_meanwhile_ends_the_stream(runner: FakeRunner, client: Client) -> None:
     job = runner.add_job(log("line 0\n"))
     runner.cut_streams_after = [len(HEAD) + frame_size(1, job.events[0])]
+    stream = iter(client.stream(job.id))
+    next(stream)
+    runner.key = "another"
     with pytest.raises(RunnerRefused, match="401 Unauthorized"):
-        for _ in client.stream(job.id):
-            runner.key = "another"
+        next(stream)
 
 
 def test_the_end_of_a_job_can_be_awaited_for_a_limited_time(runner: FakeRunner, client: Client) -> None:

@@ -61,7 +61,7 @@ def options_of(runner: FakeRunner) -> dict[str, Any]:
 
 
 def test_the_plugin_imports_nothing_that_pytest_has_not_imported() -> None:
-    code = "import sys, pytest; before = set(sys.modules); import pytest_remote_ci.plugin; print(set(sys.modules) - before)"
+    code = "import sys, pytest; old = set(sys.modules); import pytest_remote_ci.plugin; print(set(sys.modules) - old)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert eval(answer.stdout) == {"pytest_remote_ci", "pytest_remote_ci.plugin"}
 

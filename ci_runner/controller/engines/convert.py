@@ -32,8 +32,6 @@ from ci_runner.errors import PermanentError
 
 #: On volumes: the name of the container that they were made for.
 LABEL_CONTAINER: Final = "ci-runner.container"
-#: On images: CPython versions found in them, as "3.11,3.12".
-LABEL_PYTHONS: Final = "ci-runner.pythons"
 #: Role of the throw-away containers by which an engine looks at itself; they are nobody's job.
 ROLE_PROBE: Final = "probe"
 
@@ -183,7 +181,7 @@ def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
     for target in targets:
         _check_target(target)
     marks = {LABEL_INSTALL: profile.install, LABEL_CONTAINER: spec.name}
-    masks = {folder for folder in map(mask_for, targets) if folder is not None}
+    masks = {folder for folder in map(mask_for, targets) if folder is not None} - set(targets)
     result = [_mask(folder, marks) for folder in sorted(masks)]
     if spec.overlay is not None:
         result.append(_overlay_mount(spec.name, spec.overlay, marks))
@@ -258,7 +256,12 @@ def _bind_mount(bind: Bind) -> dict[str, Any]:
 
 
 def _check_target(target: str) -> None:
-    if not target.startswith("/") or posixpath.normpath(target) != target or "\0" in target:
+    if (
+        not target.startswith("/")
+        or target.startswith("//")
+        or posixpath.normpath(target) != target
+        or "\0" in target
+    ):
         raise PermanentError(f"the mount point {target!r} is not a plain absolute path")
     if target in ("/", "/ci", "/tmp", HOME) or target in _SYSTEM:  # noqa: S108
         raise PermanentError(f"nothing can be mounted at {target}")
@@ -310,9 +313,12 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
     state = inspected["State"]
     marks = inspected["Config"].get("Labels") or {}
     status = _state(state["Status"])
-    error = state.get("Error") or None
+    error = _scrub_error(state.get("Error") or "", inspected) or None
     over = status in ("exited", "dead") or (status == "created" and error is not None)
     attempt = marks.get(LABEL_ATTEMPT, "")
+    started, finished = parse_time(state.get("StartedAt")), parse_time(state.get("FinishedAt"))
+    if started is not None and finished is not None:
+        started = min(started, finished)  # what ends at once can end before the engine notes its start
     return Observed(
         id=inspected["Id"],
         name=inspected["Name"].removeprefix("/"),
@@ -323,9 +329,23 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
         exit_code=state.get("ExitCode") if over else None,
         oom_killed=bool(state.get("OOMKilled")),
         error=error,
-        started_at=parse_time(state.get("StartedAt")),
-        finished_at=parse_time(state.get("FinishedAt")),
+        started_at=started,
+        finished_at=finished,
     )
+
+
+def _scrub_error(error: str, inspected: Mapping[str, Any]) -> str:
+    """The engine's words without the host's paths: those of mounts, and the options of volumes."""
+    for mount in (inspected.get("HostConfig") or {}).get("Mounts") or ():
+        driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
+        options = (driver.get("Options") or {}).get("o", "")
+        # mount(2) gets the options without those that are flags.
+        for text in (options, options.removeprefix("nosuid,nodev,")):
+            if text:
+                error = error.replace(text, "…")
+        if mount.get("Type") == "bind":
+            error = error.replace(mount["Source"], mount["Target"])
+    return re.sub(r"/[^\s:'\"]*/volumes/[^\s:'\"]*/_data", "the volume", error)
 
 
 def _state(text: str) -> ContainerState:
@@ -345,34 +365,3 @@ def parse_time(text: str | None) -> dt.datetime | None:
     seconds, fraction, zone = match.groups()
     moment = dt.datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))
     return moment.replace(microsecond=int((fraction or "0")[:6].ljust(6, "0"))).astimezone(dt.timezone.utc)
-
-
-def parse_pythons(text: str) -> tuple[str, ...]:
-    """Distinct versions out of "3.11,3.12" or lines of them, ascending; what is no version is left out."""
-    found = set(re.findall(r"(?<![\d.])(3\.\d{1,2})(?![\d.])", text))
-    return tuple(sorted(found, key=lambda version: int(version.split(".")[1])))
-
-
-def pull_line(step: Mapping[str, Any]) -> str | None:
-    """What one element of a pull's stream has to say to a person; progress within one layer says nothing."""
-    status = str(step.get("status", "")).strip()
-    if not status or status in (
-        "Downloading",
-        "Extracting",
-        "Waiting",
-        "Pulling fs layer",
-        "Verifying Checksum",
-    ):
-        return None
-    return f"{step['id']}: {status}" if step.get("id") else status
-
-
-def split_reference(reference: str) -> tuple[str, str]:
-    """Repository and tag (or digest) of an image reference; a missing tag is `latest`."""
-    if "@" in reference:
-        repository, _, digest = reference.partition("@")
-        return repository, digest
-    repository, colon, tag = reference.rpartition(":")
-    if colon and "/" not in tag:
-        return repository, tag
-    return reference, "latest"

@@ -145,13 +145,23 @@ class DockerEngine:
         if before.state != "created":
             return
         try:
-            with translated("start the container"):
-                self.api.client.start(container_id)
+            self._start(container_id)
         except PermanentError as error:
             self._failed_starts.add(container_id)
             after = self.inspect(container_id)
             words = (after.error if after is not None else None) or str(error)
             raise PermanentError(f"the container could not be started: {words}") from error
+
+    def _start(self, container_id: str) -> None:
+        for attempt in (1, 2):
+            try:
+                with translated("start the container"):
+                    self.api.client.start(container_id)
+                return
+            except PermanentError as error:
+                if attempt == 2 or f"network {self.network.name} not found" not in str(error):
+                    raise
+            self.network.ensure()  # another program of this install let go of it meanwhile
 
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
         """See `Engine.signal`."""
@@ -299,8 +309,9 @@ class DockerEngine:
         self.network.remove()
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Engine.close`. A network that no container runs on goes, too; it is made again when needed."""
         self.events.close()
+        self.network.release()
         self.api.close()
 
     # -- inside

@@ -88,6 +88,8 @@ def translated(action: str) -> Iterator[None]:
         yield
     except docker.errors.APIError as error:
         raise from_answer(action, error.status_code, str(error.explanation or error)) from error
+    except docker.errors.NullResource as error:
+        raise PermanentError(f"could not {action}: no name was given") from error
     except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise EngineUnavailable(f"could not {action}: {_innermost(error)}") from error
     except (OSError, ValueError) as error:

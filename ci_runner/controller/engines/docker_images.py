@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ci_runner.controller.engine import Image
-from ci_runner.controller.engines import convert
+from ci_runner.controller.engines import references
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 from ci_runner.states import first_line
@@ -57,13 +57,13 @@ class DockerImages:
             raise ImageUnavailable(f"{reference!r} is no image: {first_line(str(error))}") from error
 
     def _pull(self, reference: str, progress: Callable[[str], None] | None) -> None:
-        repository, tag = convert.split_reference(reference)
+        repository, tag = references.split_reference(reference)
         try:
             with translated(f"pull image {reference!r}"):
                 for step in self._api.client.pull(repository, tag=tag, stream=True, decode=True):
                     if "error" in step:
                         raise ImageUnavailable(_not_pulled(reference, str(step["error"])))
-                    line = convert.pull_line(step)
+                    line = references.pull_line(step)
                     if line is not None and progress is not None:
                         progress(line)
         except (PermanentError, EngineUnavailable) as error:
@@ -76,9 +76,9 @@ class DockerImages:
         with self._lock:
             known = self._pythons.get(image_id)
         if known is None:
-            label = ((inspected.get("Config") or {}).get("Labels") or {}).get(convert.LABEL_PYTHONS)
+            label = ((inspected.get("Config") or {}).get("Labels") or {}).get(references.LABEL_PYTHONS)
             try:
-                known = convert.parse_pythons(label if label else self._find(image_id))
+                known = references.parse_pythons(label if label else self._find(image_id))
             except PermanentError:
                 known = ()  # an image without a shell: jobs in it must bring their own worker
             with self._lock:

@@ -13,7 +13,7 @@ from ci_runner.controller.engines.docker_api import DockerAPI, status_of, transl
 from ci_runner.controller.engines.firewall import Firewall
 from ci_runner.errors import EngineUnavailable, PermanentError
 
-#: Seconds after which it is checked anew that network and rules are still there (a firewall may be reloaded).
+#: Seconds after which it is checked anew that the rules are still there (a firewall may be reloaded).
 _FRESH: Final = 30.0
 _DEFAULT_MTU: Final = 1500
 
@@ -34,18 +34,13 @@ class DockerNetwork:
     def ensure(self) -> None:
         """Create the network and set its rules where they are missing. Raises `EngineUnavailable`."""
         with self._lock:
-            now = time.monotonic()
-            if self._checked is not None and now - self._checked < _FRESH:
-                return
             if self.inspect() is None:
                 self._create()
-            self.problem = self.firewall.ensure()
-            self._checked = now
-
-    def forget(self) -> None:
-        """Check anew at the next use: the engine said that the network is not there."""
-        with self._lock:
-            self._checked = None
+                self._checked = None
+            now = time.monotonic()
+            if self._checked is None or now - self._checked > _FRESH:
+                self.problem = self.firewall.ensure()
+                self._checked = now
 
     def inspect(self) -> dict[str, Any] | None:
         """The engine's description, or None when there is none yet."""
@@ -58,6 +53,19 @@ class DockerNetwork:
         found = self.inspect()
         pools = (found or {}).get("IPAM", {}).get("Config") or ()
         return next((str(pool["Gateway"]) for pool in pools if "Gateway" in pool), None)
+
+    def release(self) -> None:
+        """Remove what this process made or used, if no container runs on it: engines have few address ranges."""
+        with self._lock:
+            if self._checked is None:
+                return
+            self._checked = None
+            try:
+                with translated("remove the network"):
+                    self._api.client.remove_network(self.name)
+            except (PermanentError, EngineUnavailable):
+                return  # in use, gone already, or nobody answers
+            self.firewall.remove()
 
     def remove(self) -> None:
         """Remove the network (and any other of this install) and its rules."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Limits, Overlay, Probe
-from ci_runner.controller.engines import convert
+from ci_runner.controller.engines import references
 from ci_runner.controller.engines.docker_network import DockerNetwork
 from ci_runner.errors import EngineUnavailable, PermanentError
 
@@ -234,7 +234,7 @@ def choose_image(images: list[dict[str, Any]]) -> dict[str, Any] | None:
 
     def rank(image: dict[str, Any]) -> tuple[int, int]:
         text = json.dumps([image.get("RepoTags"), image.get("Labels")])
-        wanted = (convert.LABEL_PYTHONS, "ci-runner", "python")
+        wanted = (references.LABEL_PYTHONS, "ci-runner", "python")
         return next((place for place, word in enumerate(wanted) if word in text), len(wanted)), image["Size"]
 
     return min(tagged, key=rank, default=None)

@@ -33,7 +33,8 @@ from typing import Any, Final, Literal
 
 from ci_runner.controller.engine import HOME, ContainerSpec, Image, Limits, Observed, Probe
 from ci_runner.controller.engines import process_paths, process_supervisor
-from ci_runner.controller.engines.convert import missing_source, parse_pythons
+from ci_runner.controller.engines.convert import missing_source
+from ci_runner.controller.engines.references import parse_pythons
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 
 log = logging.getLogger(__name__)

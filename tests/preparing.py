@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import threading
 import time
 import uuid
 from collections.abc import Mapping
