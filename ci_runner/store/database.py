@@ -327,5 +327,9 @@ def connect(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
 def create_private(path: Path) -> None:
     """Make an empty file that only its owner may read, unless it is there; SQLite's side files inherit its
     mode.
+
+    A file that is there is not even opened: closing any descriptor of a database drops the locks that this
+    process' connections hold on it.
     """
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
