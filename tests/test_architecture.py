@@ -6,6 +6,7 @@ Imports inside functions count, too: a lazy import is still a dependency.
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections import defaultdict
