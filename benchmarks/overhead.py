@@ -1,9 +1,9 @@
 """What a remote run costs over a local one, by phase: ``python benchmarks/overhead.py [--json]``.
 
-Starts a runner of its own on an empty data directory and runs small suites with ``pytest --remote-ci``: cold (nothing is
-prepared: one run per data directory), warm (nothing changed since the last run) and edited (one file changed), beside
-the same suite run by a local pytest. Then it presses Ctrl-C while a test sleeps, and while a job waits. Times are
-seconds, medians of `--runs`; all clocks are this machine's.
+Starts a runner of its own on an empty data directory and runs small suites with ``pytest --remote-ci``: cold (nothing
+is prepared: one run per data directory), warm (nothing changed since the last run) and edited (one file changed),
+beside the same suite run by a local pytest. Then it presses Ctrl-C while a test sleeps. Times are seconds, medians of
+`--runs`; all clocks are this machine's.
 
 start-up  from the start of the process to the hand-over of pytest's session
 collect   until the project's files are known and hashed
