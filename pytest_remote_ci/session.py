@@ -75,11 +75,21 @@ class _Session:
             return self._attach(settings, str(attached))
         options = self._options(settings)
         workspace = self._workspace(settings)
+        self._say_what_stays_there()
         if self._option("dry_run"):
             for text in workspace.listing():
                 print(text)  # noqa: T201 - the answer to the question
             return 0
         return self._submit(settings, workspace, options)
+
+    def _say_what_stays_there(self) -> None:
+        """Options that write a file do so where the tests run; nobody should look for it here."""
+        given = [*self._environment, *self._command_line]
+        writing = arguments.file_writing(given)
+        if writing:
+            self._display.say(
+                f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here"
+            )
 
     def _option(self, name: str) -> Any:
         return self._pytest.getoption(f"remote_ci_{name}")
