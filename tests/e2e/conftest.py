@@ -59,12 +59,17 @@ def start_runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
 
 @pytest.fixture(scope="module", params=["docker"])
 def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """A runner that a module's tests share. Another engine: ``parametrize("runner", ["process"], indirect=True)``."""
+    """A runner that a module's tests share.
+
+    Another engine: ``parametrize("runner", ["process"], indirect=True)``. A module's `RUNNER_OPTIONS` and `RUNNER_ENV`
+    are options and environment of its programs.
+    """
     engine = request.param
     image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
     folder = tmp_path_factory.mktemp("runner") / "data"
     folder.mkdir(mode=0o700)
-    started = Runner(folder, engine, image)
+    options, env = getattr(request.module, "RUNNER_OPTIONS", ()), getattr(request.module, "RUNNER_ENV", {})
+    started = Runner(folder, engine, image, options, env)
     proxy = start_proxy(started)
     try:
         yield started.start()
