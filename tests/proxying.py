@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from openapi_check import validate_answer, validate_stream
+from running import Runner
 
 _PIECE = 1 << 16
 
@@ -58,6 +59,8 @@ class ValidatingProxy:
 
     def close(self) -> None:
         """End all connections and check what passed on them."""
+        if self in open_proxies:
+            open_proxies.remove(self)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join(10)
@@ -124,6 +127,18 @@ class ValidatingProxy:
             blocks = body.decode("ascii").split("\n\n")
             assert blocks[-1] == "" or not whole, f"the stream ended inside a frame: {blocks[-1]!r}"
             validate_stream(blocks[:-1])
+
+
+#: Those that `start_proxy` made and nobody closed yet.
+open_proxies: list[ValidatingProxy] = []
+
+
+def start_proxy(runner: Runner) -> ValidatingProxy:
+    """Send the runner's clients through a proxy of its own, to be closed after they are gone."""
+    proxy = ValidatingProxy(lambda: runner.url)
+    open_proxies.append(proxy)
+    runner.front = proxy.url
+    return proxy
 
 
 def _pass(source: socket.socket, target: socket.socket, kept: bytearray) -> None:

@@ -154,8 +154,9 @@ class Runner:
     def admin(self, *words: str) -> Any:
         """An admin command's JSON; None for those that have none to give."""
         has_json = words[1] in ("create", "list", "get")
+        command = [self.python, "-m", "ci_runner", "admin", "--data-dir", str(self.data_dir), *words]
         done = subprocess.run(
-            [self.python, "-m", "ci_runner", "admin", "--data-dir", str(self.data_dir), *words, *(["--json"] if has_json else [])],
+            [*command, "--json"] if has_json else command,
             env=self.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

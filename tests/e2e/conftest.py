@@ -11,25 +11,15 @@ from pathlib import Path
 
 import pytest
 from developers import FIXTURES, Developer, make_developer
-from proxying import ValidatingProxy
+from proxying import ValidatingProxy, open_proxies, start_proxy
 from running import Runner
-
-_proxies: list[ValidatingProxy] = []
-
-
-def start_proxy(runner: Runner) -> ValidatingProxy:
-    """Send the runner's clients through a proxy of its own, to be closed after they are gone."""
-    proxy = ValidatingProxy(lambda: runner.url)
-    _proxies.append(proxy)
-    runner.front = proxy.url
-    return proxy
 
 
 @pytest.fixture(autouse=True)
 def every_answer_is_as_described() -> Iterator[None]:
     """What passed the proxies is as the API describes it; connections still open are judged at the proxy's end."""
     yield
-    for proxy in _proxies:
+    for proxy in open_proxies:
         proxy.check()
 
 

@@ -75,7 +75,7 @@ def test_a_finished_jobs_container_is_gone_and_its_log_stays(
         wait_until(lambda: cleaned(runner), 30, what="container and folders removed")
         assert "test session starts" in first.out
         assert developer.remote_ci("wait", job, "--all").out == first.out
-    assert list((runner.data_dir / "uploads").iterdir()) == []
+    assert data_contents(runner) == {"uploads": [], "work": []}
 
 
 def engine_contents(runner: Runner) -> dict[str, set[str]]:
@@ -91,8 +91,10 @@ def engine_contents(runner: Runner) -> dict[str, set[str]]:
 
 def data_contents(runner: Runner) -> dict[str, list[str]]:
     """What is in the folders that are only used while something goes on."""
+    folders = {name: runner.data_dir / name for name in ("uploads", "work")}
     return {
-        name: sorted(path.name for path in (runner.data_dir / name).iterdir()) for name in ("uploads", "work")
+        name: sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        for name, folder in folders.items()
     }
 
 
@@ -106,7 +108,7 @@ def test_jobs_leave_no_files_images_or_containers(
     runner = start_runner(env={"TMPDIR": str(temporary)})
     developer = make_developer(runner, tmp_path)
     before = engine_contents(runner), data_contents(runner)
-    assert before == (dict.fromkeys(before[0], set()), dict.fromkeys(before[1], []))
+    assert not any([*before[0].values(), *before[1].values()])
     for name, code in (("dummy_project", 0), ("failing_project", 1), ("invalid_project", 1)):
         done = developer.remote_ci("submit", cwd=project(name), TMPDIR=str(theirs))
         assert done.code == code, done.text
