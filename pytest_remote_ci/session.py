@@ -66,7 +66,7 @@ class _Session:
         self._environment, self._command_line = given
         self._display = display
         self._interrupts = interrupts
-        self._place = _find_place(config)
+        self._place = _find_place(config) if not self._option("attach") else _any_place(config)
 
     def run(self) -> int:
         settings = self._settings()
@@ -239,6 +239,12 @@ def _find_place(config: pytest.Config) -> arguments.Place:
     if chosen or arguments.Place(around, rootdir).is_inside:
         return arguments.find_place(configuration.project_root(rootdir, cwd), cwd)
     return arguments.find_place(around, cwd)
+
+
+def _any_place(config: pytest.Config) -> arguments.Place:
+    """Where settings are read for a job that was sent before: it is shown from anywhere, also outside of projects."""
+    cwd = Path(config.invocation_params.dir)
+    return arguments.Place(configuration.project_root(cwd, cwd), cwd)
 
 
 def _option_arity(config: pytest.Config) -> arguments.TakesValue:

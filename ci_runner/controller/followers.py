@@ -23,7 +23,7 @@ from ci_runner.controller.budget import within_budget
 from ci_runner.controller.reconcile import Follow
 from ci_runner.controller.spool import Reading, Spool
 from ci_runner.controller.world import Ending
-from ci_runner.errors import LeaseLost
+from ci_runner.errors import Conflict, LeaseLost
 from ci_runner.models import Job, JobEvent
 from ci_runner.store import SpoolPosition, Store
 
@@ -55,6 +55,8 @@ class _Follower:
     #: None: to be read from the store (at the beginning, and after an error, when it is unknown what was
     #: stored).
     position: SpoolPosition | None = None
+    #: What the store has: `position`, or less by frames that made no events.
+    kept: SpoolPosition | None = None
     #: Bytes of log text stored for the job.
     stored: int = 0
     started: bool = False
@@ -150,6 +152,10 @@ class Followers:
             return self._step(key, follower, over)
         except LeaseLost:
             raise
+        except Conflict:
+            _log.warning("job %s: this output is stored already; reading on from where it ends", key[0])
+            follower.position = None
+            return True
         except Exception:
             _log.exception("job %s: its output could not be stored; trying again", follower.job.id)
             follower.position = None
@@ -186,7 +192,7 @@ class Followers:
     def _locate(self, key: Key, follower: _Follower) -> None:
         """Go on where the stored events end."""
         job = self.store.jobs.get(key[0])
-        follower.position = self.store.events.position(*key)
+        follower.position = follower.kept = self.store.events.position(*key)
         follower.stored = job.log_bytes if job is not None else 0
         follower.started = job is not None and job.phase != "starting"
         follower.behind_since = None
@@ -212,10 +218,12 @@ class Followers:
                 return
         events, size = within_budget(reading.events, follower.stored, self.budget)
         failpoints.hit(_BEFORE)
-        # The stored position may lie behind `before` by frames that made no events; they are read again after
-        # a crash, which changes nothing. Only this thread moves it.
-        self.store.events.append(key[0], self.epoch, events, spool=reading.position, attempt=key[1])
-        follower.position = reading.position
+        # What is kept may lie behind `before` by frames that made no events; they are read again after a crash,
+        # which changes nothing. Where the store has another position, these bytes are in it already.
+        self.store.events.append(
+            key[0], self.epoch, events, spool=reading.position, attempt=key[1], expected=follower.kept
+        )
+        follower.position = follower.kept = reading.position
         follower.stored += size
         failpoints.hit(_AFTER)
 

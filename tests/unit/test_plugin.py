@@ -232,6 +232,16 @@ def test_a_job_can_be_attached_to(runner: FakeRunner, project: Path) -> None:
     assert "Job not found" in answer.stderr
 
 
+def test_a_job_can_be_attached_to_from_outside_of_any_project(runner: FakeRunner, tmp_path: Path) -> None:
+    job = runner.add_job(log("all of it\n"), complete(0))
+    for folder in (tmp_path, Path("/")):
+        answer = run_pytest(runner, folder, "--remote-ci-attach", job.id, HOME=str(tmp_path))
+        assert (answer.stdout, answer.returncode) == ("all of it\n", 0), answer.stderr
+    refused = run_pytest(runner, tmp_path, "--remote-ci", HOME=str(tmp_path))
+    assert refused.returncode == 4
+    assert "is no project" in refused.stderr
+
+
 def test_a_dry_run_lists_the_largest_file_first_and_sends_nothing(runner: FakeRunner, project: Path) -> None:
     (project / "large.bin").write_bytes(b"x" * 5000)
     answer = run_pytest(runner, project, "--remote-ci-dry-run")
