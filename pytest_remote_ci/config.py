@@ -174,10 +174,29 @@ def load(
             value = check(_Place(key, source.name, source.name == COMMAND_LINE), raw)
             if key not in origins:
                 values[_attribute(key)], origins[key] = value, source.name
+    _keep_key_for_its_runner(values, origins, sources)
     order = {key: index for index, key in enumerate(_CHECKS)}
     return Config(
         **values, origins=MappingProxyType(dict(sorted(origins.items(), key=lambda item: order[item[0]])))
     )
+
+
+def _keep_key_for_its_runner(
+    values: Mapping[str, Any], origins: Mapping[str, str], sources: Sequence[_Source]
+) -> None:
+    """Refuse to send a key that lies beside one address to another that the project names.
+
+    Whoever clones a project and runs its tests must not hand a key to whatever address its files name.
+    """
+    project, user = sources[-3], sources[-2]
+    beside = str(user.values.get("url") or "").rstrip("/")
+    if origins.get(userfile.API_KEY) != user.name or origins.get("url") != project.name or not beside:
+        return
+    if values["url"].rstrip("/") != beside:
+        raise ConfigError(
+            f"{project.name} names the runner {values['url']}, but the key in {user.name} is for {beside}: "
+            f"if you trust it, run `remote-ci login --url {values['url']}` or set REMOTE_CI_API_KEY"
+        )
 
 
 def require_key(config: Config) -> str:

@@ -68,10 +68,9 @@ class _SqliteDatabase(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         if self._shut:
             raise StoreError("the store is closed")
-        # Private whatever the umask and the folder; SQLite gives its -wal and -shm the same mode. Only a file that
-        # is new may be opened and closed here: closing any descriptor of a database drops this process' locks on it.
-        with contextlib.suppress(OSError):  # it is there, or the connection below says what is wrong
-            os.close(os.open(self._private_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        # Private whatever the umask and the folder; SQLite gives its -wal and -shm the same mode.
+        with contextlib.suppress(OSError):  # what cannot be made is said by the connection below
+            create_private(self._private_path)
         connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         with self._known_lock:
             gone = [thread for thread in self._known if not thread.is_alive()]
@@ -325,7 +324,10 @@ def connect(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
 
 
 def create_private(path: Path) -> None:
-    """Make an empty file that only its owner may read, unless it is there; SQLite's side files inherit its
-    mode.
+    """Make an empty file that only its owner may read, unless it is there; SQLite's side files inherit its mode.
+
+    A file that is there must not even be opened: closing it would drop the locks (POSIX) that this process's
+    connections hold on it, and another process would take itself for the last one and delete the write-ahead log.
     """
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))

@@ -354,3 +354,40 @@ def test_a_job_cannot_change_its_workspaces_tree(bench: Bench) -> None:
     assert (spool / "upper" / "data.txt").read_text() == "onetwo"
     bench.preparer.remove_work(job.id)
     assert not spool.exists()
+
+
+def test_a_compiled_extension_is_built_in_the_workspace_and_built_again_when_its_source_changes(
+    bench: Bench,
+) -> None:
+    source = (
+        "#define PY_SSIZE_T_CLEAN\n#include <Python.h>\n"
+        "static PyObject *answer(PyObject *self, PyObject *args) { return PyLong_FromLong(ANSWER); }\n"
+        'static PyMethodDef methods[] = {{"answer", answer, METH_NOARGS, ""}, {NULL, NULL, 0, NULL}};\n'
+        'static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "fast", NULL, -1, methods};\n'
+        "PyMODINIT_FUNC PyInit_fast(void) { return PyModule_Create(&module); }\n"
+    )
+    files = {
+        "pyproject.toml": SETUPTOOLS + '[project]\nname = "compiled"\nversion = "1"\n',
+        "setup.py": "from setuptools import Extension, setup\n"
+        "setup(ext_modules=[Extension('compiled.fast', ['src/compiled/fast.c'])])\n",
+        "src/compiled/__init__.py": "",
+        "src/compiled/fast.c": source.replace("ANSWER", "41"),
+        "tests/test_a.py": "from compiled import fast\n"
+        "def test_a(): assert fast.answer() == 41 and fast.__file__.startswith('/home/dev/project/src/compiled/')",
+    }
+    try:
+        run(bench, files)
+    except EnvironmentFailed as error:
+        if "gcc" in str(error) or "cc'" in str(error):
+            pytest.skip("the base image has no compiler")
+        raise
+    test = files["tests/test_a.py"].replace("41", "42")
+    changed = run(
+        bench, {**files, "src/compiled/fast.c": source.replace("ANSWER", "42"), "tests/test_a.py": test}
+    )
+    assert changed.built
+    again = run(
+        bench,
+        {**files, "src/compiled/fast.c": source.replace("ANSWER", "42"), "tests/test_a.py": test + "\n"},
+    )
+    assert not again.built

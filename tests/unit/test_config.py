@@ -373,3 +373,31 @@ def test_each_platform_has_its_folders(
 ) -> None:
     assert userfile.path(environ, Path("/h"), platform) == Path(config_file)
     assert userfile.cache_folder(environ, Path("/h"), platform) == Path(cache)
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "allowed"),
+    [
+        pytest.param('url = "http://other"', {}, False, id="another runner named by the project gets no key"),
+        pytest.param('url = "http://mine/"', {}, True, id="the same runner does"),
+        pytest.param(
+            'url = "http://other"', {"REMOTE_CI_API_KEY": KEY}, True, id="a key given now goes there"
+        ),
+        pytest.param(
+            'url = "http://other"',
+            {"REMOTE_CI_URL": "http://third"},
+            True,
+            id="an address given now is believed",
+        ),
+        pytest.param("", {}, True, id="without an address in the project there is nothing to doubt"),
+    ],
+)
+def test_the_key_of_one_runner_is_not_sent_to_another_that_a_project_names(
+    project: Path, home: Path, toml: str, environ: dict[str, str], allowed: bool
+) -> None:
+    config.write_user_file("http://mine", KEY, file=userfile.path({}, home, "linux"))
+    if allowed:
+        assert load(project, home, toml=toml, environ=environ).api_key == KEY
+    else:
+        with pytest.raises(ConfigError, match="remote-ci login --url http://other"):
+            load(project, home, toml=toml, environ=environ)

@@ -208,7 +208,9 @@ def test_a_session_uses_it_and_says_what_it_lacks(
     project = tmp_path / "project"
     project.mkdir()
     (project / "pyproject.toml").write_text("")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_CORE_"))
+    }
     environ |= {
         "XDG_DATA_HOME": str(tmp_path / "data"),
         "PYTHONPATH": str(packages.parent),

@@ -34,7 +34,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def environment(runner: FakeRunner | None, **more: str) -> dict[str, str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_CORE_"))
+    }
     if runner is not None:
         environ |= {"REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY}
     return {**environ, **more}
@@ -170,7 +172,8 @@ def test_what_only_the_container_knows_is_no_mistake_here(runner: FakeRunner, pr
     )
     answer = run_pytest(runner, project, "--remote-ci", "--html=x.html", "tests")
     assert answer.returncode == 0, answer.stderr
-    assert answer.stderr.count("\n") == 1, "only the job's id"
+    assert answer.stderr.count("\n") == 2, "only where the report goes, and the job's id"
+    assert "remote-ci: --html: written on the runner" in answer.stderr
     arguments = options_of(runner)["args"]
     assert arguments == [
         "-o",
@@ -229,6 +232,16 @@ def test_a_job_can_be_attached_to(runner: FakeRunner, project: Path) -> None:
     assert "Job not found" in answer.stderr
 
 
+def test_a_job_can_be_attached_to_from_outside_of_any_project(runner: FakeRunner, tmp_path: Path) -> None:
+    job = runner.add_job(log("all of it\n"), complete(0))
+    for folder in (tmp_path, Path("/")):
+        answer = run_pytest(runner, folder, "--remote-ci-attach", job.id, HOME=str(tmp_path))
+        assert (answer.stdout, answer.returncode) == ("all of it\n", 0), answer.stderr
+    refused = run_pytest(runner, tmp_path, "--remote-ci", HOME=str(tmp_path))
+    assert refused.returncode == 4
+    assert "is no project" in refused.stderr
+
+
 def test_a_dry_run_lists_the_largest_file_first_and_sends_nothing(runner: FakeRunner, project: Path) -> None:
     (project / "large.bin").write_bytes(b"x" * 5000)
     answer = run_pytest(runner, project, "--remote-ci-dry-run")
@@ -260,6 +273,13 @@ def test_no_verdict_ends_with_70_and_the_reason(runner: FakeRunner, project: Pat
     assert answer.returncode == 70
     assert "pip says no\n" in answer.stderr
     assert answer.stderr.endswith("remote-ci: the runner could give no verdict: no such package: nump\n")
+
+
+def test_a_remark_about_the_verdict_is_shown(runner: FakeRunner, project: Path) -> None:
+    runner.script = [complete(1, reason="a test took pytest down: SIGKILL")]
+    answer = run_pytest(runner, project, "--remote-ci")
+    assert answer.returncode == 1
+    assert answer.stderr.endswith("remote-ci: a test took pytest down: SIGKILL\n")
 
 
 def test_a_refused_submission_says_why(runner: FakeRunner, project: Path) -> None:

@@ -42,7 +42,9 @@ def process(runner: FakeRunner, project: Path) -> Iterator[subprocess.Popen[str]
 
 
 def start(runner: FakeRunner, project: Path, *args: str) -> subprocess.Popen[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_CORE_"))
+    }
     environ |= {"REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY}
     return subprocess.Popen(
         [PYTEST, *(args or ["--remote-ci"])],

@@ -39,7 +39,9 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def environ(runner: FakeRunner, tmp_path: Path) -> dict[str, str]:
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV", "XDG_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST_", "COV_CORE_", "XDG_"))
     }
     return {**kept, "REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY, "HOME": str(tmp_path / "home")}
 

@@ -118,6 +118,11 @@ def test_the_jobs_environment_is_added_to_the_containers(spool: Path) -> None:
     assert (spool / "stdout").read_text() == "ä=1 True\n"
 
 
+def test_folders_of_the_job_come_first_on_the_path(spool: Path) -> None:
+    assert run(spool, "import os; print(os.environ['PATH'].split(':')[:2])", path=["/a", "/b"]) == 0
+    assert (spool / "stdout").read_text() == "['/a', '/b']\n"
+
+
 def test_no_descriptor_of_the_worker_reaches_the_command(spool: Path) -> None:
     assert run(spool, "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))") == 0
     assert (spool / "stdout").read_text() == "[0, 1, 2, 3]\n"  # 3 is the listing's own
