@@ -17,7 +17,7 @@ from typing import Any
 
 import jwt
 import pytest
-from developers import Developer, make_developer
+from developers import Developer
 from proxying import start_proxy
 from receivers import Receiver
 from running import Runner
@@ -146,7 +146,7 @@ def test_an_engine_of_a_plugins_own_runs_jobs(
     plugged: str, start_runner: Callable[..., Runner], tmp_path: Path
 ) -> None:
     runner = start_runner(engine="patient", python=plugged)
-    developer = make_developer(runner, tmp_path)
+    developer = Developer(runner, tmp_path, runner.key)  # plain processes serve one user only
     folder = make(tmp_path / "p", "import os\ndef test_patience():\n    assert os.nice(0) == 19\n")
     done = developer.pytest(cwd=folder)
     assert done.code == 0, done.text + runner.log("reconcile")

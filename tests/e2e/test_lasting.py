@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import pytest
 from developers import Developer, make_developer
 from running import Runner, docker
 from waiting import wait_until
+
+from ci_runner.models import Job
+from ci_runner.store import Store
 
 pytestmark = pytest.mark.docker
 
@@ -64,7 +69,7 @@ def test_a_restart_of_the_server_is_not_noticed_by_who_waits(
     assert out.count("test session starts") == 1
 
 
-@pytest.mark.case(79, 81, 82)
+@pytest.mark.case(79, 81)
 def test_a_finished_jobs_container_is_gone_and_its_log_stays(
     runner: Runner, developer: Developer, project: Project
 ) -> None:
@@ -76,6 +81,28 @@ def test_a_finished_jobs_container_is_gone_and_its_log_stays(
         assert "test session starts" in first.out
         assert developer.remote_ci("wait", job, "--all").out == first.out
     assert data_contents(runner) == {"uploads": [], "work": []}
+
+
+@pytest.mark.case(82)
+def test_a_job_that_cannot_be_started_leaves_no_files(
+    runner: Runner, developer: Developer, project: Project
+) -> None:
+    done = developer.pytest("--remote-ci-image=no.such.registry.invalid/x:1", cwd=project("dummy_project"))
+    assert done.code == 70, done.text
+    wait_until(lambda: cleaned(runner), 30, what="folders removed")
+    assert data_contents(runner) == {"uploads": [], "work": []}
+
+
+@pytest.mark.case(75)
+def test_a_job_without_files_is_never_started(runner: Runner, developer: Developer) -> None:
+    """Ours differs on purpose: it fails and says why, where the reference let it wait for ever."""
+    job = Job(str(uuid.uuid4()), user_id=runner.user_id)
+    with contextlib.closing(Store.open(runner.data_dir / "runner.db", migrate=False)) as store:
+        store.jobs.create(job)
+    wait_until(lambda: runner.get(f"/jobs/{job.id}")["end_time"], 30, what="the job to end")
+    shown = runner.get(f"/jobs/{job.id}")
+    assert (shown["status"], shown["reason"]) == ("failed", "the job has no workspace")
+    assert runner.containers() == []
 
 
 def engine_contents(runner: Runner) -> dict[str, set[str]]:
