@@ -31,11 +31,11 @@ DEFAULT_MIRROR: Final = "http://deb.debian.org/debian"
 LABEL_RECIPE: Final = "ci-runner.recipe"
 LABEL_PYTHONS: Final = "ci-runner.pythons"
 
-_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates", "netbase", "tzdata", "media-types")
+_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates", "netbase", "tzdata", "media-types", "less", "procps")
 #: What building a source distribution with C code, or one from a git repository, needs.
 _BUILD_PACKAGES: Final = ("gcc", "g++", "libc6-dev", "make", "pkg-config", "python3-dev", "git")
 #: Raised whenever the steps below change what comes out of a recipe.
-_VERSION: Final = 2
+_VERSION: Final = 3
 #: Folders whose content no container needs; below the root of the tree.
 _EMPTIED: Final = (
     "var/cache/apt",
