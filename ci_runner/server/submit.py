@@ -188,14 +188,16 @@ class Submission:
             if sizes.setdefault(entry.sha256, entry.size) != entry.size:
                 raise InvalidSubmission(f"manifest: {shown(entry.path)} gives one digest two sizes")
         sent = self._keep_blobs(archive, sizes) if archive is not None else set()
-        missing = self.missing(user.id, sizes.keys() - sent)
+        here = {digest: self._services.blobs.size(digest) for digest in sizes}
+        granted = self._services.store.blobs.granted(user.id, sizes.keys() - sent) | sent
+        missing = sorted(digest for digest in sizes if digest not in granted or here[digest] is None)
         if missing:
             text = (
                 f"manifest: {len(missing)} contents are missing, {missing[0]} among them; send them in 'file'"
             )
             raise InvalidSubmission(text)
         for entry in manifest.files:
-            if self._services.blobs.size(entry.sha256) != entry.size:
+            if here[entry.sha256] != entry.size:
                 raise InvalidSubmission(f"manifest: {shown(entry.path)} has another size than its content")
 
     def _keep_blobs(self, archive: Archive, wanted: dict[str, int]) -> set[str]:
