@@ -205,11 +205,19 @@ class Preparer:
         program = (prepared.python, f"{TOOLS}/boot.py", "module" if prepared.module else "script")
         color = ("--color=yes",) if options.color else ()
         arguments = map_arguments(options.args, options.root, prepared.mount_point)
+        cpus = min(options.cpus or settings.cpus, settings.max_cpus)
+        env = {
+            "REMOTE_CI_COLUMNS": str(options.columns),
+            # `-n auto` would start a worker for every processor of the host.
+            "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
+            **prepared.env,
+            **options.env,
+        }
         description = {
             "protocol": 1,
             "argv": [*program, *color, *arguments],
             "cwd": cwd,
-            "env": {"REMOTE_CI_COLUMNS": str(options.columns), **prepared.env, **options.env},
+            "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
         }
@@ -230,7 +238,7 @@ class Preparer:
                 prepared.lowers, prepared.upper or work / "upper", work / "work", prepared.mount_point
             ),
             limits=Limits(
-                cpus=min(options.cpus or settings.cpus, settings.max_cpus),
+                cpus=cpus,
                 memory=min(options.memory or settings.memory, settings.max_memory),
                 pids=settings.pids,
             ),

@@ -97,6 +97,15 @@ def test_inert_options_working_folder_arguments_and_environment(bench: Bench) ->
     assert "\x1b[32m" in run(bench, files, cwd="sub", env={"TOKEN": "s p"}, color=True).stdout
 
 
+def test_n_auto_means_the_processors_of_the_job_and_not_of_the_host(bench: Bench) -> None:
+    files = {
+        "requirements.txt": "pytest-xdist",
+        "test_a.py": "import os\ndef test_a():\n    assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '2'\n",
+    }
+    ran = bench.run(bench.submit(files, root="/home/dev/project", args=["-n", "auto"], cpus=1.6))
+    assert ran.code == 0, ran.stdout + ran.stderr
+
+
 @pytest.mark.parametrize(("module", "code"), [(True, 0), (False, 2)])
 def test_the_root_is_on_the_path_as_python_m_pytest_has_it(bench: Bench, module: bool, code: int) -> None:
     files = {"pkg/mod.py": "x = 1", "tests/test_a.py": "from pkg.mod import x\ndef test_a(): assert x == 1"}
