@@ -70,7 +70,7 @@ class DockerEngine:
         self.scratch = scratch
         self.api = DockerAPI(base_url, timeout)
         self.images = DockerImages(self.api, self._find_pythons)
-        self.events = DockerEvents(self.api, install)
+        self.events = DockerEvents(self.api, install, self.inspect)
         self.network = DockerNetwork(self.api, install, services)
         self._lock = threading.Lock()
         self._probing = threading.Lock()
