@@ -141,14 +141,14 @@ class Runner:
             ("volume", ["ls", "--quiet"], ["rm", "--force"]),
             ("network", ["ls", "--quiet"], ["rm"]),
         ):
-            ids = docker(kind, *listing, "--filter", label).split()
+            ids = docker(kind, *listing, "--filter", label, env=self.env).split()
             if ids:
-                docker(kind, *removal, *ids)
+                docker(kind, *removal, *ids, env=self.env)
 
     def containers(self) -> list[str]:
         """Ids of this runner's containers, whatever their state."""
         label = f"label=ci-runner.install={(self.data_dir / 'install-id').read_text().strip()}"
-        return docker("container", "ls", "--all", "--quiet", "--filter", label).split()
+        return docker("container", "ls", "--all", "--quiet", "--filter", label, env=self.env).split()
 
     # -- users
     def admin(self, *words: str) -> Any:
@@ -210,6 +210,9 @@ class Runner:
         )  # fmt: skip
 
 
-def docker(*words: str) -> str:
-    """What a docker command prints."""
-    return subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120, check=True).stdout
+def docker(*words: str, env: dict[str, str] | None = None) -> str:
+    """What a docker command prints; with `env` in addition to our own environment."""
+    return subprocess.run(
+        ["docker", *words], env={**os.environ, **(env or {})},
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip

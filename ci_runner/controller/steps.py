@@ -97,8 +97,8 @@ class Steps:
     now: SteadyClock
     #: Bytes of log kept per job.
     budget: int
-    #: Called once per job that got its terminal status from this process.
-    finished: Callable[[Job], None] | None = None
+    #: Called when a job got its terminal status.
+    ended: Callable[[], None]
     #: Set when the controller ends: preparations give up.
     closing: threading.Event = field(default_factory=threading.Event)
     #: Jobs that this process has sent TERM, or whose preparation it has told to end.
@@ -241,7 +241,7 @@ class Steps:
         failpoints.hit(_FINISH[1])
 
     def end(self, job_id: str, verdict: Verdict, events: list[JobEvent] | None = None) -> None:
-        """Write the job's terminal status, once, and tell who wants to know."""
+        """Write the job's terminal status, once; `Notifier` tells who wants to know."""
         if not self.store.jobs.finish(job_id, self.epoch, verdict, events=events or []):
             return
         self._prepared.pop(job_id, None)
@@ -250,10 +250,7 @@ class Steps:
         _log.info(
             "job %s: %s (%s)", job_id, verdict.status, verdict.reason or f"exit code {verdict.exit_code}"
         )
-        if self.finished is not None:
-            job = self.store.jobs.get(job_id)
-            if job is not None:
-                self.finished(job)
+        self.ended()
 
     def tell(self, job_id: str, text: str) -> None:
         """A line of the runner in the job's log, for its user."""

@@ -1,5 +1,5 @@
-"""Ordered changes of the schema: each named, each one transaction, each with a backup of what was there
-before.
+"""Ordered changes of the schema: each named, each one transaction (a new database is made in one), with a
+backup of what was there before.
 
 Whoever starts first migrates; others wait for the write lock and find it done. A migration that was released
 is never edited: the next one changes what it did.
@@ -99,6 +99,10 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "INSERT INTO lease (id, epoch) VALUES (1, 0)",
         ),
     ),
+    Migration(
+        "outbox",
+        ("CREATE TABLE outbox (job_id TEXT NOT NULL PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE)",),
+    ),
 )
 
 
@@ -162,12 +166,14 @@ def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.da
                 _back_up(database, found, now)
                 saved = True
             database.sql(_HISTORY)
-            for statement in migrations[found].statements:
-                database.sql(statement)
-            database.sql(
-                "INSERT INTO schema_history (number, name, applied_at) VALUES (?, ?, ?)",
-                (found + 1, migrations[found].name, to_micros(now)),
-            )
+            # A new database is made at once, or somebody else would find it half made and keep a copy.
+            for number in range(found, found + 1 if found else len(migrations)):
+                for statement in migrations[number].statements:
+                    database.sql(statement)
+                database.sql(
+                    "INSERT INTO schema_history (number, name, applied_at) VALUES (?, ?, ?)",
+                    (number + 1, migrations[number].name, to_micros(now)),
+                )
 
 
 def _back_up(database: Database, found: int, now: dt.datetime) -> None:
