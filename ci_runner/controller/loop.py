@@ -44,7 +44,7 @@ LONGEST_PAUSE: Final = 0.25
 #: Seconds between two signs of life.
 HEARTBEAT: Final = 2.0
 #: Seconds between two sweeps for what crashes left behind at the engine.
-SWEEP: Final = 60.0
+SWEEP: Final = 15.0
 
 
 class ControllerRunning(RunnerError):
@@ -240,6 +240,7 @@ class _Tick:
         answers = seen.observed is not None
         if answers != self._answers:
             self._answers = answers
+            self._next_sweep = 0.0  # an engine that was restarted lets go of what it held
             _log.warning("the engine %s", "answers again" if answers else "does not answer; trying again")
 
     def _sweep(self, seen: World) -> None:

@@ -36,6 +36,9 @@ def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -
         return failed(f"out of memory (limit {memory})")
     if ending.exit is None:
         return failed(CONTAINER_LOST)
+    if ending.exit.stopped and ending.exit.code != 0:
+        # Nobody of ours asked: the engine or the machine went down, and what the command said is no verdict.
+        return failed(f"{CONTAINER_LOST} (it was told to stop from outside of the runner)")
     if ending.exit.code is None:
         return ran(1, _taken_down(ending.exit, memory))
     if ending.exit.code == 0 and code not in (0, None):

@@ -367,6 +367,13 @@ KILLED = ExitFrame(None, "SIGKILL")
 VERDICTS: dict[str, tuple[Verdict, Verdict]] = {
     "it passed": (verdict(box(state="exited", exit_code=0), ExitFrame(0)), ran(0)),
     "it failed": (verdict(box(state="exited", exit_code=1), ExitFrame(1)), ran(1)),
+    "the engine went down": (
+        verdict(box(state="exited", exit_code=2), ExitFrame(2, stopped=True)),
+        failed("container lost (it was told to stop from outside of the runner)"),
+    ),
+    "it passed while the engine went down": (
+        verdict(box(state="exited", exit_code=0), ExitFrame(0, stopped=True)), ran(0),
+    ),
     "there were no tests": (verdict(box(state="exited", exit_code=5), ExitFrame(5)), ran(5)),
     "a forged pass is not believed": (
         verdict(box(state="exited", exit_code=137), ExitFrame(0)), failed("container lost (it ended with code 137)"),

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 UNPRIVILEGED: Final = 65532
 #: Seconds that a removal which somebody else began may take.
 _REMOVAL_PATIENCE: Final = 15.0
+#: What the engine says of a volume that it believes to be mounted, though no container has it.
+_ACTIVE_MOUNTS: Final = "has active mounts"
 
 
 class DockerEngine:
@@ -211,7 +213,12 @@ class DockerEngine:
         try:
             with translated("remove the volume"):
                 self.api.client.remove_volume(name)
-        except PermanentError as error:
+        except (PermanentError, EngineUnavailable) as error:
+            if _ACTIVE_MOUNTS in str(error):
+                # Engines before 24 miscount a volume's mounts when they restart beside a running container
+                # (live-restore), and let go of it only after their next restart: `sweep` sees to it then.
+                log.debug("the engine keeps volume %s until it is restarted", name)
+                return
             # 404: gone with its container. 409: another container (adopted by a successor) still uses it.
             if status_of(error) not in (404, 409):
                 raise
