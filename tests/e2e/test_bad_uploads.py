@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from archives import many_empty_files
 from developers import Developer
 
 pytestmark = pytest.mark.docker
@@ -42,7 +43,7 @@ BAD = [
     pytest.param(lambda: zip_of(("a", b"1"), ("a", b"2")), "'a' is there twice", id="a name twice"),
     pytest.param(lambda: zip_of(("A", b""), ("a", b"")), "cannot be told from", id="names that differ in case"),
     pytest.param(
-        lambda: zip_of(*((str(number), b"") for number in range(200_000))),
+        lambda: many_empty_files(200_000),
         "holds 200000 entries; this runner takes at most 50000",
         id="200,000 entries",
     ),
