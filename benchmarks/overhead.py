@@ -236,6 +236,7 @@ def main() -> None:
     parser.add_argument("--base-image", default=os.environ.get("CI_RUNNER_BASE_IMAGE"))
     parser.add_argument("--json", action="store_true", help="print medians and all runs as JSON")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what was started is ended, too
     raw = measure(arguments)
     figures = summary(raw)
     if arguments.json:
