@@ -119,13 +119,14 @@ class Crashing:
         return "".join(f"\n{name}:\n{self.runner.log(name)[-3000:]}" for name in ("serve", "reconcile"))
 
     # -- developers
-    def project(self, pause: float = PAUSE, requirements: str = "pytest\n") -> Path:
-        """A project nobody has sent yet."""
+    def project(self, pause: float = PAUSE, requirements: str = "pytest\n", suite: str = "") -> Path:
+        """A project nobody has sent yet, with a suite of its own or the one that counts."""
         nonce = uuid.uuid4().hex
         folder = self.folder / f"project-{nonce}"
         folder.mkdir()
         (folder / "requirements.txt").write_text(requirements)
-        (folder / "test_counts.py").write_text(_SUITE.format(nonce=nonce, pause=pause))
+        text = f"# {nonce}\n{suite}" if suite else _SUITE.format(nonce=nonce, pause=pause)
+        (folder / "test_counts.py").write_text(text)
         return folder
 
     def archive(self, project: Path) -> Path:
