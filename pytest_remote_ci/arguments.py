@@ -46,6 +46,11 @@ _LOCAL_QUESTIONS = frozenset(
         "--cache-show",
     }
 )
+#: Options by which a run leaves a report in a file.
+_FILE_WRITING = frozenset(
+    {"--junitxml", "--junit-xml", "--html", "--report-log", "--json-report", "--json-report-file",
+     "--log-file", "--benchmark-json", "--alluredir"}
+)  # fmt: skip
 #: pytest's own options that mean this machine only: the colour decision travels as a submission option.
 _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
 #: Plugins that talk to a program here (an editor, this plugin): of no use in the container.
@@ -161,6 +166,11 @@ def forward(argv: Sequence[str], place: Place, takes_value: TakesValue) -> list[
         mapped = _option_value(option, value, place)
         result.extend([text, mapped] if waits else [text[: len(text) - len(attached)] + mapped])
     return result
+
+
+def file_writing(argv: Iterable[str]) -> list[str]:
+    """The options among `argv` that make pytest, or a common plugin, write a report into a file."""
+    return sorted(_heads(argv) & _FILE_WRITING)
 
 
 def without_own(argv: Sequence[str]) -> list[str]:

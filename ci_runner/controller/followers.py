@@ -110,7 +110,7 @@ class Followers:
             self._work_to_do.set()
 
     def endings(self) -> Mapping[Key, Ending]:
-        """What the spools that are over and read to their end say."""
+        """What the spools say that are over, or have the worker's last word, and are read to their end."""
         with self._lock:
             return dict(self._endings)
 
@@ -183,8 +183,10 @@ class Followers:
         if reading.started and not follower.started:
             self._record_start(follower)
         self._store(key, follower, position, reading, over)
-        if over and not reading.more:
-            self._end(key, follower)
+        # The worker's last frame comes after everything else: nobody has to wait for the container to go.
+        said_all = reading.exit is not None and not reading.behind
+        if (over or said_all) and not reading.more:
+            self._end(key, follower, over)
         return reading.more
 
     def _locate(self, key: Key, follower: _Follower) -> None:
@@ -225,9 +227,11 @@ class Followers:
         follower.stored += size
         failpoints.hit(_AFTER)
 
-    def _end(self, key: Key, follower: _Follower) -> None:
-        failpoints.hit(_DRAINED)
+    def _end(self, key: Key, follower: _Follower, over: bool) -> None:
         last = spool.final_frame(follower.spool)
+        if last is None and not over:
+            return  # something follows what looked like the last word
+        failpoints.hit(_DRAINED)
         with self._lock:
             if key in self._wanted:
                 self._endings[key] = Ending(follower.started, last)

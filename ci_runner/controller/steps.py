@@ -19,7 +19,7 @@ from ci_runner.controller.budget import within_budget
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.world import Announced, Policy
-from ci_runner.errors import LeaseLost, NotFound, PermanentError
+from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
@@ -70,6 +70,9 @@ class Preparer(Protocol):
 
     def in_use(self) -> frozenset[str]:
         """Names of the build containers of calls that are going on."""
+
+    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+        """What could wait until the job was over and makes the next one quicker; may take many seconds."""
 
     def remove_work(self, job_id: str) -> None:
         """Remove the working folders of all of the job's attempts."""
@@ -260,6 +263,12 @@ class Steps:
             self._hold_lease()
             self.engine.remove(container_id)
         self.preparer.remove_work(action.job_id)
+        job = self._job(action)
+        if job.status == "completed":
+            try:
+                self.preparer.improve(job, self.closing.is_set)
+            except RunnerError as error:
+                _log.warning("job %s: nothing was done for the next one: %s", job.id, error)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
         failpoints.hit(_REMOVED)

@@ -130,6 +130,7 @@ def test_idleness_counts_requests_and_open_streams(tmp_path: Path) -> None:
         wait_until(lambda: runner.app.idle_seconds() > 0, what="the stream's end")
 
 
+@pytest.mark.case(83, 84)
 def test_stale_uploads_are_swept_at_the_start(tmp_path: Path) -> None:
     uploads = tmp_path / "uploads"
     uploads.mkdir()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import many_empty_files
 from http_kit import PROJECT, Person, Runner, events, running, zip_of
 from waiting import wait_until
 
@@ -61,6 +62,11 @@ def test_an_accepted_project_is_a_queued_job_of_its_owner(runner: Runner, person
     assert runner.leftovers() == []
 
 
+def test_without_options_pytest_runs_as_the_reference_ran_it(runner: Runner, person: Person) -> None:
+    assert SubmitOptions.from_dict(runner.job(person).options) == SubmitOptions(args=("-v",))
+    assert SubmitOptions.from_dict(runner.job(person, options={}).options) == SubmitOptions()
+
+
 def test_what_was_accepted_is_there_for_another_process(runner: Runner, person: Person) -> None:
     job_id = runner.submit(person).json()["job_id"]
     with_other_eyes = Store.open(runner.store.path, migrate=False)
@@ -96,7 +102,7 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
     "case": (lambda: zip_of({"A": b"", "a": b""}), "cannot be told from"),
     "bomb": (lambda: zip_of({"a": b"\0" * (80 << 20)}), "file: unpacks to more than 200 times its size"),
     "200,000 entries": (
-        lambda: zip_of({str(number): b"" for number in range(200_000)}),
+        lambda: many_empty_files(200_000),
         "file: holds 200000 entries; this runner takes at most 50000",
     ),
 }
