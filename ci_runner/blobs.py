@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +24,13 @@ from typing import BinaryIO, Final
 from ci_runner import failpoints
 from ci_runner.archive import Archive
 from ci_runner.errors import InvalidSubmission, NotFound
+from ci_runner.scratch import Scratch, remove_abandoned
 from pytest_remote_ci.wire import Manifest, ManifestEntry, is_digest
 
 #: The uid that containers run as when the runner is root: nobody's, in every base image.
 UNPRIVILEGED_UID: Final = 65532
 
 _PIECE: Final = 1 << 16
-#: Seconds after which a file outside of any writer's folder is not about to lose its name (see `tempfile`).
-_NAMELESS_SOON: Final = 60.0
 #: Contents up to this size are hashed in memory first, so that what is there already costs no write.
 _IN_MEMORY: Final = 1 << 20
 _SYNC_THREADS: Final = 8
@@ -61,6 +59,7 @@ class BlobStore:
         #: Where contents are received; on the blobs' file system.
         self.uploads: Final = root / "uploads"
         self._owner = owner
+        self._lock = root / "blobs.lock"
         for folder in (self._blobs, self.uploads):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -99,6 +98,13 @@ class BlobStore:
         """Whether the content is here."""
         return self.size(digest) is not None
 
+    def renew(self, digest: str) -> bool:
+        """Whether the content is here; if so, it is sent again as of now, and not collected for a while."""
+        with self.granting(), contextlib.suppress(FileNotFoundError):
+            os.utime(self._place(digest))
+            return True
+        return False
+
     def size(self, digest: str) -> int | None:
         """Bytes of the content, or None when it is not here."""
         try:
@@ -126,7 +132,7 @@ class BlobStore:
             return plain
         twin = plain.with_name(plain.name + ".x")
         if not twin.exists():
-            with contextlib.closing(_Scratch(self.uploads)) as scratch:
+            with contextlib.closing(Scratch(self.uploads)) as scratch:
                 file, name = scratch.file()
                 with plain.open("rb") as source, file as target:
                     shutil.copyfileobj(source, target, _PIECE)
@@ -140,13 +146,39 @@ class BlobStore:
         plain.with_name(plain.name + ".x").unlink(missing_ok=True)
         plain.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def granting(self) -> Iterator[None]:
+        """While the block runs nothing is collected: for granting contents and seeing that they are here. Short."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """While the block runs nobody is granting: for asking who may use contents and removing them. Short."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    def aged(self, before: float) -> Iterator[list[str]]:
+        """Digests of what nobody has sent since `before` (seconds since the epoch), in portions."""
+        for folder in sorted(self._blobs.iterdir()):
+            yield [
+                path.name for path in folder.iterdir() if is_digest(path.name) and _modified(path) < before
+            ]
+
+    def remove_aged(self, digest: str, before: float) -> bool:
+        """`remove`, unless somebody has sent the content since `before`; whether it went."""
+        if _modified(self._place(digest)) >= before:
+            return False
+        self.remove(digest)
+        return True
+
     def free_bytes(self) -> int:
         """Bytes free on the blobs' file system."""
         return shutil.disk_usage(self._blobs).free
 
     def sweep_uploads(self) -> int:
         """Remove what writers that died left behind; how many folders went. What is being written stays."""
-        return sum(_remove_unlocked(path) for path in self.uploads.iterdir() if not path.is_symlink())
+        return sum(remove_abandoned(path) for path in self.uploads.iterdir() if not path.is_symlink())
 
     def _place(self, digest: str) -> Path:
         return Path(self._name(digest))
@@ -155,6 +187,15 @@ class BlobStore:
         if not is_digest(digest):
             raise ValueError(f"{digest!r} is no SHA-256 digest")
         return f"{self._base}/{digest[:2]}/{digest}"
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _settle(self, file: BinaryIO, mode: int) -> None:
         """Give a finished file its mode and owner, and wait until it is durable."""
@@ -170,7 +211,7 @@ class Batch:
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
-        self._scratch = _Scratch(store.uploads)
+        self._scratch = Scratch(store.uploads)
         self._received: dict[str, Path] = {}
         self._known: set[str] = set()
 
@@ -193,7 +234,7 @@ class Batch:
             if expected is not None and digest != expected:
                 raise InvalidSubmission(f"file: entry {expected!r} has contents of another digest")
             if digest not in self._received and digest not in self._known:
-                if self._store.has(digest):
+                if self._store.renew(digest):
                     self._known.add(digest)
                 else:
                     self._received[digest] = incoming.keep()
@@ -217,7 +258,6 @@ class Batch:
         self._received.clear()
         for digest in self._known:
             place = places[digest]
-            os.utime(place)  # in use again: keeps it from being collected before its job is stored
             if place.parent.stat().st_mtime > time.time() - _UNSURE:
                 folders.add(place.parent)
         _each(_sync_folder, folders)
@@ -228,66 +268,10 @@ class Batch:
             self._store._settle(file, 0o644)
 
 
-class _Scratch:
-    """A folder in `uploads/`, made when first needed and locked for as long as its writer lives."""
-
-    def __init__(self, uploads: Path) -> None:
-        self._uploads = uploads
-        self._folder: Path | None = None
-        self._lock = -1
-
-    def file(self) -> tuple[BinaryIO, Path]:
-        """A new empty file, to be closed by the caller."""
-        if self._folder is None:
-            self._folder, self._lock = self._made()
-        descriptor, name = tempfile.mkstemp(dir=self._folder)
-        return os.fdopen(descriptor, "wb"), Path(name)
-
-    def close(self) -> None:
-        """Remove the folder with all that is in it."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            os.close(self._lock)
-            self._folder = None
-
-    def _made(self) -> tuple[Path, int]:
-        while True:
-            folder = Path(tempfile.mkdtemp(dir=self._uploads))
-            try:
-                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            except FileNotFoundError:
-                continue  # swept before it could be locked
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
-
-
-def _remove_unlocked(path: Path) -> bool:
-    """Remove a folder of `uploads/` (or a file that is not in one) unless its writer lives."""
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.is_dir():
-            shutil.rmtree(path)
-            return True
-        if path.lstat().st_mtime > time.time() - _NAMELESS_SOON:
-            return False
-        path.unlink()
-        return True
-    except OSError:  # locked, or gone meanwhile
-        return False
-    finally:
-        os.close(lock)
-
-
 class _Incoming:
     """One content while it arrives: in memory as long as it is small, so that a known one costs no write."""
 
-    def __init__(self, scratch: _Scratch) -> None:
+    def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._hasher = hashlib.sha256()
         self._held: list[bytes] = []
@@ -336,6 +320,14 @@ def _pieces(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
         return
     while piece := source.read(_PIECE):
         yield piece
+
+
+def _modified(path: Path) -> float:
+    """When it was last sent; infinite for what is gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
 
 
 def _each(action: Callable[[Path], None], items: Iterable[Path]) -> None:

@@ -1,7 +1,7 @@
 """`Reaper`: removes what nobody needs any more, once a minute and once at the start.
 
-Logs beyond their retention, caches beyond their size, working folders of jobs that no longer exist, files of
-deleted users. Containers are not its business: `reconcile` decides about them.
+Logs beyond their retention, caches beyond their size, contents that nobody uses, working folders of jobs that no
+longer exist, files of deleted users. Containers are not its business: `reconcile` decides about them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner import failpoints
+from ci_runner.controller.collector import Collector
 from ci_runner.controller.steps import Preparer
 from ci_runner.errors import LeaseLost
 from ci_runner.models import utcnow
@@ -43,6 +44,7 @@ class Reaper:
     interval: float = INTERVAL
 
     def __post_init__(self) -> None:
+        self._collector = Collector(self.store, self.data_dir)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
@@ -69,7 +71,9 @@ class Reaper:
 
     def _round(self) -> None:
         failpoints.hit(_BEFORE)
-        for step in (self._work_folders, self._caches, self._logs, self._deleted_users):
+        for step in (
+            self._work_folders, self._uploads, self._caches, self._logs, self._deleted_users, self._contents,
+        ):  # fmt: skip
             if self._stop.is_set():
                 return
             try:
@@ -90,6 +94,13 @@ class Reaper:
         for job_id in sorted(found - known - {""}):
             _log.info("removing the working folders of job %s, which belong to nothing any more", job_id)
             self.preparer.remove_work(job_id)
+
+    def _uploads(self) -> None:
+        self._collector.blobs.sweep_uploads()
+
+    def _contents(self) -> None:
+        """After the deleted users, whose grants are taken back."""
+        self._collector.collect(self._stop.is_set)
 
     def _caches(self) -> None:
         jobs = self.store.jobs.open()

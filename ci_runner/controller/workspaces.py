@@ -77,12 +77,24 @@ class Workspaces:
         return Tree({path: sha256 for path, (_, sha256) in rows.items()}, content)
 
     def remove(self, digest: str) -> None:
-        """Forget a tree; the marker goes first, so that a half-removed one is never used."""
+        """Forget a tree."""
+        self.destroy(self.hide(digest))
+
+    def hide(self, digest: str) -> Path:
+        """Take a tree out of use, quickly; what is returned is for `destroy`.
+
+        The marker goes first, so that a half-removed one is never used.
+        """
         (self._root / f"{digest}.ok").unlink(missing_ok=True)
         doomed = self._root / f".del-{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):
             (self._root / digest).rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        return doomed
+
+    @staticmethod
+    def destroy(hidden: Path) -> None:
+        """Remove what `hide` returned."""
+        shutil.rmtree(hidden, ignore_errors=True)
 
     def unused(self) -> list[tuple[float, str]]:
         """(time of last use, digest) of every complete tree, least recently used first."""

@@ -162,8 +162,10 @@ class Submission:
             times = {path: manifest.mtimes[path] for path in sorted(manifest.mtimes)}
             mtimes = blobs.put_bytes(json.dumps(times, separators=(",", ":")).encode())
             digests.add(mtimes)
-        granted.grant(user.id, digests)
-        if blobs.missing(digests):  # collected in between
+        with blobs.granting():
+            granted.grant(user.id, digests)
+            gone = blobs.missing(digests)
+        if gone:  # collected in between
             raise TemporaryError("Contents of the project went while it was submitted; send it again")
         return manifest, mtimes
 
@@ -215,6 +217,13 @@ class Submission:
         wanted = sorted(digests)
         granted = self._services.store.blobs.granted(user_id, wanted)
         return [digest for digest in wanted if digest not in granted or not self._services.blobs.has(digest)]
+
+    def reserve(self, user_id: str, digests: set[str]) -> list[str]:
+        """`missing`; the others stay for as long as it takes to send what is missing."""
+        with self._services.blobs.granting():
+            missing = self.missing(user_id, digests)
+            self._services.store.blobs.grant(user_id, digests - set(missing))
+        return missing
 
     # -- the job
 
@@ -287,7 +296,7 @@ class MissingBlobs:
         digests = parse_json("body", _limited("body", req.bounded_stream, _DIGESTS_BYTES * (self._most + 1)))
         if not isinstance(digests, list) or not all(is_digest(digest) for digest in digests):
             raise InvalidSubmission("body: must be a JSON array of SHA-256 digests in lower-case hexadecimal")
-        resp.media = self._submission.missing(caller_of(req).user.id, set(digests))
+        resp.media = self._submission.reserve(caller_of(req).user.id, set(digests))
 
 
 def _limited(what: str, stream: Any, most: int) -> bytes:

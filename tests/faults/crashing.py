@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,7 @@ class Crashing:
 
     def until_reached(self, point: str) -> None:
         """Wait until a program that was started with failpoints is at that one."""
-        wait_until(
-            lambda: self._trace.exists() and point in self._trace.read_text().split(), PATIENCE,
-            what=f"{point} to be reached: {self.log()}",
-        )  # fmt: skip
+        self.wait(lambda: self._trace.exists() and point in self._trace.read_text().split(), point)
 
     def until_dead(self, program: str) -> None:
         """Wait until a program's failpoint has killed it."""
@@ -108,18 +105,28 @@ class Crashing:
         assert process.returncode == -signal.SIGKILL, self.log()
         del self.runner.processes[program]
 
+    def wait(
+        self, predicate: Callable[[], object], what: str, state: Callable[[], object] = lambda: ""
+    ) -> None:
+        """Wait; where it is in vain, show how things are then."""
+        try:
+            wait_until(lambda: bool(predicate()), PATIENCE, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{state()}\n{self.log()}") from None
+
     def log(self) -> str:
         """The ends of the programs' logs."""
         return "".join(f"\n{name}:\n{self.runner.log(name)[-3000:]}" for name in ("serve", "reconcile"))
 
     # -- developers
-    def project(self, pause: float = PAUSE, requirements: str = "pytest\n") -> Path:
-        """A project nobody has sent yet."""
+    def project(self, pause: float = PAUSE, requirements: str = "pytest\n", suite: str = "") -> Path:
+        """A project nobody has sent yet, with a suite of its own or the one that counts."""
         nonce = uuid.uuid4().hex
         folder = self.folder / f"project-{nonce}"
         folder.mkdir()
         (folder / "requirements.txt").write_text(requirements)
-        (folder / "test_counts.py").write_text(_SUITE.format(nonce=nonce, pause=pause))
+        text = f"# {nonce}\n{suite}" if suite else _SUITE.format(nonce=nonce, pause=pause)
+        (folder / "test_counts.py").write_text(text)
         return folder
 
     def archive(self, project: Path) -> Path:
@@ -190,13 +197,16 @@ class Crashing:
     # -- what must hold
     def until_over(self, job_id: str) -> dict[str, Any]:
         """The job's summary once it is over."""
-        return wait_until(
-            lambda: (found := self.job(job_id))["end_time"] and found, PATIENCE,
-            what=f"the end of {job_id}: {self.log()}",
-        )  # fmt: skip
+        self.wait(lambda: self.job(job_id)["end_time"], f"the end of {job_id}", lambda: self.job(job_id))
+        return self.job(job_id)
 
-    def check(self, job_id: str, followed: Followed | None = None) -> list[dict[str, Any]]:
-        """The job passed, ran once, lost and repeated nothing; `followed` saw that. Its stored events."""
+    def check(
+        self, job_id: str, followed: Followed | None = None, except_: frozenset[str] = frozenset()
+    ) -> list[dict[str, Any]]:
+        """The job passed, ran once, lost, repeated and left nothing; `followed` saw that. Its stored events.
+
+        `except_`: kinds of things that may be left.
+        """
         summary = self.until_over(job_id)
         assert (summary["status"], summary["exit_code"]) == ("completed", 0), f"{summary}{self.log()}"
         events = self.check_events(job_id)
@@ -205,7 +215,7 @@ class Crashing:
             followed.join()
             assert followed.job_id == job_id
             assert followed.events == events
-        self.check_nothing_left()
+        self.check_nothing_left(except_)
         return events
 
     def check_events(self, job_id: str) -> list[dict[str, Any]]:
@@ -218,9 +228,9 @@ class Crashing:
         self._over[job_id] = summary
         return events
 
-    def check_nothing_left(self) -> None:
+    def check_nothing_left(self, except_: frozenset[str] = frozenset()) -> None:
         """No container, volume, working folder, upload or temporary file, soon; what is over is as it was."""
-        wait_until(lambda: not any(self.left().values()), PATIENCE, what=f"{self.left()} to go: {self.log()}")
+        self.wait(lambda: set(self.left()) <= except_, "nothing to be left", self.left)
         now = {job["job_id"]: job for job in self.jobs()}
         assert {job_id: now[job_id] for job_id in self._over} == self._over
 
@@ -228,12 +238,13 @@ class Crashing:
         """What is there although nothing runs, by kind."""
         label = f"label=ci-runner.install={(self._data / 'install-id').read_text().strip()}"
         folders = {name: self._data / name for name in ("work", "uploads")} | {"temporary": self.temporary}
-        return {
+        found = {
             "containers": self.runner.containers(),
             "volumes": docker("volume", "ls", "--quiet", "--filter", label, env=self.runner.env).split(),
             **{name: [path.name for path in folder.iterdir()] for name, folder in folders.items()},
             "trees": [path.name for path in (self._data / "trees").glob(".*")],
         }
+        return {kind: names for kind, names in found.items() if names}
 
     def running(self, job_id: str) -> list[str]:
         """Ids of the job's containers that run."""

@@ -17,8 +17,8 @@ import ci_runner.controller.loop  # noqa: F401  # registers the failpoints
 from ci_runner.failpoints import REGISTRY
 
 TESTS = Path(__file__).parents[1]
-#: Failpoints of the real preparer, which these tests do without.
-PREPARER = ("controller.build.", "controller.environment.", "controller.tree.")
+#: Failpoints of the real preparer and of the collector, for which there is nothing to do here.
+PREPARER = ("controller.build.", "controller.environment.", "controller.tree.", "controller.collect.")
 #: Every other failpoint of the controller, and of the transactions that only the controller makes.
 POINTS = sorted(
     name

@@ -1,0 +1,136 @@
+"""`kill -9` and restart of the Docker daemon at five points of a job's life, with and without live-restore.
+
+The daemon is a private one, in a network namespace of its own, without any network: the environment was built
+before, on the machine's own engine, of the same image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from faults.crashing import LINES, Crashing, Followed, lines_of, text_of
+from faults.private_engine import PrivateEngine
+from waiting import wait_until
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a private daemon needs root"),
+]
+
+#: Seconds between two lines: a run lasts through the daemon's absence.
+SLOW = 0.03
+#: Engines before 24 keep the volume of a container beside which they were restarted until they are restarted again.
+STUCK = frozenset({"volumes"})
+
+
+@pytest.fixture(scope="module")
+def crashing(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
+    """A runner whose environment is there; `reconcile` does not run."""
+    made = Crashing(tmp_path_factory.mktemp("crashing"), docker_engine)
+    try:
+        made.runner.start()
+        made.check(made.submit(made.project()))
+        made.runner.stop("reconcile")
+        yield made
+    finally:
+        made.runner.close()
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["live-restore", "no-live-restore"])
+def daemon(
+    request: pytest.FixtureRequest,
+    crashing: Crashing,
+    docker_engine: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[PrivateEngine]:
+    """The runner's engine from here on."""
+    folder = tmp_path_factory.mktemp("daemon")
+    with PrivateEngine(folder, live_restore=request.param) as engine:
+        engine.load(docker_engine)
+        crashing.runner.env["DOCKER_HOST"] = engine.url
+        try:
+            yield engine
+        finally:
+            if "reconcile" in crashing.runner.processes:
+                crashing.runner.stop("reconcile")
+            crashing.runner.remove_from_engine()
+            del crashing.runner.env["DOCKER_HOST"]
+
+
+def crash(daemon: PrivateEngine) -> None:
+    daemon.kill()
+    daemon.start()
+
+
+def next_one_passes(crashing: Crashing) -> None:
+    crashing.check(crashing.submit(crashing.project(pause=0.001)))
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["controller.prepare.before", "controller.launch.created", "controller.launch.before_start"],
+)
+def test_before_the_tests_begin_nothing_is_lost(
+    crashing: Crashing, daemon: PrivateEngine, point: str
+) -> None:
+    crashing.restart("reconcile", f"{point}=sleep:1")
+    followed = crashing.follow(crashing.project())
+    crashing.until_reached(point)
+    crash(daemon)
+    crashing.check(followed.job_id, followed)
+
+
+def test_while_the_tests_run(crashing: Crashing, daemon: PrivateEngine) -> None:
+    """With live-restore they go on; without, the daemon ends them when it comes back."""
+    crashing.restart("reconcile")
+    followed = crashing.follow(crashing.project(pause=SLOW))
+    wait_until(lambda: followed.lines() >= LINES // 2, 30, what="output")
+    crash(daemon)
+    survived_or_lost(crashing, daemon, followed, LINES // 2)
+
+
+def test_the_daemon_and_the_controller_at_once(crashing: Crashing, daemon: PrivateEngine) -> None:
+    crashing.restart("reconcile")
+    followed = crashing.follow(crashing.project(pause=SLOW))
+    wait_until(lambda: followed.lines() >= 5, 30, what="output")
+    daemon.kill()
+    crashing.runner.kill("reconcile")
+    daemon.start()
+    crashing.restart("reconcile")
+    survived_or_lost(crashing, daemon, followed, 5)
+
+
+@pytest.mark.parametrize("point", ["controller.finish.before", "controller.remove.before"])
+def test_after_the_tests_nothing_is_lost(crashing: Crashing, daemon: PrivateEngine, point: str) -> None:
+    crashing.restart("reconcile", f"{point}=sleep:1")
+    followed = crashing.follow(crashing.project())
+    crashing.until_reached(point)
+    crash(daemon)
+    crashing.check(followed.job_id, followed)
+
+
+def survived_or_lost(crashing: Crashing, daemon: PrivateEngine, followed: Followed, lines: int) -> None:
+    if daemon.live_restore:
+        crashing.check(followed.job_id, followed, STUCK)
+        crash(daemon)
+        crashing.check_nothing_left()
+    else:
+        lost(crashing, followed, lines)
+    next_one_passes(crashing)
+
+
+def lost(crashing: Crashing, followed: Followed, lines: int) -> None:
+    """Failed for the right reason, once, with the output up to then."""
+    summary = crashing.until_over(followed.job_id)
+    assert (summary["status"], summary["success"], summary["exit_code"]) == ("failed", None, None), summary
+    assert summary["reason"].startswith("container lost")
+    events = crashing.check_events(followed.job_id)
+    followed.join()
+    assert followed.events == events
+    numbers = lines_of(events)
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert lines <= len(numbers) < LINES
+    assert text_of(events).count("run ") == 1
+    crashing.check_nothing_left()
