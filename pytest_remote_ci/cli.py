@@ -178,14 +178,12 @@ def cancel(options: argparse.Namespace) -> int:
 
 def login(options: argparse.Namespace) -> int:
     """Ask for address and key, try them, and store them in the user file."""
-    from getpass import getpass
-
     from pytest_remote_ci.client import Client
 
     try:
         default = embedded.DEFAULT_URL
         url = options.url or input(f"Address of the runner [{default}]: ").strip() or default
-        key = options.api_key or getpass("API key (not shown): ").strip()
+        key = options.api_key or _ask_for_key()
     except EOFError:
         raise Failure("nothing was entered; give --url and --api-key instead") from None
     with Client(url, key) as client:
@@ -193,6 +191,15 @@ def login(options: argparse.Namespace) -> int:
     file = configuration.write_user_file(url, key)
     _print(f"✓ {url} takes the key. Both are stored in {file}.")
     return OK
+
+
+def _ask_for_key() -> str:
+    """From the terminal without showing it; from a pipe as it comes. Raises `EOFError`."""
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        return getpass("API key (not shown): ").strip()
+    return input("API key: ").strip()
 
 
 def _is_result(event: dict[str, Any]) -> None:

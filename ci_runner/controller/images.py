@@ -69,7 +69,10 @@ def _local(engine: Engine, python: str | None, cause: ImageUnavailable) -> Image
         seen.update(image.pythons)
     if seen:
         has = ", ".join(sorted(seen, key=_version))
-        raise ImageUnavailable(f"{cause}; the images made here have Python {has}") from cause
+        raise ImageUnavailable(
+            f"{cause}; the images made here have Python {has}: add {python} with "
+            f"`ci-runner image build --python {python}`, or ask for another with --remote-ci-python"
+        ) from cause
     raise cause
 
 

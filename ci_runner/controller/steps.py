@@ -268,7 +268,8 @@ class Steps:
             try:
                 self.preparer.improve(job, self.closing.is_set)
             except RunnerError as error:
-                _log.warning("job %s: nothing was done for the next one: %s", job.id, error)
+                level = logging.DEBUG if self.closing.is_set() else logging.WARNING  # stopped: all is well
+                _log.log(level, "job %s: nothing was done for the next one: %s", job.id, error)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
         failpoints.hit(_REMOVED)

@@ -339,6 +339,8 @@ def test_login_verifies_and_stores(
     assert KEY in file.read_text()
     assert KEY not in answer.stdout + answer.stderr
     assert remote_ci(environ, project, "list").returncode == 0, "both are found from now on"
+    answer = remote_ci(environ, project, "login", typed=f"{runner.url}\n{KEY}\n")
+    assert (answer.returncode, answer.stderr) == (0, ""), "both may come through a pipe"
     answer = remote_ci(environ, project, "login", "--api-key", KEY)
     assert (answer.returncode, answer.stderr) == (
         1,
