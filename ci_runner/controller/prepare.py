@@ -198,7 +198,12 @@ class Preparer:
             "protocol": 1,
             "argv": [*program, *color, *arguments],
             "cwd": cwd,
-            "env": {"REMOTE_CI_COLUMNS": str(options.columns), **prepared.env, **options.env},
+            "env": {
+                "REMOTE_CI_COLUMNS": str(options.columns),
+                **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
+                **prepared.env,
+                **options.env,
+            },
             "path": list(prepared.path),
             "grace": settings.grace,
         }

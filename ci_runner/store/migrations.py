@@ -99,6 +99,13 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "INSERT INTO lease (id, epoch) VALUES (1, 0)",
         ),
     ),
+    Migration(
+        "records of sessions",
+        (
+            "ALTER TABLE spools ADD COLUMN records BIGINT NOT NULL DEFAULT 0",
+            "ALTER TABLE spools ADD COLUMN terminal BIGINT NOT NULL DEFAULT 0",
+        ),
+    ),
 )
 
 
@@ -162,12 +169,16 @@ def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.da
                 _back_up(database, found, now)
                 saved = True
             database.sql(_HISTORY)
-            for statement in migrations[found].statements:
-                database.sql(statement)
-            database.sql(
-                "INSERT INTO schema_history (number, name, applied_at) VALUES (?, ?, ?)",
-                (found + 1, migrations[found].name, to_micros(now)),
-            )
+            # A new database is made in one piece: nobody else finds it half made and saves a copy of that.
+            for number, migration in enumerate(
+                migrations[found : found + 1] if found else migrations, found + 1
+            ):
+                for statement in migration.statements:
+                    database.sql(statement)
+                database.sql(
+                    "INSERT INTO schema_history (number, name, applied_at) VALUES (?, ?, ?)",
+                    (number, migration.name, to_micros(now)),
+                )
 
 
 def _back_up(database: Database, found: int, now: dt.datetime) -> None:
