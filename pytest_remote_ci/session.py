@@ -120,8 +120,8 @@ class _Session:
             scm_version=scm.version(place.root),
             color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
-            records=self._native,
         )
+        options = replace(options, records=self._native)
         priority = self._option("priority")
         if priority:
             options = replace(options, priority=priority)
@@ -223,7 +223,7 @@ class _Session:
             self._display.say(f"remote-ci: {complete['reason']}")
         return code
 
-    def _take_over(self, current: RemoteRun, cancel: Callable[[], None]) -> bool:
+    def _take_over(self, current: RemoteRun, cancel: Callable[[], bool]) -> bool:
         """Let the local session replay the remote one; False when that cannot be, and its text is shown instead."""
         from pytest_remote_ci.replay.feed import Feed, wait_for_session
         from pytest_remote_ci.replay.takeover import Takeover
@@ -238,13 +238,20 @@ class _Session:
 
     def _attach(self, settings: Config, job_id: str) -> int | None:
         current = self._remote_run(settings, job_id)
-        left = f"Stopped showing job {job_id}. It continues to run; come back with: pytest --remote-ci-attach {job_id}"
+
+        def leave() -> bool:
+            self._display.say(
+                f"Stopped showing job {job_id}. It continues to run; come back with: "
+                f"pytest --remote-ci-attach {job_id}"
+            )
+            return False
+
         try:
-            if self._native and self._take_over(current, lambda: None):
+            if self._native and self._take_over(current, leave):
                 return None
             return self._result(current)
         except KeyboardInterrupt:
-            self._display.say(left)
+            leave()
             return EXIT_INTERRUPTED
 
     def _see(self, event: dict[str, Any]) -> None:

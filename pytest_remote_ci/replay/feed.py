@@ -83,7 +83,7 @@ def wait_for_session(feed: Feed, display: Display) -> str | None:
         elif kind == "log" and event.get("stream") in (None, *_OUTPUT):
             if not recorded:
                 return _as_text(feed, display, seen, "this job is not recorded")
-        else:
+        elif kind in ("log", "state"):
             display.show(seen.pop())
 
 
