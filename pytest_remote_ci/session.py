@@ -157,7 +157,8 @@ class _Session:
         from pytest_remote_ci import workspace
 
         self._display.line.show("looking for the project's files")
-        found = workspace.collect(self._place.root, include=settings.include, exclude=settings.exclude)
+        include = (*settings.include, *self._cache_files())
+        found = workspace.collect(self._place.root, include=include, exclude=settings.exclude)
         self._display.line.clear()
         for warning in found.warnings:
             self._display.say(f"remote-ci: {warning}")
@@ -179,6 +180,15 @@ class _Session:
                     if last_chance or settings.url is not None or current.job_id is not None:
                         raise
         raise AssertionError("the second attempt returns or raises")
+
+    def _cache_files(self) -> tuple[str, ...]:
+        """What a remote ``--lf`` and its like need to know of the runs before."""
+        options = self._pytest.option
+        asked = any(getattr(options, name, False) for name in ("lf", "failedfirst", "newfirst", "stepwise"))
+        if not (self._native and asked) or getattr(options, "cacheclear", False):
+            return ()
+        folder = str(self._pytest.getini("cache_dir"))
+        return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
 
     def _remote_run(self, settings: Config, job_id: str | None = None) -> RemoteRun:
         from pytest_remote_ci.client import Client
@@ -229,7 +239,7 @@ class _Session:
         from pytest_remote_ci.replay.takeover import Takeover
 
         feed = Feed(current)
-        if wait_for_session(feed, self._display) is not None:
+        if wait_for_session(feed, self._display, str(self._place.cwd)) is not None:
             current.give_again(feed.take_held())
             return False
         plugin = Takeover(self._pytest, feed, self._display.show, cancel, self._resources.pop_all())

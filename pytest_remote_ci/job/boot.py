@@ -76,7 +76,7 @@ def like_a_terminal() -> None:
 def make_recorder(folder: str) -> Any:
     """The plugin that records this session, or None: the session goes on without, and its records say why."""
     records = _load("records").Records(folder)
-    records.add("recorder", protocol=records.protocol)
+    records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
     try:
         import pytest
 
@@ -102,17 +102,29 @@ def _load(name: str) -> Any:
     return module
 
 
+def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
+    """`pytest.main`, under the name that usage errors give the command: since pytest 9 that is an argument."""
+    import pytest
+    from _pytest import config
+
+    named: Any = getattr(config, "_main", None)
+    code = getattr(named, "__code__", None)
+    if code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+        return int(
+            named(args=args, plugins=plugins, prog="pytest" if mode == "script" else "python -m pytest")
+        )
+    return int(pytest.main(args, plugins=plugins))
+
+
 def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
     folder = os.environ.pop(RECORDS, "")
     recorder = make_recorder(folder) if folder else None
-    import pytest
-
     plugins = [InertOptions(), recorder] if recorder is not None else [InertOptions()]
     try:
-        code = int(pytest.main(list(args), plugins=plugins))
+        code = run_pytest(mode, list(args), plugins)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

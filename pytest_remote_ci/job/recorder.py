@@ -58,9 +58,9 @@ class Recorder:
         self._config: Any = None
         self._status: tuple[Any, Any] = (None, None)
         self._before: dict[str, dict[str, Any]] = {}
-        self._comparison: list[str] | None = None
         self._has_tree = False
         self._workers: set[str] = set()
+        self._running: set[str] = set()
 
     # -- session
 
@@ -122,7 +122,10 @@ class Recorder:
         self._add("summary")
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
-        """pytest or a plugin is broken."""
+        """pytest or a plugin is broken, maybe while it heard of a report, which the terminal has shown already."""
+        shown = self._status[0]
+        if isinstance(shown, pytest.TestReport) and shown.nodeid in self._running:
+            self._report("report", shown)
         self._add("internal_error", text=str(excrepr), exception=excinfo.exconly())
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
@@ -178,12 +181,14 @@ class Recorder:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
         """This test runs now."""
+        self._running.add(nodeid)
         self._add("started", id=nodeid, location=list(location), at=time.time())
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
         """It is over."""
         self._before.pop(nodeid, None)
+        self._running.discard(nodeid)
         self._add("finished", id=nodeid, location=list(location))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -252,7 +257,7 @@ class Recorder:
         if not hasattr(longrepr, "toterminal"):
             return
         fields["flattened"] = type(longrepr).__name__
-        if self._config.option.color == "yes":
+        if getattr(self._config.option, "color", None) == "yes":
             with contextlib.suppress(Exception):
                 from _pytest._io import TerminalWriter
 

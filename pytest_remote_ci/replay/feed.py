@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,27 +54,29 @@ class Feed:
         return held
 
 
-def wait_for_session(feed: Feed, display: Display) -> str | None:
+def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
     """Wait until the remote pytest begins to collect.
 
     None: it is recorded, and `feed` gives the session from its beginning. Otherwise its output is shown as text from
-    here on, and the result says why ("" when pytest ended before its session began, and its output is all there is).
+    here on, and the result says why ("" when pytest ended before its session began, and its output is all there is;
+    the project's place over there is replaced in it by the one here, where pytest was started in `cwd`).
     """
     seen: list[Event] = []
     recorded = False
+    there = cwd
     while True:
         event = feed.next()
         if event is None:
-            return _as_text(feed, display, seen, "")
+            return _as_text(feed, display, seen, "")  # cannot be: `complete` comes last
         kind, name = event.get("type"), event.get("t")
         seen.append(event)
         if kind == "complete":
-            return _as_text(feed, display, seen, "")
+            return _as_text(feed, display, _at_home(seen, there, cwd), "")
         if kind == "session" and name == "unavailable":
             reason = str(event.get("reason") or "it did not say why")
             return _as_text(feed, display, seen, f"the session could not be recorded: {reason}")
         if kind == "session" and name == "recorder":
-            recorded = True
+            recorded, there = True, str(event.get("cwd") or cwd)
             if event.get("protocol") != PROTOCOL:
                 return _as_text(feed, display, seen, "the runner's records have another version")
         elif kind == "session" and name == "collecting":
@@ -92,6 +95,18 @@ def _as_text(feed: Feed, display: Display, seen: list[Event], reason: str) -> st
     if reason:
         display.say(f"remote-ci: {reason}; showing pytest's text instead")
     return reason
+
+
+def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
+    """`events` with the place of the project over there replaced in their texts."""
+    while there != here and PurePath(there).name == PurePath(here).name and PurePath(there).name:
+        there, here = str(PurePath(there).parent), str(PurePath(here).parent)
+    if there == here:
+        return events
+    return [
+        {**event, "data": event["data"].replace(there, here)} if isinstance(event.get("data"), str) else event
+        for event in events
+    ]
 
 
 def _is_text_only(event: Event) -> bool:

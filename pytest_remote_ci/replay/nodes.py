@@ -86,6 +86,8 @@ class Tree:
             if parent < 0:
                 self._nodes.append(self._session)
                 continue
+            if path == ".":  # the project's folder may have another name over there
+                name = self._session.config.rootpath.name
             more = {} if base == "Class" else {"path": self._session.config.rootpath / path}
             node = self._make(_BASES[base], kind, parent, name=name, nodeid=nodeid, **more)
             _document(node, doc)

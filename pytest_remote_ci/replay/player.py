@@ -149,7 +149,7 @@ class Player:
         if writer is not None:
             writer.flush()
         sys.stdout.flush()
-        self._output[stream].write(text)
+        self._output[stream].write(self._places.here(text))
 
     def _remember(self, event: Event) -> None:
         self.said[event["t"]] = event
@@ -226,7 +226,7 @@ class Player:
             hook.pytest_deselected(items=ghosts)
         newest: Any = self._config.pluginmanager.get_plugin("nfplugin")
         if hasattr(newest, "cached_nodeids"):
-            newest.cached_nodeids.update(item.nodeid for item in items)
+            newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
 
     def _collected_ids(self, event: Event) -> None:
         self._tree.add_ids(event["ids"])

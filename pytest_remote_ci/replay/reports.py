@@ -53,10 +53,15 @@ class Places:
 
     def text(self, text: str) -> str:
         """One text."""
+        text = self.here(text)
+        return text if self._clean is None else self._clean(text)
+
+    def here(self, text: str) -> str:
+        """One text, with the place replaced only."""
         if self._there != self._here and self._there in text:
             text = text.replace(self._there + "/", self._here + os.sep)
             text = text.replace(self._there, self._here) if text.endswith(self._there) else text
-        return text if self._clean is None else self._clean(text)
+        return text
 
     def all(self, value: Any) -> Any:
         """Every text in lists and mappings."""

@@ -183,10 +183,11 @@ class Takeover:
             except NoVerdict as error:
                 code, why = error.exit_code, str(error)
         failed = player.fail_running(why)
-        self._forced_code = code
+        is_verdict = complete.get("status") == "completed"
+        self._forced_code = 1 if failed and is_verdict else code
         if player.not_run:
             player.notes_add(f"{player.not_run} test(s) were not run")
-        if not failed or code != 1:
+        if not failed:  # else the failure is shown, and what was not run
             raise pytest.exit.Exception(why, returncode=code)
 
 

@@ -15,6 +15,8 @@ _TIMES = (
     (r"\d+\.\d+s( \(\d:\d\d:\d\d\))?", "N.NNs"),
     (r"[=]{3,} (.*N\.NNs.*) [=]{3,}", r"== \1 =="),
     (r"0x[0-9a-f]+", "0xX"),
+    (r"[^\s'\"]*/lib/python3", "<ENV>/lib/python3"),
+    (r"cache from \d+:\d+:\d+ ago", "cache from X ago"),
     (r"\d+(\.\d+)?(ms|us)\b", "N ms"),
     (r" +N ms", " N ms"),
     (r" +(\r?)\n", "\n"),
@@ -59,7 +61,7 @@ class Pair:
             else [f"exit code {direct.code} directly, {remote.code} remotely"]
         )
         for name, one, other in (
-            ("stdout", direct.out, remote.out), ("stderr", direct.err, _without_own_lines(remote.err)),
+            ("stdout", direct.out, remote.out), ("stderr", _without_own_lines(direct.err), _without_own_lines(remote.err)),
         ):  # fmt: skip
             roots = (self.direct, self.local)
             lines += difflib.unified_diff(
