@@ -152,9 +152,9 @@ class Takeover:
         player = self._player
         said = player.said
         if "internal_error" in said:
-            raise session.Failed(
-                "remote internal error"
-            )  # has been reported; the exit status is the remote one
+            config: Any = session.config
+            config.notify_exception = lambda excinfo, option=None: None  # it has been reported
+            raise RuntimeError("the remote pytest had an internal error")
         if "interrupt" in said:
             raise_interrupt(session, said["interrupt"], player)
         over = said.get("tests_over")

@@ -61,7 +61,8 @@ class Pair:
             else [f"exit code {direct.code} directly, {remote.code} remotely"]
         )
         for name, one, other in (
-            ("stdout", direct.out, remote.out), ("stderr", _without_own_lines(direct.err), _without_own_lines(remote.err)),
+            ("stdout", direct.out, remote.out),
+            ("stderr", _without_own_lines(direct.err), _without_own_lines(remote.err)),
         ):  # fmt: skip
             roots = (self.direct, self.local)
             lines += difflib.unified_diff(

@@ -19,7 +19,7 @@ def cases(path: Path, *roots: Path) -> list[tuple[str, ...]]:
     """A JUnit file's cases: names, outcomes, properties, messages."""
     text = path.read_text()
     for root in roots:
-        text = text.replace(str(root), "<ROOT>")
+        text = text.replace(str(root), "ROOT")
     return [
         (case.get("classname", ""), case.get("name", ""), *[child.tag for child in case], *case.itertext())
         for case in ElementTree.fromstring(re.sub(r"0x[0-9a-f]+|[^\s'\"<>]*/lib/python3", "", text)).iter(
