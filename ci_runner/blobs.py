@@ -2,13 +2,15 @@
 
 `blobs/ab/<sha256>` is the content with mode 0644 and `<sha256>.x` its executable twin with mode 0755, made
 when first asked for: trees are hard links to these, and a mode belongs to the inode. What is on disk under
-its digest is complete and durable: contents are written in `uploads/`, synced, then renamed. Who may use a
-digest is for the store to say; when a blob may go is for the controller.
+its digest is complete and durable: contents are written in `uploads/`, synced, then renamed. There, each writer
+has a locked folder of its own, so that what a killed one left is known from what is being written. Who may use
+a digest is for the store to say; when a blob may go is for the controller.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -29,6 +31,8 @@ from pytest_remote_ci.wire import Manifest, ManifestEntry, is_digest
 UNPRIVILEGED_UID: Final = 65532
 
 _PIECE: Final = 1 << 16
+#: Seconds after which a file outside of any writer's folder is not about to lose its name (see `tempfile`).
+_NAMELESS_SOON: Final = 60.0
 #: Contents up to this size are hashed in memory first, so that what is there already costs no write.
 _IN_MEMORY: Final = 1 << 20
 _SYNC_THREADS: Final = 8
@@ -53,6 +57,7 @@ class BlobStore:
     def __init__(self, root: Path, owner: int | None) -> None:
         """`root` is the data directory; `owner` is `job_owner()`."""
         self._blobs = root / "blobs"
+        self._base = os.fspath(self._blobs)
         #: Where contents are received; on the blobs' file system.
         self.uploads: Final = root / "uploads"
         self._owner = owner
@@ -92,12 +97,12 @@ class BlobStore:
 
     def has(self, digest: str) -> bool:
         """Whether the content is here."""
-        return self._place(digest).exists()
+        return self.size(digest) is not None
 
     def size(self, digest: str) -> int | None:
         """Bytes of the content, or None when it is not here."""
         try:
-            return self._place(digest).stat().st_size
+            return os.stat(self._name(digest)).st_size  # noqa: PTH116 - asked for every file of every project
         except FileNotFoundError:
             return None
 
@@ -114,22 +119,19 @@ class BlobStore:
 
     def path(self, digest: str, executable: bool = False) -> Path:
         """A file with the content and the right mode, never to be written to. Raises `NotFound`."""
-        plain = self._place(digest)
-        if not plain.exists():
+        if not self.has(digest):
             raise NotFound(f"blob {digest} is not here")
+        plain = self._place(digest)
         if not executable:
             return plain
         twin = plain.with_name(plain.name + ".x")
         if not twin.exists():
-            descriptor, name = tempfile.mkstemp(prefix="twin-", dir=self.uploads)
-            try:
-                with plain.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+            with contextlib.closing(_Scratch(self.uploads)) as scratch:
+                file, name = scratch.file()
+                with plain.open("rb") as source, file as target:
                     shutil.copyfileobj(source, target, _PIECE)
                     self._settle(target, 0o755)
-                Path(name).rename(twin)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+                name.rename(twin)
         return twin
 
     def remove(self, digest: str) -> None:
@@ -142,21 +144,17 @@ class BlobStore:
         """Bytes free on the blobs' file system."""
         return shutil.disk_usage(self._blobs).free
 
-    def sweep_uploads(self, older_than: float = 3600.0) -> int:
-        """Remove what uploads that died left behind more than so many seconds ago; returns how many files."""
-        removed = 0
-        limit = time.time() - older_than
-        for path in self.uploads.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if path.lstat().st_mtime < limit:
-                    path.unlink()
-                    removed += 1
-        return removed
+    def sweep_uploads(self) -> int:
+        """Remove what writers that died left behind; how many folders went. What is being written stays."""
+        return sum(_remove_unlocked(path) for path in self.uploads.iterdir() if not path.is_symlink())
 
     def _place(self, digest: str) -> Path:
+        return Path(self._name(digest))
+
+    def _name(self, digest: str) -> str:
         if not is_digest(digest):
             raise ValueError(f"{digest!r} is no SHA-256 digest")
-        return self._blobs / digest[:2] / digest
+        return f"{self._base}/{digest[:2]}/{digest}"
 
     def _settle(self, file: BinaryIO, mode: int) -> None:
         """Give a finished file its mode and owner, and wait until it is durable."""
@@ -172,6 +170,7 @@ class Batch:
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
+        self._scratch = _Scratch(store.uploads)
         self._received: dict[str, Path] = {}
         self._known: set[str] = set()
 
@@ -181,13 +180,12 @@ class Batch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path in self._received.values():
-            path.unlink(missing_ok=True)
         self._received.clear()
+        self._scratch.close()
 
     def put(self, pieces: Iterable[bytes] | BinaryIO, *, expected: str | None = None) -> tuple[str, int]:
         """Take in one content; its digest and size. Raises `InvalidSubmission` when not as `expected`."""
-        incoming = _Incoming(self._store.uploads)
+        incoming = _Incoming(self._scratch)
         try:
             for piece in _pieces(pieces):
                 incoming.write(piece)
@@ -230,11 +228,67 @@ class Batch:
             self._store._settle(file, 0o644)
 
 
-class _Incoming:
-    """One content while it arrives: in memory as long as it is small, so that a known one costs no write."""
+class _Scratch:
+    """A folder in `uploads/`, made when first needed and locked for as long as its writer lives."""
 
     def __init__(self, uploads: Path) -> None:
         self._uploads = uploads
+        self._folder: Path | None = None
+        self._lock = -1
+
+    def file(self) -> tuple[BinaryIO, Path]:
+        """A new empty file, to be closed by the caller."""
+        if self._folder is None:
+            self._folder, self._lock = self._made()
+        descriptor, name = tempfile.mkstemp(dir=self._folder)
+        return os.fdopen(descriptor, "wb"), Path(name)
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._lock)
+            self._folder = None
+
+    def _made(self) -> tuple[Path, int]:
+        while True:
+            folder = Path(tempfile.mkdtemp(dir=self._uploads))
+            try:
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # swept before it could be locked
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+def _remove_unlocked(path: Path) -> bool:
+    """Remove a folder of `uploads/` (or a file that is not in one) unless its writer lives."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+            return True
+        if path.lstat().st_mtime > time.time() - _NAMELESS_SOON:
+            return False
+        path.unlink()
+        return True
+    except OSError:  # locked, or gone meanwhile
+        return False
+    finally:
+        os.close(lock)
+
+
+class _Incoming:
+    """One content while it arrives: in memory as long as it is small, so that a known one costs no write."""
+
+    def __init__(self, scratch: _Scratch) -> None:
+        self._scratch = scratch
         self._hasher = hashlib.sha256()
         self._held: list[bytes] = []
         self._file: BinaryIO | None = None
@@ -270,8 +324,7 @@ class _Incoming:
             self._path.unlink(missing_ok=True)
 
     def _spill(self) -> BinaryIO:
-        descriptor, name = tempfile.mkstemp(prefix="blob-", dir=self._uploads)
-        self._file, self._path = os.fdopen(descriptor, "wb"), Path(name)
+        self._file, self._path = self._scratch.file()
         self._file.writelines(self._held)
         self._held.clear()
         return self._file

@@ -223,6 +223,22 @@ def uv() -> Iterator[Finding]:
         yield fail("uv", "not found beside this Python or on PATH", "pip install 'pytest-remote-ci[runner]'")
 
 
+def packages(settings: Settings) -> Iterator[Finding]:
+    """Whether containers can possibly reach the indexes and proxies that are set."""
+    from ci_runner.controller.engines import services
+
+    named = services.named(settings.environments)
+    for host, number in named:
+        if settings.reconcile.engine != "process" and services.is_loopback(host):
+            yield warn(
+                "packages",
+                f"{host}:{number} is loopback: containers that ask for it ask themselves",
+                "let it listen at another address of this machine, and name that",
+            )
+    if named:
+        yield ok("packages", "from " + ", ".join(f"{host}:{number}" for host, number in named))
+
+
 def engine(settings: Settings, make: Callable[[], Engine]) -> Iterator[Finding]:
     """The engine, what it finds wrong, and the image that jobs get by default."""
     name = settings.reconcile.engine
@@ -316,6 +332,7 @@ def collect(
         ("database", lambda: database(settings)),
         ("port", lambda: port(settings)),
         ("uv", uv),
+        ("packages", lambda: packages(settings)),
         ("engine", lambda: engine(settings, make_engine)),
         ("image", lambda: built_images(listing)),
         ("limits", lambda: limits(settings)),

@@ -1,7 +1,7 @@
 """What plugins of the runner may do: the hooks, each with its contract.
 
 A plugin is a module, an object or a class (called without arguments) whose methods carry `hookimpl`, named
-by an entry point of the group ``ci_runner``; docs/plugins.md has a complete example. Hooks are called from
+by an entry point of the group ``ci_runner``; docs/hooks.md has a complete example. Hooks are called from
 any thread and must return soon: what takes long belongs into a thread of the plugin's own.
 """
 
@@ -53,7 +53,9 @@ class Hooks:
     def job_finished(self, job: Job) -> None:
         """A job has its final status. Called by the controller; an exception is logged and changes nothing.
 
-        A job that ended while the controller was killed may be told twice or not at all.
+        Called at least once per job, whatever is killed: the call is made again, by the next controller, unless all
+        implementations were seen to return. Receivers recognise a repetition by the job's id. Only the jobs of a
+        user who is deleted meanwhile are not told.
         """
 
     @hookspec

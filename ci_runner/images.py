@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner import pythons
+from ci_runner.blobs import UNPRIVILEGED_UID
+from ci_runner.controller.engine import HOME
 from ci_runner.errors import EngineUnavailable, RunnerError, SettingsError
 from ci_runner.pythons import Installation
 
@@ -31,11 +33,14 @@ DEFAULT_MIRROR: Final = "http://deb.debian.org/debian"
 LABEL_RECIPE: Final = "ci-runner.recipe"
 LABEL_PYTHONS: Final = "ci-runner.pythons"
 
-_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates", "netbase", "tzdata", "media-types")
+#: `less` and `ps` are on every developer's machine, and suites call them.
+_PACKAGES: Final = (
+    "python3", "python3-venv", "ca-certificates", "netbase", "tzdata", "media-types", "less", "procps",
+)  # fmt: skip
 #: What building a source distribution with C code, or one from a git repository, needs.
 _BUILD_PACKAGES: Final = ("gcc", "g++", "libc6-dev", "make", "pkg-config", "python3-dev", "git")
 #: Raised whenever the steps below change what comes out of a recipe.
-_VERSION: Final = 2
+_VERSION: Final = 3
 #: Folders whose content no container needs; below the root of the tree.
 _EMPTIED: Final = (
     "var/cache/apt",
@@ -229,6 +234,7 @@ def _finish(root: Path, recipe: Recipe) -> tuple[str, ...]:
     for log in (root / "var/log").rglob("*"):
         if log.is_file():
             log.unlink()
+    _name_the_user(root)
     python = root / "usr/local/bin/python"
     if not python.is_symlink():
         python.parent.mkdir(parents=True, exist_ok=True)
@@ -239,6 +245,16 @@ def _finish(root: Path, recipe: Recipe) -> tuple[str, ...]:
         raise BuildFailed(f"the image's python3 does not start: {_last_line(done.stderr)}")
     versions = {done.stdout.strip()} | {found.version for found in recipe.pythons}
     return tuple(sorted(versions, key=lambda text: int(text.split(".")[1])))
+
+
+def _name_the_user(root: Path) -> None:
+    """Give the uid of jobs a name: `pwd.getpwuid` and `Path.owner` fail without one."""
+    for name, line in (
+        ("passwd", f"runner:x:{UNPRIVILEGED_UID}:{UNPRIVILEGED_UID}:runner:{HOME}:/bin/sh\n"),
+        ("group", f"runner:x:{UNPRIVILEGED_UID}:\n"),
+    ):
+        with (root / "etc" / name).open("a") as file:
+            file.write(line)
 
 
 def _import(tag: str, root: Path, labels: dict[str, str]) -> str:

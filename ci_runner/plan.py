@@ -27,6 +27,12 @@ GUESSED: Final = ("test", "tests", "testing", "dev")
 FOUND: Final = (
     "requirements.txt",
     "requirements-dev.txt",
+    "requirements_dev.txt",
+    "dev-requirements.txt",
+    "requirements-test.txt",
+    "requirements-tests.txt",
+    "requirements_test.txt",
+    "test-requirements.txt",
     "requirements/test*.txt",
     "tests/requirements.txt",
 )

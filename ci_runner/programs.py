@@ -176,9 +176,17 @@ def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugi
     from ci_runner.narrowing import NarrowedPreparer
 
     settings = loaded.settings
-    _refuse_shared_process_engine(engine, store)
+
+    def refusal() -> str | None:
+        """Users may be added while the controller runs."""
+        return _shared_process_engine(engine, store)
+
+    problem = refusal()
+    if problem is not None:
+        raise SettingsError(problem)
     preparer = NarrowedPreparer(
         plugins,
+        refusal,
         storage=settings.storage,
         reconcile=settings.reconcile,
         environments=settings.environments,
@@ -195,13 +203,14 @@ def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugi
     )
 
 
-def _refuse_shared_process_engine(engine: Engine, store: Store) -> None:
-    """Plain processes see each other's files: they serve one user only."""
-    if engine.name == "process" and len([user for user in store.users.list() if user.is_active]) > 1:
-        raise SettingsError(
-            "the process engine does not isolate users from each other, and this runner has more than one: "
-            "use Docker, or deactivate the others"
-        )
+def _shared_process_engine(engine: Engine, store: Store) -> str | None:
+    """Why this engine must not serve this store's users, or None: plain processes see each other's files."""
+    if engine.name != "process" or len([user for user in store.users.list() if user.is_active]) <= 1:
+        return None
+    return (
+        "the process engine does not isolate users from each other, and this runner has more than one: "
+        "use Docker, or deactivate the others"
+    )
 
 
 def reconcile(loaded: Loaded) -> int:

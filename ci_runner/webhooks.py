@@ -109,7 +109,7 @@ class Webhooks:
         """Queue a delivery."""
         if self._url is None:
             return
-        identity = str(uuid.uuid4())
+        identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:uuid:{job.id}"))  # the same if told twice
         content = {"event": "job.finished", "delivery": identity, "job": job.to_summary_dict()}
         self._queue(_Delivery(identity, json.dumps(content).encode()), 0.0)
 

@@ -48,6 +48,11 @@ _LOCAL_QUESTIONS = frozenset(
         "--cache-show",
     }
 )
+#: Options by which a run leaves a report in a file.
+_FILE_WRITING = frozenset(
+    {"--junitxml", "--junit-xml", "--html", "--report-log", "--json-report", "--json-report-file",
+     "--log-file", "--benchmark-json", "--alluredir"}
+)  # fmt: skip
 #: pytest's own options that mean this machine only: the colour decision travels as a submission option.
 _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
 #: Options of reporters, which write here when the session is replayed here, and need not be there in the container.
@@ -174,6 +179,11 @@ def forward(
         mapped = _option_value(option, value, place)
         result.extend([text, mapped] if waits else [text[: len(text) - len(attached)] + mapped])
     return result
+
+
+def file_writing(argv: Iterable[str]) -> list[str]:
+    """The options among `argv` that make pytest, or a common plugin, write a report into a file."""
+    return sorted(_heads(argv) & _FILE_WRITING)
 
 
 def without_own(argv: Sequence[str]) -> list[str]:

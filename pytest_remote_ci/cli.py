@@ -21,7 +21,7 @@ from pytest_remote_ci import __version__, arguments, embedded, scm, wire
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.follow import RemoteRun, packed
+from pytest_remote_ci.follow import RemoteRun
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import StatusLine
 from pytest_remote_ci.terminal import is_terminal, silence_stdout
@@ -78,17 +78,19 @@ def submit(options: argparse.Namespace) -> int:
             place = arguments.find_place(configuration.project_root(Path.cwd(), Path.cwd()), Path.cwd())
             from pytest_remote_ci import workspace
 
-            found = workspace.collect(place.root, include=settings.include, exclude=settings.exclude)
+            def collect() -> workspace.Workspace:
+                return workspace.collect(place.root, include=settings.include, exclude=settings.exclude)
+
+            found = collect()
             if options.dry_run:
                 for text in found.listing():
                     _print(text)
                 return OK
             sent = _submit_options(settings, place, options.pytest_args)
-            with _connected(settings) as client, packed(found, display) as archive:
+            with _connected(settings) as client:
                 run = RemoteRun(client, display, interrupts)
                 with _prefixed("Error submitting to CI server", display, on_stdout=not options.asynchronous):
-                    job_id = run.submit(archive, sent)
-                    archive.close()  # the upload may be large and the run long
+                    job_id = run.submit(found, sent, again=collect)
                     if options.asynchronous:
                         _print(f"Job submitted: {job_id}")
                         return OK

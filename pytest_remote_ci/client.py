@@ -3,7 +3,7 @@
 ```python
 from pathlib import Path
 from pytest_remote_ci.client import Client
-from pytest_remote_ci.wire import SubmitOptions
+from pytest_remote_ci.wire import Manifest, SubmitOptions
 
 with Client("https://runner.example", key) as client:
     job_id = client.submit(Path("project.zip"), SubmitOptions(args=("-x", "tests/unit")))
@@ -20,20 +20,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 from urllib.parse import quote
 
-from pytest_remote_ci.errors import ClientError, RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.delivery import Parcel, deliver
+from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
 from pytest_remote_ci.stream import Event, EventStream, pause
-from pytest_remote_ci.transport import KEY_HELP, AuthenticationFailed, Interrupted, Transport
+from pytest_remote_ci.transport import KEY_HELP, AuthenticationFailed, Interrupted, NotOffered, Transport
 from pytest_remote_ci.upload import MultipartUpload, Progress
-from pytest_remote_ci.wire import SubmitOptions
+from pytest_remote_ci.wire import Manifest, SubmitOptions
 from pytest_remote_ci.workspace import collect, create_project_zip
 
 __all__ = [
@@ -72,6 +72,8 @@ class Client:
         self._transport = Transport(url, key, connect_timeout=connect_timeout, read_timeout=read_timeout)
         self._patience = patience
         self._sleep = sleep
+        #: The runner has taken the key before.
+        self._welcome = False
 
     @property
     def url(self) -> str:
@@ -92,28 +94,33 @@ class Client:
 
     def submit(
         self,
-        archive: Path | IO[bytes],
+        archive: Path | IO[bytes] | None,
         options: SubmitOptions | None = None,
         *,
+        manifest: Manifest | None = None,
         progress: Progress | None = None,
         idempotency_key: str | None = None,
     ) -> str:
         """Send a project's zip (a path, or a seekable open file) and return the id of its job.
 
+        With a `manifest` the zip holds the contents that `missing` named, each under its digest; None: it named none.
         Safe to repeat with the same `idempotency_key`: a submission whose answer was lost is found, not made twice.
         Raises `SubmissionRefused` with the runner's reason.
         """
         if isinstance(archive, Path):
             with archive.open("rb") as opened:
-                return self.submit(opened, options, progress=progress, idempotency_key=idempotency_key)
+                return self.submit(
+                    opened, options, manifest=manifest, progress=progress, idempotency_key=idempotency_key
+                )
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         text = None if options is None else json.dumps(options.to_dict())
+        files = None if manifest is None else json.dumps(manifest.to_dict(), separators=(",", ":"))
         gives_up_at = time.monotonic() + _SUBMIT_PATIENCE
         failures = 0
         while True:
-            body = MultipartUpload(archive, text, progress)
+            body = MultipartUpload(archive, text, progress, manifest=files)
             try:
-                if len(body) > _LARGE_UPLOAD and not failures:
+                if len(body) > _LARGE_UPLOAD and not failures and not self._welcome:
                     self.verify()
                 return self._post(body, headers)
             except Interrupted as error:
@@ -137,6 +144,22 @@ class Client:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
+
+    def missing(self, digests: Collection[str]) -> list[str] | None:
+        """Those contents that must be sent for a submission by manifest; None: the runner knows no manifests."""
+        headers = {"Content-Type": "application/json"}
+        body = json.dumps(sorted(digests)).encode()
+        try:
+            with self._send("POST", "/blobs/missing", data=body, headers=headers) as response:
+                answer = response.json()
+        except (JobNotFound, NotOffered):
+            return None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, list) or not set(answer) <= set(digests):
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of digests")
+        self._welcome = True
+        return answer
 
     def stream(
         self,
@@ -283,9 +306,12 @@ def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
 
 
 def _submit_folder(client: Client, folder: Path) -> str:
-    with tempfile.TemporaryFile(prefix="remote-ci-") as archive:
-        collect(folder).write_zip(archive)
-        return client.submit(archive)
+    key = uuid.uuid4().hex
+
+    def send(parcel: Parcel) -> str:
+        return client.submit(parcel.archive, manifest=parcel.manifest, idempotency_key=key)
+
+    return deliver(client, collect(folder), send, again=lambda: collect(folder))
 
 
 def _failure(text: str) -> Iterator[Event]:

@@ -104,8 +104,6 @@ class Display:
                 self._at_line_start = text.endswith("\n")
         self._runner_log.clear()
         self._end_line()
-        if event.get("status") == "completed" and event.get("reason"):  # a verdict that needs words
-            self.say(f"remote-ci: {ColourFilter().feed(str(event['reason']))}")
 
     def _end_line(self) -> None:
         """Our own lines begin at the left, if both streams are seen on one terminal."""

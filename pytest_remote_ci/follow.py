@@ -7,11 +7,11 @@ answer is awaited and the job cancelled.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from pytest_remote_ci.delivery import Parcel, deliver
 from pytest_remote_ci.display import Display
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.interrupts import Interrupts
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 _VIEW = "all"
 #: Seconds for which the end of a cancelled job is awaited.
 _CANCEL_TIME = 60.0
-
-
-@contextlib.contextmanager
-def packed(workspace: Workspace, display: Display) -> Iterator[IO[bytes]]:
-    """The workspace's zip in a nameless temporary file, which not even a killed process leaves behind."""
-    with tempfile.TemporaryFile(prefix="remote-ci-") as archive:
-        workspace.write_zip(archive, Bar(display.line, "packing"))
-        display.line.clear()
-        yield archive
 
 
 class RemoteRun:
@@ -57,8 +48,17 @@ class RemoteRun:
         #: Known from the runner's answer on.
         self.job_id = job_id
 
-    def submit(self, archive: IO[bytes], options: SubmitOptions) -> str:
-        """Send the job; from the last byte on an interrupt waits until its id is known."""
+    def submit(self, workspace: Workspace, options: SubmitOptions, *, again: Callable[[], Workspace]) -> str:
+        """Send the job with what the runner lacks of the workspace; `again` collects that anew."""
+        key = uuid.uuid4().hex
+        return deliver(
+            self._client, workspace, lambda parcel: self._send(parcel, options, key),
+            again=again, progress=Bar(self._display.line, "packing"),
+        )  # fmt: skip
+
+    def _send(self, parcel: Parcel, options: SubmitOptions, key: str) -> str:
+        """One submission; from its last byte on an interrupt waits until the job's id is known."""
+        self._display.line.clear()
         bar = Bar(self._display.line, "uploading")
 
         def progress(done: int, total: int) -> None:
@@ -68,7 +68,7 @@ class RemoteRun:
 
         try:
             self.job_id = self._client.submit(
-                archive, options, progress=progress, idempotency_key=uuid.uuid4().hex
+                parcel.archive, options, manifest=parcel.manifest, progress=progress, idempotency_key=key
             )
         finally:
             self._display.line.clear()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ from pytest_remote_ci import arguments, embedded, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
-from pytest_remote_ci.follow import RemoteRun, packed
+from pytest_remote_ci.follow import RemoteRun
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import StatusLine
 from pytest_remote_ci.terminal import is_terminal, silence_stdout
@@ -75,7 +75,7 @@ class _Session:
         self._environment, self._command_line = given
         self._display = display
         self._interrupts = interrupts
-        self._place = _find_place(config)
+        self._place = _find_place(config) if not self._option("attach") else _any_place(config)
 
     def run(self) -> int | None:
         settings = self._settings()
@@ -84,11 +84,21 @@ class _Session:
             return self._attach(settings, str(attached))
         options = self._options(settings)
         workspace = self._workspace(settings)
+        self._say_what_stays_there()
         if self._option("dry_run"):
             for text in workspace.listing():
                 print(text)  # noqa: T201 - the answer to the question
             return 0
         return self._submit(settings, workspace, options)
+
+    def _say_what_stays_there(self) -> None:
+        """Options that write a file do so where the tests run; nobody should look for it here."""
+        given = [*self._environment, *self._command_line]
+        writing = arguments.file_writing(given)
+        if writing:
+            self._display.say(
+                f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here"
+            )
 
     def _option(self, name: str) -> Any:
         return self._pytest.getoption(f"remote_ci_{name}")
@@ -170,15 +180,14 @@ class _Session:
         return found if chosen == files else found.choose(chosen)
 
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
-        with packed(workspace, self._display) as archive:
-            for last_chance in (False, True):
-                current = self._remote_run(settings)
-                try:
-                    return self._sent(current, archive, options)
-                except RunnerUnreachable:
-                    # An idle embedded runner may have ended between the question and the submission.
-                    if last_chance or settings.url is not None or current.job_id is not None:
-                        raise
+        for last_chance in (False, True):
+            current = self._remote_run(settings)
+            try:
+                return self._sent(current, workspace, settings, options)
+            except RunnerUnreachable:
+                # An idle embedded runner may have ended between the question and the submission.
+                if last_chance or settings.url is not None or current.job_id is not None:
+                    raise
         raise AssertionError("the second attempt returns or raises")
 
     def _cache_files(self) -> tuple[str, ...]:
@@ -204,10 +213,11 @@ class _Session:
             self._display.say(f"remote-ci: {runner.warning}")
         return runner
 
-    def _sent(self, current: RemoteRun, archive: IO[bytes], options: SubmitOptions) -> int | None:
+    def _sent(
+        self, current: RemoteRun, workspace: Workspace, settings: Config, options: SubmitOptions
+    ) -> int | None:
         try:
-            job_id = current.submit(archive, options)
-            archive.close()  # the upload may be large and the run long
+            job_id = current.submit(workspace, options, again=lambda: self._workspace(settings))
             if self._option("async"):
                 print(f"Job submitted: {job_id}", flush=True)  # noqa: T201 - the result
                 return 0
@@ -278,6 +288,12 @@ def _find_place(config: pytest.Config) -> arguments.Place:
     if chosen or arguments.Place(around, rootdir).is_inside:
         return arguments.find_place(configuration.project_root(rootdir, cwd), cwd)
     return arguments.find_place(around, cwd)
+
+
+def _any_place(config: pytest.Config) -> arguments.Place:
+    """Where settings are read for a job that was sent before: it is shown from anywhere, also outside of projects."""
+    cwd = Path(config.invocation_params.dir)
+    return arguments.Place(configuration.project_root(cwd, cwd), cwd)
 
 
 def _option_arity(config: pytest.Config) -> arguments.TakesValue:

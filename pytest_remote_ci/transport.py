@@ -37,6 +37,10 @@ class AuthenticationFailed(RunnerRefused, RuntimeError):
     """The key is missing, unknown, revoked or not allowed (401, 403)."""
 
 
+class NotOffered(RunnerUnreachable):
+    """There is a server, but it knows no such request (405, 501): an older runner, or none at all."""
+
+
 class Interrupted(ClientError):
     """The connection broke; the same request may be sent again. `retry_after`: seconds to wait at least."""
 
@@ -146,6 +150,8 @@ class Transport:
             return Interrupted(
                 f"The runner at {self.url} answers {said}", retry_after=retry_after(response.headers)
             )
+        if response.status_code in (405, 501):
+            return NotOffered(f"The runner at {self.url} answers {said}")
         if response.status_code in _REFUSALS:
             error = SubmissionRefused(f"The runner refused: {detail or status}")
             error.status = response.status_code

@@ -11,32 +11,48 @@ from typing import IO
 Progress = Callable[[int, int], None]
 
 
-class MultipartUpload:
-    """The parts ``options`` (JSON, optional) and ``file`` (the zip), as a readable of known length.
+#: Bytes read at once.
+_PIECE = 1 << 16
 
-    `archive` is read from its beginning and stays open; a retry makes a new upload of the same archive.
+
+class MultipartUpload:
+    """The parts ``options`` and ``manifest`` (JSON) and ``file`` (a zip), as a readable of known length.
+
+    Each may be None. `archive` is read from its beginning and stays open; a retry makes a new upload of the same
+    archive.
     """
 
-    def __init__(self, archive: IO[bytes], options: str | None, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        archive: IO[bytes] | None,
+        options: str | None,
+        progress: Progress | None = None,
+        *,
+        manifest: str | None = None,
+    ) -> None:
         boundary = secrets.token_hex(16)
         #: Value of the request's Content-Type.
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._archive = archive
         self._progress = progress
-        head = ""
-        if options is not None:
-            head = (
-                f'--{boundary}\r\nContent-Disposition: form-data; name="options"\r\n'
-                f"Content-Type: application/json\r\n\r\n{options}\r\n"
-            )
-        head += (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="project.zip"\r\n'
-            f"Content-Type: application/zip\r\n\r\n"
+        head = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n'
+            f"Content-Type: application/json\r\n\r\n{content}\r\n"
+            for name, content in (("options", options), ("manifest", manifest))
+            if content is not None
         )
+        if archive is not None:
+            head += (
+                f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="project.zip"\r\n'
+                f"Content-Type: application/zip\r\n\r\n"
+            )
         self._head = head.encode()
-        self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self._size = len(self._head) + archive.seek(0, os.SEEK_END) + len(self._tail)
-        archive.seek(0)
+        end = "" if archive is None else "\r\n"
+        self._tail = f"{end}--{boundary}--\r\n".encode()
+        self._size = len(self._head) + len(self._tail)
+        if archive is not None:
+            self._size += archive.seek(0, os.SEEK_END)
+            archive.seek(0)
         self._sent = 0
         self._pieces = self._read_pieces()
         self._left = b""
@@ -50,7 +66,7 @@ class MultipartUpload:
         return self._sent >= self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        while piece := self.read(1 << 16):
+        while piece := self.read(_PIECE):
             yield piece
 
     def read(self, size: int = -1) -> bytes:
@@ -69,7 +85,8 @@ class MultipartUpload:
         return result
 
     def _read_pieces(self) -> Iterator[bytes]:
-        yield self._head
-        while piece := self._archive.read(1 << 16):
+        for start in range(0, len(self._head), _PIECE):
+            yield self._head[start : start + _PIECE]
+        while self._archive is not None and (piece := self._archive.read(_PIECE)):
             yield piece
         yield self._tail

@@ -5,12 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 
 #: The image that tests run containers from; made by scripts/base-image.
 TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
+
+# A shell starts what runs in its background with Ctrl-C ignored, and programs that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @functools.cache

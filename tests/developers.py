@@ -42,23 +42,29 @@ class Developer:
     runner: Runner
     home: Path
     key: str | None
+    #: The Python whose `pytest` and `remote-ci` are typed.
+    python: str = sys.executable
 
     def environ(self, **extra: str) -> dict[str, str]:
         """The environment of the developer's commands."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN)}
-        env |= {"HOME": str(self.home), "REMOTE_CI_URL": self.runner.url, "PYTHONDONTWRITEBYTECODE": "1"}
+        env |= {
+            "HOME": str(self.home),
+            "REMOTE_CI_URL": self.runner.public_url,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         if self.key:
             env["REMOTE_CI_API_KEY"] = self.key
         return env | extra
 
     def remote_ci(self, *args: str, cwd: Path | None = None, timeout: float = 180, **env: str) -> Done:
         """Run `remote-ci ARGS`."""
-        command = [sys.executable, "-m", "pytest_remote_ci.cli", *args]
+        command = [self.python, "-m", "pytest_remote_ci.cli", *args]
         return run(command, cwd=cwd or self.home, env=self.environ(**env), timeout=timeout)
 
     def pytest(self, *args: str, cwd: Path, timeout: float = 180, **env: str) -> Done:
         """Run `python -m pytest --remote-ci ARGS`."""
-        command = [sys.executable, "-m", "pytest", "--remote-ci", *args]
+        command = [self.python, "-m", "pytest", "--remote-ci", *args]
         return run(command, cwd=cwd, env=self.environ(**env), timeout=timeout)
 
     def popen(self, *command: str, cwd: Path, **env: str) -> subprocess.Popen[str]:

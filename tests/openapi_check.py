@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +15,8 @@ import requests
 from ci_runner.server.openapi import document
 
 _HTTP_ERRORS = {404, 405, 431, 501}
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_EVENT = {"$ref": "#/components/schemas/Event"}
 
 
 def operation_of(method: str, path: str) -> dict[str, Any] | None:
@@ -23,43 +28,71 @@ def operation_of(method: str, path: str) -> dict[str, Any] | None:
     return None
 
 
+@functools.cache
+def _validator(schema: str) -> jsonschema.Draft202012Validator:
+    whole = {"components": document()["components"], **json.loads(schema)}
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    return jsonschema.Draft202012Validator(whole, format_checker=checker)
+
+
 def validate(schema: dict[str, Any], value: Any) -> None:
     """Raise unless `value` is as `schema` says; references are into the document's components."""
-    whole = {"components": document()["components"], **schema}
-    jsonschema.Draft202012Validator(
-        whole, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-    ).validate(value)
+    _validator(json.dumps(schema, sort_keys=True)).validate(value)
 
 
 def validate_response(response: requests.Response) -> None:
-    """Raise unless status, headers and body of `response` are as the document says."""
+    """Raise unless status, headers and body of `response` are as the document says; streams are not read."""
     request = response.request
     assert request.method is not None
     assert request.url is not None
-    path = urlsplit(request.url).path
-    status = response.status_code
-    error = {"$ref": "#/components/schemas/Error"}
+    streamed = response.headers.get("Content-Type", "").startswith("text/event-stream")
+    body = b"" if streamed else response.content
+    validate_answer(request.method, urlsplit(request.url).path, response.status_code, response.headers, body)
+
+
+def validate_answer(method: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Raise unless an answer is as the document says; `headers` without regard to case. Streams are not looked into."""
     if status == 401:
-        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert headers["WWW-Authenticate"] == "Bearer"
     if status in (429, 507):
-        assert int(response.headers["Retry-After"]) > 0
-    operation = operation_of(request.method, path)
+        assert int(headers["Retry-After"]) > 0
+    operation = operation_of(method, path)
     if operation is None:
-        if status >= 400 and request.method != "HEAD":
-            validate(error, response.json())
+        if status >= 400 and method != "HEAD":
+            validate(_ERROR, json.loads(body))
         return
     described = operation["responses"].get(str(status))
     if described is None:
-        assert status in _HTTP_ERRORS, f"{request.method} {path}: {status} is not described: {response.text}"
-        validate(error, response.json())
+        assert status in _HTTP_ERRORS, f"{method} {path}: {status} is not described: {body[:500]!r}"
+        validate(_ERROR, json.loads(body))
         return
     content = described.get("content")
-    if content is None or request.method == "HEAD":
+    if content is None or method == "HEAD":
         return
-    media = response.headers["Content-Type"].partition(";")[0]
-    assert media in content, f"{request.method} {path}: {media} is not described for {status}"
+    media = headers["Content-Type"].partition(";")[0]
+    assert media in content, f"{method} {path}: {media} is not described for {status}"
     if media == "application/json":
-        validate(content[media]["schema"], response.json())
+        validate(content[media]["schema"], json.loads(body))
     for name, header in described.get("headers", {}).items():
-        if name in response.headers and header["schema"].get("type") == "integer":
-            assert response.headers[name].isdigit()
+        if name in headers and header["schema"].get("type") == "integer":
+            assert headers[name].isdigit()
+
+
+def validate_stream(frames: Iterable[str]) -> list[dict[str, Any]]:
+    """Raise unless the frames of one stream are as docs/wire.md says; its events. The last frame must be whole."""
+    events: list[dict[str, Any]] = []
+    last = 0
+    for frame in frames:
+        fields = dict(line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":"))
+        assert fields.keys() <= {"id", "data", "retry"}, f"unknown fields: {frame!r}"
+        if "data" not in fields:
+            continue
+        assert not (events and events[-1]["type"] == "complete"), f"something follows `complete`: {frame!r}"
+        event = json.loads(fields["data"])
+        validate(_EVENT, event)
+        if "id" in fields:
+            assert int(fields["id"]) > last, f"number {fields['id']} after {last}"
+            last = int(fields["id"])
+            assert "timestamp" in event, f"a stored event without a time: {frame!r}"
+        events.append(event)
+    return events

@@ -1,4 +1,7 @@
-"""A package index (PEP 503) of the tests' own over TLS, with a certificate authority that nobody else trusts."""
+"""A package index (PEP 503) of the tests' own over TLS, with a certificate authority that nobody else trusts.
+
+And a proxy by which it can be reached from where it cannot be reached directly.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import functools
 import hashlib
 import http.server
 import io
+import select
+import socket
 import ssl
 import subprocess
 import tarfile
@@ -14,6 +19,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 
 
@@ -40,6 +46,18 @@ def wheel(
         for path, text in contents.items():
             archive.writestr(path, text)
     _list(place)
+
+
+def rewheel(folder: Path, name: str) -> None:
+    """Put a pure distribution of this interpreter's where the index serves it, with what it needs on Linux."""
+    found = distribution(name)
+    files = {
+        str(file): Path(str(file.locate())).read_text("utf-8")
+        for file in found.files or ()
+        if file.suffix == ".py" or file.name in ("py.typed", "entry_points.txt")
+    }
+    requires = [line for line in found.requires or () if "extra ==" not in line and "win32" not in line]
+    wheel(folder, name, found.version, files, tuple(requires))
 
 
 def sdist(folder: Path, name: str, version: str, files: Mapping[str, str]) -> None:
@@ -109,6 +127,53 @@ def serve(folder: Path, address: str) -> Iterator[tuple[str, Path]]:
     thread.start()
     try:
         yield f"https://{address}:{server.server_address[1]}/simple", authority
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def host_address() -> str:
+    """An address of this machine that is not loopback: containers find a way to it. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+class _Tunnel(http.server.BaseHTTPRequestHandler):
+    """CONNECT, and nothing else."""
+
+    timeout = 30
+
+    def do_CONNECT(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as there:
+            self.send_response(200)
+            self.end_headers()
+            other = {self.connection: there, there: self.connection}
+            while ready := select.select([*other], [], [], 30)[0]:
+                for side in ready:
+                    data = side.recv(65536)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    other[side].sendall(data)
+
+    def log_message(self, *args: object) -> None:  # type: ignore[override]
+        """Quiet."""
+
+
+@contextmanager
+def proxy(address: str) -> Iterator[tuple[str, list[str]]]:
+    """A proxy for https at an address; gives its URL and the targets that it was asked for, as host:port."""
+    server = http.server.ThreadingHTTPServer((address, 0), _Tunnel)
+    server.daemon_threads = True
+    server.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, name="proxy", kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://{address}:{server.server_address[1]}", server.asked  # type: ignore[attr-defined]
     finally:
         server.shutdown()
         thread.join()

@@ -37,7 +37,12 @@ class Runner:
     options: tuple[str, ...] = ()
     #: More environment for both programs.
     env: dict[str, str] = field(default_factory=dict)
+    #: The Python whose `ci_runner` runs.
+    python: str = sys.executable
+    #: Where `serve` listens.
     url: str = ""
+    #: Where clients are sent instead, if set.
+    front: str = ""
     user_id: str = ""
     key: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -72,7 +77,7 @@ class Runner:
     def _spawn(self, program: str, *options: str) -> None:
         log = (self.data_dir.parent / f"{program}.log").open("ab")
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        command = [sys.executable, "-m", "ci_runner", program, "--data-dir", str(self.data_dir)]
+        command = [self.python, "-m", "ci_runner", program, "--data-dir", str(self.data_dir)]
         if program == "reconcile":
             command += ["--default-python", version]
         with log:
@@ -136,20 +141,20 @@ class Runner:
             ("volume", ["ls", "--quiet"], ["rm", "--force"]),
             ("network", ["ls", "--quiet"], ["rm"]),
         ):
-            ids = docker(kind, *listing, "--filter", label).split()
+            ids = docker(kind, *listing, "--filter", label, env=self.env).split()
             if ids:
-                docker(kind, *removal, *ids)
+                docker(kind, *removal, *ids, env=self.env)
 
     def containers(self) -> list[str]:
         """Ids of this runner's containers, whatever their state."""
         label = f"label=ci-runner.install={(self.data_dir / 'install-id').read_text().strip()}"
-        return docker("container", "ls", "--all", "--quiet", "--filter", label).split()
+        return docker("container", "ls", "--all", "--quiet", "--filter", label, env=self.env).split()
 
     # -- users
     def admin(self, *words: str) -> Any:
         """An admin command's JSON; None for those that have none to give."""
         has_json = words[1] in ("create", "list", "get")
-        command = [sys.executable, "-m", "ci_runner", "admin", "--data-dir", str(self.data_dir), *words]
+        command = [self.python, "-m", "ci_runner", "admin", "--data-dir", str(self.data_dir), *words]
         done = subprocess.run(
             [*command, "--json"] if has_json else command,
             env=self.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -164,16 +169,21 @@ class Runner:
         return user["id"], key["key"]
 
     # -- as a client
+    @property
+    def public_url(self) -> str:
+        """What clients are told."""
+        return self.front or self.url
+
     def get(self, path: str, key: str | None = None) -> Any:
         """The JSON at a path of the API; an error status raises `urllib.error.HTTPError`."""
-        request = urllib.request.Request(self.url + path)
+        request = urllib.request.Request(self.public_url + path)
         request.add_header("Authorization", f"Bearer {key or self.key}")
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def client_environment(self, **more: str) -> dict[str, str]:
         """The environment of somebody who uses this runner."""
-        return {**os.environ, "REMOTE_CI_URL": self.url, "REMOTE_CI_API_KEY": self.key, **more}
+        return {**os.environ, "REMOTE_CI_URL": self.public_url, "REMOTE_CI_API_KEY": self.key, **more}
 
     def pytest(
         self, project: Path, *args: str, timeout: float = 300, env: dict[str, str] | None = None
@@ -200,6 +210,9 @@ class Runner:
         )  # fmt: skip
 
 
-def docker(*words: str) -> str:
-    """What a docker command prints."""
-    return subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120, check=True).stdout
+def docker(*words: str, env: dict[str, str] | None = None) -> str:
+    """What a docker command prints; with `env` in addition to our own environment."""
+    return subprocess.run(
+        ["docker", *words], env={**os.environ, **(env or {})},
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip

@@ -124,7 +124,9 @@ def test_a_module_imports_only_what_its_row_allows(module: str, path: Path) -> N
             # A package's own __init__ (version and docstring) is free for all of that side.
             if name not in PACKAGES and row_of(name) not in ours:
                 wrong.append(f"{path.name}:{line} imports {name} ({row_of(name)})")
-        elif top not in sys.stdlib_module_names and top not in third | BACKPORTS | {"__future__"}:
+        elif top not in sys.stdlib_module_names | {"tomllib"} and top not in third | BACKPORTS | {
+            "__future__"
+        }:
             wrong.append(f"{path.name}:{line} imports {name}")
     assert not wrong, f"row {row!r} may not: {wrong}"
 

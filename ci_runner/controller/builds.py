@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +75,8 @@ class Build:
     lowers: tuple[Path, ...] = ()
     #: Where what is written over `lowers` lands; None: in a folder of the build's own.
     upper: Path | None = None
+    #: Processors at most; None: what builds have.
+    cpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class Builds:
                 *build.binds,
             ),
             overlay=overlay,
-            limits=self._limits,
+            limits=self._limits if build.cpus is None else replace(self._limits, cpus=build.cpus),
             network="egress",
         )
 

@@ -23,7 +23,7 @@ from ci_runner.controller.budget import within_budget
 from ci_runner.controller.reconcile import Follow
 from ci_runner.controller.spool import Reading, Spool
 from ci_runner.controller.world import Ending
-from ci_runner.errors import LeaseLost
+from ci_runner.errors import Conflict, LeaseLost
 from ci_runner.models import Job, JobEvent
 from ci_runner.store import SpoolPosition, Store
 
@@ -55,6 +55,8 @@ class _Follower:
     #: None: to be read from the store (at the beginning, and after an error, when it is unknown what was
     #: stored).
     position: SpoolPosition | None = None
+    #: What the store has: `position`, or less by frames that made no events.
+    kept: SpoolPosition | None = None
     #: Bytes of log text stored for the job.
     stored: int = 0
     started: bool = False
@@ -108,7 +110,7 @@ class Followers:
             self._work_to_do.set()
 
     def endings(self) -> Mapping[Key, Ending]:
-        """What the spools that are over and read to their end say."""
+        """What the spools say that are over, or have the worker's last word, and are read to their end."""
         with self._lock:
             return dict(self._endings)
 
@@ -150,6 +152,10 @@ class Followers:
             return self._step(key, follower, over)
         except LeaseLost:
             raise
+        except Conflict:
+            _log.warning("job %s: this output is stored already; reading on from where it ends", key[0])
+            follower.position = None
+            return True
         except Exception:
             _log.exception("job %s: its output could not be stored; trying again", follower.job.id)
             follower.position = None
@@ -177,14 +183,16 @@ class Followers:
         if reading.started and not follower.started:
             self._record_start(follower)
         self._store(key, follower, position, reading, over)
-        if over and not reading.more:
-            self._end(key, follower)
+        # The worker's last frame comes after everything else: nobody has to wait for the container to go.
+        said_all = reading.exit is not None and not reading.behind
+        if (over or said_all) and not reading.more:
+            self._end(key, follower, over)
         return reading.more
 
     def _locate(self, key: Key, follower: _Follower) -> None:
         """Go on where the stored events end."""
         job = self.store.jobs.get(key[0])
-        follower.position = self.store.events.position(*key)
+        follower.position = follower.kept = self.store.events.position(*key)
         follower.stored = job.log_bytes if job is not None else 0
         follower.started = job is not None and job.phase != "starting"
         follower.behind_since = None
@@ -209,16 +217,20 @@ class Followers:
             return
         events, size = within_budget(reading.events, follower.stored, self.budget)
         failpoints.hit(_BEFORE)
-        # The stored position may lie behind `before` by frames that made no events; they are read again after
-        # a crash, which changes nothing. Only this thread moves it.
-        self.store.events.append(key[0], self.epoch, events, spool=reading.position, attempt=key[1])
-        follower.position = reading.position
+        # What is kept may lie behind `before` by frames that made no events; they are read again after a crash,
+        # which changes nothing. Where the store has another position, these bytes are in it already.
+        self.store.events.append(
+            key[0], self.epoch, events, spool=reading.position, attempt=key[1], expected=follower.kept
+        )
+        follower.position = follower.kept = reading.position
         follower.stored += size
         failpoints.hit(_AFTER)
 
-    def _end(self, key: Key, follower: _Follower) -> None:
-        failpoints.hit(_DRAINED)
+    def _end(self, key: Key, follower: _Follower, over: bool) -> None:
         last = spool.final_frame(follower.spool)
+        if last is None and not over:
+            return  # something follows what looked like the last word
+        failpoints.hit(_DRAINED)
         with self._lock:
             if key in self._wanted:
                 self._endings[key] = Ending(follower.started, last)

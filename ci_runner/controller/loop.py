@@ -25,6 +25,7 @@ from ci_runner.controller import reconcile, world
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import Engine
 from ci_runner.controller.followers import Followers
+from ci_runner.controller.notifier import Notifier
 from ci_runner.controller.perform import Performer
 from ci_runner.controller.reaper import Reaper
 from ci_runner.controller.steps import Preparer, Steps
@@ -64,7 +65,9 @@ class Controller:
         policy: Policy | None = None,
         finished: Callable[[Job], None] | None = None,
     ) -> None:
-        """`policy` replaces what the settings say; `finished` is called, from any thread, with each job that ends."""
+        """`policy` replaces what the settings say; `finished` is called, in a thread of its own, with each job that
+        ends, at least once (see `notifier`).
+        """
         self._storage = storage
         self._settings = settings
         self._store = store
@@ -100,9 +103,10 @@ class Controller:
         """Make and start everything that has a thread; `stack` ends it, last made first."""
         work = self._storage.data_dir / "work"
         clock = SteadyClock()
+        notifier = Notifier(self._store, epoch, self._finished, self._end)
         steps = Steps(
             self._store, self._engine, self._preparer, epoch, self._policy, clock,
-            self._settings.log_budget, self._finished,
+            self._settings.log_budget, notifier.wake,
         )  # fmt: skip
         heart = threading.Thread(
             target=self._beat, args=(epoch, steps.closing), name="heartbeat", daemon=True
@@ -119,7 +123,7 @@ class Controller:
         stack.callback(heart.join)
         stack.callback(steps.closing.set)
         heart.start()
-        for part in (followers, watchdog, reaper):
+        for part in (followers, watchdog, reaper, notifier):
             stack.callback(part.close)
             part.start()
         stack.callback(performer.close)

@@ -1,7 +1,7 @@
 """What a job needs before its tests run, put together: image, workspace, environment, the container's spec.
 
 `Preparer` is what the controller's loop calls. It decides nothing about jobs and writes nothing but files of the
-data directory. Parts: `images`, `workspaces`, `environments` (over `builds`), `tools`, `eviction`.
+data directory. Parts: `images`, `workspaces`, `environments` and `bytecode` (over `builds`), `tools`, `eviction`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
+from ci_runner.controller.bytecode import Bytecode
 from ci_runner.controller.engine import (
     ENVIRONMENT,
     HOME,
@@ -102,6 +103,7 @@ class Preparer:
             engine, self._data, prefix=reconcile.prefix, install_id=install_id, owner=self._owner, limits=limits,
             slots=2 * reconcile.builds,
         )  # fmt: skip
+        self._bytecode = Bytecode(self._builds, self._owner)
         self._environments = Environments(self._data, environments, self._builds, owner=self._owner)
         self._evictor = Evictor(
             self._data, self._workspaces, environments.cache_size, 2 * reconcile.prepare_timeout
@@ -137,6 +139,15 @@ class Preparer:
             in_place=None if self._engine_isolates() else self._own_folder(job),
         )  # fmt: skip
         environment, layer = self._ready(request)
+        if request.in_place is None:
+            store = environment.folder.parent.parent / "store"
+            self._bytecode.want(
+                environment.folder,
+                store,
+                image_id=request.image_id,
+                python=request.python,
+                tools=request.tools,
+            )
         return self._prepared(request, options, environment, layer)
 
     def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
@@ -194,16 +205,20 @@ class Preparer:
         program = (prepared.python, f"{TOOLS}/boot.py", "module" if prepared.module else "script")
         color = ("--color=yes",) if options.color else ()
         arguments = map_arguments(options.args, options.root, prepared.mount_point)
+        cpus = min(options.cpus or settings.cpus, settings.max_cpus)
+        env = {
+            "REMOTE_CI_COLUMNS": str(options.columns),
+            # `-n auto` would start a worker for every processor of the host.
+            "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
+            **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
+            **prepared.env,
+            **options.env,
+        }
         description = {
             "protocol": 1,
             "argv": [*program, *color, *arguments],
             "cwd": cwd,
-            "env": {
-                "REMOTE_CI_COLUMNS": str(options.columns),
-                **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
-                **prepared.env,
-                **options.env,
-            },
+            "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
         }
@@ -224,12 +239,17 @@ class Preparer:
                 prepared.lowers, prepared.upper or work / "upper", work / "work", prepared.mount_point
             ),
             limits=Limits(
-                cpus=min(options.cpus or settings.cpus, settings.max_cpus),
+                cpus=cpus,
                 memory=min(options.memory or settings.memory, settings.max_memory),
                 pids=settings.pids,
             ),
             network="none" if "none" in (options.network, settings.network) else "egress",
         )
+
+    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+        """What could wait until the job was over and makes the next one quicker."""
+        if job.environment is not None:
+            self._bytecode.make(job.environment.partition(".")[0], job.id, stopping)
 
     def in_use(self) -> frozenset[str]:
         """Names of the build containers of calls in flight in this process."""

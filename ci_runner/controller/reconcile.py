@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from ci_runner.controller import verdicts
 from ci_runner.controller.actions import (
@@ -37,6 +38,10 @@ from ci_runner.turns import fair_order, running_per_user
 _OVER = ("exited", "dead", "removing")
 #: Phases in which the user's command runs or has run.
 _STARTED = ("testing", "finishing")
+
+
+#: Seconds that the container of a job with a verdict gets to end by itself.
+LINGER: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -148,10 +153,16 @@ def _of_job(world: World, job: Job, sight: _Sight) -> Iterator[Action]:
             yield Finish(job.id, verdicts.stopped(job, intent, world.policy))
         elif job.phase != "starting":
             yield Finish(job.id, failed(CONTAINER_LOST))
-    elif _is_over(job, current):
+    elif _is_over(job, current) or _has_ended(world, job):
         yield from _over(world, job, current)
     elif current is not None:
         yield from _live(world, job, current)
+
+
+def _has_ended(world: World, job: Job) -> bool:
+    """The worker has said its last word: the verdict need not wait until the engine has taken the container down."""
+    ending = world.endings.get((job.id, job.attempt))
+    return ending is not None and ending.exit is not None
 
 
 def _queued(world: World, job: Job) -> Iterator[Action]:
@@ -283,8 +294,11 @@ def _claims(world: World, waiting: list[Job]) -> Iterator[Action]:
 
 def _cleaning(world: World, sight: _Sight) -> Iterator[Action]:
     for job in world.uncleaned:
-        if job.id not in world.in_flight:
-            yield Clean(job.id, tuple(item.id for item in sight.all(job)))
+        remains = sight.all(job)
+        # After the worker's last word a container goes by itself, at once.
+        going = job.status == "completed" and any(item.state == "running" for item in remains)
+        if job.id not in world.in_flight and not (going and not _is_past(world, job.end_time, LINGER)):
+            yield Clean(job.id, tuple(item.id for item in remains))
 
 
 def _orphans(world: World) -> Iterator[Action]:

@@ -19,7 +19,7 @@ from ci_runner.controller.budget import within_budget
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.world import Announced, Policy
-from ci_runner.errors import LeaseLost, NotFound, PermanentError
+from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
@@ -71,6 +71,9 @@ class Preparer(Protocol):
     def in_use(self) -> frozenset[str]:
         """Names of the build containers of calls that are going on."""
 
+    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+        """What could wait until the job was over and makes the next one quicker; may take many seconds."""
+
     def remove_work(self, job_id: str) -> None:
         """Remove the working folders of all of the job's attempts."""
 
@@ -94,8 +97,8 @@ class Steps:
     now: SteadyClock
     #: Bytes of log kept per job.
     budget: int
-    #: Called once per job that got its terminal status from this process.
-    finished: Callable[[Job], None] | None = None
+    #: Called when a job got its terminal status.
+    ended: Callable[[], None]
     #: Set when the controller ends: preparations give up.
     closing: threading.Event = field(default_factory=threading.Event)
     #: Jobs that this process has sent TERM, or whose preparation it has told to end.
@@ -238,7 +241,7 @@ class Steps:
         failpoints.hit(_FINISH[1])
 
     def end(self, job_id: str, verdict: Verdict, events: list[JobEvent] | None = None) -> None:
-        """Write the job's terminal status, once, and tell who wants to know."""
+        """Write the job's terminal status, once; `Notifier` tells who wants to know."""
         if not self.store.jobs.finish(job_id, self.epoch, verdict, events=events or []):
             return
         self._prepared.pop(job_id, None)
@@ -247,10 +250,7 @@ class Steps:
         _log.info(
             "job %s: %s (%s)", job_id, verdict.status, verdict.reason or f"exit code {verdict.exit_code}"
         )
-        if self.finished is not None:
-            job = self.store.jobs.get(job_id)
-            if job is not None:
-                self.finished(job)
+        self.ended()
 
     def tell(self, job_id: str, text: str) -> None:
         """A line of the runner in the job's log, for its user."""
@@ -263,6 +263,12 @@ class Steps:
             self._hold_lease()
             self.engine.remove(container_id)
         self.preparer.remove_work(action.job_id)
+        job = self._job(action)
+        if job.status == "completed":
+            try:
+                self.preparer.improve(job, self.closing.is_set)
+            except RunnerError as error:
+                _log.warning("job %s: nothing was done for the next one: %s", job.id, error)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
         failpoints.hit(_REMOVED)

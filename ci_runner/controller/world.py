@@ -58,7 +58,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a spool says about an attempt whose container is over; it has been read to its end."""
+    """What a spool that has been read to its end says about an attempt: its container is over, or as good as over,
+    because the worker has said its last word.
+    """
 
     #: The user's command ran.
     started: bool
@@ -92,7 +94,7 @@ class World:
     in_flight: InFlight = field(default_factory=dict)
     #: Subjects to leave alone for a while, because something failed.
     held: frozenset[str] = frozenset()
-    #: (job id, attempt) → what its spool says, once its container is over and the spool is read.
+    #: (job id, attempt) → what its spool says, once that is read to its end.
     endings: Mapping[tuple[str, int], Ending] = field(default_factory=dict)
     #: Jobs that have written more than they may.
     over_disk: frozenset[str] = frozenset()

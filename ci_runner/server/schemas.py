@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pytest_remote_ci.wire import PHASES, PRIORITIES, PROTOCOL, STATUSES
+from pytest_remote_ci.wire import PHASES, PRIORITIES, PROTOCOL, STATUSES, TERMINAL_STATUSES
 
 Schema = dict[str, Any]
 
@@ -35,6 +35,13 @@ _TEXT: Final[Schema] = {"type": "string"}
 _TEXTS: Final[Schema] = {"type": "array", "items": _TEXT}
 _FLAG: Final[Schema] = {"type": "boolean"}
 _NUMBER: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
+
+
+def _event(kind: str, *required: str, **properties: Schema) -> Schema:
+    """What an event of one type must have."""
+    then: Schema = {"required": list(required), "properties": properties}
+    return {"if": {"properties": {"type": {"const": kind}}}, "then": then}
+
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Error": _object({"detail": {"type": "string", "description": "what is wrong and what to do"}}),
@@ -70,6 +77,24 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "reason": {"type": ["string", "null"]},
             "cancelled": {"const": True},
         },
+        allOf=[
+            _event("job_id", "job_id"),
+            _event("log", "data"),
+            _event(
+                "complete",
+                "success",
+                "status",
+                "exit_code",
+                "reason",
+                status={"enum": sorted(TERMINAL_STATUSES)},
+            ),
+            _event(
+                "state",
+                "phase",
+                phase={"enum": list(PHASES)},
+                queue_position={"type": "integer", "minimum": 1},
+            ),
+        ],
         description="Further types and fields may come at any time; ignore what you do not know.",
     ),
     "Options": _object(

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, Protocol
 
+from ci_runner import failpoints
 from ci_runner.errors import RunnerError
 from ci_runner.models import Job, JobEvent, format_time, utcnow
 from ci_runner.server.auth import Authenticator, Caller
@@ -23,6 +24,8 @@ from ci_runner.server.limits import Slot
 from ci_runner.store import Doorbell, Store
 
 _log = logging.getLogger(__name__)
+
+_PULLED = failpoints.register("server.stream.pulled", "events are read from the store, not yet sent")
 
 View = Literal["log", "report", "all"]
 VIEWS: Final = ("log", "report", "all")
@@ -285,6 +288,7 @@ class StreamBody:
             self._listener.news.clear()
             frames = self._source.pull(BUDGET)
             if frames:
+                failpoints.hit(_PULLED)
                 return b"".join(frames)
             if self._source.done:
                 break

@@ -61,17 +61,18 @@ class Events:
         """Append `events`, and the new `spool` position of `attempt` with them; returns the job's newest
         number.
 
-        Writes nothing when the job is over, or when `expected` is given and is not the attempt's stored
-        position: somebody has stored these bytes already. The writer then reads `position` and goes on from
-        there, so every byte becomes an event exactly once. Events without a timestamp get the time now.
-        Raises `NotFound` and `LeaseLost`.
+        Writes nothing when the job is over. When `expected` is given and is not the attempt's stored position,
+        somebody has stored these bytes already: that raises `Conflict`, and the writer reads `position` and
+        goes on from there, so every byte becomes an event exactly once. Events without a timestamp get the
+        time now. Raises `NotFound` and `LeaseLost`.
         """
         with self._database.write(durable=False):
             self._lease.require(epoch)
             job = _require_job(self._database, job_id)
-            stale = spool is not None and expected is not None and self.position(job_id, attempt) != expected
-            if job["end_time"] is not None or stale:
+            if job["end_time"] is not None:
                 return int(job["last_seq"])
+            if expected is not None and self.position(job_id, attempt) != expected:
+                raise Conflict("These bytes of the attempt's output are stored already")
             newest = append_inside(self._database, job_id, job["last_seq"], events)
             if spool is not None:
                 self._move(job_id, attempt, spool)

@@ -20,7 +20,7 @@ from ci_runner.states import Verdict
 from ci_runner.store.database import Database
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
-from ci_runner.store.schema import JobRow, UserRow
+from ci_runner.store.schema import JobRow, OutboxRow, UserRow
 from ci_runner.turns import fair_order, running_per_user
 from pytest_remote_ci.wire import PHASES, TERMINAL_STATUSES, Phase, Status
 
@@ -269,8 +269,8 @@ class Jobs:
         events: Sequence[JobEvent] = (),
         end_time: dt.datetime | None = None,
     ) -> bool:
-        """End the job, durably: outcome, `events` and the `complete` event in one; False when it is over
-        already.
+        """End the job, durably: outcome, `events`, the `complete` event and the note that somebody is to be
+        told (`untold`) in one; False when it is over already.
         """
         if verdict.status not in TERMINAL_STATUSES:
             raise ValueError(f"{verdict.status} is no end")
@@ -293,6 +293,7 @@ class Jobs:
                 ).where(JobRow.id == job_id)
             )  # fmt: skip
             append_inside(self._database, job_id, row["last_seq"], [*events, complete])
+            self._database.insert(OutboxRow.insert(job_id=job_id))
             failpoints.hit(_FINISH_BEFORE)
         failpoints.hit(_FINISH_AFTER)
         return True
@@ -308,6 +309,18 @@ class Jobs:
                     JobRow.id == job_id, JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null()
                 )
             )
+
+    def untold(self) -> builtins.list[Job]:
+        """Jobs that are over and whose end was not told (`told`) yet, in the order they ended."""
+        waiting = OutboxRow.select(OutboxRow.job_id)
+        query = JobRow.select(*_COLUMNS).where(JobRow.id.in_(waiting)).order_by(JobRow.end_time)
+        return [Job(**row) for row in self._database.rows(query)]
+
+    def told(self, job_id: str, epoch: int) -> None:
+        """Remember that the job's end was told to all who want to know."""
+        with self._database.write(durable=False):
+            self._lease.require(epoch)
+            self._database.run(OutboxRow.delete().where(OutboxRow.job_id == job_id))
 
     def delete_of_user(self, user_id: str) -> builtins.list[Job]:
         """Delete the user's jobs that are over, with their events; returns them as they were."""

@@ -1,5 +1,5 @@
-"""Ordered changes of the schema: each named, each one transaction, each with a backup of what was there
-before.
+"""Ordered changes of the schema: each named, each one transaction (a new database is made in one), with a
+backup of what was there before.
 
 Whoever starts first migrates; others wait for the write lock and find it done. A migration that was released
 is never edited: the next one changes what it did.
@@ -100,6 +100,10 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         ),
     ),
     Migration(
+        "outbox",
+        ("CREATE TABLE outbox (job_id TEXT NOT NULL PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE)",),
+    ),
+    Migration(
         "records of sessions",
         (
             "ALTER TABLE spools ADD COLUMN records BIGINT NOT NULL DEFAULT 0",
@@ -169,15 +173,13 @@ def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.da
                 _back_up(database, found, now)
                 saved = True
             database.sql(_HISTORY)
-            # A new database is made in one piece: nobody else finds it half made and saves a copy of that.
-            for number, migration in enumerate(
-                migrations[found : found + 1] if found else migrations, found + 1
-            ):
-                for statement in migration.statements:
+            # A new database is made at once, or somebody else would find it half made and keep a copy.
+            for number in range(found, found + 1 if found else len(migrations)):
+                for statement in migrations[number].statements:
                     database.sql(statement)
                 database.sql(
                     "INSERT INTO schema_history (number, name, applied_at) VALUES (?, ?, ?)",
-                    (number, migration.name, to_micros(now)),
+                    (number + 1, migrations[number].name, to_micros(now)),
                 )
 
 

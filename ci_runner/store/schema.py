@@ -180,6 +180,15 @@ class GrantRow(peewee.Model):
         primary_key = peewee.CompositeKey("user_id", "digest")
 
 
+class OutboxRow(peewee.Model):
+    """A job that is over and whose end the plugins were not told yet."""
+
+    job_id = CleanTextField(primary_key=True)
+
+    class Meta:
+        table_name = "outbox"
+
+
 class LeaseRow(peewee.Model):
     """The one row that says which controller may write."""
 
@@ -193,4 +202,4 @@ class LeaseRow(peewee.Model):
         table_name = "lease"
 
 
-MODELS: Final = (UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, LeaseRow)
+MODELS: Final = (UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, OutboxRow, LeaseRow)

@@ -197,6 +197,7 @@ def test_removing_twice_is_harmless(kit: Kit) -> None:
     kit.engine.remove(container_id)
 
 
+@pytest.mark.case(86)
 def test_what_is_gone_has_no_output_and_is_not_observed(kit: Kit) -> None:
     container_id = kit.launch(ENDS)
     kit.engine.remove(container_id)
@@ -214,6 +215,7 @@ def test_a_removed_name_can_be_created_again(kit: Kit) -> None:
 
 
 # -- whose
+@pytest.mark.case(85)
 def test_containers_of_another_install_are_invisible(kit: Kit) -> None:
     container_id = kit.engine.create(kit.spec(FOREVER))
     other = kit.make("f" * 12)

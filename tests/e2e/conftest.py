@@ -1,4 +1,7 @@
-"""End-to-end tests talk to real programs: `serve` and `reconcile` on a temporary data directory."""
+"""End-to-end tests talk to real programs: `serve` and `reconcile` on a temporary data directory.
+
+Clients reach them through a proxy that holds every answer and every event against the OpenAPI document.
+"""
 
 from __future__ import annotations
 
@@ -8,44 +11,63 @@ from pathlib import Path
 
 import pytest
 from developers import FIXTURES, Developer, make_developer
+from proxying import ValidatingProxy, open_proxies, start_proxy
 from running import Runner
+
+
+@pytest.fixture(autouse=True)
+def every_answer_is_as_described() -> Iterator[None]:
+    """What passed the proxies is as the API describes it; connections still open are judged at the proxy's end."""
+    yield
+    for proxy in open_proxies:
+        proxy.check()
 
 
 @pytest.fixture
 def start_runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Runner]]:
     """Start runners: ``start_runner(engine="docker", options=("--concurrency", "1"), env={…})``."""
-    started: list[Runner] = []
+    started: list[tuple[Runner, ValidatingProxy]] = []
 
     def start(engine: str = "docker", **more: object) -> Runner:
         image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
         folder = tmp_path / f"runner-{len(started)}" / "data"
         folder.mkdir(parents=True, mode=0o700)
         runner = Runner(folder, engine, image, **more)  # type: ignore[arg-type]
-        started.append(runner)
+        started.append((runner, start_proxy(runner)))
         return runner.start()
 
     yield start
     failures = []
-    for runner in started:
-        try:
-            runner.close()
-        except AssertionError as error:
-            failures.append(str(error))
+    for runner, proxy in started:
+        for close in (runner.close, proxy.close):
+            try:
+                close()
+            except AssertionError as error:
+                failures.append(str(error))
     assert not failures, "\n".join(failures)
 
 
 @pytest.fixture(scope="module", params=["docker"])
 def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """A runner that a module's tests share. Another engine: ``parametrize("runner", ["process"], indirect=True)``."""
+    """A runner that a module's tests share.
+
+    Another engine: ``parametrize("runner", ["process"], indirect=True)``. A module's `RUNNER_OPTIONS` and `RUNNER_ENV`
+    are options and environment of its programs.
+    """
     engine = request.param
     image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
     folder = tmp_path_factory.mktemp("runner") / "data"
     folder.mkdir(mode=0o700)
-    started = Runner(folder, engine, image)
+    options, env = getattr(request.module, "RUNNER_OPTIONS", ()), getattr(request.module, "RUNNER_ENV", {})
+    started = Runner(folder, engine, image, options, env)
+    proxy = start_proxy(started)
     try:
         yield started.start()
     finally:
-        started.close()
+        try:
+            started.close()
+        finally:
+            proxy.close()
 
 
 @pytest.fixture

@@ -139,7 +139,9 @@ def test_environment_variables_are_passed_by_name(developer: Developer, tmp_path
     (folder / "pyproject.toml").write_text('[tool.remote-ci]\nenv = ["WANTED"]\n')
     (folder / "test_env.py").write_text(
         "import os\n"
-        "def test_env():\n    assert os.environ['WANTED'] == 'a b'\n    assert 'UNWANTED' not in os.environ\n"
+        "def test_env():\n"
+        "    assert os.environ['WANTED'] == 'a b'\n"
+        "    assert 'UNWANTED' not in os.environ\n"
     )
     done = developer.pytest(cwd=folder, WANTED="a b", UNWANTED="x")
     assert done.code == 0, done.text

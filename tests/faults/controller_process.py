@@ -19,6 +19,12 @@ from ci_runner.controller.loop import Controller
 from ci_runner.store import Store
 
 
+def tell(file: Path, job_id: str) -> None:
+    """What a plugin would do when a job ended."""
+    with file.open("a") as told:
+        told.write(f"{job_id}\n")
+
+
 def main(data_dir: Path) -> None:
     """Reconcile until SIGTERM."""
     stop = threading.Event()
@@ -34,6 +40,7 @@ def main(data_dir: Path) -> None:
             engine=engine,
             preparer=SimplePreparer(data_dir),
             policy=POLICY,
+            finished=lambda job: tell(data_dir / "told", job.id),
         ).run(stop)
     finally:
         engine.close()

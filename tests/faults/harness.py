@@ -114,6 +114,9 @@ class SimplePreparer:
         for folder in (self.data_dir / "work").glob(f"{job_id}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+        pass
+
     def evict(self, keep: frozenset[str]) -> None:
         self.evictions.append(keep)
 

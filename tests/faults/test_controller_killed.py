@@ -102,6 +102,9 @@ def finish(found: Runner, mix: Mix) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) in (0, -signal.SIGTERM)  # the latter before it could handle the signal
     check_invariants(found, mix.ids)
+    assert found.store.jobs.untold() == []
+    told = (found.data_dir / "told").read_text().split()
+    assert set(told) == set(mix.ids), "told at least once"
     for job_id, before in over.items():
         after = found.job(job_id)
         assert (after.status, after.exit_code, after.reason, after.end_time) == (
@@ -138,7 +141,9 @@ def test_the_mix_reaches_every_failpoint(found: Runner, tmp_path: Path) -> None:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_controller_killed_there(found: Runner, tmp_path: Path, point: str) -> None:
     mix = Mix(found)
-    hit = "1" if any(part in point for part in (".reap.", ".retry.", ".kill.")) else "2"  # where there is one
+    hit = (
+        "1" if any(part in point for part in (".reap.", ".retry.", ".kill.", ".tell.")) else "2"
+    )  # where there is one
     process = start(tmp_path, CI_RUNNER_FAILPOINTS=f"{point}=kill@{hit}")
     try:
         wait_until(lambda: (mix.cancel_when_running(), process.poll())[1] is not None, 60, what="its death")

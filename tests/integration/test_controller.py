@@ -450,6 +450,33 @@ def test_working_folders_of_unknown_jobs_go(small: Runner) -> None:
         wait_until(lambda: not stray.exists(), what="stray folder removed")
 
 
+@pytest.mark.case(83)
+def test_what_a_finished_job_left_in_its_working_folder_goes(small: Runner) -> None:
+    with small.controller():
+        job_id = small.submit(wait=True)
+    left = small.data_dir / "work" / f"{job_id}-1" / "upper"
+    left.mkdir(parents=True)
+    with small.controller():
+        wait_until(lambda: not left.parent.exists(), what="folder removed")
+    assert small.job(job_id).success
+
+
+@pytest.mark.case(84)
+def test_the_working_folder_of_a_running_job_is_left_alone(small: Runner) -> None:
+    job_id = small.submit()
+    memory(small).scripts[job_id] = LASTING
+    stray = small.data_dir / "work" / "33333333-3333-4333-8333-333333333333-1"
+    with small.controller():
+        small.until(job_id, lambda job: job.phase == "testing")
+        stray.mkdir()
+    with small.controller():  # a new one reaps at once
+        wait_until(lambda: not stray.exists(), what="a round of reaping")
+        assert (small.data_dir / "work" / f"{job_id}-1" / "spool" / "job.json").exists()
+        memory(small).end(job_id)
+        [job] = small.until_over(job_id)
+    assert job.success
+
+
 def test_what_a_deleted_user_left_goes(small: Runner) -> None:
     job_id = small.submit(OTHER)
     memory(small).scripts[job_id] = LASTING

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ci_runner import doctor
-from ci_runner.config import ServeSettings, Settings, StorageSettings
+from ci_runner.config import EnvironmentSettings, ReconcileSettings, ServeSettings, Settings, StorageSettings
 from ci_runner.controller.engines.memory import MemoryEngine
 from ci_runner.datadir import locked
 from ci_runner.doctor import Finding
@@ -171,3 +171,24 @@ def test_with_docker_the_doctor_names_engine_and_image(tmp_path: Path, docker_en
     assert done.returncode == 0, done.stdout
     assert "ok    engine" in done.stdout
     assert docker_engine in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("engine", "index", "expected"),
+    [
+        ("docker", None, []),
+        ("docker", "https://index.example/simple", [("packages", "ok")]),
+        ("docker", "http://localhost:3141/simple", [("packages", "warn"), ("packages", "ok")]),
+        ("docker", "http://127.0.0.1:3141/simple", [("packages", "warn"), ("packages", "ok")]),
+        ("process", "http://127.0.0.1:3141/simple", [("packages", "ok")]),
+    ],
+)
+def test_an_index_that_containers_cannot_ask_is_named(
+    settings: Settings, engine: str, index: str | None, expected: list[tuple[str, str]]
+) -> None:
+    changed = replace(
+        settings,
+        reconcile=ReconcileSettings(engine=engine),
+        environments=EnvironmentSettings(index_url=index),
+    )
+    assert levels(doctor.packages(changed)) == expected

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from preparing import Bench
-from private_index import sdist, serve, wheel
+from private_index import host_address, sdist, serve, wheel
 
 from ci_runner.config import EnvironmentSettings
+from ci_runner.controller.engines import services
 from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.controller.prepare import Prepared
 from ci_runner.errors import EnvironmentFailed
@@ -36,19 +34,8 @@ HOSTILE_SETUP = (
 
 
 @pytest.fixture(scope="module")
-def engine(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
-    install = uuid.uuid4().hex[:12]
-    found = DockerEngine(install, scratch=tmp_path_factory.mktemp("scratch"))
-    yield found
-    assert found.list() == []
-    found.sweep(frozenset())
-    found.network.remove()
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def index(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvironmentSettings]:
-    """A private index at the bridge's own address, the only one that is configured."""
+def index(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvironmentSettings]:
+    """A private index on this machine, the only one that is configured."""
     folder = tmp_path_factory.mktemp("index") / "root"
     wheel(folder, "pytest", "99.0", {"pytest.py": "marker = 'private'\n"})
     wheel(folder, "evil", "1.0", {"evil.py": "", "evil.pth": HOSTILE_PTH})
@@ -75,26 +62,19 @@ def index(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Ite
     )
     toml = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     sdist(folder, "inline", "1.0", {"pyproject.toml": toml, "backend.py": backend})
-    engine.network.ensure()
-    address = engine.network.gateway()
-    assert address is not None
-    with serve(folder, address) as (url, authority), let_in(engine, url):
+    with serve(folder, host_address()) as (url, authority):
         yield EnvironmentSettings(index_url=url, ca_bundle=authority)
 
 
-@contextmanager
-def let_in(engine: DockerEngine, url: str) -> Iterator[None]:
-    """Builds may not reach the runner's own machine; an index there needs an exception, as its operator makes it."""
-    if engine.network.firewall.problem() is not None:
-        yield
-        return
-    port = str(urlsplit(url).port)
-    rule = ["INPUT", "-i", engine.network.firewall.bridge, "-p", "tcp", "--dport", port, "-j", "ACCEPT"]
-    subprocess.run(["iptables", "-w", "5", "-I", *rule], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["iptables", "-w", "5", "-D", *rule], check=True)
+@pytest.fixture(scope="module")
+def engine(index: EnvironmentSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
+    install = uuid.uuid4().hex[:12]
+    found = DockerEngine(install, scratch=tmp_path_factory.mktemp("scratch"), services=services.named(index))
+    yield found
+    assert found.list() == []
+    found.sweep(frozenset())
+    found.network.remove()
+    found.close()
 
 
 @pytest.fixture
@@ -123,6 +103,22 @@ def test_everything_comes_from_the_private_index(bench: Bench) -> None:
     module = next(environment(prepared).glob("lib/python3.*/site-packages/pytest.py"))
     assert "private" in module.read_text()
     assert prepared.env["SSL_CERT_FILE"] == "/ci/ca.pem"
+
+
+def test_another_port_of_the_runners_own_machine_stays_closed(
+    bench: Bench, engine: DockerEngine, tmp_path: Path
+) -> None:
+    if engine.network.firewall.problem() is not None:
+        pytest.skip("nothing is closed here")
+    (tmp_path / "root").mkdir()
+    with serve(tmp_path / "root", host_address()) as (url, authority):
+        other = Bench(
+            bench.data, engine, bench.base_image, EnvironmentSettings(index_url=url, ca_bundle=authority)
+        )
+        with pytest.raises(
+            EnvironmentFailed, match=r"(?i)could not install dependencies.*(connect|request|fetch)"
+        ):
+            prepare(other, "pytest")
 
 
 def test_an_index_whose_authority_is_unknown_is_refused(bench: Bench, index: EnvironmentSettings) -> None:

@@ -109,6 +109,7 @@ def test_a_base_image_is_built_and_its_pythons_work(tmp_path: Path, tag: str) ->
     images.build(Recipe(tag=tag, compiler=False, pythons=(found,)), lambda line: None, scratch=tmp_path)
     assert list(tmp_path.iterdir()) == [], "the file tree is gone"
     code = "import ssl, sqlite3, json.__init__, sys, os; print(sys.version_info[1], os.path.exists(json.__cached__))"
+    code += "; import pwd; print(pwd.getpwuid(os.getuid()).pw_dir)"
     for python, minor in (
         ("python3", "11"),
         (f"/opt/python/{HERE}/bin/python{HERE}", str(sys.version_info[1])),
@@ -117,7 +118,7 @@ def test_a_base_image_is_built_and_its_pythons_work(tmp_path: Path, tag: str) ->
             ["docker", "run", "--rm", "--read-only", "--network=none", "--user=65532", tag, python, "-c", code],
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-        assert done.stdout.split() == [minor, "True"]
+        assert done.stdout.split() == [minor, "True", "/ci/home"]
 
 
 def test_without_a_docker_command_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

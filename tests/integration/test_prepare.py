@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,15 @@ def test_inert_options_working_folder_arguments_and_environment(bench: Bench) ->
     assert max(len(line) for line in ran.stdout.splitlines()) == 133
     assert "\x1b[" not in ran.stdout
     assert "\x1b[32m" in run(bench, files, cwd="sub", env={"TOKEN": "s p"}, color=True).stdout
+
+
+def test_n_auto_means_the_processors_of_the_job_and_not_of_the_host(bench: Bench) -> None:
+    files = {
+        "requirements.txt": "pytest-xdist",
+        "test_a.py": "import os\ndef test_a():\n    assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '2'\n",
+    }
+    ran = bench.run(bench.submit(files, root="/home/dev/project", args=["-n", "auto"], cpus=1.6))
+    assert ran.code == 0, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize(("module", "code"), [(True, 0), (False, 2)])
@@ -390,4 +400,22 @@ def test_a_compiled_extension_is_built_in_the_workspace_and_built_again_when_its
         bench,
         {**files, "src/compiled/fast.c": source.replace("ANSWER", "42"), "tests/test_a.py": test + "\n"},
     )
+    assert not again.built
+
+
+def test_after_a_job_its_environment_gets_byte_code_which_the_next_one_uses(bench: Bench) -> None:
+    files = {"test_a.py": "def test_a(): pass", "requirements.txt": "pytest==7.4.2\niniconfig==2.0.0"}
+    first = run(bench, files)
+    folder = next(bind.source for bind in first.prepared.binds if bind.target == "/ci/env")
+    assert not list(folder.rglob("*.pyc"))
+    job = replace(bench.submit(files), environment=first.prepared.environment)
+    for _ in range(2):  # the second time there is nothing to do
+        bench.preparer.improve(job, lambda: False)
+        assert len(list(folder.rglob("*.pyc"))) > 80
+        assert bench.preparer.in_use() == frozenset()
+    files["test_a.py"] = (
+        "import _pytest.python, os\ndef test_a(): assert os.path.exists(_pytest.python.__cached__)"
+    )
+    again = run(bench, files)
+    assert again.prepared.environment == first.prepared.environment
     assert not again.built

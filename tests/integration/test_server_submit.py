@@ -61,6 +61,11 @@ def test_an_accepted_project_is_a_queued_job_of_its_owner(runner: Runner, person
     assert runner.leftovers() == []
 
 
+def test_without_options_pytest_runs_as_the_reference_ran_it(runner: Runner, person: Person) -> None:
+    assert SubmitOptions.from_dict(runner.job(person).options) == SubmitOptions(args=("-v",))
+    assert SubmitOptions.from_dict(runner.job(person, options={}).options) == SubmitOptions()
+
+
 def test_what_was_accepted_is_there_for_another_process(runner: Runner, person: Person) -> None:
     job_id = runner.submit(person).json()["job_id"]
     with_other_eyes = Store.open(runner.store.path, migrate=False)

@@ -165,8 +165,9 @@ class TestMigrations:
             print(migrations.version(database))
             database.close()
         """
+        expected = str(len(MIGRATIONS) + 5)
         assert [finish(process).strip() for process in [start(code, path) for _ in range(4)]] == [
-            str(len(MIGRATIONS) + 5)
+            expected
         ] * 4
         assert len(list((path.parent / "backups").glob("*.db"))) == 1
 

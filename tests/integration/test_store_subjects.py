@@ -42,7 +42,8 @@ class TestEvents:
         job = add_job(store)
         start, end = SpoolPosition(), SpoolPosition(stdout=6)
         assert store.events.append(job.id, epoch, [LOG], spool=end, attempt=1, expected=start) == 1
-        assert store.events.append(job.id, epoch, [LOG], spool=end, attempt=1, expected=start) == 1
+        with pytest.raises(Conflict):
+            store.events.append(job.id, epoch, [LOG], spool=end, attempt=1, expected=start)
         assert len(store.events.after(job.id, 0)) == 1
         assert (
             store.events.append(job.id, epoch, [LOG], spool=SpoolPosition(stdout=12), attempt=1, expected=end)

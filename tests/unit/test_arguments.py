@@ -139,3 +139,17 @@ def test_own_options_can_be_taken_out() -> None:
 def test_options_that_need_a_terminal_are_refused(option: str) -> None:
     with pytest.raises(WorkspaceError, match=f"{option} cannot be used with --remote-ci"):
         arguments.refuse_interactive(["--remote-ci", option])
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        pytest.param(
+            ["--junitxml=a.xml", "-q", "--html", "b.html"], ["--html", "--junitxml"], id="both spellings"
+        ),
+        pytest.param(["-q", "--tb=no"], [], id="none"),
+        pytest.param(["--", "--junitxml"], [], id="after -- there are no options"),
+    ],
+)
+def test_options_that_write_files_on_the_runner_are_known(argv: list[str], expected: list[str]) -> None:
+    assert arguments.file_writing(argv) == expected

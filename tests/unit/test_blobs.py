@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -105,10 +107,26 @@ def test_what_is_no_digest_never_becomes_a_path(blobs: BlobStore, text: str) -> 
         blobs.has(text)
 
 
-def test_old_uploads_are_swept_and_young_ones_stay(blobs: BlobStore) -> None:
-    old, young = blobs.uploads / "blob-old", blobs.uploads / "blob-young"
+def test_what_a_dead_writer_left_is_swept_and_what_is_being_written_stays(blobs: BlobStore) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from ci_runner.blobs import BlobStore\n"
+        "batch = BlobStore(Path(sys.argv[1]), None).batch(); batch.put([b'left']); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(blobs.uploads.parent)], check=False)
+    assert len(list(blobs.uploads.iterdir())) == 1
+    with blobs.batch() as batch:
+        digest, _ = batch.put([b"written"])
+        assert len(list(blobs.uploads.iterdir())) == 2
+        assert blobs.sweep_uploads() == 1
+        batch.commit()
+    assert blobs.has(digest)
+    assert list(blobs.uploads.iterdir()) == []
+
+
+def test_a_file_that_is_about_to_lose_its_name_is_not_swept(blobs: BlobStore) -> None:
+    old, young = blobs.uploads / "tmp-old", blobs.uploads / "tmp-young"
     old.write_bytes(b"")
     young.write_bytes(b"")
     os.utime(old, (time.time() - 7200, time.time() - 7200))
     assert blobs.sweep_uploads() == 1
-    assert [path.name for path in blobs.uploads.iterdir()] == ["blob-young"]
+    assert [path.name for path in blobs.uploads.iterdir()] == ["tmp-young"]

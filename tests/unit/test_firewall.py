@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ci_runner.controller.engines import docker_network, firewall
+from ci_runner.config import EnvironmentSettings
+from ci_runner.controller.engines import docker_network, firewall, services
 from ci_runner.controller.engines.firewall import Firewall
 
 INSTALL = "0123456789ab"
@@ -35,6 +38,8 @@ class Tables:
             return ""
         elif command == "-L":
             return ""
+        elif command == "-S":
+            return "".join(f"-A {chain} {' '.join(words)}\n" for words in self.chains[chain])
         elif command == "-A":
             self.chains[chain].append(tuple(rule))
         elif command == "-I":
@@ -78,6 +83,49 @@ def test_rules_are_set_once_mended_and_removed_without_a_trace() -> None:
     rules.remove()
     rules.remove()
     assert tables.chains == {"INPUT": [("-j", "ACCEPT")], "DOCKER-USER": []}
+
+
+@pytest.mark.usefixtures("root")
+def test_a_named_service_of_this_machine_is_let_through_as_long_as_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = [("192.0.2.1", 443), ("127.0.0.1", 3141), ("no.such.host.invalid", 80), ("10.0.0.7", 3141)]
+    monkeypatch.setattr(services, "_is_own", lambda address: address in ("127.0.0.1", "10.0.0.7"))
+    tables = Tables("INPUT", "DOCKER-USER")
+    chain = firewall.chain_name(INSTALL)
+    assert Firewall(INSTALL, BRIDGE, tables, named).ensure() is None
+    doors = [rule for rule in tables.chains[chain] if "3141" in rule]
+    assert [rule[rule.index("-d") + 1] for rule in doors] == ["10.0.0.7"]
+    tables.chains[chain].insert(0, ("-d", "192.0.2.9", "-j", "RETURN"))  # of settings that were changed since
+    assert Firewall(INSTALL, BRIDGE, tables).ensure() is None
+    assert tables.chains[chain] == firewall.chain_rules(
+        INSTALL, firewall.resolvers(Path("/etc/resolv.conf").read_text())
+    )
+
+
+@pytest.mark.parametrize(("address", "own"), [("127.0.0.1", True), ("192.0.2.1", False), ("0.0.0.1", False)])
+def test_addresses_of_this_machine_are_told_from_others(address: str, own: bool) -> None:
+    assert services._is_own(address) is own
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ()),
+        ({"index_url": "https://ann:secret@index.example/simple"}, (("index.example", 443),)),
+        ({"index_url": "http://10.0.0.1:3141/root/pypi/+simple/"}, (("10.0.0.1", 3141),)),
+        (
+            {"extra_index_urls": ("https://a.example/s", "https://a.example/t", "file:///srv/simple")},
+            (("a.example", 443),),
+        ),
+        ({"http_proxy": "proxy.example:3128", "https_proxy": "http://proxy.example:3128"}, (("proxy.example", 3128),)),
+        ({"http_proxy": "socks5://p", "https_proxy": "http://p:x", "index_url": "http://[::1"}, ()),
+    ],
+)  # fmt: skip
+def test_services_are_the_indexes_and_proxies_of_the_settings(
+    values: dict[str, Any], expected: tuple[tuple[str, int], ...]
+) -> None:
+    assert services.named(EnvironmentSettings(**values)) == expected
 
 
 @pytest.mark.usefixtures("root")

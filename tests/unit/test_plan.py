@@ -46,6 +46,10 @@ REQUIREMENTS: dict[str, tuple[dict[str, str], dict[str, Any], tuple[str, ...]]] 
         },
         {}, ("a", "b", "d", "c", "e", "pytest"),
     ),
+    "other usual names are found, too": (
+        {"test-requirements.txt": "c", "requirements_dev.txt": "a", "requirements-tests.txt": "b", "test.txt": "x"},
+        {}, ("a", "b", "c", "pytest"),
+    ),
     "configured files replace the found ones": (
         {"requirements.txt": "a", "ci/all.txt": "b"}, {"requirements": ("ci/all.txt",)}, ("b", "pytest"),
     ),

@@ -172,7 +172,8 @@ def test_what_only_the_container_knows_is_no_mistake_here(runner: FakeRunner, pr
     )
     answer = run_pytest(runner, project, "--remote-ci", "--html=x.html", "tests")
     assert answer.returncode == 0, answer.stderr
-    assert answer.stderr.count("\n") == 1, "only the job's id"
+    assert answer.stderr.count("\n") == 2, "only where the report goes, and the job's id"
+    assert "remote-ci: --html: written on the runner" in answer.stderr
     arguments = options_of(runner)["args"]
     assert arguments == [
         "-o",
@@ -229,6 +230,16 @@ def test_a_job_can_be_attached_to(runner: FakeRunner, project: Path) -> None:
     answer = run_pytest(runner, project, "--remote-ci-attach=unknown")
     assert answer.returncode == 70
     assert "Job not found" in answer.stderr
+
+
+def test_a_job_can_be_attached_to_from_outside_of_any_project(runner: FakeRunner, tmp_path: Path) -> None:
+    job = runner.add_job(log("all of it\n"), complete(0))
+    for folder in (tmp_path, Path("/")):
+        answer = run_pytest(runner, folder, "--remote-ci-attach", job.id, HOME=str(tmp_path))
+        assert (answer.stdout, answer.returncode) == ("all of it\n", 0), answer.stderr
+    refused = run_pytest(runner, tmp_path, "--remote-ci", HOME=str(tmp_path))
+    assert refused.returncode == 4
+    assert "is no project" in refused.stderr
 
 
 def test_a_dry_run_lists_the_largest_file_first_and_sends_nothing(runner: FakeRunner, project: Path) -> None:

@@ -188,6 +188,15 @@ CASES: dict[str, tuple[World, list[Action]]] = {
     "an ended container that was read gives the verdict": (
         world(job(phase="finishing"), boxes=[box(state="exited", exit_code=0)], endings=RAN), [Finish("a", ran(0))],
     ),
+    "a container whose worker has said its last word gives the verdict at once": (
+        world(job(phase="testing"), boxes=[box()], endings=RAN), [Finish("a", ran(0))],
+    ),
+    "a container that ends by itself after its last word is not removed before": (
+        world(uncleaned=(job(status="completed", end_time=ago(0.1)),), boxes=[box()]), [],
+    ),
+    "a container that goes on after its last word is removed": (
+        world(uncleaned=(job(status="completed", end_time=ago(1)),), boxes=[box()]), [Clean("a", ("c-a",))],
+    ),
     "a vanished container is lost": (
         world(job(phase="testing"), endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
     ),

@@ -19,10 +19,14 @@ def register_engines() -> list[tuple[str, EngineFactory]]:
 
 
 def _docker(settings: Settings, install_id: str) -> Engine:
+    from ci_runner.controller.engines import services
     from ci_runner.controller.engines.docker import DockerEngine
 
     return DockerEngine(
-        install_id, scratch=settings.storage.data_dir / "work", base_url=os.environ.get("DOCKER_HOST") or None
+        install_id,
+        scratch=settings.storage.data_dir / "work",
+        base_url=os.environ.get("DOCKER_HOST") or None,
+        services=services.named(settings.environments),
     )
 
 

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,6 +30,7 @@ from ci_runner.controller.engines.docker_api import DockerAPI, status_of, transl
 from ci_runner.controller.engines.docker_events import DockerEvents
 from ci_runner.controller.engines.docker_images import FIND_PYTHONS, DockerImages
 from ci_runner.controller.engines.docker_network import DockerNetwork
+from ci_runner.controller.engines.services import Service
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 
 log = logging.getLogger(__name__)
@@ -54,11 +55,13 @@ class DockerEngine:
         uid: int | None = None,
         gid: int | None = None,
         timeout: float = 60.0,
+        services: Sequence[Service] = (),
     ) -> None:
         """No connection is made yet.
 
         `scratch`: a folder on the file system of the data directory, for the probe. `uid`/`gid`: whom jobs
         run as; default: the runner's own, or 65532 where that is root. `timeout`: seconds per call.
+        `services`: hosts and ports that containers may reach although they are this machine's own.
         """
         uid = uid if uid is not None else os.getuid() or UNPRIVILEGED
         gid = gid if gid is not None else (os.getgid() if os.getuid() else UNPRIVILEGED)
@@ -67,8 +70,8 @@ class DockerEngine:
         self.scratch = scratch
         self.api = DockerAPI(base_url, timeout)
         self.images = DockerImages(self.api, self._find_pythons)
-        self.events = DockerEvents(self.api, install)
-        self.network = DockerNetwork(self.api, install)
+        self.events = DockerEvents(self.api, install, self.inspect)
+        self.network = DockerNetwork(self.api, install, services)
         self._lock = threading.Lock()
         self._probing = threading.Lock()
         self._probe: Probe | None = None

@@ -24,10 +24,15 @@ _LAST_PAUSE: Final = 5.0
 
 
 class DockerEvents:
-    """Calls every registered `wake` after each event of this install's containers."""
+    """Calls every registered `wake` after each event of this install's containers.
 
-    def __init__(self, api: DockerAPI, install: str) -> None:
+    Before that, `ended` is called with the id of a container that died. Engines tell of a death before they show it
+    in their lists, where it would be missed until the next full pass; asking about the one container waits for it.
+    """
+
+    def __init__(self, api: DockerAPI, install: str, ended: Callable[[str], object]) -> None:
         self._api = api
+        self._ended = ended
         self._filters = {
             "type": "container",
             "label": f"{LABEL_INSTALL}={install}",
@@ -80,11 +85,18 @@ class DockerEvents:
             try:
                 self.connected.set()
                 self._wake()
-                for _ in self._stream:
+                for event in self._stream:
+                    self._settle(event)
                     self._wake()
             finally:
                 with self._lock:
                     self._close_stream()
+
+    def _settle(self, event: Any) -> None:
+        if not isinstance(event, dict) or event.get("status") != "die":
+            return
+        with contextlib.suppress(RunnerError):  # the next full pass sees it
+            self._ended(str(event.get("id") or ""))
 
     def _close_stream(self) -> None:
         stream, self._stream = self._stream, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from ci_runner.controller.engine import LABEL_INSTALL
 from ci_runner.controller.engines import convert
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.firewall import Firewall
+from ci_runner.controller.engines.services import Service
 from ci_runner.errors import EngineUnavailable, PermanentError
 
 #: Seconds after which it is checked anew that the rules are still there (a firewall may be reloaded).
@@ -21,11 +23,12 @@ _DEFAULT_MTU: Final = 1500
 class DockerNetwork:
     """Made when the first container needs it."""
 
-    def __init__(self, api: DockerAPI, install: str) -> None:
+    def __init__(self, api: DockerAPI, install: str, services: Sequence[Service] = ()) -> None:
+        """`services`: what containers may reach of this machine, see `engines.services`."""
         self._api = api
         self.install = install
         self.name = convert.network_name(install)
-        self.firewall = Firewall(install, convert.bridge_name(install))
+        self.firewall = Firewall(install, convert.bridge_name(install), services=services)
         self._lock = threading.Lock()
         self._checked: float | None = None
         #: Why containers can reach the host, or None; known after `ensure`.

@@ -1,9 +1,10 @@
 """Packet filter rules that keep containers away from the host and from its cloud's metadata service.
 
 One chain per install, entered for whatever comes out of the install's bridge towards this machine (INPUT)
-or towards link-local addresses (DOCKER-USER). It lets answers through, and name resolution by the resolvers
-of this machine; everything else is rejected. Every rule carries a comment with the install's id. Only where
-the runner is root and Docker's own rules are iptables'; elsewhere `Firewall.problem` says what is missing.
+or towards link-local addresses (DOCKER-USER). It lets answers through, name resolution by the resolvers of
+this machine, and the services that the operator named (`services`); everything else is rejected. Every rule
+carries a comment with the install's id. Only where the runner is root and Docker's own rules are iptables';
+elsewhere `Firewall.problem` says what is missing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner.controller.engines.convert import short_install
+from ci_runner.controller.engines.services import Service, on_this_machine
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +37,14 @@ def chain_name(install: str) -> str:
     return f"CI-RUNNER-{short_install(install)}"
 
 
-def chain_rules(install: str, resolvers: Iterable[str]) -> list[Rule]:
-    """What the install's chain holds, in order."""
+def chain_rules(install: str, resolvers: Iterable[str], services: Iterable[Service] = ()) -> list[Rule]:
+    """What the install's chain holds, in order; `services` are addresses and TCP ports of this machine."""
     rules: list[Rule] = [("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "RETURN")]
     for resolver in resolvers:
         for protocol in ("udp", "tcp"):
             rules.append(("-d", resolver, "-p", protocol, "--dport", "53", "-j", "RETURN"))
+    for address, port in services:
+        rules.append(("-d", address, "-p", "tcp", "--dport", str(port), "-j", "RETURN"))
     rules.append(("-j", "REJECT"))
     return [(*_comment(install), *rule) for rule in rules]
 
@@ -82,9 +86,17 @@ def run_iptables(arguments: Sequence[str]) -> str:
 class Firewall:
     """The rules of one install's bridge."""
 
-    def __init__(self, install: str, bridge: str, run: Callable[[Sequence[str]], str] = run_iptables) -> None:
+    def __init__(
+        self,
+        install: str,
+        bridge: str,
+        run: Callable[[Sequence[str]], str] = run_iptables,
+        services: Sequence[Service] = (),
+    ) -> None:
+        """`services`: hosts and ports that are let through where they are this machine's own."""
         self.install = install
         self.bridge = bridge
+        self.services = services
         self._run = run
 
     def problem(self) -> str | None:
@@ -100,10 +112,13 @@ class Firewall:
     def ensure(self) -> str | None:
         """Set whatever rule is missing; the reason when that cannot be done, else None."""
         problem = self.problem()
-        if problem is not None or self._is_complete():
+        if problem is not None:
             return problem
+        rules = self._rules()
+        if self._is_complete(rules):
+            return None
         try:
-            self._fill()
+            self._fill(rules)
         except (OSError, subprocess.SubprocessError) as error:
             words = getattr(error, "stderr", None) or error
             log.warning("firewall rules for %s could not be set: %s", self.bridge, words)
@@ -120,20 +135,23 @@ class Firewall:
         if self._try("-F", chain_name(self.install)) is not None:
             self._run(("-X", chain_name(self.install)))
 
-    def _is_complete(self) -> bool:
+    def _is_complete(self, rules: list[Rule]) -> bool:
         name = chain_name(self.install)
-        rules = [*((name, rule) for rule in self._rules()), *entry_rules(self.install, self.bridge)]
-        return all(self._try("-C", chain, *rule) is not None for chain, rule in rules)
+        listed = self._try("-S", name)
+        if listed is None or listed.count(f"-A {name} ") != len(rules):  # one too many lets something through
+            return False
+        wanted = [*((name, rule) for rule in rules), *entry_rules(self.install, self.bridge)]
+        return all(self._try("-C", chain, *rule) is not None for chain, rule in wanted)
 
     def _rules(self) -> list[Rule]:
         text = _RESOLV_CONF.read_text() if _RESOLV_CONF.exists() else ""
-        return chain_rules(self.install, resolvers(text))
+        return chain_rules(self.install, resolvers(text), on_this_machine(self.services))
 
-    def _fill(self) -> None:
+    def _fill(self, rules: list[Rule]) -> None:
         name = chain_name(self.install)
         if self._try("-F", name) is None:
             self._run(("-N", name))
-        for rule in self._rules():
+        for rule in rules:
             self._run(("-A", name, *rule))
         for chain, rule in entry_rules(self.install, self.bridge):
             if self._try("-C", chain, *rule) is None:

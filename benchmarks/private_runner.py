@@ -1,0 +1,64 @@
+"""A runner for benchmarks: a process of its own on an empty data directory, of which nothing is left afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Seconds in which the runner must get ready, or end.
+_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class PrivateRunner:
+    """Where it is and how to get in."""
+
+    url: str
+    key: str
+
+    def environ(self, home: Path) -> dict[str, str]:
+        """What a client of this runner has in its environment; its caches are below `home`."""
+        hidden = ("PYTEST_", "CI_RUNNER_", "REMOTE_CI_", "XDG_", "COV_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        return env | {"HOME": str(home), "REMOTE_CI_URL": self.url, "REMOTE_CI_API_KEY": self.key}
+
+
+@contextlib.contextmanager
+def private_runner(folder: Path, engine: str, image: str | None) -> Iterator[PrivateRunner]:
+    """Start one in `folder`, which must exist; end it with the block."""
+    announcement = folder / "runner.json"
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    command = [sys.executable, "-m", "ci_runner", "serve", "--embedded", "--announce", str(announcement)]
+    command += ["--data-dir", str(folder / "data"), "--engine", engine, "--default-python", python]
+    command += ["--base-image", image] if image else []
+    with (folder / "runner.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while not announcement.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the runner did not start:\n{(folder / 'runner.log').read_text()[-3000:]}")
+            time.sleep(0.05)
+        said = json.loads(announcement.read_text())
+        yield PrivateRunner(said["url"], said["key"])
+    finally:
+        process.terminate()
+        process.wait(_PATIENCE)
+        if engine == "docker":
+            _remove_from_engine(folder / "data")
+
+
+def _remove_from_engine(data: Path) -> None:
+    from ci_runner.controller.engines.docker import DockerEngine
+
+    install = data / "install-id"
+    if install.exists():
+        with contextlib.closing(DockerEngine(install.read_text().strip(), scratch=data)) as engine:
+            engine.uninstall()

@@ -1,0 +1,96 @@
+"""What the plugin costs a pytest that does not use it: ``python benchmarks/startup.py [--runs 40] [--json]``.
+
+Runs an empty session with and without the plugin, in turns, and compares the medians of elapsed and of processor time
+(milliseconds); and times the plugin's own import and registration within one process, which noise cannot hide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+#: Run in a process of its own: milliseconds from pytest being there to the plugin having done all it ever does.
+_INSIDE = """
+import time
+import pytest
+from _pytest.config import get_config
+config = get_config(["-q"])
+config.invocation_params = config.InvocationParams(args=("-q",), plugins=None, dir=config.invocation_params.dir)
+before = time.perf_counter()
+from pytest_remote_ci import plugin
+config.pluginmanager.register(plugin, "remote_ci_measured")
+plugin.pytest_cmdline_main(config)
+print((time.perf_counter() - before) * 1000)
+"""
+
+
+def session(folder: Path, *options: str) -> tuple[float, float]:
+    """Elapsed and processor milliseconds of one session without tests."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder, env=environ(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    elapsed = time.perf_counter() - began
+    if done.returncode != 5:
+        raise SystemExit(f"pytest did not end as it should:\n{done.stdout}{done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    return elapsed * 1000, processor * 1000
+
+
+def inside(folder: Path) -> float:
+    """Milliseconds of the plugin's own work in one process."""
+    command = [sys.executable, "-c", _INSIDE]
+    done = subprocess.run(command, cwd=folder, env=environ(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the plugin could not be timed:\n{done.stderr}")
+    return float(done.stdout)
+
+
+def environ() -> dict[str, str]:
+    """The environment without what concerns pytest and this plugin."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "REMOTE_CI_"))
+    }
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    figures: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        session(folder)
+        for _ in range(arguments.runs):
+            for name, options in (("with", ()), ("without", ("-p", "no:remote_ci"))):
+                elapsed, processor = session(folder, *options)
+                figures.setdefault(f"elapsed {name}", []).append(elapsed)
+                figures.setdefault(f"processor {name}", []).append(processor)
+            figures.setdefault("inside", []).append(inside(folder))
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    for kind in ("elapsed", "processor"):
+        medians[f"{kind} difference"] = medians[f"{kind} with"] - medians[f"{kind} without"]
+    if arguments.json:
+        print(json.dumps(medians, indent=1))
+        return
+    for name, value in medians.items():
+        print(f"{name:<22}{value:8.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""`pytest --remote-ci` with nothing configured: the private runner of this user, from its first start to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from developers import Done, run
+from running import Runner
+from waiting import wait_until
+
+from pytest_remote_ci import __version__
+from pytest_remote_ci.embedded import _is_alive, folder
+
+ROOT = Path(__file__).resolve().parents[2]
+#: An address at which no engine is.
+NO_ENGINE = "unix:///none/docker.sock"
+WARNING = "remote-ci: no Docker engine answers"
+
+Project = Callable[[str], Path]
+
+
+@dataclass
+class Newcomer:
+    """Somebody with a fresh home folder who has configured nothing."""
+
+    home: Path
+    #: Address of the engine; None: wherever Docker is.
+    engine: str | None = NO_ENGINE
+    python: str = sys.executable
+    version: str = __version__
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def place(self) -> Path:
+        """The folder of this version's embedded runner."""
+        return folder({}, self.home).with_name(f"runner-{self.version}")
+
+    def environ(self, **extra: str) -> dict[str, str]:
+        """What the newcomer's shell has: no setting of any runner."""
+        hidden = ("CI_", "REMOTE_CI_", "PYTEST_", "XDG_", "DOCKER_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        env |= {"HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1"}
+        if self.engine is not None:
+            env["DOCKER_HOST"] = self.engine
+        return env | extra
+
+    def pytest(self, *args: str, cwd: Path, **env: str) -> Done:
+        """`python -m pytest --remote-ci ARGS`."""
+        command = [self.python, "-m", "pytest", "--remote-ci", *args]
+        return run(command, cwd=cwd, env=self.environ(**env))
+
+    def popen(self, *args: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
+        """The same without waiting for its end."""
+        command = [self.python, "-m", "pytest", "--remote-ci", *args]
+        pipe = subprocess.PIPE
+        self.started.append(
+            subprocess.Popen(
+                command, cwd=cwd, env=self.environ(**env), stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL,
+                text=True,
+            )
+        )  # fmt: skip
+        return self.started[-1]
+
+    def announced(self) -> dict[str, Any] | None:
+        """What the runner says about itself; None when none does."""
+        try:
+            said: dict[str, Any] = json.loads((self.place / "runner.json").read_text())
+        except FileNotFoundError:
+            return None
+        return said
+
+    def runner(self) -> dict[str, Any]:
+        """The announcement of the runner that must be there."""
+        said = self.announced()
+        assert said is not None, "no runner is announced"
+        return said
+
+    def log(self) -> str:
+        """The runner's log."""
+        return (self.place / "runner.log").read_text()
+
+    def job(self) -> dict[str, Any]:
+        """The newest job, as the runner lists it; without a phase when there is none."""
+        said = self.runner()
+        seen = Runner(self.place / "data", "process", "", url=str(said["url"]), key=str(said["key"]))
+        jobs: list[dict[str, Any]] = seen.get("/jobs")
+        return jobs[0] if jobs else {"phase": None}
+
+    def close(self) -> None:
+        """End the runners of all versions and remove what they have at the engine."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        for place in self.place.parent.glob("runner-*"):
+            said = Newcomer(self.home, version=place.name.partition("-")[2]).announced()
+            if said is not None and _is_alive(int(said["pid"])):
+                os.kill(int(said["pid"]), signal.SIGTERM)
+                wait_until(lambda pid=int(said["pid"]): not _is_alive(pid), 60, what="the runner's end")
+            Runner(place / "data", "docker" if self.engine is None else "process", "").remove_from_engine()
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
+    home = tmp_path / "home"
+    home.mkdir()
+    found = Newcomer(home)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this project to install from: building leaves files beside the sources."""
+    copy = tmp_path_factory.mktemp("source") / "product"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("pytest_remote_ci", "ci_runner"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def install(venv: Path, what: str) -> str:
+    """Install into a new virtual environment, or into this one again; its interpreter."""
+    uv = [sys.executable, "-m", "uv"]
+    python = str(venv / "bin" / "python")
+    if not venv.exists():
+        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
+    command = [*uv, "pip", "install", "--quiet", "--python", python]
+    subprocess.run([*command, "--reinstall-package", "pytest-remote-ci", what], check=True, timeout=180)
+    return python
+
+
+def sleeping(folder: Path, seconds: float) -> Path:
+    """A project whose one test takes a while."""
+    folder.mkdir()
+    (folder / "test_sleeps.py").write_text(f"import time\ndef test_sleeps():\n    time.sleep({seconds})\n")
+    return folder
+
+
+@pytest.mark.docker
+def test_installed_with_the_extra_it_runs_in_containers_and_again_on_the_same_runner(
+    newcomer: Newcomer, source: Path, project: Project, tmp_path: Path
+) -> None:
+    """Registries may be out of reach: an image that was made on this machine will do."""
+    newcomer.python = install(tmp_path / "venv", f"{source}[runner]")
+    newcomer.engine = None
+    folder = project("failing_project")
+
+    first = newcomer.pytest(cwd=folder)
+    assert first.code == 1, first.text
+    assert "2 failed, 1 passed" in first.out
+    assert f"rootdir: {folder}" in first.out
+    assert "warning" not in first.err.lower()
+    assert "no Docker engine" not in first.err
+    assert "building the environment" in first.err
+    said = newcomer.runner()
+    assert (said["engine"], said["warning"]) == ("docker", None)
+    assert (newcomer.place / "runner.json").stat().st_mode & 0o777 == 0o600
+
+    second = newcomer.pytest("-k", "divide", cwd=folder)
+    assert second.code == 1, second.text
+    assert "2 failed, 1 deselected" in second.out
+    assert "building the environment" not in second.err
+    assert newcomer.runner() == said, "the second run uses the first one's runner"
+
+
+def test_installed_without_the_extra_it_names_both_ways(
+    newcomer: Newcomer, source: Path, tmp_path: Path
+) -> None:
+    newcomer.python = install(tmp_path / "venv", str(source))
+    done = newcomer.pytest(cwd=sleeping(tmp_path / "p", 0))
+    assert done.code == 4, done.text
+    (line,) = done.text.strip().splitlines()
+    assert "`remote-ci login`" in line
+    assert "`pip install 'pytest-remote-ci[runner]'`" in line
+    assert not newcomer.place.exists()
+
+
+def test_a_new_version_has_a_folder_and_a_runner_of_its_own(
+    newcomer: Newcomer, source: Path, tmp_path: Path
+) -> None:
+    newcomer.python = install(tmp_path / "venv", f"{source}[runner]")
+    folder = sleeping(tmp_path / "p", 0)
+    assert newcomer.pytest(cwd=folder).code == 0
+    old = newcomer.runner()
+
+    newer = tmp_path / "newer"
+    shutil.copytree(source, newer)
+    for file in (newer / "pyproject.toml", newer / "pytest_remote_ci" / "__init__.py"):
+        file.write_text(re.sub(r'(?m)^((?:__)?version(?:__)? = ").*"', r'\g<1>99.0"', file.read_text()))
+    install(tmp_path / "venv", f"{newer}[runner]")
+    other = Newcomer(newcomer.home, python=newcomer.python, version="99.0")
+    assert other.pytest(cwd=folder).code == 0
+    assert other.runner()["version"] == "99.0"
+    assert other.runner()["pid"] != old["pid"]
+    assert newcomer.runner() == old, "the old version's runner was left alone"
+
+
+def test_without_an_engine_it_warns_once_and_the_results_are_the_same(
+    newcomer: Newcomer, project: Project
+) -> None:
+    for name, code, words in (
+        ("dummy_project", 0, "2 passed"),
+        ("failing_project", 1, "2 failed, 1 passed"),
+        ("invalid_project", 2, "SyntaxError"),
+    ):
+        done = newcomer.pytest(cwd=project(name))
+        assert done.code == code, done.text
+        assert words in done.out
+        assert done.text.count(WARNING) == 1
+        assert done.err.startswith(WARNING)
+    assert newcomer.runner()["engine"] == "process"
+    assert newcomer.log().count("serve 0") == 1, "one runner for all three"
+
+
+def test_two_first_runs_at_once_start_one_runner(newcomer: Newcomer, tmp_path: Path) -> None:
+    folder = sleeping(tmp_path / "p", 0)
+    processes = [newcomer.popen(cwd=folder) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+        assert "1 passed" in out
+    assert newcomer.log().count("listening on") == 1
+    assert newcomer.job()["status"] == "completed"
+
+
+def test_it_ends_when_idle_but_not_with_a_job_unfinished_and_its_results_stay(
+    newcomer: Newcomer, tmp_path: Path
+) -> None:
+    seconds = 4.0
+    began = time.monotonic()
+    done = newcomer.pytest(
+        "--remote-ci-async", cwd=sleeping(tmp_path / "p", seconds), CI_RUNNER_IDLE_EXIT="0.5"
+    )
+    assert done.code == 0, done.text
+    job = done.out.strip().removeprefix("Job submitted: ")
+    pid = int(newcomer.runner()["pid"])
+    wait_until(lambda: not _is_alive(pid), 60, what="the idle runner's end")
+    assert time.monotonic() - began > seconds
+    assert newcomer.announced() is None
+    assert f"job {job}: completed (exit code 0)" in newcomer.log()
+
+    attached = run(
+        [newcomer.python, "-m", "pytest", f"--remote-ci-attach={job}"], cwd=tmp_path, env=newcomer.environ()
+    )
+    assert attached.code == 0, attached.text
+    assert "1 passed" in attached.out
+    assert newcomer.runner()["pid"] != pid
+
+
+def test_a_killed_runner_is_replaced_and_its_job_goes_on(newcomer: Newcomer, tmp_path: Path) -> None:
+    waiting = newcomer.popen(cwd=sleeping(tmp_path / "p", 6))
+    wait_until(lambda: newcomer.announced() is not None, 60, what="the first runner")
+    wait_until(lambda: newcomer.job()["phase"] == "testing", 60, what="the test to run")
+    job, killed = newcomer.job()["job_id"], newcomer.runner()
+    waiting.kill()
+    os.kill(int(killed["pid"]), signal.SIGKILL)
+    wait_until(lambda: not _is_alive(int(killed["pid"])), 10, what="the runner's end")
+    assert newcomer.runner() == killed, "it could not take its announcement along"
+
+    done = newcomer.pytest(f"--remote-ci-attach={job}", cwd=tmp_path)
+    assert done.code == 0, done.text
+    assert "1 passed" in done.out
+    assert newcomer.runner()["pid"] != killed["pid"]
+    assert newcomer.runner()["key"] != killed["key"]
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 - 1], ids=["somebody else's process", "no process"])
+def test_a_stale_announcement_is_replaced(newcomer: Newcomer, tmp_path: Path, pid: int) -> None:
+    newcomer.place.mkdir(parents=True)
+    said = {"url": "http://127.0.0.1:9", "key": "k", "pid": pid, "version": __version__}
+    (newcomer.place / "runner.json").write_text(json.dumps(said))
+    done = newcomer.pytest(cwd=sleeping(tmp_path / "p", 0))
+    assert done.code == 0, done.text
+    assert newcomer.runner()["url"] != said["url"]
+
+
+def test_with_a_key_a_runner_at_the_usual_address_is_taken_instead(
+    newcomer: Newcomer, start_runner: Callable[..., Runner], tmp_path: Path
+) -> None:
+    """The address is another one here, for the usual port may be somebody's."""
+    runner = start_runner("process")
+    code = (
+        "import sys, pytest\nfrom pytest_remote_ci import embedded\n"
+        f"embedded.DEFAULT_URL = {runner.url!r}\nsys.exit(pytest.main(['--remote-ci']))"
+    )
+    done = run(
+        [newcomer.python, "-c", code],
+        cwd=sleeping(tmp_path / "p", 0),
+        env=newcomer.environ(REMOTE_CI_API_KEY=runner.key),
+    )
+    assert done.code == 0, done.text
+    assert "1 passed" in done.out
+    assert runner.get("/jobs")[0]["status"] == "completed"
+    assert not newcomer.place.exists(), "no runner of one's own was started"

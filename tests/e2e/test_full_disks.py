@@ -1,0 +1,91 @@
+"""Jobs that fill what they may write: the clear message, the right verdict, and a runner that goes on working."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from developers import Developer
+
+pytestmark = pytest.mark.docker
+
+#: Of this module's runner.
+RUNNER_OPTIONS = ("--disk", "64m")
+
+
+@pytest.fixture(autouse=True)
+def the_runner_goes_on(developer: Developer, tmp_path: Path) -> Iterator[None]:
+    """After each bad job, a good one passes."""
+    yield
+    folder = make(tmp_path / "good", "def test_good():\n    open('small', 'w').write('x')\n")
+    done = developer.pytest("-q", cwd=folder)
+    assert done.code == 0, done.text
+
+
+def make(folder: Path, test: str) -> Path:
+    """A project with one test file."""
+    folder.mkdir()
+    (folder / "test_it.py").write_text(test)
+    return folder
+
+
+MANY_FILES = (
+    "import time\n"
+    "def test_fills():\n"
+    "    for number in range(100):\n"
+    "        with open(f'file-{number}', 'wb') as file:\n"
+    "            file.write(b'x' * (1 << 20))\n"
+    "    time.sleep(60)\n"
+)
+ONE_FILE = (
+    "import time\n"
+    "def test_fills():\n"
+    "    with open('big', 'wb') as file:\n"
+    "        for _ in range(100):\n"
+    "            file.write(b'x' * (1 << 20))\n"
+    "    time.sleep(60)\n"
+)
+ENDLESS_OUTPUT = (
+    "import os\n"
+    "def test_fills(capfd):\n"
+    "    with capfd.disabled():\n"
+    "        while True:\n"
+    "            os.write(1, b'y' * 999 + b'\\n')\n"
+)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        pytest.param(MANY_FILES, id="the workspace, file by file"),
+        pytest.param(ONE_FILE, id="the workspace, by one file"),
+        pytest.param(ENDLESS_OUTPUT, id="its own output"),
+    ],
+)
+def test_a_job_that_fills_the_disk_is_ended(developer: Developer, tmp_path: Path, test: str) -> None:
+    done = developer.pytest("--remote-ci-timeout=60", cwd=make(tmp_path / "p", test))
+    assert done.code == 70, done.text[-2000:]
+    assert "disk limit of 64 MiB exceeded" in done.err
+    job = developer.jobs()[0]
+    assert (job["status"], job["exit_code"]) == ("failed", None)
+    assert "disk limit of 64 MiB exceeded" in job["reason"]
+
+
+@pytest.mark.parametrize("place", ["/tmp", "~"])
+def test_a_full_temporary_or_home_folder_is_the_tests_own_failure(
+    developer: Developer, tmp_path: Path, place: str
+) -> None:
+    folder = make(
+        tmp_path / "p",
+        "import os\n"
+        "def test_fills():\n"
+        f"    folder = os.path.expanduser({place!r})\n"
+        "    for number in range(3000):\n"
+        "        with open(f'{folder}/file-{number}', 'wb') as file:\n"
+        "            file.write(b'x' * (1 << 20))\n",
+    )
+    done = developer.pytest(cwd=folder)
+    assert done.code == 1, done.text
+    assert "No space left on device" in done.out
+    assert developer.jobs()[0]["status"] == "completed"

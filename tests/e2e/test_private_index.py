@@ -1,0 +1,79 @@
+"""Where PyPI is out of reach: an operator's own index, certificate authority and proxy, given by settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from developers import Developer, make_developer
+from private_index import host_address, proxy, rewheel, serve, wheel
+from running import Runner
+
+pytestmark = pytest.mark.docker
+
+StartRunner = Callable[..., Runner]
+
+#: Would give a way out to packages that the settings under test do not name.
+HIDDEN = (
+    "CI_RUNNER_INDEX_URL", "CI_RUNNER_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the index serves: pytest, and a package that nobody else has."""
+    folder = tmp_path_factory.mktemp("packages") / "root"
+    for name in ("pytest", "pluggy", "iniconfig", "packaging", "pygments"):
+        rewheel(folder, name)
+    wheel(folder, "oursonly", "1.0", {"oursonly.py": "answer = 42\n"})
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("oursonly\npytest\n")
+    (folder / "test_it.py").write_text("import oursonly\ndef test_it():\n    assert oursonly.answer == 42\n")
+    return folder
+
+
+@pytest.fixture
+def start(
+    start_runner: StartRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Developer]:
+    """Start a runner with these options, and nothing of this machine's ways to packages; a developer of it."""
+    for name in HIDDEN:
+        monkeypatch.delenv(name, raising=False)
+
+    def go(*options: str) -> Developer:
+        return make_developer(start_runner(options=options), tmp_path)
+
+    return go
+
+
+def test_dependencies_come_from_an_index_on_the_runners_own_machine(
+    start: Callable[..., Developer], packages: Path, project: Path
+) -> None:
+    """Its address and port are let through the firewall by themselves."""
+    with serve(packages, host_address()) as (url, authority):
+        developer = start(
+            "--index-url", url.replace("://", "://ann:s3cret@"), "--ca-bundle", str(authority)
+        )  # fmt: skip
+        done = developer.pytest(cwd=project)
+        assert done.code == 0, done.text
+        assert "1 passed" in done.out
+        assert "s3cret" not in developer.runner.log("reconcile") + developer.runner.log("serve")
+
+
+def test_an_index_on_loopback_is_reached_through_a_proxy(
+    start: Callable[..., Developer], packages: Path, project: Path
+) -> None:
+    with serve(packages, "127.0.0.1") as (url, authority), proxy(host_address()) as (way, asked):
+        developer = start("--index-url", url, "--ca-bundle", str(authority), "--https-proxy", way)
+        done = developer.pytest(cwd=project)
+        assert done.code == 0, done.text
+        assert "1 passed" in done.out
+        assert set(asked) == {url.split("/")[2]}

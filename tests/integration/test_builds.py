@@ -1,0 +1,150 @@
+"""Build containers whose program does its worst: whatever comes out of one is read as foreign."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from waiting import wait_until
+
+from ci_runner.controller.builds import Build, Builds, Built, PreparationStopped
+from ci_runner.controller.engine import Limits
+from ci_runner.controller.engines.process import ProcessEngine
+from ci_runner.errors import EnvironmentFailed
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+#: What every builder here begins with.
+HEAD = """
+import json, os, sys, time
+spool = sys.argv[1]
+def path(name): return os.path.join(spool, name)
+def say(data): open(path("output"), "ab").write(data)
+def result(text):
+    open(path("tmp"), "w").write(text)
+    os.rename(path("tmp"), path("result.json"))
+"""
+
+
+class Bench:
+    """Builds over the process engine, with a builder of the test's own."""
+
+    def __init__(self, folder: Path, slots: int = 2) -> None:
+        self.folder = folder
+        self.tools = folder / "tools"
+        self.store = folder / "store"
+        for made in (self.tools, self.store):
+            made.mkdir()
+        self.engine = ProcessEngine(uuid.uuid4().hex[:12], folder=folder / "processes")
+        self.builds = Builds(
+            self.engine, folder, prefix="x-", install_id="0123456789ab", owner=None, limits=Limits(), slots=slots
+        )  # fmt: skip
+        self.log: list[str] = []
+        self.stop = threading.Event()
+
+    def run(self, code: str, python: str = PYTHON) -> Built:
+        """Run a builder of this code to its end."""
+        (self.tools / "builder.py").write_text(HEAD + code)
+        build = Build("job", 1, "host", python, (), self.store, may_build=False, cwd="/")
+        with self.builds.run(build, self.tools, log=self.log.append, stopping=self.stop.is_set) as built:
+            return built
+
+    def is_clean(self) -> bool:
+        """Nothing is left of any build."""
+        left = list((self.folder / "work").iterdir())
+        return not left and not self.engine.list() and not self.builds.in_use()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    assert made.is_clean()
+    made.engine.close()
+
+
+def test_output_arrives_line_by_line_and_a_result_at_the_end(bench: Bench) -> None:
+    built = bench.run(
+        "say(b'one\\r\\ntw'); time.sleep(0.2); say(b'o\\ncaf\\xe9\\nno end')\nresult('{\"ok\": true}')"
+    )
+    assert built.result == {"ok": True}
+    assert bench.log == ["one", "two", "caf\ufffd", "no end"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        pytest.param("result('{')", "no readable result", id="broken JSON"),
+        pytest.param("result('[1]')", "no readable result", id="no object"),
+        pytest.param("result('[' * 100000)", "no readable result", id="nested without end"),
+        pytest.param("os.symlink('/etc/hostname', path('result.json'))", "no readable result", id="a link"),
+        pytest.param("os.mkfifo(path('result.json'))", "no readable result", id="a pipe"),
+        pytest.param("os.mkdir(path('result.json'))", "no readable result", id="a folder"),
+        pytest.param("result('{\"x\": \"' + 'y' * (33 << 20) + '\"}')", "no readable result", id="too large"),
+        pytest.param("sys.exit('these are\\nmy last words')", "ended early: these are", id="an end without a result"),
+        pytest.param("sys.exit(3)", "ended early: exit code 3", id="a silent end"),
+        pytest.param("os.kill(os.getpid(), 9)", "ended early: exit code 137", id="killed"),
+        pytest.param("os.symlink('/nowhere', path('result.json'))", "ended early", id="a link to nothing"),
+    ],
+)  # fmt: skip
+def test_what_a_build_leaves_instead_of_a_result_is_no_result(bench: Bench, code: str, words: str) -> None:
+    with pytest.raises(EnvironmentFailed, match=words):
+        bench.run(code)
+
+
+def test_output_without_end_is_cut_and_a_link_in_its_place_is_not_followed(bench: Bench) -> None:
+    bench.run("say(b'x' * 10000 + b'\\n')\nfor _ in range(6): say(b'y' * (1 << 20))\nresult('{}')")
+    assert bench.log[0] == "x" * 4096
+    assert max(map(len, bench.log)) <= 4096
+    bench.log.clear()
+    bench.run("os.symlink('/etc/hostname', path('output'))\nresult('{}')")
+    assert bench.log == []
+
+
+def test_a_python_that_the_image_lacks_is_named(bench: Bench) -> None:
+    with pytest.raises(EnvironmentFailed, match=r"ended early: no Python 3\.99 in this image"):
+        bench.run("", python="3.99")
+
+
+def test_a_stopped_build_is_killed_with_all_it_started(bench: Bench) -> None:
+    code = "import subprocess\nchild = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+    code += f"open({str(bench.store / 'child')!r}, 'w').write(str(child.pid))\ntime.sleep(300)"
+    failures: list[BaseException] = []
+
+    def build() -> None:
+        try:
+            bench.run(code)
+        except PreparationStopped as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    child = bench.store / "child"
+    wait_until(lambda: child.exists() and child.read_text(), 20, what="the build's child")
+    assert len(bench.builds.in_use()) == 1
+    bench.stop.set()
+    thread.join(20)
+    assert [str(error) for error in failures] == ["stopped while the environment was built"]
+    assert not Path("/proc", child.read_text()).exists()
+
+
+def test_who_waits_for_a_slot_can_be_stopped(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, slots=1)
+    go = bench.store / "go"
+    code = f"while not os.path.exists({str(go)!r}): time.sleep(0.02)\nresult('{{}}')"
+    results: list[Built] = []
+    thread = threading.Thread(target=lambda: results.append(bench.run(code)))
+    thread.start()
+    wait_until(bench.builds.in_use, 20, what="the first build")
+    second = Build("other", 1, "host", PYTHON, (), bench.store, may_build=False, cwd="/")
+    waiting = bench.builds.run(second, bench.tools, log=bench.log.append, stopping=lambda: True)
+    with pytest.raises(PreparationStopped, match="before the environment was built"):
+        waiting.__enter__()
+    go.touch()
+    thread.join(20)
+    assert [built.result for built in results] == [{}]
+    assert bench.is_clean()
+    bench.engine.close()

@@ -1,0 +1,26 @@
+"""Every portable case of the reference system is a test, and the table of them is current."""
+
+from __future__ import annotations
+
+from conformance import DIFFERENCES, PAGE, cases, page, sections, shown_by
+
+ALL = list(range(1, 97))
+
+
+def test_every_case_has_a_test() -> None:
+    shown = shown_by()
+    assert [number for number in ALL if number not in shown] == []
+
+
+def test_no_test_names_a_case_that_does_not_exist() -> None:
+    assert sorted(number for number in shown_by() if number not in ALL) == []
+
+
+def test_the_table_has_every_case_once() -> None:
+    assert list(cases()) == ALL
+    assert [number for _, numbers in sections() for number in numbers] == ALL
+    assert set(DIFFERENCES) <= set(ALL)
+
+
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/conformance.py"
