@@ -70,6 +70,11 @@ class Player:
         self._session = session
         self._tree = Tree(session)
 
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a local session to play in."""
+        return self._session is not None
+
     # -- pulling
 
     def play_until(self, *points: str) -> None:

@@ -8,7 +8,7 @@ are its own. The places matter: registered before `pytest_configure`, plain `pyt
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -66,7 +66,8 @@ class Takeover:
         self._player.with_protocol = any(
             not (getattr(item.function, "__module__", "") or "").startswith(_OURS) for item in implementations
         )
-        self._player.play_until("collecting")
+        with self._cancelled_by_interrupts():
+            self._player.play_until("collecting")
         if self._player.is_distributed:
             session.config.pluginmanager.register(_Distributed(self._player), "remote-ci-distributed")
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -76,7 +77,9 @@ class Takeover:
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collected elsewhere."""
         session.items = []
-        if self._player.play_collection():
+        with self._cancelled_by_interrupts():
+            has_tree = self._player.play_collection()
+        if has_tree:
             session.config.hook.pytest_collection_finish(session=session)
         return True
 
@@ -136,7 +139,18 @@ class Takeover:
     def pytest_unconfigure(self) -> None:
         """Wait for the end of the job, whose last output may still come; then close the connection."""
         with self._resources:
-            self._player.play_to_the_end()
+            if self._player.has_started:
+                self._player.play_to_the_end()
+            else:  # a plugin here refused its configuration
+                self._cancel()
+
+    @contextmanager
+    def _cancelled_by_interrupts(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
 
     def _interrupted(self) -> None:
         """Ctrl-C: the remote pytest reports what it has."""

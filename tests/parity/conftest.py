@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from developers import Developer, make_developer
+from developers import Developer
 from running import Runner
 
 from .both_ways import Pair, job_python, make_pair
@@ -25,7 +25,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 
 @pytest.fixture(scope="session")
 def developer(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Developer:
-    return make_developer(runner, tmp_path_factory.mktemp("homes"))
+    # The runner's only user: more than one is refused where nothing isolates them.
+    return Developer(runner, tmp_path_factory.mktemp("home"), runner.key)
 
 
 @pytest.fixture(scope="session")
