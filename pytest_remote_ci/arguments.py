@@ -28,7 +28,9 @@ OWN_WITH_VALUE = frozenset(
     )
 )  # fmt: skip
 #: Options of this plugin that stand alone.
-OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run"})
+OWN_FLAGS = frozenset(
+    {"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-native", "--remote-ci-text"}
+)
 
 #: Options that hand the session over.
 _TAKE_OVER = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach"})
@@ -53,6 +55,14 @@ _FILE_WRITING = frozenset(
 )  # fmt: skip
 #: pytest's own options that mean this machine only: the colour decision travels as a submission option.
 _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
+#: Options of reporters, which write here when the session is replayed here, and need not be there in the container.
+_REPORTERS = frozenset(
+    {
+        "--junitxml", "--junit-xml", "--junitprefix", "--junit-prefix", "--html", "--css", "--self-contained-html",
+        "--json-report", "--json-report-file", "--report-log", "--pastebin", "--log-file", "--rich", "--force-sugar",
+        "--teamcity", "--no-teamcity", "--jb-swapdiff",
+    }
+)  # fmt: skip
 #: Plugins that talk to a program here (an editor, this plugin): of no use in the container.
 _LOCAL_PLUGINS = frozenset(
     {
@@ -133,8 +143,10 @@ def refuse_interactive(argv: Iterable[str]) -> None:
             )
 
 
-def forward(argv: Sequence[str], place: Place, takes_value: TakesValue) -> list[str]:
-    """What the container's pytest is given of `argv`.
+def forward(
+    argv: Sequence[str], place: Place, takes_value: TakesValue, *, reports_here: bool = False
+) -> list[str]:
+    """What the container's pytest is given of `argv`; `reports_here`: without the options of reporters.
 
     Raises `WorkspaceError` for a path outside the project.
     """
@@ -152,7 +164,8 @@ def forward(argv: Sequence[str], place: Place, takes_value: TakesValue) -> list[
         waits = value is None and _waits_for_value(option, takes_value)
         if option in OWN_FLAGS:
             continue
-        if option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE:
+        stays = option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE
+        if stays or (reports_here and option in _REPORTERS):
             if waits:
                 next(rest, None)
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.delivery import Parcel, deliver
@@ -44,6 +44,7 @@ class RemoteRun:
         self._interrupts = interrupts
         self._see = see
         self._last_seq = 0
+        self._again: list[dict[str, Any]] = []
         #: Known from the runner's answer on.
         self.job_id = job_id
 
@@ -76,7 +77,21 @@ class RemoteRun:
 
     def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> dict[str, Any]:
         """Show the job up to its end; the `complete` event."""
+        for event in self.events(from_beginning=from_beginning, time_limit=time_limit):
+            self._display.show(event)
+            if event.get("type") == "complete":
+                return event
+        raise AssertionError("a stream ends with `complete` or an error")
+
+    def events(
+        self, *, from_beginning: bool = True, time_limit: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The job's events after the last one seen, up to `complete`. Called again, it goes on where it was."""
         assert self.job_id is not None
+        again, self._again = self._again, []
+        yield from again
+        if again and again[-1].get("type") == "complete":
+            return
         view: str | None = _VIEW
         while True:
             stream = self._client.stream(
@@ -91,14 +106,16 @@ class RemoteRun:
                 for event in stream:
                     self._last_seq = stream.last_seq
                     self._see(event)
-                    self._display.show(event)
-                    if event.get("type") == "complete":
-                        return event
+                    yield event
+                return
             except SubmissionRefused:
                 if view is None or self._last_seq:
                     raise
                 view = None  # a runner that does not know this view
-        raise AssertionError("a stream ends with `complete` or an error")
+
+    def give_again(self, events: list[dict[str, Any]]) -> None:
+        """`events` has these once more, before those that were not seen yet."""
+        self._again = events
 
     def cancel(self) -> None:
         """Ask for the job's end and await it; an interrupt meanwhile ends the waiting."""
@@ -117,6 +134,17 @@ class RemoteRun:
             display.say(f"Not waiting for the end of job {self.job_id}.")
         except ClientError as error:
             display.say(f"remote-ci: {error}")
+
+    def ask_to_stop(self) -> bool:
+        """Ask for the job's end; whether its last events are still to come."""
+        assert self.job_id is not None
+        self._display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
+        try:
+            self._client.cancel(self.job_id)
+        except ClientError as error:
+            self._display.say(f"remote-ci: {error}")
+            return False
+        return True
 
     def abandon(self) -> None:
         """Cancel without waiting or saying anything: nobody is there to see the result."""

@@ -53,6 +53,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--remote-ci-async", action="store_true", help="submit, print the job's id and return")
     add("--remote-ci-attach", metavar="ID", help="show a job that was submitted before, from its beginning")
     add("--remote-ci-dry-run", action="store_true", help="list the files that would be sent, largest first")
+    add("--remote-ci-native", action="store_true", help="preview: show the results as this pytest's own")
+    add("--remote-ci-text", action="store_true", help="show the text that the remote pytest prints")
     add("--remote-ci-url", metavar="URL", help="address of the runner (environment: REMOTE_CI_URL)")
     add(
         "--remote-ci-api-key",
@@ -109,7 +111,7 @@ def pytest_load_initial_conftests(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Run the session on the runner; its exit code is this process's."""
+    """Run the session on the runner: to its exit code, or (None) to where pytest's own session takes it up."""
     if not _is_remote(config):
         return None
     from pytest_remote_ci import session

@@ -11,7 +11,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,17 @@ if TYPE_CHECKING:
 _EXIT_BROKEN_PIPE = 1
 
 
-def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int:
-    """Run the session on a runner. `given` are the arguments of PYTEST_ADDOPTS and of the command line."""
+def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None:
+    """Run the session on a runner. `given` are the arguments of PYTEST_ADDOPTS and of the command line.
+
+    None: pytest's own session is to go on, with the remote one in the place of its tests.
+    """
     display = Display(StatusLine())
     held = "Cancelling the submission … (press Ctrl-C again to leave at once)"
-    with Interrupts(on_held=lambda: display.say(held)) as interrupts:
+    with ExitStack() as resources:
+        interrupts = resources.enter_context(Interrupts(on_held=lambda: display.say(held)))
         try:
-            return _Session(config, given, display, interrupts).run()
+            return _Session(config, given, display, interrupts, resources).run()
         except KeyboardInterrupt:
             display.say("Interrupted: nothing was left on the runner.")
             return EXIT_INTERRUPTED
@@ -61,14 +66,18 @@ class _Session:
         given: tuple[list[str], list[str]],
         display: Display,
         interrupts: Interrupts,
+        resources: ExitStack,
     ) -> None:
         self._pytest = config
+        #: Closed when the process is done with the job: at once, or at the end of the session that is taken over.
+        self._resources = resources
+        self._native = bool(self._option("native")) and not self._option("text")
         self._environment, self._command_line = given
         self._display = display
         self._interrupts = interrupts
         self._place = _find_place(config) if not self._option("attach") else _any_place(config)
 
-    def run(self) -> int:
+    def run(self) -> int | None:
         settings = self._settings()
         attached = self._option("attach")
         if attached:
@@ -111,17 +120,26 @@ class _Session:
         options = settings.submit_options(
             root=place.root,
             cwd=place.root / place.subdirectory,
-            args=[*self._stripped_addopts(), *arguments.forward(given, place, takes_value)],
+            args=[
+                *self._stripped_addopts(),
+                *arguments.forward(given, place, takes_value, reports_here=self._native),
+                *self._extra(),
+            ],
             module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
             pytest_version=pytest.__version__,
             scm_version=scm.version(place.root),
             color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
+        options = replace(options, records=self._native)
         priority = self._option("priority")
         if priority:
             options = replace(options, priority=priority)
         return self._asked_plugins(options)
+
+    def _extra(self) -> list[str]:
+        """`record_testsuite_property` and the like work only where a report is written, so one goes nowhere."""
+        return ["--junitxml=/dev/null"] if self._native and self._pytest.getoption("xmlpath", None) else []
 
     def _stripped_addopts(self) -> list[str]:
         """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""
@@ -149,7 +167,8 @@ class _Session:
         from pytest_remote_ci import workspace
 
         self._display.line.show("looking for the project's files")
-        found = workspace.collect(self._place.root, include=settings.include, exclude=settings.exclude)
+        include = (*settings.include, *self._cache_files())
+        found = workspace.collect(self._place.root, include=include, exclude=settings.exclude)
         self._display.line.clear()
         for warning in found.warnings:
             self._display.say(f"remote-ci: {warning}")
@@ -160,20 +179,32 @@ class _Session:
         )
         return found if chosen == files else found.choose(chosen)
 
-    def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int:
+    def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
+        for last_chance in (False, True):
+            current = self._remote_run(settings)
+            try:
+                return self._sent(current, workspace, settings, options)
+            except RunnerUnreachable:
+                # An idle embedded runner may have ended between the question and the submission.
+                if last_chance or settings.url is not None or current.job_id is not None:
+                    raise
+        raise AssertionError("the second attempt returns or raises")
+
+    def _cache_files(self) -> tuple[str, ...]:
+        """What a remote ``--lf`` and its like need to know of the runs before."""
+        options = self._pytest.option
+        asked = any(getattr(options, name, False) for name in ("lf", "failedfirst", "newfirst", "stepwise"))
+        if not (self._native and asked) or getattr(options, "cacheclear", False):
+            return ()
+        folder = str(self._pytest.getini("cache_dir"))
+        return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
+
+    def _remote_run(self, settings: Config, job_id: str | None = None) -> RemoteRun:
         from pytest_remote_ci.client import Client
 
-        for last_chance in (False, True):
-            runner = self._runner(settings)
-            with Client(runner.url, runner.key) as client:
-                current = RemoteRun(client, self._display, self._interrupts, self._see)
-                try:
-                    return self._sent(current, workspace, settings, options)
-                except RunnerUnreachable:
-                    # An idle embedded runner may have ended between the question and the submission.
-                    if last_chance or settings.url is not None or current.job_id is not None:
-                        raise
-        raise AssertionError("the second attempt returns or raises")
+        runner = self._runner(settings)
+        client = self._resources.enter_context(Client(runner.url, runner.key))
+        return RemoteRun(client, self._display, self._interrupts, self._see, job_id)
 
     def _runner(self, settings: Config) -> embedded.Runner:
         runner = embedded.find(settings, notify=lambda text: self._display.line.show(f"{text} …"))
@@ -184,13 +215,15 @@ class _Session:
 
     def _sent(
         self, current: RemoteRun, workspace: Workspace, settings: Config, options: SubmitOptions
-    ) -> int:
+    ) -> int | None:
         try:
             job_id = current.submit(workspace, options, again=lambda: self._workspace(settings))
             if self._option("async"):
                 print(f"Job submitted: {job_id}", flush=True)  # noqa: T201 - the result
                 return 0
             self._display.say(f"Job ID: {job_id}")
+            if self._native and self._take_over(current, current.ask_to_stop):
+                return None
             return self._result(current)
         except KeyboardInterrupt:
             if current.job_id is None:
@@ -210,20 +243,36 @@ class _Session:
             self._display.say(f"remote-ci: {complete['reason']}")
         return code
 
-    def _attach(self, settings: Config, job_id: str) -> int:
-        from pytest_remote_ci.client import Client
+    def _take_over(self, current: RemoteRun, cancel: Callable[[], bool]) -> bool:
+        """Let the local session replay the remote one; False when that cannot be, and its text is shown instead."""
+        from pytest_remote_ci.replay.feed import Feed, wait_for_session
+        from pytest_remote_ci.replay.takeover import Takeover
 
-        runner = self._runner(settings)
-        with Client(runner.url, runner.key) as client:
-            current = RemoteRun(client, self._display, self._interrupts, self._see, job_id)
-            try:
-                return self._result(current)
-            except KeyboardInterrupt:
-                self._display.say(
-                    f"Stopped showing job {job_id}. It continues to run; come back with: "
-                    f"pytest --remote-ci-attach {job_id}"
-                )
-                return EXIT_INTERRUPTED
+        feed = Feed(current)
+        if wait_for_session(feed, self._display, str(self._place.cwd)) is not None:
+            current.give_again(feed.take_held())
+            return False
+        plugin = Takeover(self._pytest, feed, self._display.show, cancel, self._resources.pop_all())
+        self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
+        return True
+
+    def _attach(self, settings: Config, job_id: str) -> int | None:
+        current = self._remote_run(settings, job_id)
+
+        def leave() -> bool:
+            self._display.say(
+                f"Stopped showing job {job_id}. It continues to run; come back with: "
+                f"pytest --remote-ci-attach {job_id}"
+            )
+            return False
+
+        try:
+            if self._native and self._take_over(current, leave):
+                return None
+            return self._result(current)
+        except KeyboardInterrupt:
+            leave()
+            return EXIT_INTERRUPTED
 
     def _see(self, event: dict[str, Any]) -> None:
         self._pytest.hook.pytest_remote_ci_event(config=self._pytest, event=dict(event))

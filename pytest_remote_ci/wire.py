@@ -111,6 +111,8 @@ class SubmitOptions:
     color: bool = False
     #: Width of the client's terminal in columns.
     columns: int = 80
+    #: Record the session, so that a client can show it as its own pytest's.
+    records: bool = False
     #: For plugins: submission options under names of their own (`pytest_remote_ci_submission`).
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -336,5 +338,6 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "scm_version": _text,
     "color": _flag,
     "columns": _columns,
+    "records": _flag,
     "extra": _mapping,
 }

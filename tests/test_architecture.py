@@ -41,7 +41,7 @@ _OURS = (
 #: The first row whose prefix fits a module is its row.
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "wire": (("pytest_remote_ci.wire",), (), set()),
-    "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest", "_pytest"}),
+    "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest", "_pytest", "pluggy"}),
     "client": (
         ("pytest_remote_ci",),
         ("wire", "job", "client"),

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -211,11 +211,10 @@ class Followers:
         self, key: Key, follower: _Follower, before: SpoolPosition, reading: Reading, over: bool
     ) -> None:
         """Append what was read. A position that only passed frames is stored when the spool is at its end."""
-        if not reading.events and not (over and reading.position != before):
-            moved = (reading.position.stdout, reading.position.stderr) != (before.stdout, before.stderr)
-            if not moved:
-                follower.position = reading.position
-                return
+        only_frames = replace(reading.position, frames=before.frames) == before
+        if not reading.events and only_frames and not (over and reading.position != before):
+            follower.position = reading.position
+            return
         events, size = within_budget(reading.events, follower.stored, self.budget)
         failpoints.hit(_BEFORE)
         # What is kept may lie behind `before` by frames that made no events; they are read again after a crash,

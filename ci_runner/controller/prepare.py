@@ -210,6 +210,7 @@ class Preparer:
             "REMOTE_CI_COLUMNS": str(options.columns),
             # `-n auto` would start a worker for every processor of the host.
             "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
+            **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
             **prepared.env,
             **options.env,
         }

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ci_runner.controller import records
 from ci_runner.models import JobEvent
 from ci_runner.store import SpoolPosition
 from pytest_remote_ci.wire import LOG_CHUNK_BYTES, LogStream
@@ -32,11 +33,10 @@ READ_BYTES: Final = 1 << 20
 
 _SIGNAL = re.compile(r"SIG[A-Z0-9+-]{1,16}\Z")
 
-SpoolFile = Literal["frames", "stdout", "stderr"]
-_STREAMS: Final[tuple[tuple[Literal["stdout", "stderr"], LogStream], ...]] = (
-    ("stdout", "terminal"),
-    ("stderr", "stderr"),
-)
+Output = Literal["terminal", "stdout", "stderr"]
+SpoolFile = Literal["frames", "records", "terminal", "stdout", "stderr"]
+#: In the order in which they are taken: between two records pytest's own output comes before that of tests.
+_OUTPUTS: Final[tuple[Output, ...]] = ("terminal", "stdout", "stderr")
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,22 @@ def read(
     there. `discard`: pass over the output without making events of it.
     """
     # Sizes first: what grows after this belongs to a later frame.
-    sizes: dict[str, int] = {name: spool.size(name) for name, _ in _STREAMS}
-    taking = _Taking(spool, position, now, discard, sizes)
+    sizes: dict[str, int] = {name: spool.size(name) for name in _OUTPUTS}
+    taking = _Taking(spool, position, now, discard)
     frames, more = _frames(spool, position.frames)
     started, ending = False, None
     for end, frame in frames:
-        if not taking.advance(_goals(frame, sizes), last=False):
+        if not taking.records(_size_in(frame, "records")) or not taking.advance(
+            _goals(frame, sizes), last=False
+        ):
             return Reading(tuple(taking.events), taking.position, started, ending, more=True)
         taking.position = replace(taking.position, frames=end)
         kind = frame.get("t")
         if kind == "exit":
             ending = parse_exit(frame) or ending
         started = started or kind == "started" or ending is not None
+    if not more:  # records need no frame: each says itself what comes before it
+        more = not taking.records(spool.size("records"), last=over)
     if not more and (over or impatient):
         more = not taking.advance(sizes, last=over)
     behind = any(size > getattr(taking.position, name) for name, size in sizes.items())
@@ -167,38 +171,81 @@ def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:
 
 @dataclass
 class _Taking:
-    """Turns output into log events until the reading is full."""
+    """Turns output and records into events until the reading is full."""
 
     spool: Spool
     position: SpoolPosition
     now: dt.datetime
+    #: Pass over output; records have a limit of their own.
     discard: bool
-    #: Of the output files when the reading began.
-    sizes: dict[str, int]
     events: list[JobEvent] = field(default_factory=list)
     left: int = READ_BYTES
 
     def advance(self, goals: dict[str, int], *, last: bool) -> bool:
-        """Take both streams up to `goals`; False when the reading is full before that."""
-        reached = [self._stream(name, label, goals[name], last) for name, label in _STREAMS]
+        """Take all outputs up to `goals`; False when the reading is full before that."""
+        reached = [self._stream(name, goals[name], last) for name in _OUTPUTS]
         return all(reached)
 
-    def _stream(self, name: Literal["stdout", "stderr"], label: LogStream, goal: int, last: bool) -> bool:
+    def records(self, goal: int, *, last: bool = False) -> bool:
+        """Take records up to the byte `goal`, and before each the output that precedes it; False when full.
+
+        An unfinished line is left for later, unless nothing will be added (`last`).
+        """
+        goal = min(goal, self.spool.size("records"))
+        while self.position.records < goal:
+            start = self.position.records
+            data = self.spool.read("records", start, min(goal - start, records.MAX_RECORD_BYTES))
+            whole = data.rfind(b"\n") + 1
+            if not whole:
+                if not last and len(data) < records.MAX_RECORD_BYTES:
+                    return True
+                self.position = replace(self.position, records=start + (len(data) or goal - start))
+            for line in data[:whole].split(b"\n")[:-1]:
+                if not self._record(line):
+                    return False
+        return True
+
+    def _record(self, line: bytes) -> bool:
+        record = records.parse(line, self.now)
+        goals: dict[str, int] = {
+            name: min(record.sizes.get(name, 0), self.spool.size(name)) for name in _OUTPUTS
+        }
+        # pytest's own output may wait until tests write something: records and it are never shown together.
+        is_due = any(goals[name] > getattr(self.position, name) for name in ("stdout", "stderr"))
+        if (is_due and not self.advance(goals, last=False)) or self.left <= 0:
+            return False
+        end = self.position.records + len(line) + 1
+        if end > records.KEPT_BYTES:
+            if self.position.records <= records.KEPT_BYTES:
+                self.events.append(records.truncated(self.now))
+        elif record.event is not None:
+            self.events.append(record.event)
+        self.left -= len(line)
+        self.position = replace(self.position, records=end)
+        return True
+
+    def _stream(self, name: Output, goal: int, last: bool) -> bool:
         start: int = getattr(self.position, name)
         if goal <= start:
             return True
         if self.discard:
             self.position = replace(self.position, **{name: goal})
             return True
-        data = self.spool.read(name, start, min(goal - start, self.left))
-        full = len(data) < goal - start and len(data) == self.left
+        data = self.spool.read(name, start, min(goal - start, max(self.left, 0)))
+        full = len(data) < goal - start and len(data) == max(self.left, 0)
         used = 0
         for text, length in pieces(data, last=last and not full, follows=full):
-            self.events.append(JobEvent("log", text, timestamp=self.now, fields={"stream": label}))
+            self.events.append(
+                JobEvent("log", text, timestamp=self.now, fields={"stream": self._label(name)})
+            )
             used += length
         self.left -= used
         self.position = replace(self.position, **{name: start + used})
         return not full
+
+    def _label(self, name: Output) -> LogStream:
+        """In a session without records pytest's own output is on `stdout`, with everything else."""
+        return "terminal" if name == "stdout" and not self.position.records else name
 
 
 def pieces(data: bytes, *, last: bool, follows: bool = False) -> Iterator[tuple[str, int]]:
@@ -259,6 +306,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _goals(frame: dict[str, Any], sizes: dict[str, int]) -> dict[str, int]:
     """How far output goes before this frame: its sizes, but never beyond what is there."""
-    return {
-        name: min(frame[name], size) if type(frame.get(name)) is int else 0 for name, size in sizes.items()
-    }
+    return {name: min(_size_in(frame, name), size) for name, size in sizes.items()}
+
+
+def _size_in(frame: dict[str, Any], name: str) -> int:
+    size = frame.get(name)
+    return size if type(size) is int else 0

@@ -11,7 +11,7 @@ import contextlib
 import datetime as dt
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from ci_runner import failpoints
@@ -37,6 +37,8 @@ class SpoolPosition:
     frames: int = 0
     stdout: int = 0
     stderr: int = 0
+    records: int = 0
+    terminal: int = 0
 
 
 class Events:
@@ -93,10 +95,14 @@ class Events:
         row = self._database.first(
             SpoolRow.select().where(SpoolRow.job_id == job_id, SpoolRow.attempt == attempt)
         )
-        return SpoolPosition(row["frames"], row["stdout"], row["stderr"]) if row else SpoolPosition()
+        return (
+            SpoolPosition(**{item.name: row[item.name] for item in fields(SpoolPosition)})
+            if row
+            else SpoolPosition()
+        )
 
     def _move(self, job_id: str, attempt: int, spool: SpoolPosition) -> None:
-        offsets = {"frames": spool.frames, "stdout": spool.stdout, "stderr": spool.stderr}
+        offsets = asdict(spool)
         moved = self._database.run(
             SpoolRow.update(**offsets).where(SpoolRow.job_id == job_id, SpoolRow.attempt == attempt)
         )

@@ -103,6 +103,13 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         "outbox",
         ("CREATE TABLE outbox (job_id TEXT NOT NULL PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE)",),
     ),
+    Migration(
+        "records of sessions",
+        (
+            "ALTER TABLE spools ADD COLUMN records BIGINT NOT NULL DEFAULT 0",
+            "ALTER TABLE spools ADD COLUMN terminal BIGINT NOT NULL DEFAULT 0",
+        ),
+    ),
 )
 
 

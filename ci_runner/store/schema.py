@@ -160,6 +160,8 @@ class SpoolRow(peewee.Model):
     frames = peewee.BigIntegerField()
     stdout = peewee.BigIntegerField()
     stderr = peewee.BigIntegerField()
+    records = peewee.BigIntegerField()
+    terminal = peewee.BigIntegerField()
 
     class Meta:
         table_name = "spools"

@@ -3,7 +3,7 @@
 ``module`` is ``python -m pytest`` (the working directory comes first on ``sys.path``), ``script`` is the
 ``pytest`` script. Standard library and pytest (6 or newer) only. The options of our own plugin are known
 but inert here, because ``addopts = --remote-ci`` in a project must neither fail nor submit again. The exit
-code is pytest's own.
+code is pytest's own. When records are asked for, the plugin that keeps them (`recorder`) comes along.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 #: Columns of the developer's terminal; taken out of the environment before any user code sees it.
 COLUMNS = "REMOTE_CI_COLUMNS"
+#: Folder for the records of the session, when they are asked for; taken out of the environment likewise.
+RECORDS = "REMOTE_CI_RECORDS"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
 _FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run")
@@ -71,14 +73,58 @@ def like_a_terminal() -> None:
             terminalwriter.get_terminal_width = lambda: int(columns)
 
 
+def make_recorder(folder: str) -> Any:
+    """The plugin that records this session, or None: the session goes on without, and its records say why."""
+    records = _load("records").Records(folder)
+    records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
+    try:
+        import pytest
+
+        if tuple(int(part) for part in pytest.__version__.split(".")[:1]) < (7,):
+            raise RuntimeError(f"pytest {pytest.__version__} is older than 7.0")
+        return _load("recorder").Recorder(records)
+    except Exception as error:
+        records.add("unavailable", reason=f"{error}")
+        return None
+
+
+def _load(name: str) -> Any:
+    """A module that lies beside this file, under a name that nothing else has."""
+    import importlib.util
+
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
+    spec = importlib.util.spec_from_file_location("_remote_ci_" + name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
+    """`pytest.main`, under the name that usage errors give the command: since pytest 9 that is an argument."""
+    import pytest
+    from _pytest import config
+
+    named: Any = getattr(config, "_main", None)
+    code = getattr(named, "__code__", None)
+    if code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+        return int(
+            named(args=args, plugins=plugins, prog="pytest" if mode == "script" else "python -m pytest")
+        )
+    return int(pytest.main(args, plugins=plugins))
+
+
 def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
-    import pytest
-
+    folder = os.environ.pop(RECORDS, "")
+    recorder = make_recorder(folder) if folder else None
+    plugins = [InertOptions(), recorder] if recorder is not None else [InertOptions()]
     try:
-        code = int(pytest.main(list(args), plugins=[InertOptions()]))
+        code = run_pytest(mode, list(args), plugins)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -36,12 +36,14 @@ class Spool:
     """The files that say what happens here; a failing write is forgotten, never raised."""
 
     def __init__(self, folder: str) -> None:
+        #: What a recorded session writes itself (see `records`); not there in others.
+        self._recorded = [(name, os.path.join(folder, name)) for name in ("records", "terminal")]
         self._reserve = os.path.join(folder, "reserve")
         self.stdout = os.open(os.path.join(folder, "stdout"), _APPEND, 0o644)
         self.stderr = os.open(os.path.join(folder, "stderr"), _APPEND, 0o644)
         self._frames = os.open(os.path.join(folder, "frames"), _APPEND, 0o644)
         self._torn = False
-        self._marked = (0, 0)
+        self._marked: dict[str, int] = {}
         with contextlib.suppress(OSError):
             reserve = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -51,8 +53,9 @@ class Spool:
 
     def frame(self, kind: str, **fields: Any) -> bool:
         """Append one frame in one write; False when it could not be written whole."""
-        out, err = self._marked = self.sizes()
-        record: dict[str, Any] = {"t": kind, "at": round(time.time(), 6), "stdout": out, "stderr": err}
+        self._marked = self.sizes()
+        record: dict[str, Any] = {"t": kind, "at": round(time.time(), 6)}
+        record.update(self._marked)
         record.update(fields)
         line = json.dumps(record).encode() + b"\n"
         if self._torn:  # ends what an earlier failure left, so that only that line is lost
@@ -76,9 +79,21 @@ class Spool:
         if self.sizes() != self._marked:
             self.frame("mark")
 
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of stdout and stderr so far."""
-        return os.fstat(self.stdout).st_size, os.fstat(self.stderr).st_size
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the output files so far. No record may come between: it would seem to precede what it follows."""
+        for _ in range(5):
+            recorded = self._recorded_sizes()
+            sizes = {"stdout": os.fstat(self.stdout).st_size, "stderr": os.fstat(self.stderr).st_size}
+            if not recorded or self._recorded_sizes() == recorded:
+                break
+        return {**sizes, **recorded}
+
+    def _recorded_sizes(self) -> dict[str, int]:
+        sizes = {}
+        for name, path in self._recorded:
+            with contextlib.suppress(OSError):
+                sizes[name] = os.lstat(path).st_size
+        return sizes
 
 
 def oom_kills() -> int:

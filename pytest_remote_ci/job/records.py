@@ -1,0 +1,198 @@
+"""The file in which a session's records are kept inside a container, and pytest's terminal output beside it.
+
+A regular file, opened for appending, one write per record: it never blocks a test, survives the death of
+anything, and needs nobody at its other end. Each record carries the sizes of `terminal`, `stdout` and
+`stderr` when it was written, by which the reader interleaves them exactly. Everything here must survive
+hostile tests: closed and reused file descriptors, forks, patched modules. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, TextIO
+
+#: Characters of one captured section that travel; of longer ones the beginning and the end.
+SECTION_LIMIT = 1 << 20
+#: Bytes of one record; what is longer loses its sections, then its text.
+RECORD_LIMIT = 3 << 20
+#: Where our file descriptors begin: out of reach of the usual ``closerange(3, 20)``.
+_HIGH = 700
+
+
+class Records:
+    """Appends to `records` and `terminal` of the spool folder. What a forked child says is not recorded."""
+
+    #: Version of the records' format.
+    protocol = 1
+
+    def __init__(self, folder: str) -> None:
+        """Made before anything else runs: file descriptors 1 and 2 are the spool's `stdout` and `stderr`."""
+        # Bound now: tests patch `os.write`, `json` or the whole file system.
+        self._open, self._write, self._fstat, self._getpid = os.open, os.write, os.fstat, os.getpid
+        self._flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        self._encode = json.JSONEncoder(separators=(",", ":"), default=plain).encode
+        self._pid = os.getpid()
+        self._paths = {name: os.path.join(folder, name) for name in ("records", "terminal")}
+        self._handles: dict[str, int] = {}
+        self._identities: dict[str, Any] = {}
+        self._outputs = [_high_copy(1), _high_copy(2)]
+        self._written = (0, 0)
+        for name in self._paths:
+            self._reopen(name)
+
+    def add(self, kind: str, **fields: Any) -> None:
+        """Append one record of this kind. Never raises for what is in it."""
+        if self._getpid() != self._pid:
+            return
+        out, err = self._written = self._output_sizes()
+        record = {"t": kind, "sizes": [self._size(self._handle("terminal")), out, err]}
+        record.update(fields)
+        self._append("records", self._line(record))
+
+    def terminal(self, text: str) -> None:
+        """Append to pytest's own output, after whatever the tests have written since the last time."""
+        if self._getpid() != self._pid:
+            return
+        if self._output_sizes() != self._written:
+            self.add("mark")
+        self._append("terminal", text.encode("utf-8", "backslashreplace"))
+
+    def in_place_of(self, stream: TextIO) -> Terminal:
+        """What pytest's terminal writer gets instead of `stream`."""
+        return Terminal(self, stream)
+
+    @staticmethod
+    def cut(text: str) -> str:
+        """`text`, or its first quarter and its end when it is longer than `SECTION_LIMIT`."""
+        if len(text) <= SECTION_LIMIT:
+            return text
+        head = SECTION_LIMIT // 4
+        tail = SECTION_LIMIT - head
+        left_out = len(text) - SECTION_LIMIT
+        return f"{text[:head]}\n[... {left_out} characters cut by remote-ci ...]\n{text[-tail:]}"
+
+    def _line(self, record: dict[str, Any]) -> bytes:
+        try:
+            text = self._encode(record)
+        except (TypeError, ValueError, RecursionError):  # odd keys, cycles
+            text = self._encode(_clean(record))
+        if len(text) > RECORD_LIMIT:
+            text = self._encode(_clean(_without_text(record, len(text))))
+        return text.encode("ascii") + b"\n"
+
+    def _append(self, name: str, data: bytes) -> None:
+        view = memoryview(data)
+        with contextlib.suppress(OSError):  # a full disk: the session goes on, and its end is still seen
+            while view:
+                view = view[self._write(self._handle(name), view) :]
+
+    def _handle(self, name: str) -> int:
+        """The file's descriptor, opened again when a test has closed it or taken its number."""
+        with contextlib.suppress(OSError):
+            status = self._fstat(self._handles[name])
+            if (status.st_dev, status.st_ino) == self._identities[name]:
+                return self._handles[name]
+        self._reopen(name)
+        return self._handles[name]
+
+    def _reopen(self, name: str) -> None:
+        self._handles[name] = _moved_high(self._open(self._paths[name], self._flags, 0o644))
+        status = self._fstat(self._handles[name])
+        self._identities[name] = (status.st_dev, status.st_ino)
+
+    def _output_sizes(self) -> tuple[int, int]:
+        return self._size(self._outputs[0]), self._size(self._outputs[1])
+
+    def _size(self, handle: int) -> int:
+        try:
+            return self._fstat(handle).st_size
+        except OSError:
+            return 0
+
+
+class Terminal:
+    """The file that pytest's terminal writer gets instead of standard output."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, records: Records, behind: TextIO) -> None:
+        """`behind`: what the tests print to; flushed first, so that the order is that of the calls."""
+        self._records = records
+        self._behind = behind
+
+    def write(self, text: str) -> int:
+        """Append to `terminal`."""
+        with contextlib.suppress(Exception):
+            self._behind.flush()
+        self._records.terminal(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        """As without us: never a terminal in a container."""
+        return False
+
+    def fileno(self) -> int:
+        """Of standard output: some ask for the terminal's size."""
+        return self._behind.fileno()
+
+
+def plain(value: Any) -> Any:
+    """Something JSON can say for a value that it cannot."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    try:
+        return str(value)
+    except Exception as error:  # a hostile __str__
+        return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    if depth > 40:
+        return "<...>"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str) else repr(key): _clean(item, depth + 1) for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, depth + 1) for item in value]
+    return plain(value)
+
+
+def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
+    note = f"<{length >> 20} MB dropped by remote-ci>"
+    result = {key: value for key, value in record.items() if key not in ("text", "lines", "args")}
+    data = result.get("d")
+    if isinstance(data, dict):
+        result["d"] = {**data, "sections": [], "user_properties": [], "longrepr": note}
+        result.pop("shared", None)
+        result.pop("markup", None)
+        result.pop("comparison", None)
+    return result
+
+
+def _high_copy(handle: int) -> int:
+    """A copy of a descriptor that later redirections do not touch."""
+    try:
+        import fcntl
+
+        return fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except (ImportError, OSError, ValueError):
+        return os.dup(handle)
+
+
+def _moved_high(handle: int) -> int:
+    moved = _high_copy(handle)
+    os.close(handle)
+    return moved

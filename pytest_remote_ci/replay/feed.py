@@ -1,0 +1,113 @@
+"""The events of one job, one at a time, and the question whether they are a recorded session."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.display import Display
+    from pytest_remote_ci.follow import RemoteRun
+
+Event = dict[str, Any]
+
+#: Version of the records' format that is understood here.
+PROTOCOL = 1
+#: Log streams that hold what the command in the container wrote.
+_OUTPUT = ("terminal", "stdout", "stderr")
+
+
+class Feed:
+    """Pulls events when asked, so nothing piles up here; after an interruption it goes on where it was."""
+
+    def __init__(self, run: RemoteRun) -> None:
+        self.run = run
+        self._events: Iterator[Event] = run.events()
+        self._held: deque[Event] = deque()
+        #: The job's last event, once it was seen.
+        self.complete: Event | None = None
+
+    def next(self) -> Event | None:
+        """The next event; None after the last. Waits; raises `ClientError` when the runner is gone for long."""
+        if self._held:
+            return self._held.popleft()
+        if self.complete is not None:
+            return None
+        try:
+            event = next(self._events)
+        except BaseException:
+            self._events = self.run.events()
+            raise
+        if event.get("type") == "complete":
+            self.complete = event
+        return event
+
+    def hold(self, events: list[Event]) -> None:
+        """Give these events again, first."""
+        self._held.extendleft(reversed(events))
+
+    def take_held(self) -> list[Event]:
+        """The events that `hold` was given, for somebody else."""
+        held, self._held = list(self._held), deque()
+        return held
+
+
+def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
+    """Wait until the remote pytest begins to collect.
+
+    None: it is recorded, and `feed` gives the session from its beginning. Otherwise its output is shown as text from
+    here on, and the result says why ("" when pytest ended before its session began, and its output is all there is;
+    the project's place over there is replaced in it by the one here, where pytest was started in `cwd`).
+    """
+    seen: list[Event] = []
+    recorded = False
+    there = cwd
+    while True:
+        event = feed.next()
+        if event is None:
+            return _as_text(feed, display, seen, "")  # cannot be: `complete` comes last
+        kind, name = event.get("type"), event.get("t")
+        seen.append(event)
+        if kind == "complete":
+            return _as_text(feed, display, _at_home(seen, there, cwd), "")
+        if kind == "session" and name == "unavailable":
+            reason = str(event.get("reason") or "it did not say why")
+            return _as_text(feed, display, seen, f"the session could not be recorded: {reason}")
+        if kind == "session" and name == "recorder":
+            recorded, there = True, str(event.get("cwd") or cwd)
+            if event.get("protocol") != PROTOCOL:
+                return _as_text(feed, display, seen, "the runner's records have another version")
+        elif kind == "session" and name == "collecting":
+            display.line.clear()
+            feed.hold([event for event in seen if not _is_text_only(event)])
+            return None
+        elif kind == "log" and event.get("stream") in (None, *_OUTPUT):
+            if not recorded:
+                return _as_text(feed, display, seen, "this job is not recorded")
+        elif kind in ("log", "state"):
+            display.show(seen.pop())
+
+
+def _as_text(feed: Feed, display: Display, seen: list[Event], reason: str) -> str:
+    feed.hold(seen)
+    if reason:
+        display.say(f"remote-ci: {reason}; showing pytest's text instead")
+    return reason
+
+
+def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
+    """`events` with the place of the project over there replaced in their texts."""
+    while there != here and PurePath(there).name == PurePath(here).name and PurePath(there).name:
+        there, here = str(PurePath(there).parent), str(PurePath(here).parent)
+    if there == here:
+        return events
+    return [
+        {**event, "data": event["data"].replace(there, here)} if isinstance(event.get("data"), str) else event
+        for event in events
+    ]
+
+
+def _is_text_only(event: Event) -> bool:
+    return event.get("type") == "log" and event.get("stream") == "terminal"

@@ -1,0 +1,151 @@
+"""Stand-ins for the collected nodes: what reporters and editors ask of an item, and no code behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+Location = tuple[str, "int | None", str]
+
+
+class _StandIn:
+    """Common to all: `type(node).__name__` and the representation are those of the remote node."""
+
+    obj: Any = None
+    name: str
+    remote_type = "Item"
+
+    def __repr__(self) -> str:
+        return f"<{self.remote_type} {self.name}>"
+
+    def collect(self) -> list[Any]:
+        """Nothing: it has been collected elsewhere."""
+        return []
+
+
+class _Directory(_StandIn, pytest.Collector):
+    pass
+
+
+class _File(_StandIn, pytest.File):
+    pass
+
+
+class _Module(_StandIn, pytest.Module):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pytest.File.__init__(self, *args, **kwargs)
+
+
+class _Class(_StandIn, pytest.Class):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pytest.Collector.__init__(self, *args, **kwargs)
+
+
+class RemoteItem(_StandIn, pytest.Item):
+    """A test that runs elsewhere."""
+
+    remote_location: Location = ("", None, "")
+    originalname: str | None = None
+
+    @property
+    def location(self) -> Location:
+        """File, line from 0, and name, as the remote pytest has them."""
+        return self.remote_location
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """The same, with the path here."""
+        return self.path, self.remote_location[1], self.remote_location[2]
+
+    def runtest(self) -> None:
+        """For plugins that run items themselves."""
+        raise RuntimeError(f"{self.nodeid} runs on the runner, not here")
+
+
+_BASES: Mapping[str, type[Any]] = {"Class": _Class, "Module": _Module, "File": _File, "Dir": _Directory}
+
+
+class Tree:
+    """Makes the nodes of one session from the `tree` events, in their order."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+        self._nodes: list[Any] = []
+        self._types: dict[tuple[type[Any], str], type[Any]] = {}
+        #: Items by node id.
+        self.items: dict[str, RemoteItem] = {}
+        #: Number of a collector → what it collected.
+        self._children: dict[int, list[Any]] = {}
+
+    def add(self, nodes: list[Any], items: list[Any]) -> None:
+        """One portion."""
+        for parent, kind, name, nodeid, path, base, doc in nodes:
+            if parent < 0:
+                self._nodes.append(self._session)
+                continue
+            if path == ".":  # the project's folder may have another name over there
+                name = self._session.config.rootpath.name
+            more = {} if base == "Class" else {"path": self._session.config.rootpath / path}
+            node = self._make(_BASES[base], kind, parent, name=name, nodeid=nodeid, **more)
+            _document(node, doc)
+            self._nodes.append(node)
+        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc in items:
+            item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
+            item.remote_location = tuple(location)
+            item.originalname = original
+            _document(item, doc)
+            if has_parameters:
+                item.callspec = SimpleNamespace(id=name[name.find("[") + 1 : -1], params={})
+            if is_skipped:
+                item.own_markers.append(pytest.mark.skip.mark)
+            self.items[nodeid] = item
+
+    def add_ids(self, ids: list[str]) -> None:
+        """All that is known of tests which xdist's workers collected."""
+        files: dict[str, Any] = {}
+        for nodeid in ids:
+            path, _, rest = nodeid.partition("::")
+            if path not in files:
+                files[path] = self._typed(_Module, "Module").from_parent(
+                    self._session, name=path, nodeid=path, path=self._session.config.rootpath / path
+                )
+            name = rest if "[" in rest else rest.rpartition("::")[2]
+            item = self._typed(RemoteItem, "Function").from_parent(files[path], name=name, nodeid=nodeid)
+            item.remote_location = (path, None, rest)
+            self.items[nodeid] = item
+
+    def reports(self) -> list[pytest.CollectReport]:
+        """What the collectors found, the innermost first, as pytest's own collection reports it."""
+        return [
+            pytest.CollectReport(self._nodes[number].nodeid, "passed", None, found)
+            for number, found in sorted(self._children.items(), reverse=True)
+        ]
+
+    def ghosts(self, count: int) -> list[Any]:
+        """As many items, for counting only."""
+        some = next(iter(self.items.values()), None)
+        if some is None:
+            some = self._typed(RemoteItem, "Function").from_parent(
+                self._session, name="deselected", nodeid="deselected"
+            )
+        return [some] * count
+
+    def _make(self, base: type[Any], kind: str, parent: int, **fields: Any) -> Any:
+        node = self._typed(base, kind).from_parent(self._nodes[parent], **fields)
+        self._children.setdefault(parent, []).append(node)
+        return node
+
+    def _typed(self, base: type[Any], kind: str) -> type[Any]:
+        known = self._types.get((base, kind))
+        if known is None:
+            members = {"remote_type": kind, "__module__": base.__module__}
+            known = self._types[base, kind] = type(kind, (base,), members)
+        return known
+
+
+def _document(node: Any, text: str | None) -> None:
+    if text:
+        node.obj = type("Documented", (), {"__doc__": text})

@@ -1,0 +1,344 @@
+"""Each event of a recorded session, as the calls that pytest itself would have made.
+
+The player pulls events only while a hook of `takeover` waits for a certain point of the session, so the local pytest
+is always in the phase that the remote one was in. It knows nothing about when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from _pytest._code import ExceptionInfo
+
+from pytest_remote_ci.errors import ClientError
+from pytest_remote_ci.replay.feed import Event, Feed
+from pytest_remote_ci.replay.nodes import Tree
+from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_report
+from pytest_remote_ci.terminal import ColourFilter, Output, is_terminal
+
+#: What other plugins may have called over there, and is called here again.
+_ALLOWED = {
+    "tr": {"write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"},
+    "tw": {"write", "line", "sep", "write_raw"},
+}
+
+
+class Player:
+    """Plays one session; owned by one `Takeover`."""
+
+    def __init__(self, config: pytest.Config, feed: Feed, show: Callable[[Event], None]) -> None:
+        """`show` is given what is no part of the session: the runner's own log, changes of state."""
+        self._config = config
+        self._feed = feed
+        self._show = show
+        clean = _clean if is_terminal(sys.stdout) else None
+        self._places = Places(str(config.rootpath), clean)
+        self.reports = Reports(config, self._places, self.notes_add)
+        self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
+        self._session: Any = None
+        self._tree: Any = None
+        self._deselected = 0
+        self._last: Any = None
+        self._passed_points: set[str] = set()
+        #: Lines for the end of the session.
+        self.notes: list[str] = []
+        #: Kind → the session's event of that kind: "session", "tests_over", "end", "interrupt", "internal_error".
+        self.said: dict[str, Event] = {}
+        #: Lines that belong below "collected … items".
+        self.collection_lines: list[str] = []
+        #: Node id → location of the tests that have begun and not ended.
+        self.running: dict[str, Any] = {}
+        self._reported: set[str] = set()
+        #: Whether plugins here see each test through `pytest_runtest_protocol`.
+        self.with_protocol = False
+        #: Tests that wait for their end, because others are reported at the same time.
+        self._waiting: dict[str, list[Event]] = {}
+        self.no_header = False
+        #: Why nothing more can be played.
+        self.broken: str | None = None
+        self.lost: ClientError | None = None
+
+    def notes_add(self, line: str) -> None:
+        """One more line for the end."""
+        self.notes.append(line)
+
+    def start(self, session: pytest.Session) -> None:
+        """The local session exists."""
+        self._session = session
+        self._tree = Tree(session)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a local session to play in."""
+        return self._session is not None
+
+    # -- pulling
+
+    def play_until(self, *points: str) -> None:
+        """Play events up to and including the first of these kinds, or to the end."""
+        if self.broken is not None or self._passed_points & set(points):
+            return
+        while True:
+            event = self._next()
+            if event is None:
+                return
+            self.play(event)
+            if event.get("t") in points:
+                return
+
+    def play_to_the_end(self) -> None:
+        """Play what is left."""
+        while self.broken is None and (event := self._next()) is not None:
+            self.play(event)
+
+    def play_collection(self) -> bool:
+        """Play up to the first test; whether a tree was collected."""
+        while True:
+            event = self._next()
+            if event is None:
+                return self._has_tree
+            if event.get("t") in ("started", "tests_over"):
+                self._feed.hold([event])
+                return self._has_tree
+            self.play(event)
+            if event.get("t") == "collection_lines":
+                return self._has_tree
+
+    @property
+    def _has_tree(self) -> bool:
+        return "collected" in self._passed_points
+
+    def play_test(self, nodeid: str) -> None:
+        """Inside of `pytest_runtest_protocol`: everything up to the end of this test."""
+        waiting = self._waiting.pop(nodeid, None)
+        self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=self.running[nodeid])
+        for held in (waiting or ())[1:]:
+            self._PLAYS[str(held["t"])](self, held)
+        while waiting is None and nodeid in self.running and (event := self._next()) is not None:
+            self.play(event)
+
+    def _next(self) -> Event | None:
+        try:
+            return self._feed.next()
+        except ClientError as error:
+            self.lost = error
+            self.broken = str(error)
+            return None
+
+    def play(self, event: Event) -> None:
+        """One event."""
+        if event.get("type") == "log" and event.get("stream") in self._output:
+            self._write(str(event.get("data") or ""), str(event["stream"]))
+            return
+        kind = str(event.get("t"))
+        if event.get("type") in ("log", "state"):
+            if event.get("stream") != "terminal":
+                self._show(event)
+            return
+        handler = self._PLAYS.get(kind)
+        if handler is not None:
+            self._passed_points.add(kind)
+            handler(self, event)
+
+    # -- session
+
+    @property
+    def _terminal(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
+
+    def _write(self, text: str, stream: str) -> None:
+        writer = getattr(self._terminal, "_tw", None)
+        if writer is not None:
+            writer.flush()
+        sys.stdout.flush()
+        self._output[stream].write(self._places.here(text))
+
+    def _remember(self, event: Event) -> None:
+        self.said[event["t"]] = event
+
+    def _begin(self, event: Event) -> None:
+        self._remember(event)
+        self._places.learn(str(event["rootdir"]))
+
+    def _header(self, event: Event) -> None:
+        reporter = self._terminal
+        if self.no_header or not hasattr(reporter, "write_line"):
+            return
+        for line in event["lines"]:
+            here = f"rootdir: {self._config.rootpath}"
+            reporter.write_line(
+                here if line.startswith("rootdir: ") and "," not in line else self._places.text(line)
+            )
+
+    def _called(self, event: Event) -> None:
+        target, method = event["target"], event["method"]
+        reporter = self._terminal
+        owner = reporter if target == "tr" else getattr(reporter, "_tw", None)
+        if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
+            getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
+
+    def _junit(self, event: Event) -> None:
+        from _pytest.junitxml import xml_key
+
+        xml: Any = self._config.stash.get(xml_key, None)
+        for name, value in event["properties"] if xml is not None else ():
+            xml.add_global_property(name, value)
+
+    def _worker(self, event: Event) -> None:
+        self.reports.workers[event["id"]] = event["line"]
+
+    def _internal_error(self, event: Event) -> None:
+        self._remember(event)
+        name, _, text = str(event["exception"]).partition(": ")
+        kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
+        try:
+            raise kind(text)
+        except Exception:
+            info = ExceptionInfo.from_current()
+        text = self._places.text(event["text"])
+        self._config.hook.pytest_internalerror(excrepr=RemoteText(text), excinfo=info)
+
+    def _warning(self, event: Event) -> None:
+        recorded = self.reports.warning(event)
+        self._config.hook.pytest_warning_recorded.call_historic(kwargs=recorded)
+
+    def _truncated(self, event: Event) -> None:
+        self.notes_add("the runner keeps no more results of this job: what follows is missing here")
+
+    # -- collection
+
+    def _collect_report(self, event: Event) -> None:
+        self._config.hook.pytest_collectreport(report=self.reports.report(event))
+
+    def _count_deselected(self, event: Event) -> None:
+        self._deselected += int(event["count"])
+
+    def _grow(self, event: Event) -> None:
+        self._tree.add(event["nodes"], event["items"])
+
+    def _collected(self, event: Event) -> None:
+        hook, session, items = self._config.hook, self._session, list(self._tree.items.values())
+        for report in self._tree.reports():
+            hook.pytest_collectreport(report=report)
+        session.items = items
+        session.testscollected = len(items)
+        if self._deselected:  # counted as collected, then as deselected
+            ghosts = self._tree.ghosts(self._deselected)
+            hook.pytest_collectreport(report=pytest.CollectReport("", "passed", None, ghosts))
+            hook.pytest_deselected(items=ghosts)
+        newest: Any = self._config.pluginmanager.get_plugin("nfplugin")
+        if hasattr(newest, "cached_nodeids"):
+            newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
+
+    def _collected_ids(self, event: Event) -> None:
+        self._tree.add_ids(event["ids"])
+        self._session.items = list(self._tree.items.values())
+        self._session.testscollected = len(event["ids"])
+
+    def _collection_lines(self, event: Event) -> None:
+        self.collection_lines = [self._places.text(line) for line in event["lines"]]
+
+    # -- tests
+
+    def _started(self, event: Event) -> None:
+        nodeid, location = event["id"], tuple(event["location"])
+        self.running[nodeid] = location
+        item = self._tree.items.get(nodeid)
+        if not self.with_protocol or item is None:
+            self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
+        elif self.is_distributed:
+            self._waiting[nodeid] = [event]
+        else:
+            self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether xdist runs over there, so that several tests are under way at a time."""
+        return bool(self.said.get("session", {}).get("xdist"))
+
+    def _report(self, event: Event) -> None:
+        if self._waits(event["d"]["nodeid"], event):
+            return
+        report = self._last = self.reports.report(event)
+        self._config.hook.pytest_runtest_logreport(report=report)
+        self._reported.add(report.nodeid)
+
+    def _exception(self, event: Event) -> None:
+        if self._waits(event["id"], event):
+            return
+        item = self._tree.items.get(event["id"])
+        if item is not None and self._last is not None and self._last.nodeid == event["id"]:
+            call = exception_call(event, self._last)
+            self._config.hook.pytest_exception_interact(node=item, call=call, report=self._last)
+
+    def _finished(self, event: Event) -> None:
+        nodeid = event["id"]
+        if self._waits(nodeid, event):
+            self._config.hook.pytest_runtest_protocol(item=self._tree.items[nodeid], nextitem=None)
+            return
+        self.running.pop(nodeid, None)
+        self.reports.forget(nodeid)
+        self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=tuple(event["location"]))
+
+    def _waits(self, nodeid: str, event: Event) -> bool:
+        waiting = self._waiting.get(nodeid)
+        if waiting is not None:
+            waiting.append(event)
+        return waiting is not None
+
+    def fail_running(self, why: str) -> int:
+        """The remote pytest is gone: fail the tests that it was running; how many there were."""
+        for nodeid in list(self._waiting):
+            self.play_test(nodeid)
+        running = list(self.running.items())
+        self.running.clear()
+        for nodeid, location in running:
+            report = failed_report(nodeid, location, f"{why} while running {nodeid}")
+            self._reported.add(nodeid)
+            self._config.hook.pytest_runtest_logreport(report=report)
+            self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
+        return len(running)
+
+    def place(self, at: Any) -> tuple[str, int]:
+        """File and line here, of those over there; the line within reason."""
+        return self._places.text(str(at[0])), max(1, min(int(at[1]), 1_000_000))
+
+    @property
+    def not_run(self) -> int:
+        """Collected tests that nothing was reported of."""
+        return len(set(self._tree.items) - self._reported) if self._tree is not None else 0
+
+    _PLAYS: dict[str, Callable[[Player, Event], None]] = {  # noqa: RUF012 - filled once, here
+        "session": _begin,
+        "header": _header,
+        "collecting": _remember,
+        "tests_over": _remember,
+        "summary": _remember,
+        "end": _remember,
+        "interrupt": _remember,
+        "internal_error": _internal_error,
+        "junit": _junit,
+        "worker": _worker,
+        "truncated": _truncated,
+        "warning": _warning,
+        "terminal": _called,
+        "collect_report": _collect_report,
+        "deselected": _count_deselected,
+        "tree": _grow,
+        "collected": _collected,
+        "collected_ids": _collected_ids,
+        "collection_lines": _collection_lines,
+        "started": _started,
+        "report": _report,
+        "exception": _exception,
+        "finished": _finished,
+    }
+
+
+def _clean(text: str) -> str:
+    """What may reach a terminal."""
+    filtered = ColourFilter()
+    return filtered.feed(text) + filtered.flush()

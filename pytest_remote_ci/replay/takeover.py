@@ -1,0 +1,246 @@
+"""The plugin that puts a remote session in the place of the local collection and test loop.
+
+Only five hooks are answered, and pytest's own session goes around them: so progress, reporters, caches and exit codes
+are its own. The places matter: registered before `pytest_configure`, plain `pytest_collection` and
+`pytest_runtestloop` come after the terminal reporter and observers of other plugins, and before pytest's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from pytest_remote_ci.display import exit_code
+from pytest_remote_ci.errors import NoVerdict
+from pytest_remote_ci.replay.feed import Event, Feed
+from pytest_remote_ci.replay.player import Player
+from pytest_remote_ci.wire import EXIT_NO_VERDICT
+
+#: Options that were obeyed over there and must not be obeyed twice.
+_OBEYED = {
+    "lf": False, "failedfirst": False, "newfirst": False, "stepwise": False, "stepwise_skip": False,
+    "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None,
+}  # fmt: skip
+_OURS = ("_pytest.", "pytest_remote_ci.")
+
+
+class Takeover:
+    """Registered for one session, in `pytest_cmdline_main`."""
+
+    def __init__(
+        self, config: pytest.Config, feed: Feed, show: Callable[[Event], None], cancel: Callable[[], bool],
+        resources: ExitStack,
+    ) -> None:  # fmt: skip
+        """`cancel` is called when this session is interrupted and says whether the remote session will now end.
+
+        `resources` are closed at the end.
+        """
+        self._config = config
+        self._player = Player(config, feed, show)
+        self._feed = feed
+        self._cancel = cancel
+        self._resources = resources
+        self._forced_code: int | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Switch off here what the remote session does, before pytest's own plugins look at it."""
+        history = getattr(config.hook.pytest_warning_recorded, "_call_history", None)
+        if isinstance(history, list):
+            history.clear()  # warnings about the configuration: the remote pytest has its own
+        for name, value in _OBEYED.items():
+            if hasattr(config.option, name):
+                setattr(config.option, name, value)
+        self._player.no_header = getattr(config.option, "no_header", False)
+        config.option.no_header = True  # the remote one is shown
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
+        """The header."""
+        self._player.start(session)
+        yield
+        implementations = session.config.hook.pytest_runtest_protocol.get_hookimpls()
+        self._player.with_protocol = any(
+            not (getattr(item.function, "__module__", "") or "").startswith(_OURS) for item in implementations
+        )
+        with self._cancelled_by_interrupts():
+            self._player.play_until("collecting")
+        if self._player.is_distributed:
+            session.config.pluginmanager.register(_Distributed(self._player), "remote-ci-distributed")
+            reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                reporter.showfspath = False
+
+    def pytest_collection(self, session: pytest.Session) -> bool:
+        """Collected elsewhere."""
+        session.items = []
+        with self._cancelled_by_interrupts():
+            has_tree = self._player.play_collection()
+        if has_tree:
+            session.config.hook.pytest_collection_finish(session=session)
+        return True
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """What the remote plugins say there."""
+        return self._player.collection_lines
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run elsewhere."""
+        try:
+            self._player.play_until("tests_over")
+        except KeyboardInterrupt:
+            self._interrupted()
+            if "interrupt" not in self._player.said:
+                raise
+        except BaseException as error:  # a plugin here failed: nothing more can be played
+            self._player.broken = str(error) or type(error).__name__
+            self._cancel()
+            raise
+        self._raise_its_end(session)
+        return True
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
+        """Only called when another plugin wants to see it."""
+        self._player.play_test(item.nodeid)
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> Any:
+        """As plugins and conftests over there have decided."""
+        return report.__dict__.get("remote_status")
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """What remote plugins write into the summary, then what is to be said of ourselves."""
+        self._player.play_until("end")
+        if self._player.notes:
+            terminalreporter.write_sep("=", "remote-ci", yellow=True)
+            for line in self._player.notes:
+                terminalreporter.write_line(line)
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
+        """The remote exit status counts: plugins and conftests may have changed it."""
+        self._player.play_until("summary", "end")
+        yield
+        self._player.play_until("end")
+        end = self._player.said.get("end")
+        if end is not None and self._player.broken is None:
+            session.exitstatus = _status(int(end["exitstatus"]))
+            cache: Any = getattr(session.config, "cache", None)
+            for name, value in end["cache"].items() if cache is not None else ():
+                cache.set(name, value)
+        elif self._forced_code is not None:
+            session.exitstatus = _status(self._forced_code)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Wait for the end of the job, whose last output may still come; then close the connection."""
+        with self._resources:
+            if self._player.has_started:
+                self._player.play_to_the_end()
+            else:  # a plugin here refused its configuration
+                self._cancel()
+
+    @contextmanager
+    def _cancelled_by_interrupts(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
+
+    def _interrupted(self) -> None:
+        """Ctrl-C: the remote pytest reports what it has."""
+        try:
+            if not self._cancel():
+                self._player.broken = "interrupted"
+            self._player.play_until("tests_over")
+        except KeyboardInterrupt:
+            self._player.broken = "interrupted twice"
+
+    def _raise_its_end(self, session: pytest.Session) -> None:
+        """Leave the loop as the remote pytest left it."""
+        player = self._player
+        said = player.said
+        if "internal_error" in said:
+            config: Any = session.config
+            config.notify_exception = lambda excinfo, option=None: None  # it has been reported
+            raise RuntimeError("the remote pytest had an internal error")
+        if "interrupt" in said:
+            raise_interrupt(session, said["interrupt"], player)
+        over = said.get("tests_over")
+        if over is None:
+            self._raise_lost()
+            return
+        if over["shouldfail"]:
+            session.shouldfail = over["shouldfail"]
+            raise session.Failed(over["shouldfail"])
+        if over["shouldstop"]:
+            session.shouldstop = over["shouldstop"]
+            raise session.Interrupted(over["shouldstop"])
+
+    def _raise_lost(self) -> None:
+        """The remote session has no end: say which test did it, and with what the job ended."""
+        player, complete = self._player, self._feed.complete or {}
+        code, why = EXIT_NO_VERDICT, player.broken or "the remote pytest ended"
+        if player.lost is not None:
+            code = player.lost.exit_code
+        elif complete:
+            why = str(
+                complete.get("reason") or f"the remote pytest exited with code {complete.get('exit_code')}"
+            )
+            try:
+                code = exit_code(complete) or 1
+            except NoVerdict as error:
+                code, why = error.exit_code, str(error)
+        failed = player.fail_running(why)
+        is_verdict = complete.get("status") == "completed"
+        self._forced_code = 1 if failed and is_verdict else code
+        if player.not_run:
+            player.notes_add(f"{player.not_run} test(s) were not run")
+        if not failed:  # else the failure is shown, and what was not run
+            raise pytest.exit.Exception(why, returncode=code)
+
+
+class _Distributed:
+    """Where xdist runs over there its lines replace "collecting …"."""
+
+    def __init__(self, player: Player) -> None:
+        self._player = player
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> bool:
+        """Before the terminal reporter."""
+        session.items = []
+        self._player.play_collection()
+        return True
+
+
+def raise_interrupt(session: pytest.Session, event: Event, player: Player) -> None:
+    """Raise what ended the remote session, at the place where it was raised."""
+    name, module, message = event["name"], event["module"], event["message"]
+    error: BaseException
+    if name == "Exit":
+        error = pytest.exit.Exception(message, returncode=event["code"])
+    elif name == "Interrupted" and module == "_pytest.main":
+        raise session.Interrupted(message)
+    else:
+        kind: Any = KeyboardInterrupt
+        if name != "KeyboardInterrupt":
+            kind = type(name, (KeyboardInterrupt,), {"__module__": module})
+        error = kind(message) if message else kind()
+    if not event["at"]:
+        raise error
+    path, line = player.place(event["at"])
+    # pytest shows the file and line of the innermost frame, which is to be the remote one.
+    exec(compile("\n" * (line - 1) + "raise error", path, "exec"), {"error": error})  # noqa: S102
+
+
+def _status(code: int) -> int | pytest.ExitCode:
+    try:
+        return pytest.ExitCode(code)
+    except ValueError:
+        return code

@@ -1,0 +1,39 @@
+"""A runner without containers, which all parity tests share: what is compared here needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from developers import Developer
+from running import Runner
+
+from .both_ways import Pair, job_python, make_pair
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    folder = tmp_path_factory.mktemp("parity") / "data"
+    folder.mkdir(mode=0o700)
+    started = Runner(folder, "process", "python:{python}-slim")
+    try:
+        yield started.start()
+    finally:
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def developer(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Developer:
+    # The runner's only user: more than one is refused where nothing isolates them.
+    return Developer(runner, tmp_path_factory.mktemp("home"), runner.key)
+
+
+@pytest.fixture(scope="session")
+def python(runner: Runner, developer: Developer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return job_python(runner, developer, tmp_path_factory.mktemp("where"))
+
+
+@pytest.fixture
+def pair(tmp_path: Path, developer: Developer, python: Path) -> Callable[[str], Pair]:
+    return lambda name: make_pair(name, tmp_path, developer, python)

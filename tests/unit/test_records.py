@@ -1,0 +1,83 @@
+"""The file of records inside a container: whole lines, whatever tests do to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_remote_ci.job import boot
+
+JOB = Path(boot.__file__).parent
+
+HEAD = """
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("records", sys.argv[1] + "/records.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+records = module.Records(sys.argv[2])
+"""
+
+
+def written(code: str, folder: Path) -> list[dict[str, Any]]:
+    """The records that `code` leaves, with standard output and error as in a container."""
+    with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
+        command = [sys.executable, "-c", HEAD + code, str(JOB), str(folder)]
+        subprocess.run(command, stdout=out, stderr=err, check=True, timeout=30)
+    return [json.loads(line) for line in (folder / "records").read_bytes().splitlines()]
+
+
+HOSTILE = [
+    ("class A:\n    def __str__(self): 1 / 0\nrecords.add('x', v=A())", "<unprintable A: ZeroDivisionError>"),
+    ("records.add('x', v={1: {2, 3}})", {"1": [2, 3]}),
+    ("records.add('x', v={(1, 2): 3})", {"(1, 2)": 3}),
+    ("a = []; a.append(a); records.add('x', v=len(str(a)))", 7),
+    ("records.add('x', v=b'\\xff')", "\\xff"),
+    ("records.add('x', v='\\ud800')", "\ud800"),
+    ("os.closerange(3, 1024); records.add('x', v=1)", 1),
+    ("os.closerange(3, 1024); fds = [os.open('/dev/null', 1) for _ in range(900)]; records.add('x', v=1)", 1),
+    ("os.write = None; os.fstat = None; records.add('x', v=1)", 1),
+]
+
+
+@pytest.mark.parametrize(("code", "value"), HOSTILE, ids=[code[:40] for code, _ in HOSTILE])
+def test_a_record_is_written_whatever_is_in_it(tmp_path: Path, code: str, value: Any) -> None:
+    assert [(record["t"], record["v"]) for record in written(code, tmp_path)] == [("x", value)]
+
+
+def test_a_record_says_how_much_output_precedes_it(tmp_path: Path) -> None:
+    code = "records.terminal('ab'); os.write(1, b'xyz'); os.write(2, b'e'); records.add('x')"
+    assert written(code, tmp_path)[-1]["sizes"] == [2, 3, 1]
+
+
+def test_the_terminal_is_told_apart_from_what_tests_wrote_before_it(tmp_path: Path) -> None:
+    code = "records.terminal('a'); os.write(1, b'one'); records.terminal('b')"
+    assert [(record["t"], record["sizes"]) for record in written(code, tmp_path)] == [("mark", [1, 3, 0])]
+
+
+def test_a_forked_child_records_nothing(tmp_path: Path) -> None:
+    code = "pid = os.fork()\nif not pid: records.add('child'); os._exit(0)\nos.waitpid(pid, 0); records.add('parent')"
+    assert [record["t"] for record in written(code, tmp_path)] == ["parent"]
+
+
+def test_a_report_that_is_too_large_keeps_its_outcome(tmp_path: Path) -> None:
+    code = (
+        "records.add('report', d={'nodeid': 'a', 'outcome': 'failed', 'longrepr': 'x' * (4 << 20),"
+        " 'sections': [['out', 'y' * 9999]]})"
+    )
+    (record,) = written(code, tmp_path)
+    assert (tmp_path / "records").stat().st_size < 1000
+    assert (record["d"]["outcome"], record["d"]["longrepr"]) == ("failed", "<4 MB dropped by remote-ci>")
+
+
+def test_records_without_pytest_say_why_there_are_no_more(tmp_path: Path) -> None:
+    (tmp_path / "pytest.py").write_text("__version__ = '6.2.5'\n")
+    places = [str(tmp_path), str(JOB)]
+    code = f"sys.path[:0] = {places!r}; import boot; assert boot.make_recorder(sys.argv[2]) is None"
+    found = written(code, tmp_path)
+    assert [record["t"] for record in found] == ["recorder", "unavailable"]
+    assert found[1]["reason"] == "pytest 6.2.5 is older than 7.0"
