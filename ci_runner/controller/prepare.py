@@ -192,7 +192,8 @@ class Preparer:
             image=request.image_id, mount_point=request.mount, lowers=tuple(lowers), binds=tuple(binds),
             python=f"{home}/bin/python", env=env, path=tuple(path),
             key=environment.key + (f".{layer.key}" if layer is not None else ""),
-            module=options.module, upper=request.in_place,
+            # A plain folder is not installed anywhere: without its root on the path its tests could import nothing.
+            module=options.module or layer is None, upper=request.in_place,
         )  # fmt: skip
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
