@@ -46,12 +46,14 @@ ONE_FILE = (
     "            file.write(b'x' * (1 << 20))\n"
     "    time.sleep(60)\n"
 )
+# Slow enough to be seen before it meets the limit of a single file.
 ENDLESS_OUTPUT = (
-    "import os\n"
+    "import os, time\n"
     "def test_fills(capfd):\n"
     "    with capfd.disabled():\n"
     "        while True:\n"
-    "            os.write(1, b'y' * 999 + b'\\n')\n"
+    "            os.write(1, (b'y' * 999 + b'\\n') * 100)\n"
+    "            time.sleep(0.002)\n"
 )
 
 
