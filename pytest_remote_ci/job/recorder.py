@@ -25,14 +25,9 @@ if TYPE_CHECKING:  # in a container this file stands alone: what it needs of `re
 
 #: Statuses that every pytest works out by itself.
 _ORDINARY = {
-    ("", "", ""),
-    ("passed", ".", "PASSED"),
-    ("failed", "F", "FAILED"),
-    ("error", "E", "ERROR"),
-    ("skipped", "s", "SKIPPED"),
-    ("xfailed", "x", "XFAIL"),
-    ("xpassed", "X", "XPASS"),
-}
+    ("", "", ""), ("passed", ".", "PASSED"), ("failed", "F", "FAILED"), ("error", "E", "ERROR"),
+    ("skipped", "s", "SKIPPED"), ("xfailed", "x", "XFAIL"), ("xpassed", "X", "XPASS"),
+}  # fmt: skip
 #: Items of a collection in one record.
 _ITEMS = 400
 #: Parts of a report that are the same in all its phases and travel once.
