@@ -17,6 +17,8 @@ from typing import Any
 COLUMNS = "REMOTE_CI_COLUMNS"
 #: Folder for the records of the session, when they are asked for; taken out of the environment likewise.
 RECORDS = "REMOTE_CI_RECORDS"
+#: The package that the files beside this one are inside a job.
+_PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
 _FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run")
@@ -89,17 +91,14 @@ def make_recorder(folder: str) -> Any:
 
 
 def _load(name: str) -> Any:
-    """A module that lies beside this file, under a name that nothing else has."""
-    import importlib.util
+    """A module that lies beside this file, of a package whose name nothing else has."""
+    import importlib
+    import types
 
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
-    spec = importlib.util.spec_from_file_location("_remote_ci_" + name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    if _PACKAGE not in sys.modules:
+        package = sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
+        package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    return importlib.import_module(f"{_PACKAGE}.{name}")
 
 
 def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:

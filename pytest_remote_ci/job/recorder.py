@@ -1,18 +1,14 @@
 """The pytest plugin inside a container that writes down what pytest says, for the developer's pytest to say again.
 
-Collection, reports, warnings, statuses and what other plugins write to the terminal become records (see
-`records`; their kinds are in docs/wire.md). What pytest's own terminal reporter writes is not recorded: the
-developer's own reporter writes it from the reports; here it goes to the file `terminal`. Standard library
-and pytest 7.0 or newer only; it must change nothing of the session that it watches.
+Collection (`nodes`), reports and statuses (`reports`), warnings and what other plugins write to the terminal
+(`screen`) become records (see `records`; their kinds are in docs/wire.md). Standard library and pytest 7.0 or newer
+only; it must change nothing of the session that it watches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
-import io
 import linecache
-import os
 import platform
 import sys
 import time
@@ -20,28 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:  # in a container this file stands alone: what it needs of `records` comes with the object
-    from pytest_remote_ci.job.records import Records
+# Relative: in a container these files are a package of another name (see `boot`).
+from .nodes import Tree
+from .reports import Reports
+from .screen import Screen
 
-#: Statuses that every pytest works out by itself.
-_ORDINARY = {
-    ("", "", ""), ("passed", ".", "PASSED"), ("failed", "F", "FAILED"), ("error", "E", "ERROR"),
-    ("skipped", "s", "SKIPPED"), ("xfailed", "x", "XFAIL"), ("xpassed", "X", "XPASS"),
-}  # fmt: skip
+if TYPE_CHECKING:
+    from .records import Records
+
 #: Items of a collection in one record.
 _ITEMS = 400
-#: Parts of a report that are the same in all its phases and travel once.
-_CONSTANT = ("location", "keywords", "user_properties")
-#: Calls of the terminal reporter ("tr") and its writer ("tw") that are recorded when a plugin makes them, and
-#: the modules of pytest that count as plugins because the developer's pytest will not make these calls.
-_CALLS = {
-    "tr": ("write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"),
-    "tw": ("write", "line", "sep", "write_raw"),
-}
-_LIKE_PLUGINS = {
-    "tr": ("_pytest.logging",),
-    "tw": ("_pytest.logging", "_pytest.setuponly", "_pytest.setupplan", "_pytest.runner"),
-}
 
 
 class Recorder:
@@ -51,10 +35,8 @@ class Recorder:
         self._add, self._cut = records.add, records.cut
         self._records = records
         self._config: Any = None
-        self._status: tuple[Any, Any] = (None, None)
-        self._before: dict[str, dict[str, Any]] = {}
+        self._reports: Any = None
         self._has_tree = False
-        self._workers: set[str] = set()
         self._running: set[str] = set()
 
     # -- session
@@ -63,6 +45,7 @@ class Recorder:
     def pytest_configure(self, config: Any) -> None:
         """Other hooks do not get the configuration."""
         self._config = config
+        self._reports = Reports(self._records, config)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: Any) -> Any:
@@ -73,7 +56,7 @@ class Recorder:
             rootdir=str(config.rootpath), xdist=bool(getattr(config.option, "tx", None)), at=time.time(),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
         )  # fmt: skip
-        self._watch_terminal(config)
+        Screen(self._records).watch(config)
         yield
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -118,9 +101,9 @@ class Recorder:
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
         """pytest or a plugin is broken, maybe while it heard of a report, which the terminal has shown already."""
-        shown = self._status[0]
+        shown = self._reports.status[0]
         if isinstance(shown, pytest.TestReport) and shown.nodeid in self._running:
-            self._report("report", shown)
+            self._reports.add("report", shown)
         self._add("internal_error", text=str(excrepr), exception=excinfo.exconly())
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
@@ -142,7 +125,7 @@ class Recorder:
     def pytest_collectreport(self, report: Any) -> None:
         """Failures and skips only: what was collected comes as one tree."""
         if report.outcome != "passed":
-            self._report("collect_report", report)
+            self._reports.add("collect_report", report)
 
     def pytest_deselected(self, items: Any) -> None:
         """How many."""
@@ -151,7 +134,7 @@ class Recorder:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: Any) -> None:
         """The tree of what will run, in portions."""
-        tree = _Tree(self._config)
+        tree = Tree(self._config)
         for start in range(0, len(session.items), _ITEMS):
             items = [tree.item(item) for item in session.items[start : start + _ITEMS]]
             self._add("tree", nodes=tree.take_nodes(), items=items)
@@ -182,7 +165,7 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
         """It is over."""
-        self._before.pop(nodeid, None)
+        self._reports.forget(nodeid)
         self._running.discard(nodeid)
         self._add("finished", id=nodeid, location=list(location))
 
@@ -190,12 +173,12 @@ class Recorder:
     def pytest_report_teststatus(self, report: Any) -> Any:
         """Remember what plugins and conftests make of a report."""
         result = yield
-        self._status = (report, result.get_result())
+        self._reports.status = (report, result.get_result())
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
         """After the terminal reporter: since pytest 9 it is in there that a parent of failed subtests fails."""
-        self._report("report", report)
+        self._reports.add("report", report)
 
     def pytest_exception_interact(self, call: Any, report: Any) -> None:
         """Some reporters hear of errors only from this hook."""
@@ -218,172 +201,6 @@ class Recorder:
             file=warning.filename, lineno=warning.lineno, line=line, when=when, id=nodeid,
             location=list(location) if location else None,
         )  # fmt: skip
-
-    def _report(self, kind: str, report: Any) -> None:
-        node = report.__dict__.pop("node", None)  # xdist's controller of a worker
-        try:
-            data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        finally:
-            if node is not None:
-                report.node = node
-        if data is None:
-            data = {"nodeid": report.nodeid, "outcome": report.outcome, "longrepr": str(report.longrepr)}
-        data["sections"] = [
-            (str(name), self._cut(text) if isinstance(text, str) else str(text))
-            for name, text in data.get("sections") or ()
-        ]
-        if kind == "collect_report":
-            data["result"] = None
-        fields: dict[str, Any] = {"d": data}
-        self._flattened(report.longrepr, data, fields)
-        if node is not None:
-            fields["worker"] = self._worker(node)
-        if kind == "report":
-            status = self._status_of(report)
-            if status and not (isinstance(status[2], str) and tuple(status) in _ORDINARY):
-                fields["status"] = list(status)
-            fields["d"] = self._difference(data, fields)
-        self._add(kind, **fields)
-
-    def _flattened(self, longrepr: Any, data: dict[str, Any], fields: dict[str, Any]) -> None:
-        """pytest makes text of some representations; remember that they were none, and their colours."""
-        if not isinstance(data.get("longrepr"), str) or isinstance(longrepr, str):
-            return
-        if not hasattr(longrepr, "toterminal"):
-            return
-        fields["flattened"] = type(longrepr).__name__
-        if getattr(self._config.option, "color", None) == "yes":
-            with contextlib.suppress(Exception):
-                from _pytest._io import TerminalWriter
-
-                text = io.StringIO()
-                writer = TerminalWriter(text)
-                writer.hasmarkup = True
-                longrepr.toterminal(writer)
-                fields["markup"] = self._cut(text.getvalue())
-
-    def _status_of(self, report: Any) -> Any:
-        (asked, status), self._status = self._status, (None, None)
-        if asked is report:
-            return status
-        status = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
-        self._status = (None, None)
-        return status
-
-    def _difference(self, data: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-        """Without what the test's previous phase said already: each phase repeats the earlier sections."""
-        before, self._before[data["nodeid"]] = self._before.get(data["nodeid"]), data
-        if before is None:
-            return data
-        small = {
-            key: value for key, value in data.items() if key not in _CONSTANT or before.get(key) != value
-        }
-        old, new = before["sections"], data["sections"]
-        shared = 0
-        while shared < min(len(old), len(new)) and old[shared] == new[shared]:
-            shared += 1
-        if shared:
-            small["sections"] = new[shared:]
-            fields["shared"] = shared
-        return small
-
-    def _worker(self, node: Any) -> str:
-        name = str(node.gateway.id)
-        if name not in self._workers:
-            self._workers.add(name)
-            with contextlib.suppress(Exception):
-                from _pytest import reports
-
-                describe: Any = reports.getworkerinfoline
-                self._add("worker", id=name, line=describe(node))
-        return name
-
-    # -- terminal
-
-    def _watch_terminal(self, config: Any) -> None:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        writer = getattr(reporter, "_tw", None)
-        if writer is None or not hasattr(writer, "_file"):
-            return
-        writer._file = self._records.in_place_of(writer._file)
-        for target, name in ((reporter, "tr"), (writer, "tw")):
-            for method in _CALLS[name]:
-                self._watch(target, name, method)
-
-    def _watch(self, target: Any, name: str, method: str) -> None:
-        """Record calls that plugins make, by name: so the width and the colours are the developer's."""
-        original = getattr(target, method, None)
-        if original is None:
-            return
-        add, frame, like_plugins = self._add, sys._getframe, _LIKE_PLUGINS[name]
-
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            caller = frame(1).f_globals.get("__name__", "")
-            if not caller.startswith("_pytest.") or caller in like_plugins:
-                kept = {key: value for key, value in kwargs.items() if key != "flush"}
-                add("terminal", target=name, method=method, args=list(args), kwargs=kept)
-            return original(*args, **kwargs)
-
-        setattr(target, method, recorded)
-
-
-class _Tree:
-    """Nodes by number: each is told once, before its first child."""
-
-    def __init__(self, config: Any) -> None:
-        self._root = str(config.rootpath)
-        self._wants_docs = config.option.collectonly and config.option.verbose >= 1
-        self._numbers: dict[int, int] = {}
-        self._new: list[Any] = []
-
-    def item(self, item: Any) -> list[Any]:
-        """[parent, type, name, node id, location, has parameters, original name, is skipped, documentation]"""
-        skipped = any(mark.name == "skip" for mark in item.own_markers)
-        return [
-            self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
-            getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), skipped, self._doc(item),
-        ]  # fmt: skip
-
-    def take_nodes(self) -> list[Any]:
-        """New nodes: [parent, type, name, node id, path, base, documentation]; the session's parent is -1."""
-        nodes, self._new = self._new, []
-        return nodes
-
-    def _number(self, node: Any) -> int:
-        known = self._numbers.get(id(node))
-        if known is not None:
-            return known
-        parent = -1 if node.parent is None else self._number(node.parent)
-        self._numbers[id(node)] = number = len(self._numbers)
-        self._new.append(
-            [
-                parent,
-                type(node).__name__,
-                node.name,
-                node.nodeid,
-                self._path(node),
-                _base(node),
-                self._doc(node),
-            ]
-        )
-        return number
-
-    def _path(self, node: Any) -> str:
-        try:
-            return os.path.relpath(str(node.path), self._root).replace(os.sep, "/")
-        except ValueError:
-            return str(node.path)
-
-    def _doc(self, node: Any) -> str | None:
-        obj = getattr(node, "obj", None) if self._wants_docs else None
-        return inspect.getdoc(obj) if obj else None
-
-
-def _base(node: Any) -> str:
-    for kind in (pytest.Class, pytest.Module, pytest.File):
-        if isinstance(node, kind):
-            return kind.__name__
-    return "Dir"
 
 
 def _lines(results: Any) -> list[str]:

@@ -1,0 +1,117 @@
+"""pytest's reports inside a container, as records: each phase of a test without what its earlier phases said.
+
+The developer's side of it is `pytest_remote_ci.replay.reports`. Standard library and pytest only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .records import Records
+
+#: Statuses that every pytest works out by itself.
+_ORDINARY = {
+    ("", "", ""), ("passed", ".", "PASSED"), ("failed", "F", "FAILED"), ("error", "E", "ERROR"),
+    ("skipped", "s", "SKIPPED"), ("xfailed", "x", "XFAIL"), ("xpassed", "X", "XPASS"),
+}  # fmt: skip
+#: Parts of a report that are the same in all its phases and travel once.
+_CONSTANT = ("location", "keywords", "user_properties")
+
+
+class Reports:
+    """Records the reports of one session."""
+
+    def __init__(self, records: Records, config: Any) -> None:
+        self._add, self._cut = records.add, records.cut
+        self._config = config
+        #: The report whose status was asked for last, and the answer.
+        self.status: tuple[Any, Any] = (None, None)
+        self._before: dict[str, dict[str, Any]] = {}
+        self._workers: set[str] = set()
+
+    def forget(self, nodeid: str) -> None:
+        """The test is over."""
+        self._before.pop(nodeid, None)
+
+    def add(self, kind: str, report: Any) -> None:
+        """Record this report; `kind` is "report" or "collect_report"."""
+        node = report.__dict__.pop("node", None)  # xdist's controller of a worker
+        try:
+            data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        finally:
+            if node is not None:
+                report.node = node
+        if data is None:
+            data = {"nodeid": report.nodeid, "outcome": report.outcome, "longrepr": str(report.longrepr)}
+        data["sections"] = [
+            (str(name), self._cut(text) if isinstance(text, str) else str(text))
+            for name, text in data.get("sections") or ()
+        ]
+        if kind == "collect_report":
+            data["result"] = None
+        fields: dict[str, Any] = {"d": data}
+        self._flattened(report.longrepr, data, fields)
+        if node is not None:
+            fields["worker"] = self._worker(node)
+        if kind == "report":
+            status = self._status_of(report)
+            if status and not (isinstance(status[2], str) and tuple(status) in _ORDINARY):
+                fields["status"] = list(status)
+            fields["d"] = self._difference(data, fields)
+        self._add(kind, **fields)
+
+    def _flattened(self, longrepr: Any, data: dict[str, Any], fields: dict[str, Any]) -> None:
+        """pytest makes text of some representations; remember that they were none, and their colours."""
+        if not isinstance(data.get("longrepr"), str) or isinstance(longrepr, str):
+            return
+        if not hasattr(longrepr, "toterminal"):
+            return
+        fields["flattened"] = type(longrepr).__name__
+        if getattr(self._config.option, "color", None) == "yes":
+            with contextlib.suppress(Exception):
+                from _pytest._io import TerminalWriter
+
+                text = io.StringIO()
+                writer = TerminalWriter(text)
+                writer.hasmarkup = True
+                longrepr.toterminal(writer)
+                fields["markup"] = self._cut(text.getvalue())
+
+    def _status_of(self, report: Any) -> Any:
+        (asked, status), self.status = self.status, (None, None)
+        if asked is report:
+            return status
+        status = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
+        self.status = (None, None)
+        return status
+
+    def _difference(self, data: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+        """Without what the test's previous phase said already: each phase repeats the earlier sections."""
+        before, self._before[data["nodeid"]] = self._before.get(data["nodeid"]), data
+        if before is None:
+            return data
+        small = {
+            key: value for key, value in data.items() if key not in _CONSTANT or before.get(key) != value
+        }
+        old, new = before["sections"], data["sections"]
+        shared = 0
+        while shared < min(len(old), len(new)) and old[shared] == new[shared]:
+            shared += 1
+        if shared:
+            small["sections"] = new[shared:]
+            fields["shared"] = shared
+        return small
+
+    def _worker(self, node: Any) -> str:
+        name = str(node.gateway.id)
+        if name not in self._workers:
+            self._workers.add(name)
+            with contextlib.suppress(Exception):
+                from _pytest import reports
+
+                describe: Any = reports.getworkerinfoline
+                self._add("worker", id=name, line=describe(node))
+        return name

@@ -1,0 +1,59 @@
+"""What plugins write to pytest's terminal inside a container, by name of the call: width and colours are made there.
+
+What pytest's own reporter writes is not recorded: the developer's own reporter writes it again from the reports.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .records import Records
+
+#: Calls of the terminal reporter ("tr") and its writer ("tw") that are recorded when a plugin makes them, and
+#: the modules of pytest that count as plugins because the developer's pytest will not make these calls.
+_CALLS = {
+    "tr": ("write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"),
+    "tw": ("write", "line", "sep", "write_raw"),
+}
+_LIKE_PLUGINS = {
+    "tr": ("_pytest.logging",),
+    "tw": ("_pytest.logging", "_pytest.setuponly", "_pytest.setupplan", "_pytest.runner"),
+}
+
+
+class Screen:
+    """Watches one session's terminal reporter and its writer."""
+
+    def __init__(self, records: Records) -> None:
+        self._add = records.add
+        self._records = records
+
+    def watch(self, config: Any) -> None:
+        """From here on: the terminal reporter is the final one."""
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        writer = getattr(reporter, "_tw", None)
+        if writer is None or not hasattr(writer, "_file"):
+            return
+        writer._file = self._records.in_place_of(writer._file)
+        for target, name in ((reporter, "tr"), (writer, "tw")):
+            for method in _CALLS[name]:
+                self._record_calls(target, name, method)
+
+    def _record_calls(self, target: Any, name: str, method: str) -> None:
+        """Record calls that plugins make, by name: so the width and the colours are the developer's."""
+        original = getattr(target, method, None)
+        if original is None:
+            return
+        add, frame, like_plugins = self._add, sys._getframe, _LIKE_PLUGINS[name]
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            caller = frame(1).f_globals.get("__name__", "")
+            if not caller.startswith("_pytest.") or caller in like_plugins:
+                kept = {key: value for key, value in kwargs.items() if key != "flush"}
+                add("terminal", target=name, method=method, args=list(args), kwargs=kept)
+            return original(*args, **kwargs)
+
+        setattr(target, method, recorded)
