@@ -28,6 +28,7 @@ _OURS = (
     "wire",
     "job",
     "core",
+    "pipelines",
     "plugins",
     "store",
     "server",
@@ -52,8 +53,12 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
         (*_OURS, "composition"),
         set(),
     ),
-    "store": (("ci_runner.store",), ("wire", "core", "store"), {"peewee", "playhouse"}),
-    "server": (("ci_runner.server",), ("wire", "core", "store", "server"), {"falcon", "waitress"}),
+    "store": (("ci_runner.store",), ("wire", "core", "pipelines", "store"), {"peewee", "playhouse"}),
+    "server": (
+        ("ci_runner.server",),
+        ("wire", "core", "pipelines", "store", "server"),
+        {"falcon", "waitress"},
+    ),
     "engines": (
         ("ci_runner.controller.engines",),
         ("wire", "core", "plugins", "engines", "engine contract"),
@@ -62,7 +67,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "engine contract": (("ci_runner.controller.engine",), ("wire", "core"), set()),
     "controller": (
         ("ci_runner.controller",),
-        ("wire", "job", "core", "store", "controller", "engine contract"),
+        ("wire", "job", "core", "pipelines", "store", "controller", "engine contract"),
         {"uv"},
     ),
     "admin": (("ci_runner.admin",), ("wire", "core", "store", "admin"), set()),
@@ -71,6 +76,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
         ("wire", "core", "plugins", "engine contract"),
         {"pluggy", "jwt"},
     ),
+    "pipelines": (("ci_runner.pipelines",), ("wire", "core", "pipelines"), {"yaml", "ruamel", "tomlkit"}),
     "core": (("ci_runner",), ("wire", "core"), set()),
 }
 
