@@ -207,12 +207,15 @@ class _Taking:
 
     def _record(self, line: bytes) -> bool:
         record = records.parse(line, self.now)
-        goals: dict[str, int] = {
-            name: min(record.sizes.get(name, 0), self.spool.size(name)) for name in _OUTPUTS
-        }
+        sizes, position = record.sizes, self.position
         # pytest's own output may wait until tests write something: records and it are never shown together.
-        is_due = any(goals[name] > getattr(self.position, name) for name in ("stdout", "stderr"))
-        if (is_due and not self.advance(goals, last=False)) or self.left <= 0:
+        if sizes.get("stdout", 0) > position.stdout or sizes.get("stderr", 0) > position.stderr:
+            goals: dict[str, int] = {
+                name: min(sizes.get(name, 0), self.spool.size(name)) for name in _OUTPUTS
+            }
+            if not self.advance(goals, last=False):
+                return False
+        if self.left <= 0:
             return False
         end = self.position.records + len(line) + 1
         if end > records.KEPT_BYTES:

@@ -30,9 +30,13 @@ def from_micros(micros: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=micros)
 
 
+#: Made once: `json.dumps` with options makes an encoder each time.
+_encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=dict).encode
+
+
 def to_json(value: Any) -> str:
     """JSON in ASCII: NUL and lone surrogates, which no database takes as text, survive as escapes."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=dict)
+    return _encode(value)
 
 
 class UtcField(peewee.BigIntegerField):

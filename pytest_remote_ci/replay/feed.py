@@ -43,6 +43,9 @@ class Feed:
             raise
         if event.get("type") == "complete":
             self.complete = event
+        if event.get("t") == "several":
+            self.hold([{"type": event["type"], **part} for part in event["of"]])
+            return self._held.popleft()
         return event
 
     def close(self) -> None:
