@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+#: What an argument of a mark may be for ``-m "name(key=value)"``.
+_ASKED_FOR = (str, int, bool, type(None))
+
 
 class Tree:
     """Nodes by number: each is told once, before its first child."""
@@ -22,15 +25,16 @@ class Tree:
         self._new: list[Any] = []
 
     def item(self, item: Any) -> list[Any]:
-        """[parent, type, name, node id, location, has parameters, original name, is skipped, documentation]"""
+        """[parent, type, name, node id, location, has parameters, original name, is skipped, documentation, marks]"""
         skipped = any(mark.name == "skip" for mark in item.own_markers)
         return [
             self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
             getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), skipped, self._doc(item),
+            *_marks(item),
         ]  # fmt: skip
 
     def take_nodes(self) -> list[Any]:
-        """New nodes: [parent, type, name, node id, path, base, documentation]; the session's parent is -1."""
+        """New nodes: [parent, type, name, node id, path, base, documentation, marks]; the session's parent is -1."""
         nodes, self._new = self._new, []
         return nodes
 
@@ -49,6 +53,7 @@ class Tree:
                 self._path(node),
                 _base(node),
                 self._doc(node),
+                *_marks(node),
             ]
         )
         return number
@@ -62,6 +67,15 @@ class Tree:
     def _doc(self, node: Any) -> str | None:
         obj = getattr(node, "obj", None) if self._wants_docs else None
         return inspect.getdoc(obj) if obj else None
+
+
+def _marks(node: Any) -> list[Any]:
+    """One list of the node's own marks, or nothing: [name, keyword arguments that ``-m`` can ask for]"""
+    marks = [
+        [mark.name, {key: value for key, value in mark.kwargs.items() if isinstance(value, _ASKED_FOR)}]
+        for mark in node.own_markers
+    ]
+    return [marks] if marks else []
 
 
 def _base(node: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from _pytest.mark.structures import Mark
 
 Location = tuple[str, "int | None", str]
 
@@ -82,7 +83,7 @@ class Tree:
 
     def add(self, nodes: list[Any], items: list[Any]) -> None:
         """One portion."""
-        for parent, kind, name, nodeid, path, base, doc in nodes:
+        for parent, kind, name, nodeid, path, base, doc, *marks in nodes:
             if parent < 0:
                 self._nodes.append(self._session)
                 continue
@@ -91,16 +92,18 @@ class Tree:
             more = {} if base == "Class" else {"path": self._session.config.rootpath / path}
             node = self._make(_BASES[base], kind, parent, name=name, nodeid=nodeid, **more)
             _document(node, doc)
+            _mark(node, marks)
             self._nodes.append(node)
-        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc in items:
+        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc, *marks in items:
             item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
             item.remote_location = tuple(location)
             item.originalname = original
             _document(item, doc)
             if has_parameters:
                 item.callspec = SimpleNamespace(id=name[name.find("[") + 1 : -1], params={})
-            if is_skipped:
+            if is_skipped and not marks:  # older recorders tell of no others
                 item.own_markers.append(pytest.mark.skip.mark)
+            _mark(item, marks)
             self.items[nodeid] = item
 
     def add_ids(self, ids: list[str]) -> None:
@@ -117,10 +120,18 @@ class Tree:
             item.remote_location = (path, None, rest)
             self.items[nodeid] = item
 
-    def reports(self) -> list[pytest.CollectReport]:
-        """What the collectors found, the innermost first, as pytest's own collection reports it."""
+    def reports(self, without: Container[str] = ()) -> list[pytest.CollectReport]:
+        """What the collectors found, the innermost first, as pytest's own collection reports it.
+
+        `without` are node ids of tests that are to be passed over.
+        """
         return [
-            pytest.CollectReport(self._nodes[number].nodeid, "passed", None, found)
+            pytest.CollectReport(
+                self._nodes[number].nodeid,
+                "passed",
+                None,
+                [node for node in found if node.nodeid not in without],
+            )
             for number, found in sorted(self._children.items(), reverse=True)
         ]
 
@@ -144,6 +155,13 @@ class Tree:
             members = {"remote_type": kind, "__module__": base.__module__}
             known = self._types[base, kind] = type(kind, (base,), members)
         return known
+
+
+def _mark(node: Any, marks: list[Any]) -> None:
+    for name, kwargs in marks[0] if marks else ():
+        mark = Mark(str(name), (), dict(kwargs), _ispytest=True)
+        node.own_markers.append(mark)
+        node.keywords[mark.name] = mark
 
 
 def _document(node: Any, text: str | None) -> None:

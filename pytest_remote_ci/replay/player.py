@@ -14,9 +14,11 @@ import pytest
 from _pytest._code import ExceptionInfo
 
 from pytest_remote_ci.errors import ClientError
+from pytest_remote_ci.replay.choice import Choice, Unchosen
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.nodes import Tree
 from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_report
+from pytest_remote_ci.replay.restyle import restyle
 from pytest_remote_ci.terminal import ColourFilter, Output, is_terminal
 
 #: What other plugins may have called over there, and is called here again.
@@ -29,8 +31,14 @@ _ALLOWED = {
 class Player:
     """Plays one session; owned by one `Takeover`."""
 
-    def __init__(self, config: pytest.Config, feed: Feed, show: Callable[[Event], None]) -> None:
-        """`show` is given what is no part of the session: the runner's own log, changes of state."""
+    def __init__(
+        self, config: pytest.Config, feed: Feed, show: Callable[[Event], None], *, is_late: bool = False,
+        choice: Choice | None = None,
+    ) -> None:  # fmt: skip
+        """`show` is given what is no part of the session: the runner's own log, changes of state.
+
+        `is_late`: it was begun by another process, maybe elsewhere; `choice`: only these of its tests are shown.
+        """
         self._config = config
         self._feed = feed
         self._show = show
@@ -40,6 +48,11 @@ class Player:
         self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
         self._session: Any = None
         self._tree: Any = None
+        self._is_late = is_late
+        self._choice = choice
+        self._unchosen = Unchosen()
+        #: The session's project does not lie here.
+        self.is_elsewhere = False
         self._deselected = 0
         self._last: Any = None
         self._passed_points: set[str] = set()
@@ -49,6 +62,7 @@ class Player:
         self.said: dict[str, Event] = {}
         #: Lines that belong below "collected … items".
         self.collection_lines: list[str] = []
+        self._broken_collectors: list[str] = []
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
         self._reported: set[str] = set()
@@ -77,8 +91,8 @@ class Player:
 
     # -- pulling
 
-    def play_until(self, *points: str) -> None:
-        """Play events up to and including the first of these kinds, or to the end."""
+    def play_until(self, *points: str, stop: Callable[[], bool] = lambda: False) -> None:
+        """Play events up to and including the first of these kinds, or to the end, or until `stop` says so."""
         if self.broken is not None or self._passed_points & set(points):
             return
         while True:
@@ -86,7 +100,7 @@ class Player:
             if event is None:
                 return
             self.play(event)
-            if event.get("t") in points:
+            if event.get("t") in points or stop():
                 return
 
     def play_to_the_end(self) -> None:
@@ -133,6 +147,8 @@ class Player:
 
     def play(self, event: Event) -> None:
         """One event."""
+        if self._unchosen.covers(event, others_run=bool(self.running)):
+            return
         if event.get("type") == "log" and event.get("stream") in self._output:
             self._write(str(event.get("data") or ""), str(event["stream"]))
             return
@@ -168,13 +184,23 @@ class Player:
 
     def _header(self, event: Event) -> None:
         reporter = self._terminal
-        if self.no_header or not hasattr(reporter, "write_line"):
+        if self.no_header or not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
             return
+        files = [
+            line.removeprefix("configfile: ") for line in event["lines"] if line.startswith("configfile: ")
+        ]
+        self._look_for(files)
+        here = f"rootdir: {self._config.rootpath}"
         for line in event["lines"]:
-            here = f"rootdir: {self._config.rootpath}"
-            reporter.write_line(
-                here if line.startswith("rootdir: ") and "," not in line else self._places.text(line)
-            )
+            is_root = line.startswith("rootdir: ") and "," not in line and not self.is_elsewhere
+            reporter.write_line(here if is_root else self._places.text(line))
+
+    def _look_for(self, paths: list[str]) -> None:
+        """A session may be joined from anywhere: when none of its files is here, its places stay as they are."""
+        root = self._config.rootpath
+        if self._is_late and paths and not any((root / path).exists() for path in paths):
+            self.is_elsewhere = True
+            self._places.stay()
 
     def _called(self, event: Event) -> None:
         target, method = event["target"], event["method"]
@@ -214,24 +240,38 @@ class Player:
     # -- collection
 
     def _collect_report(self, event: Event) -> None:
-        self._config.hook.pytest_collectreport(report=self.reports.report(event))
+        self._broken_collectors.append(str(event["d"]["nodeid"]))
+        if self._choice is None or self._choice.concerns(self._broken_collectors[-1]):
+            self._config.hook.pytest_collectreport(report=self._report_of(event))
 
     def _count_deselected(self, event: Event) -> None:
         self._deselected += int(event["count"])
 
     def _grow(self, event: Event) -> None:
+        if not self._tree.items:
+            self._look_for([str(row[4]) for row in event["nodes"] if row[5] in ("Module", "File")])
         self._tree.add(event["nodes"], event["items"])
 
     def _collected(self, event: Event) -> None:
         hook, session, items = self._config.hook, self._session, list(self._tree.items.values())
-        for report in self._tree.reports():
+        choice = self._choice
+        if choice is not None:
+            items = [item for item in items if choice.has(item.nodeid)]
+            missing = choice.missing([*self._tree.items, *self._broken_collectors])
+            if missing:
+                raise pytest.UsageError(f"not in this job: {', '.join(missing)}")
+        passed_over = self._tree.items.keys() - {item.nodeid for item in items}
+        for report in self._tree.reports(passed_over):
             hook.pytest_collectreport(report=report)
-        session.items = items
-        session.testscollected = len(items)
-        if self._deselected:  # counted as collected, then as deselected
-            ghosts = self._tree.ghosts(self._deselected)
+        if self._deselected and not (choice is not None and choice.has_paths):
+            ghosts = self._tree.ghosts(self._deselected)  # counted as collected, then as deselected
             hook.pytest_collectreport(report=pytest.CollectReport("", "passed", None, ghosts))
             hook.pytest_deselected(items=ghosts)
+        if choice is not None:
+            choice.deselect(session, items)
+        self._unchosen = Unchosen(self._tree.items.keys() - {item.nodeid for item in items})
+        session.items = items
+        session.testscollected = len(items)
         newest: Any = self._config.pluginmanager.get_plugin("nfplugin")
         if hasattr(newest, "cached_nodeids"):
             newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
@@ -265,9 +305,15 @@ class Player:
     def _report(self, event: Event) -> None:
         if self._waits(event["d"]["nodeid"], event):
             return
-        report = self._last = self.reports.report(event)
+        report = self._last = self._report_of(event)
         self._config.hook.pytest_runtest_logreport(report=report)
         self._reported.add(report.nodeid)
+
+    def _report_of(self, event: Event) -> Any:
+        report = self.reports.report(event)
+        if self._choice is not None:
+            restyle(report, str(self._config.option.tbstyle))
+        return report
 
     def _exception(self, event: Event) -> None:
         if self._waits(event["id"], event):
@@ -312,7 +358,18 @@ class Player:
     @property
     def not_run(self) -> int:
         """Collected tests that nothing was reported of."""
-        return len(set(self._tree.items) - self._reported) if self._tree is not None else 0
+        expected = set() if self._tree is None else self._tree.items.keys() - self._unchosen.nodeids
+        return len(expected - self._reported)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether anything was reported of a test."""
+        return bool(self._reported)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether only a part of the session is shown."""
+        return bool(self._unchosen.nodeids)
 
     _PLAYS: dict[str, Callable[[Player, Event], None]] = {  # noqa: RUF012 - filled once, here
         "session": _begin,

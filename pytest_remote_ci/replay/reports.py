@@ -51,6 +51,10 @@ class Places:
         """Where the project is over there."""
         self._there = root
 
+    def stay(self) -> None:
+        """The project is not here: show its places as they are."""
+        self._there = self._here
+
     def text(self, text: str) -> str:
         """One text."""
         text = self.here(text)
