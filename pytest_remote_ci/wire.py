@@ -36,11 +36,16 @@ EXIT_REFUSED: Final = 77
 #: One log event holds at most this much text (bytes of UTF-8).
 LOG_CHUNK_BYTES: Final = 64 * 1024
 
+#: Services of one job.
+MAX_SERVICES: Final = 8
+
 #: A key of the runner: `ci_`, 8 characters of id, 32 of secret, 6 of checksum, all base62.
 KEY_PATTERN: Final = re.compile(r"ci_[0-9A-Za-z]{46}(?![0-9A-Za-z])")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+#: A label of RFC 1123.
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}\Z")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\Z", re.IGNORECASE)
 
@@ -99,6 +104,9 @@ class SubmitOptions:
     network: str | None = None
     #: Globs of files to keep after the run.
     artifacts: tuple[str, ...] = ()
+    #: Programs that run beside the tests, reachable by name: objects with `name` and `image`, and maybe `env`, `health`
+    #: (a shell command that ends with 0 once it is ready), `ports` (that must accept connections), `command`.
+    services: tuple[Mapping[str, Any], ...] = ()
     #: A name for people.
     name: str | None = None
     #: Capped by what the operator allows the user.
@@ -309,6 +317,41 @@ def _columns(where: str, value: Any) -> int:
     return value
 
 
+def _services(where: str, value: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value, (list, tuple)) or len(value) > MAX_SERVICES:
+        raise WireError(f"{where}: must be a list of at most {MAX_SERVICES} services")
+    found = tuple(_service(f"{where}[{index}]", item) for index, item in enumerate(value))
+    names = [service["name"] for service in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise WireError(f"{where}: two services are named {name!r}")
+    return found
+
+
+def _service(where: str, value: Any) -> dict[str, Any]:
+    raw = _mapping(where, value)
+    for key in raw.keys() - {"name", "image", "env", "health", "ports", "command"}:
+        raise WireError(f"{where}: has no {key!r}; there are name, image, env, health, ports and command")
+    if not (isinstance(raw.get("name"), str) and _HOST.match(raw["name"])) or raw["name"] in (
+        "localhost",
+        "job",
+    ):
+        raise WireError(f"{where}.name: {raw.get('name')!r} cannot be a host name: use a-z, 0-9 and '-'")
+    if not raw.get("image"):
+        raise WireError(f"{where}.image: must name an image")
+    ports = raw.get("ports") or ()
+    if not isinstance(ports, (list, tuple)) or not all(
+        type(port) is int and 0 < port < 65536 for port in ports
+    ):
+        raise WireError(f"{where}.ports: must be a list of numbers from 1 to 65535")
+    return {
+        "name": raw["name"], "image": _text(f"{where}.image", raw["image"]), "ports": list(ports),
+        "env": _environment(f"{where}.env", raw.get("env") or {}),
+        "health": _text(f"{where}.health", raw["health"]) if raw.get("health") else None,
+        "command": list(_texts(f"{where}.command", raw.get("command") or ())),
+    }  # fmt: skip
+
+
 def _mapping(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object")
@@ -332,6 +375,7 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "memory": _bytes,
     "network": _one_of("egress", "none"),
     "artifacts": _texts,
+    "services": _services,
     "name": _text,
     "priority": _one_of(*PRIORITIES),
     "pytest_version": _text,
