@@ -113,6 +113,8 @@ class SubmitOptions:
     columns: int = 80
     #: Record the session, so that a client can show it as its own pytest's.
     records: bool = False
+    #: How often pytest may be started again for the rest after a test took it down; only of a recorded session.
+    restarts: int = 3
     #: For plugins: submission options under names of their own (`pytest_remote_ci_submission`).
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -309,6 +311,12 @@ def _columns(where: str, value: Any) -> int:
     return value
 
 
+def _restarts(where: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 100:
+        raise WireError(f"{where}: must be an integer from 0 to 100")
+    return value
+
+
 def _mapping(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object")
@@ -339,5 +347,6 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "color": _flag,
     "columns": _columns,
     "records": _flag,
+    "restarts": _restarts,
     "extra": _mapping,
 }

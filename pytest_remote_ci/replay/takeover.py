@@ -7,6 +7,7 @@ are its own. The places matter: registered before `pytest_configure`, plain `pyt
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -44,6 +45,8 @@ class Takeover:
         self._cancel = cancel
         self._resources = resources
         self._forced_code: int | None = None
+        self._is_interrupted = False
+        self._session: pytest.Session | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -60,6 +63,7 @@ class Takeover:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
         """The header."""
+        self._session = session
         self._player.start(session)
         yield
         implementations = session.config.hook.pytest_runtest_protocol.get_hookimpls()
@@ -79,7 +83,7 @@ class Takeover:
         session.items = []
         with self._cancelled_by_interrupts():
             has_tree = self._player.play_collection()
-        if has_tree:
+        if has_tree or "died" in self._player.said:
             session.config.hook.pytest_collection_finish(session=session)
         return True
 
@@ -132,7 +136,7 @@ class Takeover:
             cache: Any = getattr(session.config, "cache", None)
             for name, value in end["cache"].items() if cache is not None else ():
                 cache.set(name, value)
-        elif self._forced_code is not None:
+        if self._forced_code is not None and (end is None or "stopped" in self._player.said):
             session.exitstatus = _status(self._forced_code)
 
     @pytest.hookimpl(trylast=True)
@@ -141,8 +145,22 @@ class Takeover:
         with self._resources:
             if self._player.has_started:
                 self._player.play_to_the_end()
+                self._agree()
             else:  # a plugin here refused its configuration
                 self._cancel()
+
+    def _agree(self) -> None:
+        """What came after a session that passed may be no success: the runner's verdict counts, too."""
+        complete, session = self._feed.complete, self._session
+        if complete is None or session is None or session.exitstatus != 0:
+            return
+        try:
+            code, why = exit_code(complete), str(complete.get("reason") or "")
+        except NoVerdict as error:
+            code, why = error.exit_code, str(error)
+        if code:
+            session.exitstatus = _status(code)
+            sys.stderr.write(f"remote-ci: {why or f'pytest over there ended with code {code}'}\n")
 
     @contextmanager
     def _cancelled_by_interrupts(self) -> Generator[None, None, None]:
@@ -154,6 +172,7 @@ class Takeover:
 
     def _interrupted(self) -> None:
         """Ctrl-C: the remote pytest reports what it has."""
+        self._is_interrupted = True
         try:
             if not self._cancel():
                 self._player.broken = "interrupted"
@@ -165,6 +184,10 @@ class Takeover:
         """Leave the loop as the remote pytest left it."""
         player = self._player
         said = player.said
+        if "stopped" in said and not self._is_interrupted:
+            player.complete()  # it says why
+            self._raise_lost(session)
+            return
         if "internal_error" in said:
             config: Any = session.config
             config.notify_exception = lambda excinfo, option=None: None  # it has been reported
@@ -173,7 +196,7 @@ class Takeover:
             raise_interrupt(session, said["interrupt"], player)
         over = said.get("tests_over")
         if over is None:
-            self._raise_lost()
+            self._raise_lost(session)
             return
         if over["shouldfail"]:
             session.shouldfail = over["shouldfail"]
@@ -181,8 +204,14 @@ class Takeover:
         if over["shouldstop"]:
             session.shouldstop = over["shouldstop"]
             raise session.Interrupted(over["shouldstop"])
+        if "died" in said:
+            self._say_what_did_not_run()
 
-    def _raise_lost(self) -> None:
+    def _say_what_did_not_run(self) -> None:
+        if self._player.not_run:
+            self._player.notes_add(f"{self._player.not_run} test(s) were not run")
+
+    def _raise_lost(self, session: pytest.Session) -> None:
         """The remote session has no end: say which test did it, and with what the job ended."""
         player, complete = self._player, self._feed.complete or {}
         code, why = EXIT_NO_VERDICT, player.broken or "the remote pytest ended"
@@ -197,11 +226,13 @@ class Takeover:
             except NoVerdict as error:
                 code, why = error.exit_code, str(error)
         failed = player.fail_running(why)
+        died = player.said.get("died", {})
         is_verdict = complete.get("status") == "completed"
         self._forced_code = 1 if failed and is_verdict else code
-        if player.not_run:
-            player.notes_add(f"{player.not_run} test(s) were not run")
-        if not failed:  # else the failure is shown, and what was not run
+        self._say_what_did_not_run()
+        if died.get("collecting"):
+            raise session.Interrupted("1 error during collection")
+        if not (failed or (died and session.testsfailed)):  # else the failure is shown, and what was not run
             raise pytest.exit.Exception(why, returncode=code)
 
 
