@@ -19,6 +19,8 @@ COLUMNS = "REMOTE_CI_COLUMNS"
 RECORDS = "REMOTE_CI_RECORDS"
 #: Set when a pytest before this one died: only the tests that none has begun are to run.
 CONTINUED = "REMOTE_CI_CONTINUED"
+#: Descriptor by which the worker gets the files of captured output.
+CAPTURED = "REMOTE_CI_CAPTURED"
 #: The package that the files beside this one are inside a job.
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
@@ -96,6 +98,27 @@ def recording_plugins(records: Any, continued: bool) -> list[Any]:
         return []
 
 
+class HandsOver:
+    """A pytest plugin: the files into which pytest captures output reach the worker, which outlives this process."""
+
+    def __init__(self, descriptor: int) -> None:
+        import _socket
+
+        os.set_inheritable(descriptor, False)
+        self._worker = _socket.socket(fileno=descriptor)
+
+    def pytest_sessionstart(self, session: Any) -> None:
+        """From now on they are the same to the end of the session. Private to pytest, so nothing depends on it."""
+        import _socket
+        import array
+
+        with contextlib.suppress(Exception):
+            capture = session.config.pluginmanager.get_plugin("capturemanager")._global_capturing
+            files = array.array("i", [capture.out.tmpfile.fileno(), capture.err.tmpfile.fileno()])
+            self._worker.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+        self._worker.close()
+
+
 def _load(name: str) -> Any:
     """A module that lies beside this file, of a package whose name nothing else has."""
     import importlib
@@ -128,6 +151,9 @@ def main(mode: str, args: list[str]) -> int:
     folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
     records = _load("records").Records(folder) if folder else None
     plugins = recording_plugins(records, continued) if records is not None else []
+    captured = os.environ.pop(CAPTURED, "")
+    if captured:
+        plugins.append(HandsOver(int(captured)))
     try:
         code = run_pytest(mode, list(args), [InertOptions(), *plugins])
         sys.stdout.flush()

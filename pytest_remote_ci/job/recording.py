@@ -6,6 +6,8 @@ with a pytest that dies, and with them the last words of whatever killed it. Sta
 
 from __future__ import annotations
 
+import _socket  # `socket` itself takes milliseconds to import
+import array
 import contextlib
 import json
 import os
@@ -14,8 +16,8 @@ from typing import Any, Callable
 
 #: Bytes of the end of what a test had written.
 _KEPT = 65536
-#: Descriptors of standard output and error, and how pytest calls what it captured there.
-_CAPTURED = {1: "Captured stdout call", 2: "Captured stderr call"}
+#: What pytest calls that, in the order in which the files are handed over.
+_CAPTURED = ("Captured stdout call", "Captured stderr call")
 
 
 class Recording:
@@ -28,27 +30,19 @@ class Recording:
         self._records = os.open(os.path.join(folder, "records"), flags, 0o644)
         self._left = int(job.get("restarts") or 0)
         self._memory = str(job.get("memory") or "")
-        self._output = {_identity(os.stat(os.path.join(folder, name))) for name in ("stdout", "stderr")}
-        #: Descriptor of pytest → the file behind it, open here.
-        self._captured: dict[int, int] = {}
+        self._here: Any = None
+        self._there: Any = None
         #: The first time that pytest died, in words, and the exit code that this comes to.
         self.died, self.code = "", 0
 
-    def watch(self, pid: int) -> None:
-        """Hold on to the files into which pytest captures output; called often."""
-        for number in _CAPTURED:
-            with contextlib.suppress(OSError):
-                path = f"/proc/{pid}/fd/{number}"
-                identity = _identity(os.stat(path))
-                held = self._captured.get(number)
-                if identity in self._output or (held is not None and _identity(os.fstat(held)) == identity):
-                    continue
-                handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-                if not stat.S_ISREG(os.fstat(handle).st_mode):
-                    os.close(handle)
-                    continue
-                self._forget(number)
-                self._captured[number] = handle
+    def connect(self) -> int:
+        """Before a start of pytest: the descriptor by which it hands over the files of its captured output.
+
+        They wait in the socket, also beyond the death of whoever sent them, until somebody asks.
+        """
+        self._close()
+        self._here, self._there = _socket.socketpair()
+        return int(self._there.fileno())
 
     def say_stopped(self) -> None:
         """The job was asked to stop: what pytest says from here on is said for that."""
@@ -76,24 +70,30 @@ class Recording:
     def _sections(self) -> list[list[str]]:
         """What pytest had captured and not yet taken."""
         sections = []
-        for number, name in _CAPTURED.items():
-            with contextlib.suppress(KeyError, OSError):
-                handle = self._captured[number]
-                start = max(0, os.fstat(handle).st_size - _KEPT)
-                text = os.pread(handle, _KEPT, start).decode("utf-8", "replace")
+        for name, handle in zip(_CAPTURED, self._receive()):
+            with contextlib.suppress(OSError):
+                status = os.fstat(handle)
+                start = max(0, status.st_size - _KEPT)
+                text = os.pread(handle, _KEPT, start) if stat.S_ISREG(status.st_mode) else b""
                 if text:
-                    sections.append([name, text])
-            self._forget(number)
+                    sections.append([name, text.decode("utf-8", "replace")])
+            os.close(handle)
         return sections
 
-    def _forget(self, number: int) -> None:
-        handle = self._captured.pop(number, None)
-        if handle is not None:
-            os.close(handle)
+    def _receive(self) -> list[int]:
+        handles = array.array("i")
+        with contextlib.suppress(OSError, ValueError):
+            room = _socket.CMSG_SPACE(len(_CAPTURED) * handles.itemsize)
+            _, messages, _, _ = self._here.recvmsg(1, room, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC)
+            for level, kind, data in messages:
+                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                    handles.frombytes(data[: len(data) - len(data) % handles.itemsize])
+        return list(handles)
 
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+    def _close(self) -> None:
+        for end in (self._here, self._there):
+            if end is not None:
+                end.close()
 
 
 def _returned(handle: int) -> int | None:

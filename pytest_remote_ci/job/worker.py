@@ -141,10 +141,10 @@ def become_subreaper() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)
 
 
-def start(job: dict[str, Any], spool: Spool, more: dict[str, str]) -> int:
+def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | None = None) -> int:
     """Fork and run the command; returns its process id, which is also its group and session.
 
-    `more`: environment beside the job's.
+    `more`: environment beside the job's; `kept`: a descriptor that the command inherits.
     """
     env = dict(os.environ)
     env.update(job["env"])
@@ -153,6 +153,8 @@ def start(job: dict[str, Any], spool: Spool, more: dict[str, str]) -> int:
         env["PATH"] = os.pathsep.join([*job["path"], env.get("PATH") or os.defpath])
     pid = os.fork()
     if pid == 0:
+        if kept is not None:
+            os.set_inheritable(kept, True)
         _become(job["argv"], job["cwd"], env, spool)
     return pid
 
@@ -213,8 +215,6 @@ class Supervisor:
             if status is not None:
                 return status
             self._spool.mark()
-            if self._recording is not None:
-                self._recording.watch(self._pid)
 
     def _reap(self) -> int | None:
         found = None
@@ -326,9 +326,12 @@ def _run(
     """Run the command, a recorded pytest again while that is worth it: (exit code, signal, how it died)."""
     more: dict[str, str] = {}
     while True:
-        oom = oom_kills()
-        pid = start(job, spool, more)
-        spool.frame("again" if more else "started", pid=pid)
+        oom, kept = oom_kills(), None
+        if recording is not None:
+            kept = recording.connect()
+            more["REMOTE_CI_CAPTURED"] = str(kept)
+        pid = start(job, spool, more, kept)
+        spool.frame("again" if "REMOTE_CI_CONTINUED" in more else "started", pid=pid)
         grace = float(job.get("grace", 10.0))
         status = Supervisor(spool, pid, grace, wake, asked, recording).run()
         with contextlib.suppress(OSError):

@@ -94,9 +94,10 @@ class Player:
                 return
 
     def play_to_the_end(self) -> None:
-        """Play what is left."""
-        while self.broken is None and (event := self._next()) is not None:
-            self.play(event)
+        """Play what is left, or only wait for it."""
+        while (event := self._next()) is not None:
+            if self.broken is None:
+                self.play(event)
 
     def play_collection(self) -> bool:
         """Play up to the first test; whether a tree was collected."""
@@ -128,6 +129,8 @@ class Player:
             self.play(event)
 
     def _next(self) -> Event | None:
+        if self.lost is not None:
+            return None
         try:
             return self._feed.next()
         except ClientError as error:
@@ -324,13 +327,12 @@ class Player:
             hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
         return len(running)
 
-    def complete(self) -> Event:
-        """The job's last event, without playing what comes before it; {} when it cannot be had."""
+    def skip_to_the_end(self) -> None:
+        """Wait until the job's end is known; what comes before it is played later."""
         events: list[Event] = []
         while self.broken is None and (event := self._next()) is not None:
             events.append(event)
         self._feed.hold(events)
-        return self._feed.complete or {}
 
     def place(self, at: Any) -> tuple[str, int]:
         """File and line here, of those over there; the line within reason."""
