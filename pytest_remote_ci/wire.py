@@ -115,6 +115,8 @@ class SubmitOptions:
     columns: int = 80
     #: Record the session, so that a client can show it as its own pytest's.
     records: bool = False
+    #: How often pytest may be started again for the rest after a test took it down; only of a recorded session.
+    restarts: int = 3
     #: For plugins: submission options under names of their own (`pytest_remote_ci_submission`).
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -260,5 +262,6 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "color": wire_fields.as_flag,
     "columns": wire_fields.as_columns,
     "records": wire_fields.as_flag,
+    "restarts": wire_fields.as_restarts,
     "extra": wire_fields.as_mapping,
 }

@@ -181,3 +181,10 @@ def as_mapping(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object")
     return value
+
+
+def as_restarts(where: str, value: Any) -> int:
+    """How often something may be started again."""
+    if type(value) is not int or not 0 <= value <= 100:
+        raise WireError(f"{where}: must be an integer from 0 to 100")
+    return value

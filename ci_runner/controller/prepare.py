@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
@@ -38,6 +39,7 @@ from ci_runner.controller.eviction import Evictor
 from ci_runner.controller.images import choose_base
 from ci_runner.controller.services import Services
 from ci_runner.controller.tools import Tools
+from ci_runner.controller.verdicts import size
 from ci_runner.controller.workspaces import Workspaces
 from ci_runner.errors import PermanentError
 from ci_runner.models import Job
@@ -204,7 +206,7 @@ class Preparer:
         )  # fmt: skip
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
-        """What to create; makes the attempt's folders and `job.json`, once."""
+        """What to create; makes the attempt's folders, its seal and `job.json`, once."""
         options = SubmitOptions.from_dict({**job.options})
         settings = self._settings
         work = self._work(job.id, str(attempt))
@@ -229,11 +231,11 @@ class Preparer:
             "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
+            "recorded": options.records,
+            "restarts": options.restarts,
+            "memory": size(min(options.memory or settings.memory, settings.max_memory)),
         }
-        target = work / "spool" / "job.json"
-        if not target.exists():
-            write_for(target.with_name("job.json.tmp"), json.dumps(description), self._owner)
-            target.with_name("job.json.tmp").rename(target)
+        self._write_job(work, description)
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
@@ -254,6 +256,24 @@ class Preparer:
             network="none" if "none" in (options.network, settings.network) else "egress",
             join=prepared.join,
         )
+
+    def _write_job(self, work: Path, description: dict[str, Any]) -> None:
+        """`job.json` with a seal that only the worker will know: it removes the file before it runs anything.
+
+        The seal is written last, so that it is never there without the file that has it.
+        """
+        seal = work / "seal"
+        if seal.exists():
+            return
+        text, target = secrets.token_hex(16), work / "spool" / "job.json"
+        for path, content, owner in (
+            (target, json.dumps({**description, "seal": text}), self._owner),
+            (seal, text, None),
+        ):
+            temporary = path.with_name(f"{path.name}.tmp")
+            temporary.unlink(missing_ok=True)
+            write_for(temporary, content, owner)
+            temporary.rename(path)
 
     def written(self, job: Job) -> Written:
         """Where the files of the job's present attempt lie."""

@@ -26,7 +26,7 @@ TYPES: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
             "recorder", "unavailable", "session", "header", "collecting", "junit", "worker", "tests_over", "summary",
-            "end", "interrupt", "internal_error",
+            "end", "interrupt", "internal_error", "stopped", "died", "note",
         ),
         "session",
     ),

@@ -164,6 +164,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "scm_version": _TEXT,
             "color": _FLAG,
             "columns": {"type": "integer", "minimum": 1, "maximum": 10000},
+            "records": _FLAG,
+            "restarts": {"type": "integer", "minimum": 0, "maximum": 100, "default": 3},
             "extra": {"type": "object"},
         },
     ),

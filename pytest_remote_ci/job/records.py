@@ -35,6 +35,7 @@ class Records:
         self._encode = json.JSONEncoder(separators=(",", ":"), default=plain).encode
         self._pid = os.getpid()
         self._paths = {name: os.path.join(folder, name) for name in ("records", "terminal")}
+        self.path = self._paths["records"]
         self._handles: dict[str, int] = {}
         self._identities: dict[str, Any] = {}
         self._outputs = [_high_copy(1), _high_copy(2)]

@@ -323,7 +323,10 @@ class MemoryEngine:
         spool = spool_of(spec)
         if spool is None:
             return
-        sizes = {name: _size(spool / name) for name in ("stdout", "stderr")}
+        sizes: dict[str, Any] = {name: _size(spool / name) for name in ("stdout", "stderr")}
+        seal = spool.parent / "seal"
+        if kind == "exit" and seal.exists():
+            sizes["seal"] = seal.read_text()
         with (spool / "frames").open("a") as file:
             file.write(json.dumps({"t": kind, "at": time.time(), **sizes, **fields}) + "\n")
 
