@@ -95,9 +95,10 @@ class Player:
                 return
 
     def play_to_the_end(self) -> None:
-        """Play what is left."""
-        while self.broken is None and (event := self._next()) is not None:
-            self.play(event)
+        """Play what is left, or only wait for it."""
+        while (event := self._next()) is not None:
+            if self.broken is None:
+                self.play(event)
 
     def play_collection(self) -> bool:
         """Play up to the first test; whether a tree was collected."""
@@ -126,6 +127,8 @@ class Player:
             self.play(event)
 
     def _next(self) -> Event | None:
+        if self.lost is not None:
+            return None
         try:
             return self._feed.next()
         except ClientError as error:
