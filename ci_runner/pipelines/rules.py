@@ -74,7 +74,7 @@ def _matrices(definition: Definition, problems: Problems) -> None:
         elif not found:
             problems.error(job.named.place, path, f"the matrix of job {job.name!r} excludes all of its cells")
         planned.setdefault(job.name, [name_of(job.name, cell) for cell in found])
-        for cell in found if job.matrix else ():
+        for cell in found:
             for wrong in _impossible(filled(job, cell)):
                 problems.error(job.named.place, path, f"{name_of(job.name, cell)}: {wrong}")
     total = sum(len(names) for names in planned.values())
