@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from typing import Any
 
+import pytest
 import tomli_w
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -258,3 +260,29 @@ def test_both_parsers_of_yaml_give_the_same_tree() -> None:
     fast = yaml_tree.parse(VALID, Problems("x"))
     slow = yaml_tree._Composer(Problems("x")).compose(yaml.parse(VALID, Loader=yaml.SafeLoader))
     assert fast == slow
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.toml", "a." * 60_000 + "a = 1"),
+        ("p.toml", '"?" . ' * 40_000 + "a = 1"),
+        ("p.toml", "x = " + "[" * 100_000),
+        ("p.yaml", "[" * 100_000),
+        (
+            "p.yaml",
+            "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{'*a, ' * 8}]\na: &a\n" for i in range(9)),
+        ),
+        ("p.yaml", "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]\n" for i in range(1, 30))),
+        (
+            "p.yaml",
+            "stages: [s]\njobs:\n"
+            + "".join(f"- {{name: a{i}, stage: s, needs: [b{i}]}}\n" for i in range(999)),
+        ),
+    ],
+    ids=["dotted", "quoted", "arrays", "flow", "again", "bomb", "unknown"],
+)
+def test_no_text_takes_long(name: str, text: str) -> None:
+    started = time.process_time()
+    told(name, text)
+    assert time.process_time() - started < 10
