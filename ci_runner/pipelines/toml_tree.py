@@ -27,7 +27,8 @@ else:
 
 #: A key of more parts than may be nested: `tomllib` takes quadratic time for such.
 _ENDLESS_KEY: Final = re.compile(
-    r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*\.[ \t]*){%d,}""" % DEEPEST
+    r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*\.[ \t]*){"""
+    rf"{DEEPEST},}}"
 )
 _AT: Final = re.compile(r" \(at line (\d+), column (\d+)\)\Z| \(at end of document\)\Z")
 

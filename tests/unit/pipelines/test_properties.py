@@ -277,7 +277,7 @@ def test_both_parsers_of_yaml_give_the_same_tree() -> None:
         (
             "p.yaml",
             "stages: [s]\njobs:\n"
-            + "".join(f"- {{name: a{i}, stage: s, needs: [b{i}]}}\n" for i in range(999)),
+            + "".join(f"- {{name: a{i}, stage: s, needs: b{i}}}\n" for i in range(999)),
         ),
     ],
     ids=["dotted", "quoted", "arrays", "flow", "again", "bomb", "unknown"],
