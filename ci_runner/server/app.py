@@ -24,12 +24,14 @@ from ci_runner.errors import (
     TooManyRequests,
     YoursError,
 )
+from ci_runner.server.artifacts import ArtifactArchive, ArtifactContent, ArtifactList
 from ci_runner.server.auth import Authenticator, AuthMiddleware
 from ci_runner.server.docs import DocsPage
 from ci_runner.server.health import Health, Ready
 from ci_runner.server.jobs import JobEvents, JobList, JobStream, JobSummary
 from ci_runner.server.limits import StreamSlots
 from ci_runner.server.openapi import OpenApi
+from ci_runner.server.pipelines import PipelineCheck
 from ci_runner.server.responder import StreamResponder
 from ci_runner.server.services import Services
 from ci_runner.server.streams import Streams
@@ -114,6 +116,10 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}": JobSummary(services.store),
         "/jobs/{job_id}/stream": JobStream(responder),
         "/jobs/{job_id}/events": JobEvents(responder),
+        "/jobs/{job_id}/artifacts": ArtifactList(services),
+        "/jobs/{job_id}/artifacts/{path:path}": ArtifactContent(services),
+        "/jobs/{job_id}/artifacts.tar": ArtifactArchive(services, slots),
+        "/pipelines/check": PipelineCheck(),
         "/health": Health(),
         "/ready": Ready(services),
         "/openapi.json": OpenApi(),

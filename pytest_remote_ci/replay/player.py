@@ -7,65 +7,61 @@ is always in the phase that the remote one was in. It knows nothing about when i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
 from _pytest._code import ExceptionInfo
 
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.replay.choice import Choice, Unchosen
+from pytest_remote_ci.replay import reporters
+from pytest_remote_ci.replay.choice import Choice
+from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.feed import Event, Feed
-from pytest_remote_ci.replay.nodes import Tree
-from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_report
+from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_reports
 from pytest_remote_ci.replay.restyle import restyle
-from pytest_remote_ci.terminal import ColourFilter, Output, is_terminal
+from pytest_remote_ci.terminal import Output, clean, is_terminal
 
 #: What other plugins may have called over there, and is called here again.
 _ALLOWED = {
     "tr": {"write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"},
     "tw": {"write", "line", "sep", "write_raw"},
 }
+#: With these the session ends in the middle of a test.
+_ENDS = ("interrupt", "internal_error", "tests_over", "died")
 
 
 class Player:
     """Plays one session; owned by one `Takeover`."""
 
     def __init__(
-        self, config: pytest.Config, feed: Feed, show: Callable[[Event], None], *, is_late: bool = False,
-        choice: Choice | None = None,
-    ) -> None:  # fmt: skip
+        self, config: pytest.Config, feed: Feed, show: Callable[[Event], None], choice: Choice | None = None
+    ) -> None:
         """`show` is given what is no part of the session: the runner's own log, changes of state.
 
-        `is_late`: it was begun by another process, maybe elsewhere; `choice`: only these of its tests are shown.
+        `choice`: the session is over, and these of its tests are shown.
         """
         self._config = config
         self._feed = feed
         self._show = show
-        clean = _clean if is_terminal(sys.stdout) else None
-        self._places = Places(str(config.rootpath), clean)
+        self._places = Places(str(config.rootpath), clean if is_terminal(sys.stdout) else None)
         self.reports = Reports(config, self._places, self.notes_add)
         self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
-        self._session: Any = None
-        self._tree: Any = None
-        self._is_late = is_late
         self._choice = choice
-        self._unchosen = Unchosen()
-        #: The session's project does not lie here.
-        self.is_elsewhere = False
-        self._deselected = 0
+        self.collection: Any = None
         self._last: Any = None
         self._passed_points: set[str] = set()
         #: Lines for the end of the session.
         self.notes: list[str] = []
         #: Kind → the session's event of that kind: "session", "tests_over", "end", "interrupt", "internal_error".
         self.said: dict[str, Event] = {}
-        #: Lines that belong below "collected … items".
-        self.collection_lines: list[str] = []
-        self._broken_collectors: list[str] = []
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
         self._reported: set[str] = set()
+        #: Of those: the phase that was reported last.
+        self._phases: dict[str, str] = {}
         #: Whether plugins here see each test through `pytest_runtest_protocol`.
         self.with_protocol = False
         #: Tests that wait for their end, because others are reported at the same time.
@@ -81,13 +77,15 @@ class Player:
 
     def start(self, session: pytest.Session) -> None:
         """The local session exists."""
-        self._session = session
-        self._tree = Tree(session)
+        reporters.adopt(self._config, self._feed.peek("session"))
+        self.collection = Collection(
+            session, self.reports, self._places, is_late=self._feed.is_late, choice=self._choice
+        )
 
     @property
     def has_started(self) -> bool:
         """Whether there is a local session to play in."""
-        return self._session is not None
+        return self.collection is not None
 
     # -- pulling
 
@@ -133,6 +131,9 @@ class Player:
         for held in (waiting or ())[1:]:
             self._PLAYS[str(held["t"])](self, held)
         while waiting is None and nodeid in self.running and (event := self._next()) is not None:
+            if event.get("t") in _ENDS:  # for whoever plays the session
+                self._feed.hold([event])
+                return
             self.play(event)
 
     def _next(self) -> Event | None:
@@ -147,7 +148,7 @@ class Player:
 
     def play(self, event: Event) -> None:
         """One event."""
-        if self._unchosen.covers(event, others_run=bool(self.running)):
+        if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
             return
         if event.get("type") == "log" and event.get("stream") in self._output:
             self._write(str(event.get("data") or ""), str(event["stream"]))
@@ -186,35 +187,36 @@ class Player:
         reporter = self._terminal
         if self.no_header or not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
             return
-        files = [
-            line.removeprefix("configfile: ") for line in event["lines"] if line.startswith("configfile: ")
+        lines, key = event["lines"], "configfile: "
+        self.collection.look_for([line.removeprefix(key) for line in lines if line.startswith(key)])
+        here = not self.collection.is_elsewhere
+        lines = [
+            f"rootdir: {self._config.rootpath}"
+            if here and line.startswith("rootdir: ") and "," not in line
+            else self._places.text(line)
+            for line in lines
         ]
-        self._look_for(files)
-        here = f"rootdir: {self._config.rootpath}"
-        for line in event["lines"]:
-            is_root = line.startswith("rootdir: ") and "," not in line and not self.is_elsewhere
-            reporter.write_line(here if is_root else self._places.text(line))
-
-    def _look_for(self, paths: list[str]) -> None:
-        """A session may be joined from anywhere: when none of its files is here, its places stay as they are."""
-        root = self._config.rootpath
-        if self._is_late and paths and not any((root / path).exists() for path in paths):
-            self.is_elsewhere = True
-            self._places.stay()
+        reporters.write_header(reporter, self.said["session"], lines)
 
     def _called(self, event: Event) -> None:
         target, method = event["target"], event["method"]
         reporter = self._terminal
         owner = reporter if target == "tr" else getattr(reporter, "_tw", None)
         if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
-            getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
+            with self._unseen(event):
+                getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
 
     def _junit(self, event: Event) -> None:
-        from _pytest.junitxml import xml_key
+        reporters.play_junit(self._config, event)
 
-        xml: Any = self._config.stash.get(xml_key, None)
-        for name, value in event["properties"] if xml is not None else ():
-            xml.add_global_property(name, value)
+    def _died(self, event: Event) -> None:
+        self._remember(event)
+        self.notes_add(
+            f"{event['text']}; it was started again for the rest" if event["again"] else str(event["text"])
+        )
+
+    def _note(self, event: Event) -> None:
+        self.notes_add(self._places.text(str(event["text"])))
 
     def _worker(self, event: Event) -> None:
         self.reports.workers[event["id"]] = event["line"]
@@ -237,59 +239,12 @@ class Player:
     def _truncated(self, event: Event) -> None:
         self.notes_add("the runner keeps no more results of this job: what follows is missing here")
 
-    # -- collection
-
-    def _collect_report(self, event: Event) -> None:
-        self._broken_collectors.append(str(event["d"]["nodeid"]))
-        if self._choice is None or self._choice.concerns(self._broken_collectors[-1]):
-            self._config.hook.pytest_collectreport(report=self._report_of(event))
-
-    def _count_deselected(self, event: Event) -> None:
-        self._deselected += int(event["count"])
-
-    def _grow(self, event: Event) -> None:
-        if not self._tree.items:
-            self._look_for([str(row[4]) for row in event["nodes"] if row[5] in ("Module", "File")])
-        self._tree.add(event["nodes"], event["items"])
-
-    def _collected(self, event: Event) -> None:
-        hook, session, items = self._config.hook, self._session, list(self._tree.items.values())
-        choice = self._choice
-        if choice is not None:
-            items = [item for item in items if choice.has(item.nodeid)]
-            missing = choice.missing([*self._tree.items, *self._broken_collectors])
-            if missing:
-                raise pytest.UsageError(f"not in this job: {', '.join(missing)}")
-        passed_over = self._tree.items.keys() - {item.nodeid for item in items}
-        for report in self._tree.reports(passed_over):
-            hook.pytest_collectreport(report=report)
-        if self._deselected and not (choice is not None and choice.has_paths):
-            ghosts = self._tree.ghosts(self._deselected)  # counted as collected, then as deselected
-            hook.pytest_collectreport(report=pytest.CollectReport("", "passed", None, ghosts))
-            hook.pytest_deselected(items=ghosts)
-        if choice is not None:
-            choice.deselect(session, items)
-        self._unchosen = Unchosen(self._tree.items.keys() - {item.nodeid for item in items})
-        session.items = items
-        session.testscollected = len(items)
-        newest: Any = self._config.pluginmanager.get_plugin("nfplugin")
-        if hasattr(newest, "cached_nodeids"):
-            newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
-
-    def _collected_ids(self, event: Event) -> None:
-        self._tree.add_ids(event["ids"])
-        self._session.items = list(self._tree.items.values())
-        self._session.testscollected = len(event["ids"])
-
-    def _collection_lines(self, event: Event) -> None:
-        self.collection_lines = [self._places.text(line) for line in event["lines"]]
-
     # -- tests
 
     def _started(self, event: Event) -> None:
         nodeid, location = event["id"], tuple(event["location"])
         self.running[nodeid] = location
-        item = self._tree.items.get(nodeid)
+        item = self.collection.items.get(nodeid)
         if not self.with_protocol or item is None:
             self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         elif self.is_distributed:
@@ -305,20 +260,38 @@ class Player:
     def _report(self, event: Event) -> None:
         if self._waits(event["d"]["nodeid"], event):
             return
-        report = self._last = self._report_of(event)
-        self._config.hook.pytest_runtest_logreport(report=report)
-        self._reported.add(report.nodeid)
-
-    def _report_of(self, event: Event) -> Any:
-        report = self.reports.report(event)
+        report = self._last = self.reports.report(event)
         if self._choice is not None:
             restyle(report, str(self._config.option.tbstyle))
-        return report
+        with self._unseen(event):
+            self._config.hook.pytest_runtest_logreport(report=report)
+        self._reported.add(report.nodeid)
+        if report.nodeid in self.running:
+            self._phases[report.nodeid] = str(report.when)
+
+    @contextmanager
+    def _unseen(self, event: Event) -> Iterator[None]:
+        """What was shown while a test's output was captured is part of that, and not shown here."""
+        writer: Any = getattr(self._terminal, "_tw", None)
+        if not event.get("unseen") or not hasattr(writer, "_file"):
+            yield
+            return
+        shown, writer._file = writer._file, StringIO()
+        try:
+            yield
+        finally:
+            writer._file = shown
+
+    def _compared(self, event: Event) -> None:
+        reporters.play_comparison(self._config, event, self._places)
 
     def _exception(self, event: Event) -> None:
+        if event.get("found"):
+            self.collection.exception(event)
+            return
         if self._waits(event["id"], event):
             return
-        item = self._tree.items.get(event["id"])
+        item = self.collection.items.get(event["id"])
         if item is not None and self._last is not None and self._last.nodeid == event["id"]:
             call = exception_call(event, self._last)
             self._config.hook.pytest_exception_interact(node=item, call=call, report=self._last)
@@ -326,9 +299,10 @@ class Player:
     def _finished(self, event: Event) -> None:
         nodeid = event["id"]
         if self._waits(nodeid, event):
-            self._config.hook.pytest_runtest_protocol(item=self._tree.items[nodeid], nextitem=None)
+            self._config.hook.pytest_runtest_protocol(item=self.collection.items[nodeid], nextitem=None)
             return
         self.running.pop(nodeid, None)
+        self._phases.pop(nodeid, None)
         self.reports.forget(nodeid)
         self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=tuple(event["location"]))
 
@@ -344,12 +318,22 @@ class Player:
             self.play_test(nodeid)
         running = list(self.running.items())
         self.running.clear()
+        hook = self._config.hook
         for nodeid, location in running:
-            report = failed_report(nodeid, location, f"{why} while running {nodeid}")
+            words = f"while running {nodeid}"
+            text = self._places.text(why if words in why else f"{why} {words}")
             self._reported.add(nodeid)
-            self._config.hook.pytest_runtest_logreport(report=report)
-            self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
+            for report in failed_reports(nodeid, location, text, self._phases.get(nodeid)):
+                hook.pytest_runtest_logreport(report=report)
+            hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
         return len(running)
+
+    def skip_to_the_end(self) -> None:
+        """Wait until the job's end is known; what comes before it is played later."""
+        events: list[Event] = []
+        while self.broken is None and (event := self._next()) is not None:
+            events.append(event)
+        self._feed.hold(events)
 
     def place(self, at: Any) -> tuple[str, int]:
         """File and line here, of those over there; the line within reason."""
@@ -358,8 +342,7 @@ class Player:
     @property
     def not_run(self) -> int:
         """Collected tests that nothing was reported of."""
-        expected = set() if self._tree is None else self._tree.items.keys() - self._unchosen.nodeids
-        return len(expected - self._reported)
+        return len(self.collection.expected - self._reported) if self.collection is not None else 0
 
     @property
     def has_results(self) -> bool:
@@ -369,7 +352,7 @@ class Player:
     @property
     def is_filtered(self) -> bool:
         """Whether only a part of the session is shown."""
-        return bool(self._unchosen.nodeids)
+        return self.collection is not None and bool(self.collection.unchosen.nodeids)
 
     _PLAYS: dict[str, Callable[[Player, Event], None]] = {  # noqa: RUF012 - filled once, here
         "session": _begin,
@@ -380,25 +363,24 @@ class Player:
         "end": _remember,
         "interrupt": _remember,
         "internal_error": _internal_error,
+        "stopped": _remember,
+        "died": _died,
+        "note": _note,
         "junit": _junit,
+        "junit_attribute": _junit,
         "worker": _worker,
         "truncated": _truncated,
         "warning": _warning,
         "terminal": _called,
-        "collect_report": _collect_report,
-        "deselected": _count_deselected,
-        "tree": _grow,
-        "collected": _collected,
-        "collected_ids": _collected_ids,
-        "collection_lines": _collection_lines,
+        "collect_report": lambda player, event: player.collection.report(event),
+        "deselected": lambda player, event: player.collection.deselected(event),
+        "tree": lambda player, event: player.collection.grow(event),
+        "collected": lambda player, event: player.collection.complete(event),
+        "collected_ids": lambda player, event: player.collection.add_ids(event),
+        "collection_lines": lambda player, event: player.collection.take_lines(event),
         "started": _started,
         "report": _report,
         "exception": _exception,
+        "compared": _compared,
         "finished": _finished,
     }
-
-
-def _clean(text: str) -> str:
-    """What may reach a terminal."""
-    filtered = ColourFilter()
-    return filtered.feed(text) + filtered.flush()

@@ -36,17 +36,15 @@ class Takeover:
 
     def __init__(
         self, config: pytest.Config, feed: Feed, display: Display, cancel: Callable[[], bool], resources: ExitStack,
-        *, is_late: bool = False, choice: Choice | None = None,
+        choice: Choice | None = None,
     ) -> None:  # fmt: skip
         """`cancel` is called when this session is interrupted and says whether the remote session will now end.
 
-        `resources` are closed at the end. `is_late`: the session was begun by another process; `choice`: it is over,
-        and these of its tests are shown.
+        `resources` are closed at the end. `choice`: the session is over, and these of its tests are shown.
         """
         self._config = config
         show = display.show if choice is None else lambda event: None  # what the runner said then is no news
-        self._player = Player(config, feed, show, is_late=is_late, choice=choice)
-        self._is_late = is_late
+        self._player = Player(config, feed, show, choice)
         #: The session is over and told again: nothing here may take its results for news.
         self._is_replay = choice is not None
         self._feed = feed
@@ -95,13 +93,13 @@ class Takeover:
         session.items = []
         with self._cancelled_by_interrupts():
             has_tree = self._player.play_collection()
-        if has_tree:
+        if has_tree or "died" in self._player.said:
             session.config.hook.pytest_collection_finish(session=session)
         return True
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """What the remote plugins say there."""
-        return self._player.collection_lines
+        return list(self._player.collection.lines)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run elsewhere."""
@@ -130,7 +128,7 @@ class Takeover:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """As plugins and conftests over there have decided."""
-        return report.__dict__.get("remote_status")
+        return self._player.reports.status(report)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What remote plugins write into the summary, then what is to be said of ourselves."""
@@ -149,9 +147,9 @@ class Takeover:
             player.broken = "wrong arguments"  # of a replay
         with self._held_interrupts():
             player.play_until("summary", "end")
-        if self._is_late:
+        if self._feed.is_late:
             self._set_back()
-        if self._is_replay or player.is_elsewhere:
+        if self._is_replay or player.collection.is_elsewhere:
             cache: Any = getattr(session.config, "cache", None)
             if cache is not None:
                 cache.set = lambda key, value: None
@@ -192,11 +190,15 @@ class Takeover:
         if self._feed.complete is None or self._is_interrupted or self._player.is_filtered:
             return
         try:
-            exit_code(self._feed.complete)
+            code, why = exit_code(self._feed.complete), self._feed.complete.get("reason")
         except NoVerdict as error:
             self._session.exitstatus = error.exit_code
             if not self._has_said_why:
                 self._say(f"remote-ci: {error}")
+            return
+        if code and self._session.exitstatus == 0:  # what came after the session was no success
+            self._session.exitstatus = _status(code)
+            self._say(f"remote-ci: {why or f'the remote pytest exited with code {code}'}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -269,6 +271,10 @@ class Takeover:
             if failed and not session.config.option.continue_on_collection_errors and not player.has_results:
                 raise session.Interrupted(f"{failed} error{'s' if failed != 1 else ''} during collection")
             return
+        if "stopped" in said and not self._is_interrupted:  # not by a test: the job's end says why
+            player.skip_to_the_end()
+            self._raise_lost(session)
+            return
         if "internal_error" in said:
             config: Any = session.config
             config.notify_exception = lambda excinfo, option=None: None  # it has been reported
@@ -277,7 +283,7 @@ class Takeover:
             raise_interrupt(session, said["interrupt"], player)
         over = said.get("tests_over")
         if over is None:
-            self._raise_lost()
+            self._raise_lost(session)
             return
         if over["shouldfail"]:
             session.shouldfail = over["shouldfail"]
@@ -285,8 +291,14 @@ class Takeover:
         if over["shouldstop"]:
             session.shouldstop = over["shouldstop"]
             raise session.Interrupted(over["shouldstop"])
+        if "died" in said:
+            self._say_what_did_not_run()
 
-    def _raise_lost(self) -> None:
+    def _say_what_did_not_run(self) -> None:
+        if self._player.not_run:
+            self._player.notes_add(f"{self._player.not_run} test(s) were not run")
+
+    def _raise_lost(self, session: pytest.Session) -> None:
         """The remote session has no end: say which test did it, and with what the job ended."""
         player, complete = self._player, self._feed.complete or {}
         code, why = EXIT_NO_VERDICT, player.broken or "the remote pytest ended"
@@ -300,12 +312,15 @@ class Takeover:
                 code = exit_code(complete) or 1
             except NoVerdict as error:
                 code, why = error.exit_code, str(error)
-        failed = player.fail_running(why)
-        is_verdict = complete.get("status") == "completed"
-        self._forced_code = 1 if failed and is_verdict else code
-        if player.not_run:
-            player.notes_add(f"{player.not_run} test(s) were not run")
-        if not failed and not player.is_filtered:  # else the failure is shown, and what was not run
+        failed = player.fail_running(str(complete.get("reason") or why))
+        died = player.said.get("died", {})
+        self._forced_code = 1 if failed and complete.get("status") == "completed" else code
+        self._say_what_did_not_run()
+        if died.get("collecting"):
+            raise session.Interrupted("1 error during collection")
+        if not (
+            failed or (died and session.testsfailed) or player.is_filtered
+        ):  # else the failure is shown, and what was not run
             self._has_said_why = True
             raise pytest.exit.Exception(why, returncode=code)
 
