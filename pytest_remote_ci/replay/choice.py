@@ -31,7 +31,11 @@ class Choice:
 
     def concerns(self, nodeid: str) -> bool:
         """Whether this collector is, holds or lies below something that was given."""
-        return self.has(nodeid) or any(_is_below(wanted, nodeid) for wanted in self._wanted.values())
+        return (
+            nodeid == "."
+            or self.has(nodeid)
+            or any(_is_below(wanted, nodeid) for wanted in self._wanted.values())
+        )
 
     def missing(self, nodeids: Sequence[str]) -> list[str]:
         """What was given and names none of these tests and collectors."""

@@ -59,11 +59,13 @@ class Collection:
         if event.get("found"):
             report.result = self._shown(self._tree.found(event))
         self._collectors.append(report.nodeid)
-        exceptions = self._exceptions.pop(report.nodeid, ())
+        exceptions = [
+            (self._tree.found(exception)[0], exception_call(exception, report))
+            for exception in self._exceptions.pop(report.nodeid, ())
+        ]
         if self._choice is not None and not self._choice.concerns(report.nodeid):
             return
-        for exception in exceptions:
-            node, call = self._tree.found(exception)[0], exception_call(exception, report)
+        for node, call in exceptions:
             self._hook.pytest_exception_interact(node=node, call=call, report=report)
         self._hook.pytest_collectreport(report=report)
 

@@ -35,8 +35,7 @@ def _short(entry: ReprEntry) -> ReprEntry:
             name = found[1]
         if line.startswith(">"):
             lines.append("    " + line[1:].strip())
-        elif line.startswith("E"):
-            lines.append(line)
+    lines += _errors(entry)
     place = entry.reprfileloc
     if place is not None:
         place = ReprFileLocation(place.path, place.lineno, f"in {name}")
@@ -44,4 +43,11 @@ def _short(entry: ReprEntry) -> ReprEntry:
 
 
 def _line(entry: ReprEntry) -> ReprEntry:
-    return ReprEntry([line for line in entry.lines if line.startswith("E")], None, None, None, "line")
+    return ReprEntry(_errors(entry), None, None, None, "line")
+
+
+def _errors(entry: ReprEntry) -> list[str]:
+    """The lines that say what was raised; they were as far to the right as the statement."""
+    statement = next((line for line in reversed(entry.lines) if line.startswith(">")), "")
+    extra = max(0, len(statement) - len(statement[1:].lstrip()) - 4)
+    return ["E" + line[1:].removeprefix(" " * extra) for line in entry.lines if line.startswith("E")]
