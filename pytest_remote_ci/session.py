@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, embedded, scm
+from pytest_remote_ci import arguments, debugging, embedded, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
@@ -97,7 +97,18 @@ class _Session:
             for text in workspace.listing():
                 print(text)  # noqa: T201 - the answer to the question
             return 0
+        self._refuse_debuggers(workspace)
         return self._submit(settings, workspace, options)
+
+    def _refuse_debuggers(self, workspace: Workspace) -> None:
+        if os.environ.get(debugging.VARIABLE):
+            return
+        config = self._pytest
+        start = Path(config.invocation_params.dir)
+        chosen = [
+            Path(os.path.normpath(start / str(argument).partition("::")[0])) for argument in config.args
+        ]
+        debugging.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
 
     def _is_old_pytest(self) -> bool:
         """Whether the pytest here cannot take reports of others; says so."""
@@ -148,6 +159,8 @@ class _Session:
             columns=shutil.get_terminal_size().columns,
         )
         options = replace(options, records=self._native)
+        if os.environ.get(debugging.VARIABLE) == "0":
+            options = replace(options, env={**options.env, debugging.VARIABLE: "0"})
         priority = self._option("priority")
         if priority:
             options = replace(options, priority=priority)
