@@ -13,7 +13,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from ci_runner.controller.engine import (
 from ci_runner.controller.environments import Environments, Lock, Ready, Request
 from ci_runner.controller.eviction import Evictor
 from ci_runner.controller.images import choose_base
+from ci_runner.controller.services import Services
 from ci_runner.controller.tools import Tools
 from ci_runner.controller.verdicts import size
 from ci_runner.controller.workspaces import Workspaces
@@ -73,6 +74,8 @@ class Prepared:
     module: bool
     #: Where the engine mounts nothing: the folder in which the job runs.
     upper: Path | None = None
+    #: The container whose network the job shares, that of its first service.
+    join: str | None = None
 
     @property
     def environment(self) -> str:
@@ -111,6 +114,7 @@ class Preparer:
         self._evictor = Evictor(
             self._data, self._workspaces, environments.cache_size, 2 * reconcile.prepare_timeout
         )
+        self._services = Services(engine, reconcile)
         self._isolates: bool | None = None
 
     def prepare(
@@ -151,7 +155,9 @@ class Preparer:
                 python=request.python,
                 tools=request.tools,
             )
-        return self._prepared(request, options, environment, layer)
+        prepared = self._prepared(request, options, environment, layer)
+        network = self._services.ensure(job.id, options, log=log, stopping=stopping)
+        return replace(prepared, join=network)
 
     def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
         """Environment and layer; both at once where neither needs the other."""
@@ -248,6 +254,7 @@ class Preparer:
                 pids=settings.pids,
             ),
             network="none" if "none" in (options.network, settings.network) else "egress",
+            join=prepared.join,
         )
 
     def _write_job(self, work: Path, description: dict[str, Any]) -> None:
@@ -344,8 +351,6 @@ class _Aside:
 
     def submit(self, part: Callable[[Request], Ready | None]) -> Future[Ready | None]:
         """Run `part` in the thread, with a request that stops when we do."""
-        from dataclasses import replace
-
         stopping = self._request.stopping
         return self._pool.submit(
             part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())
