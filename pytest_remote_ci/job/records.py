@@ -156,9 +156,9 @@ class Records:
     def _output_size_anew(self, index: int) -> int:
         """A test has closed the descriptor or taken its number: find the file again."""
         path = os.path.join(self._folder, ("stdout", "stderr")[index])
-        for find in (lambda: self._open(path, os.O_RDONLY), lambda: os.dup(index + 1)):
+        for by_name in (True, False):
             with contextlib.suppress(OSError):
-                handle = _moved_high(find())
+                handle = _moved_high(self._open(path, os.O_RDONLY) if by_name else os.dup(index + 1))
                 if self._identity(handle) == self._output_files[index]:
                     self._outputs[index] = handle
                     return self._fstat(handle).st_size
