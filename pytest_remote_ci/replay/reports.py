@@ -64,6 +64,10 @@ class Places:
         """The name of the project's folder, where it is one."""
         return self._names[1] if name == self._names[0] else name
 
+    def stay(self) -> None:
+        """The project is not here: show its places as they are."""
+        self._there = self._here
+
     def text(self, text: str) -> str:
         """One text."""
         text = self.here(text)
