@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,7 +95,7 @@ class Tree:
             self._nodes.append(node)
         for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc in items:
             item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
-            item.remote_location = tuple(location)
+            item.remote_location = (str(location[0]).replace("/", os.sep), location[1], location[2])
             item.originalname = original
             _document(item, doc)
             if has_parameters:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import builtins
 import copy
-import os
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 from _pytest._code import ExceptionInfo
 from _pytest._code.code import TerminalRepr
+
+from pytest_remote_ci.replay.places import Places
 
 #: Parts of a report that travel once per test.
 _CONSTANT = ("location", "keywords", "user_properties", "sections")
@@ -37,41 +38,6 @@ class RemoteText(TerminalRepr):
             tw._file.write(self._markup)
         else:
             tw.line(self.longrepr)
-
-
-class Places:
-    """The remote project's root in texts, replaced by the one here; and texts made safe for a terminal."""
-
-    def __init__(self, here: str, clean: Callable[[str], str] | None = None) -> None:
-        self._here = here
-        self._there = here
-        self._clean = clean
-
-    def learn(self, root: str) -> None:
-        """Where the project is over there."""
-        self._there = root
-
-    def text(self, text: str) -> str:
-        """One text."""
-        text = self.here(text)
-        return text if self._clean is None else self._clean(text)
-
-    def here(self, text: str) -> str:
-        """One text, with the place replaced only."""
-        if self._there != self._here and self._there in text:
-            text = text.replace(self._there + "/", self._here + os.sep)
-            text = text.replace(self._there, self._here) if text.endswith(self._there) else text
-        return text
-
-    def all(self, value: Any) -> Any:
-        """Every text in lists and mappings."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, (list, tuple)):
-            return [self.all(item) for item in value]
-        if isinstance(value, dict):
-            return {key: self.all(item) for key, item in value.items()}
-        return value
 
 
 class Reports:
@@ -142,12 +108,12 @@ class Reports:
         """The arguments of `pytest_warning_recorded`."""
         category = self._category(event)
         message = warnings.WarningMessage(
-            message=category(event["message"]), category=category, filename=self._places.text(event["file"]),
+            message=category(event["message"]), category=category, filename=self._places.path(event["file"]),
             lineno=event["lineno"], line=event["line"],
         )  # fmt: skip
         location = event["location"]
         if location:
-            location = (self._places.text(location[0]), location[1], location[2])
+            location = (self._places.path(location[0]), location[1], location[2])
         return {
             "warning_message": message, "when": event["when"], "nodeid": event["id"], "location": location or None,
         }  # fmt: skip
@@ -182,10 +148,13 @@ def exception_call(event: dict[str, Any], report: Any) -> Any:
 
 def _with_tuples(data: dict[str, Any], places: Places) -> None:
     """JSON has no tuples, and reporters look for them."""
-    longrepr = places.all(data.get("longrepr"))
-    data["longrepr"] = tuple(longrepr) if isinstance(longrepr, list) else longrepr
+    longrepr = data.get("longrepr")
+    if isinstance(longrepr, (list, tuple)) and len(longrepr) == 3:  # where and why a test was skipped
+        data["longrepr"] = (places.path(str(longrepr[0])), longrepr[1], places.all(longrepr[2]))
+    else:
+        data["longrepr"] = places.all(longrepr)
     if data.get("location") is not None:
-        data["location"] = tuple(data["location"])
+        data["location"] = places.location(data["location"])
     for name in ("sections", "user_properties"):
         if name in data:
             data[name] = [tuple(item) for item in data[name]]
