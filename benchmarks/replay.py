@@ -101,7 +101,7 @@ def remote(project: Path, runner: PrivateRunner, environ: Mapping[str, str]) -> 
     times = project / "times"
     times.unlink(missing_ok=True)
     before = processor_time(runner.pid)
-    figures = run(project, environ, "--remote-ci", "--remote-ci-native")
+    figures = run(project, environ, "--remote-ci")
     own, worker = (float(text) for text in times.read_text().split())
     return figures | {
         "client": figures["cpu"],
@@ -117,7 +117,7 @@ def delays(project: Path, environ: Mapping[str, str], folder: Path) -> tuple[lis
         "PYTEST_PLUGINS": "replay_clock", "REPLAY_CLOCK": str(clock), "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(Path(__file__).parent),
     }  # fmt: skip
-    command = [sys.executable, "-m", "pytest", "--remote-ci", "--remote-ci-native", "-v"]
+    command = [sys.executable, "-m", "pytest", "--remote-ci", "-v"]
     process = subprocess.Popen(
         command,
         cwd=project,

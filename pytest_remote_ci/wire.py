@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
+from pytest_remote_ci import globs
+
 #: Raised when a change would break an older peer; each side says plainly which version the other has.
 PROTOCOL: Final = 1
 
@@ -20,6 +22,8 @@ Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 Phase = Literal["queued", "preparing", "starting", "testing", "finishing"]
 LogStream = Literal["terminal", "stdout", "stderr", "runner"]
 Priority = Literal["high", "normal", "low"]
+#: When a job's artifacts are kept: whatever became of it, only when it passed, only when it did not.
+ArtifactsWhen = Literal["always", "success", "failure"]
 
 STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
 TERMINAL_STATUSES: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled"})
@@ -35,6 +39,9 @@ EXIT_REFUSED: Final = 77
 
 #: One log event holds at most this much text (bytes of UTF-8).
 LOG_CHUNK_BYTES: Final = 64 * 1024
+
+#: A submission names at most so many patterns of artifacts, and of reports.
+MAX_PATTERNS: Final = 200
 
 #: A key of the runner: `ci_`, 8 characters of id, 32 of secret, 6 of checksum, all base62.
 KEY_PATTERN: Final = re.compile(r"ci_[0-9A-Za-z]{46}(?![0-9A-Za-z])")
@@ -97,8 +104,14 @@ class SubmitOptions:
     memory: int | None = None
     #: "egress" or "none"; None means the runner's default. May only narrow it.
     network: str | None = None
-    #: Globs of files to keep after the run.
+    #: Patterns (`pytest_remote_ci.globs`) of files to keep after the run.
     artifacts: tuple[str, ...] = ()
+    #: When those are kept.
+    artifacts_when: ArtifactsWhen = "always"
+    #: Days for which they are kept; None means the runner's default. May only shorten it.
+    artifacts_days: float | None = None
+    #: Patterns of reports that are kept when the run made any, whatever became of it: coverage data, JUnit files.
+    reports: tuple[str, ...] = ()
     #: A name for people.
     name: str | None = None
     #: Capped by what the operator allows the user.
@@ -266,6 +279,17 @@ def _bytes(where: str, value: Any) -> int:
     return parse_size(value)
 
 
+def _globs(where: str, value: Any) -> tuple[str, ...]:
+    patterns = _texts(where, value)
+    if len(patterns) > MAX_PATTERNS:
+        raise WireError(f"{where}: at most {MAX_PATTERNS} patterns")
+    for index, pattern in enumerate(patterns):
+        problem = globs.problem(pattern)
+        if problem is not None:
+            raise WireError(f"{where}[{index}]: {pattern!r} {problem}")
+    return patterns
+
+
 def _relative(where: str, value: Any) -> str:
     text = _text(where, value)
     parts = text.replace("\\", "/").split("/")
@@ -331,7 +355,10 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "cpus": _positive,
     "memory": _bytes,
     "network": _one_of("egress", "none"),
-    "artifacts": _texts,
+    "artifacts": _globs,
+    "artifacts_when": _one_of("always", "success", "failure"),
+    "artifacts_days": _positive,
+    "reports": _globs,
     "name": _text,
     "priority": _one_of(*PRIORITIES),
     "pytest_version": _text,

@@ -18,6 +18,7 @@ from typing import Final
 
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
+from ci_runner.controller.artifacts import Written
 from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
 from ci_runner.controller.bytecode import Bytecode
 from ci_runner.controller.engine import (
@@ -246,6 +247,19 @@ class Preparer:
             ),
             network="none" if "none" in (options.network, settings.network) else "egress",
         )
+
+    def written(self, job: Job) -> Written:
+        """Where the files of the job's present attempt lie."""
+        workspace = job.workspace
+
+        def sent() -> Mapping[str, str]:
+            return self._workspaces.files(workspace).digests if workspace is not None else {}
+
+        if self._engine_isolates():
+            root = mount_point(SubmitOptions.from_dict({**job.options}).root)
+            return Written(self._work(job.id, str(job.attempt)) / "upper", root, sent)
+        folder = self._work(job.id, "own") / "upper"
+        return Written(folder, str(folder), sent)
 
     def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
         """What could wait until the job was over and makes the next one quicker."""

@@ -209,7 +209,10 @@ def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
         return
     verdict = verdicts.ended(job, current, ending, world.policy)
     ran = ending.started or ending.exit is not None or job.phase in _STARTED
-    if verdict.reason != CONTAINER_LOST or ran:
+    if ran and (job.options.get("artifacts") or job.options.get("reports")):
+        going = current.id if current is not None and not _is_over(job, current) else None
+        yield Finish(job.id, verdict, collect=True, going=going)
+    elif verdict.reason != CONTAINER_LOST or ran:
         yield Finish(job.id, verdict)
     elif job.attempt < world.policy.attempts:
         yield Retry(job.id, job.attempt, _why_not_started(current))

@@ -184,6 +184,21 @@ class GrantRow(peewee.Model):
         primary_key = peewee.CompositeKey("user_id", "digest")
 
 
+class ArtifactRow(peewee.Model):
+    """A file that a job left behind."""
+
+    job_id = CleanTextField()
+    path = CleanTextField()
+    mode = peewee.IntegerField()
+    size = peewee.BigIntegerField()
+    sha256 = CleanTextField()
+    kept_until = UtcField()
+
+    class Meta:
+        table_name = "artifacts"
+        primary_key = peewee.CompositeKey("job_id", "path")
+
+
 class OutboxRow(peewee.Model):
     """A job that is over and whose end the plugins were not told yet."""
 
@@ -206,4 +221,6 @@ class LeaseRow(peewee.Model):
         table_name = "lease"
 
 
-MODELS: Final = (UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, OutboxRow, LeaseRow)
+MODELS: Final = (
+    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, ArtifactRow, OutboxRow, LeaseRow,
+)  # fmt: skip
