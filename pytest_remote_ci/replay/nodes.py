@@ -76,8 +76,9 @@ class Tree:
         self._session = session
         self._nodes: list[Any] = []
         self._types: dict[tuple[type[Any], str], type[Any]] = {}
-        #: Items by node id.
+        #: Items by node id, and all in their order: a test may be collected twice.
         self.items: dict[str, RemoteItem] = {}
+        self.order: list[RemoteItem] = []
         #: Number of a collector → what it collected.
         self._children: dict[int, list[Any]] = {}
 
@@ -103,6 +104,7 @@ class Tree:
             if is_skipped:
                 item.own_markers.append(pytest.mark.skip.mark)
             self.items[nodeid] = item
+            self.order.append(item)
 
     def add_ids(self, ids: list[str]) -> None:
         """All that is known of tests which xdist's workers collected."""

@@ -224,7 +224,7 @@ class Player:
         self._tree.add(event["nodes"], event["items"])
 
     def _collected(self, event: Event) -> None:
-        hook, session, items = self._config.hook, self._session, list(self._tree.items.values())
+        hook, session, items = self._config.hook, self._session, self._tree.order
         for report in self._tree.reports():
             hook.pytest_collectreport(report=report)
         session.items = items
@@ -285,7 +285,9 @@ class Player:
             return
         self.running.pop(nodeid, None)
         self.reports.forget(nodeid)
-        self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=self._places.location(event["location"]))
+        self._config.hook.pytest_runtest_logfinish(
+            nodeid=nodeid, location=self._places.location(event["location"])
+        )
 
     def _waits(self, nodeid: str, event: Event) -> bool:
         waiting = self._waiting.get(nodeid)
