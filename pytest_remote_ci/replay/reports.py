@@ -171,15 +171,19 @@ def _restore_subtest(report: Any, data: dict[str, Any]) -> None:
 
 
 def _plain_report(data: dict[str, Any], is_test: bool) -> Any:
+    """For reports of plugins that are not here, such as those of subtests: pytest's own kind of report."""
+    kind: Any = pytest.TestReport if is_test else pytest.CollectReport
     fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
-    if isinstance(fields.get("longrepr"), dict):
-        fields["longrepr"] = _traceback_text(fields["longrepr"])
     if not is_test:
         fields.setdefault("result", None)
-        return pytest.CollectReport(**fields)
-    report = pytest.TestReport(**fields)
+    try:
+        report = kind._from_json(copy.deepcopy(fields))
+    except Exception:  # private to pytest, and made by another version
+        if isinstance(fields.get("longrepr"), dict):
+            fields["longrepr"] = _traceback_text(fields["longrepr"])
+        report = kind(**fields)
     context = data.get("_subtest.context")
-    if isinstance(context, dict) and report.location:
+    if is_test and isinstance(context, dict) and report.location:
         words = f"[{context['msg']}]" if context.get("msg") else ""
         if context.get("kwargs"):
             words += " ({})".format(", ".join(f"{name}={value}" for name, value in context["kwargs"].items()))
