@@ -14,8 +14,9 @@ from ci_runner.pipelines.tree import Items, Scalar, Table
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _AXIS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
-#: Most values of an axis.
-_MOST_VALUES: Final = 256
+#: Most cells of a matrix, before any is excluded, and most entries that exclude some.
+MOST_CELLS: Final = 256
+_MOST_EXCLUDED: Final = 64
 
 
 def _fields(value: Value, known: Collection[str]) -> dict[str, Value] | None:
@@ -221,10 +222,17 @@ def matrix(value: Value) -> Matrix | None:
             if wrong:
                 which = "each axis, and no other" if key == "include" else "axes of the matrix"
                 entries[key].error(f"{key}[{index}] must name {which}: {wrong[0]!r} is wrong or missing")
+    include = tuple(cell for cell in include if cell.keys() == axes.keys())
+    made = Matrix(axes, include, tuple(cell for cell in exclude if cell.keys() <= axes.keys()))
     if not axes:
         value.error(f"{value.subject} has no axis")
-        return None
-    return Matrix(axes, include, exclude)
+    elif made.size > MOST_CELLS:
+        value.error(f"{value.subject} has more than {MOST_CELLS} cells")
+    elif len(exclude) > _MOST_EXCLUDED:
+        value.error(f"{value.subject} excludes more than {_MOST_EXCLUDED} times")
+    else:
+        return made
+    return None
 
 
 def _axis(value: Value) -> tuple[str, ...] | None:
@@ -233,8 +241,8 @@ def _axis(value: Value) -> tuple[str, ...] | None:
         return None
     if not values and isinstance(value.node, Items) and not value.node.items:
         value.error(f"axis {value.label!r} is empty: there would be no job")
-    if len(values) > _MOST_VALUES:
-        value.must(f"at most {_MOST_VALUES} values")
+    if len(values) > MOST_CELLS:
+        value.must(f"at most {MOST_CELLS} values")
         return None
     twice = next((item for item in values if values.count(item) > 1), None)
     if twice is not None:

@@ -199,6 +199,17 @@ def _event_paths(own: tuple[int, ...]) -> dict[str, Schema]:
     }
 
 
+def _pipeline_paths() -> dict[str, Schema]:
+    question = {"required": True, "content": {_JSON: {"schema": reference("PipelineQuestion")}}}
+    found = _content(
+        reference("PipelineAnswer"), "What was found; files with mistakes are no error of the request."
+    )
+    check = _operation(
+        "Check pipelines and plan a run", {200: found}, (400, 401, 413, 422, 503), requestBody=question
+    )
+    return {"/pipelines/check": {"post": check}}
+
+
 def _public_paths() -> dict[str, Schema]:
     ready = reference("Ready")
     health = _content(reference("Health"), "It answers.")
@@ -261,6 +272,7 @@ def document() -> dict[str, Any]:
             "/submit-async": _submit("Submit a project", created),
             "/blobs/missing": {"post": missing},
             **_job_paths(),
+            **_pipeline_paths(),
             **_public_paths(),
         },
         "components": {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pytest_remote_ci.wire import MAX_PATTERNS, PHASES, PRIORITIES, PROTOCOL, STATUSES, TERMINAL_STATUSES
+from pytest_remote_ci.wire import PHASES, PRIORITIES, PROTOCOL, STATUSES, TERMINAL_STATUSES
+from pytest_remote_ci.wire_fields import MAX_PATTERNS, MAX_SERVICES
 
 Schema = dict[str, Any]
 
@@ -35,6 +36,23 @@ _TEXT: Final[Schema] = {"type": "string"}
 _TEXTS: Final[Schema] = {"type": "array", "items": _TEXT}
 _PATTERNS: Final[Schema] = {**_TEXTS, "maxItems": MAX_PATTERNS, "examples": [["dist/*.whl", "logs"]]}
 _FLAG: Final[Schema] = {"type": "boolean"}
+_SERVICE: Final[Schema] = _object(
+    {"name": {**_TEXT, "description": "host name"}, "image": _TEXT},
+    {
+        "env": {"type": "object", "additionalProperties": _TEXT},
+        "health": {
+            "type": ["string", "null"],
+            "description": "shell command that ends with 0 once it is ready",
+        },
+        "ports": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "that must accept connections",
+        },
+        "command": {**_TEXTS, "description": "in place of the image's own"},
+    },
+    additionalProperties=False,
+)
 _NUMBER: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
 
 
@@ -137,6 +155,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "network": {"enum": ["egress", "none"]},
             "artifacts": {**_PATTERNS, "description": "files to keep after the run"},
             "artifacts_when": {"enum": ["always", "success", "failure"], "default": "always"},
+            "services": {"type": "array", "items": _SERVICE, "maxItems": MAX_SERVICES},
             "artifacts_days": {**_NUMBER, "description": "shorter than the runner's default"},
             "reports": {**_PATTERNS, "description": "reports to keep when the run made any"},
             "name": _TEXT,
@@ -145,6 +164,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "scm_version": _TEXT,
             "color": _FLAG,
             "columns": {"type": "integer", "minimum": 1, "maximum": 10000},
+            "records": _FLAG,
+            "restarts": {"type": "integer", "minimum": 0, "maximum": 100, "default": 3},
             "extra": {"type": "object"},
         },
     ),
@@ -178,6 +199,79 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "options": reference("Options"),
             "manifest": reference("Manifest"),
         },
+    ),
+    "PipelineQuestion": _object(
+        {
+            "files": {
+                "type": "array",
+                "items": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2},
+                "minItems": 1,
+                "maxItems": 100,
+                "description": "[name, text] of each file; the name's ending says whether it is TOML or YAML",
+            }
+        },
+        {
+            "plan": _object(
+                {},
+                {
+                    "pipeline": or_null(_TEXT),
+                    "stages": _TEXTS,
+                    "jobs": _TEXTS,
+                    "changed": or_null(
+                        {**_TEXTS, "description": "changed paths; null: unknown, nothing is left out"}
+                    ),
+                    "tag": or_null(_TEXT),
+                    "keep_going": or_null(_FLAG),
+                },
+                description="asks for a plan, too",
+            )
+        },
+    ),
+    "PipelineAnswer": _object(
+        {
+            "valid": _FLAG,
+            "problems": {"type": "array", "items": reference("Problem")},
+            "pipelines": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "name": _TEXT,
+                        "file": _TEXT,
+                        "line": {"type": "integer"},
+                        "stages": _TEXTS,
+                        "jobs": _TEXTS,
+                    },
+                    additionalProperties=False,
+                ),
+            },
+        },
+        {
+            "plan": reference("Plan"),
+            "refused": {"type": "string", "description": "why there is no plan though the files are valid"},
+        },
+        additionalProperties=False,
+    ),
+    "Problem": _object(
+        {
+            "file": _TEXT,
+            "line": {"type": "integer", "minimum": 1},
+            "column": {"type": "integer", "minimum": 1},
+            "path": {"type": "string", "description": "the exact key, as jobs[2].needs[0]"},
+            "message": _TEXT,
+            "severity": {"enum": ["error", "warning"]},
+        },
+        additionalProperties=False,
+    ),
+    "Plan": _object(
+        {
+            "version": {"const": 1},
+            "pipeline": _TEXT,
+            "stages": _TEXTS,
+            "jobs": {"type": "array", "items": _object({"name": _TEXT, "definition": _TEXT, "stage": _TEXT})},
+            "keep_going": _FLAG,
+        },
+        additionalProperties=False,
+        description="Jobs in order; fields that hold their default are left out (docs/pipelines.md).",
     ),
     "Digests": {"type": "array", "items": DIGEST},
     "Health": _object({"status": {"const": "ok"}}, additionalProperties=False),

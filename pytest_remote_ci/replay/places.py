@@ -54,21 +54,32 @@ class Places:
         """Of a test: file, line and name."""
         return self.path(str(location[0])), location[1], str(location[2])
 
+    def name(self, name: str) -> str:
+        """The name of the project's folder, where it is one."""
+        return self._here.name if self._there is not None and name == self._there.name else name
+
     def text(self, text: str) -> str:
         """A text that pytest made, with paths in it."""
+        return self._safe(self.here(text))
+
+    def here(self, text: str) -> str:
+        """The same, as it is: not for terminals."""
         if self._pattern is not None and str(self._there) in text:
             text = self._pattern.sub(self._moved, text)
-        return self._safe(text)
+        return text
 
-    def all(self, value: Any) -> Any:
-        """Every text in lists and mappings; what is there under the name `path` is a path."""
+    def all(self, value: Any, text: Callable[[str], str] | None = None) -> Any:
+        """Every text in lists and mappings; `text`: what is done to each instead of `self.text`.
+
+        What is there under the name `path` is a path.
+        """
         if isinstance(value, str):
-            return self.text(value)
+            return (text or self.text)(value)
         if isinstance(value, (list, tuple)):
-            return [self.all(item) for item in value]
+            return [self.all(item, text) for item in value]
         if isinstance(value, dict):
             return {
-                key: self.path(item) if key == "path" and isinstance(item, str) else self.all(item)
+                key: self.path(item) if key == "path" and isinstance(item, str) else self.all(item, text)
                 for key, item in value.items()
             }
         return value

@@ -90,7 +90,7 @@ class Takeover:
         session.items = []
         with self._cancelled_by_interrupts():
             has_tree = self._player.play_collection()
-        if has_tree:
+        if has_tree or "died" in self._player.said:
             session.config.hook.pytest_collection_finish(session=session)
         return True
 
@@ -121,7 +121,7 @@ class Takeover:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """As plugins and conftests over there have decided."""
-        return report.__dict__.get("remote_status")
+        return self._player.reports.status(report)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What remote plugins write into the summary, then what is to be said of ourselves."""
@@ -168,11 +168,15 @@ class Takeover:
         if self._feed.complete is None or self._is_interrupted:
             return
         try:
-            exit_code(self._feed.complete)
+            code, why = exit_code(self._feed.complete), self._feed.complete.get("reason")
         except NoVerdict as error:
             self._session.exitstatus = error.exit_code
             if not self._has_said_why:
                 self._say(f"remote-ci: {error}")
+            return
+        if code and self._session.exitstatus == 0:  # what came after the session was no success
+            self._session.exitstatus = _status(code)
+            self._say(f"remote-ci: {why or f'the remote pytest exited with code {code}'}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -227,6 +231,10 @@ class Takeover:
         """Leave the loop as the remote pytest left it."""
         player = self._player
         said = player.said
+        if "stopped" in said and not self._is_interrupted:  # not by a test: the job's end says why
+            player.skip_to_the_end()
+            self._raise_lost(session)
+            return
         if "internal_error" in said:
             config: Any = session.config
             config.notify_exception = lambda excinfo, option=None: None  # it has been reported
@@ -235,7 +243,7 @@ class Takeover:
             raise_interrupt(session, said["interrupt"], player)
         over = said.get("tests_over")
         if over is None:
-            self._raise_lost()
+            self._raise_lost(session)
             return
         if over["shouldfail"]:
             session.shouldfail = over["shouldfail"]
@@ -243,8 +251,14 @@ class Takeover:
         if over["shouldstop"]:
             session.shouldstop = over["shouldstop"]
             raise session.Interrupted(over["shouldstop"])
+        if "died" in said:
+            self._say_what_did_not_run()
 
-    def _raise_lost(self) -> None:
+    def _say_what_did_not_run(self) -> None:
+        if self._player.not_run:
+            self._player.notes_add(f"{self._player.not_run} test(s) were not run")
+
+    def _raise_lost(self, session: pytest.Session) -> None:
         """The remote session has no end: say which test did it, and with what the job ended."""
         player, complete = self._player, self._feed.complete or {}
         code, why = EXIT_NO_VERDICT, player.broken or "the remote pytest ended"
@@ -258,12 +272,13 @@ class Takeover:
                 code = exit_code(complete) or 1
             except NoVerdict as error:
                 code, why = error.exit_code, str(error)
-        failed = player.fail_running(why)
-        is_verdict = complete.get("status") == "completed"
-        self._forced_code = 1 if failed and is_verdict else code
-        if player.not_run:
-            player.notes_add(f"{player.not_run} test(s) were not run")
-        if not failed:  # else the failure is shown, and what was not run
+        failed = player.fail_running(str(complete.get("reason") or why))
+        died = player.said.get("died", {})
+        self._forced_code = 1 if failed and complete.get("status") == "completed" else code
+        self._say_what_did_not_run()
+        if died.get("collecting"):
+            raise session.Interrupted("1 error during collection")
+        if not (failed or (died and session.testsfailed)):  # else the failure is shown, and what was not run
             self._has_said_why = True
             raise pytest.exit.Exception(why, returncode=code)
 

@@ -7,9 +7,6 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from developers import Developer
-
 from .both_ways import Pair
 
 C = "--continue-on-collection-errors"
@@ -35,29 +32,6 @@ def test_a_junit_file_is_written_here_with_the_same_cases(pair: Callable[[str], 
     found = [cases(place / "report.xml", both.direct, both.local) for place in (both.direct, both.local)]
     assert len(found[0]) > 30
     assert found[1] == found[0]
-
-
-CRASHES = [
-    ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
-    ("import ctypes\nctypes.string_at(0)", "SIGSEGV"),
-    ("import os\nos._exit(7)", "7"),
-    ("import os\nos._exit(0)", "exited with code 0"),
-]
-
-
-@pytest.mark.parametrize(("code", "words"), CRASHES, ids=["killed", "segfault", "_exit(7)", "_exit(0)"])
-def test_a_crash_is_a_failure_of_the_test_that_did_it(
-    developer: Developer, tmp_path: Path, code: str, words: str
-) -> None:
-    body = "\n    ".join(code.splitlines())
-    text = f"def test_before(): pass\ndef test_bad():\n    {body}\ndef test_after(): pass\n"
-    (tmp_path / "test_crash.py").write_text(text)
-    done = developer.pytest("-v", cwd=tmp_path)
-    assert "test_crash.py::test_before PASSED" in done.out, done.text
-    assert "test_crash.py::test_bad FAILED" in done.out
-    assert words in done.out
-    assert "1 test(s) were not run" in done.out
-    assert done.code not in (0, 5), done.text
 
 
 def test_an_attached_session_shows_the_whole_run(pair: Callable[[str], Pair]) -> None:

@@ -54,7 +54,9 @@ class Skew:
             python = clients.environment(folder, *requirements(version))
             env = {key: value for key, value in self.developer.environ().items() if "REMOTE_CI" not in key}
             self._direct[version] = run(
-                [str(python), "-m", "pytest", *ARGS], cwd=self.place("direct", version), env=env | {"COLUMNS": "100"}
+                [str(python), "-m", "pytest", *ARGS],
+                cwd=self.place("direct", version),
+                env=env | {"COLUMNS": "100"},
             )
         return self._direct[version]
 
@@ -77,7 +79,9 @@ class Skew:
             if ours != theirs:
                 found += [f"{what}: {item} only here" for item in ours if item not in theirs]
                 found += [f"{what}: {item} only there" for item in theirs if item not in ours]
-        there, here = (_masked(done.out, place) for done, place in zip((run_there, shown), places, strict=True))
+        there, here = (
+            _masked(done.out, place) for done, place in zip((run_there, shown), places, strict=True)
+        )
         known = set(_masked(run_here.out, self.place("direct", local)).splitlines())
         longer = tuple(there.splitlines())  # the local version may leave the end of a line out
         for line in difflib.unified_diff(there.splitlines(), here.splitlines(), lineterm="", n=0):

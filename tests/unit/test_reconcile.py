@@ -247,6 +247,25 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         world(uncleaned=(job(status="failed", container_id="c-a"),), boxes=[box(state="exited")]),
         [Clean("a", ("c-a",))],
     ),
+    "services are removed with what is left of their job, the one that brings the network last": (
+        world(
+            uncleaned=(job(status="failed", container_id="c-a"),),
+            boxes=[
+                box(id="s1", role="service", attempt=0), box(id="s2", role="service", attempt=0), box(state="exited"),
+            ],
+        ),
+        [Clean("a", ("c-a", "s2", "s1"))],
+    ),
+    "services of a job that waits or runs are left alone": (
+        world(
+            job(phase="testing"), job("b", phase="preparing"),
+            boxes=[box(), box(id="s1", role="service", attempt=0), box("b", id="s2", role="service", attempt=0)],
+            in_flight={"b": frozenset({"Prepare"})},
+        ), [],
+    ),
+    "a service of no job is removed": (
+        world(boxes=[box(role="service", attempt=0)]), [RemoveContainer("c-a", "n-a")],
+    ),
     "remains that are being removed are left alone": (
         world(uncleaned=(job(status="failed"),), in_flight={"a": frozenset({"Clean"})}), [],
     ),
