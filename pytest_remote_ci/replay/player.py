@@ -235,7 +235,7 @@ class Player:
         if event.get("found"):
             report.result = self._tree.found(event)
         for exception in self._of_collectors.pop(report.nodeid, ()):
-            node, call = self._tree.found(exception)[0], exception_call(exception, report)
+            node, call = self._tree.found(exception)[0], self._call(exception, report)
             self._config.hook.pytest_exception_interact(node=node, call=call, report=report)
         self._config.hook.pytest_collectreport(report=report)
 
@@ -313,8 +313,11 @@ class Player:
             return
         item = self._tree.items.get(event["id"])
         if item is not None and self._last is not None and self._last.nodeid == event["id"]:
-            call = exception_call(event, self._last)
+            call = self._call(event, self._last)
             self._config.hook.pytest_exception_interact(node=item, call=call, report=self._last)
+
+    def _call(self, event: Event, report: Any) -> Any:
+        return exception_call({**event, "text": self._places.text(event["text"])}, report)
 
     def _finished(self, event: Event) -> None:
         nodeid = event["id"]
