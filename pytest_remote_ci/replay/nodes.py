@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from _pytest.mark.structures import Mark
 
 from pytest_remote_ci.replay.sources import stand_in
 
@@ -134,7 +135,7 @@ class Tree:
     def add(self, nodes: list[Any], items: list[Any]) -> None:
         """A portion of what will run."""
         self._add_nodes(nodes)
-        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc in items:
+        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc, *marks in items:
             item: Any = self._undecided.pop(nodeid, None)
             if item is None or type(item).__name__ != kind:
                 item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
@@ -145,6 +146,9 @@ class Tree:
                 item.callspec = SimpleNamespace(id=name[name.find("[") + 1 : -1], params={})
             if is_skipped:
                 item.own_markers.append(pytest.mark.skip.mark)
+            for mark, kwargs in marks[0] if marks else ():
+                if not (is_skipped and mark == "skip"):
+                    item.own_markers.append(Mark(str(mark), (), dict(kwargs), _ispytest=True))
             self._choose(item)
 
     def add_ids(self, ids: list[str]) -> None:

@@ -64,6 +64,10 @@ class Places:
         """The name of the project's folder, where it is one."""
         return self._names[1] if name == self._names[0] else name
 
+    def stay(self) -> None:
+        """The project is not here: show its places as they are."""
+        self._there = self._here
+
     def text(self, text: str) -> str:
         """One text."""
         text = self.here(text)
@@ -238,9 +242,9 @@ class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final fo
         return self.text
 
 
-def exception_call(event: dict[str, Any], report: Any) -> Any:
+def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
     """What `pytest_exception_interact` gets as `call`."""
-    name, text = str(event["name"]), str(event["text"])
+    name, text = str(event["name"]), places.text(str(event["text"]))
     kind = type(name, (Exception,), {"__module__": "builtins"})
     info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
     info.text = text

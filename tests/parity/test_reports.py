@@ -51,7 +51,7 @@ def test_text_is_as_ever_and_a_job_without_records_is_shown_as_text(pair: Callab
     attached = both.developer.pytest(f"--remote-ci-attach={job}", cwd=both.local)
     assert attached.out == text.out
     assert attached.code == text.code
-    assert "this job is not recorded; showing pytest's text instead" in attached.err
+    assert "this job was submitted without records; showing pytest's text instead" in attached.err
 
 
 def test_a_recorded_job_looks_to_text_clients_as_it_always_did(pair: Callable[[str], Pair]) -> None:
