@@ -61,7 +61,7 @@ class Collection:
             report.result = self._shown(self._tree.found(event))
         self._collectors.append(report.nodeid)
         exceptions = [
-            (self._tree.found(exception)[0], exception_call(exception, report))
+            (self._tree.found(exception)[0], exception_call(exception, report, self._places))
             for exception in self._exceptions.pop(report.nodeid, ())
         ]
         if self._choice is not None and not self._choice.concerns(report.nodeid):

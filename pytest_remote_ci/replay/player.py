@@ -294,7 +294,7 @@ class Player:
             return
         item = self.collection.items.get(event["id"])
         if item is not None and self._last is not None and self._last.nodeid == event["id"]:
-            call = exception_call(event, self._last)
+            call = exception_call(event, self._last, self._places)
             self._config.hook.pytest_exception_interact(node=item, call=call, report=self._last)
 
     def _finished(self, event: Event) -> None:
