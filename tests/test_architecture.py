@@ -41,7 +41,11 @@ _OURS = (
 #: Row of the table → (what belongs to it, packages of ours it may import, third-party packages it may import).
 #: The first row whose prefix fits a module is its row.
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
-    "wire": (("pytest_remote_ci.wire",), (), set()),
+    "wire": (
+        ("pytest_remote_ci.wire", "pytest_remote_ci.wire_fields", "pytest_remote_ci.globs"),
+        ("wire",),
+        set(),
+    ),
     "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest", "_pytest", "pluggy"}),
     "client": (
         ("pytest_remote_ci",),

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
+from ci_runner.controller.artifacts import Written
 from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
 from ci_runner.controller.bytecode import Bytecode
 from ci_runner.controller.engine import (
@@ -35,7 +37,9 @@ from ci_runner.controller.engine import (
 from ci_runner.controller.environments import Environments, Lock, Ready, Request
 from ci_runner.controller.eviction import Evictor
 from ci_runner.controller.images import choose_base
+from ci_runner.controller.services import Services
 from ci_runner.controller.tools import Tools
+from ci_runner.controller.verdicts import size
 from ci_runner.controller.workspaces import Workspaces
 from ci_runner.errors import PermanentError
 from ci_runner.models import Job
@@ -70,6 +74,8 @@ class Prepared:
     module: bool
     #: Where the engine mounts nothing: the folder in which the job runs.
     upper: Path | None = None
+    #: The container whose network the job shares, that of its first service.
+    join: str | None = None
 
     @property
     def environment(self) -> str:
@@ -108,6 +114,7 @@ class Preparer:
         self._evictor = Evictor(
             self._data, self._workspaces, environments.cache_size, 2 * reconcile.prepare_timeout
         )
+        self._services = Services(engine, reconcile)
         self._isolates: bool | None = None
 
     def prepare(
@@ -148,7 +155,9 @@ class Preparer:
                 python=request.python,
                 tools=request.tools,
             )
-        return self._prepared(request, options, environment, layer)
+        prepared = self._prepared(request, options, environment, layer)
+        network = self._services.ensure(job.id, options, log=log, stopping=stopping)
+        return replace(prepared, join=network)
 
     def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
         """Environment and layer; both at once where neither needs the other."""
@@ -197,7 +206,7 @@ class Preparer:
         )  # fmt: skip
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
-        """What to create; makes the attempt's folders and `job.json`, once."""
+        """What to create; makes the attempt's folders, its seal and `job.json`, once."""
         options = SubmitOptions.from_dict({**job.options})
         settings = self._settings
         work = self._work(job.id, str(attempt))
@@ -222,11 +231,11 @@ class Preparer:
             "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
+            "recorded": options.records,
+            "restarts": options.restarts,
+            "memory": size(min(options.memory or settings.memory, settings.max_memory)),
         }
-        target = work / "spool" / "job.json"
-        if not target.exists():
-            write_for(target.with_name("job.json.tmp"), json.dumps(description), self._owner)
-            target.with_name("job.json.tmp").rename(target)
+        self._write_job(work, description)
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
@@ -245,7 +254,39 @@ class Preparer:
                 pids=settings.pids,
             ),
             network="none" if "none" in (options.network, settings.network) else "egress",
+            join=prepared.join,
         )
+
+    def _write_job(self, work: Path, description: dict[str, Any]) -> None:
+        """`job.json` with a seal that only the worker will know: it removes the file before it runs anything.
+
+        The seal is written last, so that it is never there without the file that has it.
+        """
+        seal = work / "seal"
+        if seal.exists():
+            return
+        text, target = secrets.token_hex(16), work / "spool" / "job.json"
+        for path, content, owner in (
+            (target, json.dumps({**description, "seal": text}), self._owner),
+            (seal, text, None),
+        ):
+            temporary = path.with_name(f"{path.name}.tmp")
+            temporary.unlink(missing_ok=True)
+            write_for(temporary, content, owner)
+            temporary.rename(path)
+
+    def written(self, job: Job) -> Written:
+        """Where the files of the job's present attempt lie."""
+        workspace = job.workspace
+
+        def sent() -> Mapping[str, str]:
+            return self._workspaces.files(workspace).digests if workspace is not None else {}
+
+        if self._engine_isolates():
+            root = mount_point(SubmitOptions.from_dict({**job.options}).root)
+            return Written(self._work(job.id, str(job.attempt)) / "upper", root, sent)
+        folder = self._work(job.id, "own") / "upper"
+        return Written(folder, str(folder), sent)
 
     def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
         """What could wait until the job was over and makes the next one quicker."""
@@ -310,8 +351,6 @@ class _Aside:
 
     def submit(self, part: Callable[[Request], Ready | None]) -> Future[Ready | None]:
         """Run `part` in the thread, with a request that stops when we do."""
-        from dataclasses import replace
-
         stopping = self._request.stopping
         return self._pool.submit(
             part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from ci_runner.pipelines.definition import Named
 from ci_runner.pipelines.tree import Items, Node, Place, Problems, Scalar, Table, below, kind_of
-from pytest_remote_ci import wire
+from pytest_remote_ci import globs, wire
 
 _T = TypeVar("_T")
 
@@ -278,6 +278,16 @@ def number(value: Value, most: float = 1e9) -> float | None:
         return float(found)
     value.must("a number above 0")
     return None
+
+
+def pattern(value: Value) -> str | None:
+    """A pattern of paths below the project; axes of a matrix may be named in it."""
+    content = text(value)
+    wrong = None if content is None else globs.problem(content)
+    if wrong is not None:
+        value.error(f"the pattern {value.shown} {wrong}")
+        return None
+    return content
 
 
 def _number(value: Value) -> int | float | None:

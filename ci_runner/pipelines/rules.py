@@ -14,6 +14,7 @@ from ci_runner.pipelines.matrix import cells, filled, name_of
 from ci_runner.pipelines.plan_json import LONGEST_NAME, MOST_JOBS
 from ci_runner.pipelines.reading import nearest
 from ci_runner.pipelines.tree import Problems, below
+from pytest_remote_ci import globs
 
 #: Most cycles that are told of.
 _MOST_CYCLES: Final = 20
@@ -97,9 +98,13 @@ def _impossible(job: JobDefinition) -> Iterator[str]:
         yield f"python must be a version such as '3.12', not {job.python!r}"
     if job.image is not None and (not job.image.strip() or len(job.image) > 1000):
         yield "the image cannot be empty"
-    for path in (job.working_dir, *job.artifacts.paths):
-        if path.startswith(("/", "\\", "~")) or ".." in path.replace("\\", "/").split("/"):
-            yield f"{path!r} must be a path below the project, without '..'"
+    for pattern in job.artifacts.paths:
+        wrong = globs.problem(pattern)
+        if wrong is not None:
+            yield f"the pattern {pattern!r} {wrong}"
+    folder = job.working_dir
+    if folder.startswith(("/", "\\", "~")) or ".." in folder.replace("\\", "/").split("/"):
+        yield f"{folder!r} must be a path below the project, without '..'"
 
 
 def _needs(definition: Definition, problems: Problems) -> None:

@@ -13,6 +13,8 @@ from pytest_remote_ci.wire import STATUSES
 
 _JSON: Final = "application/json"
 _SSE: Final = "text/event-stream"
+_BYTES: Final = "application/octet-stream"
+_TAR: Final = "application/x-tar"
 
 _ERRORS: Final = {
     400: "The request is not well-formed.",
@@ -21,6 +23,7 @@ _ERRORS: Final = {
     404: "There is no such job.",
     409: "The job is over, or the Idempotency-Key was used for another submission.",
     413: "The body is too large.",
+    416: "There is no such part.",
     422: "The archive, a field or a parameter is refused; `detail` names it.",
     429: "Over a limit of yours; see Retry-After.",
     503: "The runner is busy; see Retry-After.",
@@ -122,6 +125,42 @@ def _job_paths() -> dict[str, Schema]:
             ),
         },
         **_event_paths(own),
+        **_artifact_paths(own),
+    }
+
+
+def _artifact_paths(own: tuple[int, ...]) -> dict[str, Schema]:
+    path = {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}}
+    headers = [
+        {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "one part, in bytes"},
+        {"name": "If-Range", "in": "header", "schema": {"type": "string"}},
+        {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+    ]
+    content = {"type": "string", "contentMediaType": _BYTES}
+    tag = {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the content's SHA-256"}}}
+    answers = {
+        200: _content(content, "Its content, as a download.", _BYTES, **tag),
+        206: _content(content, "A part of it.", _BYTES, **tag),
+        304: {"description": "The client has it."},
+    }
+    tar = _content(
+        {"type": "string", "contentMediaType": _TAR}, "Regular files only, in the pax format.", _TAR
+    )
+    return {
+        "/jobs/{job_id}/artifacts": {
+            "get": _operation(
+                "What a job left behind",
+                {200: _content({"type": "array", "items": reference("Artifact")}, "In the order of paths.")},
+                own,
+                parameters=[_JOB_ID],
+            )
+        },
+        "/jobs/{job_id}/artifacts/{path}": {
+            "get": _operation("One artifact", answers, (*own, 416), parameters=[_JOB_ID, path, *headers])
+        },
+        "/jobs/{job_id}/artifacts.tar": {
+            "get": _operation("All artifacts of a job", {200: tar}, (*own, 429), parameters=[_JOB_ID])
+        },
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -17,12 +18,18 @@ from typing import Any
 COLUMNS = "REMOTE_CI_COLUMNS"
 #: Folder for the records of the session, when they are asked for; taken out of the environment likewise.
 RECORDS = "REMOTE_CI_RECORDS"
+#: Set when a pytest before this one died: only the tests that none has begun are to run.
+CONTINUED = "REMOTE_CI_CONTINUED"
+#: Descriptor by which the worker gets the files of captured output.
+CAPTURED = "REMOTE_CI_CAPTURED"
 #: The package that the files beside this one are inside a job.
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
-_FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run")
+_FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-comparisons")
 _VALUES = ("--remote-ci-attach",)
+#: Its value is words for pytest, if a plugin knows the first of them.
+_ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 
 
 class InertOptions:
@@ -40,6 +47,10 @@ class InertOptions:
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
         known = (*_FLAGS, *_VALUES)
+        for item in [item for item in args if item.startswith(_ONLY_IF_KNOWN)]:
+            words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
+            if not parser.parse_known_and_unknown_args(words[:1])[1]:
+                args[:0] = words
         args[:] = [
             item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
         ]
@@ -73,21 +84,70 @@ def like_a_terminal() -> None:
             from _pytest._io import terminalwriter
 
             terminalwriter.get_terminal_width = lambda: int(columns)
+        _tell_plugins_the_width(int(columns))
 
 
-def make_recorder(folder: str) -> Any:
-    """The plugin that records this session, or None: the session goes on without, and its records say why."""
-    records = _load("records").Records(folder)
+def _tell_plugins_the_width(columns: int) -> None:
+    """Plugins that draw tables ask `shutil`; tests, whose output is captured, find no terminal as ever."""
+    import shutil
+
+    original, output = shutil.get_terminal_size, _identity(1)
+
+    def get_terminal_size(fallback: Any = (80, 24)) -> Any:
+        found = original(fallback)
+        if "COLUMNS" in os.environ or output is None or _identity(1) != output:
+            return found
+        return os.terminal_size((columns, found.lines))
+
+    shutil.get_terminal_size = get_terminal_size
+
+
+def _identity(handle: int) -> Any:
+    try:
+        status = os.fstat(handle)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def recording_plugins(records: Any, continued: bool) -> list[Any]:
+    """The plugins that record this session; none: the session goes on without, and its records say why."""
     records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
     try:
         import pytest
 
         if tuple(int(part) for part in pytest.__version__.split(".")[:1]) < (7,):
             raise RuntimeError(f"pytest {pytest.__version__} is older than 7.0")
-        return _load("recorder").Recorder(records)
+        if not continued:
+            return [_load("recorder").Recorder(records)]
+        with open(records.path, "rb") as file:
+            earlier = _load("aftermath").read(file)
+        continuing = _load("continued").Continued(records, earlier)
+        return [_load("recorder").Recorder(continuing), _load("continued").Rest(continuing, earlier)]
     except Exception as error:
         records.add("unavailable", reason=f"{error}")
-        return None
+        return []
+
+
+class HandsOver:
+    """A pytest plugin: the files into which pytest captures output reach the worker, which outlives this process."""
+
+    def __init__(self, descriptor: int) -> None:
+        import _socket
+
+        os.set_inheritable(descriptor, False)
+        self._worker = _socket.socket(fileno=descriptor)
+
+    def pytest_sessionstart(self, session: Any) -> None:
+        """From now on they are the same to the end of the session. Private to pytest, so nothing depends on it."""
+        import _socket
+        import array
+
+        with contextlib.suppress(Exception):
+            capture = session.config.pluginmanager.get_plugin("capturemanager")._global_capturing
+            files = array.array("i", [capture.out.tmpfile.fileno(), capture.err.tmpfile.fileno()])
+            self._worker.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+        self._worker.close()
 
 
 def _load(name: str) -> Any:
@@ -119,15 +179,20 @@ def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
-    folder = os.environ.pop(RECORDS, "")
-    recorder = make_recorder(folder) if folder else None
-    plugins = [InertOptions(), recorder] if recorder is not None else [InertOptions()]
+    folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
+    records = _load("records").Records(folder) if folder else None
+    plugins = recording_plugins(records, continued) if records is not None else []
+    captured = os.environ.pop(CAPTURED, "")
+    if captured:
+        plugins.append(HandsOver(int(captured)))
     try:
-        code = run_pytest(mode, list(args), plugins)
+        code = run_pytest(mode, list(args), [InertOptions(), *plugins])
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if records is not None:  # what ends the process otherwise is no end of a session, whatever its code
+        records.add("returned", exitstatus=code)
     return code
 
 

@@ -35,10 +35,13 @@ class Records:
         self._encode = json.JSONEncoder(separators=(",", ":"), default=plain).encode
         self._pid = os.getpid()
         self._paths = {name: os.path.join(folder, name) for name in ("records", "terminal")}
+        self.path = self._paths["records"]
         self._handles: dict[str, int] = {}
         self._identities: dict[str, Any] = {}
         self._outputs = [_high_copy(1), _high_copy(2)]
+        self._stdout = self._identity(1)
         self._written = (0, 0)
+        self._held: list[dict[str, Any]] = []
         for name in self._paths:
             self._reopen(name)
 
@@ -46,18 +49,30 @@ class Records:
         """Append one record of this kind. Never raises for what is in it."""
         if self._getpid() != self._pid:
             return
+        held, self._held = self._held, []
+        record = {"t": kind, **fields}
+        if held:
+            record = {"t": "several", "of": [*held, record]}
         out, err = self._written = self._output_sizes()
-        record = {"t": kind, "sizes": [self._size(self._handle("terminal")), out, err]}
-        record.update(fields)
+        record["sizes"] = [self._size(self._handle("terminal")), out, err]
         self._append("records", self._line(record))
+
+    def hold(self, kind: str, **fields: Any) -> None:
+        """The same, together with the next record: for what is only of use with that one."""
+        self._held.append({"t": kind, **fields})
 
     def terminal(self, text: str) -> None:
         """Append to pytest's own output, after whatever the tests have written since the last time."""
         if self._getpid() != self._pid:
             return
-        if self._output_sizes() != self._written:
+        if self._held or self._output_sizes() != self._written:
             self.add("mark")
         self._append("terminal", text.encode("utf-8", "backslashreplace"))
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether file descriptor 1 leads elsewhere just now: pytest captures what a test writes."""
+        return self._identity(1) not in (self._stdout, None)
 
     def in_place_of(self, stream: TextIO) -> Terminal:
         """What pytest's terminal writer gets instead of `stream`."""
@@ -90,17 +105,21 @@ class Records:
 
     def _handle(self, name: str) -> int:
         """The file's descriptor, opened again when a test has closed it or taken its number."""
-        with contextlib.suppress(OSError):
-            status = self._fstat(self._handles[name])
-            if (status.st_dev, status.st_ino) == self._identities[name]:
-                return self._handles[name]
+        if name in self._handles and self._identity(self._handles[name]) == self._identities[name]:
+            return self._handles[name]
         self._reopen(name)
         return self._handles[name]
 
     def _reopen(self, name: str) -> None:
         self._handles[name] = _moved_high(self._open(self._paths[name], self._flags, 0o644))
-        status = self._fstat(self._handles[name])
-        self._identities[name] = (status.st_dev, status.st_ino)
+        self._identities[name] = self._identity(self._handles[name])
+
+    def _identity(self, handle: int) -> tuple[int, int] | None:
+        try:
+            status = self._fstat(handle)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _output_sizes(self) -> tuple[int, int]:
         return self._size(self._outputs[0]), self._size(self._outputs[1])
@@ -124,14 +143,18 @@ class Terminal:
         self._behind = behind
 
     def write(self, text: str) -> int:
-        """Append to `terminal`."""
+        """Append to `terminal`; what is said while a test's output is captured is captured, as without us."""
+        if self._records.is_captured:
+            return self._behind.write(text)
         with contextlib.suppress(Exception):
             self._behind.flush()
         self._records.terminal(text)
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing of `terminal` is held back."""
+        with contextlib.suppress(Exception):
+            self._behind.flush()
 
     def isatty(self) -> bool:
         """As without us: never a terminal in a container."""
@@ -171,6 +194,8 @@ def _clean(value: Any, depth: int = 0) -> Any:
 
 
 def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
+    if "of" in record:
+        return {**record, "of": [_without_text(part, length) for part in record["of"]]}
     note = f"<{length >> 20} MB dropped by remote-ci>"
     result = {key: value for key, value in record.items() if key not in ("text", "lines", "args")}
     data = result.get("d")
