@@ -9,7 +9,8 @@ import pytest
 from pytest_remote_ci.replay.choice import Choice, Unchosen
 from pytest_remote_ci.replay.feed import Event
 from pytest_remote_ci.replay.nodes import Tree
-from pytest_remote_ci.replay.reports import Places, Reports, exception_call
+from pytest_remote_ci.replay.places import Places
+from pytest_remote_ci.replay.reports import Reports, exception_call
 
 
 class Collection:
@@ -60,7 +61,7 @@ class Collection:
             report.result = self._shown(self._tree.found(event))
         self._collectors.append(report.nodeid)
         exceptions = [
-            (self._tree.found(exception)[0], exception_call(exception, report))
+            (self._tree.found(exception)[0], exception_call(exception, report, self._places))
             for exception in self._exceptions.pop(report.nodeid, ())
         ]
         if self._choice is not None and not self._choice.concerns(report.nodeid):
