@@ -36,3 +36,12 @@ LINES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "pytest-django": (("django_site", "more", "-v -p no:randomly"),),
 }
+
+#: Command lines of pytest-cov that are run in the suite `covered`.
+COVERAGE = (
+    "--cov=shop",
+    "--cov=shop --cov-report=term-missing --cov-branch",
+    "--cov=shop --cov-report=term-missing -n 2",
+    "--cov=shop --cov-fail-under=90",
+    "--cov=src --cov-report=xml --cov-report=html --cov-report=json -q",
+)
