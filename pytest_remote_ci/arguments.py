@@ -24,7 +24,8 @@ SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 OWN_WITH_VALUE = frozenset(
     f"--remote-ci-{name}"
     for name in (
-        "attach", "url", "api-key", "image", "python", "timeout", "name", "priority", "network", "env",
+        "attach", "url", "api-key", "image", "python", "timeout", "name", "priority", "network", "env", "artifact",
+        "artifacts-dir",
     )
 )  # fmt: skip
 #: Options of this plugin that stand alone.

@@ -48,6 +48,10 @@ class Feed:
             return self._held.popleft()
         return event
 
+    def bring_home(self) -> None:
+        """Fetch what the job left behind, once it is over: before others look for it, or at the end."""
+        self.run.bring_home(self.complete)
+
     def peek(self, kind: str) -> Event:
         """The first of the held events that is of this kind; an empty one where none is."""
         return next((event for event in self._held if event.get("t") == kind), {})

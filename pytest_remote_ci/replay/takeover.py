@@ -156,6 +156,7 @@ class Takeover:
             try:
                 if self._player.has_started or self._is_interrupted:
                     self._player.play_to_the_end()
+                    self._feed.bring_home()
                     self._heed_the_runner()
                 else:  # a plugin here refused its configuration
                     self._cancel()
