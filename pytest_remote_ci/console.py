@@ -1,0 +1,76 @@
+"""What the commands of ``remote-ci`` share: how they find runner and settings, where they speak, how they end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_remote_ci import config as configuration
+from pytest_remote_ci import embedded, reports
+from pytest_remote_ci.errors import ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_remote_ci.client import Client
+    from pytest_remote_ci.config import Config
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
+
+class Failure(Exception):
+    """Ends the command with exit code 1; the text goes to stderr after ``Error: ``."""
+
+
+def settings(options: argparse.Namespace) -> Config:
+    """The settings of the project around the current directory, with what the command line says."""
+    root = configuration.project_root(Path.cwd(), Path.cwd())
+    overrides = {"url": options.url, "api-key": options.api_key}
+    overrides["artifacts-dir"] = getattr(options, "artifacts_dir", None)
+    found = configuration.load(root, overrides=overrides)
+    more = getattr(options, "artifact", None)
+    if more:  # in addition to the configured ones, and checked like them
+        overrides["artifacts"] = tuple(dict.fromkeys((*found.artifacts, *more)))
+        found = configuration.load(root, overrides=overrides)
+    return found
+
+
+def folder(settings: Config) -> Callable[[str], Path]:
+    """Where artifacts of a job go."""
+    cwd = Path.cwd()
+    return lambda job_id: reports.folder_of(settings, job_id, cwd, configuration.project_root(cwd, cwd))
+
+
+@contextmanager
+def connected(settings: Config) -> Iterator[Client]:
+    """A client of the configured runner, or of this machine's own."""
+    from pytest_remote_ci.client import Client
+
+    runner = embedded.find(settings, notify=lambda text: say(f"{text} …"))
+    if runner.warning:
+        say(runner.warning)
+    with Client(runner.url, runner.key) as client:
+        yield client
+
+
+def unless_key(error: ClientError, text: str) -> Exception:
+    """What to raise for `error`: itself where the key was refused, else a `Failure` that says `text`."""
+    from pytest_remote_ci.client import AuthenticationFailed
+
+    return error if isinstance(error, AuthenticationFailed) else Failure(text)
+
+
+def print_line(text: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """A line about the result."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
