@@ -203,6 +203,13 @@ def add_inside(database: Database, job_id: str, events: Sequence[JobEvent]) -> N
         )
 
 
+def counts_inside(database: Database, job_id: str) -> dict[str, int]:
+    """Tests of a job by outcome; empty for one that is not recorded."""
+    query = TestRow.select(TestRow.outcome, fn.COUNT(TestRow.node_id).alias("n"))
+    query = query.where(TestRow.job_id == job_id).group_by(TestRow.outcome)
+    return {OUTCOMES[row["outcome"]]: int(row["n"]) for row in database.rows(query)}
+
+
 def _clean(text: str) -> str:
     """Without what databases refuse."""
     if text.isascii() and "\0" not in text:
