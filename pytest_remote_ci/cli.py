@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import __version__, arguments, embedded, looking_back, reports, scm, wire
+from pytest_remote_ci import __version__, arguments, embedded, looking_back, pipelines_cli, reports, scm, wire
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.console import (
     FAILED,
@@ -207,7 +207,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
     import pytest
 
     takes_value = arguments.SHORT_WITH_VALUE.__contains__
-    return settings.submit_options(
+    options = settings.submit_options(
         root=place.root,
         cwd=place.cwd,
         args=arguments.forward(given, place, takes_value) or ["-v"],
@@ -216,6 +216,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),
         columns=shutil.get_terminal_size().columns,
     )
+    return replace(options, records=True)  # for `pytest --remote-ci-replay`
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -288,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--limit", type=_count, metavar="N", help="at most so many tests (default: 50)")
     sub.add_argument("--everywhere", action="store_true", help="runs of all your projects")
     sub.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
+    pipelines_cli.add(commands)
     command("login", login, "store the address and the key of your runner")
     return parser
 
