@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import __version__, arguments, embedded, looking_back, reports, scm, wire
+from pytest_remote_ci import __version__, arguments, embedded, looking_back, pipelines_cli, reports, scm, wire
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.console import (
     FAILED,
@@ -261,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("show", looking_back.show, "show what is known about a job")
     sub.add_argument("id", help="the job")
     sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.add_argument("--tests", action="store_true", help="and what became of its tests, the worst first")
     sub = command("cancel", cancel, "ask for a job's end")
     sub.add_argument("id", help="the job")
     sub = command("artifacts", looking_back.artifacts, "fetch what a job left behind")
@@ -274,6 +275,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--list", action="store_true", help="only list it: bytes and names")
     sub.add_argument("--json", action="store_true", help="only list it, as JSON")
+    sub = command(
+        "tests", looking_back.tests, "say what your newest runs of this project tell about its tests"
+    )
+    which = sub.add_mutually_exclusive_group()
+    for kind, text in (
+        ("flaky", "those that both passed and failed on the same files"),
+        ("slowest", "the slowest first"),
+        ("failing-since", "those that fail, and since which run"),
+    ):
+        which.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
+    sub.add_argument("--runs", type=_count, metavar="N", help="how many of the newest runs (default: 50)")
+    sub.add_argument("--limit", type=_count, metavar="N", help="at most so many tests (default: 50)")
+    sub.add_argument("--everywhere", action="store_true", help="runs of all your projects")
+    sub.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
+    pipelines_cli.add(commands)
     command("login", login, "store the address and the key of your runner")
     return parser
 

@@ -1,12 +1,15 @@
-"""``remote-ci list``, ``show``, ``artifacts``: what there is to know of jobs that were sent before."""
+"""``remote-ci list``, ``show``, ``tests``, ``artifacts``: what there is to know of jobs that were sent before."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from pytest_remote_ci import arguments
+from pytest_remote_ci.config import project_root
 from pytest_remote_ci.console import (
     FAILED,
     OK,
@@ -51,8 +54,9 @@ def show(options: argparse.Namespace) -> int:
     """Print all that is known about a job."""
     with connected(settings(options)) as client:
         job = client.job(options.id)
+        found = list(client.tests(options.id)) if options.tests else []
     if options.json:
-        print_line(json.dumps(job, indent=2))
+        print_line(json.dumps({**job, "tests": found} if options.tests else job, indent=2))
         return OK
     for name, value in job.items():
         if name.endswith(("_time", "_at")):
@@ -61,6 +65,27 @@ def show(options: argparse.Namespace) -> int:
             value = ", ".join(f"{count} {outcome}" for outcome, count in value.items())
         if value not in (None, ""):
             print_line(f"{name.replace('_', ' ') + ':':<16}{value}")
+    if options.tests:
+        from pytest_remote_ci.result_tables import results
+
+        for line in results(found):
+            print_line(line)
+    return OK
+
+
+def tests(options: argparse.Namespace) -> int:
+    """Print what the newest runs say about the tests of the current project."""
+    here = Path.cwd()
+    root = None if options.everywhere else str(arguments.find_place(project_root(here, here), here).root)
+    with connected(settings(options)) as client:
+        report = client.test_report(options.kind or "all", root=root, runs=options.runs, limit=options.limit)
+    if options.format == "json":
+        print_line(json.dumps(report, indent=2))
+    else:
+        from pytest_remote_ci.result_tables import report as lines_of
+
+        for line in lines_of(report):
+            print_line(line)
     return OK
 
 

@@ -206,7 +206,8 @@ class _Session:
         self._pytest.hook.pytest_remote_ci_choose_files(
             config=self._pytest, root=self._place.root, files=chosen
         )
-        return found if chosen == files else found.choose(chosen)
+        found = found if chosen == files else found.choose(chosen)
+        return replace(found, mtimes=bool(getattr(self._pytest.option, "newfirst", False)))
 
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
         for last_chance in (False, True):

@@ -9,7 +9,8 @@ import pytest
 from pytest_remote_ci.replay.choice import Choice, Unchosen
 from pytest_remote_ci.replay.feed import Event
 from pytest_remote_ci.replay.nodes import Tree
-from pytest_remote_ci.replay.reports import Places, Reports, exception_call
+from pytest_remote_ci.replay.places import Places
+from pytest_remote_ci.replay.reports import Reports, exception_call
 
 
 class Collection:

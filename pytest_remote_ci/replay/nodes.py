@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,7 +140,7 @@ class Tree:
             item: Any = self._undecided.pop(nodeid, None)
             if item is None or type(item).__name__ != kind:
                 item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
-            item.remote_location = tuple(location)
+            item.remote_location = (str(location[0]).replace("/", os.sep), location[1], location[2])
             item.originalname = original
             _document(item, doc)
             if has_parameters:

@@ -20,7 +20,8 @@ from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.feed import Event, Feed
-from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_reports
+from pytest_remote_ci.replay.places import Places
+from pytest_remote_ci.replay.reports import RemoteText, Reports, exception_call, failed_reports
 from pytest_remote_ci.replay.restyle import restyle
 from pytest_remote_ci.terminal import Output, clean, is_terminal
 
@@ -46,7 +47,7 @@ class Player:
         self._config = config
         self._feed = feed
         self._show = show
-        self._places = Places(str(config.rootpath), clean if is_terminal(sys.stdout) else None)
+        self._places = Places(config.rootpath, clean if is_terminal(sys.stdout) else None)
         self.reports = Reports(config, self._places, self.notes_add)
         self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
         self._choice = choice
@@ -179,7 +180,7 @@ class Player:
         if writer is not None:
             writer.flush()
         sys.stdout.flush()
-        self._output[stream].write(self._places.here(text))
+        self._output[stream].write(text)
 
     def _remember(self, event: Event) -> None:
         self.said[event["t"]] = event
@@ -247,7 +248,7 @@ class Player:
     # -- tests
 
     def _started(self, event: Event) -> None:
-        nodeid, location = event["id"], tuple(event["location"])
+        nodeid, location = event["id"], self._places.location(event["location"])
         self.running[nodeid] = location
         item = self.collection.items.get(nodeid)
         if not self.with_protocol or item is None:
@@ -309,7 +310,9 @@ class Player:
         self.running.pop(nodeid, None)
         self._phases.pop(nodeid, None)
         self.reports.forget(nodeid)
-        self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=tuple(event["location"]))
+        self._config.hook.pytest_runtest_logfinish(
+            nodeid=nodeid, location=self._places.location(event["location"])
+        )
 
     def _waits(self, nodeid: str, event: Event) -> bool:
         waiting = self._waiting.get(nodeid)
@@ -342,7 +345,7 @@ class Player:
 
     def place(self, at: Any) -> tuple[str, int]:
         """File and line here, of those over there; the line within reason."""
-        return self._places.text(str(at[0])), max(1, min(int(at[1]), 1_000_000))
+        return self._places.path(str(at[0])), max(1, min(int(at[1]), 1_000_000))
 
     @property
     def not_run(self) -> int:

@@ -141,3 +141,31 @@ def test_another_users_artifacts_cannot_be_had(developer: Developer, another: De
     assert f"remote-ci artifacts {job['job_id']}" in waited.err
     unknown = developer.remote_ci("artifacts", "nobody")
     assert (unknown.code, unknown.err) == (1, "Error: Job not found\n")
+
+
+def test_what_became_of_each_test_is_kept(developer: Developer, suite: Path) -> None:
+    (suite / "test_half.py").write_text(
+        "import os, pytest\n"
+        "def test_good():\n    pass\n"
+        "def test_wobbles():\n    assert os.environ['WOBBLE'] == 'no'\n"
+        "@pytest.mark.xfail\ndef test_xfails():\n    assert 0\n"
+        "@pytest.fixture\ndef broken():\n    raise OSError('no')\n"
+        "def test_error(broken):\n    pass\n"
+    )
+    for wobble in ("no", "yes"):
+        done = developer.pytest("--remote-ci-env=WOBBLE", cwd=suite, WOBBLE=wobble)
+        assert done.code == 1, done.text
+    [last, _] = developer.jobs()
+    assert last["counts"] == {"passed": 1, "xfailed": 1, "failed": 1, "error": 1}
+    shown = developer.remote_ci("show", last["job_id"], "--tests", cwd=suite)
+    assert [line.split()[0] for line in shown.out.splitlines()[-4:]] == [
+        "error",
+        "failed",
+        "xfailed",
+        "passed",
+    ]
+    flaky = developer.remote_ci("tests", "--flaky", cwd=suite)
+    assert "test_half.py::test_wobbles" in flaky.out, flaky.text
+    assert len(flaky.out.splitlines()) == 3
+    failing = developer.remote_ci("tests", "--failing-since", cwd=suite)
+    assert last["job_id"] in failing.out
