@@ -404,3 +404,8 @@ def test_the_key_of_one_runner_is_not_sent_to_another_that_a_project_names(
     else:
         with pytest.raises(ConfigError, match="remote-ci login --url http://other"):
             load(project, home, toml=toml, environ=environ)
+
+
+def test_pipelines_of_the_project_are_no_settings(project: Path, home: Path) -> None:
+    found = load(project, home, toml='name = "x"\n[tool.remote-ci.pipelines.ci]\nstages = ["s"]\n')
+    assert dict(found.origins) == {"name": found.origin("name")}
