@@ -322,11 +322,12 @@ class Player:
         running = list(self.running.items())
         self.running.clear()
         hook = self._config.hook
+        written = [(str(name), str(text)) for name, text in self.said.get("died", {}).get("sections") or ()]
         for nodeid, location in running:
             words = f"while running {nodeid}"
             text = self._places.text(why if words in why else f"{why} {words}")
             self._reported.add(nodeid)
-            for report in failed_reports(nodeid, location, text, self._phases.get(nodeid)):
+            for report in failed_reports(nodeid, location, text, self._phases.get(nodeid), written):
                 hook.pytest_runtest_logreport(report=report)
             hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
         return len(running)

@@ -149,10 +149,12 @@ class Reports:
         return self._categories[key]
 
 
-def failed_reports(nodeid: str, location: Any, text: str, phase: str | None) -> list[pytest.TestReport]:
+def failed_reports(
+    nodeid: str, location: Any, text: str, phase: str | None, sections: list[tuple[str, str]]
+) -> list[pytest.TestReport]:
     """The last reports of a test that could not report itself any more; `phase` was the last that it reported."""
     now = "teardown" if phase == "call" else "call"
-    failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now)  # type: ignore[arg-type]
+    failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now, sections)  # type: ignore[arg-type]
     if now == "teardown":
         return [failed]
     return [failed, pytest.TestReport(nodeid, tuple(location), {}, "passed", None, "teardown")]
