@@ -322,7 +322,8 @@ class Player:
         running = list(self.running.items())
         self.running.clear()
         hook = self._config.hook
-        written = [(str(name), str(text)) for name, text in self.said.get("died", {}).get("sections") or ()]
+        sections = self.said.get("died", {}).get("sections") or ()
+        written = [(str(name), self._places.safe(str(text))) for name, text in sections]
         for nodeid, location in running:
             words = f"while running {nodeid}"
             text = self._places.text(why if words in why else f"{why} {words}")

@@ -220,9 +220,10 @@ def _with_tuples(data: dict[str, Any], places: Places) -> None:
         data["longrepr"] = places.all(longrepr)
     if data.get("location") is not None:
         data["location"] = places.location(data["location"])
-    for name in ("sections", "user_properties"):
-        if name in data:
-            data[name] = [tuple(item) for item in data[name]]
+    if "sections" in data:
+        data["sections"] = [(title, places.safe(text)) for title, text in data["sections"]]
+    if "user_properties" in data:
+        data["user_properties"] = [tuple(item) for item in data["user_properties"]]
 
 
 def _streams(data: dict[str, Any]) -> dict[str, str]:
