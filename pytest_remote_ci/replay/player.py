@@ -88,6 +88,11 @@ class Player:
         """Whether there is a local session to play in."""
         return self.collection is not None
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether pytest-cov measures over there."""
+        return bool(self.said.get("session", {}).get("measured"))
+
     # -- pulling
 
     def play_until(self, *points: str, stop: Callable[[], bool] = lambda: False) -> None:

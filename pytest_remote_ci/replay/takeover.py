@@ -8,13 +8,13 @@ are its own. The places matter: registered before `pytest_configure`, plain `pyt
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from pytest_remote_ci.display import Display, exit_code
-from pytest_remote_ci.errors import NoVerdict
+from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
@@ -147,6 +147,8 @@ class Takeover:
             player.broken = "wrong arguments"  # of a replay
         with self._held_interrupts():
             player.play_until("summary", "end")
+            if player.is_measured and player.broken is None:
+                self._bring_coverage_home()
         if self._feed.is_late:
             self._set_back()
         if self._is_replay or player.collection.is_elsewhere:
@@ -165,6 +167,12 @@ class Takeover:
         elif self._forced_code is not None:
             session.exitstatus = _status(self._forced_code)
 
+    def _bring_coverage_home(self) -> None:
+        """Editors look for it in this phase. It comes when the job is over, a moment after its tests."""
+        with suppress(ClientError):  # met again when the events are played
+            self._feed.read_ahead()
+            self._feed.bring_home()
+
     def _set_back(self) -> None:
         first, last = (self._player.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over"))
         seconds = seconds_between(first, last)
@@ -178,6 +186,7 @@ class Takeover:
             try:
                 if self._player.has_started or self._is_interrupted:
                     self._player.play_to_the_end()
+                    self._feed.bring_home()
                     self._heed_the_runner()
                 else:  # a plugin here refused its configuration
                     self._cancel()
