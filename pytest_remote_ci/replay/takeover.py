@@ -15,6 +15,7 @@ import pytest
 
 from pytest_remote_ci.display import Display, exit_code
 from pytest_remote_ci.errors import NoVerdict
+from pytest_remote_ci.replay import running
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.player import Player
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
@@ -84,6 +85,7 @@ class Takeover:
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
             if reporter is not None:
                 reporter.showfspath = False
+        running.watch(session.config, self._feed)
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collected elsewhere."""
