@@ -13,12 +13,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import __version__, arguments, embedded, scm, wire
+from pytest_remote_ci import __version__, arguments, embedded, pipelines_cli, scm, wire
 from pytest_remote_ci import config as configuration
+from pytest_remote_ci.console import Failure
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.follow import RemoteRun
@@ -36,10 +38,6 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 
 _COLUMNS = (("JOB ID", 38), ("STATUS", 12), ("START TIME", 22), ("END TIME", 22), ("SUCCESS", 8))
 _RULE = "-" * 110
-
-
-class Failure(Exception):
-    """Ends the command with exit code 1; the text goes to stderr after ``Error: ``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,7 +261,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
     import pytest
 
     takes_value = arguments.SHORT_WITH_VALUE.__contains__
-    return settings.submit_options(
+    options = settings.submit_options(
         root=place.root,
         cwd=place.cwd,
         args=arguments.forward(given, place, takes_value) or ["-v"],
@@ -272,6 +270,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),
         columns=shutil.get_terminal_size().columns,
     )
+    return replace(options, records=True)  # for `pytest --remote-ci-replay`
 
 
 def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -332,6 +331,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("cancel", cancel, "ask for a job's end")
     sub.add_argument("id", help="the job")
+    pipelines_cli.add(commands)
     command("login", login, "store the address and the key of your runner")
     return parser
 

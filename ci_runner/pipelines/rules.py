@@ -14,6 +14,7 @@ from ci_runner.pipelines.matrix import cells, filled, name_of
 from ci_runner.pipelines.plan_json import LONGEST_NAME, MOST_JOBS
 from ci_runner.pipelines.reading import nearest
 from ci_runner.pipelines.tree import Problems, below
+from pytest_remote_ci import globs
 
 #: Most cycles that are told of.
 _MOST_CYCLES: Final = 20
@@ -72,6 +73,13 @@ def _matrices(definition: Definition, problems: Problems) -> None:
             problems.error(job.named.place, path, f"the matrix of job {job.name!r} excludes all of its cells")
         planned.setdefault(job.name, [name_of(job.name, cell) for cell in found])
         for cell in found:
+            image = filled(job, cell).image or ""
+            if re.search(r"\{[^}]*\}", image):
+                problems.warn(
+                    job.named.place,
+                    path,
+                    f"image {image!r} of {name_of(job.name, cell)!r} names no axis of its matrix",
+                )
             for wrong in _impossible(filled(job, cell)):
                 problems.error(job.named.place, path, f"{name_of(job.name, cell)}: {wrong}")
     total = sum(len(names) for names in planned.values())
@@ -97,9 +105,13 @@ def _impossible(job: JobDefinition) -> Iterator[str]:
         yield f"python must be a version such as '3.12', not {job.python!r}"
     if job.image is not None and (not job.image.strip() or len(job.image) > 1000):
         yield "the image cannot be empty"
-    for path in (job.working_dir, *job.artifacts.paths):
-        if path.startswith(("/", "\\", "~")) or ".." in path.replace("\\", "/").split("/"):
-            yield f"{path!r} must be a path below the project, without '..'"
+    for pattern in job.artifacts.paths:
+        wrong = globs.problem(pattern)
+        if wrong is not None:
+            yield f"the pattern {pattern!r} {wrong}"
+    folder = job.working_dir
+    if folder.startswith(("/", "\\", "~")) or ".." in folder.replace("\\", "/").split("/"):
+        yield f"{folder!r} must be a path below the project, without '..'"
 
 
 def _needs(definition: Definition, problems: Problems) -> None:

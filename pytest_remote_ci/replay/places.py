@@ -39,6 +39,10 @@ class Places:
         self._there = there
         self._pattern = re.compile(_ROOT_BEGINS + re.escape(str(there)) + _ROOT_ENDS + _REST)
 
+    def stay(self) -> None:
+        """The project is not here: show its places as they are."""
+        self._there, self._pattern = None, None
+
     def path(self, path: str) -> str:
         """One path: absolute in the project, or relative to a folder of it; others are returned as they are."""
         if self._there is not None and path.startswith("/"):

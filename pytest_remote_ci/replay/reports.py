@@ -197,9 +197,9 @@ class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final fo
         return self.text
 
 
-def exception_call(event: dict[str, Any], report: Any) -> Any:
+def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
     """What `pytest_exception_interact` gets as `call`."""
-    name, text = str(event["name"]), str(event["text"])
+    name, text = str(event["name"]), places.text(str(event["text"]))
     kind = type(name, (Exception,), {"__module__": "builtins"})
     info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
     info.text = text

@@ -23,12 +23,22 @@ class Terminal:
     """The command's standard output, and by choice its standard error, is a terminal of `columns`."""
 
     def __init__(
-        self, command: list[str], cwd: Path, env: Mapping[str, str], columns: int = 80, *, errors: bool = False
+        self,
+        command: list[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        columns: int = 80,
+        *,
+        errors: bool = False,
     ) -> None:
         self._ours, theirs = pty.openpty()
         self._command, self.text = command, ""
         self._set_size(theirs, columns)
-        env = {key: value for key, value in env.items() if key not in ("COLUMNS", "LINES", "NO_COLOR", "PY_COLORS")}
+        env = {
+            key: value
+            for key, value in env.items()
+            if key not in ("COLUMNS", "LINES", "NO_COLOR", "PY_COLORS")
+        }
         self._process = subprocess.Popen(
             command, cwd=cwd, env=env | {"TERM": "xterm"}, stdin=subprocess.DEVNULL, stdout=theirs,
             stderr=theirs if errors else subprocess.DEVNULL, start_new_session=True,

@@ -81,7 +81,9 @@ def test_a_result_is_on_the_screen_while_the_next_test_runs(
         assert terminal.end() == 0
     named = _STATUS.findall(terminal.text)
     assert named
-    assert all(re.search(r"^\d+ s$" if verbose else r"test_wait\.py::test_second \d+ s$", text) for text in named)
+    assert all(
+        re.search(r"^\d+ s$" if verbose else r"test_wait\.py::test_second \d+ s$", text) for text in named
+    )
     left = without_status(terminal.text)
     assert "\x1b7" not in left
     assert "3 passed" in left
@@ -135,7 +137,9 @@ def test_nothing_is_shown_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch
     assert screen.getvalue() == ""
 
 
-def test_what_does_not_go_to_a_terminal_never_names_the_running_test(developer: Developer, tmp_path: Path) -> None:
+def test_what_does_not_go_to_a_terminal_never_names_the_running_test(
+    developer: Developer, tmp_path: Path
+) -> None:
     (tmp_path / "test_slow.py").write_text("import time\ndef test_slow(): time.sleep(3)\n")
     done = developer.pytest(cwd=tmp_path)
     assert done.code == 0
