@@ -39,6 +39,7 @@ from ci_runner.controller.tools import Tools
 from ci_runner.controller.workspaces import Workspaces
 from ci_runner.errors import PermanentError
 from ci_runner.models import Job
+from ci_runner.pipelines import script
 from ci_runner.plan import make_plan, map_arguments, mount_point
 from pytest_remote_ci.wire import SubmitOptions
 
@@ -59,7 +60,7 @@ class Prepared:
     #: Read-only trees, topmost first: what the project's build made, then the workspace.
     lowers: tuple[Path, ...]
     binds: tuple[Bind, ...]
-    #: The tests' interpreter, as a path in the container.
+    #: The tests' interpreter, as a path in the container; "" in an image that has none, where only scripts run.
     python: str
     env: Mapping[str, str]
     #: Folders that come first on the command's PATH.
@@ -132,6 +133,8 @@ class Preparer:
         plan = make_plan(tree, options)
         for note in plan.notes:
             log(note)
+        if not base.image.pythons and "script" in job.options and base.named_by_user:
+            return self._without_python(job, base.image.id, folder, options)
         request = Request(
             job_id=job.id, attempt=job.attempt, scope=_scope(job.user_id), may_share=not base.named_by_user,
             image_id=base.image.id, python=base.python, plan=plan, tree=tree, folder=folder,
@@ -149,6 +152,14 @@ class Preparer:
                 tools=request.tools,
             )
         return self._prepared(request, options, environment, layer)
+
+    def _without_python(self, job: Job, image_id: str, folder: Path, options: SubmitOptions) -> Prepared:
+        """A script in an image of the user's that has no Python: nothing is installed."""
+        return Prepared(
+            image=image_id, mount_point=mount_point(options.root), lowers=(folder,),
+            binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()), python="",
+            env={**self._environments.ca_env(), "REMOTE_CI_JOB": job.id}, path=(), key="", module=False,
+        )  # fmt: skip
 
     def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
         """Environment and layer; both at once where neither needs the other."""
@@ -203,9 +214,6 @@ class Preparer:
         work = self._work(job.id, str(attempt))
         self._folders(work)
         cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
-        program = (prepared.python, f"{TOOLS}/boot.py", "module" if prepared.module else "script")
-        color = ("--color=yes",) if options.color else ()
-        arguments = map_arguments(options.args, options.root, prepared.mount_point)
         cpus = min(options.cpus or settings.cpus, settings.max_cpus)
         env = {
             "REMOTE_CI_COLUMNS": str(options.columns),
@@ -215,22 +223,28 @@ class Preparer:
             **prepared.env,
             **options.env,
         }
+        argv = _command(job, options, prepared)
         description = {
             "protocol": 1,
-            "argv": [*program, *color, *arguments],
+            "argv": argv,
             "cwd": cwd,
             "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
         }
-        target = work / "spool" / "job.json"
+        content = json.dumps(description)
+        if not prepared.python:
+            content = script.launcher(argv, cwd=cwd, env=env, path=prepared.path)
+        target = work / "spool" / ("job.json" if prepared.python else "command")
         if not target.exists():
-            write_for(target.with_name("job.json.tmp"), json.dumps(description), self._owner)
+            write_for(target.with_name("job.json.tmp"), content, self._owner)
             target.with_name("job.json.tmp").rename(target)
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
-            argv=(prepared.python, "-I", "-S", f"{TOOLS}/worker.py", SPOOL),
+            argv=(prepared.python, "-I", "-S", f"{TOOLS}/worker.py", SPOOL)
+            if prepared.python
+            else (script.SHELL, f"{TOOLS}/worker.sh", SPOOL),
             role="test",
             job_id=job.id,
             attempt=attempt,
@@ -290,6 +304,16 @@ class Preparer:
             (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
             if self._owner is not None:
                 os.chown(work / part, self._owner, self._owner)
+
+
+def _command(job: Job, options: SubmitOptions, prepared: Prepared) -> list[str]:
+    """What the worker runs: pytest, or the job's script."""
+    commands = job.options.get("script")
+    if commands is not None:
+        return [script.SHELL, "-c", script.program(commands)]
+    program = (prepared.python, f"{TOOLS}/boot.py", "module" if prepared.module else "script")
+    color = ("--color=yes",) if options.color else ()
+    return [*program, *color, *map_arguments(options.args, options.root, prepared.mount_point)]
 
 
 class _Aside:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 from ci_runner import failpoints
@@ -21,6 +21,7 @@ from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.world import Announced, Policy
 from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
+from ci_runner.pipelines.runs import job_of
 from ci_runner.states import Verdict
 from ci_runner.store import Store
 from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase
@@ -49,6 +50,7 @@ _REMOVE = (
     _point("remove.before", "remains to be removed"),
     _point("remove.removed", "removed, not recorded"),
 )
+_RUN = (_point("run.before", "a run's step decided"), _point("run.after", "a run's step stored"))
 _REMOVED = _point("remove.after", "removal recorded")
 
 
@@ -159,7 +161,7 @@ class Steps:
             if prepared is None:  # a controller before this one prepared it: quickly once more
                 self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
                 return
-            spec = self.preparer.container_spec(job, prepared, action.attempt)
+            spec = self.preparer.container_spec(self._with_secrets(job), prepared, action.attempt)
             self._hold_lease()
             failpoints.hit(_BEFORE_CREATE)
             container_id = self.engine.create(spec)
@@ -180,6 +182,30 @@ class Steps:
             return  # the next tick gives it another attempt
         failpoints.hit(_STARTED)
         self._prepared.pop(job.id, None)
+
+    def _with_secrets(self, job: Job) -> Job:
+        """The job with the values of its secrets in its environment: only ever in memory, and in its spool."""
+        names = job.options.get("secrets")
+        if not names or job.run_id is None:
+            return job
+        values = self.store.runs.secrets(job.run_id)
+        secrets = {name: values[name] for name in names if name in values}
+        return replace(job, options={**job.options, "env": {**job.options.get("env", {}), **secrets}})
+
+    def _advance_run(self, action: actions.AdvanceRun) -> None:
+        failpoints.hit(_RUN[0])
+        run, now = action.run, utcnow()
+        sources = {name: facts.job_id for name, facts in action.facts.items() if facts.job_id is not None}
+        jobs = [job_of(run, start.name, start.retry, sources, now) for start in action.step.starts]
+        done = self.store.runs.advance(
+            run.id, self.epoch, run.version, action.step, jobs, stop_intent=action.stop_intent
+        )
+        failpoints.hit(_RUN[1])
+        outcome = action.step.outcome
+        if done and outcome is not None:
+            _log.info(
+                "run %s (%s #%d): %s", run.id, run.pipeline, run.number, outcome.reason or outcome.status
+            )
 
     def _record(self, action: actions.Record) -> None:
         self.store.jobs.advance(
@@ -300,6 +326,7 @@ class Steps:
         actions.Clean: _clean,
         actions.RemoveContainer: _remove_container,
         actions.Announce: _announce,
+        actions.AdvanceRun: _advance_run,
     }
 
     def _job(self, action: actions.JobAction) -> Job:

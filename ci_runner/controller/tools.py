@@ -17,7 +17,7 @@ from pytest_remote_ci import wire
 
 #: Programs of `pytest_remote_ci.job`, mounted as plain files and never imported here.
 _PROGRAMS: Final = (
-    "worker.py", "boot.py", "builder.py", "records.py", "recorder.py", "nodes.py", "reports.py",
+    "worker.py", "worker.sh", "boot.py", "builder.py", "records.py", "recorder.py", "nodes.py", "reports.py",
     "screen.py",
 )  # fmt: skip
 
