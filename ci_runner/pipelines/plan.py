@@ -1,13 +1,14 @@
 """What one run of a pipeline will do: jobs with matrix cells and defaults filled in, and what each waits for.
 
-A plan is made once, when a run is submitted, and is stored with it; nothing of the definition is read afterwards.
+A plan is made once, when a run is submitted, and is stored with it as JSON (`ci_runner.pipelines.plan_json`); nothing
+of the definition is read afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 #: When a job's artifacts are kept.
 ArtifactsWhen = Literal["always", "success", "failure"]
@@ -43,15 +44,15 @@ class Service:
 class PlannedJob:
     """One job of a run."""
 
-    #: Unique in the run: ``tests``, or with its cell ``tests (database=none, python=3.12)``.
+    #: Unique in the run: ``tests``, or with its cell ``tests (python=3.12, database=none)``.
     name: str
     #: Name in the definition, which all cells of a matrix share.
     definition: str
     stage: str
-    #: Axis → value of this cell; empty without a matrix.
+    #: Axis → value of this cell, in the order of the definition; empty without a matrix.
     cell: Mapping[str, str] = field(default_factory=dict)
     #: Names of the jobs of the run that must have succeeded (or failed and be allowed to) before this one starts;
-    #: what the stages before add is included.
+    #: what the stages before add is included. Never one that is `skipped`, unless this one is, too.
     needs: tuple[str, ...] = ()
     #: Those of `needs` whose artifacts this job gets: the ones that the definition names.
     artifacts_from: tuple[str, ...] = ()
@@ -93,3 +94,16 @@ class Plan:
     jobs: tuple[PlannedJob, ...]
     #: Go on with what does not depend on a failed job.
     keep_going: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the version of the form; a job's fields that hold their default are left out."""
+        from ci_runner.pipelines.plan_json import write
+
+        return write(self)
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Plan:
+        """Parse and check what `to_dict` wrote, or a client sent; raises `WireError` naming the field."""
+        from ci_runner.pipelines.plan_json import read
+
+        return read(raw)
