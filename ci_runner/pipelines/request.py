@@ -42,9 +42,9 @@ class RunRequest:
     plan: Plan | None = None
     #: Which pipeline of the project's; None: its only one.
     pipeline: str | None = None
-    #: Only this stage, this job, and what they need.
-    stage: str | None = None
-    job: str | None = None
+    #: Only these stages, these jobs, and what they need; of a definition in the project.
+    stages: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
     #: Go on with what does not depend on a failed job.
     keep_going: bool = False
     #: Values of the secrets that jobs name.
@@ -55,11 +55,11 @@ class RunRequest:
     changed: tuple[str, ...] | None = None
     tag: str | None = None
     #: What all jobs share: root, dependencies, versions.
-    submit: SubmitOptions = SubmitOptions()
+    submit: SubmitOptions = field(default_factory=SubmitOptions)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> RunRequest:
-        """Parse and check; raises `WireError` naming the field. Unknown keys are refused: they would change what runs."""
+        """Parse; raises `WireError` naming the field. Unknown keys are refused: they may change what runs."""
         raw = parse_json("options", text)
         if not isinstance(raw, dict):
             raise WireError("options: must be a JSON object")
@@ -73,12 +73,12 @@ class RunRequest:
         return cls(
             plan=None if raw.get("plan") is None else Plan.from_dict(raw["plan"]),
             pipeline=_optional_text("pipeline", raw),
-            stage=_optional_text("stage", raw),
-            job=_optional_text("job", raw),
+            stages=_texts("stages", raw) or (),
+            jobs=_texts("jobs", raw) or (),
             keep_going=_flag("keep_going", raw),
             secrets=_secrets(raw.get("secrets")),
             timeout=_seconds(raw.get("timeout")),
-            changed=_paths(raw.get("changed")),
+            changed=_texts("changed", raw),
             tag=_optional_text("tag", raw),
             submit=SubmitOptions.from_dict(raw.get("submit") or {}),
         )
@@ -143,11 +143,12 @@ def _seconds(value: Any) -> float | None:
     return float(value)
 
 
-def _paths(value: Any) -> tuple[str, ...] | None:
+def _texts(name: str, raw: Mapping[str, Any]) -> tuple[str, ...] | None:
+    value = raw.get(name)
     if value is None:
         return None
-    if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
-        raise WireError("options.changed: must be a list of paths")
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise WireError(f"options.{name}: must be a list of texts")
     return tuple(value)
 
 

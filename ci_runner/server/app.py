@@ -31,6 +31,7 @@ from ci_runner.server.jobs import JobEvents, JobList, JobStream, JobSummary
 from ci_runner.server.limits import StreamSlots
 from ci_runner.server.openapi import OpenApi
 from ci_runner.server.responder import StreamResponder
+from ci_runner.server.runs import NumberedRun, Rerun, RunDetail, RunList, RunStream
 from ci_runner.server.services import Services
 from ci_runner.server.streams import Streams
 from ci_runner.server.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
@@ -114,6 +115,11 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}": JobSummary(services.store),
         "/jobs/{job_id}/stream": JobStream(responder),
         "/jobs/{job_id}/events": JobEvents(responder),
+        "/runs": RunList(services, submission),
+        "/runs/{run_id}": RunDetail(services.store),
+        "/runs/{run_id}/stream": RunStream(responder),
+        "/runs/{run_id}/rerun": Rerun(services),
+        "/pipelines/{name}/runs/{run_number}": NumberedRun(services.store),
         "/health": Health(),
         "/ready": Ready(services),
         "/openapi.json": OpenApi(),
