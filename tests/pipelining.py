@@ -41,9 +41,15 @@ class Api:
         self._runner = runner
         self._headers = {"Authorization": f"Bearer {key or runner.key}"}
 
+    @property
+    def url(self) -> str:
+        """Where the runner is."""
+        return self._runner.public_url
+
     def post(self, plan: Plan | None, files: Mapping[str, str], **options: Any) -> requests.Response:
         """Submit a run."""
         headers = {**self._headers, **options.pop("headers", {})}
+        options = options.pop("raw", options)
         if plan is not None:
             options["plan"] = plan.to_dict()
         parts: dict[str, Any] = {

@@ -90,7 +90,6 @@ class RunList:
             options["run_timeout"] = request.timeout
         run = Run(
             str(uuid.uuid4()), user.id, plan, received.workspace, options=options,
-            submitted_at=self._services.clock(),
         )  # fmt: skip
         digest = None
         if key:  # what is secret counts by its name alone
@@ -199,7 +198,6 @@ class Rerun:
         self._renew(old, user.id)
         fresh = Run(
             str(uuid.uuid4()), user.id, old.plan, old.workspace, options=old.options, rerun_of=old.id,
-            submitted_at=self._services.clock(),
         )  # fmt: skip
         key = idempotency_key(req)
         digest = (

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import peewee
+
 from ci_runner.models import JobEvent
 from ci_runner.store.database import Database
 from ci_runner.store.events import Events
@@ -65,7 +67,7 @@ class Feed:
         """The rows that have something above `seq`; the first of them may begin before it."""
         query = (
             FeedRow.select(FeedRow, JobRow.planned)
-            .join(JobRow, "LEFT OUTER", on=(JobRow.id == FeedRow.job_id))
+            .join(JobRow, peewee.JOIN.LEFT_OUTER, on=(JobRow.id == FeedRow.job_id))
             .where(FeedRow.run_id == run_id, FeedRow.seq > seq)
             .order_by(FeedRow.seq)
             .limit(limit)
@@ -73,7 +75,7 @@ class Feed:
         rows = self._database.rows(query)
         before = (
             FeedRow.select(FeedRow, JobRow.planned)
-            .join(JobRow, "LEFT OUTER", on=(JobRow.id == FeedRow.job_id))
+            .join(JobRow, peewee.JOIN.LEFT_OUTER, on=(JobRow.id == FeedRow.job_id))
             .where(FeedRow.run_id == run_id, FeedRow.seq <= seq)
             .order_by(FeedRow.seq.desc())
         )
