@@ -22,6 +22,8 @@ class PrivateRunner:
 
     url: str
     key: str
+    #: Its process.
+    pid: int
 
     def environ(self, home: Path) -> dict[str, str]:
         """What a client of this runner has in its environment; its caches are below `home`."""
@@ -47,7 +49,7 @@ def private_runner(folder: Path, engine: str, image: str | None) -> Iterator[Pri
                 raise SystemExit(f"the runner did not start:\n{(folder / 'runner.log').read_text()[-3000:]}")
             time.sleep(0.05)
         said = json.loads(announcement.read_text())
-        yield PrivateRunner(said["url"], said["key"])
+        yield PrivateRunner(said["url"], said["key"], process.pid)
     finally:
         process.terminate()
         process.wait(_PATIENCE)

@@ -177,6 +177,19 @@ class ReconcileSettings:
     log_retention_days: float = _setting(
         30.0, "CI_RUNNER_LOG_RETENTION_DAYS", "days after which logs of finished jobs go", above=0
     )
+    #: Bytes of one artifact, and of all of one job; files of one job.
+    max_artifact: int = _setting(
+        512 << 20, "CI_RUNNER_MAX_ARTIFACT", "largest file kept as an artifact", size=True, minimum=0
+    )
+    max_artifacts: int = _setting(
+        1 << 30, "CI_RUNNER_MAX_ARTIFACTS", "bytes of artifacts kept of one job", size=True, minimum=0
+    )
+    max_artifact_files: int = _setting(
+        10_000, "CI_RUNNER_MAX_ARTIFACT_FILES", "most artifacts of one job", minimum=0
+    )
+    artifact_retention_days: float = _setting(
+        7.0, "CI_RUNNER_ARTIFACT_RETENTION_DAYS", "days after which artifacts go", above=0
+    )
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,31 @@ class JobEvent:
 
 
 @dataclass(frozen=True)
+class Artifact:
+    """A file that a job left behind; its content is a blob."""
+
+    #: Relative to the project, as a workspace's paths are.
+    path: str
+    #: 0o644 or 0o755.
+    mode: int
+    #: Bytes.
+    size: int
+    sha256: str
+    #: When it is forgotten.
+    kept_until: dt.datetime | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What its owner sees."""
+        return {
+            "path": self.path,
+            "size": self.size,
+            "sha256": self.sha256,
+            "executable": bool(self.mode & 0o100),
+            "kept_until": format_time(self.kept_until),
+        }
+
+
+@dataclass(frozen=True)
 class Job:
     """One container's worth of work."""
 

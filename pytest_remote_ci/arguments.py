@@ -8,7 +8,7 @@ that they hold wherever the runner puts the workspace; paths outside of it are r
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,7 @@ OWN_WITH_VALUE = frozenset(
     )
 )  # fmt: skip
 #: Options of this plugin that stand alone.
-OWN_FLAGS = frozenset(
-    {"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-native", "--remote-ci-text"}
-)
+OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-text"})
 
 #: Options that hand the session over.
 _TAKE_OVER = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach"})
@@ -48,7 +46,7 @@ _LOCAL_QUESTIONS = frozenset(
         "--cache-show",
     }
 )
-#: Options by which a run leaves a report in a file.
+#: Options by which a run leaves a file: reporters, where they act, and what only the tests' own process can write.
 _FILE_WRITING = frozenset(
     {"--junitxml", "--junit-xml", "--html", "--report-log", "--json-report", "--json-report-file",
      "--log-file", "--benchmark-json", "--alluredir"}
@@ -59,8 +57,8 @@ _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
 _REPORTERS = frozenset(
     {
         "--junitxml", "--junit-xml", "--junitprefix", "--junit-prefix", "--html", "--css", "--self-contained-html",
-        "--json-report", "--json-report-file", "--report-log", "--pastebin", "--log-file", "--rich", "--force-sugar",
-        "--teamcity", "--no-teamcity", "--jb-swapdiff",
+        "--json-report", "--json-report-file", "--report-log", "--pastebin", "--rich", "--force-sugar", "--teamcity",
+        "--no-teamcity", "--jb-swapdiff",
     }
 )  # fmt: skip
 #: Plugins that talk to a program here (an editor, this plugin): of no use in the container.
@@ -144,9 +142,9 @@ def refuse_interactive(argv: Iterable[str]) -> None:
 
 
 def forward(
-    argv: Sequence[str], place: Place, takes_value: TakesValue, *, reports_here: bool = False
+    argv: Sequence[str], place: Place, takes_value: TakesValue, *, reports_here: Collection[str] = ()
 ) -> list[str]:
-    """What the container's pytest is given of `argv`; `reports_here`: without the options of reporters.
+    """What the container's pytest is given of `argv`; `reports_here` are options of reporters that act here instead.
 
     Raises `WorkspaceError` for a path outside the project.
     """
@@ -165,7 +163,7 @@ def forward(
         if option in OWN_FLAGS:
             continue
         stays = option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE
-        if stays or (reports_here and option in _REPORTERS):
+        if stays or option in reports_here:
             if waits:
                 next(rest, None)
             continue
@@ -181,9 +179,14 @@ def forward(
     return result
 
 
-def file_writing(argv: Iterable[str]) -> list[str]:
-    """The options among `argv` that make pytest, or a common plugin, write a report into a file."""
-    return sorted(_heads(argv) & _FILE_WRITING)
+def reporting_here(is_known: Callable[[str], bool]) -> frozenset[str]:
+    """The options of reporters that this pytest, which replays the session, has: `is_known` asks its parser."""
+    return frozenset(option for option in _REPORTERS if is_known(option))
+
+
+def written_there(argv: Iterable[str], reports_here: Collection[str] = ()) -> list[str]:
+    """The options among `argv` that make pytest, or a common plugin, write a file where the tests run."""
+    return sorted((_heads(argv) & _FILE_WRITING).difference(reports_here))
 
 
 def without_own(argv: Sequence[str]) -> list[str]:

@@ -2,12 +2,12 @@
 
 Command line > environment > ``[tool.remote-ci]`` in pyproject.toml > the user file
 (`pytest_remote_ci.userfile`). A key that nobody knows, or a value of the wrong type, is an error that names
-the key and the file. The API key never lies in a project's file, where it would be committed. What the values
-do is for others to say.
+the key and the file. The API key never lies in a project's file, where it would be committed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -50,8 +50,7 @@ class Config:
     image: str | None = None
     #: ``"3.12"``: which Python runs the tests.
     python: str | None = None
-    #: Patterns of files that travel although git ignores them, `exclude` names them or they look like
-    #: secrets.
+    #: Patterns of files that travel although git ignores or `exclude` names them, or they look like secrets.
     include: tuple[str, ...] = ()
     #: Patterns of files that stay here.
     exclude: tuple[str, ...] = ()
@@ -73,6 +72,8 @@ class Config:
     cpus: float | None = None
     #: Bytes.
     memory: int | None = None
+    #: How often pytest may be started again after a test took it down.
+    restarts: int | None = None
     #: "egress" or "none".
     network: str | None = None
     #: Patterns of files to keep after the run.
@@ -111,9 +112,8 @@ class Config:
     ) -> wire.SubmitOptions:
         """What a submission of the project `root`, started in `cwd`, says beside its files.
 
-        `args` are the arguments for pytest and follow the configured ones. `local_python` is asked for when
-        neither a Python nor an image is configured. A configured variable that is not set here is not passed.
-        A `cwd` outside `root` means `root`.
+        `args` are the arguments for pytest and follow the configured ones. `local_python` is asked for when neither a
+        Python nor an image is configured. Variables that are not set here do not travel. A foreign `cwd` means `root`.
         """
         below = cwd.relative_to(root).as_posix() if cwd.is_relative_to(root) else ""
         return wire.SubmitOptions(
@@ -132,6 +132,7 @@ class Config:
             cpus=self.cpus,
             memory=self.memory,
             network=self.network,
+            restarts=wire.SubmitOptions.restarts if self.restarts is None else self.restarts,
             artifacts=self.artifacts,
             name=self.name,
             pytest_version=pytest_version,
@@ -152,8 +153,7 @@ def load(
 ) -> Config:
     """The configuration of the project in `project`; raises `ConfigError`.
 
-    `overrides` is the command line: keys as in files (``-`` or ``_``), values as text or already typed; None
-    means that the option was not given.
+    `overrides` is the command line: keys as in files (``-`` or ``_``), values as text or typed; None: not given.
     """
     home = Path.home() if home is None else home
     user = userfile.path(environ, home, platform)
@@ -250,12 +250,11 @@ def _project_table(file: Path) -> _Source:
     table = tool.get("remote-ci", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
         raise ConfigError(f"{name} must be a table, not {table!r}")
-    for key in table:
-        if key in _KEY_NAMES:
-            raise ConfigError(
-                f"{name}: {key} must not be here, because it would be committed: revoke that key if it already was, "
-                f"remove the line, then {_HOW_TO_GIVE_A_KEY}"
-            )
+    for key in _KEY_NAMES.intersection(table):
+        raise ConfigError(
+            f"{name}: {key} must not be here, because it would be committed: revoke that key if it already was, "
+            f"remove the line, then {_HOW_TO_GIVE_A_KEY}"
+        )
     return _Source(name, table)
 
 
@@ -348,10 +347,8 @@ def _flag(place: _Place, value: object) -> bool:
 def _positive(place: _Place, value: object) -> float:
     number = value
     if place.is_text and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             number = float(value)
-        except ValueError:
-            number = None
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e9:
         raise place.error("a number above 0", value)
     return float(number)
@@ -360,13 +357,18 @@ def _positive(place: _Place, value: object) -> float:
 def _size(place: _Place, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise place.error('a size such as "2g"', value)
-    try:
+    size = 0
+    with contextlib.suppress(wire.WireError):
         size = wire.parse_size(int(value) if isinstance(value, str) and value.isdecimal() else value)
-    except wire.WireError:
-        size = 0
     if size <= 0:
         raise place.error('a size such as "2g"', value)
     return size
+
+
+def _restarts(place: _Place, value: object) -> int:
+    if type(value) is not int or not 0 <= value <= 100:
+        raise place.error("a whole number from 0 to 100", value)
+    return value
 
 
 def _network(place: _Place, value: object) -> str:
@@ -392,6 +394,7 @@ _CHECKS: Final[Mapping[str, Callable[[_Place, object], Any]]] = {
     "cpus": _positive,
     "memory": _size,
     "network": _network,
+    "restarts": _restarts,
     "artifacts": _patterns,
     "name": _text,
 }

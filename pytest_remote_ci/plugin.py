@@ -53,8 +53,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--remote-ci-async", action="store_true", help="submit, print the job's id and return")
     add("--remote-ci-attach", metavar="ID", help="show a job that was submitted before, from its beginning")
     add("--remote-ci-dry-run", action="store_true", help="list the files that would be sent, largest first")
-    add("--remote-ci-native", action="store_true", help="preview: show the results as this pytest's own")
-    add("--remote-ci-text", action="store_true", help="show the text that the remote pytest prints")
+    add("--remote-ci-text", action="store_true", help="show the remote pytest's text; nothing is recorded")
     add("--remote-ci-url", metavar="URL", help="address of the runner (environment: REMOTE_CI_URL)")
     add(
         "--remote-ci-api-key",

@@ -1,4 +1,4 @@
-"""``pytest --remote-ci`` from the hand-over to the exit code, with the remote pytest's own output as the result.
+"""``pytest --remote-ci`` from the hand-over to the exit code, or to where the native session takes over.
 
 The order is: configuration, runner, working tree, upload, events. Every way out is an exit code and at most one line
 on stderr; there is never a traceback of ours for something that the user, the runner or the network did.
@@ -71,8 +71,11 @@ class _Session:
         self._pytest = config
         #: Closed when the process is done with the job: at once, or at the end of the session that is taken over.
         self._resources = resources
-        self._native = bool(self._option("native")) and not self._option("text")
-        self._environment, self._command_line = given
+        self._native = not self._option("text")
+        self._given = [*given[0], *given[1]]
+        self._arity = _OptionArity(config)
+        #: Options that the local session obeys, and nobody else.
+        self._reports_here = arguments.reporting_here(self._arity.is_known) if self._native else frozenset()
         self._display = display
         self._interrupts = interrupts
         self._place = _find_place(config) if not self._option("attach") else _any_place(config)
@@ -93,8 +96,8 @@ class _Session:
 
     def _say_what_stays_there(self) -> None:
         """Options that write a file do so where the tests run; nobody should look for it here."""
-        given = [*self._environment, *self._command_line]
-        writing = arguments.file_writing(given)
+        given = [*self._pytest.getini("addopts"), *self._given]
+        writing = arguments.written_there(given, self._reports_here)
         if writing:
             self._display.say(
                 f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here"
@@ -115,14 +118,12 @@ class _Session:
 
     def _options(self, settings: Config) -> SubmitOptions:
         config, place = self._pytest, self._place
-        takes_value = _option_arity(config)
-        given = [*self._environment, *self._command_line]
         options = settings.submit_options(
             root=place.root,
             cwd=place.root / place.subdirectory,
             args=[
                 *self._stripped_addopts(),
-                *arguments.forward(given, place, takes_value, reports_here=self._native),
+                *arguments.forward(self._given, place, self._arity, reports_here=self._reports_here),
                 *self._extra(),
             ],
             module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
@@ -252,7 +253,7 @@ class _Session:
         if wait_for_session(feed, self._display, str(self._place.cwd)) is not None:
             current.give_again(feed.take_held())
             return False
-        plugin = Takeover(self._pytest, feed, self._display.show, cancel, self._resources.pop_all())
+        plugin = Takeover(self._pytest, feed, self._display, cancel, self._resources.pop_all())
         self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
         return True
 
@@ -296,21 +297,26 @@ def _any_place(config: pytest.Config) -> arguments.Place:
     return arguments.Place(configuration.project_root(cwd, cwd), cwd)
 
 
-def _option_arity(config: pytest.Config) -> arguments.TakesValue:
-    """Ask pytest's parser which options take a value (private, so with a fallback)."""
-    parser: Any = getattr(config, "_parser", None)
-    actions: Any = None
-    with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
-        actions = (
-            parser.optparser if hasattr(parser, "optparser") else parser._getparser()
-        )._option_string_actions
+class _OptionArity:
+    """Asks pytest's parser about options (private, so with a fallback)."""
 
-    def takes_value(option: str) -> bool | None:
-        if actions is None:
+    def __init__(self, config: pytest.Config) -> None:
+        parser: Any = getattr(config, "_parser", None)
+        self._actions: Any = None
+        with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
+            self._actions = (
+                parser.optparser if hasattr(parser, "optparser") else parser._getparser()
+            )._option_string_actions
+
+    def __call__(self, option: str) -> bool | None:
+        """Whether it takes a value; None when it may, or nobody here knows it."""
+        if self._actions is None:
             return True if option in arguments.SHORT_WITH_VALUE else None
-        action = actions.get(option)
+        action = self._actions.get(option)
         if action is None:
             return None
         return None if action.nargs == "?" else action.nargs != 0
 
-    return takes_value
+    def is_known(self, option: str) -> bool:
+        """Whether pytest or a plugin here declares it."""
+        return self._actions is None or option in self._actions

@@ -13,6 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
+from pytest_remote_ci import wire_fields
+from pytest_remote_ci.wire_fields import WireError, parse_size
+
+__all__ = [
+    "Manifest", "ManifestEntry", "SubmitOptions", "WireError", "is_digest", "parse_json", "parse_size",
+]  # fmt: skip
+
 #: Raised when a change would break an older peer; each side says plainly which version the other has.
 PROTOCOL: Final = 1
 
@@ -20,6 +27,8 @@ Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 Phase = Literal["queued", "preparing", "starting", "testing", "finishing"]
 LogStream = Literal["terminal", "stdout", "stderr", "runner"]
 Priority = Literal["high", "normal", "low"]
+#: When a job's artifacts are kept: whatever became of it, only when it passed, only when it did not.
+ArtifactsWhen = Literal["always", "success", "failure"]
 
 STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
 TERMINAL_STATUSES: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled"})
@@ -36,27 +45,11 @@ EXIT_REFUSED: Final = 77
 #: One log event holds at most this much text (bytes of UTF-8).
 LOG_CHUNK_BYTES: Final = 64 * 1024
 
+
 #: A key of the runner: `ci_`, 8 characters of id, 32 of secret, 6 of checksum, all base62.
 KEY_PATTERN: Final = re.compile(r"ci_[0-9A-Za-z]{46}(?![0-9A-Za-z])")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_PYTHON = re.compile(r"3\.\d{1,2}\Z")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\Z", re.IGNORECASE)
-
-
-class WireError(ValueError):
-    """A peer sent something that the contract does not allow; the message is one line for its user."""
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes of a size such as ``"2g"``, ``"512MB"`` or ``1048576`` (powers of 1024, as Docker reads them)."""
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    match = _SIZE.match(str(text).strip())
-    if match is None:
-        raise WireError(f"{text!r} is no size: write a number and a unit, such as 512m or 2g")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
 
 @dataclass(frozen=True)
@@ -97,8 +90,17 @@ class SubmitOptions:
     memory: int | None = None
     #: "egress" or "none"; None means the runner's default. May only narrow it.
     network: str | None = None
-    #: Globs of files to keep after the run.
+    #: Patterns (`pytest_remote_ci.globs`) of files to keep after the run.
     artifacts: tuple[str, ...] = ()
+    #: Programs that run beside the tests, reachable by name: objects with `name` and `image`, and maybe `env`, `health`
+    #: (a shell command that ends with 0 once it is ready), `ports` (that must accept connections), `command`.
+    services: tuple[Mapping[str, Any], ...] = ()
+    #: When those are kept.
+    artifacts_when: ArtifactsWhen = "always"
+    #: Days for which they are kept; None means the runner's default. May only shorten it.
+    artifacts_days: float | None = None
+    #: Patterns of reports that are kept when the run made any, whatever became of it: coverage data, JUnit files.
+    reports: tuple[str, ...] = ()
     #: A name for people.
     name: str | None = None
     #: Capped by what the operator allows the user.
@@ -113,6 +115,8 @@ class SubmitOptions:
     columns: int = 80
     #: Record the session, so that a client can show it as its own pytest's.
     records: bool = False
+    #: How often pytest may be started again for the rest after a test took it down; only of a recorded session.
+    restarts: int = 3
     #: For plugins: submission options under names of their own (`pytest_remote_ci_submission`).
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -230,114 +234,34 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or "\0" in value or len(value) > 4096:
-        raise WireError(f"{where}: must be text of at most 4096 characters")
-    return value
-
-
-def _texts(where: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) > 10_000:
-        raise WireError(f"{where}: must be a list of texts")
-    return tuple(_long_text(f"{where}[{index}]", item) for index, item in enumerate(value))
-
-
-def _long_text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or "\0" in value or len(value) > 131_071:  # MAX_ARG_STRLEN of Linux
-        raise WireError(f"{where}: must be text without NUL characters, at most 131071 long")
-    return value
-
-
-def _flag(where: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise WireError(f"{where}: must be true or false")
-    return value
-
-
-def _positive(where: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-        raise WireError(f"{where}: must be a number above 0")
-    return float(value)
-
-
-def _bytes(where: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise WireError(f"{where}: must be a number of bytes or a size such as 2g")
-    return parse_size(value)
-
-
-def _relative(where: str, value: Any) -> str:
-    text = _text(where, value)
-    parts = text.replace("\\", "/").split("/")
-    if text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-        raise WireError(f"{where}: {text!r} must be a path below the project, without '..'")
-    return "/".join(part for part in parts if part not in ("", "."))
-
-
-def _relatives(where: str, value: Any) -> tuple[str, ...]:
-    return tuple(_relative(f"{where}[{index}]", item) for index, item in enumerate(_texts(where, value)))
-
-
-def _python(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not _PYTHON.match(value):
-        raise WireError(f"{where}: {value!r} is no Python version: write it as '3.12'")
-    return value
-
-
-def _environment(where: str, value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise WireError(f"{where}: must be an object of texts")
-    for name, content in value.items():
-        if not _ENV_NAME.match(name):
-            raise WireError(f"{where}: {name!r} is no name of an environment variable")
-        _long_text(f"{where}.{name}", content)
-    return dict(value)
-
-
-def _one_of(*allowed: str) -> Any:
-    def check(where: str, value: Any) -> str:
-        if value not in allowed:
-            raise WireError(f"{where}: must be one of {', '.join(allowed)}, not {value!r}")
-        return str(value)
-
-    return check
-
-
-def _columns(where: str, value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= 10_000:
-        raise WireError(f"{where}: must be an integer from 1 to 10000")
-    return value
-
-
-def _mapping(where: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise WireError(f"{where}: must be an object")
-    return value
-
-
 _CHECKS: Final[Mapping[str, Any]] = {
-    "args": _texts,
-    "root": _text,
-    "cwd": _relative,
-    "module": _flag,
-    "python": _python,
-    "image": _text,
-    "requirements": _relatives,
-    "extras": _texts,
-    "groups": _texts,
-    "install_project": _flag,
-    "env": _environment,
-    "timeout": _positive,
-    "cpus": _positive,
-    "memory": _bytes,
-    "network": _one_of("egress", "none"),
-    "artifacts": _texts,
-    "name": _text,
-    "priority": _one_of(*PRIORITIES),
-    "pytest_version": _text,
-    "scm_version": _text,
-    "color": _flag,
-    "columns": _columns,
-    "records": _flag,
-    "extra": _mapping,
+    "args": wire_fields.as_texts,
+    "root": wire_fields.as_text,
+    "cwd": wire_fields.as_relative,
+    "module": wire_fields.as_flag,
+    "python": wire_fields.as_python,
+    "image": wire_fields.as_text,
+    "requirements": wire_fields.as_relatives,
+    "extras": wire_fields.as_texts,
+    "groups": wire_fields.as_texts,
+    "install_project": wire_fields.as_flag,
+    "env": wire_fields.as_environment,
+    "timeout": wire_fields.as_positive,
+    "cpus": wire_fields.as_positive,
+    "memory": wire_fields.as_bytes,
+    "network": wire_fields.as_one_of("egress", "none"),
+    "services": wire_fields.as_services,
+    "artifacts": wire_fields.as_globs,
+    "artifacts_when": wire_fields.as_one_of("always", "success", "failure"),
+    "artifacts_days": wire_fields.as_positive,
+    "reports": wire_fields.as_globs,
+    "name": wire_fields.as_text,
+    "priority": wire_fields.as_one_of(*PRIORITIES),
+    "pytest_version": wire_fields.as_text,
+    "scm_version": wire_fields.as_text,
+    "color": wire_fields.as_flag,
+    "columns": wire_fields.as_columns,
+    "records": wire_fields.as_flag,
+    "restarts": wire_fields.as_restarts,
+    "extra": wire_fields.as_mapping,
 }

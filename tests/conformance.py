@@ -1,4 +1,4 @@
-"""The portable cases of the reference system: what each says, where ours differs on purpose, which tests show it.
+"""The portable cases of the reference systems: what each says, where ours differs on purpose, which tests show it.
 
 `python tests/conformance.py` writes docs/conformance.md; tests/test_conformance.py fails while it is out of date.
 """
@@ -9,8 +9,13 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import conformance_pipelines
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "conformance.md"
+
+#: ``12`` is a case of the first reference system, ``"B12"`` one of the second.
+Number = int | str
 
 _CASES = """
 Submitting and following
@@ -121,7 +126,7 @@ Endings
 """
 
 #: Where ours differs on purpose, and why.
-DIFFERENCES = {
+DIFFERENCES: dict[Number, str] = {
     3: "`pytest --remote-ci` gives pytest's own code 2; `remote-ci` keeps the reference's 1",
     8: "the job is really cancelled on the runner: nobody waits for its result",
     11: "newest submission first, whether started or not: a list that can be paged",
@@ -135,31 +140,43 @@ DIFFERENCES = {
     81: "uploads are unpacked while they are received; no job ever has one",
     85: "by label (install, job, attempt), never by name",
     95: "missing requirements are no error: pytest is installed; cancelling stops the container",
+    **conformance_pipelines.DIFFERENCES,
 }
 
 
-def cases() -> dict[int, str]:
+def cases() -> dict[Number, str]:
     """Number → what the case says."""
-    lines = [line.split(" ", 1) for line in _CASES.strip().splitlines() if line[0].isdigit()]
-    return {int(number): text for number, text in lines}
+    return {number: text for number, text in map(_split, _lines()) if number is not None}
 
 
-def sections() -> Iterator[tuple[str, list[int]]]:
+def sections() -> Iterator[tuple[str, list[Number]]]:
     """Headings with the numbers below them."""
-    heading, numbers = "", list[int]()
-    for line in _CASES.strip().splitlines():
-        if line[0].isdigit():
-            numbers.append(int(line.split(" ", 1)[0]))
+    heading, numbers = "", list[Number]()
+    for number, text in map(_split, _lines()):
+        if number is not None:
+            numbers.append(number)
             continue
         if numbers:
             yield heading, numbers
-        heading, numbers = line, []
+        heading, numbers = text, []
     yield heading, numbers
 
 
-def shown_by() -> dict[int, list[tuple[str, str]]]:
+def _lines() -> list[str]:
+    return [*_CASES.strip().splitlines(), *conformance_pipelines.CASES.strip().splitlines()]
+
+
+def _split(line: str) -> tuple[Number | None, str]:
+    """The number and the text of a case, or None and a heading."""
+    first, _, rest = line.partition(" ")
+    if first.isdecimal():
+        return int(first), rest
+    return (first, rest) if first[0] == "B" and first[1:].isdecimal() else (None, line)
+
+
+def shown_by() -> dict[Number, list[tuple[str, str]]]:
     """Number → (file, name) of the tests that carry its mark."""
-    found: dict[int, list[tuple[str, str]]] = {}
+    found: dict[Number, list[tuple[str, str]]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         if "fixtures" in path.relative_to(ROOT).parts:
             continue  # projects that jobs run
@@ -170,13 +187,13 @@ def shown_by() -> dict[int, list[tuple[str, str]]]:
     return found
 
 
-def _numbers(node: ast.FunctionDef | ast.ClassDef) -> list[int]:
+def _numbers(node: ast.FunctionDef | ast.ClassDef) -> list[Number]:
     return [
         argument.value
         for mark in node.decorator_list
         if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.case"
         for argument in mark.args
-        if isinstance(argument, ast.Constant) and isinstance(argument.value, int)
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, (int, str))
     ]
 
 
@@ -186,7 +203,8 @@ def page() -> str:
     lines = [
         "# Conformance",
         "",
-        "What the reference system did and we do, too, by the numbers that tests carry (`pytest.mark.case`).",
+        "What the reference systems did and we do, too, by the numbers that tests carry (`pytest.mark.case`): plain",
+        "numbers are of the system that runs a project's tests, those with a B of the one that runs pipelines.",
         "Where ours differs on purpose, the tests hold ours. Made by `python tests/conformance.py`.",
     ]
     for heading, numbers in sections():

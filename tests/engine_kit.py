@@ -34,6 +34,7 @@ class Kit:
     #: Whether the engine runs programs (and not scripts of the test).
     runs_programs = True
     isolates = True
+    runs_services = True
     #: Whether two installs cannot even see each other's names.
     install_is_separate = False
 
@@ -140,6 +141,7 @@ class MemoryKit(Kit):
 
 class ProcessKit(Kit):
     isolates = False
+    runs_services = False
     install_is_separate = True
 
     def make(self, install: str) -> Engine:

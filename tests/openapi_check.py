@@ -22,7 +22,7 @@ _EVENT = {"$ref": "#/components/schemas/Event"}
 def operation_of(method: str, path: str) -> dict[str, Any] | None:
     """What the document says about a request, or None for a route it does not know."""
     for template, operations in document()["paths"].items():
-        pattern = re.sub(r"\{[^}]+\}", "[^/]+", template)
+        pattern = re.sub(r"\{[^}]+\}", "[^/]+", template.replace("{path}", ".+"))
         if re.fullmatch(pattern, path):
             return operations.get(method.lower())
     return None

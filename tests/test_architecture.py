@@ -41,7 +41,11 @@ _OURS = (
 #: Row of the table → (what belongs to it, packages of ours it may import, third-party packages it may import).
 #: The first row whose prefix fits a module is its row.
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
-    "wire": (("pytest_remote_ci.wire",), (), set()),
+    "wire": (
+        ("pytest_remote_ci.wire", "pytest_remote_ci.wire_fields", "pytest_remote_ci.globs"),
+        ("wire",),
+        set(),
+    ),
     "job": (("pytest_remote_ci.job",), ("wire", "job"), {"pytest", "_pytest", "pluggy"}),
     "client": (
         ("pytest_remote_ci",),
@@ -76,7 +80,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
         ("wire", "core", "plugins", "engine contract"),
         {"pluggy", "jwt"},
     ),
-    "pipelines": (("ci_runner.pipelines",), ("wire", "core", "pipelines"), {"yaml", "ruamel", "tomlkit"}),
+    "pipelines": (("ci_runner.pipelines",), ("wire", "core", "pipelines"), {"yaml"}),
     "core": (("ci_runner",), ("wire", "core"), set()),
 }
 
@@ -182,7 +186,18 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-HEAVY = {"requests", "urllib3", "sseclient", "tomli_w", "falcon", "waitress", "peewee", "docker", "ci_runner"}
+HEAVY = {
+    "requests",
+    "urllib3",
+    "sseclient",
+    "tomli_w",
+    "falcon",
+    "waitress",
+    "peewee",
+    "docker",
+    "yaml",
+    "ci_runner",
+}
 
 
 @pytest.mark.skipif(not (ROOT / "pytest_remote_ci/plugin.py").exists(), reason="there is no plugin yet")

@@ -1,19 +1,21 @@
-"""Every portable case of the reference system is a test, and the table of them is current."""
+"""Every portable case of the reference systems is a test, and the table of them is current."""
 
 from __future__ import annotations
 
 from conformance import DIFFERENCES, PAGE, cases, page, sections, shown_by
 
-ALL = list(range(1, 97))
+ALL = [*range(1, 97), *(f"B{number}" for number in range(1, 75))]
+#: Cases of runs of pipelines: they may have tests already, and must have them once runs are there.
+TO_COME = {f"B{number}" for number in (*range(1, 15), 27, *range(45, 72))}
 
 
 def test_every_case_has_a_test() -> None:
     shown = shown_by()
-    assert [number for number in ALL if number not in shown] == []
+    assert [number for number in ALL if number not in shown and number not in TO_COME] == []
 
 
 def test_no_test_names_a_case_that_does_not_exist() -> None:
-    assert sorted(number for number in shown_by() if number not in ALL) == []
+    assert [number for number in shown_by() if number not in ALL] == []
 
 
 def test_the_table_has_every_case_once() -> None:

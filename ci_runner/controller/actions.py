@@ -113,6 +113,10 @@ class Finish(JobAction):
     verdict: Verdict
     #: Container whose own log says why the worker never started, if that is what happened.
     post_mortem: str | None = None
+    #: The command ran and files of the job are asked for: first they are collected.
+    collect: bool = False
+    #: Its container, if that may still be going; it must be gone before any file is read.
+    going: str | None = None
 
 
 @dataclass(frozen=True)

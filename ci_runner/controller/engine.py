@@ -9,7 +9,7 @@ exceptions never leave an engine: `EngineUnavailable` (temporary), `ImageUnavail
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -28,8 +28,8 @@ SPOOL: Final = "/ci/spool"
 STORE: Final = "/ci/store"
 HOME: Final = "/ci/home"
 
-#: `test` runs a job's command; `build` prepares an environment.
-Role = Literal["test", "build"]
+#: `test` runs a job's command; `build` prepares an environment; `service` runs beside a test (a database).
+Role = Literal["test", "build", "service"]
 ContainerState = Literal["created", "running", "paused", "exited", "dead", "removing"]
 
 
@@ -87,6 +87,28 @@ class ContainerSpec:
     limits: Limits = Limits()
     #: "egress": the default network with inter-container traffic off; "none": loopback only.
     network: Literal["egress", "none"] = "egress"
+    #: Id of a running container whose network (loopback included) this one shares; `network` is that one's then.
+    join: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """A container that runs an image as its makers meant it, beside a job's: its user, entry point and volumes."""
+
+    name: str
+    image_id: str
+    job_id: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: In place of the image's own command; empty means its own.
+    command: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    network: Literal["egress", "none"] = "egress"
+    #: Names that mean this machine's loopback; of the first container only, the others share its files.
+    hosts: tuple[str, ...] = ()
+    #: As in `ContainerSpec`.
+    join: str | None = None
+    #: Let the image's own health check run, if it has one (`Observed.healthy`).
+    own_check: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,8 @@ class Observed:
     error: str | None = None
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
+    #: What the image's own health check says; None where it has none.
+    healthy: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +186,18 @@ class Engine(Protocol):
         A container of that name with the same install, role, job and attempt is adopted, never a second one
         made. A name that something else has, a missing source and a setting that the engine refuses raise
         `PermanentError`.
+        """
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """Create (not start) a service and return the id; adopts as `create` does (attempt 0).
+
+        An engine that runs no services raises `PermanentError`.
+        """
+
+    def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
+        """Run a command in a running container and wait for its end, for some seconds: its exit code.
+
+        None: the container does not run (any more), or the command goes on. For asking a service whether it is ready.
         """
 
     def start(self, container_id: str) -> None:

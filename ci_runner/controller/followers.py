@@ -233,11 +233,14 @@ class Followers:
         failpoints.hit(_AFTER)
 
     def _end(self, key: Key, follower: _Follower, over: bool) -> None:
-        last = spool.final_frame(follower.spool)
+        last = spool.final_frame(follower.spool, over=over)
         if last is None and not over:
-            return  # something follows what looked like the last word
+            return  # it was not the worker who said so, or something follows
+        running = None
+        if last is None or last.stopped:
+            running = spool.running_test(follower.spool)
         failpoints.hit(_DRAINED)
         with self._lock:
             if key in self._wanted:
-                self._endings[key] = Ending(follower.started, last)
+                self._endings[key] = Ending(follower.started, last, running)
         self.wake()

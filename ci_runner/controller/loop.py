@@ -20,8 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import ReconcileSettings, StorageSettings
 from ci_runner.controller import reconcile, world
+from ci_runner.controller.artifacts import Keeper, Limits
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import Engine
 from ci_runner.controller.followers import Followers
@@ -105,9 +107,13 @@ class Controller:
         work = self._storage.data_dir / "work"
         clock = SteadyClock()
         notifier = Notifier(self._store, epoch, self._finished, self._end)
+        keeper = Keeper(
+            BlobStore(self._storage.data_dir, job_owner()),
+            Limits.of(self._settings, self._storage.disk_reserve), self._settings.artifact_retention_days,
+        )  # fmt: skip
         steps = Steps(
             self._store, self._engine, self._preparer, epoch, self._policy, clock,
-            self._settings.log_budget, notifier.wake,
+            self._settings.log_budget, notifier.wake, keeper,
         )  # fmt: skip
         heart = threading.Thread(
             target=self._beat, args=(epoch, steps.closing), name="heartbeat", daemon=True

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 #: Threads for everything but preparing.
 WORKERS: Final = 8
+#: Threads that read what jobs left behind, so that large files never hold up anything else.
+COLLECTORS: Final = 2
 #: Failures in a row of a kind that nobody foresaw, after which a job is given up.
 PATIENCE: Final = 5
 
@@ -65,12 +67,15 @@ class Performer:
             policy.concurrency + policy.builds + policy.build_queue + 1, thread_name_prefix="prepare"
         )
         self._acting = ThreadPoolExecutor(WORKERS, thread_name_prefix="act")
+        self._collecting = ThreadPoolExecutor(COLLECTORS, thread_name_prefix="collect")
 
     def submit(self, action: actions.Action) -> None:
         """Begin an action; returns at once."""
         with self._lock:
             self._in_flight.setdefault(action.subject, []).append(type(action).__name__)
         pool = self._preparing if isinstance(action, actions.Prepare) else self._acting
+        if isinstance(action, actions.Finish) and action.collect:
+            pool = self._collecting
         pool.submit(self._run, action)
 
     def in_flight(self) -> Mapping[str, frozenset[str]]:
@@ -88,6 +93,7 @@ class Performer:
         """Wait for what is going on (preparations give up); containers are left as they are."""
         self._steps.closing.set()
         self._preparing.shutdown(wait=True, cancel_futures=True)
+        self._collecting.shutdown(wait=True, cancel_futures=True)
         self._acting.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, action: actions.Action) -> None:
@@ -102,7 +108,7 @@ class Performer:
         finally:
             with self._lock:
                 # Before it is out of flight: whoever sees it gone must look at the containers anew.
-                self._touched = self._touched or isinstance(action, _TOUCH_ENGINE)
+                self._touched = self._touched or _touches_engine(action)
                 names = self._in_flight[action.subject]
                 names.remove(type(action).__name__)
                 if not names:
@@ -146,3 +152,8 @@ class Performer:
             self._fatal(error)
         except Exception:
             _log.exception("job %s could not be ended; trying again", action.job_id)
+
+
+def _touches_engine(action: actions.Action) -> bool:
+    removes = isinstance(action, actions.Finish) and action.going is not None
+    return removes or isinstance(action, _TOUCH_ENGINE)

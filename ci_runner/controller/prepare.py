@@ -6,19 +6,20 @@ data directory. Parts: `images`, `workspaces`, `environments` and `bytecode` (ov
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
-from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
+from ci_runner.controller import commands
+from ci_runner.controller.artifacts import Written
+from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder
 from ci_runner.controller.bytecode import Bytecode
 from ci_runner.controller.engine import (
     ENVIRONMENT,
@@ -35,12 +36,13 @@ from ci_runner.controller.engine import (
 from ci_runner.controller.environments import Environments, Lock, Ready, Request
 from ci_runner.controller.eviction import Evictor
 from ci_runner.controller.images import choose_base
+from ci_runner.controller.services import Services
 from ci_runner.controller.tools import Tools
+from ci_runner.controller.verdicts import size
 from ci_runner.controller.workspaces import Workspaces
 from ci_runner.errors import PermanentError
 from ci_runner.models import Job
-from ci_runner.pipelines import script
-from ci_runner.plan import make_plan, map_arguments, mount_point
+from ci_runner.plan import make_plan, mount_point
 from pytest_remote_ci.wire import SubmitOptions
 
 __all__ = ["PreparationStopped", "Prepared", "Preparer"]
@@ -71,6 +73,8 @@ class Prepared:
     module: bool
     #: Where the engine mounts nothing: the folder in which the job runs.
     upper: Path | None = None
+    #: The container whose network the job shares, that of its first service.
+    join: str | None = None
 
     @property
     def environment(self) -> str:
@@ -109,6 +113,7 @@ class Preparer:
         self._evictor = Evictor(
             self._data, self._workspaces, environments.cache_size, 2 * reconcile.prepare_timeout
         )
+        self._services = Services(engine, reconcile)
         self._isolates: bool | None = None
 
     def prepare(
@@ -134,7 +139,8 @@ class Preparer:
         for note in plan.notes:
             log(note)
         if not base.image.pythons and "script" in job.options and base.named_by_user:
-            return self._without_python(job, base.image.id, folder, options)
+            prepared = self._without_python(job, base.image.id, folder, options)
+            return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
         request = Request(
             job_id=job.id, attempt=job.attempt, scope=_scope(job.user_id), may_share=not base.named_by_user,
             image_id=base.image.id, python=base.python, plan=plan, tree=tree, folder=folder,
@@ -151,7 +157,9 @@ class Preparer:
                 python=request.python,
                 tools=request.tools,
             )
-        return self._prepared(request, options, environment, layer)
+        prepared = self._prepared(request, options, environment, layer)
+        network = self._services.ensure(job.id, options, log=log, stopping=stopping)
+        return replace(prepared, join=network)
 
     def _without_python(self, job: Job, image_id: str, folder: Path, options: SubmitOptions) -> Prepared:
         """A script in an image of the user's that has no Python: nothing is installed."""
@@ -208,7 +216,7 @@ class Preparer:
         )  # fmt: skip
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
-        """What to create; makes the attempt's folders and `job.json`, once."""
+        """What to create; makes the attempt's folders, its seal and `job.json`, once."""
         options = SubmitOptions.from_dict({**job.options})
         settings = self._settings
         work = self._work(job.id, str(attempt))
@@ -223,28 +231,22 @@ class Preparer:
             **prepared.env,
             **options.env,
         }
-        argv = _command(job, options, prepared)
         description = {
             "protocol": 1,
-            "argv": argv,
+            "argv": commands.command(job, options, prepared),
             "cwd": cwd,
             "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
+            "recorded": options.records,
+            "restarts": options.restarts,
+            "memory": size(min(options.memory or settings.memory, settings.max_memory)),
         }
-        content = json.dumps(description)
-        if not prepared.python:
-            content = script.launcher(argv, cwd=cwd, env=env, path=prepared.path)
-        target = work / "spool" / ("job.json" if prepared.python else "command")
-        if not target.exists():
-            write_for(target.with_name("job.json.tmp"), content, self._owner)
-            target.with_name("job.json.tmp").rename(target)
+        commands.write(work, prepared, description, self._owner)
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
-            argv=(prepared.python, "-I", "-S", f"{TOOLS}/worker.py", SPOOL)
-            if prepared.python
-            else (script.SHELL, f"{TOOLS}/worker.sh", SPOOL),
+            argv=commands.worker(prepared),
             role="test",
             job_id=job.id,
             attempt=attempt,
@@ -259,7 +261,21 @@ class Preparer:
                 pids=settings.pids,
             ),
             network="none" if "none" in (options.network, settings.network) else "egress",
+            join=prepared.join,
         )
+
+    def written(self, job: Job) -> Written:
+        """Where the files of the job's present attempt lie."""
+        workspace = job.workspace
+
+        def sent() -> Mapping[str, str]:
+            return self._workspaces.files(workspace).digests if workspace is not None else {}
+
+        if self._engine_isolates():
+            root = mount_point(SubmitOptions.from_dict({**job.options}).root)
+            return Written(self._work(job.id, str(job.attempt)) / "upper", root, sent)
+        folder = self._work(job.id, "own") / "upper"
+        return Written(folder, str(folder), sent)
 
     def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
         """What could wait until the job was over and makes the next one quicker."""
@@ -306,16 +322,6 @@ class Preparer:
                 os.chown(work / part, self._owner, self._owner)
 
 
-def _command(job: Job, options: SubmitOptions, prepared: Prepared) -> list[str]:
-    """What the worker runs: pytest, or the job's script."""
-    commands = job.options.get("script")
-    if commands is not None:
-        return [script.SHELL, "-c", script.program(commands)]
-    program = (prepared.python, f"{TOOLS}/boot.py", "module" if prepared.module else "script")
-    color = ("--color=yes",) if options.color else ()
-    return [*program, *color, *map_arguments(options.args, options.root, prepared.mount_point)]
-
-
 class _Aside:
     """A second thread for one part of a preparation; when either part fails, the other is stopped."""
 
@@ -334,8 +340,6 @@ class _Aside:
 
     def submit(self, part: Callable[[Request], Ready | None]) -> Future[Ready | None]:
         """Run `part` in the thread, with a request that stops when we do."""
-        from dataclasses import replace
-
         stopping = self._request.stopping
         return self._pool.submit(
             part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())

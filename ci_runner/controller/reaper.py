@@ -1,7 +1,7 @@
 """`Reaper`: removes what nobody needs any more, once a minute and once at the start.
 
-Logs beyond their retention, caches beyond their size, contents that nobody uses, working folders of jobs that no
-longer exist, files of deleted users. Containers are not its business: `reconcile` decides about them.
+Logs and artifacts beyond their retention, caches beyond their size, contents that nobody uses, working folders of
+jobs that no longer exist, files of deleted users. Containers are not its business: `reconcile` decides about them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Reaper:
     def _round(self) -> None:
         failpoints.hit(_BEFORE)
         for step in (
-            self._work_folders, self._uploads, self._caches, self._logs, self._deleted_users, self._contents,
+            self._work_folders, self._uploads, self._caches, self._logs, self._artifacts, self._deleted_users,
+            self._contents,
         ):  # fmt: skip
             if self._stop.is_set():
                 return
@@ -109,6 +110,10 @@ class Reaper:
 
     def _logs(self) -> None:
         self.store.events.prune(utcnow() - dt.timedelta(days=self.log_retention_days))
+
+    def _artifacts(self) -> None:
+        """Before the contents, which go with the last artifact that has them."""
+        self.store.artifacts.prune(utcnow())
 
     def _deleted_users(self) -> None:
         for user_id in self.store.users.deleted():

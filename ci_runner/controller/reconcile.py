@@ -94,13 +94,20 @@ class _Sight:
 
     def __init__(self, world: World) -> None:
         self._by_job: dict[str, list[Observed]] = {}
+        self._services: dict[str, list[Observed]] = {}
         for item in world.observed or ():
             if item.role == "test":
                 self._by_job.setdefault(item.job_id, []).append(item)
+            elif item.role == "service":
+                self._services.setdefault(item.job_id, []).append(item)
 
     def all(self, job: Job) -> list[Observed]:
         """Every test container of the job."""
         return self._by_job.get(job.id, [])
+
+    def services(self, job: Job) -> list[Observed]:
+        """The job's services."""
+        return self._services.get(job.id, [])
 
     def current(self, job: Job) -> Observed | None:
         """The container of the job's present attempt: the recorded one, else the only one there can be."""
@@ -210,7 +217,10 @@ def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
         return
     verdict = verdicts.ended(job, current, ending, world.policy)
     ran = ending.started or ending.exit is not None or job.phase in _STARTED
-    if verdict.reason != CONTAINER_LOST or ran:
+    if ran and (job.options.get("artifacts") or job.options.get("reports")):
+        going = current.id if current is not None and not _is_over(job, current) else None
+        yield Finish(job.id, verdict, collect=True, going=going)
+    elif verdict.reason != CONTAINER_LOST or ran:
         yield Finish(job.id, verdict)
     elif job.attempt < world.policy.attempts:
         yield Retry(job.id, job.attempt, _why_not_started(current))
@@ -299,7 +309,8 @@ def _cleaning(world: World, sight: _Sight) -> Iterator[Action]:
         # After the worker's last word a container goes by itself, at once.
         going = job.status == "completed" and any(item.state == "running" for item in remains)
         if job.id not in world.in_flight and not (going and not _is_past(world, job.end_time, LINGER)):
-            yield Clean(job.id, tuple(item.id for item in remains))
+            # The job's own containers first: the services hold the network that they are in.
+            yield Clean(job.id, tuple(item.id for item in (*remains, *reversed(sight.services(job)))))
 
 
 def _orphans(world: World) -> Iterator[Action]:

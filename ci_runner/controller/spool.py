@@ -31,6 +31,9 @@ MAX_FRAMES: Final = 1000
 #: Bytes of output taken in one reading: what one transaction stores.
 READ_BYTES: Final = 1 << 20
 
+#: Bytes of the records' end in which a test that runs is looked for.
+_LOOK_BACK: Final = 4 << 20
+
 _SIGNAL = re.compile(r"SIG[A-Z0-9+-]{1,16}\Z")
 
 Output = Literal["terminal", "stdout", "stderr"]
@@ -51,6 +54,8 @@ class ExitFrame:
     oom: bool = False
     #: The worker had been asked to stop.
     stopped: bool = False
+    #: How pytest died, if it did; it may have been started again since.
+    died: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,12 @@ class Spool:
         """At most `length` bytes from `offset`; fewer at the end."""
         handle = self._open(name)
         return os.pread(handle, length, offset) if handle is not None and length > 0 else b""
+
+    def seal(self) -> str | None:
+        """What the worker's last word bears, which nobody else in the container can know; None: there is none."""
+        with contextlib.suppress(OSError, ValueError):
+            return (self._folder.parent / "seal").read_text() or None
+        return None
 
     def close(self) -> None:
         """Close what is open; the next call opens again."""
@@ -146,18 +157,24 @@ def read(
     return Reading(tuple(taking.events), taking.position, started, ending, more, behind)
 
 
-def final_frame(spool: Spool) -> ExitFrame | None:
-    """The exit frame, if it is the last complete line: without it the container is lost."""
+def final_frame(spool: Spool, *, over: bool) -> ExitFrame | None:
+    """The exit frame, if it is the last complete line: without it the container is lost.
+
+    Only with the worker's seal; where there is none it counts once the container is `over`.
+    """
     size = spool.size("frames")
     start = max(0, size - 65536)
     lines = spool.read("frames", start, size - start).split(b"\n")
     frame = _parse(lines[-2]) if len(lines) > 1 else None
-    return parse_exit(frame) if frame is not None else None
+    seal = spool.seal()
+    if frame is None or (frame.get("seal") != seal if seal is not None else not over):
+        return None
+    return parse_exit(frame)
 
 
 def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:
     """An exit frame's fields, or None for a frame that is none or makes no sense."""
-    code, name = frame.get("code"), frame.get("signal")
+    code, name, died = frame.get("code"), frame.get("signal"), frame.get("died")
     if frame.get("t") != "exit":
         return None
     if type(code) is not int or not 0 <= code <= 255:
@@ -166,7 +183,30 @@ def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:
         name = None
     if code is None and name is None:
         return None
-    return ExitFrame(code, name, bool(frame.get("oom")), bool(frame.get("stopped")))
+    died = died if isinstance(died, str) and died else None
+    return ExitFrame(code, name, bool(frame.get("oom")), bool(frame.get("stopped")), died)
+
+
+def running_test(spool: Spool) -> str | None:
+    """The test that had been begun last and not ended, as the last records say."""
+    size = spool.size("records")
+    start = max(0, size - _LOOK_BACK)
+    ended: set[object] = set()
+    for line in reversed(spool.read("records", start, size - start).split(b"\n")[:-1]):
+        for record in reversed(_parts(_parse(line) or {})):
+            kind, nodeid = record.get("t"), record.get("id")
+            if kind in ("died", "collected"):
+                return None
+            if kind == "finished" and isinstance(nodeid, str):
+                ended.add(nodeid)
+            elif kind == "started" and isinstance(nodeid, str) and nodeid not in ended:
+                return nodeid
+    return None
+
+
+def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
+    parts = record.get("of")
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else [record]
 
 
 @dataclass
@@ -207,12 +247,15 @@ class _Taking:
 
     def _record(self, line: bytes) -> bool:
         record = records.parse(line, self.now)
-        goals: dict[str, int] = {
-            name: min(record.sizes.get(name, 0), self.spool.size(name)) for name in _OUTPUTS
-        }
+        sizes, position = record.sizes, self.position
         # pytest's own output may wait until tests write something: records and it are never shown together.
-        is_due = any(goals[name] > getattr(self.position, name) for name in ("stdout", "stderr"))
-        if (is_due and not self.advance(goals, last=False)) or self.left <= 0:
+        if sizes.get("stdout", 0) > position.stdout or sizes.get("stderr", 0) > position.stderr:
+            goals: dict[str, int] = {
+                name: min(sizes.get(name, 0), self.spool.size(name)) for name in _OUTPUTS
+            }
+            if not self.advance(goals, last=False):
+                return False
+        if self.left <= 0:
             return False
         end = self.position.records + len(line) + 1
         if end > records.KEPT_BYTES:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from ci_runner import failpoints
-from ci_runner.controller import actions
+from ci_runner.controller import actions, advancing
+from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Written
 from ci_runner.controller.budget import within_budget
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.world import Announced, Policy
 from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
-from ci_runner.pipelines.runs import job_of
 from ci_runner.states import Verdict
 from ci_runner.store import Store
 from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase
@@ -50,7 +50,6 @@ _REMOVE = (
     _point("remove.before", "remains to be removed"),
     _point("remove.removed", "removed, not recorded"),
 )
-_RUN = (_point("run.before", "a run's step decided"), _point("run.after", "a run's step stored"))
 _REMOVED = _point("remove.after", "removal recorded")
 
 
@@ -69,6 +68,9 @@ class Preparer(Protocol):
 
     def container_spec(self, job: Job, prepared: Any, attempt: int) -> ContainerSpec:
         """What to create; makes the attempt's working folder."""
+
+    def written(self, job: Job) -> Written:
+        """Where the files of the job's present attempt lie; also after a restart."""
 
     def in_use(self) -> frozenset[str]:
         """Names of the build containers of calls that are going on."""
@@ -101,12 +103,18 @@ class Steps:
     budget: int
     #: Called when a job got its terminal status.
     ended: Callable[[], None]
+    keeper: Keeper
     #: Set when the controller ends: preparations give up.
     closing: threading.Event = field(default_factory=threading.Event)
     #: Jobs that this process has sent TERM, or whose preparation it has told to end.
     signalled: set[str] = field(default_factory=set)
     announced: dict[str, Announced] = field(default_factory=dict)
+    #: Jobs that were told that their files are being collected.
+    collecting: set[str] = field(default_factory=set)
     _prepared: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.keeper.stopping = self.closing.is_set
 
     def perform(self, action: actions.Action) -> None:
         """Do it. Raises what the engine, the store and the preparer raise."""
@@ -161,7 +169,9 @@ class Steps:
             if prepared is None:  # a controller before this one prepared it: quickly once more
                 self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
                 return
-            spec = self.preparer.container_spec(self._with_secrets(job), prepared, action.attempt)
+            spec = self.preparer.container_spec(
+                advancing.with_secrets(job, self.store), prepared, action.attempt
+            )
             self._hold_lease()
             failpoints.hit(_BEFORE_CREATE)
             container_id = self.engine.create(spec)
@@ -183,29 +193,8 @@ class Steps:
         failpoints.hit(_STARTED)
         self._prepared.pop(job.id, None)
 
-    def _with_secrets(self, job: Job) -> Job:
-        """The job with the values of its secrets in its environment: only ever in memory, and in its spool."""
-        names = job.options.get("secrets")
-        if not names or job.run_id is None:
-            return job
-        values = self.store.runs.secrets(job.run_id)
-        secrets = {name: values[name] for name in names if name in values}
-        return replace(job, options={**job.options, "env": {**job.options.get("env", {}), **secrets}})
-
     def _advance_run(self, action: actions.AdvanceRun) -> None:
-        failpoints.hit(_RUN[0])
-        run, now = action.run, utcnow()
-        sources = {name: facts.job_id for name, facts in action.facts.items() if facts.job_id is not None}
-        jobs = [job_of(run, start.name, start.retry, sources, now) for start in action.step.starts]
-        done = self.store.runs.advance(
-            run.id, self.epoch, run.version, action.step, jobs, stop_intent=action.stop_intent
-        )
-        failpoints.hit(_RUN[1])
-        outcome = action.step.outcome
-        if done and outcome is not None:
-            _log.info(
-                "run %s (%s #%d): %s", run.id, run.pipeline, run.number, outcome.reason or outcome.status
-            )
+        advancing.advance(action, self.store, self.keeper.blobs, self.epoch)
 
     def _record(self, action: actions.Record) -> None:
         self.store.jobs.advance(
@@ -263,13 +252,42 @@ class Steps:
         if action.post_mortem is not None:
             output = self.engine.output(action.post_mortem)
             events = [JobEvent("log", output, fields={"stream": "runner"})] if output else []
-        self.end(action.job_id, action.verdict, events)
+        kept = self._collected(action) if action.collect else Kept()
+        self.end(action.job_id, action.verdict, [*events, *kept.events()], kept)
         failpoints.hit(_FINISH[1])
 
-    def end(self, job_id: str, verdict: Verdict, events: list[JobEvent] | None = None) -> None:
+    def _collected(self, action: actions.Finish) -> Kept:
+        """What the job leaves behind, durable; read when its container is gone, and nobody writes any more."""
+        job = self._job(action)
+        if job.is_over:
+            return Kept()
+
+        def before_reading() -> None:
+            if job.id not in self.collecting:
+                self._advance(action, ("starting", "testing", "finishing"), "finishing", detail="collecting")
+                self.collecting.add(job.id)
+            if action.going is not None:  # its worker has said its last word
+                self._hold_lease()
+                self.engine.remove(action.going)
+
+        try:
+            return self.keeper.keep(job, action.verdict, self.preparer.written(job), before_reading)
+        except KeepingStopped as error:
+            raise Interrupted from error
+
+    def end(
+        self,
+        job_id: str,
+        verdict: Verdict,
+        events: Sequence[JobEvent] = (),
+        kept: Kept = Kept(),  # noqa: B008  # frozen
+    ) -> None:
         """Write the job's terminal status, once; `Notifier` tells who wants to know."""
-        if not self.store.jobs.finish(job_id, self.epoch, verdict, events=events or []):
+        if not self.store.jobs.finish(
+            job_id, self.epoch, verdict, events=events, artifacts=kept.artifacts, more=kept.fields()
+        ):
             return
+        self.collecting.discard(job_id)
         self._prepared.pop(job_id, None)
         self.announced.pop(job_id, None)
         self.signalled.discard(job_id)
@@ -344,7 +362,7 @@ class Steps:
     def _advance(
         self,
         action: actions.JobAction,
-        expect: Phase,
+        expect: Phase | Sequence[Phase],
         phase: Phase,
         *,
         detail: str | None = None,

@@ -10,18 +10,19 @@ from ci_runner.controller.engine import Observed
 from ci_runner.controller.spool import ExitFrame
 from ci_runner.controller.world import Ending, Policy
 from ci_runner.models import Job
-from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, ran
+from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
 
 
-def stopped(job: Job, intent: str, policy: Policy) -> Verdict:
-    """The end of a job that was stopped for `intent` ("cancel", "timeout", "disk")."""
+def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -> Verdict:
+    """The end of a job that was stopped for `intent` ("cancel", "timeout", "disk") while a test was `running`."""
     if intent == "cancel":
         return cancelled(job.cancelled_by or "its user")
     if intent == "disk":
-        return failed(f"disk limit of {size(policy.disk)} exceeded")
+        return failed(_naming(f"disk limit of {size(policy.disk)} exceeded", running))
     if job.phase == "preparing":
         return failed(f"timed out after {duration(policy.prepare_timeout)} of preparing", timed_out=True)
-    return failed(f"timed out after {duration(timeout_of(job, policy))} of testing", timed_out=True)
+    words = f"timed out after {duration(timeout_of(job, policy))} of testing"
+    return failed(_naming(words, running), timed_out=True)
 
 
 def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -> Verdict:
@@ -29,21 +30,28 @@ def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -
     if job.cancel_requested_at is not None:
         return stopped(job, "cancel", policy)
     if job.stop_intent is not None:
-        return stopped(job, job.stop_intent, policy)
+        return stopped(job, job.stop_intent, policy, ending.running)
     code = observed.exit_code if observed is not None else None
     memory = size(memory_of(job, policy))
     if observed is not None and observed.oom_killed and (ending.exit is None or code == 137):
-        return failed(f"out of memory (limit {memory})")
+        return failed(_naming(f"out of memory (limit {memory})", ending.running))
     if ending.exit is None:
-        return failed(CONTAINER_LOST)
+        return failed(_naming(CONTAINER_LOST, ending.running))
     if ending.exit.stopped and ending.exit.code != 0:
         # Nobody of ours asked: the engine or the machine went down, and what the command said is no verdict.
-        return failed(f"{CONTAINER_LOST} (it was told to stop from outside of the runner)")
+        return failed(
+            _naming(f"{CONTAINER_LOST} (it was told to stop from outside of the runner)", ending.running)
+        )
     if ending.exit.code is None:
         return ran(1, _taken_down(ending.exit, memory))
     if ending.exit.code == 0 and code not in (0, None):
         return failed(f"{CONTAINER_LOST} (it ended with code {code})")
-    return ran(ending.exit.code)
+    died = ending.exit.died
+    return ran(ending.exit.code, first_line(died) if died else None)
+
+
+def _naming(reason: str, running: str | None) -> str:
+    return f"{reason} while running {running}" if running else reason
 
 
 def _taken_down(exit_frame: ExitFrame, memory: str) -> str:

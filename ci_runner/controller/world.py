@@ -68,6 +68,8 @@ class Ending:
     started: bool
     #: The worker's last word; None: it had none.
     exit: ExitFrame | None = None
+    #: The test that ran when it ended; None: none, or nobody knows.
+    running: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from pytest_remote_ci.wire import WireError
 VERSION: Final = 1
 #: Most jobs of one run.
 MOST_JOBS: Final = 1000
+#: Longest name of a job, with its cell.
+LONGEST_NAME: Final = 1000
 
 _Made = TypeVar("_Made", PlannedJob, Retries, Service)
 _Check = Callable[[str, Any], Any]
@@ -128,8 +130,13 @@ def _text(where: str, value: Any) -> str:
 
 
 def _name(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 1000:
-        raise WireError(f"{where}: must be a name of 1 to 1000 printable characters")
+    if (
+        not isinstance(value, str)
+        or not value.strip()
+        or not value.isprintable()
+        or len(value) > LONGEST_NAME
+    ):
+        raise WireError(f"{where}: must be a name of 1 to {LONGEST_NAME} printable characters")
     return value
 
 

@@ -24,6 +24,7 @@ from ci_runner.errors import (
     TooManyRequests,
     YoursError,
 )
+from ci_runner.server.artifacts import ArtifactArchive, ArtifactContent, ArtifactList
 from ci_runner.server.auth import Authenticator, AuthMiddleware
 from ci_runner.server.docs import DocsPage
 from ci_runner.server.health import Health, Ready
@@ -115,6 +116,9 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}": JobSummary(services.store),
         "/jobs/{job_id}/stream": JobStream(responder),
         "/jobs/{job_id}/events": JobEvents(responder),
+        "/jobs/{job_id}/artifacts": ArtifactList(services),
+        "/jobs/{job_id}/artifacts/{path:path}": ArtifactContent(services),
+        "/jobs/{job_id}/artifacts.tar": ArtifactArchive(services, slots),
         "/runs": RunList(services, submission),
         "/runs/{run_id}": RunDetail(services.store),
         "/runs/{run_id}/stream": RunStream(responder),

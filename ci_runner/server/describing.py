@@ -16,6 +16,7 @@ ERRORS: Final = {
     404: "There is no such job or run.",
     409: "It is over, or the Idempotency-Key was used for another submission.",
     413: "The body is too large.",
+    416: "There is no such part.",
     422: "The archive, a field or a parameter is refused; `detail` names it.",
     429: "Over a limit of yours; see Retry-After.",
     503: "The runner is busy; see Retry-After.",

@@ -13,6 +13,9 @@ from ci_runner.server.describing import IDEMPOTENCY, JSON, VIEW, content, events
 from ci_runner.server.schemas import SCHEMAS, TIME, Schema, reference
 from pytest_remote_ci.wire import STATUSES
 
+_BYTES: Final = "application/octet-stream"
+_TAR: Final = "application/x-tar"
+
 _SUBMIT_ERRORS: Final = (400, 401, 409, 413, 422, 429, 503, 507)
 
 _JOB_ID: Final[Schema] = {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -67,6 +70,42 @@ def _job_paths() -> dict[str, Schema]:
             ),
         },
         **_event_paths(own),
+        **_artifact_paths(own),
+    }
+
+
+def _artifact_paths(own: tuple[int, ...]) -> dict[str, Schema]:
+    path = {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}}
+    headers = [
+        {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "one part, in bytes"},
+        {"name": "If-Range", "in": "header", "schema": {"type": "string"}},
+        {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+    ]
+    body = {"type": "string", "contentMediaType": _BYTES}
+    tag = {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the content's SHA-256"}}}
+    answers = {
+        200: content(body, "Its content, as a download.", _BYTES, **tag),
+        206: content(body, "A part of it.", _BYTES, **tag),
+        304: {"description": "The client has it."},
+    }
+    tar = content(
+        {"type": "string", "contentMediaType": _TAR}, "Regular files only, in the pax format.", _TAR
+    )
+    return {
+        "/jobs/{job_id}/artifacts": {
+            "get": operation(
+                "What a job left behind",
+                {200: content({"type": "array", "items": reference("Artifact")}, "In the order of paths.")},
+                own,
+                parameters=[_JOB_ID],
+            )
+        },
+        "/jobs/{job_id}/artifacts/{path}": {
+            "get": operation("One artifact", answers, (*own, 416), parameters=[_JOB_ID, path, *headers])
+        },
+        "/jobs/{job_id}/artifacts.tar": {
+            "get": operation("All artifacts of a job", {200: tar}, (*own, 429), parameters=[_JOB_ID])
+        },
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pytest_remote_ci.wire import PHASES, PRIORITIES, PROTOCOL, STATUSES, TERMINAL_STATUSES
+from pytest_remote_ci.wire_fields import MAX_PATTERNS, MAX_SERVICES
 
 Schema = dict[str, Any]
 
@@ -33,7 +34,25 @@ def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = No
 
 _TEXT: Final[Schema] = {"type": "string"}
 _TEXTS: Final[Schema] = {"type": "array", "items": _TEXT}
+_PATTERNS: Final[Schema] = {**_TEXTS, "maxItems": MAX_PATTERNS, "examples": [["dist/*.whl", "logs"]]}
 _FLAG: Final[Schema] = {"type": "boolean"}
+_SERVICE: Final[Schema] = _object(
+    {"name": {**_TEXT, "description": "host name"}, "image": _TEXT},
+    {
+        "env": {"type": "object", "additionalProperties": _TEXT},
+        "health": {
+            "type": ["string", "null"],
+            "description": "shell command that ends with 0 once it is ready",
+        },
+        "ports": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "that must accept connections",
+        },
+        "command": {**_TEXTS, "description": "in place of the image's own"},
+    },
+    additionalProperties=False,
+)
 _NUMBER: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
 
 
@@ -84,6 +103,14 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "cancelled": {"const": True},
             "job": {"type": "string", "description": "in a run's stream: the job's name in the plan"},
             "run_id": {"type": "string", "format": "uuid"},
+            "artifacts": _object(
+                {
+                    "files": {"type": "integer", "minimum": 1},
+                    "bytes": {"type": "integer", "minimum": 0},
+                    "root": {"type": "string", "description": "where the project lay for the run"},
+                },
+                description="what the job left behind, with `complete`; absent when it is nothing",
+            ),
         },
         allOf=[
             _event("run_job", "job", "status"),
@@ -107,6 +134,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ],
         description="Further types and fields may come at any time; ignore what you do not know.",
     ),
+    "Artifact": _object(
+        {
+            "path": {"type": "string", "description": "relative to the project"},
+            "size": {"type": "integer", "minimum": 0},
+            "sha256": DIGEST,
+            "executable": _FLAG,
+            "kept_until": TIME,
+        },
+        additionalProperties=False,
+    ),
     "Options": _object(
         {},
         {
@@ -126,13 +163,19 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "cpus": _NUMBER,
             "memory": {"type": ["integer", "string"], "examples": ["2g", 1073741824]},
             "network": {"enum": ["egress", "none"]},
-            "artifacts": _TEXTS,
+            "artifacts": {**_PATTERNS, "description": "files to keep after the run"},
+            "artifacts_when": {"enum": ["always", "success", "failure"], "default": "always"},
+            "services": {"type": "array", "items": _SERVICE, "maxItems": MAX_SERVICES},
+            "artifacts_days": {**_NUMBER, "description": "shorter than the runner's default"},
+            "reports": {**_PATTERNS, "description": "reports to keep when the run made any"},
             "name": _TEXT,
             "priority": {"enum": list(PRIORITIES), "default": "normal"},
             "pytest_version": _TEXT,
             "scm_version": _TEXT,
             "color": _FLAG,
             "columns": {"type": "integer", "minimum": 1, "maximum": 10000},
+            "records": _FLAG,
+            "restarts": {"type": "integer", "minimum": 0, "maximum": 100, "default": 3},
             "extra": {"type": "object"},
         },
     ),

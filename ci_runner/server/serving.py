@@ -47,6 +47,7 @@ class HttpServer:
         """Bind the address; raises `SettingsError` when that is not possible."""
         self._app = app
         self._stopping = threading.Event()
+        self._ending = threading.Lock()
         self._stop_seconds = 10.0
         self._map: dict[int, Any] = {}
         self._socket = _listen(settings.host, settings.port)
@@ -111,13 +112,15 @@ class HttpServer:
     def stop(self, seconds: float = 10.0) -> None:
         """End within about so many seconds, answering what is being asked; may be called twice."""
         self._stop_seconds = seconds
-        self._stopping.set()
         if self._thread is None:
+            self._stopping.set()
             self._socket.close()
             return
-        if self._thread.is_alive():
-            self._server.pull_trigger()
-            self._thread.join()
+        with self._ending:  # the trigger is not closed before it was pulled
+            if not self._stopping.is_set():
+                self._stopping.set()
+                self._server.pull_trigger()
+        self._thread.join()
 
     # -- the server's thread
 
@@ -133,7 +136,8 @@ class HttpServer:
             channel.handle_close()
             channel.handle_close()  # a refused client is not waited for any longer
         self._dispatcher.shutdown(timeout=max(0.5, deadline - time.monotonic()))
-        self._server.trigger.close()
+        with self._ending:
+            self._server.trigger.close()
         wasyncore.close_all(self._map, ignore_all=True)
         _log.info("stopped listening")
 

@@ -2,7 +2,7 @@
 
 The contents are files and no part of the database. Knowing a digest gives no access: only who sent the bytes
 once has a grant. A grant is renewed by every submission that refers to it; contents go when no grant was
-renewed for a while.
+renewed for a while, and no artifact has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import peewee
 
 from ci_runner.models import utcnow
 from ci_runner.store.database import Database
-from ci_runner.store.schema import GrantRow, JobRow, RunRow, to_micros
+from ci_runner.store.schema import ArtifactRow, GrantRow, JobRow, RunRow, to_micros
 
 #: Digests per statement; SQLite before 3.32 takes 999 parameters.
 _DIGESTS: Final = 300
@@ -77,11 +77,19 @@ class Blobs:
                 )
                 kept = GrantRow.select(GrantRow.digest).where(GrantRow.digest.in_(piece)).distinct()
                 unused |= set(piece) - {row["digest"] for row in self._database.rows(kept)}
+                unused -= self._of_artifacts(piece)
         return unused
 
     def known(self, digests: Iterable[str]) -> set[str]:
-        """Those of `digests` that anybody may refer to: a file whose digest is missing here is nobody's."""
-        return self._granted(digests)
+        """Those of `digests` that anybody may refer to, or an artifact has: any other file is nobody's."""
+        wanted = set(digests)
+        return self._granted(wanted) | {
+            found for piece in _pieces(wanted) for found in self._of_artifacts(piece)
+        }
+
+    def _of_artifacts(self, digests: list[str]) -> set[str]:
+        query = ArtifactRow.select(ArtifactRow.sha256).where(ArtifactRow.sha256.in_(digests)).distinct()
+        return {row["sha256"] for row in self._database.rows(query)}
 
     def _granted(self, digests: Iterable[str], *conditions: Any) -> set[str]:
         found: set[str] = set()

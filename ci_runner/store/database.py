@@ -14,7 +14,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,6 +151,20 @@ class Database:
         """Execute an insert inside `write`; a broken constraint raises `peewee.IntegrityError`."""
         with self._translated():
             query.execute(self._database)
+
+    def insert_rows(self, model: type[peewee.Model], rows: Sequence[Sequence[Any]]) -> None:
+        """Inside `write`: insert rows of plain values, in the order of the model's fields.
+
+        For many small rows: making a statement of `insert_many` costs several times what executing it does.
+        """
+        meta: Any = model._meta
+        names = ", ".join(f'"{field.column_name}"' for field in meta.sorted_fields)
+        marks = ", ".join([self._database.param] * len(meta.sorted_fields))
+        with self._translated():
+            open_cursor: Callable[[], sqlite3.Cursor] = self._database.cursor
+            cursor = open_cursor()
+            cursor.executemany(f'INSERT INTO "{meta.table_name}" ({names}) VALUES ({marks})', rows)  # noqa: S608
+            cursor.close()
 
     def sql(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Plain SQL, for migrations and pragmas."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -19,13 +19,20 @@ from ci_runner.errors import Conflict, NotFound
 from ci_runner.models import JobEvent, utcnow
 from ci_runner.store.database import Database
 from ci_runner.store.lease import Lease
-from ci_runner.store.schema import EventRow, FeedRow, JobRow, RunRow, SpoolRow, from_micros, to_json
+from ci_runner.store.schema import (
+    EventRow,
+    FeedRow,
+    JobRow,
+    RunRow,
+    SpoolRow,
+    from_micros,
+    to_json,
+    to_micros,
+)
 
 _BEFORE = failpoints.register("store.events.append.before", "events and offsets written, not committed")
 _AFTER = failpoints.register("store.events.append.after", "events and offsets committed")
 
-#: Rows per insert statement: five parameters each, and SQLite takes 32,766 of them (before 3.32: 999).
-_ROWS: Final = 190
 #: Jobs per transaction while logs are pruned, so that others need not wait long for the write lock.
 _PRUNED_JOBS: Final = 50
 
@@ -160,7 +167,7 @@ def append_inside(
         return last_seq
     now = utcnow()
     rows = [
-        {"job_id": job_id, "seq": seq, "type": event.type, "at": event.timestamp or now, "body": _body(event)}
+        (job_id, seq, event.type, to_micros(event.timestamp or now), _body(event))
         for seq, event in enumerate(events, last_seq + 1)
     ]
     text_bytes = sum(
@@ -170,8 +177,7 @@ def append_inside(
     database.run(
         JobRow.update(last_seq=newest, log_bytes=JobRow.log_bytes + text_bytes).where(JobRow.id == job_id)
     )
-    for piece in _pieces(rows, _ROWS):
-        database.insert(EventRow.insert_many(piece))
+    database.insert_rows(EventRow, rows)
     if run_id is not None:
         feed_inside(database, run_id, len(events), now, job_id=job_id, first=last_seq + 1)
     return newest
@@ -207,11 +213,6 @@ def _require_job(database: Database, job_id: str) -> dict[str, Any]:
     if job is None:
         raise NotFound("Job not found")
     return job
-
-
-def _pieces(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def _is_log(event: JobEvent) -> bool:

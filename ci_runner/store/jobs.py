@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import builtins
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import peewee
 
 from ci_runner import failpoints
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.models import Job, JobEvent, utcnow
+from ci_runner.models import Artifact, Job, JobEvent, utcnow
 from ci_runner.states import Verdict
+from ci_runner.store.artifacts import add_inside
 from ci_runner.store.database import Database
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
@@ -264,15 +266,21 @@ class Jobs:
         *,
         events: Sequence[JobEvent] = (),
         end_time: dt.datetime | None = None,
+        artifacts: Sequence[Artifact] = (),
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> bool:
-        """End the job, durably: outcome, `events`, the `complete` event and the note that somebody is to be
-        told (`untold`) in one; False when it is over already.
+        """End the job, durably: outcome, `artifacts` (whose contents are durable already and which say until
+        when they are kept), `events`, the `complete` event (with the fields `more`) and the note that somebody
+        is to be told (`untold`) in one; False when it is over already.
         """
         if verdict.status not in TERMINAL_STATUSES:
             raise ValueError(f"{verdict.status} is no end")
         moment = end_time or utcnow()
         complete = JobEvent(
-            "complete", success=verdict.success is True, timestamp=moment, fields=verdict.complete_fields()
+            "complete",
+            success=verdict.success is True,
+            timestamp=moment,
+            fields={**verdict.complete_fields(), **more},
         )
         with self._database.write():
             self._lease.require(epoch)
@@ -294,6 +302,7 @@ class Jobs:
                     building=False,
                 ).where(JobRow.id == job_id)
             )  # fmt: skip
+            add_inside(self._database, job_id, artifacts)
             append_inside(self._database, job_id, row["last_seq"], [*events, complete], row["run_id"])
             self._database.insert(OutboxRow.insert(job_id=job_id))
             failpoints.hit(_FINISH_BEFORE)

@@ -111,6 +111,19 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         ),
     ),
     Migration(
+        "artifacts",
+        (
+            """
+            CREATE TABLE artifacts (
+              job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, path TEXT NOT NULL,
+              mode INTEGER NOT NULL, size BIGINT NOT NULL, sha256 TEXT NOT NULL, kept_until BIGINT NOT NULL,
+              PRIMARY KEY (job_id, path))
+            """,
+            "CREATE INDEX artifacts_content ON artifacts (sha256)",
+            "CREATE INDEX artifacts_ended ON artifacts (kept_until)",
+        ),
+    ),
+    Migration(
         "runs of pipelines",
         (
             """

@@ -9,6 +9,7 @@ from ci_runner.errors import Conflict, NotFound
 from ci_runner.models import APIKey, Job, JobEvent, User
 from ci_runner.states import Verdict
 from ci_runner.store import migrations
+from ci_runner.store.artifacts import Artifacts
 from ci_runner.store.blobs import Blobs
 from ci_runner.store.database import Database, Doorbell, StoreError, create_private
 from ci_runner.store.events import Events
@@ -24,8 +25,8 @@ from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
 class Store:
     """Open it with `Store.open`; may be used from any thread and by several processes at once.
 
-    The attributes `jobs`, `runs`, `feed`, `events`, `users`, `keys`, `blobs` and `lease` are what the planes use; the
-    methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
+    The attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `users`, `keys`, `blobs` and `lease` are what the
+    planes use; the methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
     """
 
     def __init__(self, database: Database) -> None:
@@ -39,6 +40,7 @@ class Store:
         self.blobs = Blobs(database)
         self.runs = Runs(database, self.lease)
         self.feed = Feed(database, self.events)
+        self.artifacts = Artifacts(database)
 
     @classmethod
     def open(

@@ -30,9 +30,13 @@ def from_micros(micros: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=micros)
 
 
+#: Made once: `json.dumps` with options makes an encoder each time.
+_encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=dict).encode
+
+
 def to_json(value: Any) -> str:
     """JSON in ASCII: NUL and lone surrogates, which no database takes as text, survive as escapes."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=dict)
+    return _encode(value)
 
 
 class UtcField(peewee.BigIntegerField):
@@ -184,6 +188,21 @@ class GrantRow(peewee.Model):
         primary_key = peewee.CompositeKey("user_id", "digest")
 
 
+class ArtifactRow(peewee.Model):
+    """A file that a job left behind."""
+
+    job_id = CleanTextField()
+    path = CleanTextField()
+    mode = peewee.IntegerField()
+    size = peewee.BigIntegerField()
+    sha256 = CleanTextField()
+    kept_until = UtcField()
+
+    class Meta:
+        table_name = "artifacts"
+        primary_key = peewee.CompositeKey("job_id", "path")
+
+
 class OutboxRow(peewee.Model):
     """A job that is over and whose end the plugins were not told yet."""
 
@@ -292,6 +311,6 @@ class LeaseRow(peewee.Model):
 
 
 MODELS: Final = (
-    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, OutboxRow,
+    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, ArtifactRow, OutboxRow,
     RunRow, RunJobRow, RunSecretRow, FeedRow, LeaseRow,
 )  # fmt: skip

@@ -17,6 +17,10 @@ from typing import Any
 COLUMNS = "REMOTE_CI_COLUMNS"
 #: Folder for the records of the session, when they are asked for; taken out of the environment likewise.
 RECORDS = "REMOTE_CI_RECORDS"
+#: Set when a pytest before this one died: only the tests that none has begun are to run.
+CONTINUED = "REMOTE_CI_CONTINUED"
+#: Descriptor by which the worker gets the files of captured output.
+CAPTURED = "REMOTE_CI_CAPTURED"
 #: The package that the files beside this one are inside a job.
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
@@ -75,19 +79,44 @@ def like_a_terminal() -> None:
             terminalwriter.get_terminal_width = lambda: int(columns)
 
 
-def make_recorder(folder: str) -> Any:
-    """The plugin that records this session, or None: the session goes on without, and its records say why."""
-    records = _load("records").Records(folder)
+def recording_plugins(records: Any, continued: bool) -> list[Any]:
+    """The plugins that record this session; none: the session goes on without, and its records say why."""
     records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
     try:
         import pytest
 
         if tuple(int(part) for part in pytest.__version__.split(".")[:1]) < (7,):
             raise RuntimeError(f"pytest {pytest.__version__} is older than 7.0")
-        return _load("recorder").Recorder(records)
+        if not continued:
+            return [_load("recorder").Recorder(records)]
+        with open(records.path, "rb") as file:
+            earlier = _load("aftermath").read(file)
+        continuing = _load("continued").Continued(records, earlier)
+        return [_load("recorder").Recorder(continuing), _load("continued").Rest(continuing, earlier)]
     except Exception as error:
         records.add("unavailable", reason=f"{error}")
-        return None
+        return []
+
+
+class HandsOver:
+    """A pytest plugin: the files into which pytest captures output reach the worker, which outlives this process."""
+
+    def __init__(self, descriptor: int) -> None:
+        import _socket
+
+        os.set_inheritable(descriptor, False)
+        self._worker = _socket.socket(fileno=descriptor)
+
+    def pytest_sessionstart(self, session: Any) -> None:
+        """From now on they are the same to the end of the session. Private to pytest, so nothing depends on it."""
+        import _socket
+        import array
+
+        with contextlib.suppress(Exception):
+            capture = session.config.pluginmanager.get_plugin("capturemanager")._global_capturing
+            files = array.array("i", [capture.out.tmpfile.fileno(), capture.err.tmpfile.fileno()])
+            self._worker.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+        self._worker.close()
 
 
 def _load(name: str) -> Any:
@@ -119,15 +148,20 @@ def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
-    folder = os.environ.pop(RECORDS, "")
-    recorder = make_recorder(folder) if folder else None
-    plugins = [InertOptions(), recorder] if recorder is not None else [InertOptions()]
+    folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
+    records = _load("records").Records(folder) if folder else None
+    plugins = recording_plugins(records, continued) if records is not None else []
+    captured = os.environ.pop(CAPTURED, "")
+    if captured:
+        plugins.append(HandsOver(int(captured)))
     try:
-        code = run_pytest(mode, list(args), plugins)
+        code = run_pytest(mode, list(args), [InertOptions(), *plugins])
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if records is not None:  # what ends the process otherwise is no end of a session, whatever its code
+        records.add("returned", exitstatus=code)
     return code
 
 

@@ -54,6 +54,7 @@ class Recorder:
         self._add(
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
             rootdir=str(config.rootpath), xdist=bool(getattr(config.option, "tx", None)), at=time.time(),
+            maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
         )  # fmt: skip
         Screen(self._records).watch(config)
@@ -121,6 +122,12 @@ class Recorder:
     def pytest_collection(self) -> None:
         """pytest has started; command line and initial conftests were good."""
         self._add("collecting")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectstart(self, collector: Any) -> None:
+        """Which file: importing it may end this process."""
+        if isinstance(collector, pytest.File):
+            self._add("collecting_file", id=collector.nodeid)
 
     def pytest_collectreport(self, report: Any) -> None:
         """Failures and skips only: what was collected comes as one tree."""

@@ -35,10 +35,12 @@ class Records:
         self._encode = json.JSONEncoder(separators=(",", ":"), default=plain).encode
         self._pid = os.getpid()
         self._paths = {name: os.path.join(folder, name) for name in ("records", "terminal")}
+        self.path = self._paths["records"]
         self._handles: dict[str, int] = {}
         self._identities: dict[str, Any] = {}
         self._outputs = [_high_copy(1), _high_copy(2)]
         self._written = (0, 0)
+        self._held: list[dict[str, Any]] = []
         for name in self._paths:
             self._reopen(name)
 
@@ -46,16 +48,23 @@ class Records:
         """Append one record of this kind. Never raises for what is in it."""
         if self._getpid() != self._pid:
             return
+        held, self._held = self._held, []
+        record = {"t": kind, **fields}
+        if held:
+            record = {"t": "several", "of": [*held, record]}
         out, err = self._written = self._output_sizes()
-        record = {"t": kind, "sizes": [self._size(self._handle("terminal")), out, err]}
-        record.update(fields)
+        record["sizes"] = [self._size(self._handle("terminal")), out, err]
         self._append("records", self._line(record))
+
+    def hold(self, kind: str, **fields: Any) -> None:
+        """The same, together with the next record: for what is only of use with that one."""
+        self._held.append({"t": kind, **fields})
 
     def terminal(self, text: str) -> None:
         """Append to pytest's own output, after whatever the tests have written since the last time."""
         if self._getpid() != self._pid:
             return
-        if self._output_sizes() != self._written:
+        if self._held or self._output_sizes() != self._written:
             self.add("mark")
         self._append("terminal", text.encode("utf-8", "backslashreplace"))
 
@@ -171,6 +180,8 @@ def _clean(value: Any, depth: int = 0) -> Any:
 
 
 def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
+    if "of" in record:
+        return {**record, "of": [_without_text(part, length) for part in record["of"]]}
     note = f"<{length >> 20} MB dropped by remote-ci>"
     result = {key: value for key, value in record.items() if key not in ("text", "lines", "args")}
     data = result.get("d")

@@ -25,7 +25,7 @@ class Reports:
     """Records the reports of one session."""
 
     def __init__(self, records: Records, config: Any) -> None:
-        self._add, self._cut = records.add, records.cut
+        self._add, self._hold, self._cut = records.add, records.hold, records.cut
         self._config = config
         #: The report whose status was asked for last, and the answer.
         self.status: tuple[Any, Any] = (None, None)
@@ -61,6 +61,9 @@ class Reports:
             if status and not (isinstance(status[2], str) and tuple(status) in _ORDINARY):
                 fields["status"] = list(status)
             fields["d"] = self._difference(data, fields)
+            if not fields["d"].get("sections") and data["outcome"] == "passed" and report.when != "call":
+                self._hold(kind, **fields)  # nothing is shown of it
+                return
         self._add(kind, **fields)
 
     def _flattened(self, longrepr: Any, data: dict[str, Any], fields: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ class Spool:
     def __init__(self, folder: str) -> None:
         #: What a recorded session writes itself (see `records`); not there in others.
         self._recorded = [(name, os.path.join(folder, name)) for name in ("records", "terminal")]
+        self.seal: str | None = None
         self._reserve = os.path.join(folder, "reserve")
         self.stdout = os.open(os.path.join(folder, "stdout"), _APPEND, 0o644)
         self.stderr = os.open(os.path.join(folder, "stderr"), _APPEND, 0o644)
@@ -68,6 +69,8 @@ class Spool:
 
     def last_frame(self, **fields: Any) -> None:
         """The `exit` frame: when the disk is full, the reserve makes room for it."""
+        if self.seal is not None:
+            fields["seal"] = self.seal
         written = self.frame("exit", **fields)
         with contextlib.suppress(OSError):
             os.unlink(self._reserve)
@@ -138,14 +141,20 @@ def become_subreaper() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)
 
 
-def start(job: dict[str, Any], spool: Spool) -> int:
-    """Fork and run the command; returns its process id, which is also its group and session."""
+def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | None = None) -> int:
+    """Fork and run the command; returns its process id, which is also its group and session.
+
+    `more`: environment beside the job's; `kept`: a descriptor that the command inherits.
+    """
     env = dict(os.environ)
     env.update(job["env"])
+    env.update(more)
     if job.get("path"):  # folders that come before the image's own
         env["PATH"] = os.pathsep.join([*job["path"], env.get("PATH") or os.defpath])
     pid = os.fork()
     if pid == 0:
+        if kept is not None:
+            os.set_inheritable(kept, True)
         _become(job["argv"], job["cwd"], env, spool)
     return pid
 
@@ -174,9 +183,18 @@ def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoR
 class Supervisor:
     """Waits for the command, keeps the frames going, and passes a request to stop on."""
 
-    def __init__(self, spool: Spool, pid: int, grace: float, wake: int, asked: list[int]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        pid: int,
+        grace: float,
+        wake: int,
+        asked: list[int],
+        recording: Any = None,
+    ) -> None:
         self._spool = spool
         self._pid = pid
+        self._recording = recording
         #: The whole container is killed after `grace`: we come before, so that the final frame is written.
         self._patience = max(0.1, grace - min(1.0, grace * 0.2))
         self._wake = wake
@@ -217,6 +235,8 @@ class Supervisor:
         now = time.monotonic()
         if self._kill_at is None:
             self._kill_at = now + self._patience
+            if self._recording is not None:
+                self._recording.say_stopped()
             self._signal(signal.SIGINT)
         elif now >= self._kill_at:
             self._killed = True
@@ -256,6 +276,15 @@ def _children() -> list[int]:
     return mine
 
 
+def _recording(folder: str, spool: Spool, job: dict[str, Any]) -> Any:
+    """What is to be known of a recorded session (see `recording`); None for any other command."""
+    if not job.get("recorded"):
+        return None
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    return __import__("recording").Recording(folder, spool.sizes, job)
+
+
 def main(argv: list[str]) -> int:
     """Run the job of the spool folder `argv[1]`; returns the exit code."""
     folder = argv[1]
@@ -265,6 +294,9 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"worker {VERSION}: job of protocol {job.get('protocol')!r}, not {PROTOCOL}\n")
         return EXIT_BROKEN
     spool = Spool(folder)
+    if job.get("seal"):  # what comes after this must not be able to speak for us
+        spool.seal = str(job["seal"])
+        os.unlink(file.name)
     spool.frame("hello", worker=VERSION, python="{}.{}.{}".format(*sys.version_info[:3]))
     wake, write_end = os.pipe()
     os.set_blocking(wake, False)
@@ -275,20 +307,44 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGCHLD, signal.SIGINT):  # a handler, so that the wake-up pipe is written
         signal.signal(number, lambda *_: None)
     become_subreaper()
+    recording = _recording(folder, spool, job)
     before = oom_kills()
-    pid = start(job, spool)
-    spool.frame("started", pid=pid)
-    status = Supervisor(spool, pid, float(job.get("grace", 10.0)), wake, asked).run()
-    end_leftovers()
-    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    code = 128 + killed if killed else os.WEXITSTATUS(status)
+    code, killed, died = _run(job, spool, recording, wake, asked)
     spool.last_frame(
         code=None if killed else code,
-        signal=_signal_name(killed) if killed else None,
+        signal=killed,
         oom=max(0, oom_kills() - before),
         stopped=bool(asked),
+        **({"died": died} if died else {}),
     )
     return code
+
+
+def _run(
+    job: dict[str, Any], spool: Spool, recording: Any, wake: int, asked: list[int]
+) -> tuple[int, str | None, str]:
+    """Run the command, a recorded pytest again while that is worth it: (exit code, signal, how it died)."""
+    more: dict[str, str] = {}
+    while True:
+        oom, kept = oom_kills(), None
+        if recording is not None:
+            kept = recording.connect()
+            more["REMOTE_CI_CAPTURED"] = str(kept)
+        pid = start(job, spool, more, kept)
+        spool.frame("again" if "REMOTE_CI_CONTINUED" in more else "started", pid=pid)
+        grace = float(job.get("grace", 10.0))
+        status = Supervisor(spool, pid, grace, wake, asked, recording).run()
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+        end_leftovers()
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        killed = _signal_name(number) if number else None
+        code = 128 + number if number else os.WEXITSTATUS(status)
+        if recording is None:
+            return code, killed, ""
+        if not recording.goes_on(code, killed, oom=oom_kills() > oom, stopped=bool(asked)):
+            return recording.code, None, recording.died
+        more = {"REMOTE_CI_CONTINUED": "1"}
 
 
 def _signal_name(number: int) -> str:

@@ -4,6 +4,9 @@
 # marked while it grows, so stdout and stderr interleave only roughly; TERM reaches the command's shell as TERM.
 spool=$1
 asked=false
+# What comes after this must not be able to speak for us.
+seal=$(cat "$spool/seal" 2>/dev/null)
+rm -f "$spool/seal"
 : >>"$spool/stdout"
 : >>"$spool/stderr"
 
@@ -28,5 +31,5 @@ while $asked && kill -0 "$child" 2>/dev/null; do
     wait "$child"
     code=$?
 done
-frame exit ", \"code\": $code, \"signal\": null, \"oom\": 0, \"stopped\": $asked"
+frame exit ", \"code\": $code, \"signal\": null, \"oom\": 0, \"stopped\": $asked, \"seal\": \"$seal\""
 exit "$code"

@@ -26,6 +26,7 @@ class Feed:
         self.run = run
         self._events: Iterator[Event] = run.events()
         self._held: deque[Event] = deque()
+        self._is_closed = False
         #: The job's last event, once it was seen.
         self.complete: Event | None = None
 
@@ -33,7 +34,7 @@ class Feed:
         """The next event; None after the last. Waits; raises `ClientError` when the runner is gone for long."""
         if self._held:
             return self._held.popleft()
-        if self.complete is not None:
+        if self.complete is not None or self._is_closed:
             return None
         try:
             event = next(self._events)
@@ -42,7 +43,15 @@ class Feed:
             raise
         if event.get("type") == "complete":
             self.complete = event
+        if event.get("t") == "several":
+            self.hold([{"type": event["type"], **part} for part in event["of"]])
+            return self._held.popleft()
         return event
+
+    def close(self) -> None:
+        """Wait for no more events."""
+        self._held.clear()
+        self._is_closed = True
 
     def hold(self, events: list[Event]) -> None:
         """Give these events again, first."""

@@ -16,7 +16,7 @@ from _pytest._code import ExceptionInfo
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.nodes import Tree
-from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_report
+from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_reports
 from pytest_remote_ci.terminal import ColourFilter, Output, is_terminal
 
 #: What other plugins may have called over there, and is called here again.
@@ -24,6 +24,8 @@ _ALLOWED = {
     "tr": {"write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"},
     "tw": {"write", "line", "sep", "write_raw"},
 }
+#: With these the session ends in the middle of a test.
+_ENDS = ("interrupt", "internal_error", "tests_over", "died")
 
 
 class Player:
@@ -52,6 +54,8 @@ class Player:
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
         self._reported: set[str] = set()
+        #: Of those: the phase that was reported last.
+        self._phases: dict[str, str] = {}
         #: Whether plugins here see each test through `pytest_runtest_protocol`.
         self.with_protocol = False
         #: Tests that wait for their end, because others are reported at the same time.
@@ -90,9 +94,10 @@ class Player:
                 return
 
     def play_to_the_end(self) -> None:
-        """Play what is left."""
-        while self.broken is None and (event := self._next()) is not None:
-            self.play(event)
+        """Play what is left, or only wait for it."""
+        while (event := self._next()) is not None:
+            if self.broken is None:
+                self.play(event)
 
     def play_collection(self) -> bool:
         """Play up to the first test; whether a tree was collected."""
@@ -118,9 +123,14 @@ class Player:
         for held in (waiting or ())[1:]:
             self._PLAYS[str(held["t"])](self, held)
         while waiting is None and nodeid in self.running and (event := self._next()) is not None:
+            if event.get("t") in _ENDS:  # for whoever plays the session
+                self._feed.hold([event])
+                return
             self.play(event)
 
     def _next(self) -> Event | None:
+        if self.lost is not None:
+            return None
         try:
             return self._feed.next()
         except ClientError as error:
@@ -186,6 +196,15 @@ class Player:
         xml: Any = self._config.stash.get(xml_key, None)
         for name, value in event["properties"] if xml is not None else ():
             xml.add_global_property(name, value)
+
+    def _died(self, event: Event) -> None:
+        self._remember(event)
+        self.notes_add(
+            f"{event['text']}; it was started again for the rest" if event["again"] else str(event["text"])
+        )
+
+    def _note(self, event: Event) -> None:
+        self.notes_add(self._places.text(str(event["text"])))
 
     def _worker(self, event: Event) -> None:
         self.reports.workers[event["id"]] = event["line"]
@@ -265,6 +284,8 @@ class Player:
         report = self._last = self.reports.report(event)
         self._config.hook.pytest_runtest_logreport(report=report)
         self._reported.add(report.nodeid)
+        if report.nodeid in self.running:
+            self._phases[report.nodeid] = str(report.when)
 
     def _exception(self, event: Event) -> None:
         if self._waits(event["id"], event):
@@ -280,6 +301,7 @@ class Player:
             self._config.hook.pytest_runtest_protocol(item=self._tree.items[nodeid], nextitem=None)
             return
         self.running.pop(nodeid, None)
+        self._phases.pop(nodeid, None)
         self.reports.forget(nodeid)
         self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=tuple(event["location"]))
 
@@ -295,12 +317,22 @@ class Player:
             self.play_test(nodeid)
         running = list(self.running.items())
         self.running.clear()
+        hook = self._config.hook
         for nodeid, location in running:
-            report = failed_report(nodeid, location, f"{why} while running {nodeid}")
+            words = f"while running {nodeid}"
+            text = self._places.text(why if words in why else f"{why} {words}")
             self._reported.add(nodeid)
-            self._config.hook.pytest_runtest_logreport(report=report)
-            self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
+            for report in failed_reports(nodeid, location, text, self._phases.get(nodeid)):
+                hook.pytest_runtest_logreport(report=report)
+            hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
         return len(running)
+
+    def skip_to_the_end(self) -> None:
+        """Wait until the job's end is known; what comes before it is played later."""
+        events: list[Event] = []
+        while self.broken is None and (event := self._next()) is not None:
+            events.append(event)
+        self._feed.hold(events)
 
     def place(self, at: Any) -> tuple[str, int]:
         """File and line here, of those over there; the line within reason."""
@@ -320,6 +352,9 @@ class Player:
         "end": _remember,
         "interrupt": _remember,
         "internal_error": _internal_error,
+        "stopped": _remember,
+        "died": _died,
+        "note": _note,
         "junit": _junit,
         "worker": _worker,
         "truncated": _truncated,

@@ -166,9 +166,13 @@ class Reports:
         return self._categories[key]
 
 
-def failed_report(nodeid: str, location: Any, text: str) -> pytest.TestReport:
-    """The report of a test that could not report itself any more."""
-    return pytest.TestReport(nodeid, tuple(location), {}, "failed", text, "call")
+def failed_reports(nodeid: str, location: Any, text: str, phase: str | None) -> list[pytest.TestReport]:
+    """The last reports of a test that could not report itself any more; `phase` was the last that it reported."""
+    now = "teardown" if phase == "call" else "call"
+    failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now)  # type: ignore[arg-type]
+    if now == "teardown":
+        return [failed]
+    return [failed, pytest.TestReport(nodeid, tuple(location), {}, "passed", None, "teardown")]
 
 
 def exception_call(event: dict[str, Any], report: Any) -> Any:

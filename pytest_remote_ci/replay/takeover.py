@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.display import exit_code
+from pytest_remote_ci.display import Display, exit_code
 from pytest_remote_ci.errors import NoVerdict
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.player import Player
-from pytest_remote_ci.wire import EXIT_NO_VERDICT
+from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
 #: Options that were obeyed over there and must not be obeyed twice.
 _OBEYED = {
     "lf": False, "failedfirst": False, "newfirst": False, "stepwise": False, "stepwise_skip": False,
-    "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None,
+    "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None, "log_file": None,
 }  # fmt: skip
 _OURS = ("_pytest.", "pytest_remote_ci.")
 
@@ -31,19 +31,29 @@ class Takeover:
     """Registered for one session, in `pytest_cmdline_main`."""
 
     def __init__(
-        self, config: pytest.Config, feed: Feed, show: Callable[[Event], None], cancel: Callable[[], bool],
+        self,
+        config: pytest.Config,
+        feed: Feed,
+        display: Display,
+        cancel: Callable[[], bool],
         resources: ExitStack,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`cancel` is called when this session is interrupted and says whether the remote session will now end.
 
         `resources` are closed at the end.
         """
         self._config = config
-        self._player = Player(config, feed, show)
+        self._player = Player(config, feed, display.show)
         self._feed = feed
+        self._say = display.say
         self._cancel = cancel
         self._resources = resources
+        self._session: Any = None
         self._forced_code: int | None = None
+        #: The developer has interrupted it.
+        self._is_interrupted = False
+        #: Why there is no verdict was shown.
+        self._has_said_why = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -60,6 +70,7 @@ class Takeover:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
         """The header."""
+        self._session = session
         self._player.start(session)
         yield
         implementations = session.config.hook.pytest_runtest_protocol.get_hookimpls()
@@ -79,7 +90,7 @@ class Takeover:
         session.items = []
         with self._cancelled_by_interrupts():
             has_tree = self._player.play_collection()
-        if has_tree:
+        if has_tree or "died" in self._player.said:
             session.config.hook.pytest_collection_finish(session=session)
         return True
 
@@ -114,7 +125,8 @@ class Takeover:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What remote plugins write into the summary, then what is to be said of ourselves."""
-        self._player.play_until("end")
+        with self._held_interrupts():
+            self._player.play_until("end")
         if self._player.notes:
             terminalreporter.write_sep("=", "remote-ci", yellow=True)
             for line in self._player.notes:
@@ -123,9 +135,11 @@ class Takeover:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """The remote exit status counts: plugins and conftests may have changed it."""
-        self._player.play_until("summary", "end")
+        with self._held_interrupts():
+            self._player.play_until("summary", "end")
         yield
-        self._player.play_until("end")
+        with self._held_interrupts():
+            self._player.play_until("end")
         end = self._player.said.get("end")
         if end is not None and self._player.broken is None:
             session.exitstatus = _status(int(end["exitstatus"]))
@@ -139,10 +153,39 @@ class Takeover:
     def pytest_unconfigure(self) -> None:
         """Wait for the end of the job, whose last output may still come; then close the connection."""
         with self._resources:
-            if self._player.has_started:
-                self._player.play_to_the_end()
-            else:  # a plugin here refused its configuration
-                self._cancel()
+            try:
+                if self._player.has_started or self._is_interrupted:
+                    self._player.play_to_the_end()
+                    self._heed_the_runner()
+                else:  # a plugin here refused its configuration
+                    self._cancel()
+            except KeyboardInterrupt:
+                if self._session is not None:
+                    self._session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+    def _heed_the_runner(self) -> None:
+        """A session that ended well in pytest's eyes may have been cut short: the time was up, somebody cancelled."""
+        if self._feed.complete is None or self._is_interrupted:
+            return
+        try:
+            code, why = exit_code(self._feed.complete), self._feed.complete.get("reason")
+        except NoVerdict as error:
+            self._session.exitstatus = error.exit_code
+            if not self._has_said_why:
+                self._say(f"remote-ci: {error}")
+            return
+        if code and self._session.exitstatus == 0:  # what came after the session was no success
+            self._session.exitstatus = _status(code)
+            self._say(f"remote-ci: {why or f'the remote pytest exited with code {code}'}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Ctrl-C while none of our hooks waited for the remote session: nothing more is shown of it."""
+        if self._is_interrupted or "interrupt" in self._player.said:
+            return
+        if issubclass(excinfo.type, KeyboardInterrupt):
+            self._player.broken = "interrupted"
+            self._stop()
 
     @contextmanager
     def _cancelled_by_interrupts(self) -> Generator[None, None, None]:
@@ -152,19 +195,46 @@ class Takeover:
             self._interrupted()
             raise
 
+    @contextmanager
+    def _held_interrupts(self) -> Generator[None, None, None]:
+        """At the end of a session an interrupt only means that nobody waits any more."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._stop()
+            self._leave()
+            self._forced_code = EXIT_INTERRUPTED
+
     def _interrupted(self) -> None:
         """Ctrl-C: the remote pytest reports what it has."""
         try:
-            if not self._cancel():
-                self._player.broken = "interrupted"
+            self._stop()
             self._player.play_until("tests_over")
         except KeyboardInterrupt:
-            self._player.broken = "interrupted twice"
+            self._leave()
+
+    def _stop(self) -> None:
+        """Cancel the job; its last events are still to come, or nobody waits for them."""
+        self._is_interrupted = True
+        try:
+            if not self._cancel():
+                self._leave()
+        except KeyboardInterrupt:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Wait for nothing any more."""
+        self._player.broken = "interrupted"
+        self._feed.close()
 
     def _raise_its_end(self, session: pytest.Session) -> None:
         """Leave the loop as the remote pytest left it."""
         player = self._player
         said = player.said
+        if "stopped" in said and not self._is_interrupted:  # not by a test: the job's end says why
+            player.skip_to_the_end()
+            self._raise_lost(session)
+            return
         if "internal_error" in said:
             config: Any = session.config
             config.notify_exception = lambda excinfo, option=None: None  # it has been reported
@@ -173,7 +243,7 @@ class Takeover:
             raise_interrupt(session, said["interrupt"], player)
         over = said.get("tests_over")
         if over is None:
-            self._raise_lost()
+            self._raise_lost(session)
             return
         if over["shouldfail"]:
             session.shouldfail = over["shouldfail"]
@@ -181,8 +251,14 @@ class Takeover:
         if over["shouldstop"]:
             session.shouldstop = over["shouldstop"]
             raise session.Interrupted(over["shouldstop"])
+        if "died" in said:
+            self._say_what_did_not_run()
 
-    def _raise_lost(self) -> None:
+    def _say_what_did_not_run(self) -> None:
+        if self._player.not_run:
+            self._player.notes_add(f"{self._player.not_run} test(s) were not run")
+
+    def _raise_lost(self, session: pytest.Session) -> None:
         """The remote session has no end: say which test did it, and with what the job ended."""
         player, complete = self._player, self._feed.complete or {}
         code, why = EXIT_NO_VERDICT, player.broken or "the remote pytest ended"
@@ -196,12 +272,14 @@ class Takeover:
                 code = exit_code(complete) or 1
             except NoVerdict as error:
                 code, why = error.exit_code, str(error)
-        failed = player.fail_running(why)
-        is_verdict = complete.get("status") == "completed"
-        self._forced_code = 1 if failed and is_verdict else code
-        if player.not_run:
-            player.notes_add(f"{player.not_run} test(s) were not run")
-        if not failed:  # else the failure is shown, and what was not run
+        failed = player.fail_running(str(complete.get("reason") or why))
+        died = player.said.get("died", {})
+        self._forced_code = 1 if failed and complete.get("status") == "completed" else code
+        self._say_what_did_not_run()
+        if died.get("collecting"):
+            raise session.Interrupted("1 error during collection")
+        if not (failed or (died and session.testsfailed)):  # else the failure is shown, and what was not run
+            self._has_said_why = True
             raise pytest.exit.Exception(why, returncode=code)
 
 

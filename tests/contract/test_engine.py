@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_kit import (
@@ -22,7 +23,7 @@ from engine_kit import (
 )
 from waiting import wait_until
 
-from ci_runner.controller.engine import SPOOL, Bind
+from ci_runner.controller.engine import SPOOL, Bind, ServiceSpec
 from ci_runner.controller.engines.memory import Output, Script
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 
@@ -519,3 +520,75 @@ def test_closing_twice_is_harmless(kit: Kit) -> None:
     kit.engine.close()
     kit.engine.close()
     kit.engine = kit.make(kit.install)
+
+
+# -- services
+def service(kit: Kit, name: str, argv: tuple[str, ...], **changes: Any) -> ServiceSpec:
+    """A service of the job that `kit.spec` makes."""
+    spec = kit.spec(FOREVER)
+    fields: dict[str, Any] = {
+        "name": f"{spec.name}-s-{name}", "image_id": spec.image_id, "job_id": spec.job_id, "command": argv,
+        "limits": spec.limits, "network": "none",
+    }  # fmt: skip
+    return ServiceSpec(**{**fields, **changes})
+
+
+@pytest.fixture
+def serving(kit: Kit) -> Kit:
+    """Only engines that run services."""
+    if not kit.runs_services:
+        with pytest.raises(PermanentError, match="services need a container engine"):
+            kit.engine.create_service(service(kit, "db", ("sleep", "600")))
+        assert kit.engine.execute("nobody", ("true",)) is None
+        pytest.skip("the engine runs no services")
+    return kit
+
+
+def test_a_service_is_adopted_and_observed_as_the_job_s(serving: Kit) -> None:
+    spec = service(serving, "db", ("sh", "-c", FOREVER.shell))
+    container_id = serving.engine.create_service(spec)
+    assert serving.engine.create_service(spec) == container_id
+    serving.engine.start(container_id)
+    (seen,) = serving.engine.list()
+    assert (seen.role, seen.job_id, seen.attempt, seen.state) == ("service", spec.job_id, 0, "running")
+    assert serving.engine.execute(container_id, ("true",)) == 0
+    serving.engine.remove(container_id)
+    assert serving.engine.execute(container_id, ("true",)) is None
+    assert serving.engine.list() == []
+
+
+def test_a_job_reaches_its_services_by_name_and_nobody_else_does(serving: Kit) -> None:
+    if not serving.runs_programs:
+        pytest.skip("the engine runs no programs")
+    server = ("python3", "-u", "-m", "http.server", "8123")
+    first = serving.engine.create_service(service(serving, "web", server, hosts=("web", "other")))
+    serving.engine.start(first)
+    second = serving.engine.create_service(service(serving, "other", ("sleep", "600"), join=first))
+    serving.engine.start(second)
+    ask = "import urllib.request; print(urllib.request.urlopen('http://web:8123/').status)"
+
+    def answers() -> bool:
+        return serving.engine.execute(second, ("python3", "-c", ask)) == 0
+
+    wait_until(answers, what="a service to answer another")
+    job = serving.spec(Behaviour(f'python3 -c "{ask}" >>/ci/spool/stdout'), join=first)
+    alone = serving.spec(Behaviour(f'python3 -c "{ask}"'), "alone", job_id="another")
+    codes = []
+    for spec in (job, alone):
+        container_id = serving.engine.create(spec)
+        serving.engine.start(container_id)
+        codes.append(serving.ended(container_id).exit_code)
+    assert codes == [0, 1]
+    assert (serving.spool() / "stdout").read_text() == "200\n"
+
+
+def test_a_service_may_become_another_user_and_nothing_more(serving: Kit) -> None:
+    if not serving.runs_programs:
+        pytest.skip("the engine runs no programs")
+    keep = service(serving, "db", ("sleep", "600"))
+    container_id = serving.engine.create_service(keep)
+    serving.engine.start(container_id)
+    becomes = "mkdir /data && chown 999:999 /data && exec setpriv --reuid 999 --regid 999 --clear-groups touch /data/x"
+    assert serving.engine.execute(container_id, ("sh", "-c", becomes)) == 0
+    for forbidden in ("mount -t tmpfs none /mnt", "mknod /x b 8 0", "chroot / true"):
+        assert serving.engine.execute(container_id, ("sh", "-c", forbidden)) not in (0, None), forbidden

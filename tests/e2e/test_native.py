@@ -28,14 +28,14 @@ def test_a_local_report_is_written_of_tests_whose_imports_are_missing_here(
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "only_over_there.py").write_text("import os\nassert 'REMOTE_CI_JOB' in os.environ\n")
     (tmp_path / "test_it.py").write_text(TESTS)
-    done = developer.pytest("--remote-ci-native", "-rs", "--junitxml=report.xml", cwd=tmp_path)
+    done = developer.pytest("-rs", "--junitxml=report.xml", cwd=tmp_path)
     assert done.code == 1, done.text
     assert f"rootdir: {tmp_path}" in done.out
     assert "test_it.py:6: AssertionError" in done.out
     assert "SKIPPED [1] test_it.py:7: not now" in done.out
     assert "1 failed, 1 passed, 1 skipped" in done.out
     assert (tmp_path / "report.xml").read_text().count("<testcase") == 3
-    again = developer.pytest("--remote-ci-native", "--lf", cwd=tmp_path)
+    again = developer.pytest("--lf", cwd=tmp_path)
     assert "run-last-failure: rerun previous 1 failure" in again.out, again.text
     assert "1 failed" in again.out
 
@@ -44,7 +44,7 @@ def test_interrupting_cancels_the_job_and_shows_what_there_is(developer: Develop
     (tmp_path / "test_slow.py").write_text(
         "import time\ndef test_quick(): pass\ndef test_slow():\n    print('sleeping', flush=True)\n    time.sleep(60)\n"
     )
-    command = (sys.executable, "-m", "pytest", "--remote-ci", "--remote-ci-native", "-v", "-s")
+    command = (sys.executable, "-m", "pytest", "--remote-ci", "-v", "-s")
     process = developer.popen(*command, cwd=tmp_path, PYTHONUNBUFFERED="1")
     assert process.stdout is not None
     seen = ""

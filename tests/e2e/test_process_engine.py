@@ -82,7 +82,9 @@ def test_paths_in_the_output_are_relative_or_those_of_the_copy_that_ran(
 ) -> None:
     """Nothing can be mounted, so the tests see the place where they really run; arguments are put there, too."""
     folder = project("failing_project")
-    done = developer.pytest("--tb=short", str(folder / "tests" / "test_math_ops.py"), cwd=folder)
+    done = developer.pytest(
+        "--remote-ci-text", "--tb=short", str(folder / "tests" / "test_math_ops.py"), cwd=folder
+    )
     assert done.code == 1, done.text
     rootdir = re.search(r"rootdir: (\S+)", done.out)
     assert rootdir
@@ -158,7 +160,8 @@ def test_a_test_that_leaves_with_os_exit(developer: Developer, tmp_path: Path) -
     done = developer.pytest(cwd=make(tmp_path / "p", "import os\ndef test_leaves():\n    os._exit(7)\n"))
     job = developer.jobs()[0]
     assert (job["status"], job["success"]) == ("completed", False), job
-    assert done.code == job["exit_code"] != 0
+    assert done.code == 1
+    assert "exited with code 7 while running test_it.py::test_leaves" in done.out, done.text
 
 
 def test_a_test_that_kills_its_process(developer: Developer, tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ def test_a_test_that_kills_its_process(developer: Developer, tmp_path: Path) -> 
     job = developer.jobs()[0]
     assert (job["status"], job["success"], job["exit_code"]) == ("completed", False, 1)
     assert "SIGKILL" in str(job["reason"])
-    assert "SIGKILL" in done.err
+    assert "SIGKILL" in done.out
 
 
 def test_a_container_image_is_refused_in_words(developer: Developer, tmp_path: Path) -> None:

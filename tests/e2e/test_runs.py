@@ -328,3 +328,28 @@ def test_unknown_runs_are_not_found(api: Api) -> None:
         answer = api.ask(method, path)
         assert (answer.status_code, answer.json()["detail"]) == (404, "Run not found")
         assert requests.request(method, api.url + path, timeout=30).status_code == 401
+
+
+def test_artifacts_of_needed_jobs_are_in_a_later_job_s_workspace(api: Api) -> None:
+    """Also after the folder was a file; a job that names no artifacts starts on what was sent."""
+    plan = plan_of(
+        planned(
+            "build",
+            "rm -f out",
+            "mkdir out",
+            "echo built > out/it.txt",
+            "echo other > side.txt",
+            artifacts=("out/**",),
+        ),
+        planned("use", "cat out/it.txt", "test ! -e side.txt", needs=("build",), artifacts_from=("build",)),
+        planned("apart", "cat out", needs=("build",)),
+        pipeline="handed-over",
+    )
+    over = api.until_over(api.run(plan, {**PROJECT, "out": "a file\n"})["run_id"])
+    jobs = by_name(over)
+    assert over["success"] is True, over
+    assert "built\n" in api.log(jobs["use"]["job_id"])
+    assert "a file\n" in api.log(jobs["apart"]["job_id"])
+    found = api.get(f"/jobs/{jobs['build']['job_id']}/artifacts")
+    assert [item["path"] for item in found] == ["out/it.txt"]
+    assert api.get(f"/jobs/{jobs['use']['job_id']}/artifacts") == []

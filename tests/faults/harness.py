@@ -21,6 +21,7 @@ from typing import Any
 from waiting import wait_until
 
 from ci_runner.config import ReconcileSettings, StorageSettings
+from ci_runner.controller.artifacts import Written
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.controller.engines.process import ProcessEngine
 from ci_runner.controller.loop import Controller
@@ -96,7 +97,7 @@ class SimplePreparer:
         command = extra.get("command", [sys.executable, "-c", "print('hello')"])
         if "script" in job.options:
             command = [script.SHELL, "-c", script.program(job.options["script"])]
-        content = {"protocol": 1, "argv": command, "cwd": "/", "env": {}, "grace": 1}
+        content = {"protocol": 1, "argv": command, "cwd": "/workspace", "env": {}, "grace": 1}
         (work / "spool" / "job.json").write_text(json.dumps(content))
         worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
         broken = attempt <= extra.get("broken_attempts", 0)
@@ -119,6 +120,9 @@ class SimplePreparer:
         for folder in (self.data_dir / "work").glob(f"{job_id}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def written(self, job: Job) -> Written:
+        return Written(self.data_dir / "work" / f"{job.id}-{job.attempt}" / "upper", "/workspace", dict)
+
     def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
         pass
 
@@ -140,7 +144,11 @@ class Runner:
 
     def submit(self, user: str = USER, *, wait: bool = False, **fields: Any) -> str:
         """Create a job; `extra` and other options go into its options. Its id."""
-        options = {name: fields.pop(name) for name in ("timeout", "memory", "extra") if name in fields}
+        options = {
+            name: fields.pop(name)
+            for name in ("timeout", "memory", "artifacts", "reports", "extra")
+            if name in fields
+        }
         job = Job(str(uuid.uuid4()), user_id=user, options=options, **fields)
         self.store.jobs.create(job)
         if wait:

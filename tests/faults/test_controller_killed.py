@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from faults.harness import POLICY, Runner, check_invariants, process_engine, run
 from waiting import wait_until
 
 import ci_runner.controller.loop  # noqa: F401  # registers the failpoints
+from ci_runner.blobs import BlobStore
 from ci_runner.failpoints import REGISTRY
 
 TESTS = Path(__file__).parents[1]
@@ -30,6 +31,10 @@ POINTS = sorted(
 )
 
 
+#: Writes a file into the workspace, which the process engine has in the working folder.
+LEAVE = "open('left', 'w').write('behind')"
+
+
 class Mix:
     """Six jobs that between them go through everything a controller does."""
 
@@ -37,8 +42,8 @@ class Mix:
         self._found = found
         self._ran = found.data_dir / "ran"
         self._ran.mkdir()
-        self.passing = self._submit("print('fine')")
-        self.failing = self._submit("sys.stderr.write('bad\\n'); sys.exit(1)")
+        self.passing = self._submit(f"{LEAVE}; print('fine')", artifacts=["**"])
+        self.failing = self._submit(f"{LEAVE}; sys.stderr.write('bad\\n'); sys.exit(1)", artifacts=["left"])
         self.building = self._submit("print('built')", build=0.1)
         self.replaced = self._submit("print('second')", broken_attempts=1)
         self.cancelled = self._submit("time.sleep(60)")
@@ -47,13 +52,14 @@ class Mix:
             self.passing, self.failing, self.building, self.replaced, self.cancelled, self.stubborn,
         ]  # fmt: skip
 
-    def _submit(self, body: str, **extra: object) -> str:
+    def _submit(self, body: str, artifacts: Sequence[str] = (), **extra: object) -> str:
         name = f"job{len(list(self._found.store.jobs.list()))}"
         script = (
             "import os, signal, sys, time\n"
             f"with open({str(self._ran / name)!r}, 'a') as file: file.write('ran\\n')\n{body}\n"
         )
-        return self._found.submit(name=name, extra={"command": [sys.executable, "-c", script], **extra})
+        command = [sys.executable, "-c", script]
+        return self._found.submit(name=name, artifacts=[*artifacts], extra={"command": command, **extra})
 
     def times_run(self, job_id: str) -> int:
         file = self._ran / str(self._found.job(job_id).name)
@@ -123,6 +129,11 @@ def finish(found: Runner, mix: Mix) -> None:
     assert {job_id: mix.times_run(job_id) for job_id in mix.ids} == dict.fromkeys(mix.ids, 1), (
         "run exactly once"
     )
+    for job_id in (mix.passing, mix.failing):
+        [left] = found.store.artifacts.list(job_id)
+        with BlobStore(found.data_dir, None).open(left.sha256) as file:
+            assert (left.path, file.read()) == ("left", b"behind"), "left behind once, whole"
+        assert found.events(job_id)[-1].fields["artifacts"]["files"] == 1
     assert found.text(mix.passing) == "fine\n"
     assert found.text(mix.failing, "stderr") == "bad\n"
 

@@ -38,6 +38,9 @@ ROUTES = [
     ("DELETE", "/jobs/{id}"),
     ("GET", "/jobs/{id}/stream"),
     ("GET", "/jobs/{id}/events"),
+    ("GET", "/jobs/{id}/artifacts"),
+    ("GET", "/jobs/{id}/artifacts/some/file"),
+    ("GET", "/jobs/{id}/artifacts.tar"),
 ]
 
 
@@ -160,7 +163,7 @@ def test_every_route_of_one_job_is_in_the_matrix() -> None:
     from ci_runner.server.openapi import document
 
     described = {
-        (method.upper(), path.replace("{job_id}", "{id}"))
+        (method.upper(), path.replace("{job_id}", "{id}").replace("{path}", "some/file"))
         for path, methods in document()["paths"].items()
         for method, operation in methods.items()
         if operation["security"]

@@ -174,7 +174,7 @@ def test_every_route_is_described_and_every_description_is_a_route(runner: Runne
     from falcon.inspect import inspect_routes
 
     real = {
-        (method.method.lower(), route.path)
+        (method.method.lower(), route.path.replace(":path}", "}"))
         for route in inspect_routes(runner.app)
         for method in route.methods
         if not method.internal

@@ -51,7 +51,7 @@ class Pair:
 
     def remotely(self, *args: str, sub: str = ".") -> Done:
         """Run it as a native session."""
-        return self.developer.pytest("--remote-ci-native", *args, cwd=self.local / sub, COLUMNS="100")
+        return self.developer.pytest(*args, cwd=self.local / sub, COLUMNS="100")
 
     def difference(self, direct: Done, remote: Done) -> str:
         """ "" when they are equal, else a diff for people."""

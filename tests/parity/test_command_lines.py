@@ -1,4 +1,4 @@
-"""What `pytest ARGS` prints and ends with, and what `pytest --remote-ci --remote-ci-native ARGS` does: the same."""
+"""What `pytest ARGS` prints and ends with, and what `pytest --remote-ci ARGS` does: the same."""
 
 from __future__ import annotations
 

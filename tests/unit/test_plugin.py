@@ -1,4 +1,4 @@
-"""``pytest --remote-ci`` as a process, against a runner on a real socket."""
+"""``pytest --remote-ci`` as a process, against a runner on a real socket, whose jobs are not recorded."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_what_only_the_container_knows_is_no_mistake_here(runner: FakeRunner, pr
         "asyncio_mode_of_a_missing_plugin = auto\n"
         "log_file = /nonexistent/x.log\n"
     )
-    answer = run_pytest(runner, project, "--remote-ci", "--html=x.html", "tests")
+    answer = run_pytest(runner, project, "--remote-ci", "--remote-ci-text", "--html=x.html", "tests")
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr.count("\n") == 2, "only where the report goes, and the job's id"
     assert "remote-ci: --html: written on the runner" in answer.stderr

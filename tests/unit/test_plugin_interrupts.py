@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and a closed pipe at every point of a run: the job is cancelled, nothing is left, no traceback."""
+"""Ctrl-C, SIGTERM and a closed pipe at every point of a run: the job is cancelled, nothing is left, no traceback.
+
+The run is shown as text here; `test_plugin_native` has what is different in a native session.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def start(runner: FakeRunner, project: Path, *args: str) -> subprocess.Popen[str
     }
     environ |= {"REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY}
     return subprocess.Popen(
-        [PYTEST, *(args or ["--remote-ci"])],
+        [PYTEST, "--remote-ci", "--remote-ci-text", *args],
         cwd=project,
         env=environ,
         stdout=subprocess.PIPE,
@@ -188,7 +191,11 @@ def test_on_a_terminal_there_are_colours_a_width_and_no_foreign_control(
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
-            [PYTEST, "--remote-ci"], cwd=project, env=environ, stdout=theirs, stderr=theirs
+            [PYTEST, "--remote-ci", "--remote-ci-text"],
+            cwd=project,
+            env=environ,
+            stdout=theirs,
+            stderr=theirs,
         )
         os.close(theirs)
         text, ends = b"", time.monotonic() + 20

@@ -247,6 +247,25 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         world(uncleaned=(job(status="failed", container_id="c-a"),), boxes=[box(state="exited")]),
         [Clean("a", ("c-a",))],
     ),
+    "services are removed with what is left of their job, the one that brings the network last": (
+        world(
+            uncleaned=(job(status="failed", container_id="c-a"),),
+            boxes=[
+                box(id="s1", role="service", attempt=0), box(id="s2", role="service", attempt=0), box(state="exited"),
+            ],
+        ),
+        [Clean("a", ("c-a", "s2", "s1"))],
+    ),
+    "services of a job that waits or runs are left alone": (
+        world(
+            job(phase="testing"), job("b", phase="preparing"),
+            boxes=[box(), box(id="s1", role="service", attempt=0), box("b", id="s2", role="service", attempt=0)],
+            in_flight={"b": frozenset({"Prepare"})},
+        ), [],
+    ),
+    "a service of no job is removed": (
+        world(boxes=[box(role="service", attempt=0)]), [RemoveContainer("c-a", "n-a")],
+    ),
     "remains that are being removed are left alone": (
         world(uncleaned=(job(status="failed"),), in_flight={"a": frozenset({"Clean"})}), [],
     ),
@@ -433,3 +452,46 @@ def test_sizes_are_written_for_people(count: int, words: str) -> None:
 )
 def test_durations_are_written_for_people(seconds: float, words: str) -> None:
     assert verdicts.duration(seconds) == words
+
+
+ASKED = {"options": {"artifacts": ["dist"]}}
+DONE = {("a", 1): Ending(True, ExitFrame(0))}
+
+
+@pytest.mark.parametrize("phase", ["testing", "finishing"])
+@pytest.mark.parametrize("name", ["artifacts", "reports"])
+def test_files_are_collected_before_the_end(phase: str, name: str) -> None:
+    moment = world(
+        job("a", phase, options={name: ["x"]}), boxes=[box(state="exited", exit_code=0)], endings=DONE
+    )
+    assert decide(moment) == [Finish("a", ran(0), collect=True)]
+
+
+def test_a_container_that_may_still_write_goes_before_files_are_read() -> None:
+    moment = world(job("a", "testing", **ASKED), boxes=[box()], endings=DONE)
+    assert decide(moment) == [Finish("a", ran(0), collect=True, going="c-a")]
+
+
+def test_files_of_a_lost_container_are_collected_too() -> None:
+    moment = world(job("a", "testing", **ASKED), boxes=[], endings={("a", 1): Ending(True, None)})
+    assert decide(moment) == [Finish("a", failed(CONTAINER_LOST), collect=True)]
+
+
+def test_files_of_a_job_that_was_stopped_are_collected_too() -> None:
+    stopping = job(
+        "a", "testing", **ASKED, cancel_requested_at=ago(1), cancelled_by="x", stop_intent="cancel"
+    )
+    moment = world(
+        stopping, boxes=[box(state="exited", exit_code=137)], endings={("a", 1): Ending(True, None)}
+    )
+    assert decide(moment) == [Finish("a", cancelled("x"), collect=True)]
+
+
+def test_nothing_is_collected_of_a_job_that_never_ran() -> None:
+    waiting = job("a", "queued", **ASKED, cancel_requested_at=ago(1), cancelled_by="x")
+    assert decide(world(waiting)) == [Finish("a", cancelled("x"))]
+
+
+def test_nothing_is_collected_of_a_job_that_asks_for_nothing() -> None:
+    moment = world(job("a", "testing", options={"artifacts": []}), boxes=[box()], endings=DONE)
+    assert decide(moment) == [Finish("a", ran(0))]

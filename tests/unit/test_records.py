@@ -77,7 +77,15 @@ def test_a_report_that_is_too_large_keeps_its_outcome(tmp_path: Path) -> None:
 def test_records_without_pytest_say_why_there_are_no_more(tmp_path: Path) -> None:
     (tmp_path / "pytest.py").write_text("__version__ = '6.2.5'\n")
     places = [str(tmp_path), str(JOB)]
-    code = f"sys.path[:0] = {places!r}; import boot; assert boot.make_recorder(sys.argv[2]) is None"
+    code = f"sys.path[:0] = {places!r}; import boot; assert boot.recording_plugins(records, False) == []"
     found = written(code, tmp_path)
     assert [record["t"] for record in found] == ["recorder", "unavailable"]
     assert found[1]["reason"] == "pytest 6.2.5 is older than 7.0"
+
+
+def test_what_is_held_comes_with_the_next_record(tmp_path: Path) -> None:
+    code = "records.hold('a', v=1); records.add('b', v=2); records.hold('c'); records.terminal('x'); records.add('d')"
+    found = written(code, tmp_path)
+    assert [record["t"] for record in found] == ["several", "several", "d"]
+    assert [part["t"] for record in found[:2] for part in record["of"]] == ["a", "b", "c", "mark"]
+    assert found[1]["sizes"] == [0, 0, 0], "held records precede the terminal's text"

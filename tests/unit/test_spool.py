@@ -71,7 +71,7 @@ def said(events: Any) -> list[tuple[str, str]]:
 def test_an_empty_folder_says_nothing(folder: Folder) -> None:
     assert folder.read() == Reading((), START)
     assert folder.read(over=True) == Reading((), START)
-    assert reader.final_frame(folder.spool) is None
+    assert reader.final_frame(folder.spool, over=True) is None
 
 
 def test_a_missing_folder_says_nothing(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_line_longer_than_any_frame_is_skipped(folder: Folder) -> None:
     folder.write("stdout", b"hello\n")
     folder.frame("exit", code=3)
     assert said(folder.drain()) == [("terminal", "hello\n")]
-    assert reader.final_frame(folder.spool) == ExitFrame(3)
+    assert reader.final_frame(folder.spool, over=True) == ExitFrame(3)
 
 
 def test_a_flood_of_frames_is_taken_in_portions(folder: Folder) -> None:
@@ -322,7 +322,7 @@ def test_the_last_word_counts_only_as_the_last(
 ) -> None:
     for frame in frames:
         folder.write("frames", json.dumps(frame).encode() + b"\n")
-    assert reader.final_frame(folder.spool) == expected
+    assert reader.final_frame(folder.spool, over=True) == expected
 
 
 def log(text: str) -> JobEvent:

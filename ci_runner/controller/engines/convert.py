@@ -27,6 +27,7 @@ from ci_runner.controller.engine import (
     Observed,
     Overlay,
     Role,
+    ServiceSpec,
 )
 from ci_runner.errors import PermanentError
 
@@ -36,7 +37,7 @@ LABEL_CONTAINER: Final = "ci-runner.container"
 ROLE_PROBE: Final = "probe"
 
 #: Bytes of the one log file that the engine keeps: for the post-mortem of a worker that never started.
-_LOG_SIZE: Final = "1m"
+LOG_SIZE: Final = "1m"
 _SHM_SIZE: Final = 64 << 20
 #: Folders of the image that no mount may hide or go below.
 _SYSTEM: Final = ("/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc", "/boot")
@@ -111,7 +112,7 @@ def labels(spec: ContainerSpec, install: str) -> dict[str, str]:
 
 def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
     """The body of `POST /containers/create`. Raises `PermanentError` for mounts that cannot be."""
-    return {
+    config = {
         "Image": spec.image_id,
         # The image's own entry point would get in the way of literal arguments.
         "Entrypoint": [spec.argv[0]],
@@ -120,7 +121,7 @@ def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "User": profile.user,
         "Hostname": "job",
         # An unmapped uid has no name: getpass.getuser() and friends need these.
-        "Env": _environment({"HOME": HOME, "USER": "runner", "LOGNAME": "runner", **spec.env}),
+        "Env": environment({"HOME": HOME, "USER": "runner", "LOGNAME": "runner", **spec.env}),
         "Labels": labels(spec, profile.install),
         "Healthcheck": {"Test": ["NONE"]},
         "AttachStdout": False,
@@ -129,13 +130,16 @@ def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "Tty": False,
         "HostConfig": _host_config(spec, profile),
     }
+    if spec.join is not None:
+        del config["Hostname"]  # comes with the network
+    return config
 
 
 def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
     limits = spec.limits
     owner = f"uid={profile.uid},gid={profile.gid}"
     return {
-        "NetworkMode": network_name(profile.install) if spec.network == "egress" else "none",
+        "NetworkMode": network_mode(spec, profile),
         # Reaps orphans (zombies count against the pids limit) and makes TERM work for any main process.
         "Init": True,
         "Privileged": False,
@@ -150,26 +154,35 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "OomScoreAdj": 500,
         "ShmSize": _SHM_SIZE,
         "Ulimits": [
-            _ulimit("core", 0),
-            _ulimit("fsize", limits.file_size),
-            _ulimit("nofile", limits.open_files),
+            ulimit("core", 0),
+            ulimit("fsize", limits.file_size),
+            ulimit("nofile", limits.open_files),
         ],
         "Tmpfs": {
             "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_size}",  # noqa: S108
             HOME: f"rw,exec,nosuid,nodev,mode=0700,size={limits.tmp_size},{owner}",
         },
         "Mounts": mounts(spec, profile),
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": _LOG_SIZE, "max-file": "1"}},
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_SIZE, "max-file": "1"}},
         "RestartPolicy": {"Name": "no"},
         "AutoRemove": False,
     }
 
 
-def _environment(env: Mapping[str, str]) -> list[str]:
+def network_mode(spec: ContainerSpec | ServiceSpec, profile: Profile) -> str:
+    """The network of a container, by the engine's name for it."""
+    if spec.join is not None:
+        return f"container:{spec.join}"
+    return network_name(profile.install) if spec.network == "egress" else "none"
+
+
+def environment(env: Mapping[str, str]) -> list[str]:
+    """As the engine wants it."""
     return [f"{name}={value}" for name, value in sorted(env.items())]
 
 
-def _ulimit(name: str, value: int) -> dict[str, Any]:
+def ulimit(name: str, value: int) -> dict[str, Any]:
+    """One limit, for soft and hard."""
     return {"Name": name, "Soft": value, "Hard": value}
 
 
@@ -292,9 +305,8 @@ def scrub(text: str, spec: ContainerSpec) -> str:
     return text
 
 
-def is_ours(container_labels: Mapping[str, str], spec: ContainerSpec, install: str) -> bool:
-    """Whether a container with these labels is the one that `spec` asks for."""
-    wanted = labels(spec, install)
+def is_ours(container_labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether a container with these labels is the one that has the `wanted` ones."""
     return {name: container_labels.get(name) for name in wanted} == wanted
 
 
@@ -331,6 +343,7 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
         error=error,
         started_at=started,
         finished_at=finished,
+        healthy=state["Health"].get("Status") == "healthy" if state.get("Health") else None,
     )
 
 

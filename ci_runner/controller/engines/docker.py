@@ -24,8 +24,9 @@ from ci_runner.controller.engine import (
     Image,
     Observed,
     Probe,
+    ServiceSpec,
 )
-from ci_runner.controller.engines import convert, docker_probe
+from ci_runner.controller.engines import convert, docker_probe, service_profile
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker_events import DockerEvents
 from ci_runner.controller.engines.docker_images import FIND_PYTHONS, DockerImages
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 UNPRIVILEGED: Final = 65532
 #: Seconds that a removal which somebody else began may take.
 _REMOVAL_PATIENCE: Final = 15.0
+#: Seconds that a command in a running container may take.
+_EXECUTION_PATIENCE: Final = 20.0
 #: What the engine says of a volume that it believes to be mounted, though no container has it.
 _ACTIVE_MOUNTS: Final = "has active mounts"
 
@@ -120,7 +123,17 @@ class DockerEngine:
         if missing is not None:
             raise PermanentError(missing)
         config = convert.container_config(spec, self.profile)
-        if spec.network == "egress":
+        try:
+            return self._create(spec, config)
+        except PermanentError as error:
+            raise PermanentError(convert.scrub(str(error), spec)) from error
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """See `Engine.create_service`."""
+        return self._create(spec, service_profile.service_config(spec, self.profile))
+
+    def _create(self, spec: ContainerSpec | ServiceSpec, config: dict[str, Any]) -> str:
+        if spec.network == "egress" and spec.join is None:
             self.network.ensure()
         try:
             with translated("create the container"):
@@ -128,19 +141,36 @@ class DockerEngine:
                 return str(answer["Id"])
         except PermanentError as error:
             if status_of(error) == 409:
-                return self._adopt(spec)
+                return self._adopt(spec.name, config["Labels"])
             if status_of(error) == 404 and "image" in str(error).lower():
                 raise ImageUnavailable(f"the image of {spec.name} is gone: {error}") from error
-            raise PermanentError(convert.scrub(str(error), spec)) from error
+            raise
 
-    def _adopt(self, spec: ContainerSpec) -> str:
-        inspected = self._inspect_raw(spec.name)
+    def _adopt(self, name: str, labels: dict[str, str]) -> str:
+        inspected = self._inspect_raw(name)
         if inspected is None:
             # A name is reserved a moment before, and freed a moment after, its container can be seen.
-            raise EngineUnavailable(f"the name {spec.name} is taken, but its container is not there")
-        if not convert.is_ours(inspected["Config"].get("Labels") or {}, spec, self.install):
-            raise PermanentError(f"the container name {spec.name} is taken by something else")
+            raise EngineUnavailable(f"the name {name} is taken, but its container is not there")
+        if not convert.is_ours(inspected["Config"].get("Labels") or {}, labels):
+            raise PermanentError(f"the container name {name} is taken by something else")
         return str(inspected["Id"])
+
+    def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
+        """See `Engine.execute`. Nothing is attached, so its output, however much, is the engine's to drop."""
+        deadline, pause = time.monotonic() + _EXECUTION_PATIENCE, 0.01
+        try:
+            with translated("run a command in the container"):
+                client = self.api.client
+                started = client.exec_create(container_id, list(argv), stdout=False, stderr=False)["Id"]
+                client.exec_start(started, detach=True)
+                while (seen := client.exec_inspect(started))["Running"] and time.monotonic() < deadline:
+                    time.sleep(pause)
+                    pause = min(2 * pause, 0.1)
+        except PermanentError as error:
+            if status_of(error) in (404, 409):
+                return None
+            raise
+        return int(seen["ExitCode"]) if seen["ExitCode"] is not None else None
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`."""

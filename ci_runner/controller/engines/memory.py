@@ -16,12 +16,12 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ci_runner.controller.engine import SPOOL, ContainerSpec, Image, Observed, Probe
+from ci_runner.controller.engine import SPOOL, ContainerSpec, Image, Observed, Probe, ServiceSpec
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
 
@@ -159,6 +159,21 @@ class MemoryEngine:
                 self._volumes.add(spec.name)
         self._wake()
         return container_id
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """A container like others; its script is asked for by a `ContainerSpec` of role "service"."""
+        argv = spec.command or ("service",)
+        as_job = ContainerSpec(
+            spec.name, spec.image_id, argv, "service", spec.job_id, 0, env=spec.env, network=spec.network,
+            join=spec.join,
+        )  # fmt: skip
+        return self.create(as_job)
+
+    def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
+        """0 while it runs."""
+        self._enter("execute", " ".join(argv))
+        seen = self.inspect(container_id)
+        return 0 if seen is not None and seen.state == "running" else None
 
     def start(self, container_id: str) -> None:
         """Run the script."""
@@ -308,7 +323,10 @@ class MemoryEngine:
         spool = spool_of(spec)
         if spool is None:
             return
-        sizes = {name: _size(spool / name) for name in ("stdout", "stderr")}
+        sizes: dict[str, Any] = {name: _size(spool / name) for name in ("stdout", "stderr")}
+        seal = spool.parent / "seal"
+        if kind == "exit" and seal.exists():
+            sizes["seal"] = seal.read_text()
         with (spool / "frames").open("a") as file:
             file.write(json.dumps({"t": kind, "at": time.time(), **sizes, **fields}) + "\n")
 

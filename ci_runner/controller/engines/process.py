@@ -27,11 +27,11 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ci_runner.controller.engine import HOME, ContainerSpec, Image, Limits, Observed, Probe
+from ci_runner.controller.engine import HOME, ContainerSpec, Image, Limits, Observed, Probe, ServiceSpec
 from ci_runner.controller.engines import process_paths, process_supervisor
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.controller.engines.references import parse_pythons
@@ -109,6 +109,16 @@ class ProcessEngine:
             process_supervisor.write_json(fresh / "spec.json", described)
             fresh.rename(final)
             return str(described["id"])
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """See `Engine.create_service`: there are none here."""
+        raise PermanentError(
+            "services need a container engine, and this runner has none: start Docker, or leave the services out"
+        )
+
+    def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
+        """See `Engine.execute`; of services only, so of none here."""
+        return None
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`. Returns once the command runs."""

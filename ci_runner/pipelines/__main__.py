@@ -1,0 +1,24 @@
+"""``python -m ci_runner.pipelines``: one question of `checking.answer` on stdin, its answer on stdout, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ci_runner.pipelines.checking import answer
+from pytest_remote_ci.wire import WireError, parse_json
+
+
+def main() -> int:
+    """Answer and end; 2 for what is no question."""
+    try:
+        result = answer(parse_json("question", sys.stdin.buffer.read()))
+    except WireError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,103 @@
+"""A pipeline as its author wrote it: stages and jobs with the defaults filled in, matrices not yet expanded.
+
+`forms` makes it out of a file, `rules` checks what no single value can show, `planning` turns it into a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ci_runner.pipelines.plan import ArtifactsWhen, Retries, Service
+from ci_runner.pipelines.tree import Place
+
+_NONE = Retries()
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name and where it was written."""
+
+    name: str
+    place: Place = field(default=Place(), compare=False)
+    path: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """What a job leaves behind."""
+
+    paths: tuple[str, ...]
+    when: ArtifactsWhen = "always"
+    days: float | None = None
+
+
+@dataclass(frozen=True)
+class When:
+    """When a job takes part in a run; all that is given must hold."""
+
+    #: False: never.
+    ever: bool = True
+    #: One of these patterns must match a changed path; None: does not matter.
+    changed: tuple[str, ...] | None = None
+    #: One of these patterns must match the tag; None: does not matter.
+    tags: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One job per combination of values."""
+
+    axes: Mapping[str, tuple[str, ...]]
+    #: Further cells, each with all axes.
+    include: tuple[Mapping[str, str], ...] = ()
+    #: Cells that are left out: those with all these values.
+    exclude: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class JobDefinition:
+    """One job; None, empty and the defaults mean: nobody said anything."""
+
+    named: Named
+    stage: Named
+    needs: tuple[Named, ...] = ()
+    image: str | None = None
+    python: str | None = None
+    script: tuple[str, ...] | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    working_dir: str = ""
+    allow_failure: bool = False
+    retries: Retries = _NONE
+    timeout: float | None = None
+    matrix: Matrix | None = None
+    artifacts: Artifacts = Artifacts(())
+    services: tuple[Service, ...] = ()
+    cpus: float | None = None
+    memory: int | None = None
+    when: When = When()
+
+    @property
+    def name(self) -> str:
+        """Its name, which all cells of its matrix share."""
+        return self.named.name
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One pipeline."""
+
+    named: Named
+    #: The file as it is called in messages.
+    file: str
+    stages: tuple[Named, ...]
+    #: In the order of stages, then of the file.
+    jobs: tuple[JobDefinition, ...]
+    keep_going: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the pipeline is called."""
+        return self.named.name

@@ -1,0 +1,200 @@
+"""Every key that a pipeline may have: how it is spelt, what it holds and what it means.
+
+One table for the reader (`forms`), the hints, the documentation and the JSON schema for editors
+(`python -m ci_runner.pipelines.keys` writes both). Keys may be spelt with ``-``, with ``_`` or in camel case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ci_runner.pipelines import parts, reading
+from ci_runner.pipelines.reading import Value, canonical, nearest
+from ci_runner.pipelines.tree import Table
+
+Schema = dict[str, Any]
+
+_TEXT: Final[Schema] = {"type": "string", "minLength": 1}
+_TEXTS: Final[Schema] = {"type": "array", "items": {"type": "string"}}
+_TEXT_OR_TEXTS: Final[Schema] = {"oneOf": [_TEXT, _TEXTS]}
+_WORD: Final[Schema] = {"type": ["string", "number", "boolean"]}
+_WORDS: Final[Schema] = {"type": "object", "additionalProperties": _WORD}
+_POSITIVE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
+_TIME: Final[Schema] = {
+    "oneOf": [_POSITIVE, {"type": "string", "pattern": r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$"}]
+}
+_SIZE: Final[Schema] = {"type": ["integer", "string"], "examples": ["2g", "512m"]}
+_FLAG: Final[Schema] = {"oneOf": [{"type": "boolean"}, {"enum": ["true", "false"]}]}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key."""
+
+    #: What the documentation says about its value and its meaning.
+    value: str
+    meaning: str
+    schema: Schema
+    read: Callable[[Value], Any] | None = None
+    #: Other names, beside spellings of the same one.
+    also: tuple[str, ...] = ()
+
+
+#: What a job and ``global`` may have.
+SHARED: Final[Mapping[str, Key]] = {
+    "image": Key(
+        "text", "base image; without one the runner's for `python`", _TEXT, reading.image, ("docker-image",)
+    ),
+    "docker": Key("`{image}`", "as `image`", {"type": "object", "properties": {"image": _TEXT}}, parts.docker),
+    "python": Key('"3.12"', "which Python runs the tests", {"type": ["string", "number"]}, reading.python),
+    "script": Key(
+        "text or list of texts",
+        "shell commands, one after the other until one fails; without it the job is pytest",
+        _TEXT_OR_TEXTS,
+        reading.script,
+    ),
+    "args": Key("list of texts", "pytest's arguments", _TEXTS, reading.texts),
+    "env": Key(
+        "table of texts", "environment variables; a job's are added to those of `global`", _WORDS, reading.variables
+    ),
+    "secrets": Key(
+        "list of names",
+        "variables whose values come from your environment when the run is submitted; they are never stored",
+        _TEXTS,
+        parts.secrets,
+    ),
+    "working-dir": Key("path", "folder below the project in which the job runs", _TEXT, reading.relative),
+    "allow-failure": Key(
+        "true or false", "the run goes on, and may pass, though the job failed", _FLAG, reading.flag
+    ),
+    "retries": Key(
+        "number, or `{count, exit-codes}`",
+        "further attempts after the runner's own faults or, with `exit-codes`, after those codes of the command",
+        {
+            "oneOf": [
+                {"type": "integer", "minimum": 0, "maximum": 10},
+                {
+                    "type": "object",
+                    "properties": {
+                        "count": {"type": "integer", "minimum": 0, "maximum": 10},
+                        "exit-codes": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 255}},
+                    },
+                },
+            ]
+        },
+        parts.retries,
+    ),
+    "timeout": Key('seconds, or "10m"', "time of testing after which the job is stopped", _TIME, reading.seconds),
+    "matrix": Key(
+        "table of lists; `include`, `exclude`: lists of tables",
+        "one job per combination of values; `python` and `image` set these, others are used as `${axis}` or `{axis}`",
+        {"type": "object", "additionalProperties": {"type": "array"}},
+        parts.matrix,
+    ),
+    "artifacts": Key(
+        "list of patterns, or `{paths, when, retention}`",
+        "files to keep; `when`: always, success or failure; `retention`: days, or a time such as \"12h\"",
+        {
+            "oneOf": [
+                *_TEXT_OR_TEXTS["oneOf"],
+                {
+                    "type": "object",
+                    "properties": {
+                        "paths": _TEXT_OR_TEXTS,
+                        "when": {"enum": ["always", "success", "failure"]},
+                        "retention": _TIME,
+                    },
+                    "required": ["paths"],
+                },
+            ]
+        },
+        parts.artifacts,
+    ),
+    "services": Key(
+        "list of tables, or table by name: `{name, image, env, health, ports, command}`",
+        "programs that run beside the job, reached by their names; `health` is a command that ends with 0 once ready",
+        {"type": ["array", "object"]},
+        parts.services,
+    ),
+    "resources": Key(
+        "`{cpus, memory}`",
+        'processors (1.5) and memory ("2g")',
+        {"type": "object", "properties": {"cpus": _POSITIVE, "memory": _SIZE}, "additionalProperties": False},
+        parts.resources,
+    ),
+    "when": Key(
+        '`{changed, tag}`, "always" or "never"',
+        "the job takes part only if a changed path matches `changed`, and the tag of the run matches `tag`",
+        {
+            "oneOf": [
+                {"enum": ["always", "never"]},
+                {"type": "object", "properties": {"changed": _TEXT_OR_TEXTS, "tag": {}}, "additionalProperties": False},
+            ]
+        },
+        parts.when,
+    ),
+}  # fmt: skip
+
+#: What only a job may have.
+JOB: Final[Mapping[str, Key]] = {
+    "name": Key("text", "unique in the pipeline; in TOML usually the key of the job's table", _TEXT),
+    "stage": Key("text", "one of the pipeline's stages", _TEXT),
+    "needs": Key(
+        "text or list of names",
+        "jobs that must have passed first, and whose artifacts this one gets",
+        _TEXT_OR_TEXTS,
+    ),
+    "dependencies": Key("text or list of names", "as `needs`", _TEXT_OR_TEXTS),
+    **SHARED,
+}
+
+#: What a pipeline may have.
+PIPELINE: Final[Mapping[str, Key]] = {
+    "name": Key("text", "unique in the project; without it the file's name (TOML: the table's key)", _TEXT),
+    "stages": Key(
+        "list of names, or of tables `{name, jobs}`",
+        "what is run one after the other; each job of a stage waits for all jobs of the stages before",
+        {"type": "array"},
+    ),
+    "jobs": Key("TOML: table by name, or list; YAML: list", "the jobs", {"type": ["object", "array"]}),
+    "global": Key("table", "what jobs have that do not say otherwise", {"type": "object"}),
+    "keep-going": Key("true or false", "a failed job cancels only what needs it", _FLAG),
+    "repository": Key("text", "taken from earlier files and not used: what runs is the working tree", _TEXT),
+    "branch": Key("text", "as `repository`", _TEXT),
+}
+
+
+def take(value: Value, known: Mapping[str, Key], what: str) -> dict[str, Value] | None:
+    """The values of a table by the names of `known`; says which keys are unknown or there twice.
+
+    `what` is the owner in words.
+    """
+    if not isinstance(value.node, Table):
+        value.must("a table")
+        return None
+    names = {name: name for name in known}
+    for name, key in known.items():
+        names.update(dict.fromkeys(key.also, name))
+    found: dict[str, Value] = {}
+    for written, content in value.entries():
+        key_name = names.get(canonical(written))
+        if key_name is None:
+            if not written.startswith("x-"):
+                content.problems.error(content.key, content.path, _unknown(written, known, what))
+        elif key_name in found:
+            first = found[key_name]
+            content.problems.error(
+                content.key, content.path, f"{what} has {key_name!r} twice; first in line {first.key.line}"
+            )
+        else:
+            owner = "" if known is PIPELINE else what
+            found[key_name] = replace(content, owner=owner)
+    return found
+
+
+def _unknown(written: str, known: Mapping[str, Key], what: str) -> str:
+    if known is PIPELINE and canonical(written) in {*JOB, "docker-image"}:
+        return f"{written!r} belongs to a job, or to 'global' for all jobs"
+    return f"unknown key {written!r} in {what}{nearest(canonical(written), list(known))}"

@@ -1,0 +1,94 @@
+"""The cells of a matrix, their names, and what ``${axis}`` and ``{axis}`` become in them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from ci_runner.pipelines.definition import JobDefinition, Matrix
+from ci_runner.pipelines.plan import Service
+
+#: Most cells of one job.
+MOST_CELLS: Final = 256
+
+Cell = Mapping[str, str]
+
+
+def cells(matrix: Matrix | None) -> list[dict[str, str]]:
+    """All cells in order: the product without what is excluded, then what is included; one empty cell without a matrix.
+
+    At most `MOST_CELLS` + 1 are made, so that too many can be told without making them.
+    """
+    if matrix is None:
+        return [{}]
+    found = list(itertools.islice(_all(matrix), MOST_CELLS + 1))
+    return [cell for index, cell in enumerate(found) if cell not in found[:index]]
+
+
+def _all(matrix: Matrix) -> Iterator[dict[str, str]]:
+    product = itertools.product(*matrix.axes.values())
+    for values in itertools.islice(product, 100 * MOST_CELLS):
+        cell = dict(zip(matrix.axes, values, strict=True))
+        if not any(all(cell[axis] == value for axis, value in out.items()) for out in matrix.exclude):
+            yield cell
+    for extra in matrix.include:
+        yield {axis: extra[axis] for axis in matrix.axes}
+
+
+def name_of(job: str, cell: Cell) -> str:
+    """``tests (python=3.12, database=none)``; the job's own name without a matrix."""
+    inner = ", ".join(f"{axis}={value}" for axis, value in cell.items())
+    return f"{job} ({inner})" if inner else job
+
+
+def filled(job: JobDefinition, cell: Cell) -> JobDefinition:
+    """`job` with the values of `cell` where it names their axes.
+
+    Axes `python` and `image` set these by themselves, unless the job says how its axes make them up.
+    """
+    if not cell:
+        return job
+
+    def fill(text: str) -> str:
+        return substitute(text, cell)
+
+    def fill_all(texts: Iterable[str]) -> tuple[str, ...]:
+        return tuple(fill(text) for text in texts)
+
+    return replace(
+        job,
+        image=_of_axis("image", job.image, cell),
+        python=_of_axis("python", job.python, cell),
+        script=None if job.script is None else fill_all(job.script),
+        args=fill_all(job.args),
+        env={name: fill(value) for name, value in job.env.items()},
+        working_dir=fill(job.working_dir),
+        artifacts=replace(job.artifacts, paths=fill_all(job.artifacts.paths)),
+        services=tuple(_service(service, cell) for service in job.services),
+    )
+
+
+def _of_axis(key: str, written: str | None, cell: Cell) -> str | None:
+    result = None if written is None else substitute(written, cell)
+    return result if result != written else cell.get(key, written)
+
+
+def _service(service: Service, cell: Cell) -> Service:
+    return replace(
+        service,
+        image=substitute(service.image, cell),
+        env={name: substitute(value, cell) for name, value in service.env.items()},
+        health=None if service.health is None else substitute(service.health, cell),
+        command=tuple(substitute(text, cell) for text in service.command),
+    )
+
+
+def substitute(text: str, cell: Cell) -> str:
+    """`text` with ``${axis}`` and ``{axis}`` replaced, once; everything else in braces stays as it is."""
+    if "{" not in text or not cell:
+        return text
+    names = "|".join(re.escape(axis) for axis in cell)
+    return re.sub(rf"\$?\{{({names})\}}", lambda found: cell[found[1]], text)

@@ -1,0 +1,51 @@
+"""The files that jobs left behind: which there are, whose content is which blob, until when they are kept.
+
+They are written with the job's end, in its transaction, so an ended job has all of its artifacts or none. As long as a
+row names a content, that is not collected (`ci_runner.store.blobs`).
+"""
+
+from __future__ import annotations
+
+import builtins
+import datetime as dt
+from collections.abc import Sequence
+from typing import Final
+
+from ci_runner.models import Artifact
+from ci_runner.store.database import Database
+from ci_runner.store.schema import ArtifactRow
+
+#: Rows per insert statement: six parameters each, and SQLite before 3.32 takes 999 of them.
+_ROWS: Final = 150
+_COLUMNS: Final = tuple(getattr(ArtifactRow, name) for name in Artifact.__dataclass_fields__)
+
+
+class Artifacts:
+    """`store.artifacts`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(self, job_id: str) -> builtins.list[Artifact]:
+        """All of a job's, in the order of their paths; none for a job that is not over or unknown."""
+        query = ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id).order_by(ArtifactRow.path)
+        return [Artifact(**row) for row in self._database.rows(query)]
+
+    def get(self, job_id: str, path: str) -> Artifact | None:
+        """The one with exactly this path."""
+        row = self._database.first(
+            ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, ArtifactRow.path == path)
+        )
+        return Artifact(**row) if row is not None else None
+
+    def prune(self, now: dt.datetime) -> int:
+        """Forget those that were kept long enough; how many. Their contents go when nobody else needs them."""
+        with self._database.write(durable=False):
+            return self._database.run(ArtifactRow.delete().where(ArtifactRow.kept_until < now))
+
+
+def add_inside(database: Database, job_id: str, artifacts: Sequence[Artifact]) -> None:
+    """Inside the transaction that ends the job: store what it left behind."""
+    for start in range(0, len(artifacts), _ROWS):
+        rows = [{**vars(item), "job_id": job_id} for item in artifacts[start : start + _ROWS]]
+        database.insert(ArtifactRow.insert_many(rows))

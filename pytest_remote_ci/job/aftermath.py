@@ -1,0 +1,310 @@
+"""What is left of a recorded session whose pytest died, read from its records: who did it, and whether to go on.
+
+The worker asks `settle` when pytest ended without a word of its own; what happened becomes records like any others,
+so whoever shows the session needs to know nothing of it. A pytest that is started again asks `read` what the ones
+before it have done (see `continued`). The records were written beside hostile code: whatever makes no sense is
+passed over. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import Any, BinaryIO, Callable, Iterator
+
+#: Bytes of the longest line that is a record.
+_LONGEST = 4 << 20
+#: What of standard error comes with the failure: at most so many bytes and lines of its end.
+_TAIL_BYTES = 16384
+_TAIL_LINES = 60
+#: Files of output, in the order of a record's sizes.
+_OUTPUTS = ("terminal", "stdout", "stderr")
+#: Exit codes: a test took pytest down; pytest died before any test.
+FAILED, INTERRUPTED = 1, 2
+
+
+class Aftermath:
+    """What the pytests of one job have done so far. Fields that say "newest" begin again with each of them."""
+
+    def __init__(self) -> None:
+        #: Node ids in the order in which they were first collected, and those that were begun.
+        self.collected: dict[str, None] = {}
+        self.started: dict[str, None] = {}
+        #: Node ids of collectors that failed.
+        self.broken: set[str] = set()
+        #: Tests that were begun and not ended: node id → what their `started` record says.
+        self.running: dict[str, dict[str, Any]] = {}
+        #: Phase of those that was reported last.
+        self.phases: dict[str, str] = {}
+        #: Failures that count for ``--maxfail``, and that limit (0: none).
+        self.failures = 0
+        self.maxfail = 0
+        #: How many pytests died.
+        self.deaths = 0
+        self.xdist = False
+        #: Newest: tests that it began; it was ending; what was being collected.
+        self.fresh = 0
+        self.ending = False
+        self.collecting = ""
+        #: Newest: the exit status that pytest has come to; None: it did not get there.
+        self.status: int | None = None
+        #: Newest: the session is not recorded.
+        self.unavailable = False
+        self.last = ""
+
+    @property
+    def rest(self) -> list[str]:
+        """Node ids of the tests that were never begun."""
+        return [nodeid for nodeid in self.collected if nodeid not in self.started]
+
+    @property
+    def is_enough(self) -> bool:
+        """As many failures as ``-x`` or ``--maxfail`` allows."""
+        return 0 < self.maxfail <= self.failures + len(self.broken)
+
+    def take(self, record: dict[str, Any]) -> None:
+        """One record, in the order in which they were written."""
+        if record.get("t") == "several":
+            for part in record["of"]:
+                self.take({"sizes": record.get("sizes"), **part})
+            return
+        take = self._TAKES.get(record.get("t", ""))
+        if take is not None:
+            take(self, record)
+
+    def _session(self, record: dict[str, Any]) -> None:
+        self.xdist = bool(record.get("xdist"))
+        self.maxfail = int(record.get("maxfail") or 0)
+
+    def _unavailable(self, record: dict[str, Any]) -> None:
+        self.unavailable = True
+
+    def _tree(self, record: dict[str, Any]) -> None:
+        for item in record["items"]:
+            self.collected[str(item[3])] = None
+
+    def _collecting(self, record: dict[str, Any]) -> None:
+        self.collecting = str(record.get("id") or "")
+
+    def _collected(self, record: dict[str, Any]) -> None:
+        self.collecting = ""
+
+    def _collect_report(self, record: dict[str, Any]) -> None:
+        if record["d"].get("outcome") == "failed":
+            self.broken.add(str(record["d"]["nodeid"]))
+
+    def _started(self, record: dict[str, Any]) -> None:
+        nodeid = str(record["id"])
+        self.collecting = ""
+        self.fresh += 1
+        self.started[nodeid] = None
+        self.running[nodeid] = record
+
+    def _report(self, record: dict[str, Any]) -> None:
+        data = record["d"]
+        self.phases[str(data["nodeid"])] = str(data.get("when"))
+        if data.get("outcome") == "failed" and "wasxfail" not in data:
+            self.failures += 1
+
+    def _finished(self, record: dict[str, Any]) -> None:
+        self.last = str(record["id"])
+        self.running.pop(self.last, None)
+        self.phases.pop(self.last, None)
+
+    def _over(self, record: dict[str, Any]) -> None:
+        self.ending = True
+
+    def _status(self, record: dict[str, Any]) -> None:
+        self.status = int(record["exitstatus"])
+
+    def _died(self, record: dict[str, Any]) -> None:
+        self.deaths += 1
+        self.ending = self.unavailable = False
+        self.fresh, self.collecting, self.status = 0, "", None
+        self.running.clear()
+
+    _TAKES = {  # noqa: RUF012 - filled once, here
+        "session": _session,
+        "unavailable": _unavailable,
+        "tree": _tree,
+        "collecting_file": _collecting,
+        "collected": _collected,
+        "collect_report": _collect_report,
+        "started": _started,
+        "report": _report,
+        "finished": _finished,
+        "tests_over": _over,
+        "interrupt": _over,
+        "internal_error": _over,
+        "end": _status,
+        "returned": _status,
+        "died": _died,
+    }
+
+
+def read(file: BinaryIO) -> Aftermath:
+    """From the file of records, from its beginning."""
+    found = Aftermath()
+    for line in _lines(file):
+        try:
+            found.take(json.loads(line))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            continue
+    return found
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Whole lines; longer ones than any record are passed over in pieces."""
+    file.seek(0)
+    inside = False
+    while True:
+        line = file.readline(_LONGEST)
+        if not line:
+            return
+        whole = line.endswith(b"\n")
+        if whole and not inside:
+            yield line
+        inside = not whole
+
+
+def ending(code: int, signal_name: str | None, *, oom: bool, memory: str) -> str:
+    """How pytest ended, in words."""
+    if oom and signal_name == "SIGKILL":
+        return "pytest was killed: out of memory" + (f" (limit {memory})" if memory else "")
+    if signal_name:
+        return f"pytest was ended by {signal_name}"
+    return f"pytest ended with code {code} in the middle of its session"
+
+
+class Settlement:
+    """What becomes of a job whose pytest has died."""
+
+    def __init__(self, folder: str, records: int, sizes: Callable[[], dict[str, int]]) -> None:
+        """`folder`: the spool; `records`: its file of that name, open for reading and appending.
+
+        `sizes()`: bytes of the files of output by now.
+        """
+        self._folder, self._records, self._sizes = folder, records, sizes
+        with open(os.dup(records), "rb") as file:
+            self._found = read(file)
+        #: For people: what happened.
+        self.words = ""
+        #: The exit code that it comes to, if pytest is not started again.
+        self.code = FAILED
+
+    @property
+    def status(self) -> int | None:
+        """The exit status that pytest had come to before it ended."""
+        return self._found.status
+
+    def settle(self, how: str, sections: list[list[str]], *, restarts: int, stopped: bool) -> bool:
+        """Record the death, and what it did to the tests that ran; True: start pytest again for the rest.
+
+        `sections`: what the test that ran had written; `restarts`: how often that may still be; `stopped`: the job
+        was asked to stop, and that is why.
+        """
+        found = self._found
+        began = bool(found.started)
+        self.code = FAILED if began or found.unavailable or found.ending else INTERRUPTED
+        self.words = f"{how} {self._where()}".rstrip()
+        if stopped:  # whoever asked knows why, and says it of the tests that were running
+            self._add("died", text=self.words, again=False, stopped=True)
+            return False
+        for nodeid, begun in list(found.running.items()):
+            self._fail(nodeid, begun, how, sections)
+        collecting = not began and bool(found.collecting)
+        if collecting:
+            self._fail_collecting(how)
+        rest, enough = found.rest, found.is_enough
+        again = bool(found.fresh and rest and restarts > 0 and not (enough or found.xdist or found.ending))
+        if enough and not found.ending:
+            self._add("tests_over", shouldfail=f"stopping after {found.failures} failures", shouldstop=None)
+        if again:
+            self._tell(f"\n\nremote-ci: {self.words}; starting pytest again for the rest\n\n")
+        self._add("died", text=self.words, again=again, collecting=collecting)
+        return again
+
+    def _tell(self, text: str) -> None:
+        """For who reads what pytest prints."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError):
+            handle = os.open(os.path.join(self._folder, "terminal"), flags, 0o644)
+            try:
+                os.write(handle, text.encode("utf-8", "backslashreplace"))
+            finally:
+                os.close(handle)
+
+    def _where(self) -> str:
+        found = self._found
+        if found.running:
+            ids = list(found.running)
+            return f"while running {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
+        if found.collecting:
+            return f"while collecting {found.collecting}"
+        if found.ending:
+            return "after its tests"
+        if found.fresh:
+            return f"after {found.last}"
+        return "before its first test"
+
+    def _fail(self, nodeid: str, begun: dict[str, Any], how: str, sections: list[list[str]]) -> None:
+        """The reports that the test would have got: a failure of its phase, an empty teardown, its end."""
+        # That a setup passed is said with the next report only, so "nothing yet" is no proof of the setup.
+        phase = "teardown" if self._found.phases.get(nodeid) == "call" else "call"
+        location, at = begun.get("location"), begun.get("at")
+        if not (isinstance(location, list) and len(location) == 3):
+            location = [nodeid.partition("::")[0], None, nodeid.partition("::")[2]]
+        now = time.time()
+        start = at if isinstance(at, (int, float)) and 0 < at <= now else now
+        common = {
+            "$report_type": "TestReport", "nodeid": nodeid, "location": location, "keywords": {},
+            "user_properties": [], "sections": sections,
+        }  # fmt: skip
+        text = f"{how} while running {nodeid}{self._tail(begun)}"
+        failure = {"outcome": "failed", "longrepr": text, "when": phase, "start": start, "stop": now}
+        self._add("report", d={**common, **failure, "duration": now - start})
+        if phase != "teardown":
+            after = {"outcome": "passed", "longrepr": None, "when": "teardown", "start": now, "stop": now}
+            self._add("report", d={**common, **after, "duration": 0.0})
+        self._add("finished", id=nodeid, location=location)
+
+    def _fail_collecting(self, how: str) -> None:
+        nodeid = self._found.collecting
+        text = f"{how} while collecting {nodeid}{self._tail({})}"
+        self._add(
+            "collect_report",
+            d={
+                "$report_type": "CollectReport", "nodeid": nodeid, "outcome": "failed", "longrepr": text,
+                "result": None, "sections": [],
+            },
+        )  # fmt: skip
+
+    def _tail(self, begun: dict[str, Any]) -> str:
+        """The end of what was written to standard error since then."""
+        sizes = begun.get("sizes")
+        start = sizes[2] if isinstance(sizes, list) and len(sizes) == 3 and type(sizes[2]) is int else 0
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with open(os.open(os.path.join(self._folder, "stderr"), flags), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                start = max(0, start, size - _TAIL_BYTES)
+                text = os.pread(file.fileno(), _TAIL_BYTES, start).decode("utf-8", "replace").strip()
+        except (OSError, ValueError, OverflowError):
+            return ""
+        lines = text.splitlines()
+        if len(lines) > _TAIL_LINES:
+            lines = [f"[... {len(lines) - _TAIL_LINES} lines ...]", *lines[-_TAIL_LINES:]]
+        return "\n\nThe end of its standard error:\n" + "\n".join(lines) if text else ""
+
+    def _add(self, kind: str, **fields: Any) -> None:
+        sizes = self._sizes()
+        record = {"t": kind, "sizes": [sizes.get(name, 0) for name in _OUTPUTS], **fields}
+        self._found.take(json.loads(json.dumps(record)))
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            size = os.fstat(self._records).st_size
+            if size and os.pread(self._records, 1, size - 1) != b"\n":  # pytest died while it wrote
+                line = b"\n" + line
+            os.write(self._records, line)

@@ -1,0 +1,97 @@
+"""The portable cases of the second reference system, the one with pipelines; `conformance` makes the page of both."""
+
+from __future__ import annotations
+
+CASES = """
+Checking a pipeline
+B1 A valid file: exit code 0.
+B2 A file with mistakes: exit code 1.
+B3 A file that is no YAML by its name: exit code 1.
+B4 A file in no project: exit code 1.
+The plan without a run
+B5 Two stages, one job needs the other: both jobs are shown.
+B6 Stages without jobs: their names are shown.
+B7 A job without a script.
+B8 A script of one line.
+B9 A script that is a block of lines: each is a command.
+B10 A script that is a list.
+B11 A script that is an empty list.
+B12 A job without a name.
+B13 The image's four spellings.
+B14 Jobs in their stages.
+Accepted pipelines
+B15 Jobs in their stages.
+B16 Jobs below `jobs`.
+B17 Four stages and five jobs.
+B18 Stages as maps with a name.
+B19 A script of one line.
+B20 A script that is a list.
+B21 Diamonds and several dependencies.
+B22 No dependencies.
+B23 No jobs.
+B24 An image with an odd name: a warning only.
+B25 A job in a stage that names its stage.
+B26 "True" where a flag belongs.
+Rejected pipelines
+B27 A file that is not there.
+B28 An empty file.
+B29 No stages.
+B30 Stages that are no list.
+B31 A stage that is a number.
+B32 A stage that is an empty map.
+B33 A stage with a blank name.
+B34 Two stages with one name.
+B35 Jobs that are no list.
+B36 A job that is no map.
+B37 Two jobs with one name.
+B38 An image that is empty.
+B39 `allow_failure: maybe`.
+B40 A script that is a number.
+B41 A dependency that does not exist.
+B42 A job that needs itself.
+B43 A cycle of three jobs.
+B44 A dependency that is a number.
+Running and reporting
+B45 A local run needs a file or a repository.
+B46 With a file alone, the repository is found.
+B47 Outside of a repository: an error.
+B48 `run --dry-run` is `dry-run`.
+B49 Names of repositories from their addresses.
+B50 `status`: exit codes of answers and errors.
+B51 `report --job` without `--stage`: exit code 1.
+B52 Six shapes of reports.
+B53 Reports as JSON.
+B54 Reports as text.
+B55 Unknown formats and shapes.
+B56 Times in reports.
+B57 A refusal of the server: exit code 1.
+The service
+B58 It says that it is up.
+B59 A run is accepted as pending; what is wrong is said.
+B60 The tree of statuses; unknown pipelines, runs, stages and jobs.
+B61 The status of a run from those of its stages.
+B62 Newest run first; what is not found.
+B63 Finding the pipeline in a project.
+B64 Repository, branch and name that are not given.
+B65 Stages one after the other; empty ones are passed over.
+B66 Jobs that nobody knows; counting and cancelling.
+B67 A failed job that is allowed to fail.
+B68 Jobs that cannot run.
+B69 Artifacts: files, folders, missing ones.
+B70 A final status sets the time of the end once.
+B71 The form of errors.
+Messages and names
+B72 Mistakes begin with file, line and column; several are lines.
+B73 A stage from text, from a number, from a map.
+B74 Names of pipelines are unique whatever their case; a missing folder is an error.
+"""
+
+#: Where ours differs on purpose, and why.
+DIFFERENCES = {
+    "B4": "any project will do, git or not: what runs is the working tree",
+    "B7": "no script means pytest, and the plan shows its command",
+    "B12": "it is named with its place, as `check` does, and nothing is planned",
+    "B27": "`check` without a file looks for all; a missing folder and a missing file are told by name",
+    "B37": "unique in the whole pipeline: `needs`, reports and reruns name jobs without their stage",
+    "B73": "a number is refused here, too: 1 and 1.0, 010 and 8 would be one stage",
+}

@@ -1,0 +1,123 @@
+"""Services beside a job: started before its tests, ready when they begin, gone without a trace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+import requests
+from developers import Developer
+from http_kit import zip_of
+from waiting import wait_until
+
+pytestmark = pytest.mark.docker
+
+#: Listens only after a while, so that a job that does not wait finds nothing.
+WEB = "sleep 1; exec python3 -m http.server 8123"
+ASKS = """
+import os
+import urllib.request
+def test_it_is_there():
+    answer = urllib.request.urlopen("http://web:8123/")
+    assert answer.status == 200
+def test_so_is_the_other():
+    assert urllib.request.urlopen("http://second:8124/").status == 200
+"""
+
+
+def submit(developer: Developer, image: str, services: list[dict[str, Any]], **options: Any) -> str:
+    """A job of one test file with these services; its id."""
+    response = requests.post(
+        f"{developer.runner.public_url}/submit-async",
+        headers={"Authorization": f"Bearer {developer.key}"},
+        files={"file": ("project.zip", zip_of({"test_it.py": ASKS.encode()}))},
+        data={
+            "options": json.dumps({"services": [{"image": image, **each} for each in services], **options})
+        },
+        timeout=60,
+    )
+    assert response.status_code == 200, response.text
+    return str(response.json()["job_id"])
+
+
+def over(developer: Developer, job_id: str) -> dict[str, Any]:
+    """The job once it is over."""
+
+    def look() -> dict[str, Any] | None:
+        (job,) = [job for job in developer.jobs() if job["job_id"] == job_id]
+        return job if job["status"] in ("completed", "failed", "cancelled") else None
+
+    result: dict[str, Any] = wait_until(look, 120, what="the end of a job")
+    return result
+
+
+def containers(job_id: str) -> list[str]:
+    """Those of the job that are there in any state."""
+    command = ["docker", "ps", "-a", "--format", "{{.Names}}", "--filter", f"label=ci-runner.job={job_id}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+
+
+def log(developer: Developer, job_id: str) -> str:
+    """All that the job's user sees."""
+    return developer.remote_ci("wait", job_id, "--all").text
+
+
+@pytest.mark.parametrize("network", ["egress", "none"])
+def test_tests_reach_their_services_by_name(developer: Developer, docker_engine: str, network: str) -> None:
+    services = [
+        {"name": "web", "command": ["sh", "-c", WEB], "ports": [8123]},
+        {"name": "second", "command": ["python3", "-m", "http.server", "8124"], "health": "test -e /etc/passwd",
+         "ports": [8124], "env": {"MODE": "test"}},
+    ]  # fmt: skip
+    job_id = submit(developer, docker_engine, services, network=network)
+    job = over(developer, job_id)
+    assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job_id)
+    wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
+
+
+def test_a_service_that_ends_fails_the_job_and_shows_its_last_words(
+    developer: Developer, docker_engine: str
+) -> None:
+    services = [{"name": "db", "command": ["sh", "-c", "echo cannot find my data; exit 3"], "ports": [5432]}]
+    job_id = submit(developer, docker_engine, services)
+    job = over(developer, job_id)
+    assert (job["status"], job["reason"]) == ("failed", "service db ended with code 3 before the tests began")
+    assert "cannot find my data" in log(developer, job_id)
+    wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
+
+
+def test_a_job_that_waits_for_its_services_can_be_cancelled(developer: Developer, docker_engine: str) -> None:
+    services = [{"name": "db", "command": ["sleep", "600"], "health": "false"}]
+    job_id = submit(developer, docker_engine, services)
+    wait_until(lambda: containers(job_id), 60, what="the service's container")
+    assert developer.remote_ci("cancel", job_id).code == 0
+    assert over(developer, job_id)["status"] == "cancelled"
+    wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ({"name": "My DB"}, "services[0].name: 'My DB' cannot be a host name: use a-z, 0-9 and '-'"),
+        (
+            {"name": "db", "port": [1]},
+            "services[0]: has no 'port'; there are name, image, env, health, ports",
+        ),
+        ({"name": "db", "ports": ["5432"]}, "services[0].ports: must be a list of numbers from 1 to 65535"),
+        ({"name": "db", "image": ""}, "services[0].image: must name an image"),
+    ],
+)
+def test_a_service_that_makes_no_sense_is_refused(
+    developer: Developer, service: dict[str, Any], words: str
+) -> None:
+    response = requests.post(
+        f"{developer.runner.public_url}/submit-async",
+        headers={"Authorization": f"Bearer {developer.key}"},
+        files={"file": ("project.zip", zip_of({"test_it.py": b""}))},
+        data={"options": json.dumps({"services": [{"image": "x", **service}]})},
+        timeout=60,
+    )
+    assert response.status_code == 422
+    assert words in response.json()["detail"]

@@ -1,0 +1,119 @@
+"""What the controller believes of a container's last words, and how a job that ends within a test is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci_runner.controller import spool as reader
+from ci_runner.controller import verdicts
+from ci_runner.controller.engine import Observed
+from ci_runner.controller.spool import ExitFrame, Spool
+from ci_runner.controller.world import Ending, Policy
+from ci_runner.models import Job, utcnow
+from ci_runner.states import Verdict
+
+PASSED = {"t": "exit", "code": 0}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "work" / "spool").mkdir(parents=True)
+    return tmp_path / "work"
+
+
+def believed(work: Path, frame: dict[str, Any], *, over: bool) -> ExitFrame | None:
+    (work / "spool" / "frames").write_text(json.dumps(frame) + "\n")
+    spool = Spool(work / "spool")
+    try:
+        return reader.final_frame(spool, over=over)
+    finally:
+        spool.close()
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_an_exit_frame_without_the_workers_seal_is_nobodys(work: Path, over: bool) -> None:
+    (work / "seal").write_text("0123")
+    assert believed(work, PASSED, over=over) is None
+    assert believed(work, PASSED | {"seal": "4567"}, over=over) is None
+    assert believed(work, PASSED | {"seal": None}, over=over) is None
+
+
+def test_an_exit_frame_with_the_seal_counts_before_the_engine_has_spoken(work: Path) -> None:
+    (work / "seal").write_text("0123")
+    assert believed(work, PASSED | {"seal": "0123"}, over=False) == ExitFrame(0)
+
+
+def test_where_there_is_no_seal_the_engine_has_to_speak_first(work: Path) -> None:
+    assert believed(work, PASSED, over=False) is None
+    assert believed(work, PASSED, over=True) == ExitFrame(0)
+
+
+STARTED = {"t": "started", "id": "t.py::a"}
+FINISHED = {"t": "finished", "id": "t.py::a"}
+RUNNING: dict[str, tuple[list[Any], str | None]] = {
+    "nothing": ([], None),
+    "a test": ([STARTED], "t.py::a"),
+    "its end": ([STARTED, FINISHED], None),
+    "its end with a report": ([STARTED, {"t": "several", "of": [{"t": "report"}, FINISHED]}], None),
+    "the newest of two": ([STARTED, {"t": "started", "id": "t.py::b"}], "t.py::b"),
+    "the one that is left of two": ([STARTED, {"t": "started", "id": "b"}, {"t": "finished", "id": "b"}], "t.py::a"),
+    "pytest died since": ([STARTED, {"t": "died"}], None),
+    "garbage": ([STARTED, 1, [], {"t": "finished", "id": []}, {"t": "several", "of": [1]}, "x"], "t.py::a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("records", "expected"), RUNNING.values(), ids=RUNNING)
+def test_the_test_that_runs_is_known_from_the_records(
+    tmp_path: Path, records: list[Any], expected: str | None
+) -> None:
+    (tmp_path / "records").write_text("".join(json.dumps(record) + "\n" for record in records) + '{"t": "sta')
+    spool = Spool(tmp_path)
+    try:
+        assert reader.running_test(spool) == expected
+    finally:
+        spool.close()
+
+
+def job(**fields: Any) -> Job:
+    return Job(id="a", user_id="u", workspace="0" * 64, submitted_at=utcnow(), phase="testing", **fields)
+
+
+def box(code: int, *, oom: bool = False) -> Observed:
+    return Observed("c", "cir-a-1", "test", "a", 1, "exited", exit_code=code, oom_killed=oom)
+
+
+T = "while running t.py::a"
+NAMED: dict[str, tuple[Verdict, str]] = {
+    "timeout": (
+        verdicts.ended(job(stop_intent="timeout"), box(2), Ending(True, ExitFrame(2), "t.py::a"), Policy()),
+        f"timed out after 60 min of testing {T}",
+    ),
+    "disk": (
+        verdicts.ended(job(stop_intent="disk"), box(137), Ending(True, None, "t.py::a"), Policy()),
+        f"disk limit of 4 GiB exceeded {T}",
+    ),
+    "memory of the container": (
+        verdicts.ended(job(), box(137, oom=True), Ending(True, None, "t.py::a"), Policy()),
+        f"out of memory (limit 2 GiB) {T}",
+    ),
+    "lost": (verdicts.ended(job(), None, Ending(True, None, "t.py::a"), Policy()), f"container lost {T}"),
+    "stopped by somebody else": (
+        verdicts.ended(job(), box(2), Ending(True, ExitFrame(2, stopped=True), "t.py::a"), Policy()),
+        f"container lost (it was told to stop from outside of the runner) {T}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("verdict", "reason"), NAMED.values(), ids=NAMED)
+def test_a_job_without_a_verdict_names_the_test_that_ran(verdict: Verdict, reason: str) -> None:
+    assert (verdict.status, verdict.exit_code, verdict.reason) == ("failed", None, reason)
+
+
+def test_a_death_of_pytest_is_the_reason_of_a_failure() -> None:
+    ending = Ending(True, ExitFrame(1, died="pytest was ended by SIGSEGV while running t.py::a"))
+    verdict = verdicts.ended(job(), box(1), ending, Policy())
+    assert verdict == Verdict("completed", False, 1, "pytest was ended by SIGSEGV while running t.py::a")
