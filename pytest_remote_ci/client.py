@@ -25,16 +25,26 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pytest_remote_ci.delivery import Parcel, deliver
 from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
 from pytest_remote_ci.stream import Event, EventStream, pause
-from pytest_remote_ci.transport import KEY_HELP, AuthenticationFailed, Interrupted, NotOffered, Transport
+from pytest_remote_ci.transport import (
+    KEY_HELP,
+    AuthenticationFailed,
+    Content,
+    Interrupted,
+    NotOffered,
+    Transport,
+)
 from pytest_remote_ci.upload import MultipartUpload, Progress
 from pytest_remote_ci.wire import Manifest, SubmitOptions
 from pytest_remote_ci.workspace import collect, create_project_zip
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.artifacts import Artifact
 
 __all__ = [
     "KEY_HELP",
@@ -206,6 +216,35 @@ class Client:
         if not isinstance(answer, list):
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of jobs")
         return answer
+
+    def artifacts(self, job_id: str) -> list[Artifact]:
+        """What the job left behind; none before its end, and from a runner that keeps none."""
+        from pytest_remote_ci.artifacts import parse_list
+
+        try:
+            found = parse_list(self._get(f"/jobs/{quote(job_id, safe='')}/artifacts"))
+        except JobNotFound:
+            self.job(job_id)  # raises where it is the job that is not found
+            found = []
+        if found is None:
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of artifacts")
+        return found
+
+    def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
+        """The content of one artifact from its byte `start`, to be read and closed. Raises `Interrupted`."""
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+        place = f"/jobs/{quote(job_id, safe='')}/artifacts/{quote(path)}"
+        response = self._transport.send("GET", place, headers=headers, stream=True)
+        content = Content(response, self._transport)
+        if start and response.status_code != 206:
+            content.skip(start)
+        return content
+
+    def artifact_archive(self, job_id: str) -> Content:
+        """All artifacts as a tar archive, to be read as it comes, and closed. Raises `Interrupted`."""
+        place = f"/jobs/{quote(job_id, safe='')}/artifacts.tar"
+        headers = {"Accept-Encoding": "identity"}
+        return Content(self._transport.send("GET", place, headers=headers, stream=True), self._transport)
 
     def cancel(self, job_id: str) -> bool:
         """Ask for the job's end; False when it was over already. Raises `JobNotFound`."""

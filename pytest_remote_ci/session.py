@@ -139,8 +139,11 @@ class _Session:
         return self._asked_plugins(options)
 
     def _extra(self) -> list[str]:
-        """`record_testsuite_property` and the like work only where a report is written, so one goes nowhere."""
-        return ["--junitxml=/dev/null"] if self._native and self._pytest.getoption("xmlpath", None) else []
+        if not self._native:
+            return []
+        from pytest_remote_ci.replay import reporters
+
+        return reporters.arguments(self._pytest)
 
     def _stripped_addopts(self) -> list[str]:
         """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""

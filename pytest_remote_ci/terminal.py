@@ -158,3 +158,9 @@ def silence_stdout() -> None:
         os.close(nowhere)
     except (OSError, ValueError, AttributeError):
         pass
+
+
+def clean(text: str) -> str:
+    """A whole text as it may reach a terminal."""
+    filtered = ColourFilter()
+    return filtered.feed(text) + filtered.flush()

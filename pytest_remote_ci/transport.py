@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.errors import (
@@ -161,6 +163,38 @@ class Transport:
             where = response.headers.get("Location", "elsewhere")
             return RunnerUnreachable(f"{self.url} points to {where}: configure the runner's own address")
         return RunnerUnreachable(f"The runner at {self.url} answers {said}")
+
+
+class Content(io.RawIOBase):
+    """The body of an answer, read as it comes; a connection that breaks raises `Interrupted`."""
+
+    def __init__(self, response: requests.Response, transport: Transport) -> None:
+        super().__init__()
+        self._response = response
+        self._transport = transport
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """For `read`; 0 at the end."""
+        try:
+            piece = self._response.raw.read(len(buffer))
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._transport.interrupted(error) from error
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def skip(self, count: int) -> None:
+        """Pass over so many bytes."""
+        while count > 0 and (piece := self.read(min(count, 1 << 16))):
+            count -= len(piece)
+
+    def close(self) -> None:
+        """Close the connection, unless all was read."""
+        self._response.close()
+        super().close()
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -25,8 +25,8 @@ _MAX_DEPTH: Final = 100
 TYPES: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
-            "recorder", "unavailable", "session", "header", "collecting", "junit", "worker", "tests_over", "summary",
-            "end", "interrupt", "internal_error", "stopped", "died", "note",
+            "recorder", "unavailable", "session", "header", "collecting", "junit", "junit_attribute", "worker",
+            "tests_over", "summary", "end", "interrupt", "internal_error", "stopped", "died", "note",
         ),
         "session",
     ),
@@ -34,7 +34,7 @@ TYPES: Final[Mapping[str, str]] = {
         ("collect_report", "deselected", "tree", "collected", "collected_ids", "collection_lines"), "collected"
     ),
     "started": "started",
-    **dict.fromkeys(("report", "exception", "several"), "report"),
+    **dict.fromkeys(("report", "exception", "compared", "several"), "report"),
     "finished": "finished",
     "warning": "warning",
     "terminal": "section",

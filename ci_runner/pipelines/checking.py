@@ -20,8 +20,6 @@ from ci_runner.pipelines.reading import Value, nearest
 from ci_runner.pipelines.tree import Place, Problem, Problems, Table, Unreadable, below
 from pytest_remote_ci.wire import WireError
 
-#: Most problems that are told of one file.
-MOST_PROBLEMS: Final = 200
 #: Most files of one question.
 MOST_FILES: Final = 100
 
@@ -51,7 +49,7 @@ def check(files: Iterable[tuple[str, str]]) -> Checked:
         for definition in found:
             rules.check(definition, log)
         pipelines += found
-        problems += log.sorted()[:MOST_PROBLEMS]
+        problems += log.sorted()
     problems += _names(pipelines)
     return Checked(tuple(pipelines), tuple(problems))
 

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ci_runner.pipelines.plan import ArtifactsWhen, Retries, Service
 from ci_runner.pipelines.tree import Place
@@ -53,6 +56,21 @@ class Matrix:
     include: tuple[Mapping[str, str], ...] = ()
     #: Cells that are left out: those with all these values.
     exclude: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many cells there are before any is excluded."""
+        return math.prod(len(values) for values in self.axes.values()) + len(self.include)
+
+    @cached_property
+    def cells(self) -> list[dict[str, str]]:
+        """Axis → value of each cell: the product without what is excluded, then what is included; none twice."""
+        product = (
+            dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())
+        )
+        found = [cell for cell in product if not any(out.items() <= cell.items() for out in self.exclude)]
+        found += [{axis: extra[axis] for axis in self.axes} for extra in self.include]
+        return [cell for index, cell in enumerate(found) if cell not in found[:index]]
 
 
 @dataclass(frozen=True)

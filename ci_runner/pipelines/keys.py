@@ -182,7 +182,7 @@ def take(value: Value, known: Mapping[str, Key], what: str) -> dict[str, Value] 
         key_name = names.get(canonical(written))
         if key_name is None:
             if not written.startswith("x-"):
-                content.problems.error(content.key, content.path, _unknown(written, known, what))
+                content.problems.error(content.key, content.path, _unknown(written, known, what, content))
         elif key_name in found:
             first = found[key_name]
             content.problems.error(
@@ -194,7 +194,8 @@ def take(value: Value, known: Mapping[str, Key], what: str) -> dict[str, Value] 
     return found
 
 
-def _unknown(written: str, known: Mapping[str, Key], what: str) -> str:
+def _unknown(written: str, known: Mapping[str, Key], what: str, value: Value) -> str:
     if known is PIPELINE and canonical(written) in {*JOB, "docker-image"}:
         return f"{written!r} belongs to a job, or to 'global' for all jobs"
-    return f"unknown key {written!r} in {what}{nearest(canonical(written), list(known))}"
+    hint = "" if value.problems.are_many else nearest(canonical(written), list(known))
+    return f"unknown key {written!r} in {what}{hint}"

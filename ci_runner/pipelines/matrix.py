@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final
 
 from ci_runner.pipelines.definition import JobDefinition, Matrix
 from ci_runner.pipelines.plan import Service
-
-#: Most cells of one job.
-MOST_CELLS: Final = 256
 
 Cell = Mapping[str, str]
 
 
 def cells(matrix: Matrix | None) -> list[dict[str, str]]:
-    """All cells in order: the product without what is excluded, then what is included; one empty cell without a matrix.
-
-    At most `MOST_CELLS` + 1 are made, so that too many can be told without making them.
-    """
-    if matrix is None:
-        return [{}]
-    found = list(itertools.islice(_all(matrix), MOST_CELLS + 1))
-    return [cell for index, cell in enumerate(found) if cell not in found[:index]]
-
-
-def _all(matrix: Matrix) -> Iterator[dict[str, str]]:
-    product = itertools.product(*matrix.axes.values())
-    for values in itertools.islice(product, 100 * MOST_CELLS):
-        cell = dict(zip(matrix.axes, values, strict=True))
-        if not any(all(cell[axis] == value for axis, value in out.items()) for out in matrix.exclude):
-            yield cell
-    for extra in matrix.include:
-        yield {axis: extra[axis] for axis in matrix.axes}
+    """All cells in order; one empty cell without a matrix."""
+    return [{}] if matrix is None else matrix.cells
 
 
 def name_of(job: str, cell: Cell) -> str:

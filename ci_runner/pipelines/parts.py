@@ -11,11 +11,13 @@ from ci_runner.pipelines.definition import Artifacts, Matrix, When
 from ci_runner.pipelines.plan import Retries, Service
 from ci_runner.pipelines.reading import Value, canonical, nearest
 from ci_runner.pipelines.tree import Items, Scalar, Table
+from pytest_remote_ci import wire_fields
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _AXIS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
-#: Most values of an axis.
-_MOST_VALUES: Final = 256
+#: Most cells of a matrix, before any is excluded, and most entries that exclude some.
+MOST_CELLS: Final = 256
+_MOST_EXCLUDED: Final = 64
 
 
 def _fields(value: Value, known: Collection[str]) -> dict[str, Value] | None:
@@ -83,7 +85,7 @@ def resources(value: Value) -> tuple[float | None, int | None] | None:
 def artifacts(value: Value) -> Artifacts | None:
     """Patterns, or a table with them."""
     if not isinstance(value.node, Table):
-        paths = reading.one_or_many(value, reading.relative, "patterns")
+        paths = reading.one_or_many(value, reading.pattern, "patterns")
         return None if paths is None else Artifacts(paths)
     found = _fields(value, ("paths", "when", "retention"))
     if found is None:
@@ -91,7 +93,7 @@ def artifacts(value: Value) -> Artifacts | None:
     if "paths" not in found:
         value.error(f"{value.subject} is missing 'paths'")
         return None
-    paths = reading.one_or_many(found["paths"], reading.relative, "patterns")
+    paths = reading.one_or_many(found["paths"], reading.pattern, "patterns")
     when_ = "always"
     if "when" in found:
         chosen = found["when"]
@@ -116,13 +118,13 @@ def when(value: Value) -> When | None:
     changed: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
     if "changed" in found:
-        changed = reading.one_or_many(found["changed"], reading.relative, "patterns")
+        changed = reading.one_or_many(found["changed"], reading.pattern, "patterns")
         if changed == ():
             found["changed"].warn(f"{found['changed'].subject} is empty: no change ever matches")
     if "tag" in found:
         tag = found["tag"]
         if isinstance(tag.node, Scalar) and tag.node.value is True:
-            tags = ("**",)
+            tags = ("*",)
         else:
             tags = reading.one_or_many(tag, reading.text, "patterns")
     return When(changed != () and tags != (), changed, tags)
@@ -145,8 +147,8 @@ def services(value: Value) -> tuple[Service, ...] | None:
             item.error(f"Duplicate service name {made.name!r}")
         elif made is not None:
             found[made.name] = made
-    if len(named) > 16:
-        value.must("at most 16 services")
+    if len(named) > wire_fields.MAX_SERVICES:
+        value.error(f"{value.subject}: at most {wire_fields.MAX_SERVICES} services")
     return tuple(found.values())
 
 
@@ -166,9 +168,9 @@ def _service(given: str | None, value: Value) -> Service | None:
     if image is None:
         return None
     name = given or (reading.text(fields["name"]) if "name" in fields else _name_of(image))
-    if name is None or not _HOST_NAME.match(name):
+    if name is None or not _HOST_NAME.match(name) or name in ("localhost", "job"):
         (fields.get("name") or value).error(
-            f"{name!r} is no host name: use small letters, digits and '-', for the job reaches the service by it"
+            f"{name!r} cannot be the host name by which the job reaches the service: use a-z, 0-9 and '-'"
         )
         return None
     return Service(name, image, **_details(fields))
@@ -221,10 +223,17 @@ def matrix(value: Value) -> Matrix | None:
             if wrong:
                 which = "each axis, and no other" if key == "include" else "axes of the matrix"
                 entries[key].error(f"{key}[{index}] must name {which}: {wrong[0]!r} is wrong or missing")
+    include = tuple(cell for cell in include if cell.keys() == axes.keys())
+    made = Matrix(axes, include, tuple(cell for cell in exclude if cell.keys() <= axes.keys()))
     if not axes:
         value.error(f"{value.subject} has no axis")
-        return None
-    return Matrix(axes, include, exclude)
+    elif made.size > MOST_CELLS:
+        value.error(f"{value.subject} has more than {MOST_CELLS} cells")
+    elif len(exclude) > _MOST_EXCLUDED:
+        value.error(f"{value.subject} excludes more than {_MOST_EXCLUDED} times")
+    else:
+        return made
+    return None
 
 
 def _axis(value: Value) -> tuple[str, ...] | None:
@@ -233,8 +242,8 @@ def _axis(value: Value) -> tuple[str, ...] | None:
         return None
     if not values and isinstance(value.node, Items) and not value.node.items:
         value.error(f"axis {value.label!r} is empty: there would be no job")
-    if len(values) > _MOST_VALUES:
-        value.must(f"at most {_MOST_VALUES} values")
+    if len(values) > MOST_CELLS:
+        value.must(f"at most {MOST_CELLS} values")
         return None
     twice = next((item for item in values if values.count(item) > 1), None)
     if twice is not None:

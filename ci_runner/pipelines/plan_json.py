@@ -13,7 +13,9 @@ from typing import Any, Final, TypeVar
 
 from ci_runner.pipelines.graph import find_cycle
 from ci_runner.pipelines.plan import Plan, PlannedJob, Retries, Service
+from pytest_remote_ci import globs
 from pytest_remote_ci.wire import WireError
+from pytest_remote_ci.wire_fields import MAX_SERVICES
 
 #: Raised when the meaning of a stored plan changes.
 VERSION: Final = 1
@@ -177,8 +179,13 @@ def _relative(where: str, value: Any) -> str:
     return text
 
 
-def _relatives(where: str, value: Any) -> tuple[str, ...]:
-    return tuple(_relative(f"{where}[{index}]", item) for index, item in enumerate(_texts(where, value)))
+def _patterns(where: str, value: Any) -> tuple[str, ...]:
+    patterns = _texts(where, value)
+    for index, pattern in enumerate(patterns):
+        wrong = globs.problem(pattern)
+        if wrong is not None:
+            raise WireError(f"{where}[{index}]: {pattern!r} {wrong}")
+    return patterns
 
 
 def _flag(where: str, value: Any) -> bool:
@@ -231,8 +238,8 @@ def _optional(check: _Check) -> _Check:
 
 
 def _services(where: str, value: Any) -> tuple[Service, ...]:
-    if not isinstance(value, list) or len(value) > 16:
-        raise WireError(f"{where}: must be a list of at most 16 services")
+    if not isinstance(value, list) or len(value) > MAX_SERVICES:
+        raise WireError(f"{where}: must be a list of at most {MAX_SERVICES} services")
     made = tuple(_make(Service, _SERVICE, f"{where}[{index}]", item) for index, item in enumerate(value))
     if len({service.name for service in made}) < len(made):
         raise WireError(f"{where}: two services have one name")
@@ -265,7 +272,7 @@ _JOB: Final[Mapping[str, _Check]] = {
     "allow_failure": _flag,
     "retries": lambda where, value: _make(Retries, _RETRIES, where, value),
     "timeout": _optional(_positive),
-    "artifacts": _relatives,
+    "artifacts": _patterns,
     "artifacts_when": _when,
     "artifacts_days": _optional(_positive),
     "services": _services,

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.definition import Definition, JobDefinition, When
-from ci_runner.pipelines.globs import matches, matches_tag
 from ci_runner.pipelines.graph import closure
 from ci_runner.pipelines.matrix import cells, filled, name_of
 from ci_runner.pipelines.plan import Plan, PlannedJob
 from ci_runner.pipelines.reading import nearest
+from pytest_remote_ci.globs import Globs
 
 
 @dataclass(frozen=True)
@@ -158,11 +159,11 @@ def why_left_out(when: When, changed: tuple[str, ...] | None, tag: str | None) -
     """Why a job with this `when` is left out of a run; None: it takes part."""
     if not when.ever:
         return "'when' always leaves it out"
-    if when.tags is not None and (tag is None or not any(matches_tag(pattern, tag) for pattern in when.tags)):
+    if when.tags is not None and (tag is None or not any(fnmatchcase(tag, pattern) for pattern in when.tags)):
         what = "the run is for no tag" if tag is None else f"tag {tag!r} does not match"
         return f"{what} ({', '.join(when.tags)})"
     if when.changed is None or changed is None:
         return None
-    if not any(matches(pattern, path) for pattern in when.changed for path in changed):
+    if not any(map(Globs(when.changed).match, changed)):
         return f"nothing changed that matches {', '.join(when.changed)}"
     return None

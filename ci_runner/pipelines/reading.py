@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from ci_runner.pipelines.definition import Named
 from ci_runner.pipelines.tree import Items, Node, Place, Problems, Scalar, Table, below, kind_of
-from pytest_remote_ci import wire
+from pytest_remote_ci import globs, wire
 
 _T = TypeVar("_T")
 
@@ -22,7 +22,7 @@ _PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*[smhdw]\s*)+\Z")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
-_PLACEHOLDER: Final = re.compile(r"\$?\{[^}]*\}\Z")
+_PLACEHOLDER: Final = re.compile(r"\{[^}]+\}")
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _UNIT: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 #: Loosely what a reference to an image looks like: odd ones are warned of, never refused.
@@ -221,7 +221,7 @@ def image(value: Value) -> str | None:
 def python(value: Value) -> str | None:
     """A version such as 3.12, in quotes or not."""
     node = value.node
-    if isinstance(node, Scalar) and (_PYTHON.match(node.text) or _PLACEHOLDER.match(node.text)):
+    if isinstance(node, Scalar) and (_PYTHON.match(node.text) or _PLACEHOLDER.search(node.text)):
         return node.text
     value.must('a Python version such as "3.12"')
     return None
@@ -278,6 +278,16 @@ def number(value: Value, most: float = 1e9) -> float | None:
         return float(found)
     value.must("a number above 0")
     return None
+
+
+def pattern(value: Value) -> str | None:
+    """A pattern of paths below the project; axes of a matrix may be named in it."""
+    content = text(value)
+    wrong = None if content is None else globs.problem(content)
+    if wrong is not None:
+        value.error(f"the pattern {value.shown} {wrong}")
+        return None
+    return content
 
 
 def _number(value: Value) -> int | float | None:

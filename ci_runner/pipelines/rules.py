@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from ci_runner.pipelines.definition import Definition, JobDefinition
-from ci_runner.pipelines.graph import closure, find_cycle
-from ci_runner.pipelines.matrix import MOST_CELLS, cells, filled, name_of
+from ci_runner.pipelines.graph import find_cycle
+from ci_runner.pipelines.matrix import cells, filled, name_of
 from ci_runner.pipelines.plan_json import LONGEST_NAME, MOST_JOBS
 from ci_runner.pipelines.reading import nearest
 from ci_runner.pipelines.tree import Problems, below
+from pytest_remote_ci import globs
 
+#: Most cycles that are told of.
+_MOST_CYCLES: Final = 20
 _PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
 
 
@@ -66,15 +69,10 @@ def _matrices(definition: Definition, problems: Problems) -> None:
     for job in definition.jobs:
         path = below(job.named.path, "matrix") if job.matrix else job.named.path
         found = cells(job.matrix)
-        if len(found) > MOST_CELLS:
-            problems.error(
-                job.named.place, path, f"the matrix of job {job.name!r} has more than {MOST_CELLS} cells"
-            )
-            found = found[:MOST_CELLS]
-        elif not found:
+        if not found:
             problems.error(job.named.place, path, f"the matrix of job {job.name!r} excludes all of its cells")
         planned.setdefault(job.name, [name_of(job.name, cell) for cell in found])
-        for cell in found if job.matrix else ():
+        for cell in found:
             for wrong in _impossible(filled(job, cell)):
                 problems.error(job.named.place, path, f"{name_of(job.name, cell)}: {wrong}")
     total = sum(len(names) for names in planned.values())
@@ -100,9 +98,13 @@ def _impossible(job: JobDefinition) -> Iterator[str]:
         yield f"python must be a version such as '3.12', not {job.python!r}"
     if job.image is not None and (not job.image.strip() or len(job.image) > 1000):
         yield "the image cannot be empty"
-    for path in (job.working_dir, *job.artifacts.paths):
-        if path.startswith(("/", "\\", "~")) or ".." in path.replace("\\", "/").split("/"):
-            yield f"{path!r} must be a path below the project, without '..'"
+    for pattern in job.artifacts.paths:
+        wrong = globs.problem(pattern)
+        if wrong is not None:
+            yield f"the pattern {pattern!r} {wrong}"
+    folder = job.working_dir
+    if folder.startswith(("/", "\\", "~")) or ".." in folder.replace("\\", "/").split("/"):
+        yield f"{folder!r} must be a path below the project, without '..'"
 
 
 def _needs(definition: Definition, problems: Problems) -> None:
@@ -113,9 +115,13 @@ def _needs(definition: Definition, problems: Problems) -> None:
         for need in job.needs:
             target = jobs.get(owners.get(need.name, ""))
             if target is None:
-                hint = nearest(need.name, [name for name in jobs if name != job.name])
+                hint = (
+                    ""
+                    if problems.are_many
+                    else nearest(need.name, [name for name in jobs if name != job.name])
+                )
                 message = f"Job {job.name!r} depends on non-existent job {need.name!r}{hint}"
-            elif target is job or target.name == job.name:
+            elif target.name == job.name:
                 message = f"Job {job.name!r} cannot depend on itself"
             elif stages.get(target.stage.name, -1) > stages.get(job.stage.name, len(stages)):
                 why = f"it needs {need.name!r} of the later stage {target.stage.name!r}"
@@ -125,7 +131,7 @@ def _needs(definition: Definition, problems: Problems) -> None:
             problems.error(need.place, need.path, message)
 
 
-def edges(definition: Definition) -> dict[str, list[str]]:
+def _edges(definition: Definition) -> dict[str, list[str]]:
     """Job → the jobs that it names as needs, by the names of the definition; unknown ones and itself left out."""
     owners = _owners(definition)
     found: dict[str, list[str]] = {}
@@ -143,9 +149,12 @@ def _owners(definition: Definition) -> dict[str, str]:
 
 def _cycles(definition: Definition, problems: Problems) -> None:
     """Each cycle once; its jobs are taken out before the next is looked for."""
-    left, owners = edges(definition), _owners(definition)
-    jobs = {job.name: job for job in definition.jobs}
-    while cycle := find_cycle(left):
+    left, owners = _edges(definition), _owners(definition)
+    jobs = {job.name: job for job in reversed(definition.jobs)}
+    for _ in range(_MOST_CYCLES):
+        cycle = find_cycle(left)
+        if not cycle:
+            return
         members = cycle[:-1]
         first = members.index(min(members, key=lambda name: jobs[name].named.place))
         members = members[first:] + members[:first]
@@ -158,12 +167,22 @@ def _cycles(definition: Definition, problems: Problems) -> None:
 
 def _never(definition: Definition, problems: Problems) -> None:
     """Jobs that need one that never takes part."""
-    never = {job.name for job in definition.jobs if not job.when.ever}
-    graph, owners = edges(definition), _owners(definition)
-    for job in definition.jobs if never else ():
-        for need in job.needs if job.name not in never else ():
-            owner = owners.get(need.name)
-            blocked = sorted(closure([owner], graph) & never) if owner else []
-            if blocked:
-                why = f"it needs {blocked[0]!r}, which 'when' always leaves out"
+    users: dict[str, list[str]] = {}
+    for name, targets in _edges(definition).items():
+        for target in targets:
+            users.setdefault(target, []).append(name)
+    cause = {job.name: job.name for job in definition.jobs if not job.when.ever}
+    never, waiting = set(cause), list(cause)
+    while waiting:
+        name = waiting.pop()
+        for user in users.get(name, ()):
+            if user not in cause:
+                cause[user] = cause[name]
+                waiting.append(user)
+    owners = _owners(definition) if never else {}
+    for job in definition.jobs:
+        for need in job.needs if job.name in cause and job.name not in never else ():
+            blocked = cause.get(owners.get(need.name, ""))
+            if blocked is not None:
+                why = f"it needs {blocked!r}, which 'when' always leaves out"
                 problems.error(need.place, need.path, f"Job {job.name!r} can never run: {why}")

@@ -25,6 +25,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+#: A key of more parts than may be nested: `tomllib` takes quadratic time for such.
+_ENDLESS_KEY: Final = re.compile(
+    r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*\.[ \t]*){"""
+    rf"{DEEPEST},}}"
+)
 _AT: Final = re.compile(r" \(at line (\d+), column (\d+)\)\Z| \(at end of document\)\Z")
 
 
@@ -33,6 +38,10 @@ def parse(text: str) -> Table:
     if len(text) > LONGEST_FILE:
         raise Unreadable(Place(), f"the file is longer than {LONGEST_FILE} characters")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    endless = _ENDLESS_KEY.search(text)
+    if endless is not None:
+        line = text.count("\n", 0, endless.start())
+        raise Unreadable(Place(line + 1), f"a key of more than {DEEPEST} parts")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

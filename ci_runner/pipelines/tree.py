@@ -15,6 +15,10 @@ LONGEST_FILE: Final = 256 * 1024
 DEEPEST: Final = 60
 MOST_VALUES: Final = 50_000
 
+#: Most problems that are kept of one file; hints are looked for only at the first.
+MOST_PROBLEMS: Final = 200
+HINTED_PROBLEMS: Final = 50
+
 Severity = Literal["error", "warning"]
 
 
@@ -107,13 +111,15 @@ class Problems:
         self._add(Problem(self.file, place, path, message, "warning"))
 
     def _add(self, problem: Problem) -> None:
-        if problem not in self.found:  # what an alias repeats is one mistake
+        if (
+            len(self.found) < MOST_PROBLEMS and problem not in self.found
+        ):  # what an alias repeats is one mistake
             self.found.append(problem)
 
     @property
-    def has_errors(self) -> bool:
-        """Whether anything must be changed."""
-        return any(problem.severity == "error" for problem in self.found)
+    def are_many(self) -> bool:
+        """Whether hints would cost more than they help."""
+        return len(self.found) >= HINTED_PROBLEMS
 
     def sorted(self) -> list[Problem]:
         """In the order of the file."""

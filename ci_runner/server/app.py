@@ -31,6 +31,7 @@ from ci_runner.server.health import Health, Ready
 from ci_runner.server.jobs import JobEvents, JobList, JobStream, JobSummary
 from ci_runner.server.limits import StreamSlots
 from ci_runner.server.openapi import OpenApi
+from ci_runner.server.pipelines import PipelineCheck
 from ci_runner.server.responder import StreamResponder
 from ci_runner.server.runs import NumberedRun, Rerun, RunDetail, RunList, RunStream
 from ci_runner.server.services import Services
@@ -116,6 +117,7 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}": JobSummary(services.store),
         "/jobs/{job_id}/stream": JobStream(responder),
         "/jobs/{job_id}/events": JobEvents(responder),
+        "/pipelines/check": PipelineCheck(),
         "/jobs/{job_id}/artifacts": ArtifactList(services),
         "/jobs/{job_id}/artifacts/{path:path}": ArtifactContent(services),
         "/jobs/{job_id}/artifacts.tar": ArtifactArchive(services, slots),

@@ -144,6 +144,17 @@ def _event_paths(own: tuple[int, ...]) -> dict[str, Schema]:
     }
 
 
+def _pipeline_paths() -> dict[str, Schema]:
+    question = {"required": True, "content": {JSON: {"schema": reference("PipelineQuestion")}}}
+    found = content(
+        reference("PipelineAnswer"), "What was found; files with mistakes are no error of the request."
+    )
+    check = operation(
+        "Check pipelines and plan a run", {200: found}, (400, 401, 413, 422, 503), requestBody=question
+    )
+    return {"/pipelines/check": {"post": check}}
+
+
 def _public_paths() -> dict[str, Schema]:
     ready = reference("Ready")
     health = content(reference("Health"), "It answers.")
@@ -207,6 +218,7 @@ def document() -> dict[str, Any]:
             "/blobs/missing": {"post": missing},
             **_job_paths(),
             **run_openapi.paths(),
+            **_pipeline_paths(),
             **_public_paths(),
         },
         "components": {

@@ -210,6 +210,79 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "manifest": reference("Manifest"),
         },
     ),
+    "PipelineQuestion": _object(
+        {
+            "files": {
+                "type": "array",
+                "items": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2},
+                "minItems": 1,
+                "maxItems": 100,
+                "description": "[name, text] of each file; the name's ending says whether it is TOML or YAML",
+            }
+        },
+        {
+            "plan": _object(
+                {},
+                {
+                    "pipeline": or_null(_TEXT),
+                    "stages": _TEXTS,
+                    "jobs": _TEXTS,
+                    "changed": or_null(
+                        {**_TEXTS, "description": "changed paths; null: unknown, nothing is left out"}
+                    ),
+                    "tag": or_null(_TEXT),
+                    "keep_going": or_null(_FLAG),
+                },
+                description="asks for a plan, too",
+            )
+        },
+    ),
+    "PipelineAnswer": _object(
+        {
+            "valid": _FLAG,
+            "problems": {"type": "array", "items": reference("Problem")},
+            "pipelines": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "name": _TEXT,
+                        "file": _TEXT,
+                        "line": {"type": "integer"},
+                        "stages": _TEXTS,
+                        "jobs": _TEXTS,
+                    },
+                    additionalProperties=False,
+                ),
+            },
+        },
+        {
+            "plan": reference("Plan"),
+            "refused": {"type": "string", "description": "why there is no plan though the files are valid"},
+        },
+        additionalProperties=False,
+    ),
+    "Problem": _object(
+        {
+            "file": _TEXT,
+            "line": {"type": "integer", "minimum": 1},
+            "column": {"type": "integer", "minimum": 1},
+            "path": {"type": "string", "description": "the exact key, as jobs[2].needs[0]"},
+            "message": _TEXT,
+            "severity": {"enum": ["error", "warning"]},
+        },
+        additionalProperties=False,
+    ),
+    "Plan": _object(
+        {
+            "version": {"const": 1},
+            "pipeline": _TEXT,
+            "stages": _TEXTS,
+            "jobs": {"type": "array", "items": _object({"name": _TEXT, "definition": _TEXT, "stage": _TEXT})},
+            "keep_going": _FLAG,
+        },
+        additionalProperties=False,
+        description="Jobs in order; fields that hold their default are left out (docs/pipelines.md).",
+    ),
     "Digests": {"type": "array", "items": DIGEST},
     "Health": _object({"status": {"const": "ok"}}, additionalProperties=False),
     "Ready": _object(

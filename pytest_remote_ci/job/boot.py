@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -25,8 +26,10 @@ CAPTURED = "REMOTE_CI_CAPTURED"
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
-_FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run")
+_FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-comparisons")
 _VALUES = ("--remote-ci-attach",)
+#: Its value is words for pytest, if a plugin knows the first of them.
+_ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 
 
 class InertOptions:
@@ -44,6 +47,10 @@ class InertOptions:
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
         known = (*_FLAGS, *_VALUES)
+        for item in [item for item in args if item.startswith(_ONLY_IF_KNOWN)]:
+            words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
+            if not parser.parse_known_and_unknown_args(words[:1])[1]:
+                args[:0] = words
         args[:] = [
             item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
         ]
@@ -77,6 +84,30 @@ def like_a_terminal() -> None:
             from _pytest._io import terminalwriter
 
             terminalwriter.get_terminal_width = lambda: int(columns)
+        _tell_plugins_the_width(int(columns))
+
+
+def _tell_plugins_the_width(columns: int) -> None:
+    """Plugins that draw tables ask `shutil`; tests, whose output is captured, find no terminal as ever."""
+    import shutil
+
+    original, output = shutil.get_terminal_size, _identity(1)
+
+    def get_terminal_size(fallback: Any = (80, 24)) -> Any:
+        found = original(fallback)
+        if "COLUMNS" in os.environ or output is None or _identity(1) != output:
+            return found
+        return os.terminal_size((columns, found.lines))
+
+    shutil.get_terminal_size = get_terminal_size
+
+
+def _identity(handle: int) -> Any:
+    try:
+        status = os.fstat(handle)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def recording_plugins(records: Any, continued: bool) -> list[Any]:

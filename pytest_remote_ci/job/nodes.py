@@ -1,4 +1,4 @@
-"""What was collected inside a container, as the `tree` records say it: each node by number, told before its children.
+"""What was collected inside a container, as records say it: each node by number, told before its children.
 
 The developer's side of it is `pytest_remote_ci.replay.nodes`. Standard library and pytest only.
 """
@@ -7,26 +7,53 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import Any
+from typing import Any, Iterable
 
 import pytest
 
 
 class Tree:
-    """Nodes by number: each is told once, before its first child."""
+    """Collectors and items by number: each is told once, before its first child."""
 
     def __init__(self, config: Any) -> None:
         self._root = str(config.rootpath)
         self._wants_docs = config.option.collectonly and config.option.verbose >= 1
         self._numbers: dict[int, int] = {}
+        self._items: dict[int, int] = {}
+        #: Keeps what has a number alive, so that no other object gets its address.
+        self._told: list[Any] = []
         self._new: list[Any] = []
+
+    def found(self, result: Iterable[Any]) -> dict[str, list[Any]]:
+        """What a collector found: new nodes (see `take_nodes`), new items, and the numbers of all of it.
+
+        An item is [parent, type, name, line from 0, node id or None where it is made of the parent's and the name];
+        items are numbered from -1 downwards.
+        """
+        items: list[Any] = []
+        numbers = []
+        for node in result:
+            if not isinstance(node, pytest.Item):
+                numbers.append(self._number(node))
+                continue
+            if id(node) not in self._items:
+                self._items[id(node)] = -len(self._items) - 1
+                self._told.append(node)
+                items.append(self._new_item(node))
+            numbers.append(self._items[id(node)])
+        return {"nodes": self.take_nodes(), "items": items, "found": numbers}
+
+    def numbers(self, items: Iterable[Any]) -> list[int] | None:
+        """Of items that were found; None where one was not."""
+        numbers = [self._items.get(id(item), 0) for item in items]
+        return None if 0 in numbers else numbers
 
     def item(self, item: Any) -> list[Any]:
         """[parent, type, name, node id, location, has parameters, original name, is skipped, documentation]"""
-        skipped = any(mark.name == "skip" for mark in item.own_markers)
         return [
             self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
-            getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), skipped, self._doc(item),
+            getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), _is_skipped(item),
+            self._doc(item),
         ]  # fmt: skip
 
     def take_nodes(self) -> list[Any]:
@@ -34,12 +61,22 @@ class Tree:
         nodes, self._new = self._new, []
         return nodes
 
+    def _new_item(self, item: Any) -> list[Any]:
+        parent = item.parent
+        nodeid = None if item.nodeid == f"{parent.nodeid}::{item.name}" else item.nodeid
+        try:
+            line = item.location[1]
+        except Exception:  # a plugin's item; whoever runs it will say so
+            line = None
+        return [self._number(parent), type(item).__name__, item.name, line, nodeid]
+
     def _number(self, node: Any) -> int:
         known = self._numbers.get(id(node))
         if known is not None:
             return known
         parent = -1 if node.parent is None else self._number(node.parent)
         self._numbers[id(node)] = number = len(self._numbers)
+        self._told.append(node)
         self._new.append(
             [
                 parent,
@@ -69,3 +106,21 @@ def _base(node: Any) -> str:
         if isinstance(node, kind):
             return kind.__name__
     return "Dir"
+
+
+def _is_skipped(item: Any) -> bool:
+    """Whether editors take it for skipped: they look at the marks of the item and its classes."""
+    node = item
+    while node is item or isinstance(node, pytest.Class):
+        for mark in node.own_markers:
+            if mark.name == "skip" or (mark.name == "skipif" and _any(mark.args)):
+                return True
+        node = node.parent
+    return False
+
+
+def _any(values: Any) -> bool:
+    try:
+        return any(values)
+    except Exception:  # a condition of a kind that has no truth
+        return False

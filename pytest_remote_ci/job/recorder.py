@@ -18,7 +18,7 @@ import pytest
 
 # Relative: in a container these files are a package of another name (see `boot`).
 from .nodes import Tree
-from .reports import Reports
+from .reports import Reports, as_text
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Recorder:
         self._records = records
         self._config: Any = None
         self._reports: Any = None
+        self._tree: Any = None
         self._has_tree = False
         self._running: set[str] = set()
 
@@ -46,6 +47,9 @@ class Recorder:
         """Other hooks do not get the configuration."""
         self._config = config
         self._reports = Reports(self._records, config)
+        self._tree = Tree(config)
+        if getattr(config.option, "remote_ci_comparisons", False):
+            watch_unittest(self._compared)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: Any) -> Any:
@@ -55,9 +59,12 @@ class Recorder:
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
             rootdir=str(config.rootpath), xdist=bool(getattr(config.option, "tx", None)), at=time.time(),
             maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
+            metadata=describe(config),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
         )  # fmt: skip
         Screen(self._records).watch(config)
+        with contextlib.suppress(Exception):
+            watch_attributes(self._add)
         yield
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -130,18 +137,18 @@ class Recorder:
             self._add("collecting_file", id=collector.nodeid)
 
     def pytest_collectreport(self, report: Any) -> None:
-        """Failures and skips only: what was collected comes as one tree."""
-        if report.outcome != "passed":
-            self._reports.add("collect_report", report)
+        """What each collector found; what of it will run comes as one tree."""
+        found = self._tree.found(report.result or ()) if report.outcome == "passed" else {}
+        self._reports.add("collect_report", report, **found)
 
     def pytest_deselected(self, items: Any) -> None:
-        """How many."""
-        self._add("deselected", count=len(items))
+        """How many, and which of those that were found."""
+        self._add("deselected", count=len(items), found=self._tree.numbers(items))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: Any) -> None:
         """The tree of what will run, in portions."""
-        tree = Tree(self._config)
+        tree, self._tree = self._tree, Tree(self._config)
         for start in range(0, len(session.items), _ITEMS):
             items = [tree.item(item) for item in session.items[start : start + _ITEMS]]
             self._add("tree", nodes=tree.take_nodes(), items=items)
@@ -187,13 +194,22 @@ class Recorder:
         """After the terminal reporter: since pytest 9 it is in there that a parent of failed subtests fails."""
         self._reports.add("report", report)
 
-    def pytest_exception_interact(self, call: Any, report: Any) -> None:
-        """Some reporters hear of errors only from this hook."""
+    def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
+        """Some reporters hear of errors only from this hook; for a collector's it comes before the report."""
         if call.excinfo is not None:
+            of = {} if isinstance(node, pytest.Item) else self._tree.found([node])
             self._add(
                 "exception", id=report.nodeid, when=getattr(report, "when", None), name=call.excinfo.typename,
-                text=self._cut(call.excinfo.exconly()),
+                text=self._cut(call.excinfo.exconly()), **of,
             )  # fmt: skip
+
+    def pytest_assertrepr_compare(self, config: Any, op: str, left: Any, right: Any) -> None:
+        """Editors show what was compared, if the developer's says so."""
+        if getattr(config.option, "remote_ci_comparisons", False):
+            self._compared(op, left, right)
+
+    def _compared(self, operator: str, left: Any, right: Any) -> None:
+        self._add("compared", operator=operator, operands=[as_text(left), as_text(right)])
 
     def pytest_warning_recorded(self, warning_message: Any, when: str, nodeid: str, location: Any) -> None:
         """With the source line, which the developer's pytest cannot look up."""
@@ -208,6 +224,55 @@ class Recorder:
             file=warning.filename, lineno=warning.lineno, line=line, when=when, id=nodeid,
             location=list(location) if location else None,
         )  # fmt: skip
+
+
+def describe(config: Any) -> dict[str, Any]:
+    """This environment, as pytest-metadata has it, or would."""
+    key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
+    found = config.stash.get(key, None) if key is not None else None
+    if isinstance(found, dict):
+        return dict(found)
+    import pluggy
+
+    plugins = {dist.project_name: dist.version for _, dist in config.pluginmanager.list_plugin_distinfo()}
+    return {
+        "Python": platform.python_version(),
+        "Platform": platform.platform(),
+        "Packages": {"pytest": pytest.__version__, "pluggy": pluggy.__version__},
+        "Plugins": {
+            name[7:] if name.startswith("pytest-") else name: version for name, version in plugins.items()
+        },
+    }
+
+
+def watch_unittest(compared: Any) -> None:
+    """`unittest` has no hook for what its tests compare: actual value, expected value."""
+    import unittest
+
+    original = unittest.TestCase.assertEqual
+
+    def assertEqual(self: Any, first: Any, second: Any, msg: Any = None) -> None:  # noqa: N802
+        __tracebackhide__ = True
+        try:
+            original(self, first, second, msg)
+        except self.failureException:
+            compared("==", second, first)
+            raise
+
+    unittest.TestCase.assertEqual = assertEqual  # type: ignore[method-assign]
+
+
+def watch_attributes(add: Any) -> None:
+    """Record what ``record_xml_attribute`` adds to the report that the developer's pytest will write."""
+    from _pytest import junitxml
+
+    original = junitxml._NodeReporter.add_attribute
+
+    def add_attribute(self: Any, name: str, value: object) -> None:
+        original(self, name, value)
+        add("junit_attribute", id=str(self.id), name=str(name), value=str(value))
+
+    junitxml._NodeReporter.add_attribute = add_attribute  # type: ignore[method-assign]
 
 
 def _lines(results: Any) -> list[str]:

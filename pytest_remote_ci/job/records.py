@@ -39,6 +39,7 @@ class Records:
         self._handles: dict[str, int] = {}
         self._identities: dict[str, Any] = {}
         self._outputs = [_high_copy(1), _high_copy(2)]
+        self._stdout = self._identity(1)
         self._written = (0, 0)
         self._held: list[dict[str, Any]] = []
         for name in self._paths:
@@ -67,6 +68,11 @@ class Records:
         if self._held or self._output_sizes() != self._written:
             self.add("mark")
         self._append("terminal", text.encode("utf-8", "backslashreplace"))
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether file descriptor 1 leads elsewhere just now: pytest captures what a test writes."""
+        return self._identity(1) not in (self._stdout, None)
 
     def in_place_of(self, stream: TextIO) -> Terminal:
         """What pytest's terminal writer gets instead of `stream`."""
@@ -99,17 +105,21 @@ class Records:
 
     def _handle(self, name: str) -> int:
         """The file's descriptor, opened again when a test has closed it or taken its number."""
-        with contextlib.suppress(OSError):
-            status = self._fstat(self._handles[name])
-            if (status.st_dev, status.st_ino) == self._identities[name]:
-                return self._handles[name]
+        if name in self._handles and self._identity(self._handles[name]) == self._identities[name]:
+            return self._handles[name]
         self._reopen(name)
         return self._handles[name]
 
     def _reopen(self, name: str) -> None:
         self._handles[name] = _moved_high(self._open(self._paths[name], self._flags, 0o644))
-        status = self._fstat(self._handles[name])
-        self._identities[name] = (status.st_dev, status.st_ino)
+        self._identities[name] = self._identity(self._handles[name])
+
+    def _identity(self, handle: int) -> tuple[int, int] | None:
+        try:
+            status = self._fstat(handle)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _output_sizes(self) -> tuple[int, int]:
         return self._size(self._outputs[0]), self._size(self._outputs[1])
@@ -133,14 +143,18 @@ class Terminal:
         self._behind = behind
 
     def write(self, text: str) -> int:
-        """Append to `terminal`."""
+        """Append to `terminal`; what is said while a test's output is captured is captured, as without us."""
+        if self._records.is_captured:
+            return self._behind.write(text)
         with contextlib.suppress(Exception):
             self._behind.flush()
         self._records.terminal(text)
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing of `terminal` is held back."""
+        with contextlib.suppress(Exception):
+            self._behind.flush()
 
     def isatty(self) -> bool:
         """As without us: never a terminal in a container."""

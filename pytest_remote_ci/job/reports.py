@@ -5,9 +5,12 @@ The developer's side of it is `pytest_remote_ci.replay.reports`. Standard librar
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 from typing import TYPE_CHECKING, Any
+
+from .records import plain
 
 if TYPE_CHECKING:
     from .records import Records
@@ -19,12 +22,20 @@ _ORDINARY = {
 }  # fmt: skip
 #: Parts of a report that are the same in all its phases and travel once.
 _CONSTANT = ("location", "keywords", "user_properties")
+#: All parts that pytest itself gives a report; plugins add more.
+_PYTESTS_OWN = {
+    "nodeid", "location", "keywords", "outcome", "longrepr", "when", "user_properties", "sections", "duration", "start",
+    "stop", "$report_type", "item_index", "worker_id", "testrun_uid",
+}  # fmt: skip
+#: Characters of a property's value in Python's notation; of a longer one the text travels.
+_LONGEST_LITERAL = 10_000
 
 
 class Reports:
     """Records the reports of one session."""
 
     def __init__(self, records: Records, config: Any) -> None:
+        self._records = records
         self._add, self._hold, self._cut = records.add, records.hold, records.cut
         self._config = config
         #: The report whose status was asked for last, and the answer.
@@ -36,8 +47,8 @@ class Reports:
         """The test is over."""
         self._before.pop(nodeid, None)
 
-    def add(self, kind: str, report: Any) -> None:
-        """Record this report; `kind` is "report" or "collect_report"."""
+    def add(self, kind: str, report: Any, **more: Any) -> None:
+        """Record this report; `kind` is "report" or "collect_report"; `more` goes with it."""
         node = report.__dict__.pop("node", None)  # xdist's controller of a worker
         try:
             data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
@@ -52,7 +63,7 @@ class Reports:
         ]
         if kind == "collect_report":
             data["result"] = None
-        fields: dict[str, Any] = {"d": data}
+        fields: dict[str, Any] = {"d": data, **more}
         self._flattened(report.longrepr, data, fields)
         if node is not None:
             fields["worker"] = self._worker(node)
@@ -60,11 +71,31 @@ class Reports:
             status = self._status_of(report)
             if status and not (isinstance(status[2], str) and tuple(status) in _ORDINARY):
                 fields["status"] = list(status)
+            if self._records.is_captured:  # what was shown of it is part of a test's output
+                fields["unseen"] = True
             fields["d"] = self._difference(data, fields)
-            if not fields["d"].get("sections") and data["outcome"] == "passed" and report.when != "call":
-                self._hold(kind, **fields)  # nothing is shown of it
+            self._tell_values(fields)
+            if self._says_nothing(fields["d"]):
+                self._hold(kind, **fields)
                 return
         self._add(kind, **fields)
+
+    @staticmethod
+    def _says_nothing(data: dict[str, Any]) -> bool:
+        """Whether nothing is shown of it, and it cannot change until the next record."""
+        return (
+            data["outcome"] == "passed" and data["when"] != "call" and not data.get("sections")
+            and not data.keys() - _PYTESTS_OWN
+        )  # fmt: skip
+
+    def _tell_values(self, fields: dict[str, Any]) -> None:
+        """Properties whose values JSON would change go as texts beside it, by their place."""
+        values = {}
+        for place, (_, value) in enumerate(fields["d"].get("user_properties") or ()):
+            if not _is_plain(value):
+                values[place] = as_text(value)
+        if values:
+            fields["values"] = values
 
     def _flattened(self, longrepr: Any, data: dict[str, Any], fields: dict[str, Any]) -> None:
         """pytest makes text of some representations; remember that they were none, and their colours."""
@@ -118,3 +149,25 @@ class Reports:
                 describe: Any = reports.getworkerinfoline
                 self._add("worker", id=name, line=describe(node))
         return name
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is list:
+        return all(_is_plain(item) for item in value)
+    if type(value) is dict:
+        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def as_text(value: Any) -> list[str]:
+    """["literal", Python's notation] or, of what has none, ["text", its text]."""
+    with contextlib.suppress(Exception):
+        notation = repr(value)
+        if len(notation) <= _LONGEST_LITERAL:
+            again = ast.literal_eval(notation)
+            if type(again) is type(value) and again == value:
+                return ["literal", notation]
+    try:
+        return ["text", str(value)]
+    except Exception:  # a hostile __str__
+        return ["text", str(plain(value))]

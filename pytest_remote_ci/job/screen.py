@@ -28,7 +28,6 @@ class Screen:
     """Watches one session's terminal reporter and its writer."""
 
     def __init__(self, records: Records) -> None:
-        self._add = records.add
         self._records = records
 
     def watch(self, config: Any) -> None:
@@ -47,13 +46,15 @@ class Screen:
         original = getattr(target, method, None)
         if original is None:
             return
-        add, frame, like_plugins = self._add, sys._getframe, _LIKE_PLUGINS[name]
+        records, frame, like_plugins = self._records, sys._getframe, _LIKE_PLUGINS[name]
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             caller = frame(1).f_globals.get("__name__", "")
-            if not caller.startswith("_pytest.") or caller in like_plugins:
+            of_plugin = not caller.startswith("_pytest.") or caller in like_plugins
+            if of_plugin:
                 kept = {key: value for key, value in kwargs.items() if key != "flush"}
-                add("terminal", target=name, method=method, args=list(args), kwargs=kept)
+                more = {"unseen": True} if records.is_captured else {}  # it is part of a test's output
+                records.add("terminal", target=name, method=method, args=list(args), kwargs=kept, **more)
             return original(*args, **kwargs)
 
         setattr(target, method, recorded)

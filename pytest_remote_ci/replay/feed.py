@@ -48,6 +48,10 @@ class Feed:
             return self._held.popleft()
         return event
 
+    def peek(self, kind: str) -> Event:
+        """The first of the held events that is of this kind; an empty one where none is."""
+        return next((event for event in self._held if event.get("t") == kind), {})
+
     def close(self) -> None:
         """Wait for no more events."""
         self._held.clear()

@@ -75,13 +75,37 @@ class Tree:
         self._session = session
         self._nodes: list[Any] = []
         self._types: dict[tuple[type[Any], str], type[Any]] = {}
-        #: Items by node id.
+        #: What will run, in this order; the same by node id.
+        self.chosen: list[RemoteItem] = []
         self.items: dict[str, RemoteItem] = {}
-        #: Number of a collector → what it collected.
-        self._children: dict[int, list[Any]] = {}
+        #: What was found, in the order of its numbers; the same by node id, until it is known whether it will run.
+        self._found: list[RemoteItem] = []
+        self._undecided: dict[str, RemoteItem] = {}
 
-    def add(self, nodes: list[Any], items: list[Any]) -> None:
-        """One portion."""
+    def found(self, event: dict[str, Any]) -> list[Any]:
+        """What a collector found."""
+        self._add_nodes(event["nodes"])
+        for parent, kind, name, line, nodeid in event["items"]:
+            above = self._nodes[parent]
+            nodeid = nodeid or f"{above.nodeid}::{name}"
+            item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
+            item.remote_location = (nodeid.partition("::")[0], line, name)
+            self._found.append(item)
+            self._undecided[nodeid] = item
+        return [self._nodes[number] if number >= 0 else self._found[-1 - number] for number in event["found"]]
+
+    def deselected(self, event: dict[str, Any]) -> list[Any]:
+        """Items that will not run; as many others where they are not known."""
+        if event.get("found") is not None:
+            return [self._found[-1 - number] for number in event["found"]]
+        some = next(iter(self._undecided.values()), None)
+        if some is None:
+            some = self._typed(RemoteItem, "Function").from_parent(
+                self._session, name="deselected", nodeid="deselected"
+            )
+        return [some] * int(event["count"])
+
+    def _add_nodes(self, nodes: list[Any]) -> None:
         for parent, kind, name, nodeid, path, base, doc in nodes:
             if parent < 0:
                 self._nodes.append(self._session)
@@ -92,8 +116,14 @@ class Tree:
             node = self._make(_BASES[base], kind, parent, name=name, nodeid=nodeid, **more)
             _document(node, doc)
             self._nodes.append(node)
+
+    def add(self, nodes: list[Any], items: list[Any]) -> None:
+        """A portion of what will run."""
+        self._add_nodes(nodes)
         for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc in items:
-            item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
+            item: Any = self._undecided.pop(nodeid, None)
+            if item is None or type(item).__name__ != kind:
+                item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
             item.remote_location = tuple(location)
             item.originalname = original
             _document(item, doc)
@@ -101,7 +131,7 @@ class Tree:
                 item.callspec = SimpleNamespace(id=name[name.find("[") + 1 : -1], params={})
             if is_skipped:
                 item.own_markers.append(pytest.mark.skip.mark)
-            self.items[nodeid] = item
+            self._choose(item)
 
     def add_ids(self, ids: list[str]) -> None:
         """All that is known of tests which xdist's workers collected."""
@@ -115,28 +145,14 @@ class Tree:
             name = rest if "[" in rest else rest.rpartition("::")[2]
             item = self._typed(RemoteItem, "Function").from_parent(files[path], name=name, nodeid=nodeid)
             item.remote_location = (path, None, rest)
-            self.items[nodeid] = item
+            self._choose(item)
 
-    def reports(self) -> list[pytest.CollectReport]:
-        """What the collectors found, the innermost first, as pytest's own collection reports it."""
-        return [
-            pytest.CollectReport(self._nodes[number].nodeid, "passed", None, found)
-            for number, found in sorted(self._children.items(), reverse=True)
-        ]
-
-    def ghosts(self, count: int) -> list[Any]:
-        """As many items, for counting only."""
-        some = next(iter(self.items.values()), None)
-        if some is None:
-            some = self._typed(RemoteItem, "Function").from_parent(
-                self._session, name="deselected", nodeid="deselected"
-            )
-        return [some] * count
+    def _choose(self, item: Any) -> None:
+        self.chosen.append(item)
+        self.items[item.nodeid] = item
 
     def _make(self, base: type[Any], kind: str, parent: int, **fields: Any) -> Any:
-        node = self._typed(base, kind).from_parent(self._nodes[parent], **fields)
-        self._children.setdefault(parent, []).append(node)
-        return node
+        return self._typed(base, kind).from_parent(self._nodes[parent], **fields)
 
     def _typed(self, base: type[Any], kind: str) -> type[Any]:
         known = self._types.get((base, kind))

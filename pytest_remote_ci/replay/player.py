@@ -7,17 +7,20 @@ is always in the phase that the remote one was in. It knows nothing about when i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
 from _pytest._code import ExceptionInfo
 
 from pytest_remote_ci.errors import ClientError
+from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.nodes import Tree
 from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_reports
-from pytest_remote_ci.terminal import ColourFilter, Output, is_terminal
+from pytest_remote_ci.terminal import Output, clean, is_terminal
 
 #: What other plugins may have called over there, and is called here again.
 _ALLOWED = {
@@ -36,13 +39,11 @@ class Player:
         self._config = config
         self._feed = feed
         self._show = show
-        clean = _clean if is_terminal(sys.stdout) else None
-        self._places = Places(str(config.rootpath), clean)
+        self._places = Places(str(config.rootpath), clean if is_terminal(sys.stdout) else None)
         self.reports = Reports(config, self._places, self.notes_add)
         self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
         self._session: Any = None
         self._tree: Any = None
-        self._deselected = 0
         self._last: Any = None
         self._passed_points: set[str] = set()
         #: Lines for the end of the session.
@@ -56,6 +57,8 @@ class Player:
         self._reported: set[str] = set()
         #: Of those: the phase that was reported last.
         self._phases: dict[str, str] = {}
+        #: Node id of a collector → its exceptions, which come before its report.
+        self._of_collectors: dict[str, list[Event]] = {}
         #: Whether plugins here see each test through `pytest_runtest_protocol`.
         self.with_protocol = False
         #: Tests that wait for their end, because others are reported at the same time.
@@ -71,6 +74,7 @@ class Player:
 
     def start(self, session: pytest.Session) -> None:
         """The local session exists."""
+        reporters.adopt(self._config, self._feed.peek("session"))
         self._session = session
         self._tree = Tree(session)
 
@@ -174,28 +178,25 @@ class Player:
         self._places.learn(str(event["rootdir"]))
 
     def _header(self, event: Event) -> None:
-        reporter = self._terminal
-        if self.no_header or not hasattr(reporter, "write_line"):
-            return
-        for line in event["lines"]:
-            here = f"rootdir: {self._config.rootpath}"
-            reporter.write_line(
-                here if line.startswith("rootdir: ") and "," not in line else self._places.text(line)
-            )
+        if not self.no_header and hasattr(self._terminal, "write_line"):
+            lines = [
+                f"rootdir: {self._config.rootpath}"
+                if line.startswith("rootdir: ") and "," not in line
+                else self._places.text(line)
+                for line in event["lines"]
+            ]
+            reporters.write_header(self._terminal, self.said["session"], lines)
 
     def _called(self, event: Event) -> None:
         target, method = event["target"], event["method"]
         reporter = self._terminal
         owner = reporter if target == "tr" else getattr(reporter, "_tw", None)
         if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
-            getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
+            with self._unseen(event):
+                getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
 
     def _junit(self, event: Event) -> None:
-        from _pytest.junitxml import xml_key
-
-        xml: Any = self._config.stash.get(xml_key, None)
-        for name, value in event["properties"] if xml is not None else ():
-            xml.add_global_property(name, value)
+        reporters.play_junit(self._config, event)
 
     def _died(self, event: Event) -> None:
         self._remember(event)
@@ -230,31 +231,31 @@ class Player:
     # -- collection
 
     def _collect_report(self, event: Event) -> None:
-        self._config.hook.pytest_collectreport(report=self.reports.report(event))
+        report = self.reports.report(event)
+        if event.get("found"):
+            report.result = self._tree.found(event)
+        for exception in self._of_collectors.pop(report.nodeid, ()):
+            node, call = self._tree.found(exception)[0], exception_call(exception, report)
+            self._config.hook.pytest_exception_interact(node=node, call=call, report=report)
+        self._config.hook.pytest_collectreport(report=report)
 
-    def _count_deselected(self, event: Event) -> None:
-        self._deselected += int(event["count"])
+    def _deselect(self, event: Event) -> None:
+        self._config.hook.pytest_deselected(items=self._tree.deselected(event))
 
     def _grow(self, event: Event) -> None:
         self._tree.add(event["nodes"], event["items"])
 
     def _collected(self, event: Event) -> None:
-        hook, session, items = self._config.hook, self._session, list(self._tree.items.values())
-        for report in self._tree.reports():
-            hook.pytest_collectreport(report=report)
+        session, items = self._session, list(self._tree.chosen)
         session.items = items
         session.testscollected = len(items)
-        if self._deselected:  # counted as collected, then as deselected
-            ghosts = self._tree.ghosts(self._deselected)
-            hook.pytest_collectreport(report=pytest.CollectReport("", "passed", None, ghosts))
-            hook.pytest_deselected(items=ghosts)
         newest: Any = self._config.pluginmanager.get_plugin("nfplugin")
         if hasattr(newest, "cached_nodeids"):
             newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
 
     def _collected_ids(self, event: Event) -> None:
         self._tree.add_ids(event["ids"])
-        self._session.items = list(self._tree.items.values())
+        self._session.items = list(self._tree.chosen)
         self._session.testscollected = len(event["ids"])
 
     def _collection_lines(self, event: Event) -> None:
@@ -282,12 +283,32 @@ class Player:
         if self._waits(event["d"]["nodeid"], event):
             return
         report = self._last = self.reports.report(event)
-        self._config.hook.pytest_runtest_logreport(report=report)
+        with self._unseen(event):
+            self._config.hook.pytest_runtest_logreport(report=report)
         self._reported.add(report.nodeid)
         if report.nodeid in self.running:
             self._phases[report.nodeid] = str(report.when)
 
+    @contextmanager
+    def _unseen(self, event: Event) -> Iterator[None]:
+        """What was shown while a test's output was captured is part of that, and not shown here."""
+        writer: Any = getattr(self._terminal, "_tw", None)
+        if not event.get("unseen") or not hasattr(writer, "_file"):
+            yield
+            return
+        shown, writer._file = writer._file, StringIO()
+        try:
+            yield
+        finally:
+            writer._file = shown
+
+    def _compared(self, event: Event) -> None:
+        reporters.play_comparison(self._config, event, self._places)
+
     def _exception(self, event: Event) -> None:
+        if event.get("found"):
+            self._of_collectors.setdefault(event["id"], []).append(event)
+            return
         if self._waits(event["id"], event):
             return
         item = self._tree.items.get(event["id"])
@@ -356,12 +377,13 @@ class Player:
         "died": _died,
         "note": _note,
         "junit": _junit,
+        "junit_attribute": _junit,
         "worker": _worker,
         "truncated": _truncated,
         "warning": _warning,
         "terminal": _called,
         "collect_report": _collect_report,
-        "deselected": _count_deselected,
+        "deselected": _deselect,
         "tree": _grow,
         "collected": _collected,
         "collected_ids": _collected_ids,
@@ -369,11 +391,6 @@ class Player:
         "started": _started,
         "report": _report,
         "exception": _exception,
+        "compared": _compared,
         "finished": _finished,
     }
-
-
-def _clean(text: str) -> str:
-    """What may reach a terminal."""
-    filtered = ColourFilter()
-    return filtered.feed(text) + filtered.flush()

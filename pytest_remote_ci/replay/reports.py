@@ -5,11 +5,14 @@ Whatever cannot be rebuilt becomes text: a report is never lost, and no class is
 
 from __future__ import annotations
 
+import ast
 import builtins
+import contextlib
 import copy
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +22,10 @@ from _pytest._code.code import TerminalRepr
 
 #: Parts of a report that travel once per test.
 _CONSTANT = ("location", "keywords", "user_properties", "sections")
+#: Parts that are not of a plugin, whose parts may be anything; longrepr is mapped by itself.
+_PYTESTS_OWN = {
+    *_CONSTANT, "nodeid", "outcome", "longrepr", "when", "duration", "start", "stop", "result", "$report_type",
+}  # fmt: skip
 
 
 class RemoteText(TerminalRepr):
@@ -45,11 +52,17 @@ class Places:
     def __init__(self, here: str, clean: Callable[[str], str] | None = None) -> None:
         self._here = here
         self._there = here
+        self._names = ("", "")
         self._clean = clean
 
     def learn(self, root: str) -> None:
         """Where the project is over there."""
         self._there = root
+        self._names = (PurePosixPath(root).name, Path(self._here).name)
+
+    def name(self, name: str) -> str:
+        """The name of the project's folder, where it is one."""
+        return self._names[1] if name == self._names[0] else name
 
     def text(self, text: str) -> str:
         """One text."""
@@ -63,14 +76,14 @@ class Places:
             text = text.replace(self._there, self._here) if text.endswith(self._there) else text
         return text
 
-    def all(self, value: Any) -> Any:
-        """Every text in lists and mappings."""
+    def all(self, value: Any, text: Callable[[str], str] | None = None) -> Any:
+        """Every text in lists and mappings; `text`: what is done to each instead of `self.text`."""
         if isinstance(value, str):
-            return self.text(value)
+            return (text or self.text)(value)
         if isinstance(value, (list, tuple)):
-            return [self.all(item) for item in value]
+            return [self.all(item, text) for item in value]
         if isinstance(value, dict):
-            return {key: self.all(item) for key, item in value.items()}
+            return {key: self.all(item, text) for key, item in value.items()}
         return value
 
 
@@ -84,19 +97,32 @@ class Reports:
         self._note = note
         self._before: dict[str, dict[str, Any]] = {}
         self._categories: dict[tuple[str, str], type[Warning]] = {}
-        #: xdist's workers over there → line that describes them.
+        #: pytest-json-report is here; where it is over there, too, its reports have more.
+        self._wants_streams = bool(getattr(config.option, "json_report", False))
+        #: Address of a report → the report, which keeps its address while it is here, and its status.
+        self._statuses: dict[int, tuple[Any, tuple[str, str, Any]]] = {}
+        #: xdist's workers over there → line that describes them, and what stands for them.
         self.workers: dict[str, str] = {}
+        self._nodes: dict[str, WorkerController] = {}
 
     def forget(self, nodeid: str) -> None:
         """The test is over."""
         self._before.pop(nodeid, None)
+
+    def status(self, report: Any) -> tuple[str, str, Any] | None:
+        """What plugins over there made of a report, where that is out of the ordinary."""
+        found = self._statuses.get(id(report))
+        return None if found is None else found[1]
 
     def report(self, event: dict[str, Any]) -> Any:
         """The report of a test or a collector."""
         data = dict(event["d"])
         is_test = event["t"] == "report"
         if is_test:
+            _restore_values(data, event.get("values") or {})
             self._complete(data, int(event.get("shared") or 0))
+            if self._wants_streams and "_json_report_extra" not in data:
+                data["_json_report_extra"] = {data["when"]: _streams(data)}
         _with_tuples(data, self._places)
         original = copy.copy(data)
         report: Any = None
@@ -113,7 +139,7 @@ class Reports:
         status = event.get("status")
         if status:
             word = tuple(status[2]) if isinstance(status[2], list) else status[2]
-            report.remote_status = (status[0], status[1], word)
+            self._statuses[id(report)] = (report, (status[0], status[1], word))
         if event.get("worker"):
             report.node = self._worker(str(event["worker"]))
         return report
@@ -127,16 +153,14 @@ class Reports:
                 if name not in data and name in before:
                     data[name] = before[name]
         data.setdefault("sections", [])
+        if isinstance(data.get("keywords"), dict):
+            data["keywords"] = {self._places.name(word): 1 for word in data["keywords"]}
         self._before[nodeid] = {name: data[name] for name in _CONSTANT if name in data}
 
-    def _worker(self, name: str) -> Any:
-        gateway = SimpleNamespace(id=name, spec=name)
-        return SimpleNamespace(
-            gateway=gateway,
-            workerinfo={},
-            _workerinfocache=self.workers.get(name, ""),
-            workerinput={"workerid": name},
-        )
+    def _worker(self, name: str) -> WorkerController:
+        if name not in self._nodes:
+            self._nodes[name] = WorkerController(name, self.workers.get(name, f"[{name}]"))
+        return self._nodes[name]
 
     def warning(self, event: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `pytest_warning_recorded`."""
@@ -175,17 +199,59 @@ def failed_reports(nodeid: str, location: Any, text: str, phase: str | None) -> 
     return [failed, pytest.TestReport(nodeid, tuple(location), {}, "passed", None, "teardown")]
 
 
+class WorkerController:
+    """One of xdist's workers over there: what a report says that it comes from."""
+
+    def __init__(self, name: str, line: str) -> None:
+        self.gateway = SimpleNamespace(id=name, spec=name)
+        self.workerinfo: dict[str, str] = {}
+        self._workerinfocache = line
+        self.workerinput = {"workerid": name}
+
+    def __repr__(self) -> str:
+        return f"<WorkerController {self.gateway.id}>"
+
+
+class RemoteValue:
+    """A property's value of which only the text has travelled; like the value itself it is nothing for JSON."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def value_of(kind: str, text: str) -> Any:
+    """A value that travelled in Python's notation ("literal") or as its text only."""
+    if kind == "literal":
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(text)
+    return RemoteValue(text)
+
+
+class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final for type checkers only
+    text = ""
+
+    def exconly(self, tryshort: bool = False) -> str:
+        """As it was over there."""
+        return self.text
+
+
 def exception_call(event: dict[str, Any], report: Any) -> Any:
     """What `pytest_exception_interact` gets as `call`."""
     name, text = str(event["name"]), str(event["text"])
     kind = type(name, (Exception,), {"__module__": "builtins"})
-    info: Any = ExceptionInfo.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
+    info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
+    info.text = text
     times = {key: getattr(report, key, 0) for key in ("start", "stop", "duration")}
     return SimpleNamespace(excinfo=info, when=event["when"], **times)
 
 
 def _with_tuples(data: dict[str, Any], places: Places) -> None:
     """JSON has no tuples, and reporters look for them."""
+    for name in data.keys() - _PYTESTS_OWN:
+        data[name] = places.all(data[name], places.here)
     longrepr = places.all(data.get("longrepr"))
     data["longrepr"] = tuple(longrepr) if isinstance(longrepr, list) else longrepr
     if data.get("location") is not None:
@@ -193,6 +259,19 @@ def _with_tuples(data: dict[str, Any], places: Places) -> None:
     for name in ("sections", "user_properties"):
         if name in data:
             data[name] = [tuple(item) for item in data[name]]
+
+
+def _streams(data: dict[str, Any]) -> dict[str, str]:
+    """What a phase wrote, by name of the stream."""
+    names = {f"Captured {name} {data['when']}": name for name in ("stdout", "stderr")}
+    return {names[title]: text for title, text in data.get("sections", []) if title in names}
+
+
+def _restore_values(data: dict[str, Any], values: dict[str, Any]) -> None:
+    properties = data.get("user_properties") or []
+    for place, (kind, text) in values.items():
+        if int(place) < len(properties):
+            properties[int(place)] = (properties[int(place)][0], value_of(kind, text))
 
 
 def _restore_subtest(report: Any, data: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ class Takeover:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """As plugins and conftests over there have decided."""
-        return report.__dict__.get("remote_status")
+        return self._player.reports.status(report)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What remote plugins write into the summary, then what is to be said of ourselves."""

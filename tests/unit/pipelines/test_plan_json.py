@@ -106,7 +106,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         (
             "jobs.0.artifacts",
             ["/etc/*"],
-            "plan.jobs[0].artifacts[0]: '/etc/*' must be a path below the project",
+            "plan.jobs[0].artifacts[0]: '/etc/*' must be for what lies in the project",
         ),
         ("jobs.0.timeout", 0, "plan.jobs[0].timeout: must be a number above 0"),
         ("jobs.0.retries", {"count": True}, "plan.jobs[0].retries.count: must be an integer from 0 to 100"),

@@ -1,0 +1,291 @@
+"""Brings the files that a job left behind to this machine: each whole or not at all, and never outside of its folder.
+
+The list comes from the runner and the contents from tests, so neither is believed: names must be plain relative paths,
+no link on the way is followed, contents must have the digest that the list gives. What broke off is resumed, in this
+run and by the next: the beginning of a file stays beside its place under a name of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.stream import pause
+from pytest_remote_ci.transport import Interrupted, NotOffered
+from pytest_remote_ci.wire import is_digest
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.client import Client
+
+#: With so many files to fetch they come as one archive.
+MANY: Final = 8
+#: Seconds for which the runner may be away.
+PATIENCE: Final = 60.0
+#: This file, or this way to it, cannot be had; another may.
+_REFUSED: Final = (JobNotFound, SubmissionRefused, NotOffered)
+_PIECE: Final = 1 << 16
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+#: Names that mean a device on Windows, whatever their suffix.
+_DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a job left behind, as the runner lists it."""
+
+    #: Relative to the project.
+    path: str
+    size: int
+    sha256: str
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of some artifacts."""
+
+    #: Where those are that came, or were there already.
+    places: Mapping[str, Path]
+    #: Why others are not, one line each.
+    problems: Sequence[str]
+
+
+@dataclass
+class Errand:
+    """Some artifacts to be fetched from one job."""
+
+    client: Client
+    job_id: str
+    #: Called with bytes so far and in all.
+    progress: Callable[[int, int], None] = lambda done, total: None
+    #: Changes a file that has arrived, before it takes its place; raises nothing.
+    finish: Callable[[Artifact, Path], None] = lambda artifact, file: None
+    patience: float = PATIENCE
+    sleep: Callable[[float], None] = time.sleep
+    problems: list[str] = field(default_factory=list)
+    _done: int = 0
+    _total: int = 0
+
+    def fetch(self, wanted: Iterable[tuple[Artifact, Path]], folder: Path) -> Fetched:
+        """Bring each artifact to its place, which must lie in `folder`. Raises `ClientError` when nothing comes at all
+        any more, and OSError when nothing can be written.
+        """
+        todo: list[tuple[Artifact, Path]] = []
+        places: dict[str, Path] = {}
+        taken: dict[str, str] = {}
+        for artifact, place in wanted:
+            problem = self._problem(artifact, place, folder, taken)
+            if problem is not None:
+                self.problems.append(f"{shown(artifact.path)} {problem}")
+            elif _is_there(place, artifact):
+                places[artifact.path] = place
+            else:
+                todo.append((artifact, place))
+        self._total = sum(artifact.size for artifact, _ in todo)
+        if len(todo) >= MANY:
+            # What the archive did not bring comes one by one.
+            with contextlib.suppress(Interrupted, *_REFUSED, tarfile.TarError, EOFError):
+                for artifact, place in self._from_archive({item.path: (item, place) for item, place in todo}):
+                    places[artifact.path] = place
+        for artifact, place in todo:
+            if artifact.path not in places and self._fetch(artifact, place):
+                places[artifact.path] = place
+        return Fetched(places, tuple(self.problems))
+
+    def _problem(self, artifact: Artifact, place: Path, folder: Path, taken: dict[str, str]) -> str | None:
+        problem = name_problem(artifact.path)
+        if problem is not None:
+            return f"is refused: it {problem}"
+        if taken.setdefault(artifact.path.casefold(), artifact.path) != artifact.path and place.exists():
+            return f"is refused: here it is the same name as {shown(taken[artifact.path.casefold()])}"
+        return _make_way(place, folder)
+
+    def _from_archive(self, wanted: Mapping[str, tuple[Artifact, Path]]) -> Iterator[tuple[Artifact, Path]]:
+        """Those that arrive whole, as long as the archive lasts."""
+        with (
+            contextlib.closing(self.client.artifact_archive(self.job_id)) as source,
+            tarfile.open(fileobj=source, mode="r|") as archive,
+        ):
+            for member in archive:
+                if not member.isreg() or member.name not in wanted:
+                    continue
+                artifact, place = wanted[member.name]
+                content = archive.extractfile(member)
+                if content is None or member.size != artifact.size:
+                    continue
+                part = _part(place, artifact)
+                with _created(part) as target:
+                    digest = self._copy(content, target, artifact.size, hashlib.sha256())
+                if digest == artifact.sha256:
+                    self._settle(artifact, part, place)
+                    yield artifact, place
+                else:
+                    part.unlink()
+
+    def _fetch(self, artifact: Artifact, place: Path) -> bool:
+        """One file, going on where its beginning ends; whether it came."""
+        part = _part(place, artifact)
+        failures, last = 0, time.monotonic()
+        for _ in range(1000):
+            before = _size(part)
+            try:
+                digest = self._continue(artifact, part)
+            except Interrupted as error:
+                failures = 0 if _size(part) > before else failures + 1
+                last = time.monotonic() if _size(part) > before else last
+                if time.monotonic() - last > self.patience:
+                    raise RunnerUnreachable(str(error)) from error
+                self.sleep(pause(failures, error.retry_after))
+                continue
+            except _REFUSED as error:
+                self.problems.append(f"{shown(artifact.path)} did not come: {error}")
+                return False
+            if digest == artifact.sha256:
+                self._settle(artifact, part, place)
+                return True
+            part.unlink(missing_ok=True)
+            if before == 0:
+                break  # not the fault of an old beginning
+        self.problems.append(f"{shown(artifact.path)} did not come: its content is not what the runner says")
+        return False
+
+    def _continue(self, artifact: Artifact, part: Path) -> str:
+        """The digest of `part` once all of the content is in it. Raises `Interrupted`, and other `ClientError`s."""
+        hasher = hashlib.sha256()
+        with _created(part, keep=True) as target:
+            have = 0
+            while piece := target.read(_PIECE):
+                hasher.update(piece)
+                have += len(piece)
+            if have > artifact.size:
+                target.truncate(0)
+                return ""
+            if have == artifact.size:
+                return hasher.hexdigest()
+            with contextlib.closing(self.client.artifact(self.job_id, artifact.path, have)) as source:
+                return self._copy(source, target, artifact.size - have, hasher)
+
+    def _copy(self, source: IO[bytes], target: IO[bytes], size: int, hasher: Any) -> str:
+        left = size
+        while left:
+            piece = source.read(min(_PIECE, left))
+            if not piece:
+                raise Interrupted("the connection broke in the middle of a file")
+            target.write(piece)
+            hasher.update(piece)
+            left -= len(piece)
+            self._done += len(piece)
+            self.progress(min(self._done, self._total), self._total)
+        return str(hasher.hexdigest())
+
+    def _settle(self, artifact: Artifact, part: Path, place: Path) -> None:
+        self.finish(artifact, part)
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod((0o777 if artifact.executable else 0o666) & ~mask)
+        part.replace(place)
+
+
+def parse_list(answer: Any) -> list[Artifact] | None:
+    """The runner's list; None for what is none."""
+    if not isinstance(answer, list):
+        return None
+    found = []
+    for item in answer:
+        if not isinstance(item, dict):
+            return None
+        path, size, sha256 = (item.get(name) for name in ("path", "size", "sha256"))
+        if not isinstance(path, str) or type(size) is not int or size < 0 or not is_digest(sha256):
+            return None
+        found.append(Artifact(path, size, str(sha256), item.get("executable") is True))
+    return found
+
+
+def name_problem(path: str) -> str | None:
+    """Why no file of that name is made here, or None when one may be."""
+    parts = path.split("/")
+    if path.startswith("/") or _DRIVE.match(path) or "\\" in path or ".." in parts:
+        return "leaves the folder"
+    if "" in parts or "." in parts or len(path) > 1024:
+        return "has no usable name"
+    if not path.isprintable():
+        return "has control characters in its name"
+    if ".git" in (part.casefold() for part in parts):
+        return "lies in a .git folder"
+    if os.name == "nt" and (any(_DEVICES.match(part) or part[-1] in ". " or ":" in part for part in parts)):
+        return "has a name that Windows does not take"
+    return None
+
+
+def shown(path: str) -> str:
+    """A path of the runner for a message: one line, bounded."""
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in path)
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+def _make_way(place: Path, folder: Path) -> str | None:
+    """Make the folders that lead to `place` from `folder`; why that cannot be, or None."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here = folder
+    for part in place.relative_to(folder).parts[:-1]:
+        here = here / part
+        try:
+            kind = here.lstat().st_mode
+        except FileNotFoundError:
+            here.mkdir()
+            continue
+        except NotADirectoryError:
+            return "is refused: a file is in its way"
+        if stat.S_ISLNK(kind):
+            return f"is refused: {here} is a link"
+        if not stat.S_ISDIR(kind):
+            return f"is refused: {here} is no folder"
+    return f"is refused: {place} is a folder" if place.is_dir() and not place.is_symlink() else None
+
+
+def _is_there(place: Path, artifact: Artifact) -> bool:
+    try:
+        status = place.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size:
+            return False
+        with place.open("rb") as file:
+            return _digest(file) == artifact.sha256
+    except OSError:
+        return False
+
+
+def _digest(file: IO[bytes]) -> str:
+    hasher = hashlib.sha256()
+    while piece := file.read(_PIECE):
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _part(place: Path, artifact: Artifact) -> Path:
+    return place.with_name(f".remote-ci-{artifact.sha256[:16]}-{len(place.name)}.part")
+
+
+@contextlib.contextmanager
+def _created(part: Path, *, keep: bool = False) -> Iterator[IO[bytes]]:
+    """The file of a beginning, read from its start; what is no regular file is replaced."""
+    if not keep or part.is_symlink() or not part.is_file():
+        part.unlink(missing_ok=True)
+    with part.open("r+b" if part.exists() else "x+b") as file:
+        yield file
+
+
+def _size(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,116 @@
+"""What reporters and editors here need beyond pytest's own hooks: arguments for the pytest in the container, and
+what is to be done here with the answers.
+
+Arguments that are options of ours are taken out by `pytest_remote_ci.job.boot`; `ONLY_IF_KNOWN` carries words that are
+given to pytest only where a plugin over there knows the first of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from typing import Any
+
+import pytest
+
+from pytest_remote_ci.replay.reports import Places, value_of
+
+#: Understood by `pytest_remote_ci.job.boot`.
+ONLY_IF_KNOWN = "--remote-ci-only-if-known="
+COMPARISONS = "--remote-ci-comparisons"
+
+
+def arguments(config: pytest.Config) -> list[str]:
+    """To be added at the end."""
+    words = []
+    if config.getoption("xmlpath", None):
+        # `record_testsuite_property` and the like work only where a report is written, so one goes nowhere.
+        words.append("--junitxml=/dev/null")
+    if config.getoption("json_report", False):
+        words.append(ONLY_IF_KNOWN + shlex.join(_json_report(config)))
+    if _has_teamcity(config):
+        words.append("--verbosity=2")  # as it sets here
+    if _has_teamcity(config) or _listens_to_comparisons(config):
+        words.append(COMPARISONS)
+    return words
+
+
+def _json_report(config: pytest.Config) -> list[str]:
+    """pytest-json-report over there adds to each report what it logged and printed; the file is written here."""
+    omitted = [str(name) for name in config.getoption("json_report_omit", None) or ()]
+    omit = ["--json-report-omit", *omitted] if omitted else []
+    return ["--json-report", *omit, "--json-report-file=none", "--json-report-verbosity=-1"]
+
+
+def _has_teamcity(config: pytest.Config) -> bool:
+    """Whether teamcity-messages, which is PyCharm's reporter, is going to report."""
+    option = config.option
+    if not hasattr(option, "teamcity") or option.no_teamcity:
+        return False
+    return bool(option.teamcity) or bool(os.environ.get("TEAMCITY_VERSION"))
+
+
+def _listens_to_comparisons(config: pytest.Config) -> bool:
+    return any(
+        _is_foreign(implementation)
+        for implementation in config.hook.pytest_assertrepr_compare.get_hookimpls()
+    )
+
+
+def _is_foreign(implementation: Any) -> bool:
+    """Whether a hook is implemented by somebody else than pytest and us."""
+    module = getattr(implementation.function, "__module__", "") or ""
+    return not module.startswith(("_pytest.", "pytest_remote_ci."))
+
+
+def adopt(config: pytest.Config, session: dict[str, Any]) -> None:
+    """Prepare plugins here for a session with this `session` record.
+
+    Reports tell about the environment of the tests, so pytest-metadata's, if it is here, becomes the one over there.
+    """
+    if "pytest-json-report" in session.get("plugins", ()):  # it warns over there
+        warnings.filterwarnings("ignore", module="pytest_jsonreport")
+    found = session.get("metadata")
+    key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
+    metadata: Any = config.stash.get(key, None) if key is not None else None
+    if isinstance(metadata, dict) and isinstance(found, dict):
+        metadata.update(found)
+
+
+def write_header(reporter: Any, session: dict[str, Any], lines: list[str]) -> None:
+    """The header's lines; pytest-sugar words the first of them in its own way."""
+    first, *others = lines
+    sugar: Any = sys.modules.get("pytest_sugar")
+    if sugar is not None and type(reporter).__module__ == sugar.__name__:
+        system = first.split()[1]
+        versions = f"Python {session['python']}, pytest {session['pytest']}, pytest-sugar {sugar.__version__}"
+        reporter.write_line(f"Test session starts (platform: {system}, {versions})", bold=True)
+    else:
+        reporter.write_line(first)
+    for line in others:
+        reporter.write_line(line)
+
+
+def play_junit(config: pytest.Config, event: dict[str, Any]) -> None:
+    """What fixtures add to a JUnit report, to that which is written here."""
+    from _pytest.junitxml import xml_key
+
+    xml: Any = config.stash.get(xml_key, None)
+    if xml is None:
+        return
+    if event["t"] == "junit_attribute":
+        xml.node_reporter(event["id"]).add_attribute(event["name"], event["value"])
+        return
+    for name, value in event["properties"]:
+        xml.add_global_property(name, value)
+
+
+def play_comparison(config: pytest.Config, event: dict[str, Any], places: Places) -> None:
+    """For editors that show what was compared; pytest's own words are in the report."""
+    left, right = (value_of(kind, places.text(text)) for kind, text in event["operands"])
+    given = {"config": config, "op": event["operator"], "left": left, "right": right}
+    for implementation in config.hook.pytest_assertrepr_compare.get_hookimpls():
+        if _is_foreign(implementation):
+            implementation.function(*[given[name] for name in implementation.argnames])

@@ -1,0 +1,141 @@
+"""Which reports a run may leave in the project, and which of them may take their place here.
+
+A local run would have left coverage data and the files that options name; so a remote one brings them home. Only paths
+in the project count, and a file that is there already is replaced only when its name says that it is a report.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pytest_remote_ci import globs
+from pytest_remote_ci.arguments import Place
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.userfile import read_toml
+
+#: What coverage and pytest-cov write when nobody says otherwise.
+COVERAGE: Final = (
+    ".coverage", ".coverage.*", "coverage.xml", "coverage.json", "coverage.lcov", "lcov.info", "htmlcov",
+)  # fmt: skip
+#: Options whose value is a file, or a folder, that the run writes.
+WRITING: Final = frozenset(
+    {
+        "--junitxml", "--junit-xml", "--html", "--report-log", "--json-report-file", "--benchmark-json",
+        "--alluredir", "--log-file",
+    }
+)  # fmt: skip
+#: (section, key) of coverage's settings that name such a file.
+_COVERAGE_SETTINGS: Final = (
+    ("run", "data_file"), ("xml", "output"), ("json", "output"), ("lcov", "output"), ("html", "directory"),
+)  # fmt: skip
+#: Ends of the names of reports, and of what lies in a folder of one.
+_SUFFIXES: Final = frozenset({".xml", ".json", ".jsonl", ".lcov", ".info", ".html", ".htm", ".log"})
+_IN_FOLDERS: Final = frozenset({".css", ".js", ".png", ".svg", ".ico", ".txt", ".gitignore", ""})
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The reports of one run."""
+
+    root: Path
+    #: Relative to `root`.
+    patterns: tuple[str, ...]
+
+    def home(self, path: str) -> Path | None:
+        """The place of the artifact `path` in the project, when it is a report that may lie there."""
+        hits = globs.Globs(self.patterns).match(path)
+        if not hits:
+            return None
+        place = self.root / path
+        if not _is_inside(place.parent, self.root) or place.is_dir():
+            return None
+        if os.path.lexists(place) and not self._is_report(path, {self.patterns[hit] for hit in hits}):
+            return None
+        return place
+
+    @staticmethod
+    def _is_report(path: str, patterns: set[str]) -> bool:
+        name, suffix = PurePosixPath(path).name, PurePosixPath(path).suffix
+        if name == ".coverage" or name.startswith(".coverage.") or suffix in _SUFFIXES:
+            return True
+        return path not in patterns and (suffix in _IN_FOLDERS or name == ".gitignore")
+
+
+def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> Reports:
+    """The reports of a run with these arguments of pytest; without those of `reports_here`, which are written here."""
+    written = set(WRITING) - set(reports_here)
+    named = [*COVERAGE, *_coverage_settings(place.cwd if place.is_inside else place.root)]
+    named += [value for option, value in _values(argv) if option in written]
+    named += [
+        value.partition(":")[2].split(",")[0]
+        for option, value in _values(argv)
+        if option == "--cov-report" and ":" in value
+    ]
+    patterns = dict.fromkeys(
+        pattern for name in named if name and (pattern := _in_project(name, place)) is not None
+    )
+    return Reports(place.root, tuple(patterns))
+
+
+def _in_project(name: str, place: Place) -> str | None:
+    """`name`, relative to where the run happens, as a pattern; None when it lies outside of the project."""
+    relative = place.relative(name)
+    if relative is None:
+        return None
+    folder = place.cwd if place.is_inside else place.root
+    below = os.path.relpath(os.path.normpath(folder / relative), place.root).replace(os.sep, "/")
+    if below == "." or below.startswith("../") or globs.problem(below) is not None:
+        return None
+    return below
+
+
+def _is_inside(folder: Path, root: Path) -> bool:
+    """Whether `folder`, of which not all need be there, lies in `root` once links are followed."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
+
+
+def _values(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Long options with their values, in both spellings."""
+    for index, text in enumerate(argv):
+        if text == "--":
+            return
+        option, equals, value = text.partition("=")
+        if not option.startswith("--"):
+            continue
+        if equals:
+            yield option, value
+        elif index + 1 < len(argv) and not argv[index + 1].startswith("-"):
+            yield option, argv[index + 1]
+
+
+def _coverage_settings(folder: Path) -> Iterator[str]:
+    """Files that coverage's own configuration names; one that cannot be read is coverage's to complain about."""
+    for name in (".coveragerc", "setup.cfg", "tox.ini"):
+        if (folder / name).is_file():
+            parser = configparser.RawConfigParser()
+            try:
+                parser.read(folder / name, encoding="utf-8")
+            except (configparser.Error, OSError, UnicodeDecodeError):
+                continue
+            prefix = "" if name == ".coveragerc" else "coverage:"
+            for section, key in _COVERAGE_SETTINGS:
+                yield from _named(key, parser.get(prefix + section, key, fallback=""))
+    try:
+        table = read_toml(folder / "pyproject.toml").get("tool", {}).get("coverage", {})
+        for section, key in _COVERAGE_SETTINGS:
+            yield from _named(key, str(table.get(section, {}).get(key, "")))
+    except (AttributeError, ConfigError):
+        return
+
+
+def _named(key: str, value: str) -> Iterator[str]:
+    name = value.strip()
+    if name:
+        yield name
+        if key == "data_file":  # what parallel runs append
+            yield f"{name}.*"

@@ -1,0 +1,91 @@
+"""Checking pipelines over real HTTP; every answer is held against the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from http_kit import Person, Runner, running
+
+from ci_runner.pipelines.plan import Plan
+
+GOOD = "{stages: [s], jobs: [{name: a, stage: s, matrix: {x: [1, 2]}}, {name: b, stage: s, needs: a}]}"
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    with running(tmp_path_factory.mktemp("data")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def person(runner: Runner) -> Person:
+    return runner.person()
+
+
+def ask(runner: Runner, person: Person | None, question: Any, status: int = 200) -> Any:
+    response = runner.request("POST", "/pipelines/check", person, json=question)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def test_mistakes_come_with_their_places(runner: Runner, person: Person) -> None:
+    answer = ask(runner, person, {"files": [["a.yaml", "stages: [s]\nname: 7\n"]]})
+    assert answer == {
+        "valid": False,
+        "pipelines": [{"name": "a", "file": "a.yaml", "line": 1, "stages": ["s"], "jobs": []}],
+        "problems": [
+            {
+                "file": "a.yaml", "line": 1, "column": 10, "path": "stages[0]", "severity": "warning",
+                "message": "stage 's' has no jobs",
+            },
+            {
+                "file": "a.yaml", "line": 2, "column": 7, "path": "name", "severity": "error",
+                "message": "'name' must be text (in quotes: \"…\"), not 7",
+            },
+        ],
+    }  # fmt: skip
+
+
+def test_a_plan_is_made_when_asked_for(runner: Runner, person: Person) -> None:
+    assert "plan" not in ask(runner, person, {"files": [["a.yaml", GOOD]]})
+    wanted = {"pipeline": "A", "jobs": ["b"], "changed": None, "tag": "v1", "keep_going": True}
+    answer = ask(runner, person, {"files": [["a.yaml", GOOD]], "plan": wanted})
+    plan = Plan.from_dict(answer["plan"])
+    assert [job.name for job in plan.jobs] == ["a (x=1)", "a (x=2)", "b"]
+    assert plan.keep_going
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({"pipeline": "b"}, "no pipeline 'b'; there are a"),
+        ({"jobs": ["c"]}, "no job 'c' in pipeline 'a'; there are a, b"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_no_error_of_the_request(
+    runner: Runner, person: Person, wanted: dict[str, Any], why: str
+) -> None:
+    assert ask(runner, person, {"files": [["a.yaml", GOOD]], "plan": wanted})["refused"] == why
+
+
+@pytest.mark.parametrize(
+    ("question", "detail"),
+    [
+        ([], "body: must be a JSON object"),
+        ({}, "files: must be a list of 1 to 100 pairs [name, text]"),
+        ({"files": [["a"]]}, "files[0]: must be [name, text]"),
+        ({"files": [["a.yaml", ""]], "plan": {"job": "x"}}, "plan.job: is unknown to this runner"),
+        ({"files": [["a.yaml", ""]], "plan": {"jobs": "x"}}, "plan.jobs: must be a list of texts"),
+    ],
+)
+def test_what_is_no_question_is_refused_by_name(
+    runner: Runner, person: Person, question: Any, detail: str
+) -> None:
+    assert ask(runner, person, question, 422) == {"detail": detail}
+
+
+def test_a_key_is_needed_and_a_long_body_refused(runner: Runner, person: Person) -> None:
+    assert ask(runner, None, {"files": [["a.yaml", GOOD]]}, 401) == {"detail": "Not authenticated"}
+    assert "longer than" in ask(runner, person, {"files": [["a.yaml", "x" * (1 << 20)]]}, 413)["detail"]
