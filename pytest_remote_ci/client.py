@@ -122,8 +122,24 @@ class Client:
                 return self.submit(
                     opened, options, manifest=manifest, progress=progress, idempotency_key=idempotency_key
                 )
-        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         text = None if options is None else json.dumps(options.to_dict())
+        answer = self.upload("/submit-async", archive, text, manifest, progress, idempotency_key)
+        try:
+            return str(answer["job_id"])
+        except (KeyError, TypeError) as error:
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
+
+    def upload(
+        self,
+        path: str,
+        archive: IO[bytes] | None,
+        text: str | None,
+        manifest: Manifest | None,
+        progress: Progress | None,
+        idempotency_key: str | None,
+    ) -> Any:
+        """Post a project to `path`, with `text` as its part ``options``; the JSON of the answer. See `submit`."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         files = None if manifest is None else json.dumps(manifest.to_dict(), separators=(",", ":"))
         gives_up_at = time.monotonic() + _SUBMIT_PATIENCE
         failures = 0
@@ -132,28 +148,28 @@ class Client:
             try:
                 if len(body) > _LARGE_UPLOAD and not failures and not self._welcome:
                     self.verify()
-                return self._post(body, headers)
+                return self._post(path, body, headers)
             except Interrupted as error:
                 failures += 1
                 if (error.refused and failures == 1) or time.monotonic() > gives_up_at:
                     raise RunnerUnreachable(str(error)) from error
                 self._sleep(pause(failures, error.retry_after))
 
-    def _post(self, body: MultipartUpload, headers: dict[str, str]) -> str:
+    def _post(self, path: str, body: MultipartUpload, headers: dict[str, str]) -> Any:
         sent = {"Content-Type": body.content_type, **headers}
         try:
             with self._transport.send(
-                "POST", "/submit-async", data=body, headers=sent, read_timeout=_SUBMIT_TIMEOUT
+                "POST", path, data=body, headers=sent, read_timeout=_SUBMIT_TIMEOUT
             ) as response:
-                return str(response.json()["job_id"])
+                return response.json()
         except Interrupted as error:
             if not body.handed_over and not error.refused:
                 # A runner that refuses a request's head closes while the body is still being sent.
                 with contextlib.suppress(RunnerUnreachable):
                     self.verify()
             raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
+        except ValueError as error:
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
 
     def missing(self, digests: Collection[str]) -> list[str] | None:
         """Those contents that must be sent for a submission by manifest; None: the runner knows no manifests."""
@@ -180,8 +196,12 @@ class Client:
         view: str | None = None,
         time_limit: float | None = None,
         on_trouble: Callable[[str], None] | None = None,
+        of_run: bool = False,
     ) -> EventStream:
-        """The job's events up to `complete`, resumed after every interruption; see `EventStream`."""
+        """The job's events up to `complete`, resumed after every interruption; see `EventStream`.
+
+        `of_run`: the id is a run's, whose stream ends with `run_complete`.
+        """
         return EventStream(
             self._transport,
             job_id,
@@ -192,6 +212,7 @@ class Client:
             patience=self._patience,
             on_trouble=on_trouble,
             sleep=self._sleep,
+            of_run=of_run,
         )
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -269,12 +290,21 @@ class Client:
             return False
         return isinstance(body, dict) and body.get("status") == "ok"
 
-    def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
-        with self._send("GET", path, params=params, read_timeout=10.0) as response:
+    def ask(
+        self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None
+    ) -> Any:
+        """Any short request with the JSON of its answer; `body` goes as JSON."""
+        more: dict[str, Any] = {} if body is None else {"data": json.dumps(body).encode()}
+        if body is not None:
+            more["headers"] = {"Content-Type": "application/json"}
+        with self._send(method, path, params=params, read_timeout=30.0, **more) as response:
             try:
                 return response.json()
             except ValueError as error:
                 raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
+
+    def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
+        return self.ask("GET", path, params)
 
     def _send(self, method: str, path: str, **more: Any) -> Any:
         """Short requests: one repetition after a broken connection, then the error is the caller's."""
