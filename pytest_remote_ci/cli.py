@@ -17,8 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import __version__, arguments, embedded, scm, wire
+from pytest_remote_ci import __version__, arguments, embedded, pipelines_cli, scm, wire
 from pytest_remote_ci import config as configuration
+from pytest_remote_ci.console import Failure
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.follow import RemoteRun
@@ -36,10 +37,6 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 
 _COLUMNS = (("JOB ID", 38), ("STATUS", 12), ("START TIME", 22), ("END TIME", 22), ("SUCCESS", 8))
 _RULE = "-" * 110
-
-
-class Failure(Exception):
-    """Ends the command with exit code 1; the text goes to stderr after ``Error: ``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -332,6 +329,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("cancel", cancel, "ask for a job's end")
     sub.add_argument("id", help="the job")
+    pipelines_cli.add(commands)
     command("login", login, "store the address and the key of your runner")
     return parser
 

@@ -22,7 +22,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -185,6 +185,22 @@ class Client:
         if not isinstance(answer, list) or not set(answer) <= set(digests):
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of digests")
         self._welcome = True
+        return answer
+
+    def check_pipelines(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of `POST /pipelines/check` (docs/pipelines.md)."""
+        headers, body = {"Content-Type": "application/json"}, json.dumps(question).encode()
+        try:
+            with self._send("POST", "/pipelines/check", data=body, headers=headers) as response:
+                answer = response.json()
+        except (JobNotFound, NotOffered) as error:
+            raise RunnerUnreachable(
+                f"the runner at {self.url} is too old for pipelines: update it"
+            ) from error
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or not isinstance(answer.get("problems"), list):
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer says nothing of pipelines")
         return answer
 
     def stream(

@@ -39,6 +39,10 @@ class Checked:
         """No errors; warnings may be there."""
         return not any(problem.severity == "error" for problem in self.problems)
 
+    def allows(self, definition: Definition) -> bool:
+        """No errors in the definition's own file: a mistake in another pipeline's stops nobody else."""
+        return not any(one.severity == "error" and one.file == definition.file for one in self.problems)
+
 
 def check(files: Iterable[tuple[str, str]]) -> Checked:
     """Read and check (name, text) pairs: `.toml` is a pyproject.toml, `.yaml` and `.yml` one pipeline each."""
@@ -144,7 +148,7 @@ def answer(question: Any) -> dict[str, Any]:
 
     Question: `files` ([[name, text], …]), and for a plan `plan` ({pipeline, stages, jobs, changed, tag, keep_going},
     all optional). Answer: `valid`, `problems`, `pipelines` ([{name, file, line, stages, jobs}]), and where a plan was
-    asked for and there are no errors, `plan`, or `refused`: why there is none.
+    asked for and its file has no errors, `plan`, or `refused`: why there is none.
     """
     if not isinstance(question, dict):
         raise WireError("body: must be a JSON object")
@@ -157,11 +161,12 @@ def answer(question: Any) -> dict[str, Any]:
     wanted = question.get("plan")
     if wanted is not None:
         name, choice = _choice(wanted)
-        if checked.is_valid:
-            try:
-                result["plan"] = make_plan(choose(checked, name), choice).to_dict()
-            except InvalidSubmission as error:
-                result["refused"] = str(error)
+        try:
+            chosen = choose(checked, name)
+            if checked.allows(chosen):
+                result["plan"] = make_plan(chosen, choice).to_dict()
+        except InvalidSubmission as error:
+            result["refused"] = str(error)
     return result
 
 

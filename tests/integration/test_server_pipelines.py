@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_runner import KEY, fake_runner
 from http_kit import Person, Runner, running
 
 from ci_runner.pipelines.plan import Plan
+from pytest_remote_ci import cli, definitions
+from pytest_remote_ci.client import Client
+from pytest_remote_ci.errors import RunnerUnreachable
 
 GOOD = "{stages: [s], jobs: [{name: a, stage: s, matrix: {x: [1, 2]}}, {name: b, stage: s, needs: a}]}"
 
@@ -89,3 +94,30 @@ def test_what_is_no_question_is_refused_by_name(
 def test_a_key_is_needed_and_a_long_body_refused(runner: Runner, person: Person) -> None:
     assert ask(runner, None, {"files": [["a.yaml", GOOD]]}, 401) == {"detail": "Not authenticated"}
     assert "longer than" in ask(runner, person, {"files": [["a.yaml", "x" * (1 << 20)]]}, 413)["detail"]
+
+
+def test_a_client_without_a_parser_asks_its_runner(
+    runner: Runner,
+    person: Person,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "ci.yaml").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REMOTE_CI_URL", runner.url)
+    monkeypatch.setenv("REMOTE_CI_API_KEY", person.key)
+    monkeypatch.setattr(definitions, "can_read_here", lambda: False)
+    assert cli.main(["pipeline", "dry-run", "ci.yaml", "--job", "a (x=2)"]) == 0
+    assert "  a (x=2):\n" in capsys.readouterr().out
+
+
+def test_an_older_runner_is_told_as_such() -> None:
+    with fake_runner() as old, Client(old.url, KEY) as client:
+        old.intercept = lambda request: (404, {"detail": "Not Found"}, {})
+        with pytest.raises(RunnerUnreachable, match="is too old for pipelines: update it"):
+            client.check_pipelines({})
+        old.intercept = lambda request: (200, {"hello": "world"}, {})
+        with pytest.raises(RunnerUnreachable, match="is no runner: its answer says nothing of pipelines"):
+            client.check_pipelines({})

@@ -1,0 +1,196 @@
+"""``remote-ci pipeline``: check pipelines, and show what a run would do.
+
+Exit codes: 0, 1 when something is wrong with the definition or no runner can be asked, 2 for usage errors. Results go
+to stdout; mistakes, one per line as ``file:line:column: key: message``, to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_remote_ci import changes, definitions, plan_text
+from pytest_remote_ci.config import project_root
+from pytest_remote_ci.console import FAILED, OK, Failure, connected, print_line, say, settings
+from pytest_remote_ci.definitions import Answer, Files, Question
+from pytest_remote_ci.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.plan_text import Durations
+
+
+def add(commands: Any) -> None:
+    """Add ``pipeline`` with its sub-commands to those of ``remote-ci``."""
+    text = "check pipelines, and show what a run would do"
+    parser = commands.add_parser("pipeline", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parts = parser.add_subparsers(dest="part", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = parts.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
+        sub.add_argument("--url", help="address of the runner")
+        sub.add_argument("--api-key", metavar="KEY", help="key of the runner")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("check", check, "check the project's pipelines, or those of a file")
+    sub.add_argument("file", nargs="?", metavar="FILE", help="a YAML file, or a pyproject.toml")
+    sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the same")
+    sub = command("dry-run", dry_run, "show the jobs of a run, in order, without running them")
+    sub.add_argument(
+        "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
+    )
+    sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the file that defines it")
+    sub.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    add_choice(sub)
+
+
+def add_choice(sub: argparse.ArgumentParser) -> None:
+    """The options by which a run is made smaller; `choice` reads them."""
+    sub.add_argument("--stage", metavar="S", action="append", help="only this stage, with what its jobs need")
+    sub.add_argument("--job", metavar="J", action="append", help="only this job, with what it needs")
+    sub.add_argument("--changed-since", metavar="REV", help="leave out jobs for which nothing changed since")
+    sub.add_argument("--tag", metavar="TAG", help="the tag that the run is for")
+
+
+def choice(options: argparse.Namespace, project: Path, name: str | None) -> dict[str, Any]:
+    """The part ``plan`` of a question: which pipeline, and how much of it."""
+    since = options.changed_since
+    return {
+        "pipeline": name,
+        "stages": options.stage or [],
+        "jobs": options.job or [],
+        "changed": None if since is None else changes.since(project, since),
+        "tag": options.tag,
+    }
+
+
+def check(options: argparse.Namespace) -> int:
+    """Say whether the definitions are valid."""
+    files = _files(options.named_file or options.file)
+    if files is None:
+        return FAILED
+    for name, _ in files:
+        print_line(f"Checking pipeline configuration: {name}")
+    answer = ask({"files": files}, options)
+    errors = tell(answer)
+    if not errors and not answer["pipelines"]:
+        say(f"{files[0][0]}:1:1: no pipeline is defined here")
+        errors = 1
+    if errors:
+        return _invalid(errors)
+    print_line("Pipeline configuration is valid!")
+    return OK
+
+
+def dry_run(options: argparse.Namespace) -> int:
+    """Show the plan of a run."""
+    file = options.named_file or (options.what if is_file(options.what) else None)
+    name = None if file == options.what else options.what
+    files = _files(file)
+    if files is None:
+        return FAILED
+    is_text = options.format == "text"
+    if is_text and file:
+        print_line(f"Validating pipeline configuration: {file}")
+    project = project_root(Path.cwd(), Path.cwd())
+    answer = ask({"files": files, "plan": choice(options, project, name)}, options)
+    errors = tell(answer)
+    if "plan" not in answer:
+        if errors:
+            return _invalid(errors)
+        raise Failure(answer.get("refused", "there is no plan"))
+    show(answer["plan"], {}, is_text=is_text)
+    return OK
+
+
+def show(plan: plan_text.Plan, durations: Durations, *, is_text: bool) -> None:
+    """Print a plan; `durations` are those of past runs."""
+    path, seconds = plan_text.critical_path(plan, durations)
+    if not is_text:
+        critical = {"jobs": path, "seconds": seconds} if path else None
+        print_line(json.dumps({**plan, "critical_path": critical}, indent=2, ensure_ascii=False))
+        return
+    print_line("Execution Plan:")
+    for line in plan_text.tree(plan, durations):
+        print_line(line)
+    if path:
+        print_line(plan_text.critical_line(path, seconds))
+
+
+def ask(question: Question, options: argparse.Namespace) -> Answer:
+    """The answer of this machine, or of the configured runner; raises `ConfigError` when there is neither."""
+
+    def ask_runner(question: Question) -> Answer:
+        configured = settings(options)
+        if configured.url is None:
+            raise ConfigError(
+                "nothing here can read pipelines: `pip install 'pytest-remote-ci[runner]'`, "
+                "or run `remote-ci login` to name a runner that does"
+            )
+        with connected(configured) as client:
+            return client.check_pipelines(question)
+
+    return definitions.ask(question, ask_runner)
+
+
+def tell(answer: Answer) -> int:
+    """Say what is wrong or odd, one line each; returns the number of errors."""
+    for problem in answer["problems"]:
+        path = f"{problem['path']}: " if problem["path"] else ""
+        warning = "warning: " if problem["severity"] == "warning" else ""
+        place = f"{problem['file']}:{problem['line']}:{problem['column']}"
+        say(f"{place}: {warning}{path}{problem['message']}")
+    return sum(problem["severity"] == "error" for problem in answer["problems"])
+
+
+def is_file(word: str | None) -> bool:
+    """Whether a word of the command line names a file, and not a pipeline."""
+    if word is None:
+        return False
+    return Path(word).suffix.lower() in (*definitions.YAML, ".toml") or "/" in word or Path(word).is_file()
+
+
+def _files(name: str | None) -> Files | None:
+    """The file of that name, or all of the project; None once it was said why there are none."""
+    try:
+        return _one_file(name) if name else _all_files()
+    except definitions.Unreadable as error:
+        say(str(error))
+        _invalid(1)
+    except ConfigError as error:
+        say(f"[Error] {error}")
+    return None
+
+
+def _one_file(name: str) -> Files:
+    file = Path(name)
+    if file.suffix.lower() not in (*definitions.YAML, ".toml"):
+        raise ConfigError(f"File extension must be a YAML file (.yaml or .yml), or .toml: {name}")
+    text = definitions.read(file)
+    if not definitions.is_in_project(file):
+        raise ConfigError(
+            f"{name} is in no project: a run sends the git work tree, or the project, around it"
+        )
+    return [(file.as_posix(), text)]
+
+
+def _all_files() -> Files:
+    cwd = Path.cwd()
+    files = definitions.find(project_root(cwd, cwd), cwd)
+    if not files:
+        table, folder = (
+            "[tool.remote-ci.pipelines.<name>] in pyproject.toml",
+            f"{definitions.FOLDER}/<name>.yaml",
+        )
+        raise ConfigError(f"no pipeline is defined: write {table}, or {folder}")
+    return files
+
+
+def _invalid(errors: int) -> int:
+    say(f"[ERROR] Invalid pipeline: {errors} error{'s' if errors > 1 else ''}")
+    return FAILED

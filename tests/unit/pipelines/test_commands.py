@@ -1,0 +1,414 @@
+"""`remote-ci pipeline check` and `dry-run`, as the reference system's commands and beyond."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci_runner.pipelines.checking import answer
+from pytest_remote_ci import changes, cli, definitions
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.plan_text import critical_path, spell
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git work tree, in which the commands run."""
+    folder = tmp_path / "project"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".pipelines").mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def run(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `remote-ci pipeline …`; the question crosses no process, but both sides' JSON."""
+
+    def ask_here(question: Any) -> Any:
+        return json.loads(json.dumps(answer(json.loads(json.dumps(question)))))
+
+    def command(*words: str) -> Done:
+        monkeypatch.setattr(definitions, "ask_here", ask_here)
+        code = cli.main(["pipeline", *words])
+        found = capsys.readouterr()
+        return Done(code, found.out, found.err)
+
+    return command
+
+
+def write(project: Path, text: str, name: str = ".pipelines/ci.yaml") -> str:
+    file = project / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(textwrap.dedent(text), "utf-8")
+    return name
+
+
+VALID = """\
+    stages: [build, test]
+    jobs:
+      - {name: compile, stage: build, image: "gradle:8", script: gradle build}
+      - {name: unit, stage: test, image: "gradle:8", script: gradle test, needs: [compile]}
+    """
+
+
+@pytest.mark.case("B1")
+@pytest.mark.parametrize("form", [[], ["-f"], ["--file"]])
+def test_a_valid_file_is_0(project: Path, run: Run, form: list[str]) -> None:
+    file = write(project, VALID)
+    assert run("check", *form, file) == Done(
+        0, f"Checking pipeline configuration: {file}\nPipeline configuration is valid!\n", ""
+    )
+
+
+@pytest.mark.case("B2")
+def test_a_file_with_mistakes_is_1_and_each_is_a_line(project: Path, run: Run) -> None:
+    file = write(project, "stages: [a]\njobs: [{name: x, stage: b}, {stage: a}]\n")
+    assert run("check", file) == Done(
+        1,
+        f"Checking pipeline configuration: {file}\n",
+        f"{file}:1:10: warning: stages[0]: stage 'a' has no jobs\n"
+        f"{file}:2:25: jobs[0].stage: Job 'x' references non-existent stage 'b'; there are a\n"
+        f"{file}:2:29: jobs[1]: Job at index 1 is missing 'name' field\n"
+        "[ERROR] Invalid pipeline: 2 errors\n",
+    )
+
+
+@pytest.mark.case("B3")
+def test_a_file_that_is_no_yaml_by_its_name_is_1(project: Path, run: Run) -> None:
+    file = write(project, VALID, "ci.txt")
+    done = run("check", file)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "[Error] File extension must be a YAML file (.yaml or .yml), or .toml: ci.txt\n"
+
+
+@pytest.mark.case("B4")
+def test_a_file_in_no_project_is_1(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "ci.yaml"
+    file.write_text(textwrap.dedent(VALID))
+    assert not any(
+        (above / name).exists()
+        for above in tmp_path.parents
+        for name in (".git", "pyproject.toml", "setup.py")
+    ), "the folder of temporary files is in a project"
+    done = run("check", str(file))
+    assert (done.code, done.err.partition(":")[0]) == (1, f"[Error] {file} is in no project")
+    (tmp_path / "pyproject.toml").touch()
+    assert run("check", str(file)).code == 0
+
+
+@pytest.mark.case("B27")
+@pytest.mark.parametrize("command", ["check", "dry-run"])
+def test_a_file_that_is_not_there_is_1(project: Path, run: Run, command: str) -> None:
+    assert run(command, "x.yaml") == Done(
+        1,
+        "",
+        "x.yaml:1:1: Pipeline configuration file not found: x.yaml\n[ERROR] Invalid pipeline: 1 error\n",
+    )
+
+
+def test_a_file_that_is_no_text_is_1(project: Path, run: Run) -> None:
+    (project / "x.yaml").write_bytes(b"a: b\nc: \xff")
+    assert run("check", "x.yaml").err == "x.yaml:2:4: is not UTF-8\n[ERROR] Invalid pipeline: 1 error\n"
+
+
+def test_a_file_that_is_too_long_is_not_sent(project: Path, run: Run) -> None:
+    write(project, "x" * (definitions.LONGEST_FILE + 1), "x.yaml")
+    assert run("check", "x.yaml").err.startswith("x.yaml:1:1: the file is longer than 262144 bytes\n")
+
+
+@pytest.mark.case("B74")
+def test_without_a_file_all_pipelines_are_checked_and_a_missing_folder_is_told(
+    project: Path, run: Run
+) -> None:
+    (project / ".pipelines").rmdir()
+    nothing = run("check")
+    assert (nothing.code, nothing.out) == (1, "")
+    assert nothing.err == (
+        "[Error] no pipeline is defined: write [tool.remote-ci.pipelines.<name>] in pyproject.toml, "
+        "or .pipelines/<name>.yaml\n"
+    )
+    write(project, VALID, ".pipelines/b.yml")
+    write(project, VALID, ".pipelines/a.yaml")
+    write(project, '[tool.remote-ci.pipelines.B]\nstages = ["s"]\njobs.x.stage = "s"\n', "pyproject.toml")
+    done = run("check")
+    assert done.out.splitlines() == [
+        f"Checking pipeline configuration: {name}"
+        for name in ("pyproject.toml", ".pipelines/a.yaml", ".pipelines/b.yml")
+    ]
+    assert "Duplicate pipeline name 'b'" in done.err
+
+
+def test_a_project_s_file_without_pipelines_is_told(project: Path, run: Run) -> None:
+    write(project, "[tool.x]\n", "pyproject.toml")
+    assert run("check", "pyproject.toml").err.startswith("pyproject.toml:1:1: no pipeline is defined here\n")
+
+
+def lines(done: Done) -> list[str]:
+    """The plan's lines."""
+    assert (done.code, done.err) == (0, "")
+    head, plan = done.out.split("Execution Plan:\n")
+    assert head == "Validating pipeline configuration: .pipelines/ci.yaml\n"
+    return plan.splitlines()
+
+
+@pytest.mark.case("B5")
+def test_the_plan_shows_stages_jobs_images_and_scripts(project: Path, run: Run) -> None:
+    assert lines(run("dry-run", "-f", write(project, VALID))) == [
+        "build:",
+        "  compile:",
+        "    image: gradle:8",
+        "    script:",
+        "      - gradle build",
+        "test:",
+        "  unit:",
+        "    image: gradle:8",
+        "    script:",
+        "      - gradle test",
+        "    needs: compile",
+    ]
+
+
+@pytest.mark.case("B6")
+def test_stages_without_jobs_are_shown(project: Path, run: Run) -> None:
+    done = run("dry-run", write(project, "stages: [build, {name: test}]"))
+    assert done.code == 0
+    assert done.out.endswith("Execution Plan:\nbuild:\ntest:\n")
+    assert [line.split(": ", 1)[1] for line in done.err.splitlines()] == [
+        "warning: stages[0]: stage 'build' has no jobs",
+        "warning: stages[1].name: stage 'test' has no jobs",
+    ]
+
+
+@pytest.mark.case("B7", "B8", "B9", "B10", "B11")
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        ("args: [-x, 'a b']", ["python -m pytest -x 'a b'"]),
+        ("script: make", ["make"]),
+        ('script: "make\\n  make test  \\n\\n"', ["make", "make test"]),
+        ("script: [make, make test]", ["make", "make test"]),
+        ('script: ["if a; then\\n  b\\nfi"]', ["if a; then", "  b", "fi"]),
+        ("script: []", ['echo "Empty script"']),
+    ],
+    ids=["none", "text", "block", "list", "lines", "empty"],
+)
+def test_a_script_s_commands_are_lines(project: Path, run: Run, script: str, shown: list[str]) -> None:
+    done = run("dry-run", write(project, f"{{stages: [s], jobs: [{{name: a, stage: s, {script}}}]}}"))
+    found = done.out.split("    script:\n")[1].splitlines()
+    assert [line[8:] for line in found] == shown
+    assert found[0].startswith("      - ")
+
+
+@pytest.mark.case("B12")
+def test_a_job_without_a_name_is_told_and_nothing_is_planned(project: Path, run: Run) -> None:
+    done = run("dry-run", write(project, "{stages: [s], jobs: [{stage: s}, {name: a, stage: s}]}"))
+    assert done.code == 1
+    assert "Execution Plan" not in done.out
+    assert ".pipelines/ci.yaml:1:22: jobs[0]: Job at index 0 is missing 'name' field" in done.err
+
+
+@pytest.mark.case("B13")
+@pytest.mark.parametrize("key", ["dockerImage", "image", "docker-image", "docker_image"])
+def test_the_image_is_shown_whatever_its_spelling(project: Path, run: Run, key: str) -> None:
+    file = write(project, f"{{stages: [s], jobs: [{{name: a, stage: s, {key}: 'gradle:8'}}]}}")
+    assert lines(run("dry-run", file))[2] == "    image: gradle:8"
+
+
+@pytest.mark.case("B14")
+def test_nested_stages_are_shown_as_the_others(project: Path, run: Run) -> None:
+    nested = """\
+        stages:
+          - name: build
+            jobs: [{name: compile, image: "gradle:8", script: gradle build}]
+          - name: test
+            jobs: [{name: unit, image: "gradle:8", script: gradle test, needs: compile}]
+        """
+    flat = lines(run("dry-run", write(project, VALID)))
+    assert lines(run("dry-run", write(project, nested))) == flat
+
+
+FULL = """\
+    [tool.remote-ci.pipelines.one]
+    stages = ["s", "t"]
+    [tool.remote-ci.pipelines.one.jobs.a]
+    stage = "s"
+    python = "3.12"
+    image = "x"
+    matrix = { db = ["pg", "none"] }
+    env = { DB = "{db}" }
+    secrets = ["TOKEN"]
+    artifacts = ["*.xml"]
+    services = { db = "postgres:17" }
+    allow-failure = true
+    retries = { count = 2, exit-codes = [75] }
+    timeout = 90
+    [tool.remote-ci.pipelines.one.jobs.b]
+    stage = "t"
+    python = "3.12"
+    when.tag = "v*"
+    [tool.remote-ci.pipelines.two]
+    stages = ["s"]
+    jobs.c.stage = "s"
+    """
+
+
+def test_a_pipeline_is_planned_by_its_name_with_all_that_matters(project: Path, run: Run) -> None:
+    write(project, FULL, "pyproject.toml")
+    write(project, "stages: 7", ".pipelines/broken.yaml")  # stops nobody else
+    done = run("dry-run", "ONE")
+    assert done.code == 0
+    assert done.out.splitlines()[1:16] == [
+        "s:",
+        "  a (db=pg):",
+        "    image: x",
+        "    script:",
+        "      - python -m pytest",
+        "    python: 3.12",
+        "    secrets: TOKEN",
+        "    artifacts: *.xml",
+        "    env: DB=pg",
+        "    services: db (postgres:17)",
+        "    allow failure: yes",
+        "    retries: 2 (also after exit codes 75)",
+        "    timeout: 1m 30s",
+        "  a (db=none):",
+        "    image: x",
+    ]
+    assert done.out.splitlines()[-4:-2] == [
+        "  b:  [left out: the run is for no tag (v*)]",
+        "    image: the runner's own for Python 3.12",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Error: there are several pipelines; say which: one, two\n"),
+        (["tow"], "Error: no pipeline 'tow'; did you mean 'two'?\n"),
+        (["one", "--job", "x"], "Error: no job 'x' in pipeline 'one'; there are a, b\n"),
+        (["one", "--stage", "x"], "Error: no stage 'x' in pipeline 'one'; there are s, t\n"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(project: Path, run: Run, words: list[str], message: str) -> None:
+    write(project, FULL, "pyproject.toml")
+    done = run("dry-run", *words)
+    assert (done.code, done.err) == (1, message)
+
+
+def test_a_plan_as_json_is_what_a_run_stores(project: Path, run: Run) -> None:
+    write(project, FULL, "pyproject.toml")
+    found = json.loads(run("dry-run", "one", "--job", "b", "--tag", "v1", "--format", "json").out)
+    assert found.pop("critical_path") is None
+    assert found == {
+        "version": 1,
+        "pipeline": "one",
+        "stages": ["s", "t"],
+        "jobs": [{"name": "b", "definition": "b", "stage": "t", "python": "3.12"}],
+        "keep_going": False,
+    }
+
+
+def test_what_changed_is_committed_uncommitted_or_untracked(project: Path, run: Run) -> None:
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *words], cwd=project, check=True, capture_output=True, timeout=60)
+
+    (project / ".git").rmdir()
+    git("init", "-q")
+    for name in ("docs/a.md", "src/b.py", "old.py"):
+        write(project, "1", name)
+    git("add", ".")
+    git("commit", "-qm", "first")
+    assert changes.since(project, "HEAD") == []
+    write(project, "2", "docs/a.md")
+    write(project, "2", "new ü.py")
+    (project / "old.py").unlink()
+    assert changes.since(project, "HEAD") == ["docs/a.md", "new ü.py", "old.py"]
+    assert changes.since(project / "docs", "HEAD") == ["a.md"]
+    text = "{stages: [s], jobs: [{name: a, stage: s, when: {changed: %s}}]}"
+    assert "left out" not in run("dry-run", write(project, text % "docs"), "--changed-since", "HEAD").out
+    assert "left out" in run("dry-run", write(project, text % "src"), "--changed-since", "HEAD").out
+    for wrong in ("nothing", "--help"):
+        with pytest.raises(ConfigError):
+            changes.since(project, wrong)
+
+
+def job(name: str, *needs: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "needs": list(needs), **more}
+
+
+def test_the_critical_path_is_the_longest_chain_by_past_durations() -> None:
+    jobs = [
+        job("a"),
+        job("b", "a"),
+        job("c", "a"),
+        job("d", "b", "c"),
+        job("e", skipped="x"),
+        job("new", "d"),
+    ]
+    plan = {"jobs": jobs[::-1]}
+    assert critical_path(plan, {"a": 1, "b": 5, "c": 2, "d": 1, "e": 99}) == (["a", "b", "d"], 7.0)
+    assert critical_path(plan, {}) == ([], 0.0)
+    assert critical_path({"jobs": []}, {"a": 1}) == ([], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.25, "4.2s"), (30.0, "30s"), (90, "1m 30s"), (3599.6, "1h 00m"), (7260, "2h 01m")]
+)
+def test_times_are_spelt_for_people(seconds: float, text: str) -> None:
+    assert spell(seconds) == text
+
+
+def test_reading_takes_a_process_that_the_project_s_modules_cannot_disturb(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("yaml.py", "ci_runner.py", "json.py"):
+        write(project, "raise SystemExit('no')", name)
+    assert cli.main(["pipeline", "check", write(project, VALID)]) == 0
+    assert definitions.ask_here({"files": [["a.yaml", "stages: 7"]]})["valid"] is False
+    with pytest.raises(ConfigError, match="the pipelines could not be read: files: must be a list"):
+        definitions.ask_here({})
+
+
+def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("REMOTE_CI_URL", "CI_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(definitions, "can_read_here", lambda: False)
+    assert cli.main(["pipeline", "check", write(project, VALID)]) == 1
+    assert capsys.readouterr().err == (
+        "Error: nothing here can read pipelines: `pip install 'pytest-remote-ci[runner]'`, "
+        "or run `remote-ci login` to name a runner that does\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["pipeline"], ["pipeline", "dry-run", "--format", "xml"], ["pipeline", "x"]]
+)
+def test_usage_errors_are_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
