@@ -189,16 +189,12 @@ class Client:
 
     def check_pipelines(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of `POST /pipelines/check` (docs/pipelines.md)."""
-        headers, body = {"Content-Type": "application/json"}, json.dumps(question).encode()
         try:
-            with self._send("POST", "/pipelines/check", data=body, headers=headers) as response:
-                answer = response.json()
+            answer = self.ask("POST", "/pipelines/check", body=dict(question))
         except (JobNotFound, NotOffered) as error:
             raise RunnerUnreachable(
                 f"the runner at {self.url} is too old for pipelines: update it"
             ) from error
-        except ValueError:
-            answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("problems"), list):
             raise RunnerUnreachable(f"{self.url} is no runner: its answer says nothing of pipelines")
         return answer
@@ -306,9 +302,7 @@ class Client:
             return False
         return isinstance(body, dict) and body.get("status") == "ok"
 
-    def ask(
-        self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None
-    ) -> Any:
+    def ask(self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None) -> Any:
         """Any short request with the JSON of its answer; `body` goes as JSON."""
         more: dict[str, Any] = {} if body is None else {"data": json.dumps(body).encode()}
         if body is not None:

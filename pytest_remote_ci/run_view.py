@@ -130,7 +130,9 @@ class RunView:
             return
         self._drawn_at = clock
         size = shutil.get_terminal_size()
-        lines = [self._line(state, text, size.columns) for state, text in block(run, now)][: max(1, size.lines - 2)]
+        lines = [self._line(state, text, size.columns) for state, text in block(run, now)][
+            : max(1, size.lines - 2)
+        ]
         self.clear()
         self._write("".join(f"{line}\n" for line in lines))
         self._drawn = len(lines)

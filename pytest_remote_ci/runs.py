@@ -83,7 +83,9 @@ class Runs:
         if len(word) < 36:
             ids = [run["run_id"] for run in self.list() if run["run_id"].startswith(word)]
             if len(ids) != 1:
-                raise JobNotFound(f"Run not found: {word}" if not ids else f"{word} is the beginning of several runs")
+                raise JobNotFound(
+                    f"Run not found: {word}" if not ids else f"{word} is the beginning of several runs"
+                )
             word = ids[0]
         return self.get(word)
 
@@ -129,6 +131,23 @@ class Runs:
     def needed_secrets(self, run: Run) -> dict[str, str]:
         """The values here of the secrets that the run's jobs name; raises `ConfigError`."""
         return secrets_of({"jobs": run["jobs"]})
+
+    def log(self, job_id: str) -> str:
+        """All that a job has written so far."""
+        texts: list[str] = []
+        after = 0
+        while True:
+            params = {"after": after, "limit": 1000}
+            events = self._client.ask("GET", f"/jobs/{quote(job_id, safe='')}/events", params)
+            if not events:
+                return "".join(texts)
+            texts += [str(event["data"]) for event in events if event.get("type") == "log"]
+            after = events[-1]["seq"]
+
+    def durations(self, pipeline: str) -> dict[str, float]:
+        """Planned name → seconds that its job usually takes; nothing of a pipeline that never ran."""
+        found: dict[str, float] = self._client.ask("GET", f"/pipelines/{quote(pipeline, safe='')}/durations")
+        return found
 
     def report(self, *parts: object, **wanted: Any) -> Any:
         """A report: nothing, pipeline, number, stage, job (see docs/pipelines.md)."""

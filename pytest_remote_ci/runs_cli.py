@@ -17,12 +17,18 @@ from typing import Any
 from pytest_remote_ci import arguments, reports_text, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.console import FAILED, OK, Failure, connected, print_line, say, settings
-from pytest_remote_ci.errors import ClientError
+from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import Bar, StatusLine
-from pytest_remote_ci.run_view import RunView, block, verdict
+from pytest_remote_ci.run_view import RunView, block, state_of, verdict
 from pytest_remote_ci.runs import Run, Runs
-from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT, SubmitOptions
+from pytest_remote_ci.wire import (
+    EXIT_INTERRUPTED,
+    EXIT_NO_VERDICT,
+    EXIT_REFUSED,
+    EXIT_UNREACHABLE,
+    SubmitOptions,
+)
 
 #: Makes one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -33,15 +39,25 @@ _TAIL = 20
 _LOOK = 0.5
 
 
-def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -> None:
+def add(plain: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -> None:
     """Add the sub-commands of ``pipeline`` that concern runs."""
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        return plain(name, _with_own_codes(run), text)
+
     sub = command("run", run, "send this project and run a pipeline on it")
-    sub.add_argument("what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one")
+    sub.add_argument(
+        "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
+    )
     sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the file that defines it")
     add_choice(sub)
-    sub.add_argument("--keep-going", action="store_true", help="go on with what does not depend on a failed job")
+    sub.add_argument(
+        "--keep-going", action="store_true", help="go on with what does not depend on a failed job"
+    )
     sub.add_argument("--timeout", type=float, metavar="SECONDS", help="for the whole run")
-    sub.add_argument("--async", dest="asynchronous", action="store_true", help="print the run's id and return")
+    sub.add_argument(
+        "--async", dest="asynchronous", action="store_true", help="print the run's id and return"
+    )
     sub = command("status", status, "show a run with its stages and jobs")
     sub.add_argument("id", metavar="RUN", help="its id, the beginning of it, or NAME#NUMBER")
     sub.add_argument("--watch", action="store_true", help="until its end")
@@ -51,9 +67,13 @@ def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None])
     sub = command("rerun", rerun, "run it again on the same files")
     sub.add_argument("id", metavar="RUN")
     sub.add_argument("--failed", action="store_true", help="only what did not pass, and what depends on it")
-    sub.add_argument("--stage", metavar="S", help="only this stage, what depends on it, and what did not pass")
+    sub.add_argument(
+        "--stage", metavar="S", help="only this stage, what depends on it, and what did not pass"
+    )
     sub.add_argument("--job", metavar="J", help="only this job, what depends on it, and what did not pass")
-    sub.add_argument("--async", dest="asynchronous", action="store_true", help="print the run's id and return")
+    sub.add_argument(
+        "--async", dest="asynchronous", action="store_true", help="print the run's id and return"
+    )
     sub = command("cancel", cancel, "ask for the end of a run")
     sub.add_argument("id", metavar="RUN")
     sub.add_argument("--stage", metavar="S", help="only of this stage")
@@ -68,7 +88,27 @@ def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None])
     sub = command("artifacts", artifacts, "fetch what the jobs of a run left behind")
     sub.add_argument("id", metavar="RUN")
     sub.add_argument("--job", metavar="J", help="only of this job")
-    sub.add_argument("-d", dest="folder", metavar="DIR", help="where to; default: remote-ci-artifacts/NAME-NUMBER")
+    sub.add_argument(
+        "-d", dest="folder", metavar="DIR", help="where to; default: remote-ci-artifacts/NAME-NUMBER"
+    )
+
+
+def _with_own_codes(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The command, whose exit code says when there is no runner, or no access to it."""
+
+    def guarded(options: argparse.Namespace) -> int:
+        from pytest_remote_ci.client import AuthenticationFailed, with_key_help
+
+        try:
+            return run(options)
+        except AuthenticationFailed as error:
+            say(f"Error: {with_key_help(error)}")
+            return EXIT_REFUSED
+        except RunnerUnreachable as error:
+            say(f"Error: {error}")
+            return EXIT_UNREACHABLE
+
+    return guarded
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,7 +118,9 @@ def run(options: argparse.Namespace) -> int:
     settings_here = settings(options)
     cwd = Path.cwd()
     place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
-    plan = pipelines_cli.plan_for(options, place.root)
+    plan = pipelines_cli.plan_for(options)
+    if plan is None:
+        return FAILED
 
     def collect() -> workspace.Workspace:
         return workspace.collect(place.root, include=settings_here.include, exclude=settings_here.exclude)
@@ -142,7 +184,9 @@ def _watch(runs: Runs, run: Run) -> Run:
     """Show the run up to its end; how it is then."""
     view = RunView(sys.stderr)
     looked = 0.0
-    for event in runs.stream(run["run_id"], view="all", on_trouble=lambda text: view.say(f"{text}; reconnecting …")):
+    for event in runs.stream(
+        run["run_id"], view="all", on_trouble=lambda text: view.say(f"{text}; reconnecting …")
+    ):
         kind, clock = event.get("type"), time.monotonic()
         # Output comes often and changes no state; on a terminal the clock and the counts move.
         due = clock - looked > _LOOK if kind in ("log", "report", "started") else kind != "run_complete"
@@ -159,7 +203,7 @@ def _watch(runs: Runs, run: Run) -> Run:
 def _finish(runs: Runs, run: Run) -> int:
     """The last lines about a run, and the exit code."""
     for job in run["jobs"]:
-        if job["job_id"] and job["status"] in ("completed", "failed") and not job["success"] and not job["reused"]:
+        if job["job_id"] is not None and state_of(job) == "failed":
             tail = runs.log(job["job_id"]).splitlines()[-_TAIL:]
             if tail:
                 say(f"\n--- {job['stage']} / {job['name']}: the end of its log (all of it: remote-ci pipeline logs "
@@ -186,7 +230,9 @@ def status(options: argparse.Namespace) -> int:
             try:
                 found = _watch(runs, found)
             except KeyboardInterrupt:
-                say(f"Stopped watching; the run goes on. Come back with: remote-ci pipeline status {options.id} --watch")
+                say(
+                    f"Stopped watching; the run goes on. Come back with: remote-ci pipeline status {options.id} --watch"
+                )
                 return EXIT_INTERRUPTED
             say(verdict(found))
             return exit_code(found)
@@ -207,7 +253,9 @@ def logs(options: argparse.Namespace) -> int:
         found = runs.find(options.id)
         jobs = [job for job in found["jobs"] if options.job in (None, job["name"], job["definition"])]
         if not jobs:
-            raise Failure(f"the run has no job {options.job!r}; it has {', '.join(job['name'] for job in found['jobs'])}")
+            raise Failure(
+                f"the run has no job {options.job!r}; it has {', '.join(job['name'] for job in found['jobs'])}"
+            )
         for job in jobs:
             if len(jobs) > 1:
                 say(f"--- {job['stage']} / {job['name']}")
@@ -267,9 +315,21 @@ def report(options: argparse.Namespace) -> int:
     return OK
 
 
+def past_durations(options: argparse.Namespace, pipeline: str) -> dict[str, float]:
+    """Planned name → seconds that it took before; nothing where no runner can say."""
+    found = settings(options)
+    if found.url is None:
+        return {}
+    try:
+        with connected(found) as client:
+            return Runs(client).durations(pipeline)
+    except ClientError:
+        return {}
+
+
 def artifacts(options: argparse.Namespace) -> int:
     """Fetch the artifacts of all jobs of a run, a folder for each."""
-    from pytest_remote_ci.artifacts import fetch_all
+    from pytest_remote_ci.homecoming import Homecoming
 
     with connected(settings(options)) as client:
         found = Runs(client).find(options.id)
@@ -279,11 +339,11 @@ def artifacts(options: argparse.Namespace) -> int:
             raise Failure(f"the run has no job {options.job!r}")
         for job in jobs:
             if job["job_id"] is not None:
-                fetch_all(client, job["job_id"], base / _file_name(job["name"]), say)
+                folder = base / _file_name(job["name"])
+                if client.artifacts(job["job_id"]):
+                    Homecoming(client, job["job_id"], folder, StatusLine(), say).bring_all()
     return OK
 
 
 def _file_name(name: str) -> str:
     return "".join(char if char.isalnum() or char in "-_.,=" else "_" for char in name)
-
-

@@ -20,13 +20,18 @@ def reusable(
 ) -> dict[str, str]:
     """Planned name → id of the job whose result is taken over; nothing at all for a plain repetition.
 
-    `failed`: what did not pass, and all that depends on it, runs again (an allowed failure did not pass). `stage`,
-    `job` (a planned job, or all cells of one): that, all that depends on it, and what did not pass. Raises `Conflict`
-    where nothing failed and `InvalidSubmission` for a stage or job that is none.
+    `failed`: what did not pass, and all that depends on it, runs again; a failure that is allowed stays as it is.
+    `stage`, `job` (a planned job, or all cells of one): that, all that depends on it, and what did not pass. Raises
+    `Conflict` where nothing failed and `InvalidSubmission` for a stage or job that is none.
     """
     if not failed and stage is None and job is None:
         return {}
-    passed = {name for name, found in facts.items() if found.word is ExecutionStatus.SUCCESS}
+    allowed = {planned.name for planned in plan.jobs if planned.allow_failure}
+    passed = {
+        name
+        for name, found in facts.items()
+        if found.word is ExecutionStatus.SUCCESS or (found.word is ExecutionStatus.FAILED and name in allowed)
+    }
     skipped = {planned.name for planned in plan.jobs if planned.skipped is not None}
     again = facts.keys() - passed - skipped
     if stage is None and job is None:

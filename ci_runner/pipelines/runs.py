@@ -100,6 +100,8 @@ class PlannedState:
     job: Job | None = None
     #: That job belongs to the run that this one repeats.
     reused: bool = False
+    #: Seconds that jobs of that name usually take.
+    past_seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -125,6 +127,8 @@ class PlannedState:
             "start_time": format_time(job.start_time) if job else None,
             "end_time": format_time(job.end_time) if job else None,
             "counts": dict(job.counts) if job else {},
+            "secrets": list(planned.secrets),
+            "past_seconds": self.past_seconds,
         }
 
 

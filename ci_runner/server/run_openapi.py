@@ -73,6 +73,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "start_time": or_null(TIME),
             "end_time": or_null(TIME),
             "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "secrets": {**_TEXTS, "description": "names only"},
+            "past_seconds": {
+                "type": ["number", "null"],
+                "description": "what jobs of that name usually take",
+            },
         }
     ),
     "RunDetail": closed(
@@ -117,6 +122,65 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
 }
 
+_NULLABLE_TIME: Final[Schema] = or_null(TIME)
+SCHEMAS["JobExecution"] = closed(
+    {
+        "id": _UUID,
+        "status": WORD,
+        "startTime": _NULLABLE_TIME,
+        "completionTime": _NULLABLE_TIME,
+        "allowFailure": _FLAG,
+        "exitCode": {"type": ["integer", "null"]},
+        "reason": _OR_TEXT,
+    }
+)
+SCHEMAS["JobReport"] = closed(
+    {
+        "name": _TEXT,
+        "executions": {"type": "array", "items": reference("JobExecution")},
+        "pipelineName": _TEXT,
+        "runNumber": _COUNT,
+        "commitHash": DIGEST,
+        "stageName": _TEXT,
+        "status": WORD,
+        "reason": _OR_TEXT,
+    }
+)
+SCHEMAS["StageReport"] = closed(
+    {
+        "id": _UUID,
+        "name": _TEXT,
+        "status": WORD,
+        "startTime": _NULLABLE_TIME,
+        "completionTime": _NULLABLE_TIME,
+        "jobs": {"type": "array", "items": reference("JobReport")},
+    },
+    {"pipelineName": _OR_TEXT, "runNumber": {"type": ["integer", "null"]}, "commitHash": or_null(DIGEST)},
+)
+SCHEMAS["PipelineReport"] = closed(
+    {
+        "id": _UUID,
+        "name": _TEXT,
+        "runNumber": _COUNT,
+        "commitHash": {**DIGEST, "description": "of the workspace: what ran is a working tree"},
+        "status": WORD,
+        "startTime": _NULLABLE_TIME,
+        "completionTime": _NULLABLE_TIME,
+        "stages": {"type": "array", "items": reference("StageReport")},
+        "reason": _OR_TEXT,
+    },
+    {"pipelineName": _TEXT},
+)
+
+#: Behind `/reports/pipelines`: everything, a history, a run, a stage of it, a job of that.
+REPORT_PATHS: Final = (
+    "",
+    "/{name}",
+    "/{name}/runs/{run_number}",
+    "/{name}/runs/{run_number}/stages/{stage}",
+    "/{name}/runs/{run_number}/stages/{stage}/jobs/{job}",
+)
+
 _RUN_ID: Final[Schema] = {"name": "run_id", "in": "path", "required": True, "schema": _TEXT}
 
 
@@ -160,7 +224,57 @@ def paths() -> dict[str, Schema]:
                 ],
             )
         },
+        "/pipelines/{name}/durations": {
+            "get": operation(
+                "How long its jobs usually take",
+                {
+                    200: content(
+                        {"type": "object", "additionalProperties": {"type": "number"}}, "Seconds by name."
+                    )
+                },
+                (401, 503),
+                parameters=[_path("name")],
+            )
+        },
+        **_reports(),
     }
+
+
+def _path(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
+
+
+def _reports() -> dict[str, Schema]:
+    kinds = ("PipelineReport", "PipelineReport", "PipelineReport", "StageReport", "JobReport")
+    history = [
+        query("stage", _TEXT, "a history of this stage"),
+        query("job", _TEXT, "a history of this job of the stage"),
+        query("status", {"enum": list(STATUSES)}, "only runs with this status"),
+        query("since", TIME, "only runs submitted then or later"),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "most runs"),
+        query("before", _TEXT, "id of a run: the page behind it"),
+    ]
+    link = {"Link": {"schema": _TEXT, "description": 'rel="next" when there is more'}}
+    found: dict[str, Schema] = {}
+    for path, kind in zip(REPORT_PATHS, kinds, strict=True):
+        names = [_path(part[1:-1]) for part in path.split("/") if part.startswith("{")]
+        is_list = "runs" not in path
+        one: Schema = reference(kind)
+        if is_list:
+            kinds_of_history = [reference(name) for name in ("PipelineReport", "StageReport", "JobReport")]
+            one = {"type": "array", "items": {"oneOf": kinds_of_history}}
+        answer = content(one, "Newest first." if is_list else "The report.")
+        if is_list:
+            answer["headers"] = link
+        found[f"/reports/pipelines{path}"] = {
+            "get": operation(
+                "What runs came to" if is_list else f"What it came to ({kind})",
+                {200: answer},
+                (401, 404, 422, 503),
+                parameters=[*names, *(history if is_list else [])],
+            )
+        }
+    return found
 
 
 def _list() -> Schema:

@@ -157,6 +157,17 @@ class NumberedRun:
         resp.media = detail(self._store, run)
 
 
+class Durations:
+    """`GET /pipelines/{name}/durations`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """How long the jobs of the caller's pipeline usually take, in seconds."""
+        resp.media = self._store.runs.durations(caller_of(req).user.id, name)
+
+
 class RunStream:
     """`GET /runs/{run_id}/stream`."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import datetime as dt
 import json
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -41,6 +42,12 @@ _FACTS: Final = """
 SELECT r.name, r.job_id, r.retry, r.dropped, r.cancelled_by, r.reused,
        j.status, j.phase, j.success, j.exit_code, j.reason, j.cancel_requested_at
 FROM run_jobs r LEFT JOIN jobs j ON j.id = r.job_id WHERE r.run_id = ? ORDER BY r.position
+"""
+#: Runs by which usual durations are told.
+_PAST_RUNS: Final = 10
+_DURATIONS: Final = """
+SELECT j.planned, j.start_time, j.end_time FROM jobs j WHERE j.success AND j.start_time IS NOT NULL AND j.run_id IN
+  (SELECT id FROM runs WHERE user_id = ? AND pipeline = ? ORDER BY number DESC LIMIT ?)
 """
 
 
@@ -206,7 +213,18 @@ class Runs:
         rows = self._database.sql(_FACTS, (run.id,))
         jobs = self._jobs_by_id([str(row[1]) for row in rows if row[1] is not None])
         planned = {job.name: job for job in run.plan.jobs}
-        return [PlannedState(planned[row[0]], _facts(row), jobs.get(row[1]), bool(row[5])) for row in rows]
+        past = self.durations(run.user_id, run.pipeline)
+        return [
+            PlannedState(planned[row[0]], _facts(row), jobs.get(row[1]), bool(row[5]), past.get(row[0]))
+            for row in rows
+        ]
+
+    def durations(self, user_id: str, pipeline: str) -> dict[str, float]:
+        """Planned name → median seconds of its good jobs in the newest runs of the user's pipeline."""
+        found: dict[str, builtins.list[float]] = {}
+        for name, began, ended in self._database.sql(_DURATIONS, (user_id, pipeline, _PAST_RUNS)):
+            found.setdefault(str(name), []).append((ended - began) / 1e6)
+        return {name: round(statistics.median(seconds), 3) for name, seconds in found.items()}
 
     def executions(self, run_id: str) -> builtins.list[Job]:
         """All jobs that were made for the run, in the order of their making."""
