@@ -24,14 +24,16 @@ SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 OWN_WITH_VALUE = frozenset(
     f"--remote-ci-{name}"
     for name in (
-        "attach", "url", "api-key", "image", "python", "timeout", "name", "priority", "network", "env",
+        "attach", "replay", "url", "api-key", "image", "python", "timeout", "name", "priority", "network", "env",
     )
 )  # fmt: skip
 #: Options of this plugin that stand alone.
 OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-text"})
 
 #: Options that hand the session over.
-_TAKE_OVER = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach"})
+_TAKE_OVER = frozenset(
+    {"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach", "--remote-ci-replay"}
+)
 #: Questions to the local pytest, which it answers itself also beside ``--remote-ci``.
 _LOCAL_QUESTIONS = frozenset(
     {
@@ -72,6 +74,11 @@ _LOCAL_PLUGINS = frozenset(
 _READS_PATH = frozenset({"-c", "--config-file", "--rootdir", "--confcutdir"})
 #: Their value is an expression, however much it looks like a path.
 _EXPRESSIONS = frozenset({"-k", "-m", "-r", "-p", "-W"})
+#: What the cache of this project decides.
+_NEXT_RUN = frozenset(
+    {"--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first", "--sw", "--stepwise", "--sw-skip",
+     "--stepwise-skip"}
+)  # fmt: skip
 #: What needs a terminal in the container.
 _REFUSED = ("--pdb", "--trace")
 
@@ -139,6 +146,14 @@ def refuse_interactive(argv: Iterable[str]) -> None:
             raise WorkspaceError(
                 f"{option} cannot be used with --remote-ci: it needs a terminal in the container"
             )
+
+
+def refuse_next_run(argv: Iterable[str]) -> None:
+    """Raise `WorkspaceError` for options that choose tests of the next run by the cache: a replay shows a past one."""
+    for option in sorted(_heads(argv) & _NEXT_RUN):
+        raise WorkspaceError(
+            f"{option} chooses tests for a new run; a replay takes -k, -m, --deselect, paths and node ids"
+        )
 
 
 def forward(

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,7 +261,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
     import pytest
 
     takes_value = arguments.SHORT_WITH_VALUE.__contains__
-    return settings.submit_options(
+    options = settings.submit_options(
         root=place.root,
         cwd=place.cwd,
         args=arguments.forward(given, place, takes_value) or ["-v"],
@@ -269,6 +270,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),
         columns=shutil.get_terminal_size().columns,
     )
+    return replace(options, records=True)  # for `pytest --remote-ci-replay`
 
 
 def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:

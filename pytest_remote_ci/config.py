@@ -255,9 +255,7 @@ def _project_table(file: Path) -> _Source:
             f"{name}: {key} must not be here, because it would be committed: revoke that key if it already was, "
             f"remove the line, then {_HOW_TO_GIVE_A_KEY}"
         )
-    return _Source(
-        name, {key: value for key, value in table.items() if key != "pipelines"}
-    )  # not ours to read
+    return _Source(name, {key: table[key] for key in table if key != "pipelines"})
 
 
 def _unknown_key(key: str, source: _Source) -> str:

@@ -71,7 +71,8 @@ def deliver(
 
 def _lacking(client: Client, workspace: Workspace) -> list[str] | None:
     """The digests that must be sent; None: the whole project is sent."""
-    if len(workspace.files) <= SMALL_FILES and workspace.size <= SMALL_BYTES:
+    is_small = len(workspace.files) <= SMALL_FILES and workspace.size <= SMALL_BYTES
+    if is_small and not workspace.mtimes:  # which only a manifest can tell
         return None
     return client.missing(workspace.digests())
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Where a runner is looked for when none is configured but a key is known.
 DEFAULT_URL = "http://localhost:8000"
 #: What the `runner` extra brings; one missing module means that it is not installed.
-_EXTRA = ("ci_runner", "falcon", "waitress", "peewee")
+_EXTRA = ("ci_runner", "falcon", "waitress", "peewee", "yaml")
 #: Seconds in which a started runner must answer.
 START_TIME = 60.0
 #: Variables that must not reach the runner: keys of other runners, settings of this pytest.

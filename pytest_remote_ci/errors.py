@@ -51,6 +51,12 @@ class SubmissionRefused(ClientError):
     retry_after = 0.0
 
 
+class StillRunning(ClientError):
+    """The job is not over, so there is nothing to tell again yet."""
+
+    exit_code = 4
+
+
 class NoVerdict(ClientError):
     """The job ended without a verdict: the runner's reason."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.delivery import Parcel, deliver
 from pytest_remote_ci.display import Display
-from pytest_remote_ci.errors import ClientError, SubmissionRefused
+from pytest_remote_ci.errors import ClientError, StillRunning, SubmissionRefused
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import Bar
 from pytest_remote_ci.wire import SubmitOptions
@@ -74,6 +74,15 @@ class RemoteRun:
             self._display.line.clear()
             self._interrupts.release()
         return self.job_id
+
+    def require_over(self) -> None:
+        """Raise `StillRunning` when the job has not ended."""
+        assert self.job_id is not None
+        status = self._client.job(self.job_id).get("status")
+        if status in ("queued", "running"):
+            raise StillRunning(
+                f"job {self.job_id} is {status}: show it with: pytest --remote-ci-attach {self.job_id}"
+            )
 
     def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> dict[str, Any]:
         """Show the job up to its end; the `complete` event."""

@@ -31,8 +31,11 @@ from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
 
 if TYPE_CHECKING:
     from pytest_remote_ci.config import Config
+    from pytest_remote_ci.replay.choice import Choice
     from pytest_remote_ci.workspace import Workspace
 
+#: The first version that can replay a session.
+_OLDEST_PYTEST = 7
 #: What pytest's own entry point ends with when nobody reads its output.
 _EXIT_BROKEN_PIPE = 1
 
@@ -69,22 +72,24 @@ class _Session:
         resources: ExitStack,
     ) -> None:
         self._pytest = config
+        self._display = display
         #: Closed when the process is done with the job: at once, or at the end of the session that is taken over.
         self._resources = resources
-        self._native = not self._option("text")
+        self._native = not self._option("text") and not self._is_old_pytest()
         self._given = [*given[0], *given[1]]
         self._arity = _OptionArity(config)
         #: Options that the local session obeys, and nobody else.
         self._reports_here = arguments.reporting_here(self._arity.is_known) if self._native else frozenset()
-        self._display = display
         self._interrupts = interrupts
-        self._place = _find_place(config) if not self._option("attach") else _any_place(config)
+        is_new = not (self._option("attach") or self._option("replay"))
+        self._place = _find_place(config) if is_new else _any_place(config)
 
     def run(self) -> int | None:
         settings = self._settings()
-        attached = self._option("attach")
-        if attached:
-            return self._attach(settings, str(attached))
+        if self._option("replay"):
+            return self._replay(settings, str(self._option("replay")))
+        if self._option("attach"):
+            return self._attach(settings, str(self._option("attach")))
         options = self._options(settings)
         workspace = self._workspace(settings)
         self._say_what_stays_there()
@@ -93,6 +98,16 @@ class _Session:
                 print(text)  # noqa: T201 - the answer to the question
             return 0
         return self._submit(settings, workspace, options)
+
+    def _is_old_pytest(self) -> bool:
+        """Whether the pytest here cannot take reports of others; says so."""
+        is_old = int(pytest.__version__.partition(".")[0]) < _OLDEST_PYTEST
+        if is_old:
+            self._display.say(
+                f"remote-ci: pytest {pytest.__version__} here is older than {_OLDEST_PYTEST}.0; "
+                "showing the remote pytest's text instead"
+            )
+        return is_old
 
     def _say_what_stays_there(self) -> None:
         """Options that write a file do so where the tests run; nobody should look for it here."""
@@ -181,7 +196,8 @@ class _Session:
         self._pytest.hook.pytest_remote_ci_choose_files(
             config=self._pytest, root=self._place.root, files=chosen
         )
-        return found if chosen == files else found.choose(chosen)
+        found = found if chosen == files else found.choose(chosen)
+        return replace(found, mtimes=bool(getattr(self._pytest.option, "newfirst", False)))
 
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
         for last_chance in (False, True):
@@ -247,16 +263,30 @@ class _Session:
             self._display.say(f"remote-ci: {complete['reason']}")
         return code
 
-    def _take_over(self, current: RemoteRun, cancel: Callable[[], bool]) -> bool:
+    def _take_over(
+        self,
+        current: RemoteRun,
+        cancel: Callable[[], bool],
+        *,
+        is_late: bool = False,
+        choice: Choice | None = None,
+    ) -> bool:
         """Let the local session replay the remote one; False when that cannot be, and its text is shown instead."""
         from pytest_remote_ci.replay.feed import Feed, wait_for_session
         from pytest_remote_ci.replay.takeover import Takeover
 
-        feed = Feed(current)
+        feed = Feed(current, is_late=is_late, is_over=choice is not None)
         if wait_for_session(feed, self._display, str(self._place.cwd)) is not None:
             current.give_again(feed.take_held())
             return False
-        plugin = Takeover(self._pytest, feed, self._display, cancel, self._resources.pop_all())
+        plugin = Takeover(
+            self._pytest,
+            feed,
+            self._display,
+            cancel,
+            self._resources.pop_all(),
+            choice=choice,
+        )
         self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
         return True
 
@@ -271,11 +301,26 @@ class _Session:
             return False
 
         try:
-            if self._native and self._take_over(current, leave):
+            if self._native and self._take_over(current, leave, is_late=True):
                 return None
             return self._result(current)
         except KeyboardInterrupt:
             leave()
+            return EXIT_INTERRUPTED
+
+    def _replay(self, settings: Config, job_id: str) -> int | None:
+        """Tell the results of a job that is over again."""
+        from pytest_remote_ci.replay.choice import Choice
+
+        arguments.refuse_next_run([*self._pytest.getini("addopts"), *self._given])
+        current = self._remote_run(settings, job_id)
+        current.require_over()
+        try:
+            choice = Choice(self._pytest)
+            if self._native and self._take_over(current, lambda: False, is_late=True, choice=choice):
+                return None
+            return self._result(current)
+        except KeyboardInterrupt:
             return EXIT_INTERRUPTED
 
     def _see(self, event: dict[str, Any]) -> None:

@@ -64,20 +64,22 @@ class Workspace:
     warnings: tuple[str, ...] = ()
     #: The patterns that allow secrets.
     include: PatternList = field(default_factory=lambda: PatternList(()), repr=False, compare=False)
+    #: Whether modification times travel, for options that sort by them.
+    mtimes: bool = False
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
-    def manifest(self, *, mtimes: bool = False) -> wire.Manifest:
-        """What the runner needs to know of the files; `mtimes` adds modification times, for options that use them."""
+    def manifest(self) -> wire.Manifest:
+        """What the runner needs to know of the files."""
         return wire.Manifest(
             files=tuple(
                 wire.ManifestEntry(file.path, file.mode, file.size, file.sha256) for file in self.files
             ),
             root=str(self.root) if os.name != "nt" else self.root.as_posix(),
-            mtimes={file.path: file.mtime_ns for file in self.files} if mtimes else {},
+            mtimes={file.path: file.mtime_ns for file in self.files} if self.mtimes else {},
         )
 
     def digests(self) -> dict[str, int]:

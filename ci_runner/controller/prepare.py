@@ -215,6 +215,15 @@ class Preparer:
             module=options.module or layer is None, upper=request.in_place,
         )  # fmt: skip
 
+    def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
+        """Modification times for `pytest_remote_ci.job.ages`, where the client sent them."""
+        digest = job.options.get("mtimes")
+        if not digest:
+            return {}
+        found = {"cwd": options.cwd, "times": self._workspaces.times(digest)}
+        write_for(work / "spool" / "ages.json", json.dumps(found), self._owner)
+        return {"REMOTE_CI_AGES": f"{SPOOL}/ages.json"}
+
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """What to create; makes the attempt's folders, its seal and `job.json`, once."""
         options = SubmitOptions.from_dict({**job.options})
@@ -228,6 +237,7 @@ class Preparer:
             # `-n auto` would start a worker for every processor of the host.
             "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
             **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
+            **self._ages(job, options, work),
             **prepared.env,
             **options.env,
         }

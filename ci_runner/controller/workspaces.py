@@ -76,6 +76,15 @@ class Workspaces:
 
         return Tree({path: sha256 for path, (_, sha256) in rows.items()}, content)
 
+    def times(self, digest: str) -> dict[str, int]:
+        """Modification times by path, in nanoseconds, as a submission brought them."""
+        try:
+            with self._blobs.open(digest) as file:
+                found: dict[str, int] = json.load(file)
+        except NotFound as error:
+            raise PermanentError("the job's workspace is no longer on the runner: submit it again") from error
+        return found
+
     def remove(self, digest: str) -> None:
         """Forget a tree."""
         self.destroy(self.hide(digest))

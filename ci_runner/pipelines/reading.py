@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
+import textwrap
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -23,6 +25,11 @@ _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*[smhdw]\s*)+\Z")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _PLACEHOLDER: Final = re.compile(r"\{[^}]+\}")
+#: Words by which a line of shell opens, divides or closes something.
+_COMPOUND: Final = frozenset(
+    {"if", "then", "elif", "else", "fi", "for", "while", "until", "do", "done", "case", "esac", "select"}
+    | {"{", "}", "(", ")", ";;", "|", "&&", "||", "\\"}
+)
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _UNIT: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 #: Loosely what a reference to an image looks like: odd ones are warned of, never refused.
@@ -184,11 +191,10 @@ def script(value: Value) -> tuple[str, ...] | None:
         if "\0" in node.value or len(node.value) > _LONGEST:
             value.must(f"at most {_LONGEST} characters and no NUL among them")
             return None
-        lines = [line.strip() for line in node.value.splitlines() if line.strip()]
-        if not lines:
+        found = commands(node.value)
+        if not found:
             value.error(f"{value.subject} cannot be empty")
-            return None
-        return tuple(lines)
+        return found or None
     if not isinstance(node, Items):
         value.must("a string or list of strings")
         return None
@@ -196,6 +202,26 @@ def script(value: Value) -> tuple[str, ...] | None:
         value.warn(f"{value.subject} is empty: the job does nothing (leave the key out to run pytest)")
         return ('echo "Empty script"',)
     return list_of(value, _command, "strings")
+
+
+def commands(block: str) -> tuple[str, ...]:
+    """Each line of a block, or the block as one command where lines look as if they belonged together."""
+    lines = [line.strip() for line in block.splitlines() if line.strip()]
+    if len(lines) > 1 and any(map(_goes_on, lines)):
+        return (textwrap.dedent(block).strip("\n"),)
+    return tuple(lines)
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a line of shell is probably no command of its own: part of a loop, a here-document, an open quote."""
+    words = line.split()
+    if words[0] in _COMPOUND or words[-1] in _COMPOUND or words[-1].endswith(("\\", "|", "&&", "{", "(")):
+        return True
+    try:
+        shlex.split(line, comments=True)
+    except ValueError:
+        return True
+    return "<<" in line
 
 
 def _command(value: Value) -> str | None:

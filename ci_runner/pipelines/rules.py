@@ -73,6 +73,13 @@ def _matrices(definition: Definition, problems: Problems) -> None:
             problems.error(job.named.place, path, f"the matrix of job {job.name!r} excludes all of its cells")
         planned.setdefault(job.name, [name_of(job.name, cell) for cell in found])
         for cell in found:
+            image = filled(job, cell).image or ""
+            if re.search(r"\{[^}]*\}", image):
+                problems.warn(
+                    job.named.place,
+                    path,
+                    f"image {image!r} of {name_of(job.name, cell)!r} names no axis of its matrix",
+                )
             for wrong in _impossible(filled(job, cell)):
                 problems.error(job.named.place, path, f"{name_of(job.name, cell)}: {wrong}")
     total = sum(len(names) for names in planned.values())

@@ -97,7 +97,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "stream": {"enum": ["terminal", "stdout", "stderr", "runner"]},
             "job_id": {"type": "string", "format": "uuid"},
             "success": {"type": "boolean"},
-            "status": {"enum": list(STATUSES)},
+            "status": {
+                "anyOf": [{"enum": list(STATUSES)}, {"type": "array"}],
+                "description": "the job's; of a `report`: category, letter and word",
+            },
             "exit_code": {"type": ["integer", "null"]},
             "reason": {"type": ["string", "null"]},
             "cancelled": {"const": True},

@@ -18,6 +18,8 @@ from typing import Any
 COLUMNS = "REMOTE_CI_COLUMNS"
 #: Folder for the records of the session, when they are asked for; taken out of the environment likewise.
 RECORDS = "REMOTE_CI_RECORDS"
+#: File of modification times (see `ages`), when an option wants them.
+AGES = "REMOTE_CI_AGES"
 #: Set when a pytest before this one died: only the tests that none has begun are to run.
 CONTINUED = "REMOTE_CI_CONTINUED"
 #: Descriptor by which the worker gets the files of captured output.
@@ -166,6 +168,9 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
     import pytest
     from _pytest import config
 
+    times = os.environ.pop(AGES, "")
+    if times:
+        plugins = [*plugins, _load("ages").Ages(times)]
     named: Any = getattr(config, "_main", None)
     code = getattr(named, "__code__", None)
     if code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:

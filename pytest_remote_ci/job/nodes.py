@@ -11,6 +11,9 @@ from typing import Any, Iterable
 
 import pytest
 
+#: What an argument of a mark may be for ``-m "name(key=value)"``.
+_ASKED_FOR = (str, int, bool, type(None))
+
 
 class Tree:
     """Collectors and items by number: each is told once, before its first child."""
@@ -49,11 +52,11 @@ class Tree:
         return None if 0 in numbers else numbers
 
     def item(self, item: Any) -> list[Any]:
-        """[parent, type, name, node id, location, has parameters, original name, is skipped, documentation]"""
+        """[parent, type, name, node id, location, has parameters, original name, is skipped, documentation, marks]"""
         return [
             self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
             getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), _is_skipped(item),
-            self._doc(item),
+            self._doc(item), *_marks(item),
         ]  # fmt: skip
 
     def take_nodes(self) -> list[Any]:
@@ -99,6 +102,15 @@ class Tree:
     def _doc(self, node: Any) -> str | None:
         obj = getattr(node, "obj", None) if self._wants_docs else None
         return inspect.getdoc(obj) if obj else None
+
+
+def _marks(item: Any) -> list[Any]:
+    """One list of the marks of the item and what holds it, or nothing: [name, keyword arguments for ``-m``]"""
+    marks = [
+        [mark.name, {key: value for key, value in mark.kwargs.items() if isinstance(value, _ASKED_FOR)}]
+        for mark in item.iter_markers()
+    ]
+    return [marks] if marks else []
 
 
 def _base(node: Any) -> str:

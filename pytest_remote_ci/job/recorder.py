@@ -59,7 +59,7 @@ class Recorder:
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
             rootdir=str(config.rootpath), xdist=bool(getattr(config.option, "tx", None)), at=time.time(),
             maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
-            metadata=describe(config),
+            metadata=describe(config), measured=config.pluginmanager.hasplugin("_cov"),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
         )  # fmt: skip
         Screen(self._records).watch(config)

@@ -15,8 +15,11 @@ from typing import Any, TextIO
 
 #: Characters of one captured section that travel; of longer ones the beginning and the end.
 SECTION_LIMIT = 1 << 20
-#: Bytes of one record; what is longer loses its sections, then its text.
+#: Bytes of one record; in what is longer every text is cut, and if that is not enough, its text is dropped.
 RECORD_LIMIT = 3 << 20
+TEXT_LIMIT = 64 << 10
+#: Bytes that are kept while they cannot be written.
+LATE_LIMIT = 4 << 20
 #: Where our file descriptors begin: out of reach of the usual ``closerange(3, 20)``.
 _HIGH = 700
 
@@ -38,9 +41,12 @@ class Records:
         self.path = self._paths["records"]
         self._handles: dict[str, int] = {}
         self._identities: dict[str, Any] = {}
+        self._folder, self._close = folder, os.close
         self._outputs = [_high_copy(1), _high_copy(2)]
-        self._stdout = self._identity(1)
+        self._output_files = [self._identity(1), self._identity(2)]
         self._written = (0, 0)
+        #: What could not be written yet.
+        self._late = {name: bytearray() for name in self._paths}
         self._held: list[dict[str, Any]] = []
         for name in self._paths:
             self._reopen(name)
@@ -54,7 +60,7 @@ class Records:
         if held:
             record = {"t": "several", "of": [*held, record]}
         out, err = self._written = self._output_sizes()
-        record["sizes"] = [self._size(self._handle("terminal")), out, err]
+        record["sizes"] = [self._terminal_size(), out, err]
         self._append("records", self._line(record))
 
     def hold(self, kind: str, **fields: Any) -> None:
@@ -72,20 +78,20 @@ class Records:
     @property
     def is_captured(self) -> bool:
         """Whether file descriptor 1 leads elsewhere just now: pytest captures what a test writes."""
-        return self._identity(1) not in (self._stdout, None)
+        return self._identity(1) not in (self._output_files[0], None)
 
     def in_place_of(self, stream: TextIO) -> Terminal:
         """What pytest's terminal writer gets instead of `stream`."""
         return Terminal(self, stream)
 
     @staticmethod
-    def cut(text: str) -> str:
-        """`text`, or its first quarter and its end when it is longer than `SECTION_LIMIT`."""
-        if len(text) <= SECTION_LIMIT:
+    def cut(text: str, limit: int = SECTION_LIMIT) -> str:
+        """`text`, or its first quarter and its end when it is longer than `limit`."""
+        if len(text) <= limit:
             return text
-        head = SECTION_LIMIT // 4
-        tail = SECTION_LIMIT - head
-        left_out = len(text) - SECTION_LIMIT
+        head = limit // 4
+        tail = limit - head
+        left_out = len(text) - limit
         return f"{text[:head]}\n[... {left_out} characters cut by remote-ci ...]\n{text[-tail:]}"
 
     def _line(self, record: dict[str, Any]) -> bytes:
@@ -94,14 +100,22 @@ class Records:
         except (TypeError, ValueError, RecursionError):  # odd keys, cycles
             text = self._encode(_clean(record))
         if len(text) > RECORD_LIMIT:
-            text = self._encode(_clean(_without_text(record, len(text))))
+            length, record = len(text), _clean(record, limit=TEXT_LIMIT)
+            text = self._encode(record)
+            if len(text) > RECORD_LIMIT:
+                text = self._encode(_without_text(record, length))
         return text.encode("ascii") + b"\n"
 
     def _append(self, name: str, data: bytes) -> None:
-        view = memoryview(data)
-        with contextlib.suppress(OSError):  # a full disk: the session goes on, and its end is still seen
+        late = self._late[name]
+        view = memoryview(bytes(late) + data if late else data)
+        late.clear()
+        try:
             while view:
                 view = view[self._write(self._handle(name), view) :]
+        except OSError:  # a full disk, or no descriptor is left: the session goes on, and this comes later
+            if len(view) <= LATE_LIMIT:
+                late += view
 
     def _handle(self, name: str) -> int:
         """The file's descriptor, opened again when a test has closed it or taken its number."""
@@ -121,14 +135,35 @@ class Records:
             return None
         return status.st_dev, status.st_ino
 
-    def _output_sizes(self) -> tuple[int, int]:
-        return self._size(self._outputs[0]), self._size(self._outputs[1])
-
-    def _size(self, handle: int) -> int:
+    def _terminal_size(self) -> int:
         try:
-            return self._fstat(handle).st_size
+            return self._fstat(self._handle("terminal")).st_size
         except OSError:
             return 0
+
+    def _output_sizes(self) -> tuple[int, int]:
+        return self._output_size(0), self._output_size(1)
+
+    def _output_size(self, index: int) -> int:
+        try:
+            status = self._fstat(self._outputs[index])
+            if (status.st_dev, status.st_ino) == self._output_files[index]:
+                return status.st_size
+        except OSError:
+            pass
+        return self._output_size_anew(index)
+
+    def _output_size_anew(self, index: int) -> int:
+        """A test has closed the descriptor or taken its number: find the file again."""
+        path = os.path.join(self._folder, ("stdout", "stderr")[index])
+        for by_name in (True, False):
+            with contextlib.suppress(OSError):
+                handle = _moved_high(self._open(path, os.O_RDONLY) if by_name else os.dup(index + 1))
+                if self._identity(handle) == self._output_files[index]:
+                    self._outputs[index] = handle
+                    return self._fstat(handle).st_size
+                self._close(handle)
+        return self._written[index]
 
 
 class Terminal:
@@ -179,18 +214,22 @@ def plain(value: Any) -> Any:
         return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
 
 
-def _clean(value: Any, depth: int = 0) -> Any:
+def _clean(value: Any, depth: int = 0, limit: int | None = None) -> Any:
+    """What JSON can say of it, with texts of at most `limit` characters."""
     if depth > 40:
         return "<...>"
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):
+        return value if limit is None else Records.cut(value, limit)
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):
         return {
-            key if isinstance(key, str) else repr(key): _clean(item, depth + 1) for key, item in value.items()
+            key if isinstance(key, str) else repr(key): _clean(item, depth + 1, limit)
+            for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [_clean(item, depth + 1) for item in value]
-    return plain(value)
+        return [_clean(item, depth + 1, limit) for item in value]
+    return _clean(plain(value), depth + 1, limit)
 
 
 def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:

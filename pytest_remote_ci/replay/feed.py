@@ -15,15 +15,21 @@ Event = dict[str, Any]
 
 #: Version of the records' format that is understood here.
 PROTOCOL = 1
-#: Log streams that hold what the command in the container wrote.
-_OUTPUT = ("terminal", "stdout", "stderr")
+#: Log streams of a command whose session is not recorded; of the others, which a recorded one has, more may follow.
+_TEXT = (None, "terminal")
+#: Why a session is shown as text.
+_UNRECORDED_JOB = "this job was submitted without records"
+_OLD_RUNNER = "the runner records no sessions (it is older than this client)"
 
 
 class Feed:
     """Pulls events when asked, so nothing piles up here; after an interruption it goes on where it was."""
 
-    def __init__(self, run: RemoteRun) -> None:
+    def __init__(self, run: RemoteRun, *, is_late: bool = False, is_over: bool = False) -> None:
+        """`is_late`: the job was submitted by another process; `is_over`: nothing of it is news."""
         self.run = run
+        self.is_late = is_late
+        self.is_over = is_over
         self._events: Iterator[Event] = run.events()
         self._held: deque[Event] = deque()
         self._is_closed = False
@@ -44,7 +50,8 @@ class Feed:
         if event.get("type") == "complete":
             self.complete = event
         if event.get("t") == "several":
-            self.hold([{"type": event["type"], **part} for part in event["of"]])
+            same: Event = {name: event[name] for name in ("type", "timestamp") if name in event}
+            self.hold([{**same, **part} for part in event["of"]])
             return self._held.popleft()
         return event
 
@@ -91,16 +98,24 @@ def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
         if kind == "session" and name == "recorder":
             recorded, there = True, str(event.get("cwd") or cwd)
             if event.get("protocol") != PROTOCOL:
-                return _as_text(feed, display, seen, "the runner's records have another version")
+                return _as_text(feed, display, seen, _other_version(event.get("protocol")))
         elif kind == "session" and name == "collecting":
             display.line.clear()
             feed.hold([event for event in seen if not _is_text_only(event)])
             return None
-        elif kind == "log" and event.get("stream") in (None, *_OUTPUT):
+        elif kind == "log" and event.get("stream") in _TEXT:
             if not recorded:
-                return _as_text(feed, display, seen, "this job is not recorded")
-        elif kind in ("log", "state"):
+                return _as_text(feed, display, seen, _UNRECORDED_JOB if feed.is_late else _OLD_RUNNER)
+        elif (kind == "state" or event.get("stream") == "runner") and not feed.is_over:
             display.show(seen.pop())
+
+
+def _other_version(theirs: object) -> str:
+    if isinstance(theirs, int) and theirs > PROTOCOL:
+        return (
+            f"the runner's records are of version {theirs}, newer than this client's {PROTOCOL}: upgrade it"
+        )
+    return f"the runner's records are of version {theirs}, older than this client's {PROTOCOL}: upgrade the runner"
 
 
 def _as_text(feed: Feed, display: Display, seen: list[Event], reason: str) -> str:
@@ -123,4 +138,6 @@ def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
 
 
 def _is_text_only(event: Event) -> bool:
-    return event.get("type") == "log" and event.get("stream") == "terminal"
+    return event.get("type") == "state" or (
+        event.get("type") == "log" and event.get("stream") in ("terminal", "runner")
+    )

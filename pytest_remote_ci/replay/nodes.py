@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from _pytest.mark.structures import Mark
+
+from pytest_remote_ci.replay.sources import stand_in
 
 Location = tuple[str, "int | None", str]
 
@@ -41,8 +45,20 @@ class _Module(_StandIn, pytest.Module):
 
 
 class _Class(_StandIn, pytest.Class):
+    documentation: str | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pytest.Collector.__init__(self, *args, **kwargs)
+
+    @property
+    def obj(self) -> Any:
+        """For editors that look for its line."""
+        names = [node.name for node in self.listchain() if isinstance(node, pytest.Class)]
+        return stand_in(self.path, ".".join(names), self.documentation)
+
+    @obj.setter
+    def obj(self, value: Any) -> None:
+        raise AttributeError("a remote class has no object here")
 
 
 class RemoteItem(_StandIn, pytest.Item):
@@ -120,17 +136,20 @@ class Tree:
     def add(self, nodes: list[Any], items: list[Any]) -> None:
         """A portion of what will run."""
         self._add_nodes(nodes)
-        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc in items:
+        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc, *marks in items:
             item: Any = self._undecided.pop(nodeid, None)
             if item is None or type(item).__name__ != kind:
                 item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
-            item.remote_location = tuple(location)
+            item.remote_location = (str(location[0]).replace("/", os.sep), location[1], location[2])
             item.originalname = original
             _document(item, doc)
             if has_parameters:
                 item.callspec = SimpleNamespace(id=name[name.find("[") + 1 : -1], params={})
             if is_skipped:
                 item.own_markers.append(pytest.mark.skip.mark)
+            for mark, kwargs in marks[0] if marks else ():
+                if not (is_skipped and mark == "skip"):
+                    item.own_markers.append(Mark(str(mark), (), dict(kwargs), _ispytest=True))
             self._choose(item)
 
     def add_ids(self, ids: list[str]) -> None:
@@ -163,5 +182,7 @@ class Tree:
 
 
 def _document(node: Any, text: str | None) -> None:
-    if text:
+    if isinstance(node, _Class):
+        node.documentation = text
+    elif text:
         node.obj = type("Documented", (), {"__doc__": text})

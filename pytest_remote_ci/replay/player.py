@@ -17,9 +17,12 @@ from _pytest._code import ExceptionInfo
 
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.replay import reporters
+from pytest_remote_ci.replay.choice import Choice
+from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.feed import Event, Feed
-from pytest_remote_ci.replay.nodes import Tree
-from pytest_remote_ci.replay.reports import Places, RemoteText, Reports, exception_call, failed_reports
+from pytest_remote_ci.replay.places import Places
+from pytest_remote_ci.replay.reports import RemoteText, Reports, exception_call, failed_reports
+from pytest_remote_ci.replay.restyle import restyle
 from pytest_remote_ci.terminal import Output, clean, is_terminal
 
 #: What other plugins may have called over there, and is called here again.
@@ -34,31 +37,32 @@ _ENDS = ("interrupt", "internal_error", "tests_over", "died")
 class Player:
     """Plays one session; owned by one `Takeover`."""
 
-    def __init__(self, config: pytest.Config, feed: Feed, show: Callable[[Event], None]) -> None:
-        """`show` is given what is no part of the session: the runner's own log, changes of state."""
+    def __init__(
+        self, config: pytest.Config, feed: Feed, show: Callable[[Event], None], choice: Choice | None = None
+    ) -> None:
+        """`show` is given what is no part of the session: the runner's own log, changes of state.
+
+        `choice`: the session is over, and these of its tests are shown.
+        """
         self._config = config
         self._feed = feed
         self._show = show
-        self._places = Places(str(config.rootpath), clean if is_terminal(sys.stdout) else None)
+        self._places = Places(config.rootpath, clean if is_terminal(sys.stdout) else None)
         self.reports = Reports(config, self._places, self.notes_add)
         self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
-        self._session: Any = None
-        self._tree: Any = None
+        self._choice = choice
+        self.collection: Any = None
         self._last: Any = None
         self._passed_points: set[str] = set()
         #: Lines for the end of the session.
         self.notes: list[str] = []
         #: Kind → the session's event of that kind: "session", "tests_over", "end", "interrupt", "internal_error".
         self.said: dict[str, Event] = {}
-        #: Lines that belong below "collected … items".
-        self.collection_lines: list[str] = []
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
         self._reported: set[str] = set()
         #: Of those: the phase that was reported last.
         self._phases: dict[str, str] = {}
-        #: Node id of a collector → its exceptions, which come before its report.
-        self._of_collectors: dict[str, list[Event]] = {}
         #: Whether plugins here see each test through `pytest_runtest_protocol`.
         self.with_protocol = False
         #: Tests that wait for their end, because others are reported at the same time.
@@ -75,18 +79,19 @@ class Player:
     def start(self, session: pytest.Session) -> None:
         """The local session exists."""
         reporters.adopt(self._config, self._feed.peek("session"))
-        self._session = session
-        self._tree = Tree(session)
+        self.collection = Collection(
+            session, self.reports, self._places, is_late=self._feed.is_late, choice=self._choice
+        )
 
     @property
     def has_started(self) -> bool:
         """Whether there is a local session to play in."""
-        return self._session is not None
+        return self.collection is not None
 
     # -- pulling
 
-    def play_until(self, *points: str) -> None:
-        """Play events up to and including the first of these kinds, or to the end."""
+    def play_until(self, *points: str, stop: Callable[[], bool] = lambda: False) -> None:
+        """Play events up to and including the first of these kinds, or to the end, or until `stop` says so."""
         if self.broken is not None or self._passed_points & set(points):
             return
         while True:
@@ -94,7 +99,7 @@ class Player:
             if event is None:
                 return
             self.play(event)
-            if event.get("t") in points:
+            if event.get("t") in points or stop():
                 return
 
     def play_to_the_end(self) -> None:
@@ -144,6 +149,8 @@ class Player:
 
     def play(self, event: Event) -> None:
         """One event."""
+        if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
+            return
         if event.get("type") == "log" and event.get("stream") in self._output:
             self._write(str(event.get("data") or ""), str(event["stream"]))
             return
@@ -168,7 +175,7 @@ class Player:
         if writer is not None:
             writer.flush()
         sys.stdout.flush()
-        self._output[stream].write(self._places.here(text))
+        self._output[stream].write(text)
 
     def _remember(self, event: Event) -> None:
         self.said[event["t"]] = event
@@ -178,14 +185,19 @@ class Player:
         self._places.learn(str(event["rootdir"]))
 
     def _header(self, event: Event) -> None:
-        if not self.no_header and hasattr(self._terminal, "write_line"):
-            lines = [
-                f"rootdir: {self._config.rootpath}"
-                if line.startswith("rootdir: ") and "," not in line
-                else self._places.text(line)
-                for line in event["lines"]
-            ]
-            reporters.write_header(self._terminal, self.said["session"], lines)
+        reporter = self._terminal
+        if self.no_header or not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
+            return
+        lines, key = event["lines"], "configfile: "
+        self.collection.look_for([line.removeprefix(key) for line in lines if line.startswith(key)])
+        here = not self.collection.is_elsewhere
+        lines = [
+            f"rootdir: {self._config.rootpath}"
+            if here and line.startswith("rootdir: ") and "," not in line
+            else self._places.text(line)
+            for line in lines
+        ]
+        reporters.write_header(reporter, self.said["session"], lines)
 
     def _called(self, event: Event) -> None:
         target, method = event["target"], event["method"]
@@ -228,45 +240,12 @@ class Player:
     def _truncated(self, event: Event) -> None:
         self.notes_add("the runner keeps no more results of this job: what follows is missing here")
 
-    # -- collection
-
-    def _collect_report(self, event: Event) -> None:
-        report = self.reports.report(event)
-        if event.get("found"):
-            report.result = self._tree.found(event)
-        for exception in self._of_collectors.pop(report.nodeid, ()):
-            node, call = self._tree.found(exception)[0], exception_call(exception, report)
-            self._config.hook.pytest_exception_interact(node=node, call=call, report=report)
-        self._config.hook.pytest_collectreport(report=report)
-
-    def _deselect(self, event: Event) -> None:
-        self._config.hook.pytest_deselected(items=self._tree.deselected(event))
-
-    def _grow(self, event: Event) -> None:
-        self._tree.add(event["nodes"], event["items"])
-
-    def _collected(self, event: Event) -> None:
-        session, items = self._session, list(self._tree.chosen)
-        session.items = items
-        session.testscollected = len(items)
-        newest: Any = self._config.pluginmanager.get_plugin("nfplugin")
-        if hasattr(newest, "cached_nodeids"):
-            newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
-
-    def _collected_ids(self, event: Event) -> None:
-        self._tree.add_ids(event["ids"])
-        self._session.items = list(self._tree.chosen)
-        self._session.testscollected = len(event["ids"])
-
-    def _collection_lines(self, event: Event) -> None:
-        self.collection_lines = [self._places.text(line) for line in event["lines"]]
-
     # -- tests
 
     def _started(self, event: Event) -> None:
-        nodeid, location = event["id"], tuple(event["location"])
+        nodeid, location = event["id"], self._places.location(event["location"])
         self.running[nodeid] = location
-        item = self._tree.items.get(nodeid)
+        item = self.collection.items.get(nodeid)
         if not self.with_protocol or item is None:
             self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         elif self.is_distributed:
@@ -283,6 +262,8 @@ class Player:
         if self._waits(event["d"]["nodeid"], event):
             return
         report = self._last = self.reports.report(event)
+        if self._choice is not None:
+            restyle(report, str(self._config.option.tbstyle))
         with self._unseen(event):
             self._config.hook.pytest_runtest_logreport(report=report)
         self._reported.add(report.nodeid)
@@ -307,24 +288,26 @@ class Player:
 
     def _exception(self, event: Event) -> None:
         if event.get("found"):
-            self._of_collectors.setdefault(event["id"], []).append(event)
+            self.collection.exception(event)
             return
         if self._waits(event["id"], event):
             return
-        item = self._tree.items.get(event["id"])
+        item = self.collection.items.get(event["id"])
         if item is not None and self._last is not None and self._last.nodeid == event["id"]:
-            call = exception_call(event, self._last)
+            call = exception_call(event, self._last, self._places)
             self._config.hook.pytest_exception_interact(node=item, call=call, report=self._last)
 
     def _finished(self, event: Event) -> None:
         nodeid = event["id"]
         if self._waits(nodeid, event):
-            self._config.hook.pytest_runtest_protocol(item=self._tree.items[nodeid], nextitem=None)
+            self._config.hook.pytest_runtest_protocol(item=self.collection.items[nodeid], nextitem=None)
             return
         self.running.pop(nodeid, None)
         self._phases.pop(nodeid, None)
         self.reports.forget(nodeid)
-        self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=tuple(event["location"]))
+        self._config.hook.pytest_runtest_logfinish(
+            nodeid=nodeid, location=self._places.location(event["location"])
+        )
 
     def _waits(self, nodeid: str, event: Event) -> bool:
         waiting = self._waiting.get(nodeid)
@@ -357,12 +340,22 @@ class Player:
 
     def place(self, at: Any) -> tuple[str, int]:
         """File and line here, of those over there; the line within reason."""
-        return self._places.text(str(at[0])), max(1, min(int(at[1]), 1_000_000))
+        return self._places.path(str(at[0])), max(1, min(int(at[1]), 1_000_000))
 
     @property
     def not_run(self) -> int:
         """Collected tests that nothing was reported of."""
-        return len(set(self._tree.items) - self._reported) if self._tree is not None else 0
+        return len(self.collection.expected - self._reported) if self.collection is not None else 0
+
+    @property
+    def has_results(self) -> bool:
+        """Whether anything was reported of a test."""
+        return bool(self._reported)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether only a part of the session is shown."""
+        return self.collection is not None and bool(self.collection.unchosen.nodeids)
 
     _PLAYS: dict[str, Callable[[Player, Event], None]] = {  # noqa: RUF012 - filled once, here
         "session": _begin,
@@ -382,12 +375,12 @@ class Player:
         "truncated": _truncated,
         "warning": _warning,
         "terminal": _called,
-        "collect_report": _collect_report,
-        "deselected": _deselect,
-        "tree": _grow,
-        "collected": _collected,
-        "collected_ids": _collected_ids,
-        "collection_lines": _collection_lines,
+        "collect_report": lambda player, event: player.collection.report(event),
+        "deselected": lambda player, event: player.collection.deselected(event),
+        "tree": lambda player, event: player.collection.grow(event),
+        "collected": lambda player, event: player.collection.complete(event),
+        "collected_ids": lambda player, event: player.collection.add_ids(event),
+        "collection_lines": lambda player, event: player.collection.take_lines(event),
         "started": _started,
         "report": _report,
         "exception": _exception,

@@ -9,16 +9,16 @@ import ast
 import builtins
 import contextlib
 import copy
-import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from _pytest._code import ExceptionInfo
 from _pytest._code.code import TerminalRepr
+
+from pytest_remote_ci.replay.places import Places
 
 #: Parts of a report that travel once per test.
 _CONSTANT = ("location", "keywords", "user_properties", "sections")
@@ -44,47 +44,6 @@ class RemoteText(TerminalRepr):
             tw._file.write(self._markup)
         else:
             tw.line(self.longrepr)
-
-
-class Places:
-    """The remote project's root in texts, replaced by the one here; and texts made safe for a terminal."""
-
-    def __init__(self, here: str, clean: Callable[[str], str] | None = None) -> None:
-        self._here = here
-        self._there = here
-        self._names = ("", "")
-        self._clean = clean
-
-    def learn(self, root: str) -> None:
-        """Where the project is over there."""
-        self._there = root
-        self._names = (PurePosixPath(root).name, Path(self._here).name)
-
-    def name(self, name: str) -> str:
-        """The name of the project's folder, where it is one."""
-        return self._names[1] if name == self._names[0] else name
-
-    def text(self, text: str) -> str:
-        """One text."""
-        text = self.here(text)
-        return text if self._clean is None else self._clean(text)
-
-    def here(self, text: str) -> str:
-        """One text, with the place replaced only."""
-        if self._there != self._here and self._there in text:
-            text = text.replace(self._there + "/", self._here + os.sep)
-            text = text.replace(self._there, self._here) if text.endswith(self._there) else text
-        return text
-
-    def all(self, value: Any, text: Callable[[str], str] | None = None) -> Any:
-        """Every text in lists and mappings; `text`: what is done to each instead of `self.text`."""
-        if isinstance(value, str):
-            return (text or self.text)(value)
-        if isinstance(value, (list, tuple)):
-            return [self.all(item, text) for item in value]
-        if isinstance(value, dict):
-            return {key: self.all(item, text) for key, item in value.items()}
-        return value
 
 
 class Reports:
@@ -166,12 +125,12 @@ class Reports:
         """The arguments of `pytest_warning_recorded`."""
         category = self._category(event)
         message = warnings.WarningMessage(
-            message=category(event["message"]), category=category, filename=self._places.text(event["file"]),
+            message=category(event["message"]), category=category, filename=self._places.path(event["file"]),
             lineno=event["lineno"], line=event["line"],
         )  # fmt: skip
         location = event["location"]
         if location:
-            location = (self._places.text(location[0]), location[1], location[2])
+            location = (self._places.path(location[0]), location[1], location[2])
         return {
             "warning_message": message, "when": event["when"], "nodeid": event["id"], "location": location or None,
         }  # fmt: skip
@@ -238,9 +197,9 @@ class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final fo
         return self.text
 
 
-def exception_call(event: dict[str, Any], report: Any) -> Any:
+def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
     """What `pytest_exception_interact` gets as `call`."""
-    name, text = str(event["name"]), str(event["text"])
+    name, text = str(event["name"]), places.text(str(event["text"]))
     kind = type(name, (Exception,), {"__module__": "builtins"})
     info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
     info.text = text
@@ -252,10 +211,13 @@ def _with_tuples(data: dict[str, Any], places: Places) -> None:
     """JSON has no tuples, and reporters look for them."""
     for name in data.keys() - _PYTESTS_OWN:
         data[name] = places.all(data[name], places.here)
-    longrepr = places.all(data.get("longrepr"))
-    data["longrepr"] = tuple(longrepr) if isinstance(longrepr, list) else longrepr
+    longrepr = data.get("longrepr")
+    if isinstance(longrepr, (list, tuple)) and len(longrepr) == 3:  # where and why a test was skipped
+        data["longrepr"] = (places.path(str(longrepr[0])), longrepr[1], places.all(longrepr[2]))
+    else:
+        data["longrepr"] = places.all(longrepr)
     if data.get("location") is not None:
-        data["location"] = tuple(data["location"])
+        data["location"] = places.location(data["location"])
     for name in ("sections", "user_properties"):
         if name in data:
             data[name] = [tuple(item) for item in data[name]]
@@ -285,15 +247,19 @@ def _restore_subtest(report: Any, data: dict[str, Any]) -> None:
 
 
 def _plain_report(data: dict[str, Any], is_test: bool) -> Any:
+    """For reports of plugins that are not here, such as those of subtests: pytest's own kind of report."""
+    kind: Any = pytest.TestReport if is_test else pytest.CollectReport
     fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
-    if isinstance(fields.get("longrepr"), dict):
-        fields["longrepr"] = _traceback_text(fields["longrepr"])
     if not is_test:
         fields.setdefault("result", None)
-        return pytest.CollectReport(**fields)
-    report = pytest.TestReport(**fields)
+    try:
+        report = kind._from_json(copy.deepcopy(fields))
+    except Exception:  # private to pytest, and made by another version
+        if isinstance(fields.get("longrepr"), dict):
+            fields["longrepr"] = _traceback_text(fields["longrepr"])
+        report = kind(**fields)
     context = data.get("_subtest.context")
-    if isinstance(context, dict) and report.location:
+    if is_test and isinstance(context, dict) and report.location:
         words = f"[{context['msg']}]" if context.get("msg") else ""
         if context.get("kwargs"):
             words += " ({})".format(", ".join(f"{name}={value}" for name, value in context["kwargs"].items()))

@@ -15,7 +15,9 @@ import pytest
 
 from pytest_remote_ci.display import Display, exit_code
 from pytest_remote_ci.errors import NoVerdict
+from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
+from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
@@ -24,6 +26,8 @@ _OBEYED = {
     "lf": False, "failedfirst": False, "newfirst": False, "stepwise": False, "stepwise_skip": False,
     "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None, "log_file": None,
 }  # fmt: skip
+#: Of these, what a replay applies to the stored results.
+_CHOOSING = ("maxfail", "keyword", "markexpr")
 _OURS = ("_pytest.", "pytest_remote_ci.")
 
 
@@ -31,19 +35,18 @@ class Takeover:
     """Registered for one session, in `pytest_cmdline_main`."""
 
     def __init__(
-        self,
-        config: pytest.Config,
-        feed: Feed,
-        display: Display,
-        cancel: Callable[[], bool],
-        resources: ExitStack,
-    ) -> None:
+        self, config: pytest.Config, feed: Feed, display: Display, cancel: Callable[[], bool], resources: ExitStack,
+        choice: Choice | None = None,
+    ) -> None:  # fmt: skip
         """`cancel` is called when this session is interrupted and says whether the remote session will now end.
 
-        `resources` are closed at the end.
+        `resources` are closed at the end. `choice`: the session is over, and these of its tests are shown.
         """
         self._config = config
-        self._player = Player(config, feed, display.show)
+        show = display.show if choice is None else lambda event: None  # what the runner said then is no news
+        self._player = Player(config, feed, show, choice)
+        #: The session is over and told again: nothing here may take its results for news.
+        self._is_replay = choice is not None
         self._feed = feed
         self._say = display.say
         self._cancel = cancel
@@ -62,7 +65,7 @@ class Takeover:
         if isinstance(history, list):
             history.clear()  # warnings about the configuration: the remote pytest has its own
         for name, value in _OBEYED.items():
-            if hasattr(config.option, name):
+            if hasattr(config.option, name) and not (self._is_replay and name in _CHOOSING):
                 setattr(config.option, name, value)
         self._player.no_header = getattr(config.option, "no_header", False)
         config.option.no_header = True  # the remote one is shown
@@ -96,12 +99,15 @@ class Takeover:
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """What the remote plugins say there."""
-        return self._player.collection_lines
+        return list(self._player.collection.lines)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run elsewhere."""
+        if self._is_replay and session.config.option.collectonly:
+            self._leave()
+            return True
         try:
-            self._player.play_until("tests_over")
+            self._player.play_until("tests_over", stop=lambda: bool(session.shouldfail or session.shouldstop))
         except KeyboardInterrupt:
             self._interrupted()
             if "interrupt" not in self._player.said:
@@ -110,6 +116,7 @@ class Takeover:
             self._player.broken = str(error) or type(error).__name__
             self._cancel()
             raise
+        self._raise_own_end(session)
         self._raise_its_end(session)
         return True
 
@@ -135,19 +142,34 @@ class Takeover:
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """The remote exit status counts: plugins and conftests may have changed it."""
+        player = self._player
+        if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+            player.broken = "wrong arguments"  # of a replay
         with self._held_interrupts():
-            self._player.play_until("summary", "end")
+            player.play_until("summary", "end")
+        if self._feed.is_late:
+            self._set_back()
+        if self._is_replay or player.collection.is_elsewhere:
+            cache: Any = getattr(session.config, "cache", None)
+            if cache is not None:
+                cache.set = lambda key, value: None
         yield
         with self._held_interrupts():
             self._player.play_until("end")
-        end = self._player.said.get("end")
-        if end is not None and self._player.broken is None:
+        end = player.said.get("end")
+        if end is not None and player.broken is None and not player.is_filtered:
             session.exitstatus = _status(int(end["exitstatus"]))
-            cache: Any = getattr(session.config, "cache", None)
+            cache = getattr(session.config, "cache", None)
             for name, value in end["cache"].items() if cache is not None else ():
                 cache.set(name, value)
         elif self._forced_code is not None:
             session.exitstatus = _status(self._forced_code)
+
+    def _set_back(self) -> None:
+        first, last = (self._player.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over"))
+        seconds = seconds_between(first, last)
+        if seconds is not None:
+            backdate(self._config, seconds)
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
@@ -165,7 +187,7 @@ class Takeover:
 
     def _heed_the_runner(self) -> None:
         """A session that ended well in pytest's eyes may have been cut short: the time was up, somebody cancelled."""
-        if self._feed.complete is None or self._is_interrupted:
+        if self._feed.complete is None or self._is_interrupted or self._player.is_filtered:
             return
         try:
             code, why = exit_code(self._feed.complete), self._feed.complete.get("reason")
@@ -227,10 +249,28 @@ class Takeover:
         self._player.broken = "interrupted"
         self._feed.close()
 
+    def _raise_own_end(self, session: pytest.Session) -> None:
+        """Leave the loop because a plugin here, or ``--maxfail`` of a replay, wants to."""
+        if not (session.shouldfail or session.shouldstop):
+            return
+        self._player.broken = "stopped here"
+        if self._is_replay:
+            self._feed.close()
+        else:
+            self._stop()
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        raise session.Interrupted(session.shouldstop)
+
     def _raise_its_end(self, session: pytest.Session) -> None:
-        """Leave the loop as the remote pytest left it."""
+        """Leave the loop as the remote pytest left it; a part of a session has an end of its own."""
         player = self._player
         said = player.said
+        if player.is_filtered and "tests_over" in said:
+            failed = session.testsfailed
+            if failed and not session.config.option.continue_on_collection_errors and not player.has_results:
+                raise session.Interrupted(f"{failed} error{'s' if failed != 1 else ''} during collection")
+            return
         if "stopped" in said and not self._is_interrupted:  # not by a test: the job's end says why
             player.skip_to_the_end()
             self._raise_lost(session)
@@ -278,7 +318,9 @@ class Takeover:
         self._say_what_did_not_run()
         if died.get("collecting"):
             raise session.Interrupted("1 error during collection")
-        if not (failed or (died and session.testsfailed)):  # else the failure is shown, and what was not run
+        if not (
+            failed or (died and session.testsfailed) or player.is_filtered
+        ):  # else the failure is shown, and what was not run
             self._has_said_why = True
             raise pytest.exit.Exception(why, returncode=code)
 

@@ -6,6 +6,7 @@ Clients reach them through a proxy that holds every answer and every event again
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,6 +69,15 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             started.close()
         finally:
             proxy.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_image(docker_engine: str) -> str:
+    """The name of an image with a PostgreSQL server; made when it is missing, which takes a minute."""
+    script = Path(__file__).parents[2] / "scripts" / "postgres-image"
+    done = subprocess.run([script], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return "ci-runner-postgres:15"
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_a_test_that_kills_its_process(developer: Developer, tmp_path: Path) -> 
     job = last(developer)
     assert (job["status"], job["success"], job["exit_code"]) == ("completed", False, 1)
     assert "SIGKILL" in str(job["reason"])
-    assert "SIGKILL" in done.err
+    assert "pytest was ended by SIGKILL while running test_it.py::test_dies" in done.out
 
 
 def test_a_test_that_takes_all_memory(developer: Developer, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_test_that_takes_all_memory(developer: Developer, tmp_path: Path) -> N
     )
     done = developer.pytest(cwd=folder)
     assert done.code in (1, 70), done.text
-    assert "out of memory (limit 256 MiB)" in done.err
+    assert "out of memory (limit 256 MiB)" in done.out
     assert "out of memory" in str(last(developer)["reason"])
 
 

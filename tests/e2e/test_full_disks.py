@@ -69,6 +69,7 @@ def test_a_job_that_fills_the_disk_is_ended(developer: Developer, tmp_path: Path
     done = developer.pytest("--remote-ci-timeout=60", cwd=make(tmp_path / "p", test))
     assert done.code == 70, done.text[-2000:]
     assert "disk limit of 64 MiB exceeded" in done.err
+    assert "disk limit of 64 MiB exceeded while running test_it.py::test_fills" in done.out
     job = developer.jobs()[0]
     assert (job["status"], job["exit_code"]) == ("failed", None)
     assert "disk limit of 64 MiB exceeded" in job["reason"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -27,12 +29,34 @@ def test_so_is_the_other():
 """
 
 
-def submit(developer: Developer, image: str, services: list[dict[str, Any]], **options: Any) -> str:
-    """A job of one test file with these services; its id."""
+#: What most jobs consist of.
+ASKING = MappingProxyType({"test_it.py": ASKS.encode()})
+#: What the job gets with the database.
+USES_POSTGRES = {
+    "requirements.txt": b"pytest\npg8000\n",
+    "test_it.py": b"""
+import pg8000.native
+def test_the_database_answers():
+    with pg8000.native.Connection("ada", host="db", database="notes", password="secret") as connection:
+        connection.run("CREATE TABLE note (text TEXT)")
+        connection.run("INSERT INTO note VALUES (:text)", text="hello")
+        assert connection.run("SELECT text FROM note") == [["hello"]]
+""",
+}
+
+
+def submit(
+    developer: Developer,
+    image: str,
+    services: list[dict[str, Any]],
+    files: Mapping[str, bytes] = ASKING,
+    **options: Any,
+) -> str:
+    """A job of these files with these services; its id."""
     response = requests.post(
         f"{developer.runner.public_url}/submit-async",
         headers={"Authorization": f"Bearer {developer.key}"},
-        files={"file": ("project.zip", zip_of({"test_it.py": ASKS.encode()}))},
+        files={"file": ("project.zip", zip_of(files))},
         data={
             "options": json.dumps({"services": [{"image": image, **each} for each in services], **options})
         },
@@ -75,6 +99,17 @@ def test_tests_reach_their_services_by_name(developer: Developer, docker_engine:
     job = over(developer, job_id)
     assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job_id)
     wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
+
+
+def test_a_postgresql_is_ready_when_the_tests_begin(developer: Developer, postgres_image: str) -> None:
+    database = {
+        "name": "db", "ports": [5432], "health": "pg_isready --username ada --dbname notes",
+        "env": {"POSTGRES_USER": "ada", "POSTGRES_PASSWORD": "secret", "POSTGRES_DB": "notes"},
+    }  # fmt: skip
+    job_id = submit(developer, postgres_image, [database], USES_POSTGRES)
+    job = over(developer, job_id)
+    assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job_id)
+    assert "1 passed" in log(developer, job_id)
 
 
 def test_a_service_that_ends_fails_the_job_and_shows_its_last_words(

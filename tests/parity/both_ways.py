@@ -16,6 +16,8 @@ _TIMES = (
     (r"[=]{3,} (.*N\.NNs.*) [=]{3,}", r"== \1 =="),
     (r"0x[0-9a-f]+", "0xX"),
     (r"[^\s'\"]*/lib/python3", "<ENV>/lib/python3"),
+    (r"( -- )\S+/bin/python\S*", r"\1<ENV>/bin/python"),
+    (r"(time|perf_count)=\d+\.\d+", r"\1=N"),
     (r"cache from \d+:\d+:\d+ ago", "cache from X ago"),
     (r"\d+(\.\d+)?(ms|us)\b", "N ms"),
     (r" +N ms", " N ms"),
@@ -55,26 +57,28 @@ class Pair:
 
     def difference(self, direct: Done, remote: Done) -> str:
         """ "" when they are equal, else a diff for people."""
-        lines = (
-            []
-            if direct.code == remote.code
-            else [f"exit code {direct.code} directly, {remote.code} remotely"]
-        )
-        for name, one, other in (
-            ("stdout", direct.out, remote.out),
-            ("stderr", _without_own_lines(direct.err), _without_own_lines(remote.err)),
-        ):  # fmt: skip
-            roots = (self.direct, self.local)
-            lines += difflib.unified_diff(
-                normalised(one, *roots).splitlines(), normalised(other, *roots).splitlines(),
-                f"{name} directly", f"{name} remotely", lineterm="", n=1,
-            )  # fmt: skip
-        return "\n".join(lines)
+        return difference(direct, remote, self.direct, self.local)
+
+
+def difference(direct: Done, remote: Done, direct_root: Path, local_root: Path) -> str:
+    """ "" when a direct and a remote run are equal, else a diff for people."""
+    lines = (
+        [] if direct.code == remote.code else [f"exit code {direct.code} directly, {remote.code} remotely"]
+    )
+    for name, one, other in (
+        ("stdout", direct.out, remote.out),
+        ("stderr", _without_own_lines(direct.err), _without_own_lines(remote.err)),
+    ):  # fmt: skip
+        lines += difflib.unified_diff(
+            normalised(one, direct_root).splitlines(), normalised(other, local_root).splitlines(),
+            f"{name} directly", f"{name} remotely", lineterm="", n=1,
+        )  # fmt: skip
+    return "\n".join(lines)
 
 
 def make_pair(name: str, folder: Path, developer: Developer, python: Path) -> Pair:
     """Two fresh copies of a suite of `tests/fixtures/parity`."""
-    places = [folder / "direct" / name, folder / "local" / name]
+    places = [folder / "direct" / name, folder / "remote" / name]  # equally long: lines are filled up
     for place in places:
         shutil.copytree(FIXTURES / "parity" / name, place)
     return Pair(places[0], places[1], python, developer)
@@ -94,6 +98,12 @@ def job_python(runner: Runner, developer: Developer, folder: Path) -> Path:
     return envs[0]
 
 
+#: Lines of ours, and of the runner while it prepares an environment.
+_OWN_LINE = re.compile(
+    r"Job ID: |remote-ci: |(resolving|installing) |(Resolved|Prepared|Installed|Audited|Using) .*"
+    r"|(Cloning|Updating|Updated| *Building| *Built|Downloading|Downloaded) | [+~-] \S+==",
+)
+
+
 def _without_own_lines(text: str) -> str:
-    own = ("Job ID: ", "remote-ci: ", "resolving dependencies", "installing dependencies")
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(own))
+    return "".join(line for line in text.splitlines(keepends=True) if not _OWN_LINE.match(line))

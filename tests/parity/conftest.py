@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from developers import Developer
 from running import Runner
 
 from .both_ways import Pair, job_python, make_pair
+from .equipped import Equipped, make_environment
+from .plugin_table import EVERYTHING, THERE
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +35,31 @@ def developer(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Devel
 @pytest.fixture(scope="session")
 def python(runner: Runner, developer: Developer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return job_python(runner, developer, tmp_path_factory.mktemp("where"))
+
+
+@pytest.fixture(scope="session")
+def equipped(
+    runner: Runner, developer: Developer, python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Equipped:
+    return Equipped(developer, runner.data_dir, tmp_path_factory.mktemp("equipped"), python)
+
+
+@pytest.fixture(scope="session")
+def bare() -> Path:
+    """A developer's interpreter whose pytest has none of the plugins that are compared."""
+    return Path(sys.executable)
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A developer's interpreter whose pytest has all of them."""
+    return make_environment(tmp_path_factory.mktemp("here") / "full", *EVERYTHING)
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A developer's interpreter with the last pytest 8."""
+    return make_environment(tmp_path_factory.mktemp("here") / "older", *THERE["older"])
 
 
 @pytest.fixture

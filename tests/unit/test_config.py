@@ -151,6 +151,8 @@ def test_a_key_in_pyproject_is_refused_with_the_reason(project: Path, home: Path
         ("cpus = 0", "cpus must be a number above 0"),
         ('memory = "lots"', 'memory must be a size such as "2g"'),
         ("memory = 0", 'memory must be a size such as "2g"'),
+        ("restarts = -1", "restarts must be a whole number from 0 to 100"),
+        ("restarts = true", "restarts must be a whole number from 0 to 100"),
         ('network = "open"', 'network must be "egress" or "none"'),
         ('url = "runner:8000"', "url must be an address such as"),
         ('url = "http://"', "url must be an address such as"),
@@ -237,6 +239,7 @@ timeout = 60
 cpus = 2
 memory = "512m"
 network = "none"
+restarts = 1
 artifacts = ["*.xml"]
 name = "unit"
 """,
@@ -244,7 +247,7 @@ name = "unit"
     assert loaded.url == "https://runner.example.com/base"
     assert loaded.memory == 512 << 20
     assert set(loaded.origins.values()) == {f"{project / 'pyproject.toml'} [tool.remote-ci]"}
-    assert len(loaded.origins) == 17
+    assert len(loaded.origins) == 18
 
 
 def test_describing_the_configuration_never_shows_the_key(project: Path, home: Path) -> None:
@@ -401,3 +404,8 @@ def test_the_key_of_one_runner_is_not_sent_to_another_that_a_project_names(
     else:
         with pytest.raises(ConfigError, match="remote-ci login --url http://other"):
             load(project, home, toml=toml, environ=environ)
+
+
+def test_pipelines_of_the_project_are_no_settings(project: Path, home: Path) -> None:
+    found = load(project, home, toml='name = "x"\n[tool.remote-ci.pipelines.ci]\nstages = ["s"]\n')
+    assert dict(found.origins) == {"name": found.origin("name")}

@@ -64,14 +64,56 @@ def test_a_forked_child_records_nothing(tmp_path: Path) -> None:
     assert [record["t"] for record in written(code, tmp_path)] == ["parent"]
 
 
-def test_a_report_that_is_too_large_keeps_its_outcome(tmp_path: Path) -> None:
+def test_a_report_that_is_too_large_loses_the_middle_of_its_texts(tmp_path: Path) -> None:
+    message = "{'message': 'x' * (4 << 20) + 'end'}"
+    code = f"records.add('report', d={{'nodeid': 'a', 'outcome': 'failed', 'longrepr': {message}}})"
+    (record,) = written(code, tmp_path)
+    text = record["d"]["longrepr"]["message"]
+    assert (record["d"]["outcome"], text[:3], text[-3:]) == ("failed", "xxx", "end")
+    assert "characters cut by remote-ci" in text
+    assert len(text) < 70_000
+
+
+def test_a_report_that_is_too_large_all_the_same_keeps_its_outcome(tmp_path: Path) -> None:
     code = (
-        "records.add('report', d={'nodeid': 'a', 'outcome': 'failed', 'longrepr': 'x' * (4 << 20),"
-        " 'sections': [['out', 'y' * 9999]]})"
+        "records.add('report', d={'nodeid': 'a', 'outcome': 'failed', 'longrepr': 'x',"
+        " 'sections': [['out', 'y' * 99999]] * 100})"
     )
     (record,) = written(code, tmp_path)
     assert (tmp_path / "records").stat().st_size < 1000
-    assert (record["d"]["outcome"], record["d"]["longrepr"]) == ("failed", "<4 MB dropped by remote-ci>")
+    assert (record["d"]["outcome"], record["d"]["longrepr"]) == ("failed", "<9 MB dropped by remote-ci>")
+
+
+STOLEN = {
+    "closed": "os.closerange(3, 1024)",
+    "taken by others": "os.closerange(3, 1024); kept = [os.open('/dev/zero', 0) for _ in range(900)]",
+    "closed, and the file deleted": "os.closerange(3, 1024); os.unlink(sys.argv[2] + '/stdout')",
+}
+
+
+@pytest.mark.parametrize("code", STOLEN.values(), ids=STOLEN)
+def test_output_and_records_keep_their_order_when_descriptors_are_stolen(tmp_path: Path, code: str) -> None:
+    found = written(
+        f"os.write(1, b'one'); {code}; os.write(1, b'two'); records.terminal('t'); records.add('x')", tmp_path
+    )
+    assert [(record["t"], record["sizes"]) for record in found] == [("mark", [0, 6, 0]), ("x", [1, 6, 0])]
+
+
+def test_what_cannot_be_written_for_want_of_a_descriptor_comes_later(tmp_path: Path) -> None:
+    code = """
+records.add('before')
+os.closerange(3, 4096)
+kept = []
+try:
+    while True: kept.append(os.open('/dev/null', 0))
+except OSError: pass
+records.add('meanwhile'); records.terminal('text')
+for handle in kept: os.close(handle)
+records.add('after')
+"""
+    found = written(code, tmp_path)
+    assert [record["t"] for record in found] == ["before", "meanwhile", "after"]
+    assert (tmp_path / "terminal").read_text() in ("", "text")
 
 
 def test_records_without_pytest_say_why_there_are_no_more(tmp_path: Path) -> None:

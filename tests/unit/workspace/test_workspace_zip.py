@@ -8,6 +8,7 @@ import json
 import os
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,8 +175,8 @@ class TestManifest:
         os.utime(project / "a.py", ns=(1, 1_234_567_890_000_000_001))
         found = workspace.collect(project)
         assert found.manifest().mtimes == {}
-        assert found.manifest(mtimes=True).mtimes == {"a.py": 1_234_567_890_000_000_001}
-        assert found.manifest(mtimes=True).canonical() == found.manifest().canonical()
+        assert replace(found, mtimes=True).manifest().mtimes == {"a.py": 1_234_567_890_000_000_001}
+        assert replace(found, mtimes=True).manifest().canonical() == found.manifest().canonical()
 
 
 class TestStatCache:

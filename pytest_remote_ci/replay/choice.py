@@ -1,0 +1,96 @@
+"""Which tests of a stored session are shown: pytest's own ``-k``, ``-m`` and ``--deselect``, paths and node ids.
+
+The expressions are judged by pytest itself, on stand-ins that carry the names and marks of the real items.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: pytest's own plugins that deselect: ``-k`` and ``-m``; ``--deselect``.
+_DESELECTING = ("mark", "main")
+
+
+class Choice:
+    """What the arguments of a replay choose."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        given = getattr(config.option, "file_or_dir", None) or ()
+        #: What was given → the node id of what it names, "" for everything.
+        self._wanted = {str(text): _nodeid(str(text), config) for text in given}
+
+    def has(self, nodeid: str) -> bool:
+        """Whether this test lies below a path or node id that was given; without any, all do."""
+        return not self._wanted or any(_is_below(nodeid, wanted) for wanted in self._wanted.values())
+
+    def concerns(self, nodeid: str) -> bool:
+        """Whether this collector is, holds or lies below something that was given."""
+        return (
+            nodeid == "."
+            or self.has(nodeid)
+            or any(_is_below(wanted, nodeid) for wanted in self._wanted.values())
+        )
+
+    def missing(self, nodeids: Sequence[str]) -> list[str]:
+        """What was given and names none of these tests and collectors."""
+        return [
+            text
+            for text, wanted in self._wanted.items()
+            if not any(_is_below(nodeid, wanted) for nodeid in nodeids)
+        ]
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether paths or node ids were given."""
+        return bool(self._wanted)
+
+    def deselect(self, session: pytest.Session, items: list[Any]) -> None:
+        """Take out of `items` what the options deselect, which is reported as ever. Raises `pytest.UsageError`."""
+        manager = self._config.pluginmanager
+        asked = [manager.get_plugin(name) for name in _DESELECTING]
+        others = [plugin for plugin in manager.get_plugins() if plugin not in asked]
+        hook = manager.subset_hook_caller("pytest_collection_modifyitems", others)
+        hook(session=session, config=self._config, items=items)
+
+
+def _nodeid(text: str, config: pytest.Config) -> str:
+    """The node id that an argument means; what is not here is taken to be one."""
+    name, colons, rest = text.partition("::")
+    path = Path(os.path.normpath(Path(config.invocation_params.dir) / name))
+    if not path.exists() or not path.is_relative_to(config.rootpath):
+        return text.rstrip("/")
+    inside = path.relative_to(config.rootpath).as_posix()
+    return ("" if inside == "." else inside) + colons + rest
+
+
+def _is_below(nodeid: str, wanted: str) -> bool:
+    return wanted in ("", nodeid) or nodeid.startswith((f"{wanted}/", f"{wanted}::", f"{wanted}["))
+
+
+class Unchosen:
+    """The tests of a stored session that are not shown, and what belongs to them."""
+
+    def __init__(self, nodeids: Iterable[str] = ()) -> None:
+        self.nodeids = frozenset(nodeids)
+        self._running: set[str] = set()
+
+    def covers(self, event: dict[str, Any], *, others_run: bool) -> bool:
+        """Whether this event is not shown; `others_run`: a test that is shown has begun and not ended."""
+        if not self.nodeids:
+            return False
+        kind, data = event.get("t"), event.get("d")
+        nodeid = event.get("id") or (data.get("nodeid") if isinstance(data, dict) else None)
+        if nodeid in self.nodeids:
+            if kind == "started":
+                self._running.add(nodeid)
+            elif kind == "finished":
+                self._running.discard(nodeid)
+            return True
+        is_output = kind == "terminal" or (event.get("type") == "log" and event.get("stream") != "runner")
+        return is_output and bool(self._running) and not others_run

@@ -1,0 +1,53 @@
+"""Tracebacks of a stored session in a shorter ``--tb`` than the one that they were recorded in.
+
+pytest formats a traceback where the test fails, so a replay can leave things out of it, and not add any. What is not
+a traceback of pytest's stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from _pytest._code.code import ExceptionChainRepr, ReprEntry, ReprFileLocation
+
+_FUNCTION = re.compile(r"^ *>? *(?:async )?def (\w+)")
+
+
+def restyle(report: Any, style: str) -> None:
+    """Shorten this report's traceback to `style`, if that is "short" or "line"."""
+    if style not in ("short", "line") or not isinstance(report.longrepr, ExceptionChainRepr):
+        return
+    shorten = _short if style == "short" else _line
+    for traceback, _, _ in report.longrepr.chain:
+        traceback.reprentries = [
+            shorten(entry) if isinstance(entry, ReprEntry) and entry.style == "long" else entry
+            for entry in traceback.reprentries
+        ]
+        traceback.style = "short" if style == "short" else "line"
+
+
+def _short(entry: ReprEntry) -> ReprEntry:
+    name, lines = "<module>", []
+    for line in entry.lines:
+        found = _FUNCTION.match(line)
+        if found:
+            name = found[1]
+        if line.startswith(">"):
+            lines.append("    " + line[1:].strip())
+    lines += _errors(entry)
+    place = entry.reprfileloc
+    if place is not None:
+        place = ReprFileLocation(place.path, place.lineno, f"in {name}")
+    return ReprEntry(lines, None, entry.reprlocals, place, "short")
+
+
+def _line(entry: ReprEntry) -> ReprEntry:
+    return ReprEntry(_errors(entry), None, None, None, "line")
+
+
+def _errors(entry: ReprEntry) -> list[str]:
+    """The lines that say what was raised; they were as far to the right as the statement."""
+    statement = next((line for line in reversed(entry.lines) if line.startswith(">")), "")
+    extra = max(0, len(statement) - len(statement[1:].lstrip()) - 4)
+    return ["E" + line[1:].removeprefix(" " * extra) for line in entry.lines if line.startswith("E")]

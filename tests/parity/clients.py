@@ -1,0 +1,39 @@
+"""Environments of developers: this project's client and a pytest of one's choice, and nothing else.
+
+They are made once and kept in `.cache`; uv and a package index are needed for the first time only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: The Python that they are for.
+TAG = f"{sys.version_info[0]}.{sys.version_info[1]}"
+UV = Path(sys.executable).with_name("uv")
+
+
+def client(pytest_version: str, *more: str, cache: Path = ROOT / ".cache" / "clients") -> Path:
+    """The Python of such an environment; `more` are further requirements."""
+    name = "-".join([pytest_version, *(item.replace("=", "") for item in more)])
+    folder = cache / f"{TAG}-{name}"
+    return environment(folder, "-e", str(ROOT), f"pytest=={pytest_version}", *more)
+
+
+def environment(folder: Path, *requirements: str, python: str = sys.executable) -> Path:
+    """The Python of a virtual environment in `folder` with these installed; made when it is not there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = folder / "made"
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            venv = [str(UV), "venv", "-q", "--clear", "--no-project", "-p", python, str(folder)]
+            install = [str(UV), "pip", "install", "-q", "-p", str(folder), *requirements]
+            for command in (venv, install):
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{command}: {done.stderr}"
+            made.touch()
+    return folder / "bin" / "python"

@@ -1,0 +1,277 @@
+"""The plugins that people use: a remote session shows and writes what a direct run does, with them here or not."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import json
+import re
+import shlex
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from developers import Done
+
+from .both_ways import Pair, normalised
+from .equipped import Equipped
+from .plugin_table import LINES
+
+C = "--continue-on-collection-errors"
+QUIET = ("-p", "no:sugar", "-p", "no:randomly")
+
+#: What is random in what plugins show.
+_RANDOM = (
+    (r"\(\d{12,}\)", "(thread)"),
+    (r"\b[\d,]+\.\d{4}\b(?: \(\d+\.\d+\))?", "N"),  # of a benchmark
+    (r" +N\b", " N"),
+    (r" (Min|Max|Mean|StdDev|Median|IQR|Outliers|OPS|Rounds|Iterations)\b", r" \1"),
+    (r"time in [nu]s|[MK]ops/s", "unit"),
+    (r"\d+;\d+", "outliers"),
+    (r"-{20,}( benchmark.*?)?-*", r"---\1"),
+    (r"  +", " "),
+    (r"\bgw\d", "gwN"),
+    (r"created: \d/\d workers?", "created: N workers"),
+    (r"\d workers? \[", "N workers ["),
+    (r"[~_+=-]{10,}", "---"),
+)  # fmt: skip
+
+
+def tamed(done: Done, *, is_ordered: bool = True) -> Done:
+    """Without what a plugin makes random; two workers also make the order of lines and dots random."""
+    text = normalised(done.out)
+    for pattern, words in _RANDOM:
+        text = re.sub(pattern, words, text)
+    if not is_ordered:
+        lines = (re.sub(r"\[ *\d+%\]", "[N%]", line) for line in text.splitlines())
+        text = "\n".join(
+            sorted("".join(sorted(line)) if re.match(r"\S+ +\[N%\]$", line) else line for line in lines)
+        )
+    return Done(done.code, text, done.err)
+
+
+@pytest.fixture
+def make(equipped: Equipped, tmp_path: Path) -> Callable[[str, str, Path], Pair]:
+    """A pair: suite, requirements over there, interpreter here."""
+    return lambda suite, there, here: equipped.pair(suite, there, here, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("suite", "there", "line"),
+    [pytest.param(*line, id=f"{plugin}: {line[2]}") for plugin, lines in LINES.items() for line in lines],
+)
+def test_a_plugin_that_is_only_there_shows_the_same(
+    make: Callable[[str, str, Path], Pair], bare: Path, suite: str, there: str, line: str
+) -> None:
+    both = make(suite, there, bare)
+    args = [*shlex.split(line), "-p", "no:sugar", *(() if "randomly" in line else ("-p", "no:randomly"))]
+    direct, remote = both.directly(*args), both.remotely(*args)
+    is_ordered = not any(words in line for words in ("-n 2", "-n auto"))
+    difference = both.difference(
+        tamed(direct, is_ordered=is_ordered), tamed(_at_home(remote, both), is_ordered=is_ordered)
+    )
+    assert not difference, difference
+    assert direct.code in (0, 1), direct.text
+
+
+def test_plugins_in_both_places_show_the_same(make: Callable[[str, str, Path], Pair], full: Path) -> None:
+    both = make("plugins", "tools", full)
+    direct, remote = both.directly("-v", "-rA", *QUIET), both.remotely("-v", "-rA", *QUIET)
+    difference = both.difference(tamed(direct), tamed(_at_home(remote, both)))
+    assert not difference, difference
+    assert direct.code == 1, direct.text
+
+
+def test_a_random_order_is_the_same_where_the_plugin_is_here_too(
+    make: Callable[[str, str, Path], Pair], full: Path
+) -> None:
+    both = make("plugins", "more", full)
+    args = ("test_mocks.py", "test_groups.py", "-p", "randomly", "--randomly-seed=7", "-v", "-p", "no:sugar")
+    difference = both.difference(both.directly(*args), both.remotely(*args))
+    assert not difference, difference
+
+
+def test_subtests_of_an_older_pytest_show_the_same(
+    make: Callable[[str, str, Path], Pair], older: Path
+) -> None:
+    both = make("plugins", "older", older)
+    difference = both.difference(
+        both.directly("test_subtests.py", "-v", "-rA"), both.remotely("test_subtests.py", "-v", "-rA")
+    )
+    assert not difference, difference
+
+
+# -- reporters: files
+
+
+def test_reporters_in_both_places_write_the_same(make: Callable[[str, str, Path], Pair], full: Path) -> None:
+    both = make("reporters", "reporters", full)
+    args = (
+        C, *QUIET, "-k", "not xpasses", "--junitxml=r.xml", "--report-log=out/r.jsonl", "--json-report",
+        "--json-report-file=r.json", "--html=r.html", "--self-contained-html",
+    )  # fmt: skip
+    difference = both.difference(both.directly(*args), both.remotely(*args))
+    assert not difference, difference
+    compare(both, "r.xml", xml_text)
+    compare(both, "out/r.jsonl", json_lines)
+    compare(both, "r.json", json_lines)
+    compare(both, "r.html", html_text)
+    check_xunit2(both.local / "r.xml")
+
+
+def test_reporters_that_are_only_here_write_the_same(
+    equipped: Equipped, make: Callable[[str, str, Path], Pair], full: Path, tmp_path: Path
+) -> None:
+    both = make("reporters", "none", full)
+    directly = equipped.pair("reporters", "reporters", full, tmp_path / "with")
+    args = (
+        C, *QUIET, "--ignore=tests/test_extras.py", "--report-log=r.jsonl", "--json-report", "--html=r.html",
+        "--self-contained-html",
+    )  # fmt: skip
+    direct, remote = directly.directly(*args), both.remotely(*args)
+    assert remote.code == direct.code, remote.text
+    paired = Pair(directly.direct, both.local, both.python, both.developer)
+    # What cannot be known here: log records as objects; which fixtures and plugins there would be.
+    without = {"_json_report_extra", "log", "extras", "Plugins"}
+    compare(paired, "r.jsonl", lambda path: json_lines(path, without))
+    compare(paired, ".report.json", lambda path: json_lines(path, without))
+    compare(paired, "r.html", lambda path: html_text(path, without))
+
+
+def test_reports_of_a_distributed_session_are_the_same(
+    make: Callable[[str, str, Path], Pair], full: Path
+) -> None:
+    both = make("plugins", "tools", full)
+    args = (
+        "test_groups.py",
+        "test_subtests.py",
+        *QUIET,
+        "-n",
+        "1",
+        "--junitxml=r.xml",
+        "--report-log=r.jsonl",
+    )
+    direct, remote = both.directly("-p", "no:reportlog", *args[:-1]), both.remotely(*args)
+    assert remote.code == direct.code == 1, remote.text
+    compare(both, "r.xml", xml_text)
+    reports = [json.loads(line) for line in (both.local / "r.jsonl").read_text().splitlines()]
+    assert {report["node"] for report in reports if "when" in report and "nodeid" in report} == {
+        "<WorkerController gw0>"
+    }
+
+
+@pytest.mark.parametrize("family", ["xunit1", "xunit2"])
+def test_a_junit_file_has_what_fixtures_record(pair: Callable[[str], Pair], family: str) -> None:
+    both = pair("reporters")
+    args = (
+        C,
+        "--junitxml=r.xml",
+        "-o",
+        f"junit_family={family}",
+        "-o",
+        "junit_logging=all",
+        "--junit-prefix=p",
+    )
+    difference = both.difference(both.directly(*args), both.remotely(*args))
+    assert not difference, difference
+    compare(both, "r.xml", xml_text)
+    text = (both.local / "r.xml").read_text()
+    assert 'name="architecture" value="of the suite"' in text
+    assert "{'a': {1}}" in text
+    assert 'classname="renamed"' in text
+
+
+@pytest.mark.parametrize("line", ["--force-sugar", "--force-sugar -v --color=yes"])
+def test_sugar_shows_the_same(make: Callable[[str, str, Path], Pair], full: Path, line: str) -> None:
+    both = make("reporters", "reporters", full)
+    args = (C, "-p", "no:randomly", *shlex.split(line))
+    direct, remote = both.directly(*args), both.remotely(*args)
+    assert "Test session starts" in direct.out
+    difference = both.difference(direct, remote)
+    assert not difference, difference
+
+
+# -- what files hold
+
+
+def compare(both: Pair, name: str, read: Callable[[Path], str]) -> None:
+    """A file that both runs have written."""
+    texts = [normalised(read(place / name), both.direct, both.local) for place in (both.direct, both.local)]
+    difference = difflib.unified_diff(
+        texts[0].splitlines(), texts[1].splitlines(), f"{name} directly", f"{name} remotely", lineterm="", n=2
+    )
+    assert texts[0] == texts[1], "\n".join(difference)
+
+
+def xml_text(path: Path) -> str:
+    """A JUnit file, an element or line of text per line."""
+    text = re.sub(r' time="[\d.]+"| timestamp="[^"]*"', "", path.read_text())
+    return text.replace("><", ">\n<")
+
+
+#: What is another number each time.
+_TIMES = {
+    "duration", "start", "stop", "created", "time", "msecs", "process", "thread", "relativeCreated", "pathname",
+}  # fmt: skip
+
+
+def json_lines(path: Path, without: set[str] | None = None) -> str:
+    """A file with one JSON value, or with one per line."""
+    text = path.read_text()
+    try:
+        values = [json.loads(text)]
+    except ValueError:
+        values = [json.loads(line) for line in text.splitlines()]
+    return "\n".join(
+        json.dumps(_plain(value, without or set()), indent=1, sort_keys=True) for value in values
+    )
+
+
+def html_text(path: Path, without: set[str] | None = None) -> str:
+    """pytest-html's file, with the data in it as lines."""
+
+    def data(found: re.Match[str]) -> str:
+        return json.dumps(_plain(json.loads(html.unescape(found[1])), without or set()), indent=1)
+
+    text = re.sub(r'data-jsonblob="([^"]*)"', data, path.read_text())
+    return re.sub(r"\d\d:\d\d:\d\d|\d+ ms|\d\d-\w+-\d{4}", "N", text)
+
+
+def _plain(value: Any, without: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: "N" if key in _TIMES else _plain(item, without)
+            for key, item in value.items()
+            if key not in without
+        }
+    if isinstance(value, list):
+        return [_plain(item, without) for item in value]
+    if isinstance(value, str) and without:
+        return re.sub(r"available fixtures: .*", "available fixtures", value)
+    return value
+
+
+def check_xunit2(path: Path) -> None:
+    """The shape of the schema that pytest's own tests hold its files against."""
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "testsuites"
+    (suite,) = root
+    assert set(suite.keys()) == {
+        "name", "errors", "failures", "skipped", "tests", "time", "timestamp", "hostname",
+    }  # fmt: skip
+    assert {child.tag for child in suite} == {"properties", "testcase"}
+    for case in suite.iter("testcase"):
+        assert {"classname", "name", "time"} <= set(case.keys())
+        assert {child.tag for child in case} <= {
+            "properties", "skipped", "failure", "error", "system-out", "system-err",
+        }  # fmt: skip
+    counts = {name: int(suite.get(name, "0")) for name in ("errors", "failures", "skipped")}
+    assert counts["errors"] == len(list(suite.iter("error")))
+    assert counts["failures"] == len(list(suite.iter("failure")))
+    assert counts["skipped"] == len(list(suite.iter("skipped")))
+
+
+def _at_home(done: Done, both: Pair) -> Done:
+    return Done(done.code, done.out.replace(str(both.local), str(both.direct)), done.err)
