@@ -6,6 +6,7 @@ data directory. Parts: `images`, `workspaces`, `environments` and `bytecode` (ov
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -19,7 +20,7 @@ from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.controller import commands
 from ci_runner.controller.artifacts import Written
-from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder
+from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
 from ci_runner.controller.bytecode import Bytecode
 from ci_runner.controller.engine import (
     ENVIRONMENT,
