@@ -19,7 +19,7 @@ from ci_runner.pipelines.progress import Step, StopIntent
 from ci_runner.states import failed
 from ci_runner.store import Store
 
-#: Jobs of one run that wait in the queue at most, beside two for each that may run: enough to keep the runner busy.
+#: Jobs of one run that wait in the queue at most, beside one for each that may run: enough to keep the runner busy.
 _MARGIN: Final = 2
 
 
@@ -46,7 +46,7 @@ def _isolated(item: OpenRun, concurrency: int) -> AdvanceRun | None:
             stop=intent,
             by=run.cancelled_by,
             reason=limit,
-            room=2 * concurrency + _MARGIN - queued,
+            room=concurrency + _MARGIN - queued,
         )
     except Exception as error:
         words = f"internal error of the runner ({type(error).__name__}: {error})"

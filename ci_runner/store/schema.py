@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import peewee
@@ -66,6 +67,25 @@ class MappingField(peewee.TextField):
 
     def python_value(self, value: Any) -> Any:
         return json.loads(value) if value else {}
+
+
+def reader(columns: Sequence[peewee.Field]) -> Callable[[Sequence[Any]], dict[str, Any]]:
+    """What turns a row of these columns, as the database gives it, into Python values by name."""
+    names = [column.name for column in columns]
+    special = [
+        (index, column.python_value)
+        for index, column in enumerate(columns)
+        if isinstance(column, (UtcField, MappingField, peewee.BooleanField))
+    ]
+
+    def read(row: Sequence[Any]) -> dict[str, Any]:
+        values = list(row)
+        for index, convert in special:
+            if values[index] is not None:
+                values[index] = convert(values[index])
+        return dict(zip(names, values, strict=True))
+
+    return read
 
 
 class UserRow(peewee.Model):
