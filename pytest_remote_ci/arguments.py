@@ -25,6 +25,7 @@ OWN_WITH_VALUE = frozenset(
     f"--remote-ci-{name}"
     for name in (
         "attach", "replay", "url", "api-key", "image", "python", "timeout", "name", "priority", "network", "env",
+        "artifact", "artifacts-dir",
     )
 )  # fmt: skip
 #: Options of this plugin that stand alone.
