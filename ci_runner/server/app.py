@@ -39,6 +39,7 @@ from ci_runner.server.runs import Durations, NumberedRun, Rerun, RunDetail, RunL
 from ci_runner.server.services import Services
 from ci_runner.server.streams import Streams
 from ci_runner.server.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
+from ci_runner.server.tests import JobTests, TestReport
 from pytest_remote_ci.wire import WireError
 
 _log = logging.getLogger(__name__)
@@ -131,6 +132,8 @@ def create_app(services: Services) -> RunnerApp:
         "/pipelines/{name}/durations": Durations(services.store),
         **{f"/reports/pipelines{path}": reports for path in REPORT_PATHS},
         "/pipelines/check": PipelineCheck(),
+        "/jobs/{job_id}/tests": JobTests(services.store),
+        "/reports/tests": TestReport(services.store),
         "/health": Health(),
         "/ready": Ready(services),
         "/openapi.json": OpenApi(),

@@ -18,6 +18,7 @@ from ci_runner.store.jobs import Jobs
 from ci_runner.store.keys import Keys
 from ci_runner.store.lease import Lease
 from ci_runner.store.runs import Runs
+from ci_runner.store.tests import Tests
 from ci_runner.store.users import Users
 from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
 
@@ -25,8 +26,8 @@ from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
 class Store:
     """Open it with `Store.open`; may be used from any thread and by several processes at once.
 
-    The attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `users`, `keys`, `blobs` and `lease` are what the
-    planes use; the methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
+    The attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `users`, `keys`, `blobs` and `lease` are what
+    the planes use; the methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
     """
 
     def __init__(self, database: Database) -> None:
@@ -41,6 +42,7 @@ class Store:
         self.runs = Runs(database, self.lease)
         self.feed = Feed(database, self.events)
         self.artifacts = Artifacts(database)
+        self.tests = Tests(database)
 
     @classmethod
     def open(
