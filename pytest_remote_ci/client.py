@@ -28,9 +28,8 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pytest_remote_ci.delivery import Parcel, deliver
 from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
-from pytest_remote_ci.stream import Event, EventStream, pause
+from pytest_remote_ci.stream import EventStream, pause
 from pytest_remote_ci.transport import (
     KEY_HELP,
     AuthenticationFailed,
@@ -41,7 +40,7 @@ from pytest_remote_ci.transport import (
 )
 from pytest_remote_ci.upload import MultipartUpload, Progress
 from pytest_remote_ci.wire import Manifest, SubmitOptions
-from pytest_remote_ci.workspace import collect, create_project_zip
+from pytest_remote_ci.workspace import create_project_zip
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts import Artifact
@@ -329,10 +328,11 @@ class Client:
         return isinstance(body, dict) and body.get("status") == "ok"
 
     def ask(self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None) -> Any:
-        """Any short request with the JSON of its answer; `body` goes as JSON."""
-        more: dict[str, Any] = {} if body is None else {"data": json.dumps(body).encode()}
+        """Any short request with the JSON of its answer; `body` goes as JSON, and is made no more than once."""
+        more: dict[str, Any] = {}
         if body is not None:
-            more["headers"] = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
+            more = {"data": json.dumps(body).encode(), "headers": headers}
         with self._send(method, path, params=params, read_timeout=30.0, **more) as response:
             try:
                 return response.json()
@@ -356,69 +356,15 @@ class Client:
             raise RunnerUnreachable(str(error)) from error
 
 
-def submit_tests_streaming(
-    project_dir: Path | str, server_url: str, api_key: str | None = None
-) -> Iterator[Event]:
-    """Submit a folder and yield `job_id`, `log`… and `complete` events.
-
-    A refused key raises RuntimeError; everything else that goes wrong is a `log` event and `complete` without success.
-    """
-    try:
-        with Client(server_url, api_key) as client:
-            job_id = _submit_folder(client, Path(project_dir))
-            yield {"type": "job_id", "job_id": job_id}
-            yield from client.stream(job_id)
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-    except (ClientError, OSError) as error:
-        yield from _failure(f"Error submitting to CI server: {error}")
-
-
-def submit_tests_async(project_dir: Path | str, server_url: str, api_key: str | None = None) -> str:
-    """Submit a folder and return its job's id. A refused key raises RuntimeError, others their `ClientError`."""
-    try:
-        with Client(server_url, api_key) as client:
-            return _submit_folder(client, Path(project_dir))
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-
-
-def wait_for_job(
-    job_id: str, server_url: str, from_beginning: bool = False, api_key: str | None = None
-) -> Iterator[Event]:
-    """Yield a job's events, new ones only unless `from_beginning`; errors as in `submit_tests_streaming`."""
-    try:
-        with Client(server_url, api_key) as client:
-            yield from client.stream(job_id, from_beginning=from_beginning)
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-    except (ClientError, OSError) as error:
-        yield from _failure(f"Error waiting for job: {error}")
-
-
-def list_jobs(server_url: str, api_key: str | None = None) -> list[dict[str, Any]]:
-    """Summaries of the key owner's jobs. A refused key raises RuntimeError, others their `ClientError`."""
-    try:
-        with Client(server_url, api_key) as client:
-            return client.jobs()
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-
-
 def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
     """The same error, with the ways to supply a key below its line."""
     return AuthenticationFailed(f"{error}\n\n{KEY_HELP}")
 
 
-def _submit_folder(client: Client, folder: Path) -> str:
-    key = uuid.uuid4().hex
-
-    def send(parcel: Parcel) -> str:
-        return client.submit(parcel.archive, manifest=parcel.manifest, idempotency_key=key)
-
-    return deliver(client, collect(folder), send, again=lambda: collect(folder))
-
-
-def _failure(text: str) -> Iterator[Event]:
-    yield {"type": "log", "data": f"{text}\n"}
-    yield {"type": "complete", "success": False}
+# The one-call functions are made of the above.
+from pytest_remote_ci.one_call import (  # noqa: E402
+    list_jobs,
+    submit_tests_async,
+    submit_tests_streaming,
+    wait_for_job,
+)
