@@ -50,10 +50,10 @@ __all__ = [
     "AuthenticationFailed",
     "Client",
     "create_project_zip",
-    "list_jobs",
-    "submit_tests_async",
-    "submit_tests_streaming",
-    "wait_for_job",
+    "list_jobs",  # noqa: F822 - see `__getattr__`
+    "submit_tests_async",  # noqa: F822 - see `__getattr__`
+    "submit_tests_streaming",  # noqa: F822 - see `__getattr__`
+    "wait_for_job",  # noqa: F822 - see `__getattr__`
 ]
 
 #: Above so many bytes the key is checked first: a refusal must not cost the upload.
@@ -361,10 +361,10 @@ def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
     return AuthenticationFailed(f"{error}\n\n{KEY_HELP}")
 
 
-# The one-call functions are made of the above.
-from pytest_remote_ci.one_call import (  # noqa: E402
-    list_jobs,
-    submit_tests_async,
-    submit_tests_streaming,
-    wait_for_job,
-)
+def __getattr__(name: str) -> Any:
+    """The one-call functions of the reference system's client library, which are made of the above."""
+    from pytest_remote_ci import one_call
+
+    if name in __all__ and hasattr(one_call, name):
+        return getattr(one_call, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
