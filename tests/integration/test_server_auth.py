@@ -43,6 +43,7 @@ ROUTES = [
     ("GET", "/jobs/{id}/artifacts.tar"),
     ("GET", "/jobs/{id}/tests"),
     ("GET", "/reports/tests"),
+    ("POST", "/pipelines/check"),
 ]
 
 
