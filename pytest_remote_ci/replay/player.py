@@ -180,7 +180,8 @@ class Player:
         if writer is not None:
             writer.flush()
         sys.stdout.flush()
-        self._output[stream].write(text)
+        own = stream == "stderr" and "end" in self.said  # what pytest itself says in the end: a usage error
+        self._output[stream].write(self._places.here(text) if own else text)
 
     def _remember(self, event: Event) -> None:
         self.said[event["t"]] = event

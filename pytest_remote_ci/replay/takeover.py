@@ -15,7 +15,7 @@ import pytest
 
 from pytest_remote_ci.display import Display, exit_code
 from pytest_remote_ci.errors import ClientError, NoVerdict
-from pytest_remote_ci.replay import plugins
+from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
@@ -88,6 +88,7 @@ class Takeover:
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
             if reporter is not None:
                 reporter.showfspath = False
+        running.watch(session.config, self._feed)
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collected elsewhere."""
