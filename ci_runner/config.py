@@ -187,6 +187,9 @@ class ReconcileSettings:
     max_artifact_files: int = _setting(
         10_000, "CI_RUNNER_MAX_ARTIFACT_FILES", "most artifacts of one job", minimum=0
     )
+    result_retention_days: float = _setting(
+        90.0, "CI_RUNNER_RESULT_RETENTION_DAYS", "days after which the results of single tests go", above=0
+    )
     artifact_retention_days: float = _setting(
         7.0, "CI_RUNNER_ARTIFACT_RETENTION_DAYS", "days after which artifacts go", above=0
     )

@@ -125,7 +125,7 @@ class Errand:
                     continue
                 part = _part(place, artifact)
                 with _created(part) as target:
-                    digest = self._copy(content, target, artifact.size, hashlib.sha256())
+                    digest = self._copy(content.read, target, artifact.size, hashlib.sha256())
                 if digest == artifact.sha256:
                     self._settle(artifact, part, place)
                     yield artifact, place
@@ -173,12 +173,12 @@ class Errand:
             if have == artifact.size:
                 return hasher.hexdigest()
             with contextlib.closing(self.client.artifact(self.job_id, artifact.path, have)) as source:
-                return self._copy(source, target, artifact.size - have, hasher)
+                return self._copy(source.read, target, artifact.size - have, hasher)
 
-    def _copy(self, source: IO[bytes], target: IO[bytes], size: int, hasher: Any) -> str:
+    def _copy(self, read: Callable[[int], bytes | None], target: IO[bytes], size: int, hasher: Any) -> str:
         left = size
         while left:
-            piece = source.read(min(_PIECE, left))
+            piece = read(min(_PIECE, left))
             if not piece:
                 raise Interrupted("the connection broke in the middle of a file")
             target.write(piece)

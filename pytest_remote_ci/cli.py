@@ -7,20 +7,29 @@ Exit codes are those of the reference system: 0 when the tests passed, else 1; 2
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import __version__, arguments, embedded, pipelines_cli, scm, wire
+from pytest_remote_ci import __version__, arguments, embedded, looking_back, pipelines_cli, reports, scm, wire
 from pytest_remote_ci import config as configuration
-from pytest_remote_ci.console import Failure
+from pytest_remote_ci.console import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    Failure,
+    connected,
+    folder,
+    print_line,
+    say,
+    settings,
+    unless_key,
+)
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.follow import RemoteRun
@@ -31,18 +40,16 @@ from pytest_remote_ci.terminal import is_terminal, silence_stdout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_remote_ci.client import Client
     from pytest_remote_ci.config import Config
-
-OK, FAILED, INTERRUPTED = 0, 1, 130
-
-_COLUMNS = (("JOB ID", 38), ("STATUS", 12), ("START TIME", 22), ("END TIME", 22), ("SUCCESS", 8))
-_RULE = "-" * 110
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Usage errors raise SystemExit(2), as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["pytest"]:  # all that follows is pytest's
+        from pytest_remote_ci import launcher
+
+        return launcher.run(words[1:])
     parser = _parser()
     split = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:split])
@@ -56,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except (Failure, ClientError) as error:
-        _say(f"Error: {_with_help(error)}")
+        say(f"Error: {_with_help(error)}")
         return FAILED
     except KeyboardInterrupt:
-        _say("\nInterrupted.")
+        say("\nInterrupted.")
         return INTERRUPTED
     except BrokenPipeError:
         silence_stdout()
@@ -72,25 +79,29 @@ def submit(options: argparse.Namespace) -> int:
     with Interrupts() as interrupts:
         run: RemoteRun | None = None
         try:
-            settings = _settings(options)
+            configured = settings(options)
             place = arguments.find_place(configuration.project_root(Path.cwd(), Path.cwd()), Path.cwd())
             from pytest_remote_ci import workspace
 
             def collect() -> workspace.Workspace:
-                return workspace.collect(place.root, include=settings.include, exclude=settings.exclude)
+                return workspace.collect(place.root, include=configured.include, exclude=configured.exclude)
 
             found = collect()
             if options.dry_run:
                 for text in found.listing():
-                    _print(text)
+                    print_line(text)
                 return OK
-            sent = _submit_options(settings, place, options.pytest_args)
-            with _connected(settings) as client:
+            found_reports = reports.find(options.pytest_args, place)
+            sent = replace(
+                _submit_options(configured, place, options.pytest_args), reports=found_reports.patterns
+            )
+            with connected(configured) as client:
                 run = RemoteRun(client, display, interrupts)
+                run.keep(folder(configured), found_reports)
                 with _prefixed("Error submitting to CI server", display, on_stdout=not options.asynchronous):
                     job_id = run.submit(found, sent, again=collect)
                     if options.asynchronous:
-                        _print(f"Job submitted: {job_id}")
+                        print_line(f"Job submitted: {job_id}")
                         return OK
                     display.say(f"Job ID: {job_id}")
                     display.say(f"You can reconnect from another terminal with: remote-ci wait {job_id}\n")
@@ -112,7 +123,7 @@ def wait(options: argparse.Namespace) -> int:
     with Interrupts() as interrupts:
         try:
             with (
-                _connected(_settings(options)) as client,
+                connected(settings(options)) as client,
                 _prefixed("Error waiting for job", display, on_stdout=True),
             ):
                 run = RemoteRun(client, display, interrupts, _is_result, job_id=options.id)
@@ -125,52 +136,12 @@ def wait(options: argparse.Namespace) -> int:
             return INTERRUPTED
 
 
-def list_jobs(options: argparse.Namespace) -> int:
-    """Print the jobs of the key's owner, newest submission first."""
-    with _connected(_settings(options)) as client:
-        try:
-            jobs = client.jobs(status=options.status, limit=options.limit)
-        except ClientError as error:
-            raise _unless_key(error, f"Error fetching jobs from CI server: {error}") from error
-    if options.json:
-        _print(json.dumps(jobs, indent=2))
-    elif not jobs:
-        _print("No jobs found.")
-    else:
-        _print(" ".join(f"{title:<{width}}" for title, width in _COLUMNS).rstrip())
-        _print(_RULE)
-        for job in jobs:
-            _print(
-                " ".join(
-                    f"{cell:<{width}}" for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)
-                ).rstrip()
-            )
-    return OK
-
-
-def show(options: argparse.Namespace) -> int:
-    """Print all that is known about a job."""
-    with _connected(_settings(options)) as client:
-        job = client.job(options.id)
-    if options.json:
-        _print(json.dumps(job, indent=2))
-        return OK
-    for name, value in job.items():
-        if name.endswith(("_time", "_at")):
-            value = _moment(value)
-        elif isinstance(value, dict):
-            value = ", ".join(f"{count} {outcome}" for outcome, count in value.items())
-        if value not in (None, ""):
-            _print(f"{name.replace('_', ' ') + ':':<16}{value}")
-    return OK
-
-
 def cancel(options: argparse.Namespace) -> int:
     """Ask for a job's end."""
-    with _connected(_settings(options)) as client:
+    with connected(settings(options)) as client:
         if not client.cancel(options.id):
             raise Failure(f"Job {options.id} is over already.")
-    _print(f"Job {options.id} is being cancelled.")
+    print_line(f"Job {options.id} is being cancelled.")
     return OK
 
 
@@ -187,7 +158,7 @@ def login(options: argparse.Namespace) -> int:
     with Client(url, key) as client:
         client.verify()
     file = configuration.write_user_file(url, key)
-    _print(f"✓ {url} takes the key. Both are stored in {file}.")
+    print_line(f"✓ {url} takes the key. Both are stored in {file}.")
     return OK
 
 
@@ -208,6 +179,7 @@ def _is_result(event: dict[str, Any]) -> None:
 
 def _followed(run: RemoteRun, display: Display, *, from_beginning: bool = True) -> int:
     complete = run.follow(from_beginning=from_beginning)
+    run.bring_home(complete)
     reason = complete.get("reason")
     if reason:
         display.say(f"Job {complete.get('status', 'ended')}: {reason}")
@@ -220,17 +192,11 @@ def _prefixed(what: str, display: Display, *, on_stdout: bool) -> Iterator[None]
     try:
         yield
     except ClientError as error:
-        failure = _unless_key(error, f"{what}: {error}")
+        failure = unless_key(error, f"{what}: {error}")
         if failure is error or not on_stdout:
             raise failure from error
         display.show({"type": "log", "data": f"{what}: {error}\n"})
         raise SystemExit(FAILED) from error
-
-
-def _unless_key(error: ClientError, text: str) -> Exception:
-    from pytest_remote_ci.client import AuthenticationFailed
-
-    return error if isinstance(error, AuthenticationFailed) else Failure(text)
 
 
 def _with_help(error: Exception) -> Exception:
@@ -239,22 +205,6 @@ def _with_help(error: Exception) -> Exception:
     from pytest_remote_ci.client import AuthenticationFailed, with_key_help
 
     return with_key_help(error) if isinstance(error, AuthenticationFailed) else error
-
-
-def _settings(options: argparse.Namespace) -> Config:
-    root = configuration.project_root(Path.cwd(), Path.cwd())
-    return configuration.load(root, overrides={"url": options.url, "api-key": options.api_key})
-
-
-@contextmanager
-def _connected(settings: Config) -> Iterator[Client]:
-    from pytest_remote_ci.client import Client
-
-    runner = embedded.find(settings, notify=lambda text: _say(f"{text} …"))
-    if runner.warning:
-        _say(runner.warning)
-    with Client(runner.url, runner.key) as client:
-        yield client
 
 
 def _submit_options(settings: Config, place: arguments.Place, given: list[str]) -> wire.SubmitOptions:
@@ -271,29 +221,6 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
         columns=shutil.get_terminal_size().columns,
     )
     return replace(options, records=True)  # for `pytest --remote-ci-replay`
-
-
-def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    success = {True: "✓", False: "✗"}.get(job.get("success"), "-")  # type: ignore[arg-type]  # None, too, has an answer
-    return (
-        str(job.get("job_id")),
-        str(job.get("status")),
-        _moment(job.get("start_time")),
-        _moment(job.get("end_time")),
-        success,
-    )
-
-
-def _moment(text: object) -> str:
-    """A time of the API in this machine's time zone."""
-    try:
-        return (
-            datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-            .astimezone()
-            .strftime("%Y-%m-%d %H:%M:%S")
-        )
-    except ValueError:
-        return "N/A"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -319,18 +246,56 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--dry-run", action="store_true", help="list the files that would be sent, largest first"
     )
+    sub.add_argument(
+        "--artifact",
+        metavar="GLOB",
+        action="append",
+        help="keep files that match and bring them here; repeatable",
+    )
+    sub.add_argument(
+        "--artifacts-dir", metavar="DIR", help=f"where they go (default: {reports.FOLDER}/<job>)"
+    )
+    commands.add_parser(
+        "pytest", help="pytest --remote-ci; plugins that only the project has may be missing here"
+    )
     sub = command("wait", wait, "show a job until its end")
     sub.add_argument("id", help="the job")
     sub.add_argument("--all", action="store_true", help="from its beginning")
-    sub = command("list", list_jobs, "list your jobs, newest first")
+    sub = command("list", looking_back.list_jobs, "list your jobs, newest first")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub.add_argument("--status", choices=wire.STATUSES, help="only those")
     sub.add_argument("--limit", type=_count, metavar="N", help="at most so many")
-    sub = command("show", show, "show what is known about a job")
+    sub = command("show", looking_back.show, "show what is known about a job")
     sub.add_argument("id", help="the job")
     sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.add_argument("--tests", action="store_true", help="and what became of its tests, the worst first")
     sub = command("cancel", cancel, "ask for a job's end")
     sub.add_argument("id", help="the job")
+    sub = command("artifacts", looking_back.artifacts, "fetch what a job left behind")
+    sub.add_argument("id", help="the job")
+    sub.add_argument(
+        "-d",
+        "--dir",
+        dest="artifacts_dir",
+        metavar="DIR",
+        help=f"where to (default: {reports.FOLDER}/<job>)",
+    )
+    sub.add_argument("--list", action="store_true", help="only list it: bytes and names")
+    sub.add_argument("--json", action="store_true", help="only list it, as JSON")
+    sub = command(
+        "tests", looking_back.tests, "say what your newest runs of this project tell about its tests"
+    )
+    which = sub.add_mutually_exclusive_group()
+    for kind, text in (
+        ("flaky", "those that both passed and failed on the same files"),
+        ("slowest", "the slowest first"),
+        ("failing-since", "those that fail, and since which run"),
+    ):
+        which.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
+    sub.add_argument("--runs", type=_count, metavar="N", help="how many of the newest runs (default: 50)")
+    sub.add_argument("--limit", type=_count, metavar="N", help="at most so many tests (default: 50)")
+    sub.add_argument("--everywhere", action="store_true", help="runs of all your projects")
+    sub.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     pipelines_cli.add(commands)
     command("login", login, "store the address and the key of your runner")
     return parser
@@ -341,16 +306,6 @@ def _count(text: str) -> int:
     if not 1 <= number <= 1000:
         raise argparse.ArgumentTypeError("must be from 1 to 1000")
     return number
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ __all__ = [
 
 #: Above so many bytes the key is checked first: a refusal must not cost the upload.
 _LARGE_UPLOAD = 1 << 20
+#: Tests in one answer, when there are more.
+_TESTS_PAGE = 1000
 #: Seconds for which a submission that has reached the runner once is tried again.
 _SUBMIT_PATIENCE = 60.0
 #: Seconds to wait for the answer to a submission after its last byte: the runner unpacks it meanwhile.
@@ -245,6 +247,30 @@ class Client:
         if found is None:
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of artifacts")
         return found
+
+    def tests(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """What became of the job's tests, in the order of their ids; none where the session was not recorded."""
+        after = ""
+        while True:
+            answer = self._get(f"/jobs/{quote(job_id, safe='')}/tests", {"after": after} if after else None)
+            if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+                raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of tests")
+            yield from answer
+            if len(answer) < _TESTS_PAGE or str(answer[-1].get("id")) <= after:
+                return
+            after = str(answer[-1]["id"])
+
+    def test_report(
+        self, kind: str = "all", *, root: str | None = None, runs: int | None = None, limit: int | None = None
+    ) -> dict[str, Any]:
+        """What the key owner's newest runs (of the project in `root`) say about their tests."""
+        params = {"kind": kind, "root": root, "runs": runs, "limit": limit}
+        answer = self._get(
+            "/reports/tests", {name: value for name, value in params.items() if value is not None}
+        )
+        if not isinstance(answer, dict) or not isinstance(answer.get("tests"), list):
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no report")
+        return answer
 
     def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
         """The content of one artifact from its byte `start`, to be read and closed. Raises `Interrupted`."""

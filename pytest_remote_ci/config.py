@@ -7,18 +7,16 @@ the key and the file. The API key never lies in a project's file, where it would
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from pytest_remote_ci import userfile, wire
+from pytest_remote_ci.config_values import CHECKS, KEY_VARIABLES, Place
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.project import project_root
 from pytest_remote_ci.userfile import write as write_user_file
@@ -28,13 +26,10 @@ __all__ = ["Config", "load", "project_root", "require_key", "write_user_file"]
 TABLE: Final = "[tool.remote-ci]"
 COMMAND_LINE: Final = "command line"
 
-#: Variables that hold the address and the key, in the order in which they are asked; empty ones fall through.
+#: Variables that hold the address, in the order in which they are asked; empty ones fall through, as those of the key.
 URL_VARIABLES: Final = ("REMOTE_CI_URL", "CI_SERVER_URL")
-KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
 
 _KEY_NAMES: Final = frozenset({"api-key", "api_key", "apikey", "key"})
-_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
 _HOW_TO_GIVE_A_KEY: Final = "run `remote-ci login`, or set REMOTE_CI_API_KEY"
 
 
@@ -78,6 +73,8 @@ class Config:
     network: str | None = None
     #: Patterns of files to keep after the run.
     artifacts: tuple[str, ...] = ()
+    #: Where they go; as files have it: relative to the project.
+    artifacts_dir: str | None = None
     #: A name for people.
     name: str | None = None
     #: Key, as it is spelt in files → where its value came from, in words.
@@ -168,14 +165,14 @@ def load(
     origins: dict[str, str] = {}
     for source in sources:
         for key, raw in source.values.items():
-            check = _CHECKS.get(key)
+            check = CHECKS.get(key)
             if check is None:
                 raise ConfigError(_unknown_key(key, source))
-            value = check(_Place(key, source.name, source.name == COMMAND_LINE), raw)
+            value = check(Place(key, source.name, source.name == COMMAND_LINE), raw)
             if key not in origins:
                 values[_attribute(key)], origins[key] = value, source.name
     _keep_key_for_its_runner(values, origins, sources)
-    order = {key: index for index, key in enumerate(_CHECKS)}
+    order = {key: index for index, key in enumerate(CHECKS)}
     return Config(
         **values, origins=MappingProxyType(dict(sorted(origins.items(), key=lambda item: order[item[0]])))
     )
@@ -210,19 +207,6 @@ def require_key(config: Config) -> str:
 class _Source:
     name: str
     values: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a value stands, for the text of an error."""
-
-    key: str
-    source: str
-    #: Values of the command line are text.
-    is_text: bool
-
-    def error(self, must: str, value: object) -> ConfigError:
-        return ConfigError(f"{self.source}: {self.key} must be {must}, not {value!r}")
 
 
 def _attribute(key: str) -> str:
@@ -261,140 +245,7 @@ def _project_table(file: Path) -> _Source:
 def _unknown_key(key: str, source: _Source) -> str:
     import difflib
 
-    known = [name for name in _CHECKS if name != userfile.API_KEY or TABLE not in source.name]
+    known = [name for name in CHECKS if name != userfile.API_KEY or TABLE not in source.name]
     nearest = difflib.get_close_matches(key.lower().replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"valid keys are {', '.join(known)}"
     return f"{source.name}: unknown key {key!r}; {hint}"
-
-
-def _text(place: _Place, value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > 4096:
-        raise place.error("text", value)
-    return value.strip()
-
-
-def _url(place: _Place, value: object) -> str:
-    text = _text(place, value)
-    try:
-        parts = urlsplit(text)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine or parts.query or parts.fragment:
-        raise place.error("an address such as https://runner.example.com", value)
-    return text.rstrip("/")
-
-
-def _api_key(place: _Place, value: object) -> str:
-    # The value itself is never repeated in a message.
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value.strip()):
-        raise ConfigError(f"{place.source}: {place.key} must be one word of printable ASCII characters")
-    return value.strip()
-
-
-def _python(place: _Place, value: object) -> str:
-    if not isinstance(value, str) or not _PYTHON.match(value):
-        raise place.error('a Python version in quotes, such as "3.12"', value)
-    return value
-
-
-def _texts(place: _Place, value: object) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(item, str) and "\0" not in item for item in value
-    ):
-        raise place.error("a list of texts", value)
-    return tuple(value)
-
-
-def _patterns(place: _Place, value: object) -> tuple[str, ...]:
-    texts = _texts(place, value)
-    if any(not text.strip() for text in texts):
-        raise place.error("a list of patterns, none of them empty", value)
-    if any(".." in text.split("/") for text in texts):
-        raise place.error("a list of patterns for what lies in the project, without '..'", value)
-    return texts
-
-
-def _relatives(place: _Place, value: object) -> tuple[str, ...]:
-    texts = _texts(place, value)
-    for text in texts:
-        parts = text.replace("\\", "/").split("/")
-        if not text or text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-            raise place.error("a list of paths below the project", value)
-    return texts
-
-
-def _names(place: _Place, value: object) -> tuple[str, ...]:
-    texts = _texts(place, value)
-    for text in texts:
-        if not _ENV_NAME.match(text):
-            raise place.error("a list of names of environment variables", value)
-        if text in KEY_VARIABLES:
-            raise ConfigError(
-                f"{place.source}: {place.key} must not pass {text} through: tests could read the key"
-            )
-    return texts
-
-
-def _flag(place: _Place, value: object) -> bool:
-    if place.is_text and isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if not isinstance(value, bool):
-        raise place.error("true or false", value)
-    return value
-
-
-def _positive(place: _Place, value: object) -> float:
-    number = value
-    if place.is_text and isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            number = float(value)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e9:
-        raise place.error("a number above 0", value)
-    return float(number)
-
-
-def _size(place: _Place, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise place.error('a size such as "2g"', value)
-    size = 0
-    with contextlib.suppress(wire.WireError):
-        size = wire.parse_size(int(value) if isinstance(value, str) and value.isdecimal() else value)
-    if size <= 0:
-        raise place.error('a size such as "2g"', value)
-    return size
-
-
-def _restarts(place: _Place, value: object) -> int:
-    if type(value) is not int or not 0 <= value <= 100:
-        raise place.error("a whole number from 0 to 100", value)
-    return value
-
-
-def _network(place: _Place, value: object) -> str:
-    if value not in ("egress", "none"):
-        raise place.error('"egress" or "none"', value)
-    return str(value)
-
-
-_CHECKS: Final[Mapping[str, Callable[[_Place, object], Any]]] = {
-    "url": _url,
-    userfile.API_KEY: _api_key,
-    "image": _text,
-    "python": _python,
-    "include": _patterns,
-    "exclude": _patterns,
-    "requirements": _relatives,
-    "extras": _texts,
-    "groups": _texts,
-    "install-project": _flag,
-    "env": _names,
-    "args": _texts,
-    "timeout": _positive,
-    "cpus": _positive,
-    "memory": _size,
-    "network": _network,
-    "restarts": _restarts,
-    "artifacts": _patterns,
-    "name": _text,
-}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_remote_ci import config as configuration
-from pytest_remote_ci import embedded
+from pytest_remote_ci import embedded, reports
+from pytest_remote_ci.errors import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,20 @@ class Failure(Exception):
 def settings(options: argparse.Namespace) -> Config:
     """The settings of the project around the current directory, with what the command line says."""
     root = configuration.project_root(Path.cwd(), Path.cwd())
-    return configuration.load(root, overrides={"url": options.url, "api-key": options.api_key})
+    overrides = {"url": options.url, "api-key": options.api_key}
+    overrides["artifacts-dir"] = getattr(options, "artifacts_dir", None)
+    found = configuration.load(root, overrides=overrides)
+    more = getattr(options, "artifact", None)
+    if more:  # in addition to the configured ones, and checked like them
+        overrides["artifacts"] = tuple(dict.fromkeys((*found.artifacts, *more)))
+        found = configuration.load(root, overrides=overrides)
+    return found
+
+
+def folder(settings: Config) -> Callable[[str], Path]:
+    """Where artifacts of a job go."""
+    cwd = Path.cwd()
+    return lambda job_id: reports.folder_of(settings, job_id, cwd, configuration.project_root(cwd, cwd))
 
 
 @contextmanager
@@ -40,6 +55,13 @@ def connected(settings: Config) -> Iterator[Client]:
         say(runner.warning)
     with Client(runner.url, runner.key) as client:
         yield client
+
+
+def unless_key(error: ClientError, text: str) -> Exception:
+    """What to raise for `error`: itself where the key was refused, else a `Failure` that says `text`."""
+    from pytest_remote_ci.client import AuthenticationFailed
+
+    return error if isinstance(error, AuthenticationFailed) else Failure(text)
 
 
 def print_line(text: str) -> None:

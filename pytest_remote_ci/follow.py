@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.delivery import Parcel, deliver
@@ -20,6 +21,8 @@ from pytest_remote_ci.wire import SubmitOptions
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client import Client
+    from pytest_remote_ci.homecoming import Homecoming
+    from pytest_remote_ci.reports import Reports
     from pytest_remote_ci.workspace import Workspace
 
 #: All events: what is printed and what happens around it.
@@ -47,6 +50,9 @@ class RemoteRun:
         self._again: list[dict[str, Any]] = []
         #: Known from the runner's answer on.
         self.job_id = job_id
+        self._folder: Callable[[str], Path] | None = None
+        self._reports: Reports | None = None
+        self._home: Homecoming | None = None
 
     def submit(self, workspace: Workspace, options: SubmitOptions, *, again: Callable[[], Workspace]) -> str:
         """Send the job with what the runner lacks of the workspace; `again` collects that anew."""
@@ -126,6 +132,26 @@ class RemoteRun:
         """`events` has these once more, before those that were not seen yet."""
         self._again = events
 
+    def keep(self, folder: Callable[[str], Path], reports: Reports | None = None) -> None:
+        """What the job leaves behind is wanted here: `reports` in their places, all else in its id's `folder`."""
+        self._folder, self._reports = folder, reports
+
+    def bring_home(self, complete: Mapping[str, Any] | None) -> None:
+        """Fetch what the job left behind, once, if it is wanted here; `complete` is its last event, None: not over."""
+        if self.job_id is None or not complete or not complete.get("artifacts"):
+            return
+        if self._folder is None:
+            self._display.say(f"It left artifacts; fetch them with: remote-ci artifacts {self.job_id}")
+            return
+        if self._home is None:
+            from pytest_remote_ci.homecoming import Homecoming
+
+            self._home = Homecoming(
+                self._client, self.job_id, self._folder(self.job_id), self._display.line, self._display.say,
+                self._reports,
+            )  # fmt: skip
+        self._home.bring(complete)
+
     def cancel(self) -> None:
         """Ask for the job's end and await it; an interrupt meanwhile ends the waiting."""
         if self.job_id is None:
@@ -137,6 +163,7 @@ class RemoteRun:
                 display.say(f"Job {self.job_id} was over already.")
                 return
             complete = self.follow(time_limit=_CANCEL_TIME)
+            self.bring_home(complete)
             if complete.get("status") == "cancelled" or complete.get("cancelled"):
                 display.say(f"Job {self.job_id} was cancelled.")
         except KeyboardInterrupt:

@@ -16,21 +16,15 @@ from pytest_remote_ci import coverage_files, globs
 from pytest_remote_ci.artifacts import Artifact, Errand, Fetched
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.progress import Bar, StatusLine, readable_size
+from pytest_remote_ci.reports import FOLDER
 from pytest_remote_ci.terminal import ColourFilter
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client import Client
     from pytest_remote_ci.reports import Reports
 
-#: Where artifacts go unless somebody says otherwise: a folder per job in this one.
-FOLDER: Final = "remote-ci-artifacts"
 #: Names in one line.
 _MOST: Final = 5
-
-
-def default_folder(job_id: str, base: Path) -> Path:
-    """The folder of a job's artifacts below `base`."""
-    return base / FOLDER / "".join(char for char in job_id if char.isalnum() or char in "-_")[:64]
 
 
 @dataclass

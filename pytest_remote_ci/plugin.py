@@ -77,6 +77,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         action="append",
         help="pass this environment variable on; repeatable",
     )
+    add(
+        "--remote-ci-artifact",
+        metavar="GLOB",
+        action="append",
+        help="keep files of the run that match and bring them here; repeatable",
+    )
+    add("--remote-ci-artifacts-dir", metavar="DIR", help="where they go (default: remote-ci-artifacts/<job>)")
     config = pluginmanager.get_plugin("pytestconfig")
     if config is not None and _is_remote(config):
         for name in _EXECUTORS:

@@ -1,4 +1,4 @@
-"""Which reports a run may leave in the project, and which of them may take their place here.
+"""Where on this machine what a run left behind goes: reports to their places in the project, all else to a folder.
 
 A local run would have left coverage data and the files that options name; so a remote one brings them home. Only paths
 in the project count, and a file that is there already is replaced only when its name says that it is a report.
@@ -6,7 +6,6 @@ in the project count, and a file that is there already is replaced only when its
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,12 @@ from typing import Final
 
 from pytest_remote_ci import globs
 from pytest_remote_ci.arguments import Place
+from pytest_remote_ci.config import COMMAND_LINE, Config
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.userfile import read_toml
 
+#: Where artifacts go unless somebody says otherwise: a folder per job in this one.
+FOLDER: Final = "remote-ci-artifacts"
 #: What coverage and pytest-cov write when nobody says otherwise.
 COVERAGE: Final = (
     ".coverage", ".coverage.*", "coverage.xml", "coverage.json", "coverage.lcov", "lcov.info", "htmlcov",
@@ -71,6 +73,8 @@ def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) ->
     written = set(WRITING) - set(reports_here)
     named = [*COVERAGE, *_coverage_settings(place.cwd if place.is_inside else place.root)]
     named += [value for option, value in _values(argv) if option in written]
+    if "--json-report" in argv and "--json-report-file" in written:
+        named.append(".report.json")
     named += [
         value.partition(":")[2].split(",")[0]
         for option, value in _values(argv)
@@ -80,6 +84,13 @@ def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) ->
         pattern for name in named if name and (pattern := _in_project(name, place)) is not None
     )
     return Reports(place.root, tuple(patterns))
+
+
+def outside(argv: Sequence[str], place: Place) -> set[str]:
+    """Options whose file lies outside of the project: nothing brings that home."""
+    return {
+        option for option, value in _values(argv) if option in WRITING and _in_project(value, place) is None
+    }
 
 
 def _in_project(name: str, place: Place) -> str | None:
@@ -115,6 +126,8 @@ def _values(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _coverage_settings(folder: Path) -> Iterator[str]:
     """Files that coverage's own configuration names; one that cannot be read is coverage's to complain about."""
+    import configparser
+
     for name in (".coveragerc", "setup.cfg", "tox.ini"):
         if (folder / name).is_file():
             parser = configparser.RawConfigParser()
@@ -139,3 +152,18 @@ def _named(key: str, value: str) -> Iterator[str]:
         yield name
         if key == "data_file":  # what parallel runs append
             yield f"{name}.*"
+
+
+def default_folder(job_id: str, base: Path) -> Path:
+    """The folder of a job's artifacts below `base`."""
+    return base / FOLDER / "".join(char for char in job_id if char.isalnum() or char in "-_")[:64]
+
+
+def folder_of(settings: Config, job_id: str, cwd: Path, root: Path) -> Path:
+    """The folder of a job's artifacts: as configured (by a file: relative to the project `root`), else the default's
+    below `cwd`.
+    """
+    if settings.artifacts_dir is None:
+        return default_folder(job_id, cwd)
+    is_given = settings.origin("artifacts-dir") == COMMAND_LINE
+    return (cwd if is_given else root) / Path(settings.artifacts_dir).expanduser()

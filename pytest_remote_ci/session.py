@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, embedded, scm
+from pytest_remote_ci import arguments, debugging, embedded, reports, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
@@ -97,7 +97,18 @@ class _Session:
             for text in workspace.listing():
                 print(text)  # noqa: T201 - the answer to the question
             return 0
+        self._refuse_debuggers(workspace)
         return self._submit(settings, workspace, options)
+
+    def _refuse_debuggers(self, workspace: Workspace) -> None:
+        if os.environ.get(debugging.VARIABLE):
+            return
+        config = self._pytest
+        start = Path(config.invocation_params.dir)
+        chosen = [
+            Path(os.path.normpath(start / str(argument).partition("::")[0])) for argument in config.args
+        ]
+        debugging.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
 
     def _is_old_pytest(self) -> bool:
         """Whether the pytest here cannot take reports of others; says so."""
@@ -112,7 +123,8 @@ class _Session:
     def _say_what_stays_there(self) -> None:
         """Options that write a file do so where the tests run; nobody should look for it here."""
         given = [*self._pytest.getini("addopts"), *self._given]
-        writing = arguments.written_there(given, self._reports_here)
+        stays = reports.outside(given, self._place)
+        writing = [name for name in arguments.written_there(given, self._reports_here) if name in stays]
         if writing:
             self._display.say(
                 f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here"
@@ -122,12 +134,16 @@ class _Session:
         return self._pytest.getoption(f"remote_ci_{name}")
 
     def _settings(self) -> Config:
-        names = ("url", "api_key", "image", "python", "timeout", "name", "network")
+        names = ("url", "api_key", "image", "python", "timeout", "name", "network", "artifacts_dir")
         overrides: dict[str, object] = {name: self._option(name) for name in names}
         settings = configuration.load(self._place.root, overrides=overrides)
-        more = self._option("env")
-        if more:  # in addition to the configured names, and checked like them
-            overrides["env"] = tuple(dict.fromkeys((*settings.env, *more)))
+        more = {"env": self._option("env"), "artifacts": self._option("artifact")}
+        if any(more.values()):  # in addition to what is configured, and checked like that
+            overrides |= {
+                name: tuple(dict.fromkeys((*getattr(settings, name), *values)))
+                for name, values in more.items()
+                if values
+            }
             settings = configuration.load(self._place.root, overrides=overrides)
         return settings
 
@@ -147,11 +163,18 @@ class _Session:
             color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
-        options = replace(options, records=self._native)
+        options = replace(options, records=self._native, reports=self._reports().patterns)
+        if os.environ.get(debugging.VARIABLE) == "0":
+            options = replace(options, env={**options.env, debugging.VARIABLE: "0"})
         priority = self._option("priority")
         if priority:
             options = replace(options, priority=priority)
         return self._asked_plugins(options)
+
+    def _reports(self) -> reports.Reports:
+        """What the run may leave for places in the project."""
+        given = [*self._pytest.getini("addopts"), *self._given]
+        return reports.find(given, self._place, self._reports_here)
 
     def _extra(self) -> list[str]:
         if not self._native:
@@ -167,15 +190,7 @@ class _Session:
         return [] if stripped == addopts else ["-o", f"addopts={shlex.join(stripped)}"]
 
     def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:
-        raw = {name: getattr(options, name) for name in options.__dataclass_fields__}
-        raw = {
-            name: list(value)
-            if isinstance(value, tuple)
-            else dict(value)
-            if isinstance(value, Mapping)
-            else value
-            for name, value in raw.items()
-        }
+        raw = {name: _changeable(getattr(options, name)) for name in options.__dataclass_fields__}
         self._pytest.hook.pytest_remote_ci_submission(config=self._pytest, options=raw)
         try:
             return SubmitOptions.from_dict(raw)
@@ -202,6 +217,7 @@ class _Session:
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
         for last_chance in (False, True):
             current = self._remote_run(settings)
+            current.keep(self._folder(settings), self._reports())
             try:
                 return self._sent(current, workspace, settings, options)
             except RunnerUnreachable:
@@ -225,6 +241,11 @@ class _Session:
         runner = self._runner(settings)
         client = self._resources.enter_context(Client(runner.url, runner.key))
         return RemoteRun(client, self._display, self._interrupts, self._see, job_id)
+
+    def _folder(self, settings: Config) -> Callable[[str], Path]:
+        """Where artifacts of a job go."""
+        cwd = Path(self._pytest.invocation_params.dir)
+        return lambda job_id: reports.folder_of(settings, job_id, cwd, self._place.root)
 
     def _runner(self, settings: Config) -> embedded.Runner:
         runner = embedded.find(settings, notify=lambda text: self._display.line.show(f"{text} …"))
@@ -258,6 +279,7 @@ class _Session:
 
     def _result(self, current: RemoteRun) -> int:
         complete = current.follow()
+        current.bring_home(complete)
         code = exit_code(complete)
         if complete.get("reason"):  # a verdict with a remark: a test took pytest down
             self._display.say(f"remote-ci: {complete['reason']}")
@@ -292,6 +314,7 @@ class _Session:
 
     def _attach(self, settings: Config, job_id: str) -> int | None:
         current = self._remote_run(settings, job_id)
+        current.keep(self._folder(settings))  # who knows of what time and project its reports are
 
         def leave() -> bool:
             self._display.say(
@@ -368,3 +391,9 @@ class _OptionArity:
     def is_known(self, option: str) -> bool:
         """Whether pytest or a plugin here declares it."""
         return self._actions is None or option in self._actions
+
+
+def _changeable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value

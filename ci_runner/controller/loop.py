@@ -125,6 +125,7 @@ class Controller:
         reaper = Reaper(
             self._store, self._preparer, epoch, self._storage.data_dir,
             self._settings.log_retention_days, self._end,
+            result_retention_days=self._settings.result_retention_days,
         )  # fmt: skip
         stack.callback(heart.join)
         stack.callback(steps.closing.set)

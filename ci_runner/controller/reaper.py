@@ -42,6 +42,7 @@ class Reaper:
     log_retention_days: float
     fatal: Callable[[BaseException], None]
     interval: float = INTERVAL
+    result_retention_days: float = 90.0
 
     def __post_init__(self) -> None:
         self._collector = Collector(self.store, self.data_dir)
@@ -72,8 +73,8 @@ class Reaper:
     def _round(self) -> None:
         failpoints.hit(_BEFORE)
         for step in (
-            self._work_folders, self._uploads, self._caches, self._logs, self._artifacts, self._deleted_users,
-            self._contents,
+            self._work_folders, self._uploads, self._caches, self._logs, self._artifacts, self._tests,
+            self._deleted_users, self._contents,
         ):  # fmt: skip
             if self._stop.is_set():
                 return
@@ -114,6 +115,9 @@ class Reaper:
     def _artifacts(self) -> None:
         """Before the contents, which go with the last artifact that has them."""
         self.store.artifacts.prune(utcnow())
+
+    def _tests(self) -> None:
+        self.store.tests.prune(utcnow() - dt.timedelta(days=self.result_retention_days))
 
     def _deleted_users(self) -> None:
         for user_id in self.store.users.deleted():

@@ -36,6 +36,7 @@ from ci_runner.server.responder import StreamResponder
 from ci_runner.server.services import Services
 from ci_runner.server.streams import Streams
 from ci_runner.server.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
+from ci_runner.server.tests import JobTests, TestReport
 from pytest_remote_ci.wire import WireError
 
 _log = logging.getLogger(__name__)
@@ -120,6 +121,8 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}/artifacts/{path:path}": ArtifactContent(services),
         "/jobs/{job_id}/artifacts.tar": ArtifactArchive(services, slots),
         "/pipelines/check": PipelineCheck(),
+        "/jobs/{job_id}/tests": JobTests(services.store),
+        "/reports/tests": TestReport(services.store),
         "/health": Health(),
         "/ready": Ready(services),
         "/openapi.json": OpenApi(),

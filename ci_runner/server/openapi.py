@@ -9,6 +9,7 @@ from typing import Any, Final
 import falcon
 
 from ci_runner.server.schemas import SCHEMAS, TIME, Schema, reference
+from ci_runner.store import KINDS, MAX_RUNS
 from pytest_remote_ci.wire import STATUSES
 
 _JSON: Final = "application/json"
@@ -126,6 +127,40 @@ def _job_paths() -> dict[str, Schema]:
         },
         **_event_paths(own),
         **_artifact_paths(own),
+        **_test_paths(own),
+    }
+
+
+def _test_paths(own: tuple[int, ...]) -> dict[str, Schema]:
+    page = [
+        _JOB_ID,
+        _query("after", {"type": "string"}, "only tests behind this id"),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "most tests"),
+    ]
+    report = [
+        _query("kind", {"enum": list(KINDS), "default": "all"}, "what the report is about"),
+        _query("root", {"type": "string"}, "only jobs of the project in this folder of the client"),
+        _query("runs", {"type": "integer", "minimum": 1, "maximum": MAX_RUNS, "default": 50}, "newest jobs"),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "most tests"),
+    ]
+    results = {"type": "array", "items": reference("TestResult")}
+    return {
+        "/jobs/{job_id}/tests": {
+            "get": _operation(
+                "What became of a job's tests",
+                {200: _content(results, "In the order of ids; a job that is not recorded has none.")},
+                (*own, 422),
+                parameters=page,
+            )
+        },
+        "/reports/tests": {
+            "get": _operation(
+                "What your runs say about their tests",
+                {200: _content(reference("TestReport"), "The runs, and the tests that are asked for.")},
+                (401, 422, 503),
+                parameters=report,
+            )
+        },
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ci_runner.outcomes import OUTCOMES
 from pytest_remote_ci.wire import PHASES, PRIORITIES, PROTOCOL, STATUSES, TERMINAL_STATUSES
 from pytest_remote_ci.wire_fields import MAX_PATTERNS, MAX_SERVICES
 
@@ -54,6 +55,18 @@ _SERVICE: Final[Schema] = _object(
     additionalProperties=False,
 )
 _NUMBER: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
+
+
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_COUNTS: Final[Schema] = {"type": "object", "additionalProperties": _COUNT}
+_SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
+_RESULT: Final[dict[str, Schema]] = {
+    "id": {**_TEXT, "description": "pytest's node id"},
+    "outcome": {"enum": list(OUTCOMES)},
+    "duration": {**_SECONDS, "description": "seconds of all phases"},
+    "reruns": _COUNT,
+    "at": TIME,
+}
 
 
 def _event(kind: str, *required: str, **properties: Schema) -> Schema:
@@ -134,6 +147,46 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "sha256": DIGEST,
             "executable": _FLAG,
             "kept_until": TIME,
+        },
+        additionalProperties=False,
+    ),
+    "TestResult": _object(_RESULT, additionalProperties=False),
+    "TestReport": _object(
+        {
+            "kind": _TEXT,
+            "runs": {
+                "type": "array",
+                "description": "the jobs that are looked at, oldest first",
+                "items": _object(
+                    {
+                        "job_id": _TEXT,
+                        "workspace": or_null(DIGEST),
+                        "at": TIME,
+                        "counts": _COUNTS,
+                        "duration": _SECONDS,
+                    },
+                    additionalProperties=False,
+                ),
+            },
+            "tests": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "id": _TEXT,
+                        "counts": _COUNTS,
+                        "pass_rate": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+                        "duration": _SECONDS,
+                        "before": or_null({**_SECONDS, "description": "mean of the older half"}),
+                        "now": or_null({**_SECONDS, "description": "mean of the newer half"}),
+                        "reruns": _COUNT,
+                        "flaky_workspaces": _COUNT,
+                        "flaky": _FLAG,
+                        "failing_since": or_null(_object({"job_id": _TEXT, "at": TIME})),
+                        "last": _object({**_RESULT, "job_id": _TEXT}, additionalProperties=False),
+                    },
+                    additionalProperties=False,
+                ),
+            },
         },
         additionalProperties=False,
     ),

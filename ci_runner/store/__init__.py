@@ -7,6 +7,17 @@ from ci_runner.store.database import Doorbell, StoreError
 from ci_runner.store.events import SpoolPosition
 from ci_runner.store.lease import LeaseState
 from ci_runner.store.repository import Store
+from ci_runner.store.tests import KINDS, MAX_RUNS, Kind
 from ci_runner.store.users import Deletion
 
-__all__ = ["Deletion", "Doorbell", "LeaseState", "SpoolPosition", "Store", "StoreError"]
+__all__ = [
+    "KINDS",
+    "MAX_RUNS",
+    "Deletion",
+    "Doorbell",
+    "Kind",
+    "LeaseState",
+    "SpoolPosition",
+    "Store",
+    "StoreError",
+]

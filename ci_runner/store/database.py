@@ -166,6 +166,14 @@ class Database:
             cursor.executemany(f'INSERT INTO "{meta.table_name}" ({names}) VALUES ({marks})', rows)  # noqa: S608
             cursor.close()
 
+    def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Inside `write`: one statement, with ``?`` for values, over many rows."""
+        with self._translated():
+            open_cursor: Callable[[], sqlite3.Cursor] = self._database.cursor
+            cursor = open_cursor()
+            cursor.executemany(statement.replace("?", self._database.param), rows)
+            cursor.close()
+
     def sql(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Plain SQL, for migrations and pragmas."""
         with self._translated():

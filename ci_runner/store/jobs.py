@@ -23,6 +23,7 @@ from ci_runner.store.database import Database
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
 from ci_runner.store.schema import JobRow, OutboxRow, UserRow
+from ci_runner.store.tests import counts_inside
 from ci_runner.turns import fair_order, running_per_user
 from pytest_remote_ci.wire import PHASES, TERMINAL_STATUSES, Phase, Status
 
@@ -301,6 +302,9 @@ class Jobs:
                 ).where(JobRow.id == job_id)
             )  # fmt: skip
             add_inside(self._database, job_id, artifacts)
+            counts = counts_inside(self._database, job_id)
+            if counts:
+                self._database.run(JobRow.update(counts=counts).where(JobRow.id == job_id))
             append_inside(self._database, job_id, row["last_seq"], [*events, complete])
             self._database.insert(OutboxRow.insert(job_id=job_id))
             failpoints.hit(_FINISH_BEFORE)

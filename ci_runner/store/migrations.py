@@ -123,6 +123,18 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "CREATE INDEX artifacts_ended ON artifacts (kept_until)",
         ),
     ),
+    Migration(
+        "results of tests",
+        (
+            # SQLite: in the order of their key, without an index beside the table.
+            """
+            CREATE TABLE tests (
+              job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, node_id TEXT NOT NULL,
+              outcome INTEGER NOT NULL, duration BIGINT NOT NULL, reruns INTEGER NOT NULL, at BIGINT NOT NULL,
+              PRIMARY KEY (job_id, node_id)) WITHOUT ROWID
+            """,
+        ),
+    ),
 )
 
 

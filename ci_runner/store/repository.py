@@ -16,6 +16,7 @@ from ci_runner.store.events import Events
 from ci_runner.store.jobs import Jobs
 from ci_runner.store.keys import Keys
 from ci_runner.store.lease import Lease
+from ci_runner.store.tests import Tests
 from ci_runner.store.users import Users
 from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
 
@@ -23,7 +24,7 @@ from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
 class Store:
     """Open it with `Store.open`; may be used from any thread and by several processes at once.
 
-    The attributes `jobs`, `events`, `artifacts`, `users`, `keys`, `blobs` and `lease` are what the planes use;
+    The attributes `jobs`, `events`, `artifacts`, `tests`, `users`, `keys`, `blobs` and `lease` are what the planes use;
     the methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
     """
 
@@ -37,6 +38,7 @@ class Store:
         self.keys = Keys(database)
         self.blobs = Blobs(database)
         self.artifacts = Artifacts(database)
+        self.tests = Tests(database)
 
     @classmethod
     def open(

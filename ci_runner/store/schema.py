@@ -199,6 +199,25 @@ class ArtifactRow(peewee.Model):
         primary_key = peewee.CompositeKey("job_id", "path")
 
 
+class TestRow(peewee.Model):
+    """What became of one test in one job."""
+
+    __test__ = False
+
+    job_id = CleanTextField()
+    node_id = CleanTextField()
+    #: Place in `ci_runner.outcomes.OUTCOMES`.
+    outcome = peewee.IntegerField()
+    #: Microseconds.
+    duration = peewee.BigIntegerField()
+    reruns = peewee.IntegerField()
+    at = UtcField()
+
+    class Meta:
+        table_name = "tests"
+        primary_key = peewee.CompositeKey("job_id", "node_id")
+
+
 class OutboxRow(peewee.Model):
     """A job that is over and whose end the plugins were not told yet."""
 
@@ -222,5 +241,5 @@ class LeaseRow(peewee.Model):
 
 
 MODELS: Final = (
-    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, ArtifactRow, OutboxRow, LeaseRow,
+    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, ArtifactRow, TestRow, OutboxRow, LeaseRow,
 )  # fmt: skip

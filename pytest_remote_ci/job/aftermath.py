@@ -210,7 +210,7 @@ class Settlement:
         self.code = FAILED if began or found.unavailable or found.ending else INTERRUPTED
         self.words = f"{how} {self._where()}".rstrip()
         if stopped:  # whoever asked knows why, and says it of the tests that were running
-            self._add("died", text=self.words, again=False, stopped=True)
+            self._add("died", text=self.words, again=False, stopped=True, sections=sections)
             return False
         for nodeid, begun in list(found.running.items()):
             self._fail(nodeid, begun, how, sections)

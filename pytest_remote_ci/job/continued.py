@@ -22,15 +22,16 @@ _ALWAYS = frozenset(
 
 
 class Continued:
-    """Stands before `Records`: keeps what was said already from being said twice."""
+    """Stands before `Records`, and is one in all else: keeps what was said already from being said twice."""
 
     def __init__(self, records: Records, earlier: Aftermath) -> None:
         self._records = records
         self._earlier = earlier
         self._has_begun = False
-        self.protocol = records.protocol
-        self.cut, self.hold = records.cut, records.hold
-        self.terminal, self.in_place_of = records.terminal, records.in_place_of
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not added here is none of our business."""
+        return getattr(self._records, name)
 
     def add(self, kind: str, **fields: Any) -> None:
         """Append one record, if it is news."""

@@ -61,6 +61,19 @@ class Feed:
             return self._held.popleft()
         return event
 
+    def read_ahead(self) -> None:
+        """Wait for the job's last event; what comes before it is given as ever. Raises `ClientError`."""
+        events: list[Event] = []
+        try:
+            while (event := self.next()) is not None:
+                events.append(event)
+        finally:
+            self.hold(events)
+
+    def bring_home(self) -> None:
+        """Fetch what the job left behind, once it is over: before others look for it, or at the end."""
+        self.run.bring_home(self.complete)
+
     def peek(self, kind: str) -> Event:
         """The first of the held events that is of this kind; an empty one where none is."""
         return next((event for event in self._held if event.get("t") == kind), {})

@@ -47,12 +47,12 @@ class Places:
         """One path: absolute in the project, or relative to a folder of it; others are returned as they are."""
         if self._there is not None and path.startswith("/"):
             try:
-                return self._safe(str(self._here / PurePosixPath(path).relative_to(self._there)))
+                return self.safe(str(self._here / PurePosixPath(path).relative_to(self._there)))
             except ValueError:
-                return self._safe(path)
+                return self.safe(path)
         if self._separator != "/" and not path.startswith(("/", "<")):
             path = path.replace("/", self._separator)
-        return self._safe(path)
+        return self.safe(path)
 
     def location(self, location: Any) -> tuple[str, int | None, str]:
         """Of a test: file, line and name."""
@@ -64,7 +64,7 @@ class Places:
 
     def text(self, text: str) -> str:
         """A text that pytest made, with paths in it."""
-        return self._safe(self.here(text))
+        return self.safe(self.here(text))
 
     def here(self, text: str) -> str:
         """The same, as it is: not for terminals."""
@@ -91,5 +91,6 @@ class Places:
     def _moved(self, match: re.Match[str]) -> str:
         return str(self._here) + match[1].replace("/", self._separator)
 
-    def _safe(self, text: str) -> str:
+    def safe(self, text: str) -> str:
+        """A text that a test made, without what could take a terminal over."""
         return text if self._clean is None else self._clean(text)

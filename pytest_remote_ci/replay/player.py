@@ -88,6 +88,11 @@ class Player:
         """Whether there is a local session to play in."""
         return self.collection is not None
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether pytest-cov measures over there."""
+        return bool(self.said.get("session", {}).get("measured"))
+
     # -- pulling
 
     def play_until(self, *points: str, stop: Callable[[], bool] = lambda: False) -> None:
@@ -324,11 +329,13 @@ class Player:
         running = list(self.running.items())
         self.running.clear()
         hook = self._config.hook
+        sections = self.said.get("died", {}).get("sections") or ()
+        written = [(str(name), self._places.safe(str(text))) for name, text in sections]
         for nodeid, location in running:
             words = f"while running {nodeid}"
             text = self._places.text(why if words in why else f"{why} {words}")
             self._reported.add(nodeid)
-            for report in failed_reports(nodeid, location, text, self._phases.get(nodeid)):
+            for report in failed_reports(nodeid, location, text, self._phases.get(nodeid), written):
                 hook.pytest_runtest_logreport(report=report)
             hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
         return len(running)

@@ -151,10 +151,12 @@ class Reports:
         return self._categories[key]
 
 
-def failed_reports(nodeid: str, location: Any, text: str, phase: str | None) -> list[pytest.TestReport]:
+def failed_reports(
+    nodeid: str, location: Any, text: str, phase: str | None, sections: list[tuple[str, str]]
+) -> list[pytest.TestReport]:
     """The last reports of a test that could not report itself any more; `phase` was the last that it reported."""
     now = "teardown" if phase == "call" else "call"
-    failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now)  # type: ignore[arg-type]
+    failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now, sections)  # type: ignore[arg-type]
     if now == "teardown":
         return [failed]
     return [failed, pytest.TestReport(nodeid, tuple(location), {}, "passed", None, "teardown")]
@@ -220,9 +222,10 @@ def _with_tuples(data: dict[str, Any], places: Places) -> None:
         data["longrepr"] = places.all(longrepr)
     if data.get("location") is not None:
         data["location"] = places.location(data["location"])
-    for name in ("sections", "user_properties"):
-        if name in data:
-            data[name] = [tuple(item) for item in data[name]]
+    if "sections" in data:
+        data["sections"] = [(title, places.safe(text)) for title, text in data["sections"]]
+    if "user_properties" in data:
+        data["user_properties"] = [tuple(item) for item in data["user_properties"]]
 
 
 def _streams(data: dict[str, Any]) -> dict[str, str]:

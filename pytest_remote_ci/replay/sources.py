@@ -10,15 +10,24 @@ from types import ModuleType
 
 
 def stand_in(path: Path, qualname: str, doc: str | None) -> type:
-    """An empty class of which `inspect` finds the source where that of the class `qualname` in `path` is."""
-    module = f"remote-ci:{path}"
-    if module not in sys.modules:
-        sys.modules[module] = ModuleType(module)
-        sys.modules[module].__file__ = str(path)
-    members = {"__module__": module, "__qualname__": qualname, "__doc__": doc}
-    if sys.version_info >= (3, 13):  # until then `inspect` looked into the file itself
-        members |= {"__firstlineno__": line} if (line := _lines(path).get(qualname)) else {}
+    """An empty class of which `inspect` finds the source where that of the class `qualname` in `path` is, if it is."""
+    members: dict[str, object] = {"__module__": "remote-ci", "__qualname__": qualname, "__doc__": doc}
+    line = _lines(path).get(qualname)
+    if line is not None:
+        members |= {
+            "__module__": _module(path),
+            "__firstlineno__": line,
+        }  # older Pythons look into the file again
     return type(qualname.rpartition(".")[2], (), members)
+
+
+def _module(path: Path) -> str:
+    """The name of an empty module that is known to come from this file."""
+    name = f"remote-ci:{path}"
+    if name not in sys.modules:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__file__ = str(path)
+    return name
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,14 +8,14 @@ are its own. The places matter: registered before `pytest_configure`, plain `pyt
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from pytest_remote_ci.display import Display, exit_code
-from pytest_remote_ci.errors import NoVerdict
-from pytest_remote_ci.replay import running
+from pytest_remote_ci.errors import ClientError, NoVerdict
+from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
@@ -149,6 +149,8 @@ class Takeover:
             player.broken = "wrong arguments"  # of a replay
         with self._held_interrupts():
             player.play_until("summary", "end")
+            if player.is_measured and player.broken is None:
+                self._bring_coverage_home()
         if self._feed.is_late:
             self._set_back()
         if self._is_replay or player.collection.is_elsewhere:
@@ -167,6 +169,12 @@ class Takeover:
         elif self._forced_code is not None:
             session.exitstatus = _status(self._forced_code)
 
+    def _bring_coverage_home(self) -> None:
+        """Editors look for it in this phase. It comes when the job is over, a moment after its tests."""
+        with suppress(ClientError):  # met again when the events are played
+            self._feed.read_ahead()
+            self._feed.bring_home()
+
     def _set_back(self) -> None:
         first, last = (self._player.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over"))
         seconds = seconds_between(first, last)
@@ -180,12 +188,23 @@ class Takeover:
             try:
                 if self._player.has_started or self._is_interrupted:
                     self._player.play_to_the_end()
+                    self._feed.bring_home()
                     self._heed_the_runner()
+                    self._compare_plugins()
                 else:  # a plugin here refused its configuration
                     self._cancel()
             except KeyboardInterrupt:
                 if self._session is not None:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+    def _compare_plugins(self) -> None:
+        told = self._player.said.get("session", {}).get("plugins")
+        if told is None or self._is_replay or self._is_interrupted:
+            return
+        failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        line = plugins.remark(told, failed=failed, is_verbose=self._config.option.verbose > 0)
+        if line:
+            self._say(f"remote-ci: {line}")
 
     def _heed_the_runner(self) -> None:
         """A session that ended well in pytest's eyes may have been cut short: the time was up, somebody cancelled."""

@@ -207,16 +207,16 @@ def test_a_running_job_is_not_replayed_but_joined(
         f"remote-ci: job {job} is running: show it with: pytest --remote-ci-attach {job}"
     ]
     command = (sys.executable, "-m", "pytest", f"--remote-ci-attach={job}", "-v", "--junitxml=joined.xml")
-    joined = developer.popen(*command, cwd=folder, PYTHONUNBUFFERED="1", COLUMNS="100")
-    assert joined.stdout is not None
-    seen = ""
-    while "test_first PASSED" not in seen:  # the runner's own time limits end this
-        line = joined.stdout.readline()
-        assert line, seen
-        seen += line
-    go_on()
-    seen += joined.stdout.read()
-    assert joined.wait(60) == 1, seen
+    with developer.popen(*command, cwd=folder, PYTHONUNBUFFERED="1", COLUMNS="100") as joined:
+        assert joined.stdout is not None
+        seen = ""
+        while "test_first PASSED" not in seen:  # the runner's own time limits end this
+            line = joined.stdout.readline()
+            assert line, seen
+            seen += line
+        go_on()
+        seen += joined.stdout.read()
+        assert joined.wait(60) == 1, seen
     assert "1 failed, 2 passed" in seen
     assert [name for _, name, *_ in cases(folder / "joined.xml")] == [
         "test_first",

@@ -161,7 +161,9 @@ def test_a_test_that_leaves_with_os_exit(developer: Developer, tmp_path: Path) -
     job = developer.jobs()[0]
     assert (job["status"], job["success"]) == ("completed", False), job
     assert done.code == 1
-    assert "exited with code 7 while running test_it.py::test_leaves" in done.out, done.text
+    assert (
+        "ended with code 7 in the middle of its session while running test_it.py::test_leaves" in done.out
+    ), done.text
 
 
 def test_a_test_that_kills_its_process(developer: Developer, tmp_path: Path) -> None:

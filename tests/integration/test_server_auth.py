@@ -41,6 +41,9 @@ ROUTES = [
     ("GET", "/jobs/{id}/artifacts"),
     ("GET", "/jobs/{id}/artifacts/some/file"),
     ("GET", "/jobs/{id}/artifacts.tar"),
+    ("GET", "/jobs/{id}/tests"),
+    ("GET", "/reports/tests"),
+    ("POST", "/pipelines/check"),
 ]
 
 

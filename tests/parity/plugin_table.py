@@ -1,23 +1,36 @@
-"""Command lines with which the plugins that people use are compared; `test_plugins` runs them."""
+"""With what the plugins that people use are compared, and the part of docs/parity.md that says so.
+
+`test_plugins` and `test_coverage` run these lines. ``python tests/parity/plugin_table.py`` renews the page.
+"""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 
 #: Distributions that a project of the tests asks for: name of the set → their requirements.
 THERE: dict[str, tuple[str, ...]] = {
     "none": (),
-    "reporters": ("pytest-html", "pytest-json-report", "pytest-reportlog", "pytest-sugar"),
-    "tools": (
-        "pytest-asyncio", "pytest-benchmark", "pytest-cov", "pytest-mock", "pytest-rerunfailures", "pytest-timeout",
-        "pytest-xdist",
+    "reporters": (
+        "pytest-html==4.2.0", "pytest-json-report==1.5.0", "pytest-reportlog==1.0.0", "pytest-sugar==1.1.1",
     ),
-    "more": ("pytest-django", "django<6", "pytest-mock", "pytest-randomly", "pytest-xdist", "teamcity-messages"),
-    "older": ("pytest<9", "pytest-subtests"),
+    "tools": (
+        "pytest-asyncio==1.5.0", "pytest-benchmark==5.3.1", "pytest-cov==7.1.0", "pytest-mock==3.17.0",
+        "pytest-rerunfailures==16.7", "pytest-timeout==2.4.0", "pytest-xdist==3.8.0",
+    ),
+    "more": (
+        "pytest-django==4.14.0", "django<6", "pytest-mock==3.17.0", "pytest-randomly==5.1.0", "pytest-xdist==3.8.0",
+        "teamcity-messages==1.33",
+    ),
+    "older": ("pytest<9", "pytest-subtests==0.15.0"),
 }  # fmt: skip
 
 #: What the developer has who has all plugins.
 EVERYTHING = tuple(sorted({*THERE["reporters"], *THERE["tools"], *THERE["more"]} - {"django<6"}))
 
-#: Plugin → (suite, set of requirements, command line). Each is run with the plugin over there only, and in both places.
+#: Plugin → (suite, set of requirements, command line). The plugin is over there only.
 LINES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "pytest-rerunfailures": (("plugins", "tools", "test_reruns.py -rA"),),
     "pytest-timeout": (("plugins", "tools", "test_timeouts.py"),),
@@ -36,3 +49,67 @@ LINES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "pytest-django": (("django_site", "more", "-v -p no:randomly"),),
 }
+
+#: Command lines of pytest-cov that are run in the suite `covered`.
+COVERAGE = (
+    "--cov=shop",
+    "--cov=shop --cov-report=term-missing --cov-branch",
+    "--cov=shop --cov-report=term-missing -n 2",
+    "--cov=shop --cov-fail-under=90",
+    "--cov=src --cov-report=xml --cov-report=html --cov-report=json -q",
+)
+
+#: What is compared by a test of its own: (plugin, where it is, what is equal, test).
+TESTS = (
+    ("pytest's own `--junitxml`", "here", "the file: cases, properties, attributes, xunit1 and xunit2",
+     "test_plugins.py::test_a_junit_file_has_what_fixtures_record"),
+    ("pytest-reportlog, pytest-html, pytest-json-report, `--junitxml`", "in both places", "terminal and files",
+     "test_plugins.py::test_reporters_in_both_places_write_the_same"),
+    ("pytest-reportlog, pytest-html, pytest-json-report", "here", "the files, but for log records as objects",
+     "test_plugins.py::test_reporters_that_are_only_here_write_the_same"),
+    ("pytest-sugar", "in both places", "terminal", "test_plugins.py::test_sugar_shows_the_same"),
+    ("pytest-reportlog and `--junitxml` over pytest-xdist", "in both places", "the files",
+     "test_plugins.py::test_reports_of_a_distributed_session_are_the_same"),
+    ("pytest-subtests, with pytest 8", "in both places", "terminal",
+     "test_plugins.py::test_subtests_of_an_older_pytest_show_the_same"),
+    ("all of the above that run tests, together", "in both places", "terminal",
+     "test_plugins.py::test_plugins_in_both_places_show_the_same"),
+    ("pytest-cov's files: `.coverage`, XML, HTML, JSON, lcov", "there", "local `coverage report` and `html` work",
+     "test_coverage.py::test_data_comes_home_and_speaks_of_the_files_here"),
+    ("pytest-cov's `.coverage`", "there", "there when plugins here hear of the session's end",
+     "test_coverage.py::test_data_is_there_when_a_plugin_here_looks_for_it_at_the_end"),
+    ("teamcity-messages (PyCharm)", "in both places", "all messages",
+     "test_editors.py::test_pycharm_is_told_the_same"),
+    ("teamcity-messages (PyCharm)", "here", "operands of \"click to see difference\"",
+     "test_editors.py::test_pycharm_can_show_what_differs"),
+    ("a plugin that watches as editors' do", "here", "tree, lines of tests and classes, results, errors",
+     "test_editors.py::test_a_plugin_that_watches_sees_the_same"),
+)  # fmt: skip
+
+
+def section() -> str:
+    """In Markdown."""
+    versions = sorted({name for names in THERE.values() for name in names if "==" in name})
+    parts = [f"Versions: {', '.join(name.replace('==', ' ') for name in versions)}.", ""]
+    parts += ["| plugin | is | equal are | shown by `tests/parity/` |", "|---|---|---|---|"]
+    for plugin, lines in LINES.items():
+        listed = "; ".join(f"`{line}`" for _, _, line in lines)
+        test = "test_plugins.py::test_a_plugin_that_is_only_there_shows_the_same"
+        parts.append(f"| {plugin} | there | terminal and exit code of {listed} | `{test}` |")
+    listed = "; ".join(f"`{line}`" for line in COVERAGE)
+    test = "test_coverage.py::test_a_coverage_report_and_its_verdict_are_the_same"
+    parts.append(f"| pytest-cov | there | terminal, exit code and files of {listed} | `{test}` |")
+    parts += [f"| {plugin} | {place} | {what} | `{test}` |" for plugin, place, what, test in TESTS]
+    return "\n".join(parts)
+
+
+def page(text: str) -> str:
+    """`text` with the present section."""
+    return re.sub(
+        r"(?<=plugin_table\.py -->\n).*?(?=<!-- end of plugins -->)",
+        lambda _: f"\n{section()}\n\n", text, count=1, flags=re.DOTALL,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))

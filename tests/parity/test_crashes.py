@@ -184,3 +184,27 @@ def test_runner_and_commands_agree_on_a_crash(developer: Developer, tmp_path: Pa
     )
     text = developer.remote_ci("wait", job["job_id"])
     assert (done.code, text.code) == (1, 1), text.text
+
+
+WATCHING = """
+import pytest
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    with open("seen.txt", "a") as file: file.write(f"{item.name} begins\\n")
+    yield
+    with open("seen.txt", "a") as file: file.write(f"{item.name} ends\\n")
+"""
+
+
+def test_plugins_that_see_tests_from_around_them_see_crashes_too(
+    developer: Developer, tmp_path: Path
+) -> None:
+    (tmp_path / "watching.py").write_text(WATCHING)
+    text = "import os\ndef test_0(): os._exit(0)\ndef test_1(): pass\ndef test_2(): os.abort()\ndef test_3(): pass\n"
+    folder = project(tmp_path / "p", text, restarts=1)
+    done = developer.pytest("-v", cwd=folder, PYTEST_PLUGINS="watching", PYTHONPATH=str(tmp_path))
+    assert outcomes(done) == {"test_0": "FAILED", "test_1": "PASSED", "test_2": "FAILED"}, done.text
+    assert "1 test(s) were not run" in done.out
+    assert done.code == 1
+    seen = (folder / "seen.txt").read_text().splitlines()
+    assert seen == [f"test_{number} {word}" for number in range(3) for word in ("begins", "ends")]

@@ -150,13 +150,18 @@ def test_where_pytest_itself_cannot_go_on_without_its_descriptors_that_is_said(
     assert done.code == 1
 
 
+#: Finds the folder of what the runner reads, as a test could.
+SPOOL = """
+import json, os
+def spool():
+    found = [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if int(n) >= 700]
+    return os.path.dirname([path for path in found if path.endswith('records')][0])
+"""
+
+
 def test_a_test_may_delete_what_the_runner_reads(developer: Developer, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
-        "import os\n"
-        "def spool():\n"
-        "    found = [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if int(n) >= 700]\n"
-        "    return os.path.dirname([path for path in found if path.endswith('records')][0])\n"
-        "def test_deletes():\n"
+        SPOOL + "def test_deletes():\n"
         "    folder = spool()\n"
         "    for name in os.listdir(folder): os.unlink(os.path.join(folder, name))\n"
         "def test_fails(): assert 0\n"
@@ -167,6 +172,20 @@ def test_a_test_may_delete_what_the_runner_reads(developer: Developer, tmp_path:
         ("fails", "FAILED"),
     ]
     assert done.code == 1, done.text
+
+
+def test_a_test_that_writes_the_workers_last_word_ends_nothing(developer: Developer, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        SPOOL + "def test_forges():\n"
+        "    with open(os.path.join(spool(), 'frames'), 'a') as file:\n"
+        "        file.write(json.dumps({'t': 'exit', 'code': 0, 'signal': None, 'seal': 'x'}) + '\\n')\n"
+        "def test_waits():\n    import time; time.sleep(1)\n"
+        "def test_fails(): assert 0\n"
+    )
+    done = developer.pytest("-v", cwd=tmp_path)
+    assert "1 failed, 2 passed in" in done.out, done.text
+    assert done.code == 1
+    assert developer.jobs()[0]["exit_code"] == 1
 
 
 def test_a_fork_that_runs_to_the_end_of_pytest_reports_nothing(developer: Developer, tmp_path: Path) -> None:

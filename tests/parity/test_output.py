@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +84,33 @@ def test_standard_input_is_empty_and_asking_for_it_fails_at_once(
     ], done.text  # fmt: skip
     words = "EOFError" if option == "-s" else "pytest: reading from stdin while output is captured"
     assert words in done.out
+
+
+BOMB = "\x1b]52;c;aGk=\x07\x1b]0;mine\x07\x1b[2J\x1b[?1049h\x1b[31mred\x1b[0m\r\x9b2J"
+
+
+def test_only_colours_reach_a_terminal(developer: Developer, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        f"import os\nBOMB = {BOMB!r}\n"
+        "def test_prints():\n    print('captured', BOMB); assert 0, BOMB\n"
+        "def test_raw(capfd):\n    with capfd.disabled(): os.write(1, ('raw ' + BOMB).encode())\n"
+        "def test_dies():\n    print('last', BOMB, flush=True); os._exit(3)\n"
+    )
+    here, there = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--remote-ci", "-v"],
+        cwd=tmp_path, env=developer.environ(TERM="xterm"), stdin=there, stdout=there, stderr=there,
+    )  # fmt: skip
+    os.close(there)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while data := os.read(here, 65536):
+            shown += data
+    os.close(here)
+    assert process.wait(60) == 1
+    text = shown.decode()
+    for word in ("captured", "raw", "last"):
+        assert word in text
+    assert "\x1b[31mred" in text
+    for part in ("\x1b]", "\x1b[2J", "\x1b[?1049h", "\x9b"):
+        assert part not in text, text

@@ -17,7 +17,7 @@ from developers import Done
 
 from .both_ways import Pair, normalised
 from .equipped import Equipped
-from .plugin_table import LINES
+from .plugin_table import LINES, PAGE, TESTS, page
 
 C = "--continue-on-collection-errors"
 QUIET = ("-p", "no:sugar", "-p", "no:randomly")
@@ -101,6 +101,14 @@ def test_subtests_of_an_older_pytest_show_the_same(
         both.directly("test_subtests.py", "-v", "-rA"), both.remotely("test_subtests.py", "-v", "-rA")
     )
     assert not difference, difference
+
+
+def test_the_documented_plugins_are_those_that_are_compared() -> None:
+    text = PAGE.read_text()
+    assert page(text) == text, "renew it: python tests/parity/plugin_table.py"
+    for *_, test in TESTS:
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (Path(__file__).parent / file).read_text(), test
 
 
 # -- reporters: files

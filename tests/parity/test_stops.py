@@ -18,6 +18,12 @@ def test_sleeps():
     time.sleep(300)
 def test_last(): pass
 """
+#: A plugin that makes the local session go through `pytest_runtest_protocol`.
+WATCHING = """
+import pytest
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item): yield
+"""
 T = "while running test_it.py::test_sleeps"
 
 
@@ -74,4 +80,22 @@ def test_the_test_that_ran_when_somebody_cancelled_has_failed(developer: Develop
     assert outcomes(done) == {"test_first": "PASSED", "test_sleeps": "FAILED"}, done.text
     assert re.search(rf"cancelled by .* {T}", done.out)
     assert "1 test(s) were not run" in done.out
+    assert done.code == 70
+
+
+def test_a_test_that_holds_interrupts_off_is_named_all_the_same(developer: Developer, tmp_path: Path) -> None:
+    """It is killed after the grace, and what it had printed is shown with its failure."""
+    text = SLEEPING.replace(
+        "time.sleep(300)", "signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
+    )
+    folder = project(tmp_path / "p", "import signal" + text)
+    (tmp_path / "watching.py").write_text(WATCHING)
+    done = developer.pytest(
+        "-v", "--remote-ci-timeout=2", cwd=folder, PYTEST_PLUGINS="watching", PYTHONPATH=str(tmp_path)
+    )
+    assert outcomes(done) == {"test_first": "PASSED", "test_sleeps": "FAILED"}, done.text
+    assert f"timed out after 2 s of testing {T}" in done.out
+    assert "Captured stdout call" in done.out
+    assert "said before" in done.out
+    assert "1 failed, 1 passed" in done.out
     assert done.code == 70

@@ -170,9 +170,6 @@ def test_what_is_no_record_changes_nothing(tmp_path: Path) -> None:
 class Kept:
     """Stands for `Records`."""
 
-    protocol = 1
-    cut = hold = terminal = in_place_of = None
-
     def __init__(self) -> None:
         self.kinds: list[str] = []
 

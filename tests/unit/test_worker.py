@@ -248,3 +248,6 @@ def test_the_oldest_and_newest_python_run_it(spool: Path, version: str) -> None:
     done = subprocess.run([str(found[0]), "-I", "-S", str(WORKER), str(spool)], timeout=30, check=False)
     assert done.returncode == 0
     assert frames(spool)[-1]["code"] == 0
+    write_job(spool, "print('hi')", recorded=True)
+    done = subprocess.run([str(found[0]), "-I", "-S", str(WORKER), str(spool)], timeout=30, check=False)
+    assert done.returncode == 2, "no session was recorded, so nothing has passed"

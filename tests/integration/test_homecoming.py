@@ -1,0 +1,408 @@
+"""What a job left behind reaches the developer's disk: whole, in its place, and nothing outside of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_kit import Person, Runner, running
+
+from ci_runner import models
+from ci_runner.models import utcnow
+from ci_runner.states import ran
+from pytest_remote_ci import reports
+from pytest_remote_ci.arguments import Place
+from pytest_remote_ci.artifacts import MANY, Artifact, Errand, name_problem, parse_list
+from pytest_remote_ci.client import Client
+from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable
+from pytest_remote_ci.homecoming import Homecoming
+from pytest_remote_ci.progress import StatusLine
+from pytest_remote_ci.transport import AuthenticationFailed, Content, Interrupted
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    with running(tmp_path_factory.mktemp("data")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def person(runner: Runner) -> Person:
+    return runner.person()
+
+
+@pytest.fixture
+def client(runner: Runner, person: Person) -> Iterator[Client]:
+    with Client(runner.url, person.key) as client:
+        yield client
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def left(runner: Runner, person: Person, files: Mapping[str, bytes], mode: int = 0o644) -> str:
+    """Id of a finished job that left these files."""
+    job = runner.job(person)
+    until = utcnow() + dt.timedelta(days=1)
+    artifacts = [
+        models.Artifact(path, mode, len(content), runner.blobs.put_bytes(content), until)
+        for path, content in files.items()
+    ]
+    assert runner.store.jobs.finish(job.id, runner.epoch, ran(0), artifacts=artifacts)
+    return job.id
+
+
+def one(path: str, content: bytes = b"content") -> Artifact:
+    return Artifact(path, len(content), sha256(content).hexdigest())
+
+
+def disk(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+class Breaking(Client):
+    """A client whose connections break after so many bytes, one entry per connection; then they hold."""
+
+    def __init__(self, runner: Runner, person: Person, *cuts: int) -> None:
+        super().__init__(runner.url, person.key)
+        self.cuts = list(cuts)
+        self.starts: list[int] = []
+
+    def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
+        self.starts.append(start)
+        return self._breaking(super().artifact(job_id, path, start))
+
+    def artifact_archive(self, job_id: str) -> Content:
+        return self._breaking(super().artifact_archive(job_id))
+
+    def _breaking(self, content: Content) -> Content:
+        if not self.cuts:
+            return content
+        left, read = self.cuts.pop(0), content.readinto
+
+        def readinto(buffer: Any) -> int:
+            nonlocal left
+            if left <= 0:
+                raise Interrupted("the wire was cut")
+            count = read(memoryview(buffer)[:left])
+            left -= count
+            return count
+
+        content.readinto = readinto  # type: ignore[method-assign]
+        return content
+
+
+def fetch(client: Client, job_id: str, folder: Path, **more: Any) -> tuple[set[str], list[str]]:
+    """Everything into `folder`: what came, and what is said about the rest."""
+    errand = Errand(client, job_id, sleep=lambda seconds: None, **more)
+    found = errand.fetch([(item, folder / item.path) for item in client.artifacts(job_id)], folder)
+    return set(found.places), list(found.problems)
+
+
+# -- fetching
+
+
+@pytest.mark.parametrize("count", [2, MANY + 3])
+def test_files_come_whole_with_their_mode(
+    runner: Runner, person: Person, client: Client, here: Path, count: int
+) -> None:
+    files = {f"a/ü {number}/x#?.bin": os.urandom(number * 5000) for number in range(count)}
+    job_id = left(runner, person, files, mode=0o755)
+    assert fetch(client, job_id, here) == (set(files), [])
+    assert disk(here) == files
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {stat.S_IMODE((here / path).stat().st_mode) for path in files} == {0o777 & ~umask}
+
+
+def test_what_is_there_already_is_not_fetched_again(runner: Runner, person: Person, here: Path) -> None:
+    job_id = left(runner, person, {"a": b"one", "b": b"two"})
+    (here / "a").write_bytes(b"one")
+    (here / "b").write_bytes(b"TWO")
+    with Breaking(runner, person) as client:
+        assert fetch(client, job_id, here) == ({"a", "b"}, [])
+        assert len(client.starts) == 1
+    assert disk(here) == {"a": b"one", "b": b"two"}
+
+
+def test_a_broken_connection_is_resumed_where_it_broke(runner: Runner, person: Person, here: Path) -> None:
+    content = os.urandom(300_000)
+    job_id = left(runner, person, {"x": content})
+    with Breaking(runner, person, 1000, 0, 200_000) as client:
+        assert fetch(client, job_id, here) == ({"x"}, [])
+        assert client.starts == [0, 1000, 1000, 201_000]
+    assert disk(here) == {"x": content}
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_ended(runner: Runner, person: Person, here: Path) -> None:
+    content = os.urandom(300_000)
+    job_id = left(runner, person, {"x": content})
+    with (
+        Breaking(runner, person, 100_000, *[0] * 50) as client,
+        pytest.raises(RunnerUnreachable, match="cut"),
+    ):
+        fetch(client, job_id, here, patience=-1)
+    assert "x" not in disk(here), "no half files under their names"
+    with Breaking(runner, person) as client:
+        assert fetch(client, job_id, here) == ({"x"}, [])
+        assert client.starts == [100_000]
+    assert disk(here) == {"x": content}
+
+
+@pytest.mark.parametrize("beginning", [b"another file", b"y" * 400_000])
+def test_a_wrong_beginning_is_thrown_away(
+    runner: Runner, person: Person, here: Path, beginning: bytes
+) -> None:
+    content = os.urandom(300_000)
+    job_id = left(runner, person, {"x": content})
+    part = here / f".remote-ci-{sha256(content).hexdigest()[:16]}-1.part"
+    part.write_bytes(beginning)
+    with Breaking(runner, person) as client:
+        assert fetch(client, job_id, here) == ({"x"}, [])
+    assert disk(here) == {"x": content}
+
+
+def test_an_archive_that_breaks_is_completed_file_by_file(runner: Runner, person: Person, here: Path) -> None:
+    files = {f"{number:02}": os.urandom(10_000) for number in range(20)}
+    job_id = left(runner, person, files)
+    with Breaking(runner, person, 95_000) as client:
+        assert fetch(client, job_id, here) == (set(files), [])
+        assert 8 <= len(client.starts) <= 12
+    assert disk(here) == files
+
+
+def test_a_content_that_is_not_what_the_list_says_never_gets_its_name(
+    runner: Runner, person: Person, client: Client, here: Path
+) -> None:
+    job_id = left(runner, person, {"x": b"evil!!!"})
+    errand = Errand(client, job_id)
+    found = errand.fetch([(one("x"), here / "x")], here)
+    assert found.problems == ("x did not come: its content is not what the runner says",)
+    assert disk(here) == {}
+
+
+def test_one_that_is_gone_does_not_keep_the_others(
+    runner: Runner, person: Person, client: Client, here: Path
+) -> None:
+    job_id = left(runner, person, {"a": b"1", "gone": b"only here"})
+    listed = client.artifacts(job_id)
+    runner.blobs.remove(sha256(b"only here").hexdigest())
+    found = Errand(client, job_id).fetch([(item, here / item.path) for item in listed], here)
+    assert set(found.places) == {"a"}
+    assert found.problems == ("gone did not come: The artifact's content is no longer on the runner",)
+
+
+def test_a_key_that_is_refused_ends_it(runner: Runner, person: Person, here: Path) -> None:
+    job_id = left(runner, person, {"a": b"1"})
+    with Client(runner.url, "ci_" + "x" * 46) as client, pytest.raises(AuthenticationFailed):
+        Errand(client, job_id).fetch([(one("a"), here / "a")], here)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "a/../../x", "/etc/x", "C:/x", "a\\..\\x", "", "a//b", "./a", "a\nb", "a\x1b[2Jb", "\u202ex",
+     ".git/hooks/pre-commit", "sub/.GIT/config", "x" * 1025],
+)  # fmt: skip
+def test_names_that_lead_elsewhere_are_refused(client: Client, here: Path, path: str) -> None:
+    assert name_problem(path) is not None
+    found = Errand(client, "job").fetch([(one(path), here / "x")], here)
+    assert (found.places, len(found.problems)) == ({}, 1)
+    assert found.problems[0].isprintable()
+    assert list(here.iterdir()) == []
+
+
+def test_a_link_in_the_way_is_not_followed(client: Client, here: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (here / "sub").symlink_to(outside)
+    (here / "file").write_text("mine")
+    (here / "folder").mkdir()
+    wanted = [(one(path), here / path) for path in ("sub/x", "file/x", "folder")]
+    found = Errand(client, "job").fetch(wanted, here)
+    assert [problem.partition(": ")[2] for problem in found.problems] == [
+        f"{here}/sub is a link", f"{here}/file is no folder", f"{here}/folder is a folder",
+    ]  # fmt: skip
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_in_the_place_is_replaced_not_written_through(
+    runner: Runner, person: Person, client: Client, here: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (here / "x").symlink_to(tmp_path / "mine")
+    job_id = left(runner, person, {"x": b"new"})
+    part = here / f".remote-ci-{sha256(b'new').hexdigest()[:16]}-1.part"
+    part.symlink_to(tmp_path / "mine")
+    assert fetch(client, job_id, here) == ({"x"}, [])
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (here / "x").is_symlink()
+    assert (here / "x").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, ["x"], [{"path": "x"}], [{"path": "x", "size": -1, "sha256": "0" * 64}],
+     [{"path": "x", "size": 1, "sha256": "z"}], [{"path": 1, "size": 1, "sha256": "0" * 64}]],
+)  # fmt: skip
+def test_what_is_no_list_of_artifacts_is_none(answer: object) -> None:
+    assert parse_list(answer) is None
+
+
+def test_an_unknown_job_is_said(client: Client) -> None:
+    with pytest.raises(JobNotFound):
+        client.artifacts("nobody")
+
+
+# -- places
+
+
+def home(client: Client, job_id: str, here: Path, root: Path | None = None) -> tuple[Homecoming, list[str]]:
+    said: list[str] = []
+    found = None
+    if root is not None:
+        found = reports.find(["--junitxml=out/junit.xml", "--cov-report", "html:site"], Place(root, root))
+    return Homecoming(client, job_id, here, StatusLine(), said.append, found), said
+
+
+def complete(root: str = "/workspace") -> dict[str, Any]:
+    return {"type": "complete", "artifacts": {"files": 1, "bytes": 1, "root": root}}
+
+
+def test_reports_go_home_and_all_else_into_the_folder(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    files = {
+        "coverage.xml": b"<source>/workspace</source>", "out/junit.xml": b"<x/>", "site/index.html": b"i",
+        "site/style.css": b"s", "dist/a.whl": b"w",
+    }  # fmt: skip
+    job_id = left(runner, person, files)
+    bringing, said = home(client, job_id, tmp_path / "kept", root)
+    bringing.bring(complete())
+    assert disk(root) == {
+        "coverage.xml": f"<source>{root}</source>".encode(), "out/junit.xml": b"<x/>", "site/index.html": b"i",
+        "site/style.css": b"s",
+    }  # fmt: skip
+    assert disk(tmp_path / "kept") == {"dist/a.whl": b"w"}
+    home_again = "brought home: coverage.xml, out/junit.xml, site/ (2 files)"
+    assert said == [f"remote-ci: 1 artifact (1 B) in {tmp_path}/kept; {home_again}"]
+    assert bringing.places["dist/a.whl"] == tmp_path / "kept/dist/a.whl"
+    bringing.bring(complete())
+    assert len(said) == 1, "once"
+
+
+def test_nothing_left_is_nothing_said(client: Client, tmp_path: Path) -> None:
+    bringing, said = home(client, "job", tmp_path / "kept")
+    bringing.bring({"type": "complete"})
+    bringing.bring(None)
+    assert said == []
+    assert not (tmp_path / "kept").exists()
+
+
+def test_what_cannot_be_fetched_is_said_with_the_way_to_have_it_later(client: Client, tmp_path: Path) -> None:
+    bringing, said = home(client, "nobody", tmp_path / "kept")
+    bringing.bring(complete())
+    assert said == [
+        "remote-ci: artifacts were not fetched: Job not found; try again: remote-ci artifacts nobody"
+    ]
+
+
+def test_a_disk_that_takes_nothing_is_said(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "kept").write_text("a file")
+    job_id = left(runner, person, {"a": b"1"})
+    bringing, said = home(client, job_id, tmp_path / "kept" / "deeper")
+    bringing.bring(complete())
+    assert said[0].startswith(f"remote-ci: artifacts were not fetched: {tmp_path}/kept")
+    assert said[0].endswith(f"remote-ci artifacts {job_id}")
+
+
+def test_the_default_folder_hides_itself_from_git(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    job_id = left(runner, person, {"a": b"1"})
+    folder = reports.default_folder(job_id, tmp_path)
+    bringing, _ = home(client, job_id, folder)
+    assert bringing.bring_all()
+    assert disk(tmp_path / "remote-ci-artifacts") == {".gitignore": b"*\n", f"{job_id}/a": b"1"}
+
+
+def test_a_job_without_artifacts_is_said(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    job_id = left(runner, person, {})
+    bringing, said = home(client, job_id, tmp_path / "kept")
+    assert not bringing.bring_all()
+    assert said == [f"Job {job_id} has no artifacts (they are kept for some days only)."]
+
+
+def test_a_source_file_is_never_replaced(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    """`--junitxml=setup.py` and a folder of a report that is a folder of sources: such files go into the folder."""
+    root = tmp_path / "project"
+    (root / "src").mkdir(parents=True)
+    (root / "setup.py").write_text("mine")
+    (root / "src/x.py").write_text("mine")
+    files = {"setup.py": b"<x/>", "src/x.py": b"evil", "src/index.html": b"fine"}
+    job_id = left(runner, person, files)
+    said: list[str] = []
+    found = reports.find(["--junitxml=setup.py", "--cov-report=html:src"], Place(root, root))
+    Homecoming(client, job_id, tmp_path / "kept", StatusLine(), said.append, found).bring(complete())
+    assert disk(root) == {"setup.py": b"mine", "src/x.py": b"mine", "src/index.html": b"fine"}
+    assert disk(tmp_path / "kept") == {"setup.py": b"<x/>", "src/x.py": b"evil"}
+
+
+def test_a_linked_folder_leads_no_report_out_of_the_project(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "htmlcov").symlink_to(tmp_path / "elsewhere")
+    job_id = left(runner, person, {"htmlcov/index.html": b"1"})
+    bringing, _ = home(client, job_id, tmp_path / "kept", root)
+    bringing.bring(complete())
+    assert disk(tmp_path / "elsewhere") == {}
+    assert disk(tmp_path / "kept") == {"htmlcov/index.html": b"1"}
+
+
+def test_coverage_data_speaks_of_the_files_here(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    data = tmp_path / "data"
+    with sqlite3.connect(data) as connection:
+        connection.execute("CREATE TABLE file (id INTEGER PRIMARY KEY, path TEXT UNIQUE)")
+        connection.executemany(
+            "INSERT INTO file (path) VALUES (?)",
+            [("/workspace/src/a.py",), ("/workspace2/b.py",), ("/usr/lib/c.py",)],
+        )
+    connection.close()
+    job_id = left(runner, person, {".coverage": data.read_bytes()})
+    bringing, _ = home(client, job_id, tmp_path / "kept", root)
+    bringing.bring(complete())
+    assert [path.name for path in root.iterdir()] == [".coverage"]
+    connection = sqlite3.connect(root / ".coverage")
+    paths = [path for (path,) in connection.execute("SELECT path FROM file ORDER BY id")]
+    connection.close()
+    assert paths == [f"{root}/src/a.py", "/workspace2/b.py", "/usr/lib/c.py"]

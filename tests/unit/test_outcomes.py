@@ -1,0 +1,154 @@
+"""From reports to results, and from results to what they say together."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from ci_runner.models import JobEvent
+from ci_runner.outcomes import MAX_NODE_ID, OUTCOMES, TestHistory, TestResult, history, parts
+
+NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
+
+
+def report(when: str, outcome: str, status: object = None, **data: Any) -> dict[str, Any]:
+    """A record as the recorder makes it."""
+    fields: dict[str, Any] = {
+        "d": {"nodeid": "t.py::x", "when": when, "outcome": outcome, "duration": 0.5, **data}
+    }
+    return {"t": "report", **fields, **({"status": status} if status is not None else {})}
+
+
+def event(*records: dict[str, Any]) -> JobEvent:
+    fields = records[0] if len(records) == 1 else {"t": "several", "of": list(records)}
+    return JobEvent("report", timestamp=NOON, fields=fields)
+
+
+def outcome_of(*records: dict[str, Any]) -> str:
+    [part] = parts([event(record) for record in records], NOON).values()
+    return OUTCOMES[part.rank]
+
+
+SETUP, CALL, TEARDOWN = (report(when, "passed") for when in ("setup", "call", "teardown"))
+
+
+@pytest.mark.parametrize(
+    ("records", "outcome"),
+    [
+        ([SETUP, CALL, TEARDOWN], "passed"),
+        ([SETUP], "unfinished"),
+        ([SETUP, report("call", "failed"), TEARDOWN], "failed"),
+        ([report("setup", "failed"), TEARDOWN], "error"),
+        ([SETUP, CALL, report("teardown", "failed")], "error"),
+        ([report("setup", "skipped"), TEARDOWN], "skipped"),
+        ([SETUP, report("call", "skipped"), TEARDOWN], "skipped"),
+        ([SETUP, report("call", "skipped", wasxfail="why"), TEARDOWN], "xfailed"),
+        ([SETUP, report("call", "passed", wasxfail=""), TEARDOWN], "xpassed"),
+        ([SETUP, report("call", "failed", ["xfailed", "x", "XFAIL"]), TEARDOWN], "xfailed"),
+        ([SETUP, report("call", "passed", ["oddly", "?", "ODD"]), TEARDOWN], "unfinished"),
+        ([SETUP, report("call", "rerun", ["rerun", "R", "RERUN"]), SETUP, CALL, TEARDOWN], "passed"),
+    ],
+)
+def test_the_worst_phase_counts_as_pytest_counts_it(records: list[dict[str, Any]], outcome: str) -> None:
+    assert outcome_of(*records) == outcome
+    [together] = parts([event(*records, {"t": "terminal"})], NOON).values()
+    assert OUTCOMES[together.rank] == outcome, "also in one record"
+    assert together.duration == pytest.approx(0.5 * len(records))
+
+
+def test_reruns_are_counted() -> None:
+    again = report("call", "rerun", ["rerun", "R", "RERUN"])
+    [part] = parts([event(SETUP, again, SETUP, again, SETUP, CALL)], NOON).values()
+    assert part.reruns == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {}, {"t": "report"}, {"t": "report", "d": 3}, {"t": "report", "d": {}}, {"t": "report", "d": {"nodeid": ""}},
+        {"t": "report", "d": {"nodeid": 7}}, {"t": "several"}, {"t": "several", "of": [3, {"t": "report"}]},
+        {"t": "exception", "d": {"nodeid": "x"}},
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_counts_as_nothing(fields: dict[str, Any]) -> None:
+    assert parts([JobEvent("report", fields=fields)], NOON) == {}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", None, True, -5, float("nan"), float("inf"), [1]])
+def test_durations_that_are_none_are_nothing(value: Any) -> None:
+    [part] = parts([event(report("call", "passed", duration=value))], NOON).values()
+    assert part.duration == 0
+
+
+def test_claims_are_bounded() -> None:
+    wild = report("call", "passed", nodeid="x" * 9999, duration=1e300, wasxfail={"a": 1}, status=3)
+    [(node_id, part)] = parts([event(wild)], NOON).items()
+    assert len(node_id) == MAX_NODE_ID
+    assert part.duration == 1e6
+    for status in ([], [3], "passed", {"a": 1}):
+        assert len(parts([event(report("call", "passed", status))], NOON)) == 1
+
+
+def runs(text: str, workspaces: str = "", seconds: tuple[float, ...] = ()) -> TestHistory:
+    """History of a test by letters, oldest first: p, f, e, s, x, X, u."""
+    words = {"p": "passed", "f": "failed", "e": "error", "s": "skipped", "x": "xfailed", "X": "xpassed"}
+    return history(
+        [
+            TestResult(
+                "t", words.get(letter, "unfinished"), seconds[number] if seconds else 1.0, 0,  # type: ignore[arg-type]
+                NOON + dt.timedelta(hours=number), f"job{number}", workspaces[number] if workspaces else f"w{number}",
+            )
+            for number, letter in enumerate(text)
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("pppf", 0.75), ("sss", None), ("x", 1.0), ("e", 0.0), ("pXf", 0.5), ("psu", 1.0)]
+)
+def test_the_pass_rate_is_of_those_with_a_verdict(text: str, rate: float | None) -> None:
+    assert runs(text).pass_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("ppff", "job2"), ("pfpf", "job3"), ("pf", "job1"), ("pfs", "job1"), ("pfue", "job1"), ("ff", None),
+        ("pp", None),         ("pffp", None), ("s", None), ("xe", "job1"),
+    ],
+)  # fmt: skip
+def test_failing_since_is_the_first_failure_after_the_last_success(text: str, since: str | None) -> None:
+    found = runs(text).failing_since
+    assert (found[0] if found else None) == since
+
+
+@pytest.mark.parametrize(
+    ("text", "workspaces", "flaky"),
+    [
+        ("pf", "aa", 1),
+        ("pf", "ab", 0),
+        ("pfpf", "aabb", 2),
+        ("ps", "aa", 0),
+        ("ff", "aa", 0),
+        ("pe", "aa", 1),
+    ],
+)
+def test_flaky_is_both_outcomes_on_one_workspace(text: str, workspaces: str, flaky: int) -> None:
+    found = runs(text, workspaces)
+    assert (found.flaky_workspaces, found.is_flaky) == (flaky, flaky > 0)
+
+
+def test_who_passes_at_the_second_try_is_flaky_too() -> None:
+    again = TestResult("t", "passed", 1.0, 2, NOON, "job", "w")
+    assert history([again]).is_flaky
+    assert not history([TestResult("t", "failed", 1.0, 2, NOON, "job", "w")]).is_flaky
+
+
+def test_the_trend_compares_older_and_newer_half() -> None:
+    found = runs("pppp", seconds=(1.0, 1.0, 3.0, 5.0))
+    assert (found.duration, found.before, found.now) == (2.5, 1.0, 4.0)
+    assert (runs("ppp").before, runs("ppp").now) == (None, None)
+    assert runs("spp", seconds=(0.0, 2.0, 4.0)).duration == 3.0, "a test that was skipped says nothing"
+    assert runs("s").duration == 0.0
