@@ -245,7 +245,7 @@ class Preparer:
             "restarts": options.restarts,
             "memory": size(min(options.memory or settings.memory, settings.max_memory)),
         }
-        self._write_job(work, description)
+        write_job(work, description, self._owner)
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
@@ -266,24 +266,6 @@ class Preparer:
             network="none" if "none" in (options.network, settings.network) else "egress",
             join=prepared.join,
         )
-
-    def _write_job(self, work: Path, description: dict[str, Any]) -> None:
-        """`job.json` with a seal that only the worker will know: it removes the file before it runs anything.
-
-        The seal is written last, so that it is never there without the file that has it.
-        """
-        seal = work / "seal"
-        if seal.exists():
-            return
-        text, target = secrets.token_hex(16), work / "spool" / "job.json"
-        for path, content, owner in (
-            (target, json.dumps({**description, "seal": text}), self._owner),
-            (seal, text, None),
-        ):
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.unlink(missing_ok=True)
-            write_for(temporary, content, owner)
-            temporary.rename(path)
 
     def written(self, job: Job) -> Written:
         """Where the files of the job's present attempt lie."""
@@ -341,6 +323,25 @@ class Preparer:
             (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
             if self._owner is not None:
                 os.chown(work / part, self._owner, self._owner)
+
+
+def write_job(work: Path, description: dict[str, Any], owner: int | None) -> None:
+    """`job.json` with a seal that only the worker will know: it removes the file before it runs anything.
+
+    Once per attempt. The seal is written last, so that it is never there without the file that has it.
+    """
+    seal = work / "seal"
+    if seal.exists():
+        return
+    text, target = secrets.token_hex(16), work / "spool" / "job.json"
+    for path, content, owner_of_it in (
+        (target, json.dumps({**description, "seal": text}), owner),
+        (seal, text, None),
+    ):
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.unlink(missing_ok=True)
+        write_for(temporary, content, owner_of_it)
+        temporary.rename(path)
 
 
 class _Aside:
