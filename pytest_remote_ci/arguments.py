@@ -81,7 +81,7 @@ _NEXT_RUN = frozenset(
      "--stepwise-skip"}
 )  # fmt: skip
 #: What needs a terminal in the container.
-_REFUSED = ("--pdb", "--trace")
+_REFUSED = ("--pdb", "--trace", "--pdbcls")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ def refuse_interactive(argv: Iterable[str]) -> None:
     for option in _REFUSED:
         if option in heads:
             raise WorkspaceError(
-                f"{option} cannot be used with --remote-ci: it needs a terminal in the container"
+                f"{option} cannot be used with --remote-ci: there is no terminal where the tests run; run the failing "
+                "test here, without --remote-ci (and PYTHONBREAKPOINT=0 switches breakpoint() off)"
             )
 
 

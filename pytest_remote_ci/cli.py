@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Usage errors raise SystemExit(2), as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["pytest"]:  # all that follows is pytest's
+        from pytest_remote_ci import launcher
+
+        return launcher.run(words[1:])
     parser = _parser()
     split = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:split])
@@ -250,6 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--artifacts-dir", metavar="DIR", help=f"where they go (default: {reports.FOLDER}/<job>)"
+    )
+    commands.add_parser(
+        "pytest", help="pytest --remote-ci; plugins that only the project has may be missing here"
     )
     sub = command("wait", wait, "show a job until its end")
     sub.add_argument("id", help="the job")

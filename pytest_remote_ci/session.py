@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, embedded, reports, scm
+from pytest_remote_ci import arguments, debugging, embedded, reports, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
@@ -97,7 +97,18 @@ class _Session:
             for text in workspace.listing():
                 print(text)  # noqa: T201 - the answer to the question
             return 0
+        self._refuse_debuggers(workspace)
         return self._submit(settings, workspace, options)
+
+    def _refuse_debuggers(self, workspace: Workspace) -> None:
+        if os.environ.get(debugging.VARIABLE):
+            return
+        config = self._pytest
+        start = Path(config.invocation_params.dir)
+        chosen = [
+            Path(os.path.normpath(start / str(argument).partition("::")[0])) for argument in config.args
+        ]
+        debugging.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
 
     def _is_old_pytest(self) -> bool:
         """Whether the pytest here cannot take reports of others; says so."""
@@ -153,6 +164,8 @@ class _Session:
             columns=shutil.get_terminal_size().columns,
         )
         options = replace(options, records=self._native, reports=self._reports().patterns)
+        if os.environ.get(debugging.VARIABLE) == "0":
+            options = replace(options, env={**options.env, debugging.VARIABLE: "0"})
         priority = self._option("priority")
         if priority:
             options = replace(options, priority=priority)
@@ -177,15 +190,7 @@ class _Session:
         return [] if stripped == addopts else ["-o", f"addopts={shlex.join(stripped)}"]
 
     def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:
-        raw = {name: getattr(options, name) for name in options.__dataclass_fields__}
-        raw = {
-            name: list(value)
-            if isinstance(value, tuple)
-            else dict(value)
-            if isinstance(value, Mapping)
-            else value
-            for name, value in raw.items()
-        }
+        raw = {name: _changeable(getattr(options, name)) for name in options.__dataclass_fields__}
         self._pytest.hook.pytest_remote_ci_submission(config=self._pytest, options=raw)
         try:
             return SubmitOptions.from_dict(raw)
@@ -386,3 +391,9 @@ class _OptionArity:
     def is_known(self, option: str) -> bool:
         """Whether pytest or a plugin here declares it."""
         return self._actions is None or option in self._actions
+
+
+def _changeable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_remote_ci import secrets
+from pytest_remote_ci import debugging, secrets
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 #: A file that changed this recently may change again without its times showing it (coarse clocks of file systems).
 _REST_NS: Final = 2_000_000_000
 #: Projects that nobody opened for so long are forgotten.
@@ -37,6 +37,8 @@ class Facts:
     sha256: str
     #: What secret it looks like, in words; None: none.
     secret: str | None
+    #: Line of the first call of a debugger in a Python file.
+    debugger: int | None = None
 
 
 class StatCache:
@@ -58,12 +60,12 @@ class StatCache:
         key = _key(known)
         if entry is not None and entry[:4] == key:
             self._now[path] = entry
-            return Facts(known.st_size, entry[4], entry[5])
+            return Facts(known.st_size, *entry[4:])
         self.misses += 1
         started = time.time_ns()
         facts, after = _read_facts(path, source)
         if _key(after) == key and max(known.st_mtime_ns, known.st_ctime_ns) < started - _REST_NS:
-            self._now[path] = [*key, facts.sha256, facts.secret]
+            self._now[path] = [*key, facts.sha256, facts.secret, facts.debugger]
             self._changed = True
         return facts
 
@@ -92,7 +94,7 @@ class StatCache:
             stored = json.loads(self._file.read_bytes())
             if stored["format"] == _format():
                 files: dict[str, list[Any]] = stored["files"]
-                if all(len(entry) == 6 for entry in files.values()):
+                if all(len(entry) == 7 for entry in files.values()):
                     return files
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
@@ -129,4 +131,5 @@ def _read_facts(path: str, source: str) -> tuple[Facts, os.stat_result]:
         after = os.fstat(handle)
     finally:
         os.close(handle)
-    return Facts(size, digest.hexdigest(), secrets.find(path, head)), after
+    debugger = debugging.find_call(head) if path.endswith(".py") else None
+    return Facts(size, digest.hexdigest(), secrets.find(path, head), debugger), after

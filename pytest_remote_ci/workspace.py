@@ -51,6 +51,8 @@ class WorkspaceFile:
     sha256: str
     #: Nanoseconds since the epoch.
     mtime_ns: int
+    #: Line of the first call of a debugger in a Python file.
+    debugger: int | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,15 @@ def _read(entries: dict[str, Found], cache: StatCache) -> tuple[tuple[WorkspaceF
             suspects[path] = facts.secret
         mode = 0o755 if entry.executable else 0o644
         files.append(
-            WorkspaceFile(travels_as, entry.source, mode, facts.size, facts.sha256, entry.stat.st_mtime_ns)
+            WorkspaceFile(
+                travels_as,
+                entry.source,
+                mode,
+                facts.size,
+                facts.sha256,
+                entry.stat.st_mtime_ns,
+                facts.debugger,
+            )
         )
     return tuple(sorted(files, key=lambda file: file.path)), suspects
 

@@ -58,6 +58,28 @@ class InertOptions:
         ]
 
 
+class NoDebugger:
+    """A pytest plugin: whoever reaches `breakpoint()` or `pdb.set_trace()` fails, where waiting would be for ever."""
+
+    def pytest_configure(self) -> None:
+        """Both go through one private function of pytest's."""
+        with contextlib.suppress(ImportError, AttributeError):
+            from _pytest import debugging
+
+            debugging.pytestPDB._init_pdb = self._fail  # type: ignore[method-assign]
+
+    def _fail(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        import pytest
+
+        frame = sys._getframe(1).f_back
+        place = f"{os.path.relpath(frame.f_code.co_filename)}:{frame.f_lineno}: " if frame else ""
+        pytest.fail(
+            f"{place}a debugger was called, and there is no terminal here: run this test without --remote-ci, "
+            "or set PYTHONBREAKPOINT=0",
+            pytrace=False,
+        )
+
+
 def fix_path(mode: str) -> str:
     """Make ``sys.path`` and ``sys.argv[0]`` those of the command we stand for; returns the new argv[0]."""
     here = os.path.dirname(os.path.abspath(__file__))
@@ -191,7 +213,7 @@ def main(mode: str, args: list[str]) -> int:
     if captured:
         plugins.append(HandsOver(int(captured)))
     try:
-        code = run_pytest(mode, list(args), [InertOptions(), *plugins])
+        code = run_pytest(mode, list(args), [InertOptions(), NoDebugger(), *plugins])
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ class Feed:
         self._events: Iterator[Event] = run.events()
         self._held: deque[Event] = deque()
         self._is_closed = False
+        #: Called before and after each wait for an event.
+        self.on_wait: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None)
         #: The job's last event, once it was seen.
         self.complete: Event | None = None
 
@@ -42,11 +44,15 @@ class Feed:
             return self._held.popleft()
         if self.complete is not None or self._is_closed:
             return None
+        begin, end = self.on_wait
+        begin()
         try:
             event = next(self._events)
         except BaseException:
             self._events = self.run.events()
             raise
+        finally:
+            end()
         if event.get("type") == "complete":
             self.complete = event
         if event.get("t") == "several":

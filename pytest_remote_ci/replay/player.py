@@ -180,7 +180,8 @@ class Player:
         if writer is not None:
             writer.flush()
         sys.stdout.flush()
-        self._output[stream].write(text)
+        own = stream == "stderr" and "end" in self.said  # what pytest itself says in the end: a usage error
+        self._output[stream].write(self._places.here(text) if own else text)
 
     def _remember(self, event: Event) -> None:
         self.said[event["t"]] = event
@@ -188,6 +189,7 @@ class Player:
     def _begin(self, event: Event) -> None:
         self._remember(event)
         self._places.learn(str(event["rootdir"]))
+        self.reports.pytest_there = str(event.get("pytest") or "")
 
     def _header(self, event: Event) -> None:
         reporter = self._terminal

@@ -15,6 +15,7 @@ import pytest
 
 from pytest_remote_ci.display import Display, exit_code
 from pytest_remote_ci.errors import ClientError, NoVerdict
+from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
@@ -87,6 +88,7 @@ class Takeover:
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
             if reporter is not None:
                 reporter.showfspath = False
+        running.watch(session.config, self._feed)
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collected elsewhere."""
@@ -188,15 +190,31 @@ class Takeover:
                     self._player.play_to_the_end()
                     self._feed.bring_home()
                     self._heed_the_runner()
+                    self._compare_plugins()
                 else:  # a plugin here refused its configuration
                     self._cancel()
             except KeyboardInterrupt:
                 if self._session is not None:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
 
+    def _compare_plugins(self) -> None:
+        told = self._player.said.get("session", {}).get("plugins")
+        if told is None or self._is_replay or self._is_interrupted or self._player.broken is not None:
+            return
+        failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        line = plugins.remark(told, failed=failed, is_verbose=self._config.option.verbose > 0)
+        if line:
+            self._say(f"remote-ci: {line}")
+
     def _heed_the_runner(self) -> None:
         """A session that ended well in pytest's eyes may have been cut short: the time was up, somebody cancelled."""
-        if self._feed.complete is None or self._is_interrupted or self._player.is_filtered:
+        player = self._player
+        if (
+            self._feed.complete is None
+            or self._is_interrupted
+            or player.is_filtered
+            or player.broken is not None
+        ):
             return
         try:
             code, why = exit_code(self._feed.complete), self._feed.complete.get("reason")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,13 @@ class Pair:
     def remotely(self, *args: str, sub: str = ".") -> Done:
         """Run it as a native session."""
         return self.developer.pytest(*args, cwd=self.local / sub, COLUMNS="100")
+
+    def compare(self, *args: str, sub: str = ".") -> str:
+        """Run it directly and remotely, at once; the difference."""
+        with ThreadPoolExecutor(1) as aside:
+            direct = aside.submit(self.directly, *args, sub=sub)
+            remote = self.remotely(*args, sub=sub)
+            return self.difference(direct.result(), remote)
 
     def difference(self, direct: Done, remote: Done) -> str:
         """ "" when they are equal, else a diff for people."""

@@ -198,6 +198,7 @@ def test_a_configuration_file_given_by_option_travels_as_a_path_of_the_run(
     [
         (["--pdb"], "--pdb cannot be used with --remote-ci"),
         (["--trace"], "--trace cannot be used with --remote-ci"),
+        (["--pdbcls=pdb:Pdb"], "--pdbcls cannot be used with --remote-ci"),
         (["/etc/passwd"], "/etc/passwd is outside the project"),
         (["tests/test_a.py", "/etc/passwd"], "/etc/passwd is outside the project"),
         (["--rootdir=/etc"], "/etc is outside the project"),
@@ -348,3 +349,23 @@ def test_a_plugin_that_fails_while_events_arrive_leaves_no_job_behind(
     assert answer.returncode != 0
     assert "ValueError: mine" in answer.stderr
     assert next(iter(runner.jobs.values())).cancelled
+
+
+def test_a_call_of_a_debugger_in_a_chosen_test_file_is_refused_before_anything_is_sent(
+    runner: FakeRunner, project: Path
+) -> None:
+    (project / "tests" / "test_b.py").write_text("def test_b():\n    breakpoint()\n")
+    (project / "product.py").write_text("def run():\n    breakpoint()\n")
+    refused = run_pytest(runner, project, "--remote-ci")
+    assert refused.returncode == 4
+    assert refused.stderr == (
+        "remote-ci: tests/test_b.py:2 calls a debugger, and there is no terminal where the tests run: "
+        "run that test here, without --remote-ci, or set PYTHONBREAKPOINT=0\n"
+    )
+    assert runner.requests == []
+    assert run_pytest(runner, project, "--remote-ci", "tests/test_a.py").returncode == 0
+    (first,) = runner.jobs.values()
+    assert run_pytest(runner, project, "--remote-ci", PYTHONBREAKPOINT="0").returncode == 0
+    (job,) = (job for job in runner.jobs.values() if job is not first)
+    assert job.options is not None
+    assert job.options["env"] == {"PYTHONBREAKPOINT": "0"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 import pytest
 
 from ci_runner.pipelines.checking import Checked, check
+from ci_runner.pipelines.planning import make_plan
 
 FILE = ".pipelines/ci.yaml"
 
@@ -330,6 +332,21 @@ def nested(body: str) -> str:
 def test_nested_jobs_are_checked_as_the_others_are(body: str, message: str) -> None:
     """Decision 7: the reference system checked dependencies in one of its forms only."""
     assert message in "\n".join(rejected(nested(body)))
+
+
+def test_nested_jobs_run_as_the_others_do() -> None:
+    """Defect 2: the reference system took `working_dir` of nested jobs for the address of their repository."""
+    job = {"name": "a b", "working_dir": "sub/folder", "script": ["make", "make"]}
+    flat = check([("p.yaml", json.dumps({"stages": ["s"], "jobs": [{"stage": "s", **job}]}))])
+    inner = check([("p.yaml", json.dumps({"stages": [{"name": "s", "jobs": [job]}]}))])
+    assert flat.problems == inner.problems == ()
+    plan = make_plan(inner.pipelines[0])
+    assert plan == make_plan(flat.pipelines[0])
+    assert (plan.jobs[0].name, plan.jobs[0].working_dir, plan.jobs[0].script) == (
+        "a b",
+        "sub/folder",
+        ("make", "make"),
+    )
 
 
 def test_one_name_in_two_stages_is_one_too_many() -> None:

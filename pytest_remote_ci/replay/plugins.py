@@ -1,0 +1,47 @@
+"""Which pytest plugins are only here or only where the tests ran, as far as it may explain a result.
+
+What only reports has no use over there, and the header names what is there; so a session that went well says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib import metadata
+
+#: Plugins that act where results are shown.
+_REPORTERS = frozenset(
+    {
+        "pytest-remote-ci", "pytest-html", "pytest-sugar", "pytest-rich", "pytest-json-report", "pytest-reportlog",
+        "pytest-metadata", "pytest-md", "pytest-md-report", "pytest-tldr", "pytest-pretty", "pytest-clarity",
+        "pytest-icdiff", "pytest-csv", "pytest-emoji", "pytest-spec", "pytest-testdox", "pytest-instafail",
+        "pytest-progress", "pytest-github-actions-annotate-failures", "pytest-azurepipelines", "teamcity-messages",
+    }
+)  # fmt: skip
+
+
+def remark(there: Iterable[object], *, failed: bool, is_verbose: bool) -> str | None:
+    """One line, or None. `there` are the names that the session told."""
+    remote = {_name(str(name)) for name in there}
+    local = _installed()
+    only_here = sorted(local - remote - _REPORTERS) if failed else []
+    only_there = sorted(remote - local - {"pytest-remote-ci"}) if is_verbose else []
+    parts = [f"only here: {', '.join(only_here)}"] if only_here else []
+    parts += [f"only where the tests ran: {', '.join(only_there)}"] if only_there else []
+    if not parts:
+        return None
+    advice = " (the project's dependencies say what is installed there)" if only_here else ""
+    return f"pytest plugins {'; '.join(parts)}{advice}"
+
+
+def _installed() -> set[str]:
+    found = set()
+    for entry in metadata.entry_points(group="pytest11"):
+        dist = getattr(entry, "dist", None)
+        if dist is not None:
+            found.add(_name(dist.metadata["Name"]))
+    return found
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[-_.]+", "-", text).lower()
