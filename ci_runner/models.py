@@ -152,6 +152,12 @@ class Job:
     log_bytes: int = 0
     #: Test outcomes so far: outcome → number (empty while nothing structured arrived).
     counts: Mapping[str, int] = field(default_factory=dict)
+    #: The run of a pipeline that it belongs to, its stage, its name in the run's plan, and how many jobs of that name
+    #: the run had before it.
+    run_id: str | None = None
+    stage: str | None = None
+    planned: str | None = None
+    retry: int = 0
     #: 1 for the next to start; None once taken up.
     queue_position: int | None = None
 
@@ -175,6 +181,11 @@ class Job:
             "queue_position": self.queue_position,
             "name": self.name,
             "counts": dict(self.counts),
+            **(
+                {"run_id": self.run_id, "stage": self.stage, "planned": self.planned, "retry": self.retry}
+                if self.run_id is not None
+                else {}
+            ),
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,9 +28,8 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pytest_remote_ci.delivery import Parcel, deliver
 from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
-from pytest_remote_ci.stream import Event, EventStream, pause
+from pytest_remote_ci.stream import EventStream, pause
 from pytest_remote_ci.transport import (
     KEY_HELP,
     AuthenticationFailed,
@@ -41,7 +40,7 @@ from pytest_remote_ci.transport import (
 )
 from pytest_remote_ci.upload import MultipartUpload, Progress
 from pytest_remote_ci.wire import Manifest, SubmitOptions
-from pytest_remote_ci.workspace import collect, create_project_zip
+from pytest_remote_ci.workspace import create_project_zip
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts import Artifact
@@ -51,10 +50,10 @@ __all__ = [
     "AuthenticationFailed",
     "Client",
     "create_project_zip",
-    "list_jobs",
-    "submit_tests_async",
-    "submit_tests_streaming",
-    "wait_for_job",
+    "list_jobs",  # noqa: F822 - see `__getattr__`
+    "submit_tests_async",  # noqa: F822 - see `__getattr__`
+    "submit_tests_streaming",  # noqa: F822 - see `__getattr__`
+    "wait_for_job",  # noqa: F822 - see `__getattr__`
 ]
 
 #: Above so many bytes the key is checked first: a refusal must not cost the upload.
@@ -124,8 +123,24 @@ class Client:
                 return self.submit(
                     opened, options, manifest=manifest, progress=progress, idempotency_key=idempotency_key
                 )
-        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         text = None if options is None else json.dumps(options.to_dict())
+        answer = self.upload("/submit-async", archive, text, manifest, progress, idempotency_key)
+        try:
+            return str(answer["job_id"])
+        except (KeyError, TypeError) as error:
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
+
+    def upload(
+        self,
+        path: str,
+        archive: IO[bytes] | None,
+        text: str | None,
+        manifest: Manifest | None,
+        progress: Progress | None,
+        idempotency_key: str | None,
+    ) -> Any:
+        """Post a project to `path`, with `text` as its part ``options``; the JSON of the answer. See `submit`."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         files = None if manifest is None else json.dumps(manifest.to_dict(), separators=(",", ":"))
         gives_up_at = time.monotonic() + _SUBMIT_PATIENCE
         failures = 0
@@ -134,28 +149,28 @@ class Client:
             try:
                 if len(body) > _LARGE_UPLOAD and not failures and not self._welcome:
                     self.verify()
-                return self._post(body, headers)
+                return self._post(path, body, headers)
             except Interrupted as error:
                 failures += 1
                 if (error.refused and failures == 1) or time.monotonic() > gives_up_at:
                     raise RunnerUnreachable(str(error)) from error
                 self._sleep(pause(failures, error.retry_after))
 
-    def _post(self, body: MultipartUpload, headers: dict[str, str]) -> str:
+    def _post(self, path: str, body: MultipartUpload, headers: dict[str, str]) -> Any:
         sent = {"Content-Type": body.content_type, **headers}
         try:
             with self._transport.send(
-                "POST", "/submit-async", data=body, headers=sent, read_timeout=_SUBMIT_TIMEOUT
+                "POST", path, data=body, headers=sent, read_timeout=_SUBMIT_TIMEOUT
             ) as response:
-                return str(response.json()["job_id"])
+                return response.json()
         except Interrupted as error:
             if not body.handed_over and not error.refused:
                 # A runner that refuses a request's head closes while the body is still being sent.
                 with contextlib.suppress(RunnerUnreachable):
                     self.verify()
             raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
+        except ValueError as error:
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
 
     def missing(self, digests: Collection[str]) -> list[str] | None:
         """Those contents that must be sent for a submission by manifest; None: the runner knows no manifests."""
@@ -175,16 +190,12 @@ class Client:
 
     def check_pipelines(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of `POST /pipelines/check` (docs/pipelines.md)."""
-        headers, body = {"Content-Type": "application/json"}, json.dumps(question).encode()
         try:
-            with self._send("POST", "/pipelines/check", data=body, headers=headers) as response:
-                answer = response.json()
+            answer = self.ask("POST", "/pipelines/check", body=dict(question))
         except (JobNotFound, NotOffered) as error:
             raise RunnerUnreachable(
                 f"the runner at {self.url} is too old for pipelines: update it"
             ) from error
-        except ValueError:
-            answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("problems"), list):
             raise RunnerUnreachable(f"{self.url} is no runner: its answer says nothing of pipelines")
         return answer
@@ -198,8 +209,12 @@ class Client:
         view: str | None = None,
         time_limit: float | None = None,
         on_trouble: Callable[[str], None] | None = None,
+        of_run: bool = False,
     ) -> EventStream:
-        """The job's events up to `complete`, resumed after every interruption; see `EventStream`."""
+        """The job's events up to `complete`, resumed after every interruption; see `EventStream`.
+
+        `of_run`: the id is a run's, whose stream ends with `run_complete`.
+        """
         return EventStream(
             self._transport,
             job_id,
@@ -210,6 +225,7 @@ class Client:
             patience=self._patience,
             on_trouble=on_trouble,
             sleep=self._sleep,
+            of_run=of_run,
         )
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -311,12 +327,20 @@ class Client:
             return False
         return isinstance(body, dict) and body.get("status") == "ok"
 
-    def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
-        with self._send("GET", path, params=params, read_timeout=10.0) as response:
+    def ask(self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None) -> Any:
+        """Any short request with the JSON of its answer; `body` goes as JSON, and is made no more than once."""
+        more: dict[str, Any] = {}
+        if body is not None:
+            headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
+            more = {"data": json.dumps(body).encode(), "headers": headers}
+        with self._send(method, path, params=params, read_timeout=30.0, **more) as response:
             try:
                 return response.json()
             except ValueError as error:
                 raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
+
+    def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
+        return self.ask("GET", path, params)
 
     def _send(self, method: str, path: str, **more: Any) -> Any:
         """Short requests: one repetition after a broken connection, then the error is the caller's."""
@@ -332,69 +356,15 @@ class Client:
             raise RunnerUnreachable(str(error)) from error
 
 
-def submit_tests_streaming(
-    project_dir: Path | str, server_url: str, api_key: str | None = None
-) -> Iterator[Event]:
-    """Submit a folder and yield `job_id`, `log`… and `complete` events.
-
-    A refused key raises RuntimeError; everything else that goes wrong is a `log` event and `complete` without success.
-    """
-    try:
-        with Client(server_url, api_key) as client:
-            job_id = _submit_folder(client, Path(project_dir))
-            yield {"type": "job_id", "job_id": job_id}
-            yield from client.stream(job_id)
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-    except (ClientError, OSError) as error:
-        yield from _failure(f"Error submitting to CI server: {error}")
-
-
-def submit_tests_async(project_dir: Path | str, server_url: str, api_key: str | None = None) -> str:
-    """Submit a folder and return its job's id. A refused key raises RuntimeError, others their `ClientError`."""
-    try:
-        with Client(server_url, api_key) as client:
-            return _submit_folder(client, Path(project_dir))
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-
-
-def wait_for_job(
-    job_id: str, server_url: str, from_beginning: bool = False, api_key: str | None = None
-) -> Iterator[Event]:
-    """Yield a job's events, new ones only unless `from_beginning`; errors as in `submit_tests_streaming`."""
-    try:
-        with Client(server_url, api_key) as client:
-            yield from client.stream(job_id, from_beginning=from_beginning)
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-    except (ClientError, OSError) as error:
-        yield from _failure(f"Error waiting for job: {error}")
-
-
-def list_jobs(server_url: str, api_key: str | None = None) -> list[dict[str, Any]]:
-    """Summaries of the key owner's jobs. A refused key raises RuntimeError, others their `ClientError`."""
-    try:
-        with Client(server_url, api_key) as client:
-            return client.jobs()
-    except AuthenticationFailed as error:
-        raise with_key_help(error) from error
-
-
 def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
     """The same error, with the ways to supply a key below its line."""
     return AuthenticationFailed(f"{error}\n\n{KEY_HELP}")
 
 
-def _submit_folder(client: Client, folder: Path) -> str:
-    key = uuid.uuid4().hex
+def __getattr__(name: str) -> Any:
+    """The one-call functions of the reference system's client library, which are made of the above."""
+    from pytest_remote_ci import one_call
 
-    def send(parcel: Parcel) -> str:
-        return client.submit(parcel.archive, manifest=parcel.manifest, idempotency_key=key)
-
-    return deliver(client, collect(folder), send, again=lambda: collect(folder))
-
-
-def _failure(text: str) -> Iterator[Event]:
-    yield {"type": "log", "data": f"{text}\n"}
-    yield {"type": "complete", "success": False}
+    if name in __all__ and hasattr(one_call, name):
+        return getattr(one_call, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import changes, definitions, plan_text
+from pytest_remote_ci import changes, definitions, plan_text, runs_cli
 from pytest_remote_ci.config import project_root
 from pytest_remote_ci.console import FAILED, OK, Failure, connected, print_line, say, settings
 from pytest_remote_ci.definitions import Answer, Files, Question
@@ -47,6 +47,7 @@ def add(commands: Any) -> None:
     sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the file that defines it")
     sub.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     add_choice(sub)
+    runs_cli.add(command, add_choice)
 
 
 def add_choice(sub: argparse.ArgumentParser) -> None:
@@ -89,23 +90,39 @@ def check(options: argparse.Namespace) -> int:
 
 def dry_run(options: argparse.Namespace) -> int:
     """Show the plan of a run."""
-    file = options.named_file or (options.what if is_file(options.what) else None)
-    name = None if file == options.what else options.what
-    files = _files(file)
-    if files is None:
-        return FAILED
     is_text = options.format == "text"
+    file = _file_of(options)
     if is_text and file:
         print_line(f"Validating pipeline configuration: {file}")
+    plan = plan_for(options)
+    if plan is None:
+        return FAILED
+    show(plan, runs_cli.past_durations(options, str(plan["pipeline"])), is_text=is_text)
+    return OK
+
+
+def plan_for(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The plan that the command line asks for; None: what is wrong with the definition was said."""
+    file = _file_of(options)
+    files = _files(file)
+    if files is None:
+        return None
+    name = None if file == options.what else options.what
     project = project_root(Path.cwd(), Path.cwd())
     answer = ask({"files": files, "plan": choice(options, project, name)}, options)
     errors = tell(answer)
     if "plan" not in answer:
         if errors:
-            return _invalid(errors)
+            _invalid(errors)
+            return None
         raise Failure(answer.get("refused", "there is no plan"))
-    show(answer["plan"], {}, is_text=is_text)
-    return OK
+    plan: dict[str, Any] = answer["plan"]
+    return plan
+
+
+def _file_of(options: argparse.Namespace) -> str | None:
+    file: str | None = options.named_file or (options.what if is_file(options.what) else None)
+    return file
 
 
 def show(plan: plan_text.Plan, durations: Durations, *, is_text: bool) -> None:

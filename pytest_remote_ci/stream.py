@@ -49,9 +49,12 @@ class EventStream:
         time_limit: float | None = None,
         on_trouble: Callable[[str], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        of_run: bool = False,
     ) -> None:
         self._transport = transport
         self._job_id = job_id
+        #: The stream of a whole run of a pipeline, whose id it is; it ends after `run_complete`.
+        self._of_run = of_run
         self._from_beginning = from_beginning
         self._view = view
         self._patience = patience
@@ -79,7 +82,7 @@ class EventStream:
                         self._was_there = True
                         failures, last_contact = 0, time.monotonic()
                         yield event
-                        if event.get("type") == "complete":
+                        if event.get("type") == ("run_complete" if self._of_run else "complete"):
                             return
                     trouble = "the stream ended before the job did"
                 except Interrupted as error:
@@ -109,7 +112,7 @@ class EventStream:
             return
         self._silent_streams += 1
         if self._silent_streams >= _SILENT_STREAMS and (self._from_beginning or self.last_seq):
-            self.polling = True
+            self.polling = not self._of_run  # runs have no portions
 
     def _stream(self) -> Generator[Event, None, None]:
         """One connection's worth of events."""
@@ -123,7 +126,7 @@ class EventStream:
             params["view"] = self._view
         if self.last_seq:
             headers["Last-Event-ID"] = str(self.last_seq)
-        path = f"/jobs/{quote(self._job_id, safe='')}/stream"
+        path = f"/{'runs' if self._of_run else 'jobs'}/{quote(self._job_id, safe='')}/stream"
         response = self._transport.send("GET", path, params=params, headers=headers, stream=True)
         chunks: Any = _Chunks(response, self._note_contact)
         with closing(response):

@@ -78,6 +78,11 @@ def validate_answer(method: str, path: str, status: int, headers: Mapping[str, s
             assert headers[name].isdigit()
 
 
+def _is_last(event: dict[str, Any]) -> bool:
+    """Whether nothing may come behind a `complete`: in a run's stream it carries the name of its job."""
+    return event["type"] == "run_complete" or "job" not in event
+
+
 def validate_stream(frames: Iterable[str]) -> list[dict[str, Any]]:
     """Raise unless the frames of one stream are as docs/wire.md says; its events. The last frame must be whole."""
     events: list[dict[str, Any]] = []
@@ -87,7 +92,9 @@ def validate_stream(frames: Iterable[str]) -> list[dict[str, Any]]:
         assert fields.keys() <= {"id", "data", "retry"}, f"unknown fields: {frame!r}"
         if "data" not in fields:
             continue
-        assert not (events and events[-1]["type"] == "complete"), f"something follows `complete`: {frame!r}"
+        # In the stream of a run a job's end is followed by other jobs.
+        ended = events and events[-1]["type"] in ("complete", "run_complete") and _is_last(events[-1])
+        assert not ended, f"something follows `complete`: {frame!r}"
         event = json.loads(fields["data"])
         validate(_EVENT, event)
         if "id" in fields:

@@ -7,8 +7,11 @@ while.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ci_runner.pipelines.progress import Facts, Step, StopIntent
+from ci_runner.pipelines.runs import Run
 from ci_runner.states import Verdict
 
 
@@ -147,6 +150,22 @@ class Announce(Action):
     def subject(self) -> str:
         """The queue."""
         return "queue"
+
+
+@dataclass(frozen=True)
+class AdvanceRun(Action):
+    """Bring a run of a pipeline forward: start, drop and end jobs of it, or end it. One transaction."""
+
+    run: Run
+    #: What had become of its jobs when this was decided.
+    facts: Mapping[str, Facts]
+    step: Step
+    stop_intent: StopIntent | None = None
+
+    @property
+    def subject(self) -> str:
+        """The run."""
+        return self.run.id
 
 
 def stop_subject(job_id: str) -> str:

@@ -93,6 +93,7 @@ class Collector:
         with self.blobs.collecting():
             doomed = set(trees) - self.store.blobs.known(trees)
             doomed -= {job.workspace for job in self.store.jobs.open() if job.workspace}
+            doomed -= self.store.runs.open_workspaces()
             # Out of sight at once; what they hold is removed afterwards.
             hidden = [self._workspaces.hide(digest) for digest in sorted(doomed)]
         for folder in hidden:

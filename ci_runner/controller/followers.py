@@ -20,6 +20,7 @@ from typing import Final
 from ci_runner import failpoints
 from ci_runner.controller import spool
 from ci_runner.controller.budget import within_budget
+from ci_runner.controller.masking import maskable, masked
 from ci_runner.controller.reconcile import Follow
 from ci_runner.controller.spool import Reading, Spool
 from ci_runner.controller.world import Ending
@@ -59,6 +60,8 @@ class _Follower:
     kept: SpoolPosition | None = None
     #: Bytes of log text stored for the job.
     stored: int = 0
+    #: What its events must not contain.
+    secrets: tuple[str, ...] = ()
     started: bool = False
     #: Monotonic time since when there has been output that no frame covers.
     behind_since: float | None = None
@@ -196,6 +199,8 @@ class Followers:
         follower.stored = job.log_bytes if job is not None else 0
         follower.started = job is not None and job.phase != "starting"
         follower.behind_since = None
+        if job is not None and job.run_id is not None and job.options.get("secrets"):
+            follower.secrets = maskable(self.store.runs.secrets(job.run_id).values())
 
     def _record_start(self, follower: _Follower) -> None:
         """The user's command runs: from here on the job is never started again."""
@@ -215,7 +220,8 @@ class Followers:
         if not reading.events and only_frames and not (over and reading.position != before):
             follower.position = reading.position
             return
-        events, size = within_budget(reading.events, follower.stored, self.budget)
+        found = masked(reading.events, follower.secrets)
+        events, size = within_budget(found, follower.stored, self.budget)
         failpoints.hit(_BEFORE)
         # What is kept may lie behind `before` by frames that made no events; they are read again after a crash,
         # which changes nothing. Where the store has another position, these bytes are in it already.

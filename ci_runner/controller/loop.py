@@ -30,6 +30,7 @@ from ci_runner.controller.followers import Followers
 from ci_runner.controller.notifier import Notifier
 from ci_runner.controller.perform import Performer
 from ci_runner.controller.reaper import Reaper
+from ci_runner.controller.runs import RunTable
 from ci_runner.controller.steps import Preparer, Steps
 from ci_runner.controller.watchdog import Watchdog
 from ci_runner.controller.world import Policy, Sight, World
@@ -207,6 +208,7 @@ class _Tick:
         self._followers = followers
         self._watchdog = watchdog
         self._sight = Sight(engine)
+        self._runs = RunTable(store)
         self._answers = True
         self._next_sweep = 0.0
 
@@ -217,8 +219,10 @@ class _Tick:
         if wanted is not None:
             self._followers.sync(wanted)
             self._watchdog.watch(follow.job.id for follow in wanted.values() if not follow.over)
-        for action in reconcile.decide(now):
+        wanted_actions = reconcile.decide(now)
+        for action in wanted_actions:
             self._performer.submit(action)
+        self._runs.settle(now.runs, {action.subject for action in wanted_actions} | in_flight.keys())
         self._note(now)
         self._sweep(now)
 
@@ -240,6 +244,7 @@ class _Tick:
             over_disk=self._watchdog.over(),
             signalled=frozenset(steps.signalled.copy()),
             announced=dict(steps.announced.copy()),
+            runs=self._runs.read(seen.now),
         )
 
     def _note(self, seen: World) -> None:

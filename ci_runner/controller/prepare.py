@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
+from ci_runner.controller import commands
 from ci_runner.controller.artifacts import Written
 from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
 from ci_runner.controller.bytecode import Bytecode
@@ -43,7 +43,7 @@ from ci_runner.controller.verdicts import size
 from ci_runner.controller.workspaces import Workspaces
 from ci_runner.errors import PermanentError
 from ci_runner.models import Job
-from ci_runner.plan import make_plan, map_arguments, mount_point
+from ci_runner.plan import make_plan, mount_point
 from pytest_remote_ci.wire import SubmitOptions
 
 __all__ = ["PreparationStopped", "Prepared", "Preparer"]
@@ -63,7 +63,7 @@ class Prepared:
     #: Read-only trees, topmost first: what the project's build made, then the workspace.
     lowers: tuple[Path, ...]
     binds: tuple[Bind, ...]
-    #: The tests' interpreter, as a path in the container.
+    #: The tests' interpreter, as a path in the container; "" in an image that has none, where only scripts run.
     python: str
     env: Mapping[str, str]
     #: Folders that come first on the command's PATH.
@@ -139,6 +139,9 @@ class Preparer:
         plan = make_plan(tree, options)
         for note in plan.notes:
             log(note)
+        if not base.image.pythons and "script" in job.options and base.named_by_user:
+            prepared = self._without_python(job, base.image.id, folder, options)
+            return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
         request = Request(
             job_id=job.id, attempt=job.attempt, scope=_scope(job.user_id), may_share=not base.named_by_user,
             image_id=base.image.id, python=base.python, plan=plan, tree=tree, folder=folder,
@@ -158,6 +161,14 @@ class Preparer:
         prepared = self._prepared(request, options, environment, layer)
         network = self._services.ensure(job.id, options, log=log, stopping=stopping)
         return replace(prepared, join=network)
+
+    def _without_python(self, job: Job, image_id: str, folder: Path, options: SubmitOptions) -> Prepared:
+        """A script in an image of the user's that has no Python: nothing is installed."""
+        return Prepared(
+            image=image_id, mount_point=mount_point(options.root), lowers=(folder,),
+            binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()), python="",
+            env={**self._environments.ca_env(), "REMOTE_CI_JOB": job.id}, path=(), key="", module=False,
+        )  # fmt: skip
 
     def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
         """Environment and layer; both at once where neither needs the other."""
@@ -221,9 +232,6 @@ class Preparer:
         work = self._work(job.id, str(attempt))
         self._folders(work)
         cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
-        program = (prepared.python, f"{TOOLS}/boot.py", "module" if prepared.module else "script")
-        color = ("--color=yes",) if options.color else ()
-        arguments = map_arguments(options.args, options.root, prepared.mount_point)
         cpus = min(options.cpus or settings.cpus, settings.max_cpus)
         env = {
             "REMOTE_CI_COLUMNS": str(options.columns),
@@ -236,7 +244,7 @@ class Preparer:
         }
         description = {
             "protocol": 1,
-            "argv": [*program, *color, *arguments],
+            "argv": commands.command(job, options, prepared),
             "cwd": cwd,
             "env": env,
             "path": list(prepared.path),
@@ -245,11 +253,11 @@ class Preparer:
             "restarts": options.restarts,
             "memory": size(min(options.memory or settings.memory, settings.max_memory)),
         }
-        self._write_job(work, description)
+        commands.write(work, prepared, description, self._owner)
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
-            argv=(prepared.python, "-I", "-S", f"{TOOLS}/worker.py", SPOOL),
+            argv=commands.worker(prepared),
             role="test",
             job_id=job.id,
             attempt=attempt,
@@ -266,24 +274,6 @@ class Preparer:
             network="none" if "none" in (options.network, settings.network) else "egress",
             join=prepared.join,
         )
-
-    def _write_job(self, work: Path, description: dict[str, Any]) -> None:
-        """`job.json` with a seal that only the worker will know: it removes the file before it runs anything.
-
-        The seal is written last, so that it is never there without the file that has it.
-        """
-        seal = work / "seal"
-        if seal.exists():
-            return
-        text, target = secrets.token_hex(16), work / "spool" / "job.json"
-        for path, content, owner in (
-            (target, json.dumps({**description, "seal": text}), self._owner),
-            (seal, text, None),
-        ):
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.unlink(missing_ok=True)
-            write_for(temporary, content, owner)
-            temporary.rename(path)
 
     def written(self, job: Job) -> Written:
         """Where the files of the job's present attempt lie."""

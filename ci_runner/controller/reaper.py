@@ -107,7 +107,7 @@ class Reaper:
     def _caches(self) -> None:
         jobs = self.store.jobs.open()
         keys = {key for job in jobs for key in (job.workspace, job.environment) if key}
-        self.preparer.evict(frozenset(keys))
+        self.preparer.evict(frozenset(keys | self.store.runs.open_workspaces()))
 
     def _logs(self) -> None:
         self.store.events.prune(utcnow() - dt.timedelta(days=self.log_retention_days))

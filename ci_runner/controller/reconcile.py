@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ci_runner.controller import verdicts
+from ci_runner.controller import runs, verdicts
 from ci_runner.controller.actions import (
     Action,
     Announce,
@@ -59,6 +59,7 @@ def decide(world: World) -> list[Action]:
 
 
 def _all(world: World) -> Iterator[Action]:
+    yield from runs.decide(world)
     waiting = _waiting(world)
     if world.observed is None:
         yield from _without_engine(world)

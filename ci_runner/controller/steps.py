@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from ci_runner import failpoints
-from ci_runner.controller import actions
+from ci_runner.controller import actions, advancing
 from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Written
 from ci_runner.controller.budget import within_budget
 from ci_runner.controller.clock import SteadyClock
@@ -24,7 +24,7 @@ from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
-from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase
+from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase, WireError
 
 _log = logging.getLogger(__name__)
 
@@ -169,7 +169,9 @@ class Steps:
             if prepared is None:  # a controller before this one prepared it: quickly once more
                 self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
                 return
-            spec = self.preparer.container_spec(job, prepared, action.attempt)
+            spec = self.preparer.container_spec(
+                advancing.with_secrets(job, self.store), prepared, action.attempt
+            )
             self._hold_lease()
             failpoints.hit(_BEFORE_CREATE)
             container_id = self.engine.create(spec)
@@ -190,6 +192,9 @@ class Steps:
             return  # the next tick gives it another attempt
         failpoints.hit(_STARTED)
         self._prepared.pop(job.id, None)
+
+    def _advance_run(self, action: actions.AdvanceRun) -> None:
+        advancing.advance(action, self.store, self.keeper.blobs, self.epoch)
 
     def _record(self, action: actions.Record) -> None:
         self.store.jobs.advance(
@@ -269,6 +274,11 @@ class Steps:
             return self.keeper.keep(job, action.verdict, self.preparer.written(job), before_reading)
         except KeepingStopped as error:
             raise Interrupted from error
+        except (
+            PermanentError,
+            WireError,
+        ) as error:  # would be the same the next time: the job ends without them
+            return Kept(notes=(f"none is kept: {error}",))
 
     def end(
         self,
@@ -339,6 +349,7 @@ class Steps:
         actions.Clean: _clean,
         actions.RemoveContainer: _remove_container,
         actions.Announce: _announce,
+        actions.AdvanceRun: _advance_run,
     }
 
     def _job(self, action: actions.JobAction) -> Job:

@@ -17,8 +17,8 @@ from pytest_remote_ci import wire
 
 #: Programs of `pytest_remote_ci.job`, mounted as plain files and never imported here.
 _PROGRAMS: Final = (
-    "worker.py", "recording.py", "boot.py", "builder.py", "records.py", "recorder.py", "nodes.py", "reports.py",
-    "screen.py", "ages.py", "aftermath.py", "continued.py",
+    "worker.py", "worker.sh", "recording.py", "boot.py", "builder.py", "records.py", "recorder.py", "nodes.py",
+    "reports.py", "screen.py", "ages.py", "aftermath.py", "continued.py",
 )  # fmt: skip
 
 

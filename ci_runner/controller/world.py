@@ -16,6 +16,8 @@ from ci_runner.controller.engine import Engine, Observed
 from ci_runner.controller.spool import ExitFrame
 from ci_runner.errors import EngineUnavailable
 from ci_runner.models import Job
+from ci_runner.pipelines.progress import Facts
+from ci_runner.pipelines.runs import Run
 from ci_runner.store import Store
 
 #: Subject → names of the actions that are going on for it.
@@ -79,6 +81,16 @@ class Announced:
 
 
 @dataclass(frozen=True)
+class OpenRun:
+    """A run that is not over, and what has become of its jobs."""
+
+    run: Run
+    facts: Mapping[str, Facts]
+    #: It has lasted longer than it may.
+    timed_out: bool = False
+
+
+@dataclass(frozen=True)
 class World:
     """One moment. Nothing in it changes, and `decide` sees nothing else."""
 
@@ -105,6 +117,8 @@ class World:
     #: Names of the build containers that are in use.
     builds: frozenset[str] = frozenset()
     announced: Mapping[str, Announced] = field(default_factory=dict)
+    #: Runs of pipelines that are not over, but for those about which nothing has changed since they were decided about.
+    runs: tuple[OpenRun, ...] = ()
 
 
 @dataclass

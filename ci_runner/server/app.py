@@ -32,7 +32,10 @@ from ci_runner.server.jobs import JobEvents, JobList, JobStream, JobSummary
 from ci_runner.server.limits import StreamSlots
 from ci_runner.server.openapi import OpenApi
 from ci_runner.server.pipelines import PipelineCheck
+from ci_runner.server.reports import Reports
 from ci_runner.server.responder import StreamResponder
+from ci_runner.server.run_openapi import REPORT_PATHS
+from ci_runner.server.runs import Durations, NumberedRun, Rerun, RunDetail, RunList, RunStream
 from ci_runner.server.services import Services
 from ci_runner.server.streams import Streams
 from ci_runner.server.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
@@ -108,6 +111,7 @@ def create_app(services: Services) -> RunnerApp:
     slots = StreamSlots(services.serve.max_streams, services.serve.max_streams_per_user)
     responder = StreamResponder(services.store, app.streams, slots)
     submission = Submission(services)
+    reports = Reports(services.store)
     routes = {
         "/submit": SubmitStream(submission, responder, announce=False),
         "/submit-stream": SubmitStream(submission, responder, announce=True),
@@ -120,6 +124,13 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}/artifacts": ArtifactList(services),
         "/jobs/{job_id}/artifacts/{path:path}": ArtifactContent(services),
         "/jobs/{job_id}/artifacts.tar": ArtifactArchive(services, slots),
+        "/runs": RunList(services, submission),
+        "/runs/{run_id}": RunDetail(services.store),
+        "/runs/{run_id}/stream": RunStream(responder),
+        "/runs/{run_id}/rerun": Rerun(services),
+        "/pipelines/{name}/runs/{run_number}": NumberedRun(services.store),
+        "/pipelines/{name}/durations": Durations(services.store),
+        **{f"/reports/pipelines{path}": reports for path in REPORT_PATHS},
         "/pipelines/check": PipelineCheck(),
         "/jobs/{job_id}/tests": JobTests(services.store),
         "/reports/tests": TestReport(services.store),

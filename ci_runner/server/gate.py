@@ -32,7 +32,7 @@ BODY_RATE: Final = 1000.0
 #: Seconds for which a refused client is still listened to, so that it reads the answer before the end.
 LINGER: Final = 2.0
 #: Routes whose bodies are large; whoever shows no credentials need not send one.
-_WITH_KEY: Final = ("/submit", "/blobs/")
+_WITH_KEY: Final = ("/submit", "/blobs/", "/runs")
 #: Seconds for which a look at the free disk is good.
 _DISK_LOOK: Final = 0.5
 

@@ -11,7 +11,8 @@ import falcon
 from ci_runner.errors import InvalidSubmission
 from ci_runner.server.auth import Caller, caller_of
 from ci_runner.server.limits import Slot, StreamSlots
-from ci_runner.server.streams import VIEWS, JobSource, StreamBody, Streams, View
+from ci_runner.server.run_streams import RunSource
+from ci_runner.server.streams import VIEWS, JobSource, Source, StreamBody, Streams, View
 from ci_runner.store import Store
 
 _TRUE: Final = frozenset({"true", "1", "yes", "y", "on", "t"})
@@ -33,10 +34,16 @@ class Admission:
         self, resp: falcon.Response, job_id: str, cursor: int, view: View, first: tuple[bytes, ...]
     ) -> None:
         """Make the response a stream of the job's events after `cursor`, with `first` before them."""
+        self._stream(resp, job_id, JobSource(self._responder.store, job_id, cursor, view, first))
+
+    def stream_run(self, resp: falcon.Response, run_id: str, cursor: int, view: View) -> None:
+        """Make the response a stream of the events of all the run's jobs after `cursor`."""
+        self._stream(resp, run_id, RunSource(self._responder.store, run_id, cursor, view))
+
+    def _stream(self, resp: falcon.Response, subject: str, source: Source) -> None:
         assert self._slot is not None
-        streams, store = self._responder.streams, self._responder.store
-        listener = streams.add(job_id, self.caller, self.disconnected)
-        source = JobSource(store, job_id, cursor, view, first)
+        streams = self._responder.streams
+        listener = streams.add(subject, self.caller, self.disconnected)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache, no-transform")
         resp.set_header("X-Accel-Buffering", "no")

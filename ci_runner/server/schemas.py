@@ -93,6 +93,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "name": {"type": ["string", "null"]},
             "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
         },
+        {
+            "run_id": {"type": "string", "format": "uuid", "description": "only in a run of a pipeline"},
+            "stage": _TEXT,
+            "planned": {"type": "string", "description": "its name in the run's plan"},
+            "retry": {"type": "integer", "minimum": 0},
+        },
         additionalProperties=False,
     ),
     "Event": _object(
@@ -111,6 +117,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "exit_code": {"type": ["integer", "null"]},
             "reason": {"type": ["string", "null"]},
             "cancelled": {"const": True},
+            "job": {"type": "string", "description": "in a run's stream: the job's name in the plan"},
+            "run_id": {"type": "string", "format": "uuid"},
             "artifacts": _object(
                 {
                     "files": {"type": "integer", "minimum": 1},
@@ -121,6 +129,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             ),
         },
         allOf=[
+            _event("run_job", "job", "status"),
+            _event("run_complete", "run_id", "success", "status", "reason"),
             _event("job_id", "job_id"),
             _event("log", "data"),
             _event(

@@ -131,7 +131,7 @@ class JobSource:
 
 
 class Listener:
-    """Somebody who waits for news of one job; made and ended by `Streams`."""
+    """Somebody who waits for news of one job, or of one run; made and ended by `Streams`."""
 
     def __init__(self, job_id: str, caller: Caller, disconnected: Callable[[], bool]) -> None:
         self.job_id = job_id
@@ -245,7 +245,10 @@ class Streams:
         if not listeners:
             self._newest = {}
             return
-        newest = self._store.jobs.newest({listener.job_id for listener in listeners})
+        wanted = {listener.job_id for listener in listeners}
+        newest = self._store.jobs.newest(wanted)
+        if newest.keys() != wanted:  # the others are runs
+            newest |= self._store.runs.newest(wanted - newest.keys())
         for listener in listeners:
             number = newest.get(listener.job_id)
             if number is None or number != self._newest.get(listener.job_id):

@@ -15,9 +15,9 @@ import logging
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Generic, TypeVar
 
 import falcon
 
@@ -54,18 +54,36 @@ _PATIENCE: Final = 10.0
 _DIGESTS_BYTES: Final = 70
 
 
+Options = TypeVar("Options")
+
+
 @dataclass(frozen=True)
-class Upload:
+class Upload(Generic[Options]):
     """The parts of a submission."""
 
-    options: SubmitOptions
+    options: Options
     #: The zip, open for reading; None in a delta submission that misses nothing.
     file: BinaryIO | None
     manifest: Manifest | None
 
 
+@dataclass(frozen=True)
+class Received(Generic[Options]):
+    """A submission whose contents are durable and its user's."""
+
+    options: Options
+    manifest: Manifest
+    #: Digest of the files' times, if there are any.
+    mtimes: str | None
+
+    @property
+    def workspace(self) -> str:
+        """The digest that names the workspace."""
+        return hashlib.sha256(self.manifest.canonical()).hexdigest()
+
+
 class Submission:
-    """Accepts uploads; shared by the three routes."""
+    """Accepts uploads; shared by all routes that take a project."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -79,20 +97,32 @@ class Submission:
         Raises `InvalidSubmission`, `WireError`, `Conflict`, `TooManyRequests` and `TemporaryError`.
         """
         user = caller_of(req).user
-        key = _idempotency_key(req)
-        check_queue(self._services, user.id)
-        with self._place(), contextlib.ExitStack() as stack:
-            upload = self._read(req, stack)
-            failpoints.hit(_RECEIVED)
-            manifest, mtimes = self._keep(upload, user)
-        failpoints.hit(_STORED)
-        job = self._job(upload.options, manifest, mtimes, user)
+        key = idempotency_key(req)
+        received = self.receive(req, SubmitOptions.from_json, SEED_OPTIONS)
+        manifest = received.manifest
+        job = self._job(received, user)
         stored = self._services.store.jobs.create(job, key, _digest_of(job) if key else None)
         failpoints.hit(_COMMITTED)
         if stored.id == job.id:
             _log.info("job %s submitted by user %s: %d files", job.id, user.id, len(manifest.files))
             self._announce(stored)
         return stored
+
+    def receive(
+        self, req: falcon.Request, parse: Callable[[bytes], Options], default: Options
+    ) -> Received[Options]:
+        """Read the request's body and keep its contents. `parse`: what its part ``options`` means.
+
+        Raises what `accept` raises, but for `Conflict`.
+        """
+        user = caller_of(req).user
+        check_queue(self._services, user.id)
+        with self._place(), contextlib.ExitStack() as stack:
+            upload = self._read(req, stack, parse, default)
+            failpoints.hit(_RECEIVED)
+            manifest, mtimes = self._keep(upload, user)
+        failpoints.hit(_STORED)
+        return Received(upload.options, manifest, mtimes)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -112,11 +142,16 @@ class Submission:
 
     # -- the body
 
-    def _read(self, req: falcon.Request, stack: contextlib.ExitStack) -> Upload:
+    def _read(
+        self,
+        req: falcon.Request,
+        stack: contextlib.ExitStack,
+        parse: Callable[[bytes], Options],
+        options: Options,
+    ) -> Upload[Options]:
         """Parse the multipart body; its files live as long as `stack`."""
         if not (req.content_type or "").lower().startswith("multipart/form-data"):
             raise InvalidSubmission("file: send the project as multipart/form-data with a part 'file'")
-        options = SEED_OPTIONS
         file: BinaryIO | None = None
         manifest: Manifest | None = None
         seen = set()
@@ -126,10 +161,10 @@ class Submission:
             if part.name == "file":
                 file = self._spool(part.stream, stack)
             elif part.name == "options":
-                options = SubmitOptions.from_json(_limited("options", part.stream, _OPTIONS_BYTES))
+                options = parse(limited("options", part.stream, _OPTIONS_BYTES))
             elif part.name == "manifest":
                 most = _MANIFEST_BYTES_PER_FILE * self._services.serve.max_files
-                manifest = Manifest.from_dict(parse_json("manifest", _limited("manifest", part.stream, most)))
+                manifest = Manifest.from_dict(parse_json("manifest", limited("manifest", part.stream, most)))
             else:
                 continue
             seen.add(part.name)
@@ -146,7 +181,7 @@ class Submission:
 
     # -- contents
 
-    def _keep(self, upload: Upload, user: User) -> tuple[Manifest, str | None]:
+    def _keep(self, upload: Upload[Any], user: User) -> tuple[Manifest, str | None]:
         """Make the workspace's contents durable and the user's; the digest of its times, if it has any."""
         blobs, granted = self._services.blobs, self._services.store.blobs
         archive = self._archive(upload.file)
@@ -227,11 +262,9 @@ class Submission:
 
     # -- the job
 
-    def _job(self, options: SubmitOptions, manifest: Manifest, mtimes: str | None, user: User) -> Job:
-        if PRIORITY_RANK[options.priority] < PRIORITY_RANK[user.priority_cap]:
-            options = replace(options, priority=user.priority_cap)
-        if options.root is None and manifest.root is not None:
-            options = replace(options, root=manifest.root)
+    def _job(self, received: Received[SubmitOptions], user: User) -> Job:
+        options = fitted(received.options, received.manifest, user)
+        mtimes = received.mtimes
         now = self._services.clock()
         return Job(
             id=str(uuid.uuid4()),
@@ -241,7 +274,7 @@ class Submission:
             submitted_at=now,
             phase_since=now,
             options=options.to_dict() | ({"mtimes": mtimes} if mtimes else {}),
-            workspace=hashlib.sha256(manifest.canonical()).hexdigest(),
+            workspace=received.workspace,
         )
 
     def _announce(self, job: Job) -> None:
@@ -293,13 +326,22 @@ class MissingBlobs:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Which of the digests in the body the user must send."""
-        digests = parse_json("body", _limited("body", req.bounded_stream, _DIGESTS_BYTES * (self._most + 1)))
+        digests = parse_json("body", limited("body", req.bounded_stream, _DIGESTS_BYTES * (self._most + 1)))
         if not isinstance(digests, list) or not all(is_digest(digest) for digest in digests):
             raise InvalidSubmission("body: must be a JSON array of SHA-256 digests in lower-case hexadecimal")
         resp.media = self._submission.reserve(caller_of(req).user.id, set(digests))
 
 
-def _limited(what: str, stream: Any, most: int) -> bytes:
+def fitted(options: SubmitOptions, manifest: Manifest, user: User) -> SubmitOptions:
+    """The options with no more priority than the user may have, and with the root that the manifest names."""
+    if PRIORITY_RANK[options.priority] < PRIORITY_RANK[user.priority_cap]:
+        options = replace(options, priority=user.priority_cap)
+    if options.root is None and manifest.root is not None:
+        options = replace(options, root=manifest.root)
+    return options
+
+
+def limited(what: str, stream: Any, most: int) -> bytes:
     """All of `stream`, which may not hold more than `most` bytes."""
     return b"".join(_pieces(what, stream, most))
 
@@ -312,7 +354,8 @@ def _pieces(what: str, stream: Any, most: int) -> Iterator[bytes]:
         yield piece
 
 
-def _idempotency_key(req: falcon.Request) -> str | None:
+def idempotency_key(req: falcon.Request) -> str | None:
+    """The request's header of that name; raises `InvalidSubmission`."""
     key = req.get_header("Idempotency-Key")
     if key is None:
         return None

@@ -15,7 +15,7 @@ import peewee
 
 from ci_runner.models import utcnow
 from ci_runner.store.database import Database
-from ci_runner.store.schema import ArtifactRow, GrantRow, JobRow, to_micros
+from ci_runner.store.schema import ArtifactRow, GrantRow, JobRow, RunRow, to_micros
 
 #: Digests per statement; SQLite before 3.32 takes 999 parameters.
 _DIGESTS: Final = 300
@@ -99,14 +99,18 @@ class Blobs:
         return found
 
     def _limit(self, older_than: dt.datetime) -> dt.datetime:
-        """`older_than`, or earlier: what an open job was submitted with was granted shortly before its
+        """`older_than`, or earlier: what an open job or run was submitted with was granted shortly before its
         submission.
         """
         oldest = (
             JobRow.select(JobRow.submitted_at).where(JobRow.end_time.is_null()).order_by(JobRow.submitted_at)
         )
-        row = self._database.first(oldest)
-        return older_than if row is None else min(older_than, row["submitted_at"] - _MARGIN)
+        run = (
+            RunRow.select(RunRow.submitted_at).where(RunRow.end_time.is_null()).order_by(RunRow.submitted_at)
+        )
+        found = [row for row in (self._database.first(oldest), self._database.first(run)) if row is not None]
+        needed: list[dt.datetime] = [row["submitted_at"] - _MARGIN for row in found]
+        return min([older_than, *needed])
 
 
 def _pieces(digests: Iterable[str]) -> Iterator[list[str]]:

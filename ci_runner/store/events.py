@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -20,7 +20,16 @@ from ci_runner.models import JobEvent, utcnow
 from ci_runner.store import tests
 from ci_runner.store.database import Database
 from ci_runner.store.lease import Lease
-from ci_runner.store.schema import EventRow, JobRow, SpoolRow, from_micros, to_json, to_micros
+from ci_runner.store.schema import (
+    EventRow,
+    FeedRow,
+    JobRow,
+    RunRow,
+    SpoolRow,
+    from_micros,
+    to_json,
+    to_micros,
+)
 
 _BEFORE = failpoints.register("store.events.append.before", "events and offsets written, not committed")
 _AFTER = failpoints.register("store.events.append.after", "events and offsets committed")
@@ -72,7 +81,7 @@ class Events:
                 return int(job["last_seq"])
             if expected is not None and self.position(job_id, attempt) != expected:
                 raise Conflict("These bytes of the attempt's output are stored already")
-            newest = append_inside(self._database, job_id, job["last_seq"], events)
+            newest = append_inside(self._database, job_id, job["last_seq"], events, job["run_id"])
             tests.add_inside(self._database, job_id, events)
             if spool is not None:
                 self._move(job_id, attempt, spool)
@@ -88,7 +97,7 @@ class Events:
             job = _require_job(self._database, job_id)
             if job["end_time"] is not None:
                 raise Conflict("Job is over: it takes no more events")
-            return append_inside(self._database, job_id, job["last_seq"], [event])
+            return append_inside(self._database, job_id, job["last_seq"], [event], job["run_id"])
 
     def position(self, job_id: str, attempt: int) -> SpoolPosition:
         """How far the attempt's spool is stored; zero for one that was never read."""
@@ -149,8 +158,13 @@ class Events:
                 self._database.run(JobRow.update(log_bytes=0).where(JobRow.id.in_(ids)))
 
 
-def append_inside(database: Database, job_id: str, last_seq: int, events: Sequence[JobEvent]) -> int:
-    """Inside a transaction that has read `last_seq`: store `events`; returns the job's newest number."""
+def append_inside(
+    database: Database, job_id: str, last_seq: int, events: Sequence[JobEvent], run_id: str | None
+) -> int:
+    """Inside a transaction that has read `last_seq`: store `events`; returns the job's newest number.
+
+    `run_id`: the run whose feed has them as well.
+    """
     if not events:
         return last_seq
     now = utcnow()
@@ -166,11 +180,38 @@ def append_inside(database: Database, job_id: str, last_seq: int, events: Sequen
         JobRow.update(last_seq=newest, log_bytes=JobRow.log_bytes + text_bytes).where(JobRow.id == job_id)
     )
     database.insert_rows(EventRow, rows)
+    if run_id is not None:
+        feed_inside(database, run_id, len(events), now, job_id=job_id, first=last_seq + 1)
     return newest
 
 
+def feed_inside(
+    database: Database,
+    run_id: str,
+    number: int,
+    now: dt.datetime,
+    *,
+    job_id: str | None = None,
+    first: int = 0,
+    body: Mapping[str, Any] | None = None,
+) -> None:
+    """Inside a transaction: the run's feed has `number` more events of a job, or one of its own."""
+    database.run(RunRow.update(last_seq=RunRow.last_seq + number).where(RunRow.id == run_id))
+    row = database.first(RunRow.select(RunRow.last_seq).where(RunRow.id == run_id))
+    if row is None:
+        return
+    database.insert(
+        FeedRow.insert(
+            run_id=run_id, seq=row["last_seq"] - number + 1, number=number, job_id=job_id, first=first, at=now,
+            body=None if body is None else to_json(body),
+        )
+    )  # fmt: skip
+
+
 def _require_job(database: Database, job_id: str) -> dict[str, Any]:
-    job = database.first(JobRow.select(JobRow.last_seq, JobRow.end_time).where(JobRow.id == job_id))
+    job = database.first(
+        JobRow.select(JobRow.last_seq, JobRow.end_time, JobRow.run_id).where(JobRow.id == job_id)
+    )
     if job is None:
         raise NotFound("Job not found")
     return job

@@ -7,6 +7,7 @@ nothing about the outcome changes afterwards.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from ci_runner.store.artifacts import add_inside
 from ci_runner.store.database import Database
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
-from ci_runner.store.schema import JobRow, OutboxRow, UserRow
+from ci_runner.store.schema import JobRow, OutboxRow, RunRow, UserRow, reader, to_micros
 from ci_runner.store.tests import counts_inside
 from ci_runner.turns import fair_order, running_per_user
 from pytest_remote_ci.wire import PHASES, TERMINAL_STATUSES, Phase, Status
@@ -43,7 +44,9 @@ _CHANGEABLE: Final = frozenset(
 )  # fmt: skip
 _NOT_STORED: Final = frozenset({"events", "queue_position"})
 #: Columns of `Job`'s fields; the order of turns needs only the second list.
-_COLUMNS: Final = tuple(getattr(JobRow, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED)
+JOB_COLUMNS: Final = tuple(
+    getattr(JobRow, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED
+)
 _TURN_COLUMNS: Final = tuple(
     getattr(JobRow, name)
     for name in (
@@ -57,6 +60,7 @@ _TURN_COLUMNS: Final = tuple(
         "cancel_requested_at",
     )
 )
+_READ: Final = reader(JOB_COLUMNS)
 _PAGE: Final = 1000
 #: Ids per statement; SQLite before 3.32 takes 999 parameters.
 _IDS: Final = 300
@@ -77,8 +81,6 @@ class Jobs:
         With an `idempotency_key` that the user has used before: the first job when `body_digest` is the same,
         else `Conflict`. A known id raises `Conflict`, an unknown user `NotFound`.
         """
-        values = {name: getattr(job, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED}
-        values |= {"last_seq": 0, "log_bytes": 0, "submitted_at": job.submitted_at or utcnow()}
         with self._database.write():
             if idempotency_key is not None:
                 first = self._database.first(
@@ -91,13 +93,7 @@ class Jobs:
                 if first is not None:
                     return self._require(first["id"])
             self._require_user(job.user_id)
-            try:
-                self._database.insert(
-                    JobRow.insert(**values, idempotency_key=idempotency_key, body_digest=body_digest)
-                )
-            except peewee.IntegrityError as error:
-                raise Conflict(f"Job {job.id} already exists") from error
-            append_inside(self._database, job.id, 0, job.events)
+            insert_inside(self._database, job, idempotency_key=idempotency_key, body_digest=body_digest)
             stored = self._require(job.id)
             failpoints.hit(_CREATE_BEFORE)
         failpoints.hit(_CREATE_AFTER)
@@ -124,7 +120,7 @@ class Jobs:
 
     def get(self, job_id: str, user_id: str | None = None) -> Job | None:
         """The job with its place in the queue, or None when there is none (of that user)."""
-        query = JobRow.select(*_COLUMNS).where(JobRow.id == job_id)
+        query = JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id)
         if user_id is not None:
             query = query.where(JobRow.user_id == user_id)
         row = self._database.first(query)
@@ -145,7 +141,7 @@ class Jobs:
         `since`: submitted then or later. `query`: beginning of the id or part of the name, whatever the case.
         `before`: a job id; the page behind that job (`NotFound` when it is unknown).
         """
-        select = JobRow.select(*_COLUMNS)
+        select = JobRow.select(*JOB_COLUMNS)
         if user_id is not None:
             select = select.where(JobRow.user_id == user_id)
         if status is not None:
@@ -185,15 +181,20 @@ class Jobs:
 
     def open(self) -> builtins.list[Job]:
         """All jobs that are not over, oldest submission first, without queue positions."""
-        query = JobRow.select(*_COLUMNS).where(JobRow.end_time.is_null())
-        return [Job(**row) for row in self._database.rows(query.order_by(JobRow.submitted_at, JobRow.id))]
+        query = JobRow.select(*JOB_COLUMNS).where(JobRow.end_time.is_null())
+        return self._quickly(query.order_by(JobRow.submitted_at, JobRow.id))
 
     def uncleaned(self) -> builtins.list[Job]:
         """Jobs that are over and whose container, spool or workspace is not removed yet, in the order they
         ended.
         """
-        query = JobRow.select(*_COLUMNS).where(JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null())
-        return [Job(**row) for row in self._database.rows(query.order_by(JobRow.end_time))]
+        query = JobRow.select(*JOB_COLUMNS).where(JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null())
+        return self._quickly(query.order_by(JobRow.end_time))
+
+    def _quickly(self, query: Any) -> builtins.list[Job]:
+        """Jobs of a query that every tick makes: Peewee's own way takes most of a tick."""
+        with contextlib.closing(self._database.stream(query)) as rows:
+            return [Job(**_READ(row)) for row in rows]
 
     def served(self) -> dict[str, dt.datetime]:
         """User id → when a job of the user was last taken up; users who were never served are missing."""
@@ -238,7 +239,7 @@ class Jobs:
         with self._database.write(durable=False):
             self._lease.require(epoch)
             row = self._database.first(
-                JobRow.select(JobRow.last_seq, JobRow.user_id).where(
+                JobRow.select(JobRow.last_seq, JobRow.user_id, JobRow.run_id).where(
                     JobRow.id == job_id, JobRow.end_time.is_null(), JobRow.phase.in_(phases)
                 )
             )
@@ -250,7 +251,9 @@ class Jobs:
                 self._database.run(
                     UserRow.update(served_at=changes["start_time"]).where(UserRow.id == row["user_id"])
                 )
-            append_inside(self._database, job_id, row["last_seq"], events)
+            if changes.get("start_time") is not None and row["run_id"] is not None:
+                self._start_run(row["run_id"], changes["start_time"])
+            append_inside(self._database, job_id, row["last_seq"], events, row["run_id"])
             failpoints.hit(_ADVANCE_BEFORE)
         failpoints.hit(_ADVANCE_AFTER)
         return True
@@ -290,10 +293,16 @@ class Jobs:
         with self._database.write():
             self._lease.require(epoch)
             row = self._database.first(
-                JobRow.select(JobRow.last_seq).where(JobRow.id == job_id, JobRow.end_time.is_null())
+                JobRow.select(JobRow.last_seq, JobRow.run_id).where(
+                    JobRow.id == job_id, JobRow.end_time.is_null()
+                )
             )
             if row is None:
                 return False
+            if row["run_id"] is not None:
+                self._database.run(
+                    RunRow.update(version=RunRow.version + 1).where(RunRow.id == row["run_id"])
+                )
             self._database.run(
                 JobRow.update(
                     status=verdict.status, success=verdict.success, exit_code=verdict.exit_code,
@@ -305,7 +314,7 @@ class Jobs:
             counts = counts_inside(self._database, job_id)
             if counts:
                 self._database.run(JobRow.update(counts=counts).where(JobRow.id == job_id))
-            append_inside(self._database, job_id, row["last_seq"], [*events, complete])
+            append_inside(self._database, job_id, row["last_seq"], [*events, complete], row["run_id"])
             self._database.insert(OutboxRow.insert(job_id=job_id))
             failpoints.hit(_FINISH_BEFORE)
         failpoints.hit(_FINISH_AFTER)
@@ -326,7 +335,7 @@ class Jobs:
     def untold(self) -> builtins.list[Job]:
         """Jobs that are over and whose end was not told (`told`) yet, in the order they ended."""
         waiting = OutboxRow.select(OutboxRow.job_id)
-        query = JobRow.select(*_COLUMNS).where(JobRow.id.in_(waiting)).order_by(JobRow.end_time)
+        query = JobRow.select(*JOB_COLUMNS).where(JobRow.id.in_(waiting)).order_by(JobRow.end_time)
         return [Job(**row) for row in self._database.rows(query)]
 
     def told(self, job_id: str, epoch: int) -> None:
@@ -339,13 +348,23 @@ class Jobs:
         """Delete the user's jobs that are over, with their events; returns them as they were."""
         over = (JobRow.user_id == user_id) & JobRow.end_time.is_null(False)
         with self._database.write():
-            jobs = [Job(**row) for row in self._database.rows(JobRow.select(*_COLUMNS).where(over))]
+            jobs = [Job(**row) for row in self._database.rows(JobRow.select(*JOB_COLUMNS).where(over))]
             self._database.run(JobRow.delete().where(over))
         return jobs
 
+    def _start_run(self, run_id: str, moment: dt.datetime) -> None:
+        """The first job that is taken up starts its run; whatever waits in the queue is one less."""
+        self._database.run(
+            RunRow.update(
+                status="running",
+                start_time=peewee.fn.COALESCE(RunRow.start_time, to_micros(moment)),
+                version=RunRow.version + 1,
+            ).where(RunRow.id == run_id, RunRow.end_time.is_null())
+        )
+
     def _require(self, job_id: str) -> Job:
         """The job without its place in the queue, which would take too long under the write lock."""
-        row = self._database.first(JobRow.select(*_COLUMNS).where(JobRow.id == job_id))
+        row = self._database.first(JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id))
         if row is None:
             raise NotFound("Job not found")
         return Job(**row)
@@ -358,6 +377,19 @@ class Jobs:
         )
         if known is None:
             raise NotFound(f"User not found: {user_id}")
+
+
+def insert_inside(
+    database: Database, job: Job, *, idempotency_key: str | None = None, body_digest: str | None = None
+) -> None:
+    """Inside a transaction: store a new job; a known id, or a second of the same try in a run, raises `Conflict`."""
+    values = {name: getattr(job, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED}
+    values |= {"last_seq": 0, "log_bytes": 0, "submitted_at": job.submitted_at or utcnow()}
+    try:
+        database.insert(JobRow.insert(**values, idempotency_key=idempotency_key, body_digest=body_digest))
+    except peewee.IntegrityError as error:
+        raise Conflict(f"Job {job.id} already exists") from error
+    append_inside(database, job.id, 0, job.events, job.run_id)
 
 
 def _require_changeable(changes: dict[str, Any]) -> None:

@@ -135,6 +135,47 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """,
         ),
     ),
+    Migration(
+        "runs of pipelines",
+        (
+            """
+            CREATE TABLE runs (
+              id TEXT NOT NULL PRIMARY KEY, user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+              pipeline TEXT NOT NULL, number INTEGER NOT NULL, plan TEXT NOT NULL, workspace TEXT NOT NULL,
+              options TEXT NOT NULL, status TEXT NOT NULL, success BOOLEAN, reason TEXT,
+              submitted_at BIGINT NOT NULL, start_time BIGINT, end_time BIGINT,
+              cancel_requested_at BIGINT, cancelled_by TEXT, stop_intent TEXT, rerun_of TEXT,
+              version BIGINT NOT NULL, last_seq BIGINT NOT NULL, idempotency_key TEXT, body_digest TEXT)
+            """,
+            "CREATE UNIQUE INDEX runs_number ON runs (user_id, pipeline, number)",
+            "CREATE UNIQUE INDEX runs_idempotency ON runs (user_id, idempotency_key)",
+            "CREATE INDEX runs_newest_of_user ON runs (user_id, submitted_at, id)",
+            "CREATE INDEX runs_open ON runs (submitted_at) WHERE end_time IS NULL",
+            """
+            CREATE TABLE run_jobs (
+              run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, name TEXT NOT NULL,
+              position INTEGER NOT NULL, stage TEXT NOT NULL, job_id TEXT, retry INTEGER NOT NULL,
+              reused BOOLEAN NOT NULL, dropped TEXT, cancelled_by TEXT, PRIMARY KEY (run_id, name))
+            """,
+            """
+            CREATE TABLE run_secrets (
+              run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, name TEXT NOT NULL,
+              value TEXT NOT NULL, PRIMARY KEY (run_id, name))
+            """,
+            """
+            CREATE TABLE run_feed (
+              run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, seq BIGINT NOT NULL,
+              number INTEGER NOT NULL, job_id TEXT, first BIGINT NOT NULL, at BIGINT NOT NULL, body TEXT,
+              PRIMARY KEY (run_id, seq))
+            """,
+            "ALTER TABLE jobs ADD COLUMN run_id TEXT",
+            "ALTER TABLE jobs ADD COLUMN stage TEXT",
+            "ALTER TABLE jobs ADD COLUMN planned TEXT",
+            "ALTER TABLE jobs ADD COLUMN retry INTEGER NOT NULL DEFAULT 0",
+            # However often a run is asked to start a job: there is one of each try.
+            "CREATE UNIQUE INDEX jobs_of_run ON jobs (run_id, planned, retry) WHERE run_id IS NOT NULL",
+        ),
+    ),
 )
 
 

@@ -13,9 +13,11 @@ from ci_runner.store.artifacts import Artifacts
 from ci_runner.store.blobs import Blobs
 from ci_runner.store.database import Database, Doorbell, StoreError, create_private
 from ci_runner.store.events import Events
+from ci_runner.store.feed import Feed
 from ci_runner.store.jobs import Jobs
 from ci_runner.store.keys import Keys
 from ci_runner.store.lease import Lease
+from ci_runner.store.runs import Runs
 from ci_runner.store.tests import Tests
 from ci_runner.store.users import Users
 from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
@@ -24,8 +26,8 @@ from pytest_remote_ci.wire import TERMINAL_STATUSES, Status
 class Store:
     """Open it with `Store.open`; may be used from any thread and by several processes at once.
 
-    The attributes `jobs`, `events`, `artifacts`, `tests`, `users`, `keys`, `blobs` and `lease` are what the planes use;
-    the methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
+    The attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `users`, `keys`, `blobs` and `lease` are what
+    the planes use; the methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
     """
 
     def __init__(self, database: Database) -> None:
@@ -37,6 +39,8 @@ class Store:
         self.users = Users(database, self.jobs)
         self.keys = Keys(database)
         self.blobs = Blobs(database)
+        self.runs = Runs(database, self.lease)
+        self.feed = Feed(database, self.events)
         self.artifacts = Artifacts(database)
         self.tests = Tests(database)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import peewee
@@ -66,6 +67,25 @@ class MappingField(peewee.TextField):
 
     def python_value(self, value: Any) -> Any:
         return json.loads(value) if value else {}
+
+
+def reader(columns: Sequence[peewee.Field]) -> Callable[[Sequence[Any]], dict[str, Any]]:
+    """What turns a row of these columns, as the database gives it, into Python values by name."""
+    names = [column.name for column in columns]
+    special = [
+        (index, column.python_value)
+        for index, column in enumerate(columns)
+        if isinstance(column, (UtcField, MappingField, peewee.BooleanField))
+    ]
+
+    def read(row: Sequence[Any]) -> dict[str, Any]:
+        values = list(row)
+        for index, convert in special:
+            if values[index] is not None:
+                values[index] = convert(values[index])
+        return dict(zip(names, values, strict=True))
+
+    return read
 
 
 class UserRow(peewee.Model):
@@ -137,6 +157,10 @@ class JobRow(peewee.Model):
     counts = MappingField()
     idempotency_key = CleanTextField(null=True)
     body_digest = CleanTextField(null=True)
+    run_id = CleanTextField(null=True)
+    stage = CleanTextField(null=True)
+    planned = CleanTextField(null=True)
+    retry = peewee.IntegerField()
 
     class Meta:
         table_name = "jobs"
@@ -227,6 +251,91 @@ class OutboxRow(peewee.Model):
         table_name = "outbox"
 
 
+class RunRow(peewee.Model):
+    """One execution of a pipeline; `plan` is the JSON of `ci_runner.pipelines.plan.Plan`."""
+
+    id = CleanTextField(primary_key=True)
+    user_id = CleanTextField()
+    pipeline = CleanTextField()
+    #: Counts the runs of this pipeline and user from 1.
+    number = peewee.IntegerField()
+    plan = peewee.TextField()
+    workspace = CleanTextField()
+    options = MappingField()
+    status = CleanTextField()
+    success = peewee.BooleanField(null=True)
+    reason = CleanTextField(null=True)
+    submitted_at = UtcField()
+    start_time = UtcField(null=True)
+    #: NULL as long as the run is not over.
+    end_time = UtcField(null=True)
+    cancel_requested_at = UtcField(null=True)
+    cancelled_by = CleanTextField(null=True)
+    stop_intent = CleanTextField(null=True)
+    #: The run that this one repeats.
+    rerun_of = CleanTextField(null=True)
+    #: Raised by every change on which a decision may depend.
+    version = peewee.BigIntegerField()
+    #: Number of the newest entry of the feed.
+    last_seq = peewee.BigIntegerField()
+    idempotency_key = CleanTextField(null=True)
+    body_digest = CleanTextField(null=True)
+
+    class Meta:
+        table_name = "runs"
+
+
+class RunJobRow(peewee.Model):
+    """A job of a run's plan, and the newest job that was made of it."""
+
+    run_id = CleanTextField()
+    name = CleanTextField()
+    position = peewee.IntegerField()
+    stage = CleanTextField()
+    job_id = CleanTextField(null=True)
+    retry = peewee.IntegerField()
+    #: The job is one of an earlier run, whose result is taken over.
+    reused = peewee.BooleanField()
+    #: Why it never starts.
+    dropped = CleanTextField(null=True)
+    #: Who asked for its end.
+    cancelled_by = CleanTextField(null=True)
+
+    class Meta:
+        table_name = "run_jobs"
+        primary_key = peewee.CompositeKey("run_id", "name")
+
+
+class RunSecretRow(peewee.Model):
+    """A secret's value, as long as the run is not over."""
+
+    run_id = CleanTextField()
+    name = CleanTextField()
+    value = peewee.TextField()
+
+    class Meta:
+        table_name = "run_secrets"
+        primary_key = peewee.CompositeKey("run_id", "name")
+
+
+class FeedRow(peewee.Model):
+    """A run's events in order: `number` events of a job from its event `first` on, or one of the run's own."""
+
+    run_id = CleanTextField()
+    #: The number of the first of them in the run.
+    seq = peewee.BigIntegerField()
+    number = peewee.IntegerField()
+    job_id = CleanTextField(null=True)
+    first = peewee.BigIntegerField()
+    at = UtcField()
+    #: JSON of the run's own event.
+    body = peewee.TextField(null=True)
+
+    class Meta:
+        table_name = "run_feed"
+        primary_key = peewee.CompositeKey("run_id", "seq")
+
+
 class LeaseRow(peewee.Model):
     """The one row that says which controller may write."""
 
@@ -241,5 +350,6 @@ class LeaseRow(peewee.Model):
 
 
 MODELS: Final = (
-    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, ArtifactRow, TestRow, OutboxRow, LeaseRow,
+    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, ArtifactRow, TestRow, OutboxRow,
+    RunRow, RunJobRow, RunSecretRow, FeedRow, LeaseRow,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from ci_runner.errors import Conflict, NotFound
 from ci_runner.models import Job, User, utcnow
 from ci_runner.store.database import Database
 from ci_runner.store.jobs import Jobs
-from ci_runner.store.schema import GrantRow, JobRow, KeyRow, UserRow
+from ci_runner.store.schema import GrantRow, JobRow, KeyRow, RunRow, UserRow
 from pytest_remote_ci.wire import Priority
 
 _COLUMNS = tuple(getattr(UserRow, name) for name in User.__dataclass_fields__)
@@ -93,6 +93,14 @@ class Users:
             self._database.run(
                 JobRow.update(cancel_requested_at=now, cancelled_by=by).where(
                     left, JobRow.cancel_requested_at.is_null()
+                )
+            )
+            self._database.run(
+                RunRow.delete().where(RunRow.user_id == user_id, RunRow.end_time.is_null(False))
+            )
+            self._database.run(
+                RunRow.update(cancel_requested_at=now, cancelled_by=by, version=RunRow.version + 1).where(
+                    RunRow.user_id == user_id
                 )
             )
             cancelling = int(self._database.scalar(JobRow.select(peewee.fn.COUNT(JobRow.id)).where(left)))

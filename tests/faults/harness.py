@@ -27,6 +27,9 @@ from ci_runner.controller.engines.process import ProcessEngine
 from ci_runner.controller.loop import Controller
 from ci_runner.controller.world import Policy
 from ci_runner.models import Job, JobEvent, User, utcnow
+from ci_runner.pipelines import script
+from ci_runner.pipelines.plan import Plan
+from ci_runner.pipelines.runs import Run
 from ci_runner.store import Store
 
 USER = "11111111-1111-4111-8111-111111111111"
@@ -92,6 +95,8 @@ class SimplePreparer:
             (work / part).mkdir(parents=True, exist_ok=True)
         extra = dict(job.options.get("extra", {}))
         command = extra.get("command", [sys.executable, "-c", "print('hello')"])
+        if "script" in job.options:
+            command = [script.SHELL, "-c", script.program(job.options["script"])]
         content = {"protocol": 1, "argv": command, "cwd": "/workspace", "env": {}, "grace": 1}
         (work / "spool" / "job.json").write_text(json.dumps(content))
         worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
@@ -149,6 +154,25 @@ class Runner:
         if wait:
             self.until_over(job.id)
         return job.id
+
+    def submit_run(self, plan: Plan, user: str = USER, **options: Any) -> Run:
+        """Create a run."""
+        return self.store.runs.create(Run(str(uuid.uuid4()), user, plan, "0" * 64, options=options))
+
+    def until_run_over(self, run_id: str, timeout: float = 60) -> Run:
+        """Wait until the run is over and its jobs are cleaned."""
+
+        def over() -> bool:
+            jobs = self.store.runs.executions(run_id)
+            return run().is_over and all(job.cleaned_at is not None for job in jobs)
+
+        def run() -> Run:
+            found = self.store.runs.get(run_id)
+            assert found is not None
+            return found
+
+        wait_until(over, timeout, what=f"the end of run {run_id}")
+        return run()
 
     @contextlib.contextmanager
     def controller(self) -> Iterator[Controller]:

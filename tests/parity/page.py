@@ -34,16 +34,44 @@ Every line below is equal, or what differs is named. `scripts/parity-page` runs 
 every test passes.
 """
 
+PLUGINS = """\
+## Plugins, coverage, editors
+
+"There" is the job's environment, "here" is the developer's. What a benchmark measures, which worker of pytest-xdist
+runs a test and in which order two of them report is not compared.
+
+<!-- made by tests/parity/plugin_table.py -->
+
+{section}
+
+<!-- end of plugins -->
+
+VS Code's own adapter, the module `vscode_pytest` of its Python extension, is on no package index and is **not covered**
+by a test. What it asks of nodes (kinds, paths, lines, parameters, marks that skip, errors of collectors, coverage data
+at the session's end) is compared by a plugin of the tests instead, which is no copy of it.
+"""
+
 TAIL = """\
 ## Different
 
-- Which of two tests with nearly the same duration comes first in `--durations`; which of xdist's workers runs which
-  test, and the order of results under `-n`; the number of frames before a recursion ends: pytest has them by chance.
+By chance, in pytest itself: which of two tests with nearly the same duration comes first in `--durations`, which of
+xdist's workers runs which test and the order of results under `-n`, the number of frames before a recursion ends.
+
+By intention:
+
 - A test that takes pytest down is a failed test here, and the rest runs in a pytest that is started again
   (`tests/parity/test_crashes.py`); directly there is no result.
 - `--help`, `--version`, `--markers`, `--fixtures` and `--cache-show` are answered by the pytest here, with its plugins.
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
+- Hooks that a project's conftest.py implements for a reporter (pytest-html's columns, pytest-metadata's or
+  pytest-json-report's additions) do not run here, where no conftest.py is read. A reporter that is not installed here
+  but in the job's environment writes there, with these hooks, and its file is brought home.
+- pytest-json-report has log records as objects only where it is installed in the job's environment, too.
+- Where a reporter here warns of a test that has warned over there, its warning is listed first.
+- pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.
+- A plugin named by `-p` in `addopts`, and what `minversion` asks for, must be installed here for `pytest --remote-ci`;
+  `remote-ci pytest` needs neither.
 """
 
 
@@ -91,15 +119,7 @@ def _rows() -> str:
 
 
 def _plugins() -> str:
-    rows = "".join(
-        f"| {plugin} | {', '.join(f'`{line}`' for _, _, line in lines)} | equal |\n"
-        for plugin, lines in plugin_table.LINES.items()
-    )
-    return (
-        "## Plugins\n\n`tests/parity/test_plugins.py`: with the plugin over there only, and with all of them here"
-        " too.\n\n"
-        f"| plugin | command lines | |\n|---|---|---|\n{rows}"
-    )
+    return PLUGINS.format(section=plugin_table.section())
 
 
 def _versions(found: dict[str, dict[str, str]]) -> str:

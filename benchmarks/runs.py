@@ -1,0 +1,111 @@
+"""What a run of a pipeline costs the controller: overhead per job of 200 trivial ones, and a tick beside an idle one.
+
+``python benchmarks/runs.py [JOBS]``. A real store and controller over the scripted engine, whose containers end at
+once: what is left is deciding, writing and being woken. For the second figure the 200 jobs of one run last, four at a
+time run and the others wait in the plan, and ticks are timed against those of a controller with nothing to do, in
+turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from faults.harness import Runner, runner
+from pipelining import plan_of, planned
+from waiting import wait_until
+
+from ci_runner.controller import loop
+from ci_runner.controller.engines.memory import MemoryEngine, Script
+from ci_runner.controller.world import Policy
+
+#: Seconds of looking at ticks, for each of the two, and how often they take turns.
+LOOK, TURNS = 3.0, 5
+
+
+@contextmanager
+def fresh(script: Script, concurrency: int) -> Iterator[Runner]:
+    """A runner of one's own on an empty folder."""
+    engine = MemoryEngine(script=lambda spec: script)
+    with tempfile.TemporaryDirectory() as folder:
+        with runner(Path(folder), engine, Policy(concurrency=concurrency), interval=0.05) as found:
+            yield found
+        engine.close()
+
+
+@contextmanager
+def timed() -> Iterator[list[float]]:
+    """Processor seconds of each tick: what others do on the machine does not count."""
+    ticks: list[float] = []
+    original = loop._Tick.__call__
+
+    def call(self: loop._Tick, *, anew: bool) -> None:
+        began = time.thread_time()
+        original(self, anew=anew)
+        ticks.append(time.thread_time() - began)
+
+    loop._Tick.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield ticks
+    finally:
+        loop._Tick.__call__ = original  # type: ignore[method-assign]
+
+
+def overhead(jobs: int) -> None:
+    """Wall time per trivial job, as jobs of one run and as jobs that were submitted one by one."""
+    with fresh(Script(), 8) as found:
+        began = time.perf_counter()
+        with found.controller():
+            ids = [found.submit() for _ in range(jobs)]
+            wait_until(lambda: not found.store.jobs.open(), 600, what="all jobs")
+            alone = (time.perf_counter() - began) / len(ids)
+    with fresh(Script(), 8) as found:
+        run = found.submit_run(plan_of(*(planned(f"job{number}", "true") for number in range(jobs))))
+        began = time.perf_counter()
+        with found.controller():
+            wait_until(lambda: not found.store.runs.open_versions(), 600, what="the run")
+            together = (time.perf_counter() - began) / jobs
+        assert found.store.runs.get(run.id).success  # type: ignore[union-attr]
+    print(
+        f"{jobs} trivial jobs: {together * 1000:.1f} ms per job of a run, {alone * 1000:.1f} ms per job alone"
+    )
+
+
+def ticks(jobs: int) -> None:
+    """The 95th percentile of ticks with a run of so many jobs under way, against an idle controller.
+
+    And against one with as many plain jobs as the run has in the queue at once: what is left then is the run itself.
+    """
+    p95: dict[str, list[float]] = {"idle": [], "plain": [], "run": []}
+    last = Script(exit_after=None)
+    with fresh(last, 4) as idle, fresh(last, 4) as plain, fresh(last, 4) as busy:
+        busy.submit_run(plan_of(*(planned(f"job{number}", "true") for number in range(jobs))))
+        for _ in range(10):
+            plain.submit()
+        for _ in range(TURNS):
+            for name, found in (("idle", idle), ("plain", plain), ("run", busy)):
+                with found.controller() as controller, timed() as seconds:
+                    controller.ready.wait(30)
+                    time.sleep(1.0)  # what is to be started has been
+                    seconds.clear()
+                    time.sleep(LOOK)
+                    p95[name].append(statistics.quantiles(seconds, n=20)[-1])
+    milliseconds = {name: statistics.median(found) * 1000 for name, found in p95.items()}
+    print(
+        f"tick p95 (processor time): {', '.join(f'{name} {ms:.2f} ms' for name, ms in milliseconds.items())}"
+    )
+    print(f"{jobs} jobs in one run: {milliseconds['run'] / milliseconds['idle']:.2f} times an idle tick, "
+          f"{milliseconds['run'] / milliseconds['plain']:.2f} times one with ten plain jobs")  # fmt: skip
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    overhead(count)
+    ticks(count)

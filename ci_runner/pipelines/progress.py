@@ -1,0 +1,255 @@
+"""What is to be done next in a run: a pure decision over its plan and what has become of its jobs.
+
+Level-triggered like `controller.reconcile`: the same rows give the same answer, whoever asks and however often. What is
+decided is written in one transaction with the number by which the rows were read, so that nothing is started twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ci_runner.pipelines.plan import Plan, PlannedJob
+from ci_runner.pipelines.statuses import ExecutionStatus, Part, of_job, overall
+from ci_runner.states import Verdict
+from pytest_remote_ci.wire import TERMINAL_STATUSES, Phase, Status
+
+#: Why a run is stopped as a whole.
+StopIntent = Literal["cancel", "timeout"]
+#: What has become of a planned job: not begun; a job of it is queued or runs; it ended and may run again; ended well;
+#: ended badly; ended badly, which is allowed; cancelled or never to be started; left out of this run.
+State = Literal["waiting", "open", "again", "passed", "failed", "allowed", "cancelled", "skipped"]
+
+_DONE: Final = ("passed", "allowed", "skipped")
+_STATES: Final = {
+    ExecutionStatus.SUCCESS: "passed",
+    ExecutionStatus.FAILED: "failed",
+    ExecutionStatus.CANCELED: "cancelled",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rows say about one planned job: its newest job, if there is one."""
+
+    job_id: str | None = None
+    #: How many jobs there were before it.
+    retry: int = 0
+    status: Status = "queued"
+    phase: Phase = "queued"
+    success: bool | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    #: Its end has been asked for already.
+    cancelling: bool = False
+    #: Why it never starts.
+    dropped: str | None = None
+    #: Who asked for the end of this planned job.
+    cancelled_by: str | None = None
+
+    @property
+    def word(self) -> ExecutionStatus:
+        """The word for what has become of it."""
+        if self.dropped is not None:
+            return ExecutionStatus.CANCELED
+        return ExecutionStatus.PENDING if self.job_id is None else of_job(self.status, self.success)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Make a job of a planned one."""
+
+    name: str
+    #: 0 for the first.
+    retry: int = 0
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A planned job that never starts."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Ask for the end of a job."""
+
+    job_id: str
+    #: In whose name.
+    by: str
+    #: Only if it was not taken up yet.
+    waiting_only: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that is to be written at once."""
+
+    starts: tuple[Start, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    halts: tuple[Halt, ...] = ()
+    #: How the run ends.
+    outcome: Verdict | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.starts or self.drops or self.halts or self.outcome is not None)
+
+
+def part_of(job: PlannedJob, facts: Facts) -> Part:
+    """A planned job as `statuses.overall` wants it."""
+    return Part(facts.word, job.allow_failure, job.skipped is not None)
+
+
+def decide(
+    plan: Plan,
+    facts: Mapping[str, Facts],
+    *,
+    stop: StopIntent | None = None,
+    by: str | None = None,
+    reason: str | None = None,
+    room: int = 1 << 30,
+) -> Step:
+    """The next step. `stop`: the run is to end, in the name of `by`, and `reason` becomes its own where it timed out.
+
+    `room`: how many more of its jobs may wait in the runner's queue.
+    """
+    found = _Run(plan, facts, stop)
+    drops = tuple(found.drops(by))
+    starts = tuple(found.starts(room))
+    halts = tuple(found.halts(by))
+    return Step(starts, drops, halts, None if starts else found.outcome(by, reason))
+
+
+class _Run:
+    """The states of all jobs, brought forward while a step is decided."""
+
+    def __init__(self, plan: Plan, facts: Mapping[str, Facts], stop: StopIntent | None) -> None:
+        self._plan = plan
+        self._facts = facts
+        self._stop = stop
+        self._states: dict[str, State] = {job.name: _state(job, facts[job.name]) for job in plan.jobs}
+        self._broken = next((name for name, state in self._states.items() if state == "failed"), None)
+        #: Nothing more is started.
+        self._ending = stop is not None or (self._broken is not None and not plan.keep_going)
+        if self._ending:
+            for job in plan.jobs:
+                if self._states[job.name] == "again":
+                    self._states[job.name] = "allowed" if job.allow_failure else "failed"
+
+    def drops(self, by: str | None) -> Iterator[Drop]:
+        """Those that can no longer start, and those that wait for them in turn."""
+        changed = True
+        while changed:
+            changed = False
+            for job in self._plan.jobs:
+                reason = self._why_not(job, by) if self._states[job.name] == "waiting" else None
+                if reason is not None:
+                    self._states[job.name] = "cancelled"
+                    changed = True
+                    yield Drop(job.name, reason)
+
+    def _why_not(self, job: PlannedJob, by: str | None) -> str | None:
+        cancelled_by = self._facts[job.name].cancelled_by
+        if cancelled_by is not None:
+            return f"cancelled by {cancelled_by}"
+        for need in job.needs:
+            if self._states[need] in ("failed", "cancelled"):
+                became = "failed" if self._states[need] == "failed" else "was cancelled"
+                return f"needs {need!r}, which {became}"
+        if self._stop == "cancel":
+            return f"cancelled by {by or 'its user'}"
+        if self._stop == "timeout":
+            return "the run timed out"
+        return f"{self._broken!r} failed" if self._ending else None
+
+    def starts(self, room: int) -> Iterator[Start]:
+        """Those whose needs are done, as far as there is room; a further try goes first."""
+        if self._ending:
+            return
+        ready = [job for job in self._plan.jobs if self._states[job.name] == "again"]
+        ready += [
+            job
+            for job in self._plan.jobs
+            if self._states[job.name] == "waiting" and all(self._states[need] in _DONE for need in job.needs)
+        ]
+        for job in ready[: max(0, room)]:
+            again = self._states[job.name] == "again"
+            yield Start(job.name, self._facts[job.name].retry + 1 if again else 0)
+
+    def halts(self, by: str | None) -> Iterator[Halt]:
+        """Jobs that are queued or run and are to end."""
+        for job in self._plan.jobs:
+            facts = self._facts[job.name]
+            if self._states[job.name] != "open" or facts.cancelling or facts.job_id is None:
+                continue
+            if facts.cancelled_by is not None:
+                yield Halt(facts.job_id, facts.cancelled_by)
+            elif self._stop is not None:
+                yield Halt(
+                    facts.job_id, (by or "its user") if self._stop == "cancel" else "the run's timeout"
+                )
+            elif self._ending and facts.phase == "queued":
+                yield Halt(facts.job_id, f"the run, because {self._broken!r} failed", waiting_only=True)
+
+    def outcome(self, by: str | None, reason: str | None) -> Verdict | None:
+        """How the run ends, once nothing of it can change."""
+        states = self._states.values()
+        if any(state in ("waiting", "open", "again") for state in states):
+            return None
+        cut = "cancelled" in states
+        if self._stop == "timeout" and cut:
+            return Verdict("failed", False, None, reason or "the run timed out")
+        if self._stop == "cancel" and cut:
+            return Verdict("cancelled", None, None, f"cancelled by {by or 'its user'}")
+        word = overall(
+            Part(ExecutionStatus.CANCELED if self._states[job.name] == "cancelled" else part.status, *rest)
+            for job in self._plan.jobs
+            for part in [part_of(job, self._facts[job.name])]
+            for rest in [(part.allow_failure, part.skipped)]
+        )
+        if word is ExecutionStatus.FAILED:
+            return Verdict("completed", False, None, self._failure())
+        if word is ExecutionStatus.CANCELED:
+            name = next(name for name, state in self._states.items() if state == "cancelled")
+            facts = self._facts[name]
+            return Verdict(
+                "cancelled", None, None, f"job {name!r}: {facts.dropped or facts.reason or 'cancelled'}"
+            )
+        left_out = states and all(state == "skipped" for state in states)
+        return Verdict("completed", True, None, "every job is left out of this run" if left_out else None)
+
+    def _failure(self) -> str:
+        failed = [name for name, state in self._states.items() if state == "failed"]
+        facts = self._facts[failed[0]]
+        why = facts.reason or f"exit code {facts.exit_code}"
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        return f"job {failed[0]!r} failed: {why}{more}"
+
+
+def _state(job: PlannedJob, facts: Facts) -> State:
+    if job.skipped is not None:
+        return "skipped"
+    if facts.dropped is not None:
+        return "cancelled"
+    if facts.job_id is None:
+        return "waiting"
+    if facts.status not in TERMINAL_STATUSES:
+        return "open"
+    state: State = _STATES[of_job(facts.status, facts.success)]  # type: ignore[assignment]
+    if state != "failed":
+        return state
+    if _is_worth_another(job, facts):
+        return "again"
+    return "allowed" if job.allow_failure else "failed"
+
+
+def _is_worth_another(job: PlannedJob, facts: Facts) -> bool:
+    """The runner's own fault (no verdict, and not for a timeout), or an exit code that the job names."""
+    if facts.retry >= job.retries.count or facts.cancelling or facts.cancelled_by is not None:
+        return False
+    if facts.status == "failed":
+        return facts.success is None
+    return facts.exit_code in job.retries.exit_codes

@@ -1,0 +1,35 @@
+#!/bin/sh
+# The main process of a job in an image without Python: does what worker.py does, as far as a POSIX shell can.
+# Run as `/bin/sh /ci/tools/worker.sh /ci/spool`; the command is the spool's `command`, a shell program. Output is not
+# marked while it grows, so stdout and stderr interleave only roughly; TERM reaches the command's shell as TERM.
+spool=$1
+asked=false
+# What comes after this must not be able to speak for us.
+seal=$(cat "$spool/seal" 2>/dev/null)
+rm -f "$spool/seal"
+: >>"$spool/stdout"
+: >>"$spool/stderr"
+
+size() {
+    wc -c <"$spool/$1" | tr -d ' '
+}
+
+frame() {
+    printf '{"t": "%s", "at": %s.0, "stdout": %s, "stderr": %s%s}\n' \
+        "$1" "$(date +%s)" "$(size stdout)" "$(size stderr)" "$2" >>"$spool/frames"
+}
+
+frame hello ', "worker": "1 (sh)", "python": null'
+/bin/sh "$spool/command" </dev/null >>"$spool/stdout" 2>>"$spool/stderr" &
+child=$!
+trap 'asked=true; kill -TERM "$child" 2>/dev/null' TERM
+frame started ", \"pid\": $child"
+wait "$child"
+code=$?
+while $asked && kill -0 "$child" 2>/dev/null; do
+    # The wait was only interrupted: by the request to stop.
+    wait "$child"
+    code=$?
+done
+frame exit ", \"code\": $code, \"signal\": null, \"oom\": 0, \"stopped\": $asked, \"seal\": \"$seal\""
+exit "$code"

@@ -1,0 +1,199 @@
+"""`remote-ci pipeline run` and what comes after it, as a developer types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from developers import Developer, interrupt
+from running import Runner
+from waiting import wait_until
+
+RUNNER_OPTIONS = ("--concurrency", "3")
+pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)
+
+PIPELINES = """
+[tool.remote-ci.pipelines.ci]
+stages = ["check", "test", "late"]
+
+[tool.remote-ci.pipelines.ci.jobs.lint]
+stage = "check"
+script = ["echo linting"]
+
+[tool.remote-ci.pipelines.ci.jobs.flaky]
+stage = "check"
+script = ["exit 3"]
+allow-failure = true
+
+[tool.remote-ci.pipelines.ci.jobs.tests]
+stage = "test"
+args = ["-q"]
+artifacts = ["out/**"]
+
+[tool.remote-ci.pipelines.ci.jobs.switch]
+stage = "late"
+script = ["test \\"$SWITCH\\" = on || { echo it is off; exit 9; }"]
+secrets = ["SWITCH"]
+
+[tool.remote-ci.pipelines.ci.jobs.last]
+stage = "late"
+needs = ["switch"]
+script = ["true"]
+
+[tool.remote-ci.pipelines.slow]
+stages = ["only"]
+
+[tool.remote-ci.pipelines.slow.jobs.sleeper]
+stage = "only"
+script = ["echo asleep", "exec sleep 300"]
+"""
+TEST = """
+import pathlib
+def test_it():
+    pathlib.Path("out").mkdir()
+    pathlib.Path("out/left.txt").write_text("left behind")
+"""
+
+
+@pytest.fixture
+def developer(runner: Runner, tmp_path: Path) -> Developer:
+    """The one user of this runner."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Developer(runner, home, runner.key)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project with pipelines."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(PIPELINES)
+    (folder / "requirements.txt").write_text("pytest\n")
+    (folder / "test_it.py").write_text(TEST)
+    return folder
+
+
+def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: Path) -> None:
+    missing = developer.remote_ci("pipeline", "run", "ci", cwd=folder)
+    assert missing.code == 1, missing.text
+    assert "secrets of the pipeline are not set in the environment: SWITCH" in missing.err
+
+    done = developer.remote_ci("pipeline", "run", "ci", cwd=folder, SWITCH="off")
+    assert done.code == 1, done.text
+    assert "Run ci#1: " in done.err
+    assert re.search(r"^check / lint: passed  [\d.]+ s$", done.err, re.MULTILINE), done.err
+    assert re.search(r"^check / flaky: failed, allowed  [\d.]+ s  exit code 3$", done.err, re.MULTILINE)
+    assert re.search(r"^late / switch: failed  [\d.]+ s  exit code 9$", done.err, re.MULTILINE)
+    assert "late / last: cancelled  needs 'switch', which failed" in done.err
+    assert "it is off\n" in done.out
+    assert done.err.endswith("ci #1 FAILED: job 'switch' failed: exit code 9\n")
+    assert "off" not in done.err.replace("it is off", "")
+
+    again = developer.remote_ci("pipeline", "rerun", "ci#1", "--failed", cwd=folder, SWITCH="on")
+    assert again.code == 0, again.text
+    assert "test / tests: passed before" in again.err
+    assert "check / flaky: failed, allowed" in again.err
+    assert "late / last: passed" in again.err
+
+    status = developer.remote_ci("pipeline", "status", "ci#2", cwd=folder)
+    assert status.code == 0
+    assert "✓ last" in status.out
+    assert "= tests" in status.out
+    watched = developer.remote_ci("pipeline", "status", "ci#1", "--watch", cwd=folder)
+    assert watched.code == 1
+
+    logs = developer.remote_ci("pipeline", "logs", "ci#1", "--job", "lint", cwd=folder)
+    assert logs.out.endswith("$ echo linting\nlinting\n")
+    assert developer.remote_ci("pipeline", "logs", "ci#1", "--job", "none", cwd=folder).code == 1
+    fetched = developer.remote_ci("pipeline", "artifacts", "ci#1", "-d", "here", cwd=folder)
+    assert fetched.code == 0, fetched.text
+    assert (folder / "here/tests/out/left.txt").read_text() == "left behind"
+    check_reports(developer, folder)
+
+
+def check_reports(developer: Developer, folder: Path) -> None:
+    """The six shapes, and all of them in the four forms."""
+
+    def report(*words: str, code: int = 0) -> str:
+        done = developer.remote_ci("pipeline", "report", *words, cwd=folder)
+        assert done.code == code, done.text
+        return done.out if code == 0 else done.err
+
+    history = report("ci")
+    assert history.count("Pipeline Name: ci") == 2
+    assert f"\n\n{'-' * 40}\n" in history
+    assert history.index("Run Number: 2") < history.index("Run Number: 1"), "newest first"
+    one = json.loads(report("-p", "ci", "--run", "1", "--format", "json"))
+    assert (one["runNumber"], one["status"]) == (1, "FAILED")
+    assert [(stage["name"], stage["status"]) for stage in one["stages"]] == [
+        ("check", "SUCCESS"), ("test", "SUCCESS"), ("late", "FAILED"),
+    ]  # fmt: skip
+    flaky = one["stages"][0]["jobs"][1]
+    assert (flaky["name"], flaky["executions"][0]["status"], flaky["executions"][0]["allowFailure"]) == (
+        "flaky", "FAILED", True,
+    )  # fmt: skip
+    assert "Allow Failure: true" in report("ci", "--run", "1", "--stage", "check")
+    job = report("ci", "--run", "1", "--stage", "late", "--job", "last")
+    assert "Status: CANCELED (needs 'switch', which failed)" in job
+    assert report("ci", "--stage", "late").count("Stage Name: late\nStatus: ") == 2
+    assert report("ci", "--stage", "late", "--job", "switch").count("Execution ID: ") == 2
+    suites = ElementTree.fromstring(report("ci", "--run", "1", "--format", "junit"))
+    assert {suite.get("name"): suite.get("failures") for suite in suites} == {
+        "ci#1 check": "0", "ci#1 test": "0", "ci#1 late": "1",
+    }  # fmt: skip
+    assert "<td>switch</td><td>FAILED</td>" in report("ci", "--format", "html")
+    assert "Pipeline Name: ci" in report()
+    assert "Pipeline not found: nine" in report("nine", code=1)
+    assert "Pipeline execution not found for run: 9" in report("ci", "--run", "9", code=1)
+    assert "No executions found for stage: nine" in report("ci", "--run", "1", "--stage", "nine", code=1)
+    assert "No executions found for stage: nine" in report("ci", "--stage", "nine", code=1)
+    nothing = report("ci", "--run", "1", "--stage", "late", "--job", "nine", code=1)
+    assert "Job execution not found for job: nine" in nothing
+    for more in ([], ["--run", "1"]):
+        refused = report("ci", *more, "--job", "lint", code=1)
+        assert "Error: --stage parameter is required when using --job" in refused
+
+
+def test_only_a_stage_or_a_job(developer: Developer, folder: Path) -> None:
+    done = developer.remote_ci("pipeline", "run", "ci", "--job", "lint", cwd=folder)
+    assert done.code == 0, done.text
+    assert "lint: passed" in done.err
+    assert "tests" not in done.err
+
+
+def test_without_waiting_and_cancelled_from_elsewhere(developer: Developer, folder: Path) -> None:
+    sent = developer.remote_ci("pipeline", "run", "slow", "--async", cwd=folder)
+    assert sent.code == 0, sent.text
+    found = re.fullmatch(r"Run submitted: ([0-9a-f-]{36}) \((slow#\d+)\)\n", sent.out)
+    assert found, sent.out
+    part = developer.remote_ci("pipeline", "cancel", found[1][:8], "--job", "sleeper", cwd=folder)
+    assert part.out == f"Cancelling 'sleeper' of {found[2]}.\n", part.text
+    watched = developer.remote_ci("pipeline", "status", found[2], "--watch", cwd=folder)
+    assert watched.code == 1
+    assert "slow #" in watched.text
+    assert developer.remote_ci("pipeline", "cancel", "nothing", cwd=folder).code == 1
+
+
+def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
+    command = [sys.executable, "-m", "pytest_remote_ci.cli", "pipeline", "run", "slow"]
+    process = developer.popen(*command, cwd=folder)
+    path = "/runs?pipeline=slow&status=running"
+    wait_until(lambda: developer.runner.get(path, developer.key) != [], 60, what="the run's start")
+    done = interrupt(process)
+    assert done.code == 2, done.text
+    assert "Run cancelled by user." in done.err
+    assert "Traceback" not in done.text
+    newest = developer.runner.get("/runs?pipeline=slow&limit=1", developer.key)[0]
+    assert newest["status"] == "cancelled"
+
+
+def test_a_runner_that_is_away_and_a_key_that_is_refused(developer: Developer, folder: Path) -> None:
+    away = developer.remote_ci("pipeline", "run", "slow", cwd=folder, REMOTE_CI_URL="http://127.0.0.1:9")
+    assert away.code == 69, away.text
+    wrong = developer.remote_ci("pipeline", "status", "x", cwd=folder, REMOTE_CI_API_KEY="ci_wrong")
+    assert wrong.code == 77, wrong.text

@@ -1,0 +1,355 @@
+"""Runs of pipelines as a client of the API has them: real `serve` and `reconcile`, jobs as plain processes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from pipelining import Api, by_name, plan_of, planned
+from running import Runner
+from waiting import wait_until
+
+from ci_runner.pipelines.plan import Retries
+
+RUNNER_OPTIONS = ("--concurrency", "3")
+pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)
+
+PROJECT = {"requirements.txt": "pytest\n", "test_it.py": "def test_it():\n    assert True\n"}
+
+
+@pytest.fixture
+def api(runner: Runner) -> Api:
+    """The runner's one user."""
+    return Api(runner)
+
+
+def test_two_jobs_run_one_after_the_other(api: Api) -> None:
+    plan = plan_of(
+        planned("lint", "echo linting", "test -f test_it.py", stage="check"),
+        planned("tests", stage="test", needs=("lint",)),
+    )
+    run = api.run(plan, PROJECT)
+    assert (run["pipeline"], run["number"], run["status"]) == ("default", 1, "queued")
+    assert [job["status"] for job in run["jobs"]] == ["queued", "queued"]
+    over = api.until_over(run["run_id"])
+    assert (over["status"], over["success"], over["reason"]) == ("completed", True, None), over
+    jobs = by_name(over)
+    assert [job["exit_code"] for job in over["jobs"]] == [0, 0]
+    assert jobs["lint"]["end_time"] <= jobs["tests"]["start_time"]
+    assert over["start_time"] == jobs["lint"]["start_time"] > over["submitted_at"]
+    assert "$ echo linting\nlinting\n" in api.log(jobs["lint"]["job_id"])
+    assert "1 passed" in api.log(jobs["tests"]["job_id"])
+
+
+def test_a_script_stops_at_its_first_failure_and_keeps_its_shell(api: Api) -> None:
+    """Commands run in the order of the definition (the reference system's order was undefined, its bug 9)."""
+    plan = plan_of(
+        planned(
+            "script", "mkdir -p sub && cd sub", "export WORD=kept", 'echo "$WORD in $(basename "$PWD")"',
+            "echo one\necho two", "false", "echo never",
+        ),
+        planned("folder", "cat here.txt", working_dir="sub"),
+        planned("missing", "no-such-program-at-all"),
+        planned("quote", "echo 'open"),
+        keep_going=True,
+    )  # fmt: skip
+    over = api.until_over(api.run(plan, {**PROJECT, "sub/here.txt": "here I am\n"})["run_id"])
+    jobs = by_name(over)
+    log = api.log(jobs["script"]["job_id"])
+    assert "kept in sub\n" in log
+    assert "$ echo one\n> echo two\none\ntwo\n$ false\n" in log
+    assert "never" not in log
+    assert (jobs["script"]["status"], jobs["script"]["success"], jobs["script"]["exit_code"]) == (
+        "completed",
+        False,
+        1,
+    )
+    assert "here I am\n" in api.log(jobs["folder"]["job_id"])
+    assert jobs["missing"]["exit_code"] == 127
+    assert jobs["quote"]["exit_code"] not in (0, None)
+    assert over["reason"] == "job 'script' failed: exit code 1 (and 2 more)"
+
+
+def test_failure_drops_what_waits_and_allowed_failure_does_not(api: Api) -> None:
+    """A failed stage is not hidden by a good one behind it, later stages do not run, statuses move by themselves."""
+    plan = plan_of(
+        planned("flaky", "exit 3", stage="one", allow_failure=True),
+        planned("good", "true", stage="one"),
+        planned("bad", "exit 4", stage="two", needs=("flaky", "good")),
+        planned("late", "true", stage="three", needs=("bad",)),
+    )
+    over = api.until_over(api.run(plan, PROJECT)["run_id"])
+    jobs = by_name(over)
+    assert (over["status"], over["success"], over["reason"]) == (
+        "completed",
+        False,
+        "job 'bad' failed: exit code 4",
+    )
+    assert (jobs["flaky"]["status"], jobs["flaky"]["success"], jobs["flaky"]["exit_code"]) == (
+        "completed",
+        False,
+        3,
+    )
+    assert jobs["good"]["success"] is True
+    assert (jobs["late"]["status"], jobs["late"]["job_id"]) == ("cancelled", None)
+    assert jobs["late"]["reason"] == "needs 'bad', which failed"
+
+
+def test_numbers_count_per_pipeline_and_the_same_tree_twice_is_two_runs(api: Api) -> None:
+    plan = plan_of(planned("a", "true"), pipeline="counted")
+    with ThreadPoolExecutor(6) as pool:
+        runs = list(pool.map(lambda _: api.run(plan, PROJECT), range(6)))
+    assert sorted(run["number"] for run in runs) == [1, 2, 3, 4, 5, 6]
+    assert len({run["run_id"] for run in runs}) == 6
+    assert len({run["workspace"] for run in runs}) == 1
+    other = api.run(plan_of(planned("a", "true"), pipeline="other"), PROJECT)
+    assert other["number"] == 1
+    third = next(run for run in runs if run["number"] == 3)
+    assert api.get("/pipelines/counted/runs/3")["run_id"] == third["run_id"]
+    for run in runs:  # each can be asked for, however many there are (the reference system's bug 4)
+        assert api.until_over(run["run_id"])["success"] is True
+    assert {run["number"] for run in api.get("/runs?pipeline=counted&status=completed")} == {1, 2, 3, 4, 5, 6}
+    page = api.ask("GET", "/runs?pipeline=counted&limit=4")
+    assert [run["number"] for run in page.json()] == sorted(
+        (run["number"] for run in page.json()), reverse=True
+    )
+    behind = api.get(page.links["next"]["url"])
+    assert len(behind) == 2
+    assert not {run["number"] for run in behind} & {run["number"] for run in page.json()}
+
+
+def test_an_idempotency_key_finds_the_run_that_was_made(api: Api) -> None:
+    plan, headers = plan_of(planned("a", "true"), pipeline="once"), {"Idempotency-Key": "k1"}
+    first = api.run(plan, PROJECT, headers=headers)
+    assert api.run(plan, PROJECT, headers=headers)["run_id"] == first["run_id"]
+    changed = api.post(plan_of(planned("a", "false"), pipeline="once"), PROJECT, headers=headers)
+    assert changed.status_code == 409
+
+
+def test_the_stream_has_all_jobs_tagged_and_is_resumed_anywhere(api: Api) -> None:
+    plan = plan_of(
+        planned("a", "echo from a"), planned("b", "echo from b", needs=("a",)), pipeline="streamed"
+    )
+    run = api.run(plan, PROJECT)
+    live = api.events(run["run_id"])
+    api.until_over(run["run_id"])
+    again = api.events(run["run_id"])
+    assert live == again
+    assert [event["n"] for event in again] == sorted({event["n"] for event in again})
+    assert again[-1]["type"] == "run_complete"
+    assert again[-1]["success"] is True
+    text = {
+        name: "".join(e["data"] for e in again if e.get("job") == name and e["type"] == "log")
+        for name in "ab"
+    }
+    assert "from a\n" in text["a"]
+    assert "from b\n" in text["b"]
+    ends = [(event["job"], event["success"]) for event in again if event["type"] == "complete"]
+    assert ends == [("a", True), ("b", True)]
+    for position, event in enumerate(again):
+        assert api.events(run["run_id"], after=event["n"]) == (
+            again[position + 1 :] or [{**again[-1], "n": 0}]
+        )
+    everything = api.events(run["run_id"], view="all")
+    assert [e["status"] for e in everything if e["type"] == "run_job"] == ["queued", "queued"]
+    assert any(event["type"] == "state" and event["job"] == "b" for event in everything)
+
+
+def test_a_job_runs_again_as_often_as_it_may(api: Api) -> None:
+    counting = (
+        "echo x >> /tmp/$REMOTE_CI_TEST_MARK; test $(wc -l < /tmp/$REMOTE_CI_TEST_MARK) -ge 3 || exit 75"
+    )
+    mark = f"remote-ci-retry-{uuid.uuid4().hex}"
+    plan = plan_of(
+        planned("third", counting, retries=Retries(5, (75,)), env={"REMOTE_CI_TEST_MARK": mark}),
+        planned("other", "exit 7", retries=Retries(5, (75,)), allow_failure=True),
+    )
+    try:
+        over = api.until_over(api.run(plan, PROJECT)["run_id"])
+    finally:
+        Path("/tmp", mark).unlink(missing_ok=True)
+    jobs = by_name(over)
+    assert (over["success"], jobs["third"]["retry"], jobs["other"]["retry"]) == (True, 2, 0)
+    names = [job["name"] for job in api.get("/jobs") if job.get("run_id") == over["run_id"]]
+    assert len(names) == 4
+    assert len({job["job_id"] for job in api.get("/jobs") if job.get("planned") == "third"}) == 3
+
+
+def test_cancelling_a_run_ends_what_runs_and_drops_the_rest(api: Api) -> None:
+    """A cancelled job really stops, and no late result overwrites that (the reference system's bug 10)."""
+    plan = plan_of(
+        planned("long", "echo started; exec sleep 300"),
+        planned("next", "true", needs=("long",)),
+        pipeline="cancelled",
+    )
+    run = api.run(plan, PROJECT)
+    wait_until(
+        lambda: by_name(api.get(f"/runs/{run['run_id']}"))["long"]["phase"] == "testing", 60, what="its start"
+    )
+    assert api.get(f"/runs/{run['run_id']}")["status"] == "running"
+    assert api.ask("DELETE", f"/runs/{run['run_id']}").status_code == 202
+    over = api.until_over(run["run_id"])
+    assert (over["status"], over["success"]) == ("cancelled", None)
+    assert over["reason"] == "cancelled by ann"
+    assert [job["status"] for job in over["jobs"]] == ["cancelled", "cancelled"]
+    assert api.ask("DELETE", f"/runs/{run['run_id']}").status_code == 202
+
+
+def test_a_job_and_a_stage_are_cancelled_by_name(api: Api) -> None:
+    plan = plan_of(
+        planned("gone", "sleep 300", stage="one"), planned("kept", "true", stage="one"),
+        planned("waits", "true", stage="two", needs=("gone",)), planned("free", "sleep 300", stage="three"),
+        pipeline="parts",
+    )  # fmt: skip
+    run = api.run(plan, PROJECT)
+    path = f"/runs/{run['run_id']}"
+    assert api.ask("DELETE", f"{path}?job=gone").status_code == 202
+    assert api.ask("DELETE", f"{path}?stage=three").status_code == 202
+    assert api.ask("DELETE", f"{path}?stage=nine").status_code == 404
+    over = api.until_over(run["run_id"])
+    assert {job["name"]: job["status"] for job in over["jobs"]} == {
+        "gone": "cancelled", "kept": "completed", "waits": "cancelled", "free": "cancelled"
+    }  # fmt: skip
+    assert over["status"] == "cancelled"
+    assert api.ask("DELETE", f"{path}?job=kept").status_code == 202  # over, and cancelled
+
+
+def test_timeouts_of_a_job_and_of_a_run(api: Api) -> None:
+    plan = plan_of(
+        planned("slow", "sleep 300", timeout=1), planned("next", "true", needs=("slow",)), pipeline="timed"
+    )
+    over = api.until_over(api.run(plan, PROJECT)["run_id"])
+    assert (over["status"], over["reason"]) == (
+        "completed", "job 'slow' failed: timed out after 1 s of testing",
+    )  # fmt: skip
+    endless = plan_of(
+        planned("slow", "sleep 300"), planned("next", "true", needs=("slow",)), pipeline="timed"
+    )
+    over = api.until_over(api.run(endless, PROJECT, timeout=2)["run_id"])
+    assert (over["status"], over["success"], over["reason"]) == (
+        "failed",
+        False,
+        "the run timed out after 2 s",
+    )
+    assert [job["status"] for job in over["jobs"]] == ["cancelled", "cancelled"]
+
+
+def test_a_repetition_runs_all_or_only_what_did_not_pass(api: Api) -> None:
+    plan = plan_of(
+        planned("good", "true", stage="one"),
+        planned("bad", 'test "$TOKEN" = right', stage="one", secrets=("TOKEN",)),
+        planned("after", "true", stage="two", needs=("good", "bad")),
+        pipeline="repeated",
+    )
+    first = api.until_over(api.run(plan, PROJECT, secrets={"TOKEN": "wrong"})["run_id"])
+    assert first["success"] is False
+    path = f"/runs/{first['run_id']}/rerun"
+    unsaid = api.ask("POST", path, json={"failed": True})
+    assert unsaid.status_code == 422
+    assert "TOKEN is not given" in unsaid.json()["detail"]
+    made = api.ask("POST", path, json={"failed": True, "secrets": {"TOKEN": "right"}})
+    assert made.status_code == 200, made.text
+    second = api.until_over(made.json()["run_id"])
+    assert (second["success"], second["number"], second["rerun_of"]) == (True, 2, first["run_id"])
+    old, new = by_name(first), by_name(second)
+    assert (new["good"]["job_id"], new["good"]["reused"]) == (old["good"]["job_id"], True)
+    assert new["bad"]["job_id"] != old["bad"]["job_id"]
+    assert new["after"]["success"] is True
+    nothing = api.ask(
+        "POST", f"/runs/{second['run_id']}/rerun", json={"failed": True, "secrets": {"TOKEN": "x"}}
+    )
+    assert (nothing.status_code, nothing.json()["detail"]) == (
+        409, "Nothing failed in this run: there is nothing to run again",
+    )  # fmt: skip
+    whole = api.ask("POST", f"/runs/{second['run_id']}/rerun", json={"secrets": {"TOKEN": "right"}}).json()
+    third = api.until_over(whole["run_id"])
+    assert not any(job["reused"] for job in third["jobs"])
+    stage = api.ask(
+        "POST", f"/runs/{third['run_id']}/rerun", json={"stage": "two", "secrets": {"TOKEN": "right"}}
+    )
+    fourth = api.until_over(stage.json()["run_id"])
+    assert {job["name"] for job in fourth["jobs"] if job["reused"]} == {"good", "bad"}
+
+
+def test_a_run_that_goes_on_is_not_repeated(api: Api) -> None:
+    run = api.run(plan_of(planned("long", "sleep 300")), PROJECT)
+    again = api.ask("POST", f"/runs/{run['run_id']}/rerun", json={})
+    assert (again.status_code, again.json()["detail"]) == (
+        409, "The run is not over: cancel it first, or wait for its end",
+    )  # fmt: skip
+    api.ask("DELETE", f"/runs/{run['run_id']}")
+    api.until_over(run["run_id"])
+
+
+def test_secrets_reach_the_jobs_that_name_them_and_nobody_else(api: Api, runner: Runner) -> None:
+    plan = plan_of(
+        planned("named", 'test "${#TOKEN}" = 12', 'echo "it is $TOKEN!"', secrets=("TOKEN",)),
+        planned("not-named", 'test -z "${TOKEN:-}"'),
+        pipeline="secret",
+    )
+    missing = api.post(plan, PROJECT)
+    assert missing.status_code == 422
+    assert "TOKEN is not given" in missing.json()["detail"]
+    run = api.run(plan, PROJECT, secrets={"TOKEN": "s3cr3t-value", "UNUSED": "s3cr3t-value"})
+    over = api.until_over(run["run_id"])
+    assert over["success"] is True, over
+    seen = json.dumps([run, over, api.get("/runs"), api.get("/jobs"), api.events(run["run_id"], view="all")])
+    assert "s3cr3t-value" not in seen
+    assert "it is ***!\n" in api.log(by_name(over)["named"]["job_id"])
+    assert "s3cr3t-value" not in runner.log("serve") + runner.log("reconcile")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"plan": {"version": 9}}, "plan.version: must be 1"),
+        ({"nonsense": 1}, "options.nonsense: is unknown"),
+        ({"timeout": -1}, "options.timeout: must be a number"),
+        ({"secrets": {"A": 1}}, "secrets.A: must be text"),
+        ({"plan": plan_of().to_dict()}, "there is no job to run"),
+        ({"submit": {"python": "two"}}, "options.python"),
+    ],
+)
+def test_what_makes_no_run_is_refused_in_words(api: Api, options: dict[str, object], words: str) -> None:
+    answer = api.post(None, PROJECT, raw=options)
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_unknown_runs_are_not_found(api: Api) -> None:
+    for method, path in (
+        ("GET", "/runs/nothing"), ("DELETE", "/runs/nothing"), ("GET", "/runs/nothing/stream"),
+        ("POST", "/runs/nothing/rerun"), ("GET", "/pipelines/default/runs/4711"),
+    ):  # fmt: skip
+        answer = api.ask(method, path)
+        assert (answer.status_code, answer.json()["detail"]) == (404, "Run not found")
+        assert requests.request(method, api.url + path, timeout=30).status_code == 401
+
+
+def test_artifacts_of_needed_jobs_are_in_a_later_job_s_workspace(api: Api) -> None:
+    """Also after the folder was a file; a job that names no artifacts starts on what was sent."""
+    plan = plan_of(
+        planned(
+            "build",
+            "rm -f out",
+            "mkdir out",
+            "echo built > out/it.txt",
+            "echo other > side.txt",
+            artifacts=("out/**",),
+        ),
+        planned("use", "cat out/it.txt", "test ! -e side.txt", needs=("build",), artifacts_from=("build",)),
+        planned("apart", "cat out", needs=("build",)),
+        pipeline="handed-over",
+    )
+    over = api.until_over(api.run(plan, {**PROJECT, "out": "a file\n"})["run_id"])
+    jobs = by_name(over)
+    assert over["success"] is True, over
+    assert "built\n" in api.log(jobs["use"]["job_id"])
+    assert "a file\n" in api.log(jobs["apart"]["job_id"])
+    found = api.get(f"/jobs/{jobs['build']['job_id']}/artifacts")
+    assert [item["path"] for item in found] == ["out/it.txt"]
+    assert api.get(f"/jobs/{jobs['use']['job_id']}/artifacts") == []

@@ -1,0 +1,281 @@
+"""What a run does next: tables of moments, and runs through whatever may happen to their jobs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipelining import plan_of, planned
+
+from ci_runner.pipelines.plan import Plan, Retries
+from ci_runner.pipelines.progress import Drop, Facts, Halt, Start, Step, decide
+from ci_runner.pipelines.statuses import ExecutionStatus
+from ci_runner.states import Verdict
+
+NOTHING = Facts()
+QUEUED = Facts("j")
+RUNNING = Facts("j", status="running", phase="testing")
+PASSED = Facts("j", status="completed", success=True, exit_code=0)
+FAILED = Facts("j", status="completed", success=False, exit_code=1)
+LOST = Facts("j", status="failed", reason="container lost")
+LATE = Facts("j", status="failed", success=False, reason="timed out after 60 min of testing")
+CANCELLED = Facts("j", status="cancelled", reason="cancelled by ann")
+
+A, B, C = (
+    planned("a", "x", stage="one"),
+    planned("b", "x", stage="two", needs=("a",)),
+    planned("c", "x", stage="one"),
+)
+ABC = plan_of(A, C, B)
+
+
+def step(plan: Plan, *facts: Facts, **more: Any) -> Step:
+    return decide(plan, {job.name: found for job, found in zip(plan.jobs, facts, strict=True)}, **more)
+
+
+def end(plan: Plan, *facts: Facts, **more: Any) -> Verdict:
+    outcome = step(plan, *facts, **more).outcome
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ((NOTHING, NOTHING, NOTHING), Step((Start("a"), Start("c")))),
+        ((QUEUED, NOTHING, NOTHING), Step((Start("c"),))),
+        ((RUNNING, RUNNING, NOTHING), Step()),
+        ((PASSED, RUNNING, NOTHING), Step((Start("b"),))),
+        ((PASSED, PASSED, PASSED), Step(outcome=Verdict("completed", True))),
+        (
+            (FAILED, RUNNING, NOTHING),
+            Step(drops=(Drop("b", "needs 'a', which failed"),)),
+        ),
+        (
+            (RUNNING, FAILED, NOTHING),
+            Step(drops=(Drop("b", "'c' failed"),)),
+        ),
+        (
+            (QUEUED, FAILED, NOTHING),
+            Step(
+                drops=(Drop("b", "'c' failed"),),
+                halts=(Halt("j", "the run, because 'c' failed", waiting_only=True),),
+            ),
+        ),
+        (
+            (CANCELLED, RUNNING, NOTHING),
+            Step(drops=(Drop("b", "needs 'a', which was cancelled"),)),
+        ),
+    ],
+    ids=[
+        "all whose needs are done start together",
+        "what is queued is not started again",
+        "what waits goes on waiting",
+        "a job starts as soon as what it needs is done, whatever the rest of the stage does",
+        "the last one's end is the run's",
+        "what needs a failed job is dropped",
+        "after a failure nothing new is started, what runs goes on",
+        "after a failure what is queued is taken back",
+        "what needs a cancelled job is dropped",
+    ],
+)
+def test_the_next_step(facts: tuple[Facts, ...], expected: Step) -> None:
+    assert step(ABC, *facts) == expected
+
+
+def test_keep_going_runs_what_does_not_depend_on_the_failure() -> None:
+    plan = replace(plan_of(A, C, B, planned("d", "x", needs=("c",))), keep_going=True)
+    assert step(plan, FAILED, PASSED, NOTHING, NOTHING) == Step(
+        (Start("d"),), (Drop("b", "needs 'a', which failed"),)
+    )
+    outcome = end(plan, FAILED, PASSED, replace(NOTHING, dropped="needs 'a', which failed"), PASSED)
+    assert (outcome.status, outcome.success, outcome.reason) == (
+        "completed",
+        False,
+        "job 'a' failed: exit code 1",
+    )
+
+
+def test_an_allowed_failure_stays_a_failure_and_lets_the_run_go_on() -> None:
+    plan = plan_of(replace(A, allow_failure=True), C, B)
+    assert step(plan, FAILED, RUNNING, NOTHING) == Step((Start("b"),))
+    assert step(plan, LOST, RUNNING, NOTHING) == Step((Start("b"),))
+    assert end(plan, FAILED, PASSED, PASSED) == Verdict("completed", True)
+
+
+def test_the_two_failures_of_a_run_are_counted_in_its_reason() -> None:
+    outcome = end(ABC, FAILED, LOST, replace(NOTHING, dropped="x"))
+    assert outcome.reason == "job 'a' failed: exit code 1 (and 1 more)"
+    assert end(ABC, LOST, PASSED, replace(NOTHING, dropped="x")).reason == "job 'a' failed: container lost"
+
+
+@pytest.mark.parametrize(
+    ("found", "codes", "again"),
+    [
+        (LOST, (), True),
+        (FAILED, (), False),
+        (FAILED, (1, 5), True),
+        (FAILED, (5,), False),
+        (LATE, (1,), False),
+        (CANCELLED, (1,), False),
+        (replace(LOST, retry=1), (), True),
+        (replace(LOST, retry=2), (), False),
+        (replace(LOST, cancelling=True), (), False),
+    ],
+    ids=[
+        "the runner's own fault",
+        "a red test is no fault of the runner's",
+        "an exit code that is named",
+        "an exit code that is not",
+        "a timeout",
+        "a cancelled job",
+        "a second time",
+        "as often as asked for, and no more",
+        "not when its end was asked for",
+    ],
+)
+def test_what_is_worth_another_try(found: Facts, codes: tuple[int, ...], again: bool) -> None:
+    plan = plan_of(replace(A, retries=Retries(2, codes)))
+    expected = (Start("a", found.retry + 1),) if again else ()
+    assert step(plan, found).starts == expected
+    assert (step(plan, found).outcome is None) is again
+
+
+def test_a_failure_of_another_job_takes_the_further_try() -> None:
+    plan = plan_of(replace(A, retries=Retries(2)), C)
+    assert end(plan, LOST, FAILED).reason == "job 'a' failed: container lost (and 1 more)"
+
+
+def test_no_more_jobs_wait_in_the_queue_than_there_is_room_for() -> None:
+    assert step(ABC, NOTHING, NOTHING, NOTHING, room=1).starts == (Start("a"),)
+    full = step(ABC, NOTHING, NOTHING, NOTHING, room=-1)
+    assert full == Step()
+
+
+def test_cancelling_drops_what_waits_and_halts_what_runs() -> None:
+    assert step(ABC, RUNNING, PASSED, NOTHING, stop="cancel", by="ann") == Step(
+        drops=(Drop("b", "cancelled by ann"),), halts=(Halt("j", "ann"),)
+    )
+    dropped = replace(NOTHING, dropped="cancelled by ann")
+    assert end(ABC, CANCELLED, PASSED, dropped, stop="cancel", by="ann") == Verdict(
+        "cancelled", None, None, "cancelled by ann"
+    )
+    assert step(ABC, replace(RUNNING, cancelling=True), PASSED, dropped, stop="cancel", by="ann") == Step()
+
+
+def test_a_cancel_that_came_too_late_changes_nothing() -> None:
+    assert end(ABC, PASSED, PASSED, PASSED, stop="cancel", by="ann") == Verdict("completed", True)
+
+
+def test_a_run_that_lasts_too_long_is_failed_and_says_so() -> None:
+    reason = "the run timed out after 5 s"
+    found = step(ABC, RUNNING, PASSED, NOTHING, stop="timeout", reason=reason)
+    assert found == Step(drops=(Drop("b", "the run timed out"),), halts=(Halt("j", "the run's timeout"),))
+    dropped = replace(NOTHING, dropped="the run timed out")
+    assert end(ABC, CANCELLED, PASSED, dropped, stop="timeout", reason=reason) == Verdict(
+        "failed", False, None, reason
+    )
+
+
+def test_a_stage_or_a_job_is_cancelled_by_itself() -> None:
+    asked = replace(NOTHING, cancelled_by="ann")
+    assert step(ABC, asked, RUNNING, NOTHING).drops == (
+        Drop("a", "cancelled by ann"),
+        Drop("b", "needs 'a', which was cancelled"),
+    )
+    assert step(ABC, replace(RUNNING, cancelled_by="ann"), RUNNING, NOTHING).halts == (Halt("j", "ann"),)
+    outcome = end(ABC, replace(CANCELLED, cancelled_by="ann"), PASSED, replace(NOTHING, dropped="x"))
+    assert (outcome.status, outcome.reason) == ("cancelled", "job 'a': cancelled by ann")
+
+
+def test_a_job_that_is_left_out_is_neither_started_nor_missed() -> None:
+    plan = plan_of(replace(A, skipped="nothing changed"), C)
+    assert step(plan, NOTHING, NOTHING).starts == (Start("c"),)
+    assert end(plan, NOTHING, PASSED) == Verdict("completed", True)
+    alone = plan_of(replace(A, skipped="nothing changed"))
+    assert end(alone, NOTHING).reason == "every job is left out of this run"
+
+
+ENDS = [PASSED, FAILED, LOST, LATE, CANCELLED]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    names = [f"j{number}" for number in range(draw(st.integers(1, 7)))]
+    jobs = []
+    for index, name in enumerate(names):
+        needs = tuple(draw(st.sets(st.sampled_from(names[:index])))) if index else ()
+        jobs.append(
+            planned(
+                name, "x", needs=needs, stage=f"s{index % 3}",
+                allow_failure=draw(st.booleans()),
+                retries=Retries(draw(st.integers(0, 2)), draw(st.sampled_from([(), (1,)]))),
+            )
+        )  # fmt: skip
+    order = draw(st.permutations(jobs))
+    return replace(plan_of(*order), keep_going=draw(st.booleans()))
+
+
+@settings(max_examples=120, deadline=None)
+@given(plans(), st.data())
+def test_whatever_happens_every_run_ends_and_nothing_starts_early_or_twice(
+    plan: Plan, data: st.DataObject
+) -> None:
+    """Steps are performed, lost, or decided again from the same rows; jobs end as they like."""
+    jobs = {job.name: job for job in plan.jobs}
+    facts = dict.fromkeys(jobs, NOTHING)
+    started: Counter[tuple[str, int]] = Counter()
+    stop: Any = None
+    broken, lost = False, 5
+    for _ in range(200):
+        room = data.draw(st.integers(1, 3))
+        chosen = decide(plan, facts, stop=stop, by="ann", room=room)
+        assert chosen == decide(plan, facts, stop=stop, by="ann", room=room), "the same for the same rows"
+        if lost and data.draw(st.integers(0, 5)) == 0:
+            lost -= 1
+            continue  # the controller died before it wrote this
+        for start in chosen.starts:
+            started[start.name, start.retry] += 1
+            assert stop is None, "nothing starts in a run that is stopped"
+            assert not broken or plan.keep_going, "nothing starts after a failure"
+            for need in jobs[start.name].needs:
+                word = facts[need].word
+                allowed = jobs[need].allow_failure and word is ExecutionStatus.FAILED
+                assert word is ExecutionStatus.SUCCESS or allowed
+            facts[start.name] = Facts(f"{start.name}-{start.retry}", start.retry)
+        for drop in chosen.drops:
+            assert facts[drop.name] is NOTHING
+            facts[drop.name] = replace(NOTHING, dropped=drop.reason)
+        for halt in chosen.halts:
+            name = halt.job_id.rpartition("-")[0]
+            if not halt.waiting_only or facts[name].phase == "queued":
+                facts[name] = replace(facts[name], cancelling=True)
+        if chosen.outcome is not None:
+            assert all(found.word.is_over for found in facts.values())
+            break
+        open_jobs = [name for name, found in facts.items() if found.job_id and not found.word.is_over]
+        if open_jobs:
+            name = data.draw(st.sampled_from(open_jobs))
+            found = facts[name]
+            if found.cancelling:
+                ending = CANCELLED
+            elif found.phase == "queued":
+                ending = replace(RUNNING)
+            else:
+                ending = data.draw(st.sampled_from(ENDS))
+            facts[name] = replace(ending, job_id=found.job_id, retry=found.retry, cancelling=found.cancelling)
+            final = facts[name].word is ExecutionStatus.FAILED and name not in {
+                start.name for start in decide(plan, facts).starts
+            }
+            broken = broken or (final and not jobs[name].allow_failure)
+        if stop is None and data.draw(st.integers(0, 30)) == 0:
+            stop = data.draw(st.sampled_from(["cancel", "timeout"]))
+    else:
+        raise AssertionError("the run never ended")
+    assert set(started.values()) <= {1}, "no try was started twice"
+    assert chosen.outcome.status in ("completed", "failed", "cancelled")
+    assert not (chosen.outcome.success and broken)
