@@ -143,8 +143,8 @@ def _versions(found: dict[str, dict[str, str]]) -> str:
     return (
         "## Versions of pytest\n\nOne suite with every kind of outcome (`tests/fixtures/parity/outcomes`): the same"
         " counts, the same word for each test, exit code and reasons as a direct run of the version over there; with"
-        " one version the same text, else each line that differs is one that the version here prints by itself. All of it:"
-        f" `scripts/versions`; in every run of the tests ({pairs}):"
+        " one version the same text, else each line that differs is one that the version here prints by itself. All of"
+        f" it: `scripts/versions`; in every run of the tests ({pairs}):"
         f" `tests/parity/test_versions.py`. Python 3.8 and 3.9"
         f" over there: `tests/parity/test_older_pythons.py`.\n\n{head}{rows}\n" + "\n".join(notes)
     )
