@@ -44,13 +44,30 @@ ROUTES = [
     ("GET", "/jobs/{id}/tests"),
     ("GET", "/reports/tests"),
     ("POST", "/pipelines/check"),
+    ("POST", "/runs"),
+    ("GET", "/runs"),
+    ("GET", "/runs/{run}"),
+    ("DELETE", "/runs/{run}"),
+    ("GET", "/runs/{run}/stream"),
+    ("POST", "/runs/{run}/rerun"),
+    ("GET", "/pipelines/name/runs/1"),
+    ("GET", "/pipelines/name/durations"),
+    ("GET", "/reports/pipelines"),
+    ("GET", "/reports/pipelines/name"),
+    ("GET", "/reports/pipelines/name/runs/1"),
+    ("GET", "/reports/pipelines/name/runs/1/stages/stage"),
+    ("GET", "/reports/pipelines/name/runs/1/stages/stage/jobs/job"),
 ]
+#: Values for the other parts of paths.
+PARTS = {"path": "some/file", "name": "name", "run_number": "1", "stage": "stage", "job": "job"}
 
 
 @pytest.mark.case(45, 18)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_nothing_is_done_without_credentials(runner: Runner, method: str, path: str) -> None:
-    response = runner.request(method, path.format(id=uuid.uuid4()), data=b"not even multipart")
+    response = runner.request(
+        method, path.format(id=uuid.uuid4(), run=uuid.uuid4()), data=b"not even multipart"
+    )
     assert response.status_code == 401
     assert response.json() == {"detail": BODIES["none"]}
     assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -166,7 +183,7 @@ def test_every_route_of_one_job_is_in_the_matrix() -> None:
     from ci_runner.server.openapi import document
 
     described = {
-        (method.upper(), path.replace("{job_id}", "{id}").replace("{path}", "some/file"))
+        (method.upper(), path.format(job_id="{id}", run_id="{run}", **PARTS))
         for path, methods in document()["paths"].items()
         for method, operation in methods.items()
         if operation["security"]
