@@ -12,8 +12,8 @@ with Client("https://runner.example", key) as client:
             print(event["data"], end="")
 ```
 
-Errors are those of `pytest_remote_ci.errors`. A `Client` belongs to one thread. `pytest_remote_ci.one_call` has
-functions that do the same in one call each.
+Errors are those of `pytest_remote_ci.errors`. A `Client` belongs to one thread. The functions at the end do the same
+in one call each, in the shape of the reference system's client library.
 """
 
 from __future__ import annotations
@@ -45,7 +45,16 @@ from pytest_remote_ci.workspace import create_project_zip
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts import Artifact
 
-__all__ = ["KEY_HELP", "AuthenticationFailed", "Client", "create_project_zip", "with_key_help"]
+__all__ = [
+    "KEY_HELP",
+    "AuthenticationFailed",
+    "Client",
+    "create_project_zip",
+    "list_jobs",  # noqa: F822 - see `__getattr__`
+    "submit_tests_async",  # noqa: F822 - see `__getattr__`
+    "submit_tests_streaming",  # noqa: F822 - see `__getattr__`
+    "wait_for_job",  # noqa: F822 - see `__getattr__`
+]
 
 #: Above so many bytes the key is checked first: a refusal must not cost the upload.
 _LARGE_UPLOAD = 1 << 20
@@ -319,10 +328,11 @@ class Client:
         return isinstance(body, dict) and body.get("status") == "ok"
 
     def ask(self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None) -> Any:
-        """Any short request with the JSON of its answer; `body` goes as JSON."""
-        more: dict[str, Any] = {} if body is None else {"data": json.dumps(body).encode()}
+        """Any short request with the JSON of its answer; `body` goes as JSON, and is made no more than once."""
+        more: dict[str, Any] = {}
         if body is not None:
-            more["headers"] = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
+            more = {"data": json.dumps(body).encode(), "headers": headers}
         with self._send(method, path, params=params, read_timeout=30.0, **more) as response:
             try:
                 return response.json()
@@ -349,3 +359,12 @@ class Client:
 def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
     """The same error, with the ways to supply a key below its line."""
     return AuthenticationFailed(f"{error}\n\n{KEY_HELP}")
+
+
+def __getattr__(name: str) -> Any:
+    """The one-call functions of the reference system's client library, which are made of the above."""
+    from pytest_remote_ci import one_call
+
+    if name in __all__ and hasattr(one_call, name):
+        return getattr(one_call, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

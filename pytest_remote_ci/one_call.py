@@ -1,4 +1,4 @@
-"""A client in functions of one call each, in the shape of the reference system's client library."""
+"""The reference system's client library in one call each, in its shape; `pytest_remote_ci.client` has them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pytest_remote_ci.delivery import Parcel, deliver
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.stream import Event
 from pytest_remote_ci.workspace import collect
-
-__all__ = ["list_jobs", "submit_tests_async", "submit_tests_streaming", "wait_for_job"]
 
 
 def submit_tests_streaming(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_runner import KEY, TIME, FakeRunner, Request, complete, fake_runner, log
 
-from pytest_remote_ci import one_call as library
+from pytest_remote_ci import client as library
 from pytest_remote_ci.client import Client
 from pytest_remote_ci.errors import (
     ClientError,
