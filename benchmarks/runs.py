@@ -1,8 +1,9 @@
 """What a run of a pipeline costs the controller: overhead per job of 200 trivial ones, and a tick beside an idle one.
 
-``python benchmarks/runs.py [JOBS]``. A real store and controller over the scripted engine, whose containers end at once:
-what is left is deciding, writing and being woken. For the second figure the 200 jobs of one run last, four at a time run
-and the others wait in the plan, and ticks are timed against those of a controller with nothing to do, in turns.
+``python benchmarks/runs.py [JOBS]``. A real store and controller over the scripted engine, whose containers end at
+once: what is left is deciding, writing and being woken. For the second figure the 200 jobs of one run last, four at a
+time run and the others wait in the plan, and ticks are timed against those of a controller with nothing to do, in
+turns.
 """
 
 from __future__ import annotations

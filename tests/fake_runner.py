@@ -270,3 +270,54 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             data = b""
             self.fake.stopping.wait(0.01)
+
+
+def record(type_: str, kind: str, **fields: Any) -> dict[str, Any]:
+    """An event of a recorded session."""
+    return {"type": type_, "t": kind, "timestamp": TIME, **fields}
+
+
+def session_of(root: str, *names: str, plugins: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """A recorded session up to its first test, which runs; `names` are its tests."""
+    path, items = "test_it.py", []
+    for number, name in enumerate(names):
+        items.append([2, "Function", name, f"{path}::{name}", [path, number, name], False, name, False, None])
+    nodes = [[-1, "Session", "", "", ".", "Dir", None], [0, "Dir", "x", ".", ".", "Dir", None]]
+    nodes.append([1, "Module", path, path, path, "Module", None])
+    return [
+        record("session", "recorder", protocol=1, cwd=root),
+        record(
+            "session", "session", protocol=1, pytest="8.0.0", python="3.11.2", rootdir=root, plugins=list(plugins),
+            xdist=False,
+        ),
+        record("session", "header", lines=["platform remote", f"rootdir: {root}"]),
+        record("session", "collecting"),
+        record("collected", "tree", nodes=nodes, items=items),
+        record("collected", "collected", count=len(names)),
+        record("collected", "collection_lines", lines=[]),
+        *outcome_of(names[0])[:1],
+    ]  # fmt: skip
+
+
+def outcome_of(name: str, outcome: str = "passed") -> list[dict[str, Any]]:
+    """One test of it."""
+    location = ["test_it.py", 0, name]
+    data = {
+        "$report_type": "TestReport", "nodeid": f"test_it.py::{name}", "location": location, "keywords": {},
+        "outcome": outcome, "longrepr": None if outcome == "passed" else "broken", "when": "call", "sections": [],
+        "user_properties": [], "duration": 0.1, "start": 1.0, "stop": 1.1,
+    }  # fmt: skip
+    return [
+        record("started", "started", id=data["nodeid"], location=location),
+        record("report", "report", d=data),
+        record("finished", "finished", id=data["nodeid"], location=location),
+    ]
+
+
+def end_of_session(code: int) -> list[dict[str, Any]]:
+    """And its end."""
+    return [
+        record("session", "tests_over", shouldfail=None, shouldstop=None),
+        record("session", "summary"),
+        record("session", "end", exitstatus=code, cache={}),
+    ]

@@ -7,6 +7,7 @@ goes wrong here never changes a verdict: it is said in the job's log.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import logging
@@ -21,6 +22,7 @@ from ci_runner.blobs import Batch, BlobStore
 from ci_runner.config import ReconcileSettings
 from ci_runner.controller import leftovers, verdicts
 from ci_runner.controller.leftovers import Leftover
+from ci_runner.errors import PermanentError
 from ci_runner.models import Artifact, Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from pytest_remote_ci.globs import Globs
@@ -142,7 +144,9 @@ class Keeper:
 
     def _kept(self, wanted: Wanted, written: Written) -> Kept:
         found = leftovers.find(written.folder, wanted.globs)
-        sent = written.sent()
+        sent: Mapping[str, str] = {}
+        with contextlib.suppress(PermanentError):  # the workspace is gone: then all that matches is kept
+            sent = written.sent()
         artifacts = []
         with self.blobs.batch() as batch:
             room = _Room(self.limits, self.blobs.free_bytes())

@@ -24,7 +24,7 @@ from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
-from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase
+from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase, WireError
 
 _log = logging.getLogger(__name__)
 
@@ -274,6 +274,11 @@ class Steps:
             return self.keeper.keep(job, action.verdict, self.preparer.written(job), before_reading)
         except KeepingStopped as error:
             raise Interrupted from error
+        except (
+            PermanentError,
+            WireError,
+        ) as error:  # would be the same the next time: the job ends without them
+            return Kept(notes=(f"none is kept: {error}",))
 
     def end(
         self,

@@ -104,8 +104,8 @@ def _read_yaml(name: str, text: str, problems: Problems) -> list[Definition]:
     if not isinstance(tree, Table):
         problems.error(tree.place, "", "Error parsing pipeline YAML: a pipeline is a map with 'stages'")
         return []
-    root, path = document_root(tree, problems)
-    return [read_pipeline(root, path, problems, default_name(name), tree.place, is_toml=False)]
+    root = document_root(tree, problems)
+    return [read_pipeline(root, "", problems, default_name(name), root.place, is_toml=False)]
 
 
 def default_name(file: str) -> str:

@@ -14,7 +14,7 @@ from ci_runner.pipelines import reading
 from ci_runner.pipelines.definition import Definition, JobDefinition, Named
 from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, take
 from ci_runner.pipelines.reading import Value
-from ci_runner.pipelines.tree import Entry, Items, Place, Problems, Scalar, Table
+from ci_runner.pipelines.tree import Items, Place, Problems, Scalar, Table
 
 #: Most jobs of one definition, before matrices are expanded.
 MOST_JOBS: Final = 1000
@@ -42,7 +42,7 @@ def read_pipeline(
     defaults: Defaults = {}
     if "global" in fields:
         defaults = _settings(take(fields["global"], SHARED, "'global'") or {})
-    stages, nested = _stages(root, path, problems, fields, place)
+    stages, nested = _stages(fields, path, problems, place)
     jobs = [_job(value, defaults, stage) for stage, value in nested]
     if "jobs" in fields:
         if nested:
@@ -58,29 +58,28 @@ def read_pipeline(
     return Definition(name, problems.file, stages, tuple(found[:MOST_JOBS]), bool(keep_going))
 
 
-def document_root(tree: Table, problems: Problems) -> tuple[Table, str]:
+def document_root(tree: Table, problems: Problems) -> Table:
     """The pipeline's table of a YAML document: below ``pipeline``, or the document itself, or both together."""
     entry = tree.entries.get("pipeline")
     if entry is None:
-        return tree, ""
+        return tree
     others = {key: value for key, value in tree.entries.items() if key != "pipeline"}
     if isinstance(entry.node, Scalar) and isinstance(entry.node.value, str):
-        return Table({"name": entry, **others}, tree.place), ""
+        return Table({"name": entry, **others}, tree.place)
     if not isinstance(entry.node, Table):
-        Value(entry.node, "pipeline", problems, entry.key, label="pipeline").must(
-            "a table, or the pipeline's name"
-        )
-        return Table(others, tree.place), ""
-    merged: dict[str, Entry] = dict(entry.node.entries)
-    for key, value in others.items():
+        value = Value(entry.node, "pipeline", problems, entry.key, label="pipeline")
+        value.must("a table, or the pipeline's name")
+        return Table(others, tree.place)
+    merged = {key: replace(inner, within="pipeline") for key, inner in entry.node.entries.items()}
+    for key, outer in others.items():
         if key in merged:
-            problems.error(value.key, key, f"{key!r} is there twice: here and below 'pipeline'")
-        merged[key] = value
-    return Table(merged, entry.node.place), "pipeline" if not others else ""
+            problems.error(outer.key, key, f"{key!r} is there twice: here and below 'pipeline'")
+        merged[key] = outer
+    return Table(merged, entry.node.place)
 
 
 def _stages(
-    root: Table, path: str, problems: Problems, fields: Mapping[str, Value], place: Place
+    fields: Mapping[str, Value], path: str, problems: Problems, place: Place
 ) -> tuple[tuple[Named, ...], list[tuple[Named, Value]]]:
     """The stages in order, and the jobs that stand in them."""
     value = fields.get("stages")

@@ -88,7 +88,8 @@ class Value:
         """What a table holds; nothing for everything else."""
         if isinstance(self.node, Table):
             for key, entry in self.node.entries.items():
-                yield key, Value(entry.node, below(self.path, key), self.problems, entry.key, self.owner, key)
+                path = below(below(self.path, entry.within) if entry.within else self.path, key)
+                yield key, Value(entry.node, path, self.problems, entry.key, self.owner, key)
 
     def of(self, owner: str) -> Value:
         """The same value of somebody else."""

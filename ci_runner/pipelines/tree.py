@@ -54,6 +54,8 @@ class Entry:
 
     key: Place
     node: Node
+    #: The table that it was taken from into this one, where there is one between.
+    within: str = ""
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,7 @@ class Player:
     def _begin(self, event: Event) -> None:
         self._remember(event)
         self._places.learn(str(event["rootdir"]))
+        self.reports.pytest_there = str(event.get("pytest") or "")
 
     def _header(self, event: Event) -> None:
         reporter = self._terminal

@@ -60,6 +60,8 @@ class Reports:
         self._wants_streams = bool(getattr(config.option, "json_report", False))
         #: Address of a report → the report, which keeps its address while it is here, and its status.
         self._statuses: dict[int, tuple[Any, tuple[str, str, Any]]] = {}
+        #: Version of pytest over there.
+        self.pytest_there = ""
         #: xdist's workers over there → line that describes them, and what stands for them.
         self.workers: dict[str, str] = {}
         self._nodes: dict[str, WorkerController] = {}
@@ -90,11 +92,11 @@ class Reports:
         except Exception as error:  # other versions of pytest or plugins
             self._note(f"a report of {data['nodeid']} came as text ({type(error).__name__}: {error})")
         if report is None:
-            report = _plain_report(original, is_test)
+            report = _plain_report(original, is_test, self.pytest_there)
         if event.get("flattened") and isinstance(report.longrepr, str):
             markup = event.get("markup")
             report.longrepr = RemoteText(report.longrepr, self._places.text(markup) if markup else None)
-        _restore_subtest(report, original)
+        _restore_subtest(report, _subtest_parameters(original, self.pytest_there))
         status = event.get("status")
         if status:
             word = tuple(status[2]) if isinstance(status[2], list) else status[2]
@@ -239,17 +241,42 @@ def _restore_values(data: dict[str, Any], values: dict[str, Any]) -> None:
             properties[int(place)] = (properties[int(place)][0], value_of(kind, text))
 
 
-def _restore_subtest(report: Any, data: dict[str, Any]) -> None:
-    """pytest 9.1 and newer make texts of the texts that a subtest's parameters became."""
-    context, raw = getattr(report, "context", None), data.get("_subtest.context")
-    if context is not None and isinstance(raw, dict) and "kwargs" in raw:
-        try:
-            object.__setattr__(context, "kwargs", raw["kwargs"])
-        except (AttributeError, TypeError):
-            return
+class _Shown(str):
+    """A text that is shown as it is, also by who asks for its representation."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
-def _plain_report(data: dict[str, Any], is_test: bool) -> Any:
+def _subtest_parameters(data: dict[str, Any], pytest_there: str) -> dict[str, str]:
+    """A subtest's parameters as texts: from pytest 9.1 on they travel as such, before as values."""
+    context = data.get("_subtest.context")
+    found = context.get("kwargs") if isinstance(context, dict) else None
+    are_texts = _version(pytest_there) >= (9, 1)
+    return {
+        name: _Shown(value if are_texts and isinstance(value, str) else repr(value))
+        for name, value in (found or {}).items()
+    }
+
+
+def _version(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(".")[:2])
+    except ValueError:
+        return (0, 0)
+
+
+def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
+    """Each version of pytest makes texts of the values once more, or not."""
+    context = getattr(report, "context", None)
+    if context is not None and parameters:
+        with contextlib.suppress(AttributeError, TypeError):
+            object.__setattr__(context, "kwargs", parameters)
+
+
+def _plain_report(data: dict[str, Any], is_test: bool, pytest_there: str) -> Any:
     """For reports of plugins that are not here, such as those of subtests: pytest's own kind of report."""
     kind: Any = pytest.TestReport if is_test else pytest.CollectReport
     fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
@@ -264,8 +291,9 @@ def _plain_report(data: dict[str, Any], is_test: bool) -> Any:
     context = data.get("_subtest.context")
     if is_test and isinstance(context, dict) and report.location:
         words = f"[{context['msg']}]" if context.get("msg") else ""
-        if context.get("kwargs"):
-            words += " ({})".format(", ".join(f"{name}={value}" for name, value in context["kwargs"].items()))
+        parameters = _subtest_parameters(data, pytest_there)
+        if parameters:
+            words += " ({})".format(", ".join(f"{name}={value}" for name, value in parameters.items()))
         report.location = (report.location[0], report.location[1], f"{report.location[2]} {words}")
     return report
 

@@ -199,7 +199,7 @@ class Takeover:
 
     def _compare_plugins(self) -> None:
         told = self._player.said.get("session", {}).get("plugins")
-        if told is None or self._is_replay or self._is_interrupted:
+        if told is None or self._is_replay or self._is_interrupted or self._player.broken is not None:
             return
         failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         line = plugins.remark(told, failed=failed, is_verbose=self._config.option.verbose > 0)
@@ -208,7 +208,13 @@ class Takeover:
 
     def _heed_the_runner(self) -> None:
         """A session that ended well in pytest's eyes may have been cut short: the time was up, somebody cancelled."""
-        if self._feed.complete is None or self._is_interrupted or self._player.is_filtered:
+        player = self._player
+        if (
+            self._feed.complete is None
+            or self._is_interrupted
+            or player.is_filtered
+            or player.broken is not None
+        ):
             return
         try:
             code, why = exit_code(self._feed.complete), self._feed.complete.get("reason")

@@ -11,12 +11,14 @@ import pytest
 from faults.harness import USER, Runner, check_invariants, runner
 
 from ci_runner.blobs import BlobStore
+from ci_runner.controller.artifacts import Written
 from ci_runner.controller.collector import Collector
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.controller.engines.memory import MemoryEngine, Script
 from ci_runner.controller.reaper import Reaper
 from ci_runner.controller.world import Policy
-from ci_runner.models import Artifact, JobEvent, utcnow
+from ci_runner.errors import EngineUnavailable, PermanentError
+from ci_runner.models import Artifact, Job, JobEvent, utcnow
 from ci_runner.states import cancelled, ran
 
 DIGEST = "0" * 64
@@ -120,6 +122,7 @@ def test_a_container_that_goes_on_after_its_last_word_is_gone_before_files_are_r
 
     def say_last_word(spec: ContainerSpec) -> Script:
         (upper(spec) / "a.txt").write_text("done")
+        (upper(spec).parent / "seal").write_text("the worker's own")
         return Script(exit_after=None)
 
     engine._script = say_last_word
@@ -132,6 +135,53 @@ def test_a_container_that_goes_on_after_its_last_word_is_gone_before_files_are_r
     assert (job.status, job.exit_code) == ("completed", 0)
     assert contents(found, job_ids[0]) == {"a.txt": b"done"}
     assert [name for name, _ in engine.calls].count("signal") == 0
+
+
+def test_a_job_whose_wishes_make_no_sense_ends_all_the_same(found: Runner) -> None:
+    """Submissions are checked; a row that another version wrote may be anything."""
+    memory(found)._script = lambda spec: leaving(a="one")
+    with found.controller():
+        job_id = found.submit(artifacts=["../x"])
+        [job] = found.until_over(job_id)
+    assert job.exit_code == 0
+    assert found.text(job_id, "runner").startswith(
+        "artifacts: none is kept: options.artifacts[0]: '../x' must be"
+    )
+
+
+def test_a_job_whose_files_cannot_be_found_ends_all_the_same(
+    found: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(job: Job) -> Written:
+        raise PermanentError("the job has no workspace")
+
+    monkeypatch.setattr(found.preparer, "written", written)
+    with found.controller():
+        job_id = found.submit(artifacts=["*"])
+        [job] = found.until_over(job_id)
+    assert job.exit_code == 0
+    assert found.text(job_id, "runner") == "artifacts: none is kept: the job has no workspace\n"
+
+
+def test_an_engine_that_is_away_delays_the_end_and_loses_nothing(found: Runner) -> None:
+    engine = memory(found)
+
+    def say_last_word(spec: ContainerSpec) -> Script:
+        (upper(spec) / "a.txt").write_text("done")
+        (upper(spec).parent / "seal").write_text("the worker's own")
+        return Script(exit_after=None)
+
+    engine._script = say_last_word
+    with found.controller():
+        job_id = found.submit(artifacts=["*"])
+        found.until(job_id, lambda job: job.phase == "testing")
+        engine.fail_next("remove", EngineUnavailable("away"))
+        engine._frame(engine._find(job_id).spec, "exit", code=0, signal=None, oom=0, stopped=False)
+        [job] = found.until_over(job_id)
+    assert job.exit_code == 0
+    assert contents(found, job_id) == {"a.txt": b"done"}
+    details = [event.fields.get("detail") for event in found.events(job_id) if event.type == "state"]
+    assert details.count("collecting") == 1
 
 
 def test_rows_come_with_the_end_and_only_once(found: Runner) -> None:

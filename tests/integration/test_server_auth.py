@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,13 +45,34 @@ ROUTES = [
     ("GET", "/jobs/{id}/tests"),
     ("GET", "/reports/tests"),
     ("POST", "/pipelines/check"),
+    ("POST", "/runs"),
+    ("GET", "/runs"),
+    ("GET", "/runs/{run}"),
+    ("DELETE", "/runs/{run}"),
+    ("GET", "/runs/{run}/stream"),
+    ("POST", "/runs/{run}/rerun"),
+    ("GET", "/pipelines/ci/durations"),
+    ("GET", "/pipelines/ci/runs/1"),
+    ("GET", "/reports/pipelines"),
+    ("GET", "/reports/pipelines/ci"),
+    ("GET", "/reports/pipelines/ci/runs/1"),
+    ("GET", "/reports/pipelines/ci/runs/1/stages/test"),
+    ("GET", "/reports/pipelines/ci/runs/1/stages/test/jobs/unit"),
 ]
+
+#: Places in the document's paths, as they are above.
+PLACES = {
+    "{job_id}": "{id}", "{run_id}": "{run}", "{path}": "some/file", "{name}": "ci", "{run_number}": "1",
+    "{stage}": "test", "{job}": "unit",
+}  # fmt: skip
 
 
 @pytest.mark.case(45, 18)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_nothing_is_done_without_credentials(runner: Runner, method: str, path: str) -> None:
-    response = runner.request(method, path.format(id=uuid.uuid4()), data=b"not even multipart")
+    response = runner.request(
+        method, path.format(id=uuid.uuid4(), run=uuid.uuid4()), data=b"not even multipart"
+    )
     assert response.status_code == 401
     assert response.json() == {"detail": BODIES["none"]}
     assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -166,7 +188,7 @@ def test_every_route_of_one_job_is_in_the_matrix() -> None:
     from ci_runner.server.openapi import document
 
     described = {
-        (method.upper(), path.replace("{job_id}", "{id}").replace("{path}", "some/file"))
+        (method.upper(), functools.reduce(lambda text, pair: text.replace(*pair), PLACES.items(), path))
         for path, methods in document()["paths"].items()
         for method, operation in methods.items()
         if operation["security"]

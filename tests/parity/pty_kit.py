@@ -65,7 +65,8 @@ class Terminal:
         """Until these words were printed."""
         deadline = time.monotonic() + PATIENCE
         while words not in self.text:
-            assert time.monotonic() < deadline and self._read(1.0), f"no {words!r} in {self.text!r}"
+            assert time.monotonic() < deadline, self.text
+            assert self._read(1.0), f"no {words!r} in {self.text!r}"
 
     def end(self) -> int:
         """Read to the end; the exit code."""

@@ -14,6 +14,7 @@ import pytest
 
 from ci_runner.blobs import Batch, BlobStore
 from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Limits, Written
+from ci_runner.errors import PermanentError
 from ci_runner.models import Job, utcnow
 from ci_runner.states import Verdict, cancelled, failed, ran
 
@@ -104,6 +105,16 @@ def test_artifacts_are_kept_when_that_is_asked_for(
     bench.put("coverage.xml")
     kept = bench.keep(verdict, artifacts=["a.txt"], artifacts_when=when, reports=["coverage.xml"])
     assert bench.names(kept) == (["a.txt"] if is_kept else []) + ["coverage.xml"], "reports always"
+
+
+def test_without_its_workspace_all_that_matches_is_kept(bench: Bench) -> None:
+    def gone() -> Mapping[str, str]:
+        raise PermanentError("the job's workspace is no longer on the runner")
+
+    bench.put("a")
+    written = Written(bench.folder, "/workspace", gone)
+    kept = bench.keeper.keep(Job("job", options={"artifacts": ["a"]}), ran(0), written, lambda: None)
+    assert bench.names(kept) == ["a"]
 
 
 def test_a_file_that_is_too_large_is_left_out_unread(bench: Bench) -> None:

@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from ci_runner.pipelines.checking import Checked, check
+from ci_runner.pipelines.planning import Choice, make_plan
 
 FILE = ".pipelines/ci.yaml"
 
@@ -117,6 +118,44 @@ PARTS = [
     ("script: ['a: b': c]", "must be a string (a command with ': ' in it needs quotes), not a table"),
     ("script: '  '", "'script' of job 'a' cannot be empty"),
     ("args: -x", "'args' of job 'a' must be a list of texts, not '-x'"),
+    ("docker: x", "'docker' of job 'a' must be a table with image, not 'x'"),
+    ("image: [x]", "'image' of job 'a' must be text, not a list"),
+    ('image: "a\\nb"', "'image' of job 'a' must be at most 500 printable characters"),
+    ("retries: soon", "must be a number from 0 to 10, or a table with count, exit-codes, not 'soon'"),
+    ("retries: {exit_codes: [1], exit-codes: [2]}", "'retries' of job 'a' has 'exit-codes' twice"),
+    ("resources: 7", "'resources' of job 'a' must be a table with cpus, memory, not 7"),
+    ("artifacts: {paths: [7]}", "'paths' of job 'a' must be text (in quotes: \"…\"), not 7"),
+    ("artifacts: ['a\\b']", "holds a backslash: write / between folders"),
+    ("when: {changed: 7}", "'changed' of job 'a' must be text or a list of patterns, not 7"),
+    ("when: {tag: [7]}", "jobs[0].when.tag[0]: 'tag' of job 'a' must be text"),
+    ("services: [7]", "'services' of job 'a' must be a table with name, image, env, health, ports, command"),
+    (
+        "services: [{image: x, name: job}]",
+        "'job' cannot be the host name by which the job reaches the service",
+    ),
+    ("services: [a, b, c, d, e, f, g, h, i]", "'services' of job 'a': at most 8 services"),
+    ("services: [{image: ''}]", "'image' of job 'a' cannot be empty"),
+    ("services: [{image: x, command: y}]", "'command' of job 'a' must be a list of texts, not 'y'"),
+    ("matrix: 7", "'matrix' of job 'a' must be a table of lists, not 7"),
+    ("matrix: {1: [x]}", "'1' is no name of an axis: begin with a letter"),
+    ("matrix: {x: ['']}", "axis 'x': values must be 1 to 200 printable characters"),
+    ("matrix: {x: [[1]]}", "'x' of job 'a' must be text, not a list"),
+    ("matrix: {x: [1], include: [7]}", "'include' of job 'a' must be a table of axes and values, not 7"),
+    (
+        f"matrix: {{x: {list(range(17))}, y: {list(range(17))}}}",
+        "'matrix' of job 'a' has more than 256 cells",
+    ),
+    (f"matrix: {{x: {list(range(300))}}}", "'x' of job 'a' must be at most 256 values"),
+    (f"matrix: {{x: [1], exclude: {[{'x': 2}] * 65}}}", "'matrix' of job 'a' excludes more than 64 times"),
+    (
+        f"matrix: {{{', '.join(f'{c}: [{c * 190}]' for c in 'pqrstu')}}}",
+        "a cell's name is longer than 1000 characters",
+    ),
+    (
+        "matrix: {x: ['../']}, artifacts: ['{x}y']",
+        "a (x=../): the pattern '../y' must be for what lies in the project",
+    ),
+    ("matrix: {x: [1]}}, {name: a (x=1), stage: s", "'a (x=1)' is also the name of a cell of a matrix"),
     ("name: b", "jobs[0].name: the key 'name' is there twice; first in line 1"),
 ]
 
@@ -124,6 +163,33 @@ PARTS = [
 @pytest.mark.parametrize(("body", "message"), PARTS, ids=[row[0] for row in PARTS])
 def test_each_part_of_a_job_is_checked(body: str, message: str) -> None:
     assert message in "\n".join(rejected(f"{{stages: [s], jobs: [{{name: a, stage: s, {body}}}]}}"))
+
+
+def test_a_run_has_a_thousand_jobs_at_most() -> None:
+    jobs = "".join(f"  - {{name: j{number}, stage: s, matrix: *m}}\n" for number in range(5))
+    text = f"x-m: &m {{x: {list(range(16))}, y: {list(range(16))}}}\nstages: [s]\njobs:\n{jobs}"
+    assert rejected(text) == ["1:1: 1280 jobs; a run has at most 1000"]
+
+
+EMPTY = "'script' of job 'b' is empty: the job does nothing (leave the key out to run pytest)"
+
+
+def test_what_is_odd_is_only_warned_of() -> None:
+    found = checked("""\
+        stages: [s]
+        jobs:
+          - {name: a, stage: s, script: x, args: [y]}
+          - {name: b, stage: s, script: []}
+          - {name: c, stage: s, when: {changed: []}}
+          - {name: d, stage: s, when: {tag: true}, matrix: {include: [{x: 1}, {x: 1}, {x: 2}]}}
+        """)
+    assert [str(problem).removeprefix(f"{FILE}:") for problem in found.problems] == [
+        "3:12: warning: jobs[0]: 'args' of job 'a' are not used: they are pytest's, and the job has a script",
+        f"4:33: warning: jobs[1].script: {EMPTY}",
+        "5:41: warning: jobs[2].when.changed: 'changed' of job 'c' is empty: no change ever matches",
+    ]
+    plan = make_plan(found.pipelines[0], Choice(tag="any/tag"))
+    assert [job.name for job in plan.jobs if not job.skipped] == ["a", "b", "d (x=1)", "d (x=2)"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sessions that are shown again, or joined: the same as the first time, without a run and from anywhere."""
+"""Native sessions without containers: shown again, joined, killed and joined again, with nothing needed here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,6 +54,21 @@ def shown(text: str) -> str:
     return re.sub(r"=+ (.*) in [\d.]+s.*=+", r"\1", re.sub(r"[\d.]+s (call|setup|teardown)", r"\1", text))
 
 
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What it wrote up to the end of a line with these words."""
+    assert process.stdout is not None
+    seen, deadline = "", threading.Timer(60, process.kill)
+    deadline.start()
+    try:
+        while words not in seen:
+            line = process.stdout.readline()
+            assert line, seen
+            seen += line
+    finally:
+        deadline.cancel()
+    return seen
+
+
 @pytest.fixture(autouse=True)
 def no_ci_system(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CI", "BUILD_NUMBER"):
@@ -94,7 +110,7 @@ def test_a_replay_takes_as_long_in_its_summary_as_the_run(developer: Developer, 
 def cases(path: Path) -> list[tuple[str, ...]]:
     return [
         (case.get("classname", ""), case.get("name", ""), *[child.tag for child in case], *case.itertext())
-        for case in ElementTree.parse(path).getroot().iter("testcase")
+        for case in ElementTree.fromstring(re.sub("0x[0-9a-f]+", "", path.read_text())).iter("testcase")
     ]
 
 
@@ -208,13 +224,9 @@ def test_a_running_job_is_not_replayed_but_joined(
     ]
     command = (sys.executable, "-m", "pytest", f"--remote-ci-attach={job}", "-v", "--junitxml=joined.xml")
     with developer.popen(*command, cwd=folder, PYTHONUNBUFFERED="1", COLUMNS="100") as joined:
-        assert joined.stdout is not None
-        seen = ""
-        while "test_first PASSED" not in seen:  # the runner's own time limits end this
-            line = joined.stdout.readline()
-            assert line, seen
-            seen += line
+        seen = read_until(joined, "test_first PASSED")
         go_on()
+        assert joined.stdout is not None
         seen += joined.stdout.read()
         assert joined.wait(60) == 1, seen
     assert "1 failed, 2 passed" in seen
@@ -234,3 +246,106 @@ def test_a_job_of_remote_ci_submit_looks_as_ever_and_can_be_replayed(stored: Sto
     assert re.sub(place, "", shown(done.out)) == re.sub(place, "", shown(text.out))
     again = run(stored.developer, stored.folder, f"--remote-ci-replay={id_of(done)}")
     assert shown(again.out).splitlines()[-20:-1] == shown(stored.first.out).splitlines()[-20:-1]
+
+
+GATES = """
+import pathlib, time
+GATES = pathlib.Path({gates!r})
+
+def pass_gate(name):
+    (GATES / f"at-{{name}}").touch()
+    while not (GATES / f"go-{{name}}").exists():
+        time.sleep(0.02)
+
+def pytest_collection_modifyitems():
+    pass_gate("collection")
+
+def pytest_runtest_logfinish(nodeid):
+    if "second" in nodeid:
+        pass_gate("between")
+
+def pytest_terminal_summary(terminalreporter):
+    pass_gate("summary")
+    terminalreporter.line("the project's own summary")
+"""
+GATED = """
+from conftest import pass_gate
+
+def test_first():
+    print("printed by the first")
+def test_second():
+    pass_gate("test")
+def test_third(record_property):
+    record_property("colour", "blue")
+    assert {"a": 1} == {"a": 2}
+"""
+#: Where a client is killed → what it has shown by then.
+KILLED = {
+    "collection": "rootdir: ",
+    "test": "test_first PASSED",
+    "between": "test_first PASSED",
+    "summary": "FAILURES",
+}
+
+
+def test_a_client_that_is_killed_anywhere_and_comes_back_loses_and_repeats_nothing(
+    developer: Developer, tmp_path: Path
+) -> None:
+    folder, gates = tmp_path / "project", tmp_path / "gates"
+    folder.mkdir()
+    gates.mkdir()
+    (folder / "conftest.py").write_text(GATES.format(gates=str(gates)))
+    (folder / "test_it.py").write_text(GATED)
+    pytest_ = (sys.executable, "-m", "pytest", "-v", "--junitxml=killed.xml")
+    before = len(developer.jobs())
+    with developer.popen(*pytest_, "--remote-ci", cwd=folder, COLUMNS="100") as client:
+        wait_until(lambda: len(developer.jobs()) > before, 60, what="the submission")
+        client.kill()  # it may have read the answer, or not
+    job = developer.jobs()[0]["job_id"]
+    for gate, words in KILLED.items():
+        with developer.popen(
+            *pytest_, f"--remote-ci-attach={job}", cwd=folder, PYTHONUNBUFFERED="1"
+        ) as client:
+            read_until(client, words)
+            wait_until((gates / f"at-{gate}").exists, 60, what=gate)
+            client.kill()
+        (gates / f"go-{gate}").touch()
+    last = run(developer, folder, "-v", "--junitxml=killed.xml", f"--remote-ci-attach={job}")
+    undisturbed = run(developer, folder, "-v", "--junitxml=undisturbed.xml")
+    assert shown(last.out) == shown(undisturbed.out)
+    assert "the project's own summary" in last.out
+    assert last.code == undisturbed.code == 1
+    assert cases(folder / "killed.xml") == cases(folder / "undisturbed.xml")
+    assert len(cases(folder / "killed.xml")) == 3
+
+
+NEEDY = """[pytest]
+addopts = -p pytest_mock --strict-config --strict-markers
+minversion = 7.0
+required_plugins = pytest-mock>=3
+filterwarnings = error::library_of_the_project.OurWarning
+mock_traceback_monkeypatch = true
+markers = known: a mark
+"""
+
+
+def test_plugins_settings_and_imports_of_the_project_may_all_be_missing_here(
+    developer: Developer, tmp_path: Path
+) -> None:
+    (tmp_path / "pytest.ini").write_text(NEEDY)
+    (tmp_path / "requirements.txt").write_text("pytest\npytest-mock\n")
+    (tmp_path / "library_of_the_project.py").write_text(
+        "import pytest_mock\nclass OurWarning(UserWarning): pass\n"
+    )
+    (tmp_path / "conftest.py").write_text("import library_of_the_project\n")
+    (tmp_path / "test_it.py").write_text(
+        "import warnings, pytest, library_of_the_project as library\n"
+        "@pytest.mark.known\ndef test_mocked(mocker): assert mocker.Mock()\n"
+        "def test_warns():\n    warnings.warn('x', library.OurWarning)\n"
+    )
+    done = developer.remote_ci("pytest", "-v", "--junitxml=here.xml", cwd=tmp_path)
+    assert done.code == 1, done.text
+    assert "test_it.py::test_mocked PASSED" in done.out
+    assert "OurWarning: x" in done.out
+    assert "only where the tests ran: pytest-mock" in done.err
+    assert len(cases(tmp_path / "here.xml")) == 2
