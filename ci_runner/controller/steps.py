@@ -222,10 +222,8 @@ class Steps:
     def _intend(self, job_id: str, intent: str) -> bool:
         """Record why a job is stopped, unless that is known; False when the job is over."""
         job = self.store.jobs.get(job_id)
-        if job is None or job.is_over:
-            return False
-        if job.stop_intent is not None:
-            return True
+        if job is None or job.is_over or job.stop_intent is not None:
+            return job is not None and not job.is_over
         stop: dict[str, Any] = {"stop_intent": intent, "stop_requested_at": self.now()}
         return self.store.jobs.advance(job_id, self.epoch, job.phase, **stop)
 

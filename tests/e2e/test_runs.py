@@ -362,3 +362,13 @@ def test_artifacts_of_needed_jobs_are_in_a_later_job_s_workspace(api: Api) -> No
     found = api.get(f"/jobs/{jobs['build']['job_id']}/artifacts")
     assert [item["path"] for item in found] == ["out/it.txt"]
     assert api.get(f"/jobs/{jobs['use']['job_id']}/artifacts") == []
+
+
+def test_a_run_has_the_files_of_its_own_submission(api: Api) -> None:
+    """The reference system's second run tested the clone of the first (its bug 8)."""
+    plan = plan_of(planned("look", "cat word.txt"), pipeline="fresh")
+    words = []
+    for word in ("first", "second"):
+        over = api.until_over(api.run(plan, {**PROJECT, "word.txt": f"{word}\n"})["run_id"])
+        words.append(api.log(over["jobs"][0]["job_id"]).splitlines()[-1])
+    assert words == ["first", "second"]

@@ -44,9 +44,7 @@ LINES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("plugins", "tools", "test_groups.py test_mocks.py -n auto --dist loadfile"),
         ("plugins", "tools", "test_groups.py -n 2 --dist loadgroup -v"),
     ),
-    "pytest-randomly": (
-        ("plugins", "more", "test_mocks.py test_groups.py --randomly-seed=7 -v"),
-    ),
+    "pytest-randomly": (("plugins", "more", "test_mocks.py test_groups.py --randomly-seed=7 -v"),),
     "pytest-django": (("django_site", "more", "-v -p no:randomly"),),
 }
 

@@ -19,7 +19,9 @@ def skew(developer: Developer, tmp_path_factory: pytest.TempPathFactory) -> vers
     return versions.Skew(developer, tmp_path_factory.mktemp("versions"))
 
 
-@pytest.mark.parametrize(("here", "there"), PAIRS, ids=[f"{here} here, {there} there" for here, there in PAIRS])
+@pytest.mark.parametrize(
+    ("here", "there"), PAIRS, ids=[f"{here} here, {there} there" for here, there in PAIRS]
+)
 def test_results_of_another_version_are_shown_as_they_are(skew: versions.Skew, here: str, there: str) -> None:
     assert {here, there} <= set(versions.VERSIONS)
     assert skew.problem(here, there) == ""
