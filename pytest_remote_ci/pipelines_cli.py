@@ -91,22 +91,24 @@ def check(options: argparse.Namespace) -> int:
 def dry_run(options: argparse.Namespace) -> int:
     """Show the plan of a run."""
     is_text = options.format == "text"
-    file = _file_of(options)
-    if is_text and file:
-        print_line(f"Validating pipeline configuration: {file}")
-    plan = plan_for(options)
+    plan = plan_for(options, say_file=is_text)
     if plan is None:
         return FAILED
     show(plan, runs_cli.past_durations(options, str(plan["pipeline"])), is_text=is_text)
     return OK
 
 
-def plan_for(options: argparse.Namespace) -> dict[str, Any] | None:
-    """The plan that the command line asks for; None: what is wrong with the definition was said."""
-    file = _file_of(options)
+def plan_for(options: argparse.Namespace, *, say_file: bool = False) -> dict[str, Any] | None:
+    """The plan that the command line asks for; None: what is wrong with the definition was said.
+
+    `say_file`: print which file is looked at, when one is named.
+    """
+    file: str | None = options.named_file or (options.what if is_file(options.what) else None)
     files = _files(file)
     if files is None:
         return None
+    if say_file and file:
+        print_line(f"Validating pipeline configuration: {file}")
     name = None if file == options.what else options.what
     project = project_root(Path.cwd(), Path.cwd())
     answer = ask({"files": files, "plan": choice(options, project, name)}, options)
@@ -118,11 +120,6 @@ def plan_for(options: argparse.Namespace) -> dict[str, Any] | None:
         raise Failure(answer.get("refused", "there is no plan"))
     plan: dict[str, Any] = answer["plan"]
     return plan
-
-
-def _file_of(options: argparse.Namespace) -> str | None:
-    file: str | None = options.named_file or (options.what if is_file(options.what) else None)
-    return file
 
 
 def show(plan: plan_text.Plan, durations: Durations, *, is_text: bool) -> None:

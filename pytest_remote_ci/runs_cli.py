@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,12 @@ def run(options: argparse.Namespace) -> int:
     """Plan, send, follow."""
     from pytest_remote_ci import pipelines_cli, workspace
 
-    settings_here = settings(options)
-    cwd = Path.cwd()
-    place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
     plan = pipelines_cli.plan_for(options)
     if plan is None:
         return FAILED
+    settings_here = settings(options)
+    cwd = Path.cwd()
+    place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
 
     def collect() -> workspace.Workspace:
         return workspace.collect(place.root, include=settings_here.include, exclude=settings_here.exclude)
@@ -149,13 +150,14 @@ def run(options: argparse.Namespace) -> int:
 def _shared(settings_here: configuration.Config, root: Path) -> SubmitOptions:
     import pytest
 
-    return settings_here.submit_options(
+    options = settings_here.submit_options(
         root=root,
         cwd=root,
         pytest_version=pytest.__version__,
         scm_version=scm.version(root),
         columns=shutil.get_terminal_size().columns,
     )
+    return replace(options, records=True)  # so that tests are counted
 
 
 def _sent(runs: Runs, made: Run, asynchronous: bool, interrupts: Interrupts) -> int:

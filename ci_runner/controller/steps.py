@@ -196,13 +196,9 @@ class Steps:
         failpoints.hit(_STARTED)
         self._prepared.pop(job.id, None)
 
-    def _advance_run(self, action: actions.AdvanceRun) -> None:
-        advancing.advance(action, self.store, self.keeper.blobs, self.epoch)
-
     def _record(self, action: actions.Record) -> None:
-        self.store.jobs.advance(
-            action.job_id, self.epoch, ("starting", "testing", "finishing"), container_id=action.container_id
-        )
+        phases: tuple[Phase, ...] = ("starting", "testing", "finishing")
+        self.store.jobs.advance(action.job_id, self.epoch, phases, container_id=action.container_id)
 
     def _finishing(self, action: actions.Finishing) -> None:
         self._advance(action, "testing", "finishing")
@@ -229,13 +225,10 @@ class Steps:
     def _intend(self, job_id: str, intent: str) -> bool:
         """Record why a job is stopped, unless that is known; False when the job is over."""
         job = self.store.jobs.get(job_id)
-        if job is None or job.is_over:
-            return False
-        if job.stop_intent is not None:
-            return True
-        return self.store.jobs.advance(
-            job_id, self.epoch, job.phase, stop_intent=intent, stop_requested_at=self.now()
-        )
+        if job is None or job.is_over or job.stop_intent is not None:
+            return job is not None and not job.is_over
+        stop: dict[str, Any] = {"stop_intent": intent, "stop_requested_at": self.now()}
+        return self.store.jobs.advance(job_id, self.epoch, job.phase, **stop)
 
     def _retry(self, action: actions.Retry) -> None:
         failpoints.hit(_RETRY[0])
@@ -352,7 +345,9 @@ class Steps:
         actions.Clean: _clean,
         actions.RemoveContainer: _remove_container,
         actions.Announce: _announce,
-        actions.AdvanceRun: _advance_run,
+        actions.AdvanceRun: lambda self, run: advancing.advance(
+            run, self.store, self.keeper.blobs, self.epoch
+        ),
     }
 
     def _job(self, action: actions.JobAction) -> Job:

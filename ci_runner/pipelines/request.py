@@ -90,8 +90,6 @@ class RunRequest:
         if not plan.jobs:
             raise InvalidSubmission("plan.jobs: there is no job to run")
         for job in plan.jobs:
-            if job.script is not None and not job.script:
-                raise InvalidSubmission(f"plan.jobs[{job.name!r}].script: has no command")
             options_of(self.submit.to_dict(), job)
         require_secrets(plan, self.secrets)
         return plan

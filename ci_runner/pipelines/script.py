@@ -18,6 +18,8 @@ def program(commands: Iterable[str]) -> str:
     for command in commands:
         lines.append(f"printf '%s\\n' {shlex.quote(_shown(command))}")
         lines.append(f"eval {shlex.quote(command)}")
+    if len(lines) == 1:
+        lines.append("echo 'Empty script'")
     return "\n".join(lines) + "\n"
 
 

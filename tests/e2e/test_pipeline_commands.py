@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from developers import Developer, interrupt
+from pipelining import Api
 from running import Runner
 from waiting import wait_until
 
@@ -78,6 +79,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.case("B50", "B51", "B52", "B57", "B60")
 def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: Path) -> None:
     missing = developer.remote_ci("pipeline", "run", "ci", cwd=folder)
     assert missing.code == 1, missing.text
@@ -107,6 +109,7 @@ def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: 
     watched = developer.remote_ci("pipeline", "status", "ci#1", "--watch", cwd=folder)
     assert watched.code == 1
 
+    assert re.search(r"tests +passed before  1 passed", status.out), status.out
     logs = developer.remote_ci("pipeline", "logs", "ci#1", "--job", "lint", cwd=folder)
     assert logs.out.endswith("$ echo linting\nlinting\n")
     assert developer.remote_ci("pipeline", "logs", "ci#1", "--job", "none", cwd=folder).code == 1
@@ -192,8 +195,57 @@ def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
     assert newest["status"] == "cancelled"
 
 
+@pytest.mark.case("B50")
 def test_a_runner_that_is_away_and_a_key_that_is_refused(developer: Developer, folder: Path) -> None:
     away = developer.remote_ci("pipeline", "run", "slow", cwd=folder, REMOTE_CI_URL="http://127.0.0.1:9")
     assert away.code == 69, away.text
     wrong = developer.remote_ci("pipeline", "status", "x", cwd=folder, REMOTE_CI_API_KEY="ci_wrong")
     assert wrong.code == 77, wrong.text
+
+
+@pytest.mark.case("B45", "B46", "B47", "B49", "B64")
+def test_a_file_is_enough_and_nothing_is_cloned(developer: Developer, folder: Path) -> None:
+    """What runs is the working tree around the file: no repository, branch or commit is ever asked for."""
+    nothing = developer.remote_ci("pipeline", "run", cwd=developer.home)
+    assert nothing.code == 1, nothing.text
+    assert "is no project" in nothing.err or "no pipeline is defined" in nothing.err
+    (folder / "extra").mkdir()
+    (folder / "extra" / "own.yaml").write_text(
+        "name: own\nstages: [one]\njobs:\n  - {name: here, stage: one, script: test -f test_it.py}\n"
+    )
+    done = developer.remote_ci("pipeline", "run", "-f", "extra/own.yaml", cwd=folder)
+    assert done.code == 0, done.text
+    assert "one / here: passed" in done.err
+    outside = developer.home / "alone.yaml"
+    outside.write_text("name: alone\nstages: [one]\njobs: [{name: a, stage: one, script: x}]\n")
+    lost = developer.remote_ci("pipeline", "run", "-f", "alone.yaml", cwd=developer.home)
+    assert lost.code == 1, lost.text
+    assert "is in no project" in lost.err
+
+
+@pytest.mark.case("B48")
+def test_a_dry_run_knows_how_long_jobs_took(developer: Developer, folder: Path) -> None:
+    developer.remote_ci("pipeline", "run", "ci", "--job", "lint", cwd=folder)
+    dry = developer.remote_ci("pipeline", "dry-run", "ci", cwd=folder)
+    assert dry.code == 0, dry.text
+    assert "Execution Plan:" in dry.out
+    assert "lint" in dry.out
+
+
+@pytest.mark.case("B63")
+def test_a_project_without_a_definition_and_one_with_mistakes(developer: Developer, runner: Runner) -> None:
+    api = Api(runner)
+    bare = api.post(None, {"a.txt": "x"}, pipeline="ci")
+    assert (bare.status_code, bare.json()["detail"]) == (422, "no pipeline is defined")
+    broken = api.post(None, {".pipelines/ci.yaml": "name: ci\nstages: 3\n"}, pipeline="ci")
+    assert broken.status_code == 422
+    assert ".pipelines/ci.yaml:2:" in broken.json()["detail"]
+    fine = {".pipelines/ci.yaml": "name: ci\nstages: [one]\njobs: [{name: a, stage: one, script: 'true'}]\n"}
+    unknown = api.post(None, fine, pipeline="nine")
+    assert "no pipeline 'nine'" in unknown.json()["detail"]
+    assert api.until_over(api.run(None, fine)["run_id"])["success"] is True
+
+
+@pytest.mark.case("B58")
+def test_the_service_says_that_it_is_up(runner: Runner) -> None:
+    assert runner.get("/health") == {"status": "ok"}

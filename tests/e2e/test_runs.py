@@ -27,6 +27,7 @@ def api(runner: Runner) -> Api:
     return Api(runner)
 
 
+@pytest.mark.case("B59", "B64", "B65")
 def test_two_jobs_run_one_after_the_other(api: Api) -> None:
     plan = plan_of(
         planned("lint", "echo linting", "test -f test_it.py", stage="check"),
@@ -45,6 +46,7 @@ def test_two_jobs_run_one_after_the_other(api: Api) -> None:
     assert "1 passed" in api.log(jobs["tests"]["job_id"])
 
 
+@pytest.mark.case("B68")
 def test_a_script_stops_at_its_first_failure_and_keeps_its_shell(api: Api) -> None:
     """Commands run in the order of the definition (the reference system's order was undefined, its bug 9)."""
     plan = plan_of(
@@ -74,6 +76,7 @@ def test_a_script_stops_at_its_first_failure_and_keeps_its_shell(api: Api) -> No
     assert over["reason"] == "job 'script' failed: exit code 1 (and 2 more)"
 
 
+@pytest.mark.case("B65", "B67")
 def test_failure_drops_what_waits_and_allowed_failure_does_not(api: Api) -> None:
     """A failed stage is not hidden by a good one behind it, later stages do not run, statuses move by themselves."""
     plan = plan_of(
@@ -99,6 +102,7 @@ def test_failure_drops_what_waits_and_allowed_failure_does_not(api: Api) -> None
     assert jobs["late"]["reason"] == "needs 'bad', which failed"
 
 
+@pytest.mark.case("B62")
 def test_numbers_count_per_pipeline_and_the_same_tree_twice_is_two_runs(api: Api) -> None:
     plan = plan_of(planned("a", "true"), pipeline="counted")
     with ThreadPoolExecutor(6) as pool:
@@ -179,6 +183,7 @@ def test_a_job_runs_again_as_often_as_it_may(api: Api) -> None:
     assert len({job["job_id"] for job in api.get("/jobs") if job.get("planned") == "third"}) == 3
 
 
+@pytest.mark.case("B66")
 def test_cancelling_a_run_ends_what_runs_and_drops_the_rest(api: Api) -> None:
     """A cancelled job really stops, and no late result overwrites that (the reference system's bug 10)."""
     plan = plan_of(
@@ -199,6 +204,7 @@ def test_cancelling_a_run_ends_what_runs_and_drops_the_rest(api: Api) -> None:
     assert api.ask("DELETE", f"/runs/{run['run_id']}").status_code == 202
 
 
+@pytest.mark.case("B66")
 def test_a_job_and_a_stage_are_cancelled_by_name(api: Api) -> None:
     plan = plan_of(
         planned("gone", "sleep 300", stage="one"), planned("kept", "true", stage="one"),
@@ -303,6 +309,7 @@ def test_secrets_reach_the_jobs_that_name_them_and_nobody_else(api: Api, runner:
     assert "s3cr3t-value" not in runner.log("serve") + runner.log("reconcile")
 
 
+@pytest.mark.case("B59", "B68", "B71")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -320,6 +327,7 @@ def test_what_makes_no_run_is_refused_in_words(api: Api, options: dict[str, obje
     assert words in answer.json()["detail"]
 
 
+@pytest.mark.case("B60", "B66", "B71")
 def test_unknown_runs_are_not_found(api: Api) -> None:
     for method, path in (
         ("GET", "/runs/nothing"), ("DELETE", "/runs/nothing"), ("GET", "/runs/nothing/stream"),
@@ -330,6 +338,7 @@ def test_unknown_runs_are_not_found(api: Api) -> None:
         assert requests.request(method, api.url + path, timeout=30).status_code == 401
 
 
+@pytest.mark.case("B69")
 def test_artifacts_of_needed_jobs_are_in_a_later_job_s_workspace(api: Api) -> None:
     """Also after the folder was a file; a job that names no artifacts starts on what was sent."""
     plan = plan_of(
@@ -353,3 +362,13 @@ def test_artifacts_of_needed_jobs_are_in_a_later_job_s_workspace(api: Api) -> No
     found = api.get(f"/jobs/{jobs['build']['job_id']}/artifacts")
     assert [item["path"] for item in found] == ["out/it.txt"]
     assert api.get(f"/jobs/{jobs['use']['job_id']}/artifacts") == []
+
+
+def test_a_run_has_the_files_of_its_own_submission(api: Api) -> None:
+    """The reference system's second run tested the clone of the first (its bug 8)."""
+    plan = plan_of(planned("look", "cat word.txt"), pipeline="fresh")
+    words = []
+    for word in ("first", "second"):
+        over = api.until_over(api.run(plan, {**PROJECT, "word.txt": f"{word}\n"})["run_id"])
+        words.append(api.log(over["jobs"][0]["job_id"]).splitlines()[-1])
+    assert words == ["first", "second"]

@@ -101,6 +101,7 @@ def test_what_becomes_of_its_jobs_changes_a_run(store: Store, epoch: int) -> Non
     assert store.runs.open_versions() == {run.id: now(store, run).version}
 
 
+@pytest.mark.case("B70")
 def test_dropping_halting_and_ending(store: Store, epoch: int) -> None:
     run = submit(store, secrets={"TOKEN": "x"})
     take(store, run, epoch, "a")

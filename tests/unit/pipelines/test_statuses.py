@@ -30,6 +30,7 @@ def test_our_statuses_have_one_word_each(status: Status, success: bool | None, w
     assert of_job(status, success) is word
 
 
+@pytest.mark.case("B61")
 @pytest.mark.parametrize(
     ("parts", "word"),
     [

@@ -1,0 +1,69 @@
+"""A job's script as a program of a POSIX shell, and a shell program that starts any command: run for real."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ci_runner.controller.masking import maskable, masked
+from ci_runner.models import JobEvent
+from ci_runner.pipelines.script import SHELL, launcher, program
+
+
+def run(*commands: str, cwd: Path | None = None) -> tuple[int, str]:
+    done = subprocess.run(
+        [SHELL, "-c", program(commands)], cwd=cwd, capture_output=True, text=True, timeout=30, check=False
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("commands", "code", "out"),
+    [
+        (("echo a", "echo b"), 0, "$ echo a\na\n$ echo b\nb\n"),
+        (("exit 3", "echo never"), 3, "$ exit 3\n"),
+        (("false; echo never",), 1, "$ false; echo never\n"),
+        (("x='a  b'", 'echo "$x"'), 0, "$ x='a  b'\n$ echo \"$x\"\na  b\n"),
+        (("for i in 1 2; do\n  echo $i\ndone",), 0, "$ for i in 1 2; do\n>   echo $i\n> done\n1\n2\n"),
+        (("false || echo saved",), 0, "$ false || echo saved\nsaved\n"),
+        (("echo '%s \\n'",), 0, "$ echo '%s \\n'\n"),
+        ((), 0, "Empty script\n"),
+    ],
+    ids=["in order", "an end", "-e", "one shell", "several lines", "or", "percent signs", "nothing"],
+)
+def test_commands_run_one_after_the_other(commands: tuple[str, ...], code: int, out: str) -> None:
+    found = run(*commands)
+    assert found[0] == code
+    assert found[1].startswith(out)
+
+
+def test_an_unclosed_quote_is_the_fault_of_its_command_alone() -> None:
+    code, out = run("echo first", "echo 'open", "echo never")
+    assert code != 0
+    assert "first\n" in out
+    assert "never\n" not in out.replace("$ echo never\n", "")
+
+
+def test_the_launcher_sets_variables_folder_and_path(tmp_path: Path) -> None:
+    odd = 'it\'s $HOME `x`\n"end"'
+    argv = [SHELL, "-c", 'printf "%s|%s|%s" "$ODD" "$PWD" "$PATH"; exit 4']
+    text = launcher(argv, cwd=str(tmp_path), env={"ODD": odd}, path=["/first", "/second"])
+    done = subprocess.run([SHELL, "-c", text], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 4
+    assert done.stdout.startswith(f"{odd}|{tmp_path}|/first:/second:")
+    lost = launcher(argv, cwd=str(tmp_path / "nowhere"), env={}, path=[])
+    assert subprocess.run([SHELL, "-c", lost], capture_output=True, timeout=30, check=False).returncode == 126
+
+
+def test_values_of_secrets_become_stars_wherever_they_stand() -> None:
+    secrets = maskable(["s3cr3t", "no", "first line\nsecond line"])
+    events = [
+        JobEvent("log", "it is s3cr3t, and no more; second line"),
+        JobEvent("report", fields={"longrepr": ["s3cr3t", {"a": "first line\nsecond line"}], "n": 3}),
+    ]
+    log, report = masked(events, secrets)
+    assert log.data == "it is ***, and no more; ***"
+    assert report.fields == {"longrepr": ["***", {"a": "***"}], "n": 3}
+    assert masked(events, ()) is events
