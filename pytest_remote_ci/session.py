@@ -154,8 +154,8 @@ class _Session:
             cwd=place.root / place.subdirectory,
             args=[
                 *self._stripped_addopts(),
+                *self._extra(),  # before what was given, which may hold a "--"
                 *arguments.forward(self._given, place, self._arity, reports_here=self._reports_here),
-                *self._extra(),
             ],
             module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
             pytest_version=pytest.__version__,
