@@ -27,8 +27,15 @@ def plan_in(blobs: BlobStore, manifest: Manifest, request: RunRequest) -> Plan:
             if in_yaml or "pipelines" in text:
                 files.append((entry.path, text))
     checked = check(files)
-    if not checked.is_valid:
-        errors = [str(problem) for problem in checked.problems if problem.severity == "error"]
-        raise InvalidSubmission("; ".join(errors))
+    errors = [problem for problem in checked.problems if problem.severity == "error"]
+    try:
+        definition = choose(checked, request.pipeline)
+    except InvalidSubmission:
+        if not errors:
+            raise
+    else:  # a mistake in another pipeline's file stops nobody
+        errors = [problem for problem in errors if problem.file == definition.file]
+    if errors:
+        raise InvalidSubmission("; ".join(map(str, errors)))
     choice = Choice(request.stages, request.jobs, request.changed, request.tag, request.keep_going or None)
-    return make_plan(choose(checked, request.pipeline), choice)
+    return make_plan(definition, choice)

@@ -10,11 +10,8 @@ from typing import Any
 import pytest
 from scenario_kit import FILES, load, plan_of
 
+from ci_runner.pipelines import progress, statuses
 from ci_runner.pipelines.plan import Plan
-
-progress = pytest.importorskip("ci_runner.pipelines.progress")
-statuses = pytest.importorskip("ci_runner.pipelines.statuses")
-
 
 #: Steps that no scenario needs.
 ENDLESS = 1000
