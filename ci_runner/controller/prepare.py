@@ -249,7 +249,7 @@ class Preparer:
             "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
-            "recorded": options.records,
+            "recorded": options.records and job.options.get("script") is None,
             "restarts": options.restarts,
             "memory": size(min(options.memory or settings.memory, settings.max_memory)),
         }

@@ -16,15 +16,15 @@ from typing import Any, ClassVar, Protocol
 from ci_runner import failpoints
 from ci_runner.controller import actions, advancing
 from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Written
-from ci_runner.controller.budget import within_budget
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
+from ci_runner.controller.job_log import JobLog
 from ci_runner.controller.world import Announced, Policy
 from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
-from pytest_remote_ci.wire import LOG_CHUNK_BYTES, Phase, WireError
+from pytest_remote_ci.wire import Phase, WireError
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +144,10 @@ class Steps:
 
         try:
             prepared = self.preparer.prepare(
-                job, log=_JobLog(self, job), building=building, stopping=stopping
+                job,
+                log=JobLog(self.store, self.epoch, self.budget, job),
+                building=building,
+                stopping=stopping,
             )
         except Exception as error:
             if stopping() and not isinstance(error, LeaseLost):
@@ -376,25 +379,3 @@ class Steps:
         return self.store.jobs.advance(
             action.job_id, self.epoch, expect, phase=phase, events=events, **changes
         )
-
-
-class _JobLog:
-    """Takes the preparer's lines for the user, one at a time, as far as the job's log budget goes."""
-
-    def __init__(self, steps: Steps, job: Job) -> None:
-        self._steps = steps
-        self._job = job
-        self._stored = job.log_bytes
-
-    def __call__(self, line: str) -> None:
-        """Store `line` as runner log."""
-        text = line.rstrip("\n") + "\n"
-        # In characters: at most a quarter of the bytes that a chunk may have.
-        step = LOG_CHUNK_BYTES // 4
-        parts = [text[start : start + step] for start in range(0, len(text), step)]
-        clean = [part.encode("utf-8", "replace").decode() for part in parts]
-        events = [JobEvent("log", part, fields={"stream": "runner"}) for part in clean]
-        kept, size = within_budget(events, self._stored, self._steps.budget)
-        if kept:
-            self._steps.store.events.append(self._job.id, self._steps.epoch, kept)
-            self._stored += size

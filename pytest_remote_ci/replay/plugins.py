@@ -18,13 +18,17 @@ _REPORTERS = frozenset(
         "pytest-progress", "pytest-github-actions-annotate-failures", "pytest-azurepipelines", "teamcity-messages",
     }
 )  # fmt: skip
+#: Libraries that are plugins by the way: where one is missing, an import says so.
+_LIBRARIES = frozenset(
+    {"anyio", "hypothesis", "faker", "typeguard", "jaxtyping", "beartype", "langsmith", "logfire", "dash"}
+)
 
 
 def remark(there: Iterable[object], *, failed: bool, is_verbose: bool) -> str | None:
     """One line, or None. `there` are the names that the session told."""
     remote = {_name(str(name)) for name in there}
     local = _installed()
-    only_here = sorted(local - remote - _REPORTERS) if failed else []
+    only_here = sorted(local - remote - _REPORTERS - _LIBRARIES) if failed else []
     only_there = sorted(remote - local - {"pytest-remote-ci"}) if is_verbose else []
     parts = [f"only here: {', '.join(only_here)}"] if only_here else []
     parts += [f"only where the tests ran: {', '.join(only_there)}"] if only_there else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -207,3 +208,25 @@ def test_once_there_is_a_second_user_no_job_runs_until_that_one_is_gone(
     runner.start_reconcile()
     done = developer.pytest(cwd=folder)
     assert done.code == 0, done.text
+
+
+def test_what_a_run_leaves_comes_home_and_speaks_of_the_files_here(
+    developer: Developer, tmp_path: Path
+) -> None:
+    """The project lies elsewhere for the run, so coverage data speaks of other paths; what was sent is no artifact."""
+    folder = make(
+        tmp_path / "leaving",
+        "import pathlib\n"
+        "def test_it():\n    pathlib.Path('new.txt').write_text('1')\n    pathlib.Path('old.txt').write_text('2')\n",
+    )
+    (folder / "requirements.txt").write_text("pytest\npytest-cov\n")
+    for name in ("old.txt", "same.txt"):
+        (folder / name).write_text("1")
+    done = developer.pytest("--cov=.", "--remote-ci-artifact", "*.txt", cwd=folder)
+    assert done.code == 0, done.text
+    assert "brought home: .coverage" in done.err
+    with sqlite3.connect(folder / ".coverage") as connection:
+        assert connection.execute("SELECT path FROM file").fetchall() == [(str(folder / "test_it.py"),)]
+    connection.close()
+    [kept] = (folder / "remote-ci-artifacts").glob("*-*")
+    assert {path.name for path in kept.iterdir()} == {"new.txt", "old.txt"}

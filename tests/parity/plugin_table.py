@@ -65,6 +65,8 @@ TESTS = (
      "test_plugins.py::test_reporters_in_both_places_write_the_same"),
     ("pytest-reportlog, pytest-html, pytest-json-report", "here", "the files, but for log records as objects",
      "test_plugins.py::test_reporters_that_are_only_here_write_the_same"),
+    ("pytest-reportlog, pytest-html, pytest-json-report", "there", "terminal; their files come home",
+     "test_plugins.py::test_files_of_reporters_that_are_only_there_come_home"),
     ("pytest-sugar", "in both places", "terminal", "test_plugins.py::test_sugar_shows_the_same"),
     ("pytest-reportlog and `--junitxml` over pytest-xdist", "in both places", "the files",
      "test_plugins.py::test_reports_of_a_distributed_session_are_the_same"),

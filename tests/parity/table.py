@@ -1,11 +1,8 @@
-"""The part of docs/parity.md that says which command lines are compared. ``python tests/parity/table.py`` renews it."""
+"""The command lines that are compared."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
+import os
 
 C = "--continue-on-collection-errors"
 _MORE, _BASIC = "tests/unit/test_more.py", "tests/unit/test_basic.py"
@@ -27,23 +24,27 @@ LINES: dict[str, tuple[str, ...]] = {
         "tests/unit -p no:cacheprovider", "tests/unit -p no:terminal",
     ),
     "extra": (
-        "--durations=2 --durations-min=0.15", "--durations=3 -vv -k quick", "-ra", "-rfE", "-rN", "-rP", "-rxs --tb=auto",
-        "--no-fold-skipped -rs", "--fold-skipped -rs -v", "--verbosity=2 --no-header", "-qq -x", "-xvs", "-qrA --tb=line",
-        "--show-capture=stdout", "--show-capture=log", "--show-capture=all -k slow", "--capture=no -k slow",
-        "--capture=sys -k slow", "--capture=fd -k slow", "--capture=tee-sys -k slow", "-s -q -k 'slow or names'",
-        "--log-cli-level=INFO", "--log-level=INFO --log-format=%(message)s", "--log-file=out.log -k slow",
+        "--durations=2 --durations-min=0.15", "--durations=3 -vv -k quick", "-ra", "-rfE", "-rN", "-rP",
+        "-rxs --tb=auto", "--no-fold-skipped -rs", "--fold-skipped -rs -v", "--verbosity=2 --no-header",
+        "-qq -x", "-xvs", "-qrA --tb=line", "--show-capture=stdout", "--show-capture=log",
+        "--show-capture=all -k slow", "--capture=no -k slow", "--capture=sys -k slow", "--capture=fd -k slow",
+        "--capture=tee-sys -k slow", "-s -q -k 'slow or names'", "--log-cli-level=INFO",
+        "--log-level=INFO --log-format=%(message)s", "--log-file=out.log -k slow",
         "--junitxml=out.xml -o junit_family=xunit1", "--setup-plan", "--setup-only -k 'quick or names'",
-        "--strict-markers -m quick", "-m 'not quick' --co -q", "-m 'a b ='", "-k 'a or'", "--co -qq", "--co -k nothing",
-        "--doctest-modules", "--doctest-glob=*.txt", "--doctest-glob=*.txt --doctest-report=ndiff", "--pyargs pkg.tests",
-        "--pyargs json.tool", "--import-mode=importlib", "--import-mode=append pkg", "--rootdir=pkg pkg",
-        "-c other.ini", "-o python_functions=check_*", "-o xfail_strict=true -o addopts=-ra", "-W ignore -p no:warnings",
-        "--ignore=pkg", "--ignore-glob=*times*", "--full-trace -k slow", "-l --full-trace -k slow", "--assert=plain -k slow",
-        "-p no:doctest -p no:logging", "--exitfirst --tb=no -v", "--maxfail", "--tb=nope", "--xfail-tb -rx",
-        "'test_times.py::test_names[[x]]' 'test_times.py::test_names[a::b]'", "'test_times.py::test_names[a/b]' -v",
-        "'test_times.py::test_names[with space]' pkg/tests/test_pkg.py::test_number", "test_times.py::test_names[nope]",
-        "test_times.py::test_quick test_times.py::test_quick", "pkg pkg/tests --keep-duplicates",
-        "--force-short-summary -qq", "--disable-warnings --cache-clear", "--confcutdir=pkg", "--noconftest --color=yes",
-        "-o console_output_style=times", "-o console_output_style=progress -v", "-o truncation_limit_lines=1 -k slow",
+        "--strict-markers -m quick", "-m 'not quick' --co -q", "-m 'a b ='", "-k 'a or'", "--co -qq",
+        "--co -k nothing", "--doctest-modules", "--doctest-glob=*.txt",
+        "--doctest-glob=*.txt --doctest-report=ndiff", "--pyargs pkg.tests", "--pyargs json.tool",
+        "--import-mode=importlib", "--import-mode=append pkg", "--rootdir=pkg pkg", "-c other.ini",
+        "-o python_functions=check_*", "-o xfail_strict=true -o addopts=-ra", "-W ignore -p no:warnings",
+        "--ignore=pkg", "--ignore-glob=*times*", "--full-trace -k slow", "-l --full-trace -k slow",
+        "--assert=plain -k slow", "-p no:doctest -p no:logging", "--exitfirst --tb=no -v", "--maxfail",
+        "--tb=nope", "--xfail-tb -rx", "'test_times.py::test_names[[x]]' 'test_times.py::test_names[a::b]'",
+        "'test_times.py::test_names[a/b]' -v",
+        "'test_times.py::test_names[with space]' pkg/tests/test_pkg.py::test_number",
+        "test_times.py::test_names[nope]", "test_times.py::test_quick test_times.py::test_quick",
+        "pkg pkg/tests --keep-duplicates", "--force-short-summary -qq", "--disable-warnings --cache-clear",
+        "--confcutdir=pkg", "--noconftest --color=yes", "-o console_output_style=times",
+        "-o console_output_style=progress -v", "-o truncation_limit_lines=1 -k slow",
     ),
     "ends": ("ki", "exit", "badconf", "ierr", "shouldfail", "stop", "yielding", "empty"),
 }  # fmt: skip
@@ -55,29 +56,17 @@ TERMINALS = (
 )  # fmt: skip
 
 #: What a suite of the table is.
-_SUITES = {
+SUITES = {
     "basic": "every kind of outcome, parameters, subtests, warnings, fixtures, plugins in conftest.py, output",
-    "extra": "what is typed daily: reasons, durations, capturing, logs, markers, doctests, packages, ids, other settings",
+    "extra": "what is typed daily: reasons, durations, capturing, logs, markers, doctests, packages, ids, settings",
     "ends": "Ctrl-C in a test, pytest.exit, a broken conftest.py, internal error, changed exit status, "
     "session.shouldstop, broken teardowns, no tests",
 }
 
-
-def table() -> str:
-    """In Markdown."""
-    parts = []
-    for suite, lines in LINES.items():
-        listed = "\n".join(f"pytest {line}".rstrip() for line in lines)
-        parts.append(f"Suite `{suite}` ({_SUITES[suite]}):\n\n```\n{listed}\n```\n")
-    return "\n".join(parts)
+#: Set for all of the suite `extra`; else every third, so that the tests stay quick. `scripts/parity-page` sets it.
+ALL = "PARITY_ALL"
 
 
-def page(text: str) -> str:
-    """`text` with the present table."""
-    return re.sub(
-        r"(?<=table\.py -->\n).*?(?=<!-- end -->)", lambda _: f"\n{table()}\n", text, count=1, flags=re.DOTALL
-    )
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+def lines(suite: str) -> tuple[str, ...]:
+    """What this run of the tests compares."""
+    return LINES[suite] if suite != "extra" or os.environ.get(ALL) else LINES[suite][::3]

@@ -8,37 +8,37 @@ from collections.abc import Callable
 import pytest
 
 from .both_ways import Pair
-from .table import LINES, PAGE, page
+from .table import lines
 
 
 def _id(line: str) -> str:
     return line or "no arguments"
 
 
-@pytest.mark.parametrize("line", LINES["basic"], ids=_id)
+@pytest.mark.parametrize("line", lines("basic"), ids=_id)
 def test_a_command_line_shows_the_same(pair: Callable[[str], Pair], line: str) -> None:
     both = pair("basic")
     args = shlex.split(line)
-    difference = both.difference(both.directly(*args), both.remotely(*args))
+    difference = both.compare(*args)
     assert not difference, difference
 
 
-@pytest.mark.parametrize("line", LINES["ends"], ids=_id)
+@pytest.mark.parametrize("line", lines("ends"), ids=_id)
 def test_a_session_that_ends_early_shows_the_same(pair: Callable[[str], Pair], line: str) -> None:
     both = pair("ends")
     args = shlex.split(line)
-    difference = both.difference(both.directly(*args), both.remotely(*args))
+    difference = both.compare(*args)
     assert not difference, difference
 
 
 def test_a_subdirectory_shows_the_same(pair: Callable[[str], Pair]) -> None:
     both = pair("basic")
-    difference = both.difference(
-        both.directly("test_more.py", sub="tests/unit"), both.remotely("test_more.py", sub="tests/unit")
-    )
+    difference = both.compare("test_more.py", sub="tests/unit")
     assert not difference, difference
 
 
-def test_the_documented_table_is_the_one_that_is_tested() -> None:
-    text = PAGE.read_text()
-    assert page(text) == text, "renew it: python tests/parity/table.py"
+@pytest.mark.parametrize("line", lines("extra"), ids=_id)
+def test_what_is_typed_daily_shows_the_same(pair: Callable[[str], Pair], line: str) -> None:
+    both = pair("extra")
+    difference = both.compare(*shlex.split(line))
+    assert not difference, difference

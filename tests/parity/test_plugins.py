@@ -148,6 +148,21 @@ def test_reporters_that_are_only_here_write_the_same(
     compare(paired, "r.html", lambda path: html_text(path, without))
 
 
+def test_files_of_reporters_that_are_only_there_come_home(
+    make: Callable[[str, str, Path], Pair], bare: Path
+) -> None:
+    both = make("reporters", "reporters", bare)
+    args = (
+        C, *QUIET, "-k", "passes or attaches", "--report-log=out/r.jsonl", "--json-report", "--html=out/r.html",
+        "--self-contained-html",
+    )  # fmt: skip
+    difference = both.difference(both.directly(*args), both.remotely(*args))
+    assert not difference, difference
+    assert len((both.local / "out" / "r.jsonl").read_text().splitlines()) > 10
+    assert json.loads((both.local / ".report.json").read_text())["summary"]["passed"] == 2
+    assert "test_attaches" in html.unescape((both.local / "out" / "r.html").read_text())
+
+
 def test_reports_of_a_distributed_session_are_the_same(
     make: Callable[[str, str, Path], Pair], full: Path
 ) -> None:

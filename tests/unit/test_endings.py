@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ci_runner.controller import commands, verdicts
 from ci_runner.controller import spool as reader
-from ci_runner.controller import verdicts
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.spool import ExitFrame, Spool
 from ci_runner.controller.world import Ending, Policy
@@ -50,6 +51,30 @@ def test_an_exit_frame_with_the_seal_counts_before_the_engine_has_spoken(work: P
 def test_where_there_is_no_seal_the_engine_has_to_speak_first(work: Path) -> None:
     assert believed(work, PASSED, over=False) is None
     assert believed(work, PASSED, over=True) == ExitFrame(0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What decides about a command."""
+
+    python: str = "/ci/env/bin/python"
+    mount_point: str = "/workspace"
+    module: bool = True
+
+
+WITH_PYTHON = Place()
+
+
+def test_a_seal_is_made_once_per_attempt_and_not_where_containers_see_it(work: Path) -> None:
+    (work / "seal.tmp").write_text("left by a controller that was killed")
+    commands.write(work, WITH_PYTHON, {"protocol": 1}, None)
+    seal = (work / "seal").read_text()
+    assert json.loads((work / "spool" / "job.json").read_text()) == {"protocol": 1, "seal": seal}
+    assert (work / "seal").stat().st_mode & 0o077 == 0
+    (work / "spool" / "job.json").unlink()  # as the worker does
+    commands.write(work, WITH_PYTHON, {"protocol": 1}, None)
+    assert (work / "seal").read_text() == seal
+    assert not (work / "spool" / "job.json").exists()
 
 
 STARTED = {"t": "started", "id": "t.py::a"}

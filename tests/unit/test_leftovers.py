@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,3 +184,48 @@ def test_what_cannot_be_read_is_said(
     assert [file.path for file in found.files] == ["closed"]
     with pytest.raises(PermissionError), opened(here, "closed"):
         pass
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_hostile_tree_gives_away_nothing(folder: Path, seed: int) -> None:
+    """Trees of everything that unprivileged code can make, by chance; what is read is only ever the tree's own."""
+    chance = random.Random(seed)
+    outside = [
+        folder.parent / "secret",
+        folder.parent / "outside",
+        Path("/etc/passwd"),
+        Path("/etc"),
+        Path("/"),
+        Path(".."),
+    ]
+    folders, made = [folder], 0
+    while made < 40:
+        place = chance.choice(folders)
+        name = chance.choice(
+            ["a", "b\n", "\x1b[2J", "..x", " ", "C:", "ü", "-rf", "%2e", "\\", "~", ".git", "con"]
+        )
+        target = place / f"{name}{made}"
+        made += 1
+        kind = chance.choice(["file", "folder", "link", "link", "pipe", "hard link", "relative link"])
+        if kind == "file":
+            target.write_text("own")
+        elif kind == "folder":
+            target.mkdir()
+            folders.append(target)
+        elif kind == "link":
+            target.symlink_to(chance.choice(outside))
+        elif kind == "relative link":
+            target.symlink_to("../" * chance.randrange(9) + chance.choice(["secret", "etc/passwd", "."]))
+        elif kind == "pipe":
+            os.mkfifo(target)
+        else:
+            files = [path for path in place.iterdir() if path.is_file() and not path.is_symlink()]
+            if files:
+                os.link(chance.choice(files), target)
+    found = find(folder, Globs(["**"]))
+    assert len(found.files) == len({file.path for file in found.files})
+    for file in found.files:
+        with opened(folder, file.path) as handle:
+            assert handle is not None
+            assert os.read(handle, 100) == b"own"
+    assert all(line.isprintable() for line in found.omissions.lines())

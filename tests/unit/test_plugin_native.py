@@ -171,7 +171,7 @@ def test_output_before_the_first_record_is_no_reason_to_show_text(runner: FakeRu
 def test_plugins_that_may_explain_a_result_are_named_once(
     runner: FakeRunner, project: Path, args: tuple[str, ...], code: int, line: str | None
 ) -> None:
-    runner.script = whole(project, code, plugins=("pytest_xyz", "hypothesis"))
+    runner.script = whole(project, code, plugins=("pytest_xyz",))
     answer = run(runner, project, *args)
     assert answer.returncode == code
     remarks = [text for text in answer.stderr.splitlines() if "pytest plugins" in text]
