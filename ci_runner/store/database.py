@@ -174,6 +174,14 @@ class Database:
             cursor.executemany(statement.replace("?", self._database.param), rows)
             cursor.close()
 
+    def compiled(self, query: Any) -> tuple[str, tuple[Any, ...]]:
+        """Statement and parameters of a query, for `sql`: where the same is asked again and again, making it costs
+        several times what executing it does.
+        """
+        context: Any = self._database.get_sql_context()
+        statement, parameters = context.sql(query).query()
+        return str(statement), tuple(parameters)
+
     def sql(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Plain SQL, for migrations and pragmas."""
         with self._translated():

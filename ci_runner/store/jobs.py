@@ -7,7 +7,6 @@ nothing about the outcome changes afterwards.
 from __future__ import annotations
 
 import builtins
-import contextlib
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -23,7 +22,7 @@ from ci_runner.store.artifacts import add_inside
 from ci_runner.store.database import Database
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
-from ci_runner.store.schema import JobRow, OutboxRow, RunRow, UserRow, reader, to_micros
+from ci_runner.store.schema import JobRow, OutboxRow, RunRow, UserRow, from_micros, reader, to_micros
 from ci_runner.store.tests import counts_inside
 from ci_runner.turns import fair_order, running_per_user
 from pytest_remote_ci.wire import PHASES, TERMINAL_STATUSES, Phase, Status
@@ -72,6 +71,15 @@ class Jobs:
     def __init__(self, database: Database, lease: Lease) -> None:
         self._database = database
         self._lease = lease
+        # What every tick asks.
+        jobs = JobRow.select(*JOB_COLUMNS)
+        self._open = database.compiled(
+            jobs.where(JobRow.end_time.is_null()).order_by(JobRow.submitted_at, JobRow.id)
+        )
+        over = jobs.where(JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null())
+        self._uncleaned = database.compiled(over.order_by(JobRow.end_time))
+        users = UserRow.select(UserRow.id, UserRow.served_at)
+        self._served = database.compiled(users.where(UserRow.served_at.is_null(False)))
 
     # -- what is wanted
 
@@ -181,25 +189,17 @@ class Jobs:
 
     def open(self) -> builtins.list[Job]:
         """All jobs that are not over, oldest submission first, without queue positions."""
-        query = JobRow.select(*JOB_COLUMNS).where(JobRow.end_time.is_null())
-        return self._quickly(query.order_by(JobRow.submitted_at, JobRow.id))
+        return [Job(**_READ(row)) for row in self._database.sql(*self._open)]
 
     def uncleaned(self) -> builtins.list[Job]:
         """Jobs that are over and whose container, spool or workspace is not removed yet, in the order they
         ended.
         """
-        query = JobRow.select(*JOB_COLUMNS).where(JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null())
-        return self._quickly(query.order_by(JobRow.end_time))
-
-    def _quickly(self, query: Any) -> builtins.list[Job]:
-        """Jobs of a query that every tick makes: Peewee's own way takes most of a tick."""
-        with contextlib.closing(self._database.stream(query)) as rows:
-            return [Job(**_READ(row)) for row in rows]
+        return [Job(**_READ(row)) for row in self._database.sql(*self._uncleaned)]
 
     def served(self) -> dict[str, dt.datetime]:
         """User id → when a job of the user was last taken up; users who were never served are missing."""
-        query = UserRow.select(UserRow.id, UserRow.served_at).where(UserRow.served_at.is_null(False))
-        return {row["id"]: row["served_at"] for row in self._database.rows(query)}
+        return {row[0]: from_micros(row[1]) for row in self._database.sql(*self._served)}
 
     def queue(self) -> dict[str, int]:
         """Job id → place in the queue, from 1; jobs about to be cancelled have none."""
