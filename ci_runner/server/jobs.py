@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import time
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import falcon
 
-from ci_runner.errors import AccessDenied, InvalidSubmission, NotFound
-from ci_runner.models import Job, JobEvent, format_time, parse_time
+from ci_runner.errors import AccessDenied, NotFound
+from ci_runner.models import Job, JobEvent, format_time
 from ci_runner.server.auth import caller_of
+from ci_runner.server.listing import link_next_page, status_and_since
 from ci_runner.server.responder import StreamResponder, flag, number, parse_number
 from ci_runner.server.streams import ALREADY_COMPLETED, View, frame, is_visible
 from ci_runner.store import Store
-from pytest_remote_ci.wire import STATUSES
 
 #: Most jobs of one answer, and how many when nothing is asked for.
 _PAGE: Final = 1000
@@ -51,19 +50,11 @@ class JobList:
         jobs = self._store.jobs.list(user_id, limit=limit, before=req.get_param("before"), **wanted)
         resp.media = [job.to_summary_dict() for job in jobs]
         if len(jobs) == limit and self._store.jobs.list(user_id, limit=1, before=jobs[-1].id, **wanted):
-            names = ("status", "since", "q", "limit")
-            query = {name: value for name in names if (value := req.get_param(name)) is not None}
-            resp.append_link(f"{req.path}?{urlencode(query | {'before': jobs[-1].id})}", "next")
+            link_next_page(req, resp, ("status", "since", "q", "limit"), jobs[-1].id)
 
     @staticmethod
     def _wanted(req: falcon.Request) -> dict[str, Any]:
-        status = req.get_param("status")
-        if status is not None and status not in STATUSES:
-            raise InvalidSubmission(f"status: must be one of {', '.join(STATUSES)}")
-        try:
-            since = parse_time(req.get_param("since"))
-        except ValueError as error:
-            raise InvalidSubmission("since: must be a time such as 2026-01-31T12:00:00Z") from error
+        status, since = status_and_since(req)
         return {"status": status, "since": since, "query": req.get_param("q")}
 
 

@@ -8,14 +8,14 @@ from urllib.parse import urlencode
 import falcon
 
 from ci_runner.errors import InvalidSubmission, NotFound
-from ci_runner.models import parse_time
 from ci_runner.pipelines import reports
 from ci_runner.pipelines.reports import ReportQuery
 from ci_runner.pipelines.runs import Run
 from ci_runner.server.auth import caller_of
+from ci_runner.server.listing import status_and_since
 from ci_runner.server.responder import number, parse_number
 from ci_runner.store import Store
-from pytest_remote_ci.wire import STATUSES, Status
+from pytest_remote_ci.wire import Status
 
 #: Runs of one answer.
 _PAGE: Final = 50
@@ -94,13 +94,7 @@ class Reports:
 def _query(
     req: falcon.Request, name: str | None, run_number: str | None, stage: str | None, job: str | None
 ) -> ReportQuery:
-    status = req.get_param("status")
-    if status is not None and status not in STATUSES:
-        raise InvalidSubmission(f"status: must be one of {', '.join(STATUSES)}")
-    try:
-        since = parse_time(req.get_param("since"))
-    except ValueError as error:
-        raise InvalidSubmission("since: must be a time such as 2026-01-31T12:00:00Z") from error
+    status, since = status_and_since(req)
     return ReportQuery(
         name,
         None if run_number is None else parse_number("number", run_number, 1, _NUMBER),

@@ -11,24 +11,23 @@ import json
 import logging
 import uuid
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import falcon
 
 from ci_runner import failpoints
 from ci_runner.errors import AccessDenied, Conflict, InvalidSubmission, NotFound
-from ci_runner.models import parse_time
 from ci_runner.pipelines.request import RunRequest, parse_secrets, require_secrets, secrets_of
 from ci_runner.pipelines.rerun import reusable
 from ci_runner.pipelines.runs import Run
 from ci_runner.server.auth import caller_of
 from ci_runner.server.definitions import plan_in
 from ci_runner.server.limits import check_queue
+from ci_runner.server.listing import link_next_page, status_and_since
 from ci_runner.server.responder import StreamResponder, flag, number, parse_number
 from ci_runner.server.services import Services
 from ci_runner.server.submit import Received, Submission, fitted, idempotency_key, limited
 from ci_runner.store import Store
-from pytest_remote_ci.wire import STATUSES, Manifest, parse_json
+from pytest_remote_ci.wire import Manifest, parse_json
 
 _log = logging.getLogger(__name__)
 
@@ -107,19 +106,11 @@ class RunList:
         found = runs.list(user_id, limit=limit, before=req.get_param("before"), **wanted)
         resp.media = [run.to_summary_dict() for run in found]
         if len(found) == limit and runs.list(user_id, limit=1, before=found[-1].id, **wanted):
-            names = ("pipeline", "status", "since", "limit")
-            query = {name: value for name in names if (value := req.get_param(name)) is not None}
-            resp.append_link(f"{req.path}?{urlencode(query | {'before': found[-1].id})}", "next")
+            link_next_page(req, resp, ("pipeline", "status", "since", "limit"), found[-1].id)
 
     @staticmethod
     def _wanted(req: falcon.Request) -> dict[str, Any]:
-        status = req.get_param("status")
-        if status is not None and status not in STATUSES:
-            raise InvalidSubmission(f"status: must be one of {', '.join(STATUSES)}")
-        try:
-            since = parse_time(req.get_param("since"))
-        except ValueError as error:
-            raise InvalidSubmission("since: must be a time such as 2026-01-31T12:00:00Z") from error
+        status, since = status_and_since(req)
         return {"status": status, "since": since, "pipeline": req.get_param("pipeline")}
 
 
