@@ -7,9 +7,7 @@ is always in the phase that the remote one was in. It knows nothing about when i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from io import StringIO
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,13 +21,9 @@ from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.places import Places
 from pytest_remote_ci.replay.reports import RemoteText, Reports, exception_call, failed_reports
 from pytest_remote_ci.replay.restyle import restyle
-from pytest_remote_ci.terminal import Output, clean, is_terminal
+from pytest_remote_ci.replay.screen import OUTPUTS, Screen
+from pytest_remote_ci.terminal import clean, is_terminal
 
-#: What other plugins may have called over there, and is called here again.
-_ALLOWED = {
-    "tr": {"write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"},
-    "tw": {"write", "line", "sep", "write_raw"},
-}
 #: With these the session ends in the middle of a test.
 _ENDS = ("interrupt", "internal_error", "tests_over", "died")
 
@@ -49,7 +43,7 @@ class Player:
         self._show = show
         self._places = Places(config.rootpath, clean if is_terminal(sys.stdout) else None)
         self.reports = Reports(config, self._places, self.notes_add)
-        self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
+        self._screen = Screen(config, self._places)
         self._choice = choice
         self.collection: Any = None
         self._last: Any = None
@@ -104,7 +98,7 @@ class Player:
             if event is None:
                 return
             self.play(event)
-            if event.get("t") in points or stop():
+            if event.get("t") in points or stop() or self.broken is not None:
                 return
 
     def play_to_the_end(self) -> None:
@@ -123,7 +117,7 @@ class Player:
                 self._feed.hold([event])
                 return self._has_tree
             self.play(event)
-            if event.get("t") == "collection_lines":
+            if event.get("t") == "collection_lines" or self.broken is not None:
                 return self._has_tree
 
     @property
@@ -156,8 +150,8 @@ class Player:
         """One event."""
         if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
             return
-        if event.get("type") == "log" and event.get("stream") in self._output:
-            self._write(str(event.get("data") or ""), str(event["stream"]))
+        if event.get("type") == "log" and event.get("stream") in OUTPUTS:
+            self._screen.write(event, at_the_end="end" in self.said)
             return
         kind = str(event.get("t"))
         if event.get("type") in ("log", "state"):
@@ -165,54 +159,32 @@ class Player:
                 self._show(event)
             return
         handler = self._PLAYS.get(kind)
-        if handler is not None:
-            self._passed_points.add(kind)
+        if handler is None:
+            return
+        self._passed_points.add(kind)
+        try:
             handler(self, event)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # Records are written beside the tests, which can write there, too. What plugins here raise is theirs.
+            if not _is_ours(error):
+                raise
+            self.broken = (
+                f"a record of kind {kind!r} makes no sense; `--remote-ci-text` shows what pytest printed"
+            )
 
     # -- session
 
-    @property
-    def _terminal(self) -> Any:
-        return self._config.pluginmanager.get_plugin("terminalreporter")
-
-    def _write(self, text: str, stream: str) -> None:
-        writer = getattr(self._terminal, "_tw", None)
-        if writer is not None:
-            writer.flush()
-        sys.stdout.flush()
-        own = stream == "stderr" and "end" in self.said  # what pytest itself says in the end: a usage error
-        self._output[stream].write(self._places.here(text) if own else text)
-
     def _remember(self, event: Event) -> None:
         self.said[event["t"]] = event
+
+    def _header(self, event: Event) -> None:
+        if not self.no_header:
+            self._screen.header(event, self.said["session"], self.collection)
 
     def _begin(self, event: Event) -> None:
         self._remember(event)
         self._places.learn(str(event["rootdir"]))
         self.reports.pytest_there = str(event.get("pytest") or "")
-
-    def _header(self, event: Event) -> None:
-        reporter = self._terminal
-        if self.no_header or not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
-            return
-        lines, key = event["lines"], "configfile: "
-        self.collection.look_for([line.removeprefix(key) for line in lines if line.startswith(key)])
-        here = not self.collection.is_elsewhere
-        lines = [
-            f"rootdir: {self._config.rootpath}"
-            if here and line.startswith("rootdir: ") and "," not in line
-            else self._places.text(line)
-            for line in lines
-        ]
-        reporters.write_header(reporter, self.said["session"], lines)
-
-    def _called(self, event: Event) -> None:
-        target, method = event["target"], event["method"]
-        reporter = self._terminal
-        owner = reporter if target == "tr" else getattr(reporter, "_tw", None)
-        if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
-            with self._unseen(event):
-                getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
 
     def _junit(self, event: Event) -> None:
         reporters.play_junit(self._config, event)
@@ -271,24 +243,11 @@ class Player:
         report = self._last = self.reports.report(event)
         if self._choice is not None:
             restyle(report, str(self._config.option.tbstyle))
-        with self._unseen(event):
+        with self._screen.unseen(event):
             self._config.hook.pytest_runtest_logreport(report=report)
         self._reported.add(report.nodeid)
         if report.nodeid in self.running:
             self._phases[report.nodeid] = str(report.when)
-
-    @contextmanager
-    def _unseen(self, event: Event) -> Iterator[None]:
-        """What was shown while a test's output was captured is part of that, and not shown here."""
-        writer: Any = getattr(self._terminal, "_tw", None)
-        if not event.get("unseen") or not hasattr(writer, "_file"):
-            yield
-            return
-        shown, writer._file = writer._file, StringIO()
-        try:
-            yield
-        finally:
-            writer._file = shown
 
     def _compared(self, event: Event) -> None:
         reporters.play_comparison(self._config, event, self._places)
@@ -383,7 +342,7 @@ class Player:
         "worker": _worker,
         "truncated": _truncated,
         "warning": _warning,
-        "terminal": _called,
+        "terminal": lambda player, event: player._screen.call(event),
         "collect_report": lambda player, event: player.collection.report(event),
         "deselected": lambda player, event: player.collection.deselected(event),
         "tree": lambda player, event: player.collection.grow(event),
@@ -396,3 +355,11 @@ class Player:
         "compared": _compared,
         "finished": _finished,
     }
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the player itself raised it, and nothing that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(__package__ or "?")

@@ -296,3 +296,39 @@ def test_a_plugin_here_that_ends_the_session_cancels_the_job(runner: FakeRunner,
     assert answer.returncode == 3, answer.stderr
     assert "RuntimeError: mine" in answer.stdout
     assert next(iter(runner.jobs.values())).cancelled
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        record("report", "report"),
+        record("report", "report", d={"nodeid": 3}),
+        record("collected", "tree", nodes=[[0]], items=[[1, 2]]),
+        record("started", "started", id="test_a.py::test_a", location=[]),
+        record("section", "terminal", target="tw", method="write"),
+        record("session", "header"),
+        record("warning", "warning", message="x"),
+    ],
+    ids=lambda event: str(event["t"]) + f" of {len(event)}",
+)
+def test_records_that_make_no_sense_end_the_session_without_a_traceback(
+    runner: FakeRunner, project: Path, nonsense: dict[str, Any]
+) -> None:
+    script = whole(project)
+    runner.script = [*script[:4], nonsense, *script[4:]]
+    answer = run(runner, project)
+    text = answer.stdout + answer.stderr
+    assert "INTERNALERROR" not in text
+    assert "Traceback" not in text
+    assert answer.returncode == 70, text
+    assert f"a record of kind {nonsense['t']!r} makes no sense; `--remote-ci-text` shows" in text
+
+
+def test_what_a_plugin_here_raises_is_not_blamed_on_the_records(runner: FakeRunner, project: Path) -> None:
+    (project / "breaking.py").write_text(
+        "def pytest_runtest_logreport(report):\n    raise KeyError('mine')\n"
+    )
+    runner.script = whole(project)
+    answer = run(runner, project, "-p", "breaking", PYTHONPATH=str(project))
+    assert "KeyError: 'mine'" in answer.stdout + answer.stderr
+    assert "makes no sense" not in answer.stdout + answer.stderr

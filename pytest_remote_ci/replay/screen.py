@@ -1,0 +1,88 @@
+"""What appears on the local terminal beside what pytest's own reporter writes there from the reports.
+
+The other side of it is `pytest_remote_ci.job.screen`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any, Final
+
+import pytest
+
+from pytest_remote_ci.replay import reporters
+from pytest_remote_ci.replay.feed import Event
+from pytest_remote_ci.replay.places import Places
+from pytest_remote_ci.terminal import Output
+
+#: Log streams that tests print to.
+OUTPUTS: Final = ("stdout", "stderr")
+#: What other plugins may have called over there, and is called here again.
+_ALLOWED = {
+    "tr": {"write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"},
+    "tw": {"write", "line", "sep", "write_raw"},
+}
+
+
+class Screen:
+    """The terminal of one session."""
+
+    def __init__(self, config: pytest.Config, places: Places) -> None:
+        self._config = config
+        self._places = places
+        self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
+
+    @property
+    def _terminal(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
+
+    def write(self, event: Event, *, at_the_end: bool) -> None:
+        """What the tests printed; `at_the_end`: of the session, when pytest itself speaks on stderr."""
+        text, stream = str(event.get("data") or ""), str(event["stream"])
+        writer = getattr(self._terminal, "_tw", None)
+        if writer is not None:
+            writer.flush()
+        sys.stdout.flush()
+        own = stream == "stderr" and at_the_end  # a usage error
+        self._output[stream].write(self._places.here(text) if own else text)
+
+    def header(self, event: Event, session: Event, collection: Any) -> None:
+        """The lines below "test session starts"; `session` is what the session said of itself."""
+        reporter = self._terminal
+        if not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
+            return
+        lines, key = event["lines"], "configfile: "
+        collection.look_for([line.removeprefix(key) for line in lines if line.startswith(key)])
+        here = not collection.is_elsewhere
+        lines = [
+            f"rootdir: {self._config.rootpath}"
+            if here and line.startswith("rootdir: ") and "," not in line
+            else self._places.text(line)
+            for line in lines
+        ]
+        reporters.write_header(reporter, session, lines)
+
+    def call(self, event: Event) -> None:
+        """What a plugin wrote over there, by the same call here."""
+        target, method = event["target"], event["method"]
+        reporter = self._terminal
+        owner = reporter if target == "tr" else getattr(reporter, "_tw", None)
+        if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
+            with self.unseen(event):
+                getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
+
+    @contextmanager
+    def unseen(self, event: Event) -> Iterator[None]:
+        """What was shown while a test's output was captured is part of that, and not shown here."""
+        writer: Any = getattr(self._terminal, "_tw", None)
+        if not event.get("unseen") or not hasattr(writer, "_file"):
+            yield
+            return
+        shown, writer._file = writer._file, StringIO()
+        try:
+            yield
+        finally:
+            writer._file = shown
