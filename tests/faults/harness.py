@@ -8,7 +8,6 @@ was killed in between. `faults.process` runs the same as a program of its own, w
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 from waiting import wait_until
 
 from ci_runner.config import ReconcileSettings, StorageSettings
+from ci_runner.controller import commands
 from ci_runner.controller.artifacts import Written
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.controller.engines.process import ProcessEngine
@@ -49,6 +49,9 @@ class Simple:
     """What `SimplePreparer.prepare` returns."""
 
     environment: str = "simple"
+    python: str = sys.executable
+    mount_point: str = "/workspace"
+    module: bool = True
 
 
 @dataclass
@@ -98,7 +101,7 @@ class SimplePreparer:
         if "script" in job.options:
             command = [script.SHELL, "-c", script.program(job.options["script"])]
         content = {"protocol": 1, "argv": command, "cwd": "/workspace", "env": {}, "grace": 1}
-        (work / "spool" / "job.json").write_text(json.dumps(content))
+        commands.write(work, Simple(), content, None)
         worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
         broken = attempt <= extra.get("broken_attempts", 0)
         return ContainerSpec(
