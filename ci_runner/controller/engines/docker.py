@@ -125,6 +125,8 @@ class DockerEngine:
         config = convert.container_config(spec, self.profile)
         try:
             return self._create(spec, config)
+        except ImageUnavailable:
+            raise
         except PermanentError as error:
             raise PermanentError(convert.scrub(str(error), spec)) from error
 
