@@ -242,7 +242,7 @@ class Player:
             return
         report = self._last = self.reports.report(event)
         if self._choice is not None:
-            restyle(report, str(self._config.option.tbstyle))
+            restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
         with self._screen.unseen(event):
             self._config.hook.pytest_runtest_logreport(report=report)
         self._reported.add(report.nodeid)
