@@ -27,7 +27,7 @@ class PrivateRunner:
 
     def environ(self, home: Path) -> dict[str, str]:
         """What a client of this runner has in its environment; its caches are below `home`."""
-        hidden = ("PYTEST_", "CI_RUNNER_", "REMOTE_CI_", "XDG_", "COV_")
+        hidden = ("PYTEST_", "CI_RUNNER_", "REMOTE_CI_", "XDG_", "COV_", "PYTHONDONTWRITEBYTECODE")
         env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
         return env | {"HOME": str(home), "REMOTE_CI_URL": self.url, "REMOTE_CI_API_KEY": self.key}
 

@@ -60,7 +60,9 @@ def inside(folder: Path) -> float:
 def environ() -> dict[str, str]:
     """The environment without what concerns pytest and this plugin."""
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "REMOTE_CI_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST_", "REMOTE_CI_", "PYTHONDONTWRITEBYTECODE"))
     }
 
 
