@@ -32,6 +32,7 @@ def found(tmp_path: Path) -> Iterator[Runner]:
         yield made
     for item in engine.list():
         engine.remove(item.id)
+    engine.close()
 
 
 def diamond(ran: Path) -> Plan:

@@ -199,10 +199,10 @@ def test_times_of_the_engine(text: str | None, expected: dt.datetime | None) -> 
 
 def test_only_the_same_install_role_job_and_attempt_is_ours() -> None:
     marks = convert.labels(SPEC, "0123456789ab")
-    assert convert.is_ours(marks, SPEC, "0123456789ab")
-    assert not convert.is_ours(marks, SPEC, "other")
-    assert not convert.is_ours(marks, dataclasses.replace(SPEC, attempt=2), "0123456789ab")
-    assert not convert.is_ours({}, SPEC, "0123456789ab")
+    assert convert.is_ours({**marks, "more": "x"}, marks)
+    assert not convert.is_ours(marks, convert.labels(SPEC, "other"))
+    assert not convert.is_ours(marks, convert.labels(dataclasses.replace(SPEC, attempt=2), "0123456789ab"))
+    assert not convert.is_ours({}, marks)
 
 
 @pytest.mark.parametrize(

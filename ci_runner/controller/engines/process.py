@@ -234,7 +234,11 @@ class ProcessEngine:
     def _poll(self) -> None:
         before = self._signature()
         while not self._stop.wait(_POLL):
-            now = self._signature()
+            try:
+                now = self._signature()
+            except OSError as error:  # a hint less; ticks find out by themselves
+                log.debug("the processes cannot be listed now: %s", error)
+                continue
             if now != before:
                 before = now
                 with self._lock:
