@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,4 +106,18 @@ def interrupt(process: subprocess.Popen[str], timeout: float = 60) -> Done:
     """Send Ctrl-C and wait for the end."""
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=timeout)
+    return Done(process.returncode, out, err)
+
+
+def outcomes(done: Done) -> dict[str, str]:
+    """What ``-v`` says of each test of `test_it.py`."""
+    return dict(re.findall(r"^test_it\.py::(\S+) (\w+) ", done.out, re.MULTILINE))
+
+
+def rest(process: subprocess.Popen[str], seen: str) -> Done:
+    """What a command whose first lines were `seen` came to."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        out, err = seen + process.stdout.read(), process.stderr.read()
     return Done(process.returncode, out, err)

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from developers import Developer, Done
+from developers import Developer, outcomes, rest
 from running import Runner, docker
 
 pytestmark = pytest.mark.docker
-
-
-def outcomes(done: Done) -> dict[str, str]:
-    return dict(re.findall(r"^test_it\.py::(\S+) (\w+) ", done.out, re.MULTILINE))
-
-
-def rest(process: subprocess.Popen[str], seen: str) -> Done:
-    """What a command whose first lines were `seen` came to."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        out, err = seen + process.stdout.read(), process.stderr.read()
-    return Done(process.returncode, out, err)
 
 
 def test_a_test_that_takes_all_memory_has_failed_and_the_others_run(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from developers import Developer, Done
+from developers import Developer, outcomes, rest
 
 SLEEPING = """
 import time
@@ -31,19 +30,6 @@ def project(folder: Path, text: str = SLEEPING) -> Path:
     folder.mkdir()
     (folder / "test_it.py").write_text(text)
     return folder
-
-
-def outcomes(done: Done) -> dict[str, str]:
-    return dict(re.findall(r"^test_it\.py::(\S+) (\w+) ", done.out, re.MULTILINE))
-
-
-def rest(process: subprocess.Popen[str], seen: str) -> Done:
-    """What a command whose first lines were `seen` came to."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        out, err = seen + process.stdout.read(), process.stderr.read()
-    return Done(process.returncode, out, err)
 
 
 def test_the_test_that_ran_when_the_time_was_up_has_failed(developer: Developer, tmp_path: Path) -> None:
