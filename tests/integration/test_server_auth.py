@@ -108,7 +108,11 @@ def test_repeated_credentials_are_refused(runner: Runner) -> None:
 
 
 @pytest.mark.case(46, 55)
-@pytest.mark.parametrize("key", ["not-a-valid-key", "ci_" + "A" * 40, credentials.generate().text])
+@pytest.mark.parametrize(
+    "key",
+    ["not-a-valid-key", "ci_" + "A" * 40, credentials.generate().text],
+    ids=["no key at all", "no checksum", "well formed"],
+)
 def test_an_unknown_key_is_refused(runner: Runner, key: str) -> None:
     response = runner.get("/jobs", headers={"Authorization": f"Bearer {key}"})
     assert (response.status_code, response.json()) == (401, {"detail": BODIES["invalid"]})
