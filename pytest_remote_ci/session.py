@@ -6,28 +6,21 @@ on stderr; there is never a traceback of ours for something that the user, the r
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shlex
-import shutil
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, debugging, embedded, reports, scm
-from pytest_remote_ci import config as configuration
-from pytest_remote_ci.display import Display, exit_code, local_color
-from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
+from pytest_remote_ci import arguments
+from pytest_remote_ci.display import Display, exit_code
+from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.follow import RemoteRun
 from pytest_remote_ci.interrupts import Interrupts
+from pytest_remote_ci.preparation import Preparation
 from pytest_remote_ci.progress import StatusLine
-from pytest_remote_ci.terminal import is_terminal, silence_stdout
-from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
+from pytest_remote_ci.terminal import silence_stdout
+from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions
 
 if TYPE_CHECKING:
     from pytest_remote_ci.config import Config
@@ -75,40 +68,25 @@ class _Session:
         self._display = display
         #: Closed when the process is done with the job: at once, or at the end of the session that is taken over.
         self._resources = resources
-        self._native = not self._option("text") and not self._is_old_pytest()
-        self._given = [*given[0], *given[1]]
-        self._arity = _OptionArity(config)
-        #: Options that the local session obeys, and nobody else.
-        self._reports_here = arguments.reporting_here(self._arity.is_known) if self._native else frozenset()
+        self._native = not config.getoption("remote_ci_text") and not self._is_old_pytest()
+        self._prepared = Preparation(config, given, display, native=self._native)
         self._interrupts = interrupts
-        is_new = not (self._option("attach") or self._option("replay"))
-        self._place = _find_place(config) if is_new else _any_place(config)
 
     def run(self) -> int | None:
-        settings = self._settings()
-        if self._option("replay"):
-            return self._replay(settings, str(self._option("replay")))
-        if self._option("attach"):
-            return self._attach(settings, str(self._option("attach")))
-        options = self._options(settings)
-        workspace = self._workspace(settings)
-        self._say_what_stays_there()
-        if self._option("dry_run"):
+        settings = self._prepared.settings()
+        if self._prepared.option("replay"):
+            return self._replay(settings, str(self._prepared.option("replay")))
+        if self._prepared.option("attach"):
+            return self._attach(settings, str(self._prepared.option("attach")))
+        options = self._prepared.options(settings)
+        workspace = self._prepared.workspace(settings)
+        self._prepared.say_what_stays_there()
+        if self._prepared.option("dry_run"):
             for text in workspace.listing():
                 print(text)  # noqa: T201 - the answer to the question
             return 0
-        self._refuse_debuggers(workspace)
+        self._prepared.refuse_debuggers(workspace)
         return self._submit(settings, workspace, options)
-
-    def _refuse_debuggers(self, workspace: Workspace) -> None:
-        if os.environ.get(debugging.VARIABLE):
-            return
-        config = self._pytest
-        start = Path(config.invocation_params.dir)
-        chosen = [
-            Path(os.path.normpath(start / str(argument).partition("::")[0])) for argument in config.args
-        ]
-        debugging.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
 
     def _is_old_pytest(self) -> bool:
         """Whether the pytest here cannot take reports of others; says so."""
@@ -120,104 +98,10 @@ class _Session:
             )
         return is_old
 
-    def _say_what_stays_there(self) -> None:
-        """Options that write a file do so where the tests run; nobody should look for it here."""
-        given = [*self._pytest.getini("addopts"), *self._given]
-        stays = reports.outside(given, self._place)
-        writing = [name for name in arguments.written_there(given, self._reports_here) if name in stays]
-        if writing:
-            self._display.say(
-                f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here"
-            )
-
-    def _option(self, name: str) -> Any:
-        return self._pytest.getoption(f"remote_ci_{name}")
-
-    def _settings(self) -> Config:
-        names = ("url", "api_key", "image", "python", "timeout", "name", "network", "artifacts_dir")
-        overrides: dict[str, object] = {name: self._option(name) for name in names}
-        settings = configuration.load(self._place.root, overrides=overrides)
-        more = {"env": self._option("env"), "artifacts": self._option("artifact")}
-        if any(more.values()):  # in addition to what is configured, and checked like that
-            overrides |= {
-                name: tuple(dict.fromkeys((*getattr(settings, name), *values)))
-                for name, values in more.items()
-                if values
-            }
-            settings = configuration.load(self._place.root, overrides=overrides)
-        return settings
-
-    def _options(self, settings: Config) -> SubmitOptions:
-        config, place = self._pytest, self._place
-        options = settings.submit_options(
-            root=place.root,
-            cwd=place.root / place.subdirectory,
-            args=[
-                *self._stripped_addopts(),
-                *self._extra(),  # before what was given, which may hold a "--"
-                *arguments.forward(self._given, place, self._arity, reports_here=self._reports_here),
-            ],
-            module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
-            pytest_version=pytest.__version__,
-            scm_version=scm.version(place.root),
-            color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
-            columns=shutil.get_terminal_size().columns,
-        )
-        options = replace(options, records=self._native, reports=self._reports().patterns)
-        if os.environ.get(debugging.VARIABLE) == "0":
-            options = replace(options, env={**options.env, debugging.VARIABLE: "0"})
-        priority = self._option("priority")
-        if priority:
-            options = replace(options, priority=priority)
-        return self._asked_plugins(options)
-
-    def _reports(self) -> reports.Reports:
-        """What the run may leave for places in the project."""
-        given = [*self._pytest.getini("addopts"), *self._given]
-        return reports.find(given, self._place, self._reports_here)
-
-    def _extra(self) -> list[str]:
-        if not self._native:
-            return []
-        from pytest_remote_ci.replay import reporters
-
-        return reporters.arguments(self._pytest)
-
-    def _stripped_addopts(self) -> list[str]:
-        """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""
-        addopts = list(self._pytest.getini("addopts"))
-        stripped = arguments.without_own(addopts)
-        return [] if stripped == addopts else ["-o", f"addopts={shlex.join(stripped)}"]
-
-    def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:
-        raw = {name: _changeable(getattr(options, name)) for name in options.__dataclass_fields__}
-        self._pytest.hook.pytest_remote_ci_submission(config=self._pytest, options=raw)
-        try:
-            return SubmitOptions.from_dict(raw)
-        except WireError as error:
-            raise ConfigError(str(error)) from error
-
-    def _workspace(self, settings: Config) -> Workspace:
-        from pytest_remote_ci import workspace
-
-        self._display.line.show("looking for the project's files")
-        include = (*settings.include, *self._cache_files())
-        found = workspace.collect(self._place.root, include=include, exclude=settings.exclude)
-        self._display.line.clear()
-        for warning in found.warnings:
-            self._display.say(f"remote-ci: {warning}")
-        files = [file.path for file in found.files]
-        chosen = list(files)
-        self._pytest.hook.pytest_remote_ci_choose_files(
-            config=self._pytest, root=self._place.root, files=chosen
-        )
-        found = found if chosen == files else found.choose(chosen)
-        return replace(found, mtimes=bool(getattr(self._pytest.option, "newfirst", False)))
-
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
         for last_chance in (False, True):
             current = self._remote_run(settings)
-            current.keep(self._folder(settings), self._reports())
+            current.keep(self._prepared.folder(settings), self._prepared.wanted_reports())
             try:
                 return self._sent(current, workspace, settings, options)
             except RunnerUnreachable:
@@ -226,40 +110,19 @@ class _Session:
                     raise
         raise AssertionError("the second attempt returns or raises")
 
-    def _cache_files(self) -> tuple[str, ...]:
-        """What a remote ``--lf`` and its like need to know of the runs before."""
-        options = self._pytest.option
-        asked = any(getattr(options, name, False) for name in ("lf", "failedfirst", "newfirst", "stepwise"))
-        if not (self._native and asked) or getattr(options, "cacheclear", False):
-            return ()
-        folder = str(self._pytest.getini("cache_dir"))
-        return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
-
     def _remote_run(self, settings: Config, job_id: str | None = None) -> RemoteRun:
         from pytest_remote_ci.client import Client
 
-        runner = self._runner(settings)
+        runner = self._prepared.runner(settings)
         client = self._resources.enter_context(Client(runner.url, runner.key))
         return RemoteRun(client, self._display, self._interrupts, self._see, job_id)
-
-    def _folder(self, settings: Config) -> Callable[[str], Path]:
-        """Where artifacts of a job go."""
-        cwd = Path(self._pytest.invocation_params.dir)
-        return lambda job_id: reports.folder_of(settings, job_id, cwd, self._place.root)
-
-    def _runner(self, settings: Config) -> embedded.Runner:
-        runner = embedded.find(settings, notify=lambda text: self._display.line.show(f"{text} …"))
-        self._display.line.clear()
-        if runner.warning:
-            self._display.say(f"remote-ci: {runner.warning}")
-        return runner
 
     def _sent(
         self, current: RemoteRun, workspace: Workspace, settings: Config, options: SubmitOptions
     ) -> int | None:
         try:
-            job_id = current.submit(workspace, options, again=lambda: self._workspace(settings))
-            if self._option("async"):
+            job_id = current.submit(workspace, options, again=lambda: self._prepared.workspace(settings))
+            if self._prepared.option("async"):
                 print(f"Job submitted: {job_id}", flush=True)  # noqa: T201 - the result
                 return 0
             self._display.say(f"Job ID: {job_id}")
@@ -298,7 +161,7 @@ class _Session:
         from pytest_remote_ci.replay.takeover import Takeover
 
         feed = Feed(current, is_late=is_late, is_over=choice is not None)
-        if wait_for_session(feed, self._display, str(self._place.cwd)) is not None:
+        if wait_for_session(feed, self._display, str(self._prepared.place.cwd)) is not None:
             current.give_again(feed.take_held())
             return False
         plugin = Takeover(
@@ -314,7 +177,7 @@ class _Session:
 
     def _attach(self, settings: Config, job_id: str) -> int | None:
         current = self._remote_run(settings, job_id)
-        current.keep(self._folder(settings))  # who knows of what time and project its reports are
+        current.keep(self._prepared.folder(settings))  # who knows of what time and project its reports are
 
         def leave() -> bool:
             self._display.say(
@@ -335,7 +198,7 @@ class _Session:
         """Tell the results of a job that is over again."""
         from pytest_remote_ci.replay.choice import Choice
 
-        arguments.refuse_next_run([*self._pytest.getini("addopts"), *self._given])
+        arguments.refuse_next_run([*self._pytest.getini("addopts"), *self._prepared.given])
         current = self._remote_run(settings, job_id)
         current.require_over()
         try:
@@ -348,52 +211,3 @@ class _Session:
 
     def _see(self, event: dict[str, Any]) -> None:
         self._pytest.hook.pytest_remote_ci_event(config=self._pytest, event=dict(event))
-
-
-def _find_place(config: pytest.Config) -> arguments.Place:
-    """The project of this session. Raises `WorkspaceError` when the tests lie outside of it."""
-    cwd = Path(config.invocation_params.dir)
-    around = configuration.project_root(cwd, cwd)
-    rootdir = config.rootpath
-    # Without a configuration file pytest takes what all arguments have in common, which may be anything up to "/".
-    chosen = config.inipath is not None or config.getoption("rootdir", None)
-    if chosen or arguments.Place(around, rootdir).is_inside:
-        return arguments.find_place(configuration.project_root(rootdir, cwd), cwd)
-    return arguments.find_place(around, cwd)
-
-
-def _any_place(config: pytest.Config) -> arguments.Place:
-    """Where settings are read for a job that was sent before: it is shown from anywhere, also outside of projects."""
-    cwd = Path(config.invocation_params.dir)
-    return arguments.Place(configuration.project_root(cwd, cwd), cwd)
-
-
-class _OptionArity:
-    """Asks pytest's parser about options (private, so with a fallback)."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        parser: Any = getattr(config, "_parser", None)
-        self._actions: Any = None
-        with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
-            self._actions = (
-                parser.optparser if hasattr(parser, "optparser") else parser._getparser()
-            )._option_string_actions
-
-    def __call__(self, option: str) -> bool | None:
-        """Whether it takes a value; None when it may, or nobody here knows it."""
-        if self._actions is None:
-            return True if option in arguments.SHORT_WITH_VALUE else None
-        action = self._actions.get(option)
-        if action is None:
-            return None
-        return None if action.nargs == "?" else action.nargs != 0
-
-    def is_known(self, option: str) -> bool:
-        """Whether pytest or a plugin here declares it."""
-        return self._actions is None or option in self._actions
-
-
-def _changeable(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    return dict(value) if isinstance(value, Mapping) else value
