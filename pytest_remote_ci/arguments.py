@@ -8,7 +8,7 @@ that they hold wherever the runner puts the workspace; paths outside of it are r
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,8 @@ SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 OWN_WITH_VALUE = frozenset(
     f"--remote-ci-{name}"
     for name in (
-        "attach", "replay", "url", "api-key", "image", "python", "timeout", "name", "priority", "network", "env",
-        "artifact", "artifacts-dir",
+        "attach", "replay", "pipeline", "url", "api-key", "image", "python", "timeout", "name", "priority", "network",
+        "env", "artifact", "artifacts-dir",
     )
 )  # fmt: skip
 #: Options of this plugin that stand alone.
@@ -33,8 +33,11 @@ OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run"
 
 #: Options that hand the session over.
 _TAKE_OVER = frozenset(
-    {"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach", "--remote-ci-replay"}
-)
+    {
+        "--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach", "--remote-ci-replay",
+        "--remote-ci-pipeline",
+    }
+)  # fmt: skip
 #: Questions to the local pytest, which it answers itself also beside ``--remote-ci``.
 _LOCAL_QUESTIONS = frozenset(
     {
@@ -166,34 +169,54 @@ def forward(
     Raises `WorkspaceError` for a path outside the project.
     """
     result: list[str] = []
+    for word in words(argv, takes_value):
+        option, value = word.option, word.value
+        if option is None:
+            result.append(word.text if word.text == "--" else _positional(word.text, place))
+            continue
+        stays = option in OWN_FLAGS or option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE
+        if stays or option in reports_here or (option == "-p" and value in _LOCAL_PLUGINS):
+            continue
+        result += word.texts if value is None else word.with_value(_option_value(option, value, place))
+    return result
+
+
+@dataclass(frozen=True)
+class Word:
+    """An option with its value, or what is none: a path, a node id, the "--" before such that begin with a dash."""
+
+    text: str
+    #: None: it is no option.
+    option: str | None = None
+    value: str | None = None
+    #: The value is an argument of its own.
+    is_apart: bool = False
+
+    @property
+    def texts(self) -> list[str]:
+        """As it was given."""
+        return [self.text, self.value] if self.is_apart and self.value is not None else [self.text]
+
+    def with_value(self, value: str) -> list[str]:
+        """The same with another value."""
+        if self.is_apart:
+            return [self.text, value]
+        return [self.text[: len(self.text) - len(self.value or "")] + value]
+
+
+def words(argv: Iterable[str], takes_value: TakesValue) -> Iterator[Word]:
+    """Arguments, each option with its value."""
     rest = iter(argv)
     for text in rest:
         if text == "--":
-            result.append(text)
-            result.extend(_positional(item, place) for item in rest)
-            break
-        if not text.startswith("-") or text == "-":
-            result.append(_positional(text, place))
-            continue
-        option, value, attached = _split(text, takes_value)
-        waits = value is None and _waits_for_value(option, takes_value)
-        if option in OWN_FLAGS:
-            continue
-        stays = option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE
-        if stays or option in reports_here:
-            if waits:
-                next(rest, None)
-            continue
-        if waits:
-            value = next(rest, None)
-        if option == "-p" and value in _LOCAL_PLUGINS:
-            continue
-        if value is None:
-            result.append(text)
-            continue
-        mapped = _option_value(option, value, place)
-        result.extend([text, mapped] if waits else [text[: len(text) - len(attached)] + mapped])
-    return result
+            yield Word(text)
+            yield from (Word(item) for item in rest)
+        elif not text.startswith("-") or text == "-":
+            yield Word(text)
+        else:
+            option, value = _split(text, takes_value)
+            waits = value is None and option not in OWN_FLAGS and _waits_for_value(option, takes_value)
+            yield Word(text, option, next(rest, None) if waits else value, is_apart=waits)
 
 
 def reporting_here(is_known: Callable[[str], bool]) -> frozenset[str]:
@@ -229,17 +252,17 @@ def _heads(argv: Iterable[str]) -> set[str]:
     return heads
 
 
-def _split(text: str, takes_value: TakesValue) -> tuple[str, str | None, str]:
-    """Option, its value when that is part of `text`, and the same value as the tail of `text` to be replaced."""
+def _split(text: str, takes_value: TakesValue) -> tuple[str, str | None]:
+    """Option, and its value when that is the tail of `text`."""
     if text.startswith("--"):
         option, equals, value = text.partition("=")
-        return option, (value if equals else None), value
+        return option, (value if equals else None)
     for index in range(1, len(text)):  # a cluster such as -xvk: the first that takes a value takes the rest
         option = "-" + text[index]
         if _waits_for_value(option, takes_value):
             value = text[index + 1 :]
-            return option, (value or None), value
-    return text, None, ""
+            return option, (value or None)
+    return text, None
 
 
 def _waits_for_value(option: str, takes_value: TakesValue) -> bool:

@@ -52,6 +52,31 @@ def find(project: Path, cwd: Path) -> Files:
     return files + [(shown(path, cwd), read(path)) for path in found]
 
 
+def find_some(project: Path, cwd: Path) -> Files:
+    """The same; raises `ConfigError` where there are none."""
+    files = find(project, cwd)
+    if not files:
+        table, file = "[tool.remote-ci.pipelines.<name>] in pyproject.toml", f"{FOLDER}/<name>.yaml"
+        raise ConfigError(f"no pipeline is defined: write {table}, or {file}")
+    return files
+
+
+def problems_in(answer: Answer) -> list[str]:
+    """What is wrong or odd, one line each."""
+    lines = []
+    for problem in answer["problems"]:
+        path = f"{problem['path']}: " if problem["path"] else ""
+        warning = "warning: " if problem["severity"] == "warning" else ""
+        place = f"{problem['file']}:{problem['line']}:{problem['column']}"
+        lines.append(f"{place}: {warning}{path}{problem['message']}")
+    return lines
+
+
+def errors_in(answer: Answer) -> int:
+    """How many of them are errors."""
+    return sum(problem["severity"] == "error" for problem in answer["problems"])
+
+
 def shown(file: Path, cwd: Path) -> str:
     """How a file is called in messages: from where the user stands."""
     return file.relative_to(cwd).as_posix() if file.is_relative_to(cwd) else file.as_posix()

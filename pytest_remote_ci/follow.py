@@ -65,13 +65,7 @@ class RemoteRun:
     def _send(self, parcel: Parcel, options: SubmitOptions, key: str) -> str:
         """One submission; from its last byte on an interrupt waits until the job's id is known."""
         self._display.line.clear()
-        bar = Bar(self._display.line, "uploading")
-
-        def progress(done: int, total: int) -> None:
-            if done >= total:
-                self._interrupts.hold()
-            bar(done, total)
-
+        progress = self._interrupts.held_after(Bar(self._display.line, "uploading"))
         try:
             self.job_id = self._client.submit(
                 parcel.archive, options, manifest=parcel.manifest, progress=progress, idempotency_key=key

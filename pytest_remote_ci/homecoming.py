@@ -137,8 +137,9 @@ def _names(items: list[Artifact], reports: Reports) -> str:
 def _make_folder(folder: Path) -> None:
     """The folder that is ours by its name is nothing that git or the next submission should see."""
     folder.mkdir(parents=True, exist_ok=True)
-    if folder.parent.name == FOLDER:
-        with contextlib.suppress(FileExistsError), (folder.parent / ".gitignore").open("x") as file:
+    ours = next((above for above in folder.parents if above.name == FOLDER), None)
+    if ours is not None:
+        with contextlib.suppress(FileExistsError), (ours / ".gitignore").open("x") as file:
             file.write("*\n")
 
 

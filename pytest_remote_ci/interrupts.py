@@ -50,6 +50,16 @@ class Interrupts:
             self.pending = False
             raise KeyboardInterrupt
 
+    def held_after(self, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """A progress that is told the same, and from the last byte on holds interrupts."""
+
+        def told(done: int, total: int) -> None:
+            if done >= total:
+                self.hold()
+            progress(done, total)
+
+        return told
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._shielded and not self.pending:
             self.pending = True

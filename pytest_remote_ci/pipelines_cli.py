@@ -154,12 +154,9 @@ def ask(question: Question, options: argparse.Namespace) -> Answer:
 
 def tell(answer: Answer) -> int:
     """Say what is wrong or odd, one line each; returns the number of errors."""
-    for problem in answer["problems"]:
-        path = f"{problem['path']}: " if problem["path"] else ""
-        warning = "warning: " if problem["severity"] == "warning" else ""
-        place = f"{problem['file']}:{problem['line']}:{problem['column']}"
-        say(f"{place}: {warning}{path}{problem['message']}")
-    return sum(problem["severity"] == "error" for problem in answer["problems"])
+    for line in definitions.problems_in(answer):
+        say(line)
+    return definitions.errors_in(answer)
 
 
 def is_file(word: str | None) -> bool:
@@ -195,14 +192,7 @@ def _one_file(name: str) -> Files:
 
 def _all_files() -> Files:
     cwd = Path.cwd()
-    files = definitions.find(project_root(cwd, cwd), cwd)
-    if not files:
-        table, folder = (
-            "[tool.remote-ci.pipelines.<name>] in pyproject.toml",
-            f"{definitions.FOLDER}/<name>.yaml",
-        )
-        raise ConfigError(f"no pipeline is defined: write {table}, or {folder}")
-    return files
+    return definitions.find_some(project_root(cwd, cwd), cwd)
 
 
 def _invalid(errors: int) -> int:

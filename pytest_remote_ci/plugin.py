@@ -53,6 +53,11 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--remote-ci-async", action="store_true", help="submit, print the job's id and return")
     add("--remote-ci-attach", metavar="ID", help="show a job from its beginning, and go on live")
     add("--remote-ci-replay", metavar="ID", help="show a job that is over from its stored results")
+    add(
+        "--remote-ci-pipeline",
+        metavar="NAME",
+        help="run this pipeline of the project, its tests as this session's",
+    )
     add("--remote-ci-dry-run", action="store_true", help="list the files that would be sent, largest first")
     add("--remote-ci-text", action="store_true", help="show the remote pytest's text; nothing is recorded")
     add("--remote-ci-url", metavar="URL", help="address of the runner (environment: REMOTE_CI_URL)")

@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ class Preparation:
     def options(self, settings: Config, *, of_run: bool = False) -> SubmitOptions:
         """What a submission says beside its files; `of_run`: what all jobs of a run share, in the project's root."""
         config, place = self._pytest, self.place
-        given = [] if of_run else self.forwarded(place)
+        given = [] if of_run else self.forwarded(self.given, place)
         options = settings.submit_options(
             root=place.root,
             cwd=place.root if of_run else place.root / place.subdirectory,
@@ -110,9 +110,9 @@ class Preparation:
             options = replace(options, priority=priority)
         return self._asked_plugins(options)
 
-    def forwarded(self, place: arguments.Place) -> list[str]:
-        """What was given for pytest, as it is given to one that runs in `place`."""
-        return arguments.forward(self.given, place, self.arity, reports_here=self.reports_here)
+    def forwarded(self, given: Sequence[str], place: arguments.Place) -> list[str]:
+        """What the pytest that runs in `place` is given of `given`."""
+        return arguments.forward(given, place, self.arity, reports_here=self.reports_here)
 
     def wanted_reports(self) -> reports.Reports:
         """What the run may leave for places in the project."""

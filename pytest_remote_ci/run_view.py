@@ -109,6 +109,14 @@ def verdict(run: Run) -> str:
     return f"{text}: {run['reason']}" if run["reason"] else text
 
 
+def tail_heading(run: Run, job: Mapping[str, Any]) -> str:
+    """What stands above the end of a job's log."""
+    return (
+        f"{job['stage']} / {job['name']}: the end of its log (all of it: remote-ci pipeline logs "
+        f"{run['pipeline']}#{run['number']} --job {job['name']!r})"
+    )
+
+
 class RunView:
     """Shows a run while it goes on. One thread only."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pytest_remote_ci.wire import SubmitOptions
     from pytest_remote_ci.workspace import Workspace
 
+#: Lines of a failed job's log that are shown at the end of its run.
+_TAIL = 20
+
 #: A run as `GET /runs/{id}` gives it.
 Run = dict[str, Any]
 
@@ -100,12 +103,13 @@ class Runs:
         run_id: str,
         *,
         from_beginning: bool = True,
+        after: int = 0,
         view: str | None = None,
         on_trouble: Callable[[str], None] | None = None,
     ) -> EventStream:
-        """The events of all its jobs up to `run_complete`."""
+        """The events of all its jobs after number `after`, up to `run_complete`."""
         return self._client.stream(
-            run_id, from_beginning=from_beginning, view=view, on_trouble=on_trouble, of_run=True
+            run_id, from_beginning=from_beginning, after=after, view=view, on_trouble=on_trouble, of_run=True
         )
 
     def cancel(self, run_id: str, *, stage: str | None = None, job: str | None = None) -> Run:
@@ -143,6 +147,10 @@ class Runs:
                 return "".join(texts)
             texts += [str(event["data"]) for event in events if event.get("type") == "log"]
             after = events[-1]["seq"]
+
+    def tail(self, job_id: str) -> tuple[str, ...]:
+        """The last lines of that."""
+        return tuple(self.log(job_id).splitlines()[-_TAIL:])
 
     def durations(self, pipeline: str) -> dict[str, float]:
         """Planned name → seconds that its job usually takes; nothing of a pipeline that never ran."""

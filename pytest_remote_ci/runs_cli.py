@@ -21,7 +21,7 @@ from pytest_remote_ci.console import FAILED, OK, Failure, connected, print_line,
 from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import Bar, StatusLine
-from pytest_remote_ci.run_view import RunView, block, state_of, verdict
+from pytest_remote_ci.run_view import RunView, block, state_of, tail_heading, verdict
 from pytest_remote_ci.runs import Run, Runs
 from pytest_remote_ci.wire import (
     EXIT_INTERRUPTED,
@@ -34,8 +34,6 @@ from pytest_remote_ci.wire import (
 #: Makes one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
-#: Lines of a failed job's log that are shown at the end of its run.
-_TAIL = 20
 #: Seconds between two looks at a run while nothing is heard of it.
 _LOOK = 0.5
 
@@ -128,13 +126,7 @@ def run(options: argparse.Namespace) -> int:
 
     with Interrupts() as interrupts, connected(settings_here) as client:
         runs = Runs(client)
-        bar = Bar(StatusLine(), "uploading")
-
-        def progress(done: int, total: int) -> None:
-            if done >= total:
-                interrupts.hold()
-            bar(done, total)
-
+        progress = interrupts.held_after(Bar(StatusLine(), "uploading"))
         try:
             made = runs.submit(
                 collect(), plan, _shared(settings_here, place.root), again=collect,
@@ -206,10 +198,9 @@ def _finish(runs: Runs, run: Run) -> int:
     """The last lines about a run, and the exit code."""
     for job in run["jobs"]:
         if job["job_id"] is not None and state_of(job) == "failed":
-            tail = runs.log(job["job_id"]).splitlines()[-_TAIL:]
+            tail = runs.tail(job["job_id"])
             if tail:
-                say(f"\n--- {job['stage']} / {job['name']}: the end of its log (all of it: remote-ci pipeline logs "
-                    f"{run['pipeline']}#{run['number']} --job {job['name']!r})")  # fmt: skip
+                say(f"\n--- {tail_heading(run, job)}")
                 for line in tail:
                     print_line(line)
     say(verdict(run))
@@ -331,7 +322,7 @@ def past_durations(options: argparse.Namespace, pipeline: str) -> dict[str, floa
 
 def artifacts(options: argparse.Namespace) -> int:
     """Fetch the artifacts of all jobs of a run, a folder for each."""
-    from pytest_remote_ci.homecoming import Homecoming
+    from pytest_remote_ci import run_artifacts
 
     with connected(settings(options)) as client:
         found = Runs(client).find(options.id)
@@ -339,13 +330,5 @@ def artifacts(options: argparse.Namespace) -> int:
         jobs = [job for job in found["jobs"] if options.job in (None, job["name"], job["definition"])]
         if not jobs:
             raise Failure(f"the run has no job {options.job!r}")
-        for job in jobs:
-            if job["job_id"] is not None:
-                folder = base / _file_name(job["name"])
-                if client.artifacts(job["job_id"]):
-                    Homecoming(client, job["job_id"], folder, StatusLine(), say).bring_all()
+        run_artifacts.fetch(client, jobs, base, StatusLine(), say)
     return OK
-
-
-def _file_name(name: str) -> str:
-    return "".join(char if char.isalnum() or char in "-_.,=" else "_" for char in name)

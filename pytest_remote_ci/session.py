@@ -7,14 +7,14 @@ on stderr; there is never a traceback of ours for something that the user, the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_remote_ci import arguments
 from pytest_remote_ci.display import Display, exit_code
-from pytest_remote_ci.errors import ClientError, RunnerUnreachable
+from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound, RunnerUnreachable
 from pytest_remote_ci.follow import RemoteRun
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.preparation import Preparation
@@ -74,10 +74,16 @@ class _Session:
 
     def run(self) -> int | None:
         settings = self._prepared.settings()
-        if self._prepared.option("replay"):
-            return self._replay(settings, str(self._prepared.option("replay")))
-        if self._prepared.option("attach"):
-            return self._attach(settings, str(self._prepared.option("attach")))
+        if self._prepared.option("pipeline"):
+            return self._run_pipeline(settings)
+        earlier = self._prepared.option("replay") or self._prepared.option("attach")
+        if earlier:
+            show = self._replay if self._prepared.option("replay") else self._attach
+            try:
+                return show(settings, str(earlier))
+            except JobNotFound:
+                self._refuse_runs(settings, str(earlier))
+                raise
         options = self._prepared.options(settings)
         workspace = self._prepared.workspace(settings)
         self._prepared.say_what_stays_there()
@@ -87,6 +93,28 @@ class _Session:
             return 0
         self._prepared.refuse_debuggers(workspace)
         return self._submit(settings, workspace, options)
+
+    def _run_pipeline(self, settings: Config) -> int | None:
+        from pytest_remote_ci.pipeline_session import PipelineSession
+
+        session = PipelineSession(
+            self._pytest, self._prepared, self._display, self._interrupts, self._resources
+        )
+        return session.run(settings)
+
+    def _refuse_runs(self, settings: Config, run_id: str) -> None:
+        """Raise `ConfigError` when this is a run of a pipeline, which is no job."""
+        from pytest_remote_ci.client import Client
+        from pytest_remote_ci.runs import Runs
+
+        runner = self._prepared.runner(settings)
+        with suppress(JobNotFound), Client(runner.url, runner.key) as client:
+            run = Runs(client).get(run_id)
+            what = f"{run['pipeline']}#{run['number']}"
+            raise ConfigError(
+                f"{run_id} is a run of a pipeline, and only jobs are shown again: use `remote-ci pipeline status "
+                f"{what} --watch` or `remote-ci pipeline logs {what}`"
+            )
 
     def _is_old_pytest(self) -> bool:
         """Whether the pytest here cannot take reports of others; says so."""

@@ -29,6 +29,8 @@ _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
 _FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-comparisons")
+#: Given where the developer chose tests for several jobs: that a job has none of them is no failure.
+NONE_IS_FINE = "--remote-ci-none-is-fine"
 _VALUES = ("--remote-ci-attach",)
 #: Its value is words for pytest, if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
@@ -41,14 +43,14 @@ class InertOptions:
         """Comes before any entry point is loaded."""
         pluginmanager.set_blocked(PLUGIN)
         group = parser.getgroup("remote-ci")
-        for flag in _FLAGS:
+        for flag in (*_FLAGS, NONE_IS_FINE):
             group.addoption(flag, action="store_true", default=False, help="inert inside a job")
         for option in _VALUES:
             group.addoption(option, default=None, help="inert inside a job")
 
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
-        known = (*_FLAGS, *_VALUES)
+        known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
         for item in [item for item in args if item.startswith(_ONLY_IF_KNOWN)]:
             words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
             if not parser.parse_known_and_unknown_args(words[:1])[1]:
@@ -56,6 +58,19 @@ class InertOptions:
         args[:] = [
             item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
         ]
+
+
+class NoneIsFine:
+    """A pytest plugin: a session without tests ends well, if that was asked for."""
+
+    def pytest_configure(self, config: Any) -> None:
+        """Comes first."""
+        self._is_asked = getattr(config.option, "remote_ci_none_is_fine", False)
+
+    def pytest_sessionfinish(self, session: Any) -> None:
+        """5 is pytest's exit code for no tests."""
+        if self._is_asked and session.exitstatus == 5:
+            session.exitstatus = 0
 
 
 class NoDebugger:
@@ -213,7 +228,7 @@ def main(mode: str, args: list[str]) -> int:
     if captured:
         plugins.append(HandsOver(int(captured)))
     try:
-        code = run_pytest(mode, list(args), [InertOptions(), NoDebugger(), *plugins])
+        code = run_pytest(mode, list(args), [InertOptions(), NoneIsFine(), NoDebugger(), *plugins])
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

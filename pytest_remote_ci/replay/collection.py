@@ -17,7 +17,8 @@ class Collection:
     """Plays the events of type `collected`; made when the local session begins."""
 
     def __init__(
-        self, session: pytest.Session, reports: Reports, places: Places, *, is_late: bool, choice: Choice | None
+        self, session: pytest.Session, reports: Reports, places: Places, tree: Tree | None = None, *,
+        is_late: bool = False, choice: Choice | None = None,
     ) -> None:  # fmt: skip
         """`is_late`: another process submitted the job, maybe elsewhere; `choice`: only these tests are shown."""
         self._session = session
@@ -26,8 +27,9 @@ class Collection:
         self._places = places
         self._is_late = is_late
         self._choice = choice
-        self._tree = Tree(session)
-        self._collectors: list[str] = []
+        self._tree = Tree(session) if tree is None else tree
+        #: Node ids of collectors that were reported.
+        self.collectors: list[str] = []
         #: Node id of a collector → its exceptions, which come before its report.
         self._exceptions: dict[str, list[Event]] = {}
         #: Tests that are not shown.
@@ -59,7 +61,7 @@ class Collection:
         report = self._reports.report(event)
         if event.get("found"):
             report.result = self._shown(self._tree.found(event))
-        self._collectors.append(report.nodeid)
+        self.collectors.append(report.nodeid)
         exceptions = [
             (self._tree.found(exception)[0], exception_call(exception, report, self._places))
             for exception in self._exceptions.pop(report.nodeid, ())
@@ -90,16 +92,13 @@ class Collection:
         """All of it is known."""
         items = self._shown(self._tree.chosen)
         if self._choice is not None:
-            missing = self._choice.missing([*self._tree.items, *self._collectors])
+            missing = self._choice.missing([*self._tree.items, *self.collectors])
             if missing:
                 raise pytest.UsageError(f"not in this job: {', '.join(missing)}")
             self._choice.deselect(self._session, items)
             self.unchosen = Unchosen(self._tree.items.keys() - {item.nodeid for item in items})
-        self._session.items = items
-        self._session.testscollected = len(items)
-        newest: Any = self._session.config.pluginmanager.get_plugin("nfplugin")
-        if hasattr(newest, "cached_nodeids"):
-            newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
+        self._settle(items)
+        self._remember(items)
 
     def add_ids(self, event: Event) -> None:
         """All that xdist's workers tell."""
@@ -108,8 +107,18 @@ class Collection:
         if self._choice is not None:
             self._choice.deselect(self._session, items)
             self.unchosen = Unchosen(self._tree.items.keys() - {item.nodeid for item in items})
+        self._settle(items)
+
+    def _settle(self, items: list[Any]) -> None:
+        """These run."""
         self._session.items = items
         self._session.testscollected = len(items)
+
+    def _remember(self, items: list[Any]) -> None:
+        """For ``--nf`` of the next run."""
+        newest: Any = self._session.config.pluginmanager.get_plugin("nfplugin")
+        if hasattr(newest, "cached_nodeids"):
+            newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
 
     def take_lines(self, event: Event) -> None:
         """Such as "run-last-failure: …"."""

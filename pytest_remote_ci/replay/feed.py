@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pytest_remote_ci.display import Display
@@ -18,8 +18,24 @@ PROTOCOL = 1
 #: Log streams of a command whose session is not recorded; of the others, which a recorded one has, more may follow.
 _TEXT = (None, "terminal")
 #: Why a session is shown as text.
-_UNRECORDED_JOB = "this job was submitted without records"
-_OLD_RUNNER = "the runner records no sessions (it is older than this client)"
+UNRECORDED_JOB = "this job was submitted without records"
+OLD_RUNNER = "the runner records no sessions (it is older than this client)"
+
+
+class Source(Protocol):
+    """Where a player gets the events of its session from."""
+
+    #: The job was submitted by another process.
+    is_late: bool
+
+    def next(self) -> Event | None:
+        """The next event; None: there is none now."""
+
+    def hold(self, events: list[Event]) -> None:
+        """Give these events again, first."""
+
+    def peek(self, kind: str) -> Event:
+        """The first of the held events that is of this kind; an empty one where none is."""
 
 
 class Feed:
@@ -55,11 +71,9 @@ class Feed:
             end()
         if event.get("type") == "complete":
             self.complete = event
-        if event.get("t") == "several":
-            same: Event = {name: event[name] for name in ("type", "timestamp") if name in event}
-            self.hold([{**same, **part} for part in event["of"]])
-            return self._held.popleft()
-        return event
+        first, *others = parts_of(event)
+        self.hold(others)
+        return first
 
     def read_ahead(self) -> None:
         """Wait for the job's last event; what comes before it is given as ever. Raises `ClientError`."""
@@ -93,6 +107,29 @@ class Feed:
         return held
 
 
+def parts_of(event: Event) -> list[Event]:
+    """The event itself, or those that travelled in it."""
+    if event.get("t") != "several":
+        return [event]
+    same: Event = {name: event[name] for name in ("type", "timestamp") if name in event}
+    return [{**same, **part} for part in event["of"]]
+
+
+def unplayable(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
+    """Why this event, which comes before its session begins, makes it a text.
+
+    `recorded`: the recorder has spoken before; where it has not and pytest prints, `unrecorded` is why.
+    """
+    kind, name = event.get("type"), event.get("t")
+    if kind == "session" and name == "unavailable":
+        return f"the session could not be recorded: {event.get('reason') or 'it did not say why'}"
+    if kind == "session" and name == "recorder" and event.get("protocol") != PROTOCOL:
+        return _other_version(event.get("protocol"))
+    if kind == "log" and event.get("stream") in _TEXT and not recorded:
+        return unrecorded
+    return None
+
+
 def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
     """Wait until the remote pytest begins to collect.
 
@@ -111,20 +148,17 @@ def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
         seen.append(event)
         if kind == "complete":
             return _as_text(feed, display, _at_home(seen, there, cwd), "")
-        if kind == "session" and name == "unavailable":
-            reason = str(event.get("reason") or "it did not say why")
-            return _as_text(feed, display, seen, f"the session could not be recorded: {reason}")
+        reason = unplayable(
+            event, recorded=recorded, unrecorded=UNRECORDED_JOB if feed.is_late else OLD_RUNNER
+        )
+        if reason is not None:
+            return _as_text(feed, display, seen, reason)
         if kind == "session" and name == "recorder":
             recorded, there = True, str(event.get("cwd") or cwd)
-            if event.get("protocol") != PROTOCOL:
-                return _as_text(feed, display, seen, _other_version(event.get("protocol")))
         elif kind == "session" and name == "collecting":
             display.line.clear()
-            feed.hold([event for event in seen if not _is_text_only(event)])
+            feed.hold([event for event in seen if not is_text_only(event)])
             return None
-        elif kind == "log" and event.get("stream") in _TEXT:
-            if not recorded:
-                return _as_text(feed, display, seen, _UNRECORDED_JOB if feed.is_late else _OLD_RUNNER)
         elif (kind == "state" or event.get("stream") == "runner") and not feed.is_over:
             display.show(seen.pop())
 
@@ -156,7 +190,8 @@ def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
     ]
 
 
-def _is_text_only(event: Event) -> bool:
+def is_text_only(event: Event) -> bool:
+    """Whether a recorded session has no use for it: records tell the same."""
     return event.get("type") == "state" or (
         event.get("type") == "log" and event.get("stream") in ("terminal", "runner")
     )

@@ -87,8 +87,11 @@ _BASES: Mapping[str, type[Any]] = {"Class": _Class, "Module": _Module, "File": _
 class Tree:
     """Makes the nodes of one session from the `tree` events, in their order."""
 
-    def __init__(self, session: pytest.Session) -> None:
+    def __init__(self, session: pytest.Session, root: Path | None = None, prefix: str = "") -> None:
+        """`root`: what paths are relative to, here; `prefix`: what every node id begins with before its path."""
         self._session = session
+        self._root = session.config.rootpath if root is None else root
+        self._prefix = prefix
         self._nodes: list[Any] = []
         self._types: dict[tuple[type[Any], str], type[Any]] = {}
         #: What will run, in this order; the same by node id.
@@ -105,7 +108,7 @@ class Tree:
             above = self._nodes[parent]
             nodeid = nodeid or f"{above.nodeid}::{name}"
             item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
-            item.remote_location = (nodeid.partition("::")[0], line, name)
+            item.remote_location = (self._path(nodeid), line, name)
             self._found.append(item)
             self._undecided[nodeid] = item
         return [self._nodes[number] if number >= 0 else self._found[-1 - number] for number in event["found"]]
@@ -127,8 +130,8 @@ class Tree:
                 self._nodes.append(self._session)
                 continue
             if path == ".":  # the project's folder may have another name over there
-                name = self._session.config.rootpath.name
-            more = {} if base == "Class" else {"path": self._session.config.rootpath / path}
+                name = self._root.name
+            more = {} if base == "Class" else {"path": self._root / path}
             node = self._make(_BASES[base], kind, parent, name=name, nodeid=nodeid, **more)
             _document(node, doc)
             self._nodes.append(node)
@@ -156,15 +159,19 @@ class Tree:
         """All that is known of tests which xdist's workers collected."""
         files: dict[str, Any] = {}
         for nodeid in ids:
-            path, _, rest = nodeid.partition("::")
+            file, _, rest = nodeid.partition("::")
+            path = self._path(nodeid)
             if path not in files:
                 files[path] = self._typed(_Module, "Module").from_parent(
-                    self._session, name=path, nodeid=path, path=self._session.config.rootpath / path
+                    self._session, name=path, nodeid=file, path=self._root / path
                 )
             name = rest if "[" in rest else rest.rpartition("::")[2]
             item = self._typed(RemoteItem, "Function").from_parent(files[path], name=name, nodeid=nodeid)
             item.remote_location = (path, None, rest)
             self._choose(item)
+
+    def _path(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0].removeprefix(self._prefix)
 
     def _choose(self, item: Any) -> None:
         self.chosen.append(item)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,11 @@ from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.collection import Collection
-from pytest_remote_ci.replay.feed import Event, Feed
+from pytest_remote_ci.replay.feed import Event, Source
 from pytest_remote_ci.replay.places import Places
 from pytest_remote_ci.replay.reports import RemoteText, Reports, exception_call, failed_reports
 from pytest_remote_ci.replay.restyle import restyle
-from pytest_remote_ci.replay.screen import OUTPUTS, Screen
+from pytest_remote_ci.replay.screen import Screen, is_output
 from pytest_remote_ci.terminal import clean, is_terminal
 
 #: With these the session ends in the middle of a test.
@@ -29,19 +30,22 @@ _ENDS = ("interrupt", "internal_error", "tests_over", "died")
 
 
 class Player:
-    """Plays one session; owned by one `Takeover`."""
+    """Plays one session; owned by one `Takeover`, or by a job of a run."""
 
     def __init__(
-        self, config: pytest.Config, feed: Feed, show: Callable[[Event], None], choice: Choice | None = None
-    ) -> None:
+        self, config: pytest.Config, feed: Source, show: Callable[[Event], None], choice: Choice | None = None, *,
+        root: Path | None = None, gathers: bool = False,
+    ) -> None:  # fmt: skip
         """`show` is given what is no part of the session: the runner's own log, changes of state.
 
-        `choice`: the session is over, and these of its tests are shown.
+        `choice`: the session is over, and these of its tests are shown. `root`: where its rootdir is, here.
+        `gathers`: each test is told when it is over, and all of it at once, because other sessions are told meanwhile.
         """
         self._config = config
         self._feed = feed
         self._show = show
-        self._places = Places(config.rootpath, clean if is_terminal(sys.stdout) else None)
+        self._gathers = gathers
+        self._places = Places(root or config.rootpath, clean if is_terminal(sys.stdout) else None)
         self.reports = Reports(config, self._places, self.notes_add)
         self._screen = Screen(config, self._places)
         self._choice = choice
@@ -54,7 +58,8 @@ class Player:
         self.said: dict[str, Event] = {}
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
-        self._reported: set[str] = set()
+        #: Node ids of tests that something was reported of.
+        self.reported: set[str] = set()
         #: Of those: the phase that was reported last.
         self._phases: dict[str, str] = {}
         #: Whether plugins here see each test through `pytest_runtest_protocol`.
@@ -72,10 +77,14 @@ class Player:
 
     def start(self, session: pytest.Session) -> None:
         """The local session exists."""
-        reporters.adopt(self._config, self._feed.peek("session"))
-        self.collection = Collection(
-            session, self.reports, self._places, is_late=self._feed.is_late, choice=self._choice
+        self.join(
+            Collection(session, self.reports, self._places, is_late=self._feed.is_late, choice=self._choice)
         )
+
+    def join(self, collection: Collection) -> None:
+        """The same, with a collection of somebody else's making."""
+        reporters.adopt(self._config, self._feed.peek("session"))
+        self.collection = collection
 
     @property
     def has_started(self) -> bool:
@@ -121,6 +130,11 @@ class Player:
                 return self._has_tree
 
     @property
+    def places(self) -> Places:
+        """Paths over there, as they are here."""
+        return self._places
+
+    @property
     def _has_tree(self) -> bool:
         return "collected" in self._passed_points
 
@@ -129,7 +143,7 @@ class Player:
         waiting = self._waiting.pop(nodeid, None)
         self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=self.running[nodeid])
         for held in (waiting or ())[1:]:
-            self._PLAYS[str(held["t"])](self, held)
+            self.play(held)
         while waiting is None and nodeid in self.running and (event := self._next()) is not None:
             if event.get("t") in _ENDS:  # for whoever plays the session
                 self._feed.hold([event])
@@ -150,7 +164,10 @@ class Player:
         """One event."""
         if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
             return
-        if event.get("type") == "log" and event.get("stream") in OUTPUTS:
+        if self._gathers and self._waiting and (is_output(event) or event.get("t") == "terminal"):
+            next(reversed(self._waiting.values())).append(event)
+            return
+        if is_output(event):
             self._screen.write(event, at_the_end="end" in self.said)
             return
         kind = str(event.get("t"))
@@ -225,7 +242,9 @@ class Player:
         nodeid, location = event["id"], self._places.location(event["location"])
         self.running[nodeid] = location
         item = self.collection.items.get(nodeid)
-        if not self.with_protocol or item is None:
+        if self._gathers:
+            self._waiting[nodeid] = [event]
+        elif not self.with_protocol or item is None:
             self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         elif self.is_distributed:
             self._waiting[nodeid] = [event]
@@ -245,7 +264,7 @@ class Player:
             restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
         with self._screen.unseen(event):
             self._config.hook.pytest_runtest_logreport(report=report)
-        self._reported.add(report.nodeid)
+        self.reported.add(report.nodeid)
         if report.nodeid in self.running:
             self._phases[report.nodeid] = str(report.when)
 
@@ -266,7 +285,7 @@ class Player:
     def _finished(self, event: Event) -> None:
         nodeid = event["id"]
         if self._waits(nodeid, event):
-            self._config.hook.pytest_runtest_protocol(item=self.collection.items[nodeid], nextitem=None)
+            self._tell(nodeid)
             return
         self.running.pop(nodeid, None)
         self._phases.pop(nodeid, None)
@@ -281,6 +300,14 @@ class Player:
             waiting.append(event)
         return waiting is not None
 
+    def _tell(self, nodeid: str) -> None:
+        """A test that waited for its end."""
+        item = self.collection.items.get(nodeid)
+        if self.with_protocol and item is not None:
+            self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        else:
+            self.play_test(nodeid)
+
     def fail_running(self, why: str) -> int:
         """The remote pytest is gone: fail the tests that it was running; how many there were."""
         for nodeid in list(self._waiting):
@@ -293,7 +320,7 @@ class Player:
         for nodeid, location in running:
             words = f"while running {nodeid}"
             text = self._places.text(why if words in why else f"{why} {words}")
-            self._reported.add(nodeid)
+            self.reported.add(nodeid)
             for report in failed_reports(nodeid, location, text, self._phases.get(nodeid), written):
                 hook.pytest_runtest_logreport(report=report)
             hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
@@ -313,12 +340,12 @@ class Player:
     @property
     def not_run(self) -> int:
         """Collected tests that nothing was reported of."""
-        return len(self.collection.expected - self._reported) if self.collection is not None else 0
+        return len(self.collection.expected - self.reported) if self.collection is not None else 0
 
     @property
     def has_results(self) -> bool:
         """Whether anything was reported of a test."""
-        return bool(self._reported)
+        return bool(self.reported)
 
     @property
     def is_filtered(self) -> bool:

@@ -12,11 +12,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
-from pytest_remote_ci.replay.feed import Feed
 from pytest_remote_ci.terminal import ColourFilter, is_terminal
 
 #: Seconds of silence before a name is shown, and between two looks at the clock.
@@ -25,6 +24,13 @@ PATIENCE, _INTERVAL = 2.0, 0.25
 _LEAST_ROOM = 12
 _SAVE, _RESTORE, _ERASE_REST = "\x1b7", "\x1b8", "\x1b[K"
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+class Waiting(Protocol):
+    """What waits for events."""
+
+    #: Called before and after each wait for an event.
+    on_wait: tuple[Callable[[], None], Callable[[], None]]
 
 
 class RunningLine:
@@ -105,14 +111,15 @@ class RunningLine:
             self.look()
 
 
-def watch(config: pytest.Config, feed: Feed) -> None:
+def watch(config: pytest.Config, feed: Waiting) -> RunningLine | None:
     """Show what runs, where that is possible: on a terminal that obeys, and where tests print nothing themselves."""
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     parts = ("_tw", "verbosity", "showlongtestinfo")
     if not all(hasattr(reporter, name) for name in parts) or not is_terminal(reporter._tw._file):
-        return
+        return None
     if os.environ.get("TERM") in (None, "dumb") or config.getoption("capture", None) == "no":
-        return
+        return None
     line = RunningLine(reporter)
     feed.on_wait = (line.begin, line.end)
     config.pluginmanager.register(line, "remote-ci-running")
+    return line

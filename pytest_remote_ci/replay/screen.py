@@ -27,6 +27,11 @@ _ALLOWED = {
 }
 
 
+def is_output(event: Event) -> bool:
+    """Whether tests printed it."""
+    return event.get("type") == "log" and event.get("stream") in OUTPUTS
+
+
 class Screen:
     """The terminal of one session."""
 

@@ -18,18 +18,13 @@ from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
+from pytest_remote_ci.replay.handover import is_watched, switch_off
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
-#: Options that were obeyed over there and must not be obeyed twice.
-_OBEYED = {
-    "lf": False, "failedfirst": False, "newfirst": False, "stepwise": False, "stepwise_skip": False,
-    "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None, "log_file": None,
-}  # fmt: skip
-#: Of these, what a replay applies to the stored results.
+#: Options that choose: a replay applies them to the stored results.
 _CHOOSING = ("maxfail", "keyword", "markexpr")
-_OURS = ("_pytest.", "pytest_remote_ci.")
 
 
 class Takeover:
@@ -62,14 +57,8 @@ class Takeover:
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """Switch off here what the remote session does, before pytest's own plugins look at it."""
-        history = getattr(config.hook.pytest_warning_recorded, "_call_history", None)
-        if isinstance(history, list):
-            history.clear()  # warnings about the configuration: the remote pytest has its own
-        for name, value in _OBEYED.items():
-            if hasattr(config.option, name) and not (self._is_replay and name in _CHOOSING):
-                setattr(config.option, name, value)
         self._player.no_header = getattr(config.option, "no_header", False)
-        config.option.no_header = True  # the remote one is shown
+        switch_off(config, _CHOOSING if self._is_replay else ())
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
@@ -77,10 +66,7 @@ class Takeover:
         self._session = session
         self._player.start(session)
         yield
-        implementations = session.config.hook.pytest_runtest_protocol.get_hookimpls()
-        self._player.with_protocol = any(
-            not (getattr(item.function, "__module__", "") or "").startswith(_OURS) for item in implementations
-        )
+        self._player.with_protocol = is_watched(session.config)
         with self._cancelled_by_interrupts():
             self._player.play_until("collecting")
         if self._player.is_distributed:

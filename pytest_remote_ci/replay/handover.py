@@ -1,0 +1,33 @@
+"""What the pytest of this process must not do itself while it tells sessions of others, and who watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+#: Options that were obeyed over there and must not be obeyed twice.
+_OBEYED = {
+    "lf": False, "failedfirst": False, "newfirst": False, "stepwise": False, "stepwise_skip": False,
+    "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None, "log_file": None,
+}  # fmt: skip
+_OURS = ("_pytest.", "pytest_remote_ci.")
+
+
+def switch_off(config: pytest.Config, kept: Collection[str] = ()) -> None:
+    """Let nothing be obeyed here that was obeyed over there, but for `kept` options; the header comes from there."""
+    history = getattr(config.hook.pytest_warning_recorded, "_call_history", None)
+    if isinstance(history, list):
+        history.clear()  # warnings about the configuration: the remote pytest has its own
+    for name, value in _OBEYED.items():
+        if hasattr(config.option, name) and name not in kept:
+            setattr(config.option, name, value)
+    config.option.no_header = True
+
+
+def is_watched(config: pytest.Config) -> bool:
+    """Whether plugins here see each test through `pytest_runtest_protocol`."""
+    implementations = config.hook.pytest_runtest_protocol.get_hookimpls()
+    return any(
+        not (getattr(item.function, "__module__", "") or "").startswith(_OURS) for item in implementations
+    )

@@ -1,0 +1,208 @@
+"""One job of a run, as far as the local session tells it: a recorded session, or something that only has a log.
+
+Events of several jobs arrive mixed. Each job has a player of its own, which is pushed along: what belongs to the
+tests is played at once, what plugins write at the end of their session waits for the end of the local one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from pytest_remote_ci.arguments import Place
+from pytest_remote_ci.replay.caches import note_collected
+from pytest_remote_ci.replay.collection import Collection
+from pytest_remote_ci.replay.feed import OLD_RUNNER, Event, is_text_only, parts_of, unplayable
+from pytest_remote_ci.replay.labels import Labelling
+from pytest_remote_ci.replay.nodes import Tree
+from pytest_remote_ci.replay.player import Player
+
+#: Kinds whose place is the end of the local session, once the tests of the job are over.
+_SAID_LAST = ("terminal", "summary", "end")
+#: With these all is known that will run.
+_COLLECTED = ("collected", "collected_ids")
+
+
+class _Given:
+    """Events that are pushed: a player that asks for more gets none."""
+
+    is_late = False
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+
+    def next(self) -> Event | None:
+        """See `feed.Source`."""
+        return self._events.popleft() if self._events else None
+
+    def hold(self, events: list[Event]) -> None:
+        """See `feed.Source`."""
+        self._events.extendleft(reversed(events))
+
+    def peek(self, kind: str) -> Event:
+        """See `feed.Source`."""
+        return next((event for event in self._events if event.get("t") == kind), {})
+
+
+class _Share(Collection):
+    """What one job adds to the tests of the local session."""
+
+    labelling: Labelling
+
+    def _settle(self, items: list[Any]) -> None:
+        self._session.items = [*self._session.items, *items]
+
+    def _remember(self, items: list[Any]) -> None:
+        found = [self.labelling.plain(item.nodeid) for item in items]
+        note_collected(self._session.config, [nodeid for nodeid in found if nodeid is not None])
+
+
+class RunJob:
+    """One attempt of a job of the run."""
+
+    def __init__(self, session: pytest.Session, planned: Mapping[str, Any], label: str, place: Place) -> None:
+        """`planned`: the job as the run has it; `place`: what was sent, and where in it the job runs."""
+        self.name = str(planned["name"])
+        self.label = label
+        self.is_allowed = bool(planned["allow_failure"])
+        self.labelling = Labelling(label)
+        self._session = session
+        self._place = place
+        self._early: list[Event] = []
+        self._late: list[Event] = []
+        #: None before its session begins, and where none does.
+        self.player: Player | None = None
+        #: Why there is only a text.
+        self.unrecorded: str | None = None
+        #: Its last event.
+        self.complete: Event | None = None
+        #: Whether all is known that will run.
+        self.is_collected = False
+        #: How many failures were told of it.
+        self.failures = 0
+        #: Whether somebody here ended it: then what it was doing is no failure.
+        self.is_stopped_here = False
+
+    @property
+    def tests(self) -> int:
+        """How many tests it has."""
+        return 0 if self.player is None else len(self.player.collection.items)
+
+    @property
+    def told(self) -> Iterable[str]:
+        """Node ids of tests and collectors that something was told of."""
+        return () if self.player is None else {*self.player.reported, *self.player.collection.collectors}
+
+    def take(self, event: Event, *, with_protocol: bool) -> None:
+        """The next event of this attempt; `with_protocol`: plugins here want to see each test as it runs."""
+        if event.get("type") == "complete":
+            self.complete = event
+            self._fail_running(str(event.get("reason") or "the remote pytest ended"))
+            return
+        for part in parts_of(event):
+            if self.player is None:
+                self._begin(part, with_protocol=with_protocol)
+            elif self._belongs_to_the_end(part):
+                self._late.append(part)
+            else:
+                self._play(part)
+
+    def lose(self, why: str) -> None:
+        """Nothing more will be heard of it."""
+        if self.complete is None:
+            self._fail_running(why)
+
+    def tell_the_end(self, heading: Callable[[str], None]) -> None:
+        """What plugins over there wrote after the tests; `heading` is called before the first of it."""
+        if self.player is None:
+            return
+        if any(event.get("t") == "terminal" for event in self._late):
+            heading(self.label)
+        late, self._late = self._late, []
+        for event in late:
+            self._play(event)
+
+    def remarks(self) -> list[str]:
+        """What is to be said about it beside its results."""
+        player = self.player
+        if player is None:
+            return [] if self.unrecorded is None else [f"its tests are not shown: {self.unrecorded}"]
+        lines = list(player.notes)
+        over, ended = player.said.get("tests_over", {}), player.said.get("interrupt")
+        lines += [str(over[why]) for why in ("shouldfail", "shouldstop") if over.get(why)]
+        if ended is not None and not self.is_stopped_here and "stopped" not in player.said:
+            lines.append(f"{ended.get('name')}: {ended.get('message')}".rstrip(": "))
+        if "internal_error" in player.said:
+            lines.append("pytest had an internal error there")
+        if player.broken is not None:
+            lines.append(player.broken)
+        if player.not_run and not self.is_stopped_here and not over.get("shouldfail"):
+            lines.append(f"{player.not_run} test(s) were not run")
+        return lines
+
+    # -- inside
+
+    def _begin(self, event: Event, *, with_protocol: bool) -> None:
+        """Wait for the beginning of the session, with what comes before it."""
+        if self.unrecorded is not None:
+            return
+        recorded = any(seen.get("t") == "recorder" for seen in self._early)
+        self.unrecorded = unplayable(event, recorded=recorded, unrecorded=OLD_RUNNER)
+        self._early.append(event)
+        if self.unrecorded is not None or event.get("t") != "collecting":
+            return
+        given, early = _Given(), [seen for seen in self._early if not is_text_only(seen)]
+        given.hold(early)
+        root = self._settle_place(early)
+        config = self._session.config
+        self.player = Player(config, given, lambda event: None, root=root, gathers=True)
+        self.player.no_header, self.player.with_protocol = True, with_protocol
+        tree = Tree(self._session, root, self.labelling.prefix)
+        share = _Share(self._session, self.player.reports, self.player.places, tree)
+        share.labelling = self.labelling
+        self.player.join(share)
+        self._early = []
+        while (held := given.next()) is not None:
+            self._play(held)
+
+    def _settle_place(self, early: list[Event]) -> Path:
+        """Tell the labelling where the session is; its rootdir, here."""
+        said = {str(event.get("t")): event for event in early}
+        there = PurePosixPath(str(said.get("recorder", {}).get("cwd") or "/"))
+        rootdir = PurePosixPath(str(said.get("session", {}).get("rootdir") or there))
+        place = self._place
+        depth = len(PurePosixPath(place.subdirectory).parts)
+        sent = PurePosixPath(*there.parts[: len(there.parts) - depth])
+        root = place.root / rootdir.relative_to(sent) if rootdir.is_relative_to(sent) else place.root
+        config = self._session.config
+        self.labelling.settle(root, place.cwd, config.rootpath, Path(config.invocation_params.dir))
+        return root
+
+    def _belongs_to_the_end(self, event: Event) -> bool:
+        assert self.player is not None
+        if "tests_over" not in self.player.said:
+            return False
+        return bool(self._late) or event.get("type") == "log" or event.get("t") in _SAID_LAST
+
+    def _play(self, event: Event) -> None:
+        player = self.player
+        assert player is not None
+        if player.broken is not None:
+            return
+        try:
+            event = self.labelling.event(event)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            player.broken = f"a record of kind {event.get('t')!r} makes no sense"
+            return
+        player.play(event)
+        self.is_collected = self.is_collected or event.get("t") in _COLLECTED
+
+    def _fail_running(self, why: str) -> None:
+        """What it was doing has failed, unless it was ended from here."""
+        player = self.player
+        if player is not None and not self.is_stopped_here:
+            player.fail_running(self.labelling.words(why, player.running))

@@ -1,0 +1,85 @@
+"""What becomes of the jobs of a run, in lines between and after the results of tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import pytest
+
+from pytest_remote_ci.run_view import Run, block, state_of, words
+from pytest_remote_ci.terminal import clean, is_terminal
+
+#: States that are news in themselves.
+_ENDS: Final = ("passed", "failed", "allowed", "cancelled")
+#: Jobs of a stage that the header names.
+_MOST: Final = 12
+
+
+class RunLines:
+    """Writes through pytest's terminal reporter, so that lines and results keep apart."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        #: Name of a job → its state that was told last.
+        self._told: dict[str, str] = {}
+
+    @property
+    def _reporter(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
+
+    @property
+    def _verbosity(self) -> int:
+        return int(getattr(self._config.option, "verbose", 0))
+
+    def write(self, line: str) -> None:
+        """A line of its own."""
+        reporter = self._reporter
+        if hasattr(reporter, "write_line"):
+            reporter.write_line(clean(line) if is_terminal(sys.stdout) else line)
+
+    def say(self, line: str) -> None:
+        """The same, unless the session is to be quiet."""
+        if self._verbosity >= 0:
+            self.write(line)
+
+    def header(self, run: Run) -> None:
+        """Which run this is, and of what it consists."""
+        reporter = self._reporter
+        if not getattr(reporter, "showheader", True):
+            return
+        self.write(f"pipeline: {run['pipeline']} #{run['number']} (run {run['run_id']})")
+        self.write(f"rootdir: {self._config.rootpath}")
+        for stage in run["stages"]:
+            names = [
+                job["name"] for job in run["jobs"] if job["stage"] == stage and state_of(job) != "skipped"
+            ]
+            more = len(names) - _MOST
+            if names:
+                rest = f" and {more} more" if more > 0 else ""
+                self.write(f"stage {stage}: {', '.join(names[:_MOST])}{rest}")
+
+    def tell(self, run: Run) -> None:
+        """One line for each job whose state changed."""
+        now = datetime.now(timezone.utc)
+        for job in run["jobs"]:
+            state, name = state_of(job), str(job["name"])
+            if state == self._told.get(name, "waiting") or not self._is_news(job, state):
+                continue
+            self._told[name] = state
+            self.say(f"{job['stage']} / {name}: {words(job, now)}")
+
+    def _is_news(self, job: Mapping[str, Any], state: str) -> bool:
+        if state in _ENDS:
+            return True
+        is_under_way = state == "running" and job["phase"] == "testing"
+        return is_under_way and (job["kind"] == "script" or self._verbosity > 0)
+
+    def overview(self, run: Run) -> list[str]:
+        """All stages and jobs; for a quiet session only what did not pass."""
+        lines = block(run, datetime.now(timezone.utc))
+        if self._verbosity >= 0:
+            return [line for _, line in lines]
+        return [line.strip() for state, line in lines if state in ("failed", "allowed", "cancelled")]

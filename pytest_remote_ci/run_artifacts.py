@@ -1,0 +1,32 @@
+"""What the jobs of a run left behind, fetched into a folder that has one for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_remote_ci.homecoming import Homecoming
+from pytest_remote_ci.progress import StatusLine
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.client import Client
+
+
+def fetch(
+    client: Client,
+    jobs: Iterable[Mapping[str, Any]],
+    base: Path,
+    line: StatusLine,
+    say: Callable[[str], None],
+) -> None:
+    """Fetch the artifacts of these jobs of a run into folders of `base`. Raises `ClientError`, OSError."""
+    for job in jobs:
+        job_id = job["job_id"]
+        if job_id is not None and client.artifacts(job_id):
+            Homecoming(client, job_id, base / folder_name(str(job["name"])), line, say).bring_all()
+
+
+def folder_name(name: str) -> str:
+    """The folder of a job of that name."""
+    return "".join(char if char.isalnum() or char in "-_.,=" else "_" for char in name)
