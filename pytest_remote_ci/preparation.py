@@ -100,9 +100,7 @@ class Preparation:
             color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
-        options = replace(
-            options, records=self.native, reports=() if of_run else self.wanted_reports().patterns
-        )
+        options = replace(options, records=self.native, reports=self.wanted_reports().patterns)
         if os.environ.get(debugging.VARIABLE) == "0":
             options = replace(options, env={**options.env, debugging.VARIABLE: "0"})
         priority = self.option("priority")

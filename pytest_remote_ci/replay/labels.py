@@ -8,7 +8,6 @@ Events are rewritten before they are played; paths and lines stay those of the f
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,30 +40,32 @@ class Labelling:
         self.label = label
         #: What node ids begin with.
         self.prefix = f"{label}/"
-        #: Its rootdir, as seen from the one here.
-        self._folder = ""
-        #: From where the session runs to where this one does, as far as paths here; "": the same.
-        self._way = ""
+        #: Its rootdir and the one of this session, where they differ.
+        self._roots: tuple[Path, Path] | None = None
+        #: Its working directory and where this pytest was started, where they differ.
+        self._starts: tuple[Path, Path] | None = None
 
     def settle(self, root: Path, cwd: Path, here: Path, started: Path) -> None:
         """Where its rootdir and working directory are here; `here` and `started` are those of this session."""
-        self._folder = _way(here, root)
-        self._way = _way(started, cwd)
+        self._roots = None if root == here else (root, here)
+        self._starts = None if cwd == started else (cwd, started)
 
     def nodeid(self, nodeid: str) -> str:
         """The node id here."""
-        return self.label if nodeid in ("", ".") else self.prefix + nodeid
+        return self.label if nodeid in ("", ".") else self.prefix + self._located(nodeid)
 
     def plain(self, nodeid: str) -> str | None:
-        """The node id there, relative to the rootdir here; None: it is of another job."""
-        if not nodeid.startswith(self.prefix):
-            return None
-        return self._located(nodeid[len(self.prefix) :])
+        """What a session of this project here calls the same; None: it is of another job."""
+        return nodeid[len(self.prefix) :] if nodeid.startswith(self.prefix) else None
 
     def words(self, text: str, nodeids: Iterable[str]) -> str:
         """A text that names one of these tests: so that it does it as here."""
         for nodeid in nodeids:
-            text = text.replace(f"running {nodeid.removeprefix(self.prefix)}", f"running {nodeid}")
+            there = nodeid.removeprefix(self.prefix)
+            if self._roots is not None:
+                file, colons, names = there.partition("::")
+                there = _from((self._roots[1], self._roots[0]), file) + colons + names
+            text = text.replace(f"running {there}", f"running {nodeid}")
         return text
 
     def event(self, event: Event) -> Event:
@@ -81,7 +82,7 @@ class Labelling:
         if isinstance(event.get("d"), Mapping):
             changed["d"] = self._report(event["d"], is_test=kind == "report")
         if event.get("nodes"):
-            changed["nodes"] = [[*node[:3], self.nodeid(str(node[3])), *node[4:]] for node in event["nodes"]]
+            changed["nodes"] = [self._node(entry) for entry in event["nodes"]]
         if event.get("items"):
             item = self._item if kind == "tree" else self._found
             changed["items"] = [item(entry) for entry in event["items"]]
@@ -94,9 +95,12 @@ class Labelling:
         if is_test and data.get("location"):
             report["location"] = self._location(data["location"])
         longrepr = data.get("longrepr")
-        if self._way and isinstance(longrepr, (Mapping, list)):
+        if self._starts is not None and isinstance(longrepr, (Mapping, list)):
             report["longrepr"] = self._seen_from_here(longrepr)
         return report
+
+    def _node(self, entry: list[Any]) -> list[Any]:
+        return [*entry[:3], self.nodeid(str(entry[3])), self._located(str(entry[4])), *entry[5:]]
 
     def _item(self, entry: list[Any]) -> list[Any]:
         return [*entry[:3], self.nodeid(str(entry[3])), self._location(entry[4]), *entry[5:]]
@@ -111,30 +115,29 @@ class Labelling:
 
     def _located(self, path: str) -> str:
         """A path, or a node id, relative to the rootdir there: to the one here."""
-        if not self._folder or not path:
+        if self._roots is None or not path:
             return path
         file, colons, names = path.partition("::")
-        return posixpath.normpath(f"{self._folder}/{file}") + colons + names
+        return _from(self._roots, file) + colons + names
 
     def _seen_from_here(self, value: Any) -> Any:
         """A representation of an error: its places are relative to where pytest was started."""
         if isinstance(value, Mapping):
             changed = {key: self._seen_from_here(item) for key, item in value.items()}
             place = changed.get("reprfileloc")
-            if isinstance(place, dict) and isinstance(place.get("path"), str):
-                path = place["path"]
-                if not path.startswith(("/", "<")):
-                    changed["reprfileloc"] = {**place, "path": posixpath.normpath(f"{self._way}/{path}")}
+            if isinstance(place, dict) and self._starts is not None:
+                changed["reprfileloc"] = {**place, "path": _from(self._starts, str(place["path"]))}
             return changed
         if isinstance(value, (list, tuple)):
             return [self._seen_from_here(item) for item in value]
         return value
 
 
-def _way(start: Path, end: Path) -> str:
-    """From one folder to another, in POSIX form; "": they are one, or there is no way."""
+def _from(folders: tuple[Path, Path], path: str) -> str:
+    """A path relative to the first folder, relative to the second, in POSIX form."""
+    if path.startswith(("/", "<")):
+        return path
     try:
-        way = os.path.relpath(end, start).replace(os.sep, "/")
+        return os.path.relpath(folders[0] / path, folders[1]).replace(os.sep, "/")
     except ValueError:  # on another drive
-        return ""
-    return "" if way == "." else way
+        return path

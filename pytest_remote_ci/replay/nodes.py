@@ -87,10 +87,10 @@ _BASES: Mapping[str, type[Any]] = {"Class": _Class, "Module": _Module, "File": _
 class Tree:
     """Makes the nodes of one session from the `tree` events, in their order."""
 
-    def __init__(self, session: pytest.Session, root: Path | None = None, prefix: str = "") -> None:
-        """`root`: what paths are relative to, here; `prefix`: what every node id begins with before its path."""
+    def __init__(self, session: pytest.Session, prefix: str = "") -> None:
+        """`prefix`: what every node id begins with before its path."""
         self._session = session
-        self._root = session.config.rootpath if root is None else root
+        self._root = session.config.rootpath
         self._prefix = prefix
         self._nodes: list[Any] = []
         self._types: dict[tuple[type[Any], str], type[Any]] = {}

@@ -104,6 +104,8 @@ class RunJob:
             self._fail_running(str(event.get("reason") or "the remote pytest ended"))
             return
         for part in parts_of(event):
+            if self._session.shouldfail or self._session.shouldstop:
+                return  # what was over there before it heard of that is too much
             if self.player is None:
                 self._begin(part, with_protocol=with_protocol)
             elif self._belongs_to_the_end(part):
@@ -161,7 +163,7 @@ class RunJob:
         config = self._session.config
         self.player = Player(config, given, lambda event: None, root=root, gathers=True)
         self.player.no_header, self.player.with_protocol = True, with_protocol
-        tree = Tree(self._session, root, self.labelling.prefix)
+        tree = Tree(self._session, self.labelling.prefix)
         share = _Share(self._session, self.player.reports, self.player.places, tree)
         share.labelling = self.labelling
         self.player.join(share)

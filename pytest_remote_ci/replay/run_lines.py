@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -38,6 +39,7 @@ class RunLines:
         """A line of its own."""
         reporter = self._reporter
         if hasattr(reporter, "write_line"):
+            self._end_results(reporter)
             reporter.write_line(clean(line) if is_terminal(sys.stdout) else line)
 
     def say(self, line: str) -> None:
@@ -69,7 +71,20 @@ class RunLines:
             if state == self._told.get(name, "waiting") or not self._is_news(job, state):
                 continue
             self._told[name] = state
-            self.say(f"{job['stage']} / {name}: {words(job, now)}")
+            self.say(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
+
+    def end_of_tests(self) -> None:
+        """pytest writes the progress behind the last results: not where a line of ours has come since."""
+        reporter = self._reporter
+        if getattr(reporter, "currentfspath", "") is None and hasattr(reporter, "_show_progress_info"):
+            reporter._show_progress_info = False
+
+    def _end_results(self, reporter: Any) -> None:
+        """A line of results that ends here gets its progress, as if another file came."""
+        fill = getattr(reporter, "_write_progress_information_filling_space", None)
+        is_open = isinstance(getattr(reporter, "currentfspath", None), Path)
+        if fill is not None and is_open and getattr(reporter, "_show_progress_info", False):
+            fill()
 
     def _is_news(self, job: Mapping[str, Any], state: str) -> bool:
         if state in _ENDS:

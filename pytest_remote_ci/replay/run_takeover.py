@@ -94,6 +94,7 @@ class RunTakeover:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
             raise session.Interrupted(session.shouldstop)
+        self._player.lines.end_of_tests()
         return True
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
@@ -191,7 +192,7 @@ class RunTakeover:
         if job.is_allowed:
             return
         self._failures += 1
-        if self._maxfail and self._failures >= self._maxfail:
+        if self._maxfail and self._failures >= self._maxfail and not self._session.shouldfail:
             self._session.shouldfail = f"stopping after {self._failures} failures"
 
     def _plain(self, nodeid: str) -> str | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
-from developers import Developer, Done
+from developers import Developer, Done, interrupt, rest
 from running import Runner
+from waiting import wait_until
 
 RUNNER_OPTIONS = ("--concurrency", "3")
 pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)
@@ -73,7 +79,9 @@ def folder(tmp_path: Path) -> Path:
     """A project with a pipeline."""
     folder = tmp_path / "project"
     (folder / "late").mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PIPELINES + "\n[tool.pytest.ini_options]\ntestpaths = ['early']\n")
+    (folder / "pyproject.toml").write_text(
+        PIPELINES + "\n[tool.remote-ci]\nenv = ['BAD']\n[tool.pytest.ini_options]\ntestpaths = ['early']\n"
+    )
     (folder / "requirements.txt").write_text("pytest\n")
     (folder / "early").mkdir()
     (folder / "early" / "test_it.py").write_text(TEST)
@@ -83,6 +91,33 @@ def folder(tmp_path: Path) -> Path:
 
 def run(developer: Developer, folder: Path, *args: str, **env: str) -> Done:
     return developer.pytest("--remote-ci-pipeline=ci", *args, cwd=folder, COLUMNS="100", **env)
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def newest(developer: Developer) -> dict[str, Any]:
+    """The developer's last run."""
+    found: list[dict[str, Any]] = developer.runner.get("/runs?limit=1", developer.key)
+    return found[0]
+
+
+def read_until(process: subprocess.Popen[str], *words: str) -> str:
+    """What it wrote up to the last of these; the line may not have ended."""
+    assert process.stdout is not None
+    seen, deadline = "", threading.Timer(60, process.kill)
+    deadline.start()
+    try:
+        while not all(word in seen for word in words):
+            letter = process.stdout.read(1)
+            assert letter, seen
+            seen += letter
+    finally:
+        deadline.cancel()
+    return seen
 
 
 def verdicts(done: Done) -> dict[str, str]:
@@ -142,3 +177,285 @@ def test_all_of_a_run_is_this_session(developer: Developer, folder: Path) -> Non
     assert ("tests (flavour=lime).early.test_it", "test_two[1]") in reports
     left = folder / "remote-ci-artifacts" / "ci-1"
     assert {file.read_text() for file in left.glob("tests*/out/left.txt")} == {"mint", "lime"}
+
+
+def test_a_failure_names_its_job_and_the_next_run_knows_it(developer: Developer, folder: Path) -> None:
+    done = run(developer, folder, "--tb=short", BAD="lime")
+    assert done.code == 1, done.text
+    assert re.search(r"^tests \(flavour=lime\)/early/test_it\.py \S*F", done.out, re.MULTILINE), done.out
+    assert re.search(r"^_+ tests \(flavour=lime\): test_two\[2\] _+$", done.out, re.MULTILINE)
+    assert "\nearly/test_it.py:12: in test_two\n" in done.out
+    assert "\nFAILED tests (flavour=lime)/early/test_it.py::test_two[2] - " in done.out
+    assert "last                  cancelled  needs 'tests (flavour=lime)', which failed" in done.out
+    assert "\nci #" in done.out
+    assert "FAILED: job 'tests (flavour=lime)' failed: exit code 1\n" in done.out
+    assert not re.search(r"^ *\[ *\d+%\]$", done.out, re.MULTILINE), "no progress without results before it"
+    cache = folder / ".pytest_cache" / "v" / "cache"
+    assert json.loads((cache / "lastfailed").read_text()) == {"early/test_it.py::test_two[2]": True}
+    assert "early/test_it.py::test_one" in json.loads((cache / "nodeids").read_text())
+
+    again = run(developer, folder, "--lf", "-v", BAD="none")
+    assert again.code == 0, again.text
+    assert list(verdicts(again).values()) == ["PASSED", "PASSED", "PASSED"]
+    assert json.loads((cache / "lastfailed").read_text()) == {}
+
+
+def test_tests_are_chosen_among_those_of_each_job(developer: Developer, folder: Path) -> None:
+    text = (folder / "pyproject.toml").read_text()
+    own = text.replace("matrix = { flavour", 'args = ["-k", "not 2"]\nmatrix = { flavour')
+    (folder / "pyproject.toml").write_text(own)
+    done = run(developer, folder, "-v", "-k", "two")
+    assert done.code == 0, done.text
+    assert sorted(verdicts(done)) == [
+        f"tests (flavour={flavour})/early/test_it.py::test_two[1]" for flavour in ("lime", "mint")
+    ]
+    assert "✓ last                  passed" in done.out
+    (folder / "pyproject.toml").write_text(text.replace('\nargs = ["late"]', ""))
+    one = run(developer, folder / "early", "-v", "test_it.py::test_two", BAD="mint")
+    assert one.code == 1, one.text
+    assert len(verdicts(one)) >= 4
+    assert "../tests (flavour=mint)/early/test_it.py::test_two[2] FAILED" in one.out
+    assert "\ntest_it.py:12: AssertionError\n" in one.out, "seen from where pytest was started"
+
+
+OTHERS = """
+[tool.remote-ci.pipelines.ci]
+stages = ["one"]
+keep-going = true
+[tool.remote-ci.pipelines.ci.jobs.crashing]
+stage = "one"
+args = ["crashing"]
+[tool.remote-ci.pipelines.ci.jobs.allowed]
+stage = "one"
+args = ["allowed"]
+allow-failure = true
+[tool.remote-ci.pipelines.ci.jobs.sub]
+stage = "one"
+working-dir = "sub"
+[tool.remote-ci.pipelines.ci.jobs.usage]
+stage = "one"
+args = ["--nonsense"]
+allow-failure = true
+"""
+FILES = {
+    "crashing/test_it.py": "import os\ndef test_a(): pass\ndef test_b():\n    print('close to it')\n    os._exit(7)\n"
+    "def test_c(): pass\n",
+    "allowed/test_it.py": "def test_bad(): assert 0\ndef test_good(): pass\n",
+    "sub/pytest.ini": "[pytest]\n",
+    "sub/conftest.py": "def pytest_terminal_summary(terminalreporter):\n    terminalreporter.line('said by sub')\n",
+    "sub/test_it.py": "import warnings\ndef test_sub():\n    warnings.warn('look here')\n    assert 0\n",
+}
+
+
+def test_each_kind_of_failure_is_told_as_for_a_single_job(developer: Developer, folder: Path) -> None:
+    write(folder, {"pyproject.toml": OTHERS, **FILES})
+    done = run(developer, folder, "-v", "--junitxml=here.xml")
+    assert done.code == 1, done.text
+    assert verdicts(done) == {
+        "crashing/crashing/test_it.py::test_a": "PASSED",
+        "crashing/crashing/test_it.py::test_b": "FAILED",
+        "crashing/crashing/test_it.py::test_c": "PASSED",
+        "allowed/allowed/test_it.py::test_bad": "FAILED (allowed)",
+        "allowed/allowed/test_it.py::test_good": "PASSED",
+        "sub/sub/test_it.py::test_sub": "FAILED",
+    }
+    assert (
+        "\npytest ended with code 7 in the middle of its session while running crashing/test_it.py::test_b"
+        in done.out
+    )
+    assert "\nclose to it\n" in done.out
+    assert "it was started again for the rest\n" in done.out
+    assert "\nsub/test_it.py:4: AssertionError\n" in done.out, "from the root, where pytest was started"
+    assert f"{folder}/sub/test_it.py:3: UserWarning: look here" in done.out
+    assert re.search(r"^-+ sub -+\nsaid by sub$", done.out, re.MULTILINE)
+    assert "FAILED (allowed) allowed/allowed/test_it.py::test_bad - assert 0" in done.out
+    assert "unrecognized arguments: --nonsense" in done.out, "the log of a job without results"
+    assert re.search(r"! usage +failed, allowed .* exit code 4", done.out)
+    reports = cases(folder / "here.xml")
+    assert len(reports) == 6
+    assert reports["crashing.crashing.test_it", "test_b"] == ["failure"]
+    assert reports["sub.sub.test_it", "test_sub"] == ["failure"]
+
+
+def test_enough_failures_end_the_run(developer: Developer, folder: Path) -> None:
+    slow = "import time\ndef test_slow(): time.sleep(300)\n"
+    write(folder, {"pyproject.toml": OTHERS, **FILES, "crashing/test_it.py": slow})
+    done = run(developer, folder, "-x", "-v")
+    assert done.code == 1, done.text
+    assert "! stopping after 1 failures !" in done.out
+    assert verdicts(done)["sub/sub/test_it.py::test_sub"] == "FAILED"
+    assert "crashing/crashing/test_it.py::test_slow" not in verdicts(done)
+    assert newest(developer)["status"] == "cancelled"
+
+
+def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
+    at = folder.parent / "at"
+    slow = f"import time\ndef test_slow():\n    open({str(at)!r}, 'w').close()\n    time.sleep(300)\n"
+    write(folder, {"late/test_late.py": f"def test_first(): pass\n{slow}"})
+    (folder / "pyproject.toml").write_text(PIPELINES + LATE_ONLY)
+    command = (sys.executable, "-m", "pytest", "--remote-ci-pipeline=late", "-v")
+    process = developer.popen(*command, cwd=folder, COLUMNS="100")
+    wait_until(at.exists, 60, what="the slow test")
+    done = interrupt(process)
+    assert done.code == 2, done.text
+    assert "last/late/test_late.py::test_first PASSED" in done.out
+    assert "KeyboardInterrupt" in done.out
+    assert "Traceback" not in done.text
+    assert re.search(r"- last +cancelled ", done.out)
+    assert newest(developer)["status"] == "cancelled"
+
+
+LATE_ONLY = """
+[tool.remote-ci.pipelines.late]
+stages = ["late"]
+[tool.remote-ci.pipelines.late.jobs.last]
+stage = "late"
+args = ["late"]
+[tool.remote-ci.pipelines.late.jobs.other]
+stage = "late"
+args = ["early"]
+env = { FLAVOUR = "mint" }
+"""
+
+
+def test_results_of_several_jobs_are_shown_when_they_happen(developer: Developer, folder: Path) -> None:
+    go = folder.parent / "go"
+    waiting = (
+        "import pathlib, time\ndef test_first(): pass\n"
+        f"def test_late():\n    while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
+    )
+    write(folder, {"late/test_late.py": waiting})
+    (folder / "pyproject.toml").write_text(PIPELINES + LATE_ONLY)
+    command = (sys.executable, "-m", "pytest", "--remote-ci-pipeline=late", "-v")
+    with developer.popen(*command, cwd=folder, PYTHONUNBUFFERED="1", COLUMNS="100") as process:
+        try:
+            seen = read_until(process, "last/late/test_late.py::test_first PASSED", "test_three SKIPPED")
+        finally:
+            go.touch()
+        done = rest(process, seen)
+    assert done.code == 0, done.text
+    assert verdicts(done)["last/late/test_late.py::test_late"] == "PASSED"
+
+
+TIMED = """
+[tool.remote-ci.pipelines.ci]
+stages = ["only"]
+[tool.remote-ci.pipelines.ci.jobs.slow]
+stage = "only"
+args = ["late"]
+timeout = 2
+"""
+
+
+def test_a_job_without_a_verdict_fails_its_running_test_and_ends_with_70(
+    developer: Developer, folder: Path
+) -> None:
+    slow = "import time\ndef test_first(): pass\ndef test_slow(): time.sleep(300)\ndef test_never(): pass\n"
+    write(folder, {"pyproject.toml": TIMED, "late/test_late.py": slow})
+    done = run(developer, folder, "-v")
+    assert done.code == 70, done.text
+    assert verdicts(done) == {
+        "slow/late/test_late.py::test_first": "PASSED",
+        "slow/late/test_late.py::test_slow": "FAILED",
+    }
+    assert "slow: 1 test(s) were not run" in done.out
+    assert "while running slow/late/test_late.py::test_slow" in done.out
+    assert done.out.count("test_slow while running") == 0
+
+
+REFUSED = [
+    (["--remote-ci-pipeline=cii"], "no pipeline 'cii'; did you mean 'ci'?"),
+    (["late"], "late: job 'last' names its own tests (late), so a path would add to them: choose with -k or -m"),
+    (["--co"], "--co cannot be used with --remote-ci-pipeline: it would run the scripts"),
+    (["--sw"], "--sw cannot be used with --remote-ci-pipeline: which test comes next"),
+    (["--remote-ci-text"], "--remote-ci-text cannot be used with --remote-ci-pipeline: use `remote-ci pipeline run`"),
+    (["--remote-ci-attach=x"], "--remote-ci-attach cannot be used with --remote-ci-pipeline"),
+    (["--remote-ci-pipeline=scripts", "-k", "x"], "pipeline 'scripts' has no pytest job, so -k chooses nothing"),
+    (["--remote-ci-pipeline=secret"], "secrets of the pipeline are not set in the environment: LICENCE_KEY"),
+]  # fmt: skip
+MORE = """
+[tool.remote-ci.pipelines.scripts]
+stages = ["only"]
+[tool.remote-ci.pipelines.scripts.jobs.one]
+stage = "only"
+script = ["echo one"]
+[tool.remote-ci.pipelines.secret]
+stages = ["only"]
+[tool.remote-ci.pipelines.secret.jobs.one]
+stage = "only"
+secrets = ["LICENCE_KEY"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "words"), REFUSED, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    developer: Developer, folder: Path, args: list[str], words: str
+) -> None:
+    (folder / "pyproject.toml").write_text(PIPELINES + MORE)
+    before = developer.runner.get("/runs", developer.key)
+    done = run(developer, folder, *args)
+    assert done.code == 4, done.text
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
+    assert done.out == ""
+    assert developer.runner.get("/runs", developer.key) == before
+
+
+def test_definitions_that_are_missing_or_wrong_say_what_to_do(developer: Developer, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("")
+    none = run(developer, folder)
+    assert none.code == 4
+    assert none.err == (
+        "remote-ci: no pipeline is defined: write [tool.remote-ci.pipelines.<name>] in pyproject.toml, "
+        "or .pipelines/<name>.yaml\n"
+    )
+    write(folder, {".pipelines/ci.yaml": "name: ci\nstages: 3\n"})
+    wrong = run(developer, folder)
+    assert wrong.code == 4
+    assert ".pipelines/ci.yaml:2:9: stages: " in wrong.err
+    assert "remote-ci: pipeline 'ci' has mistakes" in wrong.err
+
+
+def test_a_run_is_left_alone_and_looked_at_by_other_commands(developer: Developer, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text(PIPELINES + MORE)
+    sent = developer.pytest("--remote-ci-pipeline=scripts", "--remote-ci-async", cwd=folder)
+    found = re.fullmatch(r"Run submitted: ([0-9a-f-]{36}) \((scripts#\d+)\)\n", sent.out)
+    assert (sent.code, bool(found)) == (0, True), sent.text
+    assert found is not None
+    for way in ("attach", "replay"):
+        joined = developer.pytest(f"--remote-ci-{way}={found[1]}", cwd=folder)
+        assert joined.code == 4, joined.text
+        assert (
+            f"is a run of a pipeline, and only jobs are shown again: use `remote-ci pipeline status {found[2]}"
+            in (joined.err)
+        )
+    shown = developer.pytest("--remote-ci-pipeline=scripts", cwd=folder)
+    assert shown.code == 0, "a run without tests is no failure"
+    assert "only / one: passed" in shown.out
+    quiet = developer.pytest("--remote-ci-pipeline=scripts", "-q", cwd=folder)
+    assert (quiet.code, "remote-ci" in quiet.out) == (0, False), quiet.text
+
+
+WATCHER = """
+import pytest
+SEEN = []
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    SEEN.append(item.nodeid)
+    return (yield)
+def pytest_sessionfinish(session):
+    assert sorted(SEEN) == sorted(item.nodeid for item in session.items), SEEN
+    assert len(set(SEEN)) == session.testscollected == 9
+    assert all(item.path.is_file() for item in session.items)
+    print("\\nWATCHED", len(SEEN))
+"""
+
+
+def test_editors_see_each_test_of_each_job_with_its_file(developer: Developer, folder: Path) -> None:
+    plugins = folder.parent / "plugins"
+    write(plugins, {"watcher.py": WATCHER})
+    done = run(developer, folder, "-v", PYTHONPATH=str(plugins), PYTEST_PLUGINS="watcher")
+    assert "WATCHED 9" in done.out, done.text
+    assert len(verdicts(done)) == 9
