@@ -53,6 +53,13 @@ class _Share(Collection):
 
     labelling: Labelling
 
+    def add_ids(self, event: Event) -> None:
+        """There are no reports of collectors then, from which the terminal counts."""
+        super().add_ids(event)
+        reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
+        if hasattr(reporter, "_numcollected"):
+            reporter._numcollected += len(event["ids"])
+
     def _settle(self, items: list[Any]) -> None:
         self._session.items = [*self._session.items, *items]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -15,6 +14,10 @@ from pytest_remote_ci.terminal import clean, is_terminal
 
 #: States that are news in themselves.
 _ENDS: Final = ("passed", "failed", "allowed", "cancelled")
+#: What the reporter calls a line of results to which nothing is added any more.
+_ENDED: Final = -2
+#: Columns of a progress.
+_ROOM: Final = len(" [100%] ")
 #: Jobs of a stage that the header names.
 _MOST: Final = 12
 
@@ -26,6 +29,7 @@ class RunLines:
         self._config = config
         #: Name of a job → its state that was told last.
         self._told: dict[str, str] = {}
+        self._are_mixed = False
 
     @property
     def _reporter(self) -> Any:
@@ -73,18 +77,36 @@ class RunLines:
             self._told[name] = state
             self.say(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
 
+    def mix(self, *, are_several: bool) -> None:
+        """Whether results of several jobs come by turns: then letters stand alone, or each would need a line."""
+        reporter = self._reporter
+        if are_several != self._are_mixed and hasattr(reporter, "showfspath"):
+            self._are_mixed = are_several
+            self._end_results(reporter)
+            reporter.ensure_newline()
+            reporter.showfspath = False if are_several else None
+
     def end_of_tests(self) -> None:
         """pytest writes the progress behind the last results: not where a line of ours has come since."""
         reporter = self._reporter
-        if getattr(reporter, "currentfspath", "") is None and hasattr(reporter, "_show_progress_info"):
+        if hasattr(reporter, "_show_progress_info") and not self._width(reporter):
             reporter._show_progress_info = False
 
     def _end_results(self, reporter: Any) -> None:
         """A line of results that ends here gets its progress, as if another file came."""
+        width = self._width(reporter)
+        if not width or reporter.currentfspath == _ENDED:
+            return
         fill = getattr(reporter, "_write_progress_information_filling_space", None)
-        is_open = isinstance(getattr(reporter, "currentfspath", None), Path)
-        if fill is not None and is_open and getattr(reporter, "_show_progress_info", False):
+        has_room = width + _ROOM < reporter._tw.fullwidth  # else it is there
+        if fill is not None and has_room and getattr(reporter, "_show_progress_info", False):
             fill()
+        reporter.currentfspath = _ENDED
+
+    @staticmethod
+    def _width(reporter: Any) -> int:
+        """Columns that are written in the current line."""
+        return int(getattr(getattr(reporter, "_tw", None), "width_of_current_line", 0))
 
     def _is_news(self, job: Mapping[str, Any], state: str) -> bool:
         if state in _ENDS:

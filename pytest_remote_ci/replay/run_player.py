@@ -153,6 +153,8 @@ class RunPlayer:
                 self.running_line.pytest_runtest_logfinish(name)
             elif event.get("phase") == "testing":
                 self.running_line.pytest_runtest_logstart(name)
+        if kind == "complete":
+            self._mix()
         if kind == "complete" and event.get("artifacts"):
             self.left.append(str(event["job_id"]))
         if kind == "complete" or event.get("phase") == "testing":
@@ -187,8 +189,13 @@ class RunPlayer:
     def _tell_collected(self, job: RunJob) -> None:
         if not job.is_collected:
             return
+        self._mix()
         items = f"{job.tests} item{'' if job.tests == 1 else 's'}"
         self.lines.say(f"{job.label}: collected {items}")
+
+    def _mix(self) -> None:
+        under_way = sum(job.is_collected and job.complete is None for job in self.jobs.values())
+        self.lines.mix(are_several=under_way > 1)
 
     def _count(self) -> None:
         """For the progress: each job that has not collected yet has at least one test."""

@@ -62,7 +62,7 @@ class RunTakeover:
         yield
         self._player.with_protocol = is_watched(session.config)
         self._player.start(session)
-        self._player.running_line = running.watch(session.config, self._player.events)
+        self._player.running_line = running.watch(session.config, self._player.events, is_alone=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:

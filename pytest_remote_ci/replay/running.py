@@ -36,8 +36,11 @@ class Waiting(Protocol):
 class RunningLine:
     """A plugin of one session; `begin` and `end` enclose each wait for an event, so nothing else is printed then."""
 
-    def __init__(self, reporter: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        """`reporter`: pytest's terminal reporter."""
+    def __init__(
+        self, reporter: Any, clock: Callable[[], float] = time.monotonic, *, is_alone: bool = False
+    ) -> None:
+        """`reporter`: pytest's terminal reporter; `is_alone`: it does not write a name before the test's result."""
+        self._is_alone = is_alone
         self._reporter = reporter
         self._clock = clock
         self._lock = threading.Lock()
@@ -96,7 +99,8 @@ class RunningLine:
         words = f"{now - began:.0f} s"
         if len(self._tests) > 1:
             words = f"{words}, and {len(self._tests) - 1} more"
-        if self._reporter.verbosity <= 0 or not self._reporter.showlongtestinfo or len(self._tests) > 1:
+        is_named = self._reporter.verbosity > 0 and self._reporter.showlongtestinfo and not self._is_alone
+        if not is_named or len(self._tests) > 1:
             words = f"{nodeid} {words}"  # else it stands in this line already
         return ColourFilter().feed(words).replace("\n", " ").replace("\t", " ").replace("\x1b", "")
 
@@ -111,7 +115,7 @@ class RunningLine:
             self.look()
 
 
-def watch(config: pytest.Config, feed: Waiting) -> RunningLine | None:
+def watch(config: pytest.Config, feed: Waiting, *, is_alone: bool = False) -> RunningLine | None:
     """Show what runs, where that is possible: on a terminal that obeys, and where tests print nothing themselves."""
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     parts = ("_tw", "verbosity", "showlongtestinfo")
@@ -119,7 +123,7 @@ def watch(config: pytest.Config, feed: Waiting) -> RunningLine | None:
         return None
     if os.environ.get("TERM") in (None, "dumb") or config.getoption("capture", None) == "no":
         return None
-    line = RunningLine(reporter)
+    line = RunningLine(reporter, is_alone=is_alone)
     feed.on_wait = (line.begin, line.end)
     config.pluginmanager.register(line, "remote-ci-running")
     return line
