@@ -41,8 +41,7 @@ class RunPlayer:
         self._session: Any = None
         self.events = RunEvents(runs, str(run["run_id"]), self._see, display.trouble)
         self.lines = RunLines(config)
-        #: As it was when it was looked at last.
-        self.run = run
+        self._see_run(run)
         #: Job id → attempt, in the order of their first events; label → the same.
         self.jobs: dict[str, RunJob] = {}
         self._by_label: dict[str, RunJob] = {}
@@ -100,7 +99,7 @@ class RunPlayer:
     def look(self) -> None:
         """How the run is now."""
         with suppress(ClientError):  # the stream has the patience
-            self.run = self._runs.get(str(self.run["run_id"]))
+            self._see_run(self._runs.get(str(self.run["run_id"])))
         if not self._is_mute:
             self.lines.tell(self.run)
 
@@ -119,6 +118,11 @@ class RunPlayer:
         return 1 if failed else EXIT_NO_VERDICT
 
     # -- inside
+
+    def _see_run(self, run: Run) -> None:
+        #: As it was when it was looked at last; its jobs by their names.
+        self.run: Run = run
+        self._planned = {str(job["name"]): job for job in run["jobs"]}
 
     def _see(self, event: Event) -> None:
         self._config.hook.pytest_remote_ci_event(config=self._config, event=dict(event))
@@ -141,8 +145,9 @@ class RunPlayer:
         kind = event.get("type")
         if kind in ("run_job", "run_complete"):
             self.look()
+            self._count()
             return
-        planned = next((job for job in self.run["jobs"] if job["name"] == event.get("job")), None)
+        planned = self._planned.get(str(event.get("job")))
         if planned is None:
             return
         if planned["kind"] == "pytest" and not self._is_mute:
@@ -159,7 +164,7 @@ class RunPlayer:
             self.left.append(str(event["job_id"]))
         if kind == "complete" or event.get("phase") == "testing":
             self.look()
-        self._count()
+            self._count()
 
     def _job(self, planned: Mapping[str, Any], event: Event) -> RunJob:
         job_id = str(event["job_id"])
@@ -190,6 +195,7 @@ class RunPlayer:
         if not job.is_collected:
             return
         self._mix()
+        self._count()
         items = f"{job.tests} item{'' if job.tests == 1 else 's'}"
         self.lines.say(f"{job.label}: collected {items}")
 

@@ -364,6 +364,32 @@ def test_a_job_without_a_verdict_fails_its_running_test_and_ends_with_70(
     assert done.out.count("test_slow while running") == 0
 
 
+RETRIED = """
+[tool.remote-ci.pipelines.ci]
+stages = ["only"]
+[tool.remote-ci.pipelines.ci.jobs.retried]
+stage = "only"
+args = ["late"]
+retries = { count = 1, exit-codes = [1] }
+"""
+
+
+def test_a_job_that_is_tried_again_is_told_twice_and_the_last_time_counts(
+    developer: Developer, folder: Path
+) -> None:
+    tried = folder.parent / "tried"
+    once = f"import pathlib\ndef test_it():\n    tried = pathlib.Path({str(tried)!r})\n"
+    once += "    if not tried.exists():\n        tried.touch()\n        assert 0\n"
+    write(folder, {"pyproject.toml": RETRIED, "late/test_late.py": once})
+    done = run(developer, folder, "-v")
+    assert done.code == 0, done.text
+    assert verdicts(done) == {
+        "retried/late/test_late.py::test_it": "FAILED",
+        "retried (try 2)/late/test_late.py::test_it": "PASSED",
+    }
+    assert "✓ retried  passed  try 2" in done.out
+
+
 REFUSED = [
     (["--remote-ci-pipeline=cii"], "no pipeline 'cii'; did you mean 'ci'?"),
     (["late"], "late: job 'last' names its own tests (late), so a path would add to them: choose with -k or -m"),
