@@ -165,6 +165,9 @@ def test_all_of_a_run_is_this_session(developer: Developer, folder: Path) -> Non
         for words in ("/ lint: passed", "test_one PASSED", "/ last: running", "test_late P")
     ]
     assert order == sorted(order)
+    progress = [int(percent) for percent in re.findall(r"\[ *(\d+)%\]$", done.out, re.MULTILINE)]
+    assert progress == sorted(progress)
+    assert progress.count(100) == 1, "no job is forgotten that has not collected yet"
     summary = done.out.partition("= remote-ci =")[2]
     assert "✓ tests (flavour=lime)  passed" in summary
     assert "check / flaky: the end of its log" in summary
@@ -301,6 +304,7 @@ def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
     assert done.code == 2, done.text
     assert "last/late/test_late.py::test_first PASSED" in done.out
     assert "KeyboardInterrupt" in done.out
+    assert "FAILED" not in done.out
     assert "Traceback" not in done.text
     assert re.search(r"- last +cancelled ", done.out)
     assert newest(developer)["status"] == "cancelled"
@@ -336,6 +340,7 @@ def test_results_of_several_jobs_are_shown_when_they_happen(developer: Developer
         done = rest(process, seen)
     assert done.code == 0, done.text
     assert verdicts(done)["last/late/test_late.py::test_late"] == "PASSED"
+    assert done.out.count("::test_late") == 1, "a test is told as a whole"
 
 
 TIMED = """
