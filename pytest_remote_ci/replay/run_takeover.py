@@ -156,7 +156,8 @@ class RunTakeover:
         player = self._player
         try:
             player.play_until()
-            player.look()
+            if player.lost is None:
+                player.look()
         except KeyboardInterrupt:
             self._leave()
         session.testscollected = len(session.items)
@@ -181,7 +182,10 @@ class RunTakeover:
                 player.stop(mute=True)
                 return
             if player.left and player.lost is None:
-                self._bring_home(player.run, player.left)
+                try:
+                    self._bring_home(player.run, player.left)
+                except KeyboardInterrupt:
+                    self._session.exitstatus = pytest.ExitCode.INTERRUPTED
 
     # -- inside
 
@@ -202,6 +206,8 @@ class RunTakeover:
     def _tails(self) -> Generator[tuple[str, tuple[str, ...]], None, None]:
         """The end of the log of each job whose failure is not seen in its tests."""
         run = self._player.run
+        if self._player.lost is not None:
+            return
         for planned in run["jobs"]:
             job = self._player.jobs.get(str(planned["job_id"]))
             if planned["job_id"] is None or state_of(planned) not in ("failed", "allowed"):
