@@ -57,3 +57,34 @@ def test_the_test_that_ran_when_its_container_was_killed_has_failed(
     assert "container lost while running test_it.py::test_sleeps" in done.out
     assert "1 test(s) were not run" in done.out
     assert done.code == 70
+
+
+PIPELINE = """
+[tool.remote-ci.pipelines.ci]
+stages = ["only"]
+keep-going = true
+[tool.remote-ci.pipelines.ci.jobs.tests]
+stage = "only"
+env = { MEGABYTES = "{megabytes}" }
+matrix = { megabytes = [1, 2000] }
+resources = { memory = "256m" }
+"""
+
+
+def test_one_cell_of_a_matrix_that_takes_all_memory_leaves_the_other_alone(
+    developer: Developer, tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(PIPELINE)
+    (tmp_path / "requirements.txt").write_text("pytest\n")
+    (tmp_path / "test_it.py").write_text(
+        "import os\ndef test_eats(): bytearray(int(os.environ['MEGABYTES']) << 20)\ndef test_after(): pass\n"
+    )
+    done = developer.pytest("--remote-ci-pipeline=ci", "-v", cwd=tmp_path, COLUMNS="120")
+    assert done.code == 1, done.text
+    for megabytes, outcome in ((1, "PASSED"), (2000, "FAILED")):
+        assert f"\ntests (megabytes={megabytes})/test_it.py::test_eats {outcome} " in done.out
+        assert f"\ntests (megabytes={megabytes})/test_it.py::test_after PASSED " in done.out
+    words = "pytest was killed: out of memory (limit 256 MiB) while running test_it.py::test_eats"
+    assert f"\n{words}\n" in done.out
+    assert f"\ntests (megabytes=2000): {words}; it was started again for the rest\n" in done.out
+    assert f"rootdir: {tmp_path}\n" in done.out
