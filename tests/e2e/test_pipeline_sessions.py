@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -292,15 +293,24 @@ def test_enough_failures_end_the_run(developer: Developer, folder: Path) -> None
     assert newest(developer)["status"] == "cancelled"
 
 
-def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
+@pytest.fixture
+def at_a_slow_test(developer: Developer, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A session of the pipeline "late" that waits for a test."""
     at = folder.parent / "at"
     slow = f"import time\ndef test_slow():\n    open({str(at)!r}, 'w').close()\n    time.sleep(300)\n"
     write(folder, {"late/test_late.py": f"def test_first(): pass\n{slow}"})
     (folder / "pyproject.toml").write_text(PIPELINES + LATE_ONLY)
     command = (sys.executable, "-m", "pytest", "--remote-ci-pipeline=late", "-v")
-    process = developer.popen(*command, cwd=folder, COLUMNS="100")
-    wait_until(at.exists, 60, what="the slow test")
-    done = interrupt(process)
+    with developer.popen(*command, cwd=folder, COLUMNS="100") as process:
+        try:
+            wait_until(at.exists, 60, what="the slow test")
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_cancels_the_run(developer: Developer, at_a_slow_test: subprocess.Popen[str]) -> None:
+    done = interrupt(at_a_slow_test)
     assert done.code == 2, done.text
     assert "last/late/test_late.py::test_first PASSED" in done.out
     assert "KeyboardInterrupt" in done.out
@@ -308,6 +318,20 @@ def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
     assert "Traceback" not in done.text
     assert re.search(r"- last +cancelled ", done.out)
     assert newest(developer)["status"] == "cancelled"
+
+
+def test_a_run_that_is_cancelled_elsewhere_has_no_verdict(
+    developer: Developer, at_a_slow_test: subprocess.Popen[str]
+) -> None:
+    developer.remote_ci("pipeline", "cancel", newest(developer)["run_id"], cwd=developer.home)
+    out, err = at_a_slow_test.communicate(timeout=60)
+    assert at_a_slow_test.returncode == 70, out + err
+    assert "last/late/test_late.py::test_slow FAILED" in out
+    assert re.search(
+        r"^cancelled by \S+ while running last/late/test_late.py::test_slow$", out, re.MULTILINE
+    ), out
+    assert "was cancelled: cancelled by " in out
+    assert "Traceback" not in out + err
 
 
 LATE_ONLY = """
