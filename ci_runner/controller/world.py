@@ -130,13 +130,24 @@ class Sight:
 
     def look(self, jobs: tuple[Job, ...], *, anew: bool) -> tuple[Observed, ...] | None:
         """All our containers, in full detail where one of the open `jobs` is over; None: no answer."""
-        if not anew and self._observed is not None:
+        if not anew and self._observed is not None and not self._is_outdated(jobs, self._observed):
             return self._observed
         try:
             self._observed = self._list(jobs)
         except EngineUnavailable:
             self._observed = None
         return self._observed
+
+    @staticmethod
+    def _is_outdated(jobs: tuple[Job, ...], observed: tuple[Observed, ...]) -> bool:
+        """Whether a command runs, as a row says, whose container is remembered from before its start.
+
+        What was remembered is older than the rows then; taken at its word, the container would count as lost.
+        """
+        created = {(item.job_id, item.attempt) for item in observed if item.state == "created"}
+        return bool(created) and any(
+            job.phase in ("testing", "finishing") and (job.id, job.attempt) in created for job in jobs
+        )
 
     def _list(self, jobs: tuple[Job, ...]) -> tuple[Observed, ...]:
         listed = {item.id: item for item in self.engine.list()}

@@ -67,11 +67,17 @@ class Records:
         """The same, together with the next record: for what is only of use with that one."""
         self._held.append({"t": kind, **fields})
 
+    def flush(self) -> None:
+        """Append what is held, if there is anything: the next record may be far away."""
+        if self._held:
+            self.add("mark")
+
     def terminal(self, text: str) -> None:
         """Append to pytest's own output, after whatever the tests have written since the last time."""
         if self._getpid() != self._pid:
             return
-        if self._held or self._output_sizes() != self._written:
+        # What is held is never shown together with this text, so the order of the two says nothing.
+        if self._output_sizes() != self._written:
             self.add("mark")
         self._append("terminal", text.encode("utf-8", "backslashreplace"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,7 @@ class Player:
         report = self._last = self.reports.report(event)
         if self._choice is not None:
             restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
-        with self._screen.unseen(event):
+        with self._screen.unseen(event) if event.get("unseen") else nullcontext():
             self._config.hook.pytest_runtest_logreport(report=report)
         self.reported.add(report.nodeid)
         if report.nodeid in self.running:

@@ -62,6 +62,11 @@ class Reports:
         self._statuses: dict[int, tuple[Any, tuple[str, str, Any]]] = {}
         #: Version of pytest over there.
         self.pytest_there = ""
+        #: Nobody but pytest makes reports here, so that the ordinary ones need not go through the hook.
+        self._takes_pytests_own = all(
+            (getattr(item.function, "__module__", "") or "").startswith("_pytest.")
+            for item in config.hook.pytest_report_from_serializable.get_hookimpls()
+        )
         #: xdist's workers over there → line that describes them, and what stands for them.
         self.workers: dict[str, str] = {}
         self._nodes: dict[str, WorkerController] = {}
@@ -88,7 +93,10 @@ class Reports:
         original = copy.copy(data)
         report: Any = None
         try:
-            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+            if self._takes_pytests_own and data.get("$report_type") == "TestReport":
+                report = pytest.TestReport._from_json(data)
+            else:
+                report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
         except Exception as error:  # other versions of pytest or plugins
             self._note(f"a report of {data['nodeid']} came as text ({type(error).__name__}: {error})")
         if report is None:
@@ -108,14 +116,14 @@ class Reports:
     def _complete(self, data: dict[str, Any], shared: int) -> None:
         nodeid = data["nodeid"]
         before = self._before.get(nodeid)
+        if isinstance(data.get("keywords"), dict):
+            data["keywords"] = {self._places.name(word): 1 for word in data["keywords"]}
         if before is not None:
             data["sections"] = before["sections"][:shared] + data.get("sections", [])
             for name in _CONSTANT:
                 if name not in data and name in before:
                     data[name] = before[name]
         data.setdefault("sections", [])
-        if isinstance(data.get("keywords"), dict):
-            data["keywords"] = {self._places.name(word): 1 for word in data["keywords"]}
         self._before[nodeid] = {name: data[name] for name in _CONSTANT if name in data}
 
     def _worker(self, name: str) -> WorkerController:
@@ -254,10 +262,12 @@ def _subtest_parameters(data: dict[str, Any], pytest_there: str) -> dict[str, st
     """A subtest's parameters as texts: from pytest 9.1 on they travel as such, before as values."""
     context = data.get("_subtest.context")
     found = context.get("kwargs") if isinstance(context, dict) else None
+    if not found:
+        return {}
     are_texts = _version(pytest_there) >= (9, 1)
     return {
         name: _Shown(value if are_texts and isinstance(value, str) else repr(value))
-        for name, value in (found or {}).items()
+        for name, value in found.items()
     }
 
 

@@ -119,11 +119,11 @@ def finish(found: Runner, mix: Mix) -> None:
             before.status, before.exit_code, before.reason, before.end_time,
         ), "a terminal row stays as it is"  # fmt: skip
     jobs = {name: found.job(getattr(mix, name)) for name in ("passing", "failing", "building", "replaced")}
-    assert {name: (job.status, job.exit_code) for name, job in jobs.items()} == {
-        "passing": ("completed", 0),
-        "failing": ("completed", 1),
-        "building": ("completed", 0),
-        "replaced": ("completed", 0),
+    assert {name: (job.status, job.exit_code, job.reason) for name, job in jobs.items()} == {
+        "passing": ("completed", 0, None),
+        "failing": ("completed", 1, None),
+        "building": ("completed", 0, None),
+        "replaced": ("completed", 0, None),
     }
     assert found.job(mix.cancelled).status == found.job(mix.stubborn).status == "cancelled"
     assert {job_id: mix.times_run(job_id) for job_id in mix.ids} == dict.fromkeys(mix.ids, 1), (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,29 @@ def test_a_process_with_the_supervisors_number_is_not_taken_for_it(kit: Kit) -> 
     kit.engine.signal(container_id, "TERM")
     assert birth(real["pid"]) is not None
     started.write_text(json.dumps(real))
+
+
+def test_a_container_that_is_starting_is_never_taken_for_one_that_is_over(kit: Kit) -> None:
+    container_id = kit.launch(FOREVER)
+    kit.ready()
+    started = state(kit) / "started"
+    away = started.with_name("away")
+    enough = threading.Event()
+
+    def start_over_and_over() -> None:
+        # As a supervisor does it: one moment it is not there, the next it is, whole.
+        while not enough.is_set():
+            started.rename(away)
+            away.rename(started)
+
+    thread = threading.Thread(target=start_over_and_over)
+    thread.start()
+    try:
+        seen = {found.state for _ in range(3000) if (found := kit.engine.inspect(container_id)) is not None}
+    finally:
+        enough.set()
+        thread.join()
+    assert seen == {"created", "running"}
 
 
 def test_only_one_supervisor_ever_runs_a_container(kit: Kit) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
 import random
 from pathlib import Path
 
 import pytest
+from engine_kit import FOREVER, MemoryKit
 
 from ci_runner.controller.backoff import Backoff
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.loop import ControllerRunning, only_one
 from ci_runner.controller.watchdog import bytes_below
-from ci_runner.models import utcnow
+from ci_runner.controller.world import Sight
+from ci_runner.models import Job, utcnow
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -114,3 +117,22 @@ def test_only_one_controller_holds_the_lock(tmp_path: Path) -> None:
         pass
     with only_one(tmp_path):
         pass
+
+
+def test_a_container_whose_command_runs_is_not_remembered_from_before_its_start(tmp_path: Path) -> None:
+    kit = MemoryKit(tmp_path, "python:3.12-slim")
+    spec = kit.spec(FOREVER)
+    container_id = kit.engine.create(spec)
+    job = Job(spec.job_id, user_id="u", phase="starting", attempt=1, container_id=container_id)
+    sight = Sight(kit.engine)
+
+    def state(job: Job) -> str:
+        [seen] = sight.look((job,), anew=False) or ()
+        return seen.state
+
+    assert state(job) == "created"
+    kit.engine.start(container_id)  # by a controller that was killed meanwhile: nothing tells this one
+    assert state(job) == "created"
+    # Its output came first: "created" would mean that the engine had lost what it knew.
+    assert state(dataclasses.replace(job, phase="testing")) == "running"
+    kit.dispose()

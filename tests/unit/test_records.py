@@ -128,6 +128,17 @@ def test_records_without_pytest_say_why_there_are_no_more(tmp_path: Path) -> Non
 def test_what_is_held_comes_with_the_next_record(tmp_path: Path) -> None:
     code = "records.hold('a', v=1); records.add('b', v=2); records.hold('c'); records.terminal('x'); records.add('d')"
     found = written(code, tmp_path)
-    assert [record["t"] for record in found] == ["several", "several", "d"]
-    assert [part["t"] for record in found[:2] for part in record["of"]] == ["a", "b", "c", "mark"]
-    assert found[1]["sizes"] == [0, 0, 0], "held records precede the terminal's text"
+    assert [[part["t"] for part in record["of"]] for record in found] == [["a", "b"], ["c", "d"]]
+    assert [record["sizes"] for record in found] == [[0, 0, 0], [1, 0, 0]]
+
+
+def test_what_is_held_comes_at_once_when_the_next_record_may_be_far_away(tmp_path: Path) -> None:
+    found = written("records.flush(); records.hold('a'); records.flush(); records.flush()", tmp_path)
+    assert [[part["t"] for part in record["of"]] for record in found] == [["a", "mark"]]
+
+
+def test_what_tests_write_comes_behind_what_was_held_before_it(tmp_path: Path) -> None:
+    code = "records.hold('a'); os.write(1, b'out'); records.terminal('x'); records.add('b')"
+    found = written(code, tmp_path)
+    assert [record["t"] for record in found] == ["several", "b"]
+    assert [record["sizes"] for record in found] == [[0, 3, 0], [1, 3, 0]]

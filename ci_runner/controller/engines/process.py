@@ -142,7 +142,7 @@ class ProcessEngine:
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
         """See `Engine.signal`."""
         found = self._find(container_id)
-        supervisor = _supervisor(found[0]) if found is not None else None
+        supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
         if supervisor is None and found is not None and signal == "KILL":
             _kill_strays(container_id)
         if supervisor is not None:
@@ -160,7 +160,7 @@ class ProcessEngine:
         folder, _ = found
         self.signal(container_id, "KILL")
         deadline = time.monotonic() + process_supervisor.KILL_PATIENCE + 5
-        while _supervisor(folder) is not None:
+        while _supervisor(_read_json(folder / "started")) is not None:
             if time.monotonic() > deadline:
                 raise EngineUnavailable("the container's processes do not end")
             time.sleep(0.01)
@@ -290,17 +290,17 @@ def _kill_strays(container_id: str) -> None:
             continue  # not ours to read, or gone
 
 
-def _supervisor(folder: Path) -> int | None:
-    """The number of the living supervisor, if there is one."""
-    started = _read_json(folder / "started")
+def _supervisor(started: Any) -> int | None:
+    """The number of the living supervisor that `started` tells of, if it lives."""
     if started is None or process_supervisor.birth(started["pid"]) != started["birth"]:
         return None
     return int(started["pid"])
 
 
 def _observe(folder: Path, described: dict[str, Any]) -> Observed:
-    alive = _supervisor(folder)  # before the exit is read: who is gone afterwards has written it
+    # Read once: a container that is starting this very moment must not look like one whose supervisor vanished.
     started = _read_json(folder / "started")
+    alive = _supervisor(started)  # before the exit is read: who is gone afterwards has written it
     ended = _read_json(folder / "exit.json")
     base = Observed(
         described["id"],
