@@ -6,7 +6,6 @@ on stderr; there is never a traceback of ours for something that the user, the r
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -25,6 +24,7 @@ from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
 from pytest_remote_ci.follow import RemoteRun
 from pytest_remote_ci.interrupts import Interrupts
+from pytest_remote_ci.local_pytest import OptionArity, any_place, find_place
 from pytest_remote_ci.progress import StatusLine
 from pytest_remote_ci.terminal import is_terminal, silence_stdout
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
@@ -59,6 +59,11 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None
             return _EXIT_BROKEN_PIPE
         except ClientError as error:
             display.say(f"remote-ci: {error}")
+            if arguments.is_for_help(given[1]):
+                from pytest_remote_ci import help_text
+
+                help_text.answer_here(config)
+                return None
             return error.exit_code
 
 
@@ -77,12 +82,13 @@ class _Session:
         self._resources = resources
         self._native = not self._option("text") and not self._is_old_pytest()
         self._given = [*given[0], *given[1]]
-        self._arity = _OptionArity(config)
+        self._is_for_help = arguments.is_for_help(self._given)
+        self._arity = OptionArity(config)
         #: Options that the local session obeys, and nobody else.
         self._reports_here = arguments.reporting_here(self._arity.is_known) if self._native else frozenset()
         self._interrupts = interrupts
         is_new = not (self._option("attach") or self._option("replay"))
-        self._place = _find_place(config) if is_new else _any_place(config)
+        self._place = find_place(config) if is_new else any_place(config)
 
     def run(self) -> int | None:
         settings = self._settings()
@@ -101,7 +107,7 @@ class _Session:
         return self._submit(settings, workspace, options)
 
     def _refuse_debuggers(self, workspace: Workspace) -> None:
-        if os.environ.get(debugging.VARIABLE):
+        if os.environ.get(debugging.VARIABLE) or arguments.is_question(self._given):
             return
         config = self._pytest
         start = Path(config.invocation_params.dir)
@@ -283,6 +289,10 @@ class _Session:
         code = exit_code(complete)
         if complete.get("reason"):  # a verdict with a remark: a test took pytest down
             self._display.say(f"remote-ci: {complete['reason']}")
+        if self._is_for_help and code == 0:
+            from pytest_remote_ci import help_text
+
+            print(f"\n{help_text.own_options()}", end="")  # noqa: T201 - the rest of the answer
         return code
 
     def _take_over(
@@ -348,49 +358,6 @@ class _Session:
 
     def _see(self, event: dict[str, Any]) -> None:
         self._pytest.hook.pytest_remote_ci_event(config=self._pytest, event=dict(event))
-
-
-def _find_place(config: pytest.Config) -> arguments.Place:
-    """The project of this session. Raises `WorkspaceError` when the tests lie outside of it."""
-    cwd = Path(config.invocation_params.dir)
-    around = configuration.project_root(cwd, cwd)
-    rootdir = config.rootpath
-    # Without a configuration file pytest takes what all arguments have in common, which may be anything up to "/".
-    chosen = config.inipath is not None or config.getoption("rootdir", None)
-    if chosen or arguments.Place(around, rootdir).is_inside:
-        return arguments.find_place(configuration.project_root(rootdir, cwd), cwd)
-    return arguments.find_place(around, cwd)
-
-
-def _any_place(config: pytest.Config) -> arguments.Place:
-    """Where settings are read for a job that was sent before: it is shown from anywhere, also outside of projects."""
-    cwd = Path(config.invocation_params.dir)
-    return arguments.Place(configuration.project_root(cwd, cwd), cwd)
-
-
-class _OptionArity:
-    """Asks pytest's parser about options (private, so with a fallback)."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        parser: Any = getattr(config, "_parser", None)
-        self._actions: Any = None
-        with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
-            self._actions = (
-                parser.optparser if hasattr(parser, "optparser") else parser._getparser()
-            )._option_string_actions
-
-    def __call__(self, option: str) -> bool | None:
-        """Whether it takes a value; None when it may, or nobody here knows it."""
-        if self._actions is None:
-            return True if option in arguments.SHORT_WITH_VALUE else None
-        action = self._actions.get(option)
-        if action is None:
-            return None
-        return None if action.nargs == "?" else action.nargs != 0
-
-    def is_known(self, option: str) -> bool:
-        """Whether pytest or a plugin here declares it."""
-        return self._actions is None or option in self._actions
 
 
 def _changeable(value: Any) -> Any:

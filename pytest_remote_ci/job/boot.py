@@ -8,6 +8,7 @@ code is pytest's own. When records are asked for, the plugin that keeps them (`r
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shlex
@@ -42,9 +43,9 @@ class InertOptions:
         pluginmanager.set_blocked(PLUGIN)
         group = parser.getgroup("remote-ci")
         for flag in _FLAGS:
-            group.addoption(flag, action="store_true", default=False, help="inert inside a job")
+            group.addoption(flag, action="store_true", default=False, help=argparse.SUPPRESS)
         for option in _VALUES:
-            group.addoption(option, default=None, help="inert inside a job")
+            group.addoption(option, default=None, help=argparse.SUPPRESS)
 
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""

@@ -61,7 +61,8 @@ By intention:
 
 - A test that takes pytest down is a failed test here, and the rest runs in a pytest that is started again
   (`tests/parity/test_crashes.py`); directly there is no result.
-- `--help`, `--version`, `--markers`, `--fixtures` and `--cache-show` are answered by the pytest here, with its plugins.
+- `--version` and `--cache-show` ask for what is here and are answered here; after the project's own `--help` come the
+  options of this plugin (`tests/parity/test_questions.py`).
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
 - Hooks that a project's conftest.py implements for a reporter (pytest-html's columns, pytest-metadata's or
