@@ -53,7 +53,8 @@ _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
 _REPORTERS = frozenset(
     {
         "--junitxml", "--junit-xml", "--junitprefix", "--junit-prefix", "--html", "--css", "--self-contained-html",
-        "--json-report", "--json-report-file", "--report-log", "--pastebin", "--rich", "--force-sugar", "--teamcity",
+        "--json-report", "--json-report-file", "--json-report-summary", "--json-report-indent",
+        "--json-report-verbosity", "--report-log", "--pastebin", "--rich", "--force-sugar", "--teamcity",
         "--no-teamcity", "--jb-swapdiff",
     }
 )  # fmt: skip

@@ -32,6 +32,7 @@ from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions, WireError
 if TYPE_CHECKING:
     from pytest_remote_ci.config import Config
     from pytest_remote_ci.replay.choice import Choice
+    from pytest_remote_ci.replay.second_reports import SecondReport
     from pytest_remote_ci.workspace import Workspace
 
 #: The first version that can replay a session.
@@ -180,14 +181,23 @@ class _Session:
     def _reports(self) -> reports.Reports:
         """What the run may leave for places in the project."""
         given = [*self._pytest.getini("addopts"), *self._given]
-        return reports.find(given, self._place, self._reports_here)
+        seconds = [file for report in self._second_reports() for file in report.files]
+        return reports.find(given, self._place, self._reports_here, seconds)
+
+    def _second_reports(self) -> list[SecondReport]:
+        if not self._native:
+            return []
+        from pytest_remote_ci.replay import second_reports
+
+        return second_reports.find(self._pytest, self._place.relative)
 
     def _extra(self) -> list[str]:
         if not self._native:
             return []
         from pytest_remote_ci.replay import reporters
 
-        return reporters.arguments(self._pytest)
+        seconds = [report.argument for report in self._second_reports()]
+        return [*reporters.arguments(self._pytest), *seconds]
 
     def _stripped_addopts(self) -> list[str]:
         """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""

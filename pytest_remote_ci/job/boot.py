@@ -33,10 +33,16 @@ _FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-c
 _VALUES = ("--remote-ci-attach",)
 #: Its value is words for pytest, if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
+#: The same after a name: a report that the developer's pytest writes, too (see `second_reports`).
+_SECOND_REPORT = "--remote-ci-second-report="
 
 
 class InertOptions:
     """A pytest plugin: our own plugin stays out of this process, its options do nothing."""
+
+    def __init__(self, second_reports: bool = True) -> None:
+        """`second_reports`: whether this pytest runs all tests, so that reports of it are whole."""
+        self._has_second_reports = second_reports
 
     def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
         """Comes before any entry point is loaded."""
@@ -50,13 +56,32 @@ class InertOptions:
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
         known = (*_FLAGS, *_VALUES)
-        for item in [item for item in args if item.startswith(_ONLY_IF_KNOWN)]:
-            words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
+        if self._has_second_reports:
+            self._add_second_reports(early_config, parser, args)
+        for words in _words(args, _ONLY_IF_KNOWN):
             if not parser.parse_known_and_unknown_args(words[:1])[1]:
                 args[:0] = words
         args[:] = [
             item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
         ]
+
+    @staticmethod
+    def _add_second_reports(early_config: Any, parser: Any, args: list[str]) -> None:
+        found = [
+            words for words in _words(args, _SECOND_REPORT)
+            if not parser.parse_known_and_unknown_args(words[1:2])[1]
+        ]  # fmt: skip
+        if found:
+            module = _load("second_reports")
+            plugin = module.SecondReports()
+            early_config.pluginmanager.register(plugin, module.NAME)
+            for name, *words in found:
+                plugin.add(name)
+                args[:0] = words
+
+
+def _words(args: list[str], option: str) -> list[list[str]]:
+    return [shlex.split(item[len(option) :]) for item in args if item.startswith(option)]
 
 
 class NoDebugger:
@@ -214,7 +239,7 @@ def main(mode: str, args: list[str]) -> int:
     if captured:
         plugins.append(HandsOver(int(captured)))
     try:
-        code = run_pytest(mode, list(args), [InertOptions(), NoDebugger(), *plugins])
+        code = run_pytest(mode, list(args), [InertOptions(not continued), NoDebugger(), *plugins])
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

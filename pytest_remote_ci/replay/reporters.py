@@ -67,16 +67,19 @@ def _is_foreign(implementation: Any) -> bool:
 
 
 def adopt(config: pytest.Config, session: dict[str, Any]) -> None:
-    """Prepare plugins here for a session with this `session` record.
-
-    Reports tell about the environment of the tests, so pytest-metadata's, if it is here, becomes the one over there.
-    """
+    """Prepare plugins here for a session with this `session` record."""
     if "pytest-json-report" in session.get("plugins", ()):  # it warns over there
         warnings.filterwarnings("ignore", module="pytest_jsonreport")
-    found = session.get("metadata")
+    adopt_metadata(config, session)
+
+
+def adopt_metadata(config: pytest.Config, event: dict[str, Any]) -> None:
+    """Reports tell about the environment of the tests: pytest-metadata's, if it is here, becomes the one over there."""
+    found = event.get("metadata")
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
     metadata: Any = config.stash.get(key, None) if key is not None else None
     if isinstance(metadata, dict) and isinstance(found, dict):
+        metadata.clear()
         metadata.update(found)
 
 

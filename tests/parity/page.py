@@ -65,9 +65,10 @@ By intention:
   options of this plugin (`tests/parity/test_questions.py`).
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
-- Hooks that a project's conftest.py implements for a reporter (pytest-html's columns, pytest-metadata's or
-  pytest-json-report's additions) do not run here, where no conftest.py is read. A reporter that is not installed here
-  but in the job's environment writes there, with these hooks, and its file is brought home.
+- A report of pytest-html or pytest-json-report that the project shapes by their hooks is that of the job's pytest, as
+  is one of a reporter that is not installed here: where there is no container, the name of the project's folder over
+  there is among a test's keywords. Written outside of the project, or of a session whose pytest was taken down, it is
+  without what these hooks do.
 - pytest-json-report has log records as objects only where it is installed in the job's environment, too.
 - Where a reporter here warns of a test that has warned over there, its warning is listed first.
 - pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.

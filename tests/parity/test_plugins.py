@@ -120,8 +120,10 @@ def test_reporters_in_both_places_write_the_same(make: Callable[[str, str, Path]
         C, *QUIET, "-k", "not xpasses", "--junitxml=r.xml", "--report-log=out/r.jsonl", "--json-report",
         "--json-report-file=r.json", "--html=r.html", "--self-contained-html",
     )  # fmt: skip
-    difference = both.difference(both.directly(*args), both.remotely(*args))
+    remote = both.remotely(*args)
+    difference = both.difference(both.directly(*args), remote)
     assert not difference, difference
+    assert "brought home" not in remote.err  # no hook shapes a report, so none was written over there
     compare(both, "r.xml", xml_text)
     compare(both, "out/r.jsonl", json_lines)
     compare(both, "r.json", json_lines)
@@ -148,6 +150,30 @@ def test_reporters_that_are_only_here_write_the_same(
     compare(paired, "r.html", lambda path: html_text(path, without))
 
 
+def test_reports_that_the_project_shapes_by_hooks_are_those_of_a_direct_run(
+    make: Callable[[str, str, Path], Pair], full: Path
+) -> None:
+    both = make("shaped", "reporters", full)
+    # The folder over there, which has another name where there is no container, is a keyword of each test.
+    files = (
+        "--json-report",
+        "--json-report-omit=keywords",
+        "--json-report-file=out/r.json",
+        "--html=out/r.html",
+    )
+    args = (*QUIET, "--cov=tests", *files)
+    difference = both.difference(both.directly(*args), both.remotely(*args))
+    assert not difference, difference
+    compare(both, "out/r.json", json_lines)
+    compare(both, "out/r.html", html_text)
+    text = (both.local / "out" / "r.html").read_text()
+    assert "Shaped by the project" in text
+    assert "Owner" in text
+    assert "Finished" in text
+    for name in ("r.html", "r.json"):  # of the place of the run nothing is left
+        assert str(both.developer.runner.data_dir) not in (both.local / "out" / name).read_text()
+
+
 def test_files_of_reporters_that_are_only_there_come_home(
     make: Callable[[str, str, Path], Pair], bare: Path
 ) -> None:
@@ -158,9 +184,11 @@ def test_files_of_reporters_that_are_only_there_come_home(
     )  # fmt: skip
     difference = both.difference(both.directly(*args), both.remotely(*args))
     assert not difference, difference
-    assert len((both.local / "out" / "r.jsonl").read_text().splitlines()) > 10
+    # The folder over there, which has another name where there is no container, is a keyword of each test.
+    compare(both, "out/r.jsonl", lambda path: json_lines(path, {"keywords"}))
+    compare(both, ".report.json", lambda path: json_lines(path, {"keywords"}))
+    compare(both, "out/r.html", html_text)
     assert json.loads((both.local / ".report.json").read_text())["summary"]["passed"] == 2
-    assert "test_attaches" in html.unescape((both.local / "out" / "r.html").read_text())
 
 
 def test_reports_of_a_distributed_session_are_the_same(

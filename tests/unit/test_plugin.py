@@ -173,7 +173,7 @@ def test_what_only_the_container_knows_is_no_mistake_here(runner: FakeRunner, pr
     answer = run_pytest(runner, project, "--remote-ci", "--remote-ci-text", "--html=x.html", "tests")
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr.count("\n") == 1, "only the job's id"
-    assert options_of(runner)["reports"][-1] == "x.html"
+    assert options_of(runner)["reports"][-2:] == ["x.html", "assets"]
     arguments = options_of(runner)["args"]
     assert arguments == [
         "-o",
