@@ -29,7 +29,13 @@ CAPTURED = "REMOTE_CI_CAPTURED"
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
-_FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-comparisons")
+_FLAGS = (
+    "--remote-ci",
+    "--remote-ci-async",
+    "--remote-ci-dry-run",
+    "--remote-ci-comparisons",
+    "--remote-ci-logs",
+)
 _VALUES = ("--remote-ci-attach",)
 #: Its value is words for pytest, if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="

@@ -18,6 +18,7 @@ import pytest
 
 # Relative: in a container these files are a package of another name (see `boot`).
 from . import second_reports
+from .logs import Logs
 from .nodes import Tree
 from .reports import Reports, as_text
 from .screen import Screen
@@ -48,7 +49,13 @@ class Recorder:
     def pytest_configure(self, config: Any) -> None:
         """Other hooks do not get the configuration."""
         self._config = config
-        self._reports = Reports(self._records, config)
+        logs = None
+        if getattr(config.option, "remote_ci_logs", False) and not getattr(
+            config.option, "json_report", False
+        ):
+            logs = Logs(self._records)
+            config.pluginmanager.register(logs, "remote-ci-logs")
+        self._reports = Reports(self._records, config, logs)
         self._tree = Tree(config)
         if getattr(config.option, "remote_ci_comparisons", False):
             watch_unittest(self._compared)

@@ -21,6 +21,8 @@ from pytest_remote_ci.replay.reports import value_of
 #: Understood by `pytest_remote_ci.job.boot`.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 COMPARISONS = "--remote-ci-comparisons"
+#: Log records as objects, which only pytest-json-report keeps.
+LOGS = "--remote-ci-logs"
 
 
 def arguments(config: pytest.Config) -> list[str]:
@@ -31,6 +33,8 @@ def arguments(config: pytest.Config) -> list[str]:
         words.append("--junitxml=/dev/null")
     if config.getoption("json_report", False):
         words.append(ONLY_IF_KNOWN + shlex.join(_json_report(config)))
+        if "log" not in (config.getoption("json_report_omit", None) or ()):
+            words.append(LOGS)
     if _has_teamcity(config):
         words.append("--verbosity=2")  # as it sets here
     if _has_teamcity(config) or _listens_to_comparisons(config):

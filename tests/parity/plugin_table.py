@@ -64,7 +64,7 @@ TESTS = (
      "test_plugins.py::test_a_junit_file_has_what_fixtures_record"),
     ("pytest-reportlog, pytest-html, pytest-json-report, `--junitxml`", "in both places", "terminal and files",
      "test_plugins.py::test_reporters_in_both_places_write_the_same"),
-    ("pytest-reportlog, pytest-html, pytest-json-report", "here", "the files, but for log records as objects",
+    ("pytest-reportlog, pytest-html, pytest-json-report", "here", "the files",
      "test_plugins.py::test_reporters_that_are_only_here_write_the_same"),
     ("pytest-reportlog, pytest-html, pytest-json-report", "there", "terminal; their files, which come home",
      "test_plugins.py::test_files_of_reporters_that_are_only_there_come_home"),
