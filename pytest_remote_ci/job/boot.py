@@ -90,28 +90,6 @@ def _words(args: list[str], option: str) -> list[list[str]]:
     return [shlex.split(item[len(option) :]) for item in args if item.startswith(option)]
 
 
-class NoDebugger:
-    """A pytest plugin: whoever reaches `breakpoint()` or `pdb.set_trace()` fails, where waiting would be for ever."""
-
-    def pytest_configure(self) -> None:
-        """Both go through one private function of pytest's."""
-        with contextlib.suppress(ImportError, AttributeError):
-            from _pytest import debugging
-
-            debugging.pytestPDB._init_pdb = self._fail  # type: ignore[method-assign]
-
-    def _fail(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        import pytest
-
-        frame = sys._getframe(1).f_back
-        place = f"{os.path.relpath(frame.f_code.co_filename)}:{frame.f_lineno}: " if frame else ""
-        pytest.fail(
-            f"{place}a debugger was called, and there is no terminal here: run this test without --remote-ci, "
-            "or set PYTHONBREAKPOINT=0",
-            pytrace=False,
-        )
-
-
 def fix_path(mode: str) -> str:
     """Make ``sys.path`` and ``sys.argv[0]`` those of the command we stand for; returns the new argv[0]."""
     here = os.path.dirname(os.path.abspath(__file__))
@@ -245,7 +223,9 @@ def main(mode: str, args: list[str]) -> int:
     if captured:
         plugins.append(HandsOver(int(captured)))
     try:
-        code = run_pytest(mode, list(args), [InertOptions(not continued), NoDebugger(), *plugins])
+        code = run_pytest(
+            mode, list(args), [InertOptions(not continued), _load("debuggers").NoDebugger(), *plugins]
+        )
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -111,6 +111,26 @@ def test_the_documented_plugins_are_those_that_are_compared() -> None:
         assert f"def {name}(" in (Path(__file__).parent / file).read_text(), test
 
 
+def test_a_debugger_that_is_called_in_a_worker_of_xdist_fails_its_test(
+    make: Callable[[str, str, Path], Pair], bare: Path
+) -> None:
+    both = make("plugins", "tools", bare)
+    (both.local / "product.py").write_text(
+        "import pdb\ndef run():\n    breakpoint()\ndef trace():\n    pdb.set_trace()\n"
+    )
+    (both.local / "test_calls.py").write_text(
+        "import product\ndef test_run(): product.run()\ndef test_trace(): product.trace()\ndef test_after(): pass\n"
+    )
+    done = both.remotely("test_calls.py", "-n", "1", *QUIET)
+    assert done.code == 1, done.text
+    assert "2 failed, 1 passed" in done.out
+    for line in (3, 5):
+        words = (
+            f"product.py:{line}: a debugger was called, and there is no terminal here: run this test without"
+        )
+        assert sum(text.startswith(words) for text in done.out.splitlines()) == 1, done.out
+
+
 # -- reporters: files
 
 
