@@ -12,7 +12,7 @@ from .both_ways import Pair
 
 def test_help_is_that_of_the_project_with_our_own_options_after_it(pair: Callable[[str], Pair]) -> None:
     both = pair("basic")
-    direct, remote = both.directly("--help"), both.remotely("--help")
+    direct, remote = both.run("--help")
     theirs, heading, ours = remote.out.partition("\nrunning the tests on a remote runner:\n")
     assert "--flavour" in direct.out  # of the conftest
     difference = both.difference(direct, Done(remote.code, theirs, remote.err))
@@ -26,8 +26,7 @@ def test_help_is_that_of_the_project_with_our_own_options_after_it(pair: Callabl
 
 def test_versions_and_the_cache_are_those_here(pair: Callable[[str], Pair]) -> None:
     both = pair("cache")
-    both.directly("t")
-    both.remotely("t")
+    both.run("t")
     jobs = len(both.developer.jobs())
     direct, remote = [run("--cache-show", "--no-header") for run in (both.directly, both.remotely)]
     assert "lastfailed" in direct.out
