@@ -38,20 +38,13 @@ _TAKE_OVER = frozenset(
         "--remote-ci-pipeline",
     }
 )  # fmt: skip
-#: Questions to the local pytest, which it answers itself also beside ``--remote-ci``.
-_LOCAL_QUESTIONS = frozenset(
-    {
-        "-h",
-        "--help",
-        "-V",
-        "--version",
-        "--markers",
-        "--fixtures",
-        "--funcargs",
-        "--fixtures-per-test",
-        "--cache-show",
-    }
-)
+#: Questions about what is here, which the local pytest answers itself also beside ``--remote-ci``.
+_LOCAL_QUESTIONS = frozenset({"-V", "-VV", "--version", "--cache-show"})
+#: Questions about the project, its conftests and plugins: only the pytest that has them knows the answer.
+_HELP = frozenset({"-h", "--help"})
+_QUESTIONS = _HELP | {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test"}
+#: A session that was asked for by its job: what it says is settled.
+_EARLIER = frozenset({"--remote-ci-attach", "--remote-ci-replay"})
 #: Options by which a run leaves a file: reporters, where they act, and what only the tests' own process can write.
 _FILE_WRITING = frozenset(
     {"--junitxml", "--junit-xml", "--html", "--report-log", "--json-report", "--json-report-file",
@@ -63,7 +56,8 @@ _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
 _REPORTERS = frozenset(
     {
         "--junitxml", "--junit-xml", "--junitprefix", "--junit-prefix", "--html", "--css", "--self-contained-html",
-        "--json-report", "--json-report-file", "--report-log", "--pastebin", "--rich", "--force-sugar", "--teamcity",
+        "--json-report", "--json-report-file", "--json-report-summary", "--json-report-indent",
+        "--json-report-verbosity", "--report-log", "--pastebin", "--rich", "--force-sugar", "--teamcity",
         "--no-teamcity", "--jb-swapdiff",
     }
 )  # fmt: skip
@@ -136,10 +130,33 @@ def _below(path: Path, root: Path) -> bool:
     return path.is_relative_to(root) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def wants_remote(argv: Iterable[str]) -> bool:
-    """Whether these arguments hand the session over to a runner."""
-    heads = _heads(argv)
-    return bool(heads & _TAKE_OVER) and not heads & _LOCAL_QUESTIONS
+def wants_remote(typed: Sequence[str], settings: Sequence[str] = ()) -> bool:
+    """Whether these arguments hand the session over to a runner; `settings` are those that nobody typed just now.
+
+    ``--help`` goes along only where that was typed, too: it must not need a runner because of ``addopts``.
+    """
+    here = _heads(typed)
+    heads = here | _heads(settings)
+    if not heads & _TAKE_OVER or heads & _LOCAL_QUESTIONS:
+        return False
+    if heads & _HELP and (not here & _TAKE_OVER or "--remote-ci-pipeline" in heads):
+        return False
+    return not (heads & _EARLIER and heads & _QUESTIONS)
+
+
+def is_question(argv: Iterable[str]) -> bool:
+    """Whether pytest is asked about the project, and runs no test."""
+    return bool(_heads(argv) & _QUESTIONS)
+
+
+def is_for_help(argv: Iterable[str]) -> bool:
+    """Whether the question is for help."""
+    return bool(_heads(argv) & _HELP)
+
+
+def without_help(args: list[str]) -> None:
+    """Take the question for help out of `args`, in place: pytest's parser stops at it, wherever it stands."""
+    args[:] = [text for text in args if text not in _HELP]
 
 
 def refuse_interactive(argv: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Coverage data measured elsewhere, made to speak of the files here: in each of the formats, without coverage itself.
+"""Coverage data and reports made elsewhere, made to speak of the files here: in each of the formats, without coverage.
 
 The paths in it begin with the folder that the project had for the run. Only those are changed; what cannot be read is
 left as it is.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 _SQLITE: Final = b"SQLite format 3\x00"
-_TEXTS: Final = frozenset({".xml", ".json", ".lcov", ".info"})
+_TEXTS: Final = frozenset({".xml", ".json", ".lcov", ".info", ".jsonl", ".html"})
 #: Larger reports keep their paths.
 _LARGEST: Final = 64 << 20
 
@@ -52,9 +52,9 @@ def _relocate_database(file: Path, old: str, new: str) -> None:
 
 
 def _relocate_text(file: Path, old: str, new: str) -> None:
-    """In what quotes, tags and lcov's `SF:` enclose."""
+    """Wherever a path begins, also after what JSON makes of the end of a line."""
     content = file.read_bytes()
-    pattern = rb'(?<=[>":])' + re.escape(old.encode()) + rb'(?=[/<"])'
+    pattern = rb"(?:(?<![\w./-])|(?<=\\[nrt]))" + re.escape(old.encode()) + rb"(?![\w.-])"
     fresh = new.replace(os.sep, "/").encode("utf-8", "surrogateescape")
     changed = re.sub(pattern, lambda match: fresh, content)
     if changed != content:

@@ -130,8 +130,11 @@ class RemoteRun:
         """What the job leaves behind is wanted here: `reports` in their places, all else in its id's `folder`."""
         self._folder, self._reports = folder, reports
 
-    def bring_home(self, complete: Mapping[str, Any] | None) -> None:
-        """Fetch what the job left behind, once, if it is wanted here; `complete` is its last event, None: not over."""
+    def bring_home(self, complete: Mapping[str, Any] | None, *, is_early: bool = False) -> None:
+        """Fetch what the job left behind, once, if it is wanted here; `complete` is its last event, None: not over.
+
+        `is_early`: without what replaces files that are still to be written here.
+        """
         if self.job_id is None or not complete or not complete.get("artifacts"):
             return
         if self._folder is None:
@@ -144,7 +147,7 @@ class RemoteRun:
                 self._client, self.job_id, self._folder(self.job_id), self._display.line, self._display.say,
                 self._reports,
             )  # fmt: skip
-        self._home.bring(complete)
+        self._home.bring(complete, is_early=is_early)
 
     def cancel(self) -> None:
         """Ask for the job's end and await it; an interrupt meanwhile ends the waiting."""

@@ -43,17 +43,23 @@ class Homecoming:
     places: dict[str, Path] = field(default_factory=dict)
     _is_done: bool = False
 
-    def bring(self, complete: Mapping[str, Any] | None) -> None:
+    def bring(self, complete: Mapping[str, Any] | None, *, is_early: bool = False) -> None:
         """Fetch what the job's `complete` event says there is, and say in one line what came where.
 
-        Nothing happens the second time, and when there is nothing.
+        `is_early`: reporters here have not yet written, so what replaces their files waits for the next time. Nothing
+        comes twice, and when there is nothing, nothing happens.
         """
         left = (complete or {}).get("artifacts")
         if self._is_done or not isinstance(left, dict):
             return
         self._is_done = True
         try:
-            self._bring(self.client.artifacts(self.job_id), str(left.get("root") or ""))
+            found = self.client.artifacts(self.job_id)
+            early = [
+                item for item in found if not (is_early and self.reports and self.reports.is_last(item.path))
+            ]
+            self._bring([item for item in early if item.path not in self.places], str(left.get("root") or ""))
+            self._is_done = len(early) == len(found)
         except (ClientError, OSError) as error:
             why = error if isinstance(error, ClientError) else f"{error.filename}: {error.strerror}"
             self.say(
@@ -95,7 +101,7 @@ class Homecoming:
             errand.finish = relocate
             wanted = [(item, here / item.path) for item in at_home]
             places.update(errand.fetch(wanted, here).places)
-        self.places = places
+        self.places.update(places)
         self.line.clear()
         self._tell(
             [item for item in others if item.path in places],

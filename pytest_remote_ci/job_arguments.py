@@ -29,6 +29,10 @@ _REFUSED: Final = {
     "--remote-ci-attach": "it shows one job; `remote-ci pipeline status RUN --watch` shows a run",
     "--remote-ci-replay": "it shows one job; `remote-ci pipeline report` shows a run",
     "--remote-ci-name": "a run has the name of its pipeline",
+    **dict.fromkeys(
+        ("--markers", "--fixtures", "--funcargs", "--fixtures-per-test"),
+        "it asks one pytest: use it with --remote-ci",
+    ),
 }
 #: Their values are expressions, of which the last one counts.
 _EXPRESSIONS: Final = ("-k", "-m")

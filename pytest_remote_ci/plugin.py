@@ -12,12 +12,16 @@ import contextlib
 import copy
 import os
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 #: Set by the worker in the container: there the plugin, if installed, must do nothing.
 JOB_VARIABLE = "REMOTE_CI_JOB"
+
+#: What the options are for, in the help.
+OPTIONS_TITLE = "running the tests on a remote runner"
 
 #: Plugins that would execute, configure or measure tests in this process, by the names they register under.
 _EXECUTORS = (
@@ -47,8 +51,20 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options; when the session is to be handed over, keep executing plugins out of it."""
-    group = parser.getgroup("remote-ci", "running the tests on a remote runner")
-    add = group.addoption
+    declare_options(parser.getgroup("remote-ci", OPTIONS_TITLE).addoption)
+    config = pluginmanager.get_plugin("pytestconfig")
+    if config is not None and _is_remote(config):
+        for name in _EXECUTORS:
+            pluginmanager.set_blocked(name)
+        # Private, and needed before pytest validates required plugins; without it a run still works where the
+        # project's settings can be evaluated here.
+        cache = getattr(config, "_inicache", None)
+        if isinstance(cache, dict):
+            cache.update(_REMOTE_SETTINGS)
+
+
+def declare_options(add: Callable[..., Any]) -> None:
+    """Call `add`, of pytest's parser or of argparse's, for each option."""
     add("--remote-ci", action="store_true", help="run the tests on a runner and show their results here")
     add("--remote-ci-async", action="store_true", help="submit, print the job's id and return")
     add("--remote-ci-attach", metavar="ID", help="show a job from its beginning, and go on live")
@@ -89,15 +105,6 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         help="keep files of the run that match and bring them here; repeatable",
     )
     add("--remote-ci-artifacts-dir", metavar="DIR", help="where they go (default: remote-ci-artifacts/<job>)")
-    config = pluginmanager.get_plugin("pytestconfig")
-    if config is not None and _is_remote(config):
-        for name in _EXECUTORS:
-            pluginmanager.set_blocked(name)
-        # Private, and needed before pytest validates required plugins; without it a run still works where the
-        # project's settings can be evaluated here.
-        cache = getattr(config, "_inicache", None)
-        if isinstance(cache, dict):
-            cache.update(_REMOTE_SETTINGS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -107,7 +114,7 @@ def pytest_load_initial_conftests(
     """Read no conftest file, and let pass what only the container's plugins and conftests will understand."""
     if not _is_remote(early_config):
         return
-    from pytest_remote_ci.arguments import refuse_interactive
+    from pytest_remote_ci.arguments import refuse_interactive, without_help
     from pytest_remote_ci.errors import WorkspaceError
 
     try:
@@ -117,6 +124,7 @@ def pytest_load_initial_conftests(
     known = early_config.known_args_namespace
     known.noconftest = True
     known.pythonwarnings = None
+    without_help(args)
     _forget_unknown_options(early_config, parser, args)
     _declare_unknown_settings(early_config, parser)
 
@@ -143,15 +151,14 @@ def own_arguments(config: pytest.Config) -> tuple[list[str], list[str]]:
 def _is_remote(config: pytest.Config) -> bool:
     if os.environ.get(JOB_VARIABLE):
         return False
-    environment, command_line = own_arguments(config)
-    arguments = environment + command_line
+    settings, typed = own_arguments(config)
     with contextlib.suppress(KeyError, ValueError):
-        arguments += config.getini("addopts")
-    if not any(argument.startswith("--remote-ci") for argument in arguments):
+        settings = settings + config.getini("addopts")
+    if not any(argument.startswith("--remote-ci") for argument in (*settings, *typed)):
         return False
     from pytest_remote_ci.arguments import wants_remote
 
-    return wants_remote(arguments)
+    return wants_remote(typed, settings)
 
 
 def _forget_unknown_options(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:

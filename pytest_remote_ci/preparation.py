@@ -5,7 +5,6 @@ Common to a single job and to a run of a pipeline; who sends it, and what happen
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -21,11 +20,13 @@ from pytest_remote_ci import arguments, debugging, embedded, reports, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.local_pytest import OptionArity, any_place, find_place
 from pytest_remote_ci.terminal import is_terminal
 from pytest_remote_ci.wire import SubmitOptions, WireError
 
 if TYPE_CHECKING:
     from pytest_remote_ci.config import Config
+    from pytest_remote_ci.replay.second_reports import SecondReport
     from pytest_remote_ci.workspace import Workspace
 
 
@@ -44,11 +45,11 @@ class Preparation:
         #: Options that the local session obeys, and nobody else.
         self.reports_here = arguments.reporting_here(self.arity.is_known) if native else frozenset()
         is_new = not (self.option("attach") or self.option("replay"))
-        self.place = _find_place(config) if is_new else _any_place(config)
+        self.place = find_place(config) if is_new else any_place(config)
 
     def refuse_debuggers(self, workspace: Workspace) -> None:
         """Raise `WorkspaceError` where a chosen test file calls one: there is no terminal where it runs."""
-        if os.environ.get(debugging.VARIABLE):
+        if os.environ.get(debugging.VARIABLE) or arguments.is_question(self.given):
             return
         config = self._pytest
         start = Path(config.invocation_params.dir)
@@ -115,14 +116,24 @@ class Preparation:
     def wanted_reports(self) -> reports.Reports:
         """What the run may leave for places in the project."""
         given = [*self._pytest.getini("addopts"), *self.given]
-        return reports.find(given, self.place, self.reports_here)
+        seconds = [file for report in self._second_reports() for file in report.files]
+        return reports.find(given, self.place, self.reports_here, seconds)
+
+    def _second_reports(self) -> list[SecondReport]:
+        """None of a run: a report about all its jobs is written here."""
+        if not self.native or self.option("pipeline"):
+            return []
+        from pytest_remote_ci.replay import second_reports
+
+        return second_reports.find(self._pytest, self.place.relative)
 
     def _extra(self) -> list[str]:
         if not self.native:
             return []
         from pytest_remote_ci.replay import reporters
 
-        return reporters.arguments(self._pytest)
+        seconds = [report.argument for report in self._second_reports()]
+        return [*reporters.arguments(self._pytest), *seconds]
 
     def _stripped_addopts(self) -> list[str]:
         """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""
@@ -177,49 +188,6 @@ class Preparation:
         if runner.warning:
             self._display.say(f"remote-ci: {runner.warning}")
         return runner
-
-
-def _find_place(config: pytest.Config) -> arguments.Place:
-    """The project of this session. Raises `WorkspaceError` when the tests lie outside of it."""
-    cwd = Path(config.invocation_params.dir)
-    around = configuration.project_root(cwd, cwd)
-    rootdir = config.rootpath
-    # Without a configuration file pytest takes what all arguments have in common, which may be anything up to "/".
-    chosen = config.inipath is not None or config.getoption("rootdir", None)
-    if chosen or arguments.Place(around, rootdir).is_inside:
-        return arguments.find_place(configuration.project_root(rootdir, cwd), cwd)
-    return arguments.find_place(around, cwd)
-
-
-def _any_place(config: pytest.Config) -> arguments.Place:
-    """Where settings are read for a job that was sent before: it is shown from anywhere, also outside of projects."""
-    cwd = Path(config.invocation_params.dir)
-    return arguments.Place(configuration.project_root(cwd, cwd), cwd)
-
-
-class OptionArity:
-    """Asks pytest's parser about options (private, so with a fallback)."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        parser: Any = getattr(config, "_parser", None)
-        self._actions: Any = None
-        with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
-            self._actions = (
-                parser.optparser if hasattr(parser, "optparser") else parser._getparser()
-            )._option_string_actions
-
-    def __call__(self, option: str) -> bool | None:
-        """Whether it takes a value; None when it may, or nobody here knows it."""
-        if self._actions is None:
-            return True if option in arguments.SHORT_WITH_VALUE else None
-        action = self._actions.get(option)
-        if action is None:
-            return None
-        return None if action.nargs == "?" else action.nargs != 0
-
-    def is_known(self, option: str) -> bool:
-        """Whether pytest or a plugin here declares it."""
-        return self._actions is None or option in self._actions
 
 
 def _changeable(value: Any) -> Any:

@@ -47,6 +47,8 @@ class Reports:
     root: Path
     #: Relative to `root`.
     patterns: tuple[str, ...]
+    #: Of these: what takes the place of a file that a reporter here writes at its end.
+    last: tuple[str, ...] = ()
 
     def home(self, path: str) -> Path | None:
         """The place of the artifact `path` in the project, when it is a report that may lie there."""
@@ -60,6 +62,10 @@ class Reports:
             return None
         return place
 
+    def is_last(self, path: str) -> bool:
+        """Whether the artifact `path` is to come home after reporters here have written."""
+        return bool(self.last) and bool(globs.Globs(self.last).match(path))
+
     @staticmethod
     def _is_report(path: str, patterns: set[str]) -> bool:
         name, suffix = PurePosixPath(path).name, PurePosixPath(path).suffix
@@ -68,22 +74,37 @@ class Reports:
         return path not in patterns and (suffix in _IN_FOLDERS or name == ".gitignore")
 
 
-def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> Reports:
-    """The reports of a run with these arguments of pytest; without those of `reports_here`, which are written here."""
+def find(
+    argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), seconds: Iterable[str] = ()
+) -> Reports:
+    """The reports of a run with these arguments of pytest; without those of `reports_here`, which are written here.
+
+    `seconds` are files that are written here and maybe over there, too.
+    """
     written = set(WRITING) - set(reports_here)
     named = [*COVERAGE, *_coverage_settings(place.cwd if place.is_inside else place.root)]
     named += [value for option, value in _values(argv) if option in written]
     if "--json-report" in argv and "--json-report-file" in written:
         named.append(".report.json")
+    if "--html" in written and "--self-contained-html" not in argv:
+        named += [_assets(value) for option, value in _values(argv) if option == "--html"]
     named += [
         value.partition(":")[2].split(",")[0]
         for option, value in _values(argv)
         if option == "--cov-report" and ":" in value
     ]
-    patterns = dict.fromkeys(
-        pattern for name in named if name and (pattern := _in_project(name, place)) is not None
-    )
-    return Reports(place.root, tuple(patterns))
+    first, last = _patterns(named, place), _patterns(seconds, place)
+    return Reports(place.root, tuple(dict.fromkeys(first + last)), last)
+
+
+def _patterns(names: Iterable[str], place: Place) -> tuple[str, ...]:
+    found = (_in_project(name, place) for name in names if name)
+    return tuple(dict.fromkeys(pattern for pattern in found if pattern is not None))
+
+
+def _assets(html: str) -> str:
+    """The folder beside a report of pytest-html's that is not self-contained."""
+    return str(Path(html).parent / "assets")
 
 
 def outside(argv: Sequence[str], place: Place) -> set[str]:

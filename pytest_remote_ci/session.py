@@ -52,6 +52,11 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None
             return _EXIT_BROKEN_PIPE
         except ClientError as error:
             display.say(f"remote-ci: {error}")
+            if arguments.is_for_help(given[1]):
+                from pytest_remote_ci import help_text
+
+                help_text.answer_here(config)
+                return None
             return error.exit_code
 
 
@@ -174,6 +179,10 @@ class _Session:
         code = exit_code(complete)
         if complete.get("reason"):  # a verdict with a remark: a test took pytest down
             self._display.say(f"remote-ci: {complete['reason']}")
+        if arguments.is_for_help(self._prepared.given) and code == 0:
+            from pytest_remote_ci import help_text
+
+            print(f"\n{help_text.own_options()}", end="")  # noqa: T201 - the rest of the answer
         return code
 
     def _take_over(
@@ -238,4 +247,6 @@ class _Session:
             return EXIT_INTERRUPTED
 
     def _see(self, event: dict[str, Any]) -> None:
-        self._pytest.hook.pytest_remote_ci_event(config=self._pytest, event=dict(event))
+        hook = self._pytest.hook.pytest_remote_ci_event
+        if hook.get_hookimpls():  # most often nobody listens, and there are several events for each test
+            hook(config=self._pytest, event=dict(event))

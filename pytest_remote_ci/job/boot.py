@@ -8,6 +8,7 @@ code is pytest's own. When records are asked for, the plugin that keeps them (`r
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shlex
@@ -28,36 +29,63 @@ CAPTURED = "REMOTE_CI_CAPTURED"
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
 PLUGIN = "remote_ci"
-_FLAGS = ("--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-comparisons")
+_FLAGS = (
+    "--remote-ci",
+    "--remote-ci-async",
+    "--remote-ci-dry-run",
+    "--remote-ci-comparisons",
+    "--remote-ci-logs",
+)
 #: Given where the developer chose tests for several jobs: that a job has none of them is no failure.
 NONE_IS_FINE = "--remote-ci-none-is-fine"
 _VALUES = ("--remote-ci-attach",)
 #: Its value is words for pytest, if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
+#: The same after a name: a report that the developer's pytest writes, too (see `second_reports`).
+_SECOND_REPORT = "--remote-ci-second-report="
 
 
 class InertOptions:
     """A pytest plugin: our own plugin stays out of this process, its options do nothing."""
+
+    def __init__(self, second_reports: bool = True) -> None:
+        """`second_reports`: whether this pytest runs all tests, so that reports of it are whole."""
+        self._has_second_reports = second_reports
 
     def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
         """Comes before any entry point is loaded."""
         pluginmanager.set_blocked(PLUGIN)
         group = parser.getgroup("remote-ci")
         for flag in (*_FLAGS, NONE_IS_FINE):
-            group.addoption(flag, action="store_true", default=False, help="inert inside a job")
+            group.addoption(flag, action="store_true", default=False, help=argparse.SUPPRESS)
         for option in _VALUES:
-            group.addoption(option, default=None, help="inert inside a job")
+            group.addoption(option, default=None, help=argparse.SUPPRESS)
 
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
         known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
-        for item in [item for item in args if item.startswith(_ONLY_IF_KNOWN)]:
-            words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
+        if self._has_second_reports:
+            self._add_second_reports(early_config, parser, args)
+        for words in _words(args, _ONLY_IF_KNOWN):
             if not parser.parse_known_and_unknown_args(words[:1])[1]:
                 args[:0] = words
         args[:] = [
             item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
         ]
+
+    @staticmethod
+    def _add_second_reports(early_config: Any, parser: Any, args: list[str]) -> None:
+        found = [
+            words for words in _words(args, _SECOND_REPORT)
+            if not parser.parse_known_and_unknown_args(words[1:2])[1]
+        ]  # fmt: skip
+        if found:
+            module = _load("second_reports")
+            plugin = module.SecondReports()
+            early_config.pluginmanager.register(plugin, module.NAME)
+            for name, *words in found:
+                plugin.add(name)
+                args[:0] = words
 
 
 class NoneIsFine:
@@ -73,26 +101,8 @@ class NoneIsFine:
             session.exitstatus = 0
 
 
-class NoDebugger:
-    """A pytest plugin: whoever reaches `breakpoint()` or `pdb.set_trace()` fails, where waiting would be for ever."""
-
-    def pytest_configure(self) -> None:
-        """Both go through one private function of pytest's."""
-        with contextlib.suppress(ImportError, AttributeError):
-            from _pytest import debugging
-
-            debugging.pytestPDB._init_pdb = self._fail  # type: ignore[method-assign]
-
-    def _fail(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        import pytest
-
-        frame = sys._getframe(1).f_back
-        place = f"{os.path.relpath(frame.f_code.co_filename)}:{frame.f_lineno}: " if frame else ""
-        pytest.fail(
-            f"{place}a debugger was called, and there is no terminal here: run this test without --remote-ci, "
-            "or set PYTHONBREAKPOINT=0",
-            pytrace=False,
-        )
+def _words(args: list[str], option: str) -> list[list[str]]:
+    return [shlex.split(item[len(option) :]) for item in args if item.startswith(option)]
 
 
 def fix_path(mode: str) -> str:
@@ -228,7 +238,11 @@ def main(mode: str, args: list[str]) -> int:
     if captured:
         plugins.append(HandsOver(int(captured)))
     try:
-        code = run_pytest(mode, list(args), [InertOptions(), NoneIsFine(), NoDebugger(), *plugins])
+        code = run_pytest(
+            mode,
+            list(args),
+            [InertOptions(not continued), NoneIsFine(), _load("debuggers").NoDebugger(), *plugins],
+        )
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 # Relative: in a container these files are a package of another name (see `boot`).
+from . import second_reports
+from .logs import Logs
 from .nodes import Tree
 from .reports import Reports, as_text
 from .screen import Screen
@@ -41,6 +43,7 @@ class Recorder:
         #: xdist's workers run the tests.
         self._is_distributed = False
         self._running: set[str] = set()
+        self._metadata: dict[str, Any] = {}
 
     # -- session
 
@@ -48,7 +51,13 @@ class Recorder:
     def pytest_configure(self, config: Any) -> None:
         """Other hooks do not get the configuration."""
         self._config = config
-        self._reports = Reports(self._records, config)
+        logs = None
+        if getattr(config.option, "remote_ci_logs", False) and not getattr(
+            config.option, "json_report", False
+        ):
+            logs = Logs(self._records)
+            config.pluginmanager.register(logs, "remote-ci-logs")
+        self._reports = Reports(self._records, config, logs)
         self._tree = Tree(config)
         if getattr(config.option, "remote_ci_comparisons", False):
             watch_unittest(self._compared)
@@ -58,14 +67,16 @@ class Recorder:
         """Say what this session is; from here on the terminal reporter is the final one."""
         config = session.config
         self._is_distributed = bool(getattr(config.option, "tx", None))
+        self._metadata = describe(config)
         self._add(
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
             rootdir=str(config.rootpath), xdist=self._is_distributed, at=time.time(),
             maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
-            metadata=describe(config), measured=config.pluginmanager.hasplugin("_cov"),
+            metadata=self._metadata, measured=config.pluginmanager.hasplugin("_cov"),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
         )  # fmt: skip
-        Screen(self._records).watch(config)
+        seconds = config.pluginmanager.get_plugin(second_reports.NAME)
+        Screen(self._records, silent=seconds.silent if seconds is not None else ()).watch(config)
         with contextlib.suppress(Exception):
             watch_attributes(self._add)
         yield
@@ -107,8 +118,9 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self) -> None:
-        """What plugins write from here on belongs into the summary."""
-        self._add("summary")
+        """What plugins write from here on belongs into the summary; the metadata may have changed since the start."""
+        metadata = describe(self._config)
+        self._add("summary", **({"metadata": metadata} if metadata != self._metadata else {}))
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
         """pytest or a plugin is broken, maybe while it heard of a report, which the terminal has shown already."""

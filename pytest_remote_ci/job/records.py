@@ -104,9 +104,9 @@ class Records:
         try:
             text = self._encode(record)
         except (TypeError, ValueError, RecursionError):  # odd keys, cycles
-            text = self._encode(_clean(record))
+            text = self._encode(clean(record))
         if len(text) > RECORD_LIMIT:
-            length, record = len(text), _clean(record, limit=TEXT_LIMIT)
+            length, record = len(text), clean(record, limit=TEXT_LIMIT)
             text = self._encode(record)
             if len(text) > RECORD_LIMIT:
                 text = self._encode(_without_text(record, length))
@@ -220,7 +220,7 @@ def plain(value: Any) -> Any:
         return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
 
 
-def _clean(value: Any, depth: int = 0, limit: int | None = None) -> Any:
+def clean(value: Any, depth: int = 0, limit: int | None = None) -> Any:
     """What JSON can say of it, with texts of at most `limit` characters."""
     if depth > 40:
         return "<...>"
@@ -230,12 +230,12 @@ def _clean(value: Any, depth: int = 0, limit: int | None = None) -> Any:
         return value
     if isinstance(value, dict):
         return {
-            key if isinstance(key, str) else repr(key): _clean(item, depth + 1, limit)
+            key if isinstance(key, str) else repr(key): clean(item, depth + 1, limit)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [_clean(item, depth + 1, limit) for item in value]
-    return _clean(plain(value), depth + 1, limit)
+        return [clean(item, depth + 1, limit) for item in value]
+    return clean(plain(value), depth + 1, limit)
 
 
 def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
@@ -249,6 +249,7 @@ def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
         result.pop("shared", None)
         result.pop("markup", None)
         result.pop("comparison", None)
+        result.pop("logs", None)
     return result
 
 

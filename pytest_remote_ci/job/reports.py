@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .records import plain
 
 if TYPE_CHECKING:
+    from .logs import Logs
     from .records import Records
 
 #: Statuses that every pytest works out by itself.
@@ -34,8 +35,10 @@ _LONGEST_LITERAL = 10_000
 class Reports:
     """Records the reports of one session."""
 
-    def __init__(self, records: Records, config: Any) -> None:
+    def __init__(self, records: Records, config: Any, logs: Logs | None = None) -> None:
+        """`logs`: the log records, if somebody wants them."""
         self._records = records
+        self._logs = logs
         self._add, self._hold, self._cut = records.add, records.hold, records.cut
         self._config = config
         #: The report whose status was asked for last, and the answer.
@@ -73,6 +76,9 @@ class Reports:
                 fields["status"] = list(status)
             if self._records.is_captured:  # what was shown of it is part of a test's output
                 fields["unseen"] = True
+            logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else None
+            if logs:
+                fields["logs"] = logs
             fields["d"] = self._difference(data, fields)
             self._tell_values(fields)
             if self._says_nothing(fields["d"]):

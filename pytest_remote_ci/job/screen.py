@@ -27,8 +27,10 @@ _LIKE_PLUGINS = {
 class Screen:
     """Watches one session's terminal reporter and its writer."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, silent: tuple[str, ...] = ()) -> None:
+        """`silent`: packages whose calls are not recorded."""
         self._records = records
+        self._silent = silent
 
     def watch(self, config: Any) -> None:
         """From here on: the terminal reporter is the final one."""
@@ -47,11 +49,12 @@ class Screen:
         if original is None:
             return
         records, frame, like_plugins = self._records, sys._getframe, _LIKE_PLUGINS[name]
+        silent = self._silent
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             caller = frame(1).f_globals.get("__name__", "")
             of_plugin = not caller.startswith("_pytest.") or caller in like_plugins
-            if of_plugin:
+            if of_plugin and caller.partition(".")[0] not in silent:
                 kept = {key: value for key, value in kwargs.items() if key != "flush"}
                 more = {"unseen": True} if records.is_captured else {}  # it is part of a test's output
                 records.add("terminal", target=name, method=method, args=list(args), kwargs=kept, **more)

@@ -195,6 +195,10 @@ class Player:
     def _remember(self, event: Event) -> None:
         self.said[event["t"]] = event
 
+    def _summary(self, event: Event) -> None:
+        self._remember(event)
+        reporters.adopt_metadata(self._config, event)
+
     def _header(self, event: Event) -> None:
         if not self.no_header:
             self._screen.header(event, self.said["session"], self.collection)
@@ -358,7 +362,7 @@ class Player:
         "header": _header,
         "collecting": _remember,
         "tests_over": _remember,
-        "summary": _remember,
+        "summary": _summary,
         "end": _remember,
         "interrupt": _remember,
         "internal_error": _internal_error,

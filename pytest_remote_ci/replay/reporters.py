@@ -21,6 +21,8 @@ from pytest_remote_ci.replay.reports import value_of
 #: Understood by `pytest_remote_ci.job.boot`.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 COMPARISONS = "--remote-ci-comparisons"
+#: Log records as objects, which only pytest-json-report keeps.
+LOGS = "--remote-ci-logs"
 
 
 def arguments(config: pytest.Config) -> list[str]:
@@ -31,6 +33,8 @@ def arguments(config: pytest.Config) -> list[str]:
         words.append("--junitxml=/dev/null")
     if config.getoption("json_report", False):
         words.append(ONLY_IF_KNOWN + shlex.join(_json_report(config)))
+        if "log" not in (config.getoption("json_report_omit", None) or ()):
+            words.append(LOGS)
     if _has_teamcity(config):
         words.append("--verbosity=2")  # as it sets here
     if _has_teamcity(config) or _listens_to_comparisons(config):
@@ -67,16 +71,19 @@ def _is_foreign(implementation: Any) -> bool:
 
 
 def adopt(config: pytest.Config, session: dict[str, Any]) -> None:
-    """Prepare plugins here for a session with this `session` record.
-
-    Reports tell about the environment of the tests, so pytest-metadata's, if it is here, becomes the one over there.
-    """
+    """Prepare plugins here for a session with this `session` record."""
     if "pytest-json-report" in session.get("plugins", ()):  # it warns over there
         warnings.filterwarnings("ignore", module="pytest_jsonreport")
-    found = session.get("metadata")
+    adopt_metadata(config, session)
+
+
+def adopt_metadata(config: pytest.Config, event: dict[str, Any]) -> None:
+    """Reports tell about the environment of the tests: pytest-metadata's, if it is here, becomes the one over there."""
+    found = event.get("metadata")
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
     metadata: Any = config.stash.get(key, None) if key is not None else None
     if isinstance(metadata, dict) and isinstance(found, dict):
+        metadata.clear()
         metadata.update(found)
 
 

@@ -88,7 +88,8 @@ class Reports:
             _restore_values(data, event.get("values") or {})
             self._complete(data, int(event.get("shared") or 0))
             if self._wants_streams and "_json_report_extra" not in data:
-                data["_json_report_extra"] = {data["when"]: _streams(data)}
+                logs = {"log": event["logs"]} if event.get("logs") else {}
+                data["_json_report_extra"] = {data["when"]: {**_streams(data), **logs}}
         _with_tuples(data, self._places)
         original = copy.copy(data)
         report: Any = None

@@ -159,7 +159,7 @@ class Takeover:
         """Editors look for it in this phase. It comes when the job is over, a moment after its tests."""
         with suppress(ClientError):  # met again when the events are played
             self._feed.read_ahead()
-            self._feed.bring_home()
+            self._feed.bring_home(is_early=True)
 
     def _set_back(self) -> None:
         first, last = (self._player.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over"))

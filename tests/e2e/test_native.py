@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from developers import Developer, interrupt
+from developers import Developer, interrupt, outcomes
 
 pytestmark = pytest.mark.docker
 
@@ -38,6 +38,23 @@ def test_a_local_report_is_written_of_tests_whose_imports_are_missing_here(
     again = developer.pytest("--lf", cwd=tmp_path)
     assert "run-last-failure: rerun previous 1 failure" in again.out, again.text
     assert "1 failed" in again.out
+
+
+def test_a_debugger_that_is_called_in_a_module_of_the_project_fails_its_test(
+    developer: Developer, tmp_path: Path
+) -> None:
+    (tmp_path / "product.py").write_text("def run():\n    breakpoint()\n")
+    (tmp_path / "test_it.py").write_text(
+        "import product\ndef test_calls(): product.run()\ndef test_after(): pass\n"
+    )
+    done = developer.pytest("-v", cwd=tmp_path, timeout=120)
+    assert outcomes(done) == {"test_calls": "FAILED", "test_after": "PASSED"}, done.text
+    assert done.code == 1
+    line = (
+        "product.py:2: a debugger was called, and there is no terminal here: "
+        "run this test without --remote-ci, or set PYTHONBREAKPOINT=0"
+    )
+    assert done.out.splitlines().count(line) == 1, done.out
 
 
 def test_interrupting_cancels_the_job_and_shows_what_there_is(developer: Developer, tmp_path: Path) -> None:

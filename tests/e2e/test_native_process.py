@@ -69,12 +69,6 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     return seen
 
 
-@pytest.fixture(autouse=True)
-def no_ci_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CI", "BUILD_NUMBER"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(scope="module")
 def developer(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Developer:
     return Developer(runner, tmp_path_factory.mktemp("home"), runner.key)

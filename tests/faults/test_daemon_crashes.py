@@ -7,7 +7,9 @@ before, on the machine's own engine, of the same image.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from faults.crashing import LINES, Crashing, Followed, lines_of, text_of
@@ -21,6 +23,14 @@ pytestmark = [
 
 #: Seconds between two lines: a run lasts through the daemon's absence.
 SLOW = 0.03
+#: As many tests as the other suite has lines.
+MANY = f"""
+import time
+import pytest
+
+@pytest.mark.parametrize("number", range(1, {LINES + 1}))
+def test_it(number): time.sleep({SLOW})
+"""
 #: Engines before 24 keep the volume of a container beside which they were restarted until they are restarted again.
 STUCK = frozenset({"volumes"})
 
@@ -32,6 +42,9 @@ def crashing(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> It
     try:
         made.runner.start()
         made.check(made.submit(made.project()))
+        with made.popen(in_one_place(made, "def test_one(): pass\n")) as native:
+            text, _ = native.communicate()
+        assert native.returncode == 0, text
         made.runner.stop("reconcile")
         yield made
     finally:
@@ -100,6 +113,56 @@ def test_the_daemon_and_the_controller_at_once(crashing: Crashing, daemon: Priva
     daemon.start()
     crashing.restart("reconcile")
     survived_or_lost(crashing, daemon, followed, 5)
+
+
+def test_a_native_session_shows_each_result_once_or_names_the_test_that_was_lost(
+    crashing: Crashing, daemon: PrivateEngine
+) -> None:
+    crashing.restart("reconcile")
+    process = crashing.popen(in_one_place(crashing, MANY), "-v", "--color=no")
+    assert process.stdout is not None
+    with process:
+        seen = ""
+        while shown(seen) != numbers(10):  # the runner's own time limits end this
+            line = process.stdout.readline()
+            assert line, seen
+            seen += line
+        crash(daemon)
+        seen += process.stdout.read()
+    results = dict(re.findall(r"^test_counts\.py::test_it\[(\d+)\] (PASSED|FAILED)", seen, re.MULTILINE))
+    assert shown(seen) == numbers(len(results)), seen  # each once, in order
+    if daemon.live_restore:
+        assert (process.returncode, set(results.values()), len(results)) == (0, {"PASSED"}, LINES), seen
+    else:
+        *before, (last, outcome) = results.items()
+        assert {outcome for _, outcome in before} == {"PASSED"}, seen
+        assert (process.returncode, outcome) == (70, "FAILED"), seen
+        named = re.findall(r"^E? *(container lost.*while running \S+)$", seen, re.MULTILINE)
+        assert len(named) == 1, seen
+        assert named[0].endswith(f"test_counts.py::test_it[{last}]")
+        assert f"{LINES - len(results)} test(s) were not run" in seen
+    crashing.check_nothing_left(STUCK if daemon.live_restore else frozenset())
+    if daemon.live_restore:
+        crash(daemon)
+        crashing.check_nothing_left()
+
+
+def in_one_place(crashing: Crashing, suite: str) -> Path:
+    """A project for native sessions, whose dependencies are resolved anew for each place."""
+    folder = crashing.folder / "in-one-place"
+    folder.mkdir(exist_ok=True)
+    (folder / "requirements.txt").write_text("pytest\n")
+    (folder / "test_counts.py").write_text(suite)
+    return folder
+
+
+def shown(text: str) -> list[int]:
+    """The numbers of the tests whose results are in it, as they came."""
+    return [int(number) for number in re.findall(r"::test_it\[(\d+)\] [A-Z]+\b", text)]
+
+
+def numbers(count: int) -> list[int]:
+    return list(range(1, count + 1))
 
 
 @pytest.mark.parametrize("point", ["controller.finish.before", "controller.remove.before"])

@@ -56,12 +56,16 @@ class Pair:
         """Run it as a native session."""
         return self.developer.pytest(*args, cwd=self.local / sub, COLUMNS="100")
 
-    def compare(self, *args: str, sub: str = ".") -> str:
-        """Run it directly and remotely, at once; the difference."""
+    def run(self, *args: str, sub: str = ".") -> tuple[Done, Done]:
+        """Run it directly and remotely, at once."""
         with ThreadPoolExecutor(1) as aside:
             direct = aside.submit(self.directly, *args, sub=sub)
             remote = self.remotely(*args, sub=sub)
-            return self.difference(direct.result(), remote)
+            return direct.result(), remote
+
+    def compare(self, *args: str, sub: str = ".") -> str:
+        """The same; the difference."""
+        return self.difference(*self.run(*args, sub=sub))
 
     def difference(self, direct: Done, remote: Done) -> str:
         """ "" when they are equal, else a diff for people."""

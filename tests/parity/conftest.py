@@ -39,9 +39,17 @@ def python(runner: Runner, developer: Developer, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def equipped(
-    runner: Runner, developer: Developer, python: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Equipped:
-    return Equipped(developer, runner.data_dir, tmp_path_factory.mktemp("equipped"), python)
+    request: pytest.FixtureRequest,
+    developer: Developer,
+    python: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Equipped]:
+    # Where many tests are run they need all of these, and whoever comes first should not wait for each.
+    many = sum("equipped" in getattr(item, "fixturenames", ()) for item in request.session.items) > 10
+    soon = [name for name in THERE if THERE[name]] if many else []
+    folder = tmp_path_factory.mktemp("equipped")
+    with Equipped.started(developer, folder, python, soon=soon) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -65,10 +73,3 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pair(tmp_path: Path, developer: Developer, python: Path) -> Callable[[str], Pair]:
     return lambda name: make_pair(name, tmp_path, developer, python)
-
-
-@pytest.fixture(autouse=True)
-def no_ci_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pytest shows more where it takes itself to be in a CI system; jobs do not see such variables."""
-    for name in ("CI", "BUILD_NUMBER"):
-        monkeypatch.delenv(name, raising=False)

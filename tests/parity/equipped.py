@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uv
+from ahead import Ahead, ahead
 from developers import Developer
 
 from .both_ways import Pair, make_pair
@@ -36,26 +40,38 @@ class Equipped:
     """Makes pairs; remembers environments."""
 
     developer: Developer
-    data_dir: Path
     folder: Path
     #: The interpreter of jobs whose projects ask for nothing.
     plain: Path
-    _pythons: dict[str, Path] = field(default_factory=dict)
+    _made: Ahead[Path] | None = None
+
+    @classmethod
+    @contextmanager
+    def started(
+        cls, developer: Developer, folder: Path, plain: Path, *, soon: Iterable[str]
+    ) -> Iterator[Equipped]:
+        """`soon`: sets of requirements whose environments are wanted in any case."""
+        made = cls(developer, folder, plain)
+        with ahead(made.make, [(name,) for name in soon], workers=2) as results:
+            made._made = results
+            yield made
 
     def python(self, there: str) -> Path:
         """The interpreter that jobs of projects with these requirements (a key of `THERE`) get."""
-        if not THERE[there]:
-            return self.plain
-        if there not in self._pythons:
-            project = self.folder / there
-            project.mkdir()
-            self._require(project, there)
-            (project / "test_one.py").write_text("def test_one(): pass\n")
-            before = self._environments()
-            done = self.developer.pytest("-q", cwd=project, timeout=300)
-            assert done.code == 0, done.text
-            (self._pythons[there],) = self._environments() - before
-        return self._pythons[there]
+        assert self._made is not None
+        return self._made(there) if THERE[there] else self.plain
+
+    def make(self, there: str) -> Path:
+        """Let the runner make an environment, by a job."""
+        project = self.folder / there
+        project.mkdir()
+        self._require(project, there)
+        (project / "test_one.py").write_text("import sys\ndef test_one():\n    print(f'\\n{sys.prefix}')\n")
+        done = self.developer.pytest("-q", "-s", cwd=project, timeout=300)
+        assert done.code == 0, done.text
+        found = re.search(r"^/.*/environments/.*/envs/[^/\s]+$", done.out, re.MULTILINE)
+        assert found, done.text
+        return Path(found[0]) / "bin" / "python"
 
     def pair(self, suite: str, there: str, here: Path, folder: Path) -> Pair:
         """Two copies of a suite; `here` is the interpreter of the developer."""
@@ -64,9 +80,6 @@ class Equipped:
         for place in (both.direct, both.local):
             self._require(place, there)
         return both
-
-    def _environments(self) -> set[Path]:
-        return set((self.data_dir / "environments").glob("*/envs/*/bin/python"))
 
     @staticmethod
     def _require(project: Path, there: str) -> None:

@@ -61,13 +61,16 @@ By intention:
 
 - A test that takes pytest down is a failed test here, and the rest runs in a pytest that is started again
   (`tests/parity/test_crashes.py`); directly there is no result.
-- `--help`, `--version`, `--markers`, `--fixtures` and `--cache-show` are answered by the pytest here, with its plugins.
+- `--version` and `--cache-show` ask for what is here and are answered here; after the project's own `--help` come the
+  options of this plugin (`tests/parity/test_questions.py`).
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
-- Hooks that a project's conftest.py implements for a reporter (pytest-html's columns, pytest-metadata's or
-  pytest-json-report's additions) do not run here, where no conftest.py is read. A reporter that is not installed here
-  but in the job's environment writes there, with these hooks, and its file is brought home.
-- pytest-json-report has log records as objects only where it is installed in the job's environment, too.
+- A report of pytest-html or pytest-json-report that the project shapes by their hooks is that of the job's pytest, as
+  is one of a reporter that is not installed here: where there is no container, the name of the project's folder over
+  there is among a test's keywords. Written outside of the project, or of a session whose pytest was taken down, it is
+  without what these hooks do.
+- Where pytest-xdist runs, pytest-json-report has log records as objects only if it is installed in the job's
+  environment, too; of one phase of a test it has at most 1,000, if it is not.
 - Where a reporter here warns of a test that has warned over there, its warning is listed first.
 - pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.
 - A plugin named by `-p` in `addopts`, and what `minversion` asks for, must be installed here for `pytest --remote-ci`;

@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 THERE: dict[str, tuple[str, ...]] = {
     "none": (),
     "reporters": (
-        "pytest-html==4.2.0", "pytest-json-report==1.5.0", "pytest-reportlog==1.0.0", "pytest-sugar==1.1.1",
+        "pytest-cov==7.1.0", "pytest-html==4.2.0", "pytest-json-report==1.5.0", "pytest-reportlog==1.0.0",
+        "pytest-sugar==1.1.1",
     ),
     "tools": (
         "pytest-asyncio==1.5.0", "pytest-benchmark==5.3.1", "pytest-cov==7.1.0", "pytest-mock==3.17.0",
@@ -63,10 +64,13 @@ TESTS = (
      "test_plugins.py::test_a_junit_file_has_what_fixtures_record"),
     ("pytest-reportlog, pytest-html, pytest-json-report, `--junitxml`", "in both places", "terminal and files",
      "test_plugins.py::test_reporters_in_both_places_write_the_same"),
-    ("pytest-reportlog, pytest-html, pytest-json-report", "here", "the files, but for log records as objects",
+    ("pytest-reportlog, pytest-html, pytest-json-report", "here", "the files",
      "test_plugins.py::test_reporters_that_are_only_here_write_the_same"),
-    ("pytest-reportlog, pytest-html, pytest-json-report", "there", "terminal; their files come home",
+    ("pytest-reportlog, pytest-html, pytest-json-report", "there", "terminal; their files, which come home",
      "test_plugins.py::test_files_of_reporters_that_are_only_there_come_home"),
+    ("pytest-html, pytest-json-report, pytest-metadata, with hooks in conftest.py", "in both places",
+     "terminal and files",
+     "test_plugins.py::test_reports_that_the_project_shapes_by_hooks_are_those_of_a_direct_run"),
     ("pytest-sugar", "in both places", "terminal", "test_plugins.py::test_sugar_shows_the_same"),
     ("pytest-reportlog and `--junitxml` over pytest-xdist", "in both places", "the files",
      "test_plugins.py::test_reports_of_a_distributed_session_are_the_same"),

@@ -22,6 +22,7 @@ LINES: dict[str, tuple[str, ...]] = {
         "tests/unit --no-header --no-summary", "tests/unit --flavour mint", "--bogus-option",
         f"tests/unit --deselect {_BASIC}::test_fail", "tests/unit --runxfail", "tests/unit --showlocals -k fail",
         "tests/unit -p no:cacheprovider", "tests/unit -p no:terminal",
+        "--markers", "--fixtures", "tests/unit --fixtures -v", "tests/unit --fixtures-per-test",
     ),
     "extra": (
         "--durations=2 --durations-min=0.15", "--durations=3 -vv -k quick", "-ra", "-rfE", "-rN", "-rP",

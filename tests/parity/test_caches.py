@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .both_ways import Pair
+import pytest
+from ahead import Ahead, ahead
+from developers import Developer
+
+from .both_ways import Pair, make_pair
 
 ROW = (
     "t", "t --lf", "t --lf", "t --ff -q", "t/test_a.py --lf -v", "t/test_a.py t/test_b.py --sw",
@@ -44,46 +49,76 @@ def cached(project: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_row_of_runs_leaves_the_same_cache_each_time(pair: Callable[[str], Pair]) -> None:
-    both = pair("cache")
+def in_a_row(both: Pair) -> str:
+    """What differs of `ROW`, up to the first run that does."""
     for number, line in enumerate(ROW):
-        args = shlex.split(line)
-        difference = both.compare(*args)
-        assert not difference, f"run {number}, {line}:\n{difference}"
-        assert cached(both.local) == cached(both.direct), f"run {number}, {line}"
+        difference = both.compare(*shlex.split(line)) or cache_difference(both)
+        if difference:
+            return f"run {number}, {line}:\n{difference}"
+    return ""
 
 
-def test_local_and_remote_runs_in_turn_in_one_folder_are_one_history(pair: Callable[[str], Pair]) -> None:
-    both = pair("cache")
+def in_turn(both: Pair) -> str:
+    """The same of `MIXED`."""
     for place in (both.direct, both.local):
         (place / "t" / "test_err.py").unlink()
-        for age, name in enumerate(("b", "c", "a")):
-            os.utime(place / "t" / f"test_{name}.py", ns=(10**18 - age * 10**9, 10**18 - age * 10**9))
+        give_ages(place, 10**18, "bca")
+    local = replace(both, direct=both.local)
     for number, line in enumerate(MIXED):
         args = shlex.split(line)
-        direct = both.directly(*args)
-        again = both.remotely(*args) if number % 2 else replace(both, direct=both.local).directly(*args)
-        difference = both.difference(direct, again)
-        assert not difference, f"run {number}, {line}:\n{difference}"
-        assert cached(both.local) == cached(both.direct), f"run {number}, {line}"
+        with ThreadPoolExecutor(1) as aside:
+            direct = aside.submit(both.directly, *args)
+            again = both.remotely(*args) if number % 2 else local.directly(*args)
+        difference = both.difference(direct.result(), again) or cache_difference(both)
+        if difference:
+            return f"run {number}, {line}:\n{difference}"
         if number == 3:  # a new file, and an older one that was changed just now
             for place in (both.direct, both.local):
                 (place / "t" / "test_new.py").write_text("def test_1(): pass\n")
-                for age, name in enumerate(("c", "new", "b", "a")):
-                    os.utime(
-                        place / "t" / f"test_{name}.py",
-                        ns=(2 * 10**18 - age * 10**9, 2 * 10**18 - age * 10**9),
-                    )
+                give_ages(place, 2 * 10**18, ("c", "new", "b", "a"))
+    return ""
 
 
-def test_the_newest_files_come_first(pair: Callable[[str], Pair]) -> None:
-    both = pair("cache")
+def newest_first(both: Pair) -> str:
+    """The same of `--nf` alone; or that its order is not that of the files."""
     for place in (both.direct, both.local):
-        for age, name in enumerate(("b", "c", "a", "err")):
-            os.utime(place / "t" / f"test_{name}.py", ns=(10**18 - age * 10**9, 10**18 - age * 10**9))
-    difference = both.compare("t", "--nf", "-v", "--continue-on-collection-errors")
-    assert not difference, difference
-    shown = both.remotely("t", "--nf", "--co", "-q", "--continue-on-collection-errors").out
-    assert [shown.index(f"t/test_{name}.py::") for name in "bca"] == sorted(
-        shown.index(f"t/test_{name}.py::") for name in "bca"
-    )
+        give_ages(place, 10**18, ("b", "c", "a", "err"))
+    line = ("t", "--nf", "--continue-on-collection-errors")
+    difference = both.compare(*line, "-v")
+    shown = both.remotely(*line, "--co", "-q").out
+    places = [shown.index(f"t/test_{name}.py::") for name in "bca"]
+    return difference or ("" if places == sorted(places) else shown)
+
+
+def give_ages(place: Path, newest: int, names: Iterable[str]) -> None:
+    """Times of modification, a second apart, of the files of tests with these names."""
+    for age, name in enumerate(names):
+        os.utime(place / "t" / f"test_{name}.py", ns=(newest - age * 10**9, newest - age * 10**9))
+
+
+def cache_difference(both: Pair) -> str:
+    here, there = cached(both.local), cached(both.direct)
+    return "" if here == there else f"directly: {there}\nremotely: {here}"
+
+
+@pytest.fixture(scope="module")
+def difference(
+    developer: Developer, python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ahead[str]]:
+    def work(run: Callable[[Pair], str]) -> str:
+        return run(make_pair("cache", tmp_path_factory.mktemp("cache"), developer, python))
+
+    with ahead(work, [(in_a_row,), (in_turn,), (newest_first,)]) as results:
+        yield results
+
+
+def test_a_row_of_runs_leaves_the_same_cache_each_time(difference: Ahead[str]) -> None:
+    assert not difference(in_a_row), difference(in_a_row)
+
+
+def test_local_and_remote_runs_in_turn_in_one_folder_are_one_history(difference: Ahead[str]) -> None:
+    assert not difference(in_turn), difference(in_turn)
+
+
+def test_the_newest_files_come_first(difference: Ahead[str]) -> None:
+    assert not difference(newest_first), difference(newest_first)

@@ -33,7 +33,7 @@ def test_a_coverage_report_and_its_verdict_are_the_same(
 ) -> None:
     both = make(bare)
     args = (*shlex.split(line), *QUIET)
-    direct, remote = both.directly(*args), both.remotely(*args)
+    direct, remote = both.run(*args)
     assert "coverage: platform" in direct.out, direct.text
     difference = both.difference(direct, remote)
     assert not difference, difference
@@ -43,8 +43,7 @@ def test_a_coverage_report_and_its_verdict_are_the_same(
 def test_data_comes_home_and_speaks_of_the_files_here(make: Callable[[Path], Pair], full: Path) -> None:
     both = make(full)
     line = "--cov=shop --cov-branch --cov-report=xml --cov-report=json:out/c.json --cov-report=html --cov-report=lcov"
-    both.remotely(*shlex.split(line), *QUIET)
-    both.directly(*shlex.split(line), *QUIET)
+    both.run(*shlex.split(line), *QUIET)
     assert measured(both.local / ".coverage") == {str(path) for path in (both.local / "src").rglob("*.py")}
     shown = [
         subprocess.run(

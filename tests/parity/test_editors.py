@@ -45,7 +45,7 @@ def messages(done: Done, *roots: Path) -> list[dict[str, str]]:
 def test_pycharm_is_told_the_same(make: Callable[[str, str, Path], Pair], full: Path) -> None:
     both = make("reporters", "more", full)
     args = (C, "--teamcity", "-p", "no:sugar", "-p", "no:randomly", "-W", "ignore")
-    direct, remote = both.directly(*args), both.remotely(*args)
+    direct, remote = both.run(*args)
     told = [messages(done, both.direct, both.local) for done in (direct, remote)]
     assert remote.code == direct.code == 1, remote.text
     assert len(told[0]) > 60

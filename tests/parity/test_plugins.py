@@ -8,11 +8,12 @@ import json
 import re
 import shlex
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ahead import Ahead, ahead, parameters
 from developers import Done
 
 from .both_ways import Pair, normalised
@@ -58,27 +59,41 @@ def make(equipped: Equipped, tmp_path: Path) -> Callable[[str, str, Path], Pair]
     return lambda suite, there, here: equipped.pair(suite, there, here, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def compared(
+    request: pytest.FixtureRequest, equipped: Equipped, bare: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ahead[tuple[int, str]]]:
+    """Exit code of a direct run, and what differs: of a suite, requirements over there and a line."""
+
+    def compare(suite: str, there: str, line: str) -> tuple[int, str]:
+        both = equipped.pair(suite, there, bare, tmp_path_factory.mktemp(suite))
+        args = [*shlex.split(line), "-p", "no:sugar", *(() if "randomly" in line else ("-p", "no:randomly"))]
+        direct, remote = both.run(*args)
+        is_ordered = not any(words in line for words in ("-n 2", "-n auto"))
+        return direct.code, both.difference(
+            tamed(direct, both.direct, is_ordered=is_ordered),
+            tamed(remote, both.local, is_ordered=is_ordered),
+        )
+
+    with ahead(compare, parameters(request, "suite", "there", "line"), workers=2) as results:
+        yield results
+
+
 @pytest.mark.parametrize(
     ("suite", "there", "line"),
     [pytest.param(*line, id=f"{plugin}: {line[2]}") for plugin, lines in LINES.items() for line in lines],
 )
 def test_a_plugin_that_is_only_there_shows_the_same(
-    make: Callable[[str, str, Path], Pair], bare: Path, suite: str, there: str, line: str
+    compared: Ahead[tuple[int, str]], suite: str, there: str, line: str
 ) -> None:
-    both = make(suite, there, bare)
-    args = [*shlex.split(line), "-p", "no:sugar", *(() if "randomly" in line else ("-p", "no:randomly"))]
-    direct, remote = both.directly(*args), both.remotely(*args)
-    is_ordered = not any(words in line for words in ("-n 2", "-n auto"))
-    difference = both.difference(
-        tamed(direct, both.direct, is_ordered=is_ordered), tamed(remote, both.local, is_ordered=is_ordered)
-    )
+    code, difference = compared(suite, there, line)
     assert not difference, difference
-    assert direct.code in (0, 1), direct.text
+    assert code in (0, 1)
 
 
 def test_plugins_in_both_places_show_the_same(make: Callable[[str, str, Path], Pair], full: Path) -> None:
     both = make("plugins", "tools", full)
-    direct, remote = both.directly("-v", "-rA", *QUIET), both.remotely("-v", "-rA", *QUIET)
+    direct, remote = both.run("-v", "-rA", *QUIET)
     difference = both.difference(tamed(direct, both.direct), tamed(remote, both.local))
     assert not difference, difference
     assert direct.code == 1, direct.text
@@ -89,7 +104,7 @@ def test_a_random_order_is_the_same_where_the_plugin_is_here_too(
 ) -> None:
     both = make("plugins", "more", full)
     args = ("test_mocks.py", "test_groups.py", "-p", "randomly", "--randomly-seed=7", "-v", "-p", "no:sugar")
-    difference = both.difference(both.directly(*args), both.remotely(*args))
+    difference = both.compare(*args)
     assert not difference, difference
 
 
@@ -97,9 +112,7 @@ def test_subtests_of_an_older_pytest_show_the_same(
     make: Callable[[str, str, Path], Pair], older: Path
 ) -> None:
     both = make("plugins", "older", older)
-    difference = both.difference(
-        both.directly("test_subtests.py", "-v", "-rA"), both.remotely("test_subtests.py", "-v", "-rA")
-    )
+    difference = both.compare("test_subtests.py", "-v", "-rA")
     assert not difference, difference
 
 
@@ -111,6 +124,26 @@ def test_the_documented_plugins_are_those_that_are_compared() -> None:
         assert f"def {name}(" in (Path(__file__).parent / file).read_text(), test
 
 
+def test_a_debugger_that_is_called_in_a_worker_of_xdist_fails_its_test(
+    make: Callable[[str, str, Path], Pair], bare: Path
+) -> None:
+    both = make("plugins", "tools", bare)
+    (both.local / "product.py").write_text(
+        "import pdb\ndef run():\n    breakpoint()\ndef trace():\n    pdb.set_trace()\n"
+    )
+    (both.local / "test_calls.py").write_text(
+        "import product\ndef test_run(): product.run()\ndef test_trace(): product.trace()\ndef test_after(): pass\n"
+    )
+    done = both.remotely("test_calls.py", "-n", "1", *QUIET)
+    assert done.code == 1, done.text
+    assert "2 failed, 1 passed" in done.out
+    for line in (3, 5):
+        words = (
+            f"product.py:{line}: a debugger was called, and there is no terminal here: run this test without"
+        )
+        assert sum(text.startswith(words) for text in done.out.splitlines()) == 1, done.out
+
+
 # -- reporters: files
 
 
@@ -120,8 +153,10 @@ def test_reporters_in_both_places_write_the_same(make: Callable[[str, str, Path]
         C, *QUIET, "-k", "not xpasses", "--junitxml=r.xml", "--report-log=out/r.jsonl", "--json-report",
         "--json-report-file=r.json", "--html=r.html", "--self-contained-html",
     )  # fmt: skip
-    difference = both.difference(both.directly(*args), both.remotely(*args))
+    direct, remote = both.run(*args)
+    difference = both.difference(direct, remote)
     assert not difference, difference
+    assert "brought home" not in remote.err  # no hook shapes a report, so none was written over there
     compare(both, "r.xml", xml_text)
     compare(both, "out/r.jsonl", json_lines)
     compare(both, "r.json", json_lines)
@@ -141,11 +176,35 @@ def test_reporters_that_are_only_here_write_the_same(
     direct, remote = directly.directly(*args), both.remotely(*args)
     assert remote.code == direct.code, remote.text
     paired = Pair(directly.direct, both.local, both.python, both.developer)
-    # What cannot be known here: log records as objects; which fixtures and plugins there would be.
-    without = {"_json_report_extra", "log", "extras", "Plugins"}
+    # What cannot be known here: what a plugin over there adds to reports; which fixtures and plugins there would be.
+    without = {"_json_report_extra", "extras", "Plugins"}
     compare(paired, "r.jsonl", lambda path: json_lines(path, without))
     compare(paired, ".report.json", lambda path: json_lines(path, without))
     compare(paired, "r.html", lambda path: html_text(path, without))
+
+
+def test_reports_that_the_project_shapes_by_hooks_are_those_of_a_direct_run(
+    make: Callable[[str, str, Path], Pair], full: Path
+) -> None:
+    both = make("shaped", "reporters", full)
+    # The folder over there, which has another name where there is no container, is a keyword of each test.
+    files = (
+        "--json-report",
+        "--json-report-omit=keywords",
+        "--json-report-file=out/r.json",
+        "--html=out/r.html",
+    )
+    args = (*QUIET, "--cov=tests", *files)
+    difference = both.compare(*args)
+    assert not difference, difference
+    compare(both, "out/r.json", json_lines)
+    compare(both, "out/r.html", html_text)
+    text = (both.local / "out" / "r.html").read_text()
+    assert "Shaped by the project" in text
+    assert "Owner" in text
+    assert "Finished" in text
+    for name in ("r.html", "r.json"):  # of the place of the run nothing is left
+        assert str(both.developer.runner.data_dir) not in (both.local / "out" / name).read_text()
 
 
 def test_files_of_reporters_that_are_only_there_come_home(
@@ -156,11 +215,13 @@ def test_files_of_reporters_that_are_only_there_come_home(
         C, *QUIET, "-k", "passes or attaches", "--report-log=out/r.jsonl", "--json-report", "--html=out/r.html",
         "--self-contained-html",
     )  # fmt: skip
-    difference = both.difference(both.directly(*args), both.remotely(*args))
+    difference = both.compare(*args)
     assert not difference, difference
-    assert len((both.local / "out" / "r.jsonl").read_text().splitlines()) > 10
+    # The folder over there, which has another name where there is no container, is a keyword of each test.
+    compare(both, "out/r.jsonl", lambda path: json_lines(path, {"keywords"}))
+    compare(both, ".report.json", lambda path: json_lines(path, {"keywords"}))
+    compare(both, "out/r.html", html_text)
     assert json.loads((both.local / ".report.json").read_text())["summary"]["passed"] == 2
-    assert "test_attaches" in html.unescape((both.local / "out" / "r.html").read_text())
 
 
 def test_reports_of_a_distributed_session_are_the_same(
@@ -197,7 +258,7 @@ def test_a_junit_file_has_what_fixtures_record(pair: Callable[[str], Pair], fami
         "junit_logging=all",
         "--junit-prefix=p",
     )
-    difference = both.difference(both.directly(*args), both.remotely(*args))
+    difference = both.compare(*args)
     assert not difference, difference
     compare(both, "r.xml", xml_text)
     text = (both.local / "r.xml").read_text()
@@ -210,7 +271,7 @@ def test_a_junit_file_has_what_fixtures_record(pair: Callable[[str], Pair], fami
 def test_sugar_shows_the_same(make: Callable[[str, str, Path], Pair], full: Path, line: str) -> None:
     both = make("reporters", "reporters", full)
     args = (C, "-p", "no:randomly", *shlex.split(line))
-    direct, remote = both.directly(*args), both.remotely(*args)
+    direct, remote = both.run(*args)
     assert "Test session starts" in direct.out
     difference = both.difference(direct, remote)
     assert not difference, difference

@@ -27,8 +27,7 @@ def cases(path: Path, *roots: Path) -> list[tuple[str, ...]]:
 
 def test_a_junit_file_is_written_here_with_the_same_cases(pair: Callable[[str], Pair]) -> None:
     both = pair("basic")
-    both.directly(C, "--junitxml=report.xml")
-    both.remotely(C, "--junitxml=report.xml")
+    both.run(C, "--junitxml=report.xml")
     found = [cases(place / "report.xml", both.direct, both.local) for place in (both.direct, both.local)]
     assert len(found[0]) > 30
     assert found[1] == found[0]

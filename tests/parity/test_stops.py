@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from developers import Developer, outcomes, rest
+import pytest
+from ahead import Ahead, ahead
+from developers import Developer, Done, outcomes, rest
 
 SLEEPING = """
 import time
@@ -32,16 +35,47 @@ def project(folder: Path, text: str = SLEEPING) -> Path:
     return folder
 
 
-def test_the_test_that_ran_when_the_time_was_up_has_failed(developer: Developer, tmp_path: Path) -> None:
-    folder = project(tmp_path / "p")
-    done = developer.pytest("-v", "--remote-ci-timeout=3", "--junitxml=out.xml", cwd=folder)
+def until_the_time_is_up(developer: Developer, folder: Path) -> Done:
+    place = project(folder / "p")
+    return developer.pytest("-v", "--remote-ci-timeout=3", f"--junitxml={folder}/out.xml", cwd=place)
+
+
+def until_it_is_killed(developer: Developer, folder: Path) -> Done:
+    text = SLEEPING.replace(
+        "time.sleep(300)", "signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
+    )
+    place = project(folder / "p", "import signal" + text)
+    (folder / "watching.py").write_text(WATCHING)
+    return developer.pytest(
+        "-v", "--remote-ci-timeout=2", cwd=place, PYTEST_PLUGINS="watching", PYTHONPATH=str(folder)
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(
+    developer: Developer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ahead[tuple[Done, Path]]]:
+    """How these end, and their folder. They mostly wait."""
+
+    def work(run_it: Callable[[Developer, Path], Done]) -> tuple[Done, Path]:
+        folder = tmp_path_factory.mktemp("stopped")
+        return run_it(developer, folder), folder
+
+    with ahead(work, [(until_it_is_killed,), (until_the_time_is_up,)]) as results:
+        yield results
+
+
+def test_the_test_that_ran_when_the_time_was_up_has_failed(
+    stopped: Ahead[tuple[Done, Path]], developer: Developer
+) -> None:
+    done, folder = stopped(until_the_time_is_up)
     assert outcomes(done) == {"test_first": "PASSED", "test_sleeps": "FAILED"}, done.text
     assert f"timed out after 3 s of testing {T}" in done.out
     assert "1 test(s) were not run" in done.out
     assert "1 failed, 1 passed" in done.out
     assert done.code == 70
-    reason = developer.jobs()[0]["reason"]
-    assert reason == f"timed out after 3 s of testing {T}"
+    (job,) = [job for job in developer.jobs() if job["job_id"] in done.err]
+    assert job["reason"] == f"timed out after 3 s of testing {T}"
     failed = [
         case.get("name")
         for case in ElementTree.parse(folder / "out.xml").iter("testcase")
@@ -53,7 +87,14 @@ def test_the_test_that_ran_when_the_time_was_up_has_failed(developer: Developer,
 def test_the_test_that_ran_when_somebody_cancelled_has_failed(developer: Developer, tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
     process = developer.popen(
-        sys.executable, "-m", "pytest", "--remote-ci", "-v", cwd=folder, PYTHONUNBUFFERED="1"
+        sys.executable,
+        "-m",
+        "pytest",
+        "--remote-ci",
+        "--remote-ci-name=cancelled here",
+        "-v",
+        cwd=folder,
+        PYTHONUNBUFFERED="1",
     )
     assert process.stdout is not None
     seen = ""
@@ -61,7 +102,8 @@ def test_the_test_that_ran_when_somebody_cancelled_has_failed(developer: Develop
         line = process.stdout.readline()
         assert line, seen
         seen += line
-    assert developer.remote_ci("cancel", developer.jobs()[0]["job_id"]).code == 0
+    (job,) = [job for job in developer.jobs() if job["name"] == "cancelled here"]
+    assert developer.remote_ci("cancel", job["job_id"]).code == 0
     done = rest(process, seen)
     assert outcomes(done) == {"test_first": "PASSED", "test_sleeps": "FAILED"}, done.text
     assert re.search(rf"cancelled by .* {T}", done.out)
@@ -69,16 +111,9 @@ def test_the_test_that_ran_when_somebody_cancelled_has_failed(developer: Develop
     assert done.code == 70
 
 
-def test_a_test_that_holds_interrupts_off_is_named_all_the_same(developer: Developer, tmp_path: Path) -> None:
+def test_a_test_that_holds_interrupts_off_is_named_all_the_same(stopped: Ahead[tuple[Done, Path]]) -> None:
     """It is killed after the grace, and what it had printed is shown with its failure."""
-    text = SLEEPING.replace(
-        "time.sleep(300)", "signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
-    )
-    folder = project(tmp_path / "p", "import signal" + text)
-    (tmp_path / "watching.py").write_text(WATCHING)
-    done = developer.pytest(
-        "-v", "--remote-ci-timeout=2", cwd=folder, PYTEST_PLUGINS="watching", PYTHONPATH=str(tmp_path)
-    )
+    done, _ = stopped(until_it_is_killed)
     assert outcomes(done) == {"test_first": "PASSED", "test_sleeps": "FAILED"}, done.text
     assert f"timed out after 2 s of testing {T}" in done.out
     assert "Captured stdout call" in done.out

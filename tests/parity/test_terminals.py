@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,14 +36,16 @@ def test_a_terminal_shows_the_same(pair: Callable[[str], Pair], columns: int, li
     args = shlex.split(line)
     env = both.developer.environ()
     plain = {name: value for name, value in env.items() if "REMOTE_CI" not in name}
-    shown, codes = [], []
-    for python, more, place, environ in (
-        (str(both.python), [], both.direct, plain),
-        (both.developer.python, ["--remote-ci"], both.local, env),
-    ):
+
+    def see(python: str, more: list[str], place: Path, environ: dict[str, str]) -> tuple[int, list[str]]:
         with Terminal([python, "-m", "pytest", *more, *args], place, environ, columns) as terminal:
-            codes.append(terminal.end())
-            shown.append(normalised(without_status(terminal.text), place).splitlines())
+            code = terminal.end()
+            return code, normalised(without_status(terminal.text), place).splitlines()
+
+    with ThreadPoolExecutor(1) as aside:
+        direct = aside.submit(see, str(both.python), [], both.direct, plain)
+        remote = see(both.developer.python, ["--remote-ci"], both.local, env)
+    codes, shown = zip(direct.result(), remote, strict=True)
     difference = "\n".join(difflib.unified_diff(*shown, "directly", "remotely", lineterm="", n=1))
     assert not difference, difference
     assert codes[0] == codes[1]

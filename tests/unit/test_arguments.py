@@ -121,13 +121,23 @@ def test_a_linked_path_to_the_project_is_inside_of_it(place: arguments.Place, tm
         (["--remote-ci-dry-run"], True),
         (["--remote-ci-url=http://x"], False),
         (["--", "--remote-ci"], False),
-        (["--remote-ci", "--help"], False),
         (["--remote-ci", "--version"], False),
-        (["--remote-ci", "--fixtures"], False),
+        (["--remote-ci", "--cache-show"], False),
+        (["--remote-ci", "--fixtures"], True),
+        (["--remote-ci", "--help"], True),
+        (["--remote-ci-attach=1", "--markers"], False),
     ],
 )
 def test_the_session_is_handed_over_only_when_asked(argv: list[str], remote: bool) -> None:
     assert arguments.wants_remote(argv) is remote
+
+
+@pytest.mark.parametrize(
+    ("typed", "remote"),
+    [([], True), (["--markers"], True), (["--help"], False), (["-h", "--remote-ci"], True)],
+)
+def test_a_setting_hands_all_over_but_the_question_for_help(typed: list[str], remote: bool) -> None:
+    assert arguments.wants_remote(typed, ["--remote-ci"]) is remote
 
 
 def test_own_options_can_be_taken_out() -> None:

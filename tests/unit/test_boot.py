@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,3 +130,14 @@ def test_a_reader_that_goes_away_ends_it(tmp_path: Path, tmp_path_factory: pytes
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(60) in (1, 3)  # 3 where pytest reports the broken pipe as an internal error
+
+
+@pytest.mark.parametrize(("is_whole", "words"), [(True, ["--tb=short", "-q"]), (False, ["-q"])])
+def test_a_second_report_is_asked_of_a_known_reporter_in_a_session_that_runs_all_tests(
+    pytestconfig: pytest.Config, is_whole: bool, words: list[str]
+) -> None:
+    args = ["--remote-ci-second-report=html --tb=short", "--remote-ci-second-report=json --nobodys", "-q"]
+    early = SimpleNamespace(pluginmanager=pytest.PytestPluginManager())
+    boot.InertOptions(is_whole).pytest_load_initial_conftests(early, pytestconfig._parser, args)
+    assert args == words
+    assert early.pluginmanager.has_plugin("remote-ci-second-reports") is is_whole

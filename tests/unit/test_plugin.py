@@ -173,7 +173,7 @@ def test_what_only_the_container_knows_is_no_mistake_here(runner: FakeRunner, pr
     answer = run_pytest(runner, project, "--remote-ci", "--remote-ci-text", "--html=x.html", "tests")
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr.count("\n") == 1, "only the job's id"
-    assert options_of(runner)["reports"][-1] == "x.html"
+    assert options_of(runner)["reports"][-2:] == ["x.html", "assets"]
     arguments = options_of(runner)["args"]
     assert arguments == [
         "-o",
@@ -290,11 +290,38 @@ def test_a_refused_submission_says_why(runner: FakeRunner, project: Path) -> Non
     assert answer.stderr == "remote-ci: The runner refused: the project is larger than 1 MB\n"
 
 
-@pytest.mark.parametrize("question", ["--help", "--version", "--markers", "--fixtures"])
-def test_questions_are_answered_here(runner: FakeRunner, tmp_path: Path, question: str) -> None:
+@pytest.mark.parametrize("question", ["--version", "--cache-show"])
+def test_questions_about_what_is_here_are_answered_here(
+    runner: FakeRunner, tmp_path: Path, question: str
+) -> None:
     answer = run_pytest(runner, tmp_path, "--remote-ci", question)
     assert answer.returncode in (0, 5)
     assert runner.requests == []
+
+
+def test_a_question_about_the_project_goes_to_the_runner_as_it_was_typed(
+    runner: FakeRunner, project: Path
+) -> None:
+    runner.script = [log("@pytest.mark.theirs\n"), complete(0)]
+    answer = run_pytest(runner, project, "--remote-ci", "--markers", "-v")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == "@pytest.mark.theirs\n"
+    assert options_of(runner)["args"] == ["--markers", "-v"]
+
+
+def test_help_is_theirs_and_then_our_own_options(runner: FakeRunner, project: Path) -> None:
+    runner.script = [log("their help\n"), complete(0)]
+    answer = run_pytest(runner, project, "--help", "--remote-ci")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith("their help\n\nrunning the tests on a remote runner:\n")
+    assert "--remote-ci-attach ID" in answer.stdout
+
+
+def test_without_a_runner_there_is_the_help_of_the_pytest_here(project: Path) -> None:
+    answer = run_pytest(None, project, "--remote-ci", "--help", REMOTE_CI_URL="http://127.0.0.1:9")
+    assert answer.returncode == 0, answer.stderr
+    assert "--remote-ci-attach=ID" in answer.stdout
+    assert answer.stderr.startswith("remote-ci: ")
 
 
 def test_help_names_the_options(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def test_coverage_is_expected_where_pytest_is_started(root: Path) -> None:
     [
         (["--junitxml=a.xml"], {"a.xml"}),
         (["--junit-xml", "out/a.xml", "tests"], {"out/a.xml"}),
-        (["--html=r.html", "--report-log=l.jsonl"], {"r.html", "l.jsonl"}),
+        (["--html=d/r.html", "--report-log=l.jsonl"], {"d/r.html", "d/assets", "l.jsonl"}),
+        (["--html=r.html", "--self-contained-html"], {"r.html"}),
         (["--json-report"], {".report.json"}),
         (["--cov-report=xml:cov/c.xml"], {"cov/c.xml"}),
         (["--cov-report", "html:site"], {"site"}),
@@ -63,11 +64,11 @@ def test_absolute_paths_in_the_project_are_in_it(root: Path) -> None:
 
 def test_paths_are_relative_to_where_pytest_is_started(root: Path) -> None:
     found = named(["--junitxml=a.xml", "--html=../b.html"], root, root / "sub")
-    assert found - {f"sub/{name}" for name in reports.COVERAGE} == {"sub/a.xml", "b.html"}
+    assert found - {f"sub/{name}" for name in reports.COVERAGE} == {"sub/a.xml", "b.html", "assets"}
 
 
 def test_what_is_written_here_is_not_brought_here(root: Path) -> None:
-    assert named(["--junitxml=a.xml", "--html=b.html"], root, here=("--junitxml",)) == {"b.html"}
+    assert named(["--junitxml=a.xml", "--alluredir=b"], root, here=("--junitxml",)) == {"b"}
 
 
 def test_what_lies_outside_stays_there_and_is_named(root: Path) -> None:
@@ -147,7 +148,9 @@ def test_a_project_may_name_a_folder_of_its_own_only(root: Path, tmp_path: Path)
         ),
         ("coverage.json", b'{"/w/a.py": "/w2/b", "x": "/w"}', b'{"/h/a.py": "/w2/b", "x": "/h"}'),
         ("lcov.info", b"SF:/w/a.py\nSF:rel.py\n", b"SF:/h/a.py\nSF:rel.py\n"),
-        ("x.html", b'"/w/a.py"', b'"/w/a.py"'),
+        ("x.html", b"&#34;/w/a.py&#34; /w2 /v/w/a.py /w-x", b"&#34;/h/a.py&#34; /w2 /v/w/a.py /w-x"),
+        ("x.jsonl", b'"one\\n/w/a.py:3 in /w, x\\n"', b'"one\\n/h/a.py:3 in /h, x\\n"'),
+        ("x.txt", b'"/w/a.py"', b'"/w/a.py"'),
         (".coverage", b"no database /w/a.py", b"no database /w/a.py"),
     ],
 )
@@ -156,6 +159,17 @@ def test_texts_speak_of_files_here(tmp_path: Path, name: str, before: bytes, aft
     file.write_bytes(before)
     relocate(file, name, "/w", "/h")
     assert file.read_bytes() == after
+
+
+def test_what_replaces_a_file_that_is_written_here_comes_last(root: Path) -> None:
+    found = reports.find(
+        ["--html=r.html"], Place(root, root / "sub"), ["--html"], ["r.html", "assets", "../../x"]
+    )
+    assert found.last == ("sub/r.html", "sub/assets")
+    assert set(found.patterns) >= set(found.last)
+    assert [path for path in ("sub/r.html", "sub/assets/a.css", "sub/.coverage") if found.is_last(path)] == [
+        "sub/r.html", "sub/assets/a.css",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("root", ["", "/", "relative", "/h"])
