@@ -88,6 +88,9 @@ class OpenRun:
     facts: Mapping[str, Facts]
     #: It has lasted longer than it may.
     timed_out: bool = False
+    #: When stages of it must be over, and how many of these moments have passed.
+    deadlines: tuple[dt.datetime, ...] = ()
+    passed: int = 0
 
 
 @dataclass(frozen=True)

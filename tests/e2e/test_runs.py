@@ -244,6 +244,26 @@ def test_timeouts_of_a_job_and_of_a_run(api: Api) -> None:
     assert [job["status"] for job in over["jobs"]] == ["cancelled", "cancelled"]
 
 
+def test_a_stage_whose_time_is_up_is_stopped_and_says_so(api: Api) -> None:
+    files = {
+        ".pipelines/limited.yaml": """
+stages: [{name: slow, timeout: 2s}, after]
+jobs:
+  - {name: endless, stage: slow, script: [sleep 300]}
+  - {name: quick, stage: slow, script: ["true"]}
+  - {name: publish, stage: after, script: ["true"]}
+"""
+    }
+    over = api.until_over(api.run(None, {**PROJECT, **files}, pipeline="limited")["run_id"])
+    assert (over["status"], over["success"]) == ("failed", False)
+    assert over["reason"] == "stage 'slow' timed out after 2 s"
+    assert {job["name"]: job["reason"] for job in over["jobs"]} == {
+        "endless": "cancelled by the timeout of stage 'slow' (2 s)",
+        "quick": None,
+        "publish": "stage 'slow' timed out after 2 s",
+    }
+
+
 def test_a_repetition_runs_all_or_only_what_did_not_pass(api: Api) -> None:
     plan = plan_of(
         planned("good", "true", stage="one"),
