@@ -29,6 +29,7 @@ from ci_runner.controller.engine import Engine
 from ci_runner.controller.followers import Followers
 from ci_runner.controller.notifier import Notifier
 from ci_runner.controller.perform import Performer
+from ci_runner.controller.quotas import Quota
 from ci_runner.controller.reaper import Reaper
 from ci_runner.controller.runs import RunTable
 from ci_runner.controller.steps import Preparer, Steps
@@ -110,6 +111,7 @@ class Controller:
         keeper = Keeper(
             BlobStore(self._storage.data_dir, job_owner()),
             Limits.of(self._settings, self._storage.disk_reserve), self._settings.artifact_retention_days,
+            Quota(self._settings.artifact_quota, self._store.artifacts.bytes_of),
         )  # fmt: skip
         steps = Steps(
             self._store, self._engine, self._preparer, epoch, self._policy, clock,
