@@ -162,8 +162,10 @@ class ReconcileSettings:
         8 << 30, "CI_RUNNER_MAX_MEMORY", "most memory a job may ask for", size=True, minimum=6 << 20
     )
     pids: int = _setting(512, "CI_RUNNER_PIDS", "processes of one job", minimum=8)
-    #: Bytes that a job may write (workspace and output together).
-    disk: int = _setting(4 << 30, "CI_RUNNER_DISK", "bytes one job may write", size=True, minimum=1 << 20)
+    #: Bytes that a job may write (workspace, output and what its services write, together).
+    disk: int = _setting(
+        4 << 30, "CI_RUNNER_DISK", "bytes one job may write, with its services", size=True, minimum=1 << 20
+    )
     network: Literal["egress", "none"] = _setting(
         "egress",
         "CI_RUNNER_NETWORK",

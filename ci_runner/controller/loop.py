@@ -124,7 +124,7 @@ class Controller:
             self._store, epoch, work, self._settings.log_budget, clock, self._wake.set, self._end
         )
         performer = Performer(steps, wake=self._wake.set, fatal=self._end)
-        watchdog = Watchdog(work, self._policy.disk, self._wake.set)
+        watchdog = Watchdog(work, self._policy.disk, self._wake.set, self._engine.written_by_services)
         reaper = Reaper(
             self._store, self._preparer, epoch, self._storage.data_dir,
             self._settings.log_retention_days, self._end,
@@ -220,7 +220,8 @@ class _Tick:
         wanted = reconcile.follows(now)
         if wanted is not None:
             self._followers.sync(wanted)
-            self._watchdog.watch(follow.job.id for follow in wanted.values() if not follow.over)
+            running = (follow.job.id for follow in wanted.values() if not follow.over)
+            self._watchdog.watch(running, reconcile.serving(now))
         wanted_actions = reconcile.decide(now)
         for action in wanted_actions:
             self._performer.submit(action)

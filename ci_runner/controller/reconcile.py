@@ -89,6 +89,15 @@ def follows(world: World) -> dict[tuple[str, int], Follow] | None:
     return result
 
 
+def serving(world: World) -> frozenset[str]:
+    """Jobs whose services run, or may be started at any moment."""
+    return frozenset(
+        job.id
+        for job in world.jobs
+        if job.phase in ("preparing", "starting", "testing") and job.options.get("services")
+    )
+
+
 class _Sight:
     """The observed test containers by job."""
 
