@@ -73,16 +73,10 @@ class RunTable:
         #: Run id → what was decided about, and there was nothing to do.
         self._settled: dict[str, OpenRun] = {}
 
-    def read(self, now: dt.datetime) -> tuple[OpenRun, ...]:
-        """The runs that may have something to do."""
-        versions = self._store.runs.open_versions()
-        for gone in self._known.keys() - versions.keys():
-            del self._known[gone]
-            self._settled.pop(gone, None)
-        for run_id, version in versions.items():
-            known = self._known.get(run_id)
-            if known is None or known.run.version != version:
-                self._load(run_id, known)
+    def read(self, now: dt.datetime, *, anew: bool = True) -> tuple[OpenRun, ...]:
+        """The runs that may have something to do; not `anew`: nobody has written to the store since the last time."""
+        if anew:
+            self._update()
         found = []
         for item in list(self._known.values()):
             seen = _at(item, now)
@@ -91,6 +85,16 @@ class RunTable:
             if self._settled.get(item.run.id) is not item:
                 found.append(item)
         return tuple(found)
+
+    def _update(self) -> None:
+        versions = self._store.runs.open_versions()
+        for gone in self._known.keys() - versions.keys():
+            del self._known[gone]
+            self._settled.pop(gone, None)
+        for run_id, version in versions.items():
+            known = self._known.get(run_id)
+            if known is None or known.run.version != version:
+                self._load(run_id, known)
 
     def settle(self, runs: Collection[OpenRun], busy: Collection[str]) -> None:
         """These were decided about, and nothing is to be done but for those in `busy`."""
