@@ -162,8 +162,10 @@ class ReconcileSettings:
         8 << 30, "CI_RUNNER_MAX_MEMORY", "most memory a job may ask for", size=True, minimum=6 << 20
     )
     pids: int = _setting(512, "CI_RUNNER_PIDS", "processes of one job", minimum=8)
-    #: Bytes that a job may write (workspace and output together).
-    disk: int = _setting(4 << 30, "CI_RUNNER_DISK", "bytes one job may write", size=True, minimum=1 << 20)
+    #: Bytes that a job may write (workspace, output and what its services write, together).
+    disk: int = _setting(
+        4 << 30, "CI_RUNNER_DISK", "bytes one job may write, with its services", size=True, minimum=1 << 20
+    )
     network: Literal["egress", "none"] = _setting(
         "egress",
         "CI_RUNNER_NETWORK",
@@ -177,7 +179,7 @@ class ReconcileSettings:
     log_retention_days: float = _setting(
         30.0, "CI_RUNNER_LOG_RETENTION_DAYS", "days after which logs of finished jobs go", above=0
     )
-    #: Bytes of one artifact, and of all of one job; files of one job.
+    #: Bytes of one artifact, and of all of one job; files of one job; bytes of all artifacts of a user.
     max_artifact: int = _setting(
         512 << 20, "CI_RUNNER_MAX_ARTIFACT", "largest file kept as an artifact", size=True, minimum=0
     )
@@ -186,6 +188,13 @@ class ReconcileSettings:
     )
     max_artifact_files: int = _setting(
         10_000, "CI_RUNNER_MAX_ARTIFACT_FILES", "most artifacts of one job", minimum=0
+    )
+    artifact_quota: int = _setting(
+        10 << 30,
+        "CI_RUNNER_ARTIFACT_QUOTA",
+        "bytes of artifacts kept of all jobs of a user",
+        size=True,
+        minimum=0,
     )
     result_retention_days: float = _setting(
         90.0, "CI_RUNNER_RESULT_RETENTION_DAYS", "days after which the results of single tests go", above=0

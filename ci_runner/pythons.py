@@ -7,6 +7,7 @@ uses stays behind. What happens to the tree afterwards is `ci_runner.images`' to
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -33,6 +34,8 @@ _LEFT_OUT: Final = (
     "lib2to3/tests",
 )
 _VERSION: Final = re.compile(r"3\.\d{1,2}(\.\d+)?\Z")
+#: Names of installations and commands that tell a final release: no ``3.14.0rc1``, no ``3.13.0t``.
+_NAMED: Final = re.compile(r"(?:cpython-|python)?3\.(\d{1,2})(?:\.\d+)?(?:-.*)?\Z")
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,7 @@ def find(wanted: str, environ: Mapping[str, str] = os.environ) -> Installation:
         return _inspect(Path(wanted).expanduser())
     if not _VERSION.match(wanted):
         raise SettingsError(f"--python {wanted}: give a version such as 3.12 or the path of an installation")
-    home = Path(environ.get("HOME") or Path.home())
-    roots = [
-        (Path(environ.get("PYENV_ROOT") or home / ".pyenv") / "versions", f"{wanted}.*"),
-        (Path(environ.get("UV_PYTHON_INSTALL_DIR") or home / ".local/share/uv/python"), f"cpython-{wanted}*"),
-        (Path(HOME), wanted),
-    ]
+    roots = _roots(wanted, environ)
     if wanted.count(".") == 2:
         roots[0] = (roots[0][0], wanted)
     for root, pattern in roots:
@@ -75,6 +73,37 @@ def find(wanted: str, environ: Mapping[str, str] = os.environ) -> Installation:
         f"--python {wanted}: no such CPython found ({', '.join(str(root) for root, _ in roots)}, /usr/local); "
         "install it, or give the path of an installation"
     )
+
+
+def installed(environ: Mapping[str, str] = os.environ) -> tuple[Installation, ...]:
+    """One installation of each version (``3.12``) that this machine has and `find` would choose, oldest first; those
+    that do not start, or lack what test suites need, are left out."""
+    names = {path.name for root, pattern in _roots("3", environ) for path in root.glob(pattern)}
+    names |= {path.name for path in Path("/usr/local/bin").glob("python3.*")}
+    versions = {f"3.{match[1]}" for name in names if (match := _NAMED.match(name))}
+    found = []
+    for version in sorted(versions, key=lambda text: int(text[2:])):
+        with contextlib.suppress(SettingsError):
+            candidate = find(version, environ)
+            if _is_whole(candidate):
+                found.append(candidate)
+    return tuple(found)
+
+
+def _is_whole(found: Installation) -> bool:
+    python = found.prefix / "bin" / f"python{found.version}"
+    command = [str(python), "-I", "-c", "import " + ", ".join(REQUIRED_MODULES)]
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+def _roots(wanted: str, environ: Mapping[str, str]) -> list[tuple[Path, str]]:
+    """Folders with installations, each with the pattern of those of a version: ``3`` or ``3.12``."""
+    home = Path(environ.get("HOME") or Path.home())
+    return [
+        (Path(environ.get("PYENV_ROOT") or home / ".pyenv") / "versions", f"{wanted}.*"),
+        (Path(environ.get("UV_PYTHON_INSTALL_DIR") or home / ".local/share/uv/python"), f"cpython-{wanted}*"),
+        (Path(HOME), wanted if "." in wanted else f"{wanted}.*"),
+    ]
 
 
 def _numbers(path: Path) -> list[int]:

@@ -17,7 +17,8 @@ Durations = Mapping[str, float]
 def tree(plan: Plan, durations: Durations | None = None) -> Iterator[str]:
     """The lines of the tree, in the order in which stages run; with the past durations of jobs that have some."""
     for stage in plan["stages"]:
-        yield f"{stage}:"
+        timeout = plan.get("stage_timeouts", {}).get(stage)
+        yield f"{stage}:" + (f"  [timeout: {spell(timeout)}]" if timeout else "")
         for job in plan["jobs"]:
             if job["stage"] == stage:
                 yield from _job(job, (durations or {}).get(job["name"]))

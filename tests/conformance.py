@@ -174,7 +174,7 @@ def _split(line: str) -> tuple[Number | None, str]:
     return (first, rest) if first[0] == "B" and first[1:].isdecimal() else (None, line)
 
 
-def shown_by() -> dict[Number, list[tuple[str, str]]]:
+def shown_by(mark: str = "case") -> dict[Number, list[tuple[str, str]]]:
     """Number → (file, name) of the tests that carry its mark."""
     found: dict[Number, list[tuple[str, str]]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
@@ -182,17 +182,17 @@ def shown_by() -> dict[Number, list[tuple[str, str]]]:
             continue  # projects that jobs run
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                for number in _numbers(node):
+                for number in _numbers(node, mark):
                     found.setdefault(number, []).append((path.relative_to(ROOT).as_posix(), node.name))
     return found
 
 
-def _numbers(node: ast.FunctionDef | ast.ClassDef) -> list[Number]:
+def _numbers(node: ast.FunctionDef | ast.ClassDef, mark: str) -> list[Number]:
     return [
         argument.value
-        for mark in node.decorator_list
-        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.case"
-        for argument in mark.args
+        for call in node.decorator_list
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == f"pytest.mark.{mark}"
+        for argument in call.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, (int, str))
     ]
 
@@ -210,11 +210,23 @@ def page() -> str:
     for heading, numbers in sections():
         lines += ["", f"## {heading}", "", "| | the case | tests | differs on purpose |", "|---|---|---|---|"]
         for number in numbers:
-            tests = "<br>".join(
-                f"`{name}` ([{path.rpartition('/')[2]}](../{path}))" for path, name in shown.get(number, [])
-            )
+            tests = _links(shown.get(number, []))
             lines.append(f"| {number} | {texts[number]} | {tests} | {DIFFERENCES.get(number, '')} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_defects()]) + "\n"
+
+
+def _links(tests: list[tuple[str, str]]) -> str:
+    return "<br>".join(f"`{name}` ([{path.rpartition('/')[2]}](../{path}))" for path, name in tests)
+
+
+def _defects() -> Iterator[str]:
+    """The section about what the system with pipelines does wrong."""
+    yield from ("", "## Defects of the system with pipelines", "")
+    yield "What it does wrong, and the tests (`pytest.mark.defect`) that show that ours does not."
+    yield from ("", "| | the defect | tests |", "|---|---|---|")
+    shown = shown_by("defect")
+    for number, text in conformance_pipelines.DEFECTS.items():
+        yield f"| {number} | {text} | {_links(shown.get(number, []))} |"
 
 
 if __name__ == "__main__":

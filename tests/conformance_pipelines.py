@@ -86,6 +86,26 @@ B73 A stage from text, from a number, from a map.
 B74 Names of pipelines are unique whatever their case; a missing folder is an error.
 """
 
+#: What that system does wrong, by number; the tests that show that ours does not carry `pytest.mark.defect`.
+DEFECTS = {
+    1: "File, commit, pipeline and the wish for a local run never reach what is executed.",
+    2: "Jobs in their stages cannot run: their working folder is taken for the address of a repository.",
+    3: "The number of a run is always 0.",
+    4: "From the second run of a pipeline on, its status and the report of a run fail.",
+    5: "The statuses of stages and pipelines stay PENDING until somebody asks for them.",
+    6: "A good stage after a failed one makes the whole a success.",
+    7: "The time of the start is that of the submission.",
+    8: "The second run tests the files of the first.",
+    9: "The order of a script's commands is undefined; the rules of the database's schema never hold.",
+    10: "Cancelling stops no container, and a late result takes the place of the cancellation.",
+    11: "A second run at the same time is a conflict of names; only one host's repositories will do.",
+    12: "Mistakes in a definition are unexpected errors without a place.",
+    13: "The level of the log cannot be set.",
+    14: "Names with spaces break the addresses of reports.",
+    15: "The suffix of a file's name stays in the pipeline's.",
+    16: "Passwords stand in the code; texts are put into JSON as they come.",
+}
+
 #: Where ours differs on purpose, and why.
 DIFFERENCES = {
     "B4": "any project will do, git or not: what runs is the working tree",

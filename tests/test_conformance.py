@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conformance import DIFFERENCES, PAGE, cases, page, sections, shown_by
+from conformance_pipelines import DEFECTS
 
 ALL = [*range(1, 97), *(f"B{number}" for number in range(1, 75))]
 
@@ -14,6 +15,11 @@ def test_every_case_has_a_test() -> None:
 
 def test_no_test_names_a_case_that_does_not_exist() -> None:
     assert [number for number in shown_by() if number not in ALL] == []
+
+
+def test_every_defect_has_a_test_that_shows_that_ours_has_it_not() -> None:
+    assert list(DEFECTS) == list(range(1, 17))
+    assert sorted(shown_by("defect"), key=int) == list(DEFECTS)
 
 
 def test_the_table_has_every_case_once() -> None:

@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from ci_runner.blobs import Batch, BlobStore
 from ci_runner.config import ReconcileSettings
 from ci_runner.controller import leftovers, verdicts
 from ci_runner.controller.leftovers import Leftover
+from ci_runner.controller.quotas import Quota
 from ci_runner.errors import PermanentError
 from ci_runner.models import Artifact, Job, JobEvent, utcnow
 from ci_runner.states import Verdict
@@ -113,6 +114,8 @@ class Keeper:
     blobs: BlobStore
     limits: Limits = Limits()
     retention_days: float = 7.0
+    #: What all jobs of a user may leave behind together; whoever calls `keep` settles the job afterwards.
+    quota: Quota = field(default_factory=Quota)
     #: Says that the controller ends: a keeping that is under way is given up, for the next one to repeat.
     stopping: Callable[[], bool] = lambda: False
 
@@ -128,7 +131,7 @@ class Keeper:
         before_reading()
         failpoints.hit(_FOUND)
         try:
-            return self._kept(wanted, written)
+            return self._kept(job, wanted, written)
         except (KeepingStopped, failpoints.FailpointError):
             raise
         except OSError as error:
@@ -142,14 +145,14 @@ class Keeper:
             words = f"internal error of the runner ({type(error).__name__})"
         return Kept(notes=(f"none is kept: {words}",))
 
-    def _kept(self, wanted: Wanted, written: Written) -> Kept:
+    def _kept(self, job: Job, wanted: Wanted, written: Written) -> Kept:
         found = leftovers.find(written.folder, wanted.globs)
         sent: Mapping[str, str] = {}
         with contextlib.suppress(PermanentError):  # the workspace is gone: then all that matches is kept
             sent = written.sent()
         artifacts = []
         with self.blobs.batch() as batch:
-            room = _Room(self.limits, self.blobs.free_bytes())
+            room = _Room(self.limits, self.blobs.free_bytes(), self.quota, job)
             for file in found.files:
                 refusal = room.refusal(file)
                 if refusal is not None:
@@ -164,9 +167,12 @@ class Keeper:
                         raise
                     found.omissions.add(f"cannot be read ({error.strerror})", file.path)
                 else:
-                    if taken is not None and sent.get(file.path) != taken.sha256:
+                    if taken is None or sent.get(file.path) == taken.sha256:
+                        continue
+                    if room.take(taken.size):
                         artifacts.append(taken)
-                        room.take(taken.size)
+                    else:
+                        found.omissions.add(room.over_quota, file.path)
             batch.commit()
         failpoints.hit(_KEPT)
         until = utcnow() + dt.timedelta(days=min(self.retention_days, wanted.days or self.retention_days))
@@ -207,10 +213,17 @@ class _Grown(Exception):
 class _Room:
     """How much more may be kept of a job."""
 
-    def __init__(self, limits: Limits, free: int) -> None:
+    def __init__(self, limits: Limits, free: int, quota: Quota, job: Job) -> None:
         self._limits = limits
         self._free = free
+        self._quota = quota
+        self._job = job
         self._files = self._bytes = 0
+
+    @property
+    def over_quota(self) -> str:
+        """Said of what no longer fits beside the user's other artifacts."""
+        return f"is too much: {verdicts.size(self._quota.limit)} are kept of all jobs of a user"
 
     def refusal(self, file: Leftover) -> str | None:
         """Why there is no room for `file`, or None."""
@@ -223,9 +236,12 @@ class _Room:
             return f"is too much: {verdicts.size(limits.total)} are kept of a job"
         if self._bytes + file.size > self._free - limits.reserve:
             return "found the runner's disk full"
-        return None
+        return None if self._quota.has_room(self._job, file.size) else self.over_quota
 
-    def take(self, size: int) -> None:
-        """A file is kept."""
+    def take(self, size: int) -> bool:
+        """A file is kept; False: another job of the user took the room meanwhile."""
+        if not self._quota.claim(self._job, size):
+            return False
         self._files += 1
         self._bytes += size
+        return True

@@ -200,6 +200,12 @@ class Engine(Protocol):
         None: the container does not run (any more), or the command goes on. For asking a service whether it is ready.
         """
 
+    def written_by_services(self) -> Mapping[str, int]:
+        """Job id → bytes on disk that its running services have written, into their roots and volumes; {} without any.
+
+        May take a while: asked every few seconds, where there are services, by a thread that waits for nothing else.
+        """
+
     def start(self, container_id: str) -> None:
         """Start; harmless on a container that runs or has run.
 

@@ -29,11 +29,12 @@ from ci_runner.controller.engine import Engine
 from ci_runner.controller.followers import Followers
 from ci_runner.controller.notifier import Notifier
 from ci_runner.controller.perform import Performer
+from ci_runner.controller.quotas import Quota
 from ci_runner.controller.reaper import Reaper
 from ci_runner.controller.runs import RunTable
 from ci_runner.controller.steps import Preparer, Steps
 from ci_runner.controller.watchdog import Watchdog
-from ci_runner.controller.world import Policy, Sight, World
+from ci_runner.controller.world import Policy, Rows, Sight, World
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
 from ci_runner.models import Job
 from ci_runner.store import Doorbell, Store
@@ -110,6 +111,7 @@ class Controller:
         keeper = Keeper(
             BlobStore(self._storage.data_dir, job_owner()),
             Limits.of(self._settings, self._storage.disk_reserve), self._settings.artifact_retention_days,
+            Quota(self._settings.artifact_quota, self._store.artifacts.bytes_of),
         )  # fmt: skip
         steps = Steps(
             self._store, self._engine, self._preparer, epoch, self._policy, clock,
@@ -122,7 +124,7 @@ class Controller:
             self._store, epoch, work, self._settings.log_budget, clock, self._wake.set, self._end
         )
         performer = Performer(steps, wake=self._wake.set, fatal=self._end)
-        watchdog = Watchdog(work, self._policy.disk, self._wake.set)
+        watchdog = Watchdog(work, self._policy.disk, self._wake.set, self._engine.written_by_services)
         reaper = Reaper(
             self._store, self._preparer, epoch, self._storage.data_dir,
             self._settings.log_retention_days, self._end,
@@ -135,7 +137,8 @@ class Controller:
             stack.callback(part.close)
             part.start()
         stack.callback(performer.close)
-        return _Tick(self._store, self._engine, self._preparer, steps, performer, followers, watchdog)
+        rows = stack.enter_context(contextlib.closing(Rows(self._store)))
+        return _Tick(rows, self._store, self._engine, self._preparer, steps, performer, followers, watchdog)
 
     def _loop(self, stop: threading.Event, bell: Doorbell, tick: _Tick) -> None:
         next_full = 0.0
@@ -188,10 +191,12 @@ class Controller:
 
 
 class _Tick:
-    """One pass: observe, decide, hand over."""
+    """One pass: observe, decide, hand over. Where everything is as it was when there was nothing to do, and no time is
+    up, there is nothing to do now: that is all that most passes find."""
 
     def __init__(
         self,
+        rows: Rows,
         store: Store,
         engine: Engine,
         preparer: Preparer,
@@ -200,7 +205,7 @@ class _Tick:
         followers: Followers,
         watchdog: Watchdog,
     ) -> None:
-        self._store = store
+        self._rows = rows
         self._engine = engine
         self._preparer = preparer
         self._steps = steps
@@ -211,25 +216,41 @@ class _Tick:
         self._runs = RunTable(store)
         self._answers = True
         self._next_sweep = 0.0
+        #: The world about which there was nothing to do, if that was so the last time.
+        self._quiet: World | None = None
 
     def __call__(self, *, anew: bool) -> None:
-        in_flight = self._performer.in_flight()
-        now = self._read(in_flight, anew=self._performer.take_touched() or anew)
+        try:
+            in_flight = self._performer.in_flight()
+            now = self._read(in_flight, anew=self._performer.take_touched() or anew)
+            if self._quiet is None or not now.is_as(self._quiet):
+                self._quiet = None
+                self._decide(now)
+            self._note(now)
+            self._sweep(now)
+        except BaseException:
+            self._rows.forget()  # who knows what was read of it
+            self._quiet = None
+            raise
+
+    def _decide(self, now: World) -> None:
         wanted = reconcile.follows(now)
         if wanted is not None:
             self._followers.sync(wanted)
-            self._watchdog.watch(follow.job.id for follow in wanted.values() if not follow.over)
+            running = (follow.job.id for follow in wanted.values() if not follow.over)
+            self._watchdog.watch(running, reconcile.serving(now))
         wanted_actions = reconcile.decide(now)
         for action in wanted_actions:
             self._performer.submit(action)
-        self._runs.settle(now.runs, {action.subject for action in wanted_actions} | in_flight.keys())
-        self._note(now)
-        self._sweep(now)
+        self._runs.settle(now.runs, {action.subject for action in wanted_actions} | now.in_flight.keys())
+        if not wanted_actions:
+            self._quiet = now
 
     def _read(self, in_flight: world.InFlight, *, anew: bool) -> World:
         steps = self._steps
+        rows, read_anew = self._rows.look()
         seen = world.read(
-            self._store,
+            rows,
             self._sight,
             now=steps.now(),
             policy=steps.policy,
@@ -244,7 +265,7 @@ class _Tick:
             over_disk=self._watchdog.over(),
             signalled=frozenset(steps.signalled.copy()),
             announced=dict(steps.announced.copy()),
-            runs=self._runs.read(seen.now),
+            runs=self._runs.read(seen.now, anew=read_anew),
         )
 
     def _note(self, seen: World) -> None:

@@ -7,7 +7,6 @@ beside a preparation that is going on); the next moment sees its result.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -87,6 +86,15 @@ def follows(world: World) -> dict[tuple[str, int], Follow] | None:
             over = not world.in_flight.get(job.id) and _is_over(job, sight.current(job))
             result[job.id, job.attempt] = Follow(job, over)
     return result
+
+
+def serving(world: World) -> frozenset[str]:
+    """Jobs whose services run, or may be started at any moment."""
+    return frozenset(
+        job.id
+        for job in world.jobs
+        if job.phase in ("preparing", "starting", "testing") and job.options.get("services")
+    )
 
 
 class _Sight:
@@ -202,7 +210,7 @@ def _live(world: World, job: Job, current: Observed) -> Iterator[Action]:
         yield Record(job.id, job.attempt, current.id)
     elif intent is None:
         return
-    elif intent == "disk" or _is_past(world, job.stop_requested_at, world.policy.grace):
+    elif intent == "disk" or world.is_past(job.stop_requested_at, world.policy.grace):
         yield Kill(job.id, current.id, intent)
     elif job.id not in world.signalled and stop_subject(job.id) not in world.in_flight:
         yield Stop(job.id, intent, current.id)
@@ -245,18 +253,14 @@ def _wanted_stop(world: World, job: Job) -> str | None:
         return "cancel"
     if job.id in world.over_disk and job.phase != "queued":
         return "disk"
-    if job.phase == "preparing" and _is_past(world, job.phase_since, world.policy.prepare_timeout):
+    if job.phase == "preparing" and world.is_past(job.phase_since, world.policy.prepare_timeout):
         return "timeout"
     # A container that runs, but whose command is not yet seen to run, gets no more time than a test run.
-    if (job.phase == "testing" or (job.phase == "starting" and job.container_id)) and _is_past(
-        world, job.phase_since, verdicts.timeout_of(job, world.policy)
+    if (job.phase == "testing" or (job.phase == "starting" and job.container_id)) and world.is_past(
+        job.phase_since, verdicts.timeout_of(job, world.policy)
     ):
         return "timeout"
     return None
-
-
-def _is_past(world: World, since: dt.datetime | None, seconds: float) -> bool:
-    return since is not None and world.now >= since + dt.timedelta(seconds=seconds)
 
 
 def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
@@ -308,7 +312,7 @@ def _cleaning(world: World, sight: _Sight) -> Iterator[Action]:
         remains = sight.all(job)
         # After the worker's last word a container goes by itself, at once.
         going = job.status == "completed" and any(item.state == "running" for item in remains)
-        if job.id not in world.in_flight and not (going and not _is_past(world, job.end_time, LINGER)):
+        if job.id not in world.in_flight and not (going and not world.is_past(job.end_time, LINGER)):
             # The job's own containers first: the services hold the network that they are in.
             yield Clean(job.id, tuple(item.id for item in (*remains, *reversed(sight.services(job)))))
 
@@ -335,7 +339,7 @@ def _announcements(world: World, waiting: Iterable[Job], claimed: int) -> Iterat
     for place, job in enumerate(waiting, 1):
         told = world.announced.get(job.id)
         seconds = world.policy.announce[0 if place <= 10 else 1]
-        if place > claimed and (told is None or (told.place != place and _is_past(world, told.at, seconds))):
+        if place > claimed and (told is None or (told.place != place and world.is_past(told.at, seconds))):
             places.append((job.id, place))
     if places:
         yield Announce(tuple(places))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Final
 
 from ci_runner.controller.actions import Action, AdvanceRun
-from ci_runner.controller.verdicts import duration
 from ci_runner.controller.world import OpenRun, World
 from ci_runner.pipelines import progress
 from ci_runner.pipelines.progress import Step, StopIntent
-from ci_runner.states import failed
+from ci_runner.states import duration, failed
 from ci_runner.store import Store
 
 #: Jobs of one run that wait in the queue at most, beside one for each that may run: enough to keep the runner busy.
@@ -28,12 +28,12 @@ def decide(world: World) -> Iterator[Action]:
     for item in world.runs:
         if item.run.id in world.in_flight:
             continue
-        action = _isolated(item, world.policy.concurrency)
+        action = _isolated(item, world.now, world.policy.concurrency)
         if action is not None:
             yield action
 
 
-def _isolated(item: OpenRun, concurrency: int) -> AdvanceRun | None:
+def _isolated(item: OpenRun, now: dt.datetime, concurrency: int) -> AdvanceRun | None:
     """A run that cannot be decided about ends; it does not keep the others waiting."""
     intent = _intent(item)
     run = item.run
@@ -43,6 +43,7 @@ def _isolated(item: OpenRun, concurrency: int) -> AdvanceRun | None:
         step = progress.decide(
             run.plan,
             item.facts,
+            now=now,
             stop=intent,
             by=run.cancelled_by,
             reason=limit,
@@ -72,8 +73,20 @@ class RunTable:
         #: Run id → what was decided about, and there was nothing to do.
         self._settled: dict[str, OpenRun] = {}
 
-    def read(self, now: dt.datetime) -> tuple[OpenRun, ...]:
-        """The runs that may have something to do."""
+    def read(self, now: dt.datetime, *, anew: bool = True) -> tuple[OpenRun, ...]:
+        """The runs that may have something to do; not `anew`: nobody has written to the store since the last time."""
+        if anew:
+            self._update()
+        found = []
+        for item in list(self._known.values()):
+            seen = _at(item, now)
+            if seen is not item:
+                item = self._known[item.run.id] = seen
+            if self._settled.get(item.run.id) is not item:
+                found.append(item)
+        return tuple(found)
+
+    def _update(self) -> None:
         versions = self._store.runs.open_versions()
         for gone in self._known.keys() - versions.keys():
             del self._known[gone]
@@ -82,13 +95,6 @@ class RunTable:
             known = self._known.get(run_id)
             if known is None or known.run.version != version:
                 self._load(run_id, known)
-        found = []
-        for item in list(self._known.values()):
-            if _is_late(item, now) and not item.timed_out:
-                item = self._known[item.run.id] = OpenRun(item.run, item.facts, timed_out=True)
-            if self._settled.get(item.run.id) is not item:
-                found.append(item)
-        return tuple(found)
 
     def settle(self, runs: Collection[OpenRun], busy: Collection[str]) -> None:
         """These were decided about, and nothing is to be done but for those in `busy`."""
@@ -101,11 +107,18 @@ class RunTable:
         runs = self._store.runs
         run = runs.get(run_id) if known is None else runs.refreshed(known.run)
         if run is not None:
-            self._known[run_id] = OpenRun(run, runs.facts(run_id))
+            facts = runs.facts(run_id)
+            moments = progress.deadlines(run.plan, facts).values() if run.plan.stage_timeouts else ()
+            self._known[run_id] = OpenRun(run, facts, deadlines=tuple(moments))
 
 
-def _is_late(item: OpenRun, now: dt.datetime) -> bool:
+def _at(item: OpenRun, now: dt.datetime) -> OpenRun:
+    """The run as it is at that time: the same object, unless a time of it is up that was not."""
     run = item.run
-    if run.timeout is None or run.start_time is None:
-        return False
-    return now >= run.start_time + dt.timedelta(seconds=run.timeout)
+    timed_out = item.timed_out
+    if run.timeout is not None and run.start_time is not None:
+        timed_out = now >= run.start_time + dt.timedelta(seconds=run.timeout)
+    passed = sum(now >= moment for moment in item.deadlines)
+    if (timed_out, passed) == (item.timed_out, item.passed):
+        return item
+    return replace(item, timed_out=timed_out, passed=passed)

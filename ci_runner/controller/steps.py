@@ -248,8 +248,11 @@ class Steps:
         if action.post_mortem is not None:
             output = self.engine.output(action.post_mortem)
             events = [JobEvent("log", output, fields={"stream": "runner"})] if output else []
-        kept = self._collected(action) if action.collect else Kept()
-        self.end(action.job_id, action.verdict, [*events, *kept.events()], kept)
+        try:
+            kept = self._collected(action) if action.collect else Kept()
+            self.end(action.job_id, action.verdict, [*events, *kept.events()], kept)
+        finally:
+            self.keeper.quota.settle(action.job_id)
         failpoints.hit(_FINISH[1])
 
     def _collected(self, action: actions.Finish) -> Kept:

@@ -10,7 +10,7 @@ from ci_runner.controller.engine import Observed
 from ci_runner.controller.spool import ExitFrame
 from ci_runner.controller.world import Ending, Policy
 from ci_runner.models import Job
-from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
+from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, duration, failed, first_line, ran
 
 
 def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -> Verdict:
@@ -78,10 +78,3 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f}".removesuffix(".0") + f" {name}"
     return f"{count} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "60 min", "90 s", "0.5 s"."""
-    if seconds >= 120 and seconds % 60 == 0:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds:.1f}".removesuffix(".0") + " s"

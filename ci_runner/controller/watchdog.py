@@ -1,4 +1,4 @@
-"""`Watchdog`: adds up, every two seconds, what running jobs have written, and tells who wrote too much.
+"""`Watchdog`: adds up, every two seconds, what jobs and their services have written, and tells who wrote too much.
 
 Measured from outside, because the engine's own limits count files or memory but not a job's whole disk use.
 The decision what to do about it is `reconcile`'s.
@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from ci_runner.errors import EngineUnavailable, PermanentError
 
 _log = logging.getLogger(__name__)
 
 #: Seconds between two measurements.
 INTERVAL: Final = 2.0
+#: A measurement that took long is followed by a pause of so many times as long, at least.
+_PAUSE: Final = 4
 #: Parts of a working folder that the job can write.
 _PARTS: Final = ("upper", "spool")
 
@@ -28,11 +33,16 @@ class Watchdog:
 
     #: The folder of all attempts' working folders.
     work: Path
-    #: Bytes one job may write.
+    #: Bytes one job may write, with its services.
     limit: int
     wake: Callable[[], None]
+    #: Job id → bytes that its services have written; may raise what an engine raises.
+    services: Callable[[], Mapping[str, int]] = dict
     interval: float = INTERVAL
     _watched: frozenset[str] = frozenset()
+    _serving: frozenset[str] = frozenset()
+    #: What `services` said last.
+    _written: Mapping[str, int] = field(default_factory=dict)
     _over: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
@@ -49,32 +59,48 @@ class Watchdog:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def watch(self, job_ids: Iterable[str]) -> None:
-        """Measure these jobs from now on."""
-        self._watched = frozenset(job_ids)
+    def watch(self, job_ids: Iterable[str], serving: Iterable[str] = ()) -> None:
+        """Measure these jobs from now on; and those that are `serving`, which have, or are about to get, services."""
+        self._serving = frozenset(serving)
+        self._watched = self._serving.union(job_ids)
 
     def over(self) -> frozenset[str]:
         """Ids of the watched jobs that have written too much."""
         return self._over
 
     def _run(self) -> None:
-        while not self._stop.wait(self.interval):
+        pause = self.interval
+        while not self._stop.wait(pause):
+            began = time.monotonic()
             try:
                 self._measure()
             except Exception:
                 _log.exception("disk use could not be measured")
+            pause = max(self.interval, _PAUSE * (time.monotonic() - began))
 
     def _measure(self) -> None:
         over = set()
+        services = self._services()
         for job_id in self._watched:
             # All working folders of the job: engines without mounts run it in one that no attempt owns.
             folders = [folder / part for folder in self.work.glob(f"{job_id}-*") for part in _PARTS]
-            if sum(bytes_below(folder, self.limit) for folder in folders) > self.limit:
+            written = sum(bytes_below(folder, self.limit) for folder in folders)
+            if written + services.get(job_id, 0) > self.limit:
                 over.add(job_id)
         changed = over != self._over
         self._over = frozenset(over)
         if changed and over:
             self.wake()
+
+    def _services(self) -> Mapping[str, int]:
+        """What services have written; an engine that cannot say it now said it a moment ago."""
+        if not self._serving:
+            return {}
+        try:
+            self._written = self.services()
+        except (EngineUnavailable, PermanentError) as error:
+            _log.debug("what services wrote could not be measured: %s", error)
+        return self._written
 
 
 def bytes_below(folder: Path, enough: int) -> int:

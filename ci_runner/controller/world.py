@@ -1,4 +1,4 @@
-"""`World`: everything a decision depends on, read once per tick into one frozen value.
+"""`World`: everything a decision depends on, brought together once per tick into one frozen value.
 
 The order of reading matters, because actions go on meanwhile: first what is in flight, then the rows, then
 the containers, then the builds that are going on. Whatever ends in between is seen either as in flight (and
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Final, NamedTuple
 
 from ci_runner.config import ReconcileSettings
 from ci_runner.controller.engine import Engine, Observed
@@ -88,6 +89,9 @@ class OpenRun:
     facts: Mapping[str, Facts]
     #: It has lasted longer than it may.
     timed_out: bool = False
+    #: When stages of it must be over, and how many of these moments have passed.
+    deadlines: tuple[dt.datetime, ...] = ()
+    passed: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,66 @@ class World:
     announced: Mapping[str, Announced] = field(default_factory=dict)
     #: Runs of pipelines that are not over, but for those about which nothing has changed since they were decided about.
     runs: tuple[OpenRun, ...] = ()
+    #: Times for which `is_past` was asked and that are still to come: until then, time alone changes no decision.
+    moments: list[dt.datetime] = field(default_factory=list, compare=False, repr=False)
+
+    def is_past(self, since: dt.datetime | None, seconds: float) -> bool:
+        """Whether so many seconds have passed since then; False where it has not begun."""
+        if since is None:
+            return False
+        moment = since + dt.timedelta(seconds=seconds)
+        if self.now < moment:
+            self.moments.append(moment)
+            return False
+        return True
+
+    def is_as(self, other: World) -> bool:
+        """Whether what was decided about `other`, an earlier moment, holds for this one: nothing differs but the time,
+        and no time is up that `other` was asked for."""
+        return all(self.now < moment for moment in other.moments) and all(
+            getattr(self, name) == getattr(other, name) for name in _COMPARED
+        )
+
+
+_COMPARED: Final = tuple(item.name for item in fields(World) if item.compare and item.name != "now")
+
+
+class Rows:
+    """The rows of jobs as last read: read anew when anybody has committed anything since, else remembered.
+
+    SQLite's `data_version` leaves no commit out, so what is remembered is what would be read.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._bell = store.doorbell()
+        self._known: _Rows | None = None
+
+    def look(self) -> tuple[_Rows, bool]:
+        """The rows, and whether they were read anew: what else depends on the store alone need not be, if not."""
+        rang = self._bell.rang()  # before reading: what is committed meanwhile rings the next time
+        if self._known is not None and not rang:
+            return self._known, False
+        self._known = None
+        jobs = self._store.jobs
+        known = self._known = _Rows(tuple(jobs.open()), tuple(jobs.uncleaned()), jobs.served())
+        return known, True
+
+    def forget(self) -> None:
+        """Read anew next time, whatever the bell says."""
+        self._known = None
+
+    def close(self) -> None:
+        """Close the bell's connection."""
+        self._bell.close()
+
+
+class _Rows(NamedTuple):
+    """As in `World`."""
+
+    jobs: tuple[Job, ...]
+    uncleaned: tuple[Job, ...]
+    served: Mapping[str, dt.datetime]
 
 
 @dataclass
@@ -165,7 +229,7 @@ class Sight:
 
 
 def read(
-    store: Store,
+    rows: _Rows,
     sight: Sight,
     *,
     now: dt.datetime,
@@ -174,12 +238,9 @@ def read(
     in_flight: InFlight,
     builds: Callable[[], frozenset[str]],
 ) -> World:
-    """Rows, containers and builds, in this order; `in_flight` was read before.
+    """Containers and builds, in this order; `in_flight` was read before, and the `rows` after it.
 
     `anew`: list the containers.
     """
-    jobs = tuple(store.jobs.open())
-    uncleaned = tuple(store.jobs.uncleaned())
-    served = store.jobs.served()
-    observed = sight.look(jobs, anew=anew)
-    return World(now, policy, jobs, uncleaned, served, observed, in_flight, builds=builds())
+    observed = sight.look(rows.jobs, anew=anew)
+    return World(now, policy, *rows, observed, in_flight, builds=builds())

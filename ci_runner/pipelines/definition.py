@@ -114,6 +114,8 @@ class Definition:
     #: In the order of stages, then of the file.
     jobs: tuple[JobDefinition, ...]
     keep_going: bool = False
+    #: Name of a stage → seconds that it may take.
+    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

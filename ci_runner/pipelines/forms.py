@@ -7,12 +7,12 @@ where it is read; what only the whole shows is for `rules`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ci_runner.pipelines import reading
 from ci_runner.pipelines.definition import Definition, JobDefinition, Named
-from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, take
+from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, take
 from ci_runner.pipelines.reading import Value
 from ci_runner.pipelines.tree import Items, Place, Problems, Scalar, Table
 
@@ -42,7 +42,9 @@ def read_pipeline(
     defaults: Defaults = {}
     if "global" in fields:
         defaults = _settings(take(fields["global"], SHARED, "'global'") or {})
-    stages, nested = _stages(fields, path, problems, place)
+    found_stages = _stages(fields, path, problems, place)
+    stages = tuple(stage.named for stage in found_stages)
+    nested = [(stage.named, job) for stage in found_stages for job in stage.jobs]
     jobs = [_job(value, defaults, stage) for stage, value in nested]
     if "jobs" in fields:
         if nested:
@@ -55,7 +57,8 @@ def read_pipeline(
         problems.error(place, path, f"more than {MOST_JOBS} jobs")
     order = {stage.name: index for index, stage in reversed(list(enumerate(stages)))}
     found.sort(key=lambda job: order.get(job.stage.name, len(order)))
-    return Definition(name, problems.file, stages, tuple(found[:MOST_JOBS]), bool(keep_going))
+    timeouts = {stage.named.name: stage.timeout for stage in found_stages if stage.timeout is not None}
+    return Definition(name, problems.file, stages, tuple(found[:MOST_JOBS]), bool(keep_going), timeouts)
 
 
 def document_root(tree: Table, problems: Problems) -> Table:
@@ -78,63 +81,73 @@ def document_root(tree: Table, problems: Problems) -> Table:
     return Table(merged, entry.node.place)
 
 
-def _stages(
-    fields: Mapping[str, Value], path: str, problems: Problems, place: Place
-) -> tuple[tuple[Named, ...], list[tuple[Named, Value]]]:
-    """The stages in order, and the jobs that stand in them."""
+@dataclass(frozen=True)
+class _Stage:
+    """A stage as it stands in the list."""
+
+    named: Named
+    #: The jobs that stand in it.
+    jobs: tuple[Value, ...] = ()
+    timeout: float | None = None
+
+
+def _stages(fields: Mapping[str, Value], path: str, problems: Problems, place: Place) -> list[_Stage]:
+    """The stages in order, none twice; what a second one of a name has counts for the first."""
     value = fields.get("stages")
     if value is None:
         problems.error(place, path, "Missing 'stages' field: a list of names, in the order in which they run")
-        return (), []
+        return []
     if not isinstance(value.node, Items):
         value.must("a list")
-        return (), []
+        return []
     if not value.node.items:
         value.error("'stages' is empty: name at least one stage")
-    stages: dict[str, Named] = {}
-    nested: list[tuple[Named, Value]] = []
+    stages: dict[str, _Stage] = {}
     for index, item in enumerate(value.items()):
-        named, jobs = _stage(index, item)
-        if named is None:
+        stage = _stage(index, item)
+        if stage is None:
             continue
-        if named.name in stages:
+        named = stage.named
+        first = stages.setdefault(named.name, stage)
+        if first is not stage:
             problems.error(
                 named.place,
                 named.path,
-                f"Duplicate stage name {named.name!r}; first in line {stages[named.name].place.line}",
+                f"Duplicate stage name {named.name!r}; first in line {first.named.place.line}",
             )
-        stages.setdefault(named.name, named)
-        nested += [(named, job) for job in jobs]
-    return tuple(stages.values()), nested
+            stages[named.name] = replace(first, jobs=first.jobs + stage.jobs)
+    return list(stages.values())
 
 
-def _stage(index: int, item: Value) -> tuple[Named | None, list[Value]]:
+def _stage(index: int, item: Value) -> _Stage | None:
     if isinstance(item.node, Scalar):
         if not isinstance(item.node.value, str):
             item.error(
                 f"Stage at index {index} must be a string or map, not {item.shown}; write names in quotes"
             )
-            return None, []
+            return None
         if not item.node.value.strip():
             item.error(f"Stage at index {index} has empty name")
-            return None, []
-        return _stage_name(item), []
+            return None
+        named = _stage_name(item)
+        return _Stage(named) if named is not None else None
     if not isinstance(item.node, Table):
         item.error(f"Stage at index {index} must be a string or map, not {item.shown}")
-        return None, []
-    fields = take(item, {"name": PIPELINE["name"], "jobs": PIPELINE["jobs"]}, f"stage {index}") or {}
+        return None
+    fields = take(item, STAGE, f"stage {index}") or {}
     if "name" not in fields:
         item.error(f"Stage at index {index} is missing 'name' field")
-        return None, []
+        return None
     named = _stage_name(fields["name"])
+    timeout = reading.seconds(fields["timeout"]) if "timeout" in fields else None
     jobs = fields.get("jobs")
-    if jobs is None:
-        return named, []
-    if not isinstance(jobs.node, Items):
+    if jobs is not None and not isinstance(jobs.node, Items):
         shown = named.name if named else index
         jobs.error(f"Jobs in stage {shown!r} must be a list, not {jobs.shown}")
-        return named, []
-    return named, list(jobs.items())
+        jobs = None
+    if named is None:
+        return None
+    return _Stage(named, tuple(jobs.items()) if jobs is not None else (), timeout)
 
 
 def _stage_name(value: Value) -> Named | None:

@@ -150,11 +150,24 @@ JOB: Final[Mapping[str, Key]] = {
     **SHARED,
 }
 
+#: What a stage may have that is written as a table.
+STAGE: Final[Mapping[str, Key]] = {
+    "name": Key("text", "unique in the pipeline", _TEXT),
+    "jobs": Key("list", "its jobs, where they do not stand below `jobs` of the pipeline", {"type": "array"}),
+    "timeout": Key(
+        'seconds, or "20m"',
+        "time from the moment in which the first of its jobs is taken up: then its jobs are stopped, and what has not "
+        "started is dropped",
+        _TIME,
+        reading.seconds,
+    ),
+}
+
 #: What a pipeline may have.
 PIPELINE: Final[Mapping[str, Key]] = {
     "name": Key("text", "unique in the project; without it the file's name (TOML: the table's key)", _TEXT),
     "stages": Key(
-        "list of names, or of tables `{name, jobs}`",
+        "list of names, or of tables `{name, jobs, timeout}`",
         "what is run one after the other; each job of a stage waits for all jobs of the stages before",
         {"type": "array"},
     ),

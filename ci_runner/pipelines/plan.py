@@ -94,6 +94,8 @@ class Plan:
     jobs: tuple[PlannedJob, ...]
     #: Go on with what does not depend on a failed job.
     keep_going: bool = False
+    #: Stage → seconds from the moment in which the first of its jobs is taken up; stages without a limit are missing.
+    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the version of the form; a job's fields that hold their default are left out."""

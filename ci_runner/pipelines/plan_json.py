@@ -35,13 +35,16 @@ _LONGEST: Final = 131_071  # MAX_ARG_STRLEN of Linux
 
 def write(plan: Plan) -> dict[str, Any]:
     """See `Plan.to_dict`."""
-    return {
+    found = {
         "version": VERSION,
         "pipeline": plan.pipeline,
         "stages": list(plan.stages),
         "jobs": [_plain(job) for job in plan.jobs],
         "keep_going": plan.keep_going,
     }
+    if plan.stage_timeouts:  # runners that know of none go on taking plans without any
+        found["stage_timeouts"] = dict(plan.stage_timeouts)
+    return found
 
 
 def read(raw: Any) -> Plan:
@@ -51,7 +54,8 @@ def read(raw: Any) -> Plan:
     if raw.get("version") != VERSION:
         raise WireError(f"plan.version: must be {VERSION}, not {raw.get('version')!r}")
     unknown = sorted(
-        str(name) for name in raw.keys() - {"version", "pipeline", "stages", "jobs", "keep_going"}
+        str(name)
+        for name in raw.keys() - {"version", "pipeline", "stages", "jobs", "keep_going", "stage_timeouts"}
     )
     if unknown:
         raise WireError(f"plan.{unknown[0]}: is unknown to this runner")
@@ -63,6 +67,7 @@ def read(raw: Any) -> Plan:
         stages=_names("plan.stages", raw.get("stages")),
         jobs=tuple(_make(PlannedJob, _JOB, f"plan.jobs[{index}]", job) for index, job in enumerate(jobs)),
         keep_going=_flag("plan.keep_going", raw.get("keep_going", False)),
+        stage_timeouts=_timeouts("plan.stage_timeouts", raw.get("stage_timeouts", {})),
     )
     _hold_together(plan)
     return plan
@@ -92,6 +97,9 @@ def _hold_together(plan: Plan) -> None:
         twice = next((name for name in names if list(names).count(name) > 1), None)
         if twice is not None:
             raise WireError(f"plan.{what}: {twice!r} is there twice")
+    for stage in plan.stage_timeouts:
+        if stage not in plan.stages:
+            raise WireError(f"plan.stage_timeouts: there is no stage {stage!r}")
     for job in plan.jobs:
         where = f"plan.jobs[{job.name!r}]"
         if job.stage not in plan.stages:
@@ -198,6 +206,12 @@ def _positive(where: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
         raise WireError(f"{where}: must be a number above 0")
     return float(value)
+
+
+def _timeouts(where: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise WireError(f"{where}: must be an object of numbers")
+    return {_name(where, stage): _positive(f"{where}.{stage}", each) for stage, each in value.items()}
 
 
 def _integer(low: int, high: int) -> _Check:

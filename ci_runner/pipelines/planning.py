@@ -52,7 +52,7 @@ def make_plan(definition: Definition, choice: Choice | None = None) -> Plan:
         every = tuple(dict.fromkeys((*needs, *before)))
         jobs.append(replace(draft, needs=every, artifacts_from=needs, skipped=left_out.get(draft.name)))
     keep_going = definition.keep_going if choice.keep_going is None else choice.keep_going
-    return Plan(definition.name, tuple(stages), tuple(jobs), keep_going)
+    return Plan(definition.name, tuple(stages), tuple(jobs), keep_going, dict(definition.stage_timeouts))
 
 
 def _stage_before(

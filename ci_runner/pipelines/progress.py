@@ -6,13 +6,14 @@ decided is written in one transaction with the number by which the rows were rea
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from ci_runner.pipelines.plan import Plan, PlannedJob
 from ci_runner.pipelines.statuses import ExecutionStatus, Part, of_job, overall
-from ci_runner.states import Verdict
+from ci_runner.states import Verdict, duration
 from pytest_remote_ci.wire import TERMINAL_STATUSES, Phase, Status
 
 #: Why a run is stopped as a whole.
@@ -47,6 +48,10 @@ class Facts:
     dropped: str | None = None
     #: Who asked for the end of this planned job.
     cancelled_by: str | None = None
+    #: In whose name the end of its newest job was asked for.
+    halted_by: str | None = None
+    #: When the first job that this run made of it was taken up.
+    started: dt.datetime | None = None
 
     @property
     def word(self) -> ExecutionStatus:
@@ -103,10 +108,25 @@ def part_of(job: PlannedJob, facts: Facts) -> Part:
     return Part(facts.word, job.allow_failure, job.skipped is not None)
 
 
+def deadlines(plan: Plan, facts: Mapping[str, Facts]) -> dict[str, dt.datetime]:
+    """Stage → when it must be over, of those that have begun and have a limit."""
+    found = {}
+    for stage, seconds in plan.stage_timeouts.items():
+        begun = [
+            moment
+            for job in plan.jobs
+            if job.stage == stage and (moment := facts[job.name].started) is not None
+        ]
+        if begun:
+            found[stage] = min(begun) + dt.timedelta(seconds=seconds)
+    return found
+
+
 def decide(
     plan: Plan,
     facts: Mapping[str, Facts],
     *,
+    now: dt.datetime | None = None,
     stop: StopIntent | None = None,
     by: str | None = None,
     reason: str | None = None,
@@ -114,9 +134,10 @@ def decide(
 ) -> Step:
     """The next step. `stop`: the run is to end, in the name of `by`, and `reason` becomes its own where it timed out.
 
-    `room`: how many more of its jobs may wait in the runner's queue.
+    `now`: what the timeouts of stages are held against; without it, none comes up. `room`: how many more of its jobs
+    may wait in the runner's queue.
     """
-    found = _Run(plan, facts, stop)
+    found = _Run(plan, facts, stop, now)
     drops = tuple(found.drops(by))
     starts = tuple(found.starts(room))
     halts = tuple(found.halts(by))
@@ -126,18 +147,46 @@ def decide(
 class _Run:
     """The states of all jobs, brought forward while a step is decided."""
 
-    def __init__(self, plan: Plan, facts: Mapping[str, Facts], stop: StopIntent | None) -> None:
+    def __init__(
+        self, plan: Plan, facts: Mapping[str, Facts], stop: StopIntent | None, now: dt.datetime | None
+    ) -> None:
         self._plan = plan
         self._facts = facts
         self._stop = stop
         self._states: dict[str, State] = {job.name: _state(job, facts[job.name]) for job in plan.jobs}
         self._broken = next((name for name, state in self._states.items() if state == "failed"), None)
+        self._late = self._late_stages(now)
+        #: Why nothing more is started, though nobody asked for the run's end.
+        self._cause = (
+            None if plan.keep_going else f"{self._broken!r} failed" if self._broken is not None else None
+        )
+        if self._cause is None and self._late and not plan.keep_going:
+            self._cause = _timed_out(plan, self._late[0])
         #: Nothing more is started.
-        self._ending = stop is not None or (self._broken is not None and not plan.keep_going)
-        if self._ending:
-            for job in plan.jobs:
-                if self._states[job.name] == "again":
-                    self._states[job.name] = "allowed" if job.allow_failure else "failed"
+        self._ending = stop is not None or self._cause is not None
+        for job in plan.jobs:
+            if self._states[job.name] == "again" and (self._ending or job.stage in self._late):
+                self._states[job.name] = "allowed" if job.allow_failure else "failed"
+
+    def _late_stages(self, now: dt.datetime | None) -> list[str]:
+        """The stages whose time is up before they are over, and those that were cut off for it, in their order."""
+        due = deadlines(self._plan, self._facts) if now is not None else {}
+        found = []
+        for stage in self._plan.stages:
+            if stage not in self._plan.stage_timeouts:
+                continue
+            jobs = [job.name for job in self._plan.jobs if job.stage == stage]
+            going = any(self._states[name] in ("waiting", "open", "again") for name in jobs)
+            up = now is not None and stage in due and now >= due[stage]
+            if (going and up) or any(self._was_cut(stage, self._facts[name]) for name in jobs):
+                found.append(stage)
+        return found
+
+    def _was_cut(self, stage: str, facts: Facts) -> bool:
+        """Whether the end of a job was written down before, for its stage's time: the words are the mark."""
+        if facts.dropped is not None:
+            return facts.dropped == _timed_out(self._plan, stage)
+        return facts.halted_by == _blamed(self._plan, stage)
 
     def drops(self, by: str | None) -> Iterator[Drop]:
         """Those that can no longer start, and those that wait for them in turn."""
@@ -155,6 +204,8 @@ class _Run:
         cancelled_by = self._facts[job.name].cancelled_by
         if cancelled_by is not None:
             return f"cancelled by {cancelled_by}"
+        if job.stage in self._late and self._stop is None:
+            return _timed_out(self._plan, job.stage)
         for need in job.needs:
             if self._states[need] in ("failed", "cancelled"):
                 became = "failed" if self._states[need] == "failed" else "was cancelled"
@@ -163,7 +214,7 @@ class _Run:
             return f"cancelled by {by or 'its user'}"
         if self._stop == "timeout":
             return "the run timed out"
-        return f"{self._broken!r} failed" if self._ending else None
+        return self._cause
 
     def starts(self, room: int) -> Iterator[Start]:
         """Those whose needs are done, as far as there is room; a further try goes first."""
@@ -191,8 +242,10 @@ class _Run:
                 yield Halt(
                     facts.job_id, (by or "its user") if self._stop == "cancel" else "the run's timeout"
                 )
+            elif job.stage in self._late:
+                yield Halt(facts.job_id, _blamed(self._plan, job.stage))
             elif self._ending and facts.phase == "queued":
-                yield Halt(facts.job_id, f"the run, because {self._broken!r} failed", waiting_only=True)
+                yield Halt(facts.job_id, f"the run, because {self._cause}", waiting_only=True)
 
     def outcome(self, by: str | None, reason: str | None) -> Verdict | None:
         """How the run ends, once nothing of it can change."""
@@ -212,6 +265,8 @@ class _Run:
         )
         if word is ExecutionStatus.FAILED:
             return Verdict("completed", False, None, self._failure())
+        if word is ExecutionStatus.CANCELED and self._late:
+            return Verdict("failed", False, None, _timed_out(self._plan, self._late[0]))
         if word is ExecutionStatus.CANCELED:
             name = next(name for name, state in self._states.items() if state == "cancelled")
             facts = self._facts[name]
@@ -227,6 +282,14 @@ class _Run:
         why = facts.reason or f"exit code {facts.exit_code}"
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return f"job {failed[0]!r} failed: {why}{more}"
+
+
+def _timed_out(plan: Plan, stage: str) -> str:
+    return f"stage {stage!r} timed out after {duration(plan.stage_timeouts[stage])}"
+
+
+def _blamed(plan: Plan, stage: str) -> str:
+    return f"the timeout of stage {stage!r} ({duration(plan.stage_timeouts[stage])})"
 
 
 def _state(job: PlannedJob, facts: Facts) -> State:

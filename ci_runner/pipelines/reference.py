@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, Key, Schema
+from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, Key, Schema
 
 PAGE: Final = "pipelines.md"
 SCHEMA: Final = "pipeline.schema.json"
@@ -39,7 +39,7 @@ def table(keys: Mapping[str, Key]) -> str:
 
 def page(text: str) -> str:
     """`text` with its tables made anew: they stand between comments ``keys of …`` and ``end``."""
-    made = {"a pipeline": table(PIPELINE), "a job": table(JOB)}
+    made = {"a pipeline": table(PIPELINE), "a stage": table(STAGE), "a job": table(JOB)}
     return re.sub(
         r"(<!-- keys of ([a-z ]+) -->\n).*?(<!-- end -->)",
         lambda found: f"{found[1]}\n{made[found[2]]}\n\n{found[3]}",
@@ -64,9 +64,11 @@ def schema() -> dict[str, Any]:
     jobs: Schema = {"type": "array", "items": reference}
     pipeline = _properties(PIPELINE)
     pipeline["jobs"] |= {"oneOf": [jobs, {"type": "object", "additionalProperties": reference}]}
+    properties = _properties(STAGE)
+    properties["jobs"] |= jobs
     stage: Schema = {
         "type": "object",
-        "properties": {"name": {"type": "string", "minLength": 1}, "jobs": jobs},
+        "properties": properties,
         "required": ["name"],
         "additionalProperties": False,
     }

@@ -336,6 +336,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "jobs": {"type": "array", "items": _object({"name": _TEXT, "definition": _TEXT, "stage": _TEXT})},
             "keep_going": _FLAG,
         },
+        {
+            "stage_timeouts": {
+                "type": "object",
+                "additionalProperties": _NUMBER,
+                "description": "stage → seconds",
+            }
+        },
         additionalProperties=False,
         description="Jobs in order; fields that hold their default are left out (docs/pipelines.md).",
     ),

@@ -19,6 +19,10 @@ from ci_runner.store.schema import ArtifactRow
 _ROWS: Final = 150
 _COLUMNS: Final = tuple(getattr(ArtifactRow, name) for name in Artifact.__dataclass_fields__)
 
+_BYTES: Final = """
+SELECT COALESCE(SUM(a.size), 0) FROM artifacts a JOIN jobs j ON j.id = a.job_id WHERE j.user_id = ?
+"""
+
 
 class Artifacts:
     """`store.artifacts`."""
@@ -37,6 +41,11 @@ class Artifacts:
             ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, ArtifactRow.path == path)
         )
         return Artifact(**row) if row is not None else None
+
+    def bytes_of(self, user_id: str) -> int:
+        """Bytes of all artifacts of a user's jobs, each counted by itself."""
+        found = self._database.sql(_BYTES, (user_id,))
+        return int(found[0][0])
 
     def prune(self, now: dt.datetime) -> int:
         """Forget those that were kept long enough; how many. Their contents go when nobody else needs them."""

@@ -20,6 +20,7 @@ from ci_runner.models import Artifact, Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store.artifacts import add_inside
 from ci_runner.store.database import Database
+from ci_runner.store.decoding import Decoder
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
 from ci_runner.store.schema import JobRow, OutboxRow, RunRow, UserRow, from_micros, reader, to_micros
@@ -72,6 +73,7 @@ class Jobs:
         self._database = database
         self._lease = lease
         # What every tick asks.
+        self._decode_open, self._decode_uncleaned = (Decoder(lambda row: Job(**_READ(row))) for _ in range(2))
         jobs = JobRow.select(*JOB_COLUMNS)
         self._open = database.compiled(
             jobs.where(JobRow.end_time.is_null()).order_by(JobRow.submitted_at, JobRow.id)
@@ -189,13 +191,13 @@ class Jobs:
 
     def open(self) -> builtins.list[Job]:
         """All jobs that are not over, oldest submission first, without queue positions."""
-        return [Job(**_READ(row)) for row in self._database.sql(*self._open)]
+        return self._decode_open(self._database.sql(*self._open))
 
     def uncleaned(self) -> builtins.list[Job]:
         """Jobs that are over and whose container, spool or workspace is not removed yet, in the order they
         ended.
         """
-        return [Job(**_READ(row)) for row in self._database.sql(*self._uncleaned)]
+        return self._decode_uncleaned(self._database.sql(*self._uncleaned))
 
     def served(self) -> dict[str, dt.datetime]:
         """User id → when a job of the user was last taken up; users who were never served are missing."""

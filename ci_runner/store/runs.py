@@ -27,7 +27,7 @@ from ci_runner.store.database import Database
 from ci_runner.store.events import feed_inside
 from ci_runner.store.jobs import JOB_COLUMNS, insert_inside
 from ci_runner.store.lease import Lease
-from ci_runner.store.schema import JobRow, RunJobRow, RunRow, RunSecretRow, UserRow
+from ci_runner.store.schema import JobRow, RunJobRow, RunRow, RunSecretRow, UserRow, from_micros
 from pytest_remote_ci.wire import Status
 
 _CREATE_BEFORE = failpoints.register("store.runs.create.before", "run written, not committed")
@@ -40,7 +40,9 @@ _PAGE: Final = 1000
 _IDS: Final = 300
 _FACTS: Final = """
 SELECT r.name, r.job_id, r.retry, r.dropped, r.cancelled_by, r.reused,
-       j.status, j.phase, j.success, j.exit_code, j.reason, j.cancel_requested_at
+       j.status, j.phase, j.success, j.exit_code, j.reason, j.cancel_requested_at, j.cancelled_by,
+       CASE WHEN r.reused THEN NULL WHEN r.retry = 0 THEN j.start_time ELSE
+         (SELECT MIN(e.start_time) FROM jobs e WHERE e.run_id = r.run_id AND e.planned = r.name) END
 FROM run_jobs r LEFT JOIN jobs j ON j.id = r.job_id WHERE r.run_id = ? ORDER BY r.position
 """
 #: Runs by which usual durations are told.
@@ -380,11 +382,13 @@ def _run(row: dict[str, Any]) -> Run:
 
 
 def _facts(row: tuple[Any, ...]) -> Facts:
-    _, job_id, retry, dropped, cancelled_by, _, status, phase, success, exit_code, reason, cancelling = row
+    _, job_id, retry, dropped, cancelled_by, _, status, phase, success, exit_code, reason, *more = row
+    cancelling, halted_by, started = more
     if job_id is not None and status is None:  # deleted with its user
         status, dropped = "cancelled", dropped or "its job was deleted"
     return Facts(
         job_id=job_id, retry=retry, status=status or "queued", phase=phase or "queued",
         success=None if success is None else bool(success), exit_code=exit_code, reason=reason,
-        cancelling=cancelling is not None, dropped=dropped, cancelled_by=cancelled_by,
+        cancelling=cancelling is not None, dropped=dropped, cancelled_by=cancelled_by, halted_by=halted_by,
+        started=None if started is None else from_micros(started),
     )  # fmt: skip

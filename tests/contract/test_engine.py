@@ -582,6 +582,24 @@ def test_a_job_reaches_its_services_by_name_and_nobody_else_does(serving: Kit) -
     assert (serving.spool() / "stdout").read_text() == "200\n"
 
 
+def test_what_services_write_is_told_by_job(serving: Kit) -> None:
+    if not serving.runs_programs:
+        pytest.skip("the engine runs no programs")
+    assert serving.engine.written_by_services() == {}
+    first = service(serving, "db", ("sleep", "600"))
+    ids = [serving.engine.create_service(first)]
+    serving.engine.start(ids[0])
+    other = service(serving, "cache", ("sleep", "600"), join=ids[0])
+    ids.append(serving.engine.create_service(other))
+    serving.engine.start(ids[1])
+    assert serving.engine.written_by_services()[first.job_id] < 1 << 20
+    for container_id in ids:
+        assert serving.engine.execute(container_id, ("sh", "-c", "head -c 3000000 /dev/zero >/big")) == 0
+    written = serving.engine.written_by_services()
+    assert 6_000_000 <= written[first.job_id] < 7_000_000
+    assert written.keys() == {first.job_id}
+
+
 def test_a_service_may_become_another_user_and_nothing_more(serving: Kit) -> None:
     if not serving.runs_programs:
         pytest.skip("the engine runs no programs")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from developers import Developer
+from e2e.test_services import containers, over, submit
+from waiting import wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -73,6 +76,27 @@ def test_a_job_that_fills_the_disk_is_ended(developer: Developer, tmp_path: Path
     job = developer.jobs()[0]
     assert (job["status"], job["exit_code"]) == ("failed", None)
     assert "disk limit of 64 MiB exceeded" in job["reason"]
+
+
+@pytest.fixture(scope="module")
+def image_with_a_volume(docker_engine: str) -> Iterator[str]:
+    """The base image as databases have theirs: data lie in a volume."""
+    name = "ci-runner-test-volume:x"
+    build = ["docker", "build", "--quiet", "--tag", name, "-"]
+    subprocess.run(build, input=f"FROM {docker_engine}\nVOLUME /data\n".encode(), check=True, timeout=120)
+    yield name
+    subprocess.run(["docker", "image", "rm", "--force", name], check=True, timeout=120)
+
+
+def test_a_service_that_fills_the_disk_ends_its_job(developer: Developer, image_with_a_volume: str) -> None:
+    half = "head -c 40000000 /dev/zero"
+    fills = ["sh", "-c", f"{half} >/big; {half} >/data/big; exec sleep 600"]
+    lasting = {"test_it.py": b"import time\ndef test_lasts():\n    time.sleep(60)\n"}
+    job_id = submit(developer, image_with_a_volume, [{"name": "db", "command": fills}], lasting)
+    job = over(developer, job_id)
+    assert job["status"] == "failed"
+    assert job["reason"].startswith("disk limit of 64 MiB exceeded")
+    wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
 
 
 @pytest.mark.parametrize("place", ["/tmp", "~"])

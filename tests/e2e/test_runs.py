@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ def api(runner: Runner) -> Api:
     return Api(runner)
 
 
+@pytest.mark.defect(7)
 @pytest.mark.case("B59", "B64", "B65")
 def test_two_jobs_run_one_after_the_other(api: Api) -> None:
     plan = plan_of(
@@ -102,6 +104,7 @@ def test_failure_drops_what_waits_and_allowed_failure_does_not(api: Api) -> None
     assert jobs["late"]["reason"] == "needs 'bad', which failed"
 
 
+@pytest.mark.defect(3, 4)
 @pytest.mark.case("B62")
 def test_numbers_count_per_pipeline_and_the_same_tree_twice_is_two_runs(api: Api) -> None:
     plan = plan_of(planned("a", "true"), pipeline="counted")
@@ -114,7 +117,7 @@ def test_numbers_count_per_pipeline_and_the_same_tree_twice_is_two_runs(api: Api
     assert other["number"] == 1
     third = next(run for run in runs if run["number"] == 3)
     assert api.get("/pipelines/counted/runs/3")["run_id"] == third["run_id"]
-    for run in runs:  # each can be asked for, however many there are (the reference system's bug 4)
+    for run in runs:  # each can be asked for, however many there are
         assert api.until_over(run["run_id"])["success"] is True
     assert {run["number"] for run in api.get("/runs?pipeline=counted&status=completed")} == {1, 2, 3, 4, 5, 6}
     page = api.ask("GET", "/runs?pipeline=counted&limit=4")
@@ -183,11 +186,12 @@ def test_a_job_runs_again_as_often_as_it_may(api: Api) -> None:
     assert len({job["job_id"] for job in api.get("/jobs") if job.get("planned") == "third"}) == 3
 
 
+@pytest.mark.defect(10)
 @pytest.mark.case("B66")
 def test_cancelling_a_run_ends_what_runs_and_drops_the_rest(api: Api) -> None:
-    """A cancelled job really stops, and no late result overwrites that (the reference system's bug 10)."""
+    """A cancelled job really stops, and no late result overwrites that."""
     plan = plan_of(
-        planned("long", "echo started; exec sleep 300"),
+        planned("long", "echo process $$", "exec sleep 300"),
         planned("next", "true", needs=("long",)),
         pipeline="cancelled",
     )
@@ -196,11 +200,19 @@ def test_cancelling_a_run_ends_what_runs_and_drops_the_rest(api: Api) -> None:
         lambda: by_name(api.get(f"/runs/{run['run_id']}"))["long"]["phase"] == "testing", 60, what="its start"
     )
     assert api.get(f"/runs/{run['run_id']}")["status"] == "running"
+    job_id = by_name(run)["long"]["job_id"] or by_name(api.get(f"/runs/{run['run_id']}"))["long"]["job_id"]
+    said = wait_until(
+        lambda: re.search(r"^process (\d+)$", api.log(job_id), re.MULTILINE), what="its process"
+    )
+    process = Path("/proc", said[1])
+    assert process.exists()
     assert api.ask("DELETE", f"/runs/{run['run_id']}").status_code == 202
     over = api.until_over(run["run_id"])
     assert (over["status"], over["success"]) == ("cancelled", None)
     assert over["reason"] == "cancelled by ann"
     assert [job["status"] for job in over["jobs"]] == ["cancelled", "cancelled"]
+    wait_until(lambda: not process.exists(), 30, what="the end of its process")
+    assert api.get(f"/runs/{run['run_id']}")["status"] == "cancelled"
     assert api.ask("DELETE", f"/runs/{run['run_id']}").status_code == 202
 
 
@@ -242,6 +254,26 @@ def test_timeouts_of_a_job_and_of_a_run(api: Api) -> None:
         "the run timed out after 2 s",
     )
     assert [job["status"] for job in over["jobs"]] == ["cancelled", "cancelled"]
+
+
+def test_a_stage_whose_time_is_up_is_stopped_and_says_so(api: Api) -> None:
+    files = {
+        ".pipelines/limited.yaml": """
+stages: [{name: slow, timeout: 2s}, after]
+jobs:
+  - {name: endless, stage: slow, script: [sleep 300]}
+  - {name: quick, stage: slow, script: ["true"]}
+  - {name: publish, stage: after, script: ["true"]}
+"""
+    }
+    over = api.until_over(api.run(None, {**PROJECT, **files}, pipeline="limited")["run_id"])
+    assert (over["status"], over["success"]) == ("failed", False)
+    assert over["reason"] == "stage 'slow' timed out after 2 s"
+    assert {job["name"]: job["reason"] for job in over["jobs"]} == {
+        "endless": "cancelled by the timeout of stage 'slow' (2 s)",
+        "quick": None,
+        "publish": "stage 'slow' timed out after 2 s",
+    }
 
 
 def test_a_repetition_runs_all_or_only_what_did_not_pass(api: Api) -> None:
@@ -364,8 +396,9 @@ def test_artifacts_of_needed_jobs_are_in_a_later_job_s_workspace(api: Api) -> No
     assert api.get(f"/jobs/{jobs['use']['job_id']}/artifacts") == []
 
 
+@pytest.mark.defect(8)
 def test_a_run_has_the_files_of_its_own_submission(api: Api) -> None:
-    """The reference system's second run tested the clone of the first (its bug 8)."""
+    """The reference system's second run tested the clone of the first."""
     plan = plan_of(planned("look", "cat word.txt"), pipeline="fresh")
     words = []
     for word in ("first", "second"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -29,6 +30,29 @@ def test_so_is_the_other():
 """
 
 
+#: Its own service answers; at no other address of the network does anybody.
+LOOKS_AROUND = MappingProxyType({"test_it.py": b"""
+import ipaddress, os, socket, struct, time, urllib.request
+def answer(host):
+    try:
+        with urllib.request.urlopen(f"http://{host}:8123/name", timeout=0.3) as found:
+            return found.read().decode().strip()
+    except OSError:
+        return None
+def test_only_its_own_service_is_there(capsys):
+    with capsys.disabled():
+        print(f"\\nbegan {time.time()}")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        own = ipaddress.ip_address(probe.getsockname()[0])
+    assert answer("web") == answer(own) == os.environ["NAME"]
+    deadline = time.monotonic() + 6
+    while time.monotonic() < deadline:
+        for near in range(-4, 5):
+            assert answer(own + near) == (os.environ["NAME"] if near == 0 else None)
+    with capsys.disabled():
+        print(f"\\nended {time.time()}")
+"""})  # fmt: skip
 #: What most jobs consist of.
 ASKING = MappingProxyType({"test_it.py": ASKS.encode()})
 #: What the job gets with the database.
@@ -77,9 +101,16 @@ def over(developer: Developer, job_id: str) -> dict[str, Any]:
     return result
 
 
-def containers(job_id: str) -> list[str]:
-    """Those of the job that are there in any state."""
-    command = ["docker", "ps", "-a", "--format", "{{.Names}}", "--filter", f"label=ci-runner.job={job_id}"]
+def running(job_id: str) -> list[str]:
+    """Those of the job that run."""
+    return containers(job_id, "status=running")
+
+
+def containers(job_id: str, *filters: str) -> list[str]:
+    """Those of the job that are there in any state, or as the filters say."""
+    command = ["docker", "ps", "-a", "--format", "{{.Names}}"]
+    for each in (f"label=ci-runner.job={job_id}", *filters):
+        command += ["--filter", each]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
 
 
@@ -120,6 +151,44 @@ def test_a_service_that_ends_fails_the_job_and_shows_its_last_words(
     job = over(developer, job_id)
     assert (job["status"], job["reason"]) == ("failed", "service db ended with code 3 before the tests began")
     assert "cannot find my data" in log(developer, job_id)
+    wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
+
+
+def test_jobs_that_run_at_once_have_their_services_to_themselves(
+    developer: Developer, docker_engine: str
+) -> None:
+    """Both have a service `web` on one port; each job looks for others at all addresses of its network."""
+    ids = []
+    for name in ("one", "two"):
+        serve = f"mkdir /srv/www && cd /srv/www && echo {name} >name && exec python3 -m http.server 8123"
+        service = {"name": "web", "command": ["sh", "-c", serve], "ports": [8123]}
+        ids.append(submit(developer, docker_engine, [service], LOOKS_AROUND, env={"NAME": name}))
+    jobs = [over(developer, job_id) for job_id in ids]
+    for job in jobs:
+        assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job["job_id"])
+    logs = [log(developer, job_id) for job_id in ids]
+    spans = [re.findall(r"^(?:began|ended) ([\d.]+)$", text, re.MULTILINE) for text in logs]
+    (began, ended), (other_began, other_ended) = (map(float, span) for span in spans)
+    assert max(began, other_began) < min(ended, other_ended), "they ran at the same time"
+
+
+def test_a_service_does_not_outlive_its_job_though_the_controller_is_killed(
+    developer: Developer, docker_engine: str
+) -> None:
+    service = {"name": "web", "command": ["sh", "-c", WEB], "ports": [8123]}
+    waits = {"test_it.py": b"import time\ndef test_lasts():\n    time.sleep(4)\n"}
+    job_id = submit(developer, docker_engine, [service], waits)
+    wait_until(lambda: len(running(job_id)) == 2, 120, what="a job beside its service")
+    runner = developer.runner
+    runner.kill("reconcile")
+    try:
+        assert len(running(job_id)) == 2, "nothing ends with the controller"
+        wait_until(lambda: len(running(job_id)) == 1, 60, what="the end of the job's own container")
+        assert running(job_id) == [name for name in containers(job_id) if name.endswith("-s-web")]
+    finally:
+        runner.start_reconcile()
+    job = over(developer, job_id)
+    assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job_id)
     wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
 
 

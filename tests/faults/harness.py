@@ -149,7 +149,7 @@ class Runner:
         """Create a job; `extra` and other options go into its options. Its id."""
         options = {
             name: fields.pop(name)
-            for name in ("timeout", "memory", "artifacts", "reports", "extra")
+            for name in ("timeout", "memory", "artifacts", "reports", "services", "extra")
             if name in fields
         }
         job = Job(str(uuid.uuid4()), user_id=user, options=options, **fields)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from faults.test_controller_killed import start
 from pipelining import plan_of, planned
 from waiting import wait_until
 
+from ci_runner.models import utcnow
 from ci_runner.pipelines.plan import Plan, Retries
 
 #: Where the controller dies, and at which hit: in the run's own steps, and where a job's rows meet them.
@@ -92,6 +95,40 @@ def test_a_controller_killed_there(found: Runner, tmp_path: Path, point: str, hi
             process.kill()
             process.wait()
     finish(found, run.id, ran)
+
+
+def test_the_time_of_a_stage_goes_on_while_no_controller_runs(found: Runner, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    ran.mkdir()
+    plan = replace(
+        plan_of(
+            planned("long", f"echo ran >> {ran / 'long'}", "sleep 300", stage="one"),
+            planned("behind", f"echo ran >> {ran / 'behind'}", stage="one", needs=("long",)),
+            planned("later", f"echo ran >> {ran / 'later'}", stage="two", needs=("long", "behind")),
+        ),
+        stage_timeouts={"one": 3.0},
+    )
+    run = found.submit_run(plan)
+    process = start(tmp_path)
+    try:
+        wait_until(lambda: (ran / "long").exists(), 60, what="the first job's command")
+    finally:
+        process.kill()
+        process.wait()
+    due = found.store.runs.facts(run.id)["long"].started
+    assert due is not None
+    wait_until(lambda: utcnow() > due + dt.timedelta(seconds=3), 10, what="the end of the stage's time")
+    with found.controller():
+        over = found.until_run_over(run.id)
+    assert (over.status, over.success, over.reason) == ("failed", False, "stage 'one' timed out after 3 s")
+    facts = found.store.runs.facts(run.id)
+    assert (facts["long"].status, facts["long"].reason) == (
+        "cancelled",
+        "cancelled by the timeout of stage 'one' (3 s)",
+    )
+    assert facts["behind"].dropped == "stage 'one' timed out after 3 s"
+    assert facts["later"].dropped == "needs 'behind', which was cancelled"
+    assert [file.name for file in ran.iterdir()] == ["long"]
 
 
 def test_a_controller_that_is_killed_again_and_again(found: Runner, tmp_path: Path) -> None:

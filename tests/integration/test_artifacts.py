@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults.harness import USER, Runner, check_invariants, runner
+from faults.harness import OTHER, USER, Runner, check_invariants, runner
 
 from ci_runner.blobs import BlobStore
 from ci_runner.controller.artifacts import Written
@@ -202,6 +203,32 @@ def test_many_rows_are_one_end(found: Runner) -> None:
     items = [Artifact(f"{number:05}", 0o644, 1, DIGEST, until) for number in range(2000)]
     assert found.store.jobs.finish(job_id, None, ran(0), artifacts=items)
     assert found.store.artifacts.list(job_id) == items
+
+
+def test_a_user_s_artifacts_stay_within_the_quota_and_none_goes_for_a_new_one(found: Runner) -> None:
+    memory(found)._script = lambda spec: leaving(a="12345", b="67890")
+    found.settings = replace(found.settings, artifact_quota=15)
+    with found.controller():
+        first, second, third = (found.submit(artifacts=["*.txt"]) for _ in range(3))
+        jobs = found.until_over(first, second, third)
+        other = found.submit(OTHER, artifacts=["*.txt"])
+        found.until_over(other)
+    assert all(job.success for job in jobs)
+    kept = [len(found.store.artifacts.list(job.id)) for job in jobs]
+    assert (sum(kept), found.store.artifacts.bytes_of(USER)) == (3, 15)
+    notes = [found.text(job.id, "runner") for job in jobs]
+    words = "is too much: 15 bytes are kept of all jobs of a user"
+    assert sorted(notes) == sorted(
+        {
+            2: "",
+            1: f"artifacts: not kept: 'b.txt' {words}\n",
+            0: f"artifacts: not kept: 'a.txt' {words} (1 more like it)\n",
+        }[count]
+        for count in kept
+    )
+    assert found.store.artifacts.bytes_of(OTHER) == 10
+    found.store.artifacts.prune(utcnow() + dt.timedelta(days=30))
+    assert found.store.artifacts.bytes_of(USER) == 0
 
 
 def test_artifacts_go_with_their_user(found: Runner) -> None:

@@ -274,6 +274,24 @@ def test_writing_too_much_is_stopped(tmp_path: Path, engine: MemoryEngine) -> No
     assert (job.status, job.reason) == ("failed", "disk limit of 1 MiB exceeded")
 
 
+@pytest.mark.parametrize("phase", ["preparing", "testing"])
+def test_what_services_write_counts_as_their_job_s(tmp_path: Path, engine: MemoryEngine, phase: str) -> None:
+    engine._script = lambda spec: LASTING
+    with runner(tmp_path, engine, Policy(disk=1 << 20, concurrency=2)) as found, found.controller():
+        service = {"name": "db", "image": "postgres"}
+        extra = {"build": 60} if phase == "preparing" else {}
+        job_id, other = found.submit(services=[service], extra=extra), found.submit()
+        found.until(job_id, lambda job: job.phase == phase)
+        found.until(other, lambda job: job.phase == "testing")
+        engine.fail_next("written_by_services", EngineUnavailable("busy"))
+        engine.written = {job_id: 2 << 20}
+        [job] = found.until_over(job_id)
+        assert found.job(other).phase == "testing", "others go on"
+        found.store.jobs.request_cancel(other, "its user")
+        found.until_over(other)
+    assert (job.status, job.reason) == ("failed", "disk limit of 1 MiB exceeded")
+
+
 def test_so_many_run_at_once_and_building_ones_do_not_count(small: Runner) -> None:
     memory(small)._script = lambda spec: LASTING
     with small.controller():

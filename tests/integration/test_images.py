@@ -45,6 +45,32 @@ def test_the_newest_patch_level_of_a_version_is_found_among_pyenv_s(tmp_path: Pa
     assert found.full_version == f"{HERE}.10"
 
 
+def pretend(folder: Path, version: str, *, whole: bool = True) -> None:
+    """A folder that looks like an installation; not `whole`: it lacks modules that test suites need."""
+    (folder / "bin").mkdir(parents=True)
+    minor = version.rpartition(".")[0]
+    for name in ("python3", f"python{minor}"):
+        script = folder / "bin" / name
+        modules = f'case "$3" in "import ssl,"*) exit {0 if whole else 1};; esac\n'
+        script.write_text(f"#!/bin/sh\n{modules}echo {version} True {folder}\n")
+        script.chmod(0o755)
+
+
+def test_all_versions_of_a_machine_are_found_once_each_if_they_work(tmp_path: Path) -> None:
+    places = {"PYENV_ROOT": str(tmp_path), "UV_PYTHON_INSTALL_DIR": str(tmp_path / "uv")}
+    pretend(tmp_path / "versions/3.98.1", "3.98.1")
+    pretend(tmp_path / "versions/3.98.10", "3.98.10")
+    pretend(tmp_path / "uv/cpython-3.97.2-linux-x86_64-gnu", "3.97.2")
+    pretend(tmp_path / "versions/3.96.0", "3.96.0", whole=False)
+    pretend(tmp_path / "versions/3.95.0rc1", "3.95.0rc1")
+    (tmp_path / "versions/3.94.0/bin").mkdir(parents=True)  # without an interpreter
+    found = {one.version: one.full_version for one in pythons.installed(places)}
+    invented = {
+        version: full for version, full in found.items() if version.startswith("3.9") and len(version) > 3
+    }
+    assert invented == {"3.97": "3.97.2", "3.98": "3.98.10"}
+
+
 def test_a_virtual_environment_is_refused_and_its_base_named() -> None:
     if sys.prefix == sys.base_prefix:
         pytest.skip("these tests do not run in a virtual environment")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 from http_kit import Person, Runner, events, raw_exchange, running
 from waiting import wait_until
 
@@ -27,6 +28,18 @@ BODIES = {
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     with running(tmp_path_factory.mktemp("data")) as started:
         yield started
+
+
+@pytest.mark.defect(16)
+def test_a_new_runner_knows_nobody_and_no_key_but_those_that_are_made(tmp_path: Path) -> None:
+    with running(tmp_path) as fresh:
+        assert fresh.store.users.list() == []
+        assert fresh.store.keys.list() == []
+        for guess in ("admin", "password", "postgres", "guest", ""):
+            headers = {"Authorization": f"Bearer {guess}"}
+            assert requests.get(f"{fresh.url}/jobs", headers=headers, timeout=30).status_code == 401
+            answer = requests.get(f"{fresh.url}/jobs", auth=("admin", guess), timeout=30)
+            assert answer.status_code == 401
 
 
 ROUTES = [

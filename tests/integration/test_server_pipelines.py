@@ -62,6 +62,12 @@ def test_a_plan_is_made_when_asked_for(runner: Runner, person: Person) -> None:
     assert plan.keep_going
 
 
+def test_a_plan_tells_the_timeouts_of_its_stages(runner: Runner, person: Person) -> None:
+    limited = "{stages: [{name: s, timeout: 20m}, t], jobs: [{name: a, stage: s, script: x}]}"
+    answer = ask(runner, person, {"files": [["a.yaml", limited]], "plan": {}})
+    assert answer["plan"]["stage_timeouts"] == {"s": 1200}
+
+
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [

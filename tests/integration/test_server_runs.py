@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,22 +94,19 @@ def test_lists_numbers_and_reports_of_two_users_have_nothing_in_common(runner: R
     assert (unknown.status_code, unknown.json()["detail"]) == (404, "Pipeline not found: my ci")
 
 
+@pytest.mark.defect(5, 7)
 def test_a_run_that_is_over_streams_and_reports_what_became_of_it(runner: Runner, ann: Person) -> None:
     run_id = submit(runner, ann)["run_id"]
     path = "/reports/pipelines/my%20ci/runs/1"
     waiting = runner.get(path, ann).json()
-    assert (waiting["status"], waiting["startTime"]) == ("PENDING", None), (
-        "a time only once it runs (its bug 7)"
-    )
+    assert (waiting["status"], waiting["startTime"]) == ("PENDING", None), "a time only once it runs"
     assert [stage["status"] for stage in waiting["stages"]] == ["PENDING", "PENDING"]
     play(runner, run_id)
     run = runner.get(f"/runs/{run_id}", ann).json()
     assert (run["status"], run["success"], run["reason"]) == ("completed", False, "a failed")
     report = runner.get(path, ann).json()
     assert (report["status"], report["reason"]) == ("FAILED", "a failed")
-    assert [stage["status"] for stage in report["stages"]] == ["FAILED", "CANCELED"], (
-        "without being asked (its bug 5)"
-    )
+    assert [stage["status"] for stage in report["stages"]] == ["FAILED", "CANCELED"], "without being asked"
     stage = runner.get(f"{path}/stages/two", ann).json()
     assert (stage["pipelineName"], stage["runNumber"]) == ("my ci", 1)
     job = runner.get(f"{path}/stages/one/jobs/a", ann).json()
@@ -122,6 +120,18 @@ def test_a_run_that_is_over_streams_and_reports_what_became_of_it(runner: Runner
     assert runner.get("/reports/pipelines/my%20ci?status=queued", ann).json() == []
     assert runner.get("/reports/pipelines?job=a", ann).status_code == 422
     assert runner.get("/reports/pipelines?status=nine", ann).status_code == 422
+
+
+@pytest.mark.defect(16)
+def test_names_of_any_characters_come_back_as_they_were(runner: Runner, ann: Person) -> None:
+    """The reference system put texts between the quotes of its JSON as they came."""
+    odd = """a "b" \\ 'c' {"d": ["e"]}, %41+%2B ü?#&"""
+    plan = plan_of(planned(odd, "true", stage=odd), pipeline=odd)
+    run = submit(runner, ann, plan=plan.to_dict())
+    assert (run["pipeline"], run["stages"], run["jobs"][0]["name"]) == (odd, [odd], odd)
+    part = urllib.parse.quote(odd, safe="")
+    report = runner.get(f"/reports/pipelines/{part}/runs/1/stages/{part}/jobs/{part}", ann).json()
+    assert (report["pipelineName"], report["stageName"], report["name"]) == (odd, odd, odd)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +77,25 @@ def test_numbers_are_given_once_whoever_asks_at_the_same_moment(store: Store) ->
     assert other.number == 1
 
 
+@pytest.mark.defect(9)
+def test_the_rules_of_the_schema_hold_in_the_database_itself(store: Store) -> None:
+    """The reference system had them in a file that nothing ever read."""
+    run = submit(store)
+    columns = (
+        "id, user_id, pipeline, number, plan, workspace, options, status, submitted_at, version, last_seq"
+    )
+    copy = f"INSERT INTO runs ({columns}) SELECT {{}} FROM runs"
+    with contextlib.closing(sqlite3.connect(store.path)) as database:
+        with pytest.raises(sqlite3.IntegrityError, match=r"UNIQUE .*runs\.number"):
+            database.execute(copy.format(columns.replace("id,", "'another',", 1)))
+        with pytest.raises(sqlite3.IntegrityError, match=r"NOT NULL .*runs\.workspace"):
+            database.execute(copy.format(columns.replace("workspace", "NULL")))
+        again = "INSERT INTO run_jobs SELECT * FROM run_jobs LIMIT 1"
+        with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+            database.execute(again)
+    assert list(store.runs.facts(run.id)) == ["a", "b"]
+
+
 def test_a_step_is_written_once_however_often_it_is_decided(store: Store, epoch: int) -> None:
     run = submit(store)
     assert take(store, run, epoch, "a")
@@ -101,6 +122,7 @@ def test_what_becomes_of_its_jobs_changes_a_run(store: Store, epoch: int) -> Non
     assert store.runs.open_versions() == {run.id: now(store, run).version}
 
 
+@pytest.mark.defect(10)
 @pytest.mark.case("B70")
 def test_dropping_halting_and_ending(store: Store, epoch: int) -> None:
     run = submit(store, secrets={"TOKEN": "x"})

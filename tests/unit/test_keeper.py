@@ -14,6 +14,7 @@ import pytest
 
 from ci_runner.blobs import Batch, BlobStore
 from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Limits, Written
+from ci_runner.controller.quotas import Quota
 from ci_runner.errors import PermanentError
 from ci_runner.models import Job, utcnow
 from ci_runner.states import Verdict, cancelled, failed, ran
@@ -36,9 +37,9 @@ class Bench:
         file.write_bytes(content)
         return file
 
-    def keep(self, verdict: Verdict | None = None, **options: Any) -> Kept:
+    def keep(self, verdict: Verdict | None = None, *, user: str | None = None, **options: Any) -> Kept:
         options.setdefault("artifacts", ["**"])
-        job = Job("job", options=options)
+        job = Job("job", user_id=user, options=options)
         written = Written(self.folder, "/workspace", lambda: self.sent)
         return self.keeper.keep(job, verdict or ran(0), written, lambda: self.calls.append("read"))
 
@@ -146,6 +147,49 @@ def test_hard_links_count_each_time(bench: Bench) -> None:
         os.link(first, bench.folder / str(number))
     bench.keeper.limits = Limits(total=300)
     assert bench.names(bench.keep()) == ["0", "1", "2"]
+
+
+def test_all_jobs_of_a_user_leave_no_more_than_the_quota(bench: Bench) -> None:
+    stored = {"ann": 150}
+    bench.keeper.quota = Quota(400, lambda user_id: stored.get(user_id, 0))
+    for number in range(4):
+        bench.put(f"{number}", b"x" * 100)
+    bench.put("small", b"x" * 50)
+    kept = bench.keep(user="ann")
+    assert bench.names(kept) == ["0", "1", "small"], "what still fits is kept"
+    assert kept.notes == (
+        "not kept: '2' is too much: 400 bytes are kept of all jobs of a user (1 more like it)",
+    )
+    assert len(bench.keep(user="bob").artifacts) == 4, "others have their own"
+    assert bench.keep(user="ann").artifacts == (), "what is being kept counts before it has rows"
+    bench.keeper.quota.settle("job")
+    stored["ann"] = 300  # older ones went
+    assert bench.names(bench.keep(user="ann")) == ["0"]
+
+
+def test_what_was_sent_takes_nothing_of_the_quota(bench: Bench) -> None:
+    bench.keeper.quota = Quota(100)
+    bench.put("a-sent", b"y" * 100)
+    bench.put("new", b"x" * 100)
+    bench.sent = {"a-sent": sha256(b"y" * 100).hexdigest()}
+    assert bench.names(bench.keep(user="ann")) == ["new"]
+
+
+def test_two_jobs_that_end_together_share_the_quota() -> None:
+    stored = 0
+    quota = Quota(100, lambda user_id: stored)
+    one, two = Job("one", user_id="ann"), Job("two", user_id="ann")
+    assert quota.claim(one, 60)
+    assert quota.has_room(two, 40)
+    assert not quota.claim(two, 50)
+    assert quota.claim(two, 40)
+    stored = 60  # the first one's rows are written
+    quota.settle("one")
+    assert not quota.has_room(Job("three", user_id="ann"), 1)
+    quota.settle("two")  # which kept nothing after all
+    quota.settle("three")
+    assert quota.has_room(Job("four", user_id="ann"), 40)
+    assert not quota.has_room(Job("four", user_id="ann"), 41)
 
 
 def test_the_disks_reserve_stays_free(bench: Bench) -> None:

@@ -75,6 +75,17 @@ def test_lines_below_the_level_are_not_written_and_sdks_are_quiet(log: Callable[
     assert stream.getvalue() == ""
 
 
+@pytest.mark.defect(13)
+@pytest.mark.parametrize(("level", "shown"), [("DEBUG", "dwe"), ("WARNING", "we"), ("ERROR", "e")])
+def test_the_level_decides_what_is_written(log: Callable[..., io.StringIO], level: str, shown: str) -> None:
+    stream = log(level=level)
+    logger = logging.getLogger("ci_runner.x")
+    logger.debug("d:")
+    logger.warning("w:")
+    logger.error("e:")
+    assert [letter for letter in "dwe" if f"{letter}:" in stream.getvalue()] == list(shown)
+
+
 def test_configuring_again_replaces_the_handler(log: Callable[..., io.StringIO]) -> None:
     first, second = log(), log()
     logging.getLogger("ci_runner.x").info("once")

@@ -259,6 +259,35 @@ def test_within_a_user_jobs_are_taken_up_in_order(users: list[str]) -> None:
         assert mine == sorted(mine)
 
 
+@given(
+    users=st.lists(st.sampled_from("uvw"), min_size=1, max_size=6),
+    story=st.lists(happenings, max_size=40),
+    seconds=st.one_of(st.integers(0, 30), st.integers(0, 10_000)),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_was_decided_holds_until_a_time_that_was_asked_for(
+    users: list[str], story: list[tuple[str, int, list[Reach]]], seconds: int
+) -> None:
+    """So a controller need not decide again as long as `World.is_as` says so."""
+    model = Model(users)
+    for what, number, reach in story:
+        job_id = f"j{number % len(users)}"
+        if what == "tick":
+            tick(model, reach)
+        elif what == "later":
+            model.now += dt.timedelta(seconds=3)
+        elif what in ("begin", "vanish", "cancel"):
+            getattr(model, what)(job_id)
+        elif what in ("exit", "lose"):
+            model.exit(job_id, said=what == "exit")
+        world = model.world()
+        decided = decide(world)
+        later = replace(model.world(), now=world.now + dt.timedelta(seconds=seconds))
+        if later.is_as(world):
+            assert decide(later) == decided
+            assert follows(later) == follows(world)
+
+
 @given(moment=st.integers(0, 10), users=st.lists(st.sampled_from("uv"), min_size=1, max_size=4))
 def test_the_same_world_gives_the_same_answer(moment: int, users: list[str]) -> None:
     model = Model(users)

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -26,7 +26,7 @@ from ci_runner.controller.engine import (
     Probe,
     ServiceSpec,
 )
-from ci_runner.controller.engines import convert, docker_probe, service_profile
+from ci_runner.controller.engines import convert, docker_probe, docker_usage, service_profile
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker_events import DockerEvents
 from ci_runner.controller.engines.docker_images import FIND_PYTHONS, DockerImages
@@ -173,6 +173,10 @@ class DockerEngine:
                 return None
             raise
         return int(seen["ExitCode"]) if seen["ExitCode"] is not None else None
+
+    def written_by_services(self) -> Mapping[str, int]:
+        """See `Engine.written_by_services`."""
+        return docker_usage.of_services(self.api, self.install)
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`."""

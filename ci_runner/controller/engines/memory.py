@@ -16,7 +16,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +86,8 @@ class MemoryEngine:
         self.available = True
         #: References (or ids) that exist; None: any.
         self.images: set[str] | None = None
+        #: What `written_by_services` says.
+        self.written: dict[str, int] = {}
         #: How often `create` made a container, by name; adoption does not count.
         self.creates: collections.Counter[str] = collections.Counter()
         #: Every call with its main argument, in order.
@@ -174,6 +176,11 @@ class MemoryEngine:
         self._enter("execute", " ".join(argv))
         seen = self.inspect(container_id)
         return 0 if seen is not None and seen.state == "running" else None
+
+    def written_by_services(self) -> Mapping[str, int]:
+        """What `written` holds."""
+        self._enter("written_by_services", "")
+        return dict(self.written)
 
     def start(self, container_id: str) -> None:
         """Run the script."""

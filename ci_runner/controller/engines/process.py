@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -119,6 +119,10 @@ class ProcessEngine:
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
         """See `Engine.execute`; of services only, so of none here."""
         return None
+
+    def written_by_services(self) -> Mapping[str, int]:
+        """See `Engine.written_by_services`: there are none here."""
+        return {}
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`. Returns once the command runs."""

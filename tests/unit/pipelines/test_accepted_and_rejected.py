@@ -121,6 +121,7 @@ def test_a_stage_that_is_a_number_is_refused_and_the_quotes_are_named() -> None:
     ]
 
 
+@pytest.mark.defect(9)
 @pytest.mark.case("B19", "B20")
 @pytest.mark.parametrize(
     ("script", "commands"),
@@ -130,7 +131,7 @@ def test_a_stage_that_is_a_number_is_refused_and_the_quotes_are_named() -> None:
         (
             "[make, sleep 1, make, sleep 1]",
             ("make", "sleep 1", "make", "sleep 1"),
-        ),  # defect 9: order, repetition
+        ),
     ],
 )
 def test_a_script_is_one_command_or_a_list_in_its_order(script: str, commands: tuple[str, ...]) -> None:
@@ -334,8 +335,9 @@ def test_nested_jobs_are_checked_as_the_others_are(body: str, message: str) -> N
     assert message in "\n".join(rejected(nested(body)))
 
 
+@pytest.mark.defect(2)
 def test_nested_jobs_run_as_the_others_do() -> None:
-    """Defect 2: the reference system took `working_dir` of nested jobs for the address of their repository."""
+    """The reference system took `working_dir` of nested jobs for the address of their repository."""
     job = {"name": "a b", "working_dir": "sub/folder", "script": ["make", "make"]}
     flat = check([("p.yaml", json.dumps({"stages": ["s"], "jobs": [{"stage": "s", **job}]}))])
     inner = check([("p.yaml", json.dumps({"stages": [{"name": "s", "jobs": [job]}]}))])
@@ -354,9 +356,10 @@ def test_one_name_in_two_stages_is_one_too_many() -> None:
     assert "Duplicate job name 'a'; first in line 1" in rejected(text)[0]
 
 
+@pytest.mark.defect(12)
 @pytest.mark.case("B72")
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
-    """Defect 12: the reference system told one, as an unexpected error, without a place."""
+    """The reference system told one, as an unexpected error, without a place."""
     text = """\
         name: all
         stages: [build, build]
@@ -387,9 +390,10 @@ def test_names_of_pipelines_are_unique_whatever_their_case() -> None:
     ]
 
 
+@pytest.mark.defect(15)
 @pytest.mark.parametrize(
     ("file", "name"), [("ci.yaml", "ci"), (".pipelines/my.ci.yml", "my.ci"), ("a\\b.yaml", "b")]
 )
 def test_a_pipeline_without_a_name_is_called_as_its_file(file: str, name: str) -> None:
-    """Defect 15: the reference system's stripping of the suffix was undone by its next line."""
+    """The reference system's stripping of the suffix was undone by its next line."""
     assert check([(file, "{stages: [s], jobs: [{name: a, stage: s}]}")]).pipelines[0].name == name

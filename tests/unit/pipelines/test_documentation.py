@@ -12,7 +12,7 @@ import pytest
 
 from ci_runner.pipelines import reference, toml_tree, yaml_tree
 from ci_runner.pipelines.checking import check, choose
-from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED
+from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE
 from ci_runner.pipelines.planning import make_plan
 from ci_runner.pipelines.reading import canonical
 from ci_runner.pipelines.tree import Items, Node, Problems, Table
@@ -45,7 +45,7 @@ def test_the_tables_and_the_schema_are_current() -> None:
 
 
 def test_every_key_is_in_the_tables() -> None:
-    for key in (*PIPELINE, *JOB):
+    for key in (*PIPELINE, *STAGE, *JOB):
         assert f"| `{key}`" in TEXT
 
 
@@ -71,6 +71,7 @@ def test_the_schema_is_one() -> None:
         {},
         {"stages": "s"},
         {"stages": [7]},
+        {"stages": [{"name": "s", "timeout": "soon"}]},
         {"stages": ["s"], "job": []},
         {"stages": ["s"], "jobs": [{"name": "a", "stage": "s", "scrpt": "x"}]},
         {"stages": ["s"], "jobs": [{"name": "a", "stage": "s", "script": 7}]},

@@ -198,6 +198,11 @@ def test_what_is_odd_is_only_warned_of() -> None:
         ("{stages: [s], image: x}", "1:15: image: 'image' belongs to a job, or to 'global' for all jobs"),
         ("{stages: [s], job: []}", "1:15: job: unknown key 'job' in the pipeline; did you mean 'jobs'?"),
         ("{stages: [s], global: {nmae: x}}", "unknown key 'nmae' in 'global'"),
+        (
+            "{stages: [{name: s, timeout: soon}]}",
+            "1:30: stages[0].timeout: 'timeout' of stage 0 must be seconds above 0",
+        ),
+        ("{stages: [{name: s, timout: 1}]}", "unknown key 'timout' in stage 0; did you mean 'timeout'?"),
         ("{stages: [s], global: 7}", "1:23: global: 'global' must be a table, not 7"),
         ("{stages: [], jobs: []}", "1:10: stages: 'stages' is empty: name at least one stage"),
         ("{stages: [a/b]}", "the stage's name 'a/b' cannot have '/' in it"),

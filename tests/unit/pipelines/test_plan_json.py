@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ FULL = Plan(
     pipeline="ci",
     stages=("build", "test", "empty"),
     keep_going=True,
+    stage_timeouts={"test": 1200.0},
     jobs=(
         PlannedJob(name="wheel", definition="wheel", stage="build", script=("python -m build",)),
         PlannedJob(
@@ -51,6 +53,10 @@ FULL = Plan(
 
 def test_a_plan_comes_back_as_it_was() -> None:
     assert Plan.from_dict(json.loads(json.dumps(FULL.to_dict()))) == FULL
+
+
+def test_a_plan_without_timeouts_of_stages_is_one_that_older_runners_take() -> None:
+    assert "stage_timeouts" not in dataclasses.replace(FULL, stage_timeouts={}).to_dict()
 
 
 def test_defaults_are_left_out() -> None:
@@ -118,6 +124,9 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ),
         ("jobs.2.artifacts_when", "now", "plan.jobs[2].artifacts_when: must be always, success or failure"),
         ("keep_going", 1, "plan.keep_going: must be true or false"),
+        ("stage_timeouts", [1], "plan.stage_timeouts: must be an object of numbers"),
+        ("stage_timeouts", {"test": 0}, "plan.stage_timeouts.test: must be a number above 0"),
+        ("stage_timeouts", {"tset": 5}, "plan.stage_timeouts: there is no stage 'tset'"),
     ],
 )
 def test_what_does_not_hold_together_is_refused_by_name(path: str, value: Any, message: str) -> None:

@@ -219,6 +219,25 @@ def test_a_job_overrides_the_defaults_and_adds_variables() -> None:
     )  # fmt: skip
 
 
+def test_a_stage_has_a_timeout_in_both_forms() -> None:
+    toml = plan("""
+        stages = ["build", { name = "test", timeout = "20m" }, { name = "idle", timeout = 90 }]
+        jobs.a.stage = "build"
+        jobs.b.stage = "test"
+        """)
+    yaml = """
+        name: ci
+        stages:
+          - name: build
+            jobs: [{name: a}]
+          - {name: test, timeout: 20m, jobs: [{name: b}]}
+          - {name: idle, timeout: 90}
+        """
+    assert toml.stages == ("build", "test", "idle")
+    assert toml.stage_timeouts == {"test": 1200.0, "idle": 90.0}
+    assert make_plan(choose(check([("ci.yaml", textwrap.dedent(yaml))]), None)) == toml
+
+
 WHEN = """
     stages = ["build", "docs", "release"]
     jobs.build = { stage = "build" }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pipelining import plan_of, planned
 
 from ci_runner.pipelines.plan import Plan, Retries
-from ci_runner.pipelines.progress import Drop, Facts, Halt, Start, Step, decide
+from ci_runner.pipelines.progress import Drop, Facts, Halt, Start, Step, deadlines, decide
 from ci_runner.pipelines.statuses import ExecutionStatus
 from ci_runner.states import Verdict
 
@@ -192,6 +193,76 @@ def test_a_stage_or_a_job_is_cancelled_by_itself() -> None:
     assert (outcome.status, outcome.reason) == ("cancelled", "job 'a': cancelled by ann")
 
 
+T0 = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
+#: Stage `one` may take a minute.
+LIMITED = replace(plan_of(A, C, replace(B, needs=("a", "c"))), stage_timeouts={"one": 60.0})
+BLAME = "the timeout of stage 'one' (60 s)"
+
+
+def after(seconds: float) -> dt.datetime:
+    return T0 + dt.timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("facts", "seconds", "expected"),
+    [
+        ((replace(RUNNING, started=T0), NOTHING, NOTHING), 59.9, Step((Start("c"),))),
+        (
+            (replace(RUNNING, started=T0), NOTHING, NOTHING),
+            60,
+            Step(
+                drops=(
+                    Drop("c", "stage 'one' timed out after 60 s"),
+                    Drop("b", "needs 'c', which was cancelled"),
+                ),
+                halts=(Halt("j", BLAME),),
+            ),
+        ),
+        ((QUEUED, NOTHING, NOTHING), 1e6, Step((Start("c"),))),
+        ((replace(PASSED, started=T0), replace(PASSED, started=T0), NOTHING), 1e6, Step((Start("b"),))),
+        (
+            (replace(RUNNING, started=T0, cancelling=True, halted_by=BLAME), replace(PASSED, started=T0), NOTHING),
+            60,
+            Step(drops=(Drop("b", "stage 'one' timed out after 60 s"),)),
+        ),
+    ],
+    ids=[
+        "until then nothing happens",
+        "what runs is stopped, what waits is dropped",
+        "the time begins when the first job is taken up",
+        "a stage that was over in time is none of its business",
+        "what was stopped is not stopped again",
+    ],
+)  # fmt: skip
+def test_the_time_of_a_stage(facts: tuple[Facts, ...], seconds: float, expected: Step) -> None:
+    assert step(LIMITED, *facts, now=after(seconds)) == expected
+
+
+def test_a_stage_that_was_cut_off_stays_so_whatever_the_clock_says() -> None:
+    """Another controller, with another clock, reads only what is written."""
+    cut = replace(CANCELLED, started=T0, halted_by=BLAME, reason=f"cancelled by {BLAME}")
+    words = "stage 'one' timed out after 60 s"
+    assert step(LIMITED, cut, PASSED, NOTHING, now=after(-500)).drops == (
+        Drop("b", "needs 'a', which was cancelled"),
+    )
+    gone = replace(NOTHING, dropped="needs 'a', which was cancelled")
+    assert end(LIMITED, cut, PASSED, gone, now=after(-500)) == Verdict("failed", False, None, words)
+    never = replace(NOTHING, dropped=words)
+    assert end(LIMITED, PASSED, never, gone, now=after(-500)) == Verdict("failed", False, None, words)
+
+
+def test_what_failed_before_a_stage_s_time_was_up_is_the_run_s_verdict() -> None:
+    cut = replace(CANCELLED, started=T0, halted_by=BLAME)
+    outcome = end(LIMITED, cut, FAILED, replace(NOTHING, dropped="x"), now=after(90))
+    assert (outcome.status, outcome.reason) == ("completed", "job 'c' failed: exit code 1")
+
+
+def test_somebody_who_cancels_in_a_stage_with_a_timeout_is_not_taken_for_it() -> None:
+    by_ann = replace(CANCELLED, started=T0, halted_by="ann")
+    outcome = end(LIMITED, by_ann, PASSED, replace(NOTHING, dropped="x"), now=after(90))
+    assert (outcome.status, outcome.reason) == ("cancelled", "job 'a': cancelled by ann")
+
+
 def test_a_job_that_is_left_out_is_neither_started_nor_missed() -> None:
     plan = plan_of(replace(A, skipped="nothing changed"), C)
     assert step(plan, NOTHING, NOTHING).starts == (Start("c"),)
@@ -216,8 +287,9 @@ def plans(draw: st.DrawFn) -> Plan:
                 retries=Retries(draw(st.integers(0, 2)), draw(st.sampled_from([(), (1,)]))),
             )
         )  # fmt: skip
-    order = draw(st.permutations(jobs))
-    return replace(plan_of(*order), keep_going=draw(st.booleans()))
+    made = plan_of(*draw(st.permutations(jobs)))
+    limits = draw(st.dictionaries(st.sampled_from(made.stages), st.integers(1, 30).map(float)))
+    return replace(made, keep_going=draw(st.booleans()), stage_timeouts=limits)
 
 
 @settings(max_examples=120, deadline=None)
@@ -231,29 +303,33 @@ def test_whatever_happens_every_run_ends_and_nothing_starts_early_or_twice(
     started: Counter[tuple[str, int]] = Counter()
     stop: Any = None
     broken, lost = False, 5
-    for _ in range(200):
-        room = data.draw(st.integers(1, 3))
-        chosen = decide(plan, facts, stop=stop, by="ann", room=room)
-        assert chosen == decide(plan, facts, stop=stop, by="ann", room=room), "the same for the same rows"
+    for seconds in range(200):
+        room, now = data.draw(st.integers(1, 3)), after(seconds)
+        chosen = decide(plan, facts, now=now, stop=stop, by="ann", room=room)
+        again = decide(plan, facts, now=now, stop=stop, by="ann", room=room)
+        assert chosen == again, "the same for the same rows"
+        late = {stage for stage, moment in deadlines(plan, facts).items() if now >= moment}
         if lost and data.draw(st.integers(0, 5)) == 0:
             lost -= 1
             continue  # the controller died before it wrote this
         for start in chosen.starts:
             started[start.name, start.retry] += 1
             assert stop is None, "nothing starts in a run that is stopped"
+            assert jobs[start.name].stage not in late, "nothing starts in a stage whose time is up"
             assert not broken or plan.keep_going, "nothing starts after a failure"
             for need in jobs[start.name].needs:
                 word = facts[need].word
                 allowed = jobs[need].allow_failure and word is ExecutionStatus.FAILED
                 assert word is ExecutionStatus.SUCCESS or allowed
-            facts[start.name] = Facts(f"{start.name}-{start.retry}", start.retry)
+            begun = facts[start.name].started
+            facts[start.name] = Facts(f"{start.name}-{start.retry}", start.retry, started=begun)
         for drop in chosen.drops:
             assert facts[drop.name] is NOTHING
             facts[drop.name] = replace(NOTHING, dropped=drop.reason)
         for halt in chosen.halts:
             name = halt.job_id.rpartition("-")[0]
             if not halt.waiting_only or facts[name].phase == "queued":
-                facts[name] = replace(facts[name], cancelling=True)
+                facts[name] = replace(facts[name], cancelling=True, halted_by=halt.by)
         if chosen.outcome is not None:
             assert all(found.word.is_over for found in facts.values())
             break
@@ -267,7 +343,10 @@ def test_whatever_happens_every_run_ends_and_nothing_starts_early_or_twice(
                 ending = replace(RUNNING)
             else:
                 ending = data.draw(st.sampled_from(ENDS))
-            facts[name] = replace(ending, job_id=found.job_id, retry=found.retry, cancelling=found.cancelling)
+            facts[name] = replace(
+                ending, job_id=found.job_id, retry=found.retry, cancelling=found.cancelling,
+                halted_by=found.halted_by, started=found.started or now,
+            )  # fmt: skip
             final = facts[name].word is ExecutionStatus.FAILED and name not in {
                 start.name for start in decide(plan, facts).starts
             }

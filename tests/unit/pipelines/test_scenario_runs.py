@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from scenario_kit import FILES, load, plan_of
 from ci_runner.pipelines import progress, statuses
 from ci_runner.pipelines.plan import Plan
 
+#: The second 0 of all scenarios.
+BEGIN = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 #: Steps that no scenario needs.
 ENDLESS = 1000
 
@@ -35,7 +38,7 @@ class Played:
     def play(self) -> None:
         for _ in range(ENDLESS):
             stop = "cancel" if self._cancel_at is not None and self._now >= self._cancel_at else None
-            step = progress.decide(self.plan, self.facts, stop=stop)
+            step = progress.decide(self.plan, self.facts, now=self._clock(), stop=stop)
             self._apply(step)
             if step.outcome is not None:
                 self.verdict = step.outcome
@@ -44,6 +47,9 @@ class Played:
                 self._wait()
         raise AssertionError("the run does not end")
 
+    def _clock(self) -> dt.datetime:
+        return BEGIN + dt.timedelta(seconds=self._now)
+
     def _apply(self, step: Any) -> None:
         for drop in step.drops:
             self.facts[drop.name] = replace(self.facts[drop.name], dropped=drop.reason)
@@ -51,8 +57,9 @@ class Played:
             assert start.name not in self._ends, f"{start.name} starts twice"
             self.starts.setdefault(self._now, []).append(start.name)
             fact = progress.Facts(
-                job_id=f"{start.name}#{start.retry}", retry=start.retry, status="running", phase="testing"
-            )
+                job_id=f"{start.name}#{start.retry}", retry=start.retry, status="running", phase="testing",
+                started=self.facts[start.name].started or self._clock(),
+            )  # fmt: skip
             self.facts[start.name] = fact
             outcome = self._outcome(start.name, start.retry)
             self._ends[start.name] = (self._now + outcome.get("seconds", 1), outcome)
@@ -61,16 +68,19 @@ class Played:
             if not halt.waiting_only:  # all jobs run here as soon as they are started
                 self._ends.pop(name)
                 self.facts[name] = replace(
-                    self.facts[name], status="cancelled", phase="finishing", cancelling=True
-                )
+                    self.facts[name], status="cancelled", phase="finishing", cancelling=True, halted_by=halt.by,
+                    reason=f"cancelled by {halt.by}",
+                )  # fmt: skip
 
     def _outcome(self, name: str, retry: int) -> dict[str, Any]:
         given = self._outcomes.get(name, {})
         return dict(given[min(retry, len(given) - 1)] if isinstance(given, list) else given)
 
     def _wait(self) -> None:
-        """Until the next job ends, or the run is cancelled."""
+        """Until the next job ends, a stage's time is up, or the run is cancelled."""
         moments = [moment for moment, _ in self._ends.values()]
+        due = progress.deadlines(self.plan, self.facts).values()
+        moments += [seconds for each in due if (seconds := (each - BEGIN).total_seconds()) > self._now]
         if self._cancel_at is not None and self._cancel_at > self._now:
             moments.append(self._cancel_at)
         assert moments, "nothing runs, nothing is to be done, and the run does not end"
@@ -118,4 +128,5 @@ def test_a_scenario_is_played_as_it_says(file: Path) -> None:
         "run": statuses.of_job(run.verdict.status, run.verdict.success).value,
         "stages": run.stages(),
         "jobs": dict(run.words()),
-    } == scenario["ends"]
+    } == {key: value for key, value in scenario["ends"].items() if key != "reason"}
+    assert scenario["ends"].get("reason") in (None, run.verdict.reason)

@@ -19,6 +19,7 @@ def run(*commands: str, cwd: Path | None = None) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.defect(9)
 @pytest.mark.parametrize(
     ("commands", "code", "out"),
     [

@@ -1,0 +1,38 @@
+"""How much disk the services of jobs take: their writable roots and the volumes that their images ask for.
+
+Only the engine can tell: layers and volumes lie where the runner may not look, and belong to whomever an image likes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from ci_runner.controller.engine import LABEL_INSTALL, LABEL_JOB, LABEL_ROLE
+from ci_runner.controller.engines.docker_api import DockerAPI, translated
+
+
+def of_services(api: DockerAPI, install: str) -> dict[str, int]:
+    """Job id → bytes; see `Engine.written_by_services`."""
+    with translated("ask how much services have written"):
+        wanted = {"label": [f"{LABEL_INSTALL}={install}", f"{LABEL_ROLE}=service"]}
+        summaries = api.client.containers(filters=wanted, size=True)
+        volumes: dict[str, int] = {}
+        if any(_volumes(summary) for summary in summaries):
+            volumes = _sizes(api.client.df())
+    found: dict[str, int] = defaultdict(int)
+    for summary in summaries:
+        written = sum(volumes.get(name, 0) for name in _volumes(summary))
+        found[summary["Labels"][LABEL_JOB]] += written + (summary.get("SizeRw") or 0)
+    return dict(found)
+
+
+def _volumes(summary: Mapping[str, Any]) -> list[str]:
+    return [mount["Name"] for mount in summary.get("Mounts") or () if mount.get("Type") == "volume"]
+
+
+def _sizes(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Name of a volume → bytes; -1 is the engine's word for what it does not know."""
+    volumes = usage.get("Volumes") or ()
+    return {item["Name"]: max(0, (item.get("UsageData") or {}).get("Size", 0)) for item in volumes}

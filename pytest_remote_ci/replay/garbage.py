@@ -1,0 +1,27 @@
+"""Less work for Python's garbage collector while results come in.
+
+The proxies of a large collection live to the session's end, and each full collection would look through all of them.
+Results bring many small objects, so full collections are frequent: for ten thousand tests they cost a sixth of all
+processor time.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator
+
+import pytest
+
+
+class Settled:
+    """A plugin: what exists when the tests begin is left alone until they are over."""
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, None, None]:
+        """Around all results; nothing happens where somebody else has set objects apart."""
+        is_ours = not gc.get_freeze_count()
+        if is_ours:
+            gc.freeze()
+        yield
+        if is_ours:
+            gc.unfreeze()
