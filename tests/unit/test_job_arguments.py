@@ -82,7 +82,9 @@ def test_nothing_can_be_chosen_where_there_are_no_tests(place: Place) -> None:
         given_to(place, ["-k", "a"], {"script": ["true"]})
 
 
-@pytest.mark.parametrize("given", [["--co"], ["-v", "--sw"], ["--remote-ci-text"], ["--remote-ci-name=x"], ["--fixtures"]])
+@pytest.mark.parametrize(
+    "given", [["--co"], ["-v", "--sw"], ["--remote-ci-text"], ["--remote-ci-name=x"], ["--fixtures"]]
+)
 def test_what_a_run_cannot_do_is_refused_by_name(given: list[str]) -> None:
     with pytest.raises(
         ConfigError, match=f"^{given[-1].partition('=')[0]} cannot be used with --remote-ci-pipeline: "
