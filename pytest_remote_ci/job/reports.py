@@ -10,6 +10,8 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from .records import plain
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Reports:
         self.status: tuple[Any, Any] = (None, None)
         self._before: dict[str, dict[str, Any]] = {}
         self._workers: set[str] = set()
+        #: Whether nobody but pytest serialises reports here; None: not asked yet, conftests are still being loaded.
+        self._only_pytest_serialises: bool | None = None
 
     def forget(self, nodeid: str) -> None:
         """The test is over."""
@@ -54,7 +58,7 @@ class Reports:
         """Record this report; `kind` is "report" or "collect_report"; `more` goes with it."""
         node = report.__dict__.pop("node", None)  # xdist's controller of a worker
         try:
-            data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+            data = self._serialized(report)
         finally:
             if node is not None:
                 report.node = node
@@ -85,6 +89,17 @@ class Reports:
                 self._hold(kind, **fields)
                 return
         self._add(kind, **fields)
+
+    def _serialized(self, report: Any) -> Any:
+        """Ordinary reports, of which each test has three, need not go through the hook where it is pytest's alone."""
+        hook = self._config.hook.pytest_report_to_serializable
+        if type(report) is pytest.TestReport:
+            if self._only_pytest_serialises is None:
+                modules = [str(getattr(item.function, "__module__", "")) for item in hook.get_hookimpls()]
+                self._only_pytest_serialises = all(module.startswith("_pytest.") for module in modules)
+            if self._only_pytest_serialises:
+                return {**report._to_json(), "$report_type": "TestReport"}
+        return hook(config=self._config, report=report)
 
     @staticmethod
     def _says_nothing(data: dict[str, Any]) -> bool:

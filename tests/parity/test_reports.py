@@ -66,3 +66,43 @@ def test_a_recorded_job_looks_to_text_clients_as_it_always_did(pair: Callable[[s
 
     assert body(recorded.out) == body(plain.out)
     assert recorded.code == plain.code
+
+
+MOOD_THERE = """
+import pytest
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_report_to_serializable(report):
+    outcome = yield
+    if report.nodeid.endswith("test_here"):
+        outcome.force_result({**outcome.get_result(), "mood": "there"})
+"""
+MOOD_HERE = """
+import pytest
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_report_from_serializable(data):
+    outcome = yield
+    report = outcome.get_result()
+    if report is not None and report.when == "call":
+        report.mood = data.get("mood", "none") + " and here"
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        print("MOOD", report.mood)
+"""
+
+
+def test_plugins_that_make_reports_travel_are_asked_on_both_sides(pair: Callable[[str], Pair]) -> None:
+    both = pair("basic")
+    folder = both.local / "tests" / "moody"
+    folder.mkdir()
+    (folder / "conftest.py").write_text(MOOD_THERE)
+    (folder / "test_moods.py").write_text("def test_here(): pass")
+    plugins = both.local.parent / "plugins"
+    plugins.mkdir()
+    (plugins / "mood_here.py").write_text(MOOD_HERE)
+    more = {"PYTHONPATH": str(plugins), "PYTEST_PLUGINS": "mood_here"}
+    done = both.developer.pytest("--remote-ci", "tests/moody", "-s", cwd=both.local, **more)
+    assert done.code == 0, done.text
+    assert "MOOD there and here" in done.out
