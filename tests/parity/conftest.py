@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,9 +52,9 @@ def equipped(
 
 
 @pytest.fixture(scope="session")
-def bare() -> Path:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A developer's interpreter whose pytest has none of the plugins that are compared."""
-    return Path(sys.executable)
+    return make_environment(tmp_path_factory.mktemp("here") / "bare")
 
 
 @pytest.fixture(scope="session")
