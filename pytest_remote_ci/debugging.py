@@ -2,7 +2,7 @@
 
 Options are seen on the command line (`pytest_remote_ci.arguments`); calls are looked for in the test files that were
 chosen, by their bytes first, and what was found is remembered with the file's digest (`pytest_remote_ci.statcache`).
-A call that is reached nevertheless fails its test (`pytest_remote_ci.job.boot`).
+A call that is reached nevertheless fails its test (`pytest_remote_ci.job.debuggers`).
 """
 
 from __future__ import annotations
