@@ -40,8 +40,8 @@ class Recorder:
         self._reports: Any = None
         self._tree: Any = None
         self._has_tree = False
-        #: xdist's workers run the tests.
-        self._is_distributed = False
+        #: Whether there is a test behind the one that runs.
+        self._follows = False
         self._running: set[str] = set()
         self._metadata: dict[str, Any] = {}
 
@@ -66,11 +66,10 @@ class Recorder:
     def pytest_sessionstart(self, session: Any) -> Any:
         """Say what this session is; from here on the terminal reporter is the final one."""
         config = session.config
-        self._is_distributed = bool(getattr(config.option, "tx", None))
         self._metadata = describe(config)
         self._add(
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
-            rootdir=str(config.rootpath), xdist=self._is_distributed, at=time.time(),
+            rootdir=str(config.rootpath), xdist=bool(getattr(config.option, "tx", None)), at=time.time(),
             maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
             metadata=self._metadata, measured=config.pluginmanager.hasplugin("_cov"),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
@@ -191,19 +190,18 @@ class Recorder:
         self._running.add(nodeid)
         self._add("started", id=nodeid, location=list(location), at=time.time())
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, nextitem: Any) -> None:
+        """Whether another test follows at once; not in xdist's controller, which runs none."""
+        self._follows = nextitem is not None
+
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
-        """It is over. The next test's start follows at once, unless xdist runs them."""
+        """It is over; that travels with the next test's start, if that follows at once."""
         self._reports.forget(nodeid)
         self._running.discard(nodeid)
-        tell = self._add if self._is_distributed else self._records.hold
+        tell = self._records.hold if self._follows else self._add
         tell("finished", id=nodeid, location=list(location))
-
-    @pytest.hookimpl(hookwrapper=True, trylast=True)
-    def pytest_runtestloop(self) -> Any:
-        """No test follows the last one."""
-        yield
-        self._records.flush()
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:

@@ -67,11 +67,6 @@ class Records:
         """The same, together with the next record: for what is only of use with that one."""
         self._held.append({"t": kind, **fields})
 
-    def flush(self) -> None:
-        """Append what is held, if there is anything: the next record may be far away."""
-        if self._held:
-            self.add("mark")
-
     def terminal(self, text: str) -> None:
         """Append to pytest's own output, after whatever the tests have written since the last time."""
         if self._getpid() != self._pid:

@@ -53,15 +53,17 @@ jobs:
   - {name: tagged, stage: one, when: {tag: v*}, script: ["true"]}
   - {name: other, stage: one, script: ["true"]}
 """)
-    words = ("-f", "own.yaml", "--job", "chosen", "--job", "tagged", "--keep-going", "--timeout", "2")
-    done = developer.remote_ci("pipeline", "run", *words, "--tag", "v1", cwd=folder)
+    own = ("pipeline", "run", "-f", "own.yaml")
+    assert developer.remote_ci(*own, "--job", "other", cwd=folder).code == 0  # prepares the environment
+    words = ("--job", "chosen", "--job", "tagged", "--keep-going", "--timeout", "4", "--tag", "v1")
+    done = developer.remote_ci(*own, *words, cwd=folder)
     assert done.code == 70, done.text
-    assert "as it is on disk" in developer.remote_ci("pipeline", "logs", "own#1", cwd=folder).out
+    assert "as it is on disk" in developer.remote_ci("pipeline", "logs", "own#2", cwd=folder).out
     summary = developer.runner.get("/runs?pipeline=own", developer.key)[0]
     run = developer.runner.get(f"/runs/{summary['run_id']}", developer.key)
     assert (run["pipeline"], run["keep_going"]) == ("own", True)
     assert [job["name"] for job in run["jobs"]] == ["chosen", "tagged"]
-    assert (run["status"], run["reason"]) == ("failed", "the run timed out after 2 s")
+    assert (run["status"], run["reason"]) == ("failed", "the run timed out after 4 s")
 
 
 @pytest.mark.defect(2, 14)

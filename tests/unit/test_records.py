@@ -132,11 +132,6 @@ def test_what_is_held_comes_with_the_next_record(tmp_path: Path) -> None:
     assert [record["sizes"] for record in found] == [[0, 0, 0], [1, 0, 0]]
 
 
-def test_what_is_held_comes_at_once_when_the_next_record_may_be_far_away(tmp_path: Path) -> None:
-    found = written("records.flush(); records.hold('a'); records.flush(); records.flush()", tmp_path)
-    assert [[part["t"] for part in record["of"]] for record in found] == [["a", "mark"]]
-
-
 def test_what_tests_write_comes_behind_what_was_held_before_it(tmp_path: Path) -> None:
     code = "records.hold('a'); os.write(1, b'out'); records.terminal('x'); records.add('b')"
     found = written(code, tmp_path)
