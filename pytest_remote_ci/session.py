@@ -195,6 +195,7 @@ class _Session:
     ) -> bool:
         """Let the local session replay the remote one; False when that cannot be, and its text is shown instead."""
         from pytest_remote_ci.replay.feed import Feed, wait_for_session
+        from pytest_remote_ci.replay.garbage import Settled
         from pytest_remote_ci.replay.takeover import Takeover
 
         feed = Feed(current, is_late=is_late, is_over=choice is not None)
@@ -210,6 +211,7 @@ class _Session:
             choice=choice,
         )
         self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
+        self._pytest.pluginmanager.register(Settled(self._pytest), "remote-ci-settled")
         return True
 
     def _attach(self, settings: Config, job_id: str) -> int | None:

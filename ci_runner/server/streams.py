@@ -21,7 +21,7 @@ from ci_runner.errors import RunnerError
 from ci_runner.models import Job, JobEvent, format_time, utcnow
 from ci_runner.server.auth import Authenticator, Caller
 from ci_runner.server.limits import Slot
-from ci_runner.store import Doorbell, Store
+from ci_runner.store import Doorbell, Sendable, Store
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +46,11 @@ _HEARTBEAT: Final = b": heartbeat\n\n"
 
 def frame(data: Mapping[str, object], seq: int = 0) -> bytes:
     """One event as SSE: a single `data:` line of ASCII JSON, with an `id:` line when it is a stored event."""
-    text = f"data: {json.dumps(data)}\n\n"
-    return (f"id: {seq}\n{text}" if seq else text).encode("ascii")
+    return _framed(json.dumps(data), seq)
+
+
+def _framed(text: str, seq: int) -> bytes:
+    return (f"id: {seq}\ndata: {text}\n\n" if seq else f"data: {text}\n\n").encode("ascii")
 
 
 def is_visible(event: JobEvent, view: View) -> bool:
@@ -99,15 +102,23 @@ class JobSource:
         """See `Source`."""
         frames, self._first = self._first, []
         while not frames and not self.done:
-            events = self._store.events.after(self._job_id, self._cursor, max_bytes=budget)
+            events = self._store.events.sendable(self._job_id, self._cursor, max_bytes=budget)
             if not events:
                 return self._at_the_end()
             for event in events:
                 self._cursor = event.seq
                 self.done = self.done or event.type == "complete"
-                if is_visible(event, self._view):
-                    frames.append(frame(event.to_dict(), event.seq))
+                if self._shows(event):
+                    frames.append(_framed(event.text, event.seq))
         return frames
+
+    def _shows(self, event: Sendable) -> bool:
+        """As `is_visible`, which would have to read each event."""
+        if self._view == "all" or event.type == "complete":
+            return True
+        if event.type == "log" and self._view == "report":
+            return bool(json.loads(event.text).get("stream") != "terminal")
+        return (event.type == "log") == (self._view == "log")
 
     def _at_the_end(self) -> list[bytes]:
         """Nothing is stored behind the cursor: wait, unless the job is over or gone."""

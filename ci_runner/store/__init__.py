@@ -4,7 +4,7 @@ Values go in and come out as frozen dataclasses; Peewee stays inside.
 """
 
 from ci_runner.store.database import Doorbell, StoreError
-from ci_runner.store.events import SpoolPosition
+from ci_runner.store.events import Sendable, SpoolPosition
 from ci_runner.store.lease import LeaseState
 from ci_runner.store.repository import Store
 from ci_runner.store.tests import KINDS, MAX_RUNS, Kind
@@ -17,6 +17,7 @@ __all__ = [
     "Doorbell",
     "Kind",
     "LeaseState",
+    "Sendable",
     "SpoolPosition",
     "Store",
     "StoreError",

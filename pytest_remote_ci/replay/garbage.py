@@ -14,14 +14,25 @@ import pytest
 
 
 class Settled:
-    """A plugin: what exists when the tests begin is left alone until they are over."""
+    """A plugin: what exists when the tests begin is left alone until all is over.
+
+    So it is by pytest's own last look for objects that complain when they are collected: those of the tests are over
+    there, where it looks for them, too.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Made before `config` is configured: what is made later is cleaned up earlier."""
+        self._is_ours = False
+        config.add_cleanup(self._release)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, None, None]:
         """Around all results; nothing happens where somebody else has set objects apart."""
-        is_ours = not gc.get_freeze_count()
-        if is_ours:
+        self._is_ours = not gc.get_freeze_count()
+        if self._is_ours:
             gc.freeze()
         yield
-        if is_ours:
+
+    def _release(self) -> None:
+        if self._is_ours:
             gc.unfreeze()

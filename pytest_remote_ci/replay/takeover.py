@@ -18,7 +18,6 @@ from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
-from pytest_remote_ci.replay.garbage import Settled
 from pytest_remote_ci.replay.handover import is_watched, switch_off
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
@@ -76,7 +75,6 @@ class Takeover:
             if reporter is not None:
                 reporter.showfspath = False
         running.watch(session.config, self._feed)
-        session.config.pluginmanager.register(Settled(), "remote-ci-settled")
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collected elsewhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,28 @@ class TestEvents:
         assert store.events.position(job.id, 2) == SpoolPosition()
         assert store.events.append(job.id, epoch, [], spool=SpoolPosition(11, 6), attempt=1) == 2
         assert store.events.position(job.id, 1) == SpoolPosition(11, 6)
+
+    def test_what_clients_get_is_what_was_stored(self, store: Store, epoch: int) -> None:
+        job = add_job(store)
+        nested = {"t": "report", "d": {"sections": [["out", "}}"]], "deep": {"er": {}}}}
+        events = [
+            JobEvent("report", fields=nested),
+            JobEvent("state", fields={"phase": "testing", "note": '"}}', "lone": "\ud800 é\0"}),
+            JobEvent('odd"type', fields={"a": {}}),
+            JobEvent("log", "ends like fields}}", fields={"stream": "stdout"}),
+            JobEvent("log", "no fields"),
+            JobEvent("bare"),
+            JobEvent("verdict", success=True, fields={"d": {}}),
+            JobEvent("verdict", "text", success=False),
+        ]
+        store.events.append(job.id, epoch, events)
+        found = store.events.sendable(job.id, 0)
+        stored = store.events.after(job.id, 0)
+        assert len(stored) == len(events)
+        assert [(event.seq, event.type) for event in found] == [(event.seq, event.type) for event in stored]
+        assert [json.loads(event.text) for event in found] == [event.to_dict() for event in stored]
+        assert all(event.text.isascii() and "\n" not in event.text for event in found)
+        assert [event.seq for event in store.events.sendable(job.id, 3, limit=2)] == [4, 5]
 
     def test_bytes_that_are_stored_already_are_not_stored_again(self, store: Store, epoch: int) -> None:
         job = add_job(store)

@@ -1,4 +1,4 @@
-"""The garbage collector leaves what was collected alone while tests are told, and nothing is left set apart."""
+"""The garbage collector leaves what was collected alone until the session is over, and nothing is left set apart."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def nothing_set_apart() -> Iterator[None]:
 
 
 class Looks:
-    """What is set apart while tests run, and behind them."""
+    """What is set apart while tests run."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
 
-    def pytest_runtest_logstart(self) -> None:
-        self.counts.append(gc.get_freeze_count())
+    def pytest_cmdline_main(self, config: pytest.Config) -> None:
+        config.pluginmanager.register(Settled(config))
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_runtest_logstart(self) -> None:
         self.counts.append(gc.get_freeze_count())
 
 
@@ -40,10 +40,9 @@ class Looks:
 def test_what_was_there_is_set_apart_until_the_tests_are_over(pytester: pytest.Pytester, body: str) -> None:
     pytester.makepyfile(f"def test():\n    {body}")
     looks = Looks()
-    pytester.inline_run("-p", "no:remote_ci", plugins=[looks, Settled()], no_reraise_ctrlc=True)
-    during, after = looks.counts
-    assert during > 1000
-    assert after == 0
+    pytester.inline_run("-p", "no:remote_ci", plugins=[looks], no_reraise_ctrlc=True)
+    assert looks.counts[0] > 1000
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.usefixtures("nothing_set_apart")
@@ -51,6 +50,6 @@ def test_what_somebody_else_has_set_apart_stays_so(pytester: pytest.Pytester) ->
     pytester.makepyfile("def test():\n    pass")
     gc.freeze()
     looks = Looks()
-    pytester.inline_run("-p", "no:remote_ci", plugins=[looks, Settled()])
-    during, after = looks.counts  # what dies meanwhile is no longer counted
-    assert during >= after > 1000
+    pytester.inline_run("-p", "no:remote_ci", plugins=[looks])
+    # What dies meanwhile is no longer counted.
+    assert looks.counts[0] >= gc.get_freeze_count() > 1000
