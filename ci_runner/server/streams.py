@@ -55,11 +55,16 @@ def _framed(text: str, seq: int) -> bytes:
 
 def is_visible(event: JobEvent, view: View) -> bool:
     """Whether `event` belongs to `view`."""
-    if event.type == "complete" or view == "all":
+    return _belongs(event.type, view, lambda: event.fields.get("stream"))
+
+
+def _belongs(kind: str, view: View, stream: Callable[[], object]) -> bool:
+    """The same of an event of this type; `stream` tells where a log's text came from, if that matters."""
+    if kind == "complete" or view == "all":
         return True
     if view == "log":
-        return event.type == "log"
-    return event.type != "log" or event.fields.get("stream") != "terminal"
+        return kind == "log"
+    return kind != "log" or stream() != "terminal"
 
 
 def complete_of(job: Job) -> dict[str, object]:
@@ -113,12 +118,8 @@ class JobSource:
         return frames
 
     def _shows(self, event: Sendable) -> bool:
-        """As `is_visible`, which would have to read each event."""
-        if self._view == "all" or event.type == "complete":
-            return True
-        if event.type == "log" and self._view == "report":
-            return bool(json.loads(event.text).get("stream") != "terminal")
-        return (event.type == "log") == (self._view == "log")
+        """As `is_visible`, but only what must be read of an event is."""
+        return _belongs(event.type, self._view, lambda: json.loads(event.text).get("stream"))
 
     def _at_the_end(self) -> list[bytes]:
         """Nothing is stored behind the cursor: wait, unless the job is over or gone."""
