@@ -4,10 +4,10 @@ One suite of tests that do nothing, run in turns by a plain pytest, by ``pytest 
 reports of another process, too) and by ``pytest --remote-ci`` on a runner of its own. Processor time is that of whole
 processes, user and system:
 
-direct   the plain pytest
+direct   the plain pytest (like the others without the plugins that only this environment has)
 xdist    both processes of ``pytest -n 1``
 client   the developer's pytest
-job      worker, pytest and recorder, over there
+job      worker, pytest and recorder, over there, up to the end of their processes
 runner   the server and the controller
 
 Added per test is what a way costs beyond the plain pytest. Then, with tests that sleep, how long it takes from the end
@@ -18,6 +18,7 @@ process, for a tenth of the tests and for all.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
@@ -31,21 +32,14 @@ from typing import Any
 
 from private_runner import PrivateRunner, private_runner
 
-#: Says at the end of a session what its process and the worker that started it have used.
-_CONFTEST = """
-import os, resource
-def pytest_unconfigure():
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    with open("/proc/%d/stat" % os.getppid()) as file:
-        fields = file.read().rpartition(")")[2].split()
-    worker = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    with open({path!r}, "w") as file:
-        file.write("%r %r" % (used.ru_utime + used.ru_stime, worker))
-"""
 #: Tests in one file.
 _PER_FILE = 100
 #: Tests whose way to the screen is timed, and seconds that each sleeps.
 _SLEEPERS, _NAP = 60, 0.05
+#: Seconds in which the runner has tidied up behind a job, and all its processes have ended.
+_SETTLED = 1.0
+#: From linux/prctl.h.
+_PR_SET_CHILD_SUBREAPER = 36
 Figures = dict[str, float]
 
 
@@ -53,7 +47,6 @@ def make_suite(folder: Path, tests: int) -> Path:
     """A project of that many tests that do nothing."""
     folder.mkdir()
     (folder / "pytest.ini").write_text("[pytest]\n")
-    (folder / "conftest.py").write_text(_CONFTEST.format(path=str(folder / "times")))
     for number in range(-(-tests // _PER_FILE)):
         count = min(_PER_FILE, tests - number * _PER_FILE)
         lines = [f"def test_{index:03}():\n    pass\n\n" for index in range(count)]
@@ -75,7 +68,7 @@ def make_sleepers(folder: Path) -> Path:
 
 def run(project: Path, environ: Mapping[str, str], *args: str) -> Figures:
     """Wall and processor seconds and peak bytes of ``pytest ARGS``, children included where it waited for them."""
-    command = [sys.executable, "-m", "pytest", "-q", *args]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:timeout", *args]
     began = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=project, env=dict(environ), stdout=output, stderr=output)
@@ -96,18 +89,28 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def inherit_orphans() -> None:
+    """What outlives its parent becomes a child of this process (prctl(2)): the engine's supervisor of a job does."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def processor_time_of_orphans() -> float:
+    """Seconds of those that are over, and of all that they waited for."""
+    seconds = 0.0
+    while (ended := os.wait4(-1, os.WNOHANG))[0]:
+        seconds += ended[2].ru_utime + ended[2].ru_stime
+    return seconds
+
+
 def remote(project: Path, runner: PrivateRunner, environ: Mapping[str, str]) -> Figures:
     """One remote run: `client`, `job` and `runner` are processor seconds."""
-    times = project / "times"
-    times.unlink(missing_ok=True)
     before = processor_time(runner.pid)
+    processor_time_of_orphans()
     figures = run(project, environ, "--remote-ci")
-    own, worker = (float(text) for text in times.read_text().split())
-    return figures | {
-        "client": figures["cpu"],
-        "job": own + worker,
-        "runner": processor_time(runner.pid) - before,
-    }
+    time.sleep(_SETTLED)
+    job = processor_time_of_orphans()
+    return figures | {"client": figures["cpu"], "job": job, "runner": processor_time(runner.pid) - before}
 
 
 def delays(project: Path, environ: Mapping[str, str], folder: Path) -> tuple[list[float], list[float]]:
@@ -206,6 +209,7 @@ def main() -> None:
     parser.add_argument("--without-xdist", action="store_true")
     parser.add_argument("--json", action="store_true", help="all figures, for programs")
     arguments = parser.parse_args()
+    inherit_orphans()
     raw = measure(arguments)
     if arguments.json:
         print(json.dumps(raw, indent=1))

@@ -38,6 +38,13 @@ def parse_time(text: str | None) -> dt.datetime | None:
     return moment.astimezone(dt.timezone.utc)
 
 
+class Told(dict[str, Any]):
+    """Fields that came as JSON: stored as they came, they need not be made text again. Not to be changed."""
+
+    #: One line of JSON in ASCII that is the same as these; "" where it has to be made.
+    text: str = ""
+
+
 @dataclass(frozen=True)
 class JobEvent:
     """A numbered fact about a job, as stored and as sent."""

@@ -70,30 +70,34 @@ def parts(events: Iterable[JobEvent], now: dt.datetime) -> dict[str, Part]:
     for event in events:
         if event.type != "report":
             continue
-        for record in _reports(event.fields):
-            data = record.get("d")
-            node_id = data.get("nodeid") if isinstance(data, dict) else None
-            if not isinstance(data, dict) or not isinstance(node_id, str) or not node_id:
-                continue
+        for node_id, category, seconds in _reports(event.fields):
             node_id = node_id[:MAX_NODE_ID]
             part = found.get(node_id)
             if part is None:
                 part = found[node_id] = Part(event.timestamp or now)
-            category = _category(data, record.get("status"))
             part.reruns += category == "rerun"
             part.rank = max(part.rank, _RANKS.get(category, 0))
-            part.duration += _duration(data.get("duration"))
+            part.duration += seconds
     return found
 
 
-def _reports(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The record itself, or those of `several`."""
-    if fields.get("t") == "report":
-        yield fields
-    elif fields.get("t") == "several" and isinstance(fields.get("of"), list):
-        for record in fields["of"]:
-            if isinstance(record, dict) and record.get("t") == "report":
-                yield record
+def _reports(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Node id, category and seconds of what the record reports, or of what those of `several` do."""
+    several = fields.get("of") if fields.get("t") == "several" else [fields]
+    for record in several if isinstance(several, list) else ():
+        if not isinstance(record, Mapping):
+            continue
+        kind, data, category = record.get("t"), record.get("d"), ""
+        if kind == "passed":
+            node_id, seconds = record.get("id"), record.get("duration")
+            category = "passed" if record.get("when") == "call" else ""
+        elif kind == "report" and isinstance(data, Mapping):
+            node_id, seconds = data.get("nodeid"), data.get("duration")
+            category = _category(data, record.get("status"))
+        else:
+            continue
+        if isinstance(node_id, str) and node_id:
+            yield node_id, category, _duration(seconds)
 
 
 def _category(data: Mapping[str, Any], status: Any) -> str:

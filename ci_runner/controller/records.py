@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ci_runner.models import JobEvent
+from ci_runner.models import JobEvent, Told
 
 #: Bytes of the longest line that is a record.
 MAX_RECORD_BYTES: Final = 4 << 20
@@ -20,6 +21,9 @@ MAX_RECORD_BYTES: Final = 4 << 20
 KEPT_BYTES: Final = 256 << 20
 #: Lists and objects within one another.
 _MAX_DEPTH: Final = 100
+
+#: Python's JSON has them, others' has not; they may be words in a text, too.
+_NO_NUMBERS: Final = (b"NaN", b"Infinity")
 
 #: Kind of a record → type of its event.
 TYPES: Final[Mapping[str, str]] = {
@@ -34,12 +38,14 @@ TYPES: Final[Mapping[str, str]] = {
         ("collect_report", "deselected", "tree", "collected", "collected_ids", "collection_lines"), "collected"
     ),
     "started": "started",
-    **dict.fromkeys(("report", "exception", "compared", "several"), "report"),
+    **dict.fromkeys(("report", "passed", "exception", "compared", "several"), "report"),
     "finished": "finished",
     "warning": "warning",
     "terminal": "section",
 }  # fmt: skip
 
+#: How the recorder ends a line: what comes before is the fields' JSON, but for its end.
+_SIZES: Final = re.compile(rb',"sizes":\[\d+,\d+,\d+\]\}\Z')
 #: Names that an event's JSON has for itself.
 _RESERVED: Final = frozenset({"sizes", "type", "data", "success", "timestamp", "seq", "stream"})
 
@@ -60,7 +66,7 @@ def parse(line: bytes, now: dt.datetime) -> Record:
         raw = json.loads(line, parse_constant=str)
     except (ValueError, RecursionError):
         return Record({}, None)
-    if not isinstance(raw, dict) or _is_deep(raw):
+    if not isinstance(raw, dict) or (line.count(b"[") + line.count(b"{") > _MAX_DEPTH and _is_deep(raw)):
         return Record({}, None)
     claimed = raw.get("sizes")
     sizes: dict[str, int] = {}
@@ -69,7 +75,15 @@ def parse(line: bytes, now: dt.datetime) -> Record:
     kind = raw.get("t")
     if not isinstance(kind, str) or kind not in TYPES:
         return Record(sizes, None)
-    fields = {name: value for name, value in raw.items() if name not in _RESERVED}
+    fields = Told((name, value) for name, value in raw.items() if name not in _RESERVED)
+    end = _SIZES.search(line) if len(fields) == len(raw) - 1 else None
+    if (
+        end is not None
+        and line.isascii()
+        and b"\r" not in line
+        and not any(word in line for word in _NO_NUMBERS)
+    ):
+        fields.text = line[: end.start()].decode("ascii") + "}"
     return Record(sizes, JobEvent(TYPES[kind], timestamp=now, fields=fields))
 
 

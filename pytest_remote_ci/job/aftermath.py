@@ -108,6 +108,9 @@ class Aftermath:
         if data.get("outcome") == "failed" and "wasxfail" not in data:
             self.failures += 1
 
+    def _passed(self, record: dict[str, Any]) -> None:
+        self.phases[str(record["id"])] = str(record["when"])
+
     def _finished(self, record: dict[str, Any]) -> None:
         self.last = str(record["id"])
         self.running.pop(self.last, None)
@@ -134,6 +137,7 @@ class Aftermath:
         "collect_report": _collect_report,
         "started": _started,
         "report": _report,
+        "passed": _passed,
         "finished": _finished,
         "tests_over": _over,
         "interrupt": _over,

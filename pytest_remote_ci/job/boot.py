@@ -249,6 +249,7 @@ def main(mode: str, args: list[str]) -> int:
         return 1
     if records is not None:  # what ends the process otherwise is no end of a session, whatever its code
         records.add("returned", exitstatus=code)
+        _load("ending").shorten()
     return code
 
 

@@ -26,6 +26,8 @@ class Tree:
         #: Keeps what has a number alive, so that no other object gets its address.
         self._told: list[Any] = []
         self._new: list[Any] = []
+        #: Address of a collector → its marks, with those of what holds it.
+        self._marks_of: dict[int, list[Any]] = {}
 
     def found(self, result: Iterable[Any]) -> dict[str, list[Any]]:
         """What a collector found: new nodes (see `take_nodes`), new items, and the numbers of all of it.
@@ -56,7 +58,7 @@ class Tree:
         return [
             self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
             getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), _is_skipped(item),
-            self._doc(item), *_marks(item),
+            self._doc(item), *self._marks(item),
         ]  # fmt: skip
 
     def take_nodes(self) -> list[Any]:
@@ -72,6 +74,20 @@ class Tree:
         except Exception:  # a plugin's item; whoever runs it will say so
             line = None
         return [self._number(parent), type(item).__name__, item.name, line, nodeid]
+
+    def _marks(self, item: Any) -> list[Any]:
+        """One list of the marks of the item and what holds it, or nothing: [name, keyword arguments for ``-m``]"""
+        marks = _own_marks(item) + self._marks_above(item.parent)
+        return [marks] if marks else []
+
+    def _marks_above(self, node: Any) -> list[Any]:
+        """The nearest first."""
+        if node is None:
+            return []
+        known = self._marks_of.get(id(node))
+        if known is None:
+            known = self._marks_of[id(node)] = _own_marks(node) + self._marks_above(node.parent)
+        return known
 
     def _number(self, node: Any) -> int:
         known = self._numbers.get(id(node))
@@ -104,13 +120,11 @@ class Tree:
         return inspect.getdoc(obj) if obj else None
 
 
-def _marks(item: Any) -> list[Any]:
-    """One list of the marks of the item and what holds it, or nothing: [name, keyword arguments for ``-m``]"""
-    marks = [
+def _own_marks(node: Any) -> list[Any]:
+    return [
         [mark.name, {key: value for key, value in mark.kwargs.items() if isinstance(value, _ASKED_FOR)}]
-        for mark in item.iter_markers()
+        for mark in node.own_markers
     ]
-    return [marks] if marks else []
 
 
 def _base(node: Any) -> str:

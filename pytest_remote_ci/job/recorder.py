@@ -26,6 +26,8 @@ from .screen import Screen
 if TYPE_CHECKING:
     from .records import Records
 
+#: In this order.
+_PHASES = ("setup", "call", "teardown")
 #: Items of a collection in one record.
 _ITEMS = 400
 
@@ -42,7 +44,6 @@ class Recorder:
         self._has_tree = False
         #: Whether there is a test behind the one that runs.
         self._follows = False
-        self._running: set[str] = set()
         self._metadata: dict[str, Any] = {}
 
     # -- session
@@ -59,6 +60,7 @@ class Recorder:
             config.pluginmanager.register(logs, "remote-ci-logs")
         self._reports = Reports(self._records, config, logs)
         self._tree = Tree(config)
+        self.pytest_plugin_registered()
         if getattr(config.option, "remote_ci_comparisons", False):
             watch_unittest(self._compared)
 
@@ -123,10 +125,23 @@ class Recorder:
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
         """pytest or a plugin is broken, maybe while it heard of a report, which the terminal has shown already."""
-        shown = self._reports.status[0]
-        if isinstance(shown, pytest.TestReport) and shown.nodeid in self._running:
+        shown = self._shown_last()
+        if shown is not None:
             self._reports.add("report", shown)
         self._add("internal_error", text=str(excrepr), exception=excinfo.exconly())
+
+    def _shown_last(self) -> Any:
+        """The report that the terminal has shown and that is not recorded; None: there is none."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        last = self._reports.last
+        for shown in getattr(reporter, "stats", {}).values():
+            report = shown[-1] if shown else None
+            if type(report) is not pytest.TestReport or report.nodeid not in self._reports.running:
+                continue
+            is_same = last is not None and last.nodeid == report.nodeid
+            if not is_same or _PHASES.index(str(report.when)) > _PHASES.index(str(last.when)):
+                return report
+        return None
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         """Ctrl-C, `pytest.exit` and the like."""
@@ -187,27 +202,33 @@ class Recorder:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
         """This test runs now."""
-        self._running.add(nodeid)
+        self._reports.running[nodeid] = location
         self._add("started", id=nodeid, location=list(location), at=time.time())
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, nextitem: Any) -> None:
+    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
         """Whether another test follows at once; not in xdist's controller, which runs none."""
         self._follows = nextitem is not None
+        self._reports.quiet.begin(item, nextitem)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
         """It is over; that travels with the next test's start, if that follows at once."""
         self._reports.forget(nodeid)
-        self._running.discard(nodeid)
         tell = self._records.hold if self._follows else self._add
         tell("finished", id=nodeid, location=list(location))
 
-    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_report_teststatus(self, report: Any) -> Any:
-        """Remember what plugins and conftests make of a report."""
-        result = yield
-        self._reports.status = (report, result.get_result())
+    def pytest_plugin_registered(self) -> None:
+        """Plugins and conftests that have a say in statuses are listened to, if there are any."""
+        if self._reports is None:
+            return
+        self._reports.quiet.forget()
+        if self._reports.has_statuses:
+            return
+        deciding = self._config.hook.pytest_report_teststatus.get_hookimpls()
+        if any(not str(getattr(item.function, "__module__", "")).startswith("_pytest.") for item in deciding):
+            self._reports.has_statuses = True
+            self._config.pluginmanager.register(_Statuses(self._reports))
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -244,6 +265,19 @@ class Recorder:
             file=warning.filename, lineno=warning.lineno, line=line, when=when, id=nodeid,
             location=list(location) if location else None,
         )  # fmt: skip
+
+
+class _Statuses:
+    """A plugin of its own, because it takes time for each phase of each test."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> Any:
+        """Remember what plugins and conftests make of a report."""
+        result = yield
+        self._reports.status = (report, result.get_result())
 
 
 def describe(config: Any) -> dict[str, Any]:

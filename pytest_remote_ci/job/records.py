@@ -28,14 +28,15 @@ class Records:
     """Appends to `records` and `terminal` of the spool folder. What a forked child says is not recorded."""
 
     #: Version of the records' format.
-    protocol = 1
+    protocol = 2
 
     def __init__(self, folder: str) -> None:
         """Made before anything else runs: file descriptors 1 and 2 are the spool's `stdout` and `stderr`."""
         # Bound now: tests patch `os.write`, `json` or the whole file system.
         self._open, self._write, self._fstat, self._getpid = os.open, os.write, os.fstat, os.getpid
         self._flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        self._encode = json.JSONEncoder(separators=(",", ":"), default=plain).encode
+        # A value within itself ends in a RecursionError, too; to look for it beforehand takes time.
+        self._encode = json.JSONEncoder(separators=(",", ":"), default=plain, check_circular=False).encode
         self._pid = os.getpid()
         self._paths = {name: os.path.join(folder, name) for name in ("records", "terminal")}
         self.path = self._paths["records"]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .quiet import Quiet
 from .records import plain
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ _ORDINARY = {
     ("", "", ""), ("passed", ".", "PASSED"), ("failed", "F", "FAILED"), ("error", "E", "ERROR"),
     ("skipped", "s", "SKIPPED"), ("xfailed", "x", "XFAIL"), ("xpassed", "X", "XPASS"),
 }  # fmt: skip
+#: Of phases that passed.
+_PASSED = {("", "", ""), ("passed", ".", "PASSED")}
 #: Parts of a report that are the same in all its phases and travel once.
 _CONSTANT = ("location", "keywords", "user_properties")
 #: All parts that pytest itself gives a report; plugins add more.
@@ -46,6 +50,14 @@ class Reports:
         #: The report whose status was asked for last, and the answer.
         self.status: tuple[Any, Any] = (None, None)
         self._before: dict[str, dict[str, Any]] = {}
+        #: Whether a result may wait for the next test.
+        self.quiet = Quiet(config)
+        #: The report that was recorded last.
+        self.last: Any = None
+        #: Node id → location, of the tests that have begun and not ended.
+        self.running: dict[str, Any] = {}
+        #: Whether plugins or conftests have a say in statuses; then they come by `status`.
+        self.has_statuses = False
         self._workers: set[str] = set()
         #: Whether nobody but pytest serialises reports here; None: not asked yet, conftests are still being loaded.
         self._only_pytest_serialises: bool | None = None
@@ -53,9 +65,14 @@ class Reports:
     def forget(self, nodeid: str) -> None:
         """The test is over."""
         self._before.pop(nodeid, None)
+        self.running.pop(nodeid, None)
 
     def add(self, kind: str, report: Any, **more: Any) -> None:
         """Record this report; `kind` is "report" or "collect_report"; `more` goes with it."""
+        self.last = report
+        if kind == "report" and self._has_passed_as_most_do(report):
+            self._passed(report)
+            return
         node = report.__dict__.pop("node", None)  # xdist's controller of a worker
         try:
             data = self._serialized(report)
@@ -90,16 +107,56 @@ class Reports:
                 return
         self._add(kind, **fields)
 
+    def _has_passed_as_most_do(self, report: Any) -> bool:
+        """Whether nothing of it is worth telling but that it passed: most phases of most tests."""
+        said = report.__dict__
+        return (
+            said.get("outcome") == "passed" and type(report) is pytest.TestReport and said.keys() == _plain_parts()
+            and not (said["sections"] or said["user_properties"] or said["longrepr"])
+            and self._logs is None and self._pytest_serialises() and self._has_ordinary_status(report)
+            and not self._records.is_captured
+        )  # fmt: skip
+
+    def _has_ordinary_status(self, report: Any) -> bool:
+        if not self.has_statuses:
+            return True
+        asked, status = self.status
+        return asked is report and bool(status) and isinstance(status[2], str) and tuple(status) in _PASSED
+
+    def _passed(self, report: Any) -> None:
+        """What the earlier phases, or its start, have said is left out."""
+        said, nodeid = report.__dict__, report.nodeid
+        self.status = (None, None)
+        fields = {name: said[name] for name in ("when", "duration", "start", "stop") if name in said}
+        before = self._before.get(nodeid)
+        if before is None:
+            before = {"location": self.running.get(nodeid)}
+        if before.get("location") != report.location:
+            fields["location"] = report.location
+        if before.get("keywords") != report.keywords:
+            fields["keywords"] = list(report.keywords)
+        if len(before) == 1 or "location" in fields or "keywords" in fields or before.get("sections"):
+            self._before[nodeid] = {
+                "location": report.location, "keywords": report.keywords, "user_properties": [], "sections": [],
+            }  # fmt: skip
+        elif before.get("user_properties"):
+            self._before[nodeid] = {**before, "user_properties": []}
+        is_held = report.when != "call" or self.quiet.follows(nodeid)
+        (self._hold if is_held else self._add)("passed", id=nodeid, **fields)
+
     def _serialized(self, report: Any) -> Any:
         """Ordinary reports, of which each test has three, need not go through the hook where it is pytest's alone."""
-        hook = self._config.hook.pytest_report_to_serializable
-        if type(report) is pytest.TestReport:
-            if self._only_pytest_serialises is None:
-                modules = [str(getattr(item.function, "__module__", "")) for item in hook.get_hookimpls()]
-                self._only_pytest_serialises = all(module.startswith("_pytest.") for module in modules)
-            if self._only_pytest_serialises:
-                return {**report._to_json(), "$report_type": "TestReport"}
-        return hook(config=self._config, report=report)
+        if type(report) is pytest.TestReport and self._pytest_serialises():
+            return {**report._to_json(), "$report_type": "TestReport"}
+        return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+
+    def _pytest_serialises(self) -> bool:
+        """Whether nobody but pytest makes data of reports."""
+        if self._only_pytest_serialises is None:
+            implementations = self._config.hook.pytest_report_to_serializable.get_hookimpls()
+            modules = [str(getattr(item.function, "__module__", "")) for item in implementations]
+            self._only_pytest_serialises = all(module.startswith("_pytest.") for module in modules)
+        return self._only_pytest_serialises
 
     @staticmethod
     def _says_nothing(data: dict[str, Any]) -> bool:
@@ -170,6 +227,13 @@ class Reports:
                 describe: Any = reports.getworkerinfoline
                 self._add("worker", id=name, line=describe(node))
         return name
+
+
+@functools.lru_cache(maxsize=None)
+def _plain_parts() -> Any:
+    """What a report has in this version of pytest, if nobody has added to it."""
+    some: Any = pytest.TestReport("some", ("some.py", 0, "some"), {}, "passed", None, "call")
+    return set(some.__dict__)
 
 
 def _is_plain(value: Any) -> bool:

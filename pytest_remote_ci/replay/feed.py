@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
-#: Version of the records' format that is understood here.
-PROTOCOL = 1
+#: Version of the records' format that is understood here, with all that came before it.
+PROTOCOL = 2
 #: Log streams of a command whose session is not recorded; of the others, which a recorded one has, more may follow.
 _TEXT = (None, "terminal")
 #: Why a session is shown as text.
@@ -112,7 +112,9 @@ def parts_of(event: Event) -> list[Event]:
     if event.get("t") != "several":
         return [event]
     same: Event = {name: event[name] for name in ("type", "timestamp") if name in event}
-    return [{**same, **part} for part in event["of"]]
+    for part in event["of"]:
+        part.update(same)
+    return list(event["of"])
 
 
 def unplayable(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
@@ -123,7 +125,7 @@ def unplayable(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
     kind, name = event.get("type"), event.get("t")
     if kind == "session" and name == "unavailable":
         return f"the session could not be recorded: {event.get('reason') or 'it did not say why'}"
-    if kind == "session" and name == "recorder" and event.get("protocol") != PROTOCOL:
+    if kind == "session" and name == "recorder" and event.get("protocol") not in range(1, PROTOCOL + 1):
         return _other_version(event.get("protocol"))
     if kind == "log" and event.get("stream") in _TEXT and not recorded:
         return unrecorded

@@ -7,6 +7,7 @@ processor time.
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Generator
 
@@ -16,8 +17,8 @@ import pytest
 class Settled:
     """A plugin: what exists when the tests begin is left alone until all is over.
 
-    So it is by pytest's own last look for objects that complain when they are collected: those of the tests are over
-    there, where it looks for them, too.
+    So are the results, when all have come: by pytest's own last looks for objects that complain when they are
+    collected (those of the tests are over there, where it looks for them, too), and by the interpreter's at its end.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -32,7 +33,10 @@ class Settled:
         if self._is_ours:
             gc.freeze()
         yield
+        if self._is_ours:
+            gc.freeze()
 
     def _release(self) -> None:
         if self._is_ours:
             gc.unfreeze()
+            atexit.register(gc.freeze)

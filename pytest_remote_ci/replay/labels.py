@@ -15,7 +15,7 @@ from typing import Any
 from pytest_remote_ci.replay.feed import Event
 
 #: Events whose `id` is a test or a collector.
-_WITH_ID = frozenset({"started", "finished", "exception", "warning", "junit_attribute"})
+_WITH_ID = frozenset({"started", "passed", "finished", "exception", "warning", "junit_attribute"})
 #: Characters that mean something in a node id.
 _MEANING = str.maketrans({"/": "_", "\\": "_", "[": "(", "]": ")", "\n": " ", "\t": " "})
 
@@ -74,7 +74,7 @@ class Labelling:
         changed: dict[str, Any] = {}
         if kind in _WITH_ID and event.get("id"):
             changed["id"] = self.nodeid(str(event["id"]))
-        if kind in ("started", "finished") and event.get("location"):
+        if kind in ("started", "passed", "finished") and event.get("location"):
             changed["location"] = self._location(event["location"])
         elif kind == "warning" and event.get("location"):
             path, *rest = event["location"]

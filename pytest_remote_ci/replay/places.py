@@ -58,6 +58,10 @@ class Places:
         """Of a test: file, line and name."""
         return self.path(str(location[0])), location[1], str(location[2])
 
+    def place(self, at: Any) -> tuple[str, int]:
+        """File and line here, of those over there; the line within reason."""
+        return self.path(str(at[0])), max(1, min(int(at[1]), 1_000_000))
+
     def name(self, name: str) -> str:
         """The name of the project's folder, where it is one."""
         return self._here.name if self._there is not None and name == self._there.name else name

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest._code import ExceptionInfo
 
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.replay import reporters
@@ -21,7 +20,7 @@ from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.feed import Event, Source
 from pytest_remote_ci.replay.places import Places
-from pytest_remote_ci.replay.reports import RemoteText, Reports, exception_call, failed_reports
+from pytest_remote_ci.replay.reports import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.restyle import restyle
 from pytest_remote_ci.replay.screen import Screen, is_output
 from pytest_remote_ci.terminal import clean, is_terminal
@@ -168,13 +167,9 @@ class Player:
         if self._gathers and self._waiting and (is_output(event) or event.get("t") == "terminal"):
             next(reversed(self._waiting.values())).append(event)
             return
-        if is_output(event):
-            self._screen.write(event, at_the_end="end" in self.said)
-            return
-        kind = str(event.get("t"))
-        if event.get("type") in ("log", "state"):
-            if event.get("stream") != "terminal":
-                self._show(event)
+        kind = event.get("t")
+        if kind is None:
+            self._play_text(event)
             return
         handler = self._PLAYS.get(kind)
         if handler is None:
@@ -189,6 +184,13 @@ class Player:
             self.broken = (
                 f"a record of kind {kind!r} makes no sense; `--remote-ci-text` shows what pytest printed"
             )
+
+    def _play_text(self, event: Event) -> None:
+        """What is no record: output of tests, and what the runner says."""
+        if is_output(event):
+            self._screen.write(event, at_the_end="end" in self.said)
+        elif event.get("type") in ("log", "state") and event.get("stream") != "terminal":
+            self._show(event)
 
     # -- session
 
@@ -225,14 +227,7 @@ class Player:
 
     def _internal_error(self, event: Event) -> None:
         self._remember(event)
-        name, _, text = str(event["exception"]).partition(": ")
-        kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
-        try:
-            raise kind(text)
-        except Exception:
-            info = ExceptionInfo.from_current()
-        text = self._places.text(event["text"])
-        self._config.hook.pytest_internalerror(excrepr=RemoteText(text), excinfo=info)
+        self._config.hook.pytest_internalerror(**internal_error(event, self._places))
 
     def _warning(self, event: Event) -> None:
         recorded = self.reports.warning(event)
@@ -272,6 +267,16 @@ class Player:
         self.reported.add(report.nodeid)
         if report.nodeid in self.running:
             self._phases[report.nodeid] = str(report.when)
+
+    def _passed(self, event: Event) -> None:
+        nodeid = event["id"]
+        if self._waits(nodeid, event):
+            return
+        self._last = self.reports.passes.report(event, self.running.get(nodeid))
+        self._config.hook.pytest_runtest_logreport(report=self._last)
+        self.reported.add(nodeid)
+        if nodeid in self.running:
+            self._phases[nodeid] = event["when"]
 
     def _compared(self, event: Event) -> None:
         reporters.play_comparison(self._config, event, self._places)
@@ -338,10 +343,6 @@ class Player:
             events.append(event)
         self._feed.hold(events)
 
-    def place(self, at: Any) -> tuple[str, int]:
-        """File and line here, of those over there; the line within reason."""
-        return self._places.path(str(at[0])), max(1, min(int(at[1]), 1_000_000))
-
     @property
     def not_run(self) -> int:
         """Collected tests that nothing was reported of."""
@@ -383,6 +384,7 @@ class Player:
         "collection_lines": lambda player, event: player.collection.take_lines(event),
         "started": _started,
         "report": _report,
+        "passed": _passed,
         "exception": _exception,
         "compared": _compared,
         "finished": _finished,

@@ -18,6 +18,7 @@ import pytest
 from _pytest._code import ExceptionInfo
 from _pytest._code.code import TerminalRepr
 
+from pytest_remote_ci.replay.passes import Passes
 from pytest_remote_ci.replay.places import Places
 
 #: Parts of a report that travel once per test.
@@ -58,6 +59,8 @@ class Reports:
         self._categories: dict[tuple[str, str], type[Warning]] = {}
         #: pytest-json-report is here; where it is over there, too, its reports have more.
         self._wants_streams = bool(getattr(config.option, "json_report", False))
+        #: Those that only passed.
+        self.passes = Passes(config, places, self._before, wants_streams=self._wants_streams)
         #: Address of a report → the report, which keeps its address while it is here, and its status.
         self._statuses: dict[int, tuple[Any, tuple[str, str, Any]]] = {}
         #: Version of pytest over there.
@@ -76,9 +79,9 @@ class Reports:
         self._before.pop(nodeid, None)
 
     def status(self, report: Any) -> tuple[str, str, Any] | None:
-        """What plugins over there made of a report, where that is out of the ordinary."""
+        """What plugins over there made of a report, where that is out of the ordinary, or goes without saying."""
         found = self._statuses.get(id(report))
-        return None if found is None else found[1]
+        return self.passes.status(report) if found is None else found[1]
 
     def report(self, event: dict[str, Any]) -> Any:
         """The report of a test or a collector."""
@@ -218,6 +221,17 @@ def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
     info.text = text
     times = {key: getattr(report, key, 0) for key in ("start", "stop", "duration")}
     return SimpleNamespace(excinfo=info, when=event["when"], **times)
+
+
+def internal_error(event: dict[str, Any], places: Places) -> dict[str, Any]:
+    """The arguments of `pytest_internalerror`."""
+    name, _, text = str(event["exception"]).partition(": ")
+    kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
+    try:
+        raise kind(text)
+    except Exception:
+        info = ExceptionInfo.from_current()
+    return {"excrepr": RemoteText(places.text(event["text"])), "excinfo": info}
 
 
 def _with_tuples(data: dict[str, Any], places: Places) -> None:

@@ -367,7 +367,7 @@ def raise_interrupt(session: pytest.Session, event: Event, player: Player) -> No
         error = kind(message) if message else kind()
     if not event["at"]:
         raise error
-    path, line = player.place(event["at"])
+    path, line = player.places.place(event["at"])
     # pytest shows the file and line of the innermost frame, which is to be the remote one.
     exec(compile("\n" * (line - 1) + "raise error", path, "exec"), {"error": error})  # noqa: S102
 

@@ -12,7 +12,7 @@ from store_kit import LOG, NOON, add_job, add_user, at, reread
 
 from ci_runner import states
 from ci_runner.errors import Conflict, LeaseLost, NotFound
-from ci_runner.models import APIKey, JobEvent, User
+from ci_runner.models import APIKey, JobEvent, Told, User
 from ci_runner.store import SpoolPosition, Store, StoreError
 
 
@@ -26,6 +26,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def epoch(store: Store) -> int:
     return store.lease.acquire("this test")
+
+
+def _told(text: str) -> Told:
+    fields = Told(json.loads(text))
+    fields.text = text
+    return fields
 
 
 class TestEvents:
@@ -49,6 +55,7 @@ class TestEvents:
             JobEvent("log", "ends like fields}}", fields={"stream": "stdout"}),
             JobEvent("log", "no fields"),
             JobEvent("bare"),
+            JobEvent("report", fields=_told('{"t":"report", "d":{"lone":"\\ud800","n":[1.50,{}]}}')),
             JobEvent("verdict", success=True, fields={"d": {}}),
             JobEvent("verdict", "text", success=False),
         ]

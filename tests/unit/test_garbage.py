@@ -53,3 +53,19 @@ def test_what_somebody_else_has_set_apart_stays_so(pytester: pytest.Pytester) ->
     pytester.inline_run("-p", "no:remote_ci", plugins=[looks])
     # What dies meanwhile is no longer counted.
     assert looks.counts[0] >= gc.get_freeze_count() > 1000
+
+
+CONFTEST = """
+import atexit, gc
+from pytest_remote_ci.replay.garbage import Settled
+atexit.register(lambda: print("set apart:", gc.get_freeze_count() > 1000))
+def pytest_cmdline_main(config):
+    config.pluginmanager.register(Settled(config))
+"""
+
+
+def test_the_interpreter_need_not_look_through_it_at_its_end(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test():\n    pass")
+    pytester.makeconftest(CONFTEST)
+    result = pytester.runpytest_subprocess("-p", "no:remote_ci")
+    result.stdout.fnmatch_lines(["*1 passed*", "set apart: True"])

@@ -40,6 +40,10 @@ EVENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "location": ["a/test_a.py", 3, f"{LABEL}: T.test_x[1/2]"],
         },
     ),
+    (
+        {"t": "passed", "id": "a.py::t", "location": ["a.py", 3, "t"], "when": "call"},
+        {"id": f"{LABEL}/a.py::t", "location": ["a.py", 3, f"{LABEL}: t"], "when": "call"},
+    ),
     ({"t": "warning", "id": "", "location": None}, {"id": "", "location": None}),
     (
         {"t": "warning", "id": "test_a.py::t", "location": ["test_a.py", 3, "f"]},

@@ -21,6 +21,11 @@ def report(when: str, outcome: str, status: object = None, **data: Any) -> dict[
     return {"t": "report", **fields, **({"status": status} if status is not None else {})}
 
 
+def passed(when: str) -> dict[str, Any]:
+    """The same of a phase of which nothing is said but that it passed."""
+    return {"t": "passed", "id": "t.py::x", "when": when, "duration": 0.5}
+
+
 def event(*records: dict[str, Any]) -> JobEvent:
     fields = records[0] if len(records) == 1 else {"t": "several", "of": list(records)}
     return JobEvent("report", timestamp=NOON, fields=fields)
@@ -38,6 +43,9 @@ SETUP, CALL, TEARDOWN = (report(when, "passed") for when in ("setup", "call", "t
     ("records", "outcome"),
     [
         ([SETUP, CALL, TEARDOWN], "passed"),
+        ([passed("setup"), passed("call"), passed("teardown")], "passed"),
+        ([passed("setup")], "unfinished"),
+        ([passed("setup"), report("call", "failed"), passed("teardown")], "failed"),
         ([SETUP], "unfinished"),
         ([SETUP, report("call", "failed"), TEARDOWN], "failed"),
         ([report("setup", "failed"), TEARDOWN], "error"),
@@ -69,7 +77,8 @@ def test_reruns_are_counted() -> None:
     [
         {}, {"t": "report"}, {"t": "report", "d": 3}, {"t": "report", "d": {}}, {"t": "report", "d": {"nodeid": ""}},
         {"t": "report", "d": {"nodeid": 7}}, {"t": "several"}, {"t": "several", "of": [3, {"t": "report"}]},
-        {"t": "exception", "d": {"nodeid": "x"}},
+        {"t": "exception", "d": {"nodeid": "x"}}, {"t": "passed"}, {"t": "passed", "id": 7, "when": "call"},
+        {"t": "passed", "d": {"nodeid": "x"}},
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_counts_as_nothing(fields: dict[str, Any]) -> None:

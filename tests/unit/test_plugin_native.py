@@ -85,12 +85,12 @@ EXPLAINED = [
         "the session could not be recorded: pytest 6.2.5 is older than 7.0", id="an old pytest",
     ),
     pytest.param(
-        [{**RECORDER, "protocol": 2}, *TEXT],
-        "the runner's records are of version 2, newer than this client's 1: upgrade it", id="newer records",
+        [{**RECORDER, "protocol": 3}, *TEXT],
+        "the runner's records are of version 3, newer than this client's 2: upgrade it", id="newer records",
     ),
     pytest.param(
         [{**RECORDER, "protocol": 0}, *TEXT],
-        "the runner's records are of version 0, older than this client's 1: upgrade the runner", id="older records",
+        "the runner's records are of version 0, older than this client's 2: upgrade the runner", id="older records",
     ),
 ]  # fmt: skip
 

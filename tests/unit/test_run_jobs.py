@@ -32,8 +32,8 @@ TEXTS = [
     ),
     (
         "newer records",
-        [{**RECORDER, "protocol": 2}, LOG],
-        "the runner's records are of version 2, newer than this client's 1: upgrade it",
+        [{**RECORDER, "protocol": 3}, LOG],
+        "the runner's records are of version 3, newer than this client's 2: upgrade it",
     ),
 ]
 

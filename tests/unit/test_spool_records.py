@@ -164,3 +164,29 @@ def test_no_more_is_kept_than_the_limit_and_that_is_said_once(
     assert found[-1] == "truncated"
     assert found.count("truncated") == 1
     assert found.count("started") < 20
+
+
+def test_a_record_is_stored_as_it_was_written() -> None:
+    line = b'{"t":"report","d":{"a":[1,2.50,"\\ud800"]},"sizes":[1,2,3]}'
+    record = records.parse(line, utcnow())
+    assert record.event is not None
+    assert record.event.fields.text == '{"t":"report","d":{"a":[1,2.50,"\\ud800"]}}'  # type: ignore[attr-defined]
+    assert json.loads(record.event.fields.text) == record.event.fields  # type: ignore[attr-defined]
+    assert record.sizes == {"terminal": 1, "stdout": 2, "stderr": 3}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"t":"report","sizes":[1,2,3],"d":1}', b'{"t":"report","d":NaN,"sizes":[1,2,3]}',
+        b'{"t":"report","d":-Infinity,"sizes":[1,2,3]}', b'{"t":"report","seq":9,"sizes":[1,2,3]}',
+        b'{"t":"report","s\\u0065q":9,"sizes":[1,2,3]}', b'{"t":"report",\r"d":1,"sizes":[1,2,3]}',
+        '{"t":"report","d":"\u00e9","sizes":[1,2,3]}'.encode(), b'{"t":"report","d":1,"sizes":[1,2]}',
+        b'{"t":"report","d":1,"sizes":[1,2,3] }', b'{"t":"report","sizes":[0,0,0],"d":{"a":1,"sizes":[1,2,3]}}',
+    ],
+)  # fmt: skip
+def test_what_is_written_in_another_way_is_written_anew(line: bytes) -> None:
+    event = records.parse(line, utcnow()).event
+    assert event is not None
+    assert not event.fields.text  # type: ignore[attr-defined]
+    assert not {"seq", "sizes"} & event.fields.keys()
