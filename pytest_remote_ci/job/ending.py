@@ -1,8 +1,9 @@
 """A quick end of the interpreter that has run a session: of ten thousand tests it takes a tenth of all processor time.
 
-At its end Python looks through everything several times and frees what only reference cycles hold. Where nothing of it
-would do anything when it is freed, that is left to the kernel. Handlers of `atexit`, threads and what modules hold end
-as ever. Standard library only.
+At its end Python looks through everything several times and frees what only reference cycles hold. Where nothing of
+it would do anything when it is freed, that is left to the kernel. Handlers of `atexit` (so `weakref.finalize`, too),
+threads and what modules hold end as ever; bare callbacks of weak references, which nobody is promised at the end of the
+interpreter, may not be called. Standard library only.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from .screen import Screen
 if TYPE_CHECKING:
     from .records import Records
 
-#: In this order.
-_PHASES = ("setup", "call", "teardown")
+#: The order of phases; those of plugins count as calls.
+_PHASES = {"setup": 0, "call": 1, "teardown": 2}
 #: Items of a collection in one record.
 _ITEMS = 400
 
@@ -139,7 +139,7 @@ class Recorder:
             if type(report) is not pytest.TestReport or report.nodeid not in self._reports.running:
                 continue
             is_same = last is not None and last.nodeid == report.nodeid
-            if not is_same or _PHASES.index(str(report.when)) > _PHASES.index(str(last.when)):
+            if not is_same or _PHASES.get(str(report.when), 1) > _PHASES.get(str(last.when), 1):
                 return report
         return None
 
