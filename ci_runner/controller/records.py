@@ -76,15 +76,17 @@ def parse(line: bytes, now: dt.datetime) -> Record:
     if not isinstance(kind, str) or kind not in TYPES:
         return Record(sizes, None)
     fields = Told((name, value) for name, value in raw.items() if name not in _RESERVED)
-    end = _SIZES.search(line) if len(fields) == len(raw) - 1 else None
-    if (
-        end is not None
-        and line.isascii()
-        and b"\r" not in line
-        and not any(word in line for word in _NO_NUMBERS)
-    ):
-        fields.text = line[: end.start()].decode("ascii") + "}"
+    if len(fields) == len(raw) - 1:  # only the sizes are left out
+        fields.text = _own_text(line)
     return Record(sizes, JobEvent(TYPES[kind], timestamp=now, fields=fields))
+
+
+def _own_text(line: bytes) -> str:
+    """What the recorder wrote of the fields, where it is one line of JSON in ASCII; else ""."""
+    end = _SIZES.search(line)
+    if end is None or not line.isascii() or b"\r" in line or any(word in line for word in _NO_NUMBERS):
+        return ""
+    return line[: end.start()].decode("ascii") + "}"
 
 
 def truncated(now: dt.datetime) -> JobEvent:

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from .hooks import PYTEST, all_are_of
+
 #: What is called in between.
 _HOOKS = (
     "pytest_runtest_teardown", "pytest_fixture_post_finalizer", "pytest_runtest_makereport", "pytest_runtest_logreport",
     "pytest_report_teststatus", "pytest_runtest_logfinish", "pytest_runtest_protocol", "pytest_runtest_logstart",
 )  # fmt: skip
 #: Whose plugins do not linger there.
-_KNOWN = ("_pytest.", "pytest_timeout", "pytest_cov.", "_hypothesis_pytestplugin", f"{__package__}.")
+_KNOWN = (PYTEST, "pytest_timeout", "pytest_cov.", "_hypothesis_pytestplugin", f"{__package__}.")
 
 
 class Quiet:
@@ -38,6 +40,11 @@ class Quiet:
         """This test begins; `nextitem` follows."""
         self._item, self._next = item, nextitem
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no other test follows at once; so it is in xdist's controller, too, which runs none."""
+        return self._next is None
+
     def follows(self, nodeid: str) -> bool:
         """Whether the test, whose call has just passed, is followed at once by the beginning of another one."""
         item, following = self._item, self._next
@@ -51,10 +58,5 @@ class Quiet:
 
     def _all_are_known(self) -> bool:
         if self._are_known is None:
-            modules = (
-                str(getattr(implementation.function, "__module__", ""))
-                for hook in self._hooks
-                for implementation in hook.get_hookimpls()
-            )
-            self._are_known = all(module.startswith(_KNOWN) for module in modules)
+            self._are_known = all(all_are_of(hook, *_KNOWN) for hook in self._hooks)
         return self._are_known

@@ -18,6 +18,7 @@ import pytest
 
 # Relative: in a container these files are a package of another name (see `boot`).
 from . import second_reports
+from .hooks import PYTEST, all_are_of
 from .logs import Logs
 from .nodes import Tree
 from .reports import Reports, as_text
@@ -42,8 +43,6 @@ class Recorder:
         self._reports: Any = None
         self._tree: Any = None
         self._has_tree = False
-        #: Whether there is a test behind the one that runs.
-        self._follows = False
         self._metadata: dict[str, Any] = {}
 
     # -- session
@@ -207,15 +206,14 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
-        """Whether another test follows at once; not in xdist's controller, which runs none."""
-        self._follows = nextitem is not None
+        """Which test runs, and which comes behind it."""
         self._reports.quiet.begin(item, nextitem)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
         """It is over; that travels with the next test's start, if that follows at once."""
         self._reports.forget(nodeid)
-        tell = self._records.hold if self._follows else self._add
+        tell = self._add if self._reports.quiet.is_last else self._records.hold
         tell("finished", id=nodeid, location=list(location))
 
     def pytest_plugin_registered(self) -> None:
@@ -225,8 +223,7 @@ class Recorder:
         self._reports.quiet.forget()
         if self._reports.has_statuses:
             return
-        deciding = self._config.hook.pytest_report_teststatus.get_hookimpls()
-        if any(not str(getattr(item.function, "__module__", "")).startswith("_pytest.") for item in deciding):
+        if not all_are_of(self._config.hook.pytest_report_teststatus, PYTEST):
             self._reports.has_statuses = True
             self._config.pluginmanager.register(_Statuses(self._reports))
 

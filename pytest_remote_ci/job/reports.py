@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .hooks import PYTEST, all_are_of
 from .quiet import Quiet
 from .records import plain
 
@@ -128,19 +129,14 @@ class Reports:
         said, nodeid = report.__dict__, report.nodeid
         self.status = (None, None)
         fields = {name: said[name] for name in ("when", "duration", "start", "stop") if name in said}
-        before = self._before.get(nodeid)
-        if before is None:
-            before = {"location": self.running.get(nodeid)}
+        before = self._before.get(nodeid) or {"location": self.running.get(nodeid)}
         if before.get("location") != report.location:
             fields["location"] = report.location
         if before.get("keywords") != report.keywords:
             fields["keywords"] = list(report.keywords)
-        if len(before) == 1 or "location" in fields or "keywords" in fields or before.get("sections"):
-            self._before[nodeid] = {
-                "location": report.location, "keywords": report.keywords, "user_properties": [], "sections": [],
-            }  # fmt: skip
-        elif before.get("user_properties"):
-            self._before[nodeid] = {**before, "user_properties": []}
+        self._before[nodeid] = {
+            "location": report.location, "keywords": report.keywords, "user_properties": [], "sections": [],
+        }  # fmt: skip
         is_held = report.when != "call" or self.quiet.follows(nodeid)
         (self._hold if is_held else self._add)("passed", id=nodeid, **fields)
 
@@ -153,9 +149,7 @@ class Reports:
     def _pytest_serialises(self) -> bool:
         """Whether nobody but pytest makes data of reports."""
         if self._only_pytest_serialises is None:
-            implementations = self._config.hook.pytest_report_to_serializable.get_hookimpls()
-            modules = [str(getattr(item.function, "__module__", "")) for item in implementations]
-            self._only_pytest_serialises = all(module.startswith("_pytest.") for module in modules)
+            self._only_pytest_serialises = all_are_of(self._config.hook.pytest_report_to_serializable, PYTEST)
         return self._only_pytest_serialises
 
     @staticmethod

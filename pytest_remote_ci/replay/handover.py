@@ -6,12 +6,15 @@ from collections.abc import Collection
 
 import pytest
 
+from pytest_remote_ci.job.hooks import PYTEST, all_are_of
+
 #: Options that were obeyed over there and must not be obeyed twice.
 _OBEYED = {
     "lf": False, "failedfirst": False, "newfirst": False, "stepwise": False, "stepwise_skip": False,
     "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None, "log_file": None,
 }  # fmt: skip
-_OURS = ("_pytest.", "pytest_remote_ci.")
+#: How the names of our own modules begin.
+OURS = "pytest_remote_ci."
 
 
 def switch_off(config: pytest.Config, kept: Collection[str] = ()) -> None:
@@ -27,7 +30,4 @@ def switch_off(config: pytest.Config, kept: Collection[str] = ()) -> None:
 
 def is_watched(config: pytest.Config) -> bool:
     """Whether plugins here see each test through `pytest_runtest_protocol`."""
-    implementations = config.hook.pytest_runtest_protocol.get_hookimpls()
-    return any(
-        not (getattr(item.function, "__module__", "") or "").startswith(_OURS) for item in implementations
-    )
+    return not all_are_of(config.hook.pytest_runtest_protocol, PYTEST, OURS)

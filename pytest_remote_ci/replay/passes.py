@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from pytest_remote_ci.job.hooks import PYTEST, all_are_of
+from pytest_remote_ci.replay.handover import OURS
 from pytest_remote_ci.replay.places import Places
 
 #: What pytest itself makes of such a phase, by name of the phase.
 _STATUSES = {"setup": ("", "", ""), "call": ("passed", ".", "PASSED"), "teardown": ("", "", "")}
-#: Whose plugins leave it at that.
-_OURS = ("_pytest.", "pytest_remote_ci.")
 
 
 class Passes:
@@ -70,9 +70,7 @@ class Passes:
         return self._status if report is self._newest else None
 
     def _nobody_else_is_asked(self) -> bool:
-        asked = self._asked.get_hookimpls()
-        if len(asked) != self._count:
-            self._count = len(asked)
-            names = (str(getattr(item.function, "__module__", "")) for item in asked)
-            self._is_alone = all(name.startswith(_OURS) for name in names)
+        count = len(self._asked.get_hookimpls())
+        if count != self._count:
+            self._count, self._is_alone = count, all_are_of(self._asked, PYTEST, OURS)
         return self._is_alone

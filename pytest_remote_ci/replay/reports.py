@@ -18,6 +18,7 @@ import pytest
 from _pytest._code import ExceptionInfo
 from _pytest._code.code import TerminalRepr
 
+from pytest_remote_ci.job.hooks import PYTEST, all_are_of
 from pytest_remote_ci.replay.passes import Passes
 from pytest_remote_ci.replay.places import Places
 
@@ -66,10 +67,7 @@ class Reports:
         #: Version of pytest over there.
         self.pytest_there = ""
         #: Nobody but pytest makes reports here, so that the ordinary ones need not go through the hook.
-        self._takes_pytests_own = all(
-            (getattr(item.function, "__module__", "") or "").startswith("_pytest.")
-            for item in config.hook.pytest_report_from_serializable.get_hookimpls()
-        )
+        self._takes_pytests_own = all_are_of(config.hook.pytest_report_from_serializable, PYTEST)
         #: xdist's workers over there → line that describes them, and what stands for them.
         self.workers: dict[str, str] = {}
         self._nodes: dict[str, WorkerController] = {}
