@@ -27,12 +27,19 @@ class Looks:
 
     def __init__(self) -> None:
         self.counts: list[int] = []
+        #: Made while tests run, and whether it is still looked through when they are over.
+        self.made: list[object] = []
+        self.is_looked_through = True
 
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
         config.pluginmanager.register(Settled(config))
 
     def pytest_runtest_logstart(self) -> None:
         self.counts.append(gc.get_freeze_count())
+        self.made.append([self.made])
+
+    def pytest_sessionfinish(self) -> None:
+        self.is_looked_through = any(thing is self.made[0] for thing in gc.get_objects())
 
 
 @pytest.mark.usefixtures("nothing_set_apart")
@@ -42,6 +49,7 @@ def test_what_was_there_is_set_apart_until_the_tests_are_over(pytester: pytest.P
     looks = Looks()
     pytester.inline_run("-p", "no:remote_ci", plugins=[looks], no_reraise_ctrlc=True)
     assert looks.counts[0] > 1000
+    assert not looks.is_looked_through
     assert gc.get_freeze_count() == 0
 
 
