@@ -23,7 +23,7 @@ find_python() {
 }
 
 # The virtual environment .venv with this project, its runner and the developers' tools; made again when
-# pyproject.toml or the Python changed.
+# what the installation is made of or the Python changed.
 ensure_venv() {
     local python wanted
     if ! python=$(find_python); then
@@ -31,7 +31,7 @@ ensure_venv() {
         python=$(find_python) || fail "Python 3.10 or later is needed; set PYTHON to one"
     fi
     [[ -x $venv/bin/python ]] && python=$venv/bin/python
-    wanted=$("$python" -V; cat "$root/pyproject.toml")
+    wanted=$("$python" -V; cat "$root"/{pyproject.toml,setup.py,pytest_remote_ci.pth})
     if [[ -x $venv/bin/ci-runner && -f $venv/made-from && $wanted == "$(cat "$venv/made-from")" ]]; then
         return
     fi
@@ -47,7 +47,7 @@ ensure_venv() {
         "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
         (cd "$root" && "$venv/bin/python" -m pip install --quiet --editable '.[runner]' --group dev)
     fi
-    wanted=$("$venv/bin/python" -V; cat "$root/pyproject.toml")
+    wanted=$("$venv/bin/python" -V; cat "$root"/{pyproject.toml,setup.py,pytest_remote_ci.pth})
     printf '%s\n' "$wanted" >"$venv/made-from"
 }
 

@@ -73,8 +73,6 @@ By intention:
   environment, too; of one phase of a test it has at most 1,000, if it is not.
 - Where a reporter here warns of a test that has warned over there, its warning is listed first.
 - pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.
-- A plugin named by `-p` in `addopts`, and what `minversion` asks for, must be installed here for `pytest --remote-ci`;
-  `remote-ci pytest` needs neither.
 """
 
 

@@ -194,15 +194,22 @@ setting_of_a_missing_plugin = auto
 """
 
 
-def test_nothing_of_the_project_is_needed_here(runner: FakeRunner, project: Path) -> None:
-    """Started by `remote-ci pytest`, which also lets pass what pytest asks for before it loads plugins."""
+#: How a session is started that runs elsewhere: the command, and the environment beside it.
+WAYS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "typed": (("pytest", "--remote-ci"), {}),
+    "in a variable": (("pytest",), {"PYTEST_ADDOPTS": "--remote-ci"}),
+    "by our own command": (("pytest_remote_ci.cli", "pytest"), {}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_of_the_project_is_needed_here(runner: FakeRunner, project: Path, way: str) -> None:
+    """Neither what pytest asks for before it loads plugins."""
     (project / "pytest.ini").write_text(STRICT)
     (project / "conftest.py").write_text("import library_that_is_missing_here\n")
     runner.script = whole(project)
-    refused = run(runner, project)
-    assert refused.returncode == 4
-    assert runner.jobs == {}
-    answer = run(runner, project, "-x", "-p", "another_one", program=("pytest_remote_ci.cli", "pytest"))
+    program, variables = WAYS[way]
+    answer = run(runner, project, "-x", "-p", "another_one", program=program, **variables)
     assert answer.returncode == 0, answer.stderr
     assert "1 passed" in answer.stdout
     (job,) = runner.jobs.values()
@@ -214,8 +221,17 @@ def test_minversion_and_missing_plugins_are_tolerated_one_by_one(runner: FakeRun
     for line in ("minversion = 99.0", "addopts = -p plugin_of_the_project"):
         (project / "pytest.ini").write_text(f"[pytest]\n{line}\n")
         runner.script = whole(project)
-        answer = run(runner, project, program=("pytest_remote_ci.cli", "pytest"))
+        answer = run(runner, project)
         assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("line", ["minversion = 99.0", "addopts = -p plugin_of_the_project"])
+def test_a_session_here_is_as_strict_as_ever(runner: FakeRunner, project: Path, line: str) -> None:
+    (project / "pytest.ini").write_text(f"[pytest]\n{line}\n")
+    (project / "test_it.py").write_text("def test_it(): pass\n")
+    answer = run(runner, project, program=("pytest",))
+    assert answer.returncode == 4
+    assert line.split()[-1] in answer.stderr
 
 
 @pytest.fixture
