@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from _pytest.mark.structures import Mark
+from _pytest.mark.structures import Mark, NodeKeywords
 
 from pytest_remote_ci.replay.sources import stand_in
 
@@ -67,6 +68,21 @@ class RemoteItem(_StandIn, pytest.Item):
     remote_location: Location = ("", None, "")
     originalname: str | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        """What `forget_what_is_empty` took away, as soon as somebody asks for it."""
+        make = _EMPTY.get(name)
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = make(self)
+        setattr(self, name, value)
+        return value
+
+    def forget_what_is_empty(self) -> None:
+        """Nobody asks most items for most of what pytest gives to each; it is half of the memory that an item takes."""
+        for name in _EMPTY:
+            with contextlib.suppress(AttributeError):
+                delattr(self, name)
+
     @property
     def location(self) -> Location:
         """File, line from 0, and name, as the remote pytest has them."""
@@ -80,6 +96,17 @@ class RemoteItem(_StandIn, pytest.Item):
         """For plugins that run items themselves."""
         raise RuntimeError(f"{self.nodeid} runs on the runner, not here")
 
+
+#: Attributes of an item that has just been made, in which there is nothing, → what makes them.
+_EMPTY: Mapping[str, Callable[[Any], Any]] = {
+    "keywords": NodeKeywords,
+    "own_markers": lambda item: [],
+    "extra_keyword_matches": lambda item: set(),
+    "stash": lambda item: pytest.Stash(),
+    "_store": lambda item: item.stash,  # its name in pytest 6, kept by later ones
+    "_report_sections": lambda item: [],
+    "user_properties": lambda item: [],
+}
 
 _BASES: Mapping[str, type[Any]] = {"Class": _Class, "Module": _Module, "File": _File, "Dir": _Directory}
 
@@ -100,17 +127,18 @@ class Tree:
         #: What was found, in the order of its numbers; the same by node id, until it is known whether it will run.
         self._found: list[RemoteItem] = []
         self._undecided: dict[str, RemoteItem] = {}
+        #: Many tests lie in one file: its path, once.
+        self._paths: dict[str, str] = {}
 
     def found(self, event: dict[str, Any]) -> list[Any]:
         """What a collector found."""
         self._add_nodes(event["nodes"])
         for parent, kind, name, line, nodeid in event["items"]:
             above = self._nodes[parent]
-            nodeid = nodeid or f"{above.nodeid}::{name}"
-            item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
-            item.remote_location = (self._path(nodeid), line, name)
+            item = self._make_item(kind, parent, name, nodeid or f"{above.nodeid}::{name}")
+            item.remote_location = (self._path(item.nodeid), line, name)
             self._found.append(item)
-            self._undecided[nodeid] = item
+            self._undecided[item.nodeid] = item
         return [self._nodes[number] if number >= 0 else self._found[-1 - number] for number in event["found"]]
 
     def deselected(self, event: dict[str, Any]) -> list[Any]:
@@ -142,9 +170,11 @@ class Tree:
         for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc, *marks in items:
             item: Any = self._undecided.pop(nodeid, None)
             if item is None or type(item).__name__ != kind:
-                item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
-            item.remote_location = (str(location[0]).replace("/", os.sep), location[1], location[2])
-            item.originalname = original
+                item = self._make_item(kind, parent, name, nodeid)
+            path, line, domain = str(location[0]).replace("/", os.sep), location[1], location[2]
+            name = item.name  # the same string, where it is the same name
+            item.remote_location = (self._same(path), line, name if domain == name else domain)
+            item.originalname = name if original == name else original
             _document(item, doc)
             if has_parameters:
                 item.callspec = SimpleNamespace(id=name[name.find("[") + 1 : -1], params={})
@@ -167,11 +197,22 @@ class Tree:
                 )
             name = rest if "[" in rest else rest.rpartition("::")[2]
             item = self._typed(RemoteItem, "Function").from_parent(files[path], name=name, nodeid=nodeid)
+            item.forget_what_is_empty()
             item.remote_location = (path, None, rest)
             self._choose(item)
 
     def _path(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0].removeprefix(self._prefix)
+        return self._same(nodeid.partition("::")[0].removeprefix(self._prefix))
+
+    def _same(self, path: str) -> str:
+        return self._paths.setdefault(path, path)
+
+    def _make_item(self, kind: str, parent: int, name: str, nodeid: str) -> Any:
+        item = self._make(RemoteItem, kind, parent, name=name)
+        if item.nodeid != nodeid:  # as plugins name tests, or another version of pytest
+            item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
+        item.forget_what_is_empty()
+        return item
 
     def _choose(self, item: Any) -> None:
         self.chosen.append(item)

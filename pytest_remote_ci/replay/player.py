@@ -240,8 +240,8 @@ class Player:
 
     def _started(self, event: Event) -> None:
         nodeid, location = event["id"], self._places.location(event["location"])
-        self.running[nodeid] = location
         item = self.collection.items.get(nodeid)
+        self.running[nodeid] = item.location if item is not None and item.location == location else location
         if self._gathers:
             self._waiting[nodeid] = [event]
         elif not self.with_protocol or item is None:
@@ -272,9 +272,11 @@ class Player:
         nodeid = event["id"]
         if self._waits(nodeid, event):
             return
-        self._last = self.reports.passes.report(event, self.running.get(nodeid))
+        item = self.collection.items.get(nodeid)
+        self._last = self.reports.passes.report(event, self.running.get(nodeid), item)
         self._config.hook.pytest_runtest_logreport(report=self._last)
-        self.reported.add(nodeid)
+        if nodeid not in self.reported:
+            self.reported.add(self._last.nodeid)
         if nodeid in self.running:
             self._phases[nodeid] = event["when"]
 

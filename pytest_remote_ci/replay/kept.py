@@ -1,0 +1,170 @@
+"""What the terminal reporter keeps of tests that passed, in a quarter of the memory.
+
+It keeps every report until the end and reads most of them only to count them. A report of which nothing is to be said
+but that it passed is put away as what tells it from others, as soon as nobody else holds it, and made again when
+somebody looks: so nobody can see the difference. Who looks and then keeps or changes what was found, finds it again.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+#: So many newest reports stay as they are: whoever is still being told of them may change them.
+_NEWEST = 8
+#: Categories of the terminal reporter that tests which pass fill: set-up and teardown have none.
+_FILLED = ("", "passed")
+
+
+class _PutAway(tuple[Any, ...]):
+    """Node id, location, names of keywords, phase, and the times as bytes."""
+
+    __slots__ = ()
+
+
+_TIMES = ("duration", "start", "stop")
+_PACK = struct.Struct("3d")
+
+
+def _report(nodeid: Any, location: Any, keywords: Any, when: Any, times: Iterable[float]) -> Any:
+    make: Any = pytest.TestReport
+    return make(nodeid, location, keywords, "passed", None, when, **dict(zip(_TIMES, times, strict=True)))
+
+
+_SAMPLE = _report("", ("", None, ""), {}, "call", (0.0, 0.0, 0.0))
+_PLAIN = _SAMPLE.__dict__.keys()
+#: Since pytest 9.2 a report keeps its node id in parts.
+_ID = "_id" if "_id" in _PLAIN else "nodeid"
+#: Most reports have the same; those of other plugins may have more.
+_NAMED = {1}
+
+
+def _references(holder: list[Any], place: int) -> int:
+    return sys.getrefcount(list.__getitem__(holder, place))
+
+
+#: References to a report that only a list holds, as the function above counts them here.
+_ALONE = _references([_report("", None, None, "", (0, 0, 0))], 0)
+
+
+def _is_plain(report: Any) -> bool:
+    """Whether nothing is to be said of it. Compared with what it has, not with what made it."""
+    if type(report) is not pytest.TestReport:
+        return False
+    has = report.__dict__
+    return (
+        has.keys() == _PLAIN
+        and has["outcome"] == "passed"
+        and has["longrepr"] is None
+        and not has["sections"]
+        and not has["user_properties"]
+        and all(type(has[name]) is float for name in _TIMES)
+        and set(has["keywords"].values()) <= _NAMED
+    )
+
+
+def _put_away(report: Any, before: Any) -> _PutAway:
+    """`before`: what was put away last, which may be of the same test."""
+    has = report.__dict__
+    names: tuple[str, ...] = tuple(has["keywords"])
+    if type(before) is _PutAway and before[2] == names:
+        names = before[2]
+    return _PutAway((has[_ID], has["location"], names, has["when"], _PACK.pack(*map(has.get, _TIMES))))
+
+
+def _made_again(kept: _PutAway) -> Any:
+    nodeid, location, names, when, times = kept
+    return _report(nodeid, location, dict.fromkeys(names, 1), when, _PACK.unpack(times))
+
+
+class Kept(list[Any]):
+    """A list of reports."""
+
+    def __init__(self, reports: Iterable[Any] = ()) -> None:
+        super().__init__(reports)
+        #: What lies before this place was looked at.
+        self._looked_at = 0
+
+    def extend(self, reports: Iterable[Any]) -> None:
+        """Also puts away what has become old."""
+        super().extend(reports)
+        while self._looked_at < len(self) - _NEWEST:
+            self._settle(self._looked_at)
+            self._looked_at += 1
+
+    def append(self, report: Any) -> None:
+        """As `extend`."""
+        self.extend((report,))
+
+    def __iadd__(self, reports: Iterable[Any]) -> Kept:  # type: ignore[misc]
+        """As `extend`."""
+        self.extend(reports)
+        return self
+
+    def __radd__(self, others: list[Any]) -> list[Any]:
+        """Behind those of an ordinary list."""
+        return [*others, *self._whole()]
+
+    def _settle(self, place: int) -> None:
+        if _references(self, place) <= _ALONE and _is_plain(list.__getitem__(self, place)):
+            before = list.__getitem__(self, place - 1) if place else None
+            super().__setitem__(place, _put_away(list.__getitem__(self, place), before))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Each report as it was. Those that nobody holds any more some steps later are put away again."""
+        place = 0
+        while place < len(self):
+            found = list.__getitem__(self, place)
+            if type(found) is _PutAway:
+                super().__setitem__(place, _made_again(found))
+            del found
+            yield list.__getitem__(self, place)
+            if place >= _NEWEST:
+                self._settle(place - _NEWEST)
+            place += 1
+
+    def _whole(self) -> Kept:
+        """All of it as it was, for whoever does more than to go through it."""
+        for place, found in enumerate(super().__iter__()):
+            if type(found) is _PutAway:
+                super().__setitem__(place, _made_again(found))
+        return self
+
+
+def _on_the_whole(name: str) -> Any:
+    method = getattr(list, name)
+
+    def on_the_whole(self: Kept, *args: Any, **kwargs: Any) -> Any:
+        others = [item._whole() if isinstance(item, Kept) else item for item in args]
+        return method(self._whole(), *others, **kwargs)
+
+    on_the_whole.__name__ = name
+    return on_the_whole
+
+
+for _name in (
+    "__getitem__", "__setitem__", "__delitem__", "__add__", "__mul__", "__rmul__", "__imul__", "__contains__",
+    "__reversed__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__", "insert", "pop", "remove",
+    "index", "count", "copy", "sort", "reverse",
+):  # fmt: skip
+    setattr(Kept, _name, _on_the_whole(_name))
+
+
+class Statistics(dict[str, Any]):
+    """The terminal reporter's lists by category."""
+
+    def setdefault(self, category: str, default: Any = None) -> Any:
+        """The way in which the reporter makes a list."""
+        if category in _FILLED and category not in self and default == []:
+            self[category] = Kept()
+        return super().setdefault(category, default)
+
+
+def keep_little(reporter: Any) -> None:
+    """From now on, where the reporter keeps its reports as pytest's does."""
+    if type(getattr(reporter, "stats", None)) is dict:
+        reporter.stats = Statistics(reporter.stats)
