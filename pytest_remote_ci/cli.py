@@ -16,7 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import __version__, arguments, embedded, looking_back, pipelines_cli, reports, scm, wire
+from pytest_remote_ci import (
+    __version__,
+    arguments,
+    embedded,
+    looking_back,
+    outside,
+    pipelines_cli,
+    reports,
+    scm,
+    wire,
+)
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.console import (
     FAILED,
@@ -93,7 +103,8 @@ def submit(options: argparse.Namespace) -> int:
                 return OK
             found_reports = reports.find(options.pytest_args, place)
             sent = replace(
-                _submit_options(configured, place, options.pytest_args), reports=found_reports.patterns
+                _submit_options(configured, place, outside.led(options.pytest_args, place)),
+                reports=found_reports.patterns,
             )
             with connected(configured) as client:
                 run = RemoteRun(client, display, interrupts)

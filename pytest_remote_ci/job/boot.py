@@ -25,6 +25,8 @@ AGES = "REMOTE_CI_AGES"
 CONTINUED = "REMOTE_CI_CONTINUED"
 #: Descriptor by which the worker gets the files of captured output.
 CAPTURED = "REMOTE_CI_CAPTURED"
+#: Folder for reports whose places are outside of the project at home, in that of the run.
+OUTSIDE = ".remote-ci-reports"
 #: The package that the files beside this one are inside a job.
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
@@ -84,7 +86,7 @@ class InertOptions:
             plugin = module.SecondReports()
             early_config.pluginmanager.register(plugin, module.NAME)
             for name, *words in found:
-                plugin.add(name)
+                plugin.add(name, words[0].partition("=")[2])
                 args[:0] = words
 
 
@@ -120,6 +122,15 @@ def fix_path(mode: str) -> str:
     if not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, scripts)  # where a script lies comes first on its path
     return os.path.join(scripts, "pytest")
+
+
+def make_folders(args: list[str]) -> None:
+    """Where the places of reports are outside of the project, their folders are there; not all reporters make any."""
+    for word in args:
+        path = word.partition("=")[2] if word.startswith("-") else word
+        if path.startswith(f"{OUTSIDE}/"):
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
 
 
 def like_a_terminal() -> None:
@@ -231,6 +242,7 @@ def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
+    make_folders(args)
     folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
     records = _load("records").Records(folder) if folder else None
     plugins = recording_plugins(records, continued) if records is not None else []

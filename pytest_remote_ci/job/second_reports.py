@@ -34,15 +34,16 @@ class SecondReports:
     """A pytest plugin of one session; `add` is called before options are parsed."""
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        #: Name → (where the reporter writes it, where it belongs).
+        #: Name → where it belongs, relative to the directory of the run.
+        self._names: dict[str, str] = {}
+        #: Name → (where the reporter writes it, the folder in which it belongs).
         self._places: dict[str, tuple[str, str]] = {}
         self._copy, self._remove = shutil.copytree, shutil.rmtree  # tests patch them
 
-    def add(self, name: str) -> None:
-        """This report is a second one."""
-        if name in _KINDS:
-            self._names.append(name)
+    def add(self, name: str, path: str) -> None:
+        """This report is a second one; it belongs to `path`, whatever options of the project's own say."""
+        if name in _KINDS and path:
+            self._names[name] = path
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -52,10 +53,9 @@ class SecondReports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: Any) -> None:
         """Lead the reporters to a folder of ours, before they look for theirs."""
-        for name in self._names:
+        for name, path in self._names.items():
             option = _KINDS[name][0]
-            path = getattr(config.option, option, None)
-            if path:
+            if getattr(config.option, option, None):
                 folder = tempfile.mkdtemp(prefix="report-")
                 self._places[name] = (folder, os.path.dirname(os.path.abspath(path)))
                 setattr(config.option, option, os.path.join(folder, os.path.basename(path)))

@@ -66,9 +66,9 @@ By intention:
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
 - A report of pytest-html or pytest-json-report that the project shapes by their hooks is that of the job's pytest, as
-  is one of a reporter that is not installed here: where there is no container, the name of the project's folder over
-  there is among a test's keywords. Written outside of the project, or of a session whose pytest was taken down, it is
-  without what these hooks do.
+  is one of a reporter that is not installed here. Of a session whose pytest was taken down, or with a `--css` from
+  outside of the project, it is without what these hooks do. Where such a report comes from outside of the project and
+  its reporter is not installed here, the reporter's own line names the place that it had over there.
 - Where pytest-xdist runs, pytest-json-report has log records as objects only if it is installed in the job's
   environment, too; of one phase of a test it has at most 1,000, if it is not.
 - Where a reporter here warns of a test that has warned over there, its warning is listed first.

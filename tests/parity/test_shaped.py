@@ -1,0 +1,111 @@
+"""Reports that the project's own hooks shape, written to any place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from developers import run
+
+from .both_ways import Pair
+from .equipped import Equipped
+from .test_plugins import compare, html_text, json_lines
+
+QUIET = ("-p", "no:sugar", "-p", "no:randomly")
+
+
+@pytest.fixture
+def both(equipped: Equipped, full: Path, tmp_path: Path) -> Pair:
+    return equipped.pair("shaped", "reporters", full, tmp_path)
+
+
+# -- outside of the project
+
+
+def spelled(form: str, place: Path) -> tuple[str, dict[str, str]]:
+    """The folder "out" beside the project `place`, as somebody may write it, and what the environment must have."""
+    beside = place.parent / "out"
+    return {
+        "absolute": (str(beside), {}),
+        "above": ("../out", {}),
+        "home": ("~/out", {"HOME": str(place.parent)}),
+        "variable": ("$SOMEWHERE/out", {"SOMEWHERE": str(place.parent)}),
+    }[form]
+
+
+def options(folder: str, place: Path) -> tuple[str, ...]:
+    """pytest-json-report takes paths as they are."""
+    elsewhere = place.parent / "out" if folder.startswith(("~", "$")) else folder
+    return (*QUIET, f"--html={folder}/r.html", "--json-report", f"--json-report-file={elsewhere}/r.json")
+
+
+def around(both: Pair) -> Pair:
+    """The folders that the two projects lie in."""
+    return replace(both, direct=both.direct.parent, local=both.local.parent)
+
+
+@pytest.mark.parametrize("form", ["absolute", "above", "home", "variable"])
+def test_a_shaped_report_outside_of_the_project_is_that_of_a_direct_run(both: Pair, form: str) -> None:
+    folder, env = spelled(form, both.direct)
+    directly = [str(both.python), "-m", "pytest", *options(folder, both.direct)]
+    env = {**both.developer.environ(), "COLUMNS": "100", **env}
+    direct = run(directly, cwd=both.direct, env={name: env[name] for name in env if "REMOTE_CI" not in name})
+    folder, env = spelled(form, both.local)
+    remote = both.developer.pytest(*options(folder, both.local), cwd=both.local, COLUMNS="100", **env)
+    both = around(both)
+    difference = both.difference(direct, remote)
+    assert not difference, difference
+    compare(both, "out/r.html", html_text)
+    compare(both, "out/r.json", json_lines)
+    assert "Shaped by the project" in (both.local / "out" / "r.html").read_text()
+    assert files(both.local / "out") == files(both.direct / "out")
+    assert "brought home" in remote.err
+    assert not list(both.local.rglob(".remote-ci-report*")), "nothing of it is left in the project"
+    for name in ("r.html", "r.json"):  # of the place of the run nothing is left
+        assert str(both.developer.runner.data_dir) not in (both.local / "out" / name).read_text()
+
+
+def test_a_report_outside_of_a_reporter_that_is_only_there_comes_home(
+    equipped: Equipped, bare: Path, tmp_path: Path
+) -> None:
+    both = equipped.pair("shaped", "reporters", bare, tmp_path)
+    for place in (both.direct, both.local):
+        (place / "pytest.ini").write_text("[pytest]\naddopts = --report-log ../log/r.jsonl\n")
+    remote = both.remotely(*options("../out", both.local))
+    direct = both.directly(*options("../out", both.direct))
+    assert remote.code == direct.code == 1, remote.text
+    both = around(both)
+    compare(both, "out/r.html", html_text)
+    compare(both, "out/r.json", json_lines)
+    compare(both, "log/r.jsonl", json_lines)
+    assert files(both.local / "out") == files(both.direct / "out")
+    assert "written on the runner" not in remote.err
+
+
+def test_what_is_no_file_is_not_replaced_by_a_report(both: Pair) -> None:
+    device = both.local.parent / "device"
+    os.mkfifo(device)
+    reader = os.open(device, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        remote = both.remotely(*QUIET, f"--json-report-file={device}", "--json-report")
+    finally:
+        os.close(reader)
+    assert remote.code == 1, remote.text
+    assert device.is_fifo()
+
+
+def test_a_link_in_the_place_of_a_report_is_written_through(both: Pair) -> None:
+    kept = both.local.parent / "kept"
+    kept.mkdir()
+    link = both.local.parent / "latest.html"
+    link.symlink_to(kept / "r.html")
+    remote = both.remotely(*QUIET, "--json-report", f"--html={link}", "--self-contained-html")
+    assert remote.code == 1, remote.text
+    assert link.is_symlink()
+    assert "Shaped by the project" in (kept / "r.html").read_text()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
