@@ -73,6 +73,8 @@ TESTS = (
      "test_plugins.py::test_reports_that_the_project_shapes_by_hooks_are_those_of_a_direct_run"),
     ("the same, written outside of the project", "in both places", "terminal and files",
      "test_shaped.py::test_a_shaped_report_outside_of_the_project_is_that_of_a_direct_run"),
+    ("the same, after a test took pytest down", "in both places", "files, but for how that test failed",
+     "test_shaped.py::test_a_shaped_report_has_all_tests_after_pytest_was_taken_down"),
     ("the same, and pytest-reportlog", "there", "files, which come to where options place them",
      "test_shaped.py::test_a_report_outside_of_a_reporter_that_is_only_there_comes_home"),
     ("pytest-sugar", "in both places", "terminal", "test_plugins.py::test_sugar_shows_the_same"),
