@@ -1,7 +1,8 @@
 """Reports whose places here are outside of the project: written inside over there, put where they belong on arrival.
 
 A job writes into its copy of the project only, and nothing that it says has a part in where a file goes here: each
-option has a folder of its own over there, and which place that stands for is known to this process alone.
+option has a folder of its own over there, and which place that stands for is known to this process alone. Nor has the
+project: what counts is what the developer types, or has in the environment.
 """
 
 from __future__ import annotations
@@ -79,6 +80,13 @@ def made(option: str, file: Path, *, has_assets: bool = False) -> Outside | None
     # Over there "$" and "~" mean something again.
     is_plain = globs.problem(found.file) is None and "$" not in file.name and file.name[0] != "~"
     return found if is_plain else None
+
+
+def names(typed: Sequence[str], option: str, file: Path, place: Place) -> bool:
+    """Whether these arguments say that the report of `option` is this file outside of the project."""
+    return any(
+        name == option and leads_outside(option, value, place) == file for _, name, value in values(typed)
+    )
 
 
 def led(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> list[str]:

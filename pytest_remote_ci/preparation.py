@@ -60,8 +60,9 @@ class Preparation:
 
     def say_what_stays_there(self) -> None:
         """Options that write a file do so where the tests run; nobody should look for it here."""
-        given = [*self._pytest.getini("addopts"), *self.given]
-        stays = reports.staying(given, self.place)
+        addopts = self._pytest.getini("addopts")
+        given = [*addopts, *self.given]
+        stays = reports.staying(addopts, self.given, self.place)
         writing = [name for name in arguments.written_there(given, self.reports_here) if name in stays]
         if writing:
             self._display.say(
@@ -119,7 +120,7 @@ class Preparation:
         found = self._second_reports()
         seconds = [file for report in found for file in report.files]
         outsiders = [report.outside for report in found if report.outside is not None]
-        return reports.find(given, self.place, self.reports_here, seconds, outsiders)
+        return reports.find(given, self.place, self.reports_here, seconds, outsiders, self.given)
 
     def _led(self, given: list[str]) -> list[str]:
         """Reports whose places are outside of the project are written in it over there; those of a run stay there."""
@@ -131,7 +132,7 @@ class Preparation:
             return []
         from pytest_remote_ci.replay import second_reports
 
-        return second_reports.find(self._pytest, self.place)
+        return second_reports.find(self._pytest, self.place, self.given)
 
     def _extra(self) -> list[str]:
         if not self.native:
@@ -144,7 +145,7 @@ class Preparation:
     def _stripped_addopts(self) -> list[str]:
         """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""
         addopts = list(self._pytest.getini("addopts"))
-        stripped = self._led(arguments.without_own(addopts))
+        stripped = arguments.without_own(addopts)
         return [] if stripped == addopts else ["-o", f"addopts={shlex.join(stripped)}"]
 
     def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:

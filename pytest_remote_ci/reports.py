@@ -95,11 +95,12 @@ class Reports:
 
 def find(
     argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), seconds: Iterable[str] = (),
-    outsiders: Iterable[Outside] = (),
+    outsiders: Iterable[Outside] = (), typed: Sequence[str] | None = None,
 ) -> Reports:  # fmt: skip
     """The reports of a run with these arguments of pytest; without those of `reports_here`, which are written here.
 
     `seconds` are files that are written here and maybe over there, too, `outsiders` likewise, outside of the project.
+    `typed` are the arguments that no file of the project has (default: all); only these name places outside of it.
     """
     written = set(WRITING) - set(reports_here)
     named = [*COVERAGE, *_coverage_settings(place.cwd if place.is_inside else place.root)]
@@ -113,7 +114,8 @@ def find(
         for option, value in _values(argv)
         if option == "--cov-report" and ":" in value
     ]
-    only_there = {_below(item, place): item for item in outside.find(argv, place, reports_here)}
+    typed = argv if typed is None else typed
+    only_there = {_below(item, place): item for item in outside.find(typed, place, reports_here)}
     in_both = {_below(item, place): item for item in outsiders}
     first, last = (*_patterns(named, place), *only_there), (*_patterns(seconds, place), *in_both)
     return Reports(place.root, tuple(dict.fromkeys(first + last)), last, only_there | in_both)
@@ -134,12 +136,10 @@ def _assets(html: str) -> str:
     return str(Path(html).parent / "assets")
 
 
-def staying(argv: Sequence[str], place: Place) -> set[str]:
-    """Options whose file lies outside of the project, and which nothing brings home."""
-    led = outside.led(argv, place)
-    return {
-        option for option, value in _values(led) if option in WRITING and _in_project(value, place) is None
-    }
+def staying(settings: Sequence[str], typed: Sequence[str], place: Place) -> set[str]:
+    """Options whose file lies outside of the project, and which nothing brings home; `settings` are of the project."""
+    given = [*_values(settings), *_values(outside.led(typed, place))]
+    return {option for option, value in given if option in WRITING and _in_project(value, place) is None}
 
 
 def _in_project(name: str, place: Place) -> str | None:

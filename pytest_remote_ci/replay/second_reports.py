@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -39,9 +39,15 @@ class SecondReport:
         return OPTION + shlex.join((self.name, *self.words))
 
 
-def find(config: pytest.Config, place: Place) -> list[SecondReport]:
-    """Those of this session."""
-    return [report for kind in (_html, _json) for report in kind(config, place)]
+def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[SecondReport]:
+    """Those of this session; only what the developer has `typed` names places outside of the project."""
+    found = [report for kind in (_html, _json) for report in kind(config, place)]
+    return [
+        report
+        for report in found
+        if report.outside is None
+        or outside.names(typed, report.words[0].partition("=")[0], report.outside.place, place)
+    ]
 
 
 def _html(config: pytest.Config, place: Place) -> Iterator[SecondReport]:

@@ -66,9 +66,10 @@ By intention:
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
 - A report of pytest-html or pytest-json-report that the project shapes by their hooks is that of the job's pytest, as
-  is one of a reporter that is not installed here. With a `--css` from outside of the project it is without what these
-  hooks do. Where such a report belongs outside of the project and its reporter is not installed here, the reporter's
-  own line names the place that it had over there.
+  is one of a reporter that is not installed here. With a `--css` from outside of the project, or where
+  `addopts` in the project's own file name a place outside of it, it is without what these hooks do: only who types the
+  command, or sets PYTEST_ADDOPTS, names such places. Where such a report belongs outside of the project and its
+  reporter is not installed here, the reporter's own line names the place that it had over there.
 - Where a test took pytest down, a shaped report has all tests, too (`tests/parity/test_shaped.py`, compared with a run
   in which that test fails): the reporter is told once more what was reported before, and the project's hooks for the
   report are called for that. For the test that did it `pytest_runtest_makereport` is called afterwards, with its item

@@ -75,10 +75,9 @@ def test_a_report_outside_of_a_reporter_that_is_only_there_comes_home(
     equipped: Equipped, bare: Path, tmp_path: Path
 ) -> None:
     both = equipped.pair("shaped", "reporters", bare, tmp_path)
-    for place in (both.direct, both.local):
-        (place / "pytest.ini").write_text("[pytest]\naddopts = --report-log ../log/r.jsonl\n")
-    remote = both.remotely(*options("../out", both.local))
-    direct = both.directly(*options("../out", both.direct))
+    more = ("--report-log", "../log/r.jsonl")
+    remote = both.remotely(*options("../out", both.local), *more)
+    direct = both.directly(*options("../out", both.direct), *more)
     assert remote.code == direct.code == 1, remote.text
     both = around(both)
     compare(both, "out/r.html", html_text)
@@ -86,6 +85,20 @@ def test_a_report_outside_of_a_reporter_that_is_only_there_comes_home(
     compare(both, "log/r.jsonl", json_lines)
     assert files(both.local / "out") == files(both.direct / "out")
     assert "written on the runner" not in remote.err
+
+
+@pytest.mark.parametrize("is_here", [False, True], ids=["only there", "in both places"])
+def test_a_place_outside_that_the_project_itself_names_gets_nothing_from_a_job(
+    equipped: Equipped, bare: Path, full: Path, tmp_path: Path, is_here: bool
+) -> None:
+    both = equipped.pair("shaped", "reporters", full if is_here else bare, tmp_path)
+    (both.local / "pytest.ini").write_text("[pytest]\naddopts = --html=../mine.html --self-contained-html\n")
+    remote = both.remotely(*QUIET, "--json-report")
+    assert remote.code == 1, remote.text
+    mine = both.local.parent / "mine.html"
+    assert mine.exists() is is_here
+    assert not is_here or "Shaped by the project" not in mine.read_text()
+    assert ("--html: written on the runner, not brought back here" in remote.err) is not is_here
 
 
 def test_what_is_no_file_is_not_replaced_by_a_report(both: Pair) -> None:

@@ -68,6 +68,17 @@ def test_no_other_name_has_a_place_there(root: Path, tmp_path: Path, path: str) 
     assert found(root, f"--html={tmp_path}/out/r.html").home(f"{FOLDER}/{path}") is None
 
 
+def test_a_project_names_no_place_outside_of_itself(root: Path) -> None:
+    place = Place(root, root)
+    settings = ["--html=../r.html", "--junitxml=in.xml"]
+    wanted = reports.find([*settings, "--report-log=../l"], place, typed=["--report-log=../l"])
+    assert list(wanted.outside) == [".remote-ci-reports/report-log"]
+    assert "in.xml" in wanted.patterns
+    file = root.parent / "r.html"
+    assert outside.names(["-q", "--html", "../r.html"], "--html", file, place)
+    assert not outside.names(["--html=../other.html", "--css=../r.html"], "--html", file, place)
+
+
 def test_a_report_in_one_file_has_nothing_beside_it(root: Path, tmp_path: Path) -> None:
     wanted = found(root, f"--html={tmp_path}/r.html", "--self-contained-html")
     assert wanted.home(f"{FOLDER}/r.html") == tmp_path / "r.html"

@@ -73,7 +73,9 @@ def test_what_is_written_here_is_not_brought_here(root: Path) -> None:
 
 def test_folders_outside_stay_there_and_are_named(root: Path) -> None:
     argv = ["--junitxml=../a.xml", "--html=b.html", "--report-log", "/tmp/x", "--alluredir=../allure"]
-    assert reports.staying(argv, Place(root, root)) == {"--alluredir"}
+    place = Place(root, root)
+    assert reports.staying([], argv, place) == {"--alluredir"}
+    assert reports.staying(argv, [], place) == {"--junitxml", "--report-log", "--alluredir"}
 
 
 @pytest.mark.parametrize(
