@@ -103,8 +103,7 @@ def submit(options: argparse.Namespace) -> int:
                 return OK
             found_reports = reports.find(options.pytest_args, place)
             sent = replace(
-                _submit_options(configured, place, outside.led(options.pytest_args, place)),
-                reports=found_reports.patterns,
+                _submit_options(configured, place, options.pytest_args), reports=found_reports.patterns
             )
             with connected(configured) as client:
                 run = RemoteRun(client, display, interrupts)
@@ -225,7 +224,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
     options = settings.submit_options(
         root=place.root,
         cwd=place.cwd,
-        args=arguments.forward(given, place, takes_value) or ["-v"],
+        args=arguments.forward(outside.led(given, place), place, takes_value) or ["-v"],
         pytest_version=pytest.__version__,
         scm_version=scm.version(place.root),
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),

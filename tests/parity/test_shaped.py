@@ -318,3 +318,11 @@ def test_a_hook_that_cannot_be_called_for_earlier_tests_costs_what_hooks_do(
     assert "Shaped by the project" not in text
     for name in ("test_before", "test_dies", *(() if more else ("test_after",))):
         assert name in text
+
+
+def test_the_text_command_brings_a_report_outside_home_too(both: Pair) -> None:
+    done = both.developer.remote_ci(
+        "pytest", *QUIET, "--json-report", "--html=../out/r.html", "--junitxml=../out/j.xml", cwd=both.local
+    )
+    assert done.code == 1, done.text
+    assert files(both.local.parent / "out") == ["assets/style.css", "j.xml", "r.html"]
