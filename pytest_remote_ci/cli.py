@@ -16,7 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import __version__, arguments, embedded, looking_back, pipelines_cli, reports, scm, wire
+from pytest_remote_ci import (
+    __version__,
+    arguments,
+    embedded,
+    looking_back,
+    outside,
+    pipelines_cli,
+    reports,
+    scm,
+    wire,
+)
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.console import (
     FAILED,
@@ -214,7 +224,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
     options = settings.submit_options(
         root=place.root,
         cwd=place.cwd,
-        args=arguments.forward(given, place, takes_value) or ["-v"],
+        args=arguments.forward(outside.led(given, place), place, takes_value) or ["-v"],
         pytest_version=pytest.__version__,
         scm_version=scm.version(place.root),
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),

@@ -99,8 +99,13 @@ class Homecoming:
                 coverage_files.relocate(file, item.path.rpartition("/")[2], root, str(here))
 
             errand.finish = relocate
-            wanted = [(item, here / item.path) for item in at_home]
-            places.update(errand.fetch(wanted, here).places)
+            bases: dict[Path, list[tuple[Artifact, Path]]] = {}
+            for item in at_home:
+                place = homes[item.path]
+                if place is not None:
+                    bases.setdefault(self.reports.base(item.path), []).append((item, place))
+            for base, wanted in bases.items():
+                places.update(errand.fetch(wanted, base).places)
         self.places.update(places)
         self.line.clear()
         self._tell(
@@ -121,19 +126,23 @@ class Homecoming:
             size = readable_size(sum(item.size for item in others))
             parts.append(f"{files} ({size}) in {_from_here(self.folder)}")
         if at_home and self.reports is not None:
-            parts.append(f"brought home: {_names(at_home, self.reports)}")
+            parts.append(f"brought home: {_names(at_home, self.reports, self.places)}")
         if parts:
             self.say(ColourFilter().feed(f"remote-ci: {'; '.join(parts)}"))
 
 
-def _names(items: list[Artifact], reports: Reports) -> str:
+def _names(items: list[Artifact], reports: Reports, places: Mapping[str, Path]) -> str:
     """Files by their names, folders with the number of what is in them."""
     counts: dict[str, int] = {}
     matcher = globs.Globs(reports.patterns)
     for item in items:
-        patterns = {reports.patterns[hit] for hit in matcher.match(item.path)}
+        patterns = {reports.patterns[hit] for hit in matcher.match(item.path)}.difference(reports.outside)
         above = [pattern for pattern in patterns if item.path.startswith(f"{pattern}/")]
         name = f"{above[0]}/" if above else item.path
+        base = reports.base(item.path)
+        if base != reports.root:
+            place = places[item.path]
+            name = str(place) if place.parent == base else f"{place.parent}/"
         counts[name] = counts.get(name, 0) + 1
     names = [f"{name} ({count} files)" if count > 1 else name for name, count in counts.items()]
     more = len(names) - _MOST

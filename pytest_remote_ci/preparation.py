@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, debugging, embedded, reports, scm
+from pytest_remote_ci import arguments, debugging, embedded, outside, reports, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ConfigError
@@ -60,8 +60,9 @@ class Preparation:
 
     def say_what_stays_there(self) -> None:
         """Options that write a file do so where the tests run; nobody should look for it here."""
-        given = [*self._pytest.getini("addopts"), *self.given]
-        stays = reports.outside(given, self.place)
+        addopts = self._pytest.getini("addopts")
+        given = [*addopts, *self.given]
+        stays = reports.staying(addopts, self.given, self.place)
         writing = [name for name in arguments.written_there(given, self.reports_here) if name in stays]
         if writing:
             self._display.say(
@@ -90,7 +91,7 @@ class Preparation:
     def options(self, settings: Config, *, of_run: bool = False) -> SubmitOptions:
         """What a submission says beside its files; `of_run`: what all jobs of a run share, in the project's root."""
         config, place = self._pytest, self.place
-        given = [] if of_run else self.forwarded(self.given, place)
+        given = [] if of_run else self.forwarded(self._led(self.given), place)
         options = settings.submit_options(
             root=place.root,
             cwd=place.root if of_run else place.root / place.subdirectory,
@@ -116,8 +117,14 @@ class Preparation:
     def wanted_reports(self) -> reports.Reports:
         """What the run may leave for places in the project."""
         given = [*self._pytest.getini("addopts"), *self.given]
-        seconds = [file for report in self._second_reports() for file in report.files]
-        return reports.find(given, self.place, self.reports_here, seconds)
+        found = self._second_reports()
+        seconds = [file for report in found for file in report.files]
+        outsiders = [report.outside for report in found if report.outside is not None]
+        return reports.find(given, self.place, self.reports_here, seconds, outsiders, self.given)
+
+    def _led(self, given: list[str]) -> list[str]:
+        """Reports whose places are outside of the project are written in it over there; those of a run stay there."""
+        return given if self.option("pipeline") else outside.led(given, self.place, self.reports_here)
 
     def _second_reports(self) -> list[SecondReport]:
         """None of a run: a report about all its jobs is written here."""
@@ -125,7 +132,7 @@ class Preparation:
             return []
         from pytest_remote_ci.replay import second_reports
 
-        return second_reports.find(self._pytest, self.place.relative)
+        return second_reports.find(self._pytest, self.place, self.given)
 
     def _extra(self) -> list[str]:
         if not self.native:

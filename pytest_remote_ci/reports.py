@@ -1,21 +1,23 @@
 """Where on this machine what a run left behind goes: reports to their places in the project, all else to a folder.
 
-A local run would have left coverage data and the files that options name; so a remote one brings them home. Only paths
-in the project count, and a file that is there already is replaced only when its name says that it is a report.
+A local run would have left coverage data and the files that options name; so a remote one brings them home. In the
+project a file that is there already is replaced only when its name says that it is a report; of what lies outside
+`pytest_remote_ci.outside` knows.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pytest_remote_ci import globs
+from pytest_remote_ci import globs, outside
 from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.config import COMMAND_LINE, Config
 from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.outside import Outside
 from pytest_remote_ci.userfile import read_toml
 
 #: Where artifacts go unless somebody says otherwise: a folder per job in this one.
@@ -49,9 +51,26 @@ class Reports:
     patterns: tuple[str, ...]
     #: Of these: what takes the place of a file that a reporter here writes at its end.
     last: tuple[str, ...] = ()
+    #: Folder, relative to `root` → the report in it, whose place is outside of the project.
+    outside: Mapping[str, Outside] = field(default_factory=dict)
+
+    def base(self, path: str) -> Path:
+        """The folder in which the artifact `path` finds its place."""
+        report, rest = self._outsider(path)
+        return self.root if report is None else report.base(rest)
+
+    def _outsider(self, path: str) -> tuple[Outside | None, str]:
+        """The report, and what `path` is in its folder."""
+        for folder, report in self.outside.items():
+            if path.startswith(f"{folder}/"):
+                return report, path[len(folder) + 1 :]
+        return None, path
 
     def home(self, path: str) -> Path | None:
-        """The place of the artifact `path` in the project, when it is a report that may lie there."""
+        """The place of the artifact `path`, when it is a report that may lie there."""
+        report, rest = self._outsider(path)
+        if report is not None:
+            return report.home(rest)
         hits = globs.Globs(self.patterns).match(path)
         if not hits:
             return None
@@ -75,11 +94,13 @@ class Reports:
 
 
 def find(
-    argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), seconds: Iterable[str] = ()
-) -> Reports:
+    argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), seconds: Iterable[str] = (),
+    outsiders: Iterable[Outside] = (), typed: Sequence[str] | None = None,
+) -> Reports:  # fmt: skip
     """The reports of a run with these arguments of pytest; without those of `reports_here`, which are written here.
 
-    `seconds` are files that are written here and maybe over there, too.
+    `seconds` are files that are written here and maybe over there, too, `outsiders` likewise, outside of the project.
+    `typed` are the arguments that no file of the project has (default: all); only these name places outside of it.
     """
     written = set(WRITING) - set(reports_here)
     named = [*COVERAGE, *_coverage_settings(place.cwd if place.is_inside else place.root)]
@@ -93,8 +114,16 @@ def find(
         for option, value in _values(argv)
         if option == "--cov-report" and ":" in value
     ]
-    first, last = _patterns(named, place), _patterns(seconds, place)
-    return Reports(place.root, tuple(dict.fromkeys(first + last)), last)
+    typed = argv if typed is None else typed
+    only_there = {_below(item, place): item for item in outside.find(typed, place, reports_here)}
+    in_both = {_below(item, place): item for item in outsiders}
+    first, last = (*_patterns(named, place), *only_there), (*_patterns(seconds, place), *in_both)
+    return Reports(place.root, tuple(dict.fromkeys(first + last)), last, only_there | in_both)
+
+
+def _below(report: Outside, place: Place) -> str:
+    """Its folder over there, relative to the project."""
+    return f"{place.subdirectory}/{report.folder}" if place.subdirectory else report.folder
 
 
 def _patterns(names: Iterable[str], place: Place) -> tuple[str, ...]:
@@ -107,11 +136,10 @@ def _assets(html: str) -> str:
     return str(Path(html).parent / "assets")
 
 
-def outside(argv: Sequence[str], place: Place) -> set[str]:
-    """Options whose file lies outside of the project: nothing brings that home."""
-    return {
-        option for option, value in _values(argv) if option in WRITING and _in_project(value, place) is None
-    }
+def staying(settings: Sequence[str], typed: Sequence[str], place: Place) -> set[str]:
+    """Options whose file lies outside of the project, and which nothing brings home; `settings` are of the project."""
+    given = [*_values(settings), *_values(outside.led(typed, place))]
+    return {option for option, value in given if option in WRITING and _in_project(value, place) is None}
 
 
 def _in_project(name: str, place: Place) -> str | None:
@@ -133,16 +161,8 @@ def _is_inside(folder: Path, root: Path) -> bool:
 
 def _values(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Long options with their values, in both spellings."""
-    for index, text in enumerate(argv):
-        if text == "--":
-            return
-        option, equals, value = text.partition("=")
-        if not option.startswith("--"):
-            continue
-        if equals:
-            yield option, value
-        elif index + 1 < len(argv) and not argv[index + 1].startswith("-"):
-            yield option, argv[index + 1]
+    for _, option, value in outside.values(argv):
+        yield option, value
 
 
 def _coverage_settings(folder: Path) -> Iterator[str]:

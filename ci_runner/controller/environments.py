@@ -316,7 +316,9 @@ class Environments:
 
     def _layers(self, request: Request) -> Path:
         """Where a project's layer lives: with the job where it fits no other folder."""
-        return self._root / request.scope / "layers" if request.in_place is None else request.in_place.parent
+        return (
+            self._root / request.scope / "layers" if request.in_place is None else request.in_place.parents[1]
+        )
 
     def _publish(self, scope: str, parent: Path, key: str, stage: str) -> Ready:
         """Take what a container staged out of its reach and mark it complete."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from ci_runner.blobs import BlobStore, job_owner
@@ -285,7 +285,9 @@ class Preparer:
         if self._engine_isolates():
             root = mount_point(SubmitOptions.from_dict({**job.options}).root)
             return Written(self._work(job.id, str(job.attempt)) / "upper", root, sent)
-        folder = self._work(job.id, "own") / "upper"
+        folder = self._copy(job)
+        if not folder.is_dir():  # of a job that began under an earlier version of the runner
+            folder = self._work(job.id, "own") / "upper"
         return Written(folder, str(folder), sent)
 
     def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
@@ -317,17 +319,27 @@ class Preparer:
         return self._isolates
 
     def _own_folder(self, job: Job) -> Path:
-        work = self._work(job.id, "own")
-        self._folders(work)
-        return work / "upper"
+        copy = self._copy(job)
+        self._folders(copy.parents[1], "work", "spool", "copy", f"copy/{copy.name}")
+        return copy
+
+    def _copy(self, job: Job) -> Path:
+        """Where the project is copied to: named as it is at home, because pytest makes a keyword of that name."""
+        name = PurePosixPath(mount_point(SubmitOptions.from_dict({**job.options}).root)).name
+        # A colon ends a path in PYTHONPATH, and so on: names are taken over where they are harmless.
+        return (
+            self._work(job.id, "own")
+            / "copy"
+            / (name if re.fullmatch(r"\w[\w.-]{0,99}", name) else "project")
+        )
 
     def _work(self, job_id: str, part: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
             raise PermanentError(f"{job_id!r} is no job's id")
         return self._data / "work" / f"{job_id}-{part}"
 
-    def _folders(self, work: Path) -> None:
-        for part in ("upper", "work", "spool"):
+    def _folders(self, work: Path, *parts: str) -> None:
+        for part in parts or ("upper", "work", "spool"):
             (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
             if self._owner is not None:
                 os.chown(work / part, self._owner, self._owner)

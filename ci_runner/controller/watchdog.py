@@ -24,7 +24,7 @@ INTERVAL: Final = 2.0
 #: A measurement that took long is followed by a pause of so many times as long, at least.
 _PAUSE: Final = 4
 #: Parts of a working folder that the job can write.
-_PARTS: Final = ("upper", "spool")
+_PARTS: Final = ("upper", "copy", "spool")
 
 
 @dataclass

@@ -151,7 +151,7 @@ class Aftermath:
 def read(file: BinaryIO) -> Aftermath:
     """From the file of records, from its beginning."""
     found = Aftermath()
-    for line in _lines(file):
+    for line in lines(file):
         try:
             found.take(json.loads(line))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
@@ -159,7 +159,7 @@ def read(file: BinaryIO) -> Aftermath:
     return found
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def lines(file: BinaryIO) -> Iterator[bytes]:
     """Whole lines; longer ones than any record are passed over in pieces."""
     file.seek(0)
     inside = False
@@ -197,6 +197,8 @@ class Settlement:
         self.words = ""
         #: The exit code that it comes to, if pytest is not started again.
         self.code = FAILED
+        #: Whether there is something that a report could tell, which was not written.
+        self.is_untold = False
 
     @property
     def status(self) -> int | None:
@@ -222,6 +224,7 @@ class Settlement:
         if collecting:
             self._fail_collecting(how)
         rest, enough = found.rest, found.is_enough
+        self.is_untold = bool(found.fresh) and not (found.xdist or found.ending or found.unavailable)
         again = bool(found.fresh and rest and restarts > 0 and not (enough or found.xdist or found.ending))
         if enough and not found.ending:
             self._add("tests_over", shouldfail=f"stopping after {found.failures} failures", shouldstop=None)
@@ -268,10 +271,10 @@ class Settlement:
         }  # fmt: skip
         text = f"{how} while running {nodeid}{self._tail(begun)}"
         failure = {"outcome": "failed", "longrepr": text, "when": phase, "start": start, "stop": now}
-        self._add("report", d={**common, **failure, "duration": now - start})
+        self._add("report", crash=True, d={**common, **failure, "duration": now - start})
         if phase != "teardown":
             after = {"outcome": "passed", "longrepr": None, "when": "teardown", "start": now, "stop": now}
-            self._add("report", d={**common, **after, "duration": 0.0})
+            self._add("report", crash=True, d={**common, **after, "duration": 0.0})
         self._add("finished", id=nodeid, location=location)
 
     def _fail_collecting(self, how: str) -> None:

@@ -21,10 +21,14 @@ COLUMNS = "REMOTE_CI_COLUMNS"
 RECORDS = "REMOTE_CI_RECORDS"
 #: File of modification times (see `ages`), when an option wants them.
 AGES = "REMOTE_CI_AGES"
-#: Set when a pytest before this one died: only the tests that none has begun are to run.
+#: Set when a pytest before this one died: only the tests that none has begun are to run, or none at all.
 CONTINUED = "REMOTE_CI_CONTINUED"
+#: Its value where none is: only reports that the project shapes are to be written.
+_REPORTS = "reports"
 #: Descriptor by which the worker gets the files of captured output.
 CAPTURED = "REMOTE_CI_CAPTURED"
+#: Folder for reports whose places are outside of the project at home, in that of the run.
+OUTSIDE = ".remote-ci-reports"
 #: The package that the files beside this one are inside a job.
 _PACKAGE = "_remote_ci"
 #: Name of the entry point of our own plugin.
@@ -48,9 +52,9 @@ _SECOND_REPORT = "--remote-ci-second-report="
 class InertOptions:
     """A pytest plugin: our own plugin stays out of this process, its options do nothing."""
 
-    def __init__(self, second_reports: bool = True) -> None:
-        """`second_reports`: whether this pytest runs all tests, so that reports of it are whole."""
-        self._has_second_reports = second_reports
+    def __init__(self, folder: str = "", retold: Any = None) -> None:
+        """`folder`: where records are kept, if they are; `retold`: tells reporters of the pytests before this one."""
+        self._folder, self._retold = folder, retold
 
     def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
         """Comes before any entry point is loaded."""
@@ -64,8 +68,7 @@ class InertOptions:
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
         known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
-        if self._has_second_reports:
-            self._add_second_reports(early_config, parser, args)
+        self._add_second_reports(early_config, parser, args)
         for words in _words(args, _ONLY_IF_KNOWN):
             if not parser.parse_known_and_unknown_args(words[:1])[1]:
                 args[:0] = words
@@ -73,18 +76,20 @@ class InertOptions:
             item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
         ]
 
-    @staticmethod
-    def _add_second_reports(early_config: Any, parser: Any, args: list[str]) -> None:
+    def _add_second_reports(self, early_config: Any, parser: Any, args: list[str]) -> None:
         found = [
             words for words in _words(args, _SECOND_REPORT)
             if not parser.parse_known_and_unknown_args(words[1:2])[1]
         ]  # fmt: skip
         if found:
             module = _load("second_reports")
-            plugin = module.SecondReports()
+            plugin = module.SecondReports(self._folder)
             early_config.pluginmanager.register(plugin, module.NAME)
+            if self._retold is not None:
+                self._retold.seconds = plugin
+                early_config.pluginmanager.register(self._retold)
             for name, *words in found:
-                plugin.add(name)
+                plugin.add(name, words[0].partition("=")[2])
                 args[:0] = words
 
 
@@ -120,6 +125,15 @@ def fix_path(mode: str) -> str:
     if not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, scripts)  # where a script lies comes first on its path
     return os.path.join(scripts, "pytest")
+
+
+def make_folders(args: list[str]) -> None:
+    """Where the places of reports are outside of the project, their folders are there; not all reporters make any."""
+    for word in args:
+        path = word.partition("=")[2] if word.startswith("-") else word
+        if path.startswith(f"{OUTSIDE}/"):
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
 
 
 def like_a_terminal() -> None:
@@ -159,8 +173,13 @@ def _identity(handle: int) -> Any:
     return status.st_dev, status.st_ino
 
 
-def recording_plugins(records: Any, continued: bool) -> list[Any]:
-    """The plugins that record this session; none: the session goes on without, and its records say why."""
+def recording_plugins(records: Any, continued: str) -> tuple[list[Any], Any]:
+    """The plugins that record this session; none: the session goes on without, and its records say why.
+
+    And what tells second reports of the pytests before this one, if there were any; `continued`: what this one is for.
+    """
+    if continued == _REPORTS:
+        return _writing_reports(records)
     records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
     try:
         import pytest
@@ -168,14 +187,36 @@ def recording_plugins(records: Any, continued: bool) -> list[Any]:
         if tuple(int(part) for part in pytest.__version__.split(".")[:1]) < (7,):
             raise RuntimeError(f"pytest {pytest.__version__} is older than 7.0")
         if not continued:
-            return [_load("recorder").Recorder(records)]
-        with open(records.path, "rb") as file:
-            earlier = _load("aftermath").read(file)
+            return [_load("recorder").Recorder(records)], None
+        earlier, retold = _retold(records)
         continuing = _load("continued").Continued(records, earlier)
-        return [_load("recorder").Recorder(continuing), _load("continued").Rest(continuing, earlier)]
+        return [_load("recorder").Recorder(continuing), _load("continued").Rest(continuing, earlier)], retold
     except Exception as error:
         records.add("unavailable", reason=f"{error}")
-        return []
+        return [], None
+
+
+def _retold(records: Any) -> tuple[Any, Any]:
+    """What the pytests before this one came to, and what tells second reports of it."""
+    with open(records.path, "rb") as file:
+        earlier = _load("aftermath").read(file)
+    return earlier, _load("retold").Retold(records.path, earlier, lambda text: records.add("note", text=text))
+
+
+def _writing_reports(records: Any) -> tuple[list[Any], Any]:
+    """For a pytest that runs no test and is not recorded: nobody is to hear of it."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for handle in (1, 2):
+        os.dup2(nothing, handle)
+    earlier, retold = _retold(records)
+    return [_load("retold").NoTests(earlier)], retold
+
+
+def _without_coverage() -> list[str]:
+    """Nothing is to be measured where no test runs: data of that would take the place of none."""
+    import importlib.util
+
+    return ["--no-cov"] if importlib.util.find_spec("pytest_cov") else []
 
 
 class HandsOver:
@@ -231,9 +272,13 @@ def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
-    folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
+    make_folders(args)
+    folder, continued = os.environ.pop(RECORDS, ""), os.environ.pop(CONTINUED, "")
     records = _load("records").Records(folder) if folder else None
-    plugins = recording_plugins(records, continued) if records is not None else []
+    plugins, retold = recording_plugins(records, continued) if records is not None else ([], None)
+    if continued == _REPORTS:
+        records = None  # it says nothing of itself
+        args = [*_without_coverage(), *args]
     captured = os.environ.pop(CAPTURED, "")
     if captured:
         plugins.append(HandsOver(int(captured)))
@@ -241,7 +286,7 @@ def main(mode: str, args: list[str]) -> int:
         code = run_pytest(
             mode,
             list(args),
-            [InertOptions(not continued), NoneIsFine(), _load("debuggers").NoDebugger(), *plugins],
+            [InertOptions(folder, retold), NoneIsFine(), _load("debuggers").NoDebugger(), *plugins],
         )
         sys.stdout.flush()
     except BrokenPipeError:

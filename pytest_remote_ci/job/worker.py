@@ -344,7 +344,7 @@ def _run(
             return code, killed, ""
         if not recording.goes_on(code, killed, oom=oom_kills() > oom, stopped=bool(asked)):
             return recording.code, None, recording.died
-        more = {"REMOTE_CI_CONTINUED": "1"}
+        more = {"REMOTE_CI_CONTINUED": recording.purpose}
 
 
 def _signal_name(number: int) -> str:

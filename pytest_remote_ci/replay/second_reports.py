@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+
+from pytest_remote_ci import outside
+from pytest_remote_ci.arguments import Place
+from pytest_remote_ci.outside import Outside
 
 #: Understood by `pytest_remote_ci.job.boot`, and ignored by older ones: the name, then words for pytest.
 OPTION = "--remote-ci-second-report="
@@ -22,10 +26,12 @@ class SecondReport:
     """One of them."""
 
     name: str
-    #: For the pytest over there.
+    #: For the pytest over there; the first says where the report is to lie.
     words: tuple[str, ...]
-    #: What it leaves, relative to where the run happens.
-    files: tuple[str, ...]
+    #: What it leaves in the project, relative to where the run happens.
+    files: tuple[str, ...] = ()
+    #: The place here, where that is outside of the project.
+    outside: Outside | None = None
 
     @property
     def argument(self) -> str:
@@ -33,48 +39,64 @@ class SecondReport:
         return OPTION + shlex.join((self.name, *self.words))
 
 
-def find(config: pytest.Config, relative: Callable[[str], str | None]) -> list[SecondReport]:
-    """Those of this session; `relative` gives a path relative to where the run happens, None for one elsewhere."""
-    return [report for kind in (_html, _json) for report in kind(config, relative)]
+def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[SecondReport]:
+    """Those of this session; only what the developer has `typed` names places outside of the project."""
+    found = [report for kind in (_html, _json) for report in kind(config, place)]
+    return [
+        report
+        for report in found
+        if report.outside is None
+        or outside.names(typed, report.words[0].partition("=")[0], report.outside.place, place)
+    ]
 
 
-def _html(config: pytest.Config, relative: Callable[[str], str | None]) -> Iterator[SecondReport]:
-    path = _plain_path(config.getoption("htmlpath", None), relative)
-    styles = [_plain_path(style, relative) for style in config.getoption("css", None) or ()]
-    if path is None or None in styles:
+def _html(config: pytest.Config, place: Place) -> Iterator[SecondReport]:
+    styles = [_inside("--html", style, place) for style in config.getoption("css", None) or ()]
+    if None in styles:  # the job cannot read it
         return
-    words = [f"--html={path}", *(f"--css={style}" for style in styles)]
-    if config.getoption("self_contained_html", False):
-        yield SecondReport("html", (*words, "--self-contained-html"), (path,))
-    else:
-        yield SecondReport("html", tuple(words), (path, _beside(path, "assets")))
+    is_one_file = bool(config.getoption("self_contained_html", False))
+    more = [f"--css={style}" for style in styles]
+    if is_one_file:
+        more.append("--self-contained-html")
+    yield from _second(
+        "html", "--html", config.getoption("htmlpath", None), place, more, has_assets=not is_one_file
+    )
 
 
-def _json(config: pytest.Config, relative: Callable[[str], str | None]) -> Iterator[SecondReport]:
+def _json(config: pytest.Config, place: Place) -> Iterator[SecondReport]:
     if not config.getoption("json_report", False):
         return
-    path = _plain_path(config.getoption("json_report_file", None), relative)
-    if path is None:
-        return
-    words = [f"--json-report-file={path}"]
+    more = []
     if config.getoption("json_report_summary", False):
-        words.append("--json-report-summary")
+        more.append("--json-report-summary")
     indent = config.getoption("json_report_indent", None)
     if indent is not None:
-        words.append(f"--json-report-indent={indent}")
-    yield SecondReport("json", tuple(words), (path,))
+        more.append(f"--json-report-indent={indent}")
+    yield from _second("json", "--json-report-file", config.getoption("json_report_file", None), place, more)
 
 
-def _plain_path(value: object, relative: Callable[[str], str | None]) -> str | None:
-    """None for what a shell's variables are in: they are others over there."""
-    if (
-        not isinstance(value, str | os.PathLike)
-        or not str(value)
-        or "$" in str(value)
-        or str(value)[0] == "~"
-    ):
-        return None
-    return relative(str(value))
+def _second(
+    name: str, option: str, value: object, place: Place, more: list[str], *, has_assets: bool = False
+) -> Iterator[SecondReport]:
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        return
+    elsewhere = outside.leads_outside(option, str(value), place)
+    if elsewhere is not None:
+        report = outside.made(option, elsewhere, has_assets=has_assets)
+        if report is not None:
+            yield SecondReport(name, (f"{option}={report.file}", *more), outside=report)
+        return
+    path = _inside(option, value, place)
+    if path is not None:
+        files = (path, _beside(path, "assets")) if has_assets else (path,)
+        yield SecondReport(name, (f"{option}={path}", *more), files)
+
+
+def _inside(option: str, value: object, place: Place) -> str | None:
+    """A path, relative to where the run happens; None for one outside of the project, or that is none over there."""
+    path = place.relative(outside.expanded(option, str(value)))
+    # Over there "$" and "~" mean something again.
+    return None if path is None or "$" in path or path[0] == "~" else path
 
 
 def _beside(path: str, name: str) -> str:

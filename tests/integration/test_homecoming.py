@@ -308,6 +308,27 @@ def test_reports_go_home_and_all_else_into_the_folder(
     assert len(said) == 1, "once"
 
 
+def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    folder = ".remote-ci-reports/html"
+    files = {
+        f"{folder}/r.html": b"/workspace/a", f"{folder}/assets/style.css": b"s", f"{folder}/assets/.ssh": b"evil",
+        f"{folder}/assets/sub/x": b"evil", f"{folder}/other": b"evil", "r.html": b"evil",
+    }  # fmt: skip
+    job_id = left(runner, person, files)
+    found = reports.find([f"--html={tmp_path}/out/r.html"], Place(root, root))
+    said: list[str] = []
+    bringing = Homecoming(client, job_id, tmp_path / "kept", StatusLine(), said.append, found)
+    bringing.bring(complete())
+    assert disk(tmp_path / "out") == {"r.html": f"{root}/a".encode(), "assets/style.css": b"s"}
+    assert disk(root) == {}
+    assert len(disk(tmp_path / "kept")) == 4
+    assert f"brought home: {tmp_path}/out/assets/, {tmp_path}/out/r.html" in said[0]
+
+
 def test_nothing_left_is_nothing_said(client: Client, tmp_path: Path) -> None:
     bringing, said = home(client, "job", tmp_path / "kept")
     bringing.bring({"type": "complete"})

@@ -66,9 +66,18 @@ By intention:
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
 - A report of pytest-html or pytest-json-report that the project shapes by their hooks is that of the job's pytest, as
-  is one of a reporter that is not installed here: where there is no container, the name of the project's folder over
-  there is among a test's keywords. Written outside of the project, or of a session whose pytest was taken down, it is
-  without what these hooks do.
+  is one of a reporter that is not installed here. With a `--css` from outside of the project, or where
+  `addopts` in the project's own file name a place outside of it, it is without what these hooks do: only who types the
+  command, or sets PYTEST_ADDOPTS, names such places. Where such a report belongs outside of the project and its
+  reporter is not installed here, the reporter's own line names the place that it had over there.
+- Where a test took pytest down, a shaped report has all tests, too (`tests/parity/test_shaped.py`, compared with a run
+  in which that test fails): the reporter is told once more what was reported before, and the project's hooks for the
+  report are called for that. For the test that did it `pytest_runtest_makereport` is called afterwards, with its item
+  but without its fixtures. Gone with the process is what hooks and fixtures kept elsewhere than on reports: in
+  variables, on items, in the configuration; what was on reports and JSON does not know is a text; of the test that did
+  it, its properties, and the log records of the phase in which it died. Where a hook fails for want of that, the report
+  is without what hooks do, and a line says so. So it is, without a line, where a job that was stopped had to be killed,
+  and where pytest died while it was started again, or after its tests.
 - Where pytest-xdist runs, pytest-json-report has log records as objects only if it is installed in the job's
   environment, too; of one phase of a test it has at most 1,000, if it is not.
 - Where a reporter here warns of a test that has warned over there, its warning is listed first.

@@ -187,13 +187,7 @@ def test_reports_that_the_project_shapes_by_hooks_are_those_of_a_direct_run(
     make: Callable[[str, str, Path], Pair], full: Path
 ) -> None:
     both = make("shaped", "reporters", full)
-    # The folder over there, which has another name where there is no container, is a keyword of each test.
-    files = (
-        "--json-report",
-        "--json-report-omit=keywords",
-        "--json-report-file=out/r.json",
-        "--html=out/r.html",
-    )
+    files = ("--json-report", "--json-report-file=out/r.json", "--html=out/r.html")
     args = (*QUIET, "--cov=tests", *files)
     difference = both.compare(*args)
     assert not difference, difference
@@ -217,9 +211,8 @@ def test_files_of_reporters_that_are_only_there_come_home(
     )  # fmt: skip
     difference = both.compare(*args)
     assert not difference, difference
-    # The folder over there, which has another name where there is no container, is a keyword of each test.
-    compare(both, "out/r.jsonl", lambda path: json_lines(path, {"keywords"}))
-    compare(both, ".report.json", lambda path: json_lines(path, {"keywords"}))
+    compare(both, "out/r.jsonl", json_lines)
+    compare(both, ".report.json", json_lines)
     compare(both, "out/r.html", html_text)
     assert json.loads((both.local / ".report.json").read_text())["summary"]["passed"] == 2
 

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_remote_ci.job import boot
+from pytest_remote_ci.job import aftermath, boot
+from pytest_remote_ci.job import retold as retelling
 
 BOOT = Path(boot.__file__)
 NEWEST = "9.0.2"
@@ -132,12 +133,13 @@ def test_a_reader_that_goes_away_ends_it(tmp_path: Path, tmp_path_factory: pytes
         assert process.wait(60) in (1, 3)  # 3 where pytest reports the broken pipe as an internal error
 
 
-@pytest.mark.parametrize(("is_whole", "words"), [(True, ["--tb=short", "-q"]), (False, ["-q"])])
-def test_a_second_report_is_asked_of_a_known_reporter_in_a_session_that_runs_all_tests(
-    pytestconfig: pytest.Config, is_whole: bool, words: list[str]
-) -> None:
+@pytest.mark.parametrize("is_again", [False, True])
+def test_a_second_report_is_asked_of_a_known_reporter(pytestconfig: pytest.Config, is_again: bool) -> None:
     args = ["--remote-ci-second-report=html --tb=short", "--remote-ci-second-report=json --nobodys", "-q"]
     early = SimpleNamespace(pluginmanager=pytest.PytestPluginManager())
-    boot.InertOptions(is_whole).pytest_load_initial_conftests(early, pytestconfig._parser, args)
-    assert args == words
-    assert early.pluginmanager.has_plugin("remote-ci-second-reports") is is_whole
+    retold = retelling.Retold("records", aftermath.Aftermath(), print) if is_again else None
+    boot.InertOptions("", retold).pytest_load_initial_conftests(early, pytestconfig._parser, args)
+    assert args == ["--tb=short", "-q"]
+    seconds = early.pluginmanager.get_plugin("remote-ci-second-reports")
+    assert seconds is not None
+    assert retold is None or (retold.seconds is seconds and early.pluginmanager.is_registered(retold))

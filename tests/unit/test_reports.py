@@ -48,8 +48,8 @@ def test_coverage_is_expected_where_pytest_is_started(root: Path) -> None:
         (["--cov-report", "html:site"], {"site"}),
         (["--cov-report=term", "--cov-report=xml"], set()),
         (["--alluredir=allure"], {"allure"}),
-        (["--junitxml=../a.xml"], set()),
-        (["--junitxml=/elsewhere/a.xml"], set()),
+        (["--junitxml=../a.xml"], {".remote-ci-reports/junitxml"}),
+        (["--junitxml=/elsewhere/a.xml"], {".remote-ci-reports/junitxml"}),
         (["--junitxml=."], set()),
         (["--", "--junitxml=a.xml"], set()),
     ],
@@ -71,9 +71,11 @@ def test_what_is_written_here_is_not_brought_here(root: Path) -> None:
     assert named(["--junitxml=a.xml", "--alluredir=b"], root, here=("--junitxml",)) == {"b"}
 
 
-def test_what_lies_outside_stays_there_and_is_named(root: Path) -> None:
-    argv = ["--junitxml=../a.xml", "--html=b.html", "--report-log", "/tmp/x"]
-    assert reports.outside(argv, Place(root, root)) == {"--junitxml", "--report-log"}
+def test_folders_outside_stay_there_and_are_named(root: Path) -> None:
+    argv = ["--junitxml=../a.xml", "--html=b.html", "--report-log", "/tmp/x", "--alluredir=../allure"]
+    place = Place(root, root)
+    assert reports.staying([], argv, place) == {"--alluredir"}
+    assert reports.staying(argv, [], place) == {"--junitxml", "--report-log", "--alluredir"}
 
 
 @pytest.mark.parametrize(
