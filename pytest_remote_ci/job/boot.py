@@ -227,6 +227,10 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
     return int(pytest.main(args, plugins=plugins))
 
 
+def _guards() -> list[Any]:
+    return [_load("debuggers").NoDebugger(), _load("workers").Workers()]
+
+
 def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
@@ -241,7 +245,7 @@ def main(mode: str, args: list[str]) -> int:
         code = run_pytest(
             mode,
             list(args),
-            [InertOptions(not continued), NoneIsFine(), _load("debuggers").NoDebugger(), *plugins],
+            [InertOptions(not continued), NoneIsFine(), *_guards(), *plugins],
         )
         sys.stdout.flush()
     except BrokenPipeError:

@@ -69,9 +69,10 @@ By intention:
   is one of a reporter that is not installed here: where there is no container, the name of the project's folder over
   there is among a test's keywords. Written outside of the project, or of a session whose pytest was taken down, it is
   without what these hooks do.
-- Where pytest-xdist runs, pytest-json-report has log records as objects only if it is installed in the job's
-  environment, too; of one phase of a test it has at most 1,000, if it is not.
-- Where a reporter here warns of a test that has warned over there, its warning is listed first.
+- What a reporter warns of that is in both places is told twice on standard error where nobody catches it: under
+  pytest-xdist and with `-p no:warnings`. Elsewhere it is told once, between the test's own warnings
+  (`tests/parity/test_warnings.py`); with Python's default filter, of a reporter that is only here, the same text from
+  the same line once for each test.
 - pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.
 - A plugin named by `-p` in `addopts`, and what `minversion` asks for, must be installed here for `pytest --remote-ci`;
   `remote-ci pytest` needs neither.
