@@ -23,7 +23,7 @@ from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
 from .reports import Reports, as_text
 from .screen import Screen
-from .warned import Listeners, Warned
+from .warned import After, Before, Warned
 
 if TYPE_CHECKING:
     from .records import Records
@@ -227,7 +227,8 @@ class Recorder:
         self._reports.quiet.forget()
         manager, hook = self._config.pluginmanager, self._config.hook
         if not manager.hasplugin(_LISTENERS) and not all_are_of(hook.pytest_runtest_logreport, *_SILENT):
-            manager.register(Listeners(self._warned), _LISTENERS)
+            manager.register(Before(self._warned), _LISTENERS)
+            manager.register(After(self._warned))
         if self._reports.has_statuses:
             return
         if not all_are_of(hook.pytest_report_teststatus, PYTEST):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_right
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -39,6 +39,7 @@ class Warned:
         #: Index of a warning → its place, of those that the test did not emit.
         self._told: dict[int, list[int]] = {}
         self._next = 0
+        self._before = (0, 0)
 
     def begin(self) -> None:
         """A test begins, inside of what catches its warnings."""
@@ -58,38 +59,70 @@ class Warned:
                 return self._told.get(index) or [bisect_right(self._marks, index), TEST]
         return None
 
-    def during(self, kind: int) -> Iterator[None]:
-        """Around plugins that hear of something."""
-        log, reports = self._log, len(self._marks)
-        before = len(log) if log is not None else 0
-        yield
-        if log is not None:
-            for index in range(before, len(log)):
-                self._told[index] = [reports, kind]
+    def before(self) -> None:
+        """Plugins are going to hear of something."""
+        self._before = len(self._log or ()), len(self._marks)
+
+    def after(self, kind: int) -> None:
+        """They have heard of it."""
+        start, reports = self._before
+        for index in range(start, len(self._log or ())):
+            self._told[index] = [reports, kind]
 
 
-class Listeners:
-    """A plugin of its own, only there where others hear of reports: it takes time for each phase of each test."""
+class Before:
+    """A plugin that is called before others that hear of something, and `After` after them.
+
+    Only there where others hear of reports, because it takes time for each phase of each test. Wrappers would be seen
+    in the traceback of a plugin that fails.
+    """
 
     def __init__(self, warned: Warned) -> None:
         self._warned = warned
 
-    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_runtest_logstart(self) -> Iterator[None]:
-        """See `Warned.during`."""
-        yield from self._warned.during(ASIDE)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        """See `Warned.before`."""
+        self._warned.before()
 
-    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(self) -> Iterator[None]:
-        """See `Warned.during`."""
-        yield from self._warned.during(REPORT)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self) -> None:
+        """See `Warned.before`."""
+        self._warned.before()
 
-    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_exception_interact(self) -> Iterator[None]:
-        """See `Warned.during`."""
-        yield from self._warned.during(ASIDE)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_exception_interact(self) -> None:
+        """See `Warned.before`."""
+        self._warned.before()
 
-    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_runtest_logfinish(self) -> Iterator[None]:
-        """See `Warned.during`."""
-        yield from self._warned.during(ASIDE)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logfinish(self) -> None:
+        """See `Warned.before`."""
+        self._warned.before()
+
+
+class After:
+    """See `Before`."""
+
+    def __init__(self, warned: Warned) -> None:
+        self._warned = warned
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logstart(self) -> None:
+        """See `Warned.after`."""
+        self._warned.after(ASIDE)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self) -> None:
+        """See `Warned.after`."""
+        self._warned.after(REPORT)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_exception_interact(self) -> None:
+        """See `Warned.after`."""
+        self._warned.after(ASIDE)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(self) -> None:
+        """See `Warned.after`."""
+        self._warned.after(ASIDE)
