@@ -38,7 +38,7 @@ TYPES: Final[Mapping[str, str]] = {
         ("collect_report", "deselected", "tree", "collected", "collected_ids", "collection_lines"), "collected"
     ),
     "started": "started",
-    **dict.fromkeys(("report", "passed", "exception", "compared", "several"), "report"),
+    **dict.fromkeys(("report", "passed", "logs", "exception", "compared", "several"), "report"),
     "finished": "finished",
     "warning": "warning",
     "terminal": "section",

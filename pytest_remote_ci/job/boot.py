@@ -42,7 +42,7 @@ _FLAGS = (
 )
 #: Given where the developer chose tests for several jobs: that a job has none of them is no failure.
 NONE_IS_FINE = "--remote-ci-none-is-fine"
-_VALUES = ("--remote-ci-attach",)
+_VALUES = ("--remote-ci-attach", "--remote-ci-here")
 #: Its value is words for pytest, if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 #: The same after a name: a report that the developer's pytest writes, too (see `second_reports`).
@@ -52,9 +52,12 @@ _SECOND_REPORT = "--remote-ci-second-report="
 class InertOptions:
     """A pytest plugin: our own plugin stays out of this process, its options do nothing."""
 
-    def __init__(self, folder: str = "", retold: Any = None) -> None:
-        """`folder`: where records are kept, if they are; `retold`: tells reporters of the pytests before this one."""
-        self._folder, self._retold = folder, retold
+    def __init__(self, folder: str = "", retold: Any = None, *, is_whole: bool = True) -> None:
+        """`folder`: where records are kept, if they are; `retold`: tells reporters of the pytests before this one.
+
+        `is_whole`: reports of this pytest are of the whole session.
+        """
+        self._folder, self._retold, self._is_whole = folder, retold, is_whole
 
     def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
         """Comes before any entry point is loaded."""
@@ -68,7 +71,8 @@ class InertOptions:
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
         known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
-        self._add_second_reports(early_config, parser, args)
+        if self._is_whole:
+            self._add_second_reports(early_config, parser, args)
         for words in _words(args, _ONLY_IF_KNOWN):
             if not parser.parse_known_and_unknown_args(words[:1])[1]:
                 args[:0] = words
@@ -268,6 +272,10 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
     return int(pytest.main(args, plugins=plugins))
 
 
+def _guards() -> list[Any]:
+    return [_load("debuggers").NoDebugger(), _load("workers").Workers()]
+
+
 def main(mode: str, args: list[str]) -> int:
     """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
     sys.argv = [fix_path(mode), *args]
@@ -286,7 +294,7 @@ def main(mode: str, args: list[str]) -> int:
         code = run_pytest(
             mode,
             list(args),
-            [InertOptions(folder, retold), NoneIsFine(), _load("debuggers").NoDebugger(), *plugins],
+            [InertOptions(folder, retold), NoneIsFine(), *_guards(), *plugins],
         )
         sys.stdout.flush()
     except BrokenPipeError:

@@ -19,16 +19,20 @@ import pytest
 # Relative: in a container these files are a package of another name (see `boot`).
 from . import second_reports
 from .hooks import PYTEST, all_are_of
-from .logs import Logs
+from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
 from .reports import Reports, as_text
 from .screen import Screen
+from .warned import After, Before, Warned, leave_to_others
 
 if TYPE_CHECKING:
     from .records import Records
 
 #: The order of phases; those of plugins count as calls.
 _PHASES = {"setup": 0, "call": 1, "teardown": 2}
+#: Whose plugins do not warn while they hear of reports, and the name of the plugin that watches all others.
+_SILENT = (PYTEST, f"{__package__}.")
+_LISTENERS = "remote-ci-listeners"
 #: Items of a collection in one record.
 _ITEMS = 400
 
@@ -43,6 +47,7 @@ class Recorder:
         self._reports: Any = None
         self._tree: Any = None
         self._has_tree = False
+        self._warned = Warned()
         self._metadata: dict[str, Any] = {}
 
     # -- session
@@ -52,11 +57,9 @@ class Recorder:
         """Other hooks do not get the configuration."""
         self._config = config
         logs = None
-        if getattr(config.option, "remote_ci_logs", False) and not getattr(
-            config.option, "json_report", False
-        ):
-            logs = Logs(self._records)
-            config.pluginmanager.register(logs, "remote-ci-logs")
+        if are_wanted(config):
+            logs = Logs()
+            config.pluginmanager.register(logs, NAME)
         self._reports = Reports(self._records, config, logs)
         self._tree = Tree(config)
         self.pytest_plugin_registered()
@@ -67,6 +70,7 @@ class Recorder:
     def pytest_sessionstart(self, session: Any) -> Any:
         """Say what this session is; from here on the terminal reporter is the final one."""
         config = session.config
+        leave_to_others(config)
         self._metadata = describe(config)
         self._add(
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
@@ -208,6 +212,7 @@ class Recorder:
     def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
         """Which test runs, and which comes behind it."""
         self._reports.quiet.begin(item, nextitem)
+        self._warned.begin()
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
@@ -221,15 +226,20 @@ class Recorder:
         if self._reports is None:
             return
         self._reports.quiet.forget()
+        manager, hook = self._config.pluginmanager, self._config.hook
+        if not manager.hasplugin(_LISTENERS) and not all_are_of(hook.pytest_runtest_logreport, *_SILENT):
+            manager.register(Before(self._warned), _LISTENERS)
+            manager.register(After(self._warned))
         if self._reports.has_statuses:
             return
-        if not all_are_of(self._config.hook.pytest_report_teststatus, PYTEST):
+        if not all_are_of(hook.pytest_report_teststatus, PYTEST):
             self._reports.has_statuses = True
-            self._config.pluginmanager.register(_Statuses(self._reports))
+            manager.register(_Statuses(self._reports))
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
         """After the terminal reporter: since pytest 9 it is in there that a parent of failed subtests fails."""
+        self._warned.reported()
         self._reports.add("report", report)
 
     def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
@@ -256,11 +266,12 @@ class Recorder:
         line = warning.line
         if line is None:
             line = linecache.getline(warning.filename, warning.lineno).rstrip("\n")
+        place = self._warned.place(warning) if when == "runtest" else None
         self._add(
             "warning", message=str(warning.message), name=category.__name__, module=category.__module__,
             bases=[base.__name__ for base in category.__mro__ if base.__module__ == "builtins"],
             file=warning.filename, lineno=warning.lineno, line=line, when=when, id=nodeid,
-            location=list(location) if location else None,
+            location=list(location) if location else None, **({"place": place} if place else {}),
         )  # fmt: skip
 
 

@@ -245,7 +245,6 @@ def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
         result.pop("shared", None)
         result.pop("markup", None)
         result.pop("comparison", None)
-        result.pop("logs", None)
     return result
 
 

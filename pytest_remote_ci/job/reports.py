@@ -9,13 +9,15 @@ import ast
 import contextlib
 import functools
 import io
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .hooks import PYTEST, all_are_of
+from .logs import PIECE, detach
 from .quiet import Quiet
-from .records import plain
+from .records import TEXT_LIMIT, plain
 
 if TYPE_CHECKING:
     from .logs import Logs
@@ -98,9 +100,8 @@ class Reports:
                 fields["status"] = list(status)
             if self._records.is_captured:  # what was shown of it is part of a test's output
                 fields["unseen"] = True
-            logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else None
-            if logs:
-                fields["logs"] = logs
+            logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else detach(data)
+            self._tell_logs(report, logs, fields)
             fields["d"] = self._difference(data, fields)
             self._tell_values(fields)
             if self._says_nothing(fields["d"]):
@@ -159,6 +160,14 @@ class Reports:
             data["outcome"] == "passed" and data["when"] != "call" and not data.get("sections")
             and not data.keys() - _PYTESTS_OWN
         )  # fmt: skip
+
+    def _tell_logs(self, report: Any, text: str, fields: dict[str, Any]) -> None:
+        """Few go with the report; what is too much for one record, or no JSON to others, goes before it in pieces."""
+        if text and len(text) <= TEXT_LIMIT and "NaN" not in text and "Infinity" not in text:
+            fields["logs"] = json.loads(text)
+            return
+        for start in range(0, len(text), PIECE):
+            self._add("logs", id=report.nodeid, when=str(report.when), text=text[start : start + PIECE])
 
     def _tell_values(self, fields: dict[str, Any]) -> None:
         """Properties whose values JSON would change go as texts beside it, by their place."""

@@ -31,3 +31,16 @@ def switch_off(config: pytest.Config, kept: Collection[str] = ()) -> None:
 def is_watched(config: pytest.Config) -> bool:
     """Whether plugins here see each test through `pytest_runtest_protocol`."""
     return not all_are_of(config.hook.pytest_runtest_protocol, PYTEST, OURS)
+
+
+def is_heard(config: pytest.Config) -> bool:
+    """Whether plugins here hear of reports: what they warn of is caught around `pytest_runtest_protocol`."""
+    return not all_are_of(config.hook.pytest_runtest_logreport, PYTEST, OURS)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether what tells a session raised it itself, and nothing that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(__package__ or "?")

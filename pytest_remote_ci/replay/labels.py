@@ -15,7 +15,7 @@ from typing import Any
 from pytest_remote_ci.replay.feed import Event
 
 #: Events whose `id` is a test or a collector.
-_WITH_ID = frozenset({"started", "passed", "finished", "exception", "warning", "junit_attribute"})
+_WITH_ID = frozenset({"started", "passed", "logs", "finished", "exception", "warning", "junit_attribute"})
 #: Characters that mean something in a node id.
 _MEANING = str.maketrans({"/": "_", "\\": "_", "[": "(", "]": ")", "\n": " ", "\t": " "})
 

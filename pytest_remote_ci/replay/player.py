@@ -19,12 +19,15 @@ from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.feed import Event, Source
+from pytest_remote_ci.replay.handover import is_ours
 from pytest_remote_ci.replay.places import Places
 from pytest_remote_ci.replay.reports import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.restyle import restyle
 from pytest_remote_ci.replay.screen import Screen, is_output
+from pytest_remote_ci.replay.warned import Warned
 from pytest_remote_ci.terminal import clean, is_terminal
 
+_TRUNCATED = "the runner keeps no more results of this job: what follows is missing here"
 #: With these the session ends in the middle of a test.
 _ENDS = ("interrupt", "internal_error", "tests_over", "died")
 
@@ -48,6 +51,8 @@ class Player:
         self._places = Places(root or config.rootpath, clean if is_terminal(sys.stdout) else None)
         self.reports = Reports(config, self._places, self.notes_add)
         self._screen = Screen(config, self._places)
+        #: What reporters here warn of.
+        self.warned = Warned(config)
         self._choice = choice
         self.collection: Any = None
         self._last: Any = None
@@ -138,8 +143,13 @@ class Player:
     def _has_tree(self) -> bool:
         return "collected" in self._passed_points
 
+    def play_protocol(self, nodeid: str) -> None:
+        """`play_test` inside of `pytest_runtest_protocol`, and so of what catches warnings."""
+        with self.warned.during(nodeid, is_distributed=self.is_distributed and not self._gathers):
+            self.play_test(nodeid)
+
     def play_test(self, nodeid: str) -> None:
-        """Inside of `pytest_runtest_protocol`: everything up to the end of this test."""
+        """Everything up to the end of this test."""
         waiting = self._waiting.pop(nodeid, None)
         self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=self.running[nodeid])
         for held in (waiting or ())[1:]:
@@ -154,14 +164,18 @@ class Player:
         if self.lost is not None:
             return None
         try:
-            return self._feed.next()
+            event = self._feed.next()
         except ClientError as error:
             self.lost = error
             self.broken = str(error)
             return None
+        if event is None:
+            self.warned.settle()
+        return event
 
     def play(self, event: Event) -> None:
         """One event."""
+        self.warned.settle_before(event)
         if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
             return
         if self._gathers and self._waiting and (is_output(event) or event.get("t") == "terminal"):
@@ -179,7 +193,7 @@ class Player:
             handler(self, event)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             # Records are written beside the tests, which can write there, too. What plugins here raise is theirs.
-            if not _is_ours(error):
+            if not is_ours(error):
                 raise
             self.broken = (
                 f"a record of kind {kind!r} makes no sense; `--remote-ci-text` shows what pytest printed"
@@ -210,9 +224,6 @@ class Player:
         self._places.learn(str(event["rootdir"]))
         self.reports.pytest_there = str(event.get("pytest") or "")
 
-    def _junit(self, event: Event) -> None:
-        reporters.play_junit(self._config, event)
-
     def _died(self, event: Event) -> None:
         self._remember(event)
         self.notes_add(
@@ -222,19 +233,12 @@ class Player:
     def _note(self, event: Event) -> None:
         self.notes_add(self._places.text(str(event["text"])))
 
-    def _worker(self, event: Event) -> None:
-        self.reports.workers[event["id"]] = event["line"]
-
     def _internal_error(self, event: Event) -> None:
         self._remember(event)
         self._config.hook.pytest_internalerror(**internal_error(event, self._places))
 
     def _warning(self, event: Event) -> None:
-        recorded = self.reports.warning(event)
-        self._config.hook.pytest_warning_recorded.call_historic(kwargs=recorded)
-
-    def _truncated(self, event: Event) -> None:
-        self.notes_add("the runner keeps no more results of this job: what follows is missing here")
+        self.warned.take(event, self.reports.warning(event))
 
     # -- tests
 
@@ -263,10 +267,7 @@ class Player:
         if self._choice is not None:
             restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
         with self._screen.unseen(event) if event.get("unseen") else nullcontext():
-            self._config.hook.pytest_runtest_logreport(report=report)
-        self.reported.add(report.nodeid)
-        if report.nodeid in self.running:
-            self._phases[report.nodeid] = str(report.when)
+            self._say(report, report.nodeid)
 
     def _passed(self, event: Event) -> None:
         nodeid = event["id"]
@@ -274,14 +275,18 @@ class Player:
             return
         item = self.collection.items.get(nodeid)
         self._last = self.reports.passes.report(event, self.running.get(nodeid), item)
-        self._config.hook.pytest_runtest_logreport(report=self._last)
-        if nodeid not in self.reported:
-            self.reported.add(self._last.nodeid)
-        if nodeid in self.running:
-            self._phases[nodeid] = event["when"]
+        self._say(self._last, nodeid)
 
-    def _compared(self, event: Event) -> None:
-        reporters.play_comparison(self._config, event, self._places)
+    def _say(self, report: Any, nodeid: str) -> None:
+        self.warned.tell(self._config.hook.pytest_runtest_logreport, report)
+        if nodeid not in self.reported:
+            self.reported.add(report.nodeid)  # which others keep, too
+        if nodeid in self.running:
+            self._phases[nodeid] = str(report.when)
+
+    def _logs(self, event: Event) -> None:
+        if not self._waits(event["id"], event):
+            self.reports.take_logs(event)
 
     def _exception(self, event: Event) -> None:
         if event.get("found"):
@@ -317,6 +322,7 @@ class Player:
         item = self.collection.items.get(nodeid)
         if self.with_protocol and item is not None:
             self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            self.warned.let_go()
         else:
             self.play_test(nodeid)
 
@@ -372,10 +378,10 @@ class Player:
         "stopped": _remember,
         "died": _died,
         "note": _note,
-        "junit": _junit,
-        "junit_attribute": _junit,
-        "worker": _worker,
-        "truncated": _truncated,
+        "junit": lambda player, event: reporters.play_junit(player._config, event),
+        "junit_attribute": lambda player, event: reporters.play_junit(player._config, event),
+        "worker": lambda player, event: player.reports.workers.update({event["id"]: event["line"]}),
+        "truncated": lambda player, event: player.notes_add(_TRUNCATED),
         "warning": _warning,
         "terminal": lambda player, event: player._screen.call(event),
         "collect_report": lambda player, event: player.collection.report(event),
@@ -388,14 +394,7 @@ class Player:
         "report": _report,
         "passed": _passed,
         "exception": _exception,
-        "compared": _compared,
+        "compared": lambda player, event: reporters.play_comparison(player._config, event, player._places),
+        "logs": _logs,
         "finished": _finished,
     }
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether the player itself raised it, and nothing that it called."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(__package__ or "?")

@@ -21,6 +21,8 @@ from pytest_remote_ci.replay.reports import value_of
 #: Understood by `pytest_remote_ci.job.boot`.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 COMPARISONS = "--remote-ci-comparisons"
+#: Packages of reporters that are here.
+HERE = "--remote-ci-here="
 #: Log records as objects, which only pytest-json-report keeps.
 LOGS = "--remote-ci-logs"
 
@@ -37,6 +39,9 @@ def arguments(config: pytest.Config) -> list[str]:
             words.append(LOGS)
     if _has_teamcity(config):
         words.append("--verbosity=2")  # as it sets here
+    listening = sorted(_listening(config))
+    if listening:
+        words.append(HERE + ",".join(listening))
     if _has_teamcity(config) or _listens_to_comparisons(config):
         words.append(COMPARISONS)
     return words
@@ -62,6 +67,17 @@ def _listens_to_comparisons(config: pytest.Config) -> bool:
         _is_foreign(implementation)
         for implementation in config.hook.pytest_assertrepr_compare.get_hookimpls()
     )
+
+
+def _listening(config: pytest.Config) -> set[str]:
+    """Packages whose plugins hear of tests here. The same ones over there need not warn of what these warn of."""
+    hooks = ("logstart", "logreport", "logfinish")
+    return {
+        implementation.function.__module__.partition(".")[0]
+        for name in hooks
+        for implementation in getattr(config.hook, f"pytest_runtest_{name}").get_hookimpls()
+        if _is_foreign(implementation) and getattr(implementation.function, "__module__", None)
+    }
 
 
 def _is_foreign(implementation: Any) -> bool:

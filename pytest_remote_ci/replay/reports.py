@@ -9,6 +9,7 @@ import ast
 import builtins
 import contextlib
 import copy
+import json
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -60,6 +61,8 @@ class Reports:
         self._categories: dict[tuple[str, str], type[Warning]] = {}
         #: pytest-json-report is here; where it is over there, too, its reports have more.
         self._wants_streams = bool(getattr(config.option, "json_report", False))
+        #: Node id and phase → log records in JSON, as far as they have come; the report follows.
+        self._logs: dict[tuple[str, str], list[str]] = {}
         #: Those that only passed.
         self.passes = Passes(config, places, self._before, wants_streams=self._wants_streams)
         #: Address of a report → the report, which keeps its address while it is here, and its status.
@@ -88,9 +91,8 @@ class Reports:
         if is_test:
             _restore_values(data, event.get("values") or {})
             self._complete(data, int(event.get("shared") or 0))
-            if self._wants_streams and "_json_report_extra" not in data:
-                logs = {"log": event["logs"]} if event.get("logs") else {}
-                data["_json_report_extra"] = {data["when"]: {**_streams(data), **logs}}
+            if self._wants_streams:
+                self._add_extra(data, self._logs_of(event))
         _with_tuples(data, self._places)
         original = copy.copy(data)
         report: Any = None
@@ -114,6 +116,27 @@ class Reports:
         if event.get("worker"):
             report.node = self._worker(str(event["worker"]))
         return report
+
+    @staticmethod
+    def _add_extra(data: dict[str, Any], logs: Any) -> None:
+        """What pytest-json-report adds to a phase, as far as it was not there to do so; log records come beside it."""
+        extra = data.setdefault("_json_report_extra", {data["when"]: _streams(data)})
+        phase = extra.get(data["when"]) if isinstance(extra, dict) else None
+        if logs and isinstance(phase, dict):
+            phase["log"] = logs
+
+    def take_logs(self, event: dict[str, Any]) -> None:
+        """A piece of the log records of a phase that is too long for one record."""
+        if self._wants_streams:
+            self._logs.setdefault((str(event["id"]), str(event["when"])), []).append(str(event["text"]))
+
+    def _logs_of(self, event: dict[str, Any]) -> Any:
+        pieces = self._logs.pop((event["d"]["nodeid"], str(event["d"]["when"])), None)
+        if pieces is None:
+            return event.get("logs")
+        with contextlib.suppress(ValueError):  # tests can write there, too
+            return json.loads("".join(pieces))
+        return None
 
     def _complete(self, data: dict[str, Any], shared: int) -> None:
         nodeid = data["nodeid"]

@@ -101,7 +101,7 @@ class RunTakeover:
         """Only called when another plugin wants to see it."""
         job = self._player.job_of(item.nodeid)
         if job is not None and job.player is not None:
-            job.player.play_test(item.nodeid)
+            job.player.play_protocol(item.nodeid)
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -160,6 +160,9 @@ class RunTakeover:
                 player.look()
         except KeyboardInterrupt:
             self._leave()
+        for job in player.jobs.values():
+            if job.player is not None:
+                job.player.warned.settle()
         session.testscollected = len(session.items)
         note_failures(
             session.config, self._plain, [nodeid for job in player.jobs.values() for nodeid in job.told]

@@ -18,7 +18,7 @@ from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
-from pytest_remote_ci.replay.handover import is_watched, switch_off
+from pytest_remote_ci.replay.handover import is_heard, is_watched, switch_off
 from pytest_remote_ci.replay.kept import keep_little
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
@@ -76,6 +76,8 @@ class Takeover:
             reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
             if reporter is not None:
                 reporter.showfspath = False
+        elif is_heard(session.config):
+            self._player.with_protocol = True
         running.watch(session.config, self._feed)
 
     def pytest_collection(self, session: pytest.Session) -> bool:
@@ -112,7 +114,7 @@ class Takeover:
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
         """Only called when another plugin wants to see it."""
-        self._player.play_test(item.nodeid)
+        self._player.play_protocol(item.nodeid)
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -133,6 +135,7 @@ class Takeover:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """The remote exit status counts: plugins and conftests may have changed it."""
         player = self._player
+        player.warned.settle()
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
             player.broken = "wrong arguments"  # of a replay
         with self._held_interrupts():

@@ -57,31 +57,37 @@ TAIL = """\
 By chance, in pytest itself: which of two tests with nearly the same duration comes first in `--durations`, which of
 xdist's workers runs which test and the order of results under `-n`, the number of frames before a recursion ends.
 
-By intention:
+Paths outside of the project:
 
-- A test that takes pytest down is a failed test here, and the rest runs in a pytest that is started again
-  (`tests/parity/test_crashes.py`); directly there is no result.
-- `--version` and `--cache-show` ask for what is here and are answered here; after the project's own `--help` come the
-  options of this plugin (`tests/parity/test_questions.py`).
 - Where the project has another path over there, what tests print is left as they printed it; what pytest says is
   translated (`tests/parity/test_paths.py`, also for Windows, whose clients were not run).
 - A report of pytest-html or pytest-json-report that the project shapes by their hooks is that of the job's pytest, as
-  is one of a reporter that is not installed here. With a `--css` from outside of the project, or where
-  `addopts` in the project's own file name a place outside of it, it is without what these hooks do: only who types the
-  command, or sets PYTEST_ADDOPTS, names such places. Where such a report belongs outside of the project and its
-  reporter is not installed here, the reporter's own line names the place that it had over there.
-- Where a test took pytest down, a shaped report has all tests, too (`tests/parity/test_shaped.py`, compared with a run
-  in which that test fails): the reporter is told once more what was reported before, and the project's hooks for the
-  report are called for that. For the test that did it `pytest_runtest_makereport` is called afterwards, with its item
-  but without its fixtures. Gone with the process is what hooks and fixtures kept elsewhere than on reports: in
-  variables, on items, in the configuration; what was on reports and JSON does not know is a text; of the test that did
-  it, its properties, and the log records of the phase in which it died. Where a hook fails for want of that, the report
-  is without what hooks do, and a line says so. So it is, without a line, where a job that was stopped had to be killed,
-  and where pytest died while it was started again, or after its tests.
-- Where pytest-xdist runs, pytest-json-report has log records as objects only if it is installed in the job's
-  environment, too; of one phase of a test it has at most 1,000, if it is not.
-- Where a reporter here warns of a test that has warned over there, its warning is listed first.
+  is one of a reporter that is not installed here. With a `--css` from outside of the project, or where `addopts` in the
+  project's own file name a place outside of it, it is without what these hooks do: only who types the command, or sets
+  PYTEST_ADDOPTS, names such places. Where such a report belongs outside of the project and its reporter is not
+  installed here, the reporter's own line names the place that it had over there.
+
+Where pytest is taken down, so that a direct run has no result:
+
+- A test that does it is a failed test here, and the rest runs in a pytest that is started again
+  (`tests/parity/test_crashes.py`).
+- A report that the project shapes by hooks has all tests (`tests/parity/test_shaped.py`, compared with a run in which
+  that test fails): the reporter is told once more what was reported before, and the project's hooks for the report are
+  called for that. For the test that did it `pytest_runtest_makereport` is called afterwards, with its item but without
+  its fixtures. Gone with the process is what hooks and fixtures kept elsewhere than on reports: in variables, on items,
+  in the configuration; what was on reports and JSON does not know is a text; of the test that did it, its properties,
+  and the log records of the phase in which it died. Where a hook fails for want of that, the report is without what
+  hooks do, and a line says so. So it is, without a line, where a job that was stopped had to be killed, where pytest
+  died while it was started again or after its tests, and where xdist's own process died.
+
+What is here or elsewhere by its nature:
+
+- `--version` and `--cache-show` tell of the pytest and the cache here; the project's own `--help` is followed by the
+  options of this plugin (`tests/parity/test_questions.py`).
 - pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.
+- What a reporter that is only here warns of stands where a direct run has it (`tests/parity/test_warnings.py`). The
+  same text from the same line is told once for each test; a direct run tells it again where the test itself changed
+  the filters of warnings.
 """
 
 

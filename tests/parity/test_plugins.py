@@ -301,30 +301,29 @@ def json_lines(path: Path, without: set[str] | None = None) -> str:
         values = [json.loads(text)]
     except ValueError:
         values = [json.loads(line) for line in text.splitlines()]
-    return "\n".join(
-        json.dumps(_plain(value, without or set()), indent=1, sort_keys=True) for value in values
-    )
+    return "\n".join(json.dumps(plain(value, without or set()), indent=1, sort_keys=True) for value in values)
 
 
 def html_text(path: Path, without: set[str] | None = None) -> str:
     """pytest-html's file, with the data in it as lines."""
 
     def data(found: re.Match[str]) -> str:
-        return json.dumps(_plain(json.loads(html.unescape(found[1])), without or set()), indent=1)
+        return json.dumps(plain(json.loads(html.unescape(found[1])), without or set()), indent=1)
 
     text = re.sub(r'data-jsonblob="([^"]*)"', data, path.read_text())
     return re.sub(r"\d\d:\d\d:\d\d|\d+ ms|\d\d-\w+-\d{4}", "N", text)
 
 
-def _plain(value: Any, without: set[str]) -> Any:
+def plain(value: Any, without: set[str]) -> Any:
+    """A value out of JSON without these keys, and without what is another number each time."""
     if isinstance(value, dict):
         return {
-            key: "N" if key in _TIMES else _plain(item, without)
+            key: "N" if key in _TIMES else plain(item, without)
             for key, item in value.items()
             if key not in without
         }
     if isinstance(value, list):
-        return [_plain(item, without) for item in value]
+        return [plain(item, without) for item in value]
     if isinstance(value, str) and without:
         return re.sub(r"available fixtures: .*", "available fixtures", value)
     return value
