@@ -74,6 +74,21 @@ def test_names_are_kept_once(item: Any) -> None:
     assert item.originalname == "test_a"
 
 
+@pytest.mark.parametrize("name", ["test_b", "test_b[1]", "test_b[a::b]", "a::b", "[x]", ""])
+def test_the_parts_of_an_id_are_those_of_its_text(request: pytest.FixtureRequest, name: str) -> None:
+    tree = Tree(request.session)
+    nodes = [
+        [-1, "", "", "", "", "", None],
+        [0, "Module", "test_it.py", "test_it.py", "test_it.py", "Module", None],
+    ]
+    tree.found({"nodes": nodes, "items": [[1, "Function", name, 0, None]], "found": [-1]})
+    (item,) = tree._found
+    assert item.nodeid == f"test_it.py::{name}"
+    if hasattr(item, "id"):  # since pytest 9.2
+        report: Any = pytest.TestReport(item.nodeid, ("", 0, ""), {}, "passed", None, "call")
+        assert item.id == report.id
+
+
 @pytest.mark.parametrize("nodeid", ["elsewhere.py::test_b", "test_it.py::test_b@group", "test_it.py"])
 def test_a_node_id_may_be_another_than_its_name_suggests(request: pytest.FixtureRequest, nodeid: str) -> None:
     tree = Tree(request.session)
