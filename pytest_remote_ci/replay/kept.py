@@ -26,21 +26,20 @@ class _PutAway(tuple[Any, ...]):
     __slots__ = ()
 
 
-_TIMES = ("duration", "start", "stop")
 _PACK = struct.Struct("3d")
 
 
-def _report(nodeid: Any, location: Any, keywords: Any, when: Any, times: Iterable[float]) -> Any:
-    make: Any = pytest.TestReport
-    return make(nodeid, location, keywords, "passed", None, when, **dict(zip(_TIMES, times, strict=True)))
+def _report(
+    nodeid: Any, location: Any, keywords: Any, when: Any, duration: float, start: float, stop: float
+) -> Any:
+    make: Any = pytest.TestReport  # before pytest 8 `start` and `stop` are none of its own
+    return make(nodeid, location, keywords, "passed", None, when, duration=duration, start=start, stop=stop)
 
 
-_SAMPLE = _report("", ("", None, ""), {}, "call", (0.0, 0.0, 0.0))
+_SAMPLE = _report("", ("", None, ""), {}, "call", 0.0, 0.0, 0.0)
 _PLAIN = _SAMPLE.__dict__.keys()
 #: Since pytest 9.2 a report keeps its node id in parts.
 _ID = "_id" if "_id" in _PLAIN else "nodeid"
-#: Most reports have the same; those of other plugins may have more.
-_NAMED = {1}
 
 
 def _references(holder: list[Any], place: int) -> int:
@@ -48,37 +47,12 @@ def _references(holder: list[Any], place: int) -> int:
 
 
 #: References to a report that only a list holds, as the function above counts them here.
-_ALONE = _references([_report("", None, None, "", (0, 0, 0))], 0)
-
-
-def _is_plain(report: Any) -> bool:
-    """Whether nothing is to be said of it. Compared with what it has, not with what made it."""
-    if type(report) is not pytest.TestReport:
-        return False
-    has = report.__dict__
-    return (
-        has.keys() == _PLAIN
-        and has["outcome"] == "passed"
-        and has["longrepr"] is None
-        and not has["sections"]
-        and not has["user_properties"]
-        and all(type(has[name]) is float for name in _TIMES)
-        and set(has["keywords"].values()) <= _NAMED
-    )
-
-
-def _put_away(report: Any, before: Any) -> _PutAway:
-    """`before`: what was put away last, which may be of the same test."""
-    has = report.__dict__
-    names: tuple[str, ...] = tuple(has["keywords"])
-    if type(before) is _PutAway and before[2] == names:
-        names = before[2]
-    return _PutAway((has[_ID], has["location"], names, has["when"], _PACK.pack(*map(has.get, _TIMES))))
+_ALONE = _references([_report("", None, None, "", 0, 0, 0)], 0)
 
 
 def _made_again(kept: _PutAway) -> Any:
     nodeid, location, names, when, times = kept
-    return _report(nodeid, location, dict.fromkeys(names, 1), when, _PACK.unpack(times))
+    return _report(nodeid, location, dict.fromkeys(names, 1), when, *_PACK.unpack(times))
 
 
 class Kept(list[Any]):
@@ -88,13 +62,16 @@ class Kept(list[Any]):
         super().__init__(reports)
         #: What lies before this place was looked at.
         self._looked_at = 0
+        #: The keywords of the report that was put away last.
+        self._names: tuple[str, ...] = ()
 
     def extend(self, reports: Iterable[Any]) -> None:
         """Also puts away what has become old."""
         super().extend(reports)
-        while self._looked_at < len(self) - _NEWEST:
-            self._settle(self._looked_at)
-            self._looked_at += 1
+        if len(self) - self._looked_at > 2 * _NEWEST:
+            for place in range(self._looked_at, len(self) - _NEWEST):
+                self._settle(place)
+            self._looked_at = len(self) - _NEWEST
 
     def append(self, report: Any) -> None:
         """As `extend`."""
@@ -109,10 +86,28 @@ class Kept(list[Any]):
         """Behind those of an ordinary list."""
         return [*others, *self._whole()]
 
+    def _put_away(self, has: dict[str, Any]) -> _PutAway | None:
+        """A report with these attributes; None: more is to be said of it. Nobody asks what made it."""
+        if has.keys() != _PLAIN or has["longrepr"] is not None or has["sections"] or has["user_properties"]:
+            return None
+        duration, start, stop = has["duration"], has["start"], has["stop"]
+        if has["outcome"] != "passed" or not (float is type(duration) is type(start) is type(stop)):
+            return None
+        names, values = tuple(has["keywords"]), list(has["keywords"].values())
+        if values.count(1) != len(values):
+            return None
+        if names == self._names:  # of another phase of the same test
+            names = self._names
+        self._names = names
+        return _PutAway((has[_ID], has["location"], names, has["when"], _PACK.pack(duration, start, stop)))
+
     def _settle(self, place: int) -> None:
-        if _references(self, place) <= _ALONE and _is_plain(list.__getitem__(self, place)):
-            before = list.__getitem__(self, place - 1) if place else None
-            super().__setitem__(place, _put_away(list.__getitem__(self, place), before))
+        if _references(self, place) > _ALONE:
+            return
+        report = list.__getitem__(self, place)
+        kept = self._put_away(report.__dict__) if type(report) is pytest.TestReport else None
+        if kept is not None:
+            super().__setitem__(place, kept)
 
     def __iter__(self) -> Iterator[Any]:
         """Each report as it was. Those that nobody holds any more some steps later are put away again."""

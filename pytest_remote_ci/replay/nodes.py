@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -77,11 +76,15 @@ class RemoteItem(_StandIn, pytest.Item):
         setattr(self, name, value)
         return value
 
-    def forget_what_is_empty(self) -> None:
-        """Nobody asks most items for most of what pytest gives to each; it is half of the memory that an item takes."""
-        for name in _EMPTY:
-            with contextlib.suppress(AttributeError):
-                delattr(self, name)
+    def forget_what_is_empty(self, known: list[str]) -> None:
+        """Nobody asks most items for most of what pytest gives to each; it is half of the memory that an item takes.
+
+        `known`: the names of it in this version of pytest; filled by the first item.
+        """
+        if not known:
+            known += [name for name in _EMPTY if name in vars(self) or hasattr(type(self), name)]
+        for name in known:
+            delattr(self, name)
 
     @property
     def location(self) -> Location:
@@ -127,6 +130,8 @@ class Tree:
         #: What was found, in the order of its numbers; the same by node id, until it is known whether it will run.
         self._found: list[RemoteItem] = []
         self._undecided: dict[str, RemoteItem] = {}
+        #: Names of attributes that new items have and few need.
+        self._empty: list[str] = []
         #: Many tests lie in one file: its path, once.
         self._paths: dict[str, str] = {}
 
@@ -197,7 +202,7 @@ class Tree:
                 )
             name = rest if "[" in rest else rest.rpartition("::")[2]
             item = self._typed(RemoteItem, "Function").from_parent(files[path], name=name, nodeid=nodeid)
-            item.forget_what_is_empty()
+            item.forget_what_is_empty(self._empty)
             item.remote_location = (path, None, rest)
             self._choose(item)
 
@@ -213,7 +218,7 @@ class Tree:
         item = self._make(RemoteItem, kind, parent, name=name) if is_plain else None
         if item is None or item.nodeid != nodeid:  # as plugins name tests
             item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
-        item.forget_what_is_empty()
+        item.forget_what_is_empty(self._empty)
         return item
 
     def _choose(self, item: Any) -> None:
