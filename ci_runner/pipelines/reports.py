@@ -27,10 +27,10 @@ class JobExecution:
 
     id: str
     status: str
-    startTime: str | None  # noqa: N815 - the seed's name, as all in this style
-    completionTime: str | None  # noqa: N815
-    allowFailure: bool  # noqa: N815
-    exitCode: int | None = None  # noqa: N815
+    startTime: str | None
+    completionTime: str | None
+    allowFailure: bool
+    exitCode: int | None = None
     reason: str | None = None
 
 
@@ -40,10 +40,10 @@ class JobReport:
 
     name: str
     executions: tuple[JobExecution, ...]
-    pipelineName: str  # noqa: N815
-    runNumber: int  # noqa: N815
-    commitHash: str  # noqa: N815
-    stageName: str  # noqa: N815
+    pipelineName: str
+    runNumber: int
+    commitHash: str
+    stageName: str
     #: With its allowance: a failure that is allowed stays FAILED here.
     status: str = "PENDING"
     #: Why it has no execution: left out, or dropped.
@@ -57,12 +57,12 @@ class StageReport:
     id: str
     name: str
     status: str
-    startTime: str | None  # noqa: N815
-    completionTime: str | None  # noqa: N815
+    startTime: str | None
+    completionTime: str | None
     jobs: tuple[JobReport, ...]
-    pipelineName: str | None = None  # noqa: N815
-    runNumber: int | None = None  # noqa: N815
-    commitHash: str | None = None  # noqa: N815
+    pipelineName: str | None = None
+    runNumber: int | None = None
+    commitHash: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class PipelineReport:
 
     id: str
     name: str
-    runNumber: int  # noqa: N815
-    commitHash: str  # noqa: N815
+    runNumber: int
+    commitHash: str
     status: str
-    startTime: str | None  # noqa: N815
-    completionTime: str | None  # noqa: N815
+    startTime: str | None
+    completionTime: str | None
     stages: tuple[StageReport, ...] = ()
-    pipelineName: str | None = None  # noqa: N815
+    pipelineName: str | None = None
     reason: str | None = None
 
 
@@ -85,10 +85,10 @@ class PipelineReport:
 class ReportQuery:
     """Which report is asked for: the more is said, the less it covers."""
 
-    pipelineName: str | None = None  # noqa: N815
-    runNumber: int | None = None  # noqa: N815
-    stageName: str | None = None  # noqa: N815
-    jobName: str | None = None  # noqa: N815
+    pipelineName: str | None = None
+    runNumber: int | None = None
+    stageName: str | None = None
+    jobName: str | None = None
     status: str | None = None
     since: dt.datetime | None = field(default=None)
 

@@ -42,12 +42,16 @@ _PLAIN = _SAMPLE.__dict__.keys()
 _ID = "_id" if "_id" in _PLAIN else "nodeid"
 
 
+#: PyPy does not count.
+_count: Any = getattr(sys, "getrefcount", None)
+
+
 def _references(holder: list[Any], place: int) -> int:
-    return sys.getrefcount(list.__getitem__(holder, place))
+    return int(_count(list.__getitem__(holder, place)))
 
 
 #: References to a report that only a list holds, as the function above counts them here.
-_ALONE = _references([_report("", None, None, "", 0, 0, 0)], 0)
+_ALONE = _references([_report("", None, None, "", 0, 0, 0)], 0) if _count is not None else 0
 
 
 def _made_again(kept: _PutAway) -> Any:
@@ -77,7 +81,7 @@ class Kept(list[Any]):
         """As `extend`."""
         self.extend((report,))
 
-    def __iadd__(self, reports: Iterable[Any]) -> Kept:  # type: ignore[misc]
+    def __iadd__(self, reports: Iterable[Any]) -> Kept:  # type: ignore[misc] # a list's own adds lists only
         """As `extend`."""
         self.extend(reports)
         return self
@@ -161,5 +165,5 @@ class Statistics(dict[str, Any]):
 
 def keep_little(reporter: Any) -> None:
     """From now on, where the reporter keeps its reports as pytest's does."""
-    if type(getattr(reporter, "stats", None)) is dict:
+    if _count is not None and type(getattr(reporter, "stats", None)) is dict:
         reporter.stats = Statistics(reporter.stats)
