@@ -23,7 +23,7 @@ from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
 from .reports import Reports, as_text
 from .screen import Screen
-from .warned import After, Before, Warned, leave_to_others
+from .warned import After, Before, Changes, Warned, leave_to_others
 
 if TYPE_CHECKING:
     from .records import Records
@@ -70,7 +70,10 @@ class Recorder:
     def pytest_sessionstart(self, session: Any) -> Any:
         """Say what this session is; from here on the terminal reporter is the final one."""
         config = session.config
-        leave_to_others(config)
+        reporters = getattr(config.option, "remote_ci_here", None)
+        if reporters:
+            leave_to_others(config, reporters.split(","))
+            self._warned.changes = Changes()
         self._metadata = describe(config)
         self._add(
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
@@ -239,8 +242,8 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
         """After the terminal reporter: since pytest 9 it is in there that a parent of failed subtests fails."""
-        self._warned.reported()
-        self._reports.add("report", report)
+        more = {"filters": True} if self._warned.reported() else {}
+        self._reports.add("report", report, **more)
 
     def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
         """Some reporters hear of errors only from this hook; for a collector's it comes before the report."""

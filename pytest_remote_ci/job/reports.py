@@ -74,7 +74,7 @@ class Reports:
         """Record this report; `kind` is "report" or "collect_report"; `more` goes with it."""
         self.last = report
         if kind == "report" and self._has_passed_as_most_do(report):
-            self._passed(report)
+            self._passed(report, more)
             return
         node = report.__dict__.pop("node", None)  # xdist's controller of a worker
         try:
@@ -125,8 +125,8 @@ class Reports:
         asked, status = self.status
         return asked is report and bool(status) and isinstance(status[2], str) and tuple(status) in _PASSED
 
-    def _passed(self, report: Any) -> None:
-        """What the earlier phases, or its start, have said is left out."""
+    def _passed(self, report: Any, more: dict[str, Any]) -> None:
+        """What the earlier phases, or its start, have said is left out; `more` goes with it."""
         said, nodeid = report.__dict__, report.nodeid
         self.status = (None, None)
         fields = {name: said[name] for name in ("when", "duration", "start", "stop") if name in said}
@@ -139,7 +139,7 @@ class Reports:
             "location": report.location, "keywords": report.keywords, "user_properties": [], "sections": [],
         }  # fmt: skip
         is_held = report.when != "call" or self.quiet.follows(nodeid)
-        (self._hold if is_held else self._add)("passed", id=nodeid, **fields)
+        (self._hold if is_held else self._add)("passed", id=nodeid, **fields, **more)
 
     def _serialized(self, report: Any) -> Any:
         """Ordinary reports, of which each test has three, need not go through the hook where it is pytest's alone."""

@@ -6,10 +6,11 @@ that elsewhere, and in a direct run both would be in one list. Standard library 
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from bisect import bisect_right
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -30,13 +31,30 @@ def caught() -> Any:
     return log if type(log) is list else None
 
 
-def leave_to_others(config: Any) -> None:
+def leave_to_others(config: Any, reporters: list[str]) -> None:
     """Where nobody catches warnings, those of reporters that are also with the developer are shown by these only."""
-    here = getattr(config.option, "remote_ci_here", None)
     is_distributed = bool(getattr(config.option, "tx", None))
-    if here and (is_distributed or not config.pluginmanager.hasplugin("warnings")):
-        for name in here.split(","):
+    if is_distributed or not config.pluginmanager.hasplugin("warnings"):
+        for name in reporters:
             warnings.filterwarnings("ignore", module=re.escape(name) + r"(\.|\Z)")
+
+
+class Changes:
+    """Counts how often the filters of warnings change: after that the same text from the same line is a warning again.
+
+    Only there where a reporter of the developer's may warn, which does that elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        for name in ("_filters_mutated", "_filters_mutated_lock_held"):  # until Python 3.13; since 3.14
+            original = getattr(warnings, name, None)
+            if original is not None:
+                setattr(warnings, name, functools.partial(self._changed, original))
+
+    def _changed(self, original: Callable[[], None]) -> None:
+        self.count += 1
+        original()
 
 
 class Warned:
@@ -50,15 +68,24 @@ class Warned:
         self._told: dict[int, list[int]] = {}
         self._next = 0
         self._before = (0, 0)
+        #: Of the filters, if anybody wants to know; how many there were at the last report.
+        self.changes: Changes | None = None
+        self._seen = 0
 
     def begin(self) -> None:
         """A test begins, inside of what catches its warnings."""
         self._log, self._marks, self._told, self._next = caught(), [], {}, 0
+        self._have_changed()
 
-    def reported(self) -> None:
-        """One of its reports was told."""
+    def reported(self) -> bool:
+        """One of its reports was told. Whether the filters have changed since the one before."""
         if self._log is not None:
             self._marks.append(len(self._log))
+        return self.changes is not None and self._have_changed()
+
+    def _have_changed(self) -> bool:
+        before, self._seen = self._seen, self.changes.count if self.changes is not None else 0
+        return before != self._seen
 
     def place(self, message: Any) -> list[int] | None:
         """Of the next warning of the test that is over; None: not known."""

@@ -267,7 +267,7 @@ class Player:
         if self._choice is not None:
             restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
         with self._screen.unseen(event) if event.get("unseen") else nullcontext():
-            self._say(report, report.nodeid)
+            self._say(report, report.nodeid, event)
 
     def _passed(self, event: Event) -> None:
         nodeid = event["id"]
@@ -275,10 +275,10 @@ class Player:
             return
         item = self.collection.items.get(nodeid)
         self._last = self.reports.passes.report(event, self.running.get(nodeid), item)
-        self._say(self._last, nodeid)
+        self._say(self._last, nodeid, event)
 
-    def _say(self, report: Any, nodeid: str) -> None:
-        self.warned.tell(self._config.hook.pytest_runtest_logreport, report)
+    def _say(self, report: Any, nodeid: str, event: Event) -> None:
+        self.warned.tell(self._config.hook.pytest_runtest_logreport, report, event)
         if nodeid not in self.reported:
             self.reported.add(report.nodeid)  # which others keep, too
         if nodeid in self.running:

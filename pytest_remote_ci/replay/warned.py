@@ -56,8 +56,11 @@ class Warned:
                 elif found:
                     self._keep(nodeid, found, marks)
 
-    def tell(self, listeners: Callable[..., Any], report: Any) -> None:
-        """Tell them of a report."""
+    def tell(self, listeners: Callable[..., Any], report: Any, event: dict[str, Any]) -> None:
+        """Tell them of a report, whose record this is."""
+        if event.get("filters"):  # the test has changed them: what was a warning before is one again
+            with warnings.catch_warnings():
+                pass
         log = self._log
         before = len(log) if log is not None else 0
         listeners(report=report)

@@ -85,9 +85,6 @@ What is here or elsewhere by its nature:
 - `--version` and `--cache-show` tell of the pytest and the cache here; the project's own `--help` is followed by the
   options of this plugin (`tests/parity/test_questions.py`).
 - pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.
-- What a reporter that is only here warns of stands where a direct run has it (`tests/parity/test_warnings.py`). The
-  same text from the same line is told once for each test; a direct run tells it again where the test itself changed
-  the filters of warnings.
 """
 
 

@@ -79,6 +79,19 @@ def test_what_a_reporter_in_both_places_warns_of_is_said_once(pair: Callable[[st
     assert not found, found
 
 
+def test_the_same_warning_is_told_as_often_as_in_a_direct_run(
+    pair: Callable[[str], Pair], tmp_path: Path
+) -> None:
+    """Once for each test, and again after it has changed the filters of warnings, as `pytest.warns` does."""
+    both = pair("warned")
+    text = LOUD.replace("{report.nodeid} has a {report.when}, again", "again")
+    assert text.count('"again"') == 1
+    direct, remote = with_plugin(both, tmp_path / "plugins", text=text)
+    assert direct.out.count("again") > 1
+    found = both.difference(direct, remote)
+    assert not found, found
+
+
 def test_where_nobody_catches_warnings_it_is_said_once(pair: Callable[[str], Pair]) -> None:
     both = pair("warned")
     for place in (both.direct, both.local):  # what tests themselves print is as they printed it
