@@ -1,6 +1,6 @@
 """Which pytest plugins are only here or only where the tests ran, as far as it may explain a result.
 
-What only reports has no use over there, and the header names what is there; so a session that went well says nothing.
+What only reports has no use over there. A quiet session that went well says nothing.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LIBRARIES = frozenset(
 )
 
 
-def remark(there: Iterable[object], *, failed: bool, is_verbose: bool) -> str | None:
+def remark(there: Iterable[object], *, failed: bool, is_quiet: bool) -> str | None:
     """One line, or None. `there` are the names that the session told."""
     remote = {_name(str(name)) for name in there}
     local = _installed()
-    only_here = sorted(local - remote - _REPORTERS - _LIBRARIES) if failed else []
-    only_there = sorted(remote - local - {"pytest-remote-ci"}) if is_verbose else []
+    only_here = sorted(local - remote - _REPORTERS - _LIBRARIES) if failed or not is_quiet else []
+    only_there = sorted(remote - local - {"pytest-remote-ci"}) if not is_quiet else []
     parts = [f"only here: {', '.join(only_here)}"] if only_here else []
     parts += [f"only where the tests ran: {', '.join(only_there)}"] if only_there else []
     if not parts:

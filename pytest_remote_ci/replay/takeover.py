@@ -193,7 +193,7 @@ class Takeover:
         if told is None or self._is_replay or self._is_interrupted or self._player.broken is not None:
             return
         failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-        line = plugins.remark(told, failed=failed, is_verbose=getattr(self._config.option, "verbose", 0) > 0)
+        line = plugins.remark(told, failed=failed, is_quiet=getattr(self._config.option, "verbose", 0) < 0)
         if line:
             self._say(f"remote-ci: {line}")
 
