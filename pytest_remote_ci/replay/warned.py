@@ -75,9 +75,11 @@ class Warned:
             self._record(arguments)
 
     def settle_before(self, event: dict[str, Any]) -> None:
-        """The next event: a warning of the same test, or there are no more."""
-        if self.nodeid is not None and (event.get("t") != "warning" or event.get("id") != self.nodeid):
-            self.settle()
+        """The next event: a warning of the same test, or there are no more. What is no record may come between them."""
+        kind = event.get("t")
+        if self.nodeid is None or kind is None or (kind == "warning" and event.get("id") == self.nodeid):
+            return
+        self.settle()
 
     def settle(self) -> None:
         """Tell of all that wait."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import subprocess
 import sys
 import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -301,7 +304,7 @@ def at_a_slow_test(developer: Developer, folder: Path) -> Iterator[subprocess.Po
     write(folder, {"late/test_late.py": f"def test_first(): pass\n{slow}"})
     (folder / "pyproject.toml").write_text(PIPELINES + LATE_ONLY)
     command = (sys.executable, "-m", "pytest", "--remote-ci-pipeline=late", "-v")
-    with developer.popen(*command, cwd=folder, COLUMNS="100") as process:
+    with developer.popen(*command, cwd=folder, COLUMNS="100", PYTHONUNBUFFERED="1") as process:
         try:
             wait_until(at.exists, 60, what="the slow test")
             yield process
@@ -309,10 +312,21 @@ def at_a_slow_test(developer: Developer, folder: Path) -> Iterator[subprocess.Po
             process.kill()
 
 
+def seen_of(process: subprocess.Popen[str], words: str) -> str:
+    """Its output up to these words, past the buffer of `process.stdout`, so that `communicate` reads on from there."""
+    assert process.stdout is not None
+    seen, deadline = b"", time.monotonic() + 60
+    while words.encode() not in seen:
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, seen
+        seen += os.read(process.stdout.fileno(), 4096)
+    return seen.decode()
+
+
 def test_ctrl_c_cancels_the_run(developer: Developer, at_a_slow_test: subprocess.Popen[str]) -> None:
+    seen_of(at_a_slow_test, "last/late/test_late.py::test_first PASSED")
     done = interrupt(at_a_slow_test)
     assert done.code == 2, done.text
-    assert "last/late/test_late.py::test_first PASSED" in done.out
     assert "KeyboardInterrupt" in done.out
     assert "FAILED" not in done.out
     assert "Traceback" not in done.text
