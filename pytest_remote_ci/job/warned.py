@@ -119,23 +119,10 @@ class Before:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:
-        """See `Warned.before`."""
+        """See `Warned.before`; the other hooks likewise."""
         self._warned.before()
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self) -> None:
-        """See `Warned.before`."""
-        self._warned.before()
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_exception_interact(self) -> None:
-        """See `Warned.before`."""
-        self._warned.before()
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logfinish(self) -> None:
-        """See `Warned.before`."""
-        self._warned.before()
+    pytest_runtest_logreport = pytest_exception_interact = pytest_runtest_logfinish = pytest_runtest_logstart
 
 
 class After:
@@ -145,21 +132,13 @@ class After:
         self._warned = warned
 
     @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logstart(self) -> None:
-        """See `Warned.after`."""
-        self._warned.after(ASIDE)
-
-    @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self) -> None:
         """See `Warned.after`."""
         self._warned.after(REPORT)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_exception_interact(self) -> None:
-        """See `Warned.after`."""
+    def pytest_runtest_logstart(self) -> None:
+        """See `Warned.after`; the other hooks likewise."""
         self._warned.after(ASIDE)
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logfinish(self) -> None:
-        """See `Warned.after`."""
-        self._warned.after(ASIDE)
+    pytest_exception_interact = pytest_runtest_logfinish = pytest_runtest_logstart
