@@ -1,4 +1,4 @@
-"""Who may import whom, as docs/internals.md has it; and how long a module may be.
+"""Who may import whom, as docs/internals.md has it.
 
 Imports inside functions count, too: a lazy import is still a dependency.
 """
@@ -168,9 +168,8 @@ def test_the_runner_never_reaches_into_the_client() -> None:
 
 
 @pytest.mark.parametrize(("module", "path"), MODULES, ids=IDS)
-def test_a_module_has_at_most_400_lines_and_says_why_it_exists(module: str, path: Path) -> None:
+def test_a_module_says_why_it_exists(module: str, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400
     if text.strip():
         assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
 
