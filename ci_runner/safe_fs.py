@@ -1,0 +1,323 @@
+"""File operations on folders that hostile code wrote: through descriptors, never through a link, never recursive.
+
+A container names what it writes as it likes: links, folders thousands of levels deep, paths longer than the system
+takes, millions of entries, folders closed to their owner. The functions here open such ground one folder at a time
+with `O_NOFOLLOW`, use a constant number of descriptors and no recursion, and can be bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+#: Flags that open a folder, or a plain file, and nothing that stands in its place.
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def opened_folder(root: Path | int, *names: str) -> Iterator[int]:
+    """Open the folder `names` below `root`, one name at a time, as a descriptor.
+
+    `root` is trusted: a path that only the runner can change, or a descriptor. Raises OSError (`ELOOP` or `ENOTDIR`
+    for links and files) and ValueError for a name that is not a plain one.
+    """
+    current = os.open(root, FOLDER) if isinstance(root, Path) else os.open(".", FOLDER, dir_fd=root)
+    try:
+        for name in names:
+            following = os.open(_plain(name), FOLDER, dir_fd=current)
+            os.close(current)
+            current = following
+        yield current
+    finally:
+        os.close(current)
+
+
+def is_folder(parent: int, name: str) -> bool:
+    """Return whether `name` in the folder `parent` is a folder itself, not a link to one."""
+    try:
+        return stat.S_ISDIR(os.stat(_plain(name), dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+# -- walking
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something found by a walk."""
+
+    #: Relative to the walk's top, parts joined by slashes. May be longer than any system call takes.
+    path: str
+    status: os.stat_result
+    #: The folder that holds it, valid until the walk goes on; `name` is its name in there.
+    folder: int
+    name: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the walk will look into it."""
+        return stat.S_ISDIR(self.status.st_mode)
+
+
+@dataclass
+class Walk:
+    """All entries below a folder, folders before what is in them; iterate once.
+
+    At most one descriptor is open beside the top's, whatever the depth. A folder that is moved or removed meanwhile
+    is left out, with what is below it.
+    """
+
+    top: int
+    #: Entries to look at; the walk ends after them.
+    limit: int = sys.maxsize
+    #: Levels of folders to look at; what is deeper is left out.
+    depth: int = sys.maxsize
+    #: Whether everything was seen; known at the end.
+    complete: bool = field(default=True, init=False)
+    seen: int = field(default=0, init=False)
+
+    def __iter__(self) -> Iterator[Entry]:
+        here = os.open(".", FOLDER, dir_fd=self.top)
+        levels: list[_Level] = []
+        try:
+            levels.append(_Level("", "", _identity(here)))
+            yield from self._entries(here, levels)
+            while levels and self.seen < self.limit:
+                if levels[-1].folders:
+                    name = levels[-1].folders.pop()
+                    try:
+                        inner = os.open(name, FOLDER, dir_fd=here)
+                    except OSError:
+                        self.complete = False
+                        continue
+                    os.close(here)
+                    here = inner
+                    levels.append(_Level(name, f"{levels[-1].prefix}{name}/", _identity(here)))
+                    yield from self._entries(here, levels)
+                    continue
+                levels.pop()
+                if levels:
+                    here = self._climb(here, levels)
+        finally:
+            os.close(here)
+
+    def _entries(self, here: int, levels: list[_Level]) -> Iterator[Entry]:
+        level = levels[-1]
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if self.seen >= self.limit:
+                        self.complete = False
+                        return
+                    self.seen += 1
+                    try:
+                        status = os.stat(entry.name, dir_fd=here, follow_symlinks=False)
+                    except OSError:
+                        continue
+                    found = Entry(level.prefix + entry.name, status, here, entry.name)
+                    if found.is_folder:
+                        if len(levels) < self.depth:
+                            level.folders.append(entry.name)
+                        else:
+                            self.complete = False
+                    yield found
+        except OSError:
+            self.complete = False
+
+    def _climb(self, here: int, levels: list[_Level]) -> int:
+        """Return the folder above, by its identity; a moved one is looked for from the top."""
+        try:
+            above = os.open("..", FOLDER, dir_fd=here)
+        except OSError:
+            above = os.open(".", FOLDER, dir_fd=self.top)
+        os.close(here)
+        if _identity(above) == levels[-1].identity:
+            return above
+        os.close(above)
+        self.complete = False
+        while len(levels) > 1:
+            with (
+                contextlib.suppress(OSError),
+                opened_folder(self.top, *(level.name for level in levels[1:])) as found,
+            ):
+                if _identity(found) == levels[-1].identity:
+                    return os.dup(found)
+            levels.pop()
+        return os.open(".", FOLDER, dir_fd=self.top)
+
+
+@dataclass
+class _Level:
+    """A folder that a walk is in."""
+
+    name: str
+    prefix: str
+    identity: tuple[int, int]
+    #: Folders in it that are still to be looked into.
+    folders: list[str] = field(default_factory=list)
+
+
+def _identity(folder: int) -> tuple[int, int]:
+    status = os.fstat(folder)
+    return status.st_dev, status.st_ino
+
+
+# -- removing
+
+
+class Trash:
+    """A folder in which things are removed: out of sight at once, then entry by entry, in as many steps as it takes.
+
+    What is thrown away is first moved into a folder of its own below the trash, on the same file system, so that nobody
+    finds half of it; nested folders are moved up before they are emptied, so neither depth nor path length matters.
+    What a crash or a limit left over is removed by the next `empty`. Methods may be called from any thread.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: a path that only the runner can change; made when needed."""
+        self._folder = folder
+
+    def remove(self, path: Path) -> None:
+        """Remove `path`, a file, link or folder whose parent only the runner can change; do nothing when it is absent.
+
+        Raises OSError when something cannot be removed: it is out of sight all the same.
+        """
+        with opened_folder(path.parent) as parent:
+            self.remove_at(parent, path.name)
+
+    def remove_at(self, parent: int, name: str) -> None:
+        """Remove `name` in the folder `parent`, as `remove` does."""
+        bag = self.hide(parent, name)
+        if bag is not None:
+            self._empty_bag(bag, sys.maxsize)
+
+    def hide(self, parent: int, name: str) -> str | None:
+        """Move `name` out of the folder `parent` into the trash, quickly, for `empty`; None when it is absent."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bag = uuid.uuid4().hex
+        with opened_folder(self._folder) as trash:
+            os.mkdir(bag, 0o700, dir_fd=trash)
+            with opened_folder(trash, bag) as target:
+                try:
+                    _move(parent, _plain(name), target, "0")
+                except FileNotFoundError:
+                    os.rmdir(bag, dir_fd=trash)
+                    return None
+        return bag
+
+    def empty(self, limit: int = sys.maxsize) -> bool:
+        """Remove at most about `limit` entries of what is in the trash; return whether nothing is left.
+
+        What cannot be removed does not keep the rest; the first such error is raised at the end.
+        """
+        try:
+            with opened_folder(self._folder) as trash:
+                bags = os.listdir(trash)  # noqa: PTH208
+        except FileNotFoundError:
+            return True
+        error: OSError | None = None
+        for bag in bags:
+            if limit <= 0:
+                return False
+            try:
+                limit -= self._empty_bag(bag, limit)
+            except FileNotFoundError:
+                continue  # another thread was quicker
+            except OSError as problem:
+                error = error or problem
+        if error is not None:
+            raise error
+        return limit > 0
+
+    def _empty_bag(self, bag: str, limit: int) -> int:
+        """Remove what is in a bag, and the bag when it is empty; return how many entries went."""
+        removed = 0
+        with opened_folder(self._folder) as trash:
+            with opened_folder(trash, bag) as folder:
+                while removed < limit and (names := _names(folder, 1000)):
+                    for name in names:
+                        removed += _flatten(folder, name, limit - removed)
+                        if removed >= limit:
+                            return removed
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(bag, dir_fd=trash)
+        return removed + 1
+
+
+def _names(folder: int, most: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry, _ in zip(entries, range(most), strict=False)]
+
+
+def _flatten(bag: int, name: str, limit: int) -> int:
+    """Remove one entry of a bag; folders in it are moved up into the bag. Return how many entries were handled."""
+    if not is_folder(bag, name):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=bag)
+        return 1
+    handled = 0
+    _open_up(bag, name)
+    with opened_folder(bag, name) as folder:
+        while handled < limit and (inner := _names(folder, 1000)):
+            for entry in inner:
+                if is_folder(folder, entry):
+                    if not _removed_empty(folder, entry):
+                        _move(folder, entry, bag, uuid.uuid4().hex)
+                else:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(entry, dir_fd=folder)
+                handled += 1
+                if handled >= limit:
+                    return handled
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=bag)  # fails when somebody still writes there: a later pass goes on
+    return handled + 1
+
+
+def _removed_empty(parent: int, name: str) -> bool:
+    """Remove a folder if it is empty; the kernel's own one in an overlay's work folder is closed, but empty."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _move(parent: int, name: str, target: int, new: str) -> None:
+    """Rename between folders; a folder that its owner closed is opened first."""
+    try:
+        os.rename(name, new, src_dir_fd=parent, dst_dir_fd=target)
+    except PermissionError:
+        _open_up(parent, name)
+        os.rename(name, new, src_dir_fd=parent, dst_dir_fd=target)
+
+
+def _open_up(parent: int, name: str) -> None:
+    """Let the owner read and write a folder; nothing is followed."""
+    with contextlib.suppress(OSError):
+        if sys.platform != "linux":
+            os.chmod(name, 0o700, dir_fd=parent, follow_symlinks=False)
+            return
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            if os.fstat(handle).st_mode & 0o700 != 0o700:
+                os.chmod(f"/proc/self/fd/{handle}", 0o700)  # noqa: PTH101
+        finally:
+            os.close(handle)
