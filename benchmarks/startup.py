@@ -1,8 +1,7 @@
 """What the plugin costs a pytest that does not use it: ``python benchmarks/startup.py [--runs 40] [--json]``.
 
 Runs an empty session with and without the plugin, in turns, and compares the medians of elapsed and of processor time
-(milliseconds); and times what noise cannot hide within one process: the plugin's own import and registration, and the
-line that every start of this Python reads (`pytest_remote_ci.pth`).
+(milliseconds); and times what noise cannot hide within one process: the plugin's own import and registration.
 """
 
 from __future__ import annotations
@@ -31,18 +30,6 @@ config.pluginmanager.register(plugin, "remote_ci_measured")
 plugin.pytest_cmdline_main(config)
 print((time.perf_counter() - before) * 1000)
 """
-#: The same for the start of a Python that does not name the plugin: reading and running one line.
-_AT_START = """
-import sys
-import time
-before = time.perf_counter()
-with open(sys.argv[1]) as file:
-    for line in file:
-        exec(line)
-print((time.perf_counter() - before) * 1000)
-"""
-#: What lies beside the packages when they are installed.
-_PTH = Path(__file__).resolve().parents[1] / "pytest_remote_ci.pth"
 
 
 def session(folder: Path, *options: str) -> tuple[float, float]:
@@ -61,9 +48,9 @@ def session(folder: Path, *options: str) -> tuple[float, float]:
     return elapsed * 1000, processor * 1000
 
 
-def inside(folder: Path, code: str = _INSIDE) -> float:
+def inside(folder: Path) -> float:
     """Milliseconds of the plugin's own work in one process."""
-    command = [sys.executable, "-c", code, str(_PTH)]
+    command = [sys.executable, "-c", _INSIDE]
     done = subprocess.run(command, cwd=folder, env=environ(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"the plugin could not be timed:\n{done.stderr}")
@@ -97,7 +84,6 @@ def main() -> None:
                 figures.setdefault(f"elapsed {name}", []).append(elapsed)
                 figures.setdefault(f"processor {name}", []).append(processor)
             figures.setdefault("inside", []).append(inside(folder))
-            figures.setdefault("start of Python", []).append(inside(folder, _AT_START))
     medians = {name: statistics.median(values) for name, values in figures.items()}
     for kind in ("elapsed", "processor"):
         medians[f"{kind} difference"] = medians[f"{kind} with"] - medians[f"{kind} without"]

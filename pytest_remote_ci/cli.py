@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Usage errors raise SystemExit(2), as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["pytest"]:  # all that follows is pytest's
-        from pytest_remote_ci import lenient
+        from pytest_remote_ci import run_pytest
 
-        return lenient.run(words[1:])
+        return run_pytest.run(words[1:])
     parser = _parser()
     split = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:split])

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     declare_options(parser.getgroup("remote-ci", OPTIONS_TITLE).addoption)
     config = pluginmanager.get_plugin("pytestconfig")
     if config is not None and _is_remote(config):
+        config.add_cleanup(_suggest_command)
         for name in _EXECUTORS:
             pluginmanager.set_blocked(name)
         # Private, and needed before pytest validates required plugins; without it a run still works where the
@@ -137,6 +139,19 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     from pytest_remote_ci import session
 
     return session.run(config, own_arguments(config))
+
+
+def _suggest_command() -> None:
+    """Before pytest prints that it lacks a plugin or is too old: name the command for which this does not matter.
+
+    pytest runs the cleanups while it handles the error. Mostly it checks both before it loads this plugin.
+    """
+    error = sys.exc_info()[1]
+    reasons = ("Error importing plugin ", "'minversion' requires ")
+    if isinstance(error, (ImportError, pytest.UsageError)) and any(text in str(error) for text in reasons):
+        sys.stderr.write(
+            "remote-ci: tests that run elsewhere do not need this here: `remote-ci pytest ARGS`\n"
+        )
 
 
 def own_arguments(config: pytest.Config) -> tuple[list[str], list[str]]:

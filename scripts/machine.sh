@@ -22,33 +22,27 @@ find_python() {
     return 1
 }
 
-# The virtual environment .venv with this project, its runner and the developers' tools; made again when
-# what the installation is made of or the Python changed.
+# The virtual environment .venv with the developers' tools and this project as users install it: its wheel, and its
+# runner. The tools are installed again when pyproject.toml or the Python changed, the wheel when its sources did.
 ensure_venv() {
     local python wanted
     if ! python=$(find_python); then
         install_packages python3 python3-venv
         python=$(find_python) || fail "Python 3.10 or later is needed; set PYTHON to one"
     fi
-    [[ -x $venv/bin/python ]] && python=$venv/bin/python
-    wanted=$("$python" -V; cat "$root"/{pyproject.toml,setup.py,pytest_remote_ci.pth})
-    if [[ -x $venv/bin/ci-runner && -f $venv/made-from && $wanted == "$(cat "$venv/made-from")" ]]; then
-        return
-    fi
-    say "installing into .venv"
     if [[ ! -x $venv/bin/python ]]; then
         if ! "$python" -c 'import ensurepip' 2>/dev/null; then install_packages python3-venv; fi
         "$python" -m venv "$venv"
     fi
-    if [[ -x $venv/bin/uv ]]; then
-        VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --editable "${root}[runner]" --group "$root/pyproject.toml:dev"
-    else
-        [[ -x $venv/bin/pip ]] || "$venv/bin/python" -m ensurepip --upgrade >/dev/null
-        "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
-        (cd "$root" && "$venv/bin/python" -m pip install --quiet --editable '.[runner]' --group dev)
+    wanted=$("$venv/bin/python" -V; cat "$root/pyproject.toml")
+    if [[ ! -x $venv/bin/uv || ! -f $venv/made-from || $wanted != "$(cat "$venv/made-from")" ]]; then
+        say "installing into .venv"
+        [[ -x $venv/bin/uv ]] || "$venv/bin/python" -m pip install --quiet uv
+        VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --group "$root/pyproject.toml:dev"
+        rm -f "$venv/pytest-remote-ci-wheel" # what it needs may have changed, too
+        printf '%s\n' "$wanted" >"$venv/made-from"
     fi
-    wanted=$("$venv/bin/python" -V; cat "$root"/{pyproject.toml,setup.py,pytest_remote_ci.pth})
-    printf '%s\n' "$wanted" >"$venv/made-from"
+    "$venv/bin/python" "$root/scripts/install_wheel.py"
 }
 
 install_packages() {

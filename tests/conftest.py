@@ -7,8 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+import pytest_remote_ci
 
 #: The image that tests run containers from; made by scripts/base-image.
 TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
@@ -16,6 +20,16 @@ TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
 # A shell starts what runs in its background with Ctrl-C ignored, and programs that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Programs that tests start use the installed wheel: it is that of the sources as they are."""
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist
+        return
+    import install_wheel
+
+    if install_wheel.install() and Path(sys.prefix) in Path(pytest_remote_ci.__file__).parents:
+        pytest.exit("the wheel of the changed sources is installed now; run the tests again", returncode=4)
 
 
 @functools.cache

@@ -82,7 +82,11 @@ class Runner:
             command += ["--default-python", version]
         with log:
             self.processes[program] = subprocess.Popen(
-                [*command, *options, *self.options], env=self.environment(), stdout=log, stderr=log
+                [*command, *options, *self.options],
+                cwd=self.data_dir.parent,  # not the checkout, which Python would import from
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
             )
 
     def environment(self) -> dict[str, str]:
@@ -157,7 +161,8 @@ class Runner:
         command = [self.python, "-m", "ci_runner", "admin", "--data-dir", str(self.data_dir), *words]
         done = subprocess.run(
             [*command, "--json"] if has_json else command,
-            env=self.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False,
+            cwd=self.data_dir.parent, env=self.environment(),
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if has_json else None

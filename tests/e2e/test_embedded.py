@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 from developers import Done, run
+from install_wheel import built_wheel, copy_sources
 from running import Runner
 from waiting import wait_until
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.embedded import _is_alive, folder
 
-ROOT = Path(__file__).resolve().parents[2]
 #: An address at which no engine is.
 NO_ENGINE = "unix:///none/docker.sock"
 WARNING = "remote-ci: no Docker engine answers"
@@ -121,16 +121,9 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     found.close()
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this project to install from: building leaves files beside the sources."""
-    copy = tmp_path_factory.mktemp("source") / "product"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    for name in ("pytest_remote_ci", "ci_runner"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
+def with_runner(source: Path) -> str:
+    """The requirement of this project from a wheel or a folder, with its extra."""
+    return f"pytest-remote-ci[runner] @ {source.as_uri()}"
 
 
 def install(venv: Path, what: str) -> str:
@@ -153,10 +146,10 @@ def sleeping(folder: Path, seconds: float) -> Path:
 
 @pytest.mark.docker
 def test_installed_with_the_extra_it_runs_in_containers_and_again_on_the_same_runner(
-    newcomer: Newcomer, source: Path, project: Project, tmp_path: Path
+    newcomer: Newcomer, project: Project, tmp_path: Path
 ) -> None:
     """Registries may be out of reach: an image that was made on this machine will do."""
-    newcomer.python = install(tmp_path / "venv", f"{source}[runner]")
+    newcomer.python = install(tmp_path / "venv", with_runner(built_wheel()))
     newcomer.engine = None
     folder = project("failing_project")
 
@@ -178,10 +171,8 @@ def test_installed_with_the_extra_it_runs_in_containers_and_again_on_the_same_ru
     assert newcomer.runner() == said, "the second run uses the first one's runner"
 
 
-def test_installed_without_the_extra_it_names_both_ways(
-    newcomer: Newcomer, source: Path, tmp_path: Path
-) -> None:
-    newcomer.python = install(tmp_path / "venv", str(source))
+def test_installed_without_the_extra_it_names_both_ways(newcomer: Newcomer, tmp_path: Path) -> None:
+    newcomer.python = install(tmp_path / "venv", str(built_wheel()))
     done = newcomer.pytest(cwd=sleeping(tmp_path / "p", 0))
     assert done.code == 4, done.text
     (line,) = done.text.strip().splitlines()
@@ -190,19 +181,17 @@ def test_installed_without_the_extra_it_names_both_ways(
     assert not newcomer.place.exists()
 
 
-def test_a_new_version_has_a_folder_and_a_runner_of_its_own(
-    newcomer: Newcomer, source: Path, tmp_path: Path
-) -> None:
-    newcomer.python = install(tmp_path / "venv", f"{source}[runner]")
+def test_a_new_version_has_a_folder_and_a_runner_of_its_own(newcomer: Newcomer, tmp_path: Path) -> None:
+    newcomer.python = install(tmp_path / "venv", with_runner(built_wheel()))
     folder = sleeping(tmp_path / "p", 0)
     assert newcomer.pytest(cwd=folder).code == 0
     old = newcomer.runner()
 
     newer = tmp_path / "newer"
-    shutil.copytree(source, newer)
+    copy_sources(newer)
     for file in (newer / "pyproject.toml", newer / "pytest_remote_ci" / "__init__.py"):
         file.write_text(re.sub(r'(?m)^((?:__)?version(?:__)? = ").*"', r'\g<1>99.0"', file.read_text()))
-    install(tmp_path / "venv", f"{newer}[runner]")
+    install(tmp_path / "venv", with_runner(newer))
     other = Newcomer(newcomer.home, python=newcomer.python, version="99.0")
     assert other.pytest(cwd=folder).code == 0
     assert other.runner()["version"] == "99.0"

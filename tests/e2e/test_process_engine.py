@@ -199,7 +199,9 @@ def test_once_there_is_a_second_user_no_job_runs_until_that_one_is_gone(
     runner.stop("reconcile")
     command = [sys.executable, "-m", "ci_runner", "reconcile", "--engine", "process"]
     command += ["--data-dir", str(runner.data_dir)]
-    started = subprocess.run(command, env=runner.environment(), capture_output=True, text=True, timeout=60)
+    started = subprocess.run(
+        command, cwd=tmp_path, env=runner.environment(), capture_output=True, text=True, timeout=60
+    )
     assert started.returncode == 2, started.stderr
     assert "more than one: use Docker, or deactivate the others" in started.stderr.splitlines()[-1]
 

@@ -155,7 +155,7 @@ def test_a_client_killed_in_the_middle_of_its_upload(crashing: Crashing) -> None
         for name in ("ballast", "test_counts.py", "requirements.txt"):
             packed.write(project / name, name)
     command = [sys.executable, "-c", HALF, crashing.runner.url, crashing.runner.key, str(archive)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(command, cwd=crashing.folder, check=False, timeout=60).returncode == -signal.SIGKILL
     crashing.check_nothing_left()
     assert len(crashing.jobs()) == before
     crashing.check(crashing.submit(project))
@@ -175,7 +175,8 @@ def test_a_client_killed_before_its_answer(crashing: Crashing, point: str) -> No
     runner = crashing.runner
     with subprocess.Popen(
         [sys.executable, "-c", send, runner.url, runner.key, str(crashing.archive(project)), key,
-         json.dumps(OPTIONS.to_dict())]
+         json.dumps(OPTIONS.to_dict())],
+        cwd=crashing.folder,
     ) as process:  # fmt: skip
         crashing.until_reached(point)
         process.kill()

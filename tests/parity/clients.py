@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from install_wheel import built_wheel
+
 ROOT = Path(__file__).resolve().parents[2]
 #: The Python that they are for.
 TAG = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -20,20 +22,21 @@ def client(pytest_version: str, *more: str, cache: Path = ROOT / ".cache" / "cli
     """The Python of such an environment; `more` are further requirements."""
     name = "-".join([pytest_version, *(item.replace("=", "") for item in more)])
     folder = cache / f"{TAG}-{name}"
-    return environment(folder, "-e", str(ROOT), f"pytest=={pytest_version}", *more)
+    return environment(folder, str(built_wheel()), f"pytest=={pytest_version}", *more)
 
 
 def environment(folder: Path, *requirements: str, python: str = sys.executable) -> Path:
-    """The Python of a virtual environment in `folder` with these installed; made when it is not there."""
+    """The Python of a virtual environment in `folder` with these installed; made unless it is there with the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = folder / "made"
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
+        wanted = "\n".join((python, *requirements))
+        if not made.exists() or made.read_text() != wanted:
             venv = [str(UV), "venv", "-q", "--clear", "--no-project", "-p", python, str(folder)]
             install = [str(UV), "pip", "install", "-q", "-p", str(folder), *requirements]
             for command in (venv, install):
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"{command}: {done.stderr}"
-            made.touch()
+            made.write_text(wanted)
     return folder / "bin" / "python"

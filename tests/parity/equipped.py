@@ -14,11 +14,10 @@ from pathlib import Path
 import uv
 from ahead import Ahead, ahead
 from developers import Developer
+from install_wheel import built_wheel
 
 from .both_ways import Pair, make_pair
 from .plugin_table import THERE
-
-ROOT = Path(__file__).parents[2]
 
 
 def make_environment(folder: Path, *requirements: str) -> Path:
@@ -26,7 +25,7 @@ def make_environment(folder: Path, *requirements: str) -> Path:
     program, python = uv.find_uv_bin(), folder / "bin" / "python"
     for command in (
         ["venv", "-q", "-p", sys.executable, str(folder)],
-        ["pip", "install", "-q", "--python", str(python), "-e", str(ROOT), *requirements],
+        ["pip", "install", "-q", "--python", str(python), str(built_wheel()), *requirements],
     ):
         done = subprocess.run(
             [program, *command], capture_output=True, text=True, timeout=240, check=False, env=os.environ

@@ -186,13 +186,15 @@ def test_plugins_that_may_explain_a_result_are_named_once(
 
 
 STRICT = """[pytest]
-addopts = -p plugin_of_the_project --strict-config --strict-markers --flavour=mint
-minversion = 99.0
+addopts = --strict-config --strict-markers --flavour=mint
 required_plugins = pytest-that-is-missing>=3
 filterwarnings = error::missing_library.MissingWarning
 setting_of_a_missing_plugin = auto
 """
-
+#: What pytest checks before it loads plugins such as ours.
+CHECKED_FIRST = """minversion = 99.0
+addopts = -p plugin_of_the_project --strict-config --strict-markers --flavour=mint
+"""
 
 #: How a session is started that runs elsewhere: the command, and the environment beside it.
 WAYS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
@@ -204,25 +206,76 @@ WAYS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_of_the_project_is_needed_here(runner: FakeRunner, project: Path, way: str) -> None:
-    """Neither what pytest asks for before it loads plugins."""
     (project / "pytest.ini").write_text(STRICT)
     (project / "conftest.py").write_text("import library_that_is_missing_here\n")
     runner.script = whole(project)
     program, variables = WAYS[way]
-    answer = run(runner, project, "-x", "-p", "another_one", program=program, **variables)
+    answer = run(runner, project, "-x", program=program, **variables)
     assert answer.returncode == 0, answer.stderr
     assert "1 passed" in answer.stdout
     (job,) = runner.jobs.values()
     assert job.options is not None
-    assert job.options["args"] == ["-x", "-p", "another_one"]
+    assert job.options["args"] == ["-x"]
 
 
-def test_minversion_and_missing_plugins_are_tolerated_one_by_one(runner: FakeRunner, project: Path) -> None:
-    for line in ("minversion = 99.0", "addopts = -p plugin_of_the_project"):
-        (project / "pytest.ini").write_text(f"[pytest]\n{line}\n")
-        runner.script = whole(project)
-        answer = run(runner, project)
-        assert answer.returncode == 0, answer.stderr
+def test_our_own_command_skips_what_pytest_checks_before_plugins(runner: FakeRunner, project: Path) -> None:
+    lines = [line for line in STRICT.splitlines(keepends=True) if not line.startswith("addopts")]
+    (project / "pytest.ini").write_text("".join(lines) + CHECKED_FIRST)
+    runner.script = whole(project)
+    answer = run(runner, project, "-p", "another_one", program=("pytest_remote_ci.cli", "pytest"))
+    assert answer.returncode == 0, answer.stderr
+    assert "1 passed" in answer.stdout
+    (job,) = runner.jobs.values()
+    assert job.options is not None
+    assert job.options["args"] == ["-p", "another_one"]
+
+
+SUGGESTION = "remote-ci: tests that run elsewhere do not need this here: `remote-ci pytest ARGS`\n"
+
+#: Ways to have this plugin loaded before pytest finds what it lacks.
+LOADED_FIRST = (
+    "import sys, pytest; sys.exit(pytest.main(sys.argv[1:], plugins=['pytest_remote_ci.plugin']))",
+    "import sys, pytest; sys.exit(pytest.main(['-p', 'remote_ci', *sys.argv[1:]]))",
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "plugins"),
+    [
+        (LOADED_FIRST[0], "minversion = 99.0", ""),
+        (LOADED_FIRST[0], "addopts = -p plugin_of_the_project", ""),
+        (LOADED_FIRST[1], "addopts = -p remote_ci -p plugin_of_the_project", ""),
+        (LOADED_FIRST[1], "", "plugin_of_the_project"),
+    ],
+)
+def test_where_this_plugin_is_loaded_the_error_names_our_own_command(
+    runner: FakeRunner, project: Path, code: str, line: str, plugins: str
+) -> None:
+    (project / "pytest.ini").write_text(f"[pytest]\n{line}\n")
+    command = [sys.executable, "-c", code, "-p", "no:cacheprovider", "--remote-ci"]
+    answer = subprocess.run(
+        command,
+        cwd=project,
+        env=environment(runner, PYTEST_PLUGINS=plugins),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode != 0
+    assert "99.0" in answer.stderr or "plugin_of_the_project" in answer.stderr
+    assert answer.stderr.count(SUGGESTION) == 1, answer.stderr
+    assert not runner.jobs
+
+
+@pytest.mark.parametrize("option", ["--remote-ci", ""])
+def test_a_session_without_such_an_error_suggests_nothing(
+    runner: FakeRunner, project: Path, option: str
+) -> None:
+    (project / "test_it.py").write_text("def test_it(): raise ImportError(\"Error importing plugin 'x'\")\n")
+    runner.script = whole(project, 1)
+    answer = run(runner, project, *([option] if option else []), program=("pytest",))
+    assert answer.returncode == 1, answer.stderr
+    assert "remote-ci pytest" not in answer.stdout + answer.stderr
 
 
 @pytest.mark.parametrize("line", ["minversion = 99.0", "addopts = -p plugin_of_the_project"])
