@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 from ci_runner import failpoints
 from ci_runner.archive import Archive
@@ -29,6 +29,8 @@ from pytest_remote_ci.wire import Manifest, ManifestEntry, is_digest
 
 #: The uid that containers run as when the runner is root: nobody's, in every base image.
 UNPRIVILEGED_UID: Final = 65532
+
+_Item = TypeVar("_Item")
 
 _PIECE: Final = 1 << 16
 #: Contents up to this size are hashed in memory first, so that what is there already costs no write.
@@ -99,9 +101,13 @@ class BlobStore:
         return self.size(digest) is not None
 
     def renew(self, digest: str) -> bool:
-        """Whether the content is here; if so, it is sent again as of now, and not collected for a while."""
+        """Whether the content is here; if so, it is sent again as of now, and not collected for a while.
+
+        The access time says so: trees are hard links, and no file of a running job may get another modification time.
+        """
         with self.granting(), contextlib.suppress(FileNotFoundError):
-            os.utime(self._place(digest))
+            place = self._place(digest)
+            os.utime(place, ns=(time.time_ns(), place.stat().st_mtime_ns))
             return True
         return False
 
@@ -162,12 +168,12 @@ class BlobStore:
         """Digests of what nobody has sent since `before` (seconds since the epoch), in portions."""
         for folder in sorted(self._blobs.iterdir()):
             yield [
-                path.name for path in folder.iterdir() if is_digest(path.name) and _modified(path) < before
+                path.name for path in folder.iterdir() if is_digest(path.name) and _last_sent(path) < before
             ]
 
     def remove_aged(self, digest: str, before: float) -> bool:
         """`remove`, unless somebody has sent the content since `before`; whether it went."""
-        if _modified(self._place(digest)) >= before:
+        if _last_sent(self._place(digest)) >= before:
             return False
         self.remove(digest)
         return True
@@ -249,7 +255,7 @@ class Batch:
         places = {digest: self._store._place(digest) for digest in (*self._received, *self._known)}
         for folder in {place.parent for place in places.values()}:
             folder.mkdir(mode=0o700, exist_ok=True)
-        _each(self._sync, self._received.values())
+        in_parallel(self._sync, self._received.values())
         failpoints.hit(_SYNCED)
         folders = {blobs}
         for digest, temporary in self._received.items():
@@ -260,7 +266,7 @@ class Batch:
             place = places[digest]
             if place.parent.stat().st_mtime > time.time() - _UNSURE:
                 folders.add(place.parent)
-        _each(_sync_folder, folders)
+        in_parallel(_sync_folder, folders)
         failpoints.hit(_KEPT)
 
     def _sync(self, path: Path) -> None:
@@ -322,15 +328,15 @@ def _pieces(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def _modified(path: Path) -> float:
-    """When it was last sent; infinite for what is gone meanwhile."""
+def _last_sent(path: Path) -> float:
+    """When it was last sent (or read, at most); infinite for what is gone meanwhile."""
     try:
-        return path.stat().st_mtime
+        return path.stat().st_atime
     except FileNotFoundError:
         return float("inf")
 
 
-def _each(action: Callable[[Path], None], items: Iterable[Path]) -> None:
+def in_parallel(action: Callable[[_Item], None], items: Iterable[_Item]) -> None:
     """Call `action` on all `items`, several at once where that pays; raises the first error."""
     todo = list(items)
     if len(todo) < _SYNC_THREADS:

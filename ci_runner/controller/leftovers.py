@@ -25,6 +25,10 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Marks a file of an overlay of which only the mode was changed: it has a size, but no content of its own.
 _ONLY_CHANGED: Final = "trusted.overlay.metacopy"
+#: Marks a folder of an overlay that was renamed: what the job did not change in it is in the lower layers. Like the one
+#: above it is the kernel's, and only root sees it.
+_RENAMED: Final = "trusted.overlay.redirect"
+_RENAMED_WORDS: Final = "is a folder of the project under another name: files in it that the job did not change"
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ def _walk(folder: int, prefix: str, depth: int, here: Step, found: Found) -> Non
                 elif found.entries <= MAX_ENTRIES:
                     inner = os.open(name, _FOLDER, dir_fd=folder)
                     try:
+                        if _has_attribute(inner, _RENAMED):
+                            found.omissions.add(_RENAMED_WORDS, path)
                         _walk(inner, path + "/", depth + 1, step, found)
                     finally:
                         os.close(inner)
@@ -158,11 +164,11 @@ def opened(folder: Path, path: str) -> Iterator[int | None]:
         stack.callback(os.close, handle)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(0, "it is no regular file")
-        yield None if _has_no_content(handle) else handle
+        yield None if _has_attribute(handle, _ONLY_CHANGED) else handle
 
 
-def _has_no_content(handle: int) -> bool:
+def _has_attribute(handle: int, name: str) -> bool:
     with contextlib.suppress(OSError, AttributeError):
-        os.getxattr(handle, _ONLY_CHANGED)
+        os.getxattr(handle, name)
         return True
     return False

@@ -1,7 +1,9 @@
-"""Workspaces as folders: one tree of hard links per manifest, assembled once, never mounted writable.
+"""Workspaces as folders: one tree per manifest, assembled once, never mounted writable.
 
-A tree is complete once `trees/<digest>.ok` exists; the time of that file says when it was last used. What jobs
-write goes to overlays elsewhere. Whether the user may have these contents was decided at submission.
+Each path of a tree is an inode of its own, as in the developer's project: the first path of a content is a hard link to
+its blob, every other one a copy (which shares the blob's blocks where the file system can). A tree is complete once
+`trees/<digest>.ok` exists; the time of that file says when it was last used. What jobs write goes to overlays
+elsewhere. Whether the user may have these contents was decided at submission.
 """
 
 from __future__ import annotations
@@ -15,16 +17,19 @@ import threading
 import uuid
 from collections import OrderedDict
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from ci_runner import failpoints
-from ci_runner.blobs import BlobStore
+from ci_runner.blobs import BlobStore, in_parallel
 from ci_runner.errors import NotFound, PermanentError, StorageFull
 from ci_runner.project import Tree
 from pytest_remote_ci.wire import is_digest
 
 _ASSEMBLED = failpoints.register("controller.tree.assembled", "a tree is whole, not yet published")
 _PUBLISHED = failpoints.register("controller.tree.published", "a tree is published, not marked complete")
+
+#: The kernel's refusals to copy within itself; reading and writing works nevertheless.
+_COPY_REFUSED: Final = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 #: Manifests kept parsed in memory.
 _REMEMBERED: Final = 16
@@ -135,7 +140,7 @@ class Workspaces:
         base = os.fspath(temporary)
         try:
             self._own(base)
-            made = {""}
+            made, linked, copies = {""}, set(), []
             for path, (mode, sha256) in sorted(rows.items()):
                 parent = _check(path)
                 if parent not in made:
@@ -146,7 +151,13 @@ class Workspaces:
                     raise PermanentError(
                         f"the contents of {path} are no longer on the runner: submit again"
                     ) from error
-                self._link(source, f"{base}/{path}")
+                target = f"{base}/{path}"
+                if source in linked or not _link(source, target):
+                    self._copy(source, target)
+                    copies.append(target)
+                linked.add(source)
+            # Blobs are durable; after a loss of power, a copy that is not would be an empty file of a complete tree.
+            in_parallel(_sync, copies)
             failpoints.hit(_ASSEMBLED)
             shutil.rmtree(folder, ignore_errors=True)  # published, but never marked complete
             temporary.rename(folder)
@@ -167,15 +178,48 @@ class Workspaces:
         if self._owner is not None:
             os.chown(path, self._owner, self._owner)
 
-    def _link(self, source: str, target: str) -> None:
-        """A hard link, or a copy where the file system allows no more of them."""
-        try:
-            os.link(source, target, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.EMLINK, errno.EPERM, errno.EXDEV):
-                raise
-            shutil.copy2(source, target)
-            self._own(target)
+    def _copy(self, source: str, target: str) -> None:
+        """Copy a blob with its mode, times and owner."""
+        with Path(source).open("rb", buffering=0) as reading, Path(target).open("xb", buffering=0) as writing:
+            status = os.fstat(reading.fileno())
+            if status.st_size:
+                _copy_content(reading, writing, status.st_size)
+            if self._owner is not None:
+                os.fchown(writing.fileno(), self._owner, self._owner)
+            os.fchmod(writing.fileno(), status.st_mode & 0o7777)
+            os.utime(writing.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _link(source: str, target: str) -> bool:
+    """Make a hard link; False where the file system allows no more of them."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EMLINK, errno.EPERM, errno.EXDEV):
+            raise
+        return False
+    return True
+
+
+def _copy_content(reading: BinaryIO, writing: BinaryIO, size: int) -> None:
+    """Copy within the kernel, which shares the blocks where the file system can (XFS, btrfs); else by hand."""
+    try:
+        while size and (copied := os.copy_file_range(reading.fileno(), writing.fileno(), size)):
+            size -= copied
+    except AttributeError:  # not Linux
+        pass
+    except OSError as error:
+        if error.errno not in _COPY_REFUSED:
+            raise
+    if size:
+        shutil.copyfileobj(reading, writing)
+
+
+def _sync(path: str) -> None:
+    """Wait until a file's content is durable; an empty one has none."""
+    with Path(path).open("rb") as file:
+        if os.fstat(file.fileno()).st_size:
+            os.fsync(file.fileno())
 
 
 def _check(path: str) -> str:

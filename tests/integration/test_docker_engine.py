@@ -16,10 +16,12 @@ import pytest
 from engine_kit import ENDS, FOREVER, Behaviour, DockerKit, Kit, kit_for
 from waiting import wait_until
 
+from ci_runner.controller import leftovers
 from ci_runner.controller.engine import Limits
 from ci_runner.controller.engines import convert
 from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
+from pytest_remote_ci.globs import Globs
 
 pytestmark = pytest.mark.docker
 
@@ -300,12 +302,93 @@ def test_the_probe_looks_once_and_leaves_nothing(kit: Kit, client: Any) -> None:
     probe = kit.engine.probe()
     assert kit.engine.probe() is probe
     assert probe.usable
-    assert probe.facts["probe"].split() == ["bind", "append", "overlay", "network"]
+    assert probe.facts["probe"].split() == ["bind", "append", "overlay", "renamed", "ipv6", "network"]
     assert probe.facts["storage driver"]
     assert not [path for path in kit.folder.iterdir() if path.name.startswith(".probe")]
     label = {"label": f"ci-runner.install={kit.install}"}
     assert client.containers(all=True, filters=label) == []
     assert not client.volumes(filters=label)["Volumes"]
+
+
+def test_what_a_kernel_refuses_is_found_out_and_left_out(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown option of the overlay, a sysctl of a kernel without IPv6: the engine's own refusals."""
+    refused = (
+        convert._RENAMES.replace("redirect_dir", "redirect_dir_of_later"),
+        "net.ipv6.conf.nowhere.disable_ipv6",
+    )
+    monkeypatch.setattr(convert, "_RENAMES", refused[0])
+    monkeypatch.setattr(convert, "loopback", lambda profile: (
+        {"Sysctls": {refused[1]: "0"}} if profile.features.ipv6_loopback else {}
+    ))  # fmt: skip
+    probe = kit.engine.probe()
+    assert probe.usable
+    assert probe.facts["probe"].split() == ["bind", "append", "overlay", "renamed", "network"]
+    assert [text for text in probe.problems if "cannot rename folders" in text]
+    assert [text for text in probe.problems if "no ::1" in text]
+    container_id = kit.launch(ENDS, overlay=kit.overlay())
+    assert kit.ended(container_id).exit_code == 0
+
+
+#: Renames folders of the lower layers in all ways; prints what became of each.
+RENAMES = """
+import os, sys
+os.chdir("/workspace")
+both = open("folder/run.sh").read()
+os.rename("folder", "renamed")
+assert open("renamed/run.sh").read() == both and not os.path.exists("folder")
+os.mkdir("new")
+os.rename("renamed", "new/inside")
+open("new/inside/added", "w").write("added")
+os.rename("new", "twice")
+assert sorted(os.listdir("twice/inside")) == ["added", "run.sh"]
+os.rename("twice/inside/run.sh", "run.sh")
+assert os.listdir("twice/inside") == ["added"]
+os.mkdir("folder")
+assert os.listdir("folder") == []
+open("folder/run.sh", "w").write("another")
+os.rename("twice/inside", "other")
+os.rename("folder", "twice/folder")
+os.rename("other", "folder")
+assert os.listdir("folder") == ["added"] and os.listdir("twice") == ["folder"]
+print("all", file=open("/ci/spool/stdout", "w"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["docker", "process"])
+def test_folders_of_the_workspace_can_be_renamed(kind: str, tmp_path: Path) -> None:
+    with kit_for(kind, tmp_path) as kit:
+        overlay = kit.overlay()
+        argv = ("python3", "-c", RENAMES)
+        ids = [
+            kit.launch(
+                Behaviour(""), name, argv=argv, overlay=dataclasses.replace(overlay, upper=upper, work=work)
+            )
+            for name, upper, work in (
+                ("job", overlay.upper, overlay.work),
+                ("other", kit.new_folder("upper2"), kit.new_folder("work2")),
+            )
+        ]  # the same lower layers at the same time
+        for container_id in ids:
+            seen = kit.ended(container_id)
+            assert seen.exit_code == 0, kit.engine.output(container_id)
+        assert (kit.spool() / "stdout").read_text() == "all\n"
+        assert sorted(path.name for path in overlay.lowers[1].rglob("*")) == [
+            "both.txt", "doomed.txt", "folder", "kept.txt", "run.sh",
+        ]  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can see which folders were renamed")
+def test_files_of_a_renamed_folder_that_did_not_change_are_said_not_to_be_kept(kit: Kit) -> None:
+    overlay = kit.overlay()
+    script = (
+        "import os; os.chdir('/workspace'); os.rename('folder', 'new'); open('new/result.sh', 'w').close()"
+    )
+    kit.ended(kit.launch(Behaviour(""), argv=("python3", "-c", script), overlay=overlay))
+    found = leftovers.find(overlay.upper, Globs(("new/**",)))
+    assert [file.path for file in found.files] == ["new/result.sh"]
+    assert found.omissions.lines() == [
+        "not kept: 'new' is a folder of the project under another name: files in it that the job did not change"
+    ]
 
 
 def test_an_engine_that_sees_other_folders_is_refused(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,11 +397,11 @@ def test_an_engine_that_sees_other_folders_is_refused(kit: Kit, monkeypatch: pyt
     assert isinstance(engine, DockerEngine)
     ordinary = engine._run_probe
 
-    def elsewhere(spec: Any) -> str:
+    def elsewhere(spec: Any, features: convert.Features) -> str:
         """What a container on another machine would do: see, and write to, folders of the same names."""
         other = kit.new_folder("other-machine")
         binds = tuple(dataclasses.replace(bind, source=other) for bind in spec.binds)
-        return ordinary(dataclasses.replace(spec, binds=binds))
+        return ordinary(dataclasses.replace(spec, binds=binds), features)
 
     monkeypatch.setattr(engine, "_run_probe", elsewhere)
     probe = engine.probe()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from preparing import CA_BUNDLE, Bench, folder_files
@@ -16,8 +17,9 @@ from preparing import CA_BUNDLE, Bench, folder_files
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings
 from ci_runner.controller.engines.process import ProcessEngine
+from ci_runner.controller.eviction import _Sizes
 from ci_runner.controller.workspaces import Workspaces
-from ci_runner.errors import PermanentError
+from ci_runner.errors import PermanentError, StorageFull
 from pytest_remote_ci.wire import Manifest, ManifestEntry
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -65,37 +67,98 @@ def blobs(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path, job_owner())
 
 
-def manifest(blobs: BlobStore, count: int) -> str:
-    digests = [blobs.put_bytes(f"content {number}".encode()) for number in range(20)]
-    entries = [
-        ManifestEntry(
-            f"d{number % 50}/e{number % 7}/f{number}.py",
-            0o644 if number % 100 else 0o755,
-            9,
-            digests[number % 20],
-        )
-        for number in range(count)
-    ]
+def manifest(blobs: BlobStore, files: Mapping[str, bytes], executable: frozenset[str] = frozenset()) -> str:
+    with blobs.batch() as batch:
+        entries = [
+            ManifestEntry(path, 0o755 if path in executable else 0o644, len(data), batch.put([data])[0])
+            for path, data in files.items()
+        ]
+        batch.commit()
     return blobs.put_manifest(Manifest(tuple(entries)))
 
 
-def test_ten_thousand_files_are_assembled_in_a_moment(blobs: BlobStore, tmp_path: Path) -> None:
-    digest = manifest(blobs, 10_000)
-    workspaces = Workspaces(tmp_path, blobs, job_owner())
-    began = time.monotonic()
-    folder = workspaces.tree(digest)
-    assert time.monotonic() - began < 5  # about 0.4 on an idle machine
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(found) == 10_000
-    plain, executable = folder / "d1/e1/f1.py", folder / "d0/e0/f0.py"
-    assert plain.stat().st_nlink > 100
-    assert (plain.stat().st_mode & 0o777, executable.stat().st_mode & 0o777) == (0o644, 0o755)
+def plain_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_of_a_tree_are_hard_links_to_their_contents(blobs: BlobStore, tmp_path: Path) -> None:
+    digest = manifest(blobs, {f"d{n % 50}/e{n % 7}/f{n}.py": f"content {n}".encode() for n in range(500)})
+    files = plain_files(Workspaces(tmp_path, blobs, job_owner()).tree(digest))
+    assert len(files) == 500
+    assert {path.stat().st_nlink for path in files} == {2}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"def test_x(): pass\n", os.urandom(3 << 20)], ids=["empty", "small", "large"]
+)
+def test_each_path_is_an_inode_of_its_own(blobs: BlobStore, tmp_path: Path, content: bytes) -> None:
+    files = dict.fromkeys(["a/test_x.py", "b/test_x.py", "c/run.sh", "d/run.sh"], content)
+    digest = manifest(blobs, files, frozenset({"c/run.sh", "d/run.sh"}))
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    found = {path.relative_to(folder).as_posix(): path for path in plain_files(folder)}
+    assert found.keys() == files.keys()
+    assert {path.read_bytes() for path in found.values()} == {content}
+    states = {path: found[path].stat() for path in files}
+    assert len({state.st_ino for state in states.values()}) == 4
+    for first, second, mode in (("a/test_x.py", "b/test_x.py", 0o644), ("c/run.sh", "d/run.sh", 0o755)):
+        one, other = states[first], states[second]
+        assert (one.st_nlink, other.st_nlink) == (2, 1)
+        assert one.st_mode & 0o7777 == other.st_mode & 0o7777 == mode
+        assert (one.st_mtime_ns, one.st_uid, one.st_gid) == (other.st_mtime_ns, other.st_uid, other.st_gid)
     if os.geteuid() == 0:
-        assert {path.stat().st_uid for path in (folder, folder / "d1", plain)} == {job_owner()}
+        assert {path.stat().st_uid for path in (folder, folder / "a", *found.values())} == {job_owner()}
+
+
+def test_a_tree_on_a_file_system_without_hard_links(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(errno.EMLINK, "Too many links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "copy_file_range", Mock(side_effect=OSError(errno.EOPNOTSUPP, "not supported")))
+    files = {"a.py": b"x" * 100_000, "b.py": b""}
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(manifest(blobs, files))
+    assert {path.name: path.read_bytes() for path in plain_files(folder)} == files
+
+
+def test_contents_that_are_sent_again_do_not_touch_the_files_of_a_tree(
+    blobs: BlobStore, tmp_path: Path
+) -> None:
+    digest = manifest(blobs, {"a.py": b"x", "b.py": b"x"})
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    for path in plain_files(folder):
+        os.utime(path, (1_000_000, 1_000_000))
+    assert blobs.renew(blobs.put_bytes(b"x"))
+    assert [path.stat().st_mtime for path in plain_files(folder)] == [1_000_000, 1_000_000]
+
+
+def test_copies_are_counted_as_what_removing_a_tree_frees(blobs: BlobStore, tmp_path: Path) -> None:
+    digest = manifest(blobs, {"a.bin": bytes(1 << 20), "b.bin": bytes(1 << 20), "c.py": b"c" * 8192})
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    sizes = _Sizes()
+    sizes.add(folder)
+    own = (folder / "b.bin").stat().st_blocks * 512
+    assert sizes.total == own
+    sizes.drop(folder)
+    assert sizes.total == 0
+
+
+def test_a_tree_whose_copies_could_not_be_made_is_not_there(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = manifest(blobs, {"a.py": b"x", "b.py": b"x"})
+    workspaces = Workspaces(tmp_path, blobs, job_owner())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(StorageFull):
+            workspaces.tree(digest)
+    assert list((tmp_path / "trees").iterdir()) == []
+    assert len(plain_files(workspaces.tree(digest))) == 2
 
 
 def test_a_tree_is_assembled_once_and_completed_after_a_crash(blobs: BlobStore, tmp_path: Path) -> None:
-    digest = manifest(blobs, 200)
+    digest = manifest(blobs, {f"d{n % 5}/f{n}.py": f"content {n % 150}".encode() for n in range(200)})
     workspaces = Workspaces(tmp_path, blobs, job_owner())
     half = tmp_path / "trees" / digest
     half.mkdir()

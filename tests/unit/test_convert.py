@@ -15,7 +15,8 @@ from ci_runner.controller.engines import convert, references
 from ci_runner.errors import PermanentError
 
 GOLDEN = Path(__file__).with_name("container_profile.json")
-PROFILE = convert.Profile("0123456789ab", 65532, 65532)
+FEATURES = convert.Features(renames=True, ipv6_loopback=True)
+PROFILE = convert.Profile("0123456789ab", 65532, 65532, FEATURES)
 SPEC = ContainerSpec(
     name="cir-job-1",
     image_id="sha256:abc",
@@ -47,6 +48,27 @@ def test_the_containment_profile_is_the_golden_one() -> None:
 def test_without_network_there_is_only_loopback() -> None:
     spec = dataclasses.replace(SPEC, network="none")
     assert convert.container_config(spec, PROFILE)["HostConfig"]["NetworkMode"] == "none"
+
+
+def test_a_name_without_network_has_an_address() -> None:
+    hosts = [
+        convert.container_config(dataclasses.replace(SPEC, **changes), PROFILE)["HostConfig"].get(
+            "ExtraHosts"
+        )
+        for changes in ({"network": "none"}, {"network": "none", "join": "abc"}, {})
+    ]
+    assert hosts == [["job:127.0.0.1"], None, None]
+
+
+def test_what_an_engine_does_not_allow_is_not_asked_of_it() -> None:
+    config = convert.container_config(SPEC, dataclasses.replace(PROFILE, features=convert.Features()))
+    assert "Sysctls" not in config["HostConfig"]
+    assert "redirect_dir" not in json.dumps(config)
+
+
+def test_what_a_build_writes_refers_to_no_other_layer() -> None:
+    config = convert.container_config(dataclasses.replace(SPEC, role="build"), PROFILE)
+    assert "redirect_dir" not in json.dumps(config)
 
 
 def test_the_network_separates_containers() -> None:

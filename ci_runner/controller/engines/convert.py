@@ -38,12 +38,27 @@ ROLE_PROBE: Final = "probe"
 
 #: Bytes of the one log file that the engine keeps: for the post-mortem of a worker that never started.
 LOG_SIZE: Final = "1m"
-_SHM_SIZE: Final = 64 << 20
+_HOSTNAME: Final = "job"
 #: Folders of the image that no mount may hide or go below.
 _SYSTEM: Final = ("/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc", "/boot")
 #: mount(2) takes one page of options.
 _MOUNT_OPTIONS_LIMIT: Final = 4095
+#: A renamed folder stays in the lower layers, and `upper` gets a reference to it: an extended attribute that only the
+#: kernel can set (`trusted.` needs a capability that no container has) and that cannot lead out of the lower layers.
+#: Only of tests: what a build writes becomes a lower layer over other trees, where a reference would mean other files.
+#: Files of which only the mode changed are copied whole: artifacts are read from `upper`.
+_RENAMES: Final = ",redirect_dir=on,metacopy=off"
 _NO_TIME: Final = "0001-01-01"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What not every kernel and engine allows; the engine's probe finds out."""
+
+    #: Folders of a workspace can be renamed (the overlay's option `redirect_dir`).
+    renames: bool = False
+    #: The loopback has `::1`, where the engine gives containers no IPv6 otherwise.
+    ipv6_loopback: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class Profile:
     #: Whom the job's processes run as; never 0.
     uid: int
     gid: int
+    features: Features = Features()
 
     @property
     def user(self) -> str:
@@ -119,7 +135,7 @@ def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "Cmd": list(spec.argv[1:]),
         "WorkingDir": spec.cwd,
         "User": profile.user,
-        "Hostname": "job",
+        "Hostname": _HOSTNAME,
         # An unmapped uid has no name: getpass.getuser() and friends need these.
         "Env": environment({"HOME": HOME, "USER": "runner", "LOGNAME": "runner", **spec.env}),
         "Labels": labels(spec, profile.install),
@@ -138,7 +154,10 @@ def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
 def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
     limits = spec.limits
     owner = f"uid={profile.uid},gid={profile.gid}"
+    tmp = f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_size}"
     return {
+        **_names(spec),
+        **loopback(profile),
         "NetworkMode": network_mode(spec, profile),
         # Reaps orphans (zombies count against the pids limit) and makes TERM work for any main process.
         "Init": True,
@@ -152,14 +171,15 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "NanoCpus": round(limits.cpus * 1_000_000_000),
         "PidsLimit": limits.pids,
         "OomScoreAdj": 500,
-        "ShmSize": _SHM_SIZE,
+        "ShmSize": limits.tmp_size,
         "Ulimits": [
             ulimit("core", 0),
             ulimit("fsize", limits.file_size),
             ulimit("nofile", limits.open_files),
         ],
         "Tmpfs": {
-            "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_size}",  # noqa: S108
+            "/tmp": tmp,  # noqa: S108
+            "/var/tmp": tmp,  # noqa: S108
             HOME: f"rw,exec,nosuid,nodev,mode=0700,size={limits.tmp_size},{owner}",
         },
         "Mounts": mounts(spec, profile),
@@ -167,6 +187,20 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "RestartPolicy": {"Name": "no"},
         "AutoRemove": False,
     }
+
+
+def _names(spec: ContainerSpec) -> dict[str, Any]:
+    """Without a network the engine gives the container's own name no address; a joined network has its own names."""
+    if spec.join is not None or spec.network != "none":
+        return {}
+    return {"ExtraHosts": [f"{_HOSTNAME}:127.0.0.1"]}
+
+
+def loopback(profile: Profile) -> dict[str, Any]:
+    """`::1`, which /etc/hosts names, on the loopback alone; no other interface gets IPv6 by it."""
+    if not profile.features.ipv6_loopback:
+        return {}
+    return {"Sysctls": {"net.ipv6.conf.lo.disable_ipv6": "0"}}
 
 
 def network_mode(spec: ContainerSpec | ServiceSpec, profile: Profile) -> str:
@@ -197,7 +231,8 @@ def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
     masks = {folder for folder in map(mask_for, targets) if folder is not None} - set(targets)
     result = [_mask(folder, marks) for folder in sorted(masks)]
     if spec.overlay is not None:
-        result.append(_overlay_mount(spec.name, spec.overlay, marks))
+        options = _RENAMES if profile.features.renames and spec.role == "test" else ""
+        result.append(_overlay_mount(spec.name, spec.overlay, marks, options))
     result.extend(_bind_mount(bind) for bind in spec.binds)
     return result
 
@@ -223,7 +258,9 @@ def _mask(folder: str, marks: Mapping[str, str]) -> dict[str, Any]:
     return _volume(folder, None, options, marks)
 
 
-def _overlay_mount(container: str, overlay: Overlay, marks: Mapping[str, str]) -> dict[str, Any]:
+def _overlay_mount(
+    container: str, overlay: Overlay, marks: Mapping[str, str], more_options: str
+) -> dict[str, Any]:
     paths = [*overlay.lowers, overlay.upper, overlay.work]
     for path in paths:
         if re.search(r"[,:\\\"]", str(path)):
@@ -232,6 +269,7 @@ def _overlay_mount(container: str, overlay: Overlay, marks: Mapping[str, str]) -
             )
     lowers = ":".join(str(path) for path in overlay.lowers)
     data = f"nosuid,nodev,lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work}"
+    data += more_options
     if len(data.encode()) > _MOUNT_OPTIONS_LIMIT:
         raise PermanentError(
             "the workspace has too many layers, or the runner's data directory too long a path"
@@ -276,7 +314,7 @@ def _check_target(target: str) -> None:
         or "\0" in target
     ):
         raise PermanentError(f"the mount point {target!r} is not a plain absolute path")
-    if target in ("/", "/ci", "/tmp", HOME) or target in _SYSTEM:  # noqa: S108
+    if target in ("/", "/ci", "/tmp", "/var/tmp", HOME) or target in _SYSTEM:  # noqa: S108
         raise PermanentError(f"nothing can be mounted at {target}")
     if target.startswith(("/proc/", "/sys/", "/dev/")):
         raise PermanentError(f"nothing can be mounted at {target}")

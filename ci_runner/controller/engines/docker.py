@@ -8,6 +8,7 @@ driver), so the controller needs no privilege to mount.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import threading
@@ -42,6 +43,8 @@ UNPRIVILEGED: Final = 65532
 _REMOVAL_PATIENCE: Final = 15.0
 #: Seconds that a command in a running container may take.
 _EXECUTION_PATIENCE: Final = 20.0
+#: What every engine allows.
+_NO_FEATURES: Final = convert.Features()
 #: What the engine says of a volume that it believes to be mounted, though no container has it.
 _ACTIVE_MOUNTS: Final = "has active mounts"
 
@@ -90,11 +93,16 @@ class DockerEngine:
     def probe(self) -> Probe:
         """See `Engine.probe`."""
         with self._probing:
-            if self._probe is None:
-                self._probe = self._look()
-            return self._probe
+            if self._probe is not None:
+                return self._probe
+            probe, features = self._look()
+            if features is not None:  # else there is no image yet, and more is known when there is one
+                self.profile = dataclasses.replace(self.profile, features=features)
+            if features is not None or not probe.usable:
+                self._probe = probe
+            return probe
 
-    def _look(self) -> Probe:
+    def _look(self) -> tuple[Probe, convert.Features | None]:
         with translated("ask for the engine's version"):
             version, info = self.api.client.version(), self.api.client.info()
             images = self.api.client.images()
@@ -122,6 +130,8 @@ class DockerEngine:
         missing = convert.missing_source(spec)
         if missing is not None:
             raise PermanentError(missing)
+        if spec.overlay is not None:
+            self.probe()  # `profile.features`
         config = convert.container_config(spec, self.profile)
         try:
             return self._create(spec, config)
@@ -369,9 +379,9 @@ class DockerEngine:
         name = f"ci-runner-probe-{uuid.uuid4().hex}"
         return self._run_probe(ContainerSpec(name, image_id, argv, "build", "", 0, network="none"))
 
-    def _run_probe(self, spec: ContainerSpec) -> str:
+    def _run_probe(self, spec: ContainerSpec, features: convert.Features = _NO_FEATURES) -> str:
         """The output of a throw-away container, under the jobs' profile; nothing is left of it."""
-        config = convert.container_config(spec, self.profile)
+        config = convert.container_config(spec, dataclasses.replace(self.profile, features=features))
         config["Labels"] = {LABEL_INSTALL: self.install, LABEL_ROLE: convert.ROLE_PROBE}
         with self._lock:
             self._probes.add(spec.name)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Limits, Overlay, Probe
 from ci_runner.controller.engines import references
+from ci_runner.controller.engines.convert import Features
 from ci_runner.controller.engines.docker_network import DockerNetwork
 from ci_runner.errors import EngineUnavailable, PermanentError
 
@@ -33,6 +34,8 @@ _SCRIPT: Final = """
 [ "$(cat /ci/spool/in)" = "$1" ] && echo bind
 echo "$1" >>/ci/spool/out && echo append
 [ "$(cat /probe-workspace/lower)" = "$1" ] && echo "$1" >/probe-workspace/upper && echo overlay
+mv /probe-workspace/folder /probe-workspace/renamed && [ -f /probe-workspace/renamed/inside ] && echo renamed
+grep -q '^00000000000000000000000000000001 ' /proc/net/if_inet6 && echo ipv6
 python3 -I -S -c '
 import socket, sys
 for name, host, port in (("host", sys.argv[1], sys.argv[2]), ("metadata", sys.argv[3], 80)):
@@ -42,6 +45,8 @@ for name, host, port in (("host", sys.argv[1], sys.argv[2]), ("metadata", sys.ar
 print("network")' "$2" "$3" "$4" 2>/dev/null
 true
 """
+#: Tried one after the other, until a container starts.
+_CANDIDATES: Final = tuple(Features(renames, ipv6) for renames in (True, False) for ipv6 in (True, False))
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Container:
     """How the probe runs its container: the engine's own calls."""
 
     #: Runs a spec to its end and returns its output, leaving nothing behind.
-    run: Callable[[ContainerSpec], str]
+    run: Callable[[ContainerSpec, Features], str]
     own: Callable[[Path], None]
 
 
@@ -61,11 +66,12 @@ def look(
     scratch: Path,
     network: DockerNetwork,
     container: Container,
-) -> Probe:
-    """Everything that can be known; see `Engine.probe`."""
+) -> tuple[Probe, Features | None]:
+    """Everything that can be known; see `Engine.probe`. Features are None while there is no image to try them with."""
     facts = describe(version, info, base_url)
     fatal = unreachable_host(info, base_url)
     problems = list(warnings(version, info))
+    features: Features | None = None
     if fatal is None and image is None:
         problems.append(
             "mounts could not be checked: there is no base image yet; pull one or run `ci-runner image build`"
@@ -73,7 +79,7 @@ def look(
     elif fatal is None and image is not None:
         facts["probe image"] = (image.get("RepoTags") or [str(image["Id"])])[0]
         try:
-            fatal, more = _try_mounts(str(image["Id"]), scratch, network, container, facts)
+            fatal, more, features = _try_mounts(str(image["Id"]), scratch, network, container, facts)
             problems = more + problems
         except EngineUnavailable:
             raise
@@ -81,7 +87,7 @@ def look(
             fatal = f"a container like those of jobs cannot run: {error}"
     if fatal is not None:
         problems.insert(0, fatal)
-    return Probe(str(version["Version"]), True, fatal is None, tuple(problems), facts)
+    return Probe(str(version["Version"]), True, fatal is None, tuple(problems), facts), features
 
 
 def describe(version: Mapping[str, Any], info: Mapping[str, Any], base_url: str) -> dict[str, str]:
@@ -160,8 +166,8 @@ def _security(info: Mapping[str, Any]) -> list[str]:
 
 def _try_mounts(
     image_id: str, scratch: Path, network: DockerNetwork, container: Container, facts: dict[str, str]
-) -> tuple[str | None, list[str]]:
-    """Run the probe's container: (why nothing can run, or None; further problems)."""
+) -> tuple[str | None, list[str], Features]:
+    """Run the probe's container: (why nothing can run, or None; further problems; what else works)."""
     token = uuid.uuid4().hex
     scratch.mkdir(parents=True, exist_ok=True)
     folder = scratch / f".probe-{token}"
@@ -170,28 +176,58 @@ def _try_mounts(
             (folder / name).mkdir(parents=True)
         (folder / "spool" / "in").write_text(token)
         (folder / "lower" / "lower").write_text(token)
+        (folder / "lower" / "folder").mkdir()
+        (folder / "lower" / "folder" / "inside").write_text(token)
         container.own(folder)
         network.ensure()
         gateway = network.gateway() or ""
         with _listener(gateway) as port:
             argv = ("sh", "-c", _SCRIPT, "probe", token, gateway if port else "", str(port or 0), METADATA)
             spec = ContainerSpec(
-                name=f"ci-runner-probe-{token}", image_id=image_id, argv=argv, role="build", job_id="", attempt=0,
+                name=f"ci-runner-probe-{token}", image_id=image_id, argv=argv, role="test", job_id="", attempt=0,
                 binds=(Bind(folder / "spool", SPOOL, read_only=False),),
                 overlay=Overlay((folder / "lower",), folder / "upper", folder / "work", "/probe-workspace"),
                 limits=Limits(memory=256 << 20, tmp_size=16 << 20, pids=64),
             )  # fmt: skip
-            said = container.run(spec).split()
+            said = _run(container, spec).split()
         out, upper = folder / "spool" / "out", folder / "upper" / "upper"
         seen = out.read_text().strip() if out.exists() else ""
         facts["probe"] = " ".join(said)
+        # `mv` copies what cannot be renamed; then the copy is in `upper`.
+        renames = "renamed" in said and not (folder / "upper" / "renamed" / "inside").exists()
+        features = Features(renames, "ipv6" in said)
         if "bind" not in said or "append" not in said or seen != token:
-            return "the engine does not see the runner's folders: is it remote, or in a virtual machine?", []
+            return (
+                "the engine does not see the runner's folders: is it remote, or in a virtual machine?",
+                [],
+                features,
+            )
         if "overlay" not in said or not upper.exists() or upper.read_text().strip() != token:
-            return "the engine cannot mount writable workspaces (overlay) over the runner's folders", []
-        return None, _reachable(said, gateway, network)
+            words = "the engine cannot mount writable workspaces (overlay) over the runner's folders"
+            return words, [], features
+        return None, _reachable(said, gateway, network) + _lacking(features), features
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(container: Container, spec: ContainerSpec) -> str:
+    """The output of the first container that starts: an engine refuses one whose kernel does not know a setting."""
+    for features in _CANDIDATES[:-1]:
+        with contextlib.suppress(PermanentError):
+            return container.run(spec, features)
+    return container.run(spec, _CANDIDATES[-1])
+
+
+def _lacking(features: Features) -> list[str]:
+    """Sentences about what works elsewhere."""
+    result = []
+    if not features.renames:
+        result.append(
+            "tests cannot rename folders of their project: the kernel does not support redirect_dir for overlays"
+        )
+    if not features.ipv6_loopback:
+        result.append("containers have no ::1: the kernel has no IPv6")
+    return result
 
 
 def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[str]:

@@ -54,6 +54,7 @@ def service_config(spec: ServiceSpec, profile: convert.Profile) -> dict[str, Any
 def _host_config(spec: ServiceSpec, profile: convert.Profile) -> dict[str, Any]:
     limits = spec.limits
     return {
+        **convert.loopback(profile),
         "NetworkMode": convert.network_mode(spec, profile),
         "Init": True,
         "Privileged": False,
