@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ci_runner import seals
 from ci_runner.controller.engine import SPOOL, ContainerSpec, Image, Observed, Probe, ServiceSpec
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
@@ -331,11 +332,12 @@ class MemoryEngine:
         if spool is None:
             return
         sizes: dict[str, Any] = {name: _size(spool / name) for name in ("stdout", "stderr")}
-        seal = spool.parent / "seal"
-        if kind == "exit" and seal.exists():
-            sizes["seal"] = seal.read_text()
-        with (spool / "frames").open("a") as file:
-            file.write(json.dumps({"t": kind, "at": time.time(), **sizes, **fields}) + "\n")
+        line = json.dumps({"t": kind, "at": time.time(), **sizes, **fields}).encode()
+        key = spool.parent / "seal"
+        if kind == "exit" and key.exists():
+            line = seals.sealed(line, key.read_text())
+        with (spool / "frames").open("ab") as file:
+            file.write(line + b"\n")
 
     def _wake(self) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ A container is a folder below `<folder>/<install>`: `spec.json`, `log`, `home/`,
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import json
@@ -27,7 +28,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -148,7 +149,7 @@ class ProcessEngine:
         found = self._find(container_id)
         supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
         if supervisor is None and found is not None and signal == "KILL":
-            _kill_strays(container_id)
+            _kill_strays(found[1])
         if supervisor is not None:
             number = signals.SIGTERM if signal == "TERM" else signals.SIGUSR1
             try:
@@ -283,15 +284,27 @@ def _adopt(described: dict[str, Any], spec: ContainerSpec) -> str:
     return str(described["id"])
 
 
-def _kill_strays(container_id: str) -> None:
-    """KILL what a supervisor left that was itself killed: processes know their container by a variable."""
-    mark = f"{_MARK}={container_id}".encode()
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark in entry.read_bytes().split(b"\0"):
-                os.kill(int(entry.parent.name), signals.SIGKILL)
-        except OSError:
-            continue  # not ours to read, or gone
+def _kill_strays(described: Mapping[str, Any]) -> None:
+    """KILL what a supervisor left that was itself killed."""
+    for pid in _marked(described):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signals.SIGKILL)
+
+
+def _marked(described: Mapping[str, Any]) -> Iterator[int]:
+    """Processes of a container, wherever they hang: they know it by a variable.
+
+    The worker hides its environment from processes with its uid; it is recognised by its command, which names a folder
+    of this job's.
+    """
+    mark = f"{_MARK}={described['id']}".encode()
+    main = b"".join(argument.encode() + b"\0" for argument in described["argv"])
+    is_named = bool(described["job"]) and described["job"].encode() in main
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes()
+            if (is_named and command == main) or mark in (entry / "environ").read_bytes().split(b"\0"):
+                yield int(entry.name)
 
 
 def _supervisor(started: Any) -> int | None:
