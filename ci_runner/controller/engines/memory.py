@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ci_runner import seals
-from ci_runner.controller.engine import SPOOL, ContainerSpec, Image, Observed, Probe, ServiceSpec
+from ci_runner.controller.engine import SPOOL, ContainerSpec, Footprint, Image, Observed, Probe, ServiceSpec
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
 
@@ -89,6 +89,8 @@ class MemoryEngine:
         self.images: set[str] | None = None
         #: What `written_by_services` says.
         self.written: dict[str, int] = {}
+        #: What `footprint` says of running containers, by name.
+        self.footprints: dict[str, Footprint] = {}
         #: How often `create` made a container, by name; adoption does not count.
         self.creates: collections.Counter[str] = collections.Counter()
         #: Every call with its main argument, in order.
@@ -182,6 +184,14 @@ class MemoryEngine:
         """What `written` holds."""
         self._enter("written_by_services", "")
         return dict(self.written)
+
+    def footprint(self, container_id: str) -> Footprint:
+        """What `footprints` holds for its name."""
+        self._enter("footprint", container_id)
+        seen = self.inspect(container_id)
+        if seen is None or seen.state != "running":
+            return Footprint()
+        return self.footprints.get(seen.name, Footprint())
 
     def start(self, container_id: str) -> None:
         """Run the script."""

@@ -32,7 +32,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ci_runner.controller.engine import HOME, ContainerSpec, Image, Limits, Observed, Probe, ServiceSpec
+from ci_runner.controller.engine import (
+    HOME,
+    ContainerSpec,
+    Footprint,
+    Image,
+    Limits,
+    Observed,
+    Probe,
+    ServiceSpec,
+)
 from ci_runner.controller.engines import process_paths, process_supervisor
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.controller.engines.references import parse_pythons
@@ -124,6 +133,14 @@ class ProcessEngine:
     def written_by_services(self) -> Mapping[str, int]:
         """See `Engine.written_by_services`: there are none here."""
         return {}
+
+    def footprint(self, container_id: str) -> Footprint:
+        """See `Engine.footprint`: everything below the supervisor, and the container's own folder."""
+        found = self._find(container_id)
+        supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
+        if found is None or supervisor is None or (found[0] / "exit.json").exists():
+            return Footprint()
+        return Footprint(tuple(process_supervisor.descendants(supervisor)), (found[0],))
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`. Returns once the command runs."""
