@@ -102,30 +102,26 @@ GREEDY_ONES = {
 }
 
 
+def start(runner: Runner, folder: Path, test: str) -> subprocess.Popen[str]:
+    """Begin a remote session of one test file."""
+    folder.mkdir()
+    (folder / "test_it.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "--remote-ci", "-p", "no:cacheprovider"]
+    env, out = runner.client_environment(), subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT, text=True)
+
+
 @pytest.mark.parametrize("greedy", GREEDY_ONES.values(), ids=GREEDY_ONES)
 def test_the_greedy_job_ends_and_the_modest_one_goes_on(runner: Runner, tmp_path: Path, greedy: str) -> None:
-    processes = []
-    for name, text in (("modest", MODEST), ("greedy", greedy)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "test_it.py").write_text(text)
-        command = [sys.executable, "-m", "pytest", "--remote-ci", "-p", "no:cacheprovider"]
-        processes.append(
-            subprocess.Popen(
-                command,
-                cwd=tmp_path / name,
-                env=runner.client_environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )  # fmt: skip
-        )
-        if name == "modest":
-            work = runner.data_dir / "work"
-            wait_until(lambda: any(work.glob("*/spool/begun")), 120, what="the modest job to begin")
-    modest, greedy_one = (process.communicate(timeout=200)[0] for process in processes)
-    assert processes[1].returncode == 70, greedy_one
-    assert f"{REASON} while running test_it.py::test_greedy" in greedy_one
-    assert processes[0].returncode == 0, modest
+    modest = start(runner, tmp_path / "modest", MODEST)
+    wait_until(
+        lambda: any((runner.data_dir / "work").glob("*/spool/begun")), 120, what="the modest job to begin"
+    )
+    greedy_one = start(runner, tmp_path / "greedy", greedy)
+    modest_text, greedy_text = (process.communicate(timeout=200)[0] for process in (modest, greedy_one))
+    assert greedy_one.returncode == 70, greedy_text
+    assert f"{REASON} while running test_it.py::test_greedy" in greedy_text
+    assert modest.returncode == 0, modest_text
     jobs = runner.get("/jobs")
     assert sorted((job["status"], job["exit_code"]) for job in jobs) == [
         ("completed", 0),

@@ -46,6 +46,7 @@ from ci_runner.controller.engines import process_paths, process_supervisor
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.controller.engines.references import parse_pythons
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
+from ci_runner.safe_fs import Trash
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ HOST_IMAGE: Final = "host"
 _POLL: Final = 0.05
 #: Exit code of a container whose supervisor vanished, as container engines have it for a crashed node.
 _LOST: Final = 255
+#: Where containers' folders are removed, beside them, and how many entries of it in one sweep.
+_TRASH: Final = ".trash"
+_SWEPT: Final = 100_000
 #: Environment variable by which a container's processes are recognised.
 _MARK: Final = "CI_RUNNER_CONTAINER"
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
@@ -68,6 +72,7 @@ class ProcessEngine:
         """`folder`: where containers are kept; made when needed."""
         self.install = install
         self.folder = folder / install
+        self._trash = Trash(self.folder / _TRASH)
         self._lock = threading.Lock()
         self._wakes: list[Callable[[], None]] = []
         self._stop = threading.Event()
@@ -186,12 +191,7 @@ class ProcessEngine:
             if time.monotonic() > deadline:
                 raise EngineUnavailable("the container's processes do not end")
             time.sleep(0.01)
-        trash = self.folder / f".old-{uuid.uuid4().hex}"
-        try:
-            folder.rename(trash)
-        except FileNotFoundError:
-            return  # another thread removed it
-        process_paths.delete_tree(trash)
+        self._trash.remove(folder)
 
     # -- observing
     def list(self) -> list[Observed]:
@@ -232,7 +232,8 @@ class ProcessEngine:
                 return 0
             stale = [path for path in self.folder.iterdir() if path.name.startswith((".new-", ".old-"))]
             for path in stale:
-                process_paths.delete_tree(path)
+                self._trash.remove(path)
+            self._trash.empty(_SWEPT)
             return len(stale)
 
     def close(self) -> None:
