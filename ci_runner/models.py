@@ -148,7 +148,8 @@ class Job:
     cancelled_by: str | None = None
     #: When the present phase began.
     phase_since: dt.datetime | None = None
-    #: Why the container is being stopped, recorded before the first signal: "cancel", "timeout", "disk".
+    #: Why the container is being stopped, recorded before the first signal: "cancel", "timeout", "disk" (the job's
+    #: limit), "full" (the runner's disk).
     stop_intent: str | None = None
     stop_requested_at: dt.datetime | None = None
     #: When its container, spool and workspace were removed.

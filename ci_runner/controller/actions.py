@@ -78,7 +78,7 @@ class Finishing(JobAction):
 class Stop(JobAction):
     """Record why the job is being stopped, then ask: TERM for a container, else end the preparing."""
 
-    #: "cancel", "timeout" or "disk".
+    #: "cancel", "timeout", "disk" or "full".
     intent: str
     container_id: str | None
 

@@ -1,17 +1,18 @@
-"""What a job's worker is told to run, and how it is told: a sealed file in its spool.
+"""What a job's worker is to run, and how it learns that: a file in its spool, with the key of its seal.
 
-The seal is known to the worker alone, which removes the file before it runs anything: so nothing of the job's own can
-speak for it.
+The key is known to the worker alone, which removes the file before it runs anything, and which other processes of the
+container cannot look into: so nothing of the job's own can speak for it. A shell cannot protect its memory; it gets no
+key, and its last word counts only when the engine has said how the container ended.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from ci_runner import seals
 from ci_runner.controller.builds import write_for
 from ci_runner.controller.engine import SPOOL, TOOLS
 from ci_runner.models import Job
@@ -54,26 +55,29 @@ def worker(place: Place) -> tuple[str, ...]:
 
 
 def write(work: Path, place: Place, description: Mapping[str, Any], owner: int | None) -> None:
-    """Tell the worker of the attempt whose folder is `work`, once. `owner`: the job's uid, None when it is ours.
+    """Write for the worker of the attempt whose folder is `work`, once. `owner`: the job's uid, None when it is ours.
 
-    What we keep of the seal is written last, so that it is never there without the file that has it.
+    Our own copy of the key is written last, so that it is never there without the file that has it.
     """
-    kept = work / "seal"
-    if kept.exists():
-        return
-    seal = secrets.token_hex(16)
-    if place.python:
-        told = {"job.json": json.dumps({**description, "seal": seal})}
-    else:
+    spool, key_file = work / "spool", work / "seal"
+    if not place.python:
+        if (spool / "command").exists():
+            return
         program = script.launcher(
             description["argv"], cwd=description["cwd"], env=description["env"], path=description["path"]
         )
-        told = {"command": program, "seal": seal}
-    for path, content, whose in (
-        *((work / "spool" / name, content, owner) for name, content in told.items()),
-        (kept, seal, None),
-    ):
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.unlink(missing_ok=True)
-        write_for(temporary, content, whose)
-        temporary.rename(path)
+        _write(spool / "command", program, owner)
+        return
+    if key_file.exists():
+        return
+    key = seals.new_key()
+    _write(spool / "job.json", json.dumps({**description, "seal": key}), owner)
+    _write(key_file, key, None)
+
+
+def _write(path: Path, content: str, owner: int | None) -> None:
+    """Write a file as a whole."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    write_for(temporary, content, owner)
+    temporary.rename(path)

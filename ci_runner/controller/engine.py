@@ -134,6 +134,16 @@ class Observed:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Where on this machine to look for what a running container writes, beside its spec's own folders."""
+
+    #: Process ids as this machine's /proc has them; () where they are not known.
+    processes: tuple[int, ...] = ()
+    #: Folders that the container can write.
+    folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class Image:
     """A base image that is present."""
 
@@ -204,6 +214,12 @@ class Engine(Protocol):
         """Job id → bytes on disk that its running services have written, into their roots and volumes; {} without any.
 
         May take a while: asked every few seconds, where there are services, by a thread that waits for nothing else.
+        """
+
+    def footprint(self, container_id: str) -> Footprint:
+        """Say where a running container's traces are; empty when it does not run, or runs on another machine.
+
+        Cheap: asked for each running container about once a second.
         """
 
     def start(self, container_id: str) -> None:

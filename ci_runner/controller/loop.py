@@ -124,7 +124,10 @@ class Controller:
             self._store, epoch, work, self._settings.log_budget, clock, self._wake.set, self._end
         )
         performer = Performer(steps, wake=self._wake.set, fatal=self._end)
-        watchdog = Watchdog(work, self._policy.disk, self._wake.set, self._engine.written_by_services)
+        watchdog = Watchdog(
+            work, self._policy.disk, self._wake.set, self._engine.written_by_services, self._engine.footprint,
+            self._storage.disk_reserve,
+        )  # fmt: skip
         reaper = Reaper(
             self._store, self._preparer, epoch, self._storage.data_dir,
             self._settings.log_retention_days, self._end,
@@ -237,8 +240,7 @@ class _Tick:
         wanted = reconcile.follows(now)
         if wanted is not None:
             self._followers.sync(wanted)
-            running = (follow.job.id for follow in wanted.values() if not follow.over)
-            self._watchdog.watch(running, reconcile.serving(now))
+            self._watchdog.watch(reconcile.writing(now), reconcile.serving(now))
         wanted_actions = reconcile.decide(now)
         for action in wanted_actions:
             self._performer.submit(action)
@@ -263,6 +265,7 @@ class _Tick:
             held=self._performer.backoff.held(seen.now),
             endings=self._followers.endings(),
             over_disk=self._watchdog.over(),
+            filling_disk=self._watchdog.filling(),
             signalled=frozenset(steps.signalled.copy()),
             announced=dict(steps.announced.copy()),
             runs=self._runs.read(seen.now, anew=read_anew),

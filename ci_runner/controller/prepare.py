@@ -20,7 +20,7 @@ from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.controller import commands
 from ci_runner.controller.artifacts import Written
-from ci_runner.controller.builds import Builds, PreparationStopped, remove_folder, write_for
+from ci_runner.controller.builds import Builds, PreparationStopped, write_for
 from ci_runner.controller.bytecode import Bytecode
 from ci_runner.controller.engine import (
     ENVIRONMENT,
@@ -44,6 +44,7 @@ from ci_runner.controller.workspaces import Workspaces
 from ci_runner.errors import PermanentError
 from ci_runner.models import Job
 from ci_runner.plan import make_plan, mount_point
+from ci_runner.safe_fs import Trash
 from pytest_remote_ci.wire import SubmitOptions
 
 __all__ = ["PreparationStopped", "Prepared", "Preparer"]
@@ -304,7 +305,7 @@ class Preparer:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
             return
         for folder in (self._data / "work").glob(f"{job_id}-*"):
-            remove_folder(folder)
+            Trash(self._data / "trash").remove(folder)
 
     def evict(self, keep: frozenset[str]) -> None:
         """Remove the least recently used trees and environments beyond the cache's size.

@@ -2,15 +2,19 @@
 
 Logs and artifacts beyond their retention, caches beyond their size, contents that nobody uses, working folders of
 jobs that no longer exist, files of deleted users. Containers are not its business: `reconcile` decides about them.
+
+What is removed was written by hostile code. So a round is bounded, what is left of it goes on in the next one, and what
+fails for one job or user is logged in one line and keeps no other's turn away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
-import shutil
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +24,7 @@ from ci_runner.controller.collector import Collector
 from ci_runner.controller.steps import Preparer
 from ci_runner.errors import LeaseLost
 from ci_runner.models import utcnow
+from ci_runner.safe_fs import Trash, opened_folder
 from ci_runner.store import Store
 
 _log = logging.getLogger(__name__)
@@ -29,6 +34,9 @@ _AFTER = failpoints.register("controller.reap.after", "a round of removing is do
 
 #: Seconds between two rounds.
 INTERVAL: Final = 60.0
+#: Entries of the trash that are removed in one step, and seconds of all steps of one round.
+TRASH_STEP: Final = 10_000
+TRASH_TIME: Final = 30.0
 
 
 @dataclass
@@ -46,6 +54,7 @@ class Reaper:
 
     def __post_init__(self) -> None:
         self._collector = Collector(self.store, self.data_dir)
+        self._trash = Trash(self.data_dir / "trash")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
@@ -74,7 +83,7 @@ class Reaper:
         failpoints.hit(_BEFORE)
         for step in (
             self._work_folders, self._uploads, self._caches, self._logs, self._artifacts, self._tests,
-            self._deleted_users, self._contents,
+            self._deleted_users, self._contents, self._empty_trash,
         ):  # fmt: skip
             if self._stop.is_set():
                 return
@@ -84,8 +93,8 @@ class Reaper:
                 step()
             except LeaseLost:
                 raise
-            except Exception:
-                _log.exception("reaping: %s failed", step.__name__.strip("_"))
+            except Exception as error:
+                _complain(step.__name__.strip("_"), error)
         failpoints.hit(_AFTER)
 
     def _work_folders(self) -> None:
@@ -95,7 +104,7 @@ class Reaper:
         known = {job.id for job in self.store.jobs.open()} | {job.id for job in self.store.jobs.uncleaned()}
         for job_id in sorted(found - known - {""}):
             _log.info("removing the working folders of job %s, which belong to nothing any more", job_id)
-            self.preparer.remove_work(job_id)
+            self._each("the working folders of job", (job_id,), self.preparer.remove_work)
 
     def _uploads(self) -> None:
         self._collector.blobs.sweep_uploads()
@@ -120,13 +129,43 @@ class Reaper:
         self.store.tests.prune(utcnow() - dt.timedelta(days=self.result_retention_days))
 
     def _deleted_users(self) -> None:
-        for user_id in self.store.users.deleted():
-            jobs = [*self.store.jobs.open(), *self.store.jobs.uncleaned()]
-            if any(job.user_id == user_id for job in jobs):
-                continue  # being cancelled and cleaned
-            for job in self.store.jobs.delete_of_user(user_id):
-                self.preparer.remove_work(job.id)
-            environments = self.data_dir / "environments" / user_id
-            if environments.parent.name == "environments" and environments.is_dir():
-                shutil.rmtree(environments)
-            self.store.users.purge(user_id)
+        self._each("the deleted user", self.store.users.deleted(), self._delete_user)
+
+    def _delete_user(self, user_id: str) -> None:
+        jobs = [*self.store.jobs.open(), *self.store.jobs.uncleaned()]
+        if any(job.user_id == user_id for job in jobs):
+            return  # being cancelled and cleaned
+        deleted = [job.id for job in self.store.jobs.delete_of_user(user_id)]
+        self._each("the working folders of job", deleted, self.preparer.remove_work)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            opened_folder(self.data_dir / "environments") as environments,
+        ):
+            self._trash.hide(environments, user_id)
+        self.store.users.purge(user_id)
+
+    def _each(self, what: str, names: Iterable[str], remove: Callable[[str], None]) -> None:
+        """Remove each; what fails is tried again in the next round."""
+        for name in names:
+            if self._stop.is_set():
+                return
+            try:
+                remove(name)
+            except LeaseLost:
+                raise
+            except Exception as error:
+                _complain(f"{what} {name}", error)
+
+    def _empty_trash(self) -> None:
+        """What others only put out of sight, and what crashes left of that, for some seconds."""
+        end = time.monotonic() + TRASH_TIME
+        while not self._stop.is_set() and time.monotonic() < end:
+            self.store.lease.heartbeat(self.epoch)
+            if self._trash.empty(TRASH_STEP):
+                return
+
+
+def _complain(what: str, error: Exception) -> None:
+    """One line, however often it happens; the traceback only for who looks for it."""
+    _log.warning("removing: %s failed: %s: %s", what, type(error).__name__, error)
+    _log.debug("removing: %s failed", what, exc_info=error)

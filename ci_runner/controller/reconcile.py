@@ -88,6 +88,15 @@ def follows(world: World) -> dict[tuple[str, int], Follow] | None:
     return result
 
 
+def writing(world: World) -> dict[str, tuple[str, ...]]:
+    """Return the open jobs that have containers which run: job id → ids of these, builds and services included."""
+    running: dict[str, tuple[str, ...]] = {}
+    for item in world.observed or ():
+        if item.state in ("running", "paused"):
+            running[item.job_id] = (*running.get(item.job_id, ()), item.id)
+    return {job.id: running[job.id] for job in world.jobs if job.id in running}
+
+
 def serving(world: World) -> frozenset[str]:
     """Jobs whose services run, or may be started at any moment."""
     return frozenset(
@@ -210,7 +219,7 @@ def _live(world: World, job: Job, current: Observed) -> Iterator[Action]:
         yield Record(job.id, job.attempt, current.id)
     elif intent is None:
         return
-    elif intent == "disk" or world.is_past(job.stop_requested_at, world.policy.grace):
+    elif intent in ("disk", "full") or world.is_past(job.stop_requested_at, world.policy.grace):
         yield Kill(job.id, current.id, intent)
     elif job.id not in world.signalled and stop_subject(job.id) not in world.in_flight:
         yield Stop(job.id, intent, current.id)
@@ -253,6 +262,8 @@ def _wanted_stop(world: World, job: Job) -> str | None:
         return "cancel"
     if job.id in world.over_disk and job.phase != "queued":
         return "disk"
+    if job.id in world.filling_disk and job.phase != "queued":
+        return "full"
     if job.phase == "preparing" and world.is_past(job.phase_since, world.policy.prepare_timeout):
         return "timeout"
     # A container that runs, but whose command is not yet seen to run, gets no more time than a test run.

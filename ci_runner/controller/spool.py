@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ci_runner import seals
 from ci_runner.controller import records
 from ci_runner.models import JobEvent
 from ci_runner.store import SpoolPosition
@@ -91,8 +92,8 @@ class Spool:
         handle = self._open(name)
         return os.pread(handle, length, offset) if handle is not None and length > 0 else b""
 
-    def seal(self) -> str | None:
-        """What the worker's last word bears, which nobody else in the container can know; None: there is none."""
+    def key(self) -> str | None:
+        """Return the key of the worker's seal; None where it has none."""
         with contextlib.suppress(OSError, ValueError):
             return (self._folder.parent / "seal").read_text() or None
         return None
@@ -160,16 +161,17 @@ def read(
 def final_frame(spool: Spool, *, over: bool) -> ExitFrame | None:
     """The exit frame, if it is the last complete line: without it the container is lost.
 
-    Only with the worker's seal; where there is none it counts once the container is `over`.
+    Only with the worker's seal; where the worker has none it counts once the container is `over`.
     """
     size = spool.size("frames")
     start = max(0, size - 65536)
     lines = spool.read("frames", start, size - start).split(b"\n")
-    frame = _parse(lines[-2]) if len(lines) > 1 else None
-    seal = spool.seal()
-    if frame is None or (frame.get("seal") != seal if seal is not None else not over):
+    if len(lines) < 2:
         return None
-    return parse_exit(frame)
+    key = spool.key()
+    if not (over if key is None else seals.is_sealed(lines[-2], key)):
+        return None
+    return parse_exit(_parse(lines[-2]) or {})
 
 
 def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:

@@ -6,7 +6,6 @@ One folder per content, so that a running container keeps what it was started wi
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import threading
 import uuid
@@ -69,11 +68,3 @@ class Tools:
             if not folder.is_dir():
                 raise
         return folder
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove what a process that died left half-made in `folder` (names starting with ``.tmp-``)."""
-    if folder.is_dir():
-        for entry in os.scandir(folder):
-            if entry.name.startswith((".tmp-", ".del-")):
-                shutil.rmtree(entry.path, ignore_errors=True)

@@ -14,11 +14,13 @@ from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, duration, faile
 
 
 def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -> Verdict:
-    """The end of a job that was stopped for `intent` ("cancel", "timeout", "disk") while a test was `running`."""
+    """The end of a job that was stopped for `intent` (see `Job.stop_intent`) while a test was `running`."""
     if intent == "cancel":
         return cancelled(job.cancelled_by or "its user")
     if intent == "disk":
         return failed(_naming(f"disk limit of {size(policy.disk)} exceeded", running))
+    if intent == "full":
+        return failed(_naming("wrote too much: the runner's disk is nearly full", running))
     if job.phase == "preparing":
         return failed(f"timed out after {duration(policy.prepare_timeout)} of preparing", timed_out=True)
     words = f"timed out after {duration(timeout_of(job, policy))} of testing"

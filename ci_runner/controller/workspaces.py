@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import threading
@@ -23,7 +24,10 @@ from ci_runner import failpoints
 from ci_runner.blobs import BlobStore, in_parallel
 from ci_runner.errors import NotFound, PermanentError, StorageFull
 from ci_runner.project import Tree
+from ci_runner.safe_fs import Trash
 from pytest_remote_ci.wire import is_digest
+
+_log = logging.getLogger(__name__)
 
 _ASSEMBLED = failpoints.register("controller.tree.assembled", "a tree is whole, not yet published")
 _PUBLISHED = failpoints.register("controller.tree.published", "a tree is published, not marked complete")
@@ -44,6 +48,7 @@ class Workspaces:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = blobs
         self._owner = owner
+        self._trash = Trash(data_dir / "trash")
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._manifests: OrderedDict[str, dict[str, tuple[int, str]]] = OrderedDict()
@@ -105,10 +110,12 @@ class Workspaces:
             (self._root / digest).rename(doomed)
         return doomed
 
-    @staticmethod
-    def destroy(hidden: Path) -> None:
+    def destroy(self, hidden: Path) -> None:
         """Remove what `hide` returned."""
-        shutil.rmtree(hidden, ignore_errors=True)
+        try:
+            self._trash.remove(hidden)
+        except OSError as error:  # out of sight; the trash is emptied again
+            _log.warning("a tree could not be removed as a whole: %s", error)
 
     def unused(self) -> list[tuple[float, str]]:
         """(time of last use, digest) of every complete tree, least recently used first."""
@@ -159,10 +166,10 @@ class Workspaces:
             # Blobs are durable; after a loss of power, a copy that is not would be an empty file of a complete tree.
             in_parallel(_sync, copies)
             failpoints.hit(_ASSEMBLED)
-            shutil.rmtree(folder, ignore_errors=True)  # published, but never marked complete
+            self.destroy(folder)  # published, but never marked complete
             temporary.rename(folder)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self.destroy(temporary)
             raise
 
     def _folders(self, base: str, parent: str, made: set[str]) -> None:

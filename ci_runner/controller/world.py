@@ -116,6 +116,8 @@ class World:
     endings: Mapping[tuple[str, int], Ending] = field(default_factory=dict)
     #: Jobs that have written more than they may.
     over_disk: frozenset[str] = frozenset()
+    #: Jobs that wrote most while the file system of all jobs got nearly full.
+    filling_disk: frozenset[str] = frozenset()
     #: Jobs that this process has sent TERM.
     signalled: frozenset[str] = frozenset()
     #: Names of the build containers that are in use.

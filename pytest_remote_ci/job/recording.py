@@ -110,7 +110,7 @@ class Recording:
 def _returned(handle: int) -> int | None:
     """The exit status with which pytest itself came back, if that is the last thing the records say."""
     size = os.fstat(handle).st_size
-    with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, OSError):
+    with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, OSError, RecursionError):
         line = os.pread(handle, 4096, max(0, size - 4096)).split(b"\n")[-2]
         record = json.loads(line)
         if record["t"] == "returned":

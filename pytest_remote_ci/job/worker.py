@@ -4,7 +4,8 @@ Run as ``<python> -I -S /ci/tools/worker.py /ci/spool``: standard library only, 
 of the job's own is imported. The command gets an empty standard input, append-only files as standard output
 and error, and a session of its own; `frames` says when it started, how its output interleaves and how it
 ended (docs/internals.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted
-files, stray children. The exit code is the command's own (128+n for a signal), whatever becomes of frames.
+files, stray children, and attempts to speak for us: no process of the job can look into this one. The exit code is the
+command's own (128+n for a signal), whatever becomes of frames.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Spool:
     def __init__(self, folder: str) -> None:
         #: What a recorded session writes itself (see `records`); not there in others.
         self._recorded = [(name, os.path.join(folder, name)) for name in ("records", "terminal")]
-        self.seal: str | None = None
+        #: The key of our seal.
+        self.key: str | None = None
         self._reserve = os.path.join(folder, "reserve")
         self.stdout = os.open(os.path.join(folder, "stdout"), _APPEND, 0o644)
         self.stderr = os.open(os.path.join(folder, "stderr"), _APPEND, 0o644)
@@ -52,13 +54,16 @@ class Spool:
             finally:
                 os.close(reserve)
 
-    def frame(self, kind: str, **fields: Any) -> bool:
-        """Append one frame in one write; False when it could not be written whole."""
+    def frame(self, kind: str, key: str | None = None, **fields: Any) -> bool:
+        """Append one frame in one write, sealed with `key`; False when it could not be written whole."""
         self._marked = self.sizes()
         record: dict[str, Any] = {"t": kind, "at": round(time.time(), 6)}
         record.update(self._marked)
         record.update(fields)
-        line = json.dumps(record).encode() + b"\n"
+        line = json.dumps(record).encode()
+        if key is not None:
+            line = line[:-1] + b', "seal": "' + _seal(line, key) + b'"}'
+        line += b"\n"
         if self._torn:  # ends what an earlier failure left, so that only that line is lost
             line = b"\n" + line
         try:
@@ -69,13 +74,11 @@ class Spool:
 
     def last_frame(self, **fields: Any) -> None:
         """The `exit` frame: when the disk is full, the reserve makes room for it."""
-        if self.seal is not None:
-            fields["seal"] = self.seal
-        written = self.frame("exit", **fields)
+        written = self.frame("exit", self.key, **fields)
         with contextlib.suppress(OSError):
             os.unlink(self._reserve)
         if not written:
-            self.frame("exit", **fields)
+            self.frame("exit", self.key, **fields)
 
     def mark(self) -> None:
         """Say how much output there is, when there is more than the last frame said."""
@@ -97,6 +100,13 @@ class Spool:
             with contextlib.suppress(OSError):
                 sizes[name] = os.lstat(path).st_size
         return sizes
+
+
+def _seal(text: bytes, key: str) -> bytes:
+    """The keyed digest of a frame: whoever reads it in `frames` can neither change that line nor write another."""
+    import hashlib
+
+    return hashlib.blake2b(text, key=bytes.fromhex(key), digest_size=32).hexdigest().encode()
 
 
 def oom_kills() -> int:
@@ -131,14 +141,25 @@ def _oom_counters() -> list[str]:
     ]
 
 
+def become_undumpable() -> None:
+    """Close memory, descriptors and environment of this process to others with its uid (PR_SET_DUMPABLE).
+
+    A fork inherits that, up to its `exec`. Does nothing where there is no `prctl`, or Python has no `ctypes`.
+    """
+    _prctl(4, 0)
+
+
 def become_subreaper() -> None:
     """Adopt the orphans of the command where no init of a container does (PR_SET_CHILD_SUBREAPER)."""
-    if os.getppid() == 1:
-        return
+    if os.getppid() != 1:
+        _prctl(36, 1)
+
+
+def _prctl(option: int, value: int) -> None:
     with contextlib.suppress(Exception):
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | None = None) -> int:
@@ -288,6 +309,7 @@ def _recording(folder: str, spool: Spool, job: dict[str, Any]) -> Any:
 def main(argv: list[str]) -> int:
     """Run the job of the spool folder `argv[1]`; returns the exit code."""
     folder = argv[1]
+    become_undumpable()  # before the key is read, and before anything of the user's runs
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
         job = json.load(file)
     if job.get("protocol") != PROTOCOL:
@@ -295,7 +317,7 @@ def main(argv: list[str]) -> int:
         return EXIT_BROKEN
     spool = Spool(folder)
     if job.get("seal"):  # what comes after this must not be able to speak for us
-        spool.seal = str(job["seal"])
+        spool.key = str(job.pop("seal"))
         os.unlink(file.name)
     spool.frame("hello", worker=VERSION, python="{}.{}.{}".format(*sys.version_info[:3]))
     wake, write_end = os.pipe()
@@ -332,6 +354,8 @@ def _run(
             more["REMOTE_CI_CAPTURED"] = str(kept)
         pid = start(job, spool, more, kept)
         spool.frame("again" if "REMOTE_CI_CONTINUED" in more else "started", pid=pid)
+        if spool.key is not None:
+            import hashlib  # noqa: F401  # for the last frame, while the command starts
         grace = float(job.get("grace", 10.0))
         status = Supervisor(spool, pid, grace, wake, asked, recording).run()
         with contextlib.suppress(OSError):

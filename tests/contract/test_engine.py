@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,10 @@ from engine_kit import (
 )
 from waiting import wait_until
 
-from ci_runner.controller.engine import SPOOL, Bind, ServiceSpec
+from ci_runner.controller.engine import SPOOL, Bind, Footprint, ServiceSpec
 from ci_runner.controller.engines.memory import Output, Script
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
+from ci_runner.open_files import unnamed_bytes
 
 ENGINES = [
     pytest.param("memory", id="memory"),
@@ -377,6 +379,32 @@ def test_a_single_file_can_be_bound(programs: Kit) -> None:
     container_id = programs.launch(Behaviour("cat /data/some-file >/ci/spool/stdout"), binds=binds)
     assert programs.ended(container_id).exit_code == 0
     assert (programs.spool() / "stdout").read_text() == "content\n"
+
+
+# -- traces on this machine
+def test_only_a_running_container_has_processes(kit: Kit) -> None:
+    container_id = kit.engine.create(kit.spec(FOREVER))
+    assert kit.engine.footprint(container_id) == Footprint()
+    assert kit.engine.footprint("0" * 64) == Footprint()
+    kit.engine.start(container_id)
+    kit.engine.signal(container_id, "KILL")
+    kit.ended(container_id)
+    assert kit.engine.footprint(container_id) == Footprint()
+    kit.engine.remove(container_id)
+    assert kit.engine.footprint(container_id) == Footprint()
+
+
+def test_deleted_files_are_found_by_the_processes_of_a_container(programs: Kit) -> None:
+    writes = "exec 3>/ci/spool/gone; head -c 3000000 /dev/zero >&3; rm /ci/spool/gone; "
+    container_id = programs.launch(
+        Behaviour(f"(setsid sh -c '{writes}{READY}exec sleep 600' &) ; exec sleep 600")
+    )
+    programs.ready()
+    found = programs.engine.footprint(container_id)
+    assert os.getpid() not in found.processes
+    assert 3_000_000 <= sum(unnamed_bytes(found.processes)) < 3_200_000
+    assert sum(unnamed_bytes([os.getpid()])) < 1_000_000
+    assert sum(1 for folder in found.folders if folder.is_dir()) == (0 if programs.isolates else 1)
 
 
 # -- literalness

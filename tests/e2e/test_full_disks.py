@@ -59,6 +59,49 @@ ENDLESS_OUTPUT = (
     "            time.sleep(0.002)\n"
 )
 
+# What a walk by names does not find.
+DELETED = (
+    "import os, time\n"
+    "def test_fills():\n"
+    "    kept = []\n"
+    "    for number in range(100):\n"
+    "        kept.append(open(f'file-{number}', 'wb', buffering=0))\n"
+    "        kept[-1].write(b'x' * (1 << 20))\n"
+    "        os.unlink(kept[-1].name)\n"
+    "    time.sleep(60)\n"
+)
+DELETED_BY_A_DAEMON = (
+    "import subprocess, sys, time\n"
+    "PROGRAM = '\\n'.join([\n"
+    "    'import mmap, os, time',\n"
+    "    'handle = os.open(\"big\", os.O_RDWR | os.O_CREAT)',\n"
+    "    'for _ in range(100): os.write(handle, b\"x\" * (1 << 20))',\n"
+    "    'held = mmap.mmap(handle, 100 << 20)',\n"
+    "    'os.close(handle); os.unlink(\"big\"); time.sleep(60)',\n"
+    "])\n"
+    "def test_fills():\n"
+    "    with subprocess.Popen([sys.executable, '-c', PROGRAM], start_new_session=True):\n"
+    "        time.sleep(60)\n"
+)
+DEEP = (
+    "import os, time\n"
+    "def test_fills():\n"
+    "    for _ in range(60):\n"
+    "        os.mkdir('d' * 100)\n"
+    "        os.chdir('d' * 100)\n"
+    "    for number in range(100):\n"
+    "        with open(f'file-{number}', 'wb') as file:\n"
+    "            file.write(b'x' * (1 << 20))\n"
+    "    time.sleep(60)\n"
+)
+EMPTY = (
+    "import os, time\n"
+    "def test_fills():\n"
+    "    for number in range(20000):\n"
+    "        os.close(os.open(f'file-{number}', os.O_CREAT))\n"
+    "    time.sleep(60)\n"
+)
+
 
 @pytest.mark.parametrize(
     "test",
@@ -66,6 +109,10 @@ ENDLESS_OUTPUT = (
         pytest.param(MANY_FILES, id="the workspace, file by file"),
         pytest.param(ONE_FILE, id="the workspace, by one file"),
         pytest.param(ENDLESS_OUTPUT, id="its own output"),
+        pytest.param(DELETED, id="files that it deleted and holds open"),
+        pytest.param(DELETED_BY_A_DAEMON, id="a mapped file that a daemon deleted"),
+        pytest.param(DEEP, id="paths that no system call takes"),
+        pytest.param(EMPTY, id="empty files"),
     ],
 )
 def test_a_job_that_fills_the_disk_is_ended(developer: Developer, tmp_path: Path, test: str) -> None:

@@ -163,4 +163,4 @@ def test_a_folder_that_the_job_closed_is_removed_all_the_same(kit: Kit) -> None:
     kit.ended(container_id)
     kit.engine.remove(container_id)
     assert not state(kit).exists()
-    assert list((kit.folder / "processes" / kit.install).iterdir()) == []
+    assert [path.name for path in (kit.folder / "processes" / kit.install).rglob("*")] == [".trash"]

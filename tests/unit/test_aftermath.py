@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ci_runner import seals
 from pytest_remote_ci.job import aftermath, boot, continued, worker
 
 
@@ -207,6 +208,10 @@ def test_a_second_collection_is_held_against_the_first() -> None:
     assert kept.kinds == ["note"]
 
 
+#: Of the worker's seal.
+KEY = "5ea1" * 16
+
+
 def run_recorded(folder: Path, text: str, *args: str, **more: Any) -> tuple[int, dict[str, Any]]:
     """A recorded pytest under a real worker: its exit code and its last frame."""
     spool = folder / "spool"
@@ -215,13 +220,15 @@ def run_recorded(folder: Path, text: str, *args: str, **more: Any) -> tuple[int,
     job = {
         "protocol": 1, "argv": [sys.executable, boot.__file__, "module", "-p", "no:cacheprovider", *args],
         "cwd": str(folder), "env": {"REMOTE_CI_RECORDS": str(spool), "PYTHONDONTWRITEBYTECODE": "1"},
-        "grace": 5, "recorded": True, "restarts": 3, "seal": "5ea1", **more,
+        "grace": 5, "recorded": True, "restarts": 3, "seal": KEY, **more,
     }  # fmt: skip
     (spool / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-I", "-S", worker.__file__, str(spool)]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     done = subprocess.run(command, timeout=60, check=False, env=env)
-    return done.returncode, json.loads((spool / "frames").read_text().splitlines()[-1])
+    line = (spool / "frames").read_bytes().splitlines()[-1]
+    assert seals.is_sealed(line, KEY)
+    return done.returncode, json.loads(line)
 
 
 ENDS: dict[str, tuple[str, int, str | None]] = {
@@ -253,7 +260,6 @@ def test_frame_and_exit_code_agree_on_how_pytest_ended(
 ) -> None:
     found, frame = run_recorded(tmp_path, text)
     assert (found, frame["code"], frame["signal"], frame.get("died")) == (code, code, None, died)
-    assert frame["seal"] == "5ea1"
 
 
 @pytest.mark.parametrize("is_shaped", [False, True])
@@ -290,7 +296,9 @@ def test_what_takes_down_the_pytest_for_reports_ends_it(tmp_path: Path, text: st
 def test_a_seal_is_out_of_reach_before_anything_of_the_users_runs(tmp_path: Path) -> None:
     text = (
         "import os\ndef test():\n    found = os.listdir(os.environ['S'])\n"
-        "    assert 'job.json' not in found\n    assert '5ea1' not in str(dict(os.environ))\n"
+        "    assert 'job.json' not in found\n    assert 'KEY' not in str(dict(os.environ))\n".replace(
+            "KEY", KEY
+        )
     )
     code, _ = run_recorded(tmp_path, text.replace("os.environ['S']", repr(str(tmp_path / "spool"))))
     assert code == 0

@@ -1,4 +1,4 @@
-"""The controller's small parts: backoff, disk watchdog, clock, the one-controller lock."""
+"""The controller's small parts: backoff, clock, the one-controller lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from engine_kit import FOREVER, MemoryKit
 from ci_runner.controller.backoff import Backoff
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.loop import ControllerRunning, only_one
-from ci_runner.controller.watchdog import bytes_below
 from ci_runner.controller.world import Sight
 from ci_runner.models import Job, utcnow
 
@@ -74,31 +73,6 @@ def test_waits_differ_between_subjects(backoff: Backoff) -> None:
     for number in range(100):
         backoff.failed(str(number), NOW)
     assert 10 < len(backoff.held(later(0.75))) < 90
-
-
-def test_bytes_are_counted_below_a_folder_without_following_links(tmp_path: Path) -> None:
-    inside, outside = tmp_path / "inside", tmp_path / "outside"
-    (inside / "deep").mkdir(parents=True)
-    outside.write_bytes(b"x" * 1_000_000)
-    (inside / "deep" / "file").write_bytes(b"x" * 100_000)
-    (inside / "link").symlink_to(outside)
-    assert 100_000 <= bytes_below(inside, 10_000_000) < 200_000
-
-
-def test_counting_ends_when_there_is_too_much(tmp_path: Path) -> None:
-    for number in range(50):
-        (tmp_path / str(number)).mkdir()
-    assert 8192 <= bytes_below(tmp_path, 8192) <= 51 * 4096
-
-
-def test_sparse_files_count_what_they_take(tmp_path: Path) -> None:
-    with (tmp_path / "sparse").open("wb") as file:
-        os.truncate(file.fileno(), 1 << 30)
-    assert bytes_below(tmp_path, 1 << 40) < 1 << 20
-
-
-def test_a_missing_folder_has_no_bytes(tmp_path: Path) -> None:
-    assert bytes_below(tmp_path / "none", 100) == 0
 
 
 def test_the_clock_is_about_the_wall_clock_and_never_goes_back() -> None:

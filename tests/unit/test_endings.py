@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ci_runner import seals
 from ci_runner.controller import commands, verdicts
 from ci_runner.controller import spool as reader
 from ci_runner.controller.engine import Observed
@@ -26,8 +27,12 @@ def work(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def believed(work: Path, frame: dict[str, Any], *, over: bool) -> ExitFrame | None:
-    (work / "spool" / "frames").write_text(json.dumps(frame) + "\n")
+KEY = "01" * 32
+
+
+def believed(work: Path, frame: dict[str, Any] | bytes, *, over: bool) -> ExitFrame | None:
+    line = frame if isinstance(frame, bytes) else json.dumps(frame).encode()
+    (work / "spool" / "frames").write_bytes(line + b"\n")
     spool = Spool(work / "spool")
     try:
         return reader.final_frame(spool, over=over)
@@ -37,15 +42,39 @@ def believed(work: Path, frame: dict[str, Any], *, over: bool) -> ExitFrame | No
 
 @pytest.mark.parametrize("over", [False, True])
 def test_an_exit_frame_without_the_workers_seal_is_nobodys(work: Path, over: bool) -> None:
-    (work / "seal").write_text("0123")
+    (work / "seal").write_text(KEY)
     assert believed(work, PASSED, over=over) is None
     assert believed(work, PASSED | {"seal": "4567"}, over=over) is None
+    assert believed(work, PASSED | {"seal": KEY}, over=over) is None
     assert believed(work, PASSED | {"seal": None}, over=over) is None
+    assert believed(work, PASSED | {"seal": "\u00e9\ud800"}, over=over) is None
+
+
+@pytest.mark.parametrize("key", ["", "no digits", "01" * 100])
+def test_a_damaged_key_seals_nothing(work: Path, key: str) -> None:
+    (work / "seal").write_text(key)
+    assert believed(work, PASSED | {"seal": key}, over=False) is None
+
+
+def test_the_seal_of_one_frame_is_of_no_use_for_another(work: Path) -> None:
+    (work / "seal").write_text(KEY)
+    failed = seals.sealed(json.dumps({"t": "exit", "code": 1}).encode(), KEY)
+    assert believed(work, failed, over=False) == ExitFrame(1)
+    assert believed(work, failed.replace(b'"code": 1', b'"code": 0'), over=True) is None
+    seal = json.loads(failed)["seal"]
+    for line in (
+        b'{"t": "exit", "code": 0, "of": ' + failed + b"}",
+        failed + b'{"t": "exit", "code": 0}',
+        failed[:-1] + b', "code": 0}',
+        f'{{"t": "exit", "code": 0, "seal": "{seal}"}}'.encode(),
+    ):
+        assert believed(work, line, over=True) is None
 
 
 def test_an_exit_frame_with_the_seal_counts_before_the_engine_has_spoken(work: Path) -> None:
-    (work / "seal").write_text("0123")
-    assert believed(work, PASSED | {"seal": "0123"}, over=False) == ExitFrame(0)
+    (work / "seal").write_text(KEY)
+    line = seals.sealed(json.dumps(PASSED).encode(), KEY)
+    assert believed(work, line, over=False) == ExitFrame(0)
 
 
 def test_where_there_is_no_seal_the_engine_has_to_speak_first(work: Path) -> None:
@@ -62,7 +91,15 @@ class Place:
     module: bool = True
 
 
-WITH_PYTHON = Place()
+WITH_PYTHON, WITHOUT_PYTHON = Place(), Place(python="")
+
+
+def test_a_shell_cannot_keep_a_key_and_gets_none(work: Path) -> None:
+    description = {"argv": ["true"], "cwd": "/", "env": {}, "path": []}
+    commands.write(work, WITHOUT_PYTHON, description, None)
+    assert [path.name for path in (work / "spool").iterdir()] == ["command"]
+    assert not (work / "seal").exists()
+    commands.write(work, WITHOUT_PYTHON, description, None)
 
 
 def test_a_seal_is_made_once_per_attempt_and_not_where_containers_see_it(work: Path) -> None:

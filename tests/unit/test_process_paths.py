@@ -10,6 +10,8 @@ import pytest
 
 from ci_runner.controller.engine import Bind, ContainerSpec, Overlay
 from ci_runner.controller.engines import process_paths
+from ci_runner.errors import PermanentError
+from ci_runner.safe_fs import Trash
 
 PLACES = {
     "/ci/spool": "/data/work/1/spool",
@@ -90,6 +92,42 @@ def test_layers_are_copied_the_topmost_wins_and_modes_and_times_stay(tmp_path: P
     assert (upper / "run.sh").stat().st_mtime == 1_000_000
     (upper / "both").write_text("changed")
     assert (top / "both").read_text() == "top"
-    (upper / "was-file").chmod(0)
-    process_paths.delete_tree(upper)
-    assert not upper.exists()
+
+
+def test_what_a_build_left_is_copied_without_following_anything(tmp_path: Path) -> None:
+    layer, upper, outside = tmp_path / "layer", tmp_path / "upper", tmp_path / "outside"
+    for folder in (layer, upper, outside):
+        folder.mkdir()
+    (outside / "secret").write_text("secret")
+    (layer / "out").symlink_to(outside)
+    (layer / "folder").mkdir()
+    (layer / "folder" / "secret").write_text("mine")
+    os.mkfifo(layer / "pipe")
+    (layer / "\udcff\n").write_text("any name")
+    (upper / "folder").symlink_to(outside)
+    (upper / "out").mkdir()
+    (upper / "out" / "deep").mkdir()
+    (upper / "out" / "deep" / "file").write_text("x")
+    process_paths.materialise(Overlay((layer,), upper, tmp_path / "work", "/w"))
+    assert (outside / "secret").read_text() == "secret"
+    assert (upper / "folder" / "secret").read_text() == "mine"
+    assert (upper / "out").is_symlink()
+    assert sorted(path.name for path in upper.iterdir()) == ["folder", "out", "\udcff\n"]
+
+
+def test_a_layer_too_deep_to_copy_is_said_in_words(tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    here = os.open(layer, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    overlay = Overlay((layer,), tmp_path / "upper", tmp_path / "work", "/w")
+    try:
+        with pytest.raises(PermanentError, match="more than 200 levels"):
+            process_paths.materialise(overlay)
+    finally:
+        Trash(tmp_path / "trash").remove(layer)

@@ -22,12 +22,19 @@ from ci_runner.controller.engine import (
     LABEL_INSTALL,
     LABEL_ROLE,
     ContainerSpec,
+    Footprint,
     Image,
     Observed,
     Probe,
     ServiceSpec,
 )
-from ci_runner.controller.engines import convert, docker_probe, docker_usage, service_profile
+from ci_runner.controller.engines import (
+    convert,
+    docker_probe,
+    docker_processes,
+    docker_usage,
+    service_profile,
+)
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker_events import DockerEvents
 from ci_runner.controller.engines.docker_images import FIND_PYTHONS, DockerImages
@@ -187,6 +194,15 @@ class DockerEngine:
     def written_by_services(self) -> Mapping[str, int]:
         """See `Engine.written_by_services`."""
         return docker_usage.of_services(self.api, self.install)
+
+    def footprint(self, container_id: str) -> Footprint:
+        """See `Engine.footprint`."""
+        inspected = self._inspect_raw(container_id)
+        if inspected is None or not inspected["State"].get("Running"):
+            return Footprint()
+        return Footprint(
+            docker_processes.of_container(inspected["Id"], int(inspected["State"].get("Pid") or 0))
+        )
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`."""

@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ci_runner.controller.engine import SPOOL, ContainerSpec, Image, Observed, Probe, ServiceSpec
+from ci_runner import seals
+from ci_runner.controller.engine import SPOOL, ContainerSpec, Footprint, Image, Observed, Probe, ServiceSpec
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
 
@@ -88,6 +89,8 @@ class MemoryEngine:
         self.images: set[str] | None = None
         #: What `written_by_services` says.
         self.written: dict[str, int] = {}
+        #: What `footprint` says of running containers, by name.
+        self.footprints: dict[str, Footprint] = {}
         #: How often `create` made a container, by name; adoption does not count.
         self.creates: collections.Counter[str] = collections.Counter()
         #: Every call with its main argument, in order.
@@ -181,6 +184,14 @@ class MemoryEngine:
         """What `written` holds."""
         self._enter("written_by_services", "")
         return dict(self.written)
+
+    def footprint(self, container_id: str) -> Footprint:
+        """What `footprints` holds for its name."""
+        self._enter("footprint", container_id)
+        seen = self.inspect(container_id)
+        if seen is None or seen.state != "running":
+            return Footprint()
+        return self.footprints.get(seen.name, Footprint())
 
     def start(self, container_id: str) -> None:
         """Run the script."""
@@ -331,11 +342,12 @@ class MemoryEngine:
         if spool is None:
             return
         sizes: dict[str, Any] = {name: _size(spool / name) for name in ("stdout", "stderr")}
-        seal = spool.parent / "seal"
-        if kind == "exit" and seal.exists():
-            sizes["seal"] = seal.read_text()
-        with (spool / "frames").open("a") as file:
-            file.write(json.dumps({"t": kind, "at": time.time(), **sizes, **fields}) + "\n")
+        line = json.dumps({"t": kind, "at": time.time(), **sizes, **fields}).encode()
+        key = spool.parent / "seal"
+        if kind == "exit" and key.exists():
+            line = seals.sealed(line, key.read_text())
+        with (spool / "frames").open("ab") as file:
+            file.write(line + b"\n")
 
     def _wake(self) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ A container is a folder below `<folder>/<install>`: `spec.json`, `log`, `home/`,
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import json
@@ -27,15 +28,25 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ci_runner.controller.engine import HOME, ContainerSpec, Image, Limits, Observed, Probe, ServiceSpec
+from ci_runner.controller.engine import (
+    HOME,
+    ContainerSpec,
+    Footprint,
+    Image,
+    Limits,
+    Observed,
+    Probe,
+    ServiceSpec,
+)
 from ci_runner.controller.engines import process_paths, process_supervisor
 from ci_runner.controller.engines.convert import missing_source
 from ci_runner.controller.engines.references import parse_pythons
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
+from ci_runner.safe_fs import Trash
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +55,9 @@ HOST_IMAGE: Final = "host"
 _POLL: Final = 0.05
 #: Exit code of a container whose supervisor vanished, as container engines have it for a crashed node.
 _LOST: Final = 255
+#: Where containers' folders are removed, beside them, and how many entries of it in one sweep.
+_TRASH: Final = ".trash"
+_SWEPT: Final = 100_000
 #: Environment variable by which a container's processes are recognised.
 _MARK: Final = "CI_RUNNER_CONTAINER"
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
@@ -58,6 +72,7 @@ class ProcessEngine:
         """`folder`: where containers are kept; made when needed."""
         self.install = install
         self.folder = folder / install
+        self._trash = Trash(self.folder / _TRASH)
         self._lock = threading.Lock()
         self._wakes: list[Callable[[], None]] = []
         self._stop = threading.Event()
@@ -124,6 +139,14 @@ class ProcessEngine:
         """See `Engine.written_by_services`: there are none here."""
         return {}
 
+    def footprint(self, container_id: str) -> Footprint:
+        """See `Engine.footprint`: everything below the supervisor, and the container's own folder."""
+        found = self._find(container_id)
+        supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
+        if found is None or supervisor is None or (found[0] / "exit.json").exists():
+            return Footprint()
+        return Footprint(tuple(process_supervisor.descendants(supervisor)), (found[0],))
+
     def start(self, container_id: str) -> None:
         """See `Engine.start`. Returns once the command runs."""
         found = self._find(container_id)
@@ -148,7 +171,7 @@ class ProcessEngine:
         found = self._find(container_id)
         supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
         if supervisor is None and found is not None and signal == "KILL":
-            _kill_strays(container_id)
+            _kill_strays(found[1])
         if supervisor is not None:
             number = signals.SIGTERM if signal == "TERM" else signals.SIGUSR1
             try:
@@ -168,12 +191,7 @@ class ProcessEngine:
             if time.monotonic() > deadline:
                 raise EngineUnavailable("the container's processes do not end")
             time.sleep(0.01)
-        trash = self.folder / f".old-{uuid.uuid4().hex}"
-        try:
-            folder.rename(trash)
-        except FileNotFoundError:
-            return  # another thread removed it
-        process_paths.delete_tree(trash)
+        self._trash.remove(folder)
 
     # -- observing
     def list(self) -> list[Observed]:
@@ -214,7 +232,8 @@ class ProcessEngine:
                 return 0
             stale = [path for path in self.folder.iterdir() if path.name.startswith((".new-", ".old-"))]
             for path in stale:
-                process_paths.delete_tree(path)
+                self._trash.remove(path)
+            self._trash.empty(_SWEPT)
             return len(stale)
 
     def close(self) -> None:
@@ -283,15 +302,27 @@ def _adopt(described: dict[str, Any], spec: ContainerSpec) -> str:
     return str(described["id"])
 
 
-def _kill_strays(container_id: str) -> None:
-    """KILL what a supervisor left that was itself killed: processes know their container by a variable."""
-    mark = f"{_MARK}={container_id}".encode()
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark in entry.read_bytes().split(b"\0"):
-                os.kill(int(entry.parent.name), signals.SIGKILL)
-        except OSError:
-            continue  # not ours to read, or gone
+def _kill_strays(described: Mapping[str, Any]) -> None:
+    """KILL what a supervisor left that was itself killed."""
+    for pid in _marked(described):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signals.SIGKILL)
+
+
+def _marked(described: Mapping[str, Any]) -> Iterator[int]:
+    """Processes of a container, wherever they hang: they know it by a variable.
+
+    The worker hides its environment from processes with its uid; it is recognised by its command, which names a folder
+    of this job's.
+    """
+    mark = f"{_MARK}={described['id']}".encode()
+    main = b"".join(argument.encode() + b"\0" for argument in described["argv"])
+    is_named = bool(described["job"]) and described["job"].encode() in main
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes()
+            if (is_named and command == main) or mark in (entry / "environ").read_bytes().split(b"\0"):
+                yield int(entry.name)
 
 
 def _supervisor(started: Any) -> int | None:

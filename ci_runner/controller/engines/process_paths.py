@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ci_runner.controller.engine import HOME, SPOOL, ContainerSpec, Overlay
+from ci_runner.errors import PermanentError
+from ci_runner.safe_fs import FILE, Entry, Walk, is_folder, opened_folder
 
 #: Marks a `job.json` whose paths were replaced already.
 _MAPPED = "mapped"
+#: Levels of folders that are copied: more than a workspace may have.
+_MOST_LEVELS: Final = 200
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def mapping(spec: ContainerSpec, home: Path) -> dict[str, str]:
@@ -64,34 +71,80 @@ def _translate(value: Any, translate: Callable[[str], str]) -> Any:
 
 
 def materialise(overlay: Overlay) -> None:
-    """Copy the layers into `upper`, the topmost winning, with modes and times; may be repeated."""
-    for lower in reversed(overlay.lowers):
-        _copy_tree(lower, overlay.upper)
+    """Copy the layers into `upper`, the topmost winning, with modes and times; may be repeated.
+
+    What a build left is hostile: only folders, plain files and links are copied, nothing is followed, and what is
+    deeper than any workspace raises `PermanentError`.
+    """
+    with opened_folder(overlay.upper.parent) as parent:
+        if not is_folder(parent, overlay.upper.name):
+            os.mkdir(overlay.upper.name, dir_fd=parent)
+    with opened_folder(overlay.upper) as target:
+        for lower in reversed(overlay.lowers):
+            with opened_folder(lower) as source:
+                _copy_tree(source, target)
 
 
-def _copy_tree(source: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for entry in os.scandir(source):
-        goal = target / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if goal.is_symlink() or (goal.exists() and not goal.is_dir()):
-                goal.unlink()
-            _copy_tree(Path(entry.path), goal)
-            continue
-        if goal.is_dir() and not goal.is_symlink():
-            shutil.rmtree(goal)
-        elif goal.is_symlink() or goal.exists():
-            goal.unlink()
-        shutil.copy2(entry.path, goal, follow_symlinks=False)
-    shutil.copystat(source, target)
-    target.chmod(target.stat().st_mode | 0o700)
+def _copy_tree(source: int, target: int) -> None:
+    walk = Walk(source, depth=_MOST_LEVELS)
+    folders: list[tuple[str, os.stat_result]] = [("", os.fstat(source))]
+    with contextlib.ExitStack() as stack:
+        place, here = None, target
+        for entry in walk:
+            above = entry.path.rpartition("/")[0]
+            if above != place:
+                stack.close()
+                here = stack.enter_context(opened_folder(target, *filter(None, above.split("/"))))
+                place = above
+            _copy(entry, here)
+            if entry.is_folder:
+                folders.append((entry.path, entry.status))
+    if not walk.complete:
+        raise PermanentError(
+            f"the project cannot be copied: it changes meanwhile, or has folders more than {_MOST_LEVELS} levels deep"
+        )
+    for path, status in reversed(folders):  # what is put into a folder changes its time
+        with opened_folder(target, *filter(None, path.split("/"))) as folder:
+            os.fchmod(folder, stat.S_IMODE(status.st_mode) | 0o700)
+            os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def delete_tree(folder: Path) -> None:
-    """Remove a folder with whatever a job left in it; folders that it closed are opened first."""
-    for root, names, _ in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+def _copy(entry: Entry, target: int) -> None:
+    """Put a copy of what was found into the folder `target`, in place of what has its name there."""
+    name, mode = entry.name, entry.status.st_mode
+    if entry.is_folder:
+        if not is_folder(target, name):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=target)
+            os.mkdir(name, 0o700, dir_fd=target)
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        return
+    _clear(target, name)
+    if stat.S_ISLNK(mode):
+        os.symlink(os.readlink(name, dir_fd=entry.folder), name, dir_fd=target)
+        return
+    with (
+        os.fdopen(os.open(name, FILE, dir_fd=entry.folder), "rb") as original,
+        os.fdopen(os.open(name, _NEW_FILE, 0o600, dir_fd=target), "wb") as copy,
+    ):
+        shutil.copyfileobj(original, copy)
+        copy.flush()
+        os.fchmod(copy.fileno(), stat.S_IMODE(mode) & 0o777)
+        os.utime(copy.fileno(), ns=(entry.status.st_atime_ns, entry.status.st_mtime_ns))
+
+
+def _clear(target: int, name: str) -> None:
+    """Remove a name from the folder `target`; a folder of a lower layer, with all that is in it."""
+    if not is_folder(target, name):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=target)
+        return
+    for folders in (False, True):
+        with opened_folder(target, name) as top:
+            entries = [entry.path for entry in Walk(top, depth=_MOST_LEVELS) if entry.is_folder == folders]
+            for path in reversed(entries):
+                *above, last = path.split("/")
+                with opened_folder(top, *above) as folder:
+                    os.rmdir(last, dir_fd=folder) if folders else os.unlink(last, dir_fd=folder)
+    os.rmdir(name, dir_fd=target)
