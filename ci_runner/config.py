@@ -6,6 +6,7 @@ TOML key, all derived from the metadata that stands beside it here. Nothing here
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,12 +24,26 @@ def _setting(default: Any, env: str, help_text: str, **metadata: Any) -> Any:
 
     Further metadata: `size` (bytes, units allowed), `choices`, `minimum` (inclusive), `above` (exclusive), `maximum`,
     `flag` (where the field's name would be ambiguous), `shown` (a computed default, in words), `lenient` (a useless
-    value gives a warning and the default).
+    value gives a warning and the default), `item` (of a list: checks one text, returns it as it counts, or raises
+    ValueError with words for the operator).
     """
     info = {"env": tuple(env.split()), "help": help_text, **metadata}
     if callable(default):
         return field(default_factory=default, metadata=info)
     return field(default=default, metadata=info)
+
+
+def ipv4_network(text: str) -> str:
+    """`text` in CIDR notation, checked; a single address is a network of one. Raises ValueError."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network: write it as 10.1.0.0/16, or an address") from None
+    if network.version != 4:
+        raise ValueError(f"{text!r}: containers have no IPv6, so only IPv4 networks can be opened")
+    if str(network) not in (text, f"{text}/32"):
+        raise ValueError(f"{text!r} is no network: write {network}, or the address alone")
+    return str(network)
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -169,8 +184,15 @@ class ReconcileSettings:
     network: Literal["egress", "none"] = _setting(
         "egress",
         "CI_RUNNER_NETWORK",
-        "egress (the internet, not other jobs) or none",
+        "egress (the internet, neither private networks nor other jobs) or none",
         choices=("egress", "none"),
+    )
+    #: IPv4 networks as `ipaddress` writes them.
+    allow_network: tuple[str, ...] = _setting(
+        (),
+        "CI_RUNNER_ALLOW_NETWORK",
+        "private networks that jobs and builds may reach, such as `10.1.0.0/16` or one address",
+        item=ipv4_network,
     )
     #: Bytes of log kept per job.
     log_budget: int = _setting(

@@ -239,6 +239,18 @@ def packages(settings: Settings) -> Iterator[Finding]:
         yield ok("packages", "from " + ", ".join(f"{host}:{number}" for host, number in named))
 
 
+def network(settings: Settings) -> Iterator[Finding]:
+    """What jobs are meant to reach; whether the rest is really closed, the engine says."""
+    reconcile = settings.reconcile
+    if reconcile.engine == "process":
+        return
+    if reconcile.network == "none":
+        yield ok("network", "jobs reach nothing but themselves and their services")
+        return
+    opened = ", ".join(reconcile.allow_network) or "none"
+    yield ok("network", f"jobs reach the internet; private networks that are open to them: {opened}")
+
+
 def engine(settings: Settings, make: Callable[[], Engine]) -> Iterator[Finding]:
     """The engine, what it finds wrong, and the image that jobs get by default."""
     name = settings.reconcile.engine
@@ -333,6 +345,7 @@ def collect(
         ("port", lambda: port(settings)),
         ("uv", uv),
         ("packages", lambda: packages(settings)),
+        ("network", lambda: network(settings)),
         ("engine", lambda: engine(settings, make_engine)),
         ("image", lambda: built_images(listing)),
         ("limits", lambda: limits(settings)),

@@ -205,7 +205,11 @@ def _convert(option: Option, raw: Any, where: str) -> Any:
         parts = raw.split(",") if isinstance(raw, str) else raw
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise SettingsError(f"{where}: must be a list of texts, not {raw!r}")
-        return tuple(part.strip() for part in parts if part.strip())
+        try:
+            check = option.info.get("item", str)
+            return tuple(check(part.strip()) for part in parts if part.strip())
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from error
     if kind in (int, float):
         try:
             if option.info.get("size"):

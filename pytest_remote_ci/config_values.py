@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pytest_remote_ci import globs, userfile, wire
+from pytest_remote_ci import globs, job_variables, userfile, wire
 from pytest_remote_ci.errors import ConfigError
 
 #: Variables that hold the key, in the order in which they are asked.
@@ -115,6 +115,9 @@ def _names(place: Place, value: object) -> tuple[str, ...]:
             raise ConfigError(
                 f"{place.source}: {place.key} must not pass {text} through: tests could read the key"
             )
+        reason = job_variables.refusal(text)
+        if reason is not None:
+            raise ConfigError(f"{place.source}: {place.key}: {reason}")
     return texts
 
 

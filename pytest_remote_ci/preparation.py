@@ -152,7 +152,7 @@ class Preparation:
         raw = {name: _changeable(getattr(options, name)) for name in options.__dataclass_fields__}
         self._pytest.hook.pytest_remote_ci_submission(config=self._pytest, options=raw)
         try:
-            return SubmitOptions.from_dict(raw)
+            return SubmitOptions.from_client(raw)
         except WireError as error:
             raise ConfigError(str(error)) from error
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
-from pytest_remote_ci import wire_fields
+from pytest_remote_ci import job_variables, wire_fields
 from pytest_remote_ci.wire_fields import WireError, parse_size
 
 __all__ = [
@@ -142,9 +142,16 @@ class SubmitOptions:
         return cls(**{name: _CHECKS[name](f"options.{name}", value) for name, value in known.items()})
 
     @classmethod
+    def from_client(cls, raw: Any) -> SubmitOptions:
+        """`from_dict` of what a client wants: variables that no job may be given are refused, too."""
+        found = cls.from_dict(raw)
+        job_variables.check("options.env", found.env)
+        return found
+
+    @classmethod
     def from_json(cls, text: str | bytes) -> SubmitOptions:
-        """`from_dict` of a JSON text; raises `WireError` for anything that is not JSON."""
-        return cls.from_dict(parse_json("options", text))
+        """`from_client` of a JSON text; raises `WireError` for anything that is not JSON."""
+        return cls.from_client(parse_json("options", text))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ MAX_SERVICES: Final = 8
 #: A submission names at most so many patterns of artifacts, and of reports.
 MAX_PATTERNS: Final = 200
 
+#: Variables of one job, and bytes of all of them: the kernel gives a program 2 MiB for these and its arguments.
+MAX_VARIABLES: Final = 1000
+MAX_ENVIRONMENT: Final = 1 << 20
+
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 #: A label of RFC 1123.
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -52,9 +56,17 @@ def as_texts(where: str, value: Any) -> tuple[str, ...]:
 
 def as_long_text(where: str, value: Any) -> str:
     """Text of any length that an argument may have."""
-    if not isinstance(value, str) or "\0" in value or len(value) > 131_071:  # MAX_ARG_STRLEN of Linux
-        raise WireError(f"{where}: must be text without NUL characters, at most 131071 long")
+    if not isinstance(value, str) or "\0" in value or _size(value) > 131_071:  # MAX_ARG_STRLEN of Linux
+        raise WireError(f"{where}: must be text without NUL characters, at most 131071 bytes long")
     return value
+
+
+def _size(text: str) -> int:
+    """Bytes of a text as an argument has it; of what cannot be one: more than any may have."""
+    try:
+        return len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return 1 << 62
 
 
 def as_flag(where: str, value: Any) -> bool:
@@ -115,10 +127,14 @@ def as_environment(where: str, value: Any) -> dict[str, str]:
     """Names and values of environment variables."""
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object of texts")
+    if len(value) > MAX_VARIABLES:
+        raise WireError(f"{where}: at most {MAX_VARIABLES} variables")
     for name, content in value.items():
-        if not _ENV_NAME.match(name):
-            raise WireError(f"{where}: {name!r} is no name of an environment variable")
+        if not isinstance(name, str) or len(name) > 1000 or not _ENV_NAME.match(name):
+            raise WireError(f"{where}: {str(name)[:100]!r} is no name of an environment variable")
         as_long_text(f"{where}.{name}", content)
+    if sum(len(name) + _size(content) for name, content in value.items()) > MAX_ENVIRONMENT:
+        raise WireError(f"{where}: the variables have more than {MAX_ENVIRONMENT} bytes together")
     return dict(value)
 
 

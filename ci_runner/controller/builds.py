@@ -292,7 +292,7 @@ def read_untrusted(path: Path, limit: int, offset: int = 0) -> bytes | None:
 def write_for(path: Path, text: str, owner: int | None) -> None:
     """Write a file that a container may read, and nobody else."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         if owner is not None:
             os.fchown(descriptor, owner, owner)
         file.write(text)

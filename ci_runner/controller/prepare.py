@@ -234,14 +234,18 @@ class Preparer:
         self._folders(work)
         cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
         cpus = min(options.cpus or settings.cpus, settings.max_cpus)
-        env = {
+        own = {
             "REMOTE_CI_COLUMNS": str(options.columns),
-            # `-n auto` would start a worker for every processor of the host.
-            "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
             **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
             **self._ages(job, options, work),
+            **{name: value for name, value in prepared.env.items() if name.startswith("REMOTE_CI_")},
+        }
+        env = {
+            # `-n auto` would start a worker for every processor of the host.
+            "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
             **prepared.env,
             **options.env,
+            **own,
         }
         description = {
             "protocol": 1,

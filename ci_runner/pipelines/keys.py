@@ -57,11 +57,15 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "args": Key("list of texts", "pytest's arguments", _TEXTS, reading.texts),
     "env": Key(
-        "table of texts", "environment variables; a job's are added to those of `global`", _WORDS, reading.variables
+        "table of texts",
+        "environment variables; a job's are added to those of `global`; some names are refused (docs/wire.md)",
+        _WORDS,
+        reading.job_variables_of,
     ),
     "secrets": Key(
         "list of names",
-        "variables whose values come from your environment when the run is submitted; they are never stored",
+        "variables whose values come from your environment when the run is submitted; the runner has them, encrypted, "
+        "until the run is over",
         _TEXTS,
         parts.secrets,
     ),

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from ci_runner.pipelines.definition import Named
 from ci_runner.pipelines.tree import Items, Node, Place, Problems, Scalar, Table, below, kind_of
-from pytest_remote_ci import globs, wire
+from pytest_remote_ci import globs, job_variables, wire
 
 _T = TypeVar("_T")
 
@@ -254,8 +254,15 @@ def python(value: Value) -> str | None:
     return None
 
 
-def variables(value: Value) -> dict[str, str] | None:
-    """Environment variables with their values."""
+def job_variables_of(value: Value) -> dict[str, str] | None:
+    """Environment variables of a job, which may not be given all."""
+    return variables(value, job_variables.refusal)
+
+
+def variables(
+    value: Value, refusal: Callable[[str], str | None] = lambda _name: None
+) -> dict[str, str] | None:
+    """Environment variables with their values; `refusal` says why a name may not be there."""
     if not isinstance(value.node, Table):
         more = " (names whose values are yours belong to 'secrets')" if isinstance(value.node, Items) else ""
         value.must(f"a table of variables and their values{more}")
@@ -266,6 +273,8 @@ def variables(value: Value) -> dict[str, str] | None:
             content.problems.error(
                 content.key, content.path, f"{key!r} is no name of an environment variable"
             )
+        elif (reason := refusal(key)) is not None:
+            content.problems.error(content.key, content.path, reason)
         written = word(content)
         if written is not None:
             found[key] = written
@@ -281,6 +290,8 @@ def secret(value: Value) -> str | None:
         value.error(f"{content!r} is no name of an environment variable")
     elif content in _KEYS_OF_RUNNERS:
         value.error(f"{content} must not be passed on: what runs in the job could read the key to the runner")
+    elif (reason := job_variables.refusal(content)) is not None:
+        value.error(reason)
     else:
         return content
     return None

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.runs import options_of
+from pytest_remote_ci import job_variables
 from pytest_remote_ci.wire import PROTOCOL, SubmitOptions, WireError, parse_json
 
 _KNOWN: Final = frozenset(
@@ -80,7 +81,7 @@ class RunRequest:
             timeout=_seconds(raw.get("timeout")),
             changed=_texts("changed", raw),
             tag=_optional_text("tag", raw),
-            submit=SubmitOptions.from_dict(raw.get("submit") or {}),
+            submit=SubmitOptions.from_client(raw.get("submit") or {}),
         )
 
     def complete(self, plan: Plan) -> Plan:
@@ -91,6 +92,7 @@ class RunRequest:
             raise InvalidSubmission("plan.jobs: there is no job to run")
         for job in plan.jobs:
             options_of(self.submit.to_dict(), job)
+        require_passable(plan)
         require_secrets(plan, self.secrets)
         return plan
 
@@ -102,6 +104,13 @@ class RunRequest:
 def secrets_of(plan: Plan) -> set[str]:
     """Names of all secrets of a plan's jobs that take part."""
     return {name for job in plan.jobs if job.skipped is None for name in job.secrets}
+
+
+def require_passable(plan: Plan) -> None:
+    """Raise `WireError` naming the first variable of a job that may not be passed to one."""
+    for job in plan.jobs:
+        job_variables.check(f"env of job {job.name!r}", job.env)
+        job_variables.check(f"secrets of job {job.name!r}", job.secrets)
 
 
 def require_secrets(plan: Plan, given: Mapping[str, str]) -> None:

@@ -16,7 +16,13 @@ import falcon
 
 from ci_runner import failpoints
 from ci_runner.errors import AccessDenied, Conflict, InvalidSubmission, NotFound
-from ci_runner.pipelines.request import RunRequest, parse_secrets, require_secrets, secrets_of
+from ci_runner.pipelines.request import (
+    RunRequest,
+    parse_secrets,
+    require_passable,
+    require_secrets,
+    secrets_of,
+)
 from ci_runner.pipelines.rerun import reusable
 from ci_runner.pipelines.runs import Run
 from ci_runner.server.auth import caller_of
@@ -195,6 +201,7 @@ class Rerun:
             raise Conflict("The run is not over: cancel it first, or wait for its end")
         check_queue(self._services, user.id)
         secrets = parse_secrets(wanted.pop("secrets", None))
+        require_passable(old.plan)  # it may be older than that rule
         require_secrets(old.plan, secrets)
         reuse = reusable(old.plan, store.runs.facts(old.id), **wanted)
         self._renew(old, user.id)

@@ -97,6 +97,14 @@ def test_inert_options_working_folder_arguments_and_environment(bench: Bench) ->
     assert "\x1b[32m" in run(bench, files, cwd="sub", env={"TOKEN": "s p"}, color=True).stdout
 
 
+def test_the_runners_own_variables_win_over_those_of_a_submission(bench: Bench) -> None:
+    files = {
+        "test_a.py": "import os\ndef test_a():\n    assert os.environ['REMOTE_CI_JOB'] != 'forged'\n"
+        "    assert os.environ['MINE'] == 'x'\n"
+    }
+    run(bench, files, env={"REMOTE_CI_JOB": "forged", "REMOTE_CI_COLUMNS": "7", "MINE": "x"})
+
+
 def test_n_auto_means_the_processors_of_the_job_and_not_of_the_host(bench: Bench) -> None:
     files = {
         "requirements.txt": "pytest-xdist",

@@ -1,4 +1,4 @@
-"""Packet filter rules, with a pretended iptables."""
+"""Packet filter rules: which there are. tests/integration/test_firewall.py sets them."""
 
 from __future__ import annotations
 
@@ -11,47 +11,11 @@ from typing import Any
 import pytest
 
 from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.engines import docker_network, firewall, services
-from ci_runner.controller.engines.firewall import Firewall
+from ci_runner.controller.engines import docker_network, firewall, private_networks, services
+from ci_runner.controller.engines.firewall import Firewall, Run
 
 INSTALL = "0123456789ab"
 BRIDGE = "cir0123456789ab"
-
-
-class Tables:
-    """As much of iptables as is used: chains with rules."""
-
-    def __init__(self, *chains: str) -> None:
-        self.chains: dict[str, list[tuple[str, ...]]] = {chain: [] for chain in chains}
-        self.changes = 0
-
-    def __call__(self, arguments: Sequence[str]) -> str:
-        arguments = [argument for argument in arguments if argument != "-n"]
-        command, chain, *rule = arguments
-        if command == "-N":
-            self.chains[chain] = []
-        elif chain not in self.chains:
-            raise subprocess.CalledProcessError(1, "iptables", stderr="No chain by that name")
-        elif command == "-C":
-            if tuple(rule) not in self.chains[chain]:
-                raise subprocess.CalledProcessError(1, "iptables", stderr="no such rule")
-            return ""
-        elif command == "-L":
-            return ""
-        elif command == "-S":
-            return "".join(f"-A {chain} {' '.join(words)}\n" for words in self.chains[chain])
-        elif command == "-A":
-            self.chains[chain].append(tuple(rule))
-        elif command == "-I":
-            self.chains[chain].insert(int(rule[0]) - 1, tuple(rule[1:]))
-        elif command == "-D":
-            self.chains[chain].remove(tuple(rule))
-        elif command == "-F":
-            self.chains[chain].clear()
-        elif command == "-X":
-            del self.chains[chain]
-        self.changes += 1
-        return ""
 
 
 @pytest.fixture
@@ -60,47 +24,15 @@ def root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/sbin/{name}")
 
 
-@pytest.mark.usefixtures("root")
-def test_rules_are_set_once_mended_and_removed_without_a_trace() -> None:
-    tables = Tables("INPUT", "DOCKER-USER")
-    tables.chains["INPUT"].append(("-j", "ACCEPT"))
-    rules = Firewall(INSTALL, BRIDGE, tables)
-    assert rules.ensure() is None
-    chain = firewall.chain_name(INSTALL)
-    assert tables.chains["INPUT"][0] == (
-        "-i", BRIDGE, "-m", "comment", "--comment", f"ci-runner {INSTALL}", "-j", chain,
-    )  # fmt: skip
-    assert "169.254.0.0/16" in tables.chains["DOCKER-USER"][0]
-    assert tables.chains[chain][-1][-2:] == ("-j", "REJECT")
-    changes = tables.changes
-    assert rules.ensure() is None
-    assert tables.changes == changes
-    tables.chains["INPUT"].pop(0)
-    tables.chains[chain].pop()
-    assert rules.ensure() is None
-    assert tables.chains[chain][-1][-2:] == ("-j", "REJECT")
-    assert len(tables.chains["INPUT"]) == 2
-    rules.remove()
-    rules.remove()
-    assert tables.chains == {"INPUT": [("-j", "ACCEPT")], "DOCKER-USER": []}
+def refusing(*refused: str) -> Run:
+    """An iptables that lists no rules, and refuses calls with one of these words."""
 
+    def run(program: str, arguments: Sequence[str], text: str) -> str:
+        if any(word in (program, *arguments) for word in refused):
+            raise subprocess.CalledProcessError(4, program, stderr="line 3: unknown option\n--ctstate\n")
+        return ""
 
-@pytest.mark.usefixtures("root")
-def test_a_named_service_of_this_machine_is_let_through_as_long_as_it_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    named = [("192.0.2.1", 443), ("127.0.0.1", 3141), ("no.such.host.invalid", 80), ("10.0.0.7", 3141)]
-    monkeypatch.setattr(services, "_is_own", lambda address: address in ("127.0.0.1", "10.0.0.7"))
-    tables = Tables("INPUT", "DOCKER-USER")
-    chain = firewall.chain_name(INSTALL)
-    assert Firewall(INSTALL, BRIDGE, tables, named).ensure() is None
-    doors = [rule for rule in tables.chains[chain] if "3141" in rule]
-    assert [rule[rule.index("-d") + 1] for rule in doors] == ["10.0.0.7"]
-    tables.chains[chain].insert(0, ("-d", "192.0.2.9", "-j", "RETURN"))  # of settings that were changed since
-    assert Firewall(INSTALL, BRIDGE, tables).ensure() is None
-    assert tables.chains[chain] == firewall.chain_rules(
-        INSTALL, firewall.resolvers(Path("/etc/resolv.conf").read_text())
-    )
+    return run
 
 
 @pytest.mark.parametrize(("address", "own"), [("127.0.0.1", True), ("192.0.2.1", False), ("0.0.0.1", False)])
@@ -130,44 +62,87 @@ def test_services_are_the_indexes_and_proxies_of_the_settings(
 
 @pytest.mark.usefixtures("root")
 def test_without_dockers_chain_the_reason_is_told() -> None:
-    assert Firewall(INSTALL, BRIDGE, Tables("INPUT")).ensure() == "Docker has no DOCKER-USER chain here"
+    said = Firewall(INSTALL, BRIDGE, refusing("DOCKER-USER")).ensure()
+    assert said == "Docker has no DOCKER-USER chain here"
 
 
 @pytest.mark.usefixtures("root")
-def test_a_refusal_of_iptables_is_told() -> None:
-    class Refuses(Tables):
-        def __call__(self, arguments: Sequence[str]) -> str:
-            if arguments[0] == "-A":
-                raise subprocess.CalledProcessError(4, "iptables", stderr="unknown option --ctstate\n")
-            return super().__call__(arguments)
+def test_a_refusal_of_iptables_is_one_line() -> None:
+    said = Firewall(INSTALL, BRIDGE, refusing("iptables-restore")).ensure()
+    assert said == "iptables refused the rules: line 3: unknown option --ctstate"
 
-    said = Firewall(INSTALL, BRIDGE, Refuses("INPUT", "DOCKER-USER")).ensure()
-    assert said == "iptables refused the rules: unknown option --ctstate"
+
+@pytest.mark.usefixtures("root")
+def test_ipv6_that_cannot_be_filtered_is_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rules = Firewall(INSTALL, BRIDGE, refusing("ip6tables-restore"))
+    monkeypatch.setattr(firewall, "_IPV6", tmp_path)
+    assert (rules.ensure(), rules.ipv6_problem) == (
+        None, "ip6tables refused the rules: line 3: unknown option --ctstate",
+    )  # fmt: skip
+    monkeypatch.setattr("shutil.which", lambda name: None if name.startswith("ip6") else f"/sbin/{name}")
+    assert (rules.ensure(), rules.ipv6_problem) == (None, "there is no ip6tables program")
+    monkeypatch.setattr(firewall, "_IPV6", tmp_path / "none")
+    assert (rules.ensure(), rules.ipv6_problem) == (None, None)
 
 
 def test_who_is_not_root_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert Firewall(INSTALL, BRIDGE, Tables()).ensure() == "the runner is not root"
+    assert Firewall(INSTALL, BRIDGE, refusing()).ensure() == "the runner is not root"
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("resolv_conf", "uplink", "daemon", "expected"),
     [
-        ("nameserver 10.0.0.2\nnameserver 10.0.0.3\n", ["10.0.0.2", "10.0.0.3"]),
-        ("nameserver 127.0.0.53\noptions edns0\n", []),
-        ("nameserver ::1\nnameserver fd00::1\n", []),
-        ("# nameserver 1.2.3.4\nsearch example.org\nnameserver\nnameserver x\n", []),
+        ("nameserver 10.0.0.2\nnameserver 10.0.0.3\n", "", "", ["10.0.0.2", "10.0.0.3"]),
+        ("nameserver 127.0.0.1\noptions edns0\n", "nameserver 10.0.0.2\n", "", []),
+        ("nameserver 127.0.0.53\n", "nameserver 192.168.1.1\n", "", ["192.168.1.1"]),
+        ("nameserver ::1\nnameserver fd00::1\n", "", "", []),
+        ("# nameserver 1.2.3.4\nsearch example.org\nnameserver\nnameserver x\n", "", "", []),
+        ("nameserver 10.0.0.2\n", "", '{"dns": ["10.0.0.2", "10.0.0.9", "::2"]}', ["10.0.0.2", "10.0.0.9"]),
+        ("nameserver 10.0.0.2\n", "", '["dns"]', ["10.0.0.2"]),
+        ("nameserver 10.0.0.2\n", "", '{"dns": 7', ["10.0.0.2"]),
+        (None, "", '{"dns": 7}', []),
     ],
 )
-def test_resolvers_that_containers_are_sent_to(text: str, expected: list[str]) -> None:
-    assert firewall.resolvers(text) == expected
+def test_name_servers_that_containers_are_sent_to(
+    tmp_path: Path, resolv_conf: str | None, uplink: str, daemon: str, expected: list[str]
+) -> None:
+    paths = [tmp_path / name for name in ("resolv.conf", "uplink", "daemon.json")]
+    for path, text in zip(paths, (resolv_conf, uplink, daemon), strict=True):
+        if text is not None:
+            path.write_text(text)
+    assert firewall.name_servers(*paths) == expected
 
 
-def test_names_are_resolved_by_this_machine_but_nothing_else_of_it_is_reached() -> None:
-    rules = firewall.chain_rules(INSTALL, ["10.0.0.2"])
-    targets = [rule[rule.index("-j") + 1] for rule in rules]
-    assert targets == ["RETURN", "RETURN", "RETURN", "REJECT"]
-    assert all(f"ci-runner {INSTALL}" in rule for rule in rules)
+def test_networks_are_opened_for_what_is_forwarded_and_single_addresses_of_this_machine_too() -> None:
+    allowed = ["10.1.0.0/16", "172.17.0.1/32"]
+    assert firewall.host_rules([], [], allowed)[1:] == ["-d 172.17.0.1/32 -j RETURN", "-j REJECT"]
+    forwarded = firewall.forward_rules([], [], allowed)
+    assert forwarded[1:3] == ["-d 10.1.0.0/16 -j RETURN", "-d 172.17.0.1/32 -j RETURN"]
+    assert forwarded[3:] == [f"-d {network} -j REJECT" for network in private_networks.CLOSED]
+
+
+def test_every_special_purpose_address_is_closed_and_the_internet_is_not() -> None:
+    special = [
+        "0.0.0.0", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.127.255.255", "127.0.0.1", "169.254.169.254",
+        "172.16.0.1", "172.31.255.255", "192.0.0.170", "192.168.255.1", "198.18.0.1", "198.19.255.255",
+        "224.0.0.251", "239.255.255.250", "240.0.0.1", "255.255.255.255",
+    ]  # fmt: skip
+    assert [address for address in special if not private_networks.is_closed(address)] == []
+    public = [
+        "1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0",
+        "192.0.1.0", "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255",
+    ]  # fmt: skip
+    assert [address for address in public if private_networks.is_closed(address)] == []
+
+
+def test_named_services_are_let_through_where_they_would_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = [
+        ("192.0.2.1", 443), ("127.0.0.1", 3141), ("no.such.host.invalid", 80), ("10.0.0.7", 3141), ("10.0.0.7", 3141),
+        ("203.0.113.9", 3142),
+    ]  # fmt: skip
+    monkeypatch.setattr(services, "_is_own", lambda address: address in ("127.0.0.1", "203.0.113.9"))
+    assert services.behind_the_firewall(named) == [("10.0.0.7", 3141), ("203.0.113.9", 3142)]
 
 
 def test_the_uplinks_smaller_packets_are_found(tmp_path: object) -> None:

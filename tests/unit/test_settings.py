@@ -66,6 +66,12 @@ def test_defaults_of_the_caller_stand_below_the_file(tmp_path: Path) -> None:
         ("CI_RUNNER_MEMORY", "512MB", "reconcile.memory", 512 << 20),
         ("CI_RUNNER_MAX_UPLOAD", "1.5g", "serve.max_upload", 3 << 29),
         ("CI_RUNNER_ALLOWED_IMAGES", "a*, b", "reconcile.allowed_images", ("a*", "b")),
+        (
+            "CI_RUNNER_ALLOW_NETWORK",
+            "10.0.0.0/8, 10.9.8.7",
+            "reconcile.allow_network",
+            ("10.0.0.0/8", "10.9.8.7/32"),
+        ),
         ("CI_RUNNER_RECONCILE", "Yes", "serve.reconcile", True),
         ("CI_RUNNER_RECONCILE", "off", "serve.reconcile", False),
         ("CI_RUNNER_IDLE_EXIT", "none", "serve.idle_exit", None),
@@ -129,6 +135,13 @@ reconcile = true
         ("[reconcile]\nmemory = '1m'\n", ["must be at least 6m, not '1m'"]),
         ("[reconcile]\nnetwork = 'some'\n", ["must be one of egress, none, not 'some'"]),
         ("[reconcile]\nallowed-images = [1]\n", ["must be a list of texts"]),
+        ("[reconcile]\nallow-network = ['10.1/16']\n", ["'10.1/16' is no network: write it as 10.1.0.0/16"]),
+        (
+            "[reconcile]\nallow-network = ['10.1.2.3/16']\n",
+            ["'10.1.2.3/16' is no network: write 10.1.0.0/16, or"],
+        ),
+        ("[reconcile]\nallow-network = ['fd00::/8']\n", ["only IPv4 networks can be opened"]),
+        ("[reconcile]\nallow-network = ['::ffff:10.0.0.1']\n", ["only IPv4 networks can be opened"]),
         ("[reconcile]\ntest-timeout = 0\n", ["must be above 0, not 0"]),
         ("[reconcile]\ntest-timeout = []\n", ["must be a number, not []"]),
         ("not toml", ["cannot be read"]),
@@ -198,6 +211,8 @@ def test_every_flag_is_parsed_into_its_option(tmp_path: Path) -> None:
             continue
         low = option.info.get("minimum", option.info.get("above", 0))
         value = {int: low + 1, float: low + 1, tuple: "a,b"}.get(option.kind, "text")
+        if option.id == "reconcile.allow_network":
+            value = "10.0.0.0/8,10.1.2.3"
         words.extend([option.flag, str(option.info.get("choices", [value])[0])])
     loaded = load(vars(parser.parse_args(words)), {}, system_file=None)
     assert set(loaded.origins) == {option.id for option in options()}

@@ -27,6 +27,7 @@ def _docker(settings: Settings, install_id: str) -> Engine:
         scratch=settings.storage.data_dir / "work",
         base_url=os.environ.get("DOCKER_HOST") or None,
         services=services.named(settings.environments),
+        allowed_networks=settings.reconcile.allow_network,
     )
 
 

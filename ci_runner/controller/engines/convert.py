@@ -95,8 +95,10 @@ def bridge_name(install: str) -> str:
 
 
 def network_config(install: str, mtu: int | None = None) -> dict[str, Any]:
-    """Arguments of the SDK's `create_network`: containers of one install do not see each other."""
+    """Arguments of the SDK's `create_network`: containers of one install do not see each other, and have no IPv6."""
     options = {
+        # Daemons may be set to give new networks IPv6.
+        "com.docker.network.enable_ipv6": "false",
         "com.docker.network.bridge.enable_icc": "false",
         "com.docker.network.bridge.name": bridge_name(install),
     }

@@ -71,12 +71,14 @@ class DockerEngine:
         gid: int | None = None,
         timeout: float = 60.0,
         services: Sequence[Service] = (),
+        allowed_networks: Sequence[str] = (),
     ) -> None:
         """No connection is made yet.
 
         `scratch`: a folder on the file system of the data directory, for the probe. `uid`/`gid`: whom jobs
         run as; default: the runner's own, or 65532 where that is root. `timeout`: seconds per call.
-        `services`: hosts and ports that containers may reach although they are this machine's own.
+        `services`: hosts and ports that containers may reach at closed addresses; `allowed_networks`: closed IPv4
+        networks that the operator opened.
         """
         uid = uid if uid is not None else os.getuid() or UNPRIVILEGED
         gid = gid if gid is not None else (os.getgid() if os.getuid() else UNPRIVILEGED)
@@ -86,7 +88,7 @@ class DockerEngine:
         self.api = DockerAPI(base_url, timeout)
         self.images = DockerImages(self.api, self._find_pythons)
         self.events = DockerEvents(self.api, install, self.inspect)
-        self.network = DockerNetwork(self.api, install, services)
+        self.network = DockerNetwork(self.api, install, services, allowed_networks)
         self._lock = threading.Lock()
         self._probing = threading.Lock()
         self._probe: Probe | None = None

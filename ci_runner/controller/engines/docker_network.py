@@ -1,4 +1,5 @@
-"""The network of an install: egress for its containers, which do not see each other nor, where possible, the host."""
+"""The network of an install: its containers reach the internet, and neither each other nor, where possible, the host
+or private networks."""
 
 from __future__ import annotations
 
@@ -23,15 +24,17 @@ _DEFAULT_MTU: Final = 1500
 class DockerNetwork:
     """Made when the first container needs it."""
 
-    def __init__(self, api: DockerAPI, install: str, services: Sequence[Service] = ()) -> None:
-        """`services`: what containers may reach of this machine, see `engines.services`."""
+    def __init__(
+        self, api: DockerAPI, install: str, services: Sequence[Service] = (), allowed: Sequence[str] = ()
+    ) -> None:
+        """`services`: what containers may reach at closed addresses (`engines.services`); `allowed`: open networks."""
         self._api = api
         self.install = install
         self.name = convert.network_name(install)
-        self.firewall = Firewall(install, convert.bridge_name(install), services=services)
+        self.firewall = Firewall(install, convert.bridge_name(install), services=services, allowed=allowed)
         self._lock = threading.Lock()
         self._checked: float | None = None
-        #: Why containers can reach the host, or None; known after `ensure`.
+        #: Why containers can reach the host and private networks, or None; known after `ensure`.
         self.problem: str | None = None
 
     def ensure(self) -> None:

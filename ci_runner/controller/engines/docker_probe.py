@@ -42,6 +42,9 @@ for name, host, port in (("host", sys.argv[1], sys.argv[2]), ("metadata", sys.ar
     try:
         if host: socket.create_connection((host, int(port)), 1).close(); print(name)
     except OSError: pass
+try:
+    if any(line.split()[-1] != "lo" for line in open("/proc/net/if_inet6")): print("ipv6")
+except OSError: pass
 print("network")' "$2" "$3" "$4" 2>/dev/null
 true
 """
@@ -76,6 +79,8 @@ def look(
         problems.append(
             "mounts could not be checked: there is no base image yet; pull one or run `ci-runner image build`"
         )
+        unfiltered = network.firewall.problem()
+        problems += [_open(unfiltered)] if unfiltered else []
     elif fatal is None and image is not None:
         facts["probe image"] = (image.get("RepoTags") or [str(image["Id"])])[0]
         try:
@@ -230,6 +235,13 @@ def _lacking(features: Features) -> list[str]:
     return result
 
 
+def _open(problem: str) -> str:
+    return (
+        f"private networks and link-local addresses are not closed to containers ({problem}): "
+        'run the runner as root where Docker uses iptables, or set network = "none"'
+    )
+
+
 def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[str]:
     """Sentences about what containers with egress reach that they should not."""
     why = f" ({network.problem})" if network.problem else ""
@@ -243,8 +255,12 @@ def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[st
         )
     if "metadata" in said:
         result.append(f"containers can connect to the cloud's metadata service at {METADATA}{why}")
-    elif network.problem:
-        result.append(f"link-local (metadata) addresses are not blocked for containers{why}")
+    if network.problem:
+        result.append(_open(network.problem))
+    if "ipv6" in said and network.firewall.ipv6_problem:
+        result.append(
+            f"containers have IPv6 addresses, and IPv6 is not filtered ({network.firewall.ipv6_problem})"
+        )
     return result
 
 

@@ -1,7 +1,7 @@
-"""Services on the runner's own machine that containers may reach although the rest of it is closed to them.
+"""Services at addresses that are closed to containers, which may reach them all the same.
 
-A package index or a proxy that the operator names in the settings may run on this very machine; then exactly its
-address and port are let through (by `firewall`), for builds and jobs alike. Nothing needs to be let through elsewhere.
+A package index or a proxy that the operator names in the settings may run on this very machine or in a private network;
+then exactly its address and port are let through (by `firewall`), for builds and jobs alike.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ci_runner.config import EnvironmentSettings
+from ci_runner.controller.engines.private_networks import is_closed
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +41,18 @@ def _service(url: str) -> Service | None:
     return (parts.hostname, port) if parts.hostname and port else None
 
 
-def on_this_machine(services: Iterable[Service]) -> list[Service]:
-    """Those whose host has IPv4 addresses of this machine: the addresses, with their ports.
+def behind_the_firewall(services: Iterable[Service]) -> list[Service]:
+    """IPv4 addresses of these hosts, with their ports, as far as they are this machine's own or in a closed network.
 
     Loopback is none of them: a container that asks for it means itself.
     """
-    return [
+    found = [
         (address, port)
         for host, port in services
         for address in _addresses(host)
-        if not is_loopback(address) and _is_own(address)
+        if not is_loopback(address) and (is_closed(address) or _is_own(address))
     ]
+    return list(dict.fromkeys(found))
 
 
 def is_loopback(host: str) -> bool:
