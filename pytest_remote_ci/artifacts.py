@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from pytest_remote_ci import control_characters
 from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable, SubmissionRefused
 from pytest_remote_ci.stream import pause
 from pytest_remote_ci.transport import Interrupted, NotOffered
@@ -218,8 +219,9 @@ def name_problem(path: str) -> str | None:
         return "leaves the folder"
     if "" in parts or "." in parts or len(path) > 1024:
         return "has no usable name"
-    if not path.isprintable():
-        return "has control characters in its name"
+    problem = control_characters.name_problem(path)
+    if problem is not None:
+        return problem
     if ".git" in (part.casefold() for part in parts):
         return "lies in a .git folder"
     if os.name == "nt" and (any(_DEVICES.match(part) or part[-1] in ". " or ":" in part for part in parts)):
@@ -229,7 +231,7 @@ def name_problem(path: str) -> str | None:
 
 def shown(path: str) -> str:
     """A path of the runner for a message: one line, bounded."""
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in path)
+    text = control_characters.escaped(path)
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 

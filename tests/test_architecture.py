@@ -42,7 +42,12 @@ _OURS = (
 #: The first row whose prefix fits a module is its row.
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "wire": (
-        ("pytest_remote_ci.wire", "pytest_remote_ci.wire_fields", "pytest_remote_ci.globs"),
+        (
+            "pytest_remote_ci.wire",
+            "pytest_remote_ci.wire_fields",
+            "pytest_remote_ci.globs",
+            "pytest_remote_ci.control_characters",
+        ),
         ("wire",),
         set(),
     ),
