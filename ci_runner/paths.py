@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ci_runner.errors import InvalidSubmission
+from pytest_remote_ci import control_characters
 
 #: Bytes of UTF-8: what Linux allows a file name, and a little less than what it allows a path.
 MAX_PART_BYTES: Final = 255
@@ -66,6 +67,8 @@ def path_problem(path: str) -> str | None:
     for text, problem in (("\0", "has a NUL in its name"), ("\\", "has a backslash in its name")):
         if text in path:
             return problem
+    if control_characters.holds_any(path):
+        return control_characters.name_problem(path)
     if path.startswith("/"):
         return "has an absolute path"
     if _DRIVE.match(path):

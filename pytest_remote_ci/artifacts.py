@@ -1,8 +1,9 @@
 """Brings the files that a job left behind to this machine: each whole or not at all, and never outside of its folder.
 
 The list comes from the runner and the contents from tests, so neither is believed: names must be plain relative paths,
-no link on the way is followed, contents must have the digest that the list gives. What broke off is resumed, in this
-run and by the next: the beginning of a file stays beside its place under a name of its own.
+no link on the way is followed (`pytest_remote_ci.folders`), contents must have the digest that the list gives. What
+broke off is resumed, in this run and by the next: the beginning of a file stays beside its place under a name of its
+own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from pytest_remote_ci import control_characters, folders
 from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.folders import Folder
 from pytest_remote_ci.stream import pause
 from pytest_remote_ci.transport import Interrupted, NotOffered
 from pytest_remote_ci.wire import is_digest
@@ -35,6 +38,8 @@ PATIENCE: Final = 60.0
 _REFUSED: Final = (JobNotFound, SubmissionRefused, NotOffered)
 _PIECE: Final = 1 << 16
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
+#: Characters that its file system leaves out of names: they cannot make another one of ``.git``.
+_IGNORED_ON_MACOS: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff")
 #: Names that mean a device on Windows, whatever their suffix.
 _DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 
@@ -68,11 +73,16 @@ class Errand:
     job_id: str
     #: Called with bytes so far and in all.
     progress: Callable[[int, int], None] = lambda done, total: None
-    #: Changes a file that has arrived, before it takes its place; raises nothing.
-    finish: Callable[[Artifact, Path], None] = lambda artifact, file: None
+    #: Looks at a file that has arrived, and may change it, before it takes its place: why it must not, or None.
+    finish: Callable[[Artifact, Path], str | None] = lambda artifact, file: None
+    #: Whether files may be executable, and whether others in their places are replaced.
+    executables: bool = True
+    replaces: bool = True
     patience: float = PATIENCE
     sleep: Callable[[float], None] = time.sleep
     problems: list[str] = field(default_factory=list)
+    #: Paths that are not tried again.
+    _refused: set[str] = field(default_factory=set)
     _done: int = 0
     _total: int = 0
 
@@ -86,8 +96,8 @@ class Errand:
         for artifact, place in wanted:
             problem = self._problem(artifact, place, folder, taken)
             if problem is not None:
-                self.problems.append(f"{shown(artifact.path)} {problem}")
-            elif _is_there(place, artifact):
+                self._refuse(artifact, problem)
+            elif self._is_there(artifact, place, folder):
                 places[artifact.path] = place
             else:
                 todo.append((artifact, place))
@@ -95,12 +105,20 @@ class Errand:
         if len(todo) >= MANY:
             # What the archive did not bring comes one by one.
             with contextlib.suppress(Interrupted, *_REFUSED, tarfile.TarError, EOFError):
-                for artifact, place in self._from_archive({item.path: (item, place) for item, place in todo}):
+                for artifact, place in self._from_archive(
+                    {item.path: (item, place) for item, place in todo}, folder
+                ):
                     places[artifact.path] = place
         for artifact, place in todo:
-            if artifact.path not in places and self._fetch(artifact, place):
+            if artifact.path in places or artifact.path in self._refused:
+                continue
+            if self._fetch(artifact, place, folder):
                 places[artifact.path] = place
         return Fetched(places, tuple(self.problems))
+
+    def _refuse(self, artifact: Artifact, problem: str) -> None:
+        self._refused.add(artifact.path)
+        self.problems.append(f"{shown(artifact.path)} {problem}")
 
     def _problem(self, artifact: Artifact, place: Path, folder: Path, taken: dict[str, str]) -> str | None:
         problem = name_problem(artifact.path)
@@ -108,9 +126,33 @@ class Errand:
             return f"is refused: it {problem}"
         if taken.setdefault(artifact.path.casefold(), artifact.path) != artifact.path and place.exists():
             return f"is refused: here it is the same name as {shown(taken[artifact.path.casefold()])}"
-        return _make_way(place, folder)
+        try:
+            with _opened(place, folder) as where:
+                status = where.status(place.name)
+        except folders.Blocked as blocked:
+            return f"is refused: {blocked}"
+        if status is None:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return f"is refused: {place} is a folder"
+        is_other = not self.replaces and not self._is_there(artifact, place, folder)
+        return f"is refused: there is another file at {place}" if is_other else None
 
-    def _from_archive(self, wanted: Mapping[str, tuple[Artifact, Path]]) -> Iterator[tuple[Artifact, Path]]:
+    def _is_there(self, artifact: Artifact, place: Path, folder: Path) -> bool:
+        try:
+            with _opened(place, folder) as where:
+                file = where.open_regular(place.name)
+                if file is None:
+                    return False
+                with file:
+                    is_as_long = os.fstat(file.fileno()).st_size == artifact.size
+                    return is_as_long and _digest(file) == artifact.sha256
+        except OSError:
+            return False
+
+    def _from_archive(
+        self, wanted: Mapping[str, tuple[Artifact, Path]], folder: Path
+    ) -> Iterator[tuple[Artifact, Path]]:
         """Those that arrive whole, as long as the archive lasts."""
         with (
             contextlib.closing(self.client.artifact_archive(self.job_id)) as source,
@@ -124,45 +166,49 @@ class Errand:
                 if content is None or member.size != artifact.size:
                     continue
                 part = _part(place, artifact)
-                with _created(part) as target:
-                    digest = self._copy(content.read, target, artifact.size, hashlib.sha256())
-                if digest == artifact.sha256:
-                    self._settle(artifact, part, place)
-                    yield artifact, place
-                else:
-                    part.unlink()
+                with _opened(place, folder) as where:
+                    where.remove(part)
+                    with where.create(part) as target:
+                        digest = self._copy(content.read, target, artifact.size, hashlib.sha256())
+                    if digest != artifact.sha256:
+                        where.remove(part)
+                    elif self._settle(artifact, where, part, place.name):
+                        yield artifact, place
 
-    def _fetch(self, artifact: Artifact, place: Path) -> bool:
+    def _fetch(self, artifact: Artifact, place: Path, folder: Path) -> bool:
         """One file, going on where its beginning ends; whether it came."""
-        part = _part(place, artifact)
+        with _opened(place, folder) as where:
+            return self._fetch_into(where, artifact, place.name)
+
+    def _fetch_into(self, where: Folder, artifact: Artifact, name: str) -> bool:
+        part = _part(Path(name), artifact)
         failures, last = 0, time.monotonic()
         for _ in range(1000):
-            before = _size(part)
+            before = _size(where, part)
             try:
-                digest = self._continue(artifact, part)
+                digest = self._continue(artifact, where, part)
             except Interrupted as error:
-                failures = 0 if _size(part) > before else failures + 1
-                last = time.monotonic() if _size(part) > before else last
+                failures = 0 if _size(where, part) > before else failures + 1
+                last = time.monotonic() if _size(where, part) > before else last
                 if time.monotonic() - last > self.patience:
                     raise RunnerUnreachable(str(error)) from error
                 self.sleep(pause(failures, error.retry_after))
                 continue
             except _REFUSED as error:
-                self.problems.append(f"{shown(artifact.path)} did not come: {error}")
+                self._refuse(artifact, f"did not come: {error}")
                 return False
             if digest == artifact.sha256:
-                self._settle(artifact, part, place)
-                return True
-            part.unlink(missing_ok=True)
+                return self._settle(artifact, where, part, name)
+            where.remove(part)
             if before == 0:
                 break  # not the fault of an old beginning
-        self.problems.append(f"{shown(artifact.path)} did not come: its content is not what the runner says")
+        self._refuse(artifact, "did not come: its content is not what the runner says")
         return False
 
-    def _continue(self, artifact: Artifact, part: Path) -> str:
+    def _continue(self, artifact: Artifact, where: Folder, part: str) -> str:
         """The digest of `part` once all of the content is in it. Raises `Interrupted`, and other `ClientError`s."""
         hasher = hashlib.sha256()
-        with _created(part, keep=True) as target:
+        with _begun(where, part) as target:
             have = 0
             while piece := target.read(_PIECE):
                 hasher.update(piece)
@@ -188,12 +234,19 @@ class Errand:
             self.progress(min(self._done, self._total), self._total)
         return str(hasher.hexdigest())
 
-    def _settle(self, artifact: Artifact, part: Path, place: Path) -> None:
-        self.finish(artifact, part)
+    def _settle(self, artifact: Artifact, where: Folder, part: str, name: str) -> bool:
+        """Give the file that has arrived its place; False when it must not have it."""
+        problem = self.finish(artifact, where.reached(part))
+        if problem is not None:
+            where.remove(part)
+            self._refuse(artifact, problem)
+            return False
         mask = os.umask(0)
         os.umask(mask)
-        part.chmod((0o777 if artifact.executable else 0o666) & ~mask)
-        part.replace(place)
+        mode = 0o777 if artifact.executable and self.executables else 0o666
+        where.set_mode(part, mode & ~mask)
+        where.move(part, name)
+        return True
 
 
 def parse_list(answer: Any) -> list[Artifact] | None:
@@ -218,10 +271,13 @@ def name_problem(path: str) -> str | None:
         return "leaves the folder"
     if "" in parts or "." in parts or len(path) > 1024:
         return "has no usable name"
-    if not path.isprintable():
-        return "has control characters in its name"
-    if ".git" in (part.casefold() for part in parts):
+    problem = control_characters.name_problem(path)
+    if problem is not None:
+        return problem
+    if any(_is_git(part) for part in parts):
         return "lies in a .git folder"
+    if parts[-1].casefold() == "head":  # beside objects/ and refs/ it makes any folder a repository
+        return "could make git take its folder for a repository"
     if os.name == "nt" and (any(_DEVICES.match(part) or part[-1] in ". " or ":" in part for part in parts)):
         return "has a name that Windows does not take"
     return None
@@ -229,39 +285,21 @@ def name_problem(path: str) -> str | None:
 
 def shown(path: str) -> str:
     """A path of the runner for a message: one line, bounded."""
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in path)
+    text = control_characters.escaped(path)
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
-def _make_way(place: Path, folder: Path) -> str | None:
-    """Make the folders that lead to `place` from `folder`; why that cannot be, or None."""
-    folder.mkdir(parents=True, exist_ok=True)
-    here = folder
-    for part in place.relative_to(folder).parts[:-1]:
-        here = here / part
-        try:
-            kind = here.lstat().st_mode
-        except FileNotFoundError:
-            here.mkdir()
-            continue
-        except NotADirectoryError:
-            return "is refused: a file is in its way"
-        if stat.S_ISLNK(kind):
-            return f"is refused: {here} is a link"
-        if not stat.S_ISDIR(kind):
-            return f"is refused: {here} is no folder"
-    return f"is refused: {place} is a folder" if place.is_dir() and not place.is_symlink() else None
+def _is_git(part: str) -> bool:
+    """Whether some file system takes this for ``.git``: macOS drops joiners, Windows dots and streams at the end."""
+    plain = "".join(char for char in part if char not in _IGNORED_ON_MACOS).casefold()
+    return plain.partition(":")[0].rstrip(". ") in (".git", "git~1")
 
 
-def _is_there(place: Path, artifact: Artifact) -> bool:
-    try:
-        status = place.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size:
-            return False
-        with place.open("rb") as file:
-            return _digest(file) == artifact.sha256
-    except OSError:
-        return False
+@contextlib.contextmanager
+def _opened(place: Path, folder: Path) -> Iterator[Folder]:
+    """The folder of `place`, which lies in `folder`."""
+    with folders.opened(folder, place.relative_to(folder).parts[:-1]) as where:
+        yield where
 
 
 def _digest(file: IO[bytes]) -> str:
@@ -271,21 +309,21 @@ def _digest(file: IO[bytes]) -> str:
     return hasher.hexdigest()
 
 
-def _part(place: Path, artifact: Artifact) -> Path:
-    return place.with_name(f".remote-ci-{artifact.sha256[:16]}-{len(place.name)}.part")
+def _part(place: Path, artifact: Artifact) -> str:
+    return f".remote-ci-{artifact.sha256[:16]}-{len(place.name)}.part"
 
 
 @contextlib.contextmanager
-def _created(part: Path, *, keep: bool = False) -> Iterator[IO[bytes]]:
+def _begun(where: Folder, part: str) -> Iterator[IO[bytes]]:
     """The file of a beginning, read from its start; what is no regular file is replaced."""
-    if not keep or part.is_symlink() or not part.is_file():
-        part.unlink(missing_ok=True)
-    with part.open("r+b" if part.exists() else "x+b") as file:
+    file = where.open_regular(part, to_write=True)
+    if file is None:
+        where.remove(part)
+        file = where.create(part)
+    with file:
         yield file
 
 
-def _size(part: Path) -> int:
-    try:
-        return part.stat().st_size
-    except OSError:
-        return 0
+def _size(where: Folder, part: str) -> int:
+    status = where.status(part)
+    return 0 if status is None else status.st_size

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_remote_ci import (
     __version__,
     arguments,
+    artifact_folder,
     embedded,
     looking_back,
     outside,
@@ -107,7 +108,7 @@ def submit(options: argparse.Namespace) -> int:
             )
             with connected(configured) as client:
                 run = RemoteRun(client, display, interrupts)
-                run.keep(folder(configured), found_reports)
+                run.keep(folder(configured), found_reports, sent.artifacts)
                 with _prefixed("Error submitting to CI server", display, on_stdout=not options.asynchronous):
                     job_id = run.submit(found, sent, again=collect)
                     if options.asynchronous:
@@ -263,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep files that match and bring them here; repeatable",
     )
     sub.add_argument(
-        "--artifacts-dir", metavar="DIR", help=f"where they go (default: {reports.FOLDER}/<job>)"
+        "--artifacts-dir", metavar="DIR", help=f"where they go (default: {artifact_folder.NAME}/<job>)"
     )
     commands.add_parser(
         "pytest", help="pytest --remote-ci; plugins that only the project has may be missing here"
@@ -288,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dir",
         dest="artifacts_dir",
         metavar="DIR",
-        help=f"where to (default: {reports.FOLDER}/<job>)",
+        help=f"where to (default: {artifact_folder.NAME}/<job>)",
     )
     sub.add_argument("--list", action="store_true", help="only list it: bytes and names")
     sub.add_argument("--json", action="store_true", help="only list it, as JSON")

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_remote_ci import artifact_folder, embedded
 from pytest_remote_ci import config as configuration
-from pytest_remote_ci import embedded, reports
 from pytest_remote_ci.errors import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_remote_ci.artifact_folder import ArtifactFolder
     from pytest_remote_ci.client import Client
     from pytest_remote_ci.config import Config
 
@@ -39,10 +40,10 @@ def settings(options: argparse.Namespace) -> Config:
     return found
 
 
-def folder(settings: Config) -> Callable[[str], Path]:
+def folder(settings: Config) -> Callable[[str], ArtifactFolder]:
     """Where artifacts of a job go."""
     cwd = Path.cwd()
-    return lambda job_id: reports.folder_of(settings, job_id, cwd, configuration.project_root(cwd, cwd))
+    return lambda job_id: artifact_folder.of(settings, job_id, cwd, configuration.project_root(cwd, cwd))
 
 
 @contextmanager

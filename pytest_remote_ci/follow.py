@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.delivery import Parcel, deliver
@@ -20,6 +19,7 @@ from pytest_remote_ci.progress import Bar
 from pytest_remote_ci.wire import SubmitOptions
 
 if TYPE_CHECKING:
+    from pytest_remote_ci.artifact_folder import ArtifactFolder
     from pytest_remote_ci.client import Client
     from pytest_remote_ci.homecoming import Homecoming
     from pytest_remote_ci.reports import Reports
@@ -50,8 +50,9 @@ class RemoteRun:
         self._again: list[dict[str, Any]] = []
         #: Known from the runner's answer on.
         self.job_id = job_id
-        self._folder: Callable[[str], Path] | None = None
+        self._folder: Callable[[str], ArtifactFolder] | None = None
         self._reports: Reports | None = None
+        self._asked: tuple[str, ...] | None = None
         self._home: Homecoming | None = None
 
     def submit(self, workspace: Workspace, options: SubmitOptions, *, again: Callable[[], Workspace]) -> str:
@@ -126,9 +127,17 @@ class RemoteRun:
         """`events` has these once more, before those that were not seen yet."""
         self._again = events
 
-    def keep(self, folder: Callable[[str], Path], reports: Reports | None = None) -> None:
-        """What the job leaves behind is wanted here: `reports` in their places, all else in its id's `folder`."""
-        self._folder, self._reports = folder, reports
+    def keep(
+        self,
+        folder: Callable[[str], ArtifactFolder],
+        reports: Reports | None = None,
+        asked: tuple[str, ...] | None = None,
+    ) -> None:
+        """What the job leaves behind is wanted here: `reports` in their places, other files in its id's `folder`.
+
+        `asked` are the patterns of those other files; None: all that the runner has.
+        """
+        self._folder, self._reports, self._asked = folder, reports, asked
 
     def bring_home(self, complete: Mapping[str, Any] | None, *, is_early: bool = False) -> None:
         """Fetch what the job left behind, once, if it is wanted here; `complete` is its last event, None: not over.
@@ -145,7 +154,7 @@ class RemoteRun:
 
             self._home = Homecoming(
                 self._client, self.job_id, self._folder(self.job_id), self._display.line, self._display.say,
-                self._reports,
+                self._reports, self._asked,
             )  # fmt: skip
         self._home.bring(complete, is_early=is_early)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from fnmatch import translate
 from typing import Final
 
+from pytest_remote_ci import control_characters
+
 MAX_LENGTH: Final = 1024
 #: A name is compared with each wildcard of a part; more of them than this are nobody's.
 _MAX_STARS: Final = 16
@@ -31,7 +33,7 @@ def problem(pattern: str) -> str | None:
         return None if pattern == "." else "names nothing"
     if len(pattern) > MAX_LENGTH:
         return f"is longer than {MAX_LENGTH} characters"
-    if any(ord(char) < 32 or ord(char) == 127 for char in pattern):
+    if control_characters.holds_any(pattern):
         return "holds a control character"
     if "\\" in pattern:
         return "holds a backslash: write / between folders"

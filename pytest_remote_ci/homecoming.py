@@ -1,6 +1,7 @@
 """The end of a run on this machine: reports take the places that a local run would have given them, artifacts a folder.
 
-What goes wrong here is said and changes no exit code: the job is over, and its files stay on the runner for a while.
+What comes is what was asked for, and nothing else that a job or a runner may list. What goes wrong here is said and
+changes no exit code: the job is over, and its files stay on the runner for a while.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_remote_ci import coverage_files, globs
-from pytest_remote_ci.artifacts import Artifact, Errand, Fetched
+from pytest_remote_ci.artifact_folder import ArtifactFolder
+from pytest_remote_ci.artifacts import Artifact, Errand, Fetched, shown
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.progress import Bar, StatusLine, readable_size
-from pytest_remote_ci.reports import FOLDER
-from pytest_remote_ci.terminal import ColourFilter
+from pytest_remote_ci.reports import Home
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client import Client
     from pytest_remote_ci.reports import Reports
 
-#: Names in one line.
+#: Names in one line, and lines about files that did not come.
 _MOST: Final = 5
 
 
@@ -34,11 +36,13 @@ class Homecoming:
     client: Client
     job_id: str
     #: Where artifacts go that have no place of their own.
-    folder: Path
+    folder: ArtifactFolder
     line: StatusLine
     say: Callable[[str], None]
     #: None: nothing has a place of its own here.
     reports: Reports | None = None
+    #: Patterns of what comes into the folder; None: all.
+    asked: tuple[str, ...] | None = None
     #: Said to whom asks: artifact's path → where it is.
     places: dict[str, Path] = field(default_factory=dict)
     _is_done: bool = False
@@ -61,9 +65,8 @@ class Homecoming:
             self._bring([item for item in early if item.path not in self.places], str(left.get("root") or ""))
             self._is_done = len(early) == len(found)
         except (ClientError, OSError) as error:
-            why = error if isinstance(error, ClientError) else f"{error.filename}: {error.strerror}"
             self.say(
-                f"remote-ci: artifacts were not fetched: {why}; try again: remote-ci artifacts {self.job_id}"
+                f"remote-ci: artifacts were not fetched: {reason(error)}; try again: remote-ci artifacts {self.job_id}"
             )
         finally:
             self.line.clear()
@@ -77,85 +80,104 @@ class Homecoming:
             if not artifacts:
                 self.say(f"Job {self.job_id} has no artifacts (they are kept for some days only).")
                 return False
+            self.asked = None
             return not self._bring(artifacts, "").problems
         finally:
             self.line.clear()
 
     def _bring(self, artifacts: Iterable[Artifact], root: str) -> Fetched:
-        found = list(artifacts)
-        homes = {item.path: self._home(item) for item in found}
-        at_home = [item for item in found if homes[item.path] is not None]
-        others = [item for item in found if homes[item.path] is None]
-        errand = Errand(self.client, self.job_id, Bar(self.line, "fetching artifacts"))
-        places: dict[str, Path] = {}
-        if others:
-            _make_folder(self.folder)
-            wanted = [(item, self.folder / item.path) for item in others]
-            places.update(errand.fetch(wanted, self.folder).places)
-        if at_home and self.reports is not None:
-            here = self.reports.root
-
-            def relocate(item: Artifact, file: Path) -> None:
-                coverage_files.relocate(file, item.path.rpartition("/")[2], root, str(here))
-
-            errand.finish = relocate
-            bases: dict[Path, list[tuple[Artifact, Path]]] = {}
-            for item in at_home:
-                place = homes[item.path]
-                if place is not None:
-                    bases.setdefault(self.reports.base(item.path), []).append((item, place))
-            for base, wanted in bases.items():
-                places.update(errand.fetch(wanted, base).places)
+        others: list[Artifact] = []
+        at_home: list[tuple[Artifact, Home]] = []
+        problems: list[str] = []
+        for item in artifacts:
+            home = self.reports.home(item.path) if self.reports is not None else "has no place"
+            if isinstance(home, Home):
+                at_home.append((item, home))
+            elif self._is_asked(item.path):
+                problem = self.folder.name_problem(item.path)
+                if problem is None:
+                    others.append(item)
+                else:
+                    problems.append(f"{shown(item.path)} {problem}")
+            else:
+                problems.append(f"{shown(item.path)} {home}")
+        places = self._bring_into_folder(others, problems) | self._bring_home(at_home, problems, root)
         self.places.update(places)
         self.line.clear()
         self._tell(
             [item for item in others if item.path in places],
-            [item for item in at_home if item.path in places],
+            [item for item, _ in at_home if item.path in places],
         )
-        for problem in errand.problems:
-            self.say(ColourFilter().feed(f"remote-ci: artifact {problem}"))
-        return Fetched(places, tuple(errand.problems))
+        if problems:
+            more = f"; and {len(problems) - _MOST} more" if len(problems) > _MOST else ""
+            self.say(f"remote-ci: left out: {'; '.join(problems[:_MOST])}{more}")
+        return Fetched(places, tuple(problems))
 
-    def _home(self, item: Artifact) -> Path | None:
-        return self.reports.home(item.path) if self.reports is not None else None
+    def _is_asked(self, path: str) -> bool:
+        return self.asked is None or bool(globs.Globs(self.asked).match(path))
+
+    def _bring_into_folder(self, items: list[Artifact], problems: list[str]) -> dict[str, Path]:
+        if not items:
+            return {}
+        errand = Errand(self.client, self.job_id, Bar(self.line, "fetching artifacts"), problems=problems)
+        errand.replaces = self.folder.make()
+        wanted = [(item, self.folder.path / item.path) for item in items]
+        return dict(errand.fetch(wanted, self.folder.trusted).places)
+
+    def _bring_home(
+        self, items: list[tuple[Artifact, Home]], problems: list[str], root: str
+    ) -> dict[str, Path]:
+        if not items or self.reports is None:
+            return {}
+        here = str(self.reports.root)
+        homes = {item.path: home for item, home in items}
+
+        def finish(item: Artifact, file: Path) -> str | None:
+            problem = homes[item.path].content_problem(file)
+            if problem is None:
+                coverage_files.relocate(file, item.path.rpartition("/")[2], root, here)
+            return problem
+
+        errand = Errand(
+            self.client, self.job_id, Bar(self.line, "fetching artifacts"), finish, executables=False,
+            problems=problems,
+        )  # fmt: skip
+        places: dict[str, Path] = {}
+        bases: dict[Path, list[tuple[Artifact, Path]]] = {}
+        for item, home in items:
+            bases.setdefault(home.base, []).append((item, home.place))
+        for base, wanted in bases.items():
+            places.update(errand.fetch(wanted, base).places)
+        return places
 
     def _tell(self, others: list[Artifact], at_home: list[Artifact]) -> None:
         parts = []
         if others:
             files = "1 artifact" if len(others) == 1 else f"{len(others)} artifacts"
             size = readable_size(sum(item.size for item in others))
-            parts.append(f"{files} ({size}) in {_from_here(self.folder)}")
+            parts.append(f"{files} ({size}) in {_from_here(self.folder.path)}")
         if at_home and self.reports is not None:
             parts.append(f"brought home: {_names(at_home, self.reports, self.places)}")
         if parts:
-            self.say(ColourFilter().feed(f"remote-ci: {'; '.join(parts)}"))
+            self.say(f"remote-ci: {'; '.join(parts)}")
+
+
+def reason(error: ClientError | OSError) -> str:
+    """Return why something was not fetched, in one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return escaped(f"{error.filename}: {error.strerror}")
+    return escaped(error)
 
 
 def _names(items: list[Artifact], reports: Reports, places: Mapping[str, Path]) -> str:
     """Files by their names, folders with the number of what is in them."""
     counts: dict[str, int] = {}
-    matcher = globs.Globs(reports.patterns)
     for item in items:
-        patterns = {reports.patterns[hit] for hit in matcher.match(item.path)}.difference(reports.outside)
-        above = [pattern for pattern in patterns if item.path.startswith(f"{pattern}/")]
-        name = f"{above[0]}/" if above else item.path
-        base = reports.base(item.path)
-        if base != reports.root:
-            place = places[item.path]
-            name = str(place) if place.parent == base else f"{place.parent}/"
+        name = reports.name_of(item.path, places[item.path])
         counts[name] = counts.get(name, 0) + 1
     names = [f"{name} ({count} files)" if count > 1 else name for name, count in counts.items()]
     more = len(names) - _MOST
     return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")
-
-
-def _make_folder(folder: Path) -> None:
-    """The folder that is ours by its name is nothing that git or the next submission should see."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ours = next((above for above in folder.parents if above.name == FOLDER), None)
-    if ours is not None:
-        with contextlib.suppress(FileExistsError), (ours / ".gitignore").open("x") as file:
-            file.write("*\n")
 
 
 def _from_here(folder: Path) -> str:

@@ -19,19 +19,12 @@ from typing import Final
 from pytest_remote_ci import globs
 from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.job.boot import OUTSIDE
+from pytest_remote_ci.report_kinds import FILES, Kind
 
 #: Options whose value is one file, maybe with a folder "assets" beside it.
-_FILES: Final = frozenset(
-    {
-        "--junitxml", "--junit-xml", "--html", "--report-log", "--json-report-file", "--benchmark-json", "--log-file",
-    }
-)  # fmt: skip
+_FILES: Final = frozenset(FILES)
 #: Names in pytest-html's folder of assets.
 _ASSET: Final = re.compile(r"assets/\w[\w.-]*")
-#: Ends of those that may take the place of a file.
-_SUFFIXES: Final = frozenset(
-    {"", ".css", ".gif", ".html", ".jpg", ".json", ".mp4", ".png", ".svg", ".txt", ".url"}
-)
 
 
 @dataclass(frozen=True)
@@ -49,10 +42,10 @@ class Outside:
         """The file over there, relative to the directory of the run."""
         return f"{self.folder}/{self.place.name}"
 
-    def base(self, path: str) -> Path:
-        """The folder here from which on the way to that place holds no link."""
-        place = self.home(path) if path == self.place.name else None
-        return self.place.parent if place is None else place.parent
+    @property
+    def kind(self) -> Kind:
+        """What the file is to be."""
+        return FILES[f"--{self.folder.rpartition('/')[2]}"]
 
     def home(self, path: str) -> Path | None:
         """The place of what `path`, relative to the folder, is over there; None for what has none."""
@@ -62,8 +55,7 @@ class Outside:
         if not (self.has_assets and _ASSET.fullmatch(path)):
             return None
         place = self.place.parent / path
-        kind = _kind(place)
-        return place if kind is None or (kind == stat.S_IFREG and place.suffix in _SUFFIXES) else None
+        return place if _kind(place) in (None, stat.S_IFREG) else None
 
 
 def leads_outside(option: str, value: str, place: Place) -> Path | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import definitions, job_arguments, reports
+from pytest_remote_ci import artifact_folder, definitions, job_arguments
 from pytest_remote_ci.client import Client
 from pytest_remote_ci.display import Display
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
@@ -147,14 +147,15 @@ class PipelineSession:
     def _bring_home(self, client: Client, settings: Config, run: Run, job_ids: list[str]) -> None:
         """Artifacts, a folder for each job; what goes wrong is said and changes no exit code."""
         from pytest_remote_ci import run_artifacts
+        from pytest_remote_ci.homecoming import reason
 
         what = f"{run['pipeline']}-{run['number']}"
         cwd = Path(self._pytest.invocation_params.dir)
-        base = reports.folder_of(settings, what, cwd, self._prepared.place.root)
+        base = artifact_folder.of(settings, what, cwd, self._prepared.place.root)
         jobs = [job for job in run["jobs"] if job["job_id"] in job_ids]
         try:
             run_artifacts.fetch(client, jobs, base, self._display.line, self._display.say)
         except (ClientError, OSError) as error:
-            why = error if isinstance(error, ClientError) else f"{error.filename}: {error.strerror}"
+            why = reason(error)
             again = f"remote-ci pipeline artifacts {run['pipeline']}#{run['number']}"
             self._display.say(f"remote-ci: artifacts were not fetched: {why}; try again: {again}")

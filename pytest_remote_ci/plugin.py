@@ -106,7 +106,9 @@ def declare_options(add: Callable[..., Any]) -> None:
         action="append",
         help="keep files of the run that match and bring them here; repeatable",
     )
-    add("--remote-ci-artifacts-dir", metavar="DIR", help="where they go (default: remote-ci-artifacts/<job>)")
+    add(
+        "--remote-ci-artifacts-dir", metavar="DIR", help="where they go (default: .remote-ci-artifacts/<job>)"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

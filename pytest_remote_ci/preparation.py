@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments, debugging, embedded, outside, reports, scm
+from pytest_remote_ci import arguments, artifact_folder, debugging, embedded, outside, reports, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ConfigError
@@ -25,6 +25,7 @@ from pytest_remote_ci.terminal import is_terminal
 from pytest_remote_ci.wire import SubmitOptions, WireError
 
 if TYPE_CHECKING:
+    from pytest_remote_ci.artifact_folder import ArtifactFolder
     from pytest_remote_ci.config import Config
     from pytest_remote_ci.replay.second_reports import SecondReport
     from pytest_remote_ci.workspace import Workspace
@@ -118,7 +119,7 @@ class Preparation:
         """What the run may leave for places in the project."""
         given = [*self._pytest.getini("addopts"), *self.given]
         found = self._second_reports()
-        seconds = [file for report in found for file in report.files]
+        seconds = [(report.option, report.file) for report in found if report.file is not None]
         outsiders = [report.outside for report in found if report.outside is not None]
         return reports.find(given, self.place, self.reports_here, seconds, outsiders, self.given)
 
@@ -183,10 +184,10 @@ class Preparation:
         folder = str(self._pytest.getini("cache_dir"))
         return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
 
-    def folder(self, settings: Config) -> Callable[[str], Path]:
+    def folder(self, settings: Config) -> Callable[[str], ArtifactFolder]:
         """Where artifacts of a job go."""
         cwd = Path(self._pytest.invocation_params.dir)
-        return lambda job_id: reports.folder_of(settings, job_id, cwd, self.place.root)
+        return lambda job_id: artifact_folder.of(settings, job_id, cwd, self.place.root)
 
     def runner(self, settings: Config) -> embedded.Runner:
         """Where it goes."""

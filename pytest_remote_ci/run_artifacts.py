@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_remote_ci.artifact_folder import ArtifactFolder
 from pytest_remote_ci.homecoming import Homecoming
 from pytest_remote_ci.progress import StatusLine
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def fetch(
     client: Client,
     jobs: Iterable[Mapping[str, Any]],
-    base: Path,
+    base: ArtifactFolder,
     line: StatusLine,
     say: Callable[[str], None],
 ) -> None:
@@ -24,9 +24,4 @@ def fetch(
     for job in jobs:
         job_id = job["job_id"]
         if job_id is not None and client.artifacts(job_id):
-            Homecoming(client, job_id, base / folder_name(str(job["name"])), line, say).bring_all()
-
-
-def folder_name(name: str) -> str:
-    """The folder of a job of that name."""
-    return "".join(char if char.isalnum() or char in "-_.,=" else "_" for char in name)
+            Homecoming(client, job_id, base.below(str(job["name"])), line, say).bring_all()

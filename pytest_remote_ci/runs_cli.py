@@ -88,7 +88,7 @@ def add(plain: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -
     sub.add_argument("id", metavar="RUN")
     sub.add_argument("--job", metavar="J", help="only of this job")
     sub.add_argument(
-        "-d", dest="folder", metavar="DIR", help="where to; default: remote-ci-artifacts/NAME-NUMBER"
+        "-d", dest="folder", metavar="DIR", help="where to; default: .remote-ci-artifacts/NAME-NUMBER"
     )
 
 
@@ -322,11 +322,17 @@ def past_durations(options: argparse.Namespace, pipeline: str) -> dict[str, floa
 
 def artifacts(options: argparse.Namespace) -> int:
     """Fetch the artifacts of all jobs of a run, a folder for each."""
-    from pytest_remote_ci import run_artifacts
+    from pytest_remote_ci import artifact_folder, run_artifacts
 
     with connected(settings(options)) as client:
         found = Runs(client).find(options.id)
-        base = Path(options.folder or f"remote-ci-artifacts/{found['pipeline']}-{found['number']}")
+        name = f"{found['pipeline']}-{found['number']}"
+        named = options.folder is not None
+        base = (
+            artifact_folder.named(Path(options.folder))
+            if named
+            else artifact_folder.default(name, Path.cwd())
+        )
         jobs = [job for job in found["jobs"] if options.job in (None, job["name"], job["definition"])]
         if not jobs:
             raise Failure(f"the run has no job {options.job!r}")

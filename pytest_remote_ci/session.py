@@ -134,7 +134,10 @@ class _Session:
     def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
         for last_chance in (False, True):
             current = self._remote_run(settings)
-            current.keep(self._prepared.folder(settings), self._prepared.wanted_reports())
+            expected = self._prepared.wanted_reports()
+            # A plugin may have asked for more.
+            others = tuple(name for name in options.reports if name not in expected.patterns)
+            current.keep(self._prepared.folder(settings), expected, (*options.artifacts, *others))
             try:
                 return self._sent(current, workspace, settings, options)
             except RunnerUnreachable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pytest_remote_ci import globs
+from pytest_remote_ci import control_characters, globs
 
 #: Services of one job.
 MAX_SERVICES: Final = 8
@@ -108,6 +108,9 @@ def as_relative(where: str, value: Any) -> str:
     parts = text.replace("\\", "/").split("/")
     if text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
         raise WireError(f"{where}: {text!r} must be a path below the project, without '..'")
+    problem = control_characters.name_problem(text)
+    if problem is not None:
+        raise WireError(f"{where}: {text!r} {problem}")
     return "/".join(part for part in parts if part not in ("", "."))
 
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO, Final
 
-from pytest_remote_ci import packing, selection, userfile, wire
+from pytest_remote_ci import control_characters, packing, selection, userfile, wire
 from pytest_remote_ci.errors import WorkspaceChanged, WorkspaceError
 from pytest_remote_ci.ignore import PatternList
 from pytest_remote_ci.links import Found, find
@@ -215,20 +215,39 @@ def _composed(path: str, platform: str = sys.platform) -> str:
 
 
 def _refuse_bad_names(paths: Collection[str]) -> None:
-    """Names must be text: a manifest is JSON, and the runner could not create the same bytes."""
+    """Names must be text, which a manifest in JSON can hold, without characters that steer a terminal."""
     bad = []
+    steering = []
     for path in paths:
-        if not path.isascii():
-            try:
-                path.encode("utf-8")
-            except UnicodeEncodeError:
-                bad.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
+        if not control_characters.holds_any(path):
+            continue
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:
+            name = os.fsencode(path).decode("utf-8", "backslashreplace")
+            bad.append(control_characters.escaped(name))
+        else:
+            steering.append(path)
+    if steering:
+        first = min(steering)
+        more = f" (and {len(steering) - 1} more)" if len(steering) > 1 else ""
+        raise WorkspaceError(
+            f"{control_characters.escaped(first)}{more} cannot be sent: it {control_characters.name_problem(first)}; "
+            f'rename it, or leave it out, for instance with exclude = ["/{_without_control(first)}"]'
+        )
     if bad:
         pattern = bad[0].replace("\\", "?").split("?")[0]
         raise WorkspaceError(
             f"names that are not UTF-8 cannot be sent: {', '.join(sorted(bad))}; rename them, or leave them out, "
             f'for instance with exclude = ["/{pattern}*"]'
         )
+
+
+def _without_control(path: str) -> str:
+    """Return a pattern that matches `path` and can be printed and written into a TOML file."""
+    return _quoted(
+        "".join("?" if control_characters.holds_any(char) else _escaped(char) for char in path.rstrip(" "))
+    )
 
 
 def _refuse_secrets(suspects: dict[str, str], include: PatternList) -> None:

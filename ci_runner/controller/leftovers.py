@@ -1,8 +1,8 @@
 """Finds the files that a run left behind, among what its container wrote: a walk through hostile ground.
 
 Everything here was made by untrusted code, which may still be running while `find` only looks. So: folders are opened
-one by one, never through a link; only regular files count; names must be such as a workspace may have, without control
-characters; how much is looked at, and kept, is bounded. Whatever is left out is said, by its kind and one example.
+one by one, never through a link; only regular files count; names must be such as a workspace may have; how much is
+looked at, and kept, is bounded. Whatever is left out is said, by its kind and one example.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _walk(folder: int, prefix: str, depth: int, here: Step, found: Found) -> Non
 
 def _take(path: str, status: os.stat_result, step: Step, found: Found) -> None:
     found.matched |= step.hits
-    problem = name_problem(path)
+    problem = path_problem(path)
     if stat.S_ISLNK(status.st_mode):
         problem = "is a link"
     elif not stat.S_ISREG(status.st_mode):
@@ -133,14 +133,6 @@ def _take(path: str, status: os.stat_result, step: Step, found: Found) -> None:
         found.omissions.add(problem, path)
     else:
         found.files.append(Leftover(path, status.st_size, bool(status.st_mode & 0o100)))
-
-
-def name_problem(path: str) -> str | None:
-    """Why a file of that name is not kept, or None when it is."""
-    problem = path_problem(path)
-    if problem is None and any(ord(char) < 32 or 127 <= ord(char) < 160 for char in path):
-        return "has a control character in its name"
-    return problem
 
 
 def _is_deletion(status: os.stat_result) -> bool:

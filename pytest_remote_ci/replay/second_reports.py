@@ -28,10 +28,15 @@ class SecondReport:
     name: str
     #: For the pytest over there; the first says where the report is to lie.
     words: tuple[str, ...]
-    #: What it leaves in the project, relative to where the run happens.
-    files: tuple[str, ...] = ()
+    #: The file that it leaves in the project, relative to where the run happens.
+    file: str | None = None
     #: The place here, where that is outside of the project.
     outside: Outside | None = None
+
+    @property
+    def option(self) -> str:
+        """The option of the reporter that names its file."""
+        return self.words[0].partition("=")[0]
 
     @property
     def argument(self) -> str:
@@ -45,8 +50,7 @@ def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[Seco
     return [
         report
         for report in found
-        if report.outside is None
-        or outside.names(typed, report.words[0].partition("=")[0], report.outside.place, place)
+        if report.outside is None or outside.names(typed, report.option, report.outside.place, place)
     ]
 
 
@@ -88,8 +92,7 @@ def _second(
         return
     path = _inside(option, value, place)
     if path is not None:
-        files = (path, _beside(path, "assets")) if has_assets else (path,)
-        yield SecondReport(name, (f"{option}={path}", *more), files)
+        yield SecondReport(name, (f"{option}={path}", *more), path)
 
 
 def _inside(option: str, value: object, place: Place) -> str | None:
@@ -97,8 +100,3 @@ def _inside(option: str, value: object, place: Place) -> str | None:
     path = place.relative(outside.expanded(option, str(value)))
     # Over there "$" and "~" mean something again.
     return None if path is None or "$" in path or path[0] == "~" else path
-
-
-def _beside(path: str, name: str) -> str:
-    folder = path.rpartition("/")[0]
-    return f"{folder}/{name}" if folder else name

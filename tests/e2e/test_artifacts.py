@@ -66,7 +66,7 @@ def test_coverage_and_reports_come_home(developer: Developer, suite: Path, mode:
     assert done.code == 0, done.text
     assert "remote-ci: brought home: .coverage, htmlcov/ (" in done.err, done.text
     assert "out/cov.xml" in done.err
-    assert not (suite / "remote-ci-artifacts").exists()
+    assert not (suite / ".remote-ci-artifacts").exists()
     with sqlite3.connect(suite / ".coverage") as connection:
         assert connection.execute("SELECT path FROM file").fetchall() == [(str(suite / "half.py"),)]
     connection.close()
@@ -91,8 +91,8 @@ def test_artifacts_come_into_a_folder(developer: Developer, suite: Path) -> None
     )  # fmt: skip
     assert done.code == 0, done.text
     [job] = developer.jobs()
-    folder = suite / "remote-ci-artifacts" / job["job_id"]
-    assert f"3 artifacts (27 B) in remote-ci-artifacts/{job['job_id']}" in done.err
+    folder = suite / ".remote-ci-artifacts" / job["job_id"]
+    assert f"3 artifacts (27 B) in .remote-ci-artifacts/{job['job_id']}" in done.err
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {"out/deep/log.txt", "out/tool", "data.txt"}, "what was sent and is as it was is none"
     assert (folder / "data.txt").read_text() == "changed"
@@ -100,7 +100,7 @@ def test_artifacts_come_into_a_folder(developer: Developer, suite: Path) -> None
     assert (suite / "data.txt").read_text() == "as it was"
     # The next submission does not send them.
     listing = developer.pytest("--remote-ci-dry-run", cwd=suite)
-    assert "remote-ci-artifacts" not in listing.out
+    assert ".remote-ci-artifacts" not in listing.out
     events = developer.runner.get(f"/jobs/{job['job_id']}/events?view=report", developer.key)
     assert "nothing matches 'dist/*.whl'" in "".join(event.get("data", "") for event in events)
 

@@ -182,7 +182,7 @@ def test_all_of_a_run_is_this_session(developer: Developer, folder: Path) -> Non
     assert len(reports) == 9
     assert ("tests (flavour=mint).early.test_it", "test_two[1]") in reports
     assert ("tests (flavour=lime).early.test_it", "test_two[1]") in reports
-    left = folder / "remote-ci-artifacts" / "ci-1"
+    left = folder / ".remote-ci-artifacts" / "ci-1"
     assert {file.read_text() for file in left.glob("tests*/out/left.txt")} == {"mint", "lime"}
 
 

@@ -230,5 +230,5 @@ def test_what_a_run_leaves_comes_home_and_speaks_of_the_files_here(
     with sqlite3.connect(folder / ".coverage") as connection:
         assert connection.execute("SELECT path FROM file").fetchall() == [(str(folder / "test_it.py"),)]
     connection.close()
-    [kept] = (folder / "remote-ci-artifacts").glob("*-*")
+    [kept] = (folder / ".remote-ci-artifacts").glob("*-*")
     assert {path.name for path in kept.iterdir()} == {"new.txt", "old.txt"}

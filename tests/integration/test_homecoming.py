@@ -6,6 +6,8 @@ import datetime as dt
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -17,11 +19,12 @@ from http_kit import Person, Runner, running
 from ci_runner import models
 from ci_runner.models import utcnow
 from ci_runner.states import ran
-from pytest_remote_ci import reports
+from pytest_remote_ci import artifact_folder, control_characters, reports
 from pytest_remote_ci.arguments import Place
+from pytest_remote_ci.artifact_folder import ArtifactFolder
 from pytest_remote_ci.artifacts import MANY, Artifact, Errand, name_problem, parse_list
 from pytest_remote_ci.client import Client
-from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable
+from pytest_remote_ci.errors import ConfigError, JobNotFound, RunnerUnreachable
 from pytest_remote_ci.homecoming import Homecoming
 from pytest_remote_ci.progress import StatusLine
 from pytest_remote_ci.transport import AuthenticationFailed, Content, Interrupted
@@ -217,14 +220,22 @@ def test_a_key_that_is_refused_ends_it(runner: Runner, person: Person, here: Pat
 @pytest.mark.parametrize(
     "path",
     ["../x", "a/../../x", "/etc/x", "C:/x", "a\\..\\x", "", "a//b", "./a", "a\nb", "a\x1b[2Jb", "\u202ex",
-     ".git/hooks/pre-commit", "sub/.GIT/config", "x" * 1025],
+     ".git/hooks/pre-commit", "sub/.GIT/config", "x" * 1025, ".g\u200cit/config", "GIT~1/config", ".git./config",
+     ".git::$INDEX_ALLOCATION/config", "sub/HEAD", "head", "a\x9b2Jb", "a\u2028b", "a\x7f"],
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(client: Client, here: Path, path: str) -> None:
     assert name_problem(path) is not None
     found = Errand(client, "job").fetch([(one(path), here / "x")], here)
     assert (found.places, len(found.problems)) == ({}, 1)
-    assert found.problems[0].isprintable()
+    assert not control_characters.holds_any(found.problems[0])
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["narrow\u202fspace.txt", "\U0001f468\u200d\U0001f469.png", "a b.txt", ".gitignore"]
+)
+def test_unusual_names_are_taken(path: str) -> None:
+    assert name_problem(path) is None
 
 
 def test_a_link_in_the_way_is_not_followed(client: Client, here: Path, tmp_path: Path) -> None:
@@ -272,12 +283,25 @@ def test_an_unknown_job_is_said(client: Client) -> None:
 # -- places
 
 
-def home(client: Client, job_id: str, here: Path, root: Path | None = None) -> tuple[Homecoming, list[str]]:
+def home(
+    client: Client, job_id: str, here: Path, root: Path | None = None, asked: tuple[str, ...] | None = ()
+) -> tuple[Homecoming, list[str]]:
     said: list[str] = []
     found = None
     if root is not None:
         found = reports.find(["--junitxml=out/junit.xml", "--cov-report", "html:site"], Place(root, root))
-    return Homecoming(client, job_id, here, StatusLine(), said.append, found), said
+    folder = artifact_folder.named(here)
+    return Homecoming(client, job_id, folder, StatusLine(), said.append, found, asked), said
+
+
+#: What a folder for artifacts holds beside them.
+GUARDS = {
+    ".gitignore": b"*\n",
+    "conftest.py": b"# Made by pytest-remote-ci: jobs left these files behind, and pytest is to collect none of them.\n"
+    b'collect_ignore_glob = ["*"]\n',
+}
+HTML = b"<!DOCTYPE html><html>coverage.py</html>"
+COVERAGE_XML = b"<coverage><source>/workspace</source></coverage>"
 
 
 def complete(root: str = "/workspace") -> dict[str, Any]:
@@ -290,17 +314,17 @@ def test_reports_go_home_and_all_else_into_the_folder(
     root = tmp_path / "project"
     root.mkdir()
     files = {
-        "coverage.xml": b"<source>/workspace</source>", "out/junit.xml": b"<x/>", "site/index.html": b"i",
+        "coverage.xml": COVERAGE_XML, "out/junit.xml": b"<testsuites/>", "site/index.html": HTML,
         "site/style.css": b"s", "dist/a.whl": b"w",
     }  # fmt: skip
     job_id = left(runner, person, files)
-    bringing, said = home(client, job_id, tmp_path / "kept", root)
+    bringing, said = home(client, job_id, tmp_path / "kept", root, ("dist",))
     bringing.bring(complete())
     assert disk(root) == {
-        "coverage.xml": f"<source>{root}</source>".encode(), "out/junit.xml": b"<x/>", "site/index.html": b"i",
-        "site/style.css": b"s",
+        "coverage.xml": COVERAGE_XML.replace(b"/workspace", str(root).encode()), "out/junit.xml": b"<testsuites/>",
+        "site/index.html": HTML, "site/style.css": b"s",
     }  # fmt: skip
-    assert disk(tmp_path / "kept") == {"dist/a.whl": b"w"}
+    assert disk(tmp_path / "kept") == {**GUARDS, "dist/a.whl": b"w"}
     home_again = "brought home: coverage.xml, out/junit.xml, site/ (2 files)"
     assert said == [f"remote-ci: 1 artifact (1 B) in {tmp_path}/kept; {home_again}"]
     assert bringing.places["dist/a.whl"] == tmp_path / "kept/dist/a.whl"
@@ -315,17 +339,21 @@ def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
     root.mkdir()
     folder = ".remote-ci-reports/html"
     files = {
-        f"{folder}/r.html": b"/workspace/a", f"{folder}/assets/style.css": b"s", f"{folder}/assets/.ssh": b"evil",
+        f"{folder}/r.html": b"<html>/workspace/a", f"{folder}/assets/style.css": b"s", f"{folder}/assets/.ssh": b"evil",
         f"{folder}/assets/sub/x": b"evil", f"{folder}/other": b"evil", "r.html": b"evil",
     }  # fmt: skip
     job_id = left(runner, person, files)
     found = reports.find([f"--html={tmp_path}/out/r.html"], Place(root, root))
     said: list[str] = []
-    bringing = Homecoming(client, job_id, tmp_path / "kept", StatusLine(), said.append, found)
+    kept = artifact_folder.named(tmp_path / "kept")
+    bringing = Homecoming(client, job_id, kept, StatusLine(), said.append, found, ())
     bringing.bring(complete())
-    assert disk(tmp_path / "out") == {"r.html": f"{root}/a".encode(), "assets/style.css": b"s"}
+    assert disk(tmp_path / "out") == {"r.html": f"<html>{root}/a".encode(), "assets/style.css": b"s"}
     assert disk(root) == {}
-    assert len(disk(tmp_path / "kept")) == 4
+    assert not (tmp_path / "kept").exists()
+    assert said[1].startswith("remote-ci: left out: ")
+    assert said[1].count("is no file of such a report") == 3
+    assert "r.html was not asked for" in said[1]
     assert f"brought home: {tmp_path}/out/assets/, {tmp_path}/out/r.html" in said[0]
 
 
@@ -350,7 +378,7 @@ def test_a_disk_that_takes_nothing_is_said(
 ) -> None:
     (tmp_path / "kept").write_text("a file")
     job_id = left(runner, person, {"a": b"1"})
-    bringing, said = home(client, job_id, tmp_path / "kept" / "deeper")
+    bringing, said = home(client, job_id, tmp_path / "kept" / "deeper", asked=None)
     bringing.bring(complete())
     assert said[0].startswith(f"remote-ci: artifacts were not fetched: {tmp_path}/kept")
     assert said[0].endswith(f"remote-ci artifacts {job_id}")
@@ -360,10 +388,9 @@ def test_the_default_folder_hides_itself_from_git(
     runner: Runner, person: Person, client: Client, tmp_path: Path
 ) -> None:
     job_id = left(runner, person, {"a": b"1"})
-    folder = reports.default_folder(job_id, tmp_path)
-    bringing, _ = home(client, job_id, folder)
-    assert bringing.bring_all()
-    assert disk(tmp_path / "remote-ci-artifacts") == {".gitignore": b"*\n", f"{job_id}/a": b"1"}
+    folder = artifact_folder.default(job_id, tmp_path)
+    assert Homecoming(client, job_id, folder, StatusLine(), print).bring_all()
+    assert disk(tmp_path / ".remote-ci-artifacts") == {**GUARDS, f"{job_id}/a": b"1"}
 
 
 def test_a_job_without_artifacts_is_said(
@@ -378,18 +405,23 @@ def test_a_job_without_artifacts_is_said(
 def test_a_source_file_is_never_replaced(
     runner: Runner, person: Person, client: Client, tmp_path: Path
 ) -> None:
-    """`--junitxml=setup.py` and a folder of a report that is a folder of sources: such files go into the folder."""
+    """`--junitxml=setup.py` and a folder of a report that is a folder of sources: such files stay where they are."""
     root = tmp_path / "project"
     (root / "src").mkdir(parents=True)
     (root / "setup.py").write_text("mine")
     (root / "src/x.py").write_text("mine")
-    files = {"setup.py": b"<x/>", "src/x.py": b"evil", "src/index.html": b"fine"}
+    files = {"setup.py": b"<testsuites/>", "src/x.py": b"evil", "src/index.html": HTML}
     job_id = left(runner, person, files)
     said: list[str] = []
     found = reports.find(["--junitxml=setup.py", "--cov-report=html:src"], Place(root, root))
-    Homecoming(client, job_id, tmp_path / "kept", StatusLine(), said.append, found).bring(complete())
-    assert disk(root) == {"setup.py": b"mine", "src/x.py": b"mine", "src/index.html": b"fine"}
-    assert disk(tmp_path / "kept") == {"setup.py": b"<x/>", "src/x.py": b"evil"}
+    kept = artifact_folder.named(tmp_path / "kept")
+    Homecoming(client, job_id, kept, StatusLine(), said.append, found, ()).bring(complete())
+    assert disk(root) == {"setup.py": b"mine", "src/x.py": b"mine", "src/index.html": HTML}
+    assert not (tmp_path / "kept").exists()
+    assert said[1] == (
+        "remote-ci: left out: setup.py has a name under which something would execute or obey it; "
+        "src/x.py is no file of such a report"
+    )
 
 
 def test_a_linked_folder_leads_no_report_out_of_the_project(
@@ -399,11 +431,150 @@ def test_a_linked_folder_leads_no_report_out_of_the_project(
     root.mkdir()
     (tmp_path / "elsewhere").mkdir()
     (root / "htmlcov").symlink_to(tmp_path / "elsewhere")
-    job_id = left(runner, person, {"htmlcov/index.html": b"1"})
-    bringing, _ = home(client, job_id, tmp_path / "kept", root)
+    job_id = left(runner, person, {"htmlcov/index.html": HTML})
+    bringing, said = home(client, job_id, tmp_path / "kept", root)
     bringing.bring(complete())
     assert disk(tmp_path / "elsewhere") == {}
-    assert disk(tmp_path / "kept") == {"htmlcov/index.html": b"1"}
+    assert said == ["remote-ci: left out: htmlcov/index.html is not brought: htmlcov on its way is a link"]
+
+
+def test_what_pytest_would_run_stays_where_it_is(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    """The next local pytest must not run what a job wrote beside its reports."""
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "test_mine.py").write_text("def test_mine(): pass\n")
+    evil = f"open({str(tmp_path / 'pwned')!r}, 'w')\ndef test_evil(): pass\n".encode()
+    doctest = b">>> " + evil.splitlines()[0] + b"\n"
+    names = ["htmlcov/conftest.py", "htmlcov/test_evil.py", "site/conftest.py", "site/test_evil.py", "conftest.py",
+             "test_evil.py", "htmlcov/__init__.py", "out/conftest.py", "htmlcov/evil.pth", "htmlcov/.envrc",
+             ".coverage.py", "coverage.xml/conftest.py"]  # fmt: skip
+    files = {
+        **dict.fromkeys(names, evil), "htmlcov/index.html": HTML, "htmlcov/coverage_html.js": b"fine()",
+        "htmlcov/test_evil.txt": doctest, "coverage.json": evil,
+    }  # fmt: skip
+    job_id = left(runner, person, files, mode=0o6755)
+    bringing, said = home(client, job_id, tmp_path / "kept", root)
+    bringing.bring(complete())
+    assert disk(root) == {
+        "test_mine.py": b"def test_mine(): pass\n", "htmlcov/index.html": HTML, "htmlcov/coverage_html.js": b"fine()"
+    }  # fmt: skip
+    assert not (root / "htmlcov/index.html").stat().st_mode & 0o7111, "neither executable nor set-uid"
+    assert said[1].startswith("remote-ci: left out: ")
+    assert said[1].endswith(f"; and {len(names) + 2 - 5} more")
+    assert "\n" not in said[1]
+    done = run_pytest(root)
+    assert "1 passed" in done.stdout
+    assert not (tmp_path / "pwned").exists()
+
+
+def run_pytest(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:remote_ci", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("named", [None, "kept", "tests/kept", "dist"])
+def test_nothing_runs_the_artifacts_that_were_asked_for(
+    runner: Runner, person: Person, client: Client, tmp_path: Path, named: str | None
+) -> None:
+    """pytest with its defaults and without them, unittest, git: they pass over the folder."""
+    root = tmp_path / "project"
+    (root / "tests").mkdir(parents=True)
+    (root / "tests/test_mine.py").write_text("def test_mine(): pass\n")
+    evil = f"open({str(tmp_path / 'pwned')!r}, 'w')\ndef test_evil(): pass\n".encode()
+    doctest = b">>> " + evil.splitlines()[0] + b"\n"
+    files = dict.fromkeys(
+        ["sub/conftest.py", "sub/test_evil.py", "test_evil.py", "sub/__init__.py", "test/conftest.py"], evil
+    )
+    files["test_evil.txt"] = doctest
+    job_id = left(runner, person, files)
+    folder = ArtifactFolder(root / named, root, root / named, is_configured=True) if named else (
+        artifact_folder.default(job_id, root)
+    )  # fmt: skip
+    said: list[str] = []
+    assert Homecoming(client, job_id, folder, StatusLine(), said.append).bring_all(), said
+    assert disk(folder.path).keys() >= files.keys()
+    for arguments in ([], ["-o", "norecursedirs=nothing"], ["--doctest-modules"]):
+        if named == "dist" and "norecursedirs=nothing" in arguments:
+            continue  # others build there: nothing of ours is put into it
+        done = run_pytest(root, *arguments)
+        assert "1 passed" in done.stdout, done.stdout
+        assert not (tmp_path / "pwned").exists(), arguments
+    subprocess.run([sys.executable, "-m", "unittest", "discover"], cwd=root, capture_output=True, check=False)
+    assert not (tmp_path / "pwned").exists()
+    if named != "dist":
+        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "-uall"], cwd=root, capture_output=True, text=True, check=True
+        )
+        assert status.stdout == "?? tests/test_mine.py\n"
+
+
+@pytest.mark.parametrize("name", ["conftest.py", "CONFTEST.PY", "__init__.py", ".gitignore"])
+def test_no_artifact_takes_the_guards_away(
+    runner: Runner, person: Person, client: Client, tmp_path: Path, name: str
+) -> None:
+    job_id = left(runner, person, {name: b"evil", "a": b"1"})
+    bringing, said = home(client, job_id, tmp_path / "kept")
+    assert not bringing.bring_all()
+    assert disk(tmp_path / "kept") == {**GUARDS, "a": b"1"}
+    assert (
+        said[1]
+        == f"remote-ci: left out: {name} is refused: files of that name keep git and pytest out of the folder"
+    )
+
+
+def test_a_folder_with_files_of_the_developers_own_is_no_folder_for_artifacts(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    job_id = left(runner, person, {"setup.py": b"evil", "new.txt": b"new", "same.txt": b"same"})
+    (tmp_path / "own").mkdir()
+    for name in ("setup.py", "same.txt"):
+        (tmp_path / "own" / name).write_text(name.partition(".")[0])
+    bringing, said = home(client, job_id, tmp_path / "own")
+    assert not bringing.bring_all()
+    assert disk(tmp_path / "own") == {"setup.py": b"setup", "new.txt": b"new", "same.txt": b"same"}
+    assert said[1].endswith(f"setup.py is refused: there is another file at {tmp_path}/own/setup.py")
+    configured = ArtifactFolder(tmp_path / "own", tmp_path, tmp_path / "own", is_configured=True)
+    bringing.folder = configured
+    with pytest.raises(
+        ConfigError, match=r"artifacts-dir: .*/own holds other files, .*: name a folder of their own"
+    ):
+        bringing.bring_all()
+
+
+def test_a_link_to_the_folder_is_not_followed(
+    runner: Runner, person: Person, client: Client, tmp_path: Path
+) -> None:
+    """A project may come with links; only the command line is believed."""
+    root, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    job_id = left(runner, person, {"a": b"1"})
+    for name in (".remote-ci-artifacts", "kept"):
+        (root / name).symlink_to(elsewhere)
+    own = artifact_folder.default(job_id, root)
+    configured = ArtifactFolder(root / "kept/sub", root, root / "kept/sub", is_configured=True)
+    for folder in (own, configured):
+        said: list[str] = []
+        bringing = Homecoming(client, job_id, folder, StatusLine(), said.append)
+        bringing.bring(complete())
+        assert "is a link" in said[0], said
+    assert list(elsewhere.iterdir()) == []
+    bringing.folder = artifact_folder.named(root / "kept/sub")
+    assert bringing.bring_all()
+    assert disk(elsewhere / "sub") == {**GUARDS, "a": b"1"}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", ".git", "a/../../b", "../x", "\x1b[2J", "/etc"])
+def test_names_of_jobs_and_runs_lead_nowhere(tmp_path: Path, name: str) -> None:
+    base = artifact_folder.default(name, tmp_path)
+    for folder in (base, base.below(name)):
+        assert folder.path.parent.is_relative_to(tmp_path / ".remote-ci-artifacts")
+        assert folder.path.name.strip(".") not in ("", "git")
+        assert folder.path.name.isprintable()
+        assert "/" not in folder.path.name
 
 
 def test_coverage_data_speaks_of_the_files_here(

@@ -98,6 +98,18 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "file: not a zip archive"),
     "parent": (lambda: zip_of({"../evil": b""}), "file: entry '../evil' leaves the project through '..'"),
     "absolute": (lambda: zip_of({"/etc/x": b""}), "file: entry '/etc/x' has an absolute path"),
+    "a line break": (
+        lambda: zip_of({"a\nb": b""}),
+        "file: entry 'a\\nb' has a control character in its name",
+    ),
+    "an escape": (
+        lambda: zip_of({"\x1b[2J": b""}),
+        "file: entry '\\x1b[2J' has a control character in its name",
+    ),
+    "turned around": (
+        lambda: zip_of({"\u202eyp": b""}),
+        "file: entry '\\u202eyp' has a character in its name that",
+    ),
     "twice": (lambda: zip_of({"aa": b"", "ab": b""}).replace(b"ab", b"aa"), "'aa' is there twice"),
     "case": (lambda: zip_of({"A": b"", "a": b""}), "cannot be told from"),
     "bomb": (lambda: zip_of({"a": b"\0" * (80 << 20)}), "file: unpacks to more than 200 times its size"),
@@ -295,6 +307,13 @@ A, B = digest_of(b"a"), digest_of(b"b")
     ("manifest", "blobs", "reason"),
     [
         ({"files": [["../a", 420, 1, A]]}, {A: b"a"}, "manifest: entry '../a' leaves the project"),
+        (
+            {"files": [["a\x1b]52;c;eA==\x07", 420, 1, A]]},
+            {A: b"a"},
+            "manifest: entry 'a\\x1b]52;c;eA==\\x07' has a control character in its name (\\x1b)",
+        ),
+        ({"files": [["a\n", 420, 1, A]]}, {A: b"a"}, "manifest: entry 'a\\n' has a control character"),
+        ({"files": [["\u202eb", 420, 1, A]]}, {A: b"a"}, "manifest: entry '\\u202eb' has a character in its"),
         ({"files": [["a", 420, 1, A], ["A", 420, 1, A]]}, {A: b"a"}, "manifest: entry "),
         (
             {"files": [["a", 420, 1, A], ["a/b", 420, 1, A]]},

@@ -269,9 +269,24 @@ def test_an_accepted_path_stays_inside_and_is_itself(text: str) -> None:
         assert "\0" not in text
 
 
-@pytest.mark.parametrize("path", ["a.", "CON", "aux.txt", "a b", " ", "…", "new\nline", "ab:c", "~", "-rf"])
+@pytest.mark.parametrize(
+    "path", ["a.", "CON", "aux.txt", "a b", " ", "…", "a\u202fb", "\u200d", "ab:c", "~", "-rf"]
+)
 def test_unusual_but_harmless_names_are_taken(path: str) -> None:
     assert path_problem(path) is None
+
+
+@pytest.mark.parametrize("char", ["\n", "\r", "\t", "\x1b", "\x7f", "\x85", "\x9b", *"\u202a\u202b\u202c\u202d\u202e",
+                                  *"\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u2028\u2029"])  # fmt: skip
+@pytest.mark.parametrize("place", ["{}x", "x/{}", "a{}b/c"])
+def test_names_with_control_characters_are_refused_in_one_line(char: str, place: str) -> None:
+    path = place.format(char)
+    with pytest.raises(InvalidSubmission, match="has a c") as caught:
+        contents(zip_of((path, b"")))
+    assert str(caught.value).isprintable()
+    with pytest.raises(InvalidSubmission, match=r"manifest: entry .* has a c") as caught:
+        check_paths("manifest", [path], max_files=1)
+    assert str(caught.value).isprintable()
 
 
 def test_a_manifest_path_that_is_no_unicode_is_refused() -> None:

@@ -72,6 +72,8 @@ def test_a_pattern_does_not_match(pattern: str, path: str) -> None:
         ("a\\b", "write / between"),
         ("a\nb", "control character"),
         ("a\0b", "control character"),
+        ("a\x9bb", "control character"),
+        ("a\u202eb", "control character"),
         ("x" * 1025, "longer than"),
         ("*a" * 17, "more than 16"),
     ],

@@ -21,6 +21,12 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+def place_of(wanted: reports.Reports, path: str) -> tuple[Path, Path] | None:
+    """The place of an artifact, and the folder from which on no link is followed."""
+    home = wanted.home(path)
+    return (home.place, home.base) if isinstance(home, reports.Home) else None
+
+
 def found(root: Path, *argv: str, cwd: Path | None = None) -> reports.Reports:
     return reports.find(argv, Place(root, cwd or root))
 
@@ -51,11 +57,12 @@ def test_what_a_reporter_here_writes_is_not_led(root: Path) -> None:
 def test_each_thing_has_its_place(root: Path, tmp_path: Path, sub: str) -> None:
     wanted = found(root, f"--html={tmp_path}/out/r.html", "--junitxml=/x/j.xml", cwd=root / sub)
     folder = f"{sub}/{FOLDER}" if sub else FOLDER
-    assert wanted.home(f"{folder}/r.html") == tmp_path / "out/r.html"
-    assert wanted.base(f"{folder}/r.html") == tmp_path / "out"
-    assert wanted.home(f"{folder}/assets/style.css") == tmp_path / "out/assets/style.css"
-    assert wanted.base(f"{folder}/assets/style.css") == tmp_path / "out"
-    assert wanted.home(f"{folder.replace('html', 'junitxml')}/j.xml") == Path("/x/j.xml")
+    assert place_of(wanted, f"{folder}/r.html") == (tmp_path / "out/r.html", tmp_path / "out")
+    assert place_of(wanted, f"{folder}/assets/style.css") == (
+        tmp_path / "out/assets/style.css",
+        tmp_path / "out",
+    )
+    assert place_of(wanted, f"{folder.replace('html', 'junitxml')}/j.xml") == (Path("/x/j.xml"), Path("/x"))
     assert {folder, folder.replace("html", "junitxml")} <= set(wanted.patterns)
 
 
@@ -65,7 +72,9 @@ def test_each_thing_has_its_place(root: Path, tmp_path: Path, sub: str) -> None:
      "assets/a b", "/etc/passwd", "R.html", "assets/x\n"],
 )  # fmt: skip
 def test_no_other_name_has_a_place_there(root: Path, tmp_path: Path, path: str) -> None:
-    assert found(root, f"--html={tmp_path}/out/r.html").home(f"{FOLDER}/{path}") is None
+    assert (
+        found(root, f"--html={tmp_path}/out/r.html").home(f"{FOLDER}/{path}") == "is no file of such a report"
+    )
 
 
 def test_a_project_names_no_place_outside_of_itself(root: Path) -> None:
@@ -81,23 +90,33 @@ def test_a_project_names_no_place_outside_of_itself(root: Path) -> None:
 
 def test_a_report_in_one_file_has_nothing_beside_it(root: Path, tmp_path: Path) -> None:
     wanted = found(root, f"--html={tmp_path}/r.html", "--self-contained-html")
-    assert wanted.home(f"{FOLDER}/r.html") == tmp_path / "r.html"
-    assert wanted.home(f"{FOLDER}/assets/style.css") is None
+    assert place_of(wanted, f"{FOLDER}/r.html") == (tmp_path / "r.html", tmp_path)
+    assert place_of(wanted, f"{FOLDER}/assets/style.css") is None
 
 
 def test_only_files_give_way_and_beside_a_report_only_what_it_is_made_of(root: Path, tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
-    for name in ("r.html", "assets/style.css", "assets/tool.py"):
+    for name in ("assets/style.css", "assets/tool.py"):
         (tmp_path / name).write_text("there")
+    (tmp_path / "r.html").write_text("<html>my own page</html>")
     (tmp_path / "assets" / "link.css").symlink_to(tmp_path / "mine")
     wanted = found(root, f"--html={tmp_path}/r.html")
-    assert wanted.home(f"{FOLDER}/r.html") == tmp_path / "r.html"
-    assert wanted.home(f"{FOLDER}/assets/style.css") is not None
-    assert wanted.home(f"{FOLDER}/assets/tool.py") is None
-    assert wanted.home(f"{FOLDER}/assets/link.css") is None
+    names = [
+        "r.html",
+        "assets/style.css",
+        "assets/tool.py",
+        "assets/link.css",
+        "assets/new.py",
+        "assets/new.png",
+    ]
+    assert [name for name in names if place_of(wanted, f"{FOLDER}/{name}")] == ["assets/new.png"]
+    (tmp_path / "r.html").write_text("<!DOCTYPE html><html><p>by pytest-html</p></html>")
+    assert [name for name in names if place_of(wanted, f"{FOLDER}/{name}")] == [
+        "r.html", "assets/style.css", "assets/new.png"
+    ]  # fmt: skip
     (tmp_path / "r.html").unlink()
     os.mkfifo(tmp_path / "r.html")
-    assert wanted.home(f"{FOLDER}/r.html") is None
+    assert place_of(wanted, f"{FOLDER}/r.html") is None
 
 
 def test_a_link_is_the_developers_own(root: Path, tmp_path: Path) -> None:
@@ -105,8 +124,8 @@ def test_a_link_is_the_developers_own(root: Path, tmp_path: Path) -> None:
     (tmp_path / "latest.html").symlink_to(tmp_path / "kept" / "r.html")
     wanted = found(root, f"--html={tmp_path}/latest.html")
     path = f"{FOLDER}/latest.html"
-    assert (wanted.home(path), wanted.base(path)) == (tmp_path / "kept/r.html", tmp_path / "kept")
-    assert wanted.base(f"{FOLDER}/assets/style.css") == tmp_path
+    assert place_of(wanted, path) == (tmp_path / "kept/r.html", tmp_path / "kept")
+    assert place_of(wanted, f"{FOLDER}/assets/style.css") == (tmp_path / "assets/style.css", tmp_path)
 
 
 def test_folders_of_such_reports_are_made_over_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

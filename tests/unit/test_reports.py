@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import config, reports
+from pytest_remote_ci import artifact_folder, config, reports
 from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.coverage_files import relocate
 
@@ -29,6 +29,7 @@ def named(argv: list[str], root: Path, cwd: Path | None = None, here: tuple[str,
 
 def test_coverage_is_always_expected(root: Path) -> None:
     assert reports.find([], Place(root, root)).patterns == reports.COVERAGE
+    assert reports.find([], Place(root, root)).expected.keys() == set(reports.COVERAGE)
 
 
 def test_coverage_is_expected_where_pytest_is_started(root: Path) -> None:
@@ -99,41 +100,224 @@ def test_settings_that_cannot_be_read_are_somebody_elses_business(root: Path, fi
     assert named([], root) == set()
 
 
-@pytest.mark.parametrize(
-    ("path", "goes_home"),
-    [
-        (".coverage", True), ("coverage.xml", True), ("htmlcov/a/b.html", True), ("htmlcov/x.py", True),
-        ("new.py", True), ("other.xml", False), ("sub", False),
-    ],
+def has_home(found: reports.Reports, path: str) -> bool:
+    return isinstance(found.home(path), reports.Home)
+
+
+#: Names that pytest, Python, git, direnv, make or an editor would execute or obey, or that no report has.
+HOSTILE = (
+    "conftest.py", "test_evil.py", "evil.pth", "sitecustomize.py", "__init__.py", ".envrc", ".gitattributes",
+    ".gitmodules", ".git/config", ".git/hooks/post-checkout", ".vscode/settings.json", ".idea/workspace.xml",
+    ".editorconfig", ".pre-commit-config.yaml", ".coveragerc", ".pylintrc", ".flake8", "Makefile", "GNUmakefile",
+    "makefile", "pyproject.toml", "setup.py", "setup.cfg", "tox.ini", "pytest.ini", "package.json", "tsconfig.json",
+    "pyrightconfig.json", "settings.json", "jest.config.js", "evil.test.js", "evil.spec.js", "coverage_html.test.js",
+    "jquery.config.js", "evil.js", "evil.sh", "evil", "Dockerfile", "compose.yaml", "evil.txt", "test_evil.txt",
+    "evil.so", "evil.ipynb", "HEAD", "config", "sub/index.html", "a\nb.html", "\u202elmth.html", "-rf.html",
+    "$HOME.html", "~.html",
 )  # fmt: skip
-def test_reports_have_a_place_of_their_own(root: Path, path: str, goes_home: bool) -> None:
-    found = reports.Reports(root, (*reports.COVERAGE, "new.py", "sub"))
-    assert (found.home(path) is not None) == goes_home
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_that_is_executed_or_obeyed_has_a_place(root: Path, name: str) -> None:
+    argv = [
+        "--cov-report=html:site",
+        "--html=out/r.html",
+        "--alluredir=allure",
+        "--junitxml=j.xml",
+        "--cov-report=annotate:a",
+    ]
+    found = reports.find(argv, Place(root, root))
+    for folder in (
+        "",
+        "htmlcov/",
+        "site/",
+        "out/",
+        "out/assets/",
+        "allure/",
+        "a/",
+        "j.xml/",
+        ".coverage/",
+        ".coverage.x/",
+    ):
+        if (folder, name) != ("out/assets/", "sub/index.html") and not (
+            folder == "out/assets/" and name.endswith(".txt")
+        ):
+            assert not has_home(found, folder + name), folder
 
 
 @pytest.mark.parametrize(
-    ("path", "goes_home"),
+    "path",
     [
-        (".coverage", True), ("coverage.xml", True), ("htmlcov/style.css", True), ("htmlcov/x.py", False),
-        ("new.py", False),
+        ".coverage", ".coverage.host-1.pid77.XabcdeX", "coverage.xml", "coverage.json", "coverage.lcov", "lcov.info",
+        "htmlcov/index.html", "htmlcov/z_145eef247bfb46b6_half_py.html", "htmlcov/style_cb_8e611ae1.css",
+        "htmlcov/coverage_html_cb_6fb7b396.js", "htmlcov/jquery.ba-throttle-debounce.min.js",
+        "htmlcov/favicon_32_cb_58284776.png", "htmlcov/status.json", "htmlcov/.gitignore", "r.html",
+        "assets/style.css", "assets/test_a_py__test_b_0_0.png", "j.xml", "l.jsonl", "b.json", ".report.json",
+        "allure/04b2c3d4-aaaa-result.json", "allure/04b2c3d4-bbbb-attachment.txt", "a/z_half.py,cover",
     ],
 )  # fmt: skip
-def test_what_is_there_gives_way_to_reports_only(root: Path, path: str, goes_home: bool) -> None:
+def test_reports_have_a_place_of_their_own(root: Path, path: str) -> None:
+    argv = [
+        "--html=r.html", "--junitxml=j.xml", "--report-log=l.jsonl", "--benchmark-json=b.json", "--json-report",
+        "--alluredir=allure", "--cov-report=annotate:a",
+    ]  # fmt: skip
+    home = reports.find(argv, Place(root, root)).home(path)
+    assert isinstance(home, reports.Home), home
+    assert (home.place, home.base) == (root / path, root)
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "only_typed"),
+    [
+        ("--junitxml=x.xml", "x.xml", False),
+        ("--junitxml=.hidden/x.xml", ".hidden/x.xml", True),
+        ("--junitxml=x.junit", "x.junit", True),
+        ("--report-log=.vscode/tasks.jsonl", ".vscode/tasks.jsonl", True),
+        ("--cov-report=json:.github/x.json", ".github/x.json", True),
+        ("--cov-report=html:.site", ".site/index.html", True),
+        ("--html=Makefile", "Makefile", True),
+    ],
+)  # fmt: skip
+def test_only_the_command_line_names_unusual_places(
+    root: Path, argument: str, path: str, only_typed: bool
+) -> None:
+    place = Place(root, root)
+    assert has_home(reports.find([argument], place), path)
+    assert has_home(reports.find([argument], place, typed=[]), path) != only_typed
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--junitxml=conftest.py", "--report-log=.vscode/settings.json", "--html=x.py", "--log-file=pytest.ini",
+     "--cov-report=json:package.json", "--benchmark-json=.envrc.toml"],
+)  # fmt: skip
+def test_not_even_the_command_line_names_what_would_be_executed(root: Path, argument: str) -> None:
+    path = argument.partition("=")[2].removeprefix("json:")
+    assert reports.find([argument], Place(root, root)).home(path) == (
+        "has a name under which something would execute or obey it"
+    )
+
+
+@pytest.mark.parametrize("name", ["*", "**", "d/*", "[ab]", "?"])
+def test_a_setting_is_a_name_and_no_pattern(root: Path, name: str) -> None:
+    (root / ".coveragerc").write_text(
+        f"[run]\ndata_file = {name}\n[html]\ndirectory = {name}\n[xml]\noutput = {name}\n"
+    )
+    assert named([f"--junitxml={name}"], root) == set()
+
+
+#: Path → a file of the developer's, and one of a run before.
+THERE = {
+    ".coverage": (b"SQLite format 3\0 my own", b"SQLite format 3\0 CREATE TABLE coverage_schema"),
+    "coverage.xml": (b"<project/>", b'<?xml version="1.0" ?>\n<coverage version="7"/>'),
+    "coverage.json": (b'{"mine": 1}', b'{"meta": {"format": 3}}'),
+    "lcov.info": (b"my notes", b"SF:a.py\n"),
+    "htmlcov/index.html": (b"<html>mine</html>", b"<!DOCTYPE html><html>coverage.py v7</html>"),
+    "htmlcov/style.css": (b"mine", None),
+    "j.xml": (b"<build/>", b"<testsuites/>"),
+    "r.html": (b"<html>mine</html>", b"<!doctype html><html>pytest-html</html>"),
+    "l.jsonl": (b'{"mine": 1}', b'{"pytest_version": "8.0.0", "$report_type": "SessionStart"}'),
+    "b.json": (b'{"mine": 1}', b'{\n    "machine_info": {}}'),
+    "c.md": (b"# mine", b"| Name | Stmts |"),
+}  # fmt: skip
+ARGV = [
+    "--junitxml=j.xml",
+    "--html=r.html",
+    "--report-log=l.jsonl",
+    "--benchmark-json=b.json",
+    "--cov-report=markdown:c.md",
+]
+
+
+@pytest.mark.parametrize("path", THERE)
+def test_what_is_there_gives_way_only_when_it_is_such_a_report(root: Path, path: str) -> None:
+    found = reports.find(ARGV, Place(root, root))
+    mine, earlier = THERE[path]
     (root / path).parent.mkdir(exist_ok=True)
-    (root / path).write_text("there")
-    found = reports.Reports(root, (*reports.COVERAGE, "new.py"))
-    assert (found.home(path) is not None) == goes_home
+    (root / path).write_bytes(mine)
+    assert found.home(path) == "is not brought: in its place is a file that is no such report"
+    if earlier is None:
+        (root / "htmlcov/index.html").write_bytes(b"<!DOCTYPE html><html>created by coverage.py</html>")
+    else:
+        (root / path).write_bytes(earlier)
+    assert has_home(found, path)
+    (root / path).write_bytes(b"")
+    assert has_home(found, path), "an empty file is nobody's"
+
+
+@pytest.mark.parametrize("path", THERE)
+def test_links_and_folders_do_not_give_way(root: Path, path: str) -> None:
+    found = reports.find(ARGV, Place(root, root))
+    (root / path).parent.mkdir(exist_ok=True)
+    (root / path).symlink_to(root / "anything")
+    assert found.home(path) == "is not brought: there is a link in its place"
+    (root / path).unlink()
+    (root / path).mkdir()
+    assert found.home(path) == "is not brought: there is no regular file in its place"
+
+
+def test_no_link_is_followed_on_the_way(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "ssh").mkdir()
+    (root / "inside").mkdir()
+    (root / "htmlcov").symlink_to(tmp_path / "ssh")
+    (root / "out").symlink_to(root / "inside")
+    found = reports.find(["--junitxml=out/j.xml"], Place(root, root))
+    assert found.home("htmlcov/index.html") == "is not brought: htmlcov on its way is a link"
+    assert found.home("out/j.xml") == "is not brought: out on its way is a link"
+
+
+@pytest.mark.parametrize(
+    ("path", "good", "bad"),
+    [
+        (".coverage", b"SQLite format 3\0", b"import os"),
+        ("coverage.xml", b'<?xml version="1.0"?><!-- x --><coverage/>', b"<project><target/></project>"),
+        ("coverage.json", b' {"meta": {}}', b"import os"),
+        ("lcov.info", b"TN:\nSF:a.py", b"import os"),
+        ("htmlcov/index.html", b"<!DOCTYPE html>\n<html>", b"import os"),
+        ("htmlcov/a.png", b"\x89PNG\r\n\x1a\n", b"import os"),
+        ("htmlcov/status.json", b"{}", b"import os"),
+        ("htmlcov/.gitignore", b"# Created by coverage.py\n*\n", b"*\n!conftest.py\n"),
+        ("j.xml", b"<testsuite name='x'>", b"<!-- <testsuite> --><project/>"),
+        ("r.html", b"<html>", b"#!/bin/sh\n<html>"),
+        ("assets/test_a.txt", b"as it was\n", b"x\n  >>> import os\n"),
+        ("o.txt", b"a log >>> b\n", b">>> import os\n"),
+    ],
+)  # fmt: skip
+def test_the_content_is_judged_when_it_has_come(
+    root: Path, tmp_path: Path, path: str, good: bytes, bad: bytes
+) -> None:
+    home = reports.find(["--html=r.html", "--junitxml=j.xml", "--log-file=o.txt"], Place(root, root)).home(
+        path
+    )
+    assert isinstance(home, reports.Home)
+    file = tmp_path / "part"
+    file.write_bytes(good)
+    assert home.content_problem(file) is None
+    file.write_bytes(bad)
+    assert home.content_problem(file) is not None
+
+
+@pytest.mark.parametrize("part", [b"<!-- x -->", b"<!---->", b"<!--->-->", b"\n", b"<!--", b" <?xml"])
+def test_hostile_beginnings_cost_no_time(root: Path, tmp_path: Path, part: bytes) -> None:
+    """They would take years if a comment could end in several places."""
+    file = tmp_path / "part"
+    file.write_bytes(part * 20_000 + b"x")
+    found = reports.find(["--html=r.html", "--junitxml=j.xml"], Place(root, root))
+    for path in ("j.xml", "r.html", "coverage.xml", "htmlcov/index.html", "htmlcov/.gitignore", "lcov.info"):
+        home = found.home(path)
+        assert isinstance(home, reports.Home)
+        assert home.content_problem(file) is not None or path == "htmlcov/.gitignore"
 
 
 def test_a_project_may_name_a_folder_of_its_own_only(root: Path, tmp_path: Path) -> None:
     pyproject = root / "pyproject.toml"
     pyproject.write_text('[tool.remote-ci]\nartifacts-dir = "out"\n')
     settings = config.load(root, environ={}, home=tmp_path)
-    assert reports.folder_of(settings, "job", tmp_path, root) == root / "out"
+    assert artifact_folder.of(settings, "job", tmp_path, root).path == root / "out"
     settings = config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "/else/where"})
-    assert reports.folder_of(settings, "job", tmp_path, root) == Path("/else/where")
+    assert artifact_folder.of(settings, "job", tmp_path, root).path == Path("/else/where")
     settings = config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "x"})
-    assert reports.folder_of(settings, "job", tmp_path, root) == tmp_path / "x"
+    assert artifact_folder.of(settings, "job", tmp_path, root).path == tmp_path / "x"
     for folder in ("/else/where", "../x"):
         pyproject.write_text(f'[tool.remote-ci]\nartifacts-dir = "{folder}"\n')
         with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder of the project"):
@@ -165,7 +349,10 @@ def test_texts_speak_of_files_here(tmp_path: Path, name: str, before: bytes, aft
 
 def test_what_replaces_a_file_that_is_written_here_comes_last(root: Path) -> None:
     found = reports.find(
-        ["--html=r.html"], Place(root, root / "sub"), ["--html"], ["r.html", "assets", "../../x"]
+        ["--html=r.html"],
+        Place(root, root / "sub"),
+        ["--html"],
+        [("--html", "r.html"), ("--json-report-file", "../../x.json")],
     )
     assert found.last == ("sub/r.html", "sub/assets")
     assert set(found.patterns) >= set(found.last)

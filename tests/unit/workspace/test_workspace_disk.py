@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable
@@ -142,6 +143,21 @@ class TestOutsideGit:
         with pytest.raises(WorkspaceError, match=r"not UTF-8 .*: bad-\\xff.txt; .*exclude = \[\"/bad-\*\"\]"):
             workspace.collect(plain)
         assert paths(plain, exclude=["/bad-*"]) == ["a.py"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
+    @pytest.mark.parametrize(
+        "char", ["\n", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200f", "\u061c", "\u2028"]
+    )
+    def test_a_name_with_a_control_character_is_refused_in_one_line(self, plain: Path, char: str) -> None:
+        make(plain, "a.py", f"d/x{char}y[z].py")
+        with pytest.raises(WorkspaceError) as caught:
+            workspace.collect(plain)
+        text = str(caught.value)
+        assert text.isprintable()
+        assert f"{ord(char):02x} y".replace(" ", "") in text or "\\ny" in text
+        pattern = re.search(r'exclude = \["(.*)"\]', text)
+        assert pattern is not None
+        assert paths(plain, exclude=[pattern[1].replace("\\\\", "\\")]) == ["a.py"]
 
 
 class TestModes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_remote_ci import workspace
+from pytest_remote_ci.errors import WorkspaceError
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -64,17 +65,26 @@ class TestInGit:
     def test_odd_names_are_kept(self, repository: Path) -> None:
         names = [
             "a b.py",
-            "new\nline.py",
             "quote'\".py",
-            "tab\t.py",
             "ünï.py",
+            "emoji-\U0001f468\u200d\U0001f469.py",
+            "narrow\u202fspace.py",
             "-dash.py",
-            "tracked\nline.py",
+            "tracked'\".py",
         ]
         make(repository, names[-1])
         git(repository, "add", "-A")
         make(repository, *names)
         assert paths(repository) == sorted(names)
+
+    def test_line_breaks_in_names_are_read_right_and_refused(self, repository: Path) -> None:
+        make(repository, "tracked\nline.py", "a.py")
+        git(repository, "add", "-A")
+        make(repository, "new\nline.py")
+        with pytest.raises(
+            WorkspaceError, match=r"^new\\nline.py \(and 1 more\) cannot be sent: it has a control"
+        ):
+            paths(repository)
 
     def test_unmerged_files_travel_once(self, repository: Path) -> None:
         make(repository, "a.py", text="base")
