@@ -144,6 +144,8 @@ def test_jobs_leave_no_files_images_or_containers(
     (cancelled / "test_slow.py").write_text("import time\ndef test_slow():\n    time.sleep(60)\n")
     job = submitted(developer, cancelled)
     wait_until(lambda: developer.jobs()[0]["phase"] == "testing", 60)
+    assert engine_contents(runner)["containers"], "what is counted is there while a job runs"
+    assert data_contents(runner)["work"]
     assert developer.remote_ci("cancel", job).code == 0
     wait_until(lambda: (engine_contents(runner), data_contents(runner)) == before, 60, what="all removed")
     assert list(temporary.iterdir()) == []

@@ -272,11 +272,13 @@ def test_an_unexpected_error_tells_nothing(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError(f"secret {runner.data}")
 
-    monkeypatch.setattr(runner.store.jobs, "list", broken)
-    response = runner.session.get(f"{runner.url}/jobs?x=a%0d%0aforged", headers=person.headers, timeout=10)
+    monkeypatch.setattr(runner.store.jobs, "get", broken)
+    response = runner.session.get(f"{runner.url}/jobs/a%0d%0aforged", headers=person.headers, timeout=10)
     assert (response.status_code, response.json()) == (500, {"detail": "Internal server error"})
     assert any("secret" in (record.exc_text or str(record.exc_info)) for record in caplog.records)
-    assert all("\n" not in record.getMessage() for record in caplog.records)
+    [line] = [text for text in (record.getMessage() for record in caplog.records) if "forged" in text]
+    assert "\n" not in line
+    assert "\r" not in line
 
 
 def test_a_full_disk_while_writing_is_507_and_leaves_nothing(

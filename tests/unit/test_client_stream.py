@@ -185,6 +185,7 @@ def test_proxies_are_not_asked_for_this_machine(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     client.verify()
+    assert len(runner.requests) == 1
 
 
 def test_headers_of_a_stream_ask_for_no_buffering(runner: FakeRunner, client: Client) -> None:
