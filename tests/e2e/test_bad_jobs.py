@@ -45,6 +45,7 @@ def test_an_unknown_image(developer: Developer, tmp_path: Path) -> None:
     assert "no.such.registry.invalid/image:1" in str(last(developer)["reason"])
 
 
+@pytest.mark.defect("A11")
 def test_requirements_that_cannot_be_installed(developer: Developer, tmp_path: Path) -> None:
     folder = make(
         tmp_path / "p", "def test(): pass\n", requirements__txt="no-such-distribution-of-ours==99.1\n"

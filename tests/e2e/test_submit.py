@@ -84,6 +84,7 @@ def test_waiting_for_an_unknown_job_is_an_error(developer: Developer) -> None:
     assert "not found" in done.text.lower()
 
 
+@pytest.mark.defect("A8")
 @pytest.mark.case(8)
 def test_interrupting_a_submission_cancels_the_job(developer: Developer, tmp_path: Path) -> None:
     """Ours differs on purpose: the job is really cancelled."""

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.docker
 
 ROOT = "/home/dev/project"
 RESOLVING = "resolving"
-#: Builds an editable installation of the folder that it lies in, without needing anything.
+#: Makes a wheel that leads to the folder that it lies in, without needing anything.
 BACKEND = """\
 import os, zipfile
 
@@ -39,6 +39,8 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         archive.writestr(f"{info}/RECORD", "")
     return name
+
+build_wheel = build_editable
 """
 PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
 PACKAGE = {"pyproject.toml": PYPROJECT, "backend.py": BACKEND, "inner.py": "x = 1\n"}
@@ -77,7 +79,8 @@ def another_image(docker_engine: str) -> Iterator[str]:
     text = f"FROM {docker_engine}\nLABEL ci-runner.test={name}\n"
     subprocess.run(["docker", "build", "-q", "-t", name, "-"], input=text.encode(), check=True, timeout=120)
     yield name
-    subprocess.run(["docker", "image", "rm", name], check=True, capture_output=True, timeout=120)
+    done = subprocess.run(["docker", "image", "rm", name], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def prepare(

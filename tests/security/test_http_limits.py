@@ -144,6 +144,7 @@ def test_a_chunked_body_within_the_limit_is_taken(runner: Runner, person: Person
     assert response.status_code == 200
 
 
+@pytest.mark.defect("A19")
 def test_an_upload_larger_than_memory_waits_in_the_data_directory(runner: Runner, person: Person) -> None:
     """Seen through the descriptors of this very process: the file has no name, so a crash leaves nothing."""
     connection = socket.create_connection(("127.0.0.1", runner.server.port))
