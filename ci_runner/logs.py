@@ -10,14 +10,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import re
 import sys
 from typing import Any, Final, TextIO
 
 from ci_runner.config import LogSettings
-from pytest_remote_ci.wire import KEY_PATTERN
 
 #: Attributes that every record has; all others came in by ``extra``.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: Also keys that are cut off, or that other text follows: after the first eight characters, its id, each is secret.
+_KEY: Final = re.compile(r"ci_[0-9A-Za-z]{9,}")
 _HIDDEN: Final = "ci_…"
 #: SDKs whose INFO lines would drown ours.
 _NOISY: Final = ("docker", "urllib3", "waitress", "peewee")
@@ -46,7 +48,7 @@ def facts(record: logging.LogRecord) -> dict[str, Any]:
 
 def hide_keys(text: str) -> str:
     """`text` without API keys."""
-    return KEY_PATTERN.sub(_HIDDEN, text)
+    return _KEY.sub(_HIDDEN, text)
 
 
 def _moment(record: logging.LogRecord) -> str:

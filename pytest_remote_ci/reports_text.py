@@ -17,16 +17,14 @@ _RULE: Final = "-" * 40
 
 
 def rendered(report: Any, form: str) -> str:
-    """The report in one of `FORMATS`; in any other, and of an unknown shape, as raw JSON."""
+    """The report in one of `FORMATS`; of an unknown shape, as JSON instead of text."""
     if form == "text" and _is_known(report):
         return text(report)
     if form == "junit":
         return junit(report)
     if form == "html":
         return page(report)
-    if form in ("text", "json"):
-        return json.dumps(_without_null_names(report), indent=2, ensure_ascii=False) + "\n"
-    return json.dumps(report) + "\n"
+    return json.dumps(_without_null_names(report), indent=2, ensure_ascii=False) + "\n"
 
 
 def moment(value: object, missing: str = "N/A") -> str:

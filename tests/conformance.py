@@ -17,6 +17,30 @@ PAGE = ROOT / "docs" / "conformance.md"
 #: ``12`` is a case of the first reference system, ``"B12"`` one of the second.
 Number = int | str
 
+#: What the first reference system does wrong; ``pytest.mark.defect("A1")`` shows that ours does not.
+DEFECTS: dict[Number, str] = {
+    "A1": "The server cannot be imported by Pythons that it claims to support.",
+    "A2": "A backslash and an n stand at the end of a line that users see.",
+    "A3": "`failed` and `cancelled` are overwritten by `completed` or never set.",
+    "A4": "A job that was queued at the start is started twice.",
+    "A5": "The stream of a job that waits for longer than 45 s ends with a failure.",
+    "A6": "Asking for news of a running job gives all of its past.",
+    "A7": "pytest's exit code is lost: there is only 0 and 1.",
+    "A8": "Ctrl-C says that the job is cancelled, and it goes on.",
+    "A9": "A project below a hidden folder is sent without files.",
+    "A10": "One slow build holds all other jobs up.",
+    "A11": "Why an environment could not be built is never told to its user.",
+    "A12": "300 s of silence are a failure to the client: there is no heartbeat.",
+    "A13": "Lines of over 64 KiB, or that are not UTF-8, break the stream.",
+    "A14": "Images, containers and temporary files of jobs stay for ever.",
+    "A15": "Containers of others are removed when their names look alike.",
+    "A16": "The project's own `Dockerfile` is overwritten, its `.dockerignore` is not sent.",
+    "A17": "Several servers need a shared `/tmp`.",
+    "A18": "Times have both an offset and a Z.",
+    "A19": "Two processes share a database without a write-ahead log; uploads are read into memory whole.",
+    "A20": "Ctrl-C during `list` or `submit --async` is a traceback.",
+}
+
 _CASES = """
 Submitting and following
 1 A passing project, submitted and followed: exit code 0, both tests are named, "passed" is said.
@@ -220,13 +244,17 @@ def _links(tests: list[tuple[str, str]]) -> str:
 
 
 def _defects() -> Iterator[str]:
-    """The section about what the system with pipelines does wrong."""
-    yield from ("", "## Defects of the system with pipelines", "")
-    yield "What it does wrong, and the tests (`pytest.mark.defect`) that show that ours does not."
-    yield from ("", "| | the defect | tests |", "|---|---|---|")
+    """The sections about what the reference systems do wrong."""
     shown = shown_by("defect")
-    for number, text in conformance_pipelines.DEFECTS.items():
-        yield f"| {number} | {text} | {_links(shown.get(number, []))} |"
+    for system, defects in (
+        ("that runs a project's tests", DEFECTS),
+        ("with pipelines", conformance_pipelines.DEFECTS),
+    ):
+        yield from ("", f"## Defects of the system {system}", "")
+        yield "What it does wrong, and the tests (`pytest.mark.defect`) that show that ours does not."
+        yield from ("", "| | the defect | tests |", "|---|---|---|")
+        for number, text in defects.items():
+            yield f"| {number} | {text} | {_links(shown.get(number, []))} |"
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ B74 Names of pipelines are unique whatever their case; a missing folder is an er
 """
 
 #: What that system does wrong, by number; the tests that show that ours does not carry `pytest.mark.defect`.
-DEFECTS = {
+DEFECTS: dict[int | str, str] = {
     1: "File, commit, pipeline and the wish for a local run never reach what is executed.",
     2: "Jobs in their stages cannot run: their working folder is taken for the address of a repository.",
     3: "The number of a run is always 0.",
@@ -107,20 +107,23 @@ DEFECTS = {
 }
 
 #: Where ours differs on purpose, and why.
-DIFFERENCES = {
+DIFFERENCES: dict[int | str, str] = {
     "B4": "any project will do, git or not: what runs is the working tree",
     "B7": "no script means pytest, and the plan shows its command",
     "B12": "it is named with its place, as `check` does, and nothing is planned",
     "B27": "`check` without a file looks for all; a missing folder and a missing file are told by name",
     "B37": "unique in the whole pipeline: `needs`, reports and reruns name jobs without their stage",
+    "B45": "no run is local; without a file the project's own pipelines run, and a folder without any is refused",
     "B46": "the file's pipeline runs on the project around it; nothing is cloned",
     "B48": "a command of its own, which also tells how long jobs took",
     "B49": "nothing is cloned: the working tree is sent, and no address of a repository is needed",
-    "B50": "0 when all is well, 1 when the run failed, 69 when no runner answers, 77 when the key is refused",
+    "B50": "0 when all is well, 1 when the run failed or is unknown, 2 without a run, 69 when no runner answers, "
+    "77 when the key is refused",
+    "B55": "an unknown format is wrong usage (exit code 2); a shape that is not known is shown as JSON",
     "B58": "`ok`, as the first reference system has it",
     "B59": "queued, which reports call PENDING; what is wrong is a 422 with `detail`",
     "B63": "the definition of the tree that was sent, whichever of several is named",
-    "B64": "there are none: a run belongs to its user and to its pipeline's name",
+    "B64": "no repository and no branch is asked for; a pipeline without a name is called as its file",
     "B65": "a job starts as soon as what it needs is done; stages only add such needs",
     "B66": "202 also when it is being cancelled, 409 when it is over, 404 when nobody knows it",
     "B67": "the job stays FAILED, and the run goes on",

@@ -80,6 +80,8 @@ class FakeRunner:
         self.cut_streams_after: list[int] = []
         #: Streams are opened and stay silent for ever.
         self.swallow_streams = False
+        #: Every stream and portion begins with the first event, wherever the client says that it was.
+        self.repeats_events = False
         #: Answers to submissions are lost so many times, after the job was made.
         self.lose_answers = 0
         #: Seconds that a submission takes after its last byte.
@@ -229,10 +231,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _events(self, job: FakeJob, request: Request) -> None:
         after = int(request.query.get("after", "0"))
+        first = 0 if self.fake.repeats_events else after
         ends = time.monotonic() + min(float(request.query.get("wait", "0")), 0.5)
         while len(job.events) <= after and time.monotonic() < ends:
             self.fake.stopping.wait(0.01)
-        found = [{"seq": seq, **event} for seq, event in enumerate(job.events, 1) if seq > after]
+        found = [{"seq": seq, **event} for seq, event in enumerate(job.events, 1) if seq > first]
         self._answer(200, found)
 
     def _stream(self, job: FakeJob, request: Request) -> None:
@@ -246,14 +249,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         budget = self.fake.cut_streams_after.pop(0) if self.fake.cut_streams_after else None
         default = 0 if request.query.get("from_beginning") == "true" else len(job.events)
-        sent = int(request.headers.get("last-event-id", default))
+        sent = 0 if self.fake.repeats_events else int(request.headers.get("last-event-id", default))
         data = HEAD
         while not self.fake.stopping.is_set():
             ended = False
             for seq in range(sent + 1, len(job.events) + 1):
                 event = job.events[seq - 1]
                 data += f"id: {seq}\ndata: {json.dumps(event)}\n\n".encode()
-                ended = event["type"] == "complete"
+                ended = event["type"] in ("complete", "run_complete")
                 sent = seq
             if budget is not None:
                 data, budget = data[:budget], budget - len(data[:budget])

@@ -328,6 +328,7 @@ def test_naive_times_are_refused(repository: JobRepository) -> None:
     assert repository.list_jobs() == []
 
 
+@pytest.mark.defect("A18")
 @pytest.mark.case(94)
 def test_an_event_names_only_what_it_has() -> None:
     assert JobEvent("log", "x").to_dict() == {"type": "log", "data": "x"}
@@ -336,6 +337,8 @@ def test_an_event_names_only_what_it_has() -> None:
         "success": False,
         "timestamp": "2026-01-01T12:00:00.123456Z",
     }
+    elsewhere = NOON.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30)))
+    assert JobEvent("x", timestamp=elsewhere).to_dict()["timestamp"] == "2026-01-01T12:00:00.123456Z"
 
 
 @pytest.mark.case(94)

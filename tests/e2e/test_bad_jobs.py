@@ -45,6 +45,7 @@ def test_an_unknown_image(developer: Developer, tmp_path: Path) -> None:
     assert "no.such.registry.invalid/image:1" in str(last(developer)["reason"])
 
 
+@pytest.mark.defect("A11")
 def test_requirements_that_cannot_be_installed(developer: Developer, tmp_path: Path) -> None:
     folder = make(
         tmp_path / "p", "def test(): pass\n", requirements__txt="no-such-distribution-of-ours==99.1\n"
@@ -84,13 +85,22 @@ def test_a_test_that_kills_its_process(developer: Developer, tmp_path: Path) -> 
 def test_a_test_that_takes_all_memory(developer: Developer, tmp_path: Path) -> None:
     folder = make(
         tmp_path / "p",
-        "def test_eats():\n    kept = [bytearray(1 << 20) for _ in range(4096)]\n",
-        pyproject__toml='[tool.remote-ci]\nmemory = "256m"\n',
+        "import os\n"
+        "def test_eats():\n"
+        "    size = int(os.environ['EATS']) << 20\n"
+        "    kept = bytearray(size)\n"
+        "    kept[::4096] = bytes(len(range(0, size, 4096))).replace(b'\\0', b'x')\n",
+        pyproject__toml='[tool.remote-ci]\nmemory = "256m"\nenv = ["EATS"]\n',
     )
-    done = developer.pytest(cwd=folder)
-    assert done.code in (1, 70), done.text
+    # Far below what a job has by default: only the limit that was asked for can be the reason.
+    done = developer.pytest(cwd=folder, EATS="400")
+    assert done.code == 1, done.text
     assert "out of memory (limit 256 MiB)" in done.out
-    assert "out of memory" in str(last(developer)["reason"])
+    job = last(developer)
+    assert (job["status"], job["success"], job["exit_code"]) == ("completed", False, 1)
+    assert "out of memory (limit 256 MiB)" in str(job["reason"])
+    fits = developer.pytest(cwd=folder, EATS="100")
+    assert fits.code == 0, fits.text
 
 
 def test_a_test_that_runs_too_long(developer: Developer, tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def data_contents(runner: Runner) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.defect("A14")
 @pytest.mark.case(96)
 def test_jobs_leave_no_files_images_or_containers(
     start_runner: Callable[..., Runner], project: Project, tmp_path: Path
@@ -144,6 +145,8 @@ def test_jobs_leave_no_files_images_or_containers(
     (cancelled / "test_slow.py").write_text("import time\ndef test_slow():\n    time.sleep(60)\n")
     job = submitted(developer, cancelled)
     wait_until(lambda: developer.jobs()[0]["phase"] == "testing", 60)
+    assert engine_contents(runner)["containers"], "what is counted is there while a job runs"
+    assert data_contents(runner)["work"]
     assert developer.remote_ci("cancel", job).code == 0
     wait_until(lambda: (engine_contents(runner), data_contents(runner)) == before, 60, what="all removed")
     assert list(temporary.iterdir()) == []
@@ -168,6 +171,7 @@ def test_a_cancelled_job_ends_with_complete_that_says_so(developer: Developer, t
     assert developer.jobs()[0]["success"] is None
 
 
+@pytest.mark.defect("A15")
 @pytest.mark.case(80, 85)
 def test_containers_are_recognised_by_label_never_by_name(
     runner: Runner, developer: Developer, project: Project

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -197,10 +198,36 @@ def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
 
 @pytest.mark.case("B50")
 def test_a_runner_that_is_away_and_a_key_that_is_refused(developer: Developer, folder: Path) -> None:
-    away = developer.remote_ci("pipeline", "run", "slow", cwd=folder, REMOTE_CI_URL="http://127.0.0.1:9")
-    assert away.code == 69, away.text
-    wrong = developer.remote_ci("pipeline", "status", "x", cwd=folder, REMOTE_CI_API_KEY="ci_wrong")
-    assert wrong.code == 77, wrong.text
+    for words in (["run", "slow"], ["status", "slow#1"], ["report", "slow"]):
+        away = developer.remote_ci("pipeline", *words, cwd=folder, REMOTE_CI_URL="http://127.0.0.1:9")
+        assert away.code == 69, away.text
+        wrong = developer.remote_ci("pipeline", *words, cwd=folder, REMOTE_CI_API_KEY="ci_wrong")
+        assert wrong.code == 77, wrong.text
+
+
+@pytest.mark.case("B50")
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["nine#1"], 1, "not found"),
+        ([""], 1, "not found"),
+        (["no such run"], 1, "not found"),
+        ([], 2, "the following arguments are required: RUN"),
+    ],
+)
+def test_the_status_of_what_is_no_run(
+    developer: Developer, folder: Path, words: list[str], code: int, message: str
+) -> None:
+    done = developer.remote_ci("pipeline", "status", *words, cwd=folder)
+    assert (done.code, done.out) == (code, ""), done.text
+    assert message in done.err
+
+
+@pytest.mark.case("B55")
+def test_an_unknown_format_of_a_report_is_wrong_usage(developer: Developer, folder: Path) -> None:
+    done = developer.remote_ci("pipeline", "report", "ci", "--format", "nonsense", cwd=folder)
+    assert (done.code, done.out) == (2, ""), done.text
+    assert "invalid choice: 'nonsense'" in done.err
 
 
 @pytest.mark.case("B45", "B46", "B47", "B49", "B64")
@@ -208,14 +235,17 @@ def test_a_file_is_enough_and_nothing_is_cloned(developer: Developer, folder: Pa
     """What runs is the working tree around the file: no repository, branch or commit is ever asked for."""
     nothing = developer.remote_ci("pipeline", "run", cwd=developer.home)
     assert nothing.code == 1, nothing.text
-    assert "is no project" in nothing.err or "no pipeline is defined" in nothing.err
+    assert "no pipeline is defined" in nothing.err
     (folder / "extra").mkdir()
-    (folder / "extra" / "own.yaml").write_text(
-        "name: own\nstages: [one]\njobs:\n  - {name: here, stage: one, script: test -f test_it.py}\n"
-    )
-    done = developer.remote_ci("pipeline", "run", "-f", "extra/own.yaml", cwd=folder)
-    assert done.code == 0, done.text
-    assert "one / here: passed" in done.err
+    jobs = "stages: [one]\njobs:\n  - {name: here, stage: one, script: test -f test_it.py}\n"
+    (folder / "extra" / "own.yaml").write_text(f"name: named\n{jobs}")
+    (folder / "extra" / "nameless.yaml").write_text(jobs)
+    assert not (folder / ".git").exists()
+    for file, name in (("own", "named"), ("nameless", "nameless")):
+        done = developer.remote_ci("pipeline", "run", "-f", f"extra/{file}.yaml", cwd=folder)
+        assert done.code == 0, done.text
+        assert f"Run {name}#1: " in done.err
+        assert "one / here: passed" in done.err
     outside = developer.home / "alone.yaml"
     outside.write_text("name: alone\nstages: [one]\njobs: [{name: a, stage: one, script: x}]\n")
     lost = developer.remote_ci("pipeline", "run", "-f", "alone.yaml", cwd=developer.home)
@@ -223,13 +253,38 @@ def test_a_file_is_enough_and_nothing_is_cloned(developer: Developer, folder: Pa
     assert "is in no project" in lost.err
 
 
+@pytest.mark.case("B49")
+@pytest.mark.parametrize("address", ["https://example.org/a/b.git", "git@example.org:a/b.git", "no address"])
+def test_the_address_of_the_repository_is_no_matter(developer: Developer, folder: Path, address: str) -> None:
+    for words in (["init", "-q"], ["remote", "add", "origin", address]):
+        subprocess.run(["git", *words], cwd=folder, check=True, timeout=30)
+    (folder / "own.yaml").write_text(
+        "name: own\nstages: [one]\njobs:\n  - {name: here, stage: one, script: test -f test_it.py}\n"
+    )
+    done = developer.remote_ci("pipeline", "run", "-f", "own.yaml", cwd=folder)
+    assert done.code == 0, done.text
+    assert "one / here: passed" in done.err
+
+
 @pytest.mark.case("B48")
 def test_a_dry_run_knows_how_long_jobs_took(developer: Developer, folder: Path) -> None:
-    developer.remote_ci("pipeline", "run", "ci", "--job", "lint", cwd=folder)
-    dry = developer.remote_ci("pipeline", "dry-run", "ci", cwd=folder)
+    taken = re.compile(r"^ +last took: [\d.]+ ?s$", re.MULTILINE)
+    own = folder / "own.toml"
+    own.write_text(PIPELINES.replace("pipelines.ci", "pipelines.timed"))
+    fresh = developer.remote_ci("pipeline", "dry-run", "timed", "-f", "own.toml", cwd=folder)
+    assert fresh.code == 0, fresh.text
+    assert not taken.search(fresh.out), "nothing has run yet"
+    ran = developer.remote_ci("pipeline", "run", "timed", "-f", "own.toml", "--job", "lint", cwd=folder)
+    assert ran.code == 0, ran.text
+    dry = developer.remote_ci("pipeline", "dry-run", "timed", "-f", "own.toml", cwd=folder)
     assert dry.code == 0, dry.text
-    assert "Execution Plan:" in dry.out
-    assert "lint" in dry.out
+    assert dry.out.startswith("Validating pipeline configuration: own.toml\nExecution Plan:\n")
+    assert len(taken.findall(dry.out)) == 1, dry.out
+    before, _, after = dry.out.partition("last took")
+    assert before.rstrip().splitlines()[-1] in before[before.index("lint") :]
+    assert "lint" not in after.replace("Critical path: lint", "")
+    option = developer.remote_ci("pipeline", "run", "ci", "--dry-run", cwd=folder)
+    assert option.code == 2, "a command of its own"
 
 
 @pytest.mark.case("B63")

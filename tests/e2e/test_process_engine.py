@@ -232,3 +232,23 @@ def test_what_a_run_leaves_comes_home_and_speaks_of_the_files_here(
     connection.close()
     [kept] = (folder / ".remote-ci-artifacts").glob("*-*")
     assert {path.name for path in kept.iterdir()} == {"new.txt", "old.txt"}
+
+
+@pytest.mark.defect("A16")
+def test_the_projects_own_dockerfile_is_a_file_like_any_other(developer: Developer, tmp_path: Path) -> None:
+    test = (
+        "from pathlib import Path\n"
+        "def test_it():\n"
+        "    here = Path(__file__).parent\n"
+        "    assert (here / 'Dockerfile').read_text() == 'FROM scratch\\n'\n"
+        "    assert (here / '.dockerignore').read_text() == '*\\n'\n"
+        "    assert (here / 'data.txt').read_text() == 'sent all the same'\n"
+    )
+    folder = make(tmp_path / "p", test)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    (folder / ".dockerignore").write_text("*\n")
+    (folder / "data.txt").write_text("sent all the same")
+    done = developer.pytest("-q", cwd=folder)
+    assert done.code == 0, done.text
+    assert "1 passed" in done.out
+    assert (folder / "Dockerfile").read_text() == "FROM scratch\n"

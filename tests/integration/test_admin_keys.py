@@ -49,9 +49,19 @@ class TestKeys:
         )
 
     @pytest.mark.case(36)
-    def test_create_by_email(self, admin: Admin) -> None:
-        admin.user()
-        assert credentials.parse(admin.key("Ann@Example.org"))
+    def test_create_by_email(self, admin: Admin, store: Store) -> None:
+        users = {name: admin.user(f"{name}@example.org") for name in ("bob", "ann", "eve")}
+        text = admin.key("Ann@Example.org", "desktop")
+        key = credentials.parse(text)
+        assert key is not None
+        stored = store.keys.by_hash(credentials.hash_key(text))
+        assert stored is not None
+        assert (stored.id, stored.user_id, stored.name) == (key.id, users["ann"], "desktop")
+        assert stored.is_active
+        assert [admin("key", "list", "--user-id", users[name], "--json").json for name in ("bob", "eve")] == [
+            [],
+            [],
+        ]
 
     @pytest.mark.case(37)
     def test_list_shows_names_and_no_key(self, admin: Admin) -> None:

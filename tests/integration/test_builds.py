@@ -138,13 +138,34 @@ def test_who_waits_for_a_slot_can_be_stopped(tmp_path: Path) -> None:
     results: list[Built] = []
     thread = threading.Thread(target=lambda: results.append(bench.run(code)))
     thread.start()
-    wait_until(bench.builds.in_use, 20, what="the first build")
+    wait_until(bench.engine.list, 20, what="the first build")
     second = Build("other", 1, "host", PYTHON, (), bench.store, may_build=False, cwd="/")
-    waiting = bench.builds.run(second, bench.tools, log=bench.log.append, stopping=lambda: True)
-    with pytest.raises(PreparationStopped, match="before the environment was built"):
-        waiting.__enter__()
+    stop = threading.Event()
+    looks: list[bool] = []
+    failures: list[str] = []
+
+    def stopping() -> bool:
+        looks.append(stop.is_set())
+        return stop.is_set()
+
+    def wait() -> None:
+        try:
+            with bench.builds.run(second, bench.tools, log=bench.log.append, stopping=stopping) as built:
+                results.append(built)
+        except PreparationStopped as error:
+            failures.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    wait_until(lambda: len(looks) >= 3, 20, what="the second build to wait on")
+    assert (len(bench.engine.list()), failures, results) == (1, [], [])
+    stop.set()
+    waiting.join(20)
+    assert failures == ["stopped before the environment was built"]
+    assert (len(bench.engine.list()), results) == (1, []), "the first goes on"
     go.touch()
     thread.join(20)
     assert [built.result for built in results] == [{}]
+    assert bench.run("result('{\"third\": 3}')").result == {"third": 3}, "the slot is free again"
     assert bench.is_clean()
     bench.engine.close()

@@ -57,6 +57,7 @@ def test_a_job_runs_to_its_end_and_leaves_only_its_events(small: Runner) -> None
     check_invariants(small, [job_id])
 
 
+@pytest.mark.defect("A7")
 def test_a_failing_run_gives_its_exit_code(small: Runner) -> None:
     memory(small)._script = lambda spec: Script(exit_code=1)
     with small.controller():
@@ -71,6 +72,7 @@ def test_nothing_to_do_is_harmless(small: Runner) -> None:
     assert memory(small).creates == {}
 
 
+@pytest.mark.defect("A4")
 @pytest.mark.case(76)
 def test_a_job_is_started_exactly_once(small: Runner) -> None:
     with small.controller():
@@ -292,6 +294,7 @@ def test_what_services_write_counts_as_their_job_s(tmp_path: Path, engine: Memor
     assert (job.status, job.reason) == ("failed", "disk limit of 1 MiB exceeded")
 
 
+@pytest.mark.defect("A10")
 def test_so_many_run_at_once_and_building_ones_do_not_count(small: Runner) -> None:
     memory(small)._script = lambda spec: LASTING
     with small.controller():
@@ -423,6 +426,7 @@ def test_a_log_beyond_its_budget_is_cut_and_says_so(tmp_path: Path, engine: Memo
         assert "log truncated" in (notice.data or "")
 
 
+@pytest.mark.defect("A13")
 def test_hostile_output_survives(small: Runner) -> None:
     data = b"\xff\xfe\0" + b"y" * (10 << 20) + "\N{SNOWMAN}\n".encode()
     memory(small)._script = lambda spec: Script(output=(Output(data),))
@@ -431,6 +435,26 @@ def test_hostile_output_survives(small: Runner) -> None:
         small.until_over(job_id, timeout=60)
     assert small.text(job_id) == data.decode("utf-8", "replace")
     assert max(len(event.data or "") for event in small.events(job_id)) <= 65536
+
+
+@pytest.mark.case(73)
+def test_a_controller_starts_and_stops_and_the_next_one_goes_on(small: Runner) -> None:
+    """Jobs do not notice: their containers run on while no controller does."""
+    before = set(threading.enumerate())
+    with small.controller() as controller:
+        assert controller.ready.wait(10)
+        job_id = small.submit()
+        memory(small).scripts[job_id] = LASTING
+        small.until(job_id, lambda job: job.phase == "testing")
+    assert set(threading.enumerate()) <= before, "no thread is left"
+    assert [seen.state for seen in memory(small).list()] == ["running"]
+    assert small.job(job_id).phase == "testing"
+    with small.controller() as controller:
+        assert controller.ready.wait(10)
+        memory(small).end(job_id)
+        [job] = small.until_over(job_id)
+    assert (job.status, job.success, job.attempt) == ("completed", True, 1)
+    check_invariants(small, [job_id])
 
 
 @pytest.mark.case(73)

@@ -200,6 +200,23 @@ def test_a_content_that_is_not_what_the_list_says_never_gets_its_name(
     assert disk(here) == {}
 
 
+def test_a_content_of_an_archive_that_is_not_what_the_list_says_never_gets_its_name(
+    runner: Runner, person: Person, client: Client, here: Path
+) -> None:
+    """Of the same size as what the list says; the others of the archive arrive."""
+    files = {f"good-{number}": os.urandom(100) for number in range(MANY)}
+    job_id = left(runner, person, {**files, "x": b"evil!!!"})
+    wanted = [one(path, content) for path, content in files.items()]
+    wanted.insert(3, one("x"))
+    arrived: list[str] = []
+    errand = Errand(client, job_id, finish=lambda artifact, file: arrived.append(artifact.path))
+    found = errand.fetch([(item, here / item.path) for item in wanted], here)
+    assert found.problems == ("x did not come: its content is not what the runner says",)
+    assert set(found.places) == set(files)
+    assert sorted(arrived) == sorted(files), "nothing else was ever finished"
+    assert disk(here) == files
+
+
 def test_one_that_is_gone_does_not_keep_the_others(
     runner: Runner, person: Person, client: Client, here: Path
 ) -> None:

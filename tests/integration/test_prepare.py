@@ -69,6 +69,7 @@ def test_the_second_preparation_of_a_job_is_a_matter_of_milliseconds(bench: Benc
     assert time.monotonic() - began < 0.5
 
 
+@pytest.mark.defect("A7")
 def test_exit_codes_are_pytests_own(bench: Bench) -> None:
     assert "no tests ran" in run(bench, {"a.py": ""}, code=5).stdout
     run(bench, {"a.py": ""}, "--no-such-option", code=4)

@@ -127,6 +127,7 @@ def test_a_client_that_has_it_is_told_so(runner: Runner, person: Person) -> None
 )
 def test_only_the_very_path_is_one(runner: Runner, person: Person, path: str) -> None:
     job_id = job_with(runner, person, {"x": b"1"})
+    assert runner.get(f"/jobs/{job_id}/artifacts/x", person).content == b"1"
     response = runner.get(f"/jobs/{job_id}/artifacts/{path}", person)
     assert response.status_code == 404
     assert response.json()["detail"] in ("There is no such artifact", "Not Found")

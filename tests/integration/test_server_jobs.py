@@ -13,7 +13,7 @@ from http_kit import Person, Runner, running
 
 from ci_runner.models import Job, utcnow
 from ci_runner.server.openapi import document
-from ci_runner.states import cancelled, failed, ran
+from ci_runner.states import Verdict, cancelled, failed, ran
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,27 @@ def test_a_finished_job_keeps_its_times_over_a_restart(tmp_path: Path) -> None:
     with running(tmp_path) as second:
         assert second.get("/jobs", person).json() == [before]
         assert second.get(f"/jobs/{job.id}/events", person).json()[0]["data"] == "kept\n"
+
+
+@pytest.mark.defect("A3")
+@pytest.mark.parametrize(
+    ("verdict", "status", "success"),
+    [(ran(0), "completed", True), (failed("lost"), "failed", None), (cancelled("Ada"), "cancelled", None)],
+)
+def test_the_status_of_an_end_is_written_once(
+    runner: Runner, verdict: Verdict, status: str, success: bool | None
+) -> None:
+    person = runner.person()
+    job = runner.job(person)
+    runner.finish(job.id, verdict)
+    for later in (ran(0), failed("again"), cancelled("Bob")):
+        assert not runner.store.jobs.finish(job.id, runner.epoch, later)
+    [listed] = runner.get("/jobs", person).json()
+    assert (listed["status"], listed["success"]) == (status, success)
+    assert runner.get(f"/jobs/{job.id}", person).json()["status"] == status
+    assert [item["job_id"] for item in runner.get("/jobs", person, params={"status": status}).json()] == [
+        job.id
+    ]
 
 
 def test_cancelling_asks_the_controller_and_may_be_repeated(runner: Runner, person: Person) -> None:

@@ -67,6 +67,26 @@ def test_a_server_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.defect("A17")
+def test_two_servers_of_one_data_directory_are_one_runner(tmp_path: Path) -> None:
+    """What is sent to one is there for the other: files, keys, events, the end."""
+    with running(tmp_path) as first, running(tmp_path) as second:
+        person = first.person()
+        job = first.job(person)
+        assert job.workspace is not None
+        assert second.blobs.has(job.workspace)
+        stream = events(second.get(f"/jobs/{job.id}/stream?from_beginning=true", person, stream=True))
+        first.log(job.id, "here\n")
+        assert next(stream)[1]["data"] == "here\n"
+        assert second.request("DELETE", f"/jobs/{job.id}", person).status_code == 202
+        assert first.get(f"/jobs/{job.id}", person).json()["status"] == "queued"
+        stored = first.store.jobs.get(job.id)
+        assert stored is not None
+        assert stored.cancel_requested_at is not None
+        first.finish(job.id)
+        assert [event["type"] for _, event in stream] == ["complete"]
+
+
 def test_it_listens_on_ipv6_too(tmp_path: Path) -> None:
     with running(tmp_path) as runner:
         try:

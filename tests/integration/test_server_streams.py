@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from waiting import wait_until
 
 from ci_runner.config import ServeSettings
 from ci_runner.models import JobEvent, utcnow
+from ci_runner.server import streams
 from ci_runner.states import cancelled, failed, ran
 
 
@@ -130,6 +132,7 @@ def test_the_end_says_what_became_of_the_job(
 # -- where a stream begins
 
 
+@pytest.mark.defect("A2")
 @pytest.mark.case(10, 71)
 @pytest.mark.parametrize("params", [{}, {"from_beginning": "false"}])
 def test_a_finished_job_has_no_news(runner: Runner, person: Person, params: dict[str, str]) -> None:
@@ -141,6 +144,7 @@ def test_a_finished_job_has_no_news(runner: Runner, person: Person, params: dict
     assert (seq, complete["type"], complete["success"]) == (6, "complete", True)
 
 
+@pytest.mark.defect("A6")
 def test_news_begin_after_the_newest_event(runner: Runner, person: Person) -> None:
     job = runner.job(person)
     runner.log(job.id, "old\n")
@@ -243,6 +247,7 @@ def test_odd_texts_arrive_as_they_were(runner: Runner, person: Person) -> None:
     assert [event.get("data") for _, event in follow(runner, job.id, person)] == [*texts, None]
 
 
+@pytest.mark.defect("A12")
 def test_a_silent_stream_has_a_heartbeat(runner: Runner, person: Person) -> None:
     job = runner.job(person)
     stream = frames(runner.get(f"/jobs/{job.id}/stream", person, stream=True))
@@ -250,6 +255,32 @@ def test_a_silent_stream_has_a_heartbeat(runner: Runner, person: Person) -> None
     assert [next(stream), next(stream)] == [{"": "heartbeat"}, {"": "heartbeat"}]
     runner.finish(job.id)
     assert any("data" in frame for frame in stream)
+
+
+@pytest.mark.defect("A5", "A12")
+def test_the_stream_of_a_queued_job_waits_as_long_as_the_job(
+    runner: Runner, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference system gave up after 45 s; here the stream's clock runs through hours."""
+    began = time.monotonic()
+
+    def quick() -> float:
+        return began + (time.monotonic() - began) * 5000
+
+    monkeypatch.setattr(streams, "time", SimpleNamespace(monotonic=quick))
+    job = runner.job(person)
+    stream = frames(runner.get(f"/jobs/{job.id}/stream", person, stream=True))
+    assert next(stream) == {"retry": "1000"}
+    until = quick() + 3600
+    beats = 0
+    while quick() < until or beats < 100:
+        assert next(stream) == {"": "heartbeat"}
+        beats += 1
+    assert runner.get(f"/jobs/{job.id}", person).json()["status"] == "queued"
+    runner.log(job.id, "at last\n")
+    runner.finish(job.id)
+    rest = [json.loads(frame["data"]) for frame in stream if "data" in frame]
+    assert [(event["type"], event.get("success")) for event in rest] == [("log", None), ("complete", True)]
 
 
 def test_news_arrive_soon(runner: Runner, person: Person) -> None:

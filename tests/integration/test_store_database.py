@@ -67,6 +67,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 class TestFirstStart:
+    @pytest.mark.defect("A19")
     def test_the_file_belongs_to_its_owner_alone(self, path: Path, store: Store) -> None:
         store.jobs.create(Job("j"))
         files = [path.parent, *path.parent.iterdir()]

@@ -171,7 +171,9 @@ def test_an_end_of_the_process_after_the_session_is_no_success(developer: Develo
 
 def test_text_of_a_job_without_records_is_not_continued(developer: Developer, tmp_path: Path) -> None:
     done = developer.pytest("--remote-ci-text", "-v", cwd=project(tmp_path / "p", DYING))
+    assert "test_it.py::test_0" in done.out, done.text
     assert "test_1" not in done.out
+    assert done.code == 0, "as the same pytest without us: only records tell that it died"
 
 
 def test_runner_and_commands_agree_on_a_crash(developer: Developer, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fake_runner import HEAD, KEY, FakeRunner, Request, complete, fake_runner, l
 
 from pytest_remote_ci.client import Client
 from pytest_remote_ci.errors import JobNotFound, RunnerRefused, RunnerUnreachable
+from pytest_remote_ci.runs import Runs
 from pytest_remote_ci.stream import pause
 
 EVENTS = [log(f"line {number} ä\n") for number in range(20)] + [complete()]
@@ -61,6 +62,45 @@ def test_a_connection_that_breaks_at_any_byte_loses_and_repeats_nothing(
     job = runner.add_job(*EVENTS[:3], EVENTS[-1])
     runner.cut_streams_after = [cut]
     assert numbers(list(client.stream(job.id))) == ["0", "1", "2"]
+
+
+def test_events_that_come_again_are_dropped(runner: FakeRunner, client: Client) -> None:
+    """Whatever the runner believes to have sent: a number is given once."""
+    job = runner.add_job(*EVENTS)
+    runner.repeats_events = True
+    runner.cut_streams_after = [600, 900, 1500]
+    events = list(client.stream(job.id))
+    assert [request.headers.get("last-event-id", "0") > "0" for request in runner.requests] == [
+        False, True, True, True,
+    ]  # fmt: skip
+    assert numbers(events) == [str(number) for number in range(20)]
+
+
+def test_events_that_come_again_in_portions_are_dropped(runner: FakeRunner) -> None:
+    job = runner.add_job(*EVENTS[:5])
+    runner.swallow_streams = runner.repeats_events = True
+    with Client(runner.url, KEY, read_timeout=0.2, sleep=lambda seconds: None) as client:
+        stream = iter(client.stream(job.id))
+        events = [next(stream) for _ in range(5)]
+        job.events.extend(EVENTS[5:])
+        events += list(stream)
+    assert numbers(events) == [str(number) for number in range(20)]
+    assert len([path for path in runner.paths("GET") if path.endswith("/events")]) >= 2
+
+
+def test_a_run_is_never_asked_for_at_the_route_of_a_job(runner: FakeRunner) -> None:
+    """Runs have no portions: their stream is opened again and again, however often it stays silent."""
+    run = runner.add_job(log("line 0\n"), {"type": "run_complete", "status": "completed", "success": True})
+    runner.swallow_streams = True
+
+    def let_through(request: Request) -> None:
+        runner.swallow_streams = len(runner.requests) < 5
+
+    runner.intercept = let_through
+    with Client(runner.url, KEY, read_timeout=0.2, sleep=lambda seconds: None) as client:
+        events = list(Runs(client).stream(run.id))
+    assert [event["type"] for event in events] == ["log", "run_complete"]
+    assert runner.paths("GET") == [f"/runs/{run.id}/stream"] * 5
 
 
 def test_events_arrive_while_the_job_runs(runner: FakeRunner, client: Client) -> None:
@@ -185,6 +225,7 @@ def test_proxies_are_not_asked_for_this_machine(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     client.verify()
+    assert len(runner.requests) == 1
 
 
 def test_headers_of_a_stream_ask_for_no_buffering(runner: FakeRunner, client: Client) -> None:

@@ -49,7 +49,8 @@ def test_a_key_is_named_by_the_characters_after_its_prefix() -> None:
 
 
 def test_the_representation_does_not_show_the_key() -> None:
-    assert KEY not in repr(credentials.Key(KEY))
+    shown = repr(credentials.Key(KEY))
+    assert not [start for start in range(11, len(KEY) - 4) if KEY[start : start + 4] in shown]
 
 
 def test_a_key_matches_its_own_hash_only() -> None:

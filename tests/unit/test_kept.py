@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,4 +191,16 @@ def test_only_what_fills_is_kept_so_and_only_when_it_is_made() -> None:
 
 def test_a_reporter_without_such_lists_is_left_alone() -> None:
     keep_little(None)
-    keep_little(object())
+    bare = SimpleNamespace(shown=[1])
+    keep_little(bare)
+    assert vars(bare) == {"shown": [1]}
+
+
+@pytest.mark.parametrize("kind", [collections.OrderedDict, collections.defaultdict])
+def test_lists_of_another_kind_are_left_alone(kind: type[dict[str, Any]]) -> None:
+    stats = kind()
+    reporter = SimpleNamespace(stats=stats)
+    keep_little(reporter)
+    assert reporter.stats is stats
+    stats.setdefault("passed", []).append(1)
+    assert type(stats["passed"]) is list

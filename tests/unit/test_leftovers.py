@@ -198,6 +198,7 @@ def test_a_hostile_tree_gives_away_nothing(folder: Path, seed: int) -> None:
         Path("/"),
         Path(".."),
     ]
+    (folder / "plain").write_text("own")
     folders, made = [folder], 0
     while made < 40:
         place = chance.choice(folders)
@@ -224,6 +225,7 @@ def test_a_hostile_tree_gives_away_nothing(folder: Path, seed: int) -> None:
                 os.link(chance.choice(files), target)
     found = find(folder, Globs(["**"]))
     assert len(found.files) == len({file.path for file in found.files})
+    assert "plain" in {file.path for file in found.files}
     for file in found.files:
         with opened(folder, file.path) as handle:
             assert handle is not None

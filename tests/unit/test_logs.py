@@ -61,6 +61,20 @@ def test_api_keys_are_hidden_wherever_they_stand(log: Callable[..., io.StringIO]
     assert stream.getvalue().count("ci_…") == 2
 
 
+@pytest.mark.parametrize("given", [KEY[:20], f"{KEY}x", f"x{KEY}", f"{KEY[:12]}", KEY[:3] + "a_" + KEY])
+def test_no_part_of_a_secret_is_left(log: Callable[..., io.StringIO], given: str) -> None:
+    stream = log()
+    logging.getLogger("ci_runner.x").warning("key %s", given)
+    assert "ci_…" in stream.getvalue()
+    assert KEY[9:12] not in stream.getvalue()
+
+
+def test_the_id_of_a_key_is_shown(log: Callable[..., io.StringIO]) -> None:
+    stream = log()
+    logging.getLogger("ci_runner.x").warning("key %s of ci_runner", KEY[:11])
+    assert f"key {KEY[:11]} of ci_runner" in stream.getvalue()
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_line_feed_in_a_value_cannot_forge_a_line(log: Callable[..., io.StringIO], form: str) -> None:
     stream = log(format=form)

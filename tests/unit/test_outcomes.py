@@ -66,6 +66,22 @@ def test_the_worst_phase_counts_as_pytest_counts_it(records: list[dict[str, Any]
     assert together.duration == pytest.approx(0.5 * len(records))
 
 
+@pytest.mark.parametrize(
+    ("records", "outcome"),
+    [
+        ([report("call", "failed"), report("teardown", "skipped")], "failed"),
+        ([report("setup", "failed"), report("call", "failed")], "error"),
+        ([report("call", "failed", wasxfail="x", status=["failed", "F", "x"]), CALL], "failed"),
+        ([report("call", "skipped", wasxfail="why"), CALL], "xfailed"),
+    ],
+)
+def test_the_worst_counts_whatever_comes_last(records: list[dict[str, Any]], outcome: str) -> None:
+    for order in (records, records[::-1]):
+        assert outcome_of(*order) == outcome
+        [together] = parts([event(*order)], NOON).values()
+        assert OUTCOMES[together.rank] == outcome
+
+
 def test_reruns_are_counted() -> None:
     again = report("call", "rerun", ["rerun", "R", "RERUN"])
     [part] = parts([event(SETUP, again, SETUP, again, SETUP, CALL)], NOON).values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -354,3 +355,12 @@ def test_the_workspace_lies_at_the_clients_own_path_where_it_can(root: str | Non
 )  # fmt: skip
 def test_arguments_follow_the_workspace(args: list[str], root: str, mapped: list[str]) -> None:
     assert list(map_arguments(args, root, "/workspace")) == mapped
+
+
+def test_a_layer_is_another_for_another_version_or_name() -> None:
+    found = [plan(LAYER, scm_version=version) for version in (None, "1.0.dev1", "1.0.dev2")]
+    found.append(replace(found[0], name="another"))
+    assert len({layer_digest(tree(LAYER), each) for each in found}) == 4
+    assert layer_digest(tree(LAYER), found[1]) == layer_digest(
+        tree(LAYER), plan(LAYER, scm_version="1.0.dev1")
+    )

@@ -180,6 +180,7 @@ def test_an_interrupted_wait_leaves_the_job_running(
     assert not job.cancelled
 
 
+@pytest.mark.defect("A20")
 @pytest.mark.parametrize("command", [["list"], ["submit", "--async"], ["show", "x"]])
 def test_other_commands_end_quietly_when_interrupted(
     runner: FakeRunner, environ: dict[str, str], project: Path, command: list[str]

@@ -79,9 +79,9 @@ def test_json_is_pretty_and_has_no_empty_pipeline_name() -> None:
 
 @pytest.mark.case("B55")
 @pytest.mark.parametrize("report", [{"error": "x"}, [1], "text", {"stages": 3}])
-def test_an_unknown_shape_or_form_is_shown_as_it_came(report: Any) -> None:
-    assert json.loads(rendered(report, "text")) == report
-    assert json.loads(rendered(PIPELINE, "nonsense")) == PIPELINE
+def test_an_unknown_shape_is_shown_as_it_came(report: Any) -> None:
+    for form in ("text", "json"):
+        assert json.loads(rendered(report, form)) == report
 
 
 @pytest.mark.case("B56")

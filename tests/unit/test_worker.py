@@ -234,8 +234,21 @@ def test_the_exit_frame_stands_on_a_line_of_its_own_after_a_torn_write(tmp_path:
     assert json.loads((folder / "frames").read_text().splitlines()[-1])["t"] == "exit"
 
 
-def test_kills_for_memory_are_counted_where_the_kernel_says_so() -> None:
-    assert worker.oom_kills() >= 0
+def test_kills_for_memory_are_counted_where_the_kernel_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unified, legacy, broken = (tmp_path / name for name in ("memory.events", "memory.oom_control", "broken"))
+    unified.write_text("low 0\nhigh 4\nmax 9\noom 3\noom_kill 2\noom_group_kill 1\n")
+    legacy.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
+    broken.write_text("oom_kill many\n")
+    for files, count in (
+        ([unified, legacy], 2),
+        ([tmp_path / "none", broken, legacy], 5),
+        ([broken], 0),
+        ([], 0),
+    ):
+        monkeypatch.setattr(worker, "_oom_counters", lambda files=files: [str(file) for file in files])
+        assert worker.oom_kills() == count
 
 
 @pytest.mark.parametrize("version", ["3.8", "3.13"])

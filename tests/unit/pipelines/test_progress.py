@@ -238,6 +238,18 @@ def test_the_time_of_a_stage(facts: tuple[Facts, ...], seconds: float, expected:
     assert step(LIMITED, *facts, now=after(seconds)) == expected
 
 
+@pytest.mark.parametrize("seconds", [0, 25])
+def test_the_time_of_a_stage_begins_with_its_first_job(seconds: float) -> None:
+    """Whatever the order of its jobs; others of the stage may be taken up long after."""
+    first, second = replace(RUNNING, started=after(seconds)), replace(RUNNING, started=after(50))
+    for facts in ((first, second, NOTHING), (second, first, NOTHING)):
+        assert deadlines(
+            LIMITED, {job.name: found for job, found in zip(LIMITED.jobs, facts, strict=True)}
+        ) == {"one": after(seconds + 60)}
+        assert step(LIMITED, *facts, now=after(seconds + 59.9)) == Step()
+        assert step(LIMITED, *facts, now=after(seconds + 60)).halts == (Halt("j", BLAME), Halt("j", BLAME))
+
+
 def test_a_stage_that_was_cut_off_stays_so_whatever_the_clock_says() -> None:
     """Another controller, with another clock, reads only what is written."""
     cut = replace(CANCELLED, started=T0, halted_by=BLAME, reason=f"cancelled by {BLAME}")

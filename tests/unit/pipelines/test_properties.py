@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -226,16 +227,79 @@ toml_values = st.recursive(
 )
 
 
+def at(value: Any, path: tuple[str | int, ...]) -> Any:
+    for part in path:
+        value = value[part]
+    return value
+
+
+def begins_with_value(text: str, value: Any) -> bool:
+    """Whether a TOML value that means `value` is at the beginning of `text`."""
+    for end in range(1, len(text) + 1):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            if tomllib.loads(f"k = {text[:end]}") == {"k": value}:
+                return True
+    return False
+
+
+A_KEY = re.compile(r""" "(?:[^"\\]|\\.)*" | [A-Za-z0-9_-]+ | '[^']*' """, re.VERBOSE)
+
+MANY_FORMS = """\
+# a comment with = [ and {
+a.b . "c d" = 1
+'e' = {f = 2, "g.h" = [3, {i = 'x', j.k = 4}], l = []}
+m = [ # first
+  1, [2,
+  3], ]
+[n."o p".q] # three tables at once
+r = 2026-01-02 03:04:05
+[[s]]
+t = 5
+[s.u]
+v = '''
+w'''
+[[s]]
+t = 0x1F
+[[s.y]]
+z = -1.5e3
+"""
+
+
+def check_places(text: str) -> None:
+    """Hold each place against what is written there."""
+    value = tomllib.loads(text)
+    found = toml_places.find(text)
+    assert set(found.values) == paths(value) - {()}
+    named = {path for path in found.values if isinstance(path[-1], str)}
+    assert {path for path in found.keys if isinstance(path[-1], str)} == named
+    starts = [0, *(end.end() for end in re.finditer("\n", text))]
+    for path in named:
+        place = found.keys[path]
+        key = A_KEY.match(text, starts[place.line - 1] + place.column - 1)
+        assert key is not None
+        assert tomllib.loads(f"{key.group()} = 0") == {path[-1]: 0}
+    for path, place in found.values.items():
+        here, offset = at(value, path), starts[place.line - 1] + place.column - 1
+        if not begins_with_value(text[offset:], here):
+            # A table with a header of its own, one whose name is in another's key, or an array of tables.
+            assert isinstance(here, dict) or (isinstance(here, list) and isinstance(here[0], dict))
+            assert text[offset] == "[" or place == found.keys[path]
+    plain = {path for path in found.values if not isinstance(at(value, path), (dict, list, str))}
+    assert set(found.texts) == plain
+    for path, written in found.texts.items():
+        assert tomllib.loads(f"k = {written}") == {"k": at(value, path)}
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(max_size=4), toml_values, max_size=4), st.booleans())
+@example({"a": {"b": {"c": 1}}, "d": [{"e": 2}, {"e": [3, {"f": 4}]}]}, False)
+@example({"a": [1, [2, "x\ny"], 2]}, True)
 def test_everything_in_a_toml_file_has_its_place(value: dict[str, Any], multiline: bool) -> None:
-    text = tomli_w.dumps(value, multiline_strings=multiline)
-    value = tomllib.loads(text)
-    found = toml_places.find(text.replace("\r\n", "\n"))
-    assert set(found.values) == paths(value) - {()}
-    lines = text.split("\n")
-    for path, place in found.keys.items():
-        assert isinstance(path[-1], int) or lines[place.line - 1][place.column - 1 :]
+    check_places(tomli_w.dumps(value, multiline_strings=multiline).replace("\r\n", "\n"))
+
+
+def test_every_form_of_key_and_table_has_its_place() -> None:
+    check_places(MANY_FORMS)
 
 
 def plain_of(node: Node) -> Any:

@@ -101,6 +101,7 @@ class TestOutsideGit:
             plain, exclude=["big/"], include=["/big/y.bin", "build/*.so", "a.py", "node_modules/m/"]
         ) == [".gitignore", "a.py", "big/y.bin", "build/z.so", "node_modules/m/index.js"]
 
+    @pytest.mark.defect("A9")
     def test_a_hidden_folder_above_the_project_does_not_matter(self, tmp_path: Path) -> None:
         root = tmp_path / ".hidden" / "__pycache__" / "build"
         make(root, "a.py", "sub/b.py")
