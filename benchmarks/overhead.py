@@ -112,7 +112,7 @@ def interrupted_run(project: Path, environ: dict[str, str], until: str) -> float
         rest = process.stdout.read()
         process.wait(60)
         seconds = time.perf_counter() - began
-    if process.returncode != 2 or "was cancelled" not in rest:
+    if process.returncode != 2 or "was cancelled." not in rest:
         raise SystemExit(f"the run was not cancelled ({process.returncode}):\n{rest}")
     return seconds
 
