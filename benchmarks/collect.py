@@ -7,13 +7,17 @@ digest is known and the file system's cache is warm; warm means that nothing cha
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from common import clean_environment, positive
 
 from pytest_remote_ci import workspace
 
@@ -37,8 +41,8 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(root: Path, label: str) -> None:
-    """Print the figures of one project."""
+def measure(root: Path, label: str, *, as_json: bool) -> None:
+    """Print the figures of one project; as JSON: one object a line."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder)
 
@@ -51,6 +55,10 @@ def measure(root: Path, label: str) -> None:
         manifest = timed(lambda: found.manifest().canonical())
         packing = timed(lambda: found.write_zip(cache / "project.zip"))
         size = (cache / "project.zip").stat().st_size
+    if as_json:
+        figures = {"cold": cold, "warm": warm, "manifest": manifest, "zip": packing, "zip bytes": size}
+        print(json.dumps({"project": label, "files": len(found.files), "bytes": found.size, **figures}))
+        return
     print(
         f"{label}: {len(found.files)} files, {found.size / 1e6:.1f} MB: collect cold {cold:.3f} s, warm {warm:.3f} s, "
         f"manifest {manifest:.3f} s, zip {packing:.3f} s ({size / 1e6:.1f} MB)"
@@ -62,21 +70,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("folder", nargs="?", type=Path, help="a project; without one two are made")
+    parser.add_argument("--files", type=positive, default=10_000, help="files of those that are made [10000]")
+    parser.add_argument("--json", action="store_true", help="figures as JSON, one project a line")
     arguments = parser.parse_args()
     if arguments.folder is not None:
-        measure(arguments.folder, str(arguments.folder))
+        if not arguments.folder.is_dir():
+            parser.error(f"{arguments.folder} is no folder")
+        measure(arguments.folder.absolute(), str(arguments.folder), as_json=arguments.json)
         return
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
         make_project(root, arguments.files)
         time.sleep(2.5)  # digests of files that were just written are not remembered
-        measure(root, "without git")
-        environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
+        measure(root, "without git", as_json=arguments.json)
+        if shutil.which("git") is None:
+            raise SystemExit("git is missing: not measured in a git work tree")
+        environment = {**clean_environment(), "GIT_CONFIG_GLOBAL": os.devnull}
         for command in (["init", "-q"], ["add", "-A"]):
             subprocess.run(["git", *command], cwd=root, check=True, env=environment)
-        measure(root, "in git")
+        measure(root, "in git", as_json=arguments.json)
 
 
 if __name__ == "__main__":

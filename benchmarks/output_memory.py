@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from common import exit_on_sigterm, positive
 from private_runner import private_runner
 
 Figures = dict[str, float]
@@ -98,9 +99,8 @@ def run(project: Path, environ: Mapping[str, str], *args: str) -> float:
     return highest
 
 
-def measure(megabytes: int) -> dict[str, Figures]:
-    """Suite → process → peak MiB."""
-    results: dict[str, Figures] = {}
+def measure(megabytes: int, results: dict[str, Figures]) -> None:
+    """Add the peak MiB of each process of each suite to `results`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "home").mkdir()
@@ -112,14 +112,14 @@ def measure(megabytes: int) -> dict[str, Figures]:
                 (project / "pytest.ini").write_text("[pytest]\n")
                 (project / "conftest.py").write_text(_CONFTEST.format(path=str(project / "peaks")))
                 (project / "test_it.py").write_text(text)
-                figures = results[suite] = {"direct": run(project, environ, "-p", "no:cacheprovider")}
+                figures = {"direct": run(project, environ, "-p", "no:cacheprovider")}
                 with Watched(runner.pid) as watched:
                     figures["client"] = run(project, environ, "--remote-ci")
                 job, worker = (project / "peaks").read_text().split()
                 figures |= {"job": int(job) / 1024, "worker": int(worker) / 1024, "runner": watched.highest}
                 figures["client/direct"] = figures["client"] / figures["direct"]
                 figures["job/direct"] = figures["job"] / figures["direct"]
-    return results
+                results[suite] = figures
 
 
 class Watched:
@@ -163,15 +163,26 @@ def resident(pid: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("--megabytes", type=int, default=100)
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--megabytes", type=positive, default=100, help="what each suite writes [100]")
+    parser.add_argument("--json", action="store_true", help="all figures as JSON")
     options = parser.parse_args()
-    results = measure(options.megabytes)
-    if options.json:
+    exit_on_sigterm()
+    results: dict[str, Figures] = {}
+    try:
+        measure(options.megabytes, results)
+    finally:  # what was measured before something failed, too
+        show(results, as_json=options.json)
+
+
+def show(results: dict[str, Figures], *, as_json: bool) -> None:
+    """Print a table, or JSON."""
+    if as_json:
         sys.stdout.write(json.dumps(results, indent=2) + "\n")
         return
-    names = list(next(iter(results.values())))
+    names = list(next(iter(results.values()), {}))
     sys.stdout.write("MiB   " + "".join(f"{name:>15}" for name in names) + "\n")
     for suite, figures in results.items():
         sys.stdout.write(f"{suite:6}" + "".join(f"{figures[name]:15.1f}" for name in names) + "\n")

@@ -35,7 +35,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from private_runner import PrivateRunner, private_runner
+from common import exit_on_sigterm, not_negative, positive
+from private_runner import private_runner
 from suites import SUITES, edit, make_sleeper
 
 PHASES = ("start-up", "collect", "pack", "upload", "queue", "prepare", "start", "test", "finish")
@@ -112,41 +113,36 @@ def interrupted_run(project: Path, environ: dict[str, str], until: str) -> float
         rest = process.stdout.read()
         process.wait(60)
         seconds = time.perf_counter() - began
-    if process.returncode != 2 or "was cancelled" not in rest:
+    if process.returncode != 2 or "was cancelled." not in rest:
         raise SystemExit(f"the run was not cancelled ({process.returncode}):\n{rest}")
     return seconds
 
 
 def measure_suite(
-    name: str, folder: Path, runner: PrivateRunner, environ: dict[str, str], runs: int
-) -> dict[str, list[Any]]:
-    """Local, warm and edited runs of a suite, in turns, so that whatever else the machine does hits all alike."""
+    name: str, folder: Path, environ: dict[str, str], runs: int, found: dict[str, list[Any]]
+) -> None:
+    """Add local, warm and edited runs of a suite, in turns, so that what else the machine does hits all alike."""
     project = folder / f"project-{name}"
     project.mkdir()
     SUITES[name](project)
     time.sleep(2.5)  # digests of files that were just written are not remembered
     clock = folder / "clock"
-    found: dict[str, list[Any]] = {
-        "first": [remote_run(project, environ, clock)],
-        "local": [],
-        "warm": [],
-        "edited": [],
-    }
+    found["first"].append(remote_run(project, environ, clock))
     local_run(project, environ)
     for _ in range(runs):
         found["local"].append(local_run(project, environ))
         found["warm"].append(remote_run(project, environ, clock))
         edit(project, next(_numbers))
         found["edited"].append(remote_run(project, environ, clock))
-    return found
 
 
-def measure_interrupts(folder: Path, environ: dict[str, str], runs: int) -> dict[str, list[float]]:
-    """Ctrl-C while a test sleeps, and while the job waits because others hold all slots."""
+def measure_interrupts(folder: Path, environ: dict[str, str], runs: int, found: list[float]) -> None:
+    """Add the seconds from Ctrl-C to the client's end while a test sleeps."""
     project = folder / "project-sleeper"
     project.mkdir()
     make_sleeper(project)
-    return {"sleeping": [interrupted_run(project, environ, "sleeping") for _ in range(runs)]}
+    for _ in range(runs):
+        found.append(interrupted_run(project, environ, "sleeping"))
 
 
 @contextlib.contextmanager
@@ -159,9 +155,10 @@ def fresh_folder() -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures, raw."""
-    result: dict[str, Any] = {name: {"cold": []} for name in arguments.suites}
+def measure(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Add all figures to `result` as they are taken."""
+    for name in arguments.suites:
+        result[name] = {kind: [] for kind in ("cold", "first", "local", "warm", "edited")}
     for round_ in range(max(1, arguments.cold_runs)):
         for name in arguments.suites if arguments.cold_runs else ():
             with (
@@ -177,11 +174,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with fresh_folder() as folder, private_runner(folder, arguments.engine, arguments.base_image) as runner:
         environ = runner.environ(folder)
         for name in arguments.suites:
-            result[name] |= measure_suite(name, folder, runner, environ, arguments.runs)
+            measure_suite(name, folder, environ, arguments.runs, result[name])
             progress(f"{name}: done")
         if arguments.interrupts:
-            result["interrupt"] = measure_interrupts(folder, environ, arguments.interrupts)
-    return result
+            result["interrupt"] = {"sleeping": []}
+            measure_interrupts(folder, environ, arguments.interrupts, result["interrupt"]["sleeping"])
 
 
 def progress(text: str) -> None:
@@ -194,16 +191,16 @@ def summary(raw: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, kinds in raw.items():
         if name == "interrupt":
-            result[name] = {kind: statistics.median(values) for kind, values in kinds.items()}
+            result[name] = {kind: statistics.median(values) for kind, values in kinds.items() if values}
             continue
-        local = statistics.median(kinds["local"])
-        result[name] = {"local": local}
+        local = statistics.median(kinds["local"]) if kinds["local"] else None
+        result[name] = {} if local is None else {"local": local}
         for kind in ("cold", "warm", "edited"):
             if kinds[kind]:
                 keys = (*PHASES, "total", "first")
                 medians = {key: statistics.median(run[key] for run in kinds[kind]) for key in keys}
-                medians["overhead"] = medians["total"] - local
-                medians["ratio"] = medians["total"] / local
+                if local is not None:
+                    medians |= {"overhead": medians["total"] - local, "ratio": medians["total"] / local}
                 result[name][kind] = medians
     return result
 
@@ -216,10 +213,11 @@ def show(figures: dict[str, Any]) -> None:
                 print(f"Ctrl-C, {kind}: {seconds:.2f} s to the client's end")
             continue
         columns = [kind for kind in ("cold", "warm", "edited") if kind in kinds]
-        print(f"{name}: local pytest {kinds['local']:.3f} s")
+        print(f"{name}: local pytest {kinds['local']:.3f} s" if "local" in kinds else name)
         print(" " * 12 + "".join(f"{column:>10}" for column in columns))
         for key in (*PHASES, "total", "first", "overhead", "ratio"):
-            print(f"  {key:<10}" + "".join(f"{kinds[column][key]:10.3f}" for column in columns))
+            if all(key in kinds[column] for column in columns):
+                print(f"  {key:<10}" + "".join(f"{kinds[column][key]:10.3f}" for column in columns))
         print()
 
 
@@ -228,18 +226,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=7, help="warm and edited runs of each suite [7]")
-    parser.add_argument("--cold-runs", type=int, default=1, help="cold runs of each suite [1]")
-    parser.add_argument("--interrupts", type=int, default=3, help="runs that Ctrl-C ends [3]")
+    parser.add_argument("--runs", type=positive, default=7, help="warm and edited runs of each suite [7]")
+    parser.add_argument("--cold-runs", type=not_negative, default=1, help="cold runs of each suite [1]")
+    parser.add_argument("--interrupts", type=not_negative, default=3, help="runs that Ctrl-C ends [3]")
     parser.add_argument("--suites", nargs="+", choices=sorted(SUITES), default=list(SUITES))
     parser.add_argument("--engine", default="docker", choices=("docker", "process"))
-    parser.add_argument("--base-image", default=os.environ.get("CI_RUNNER_BASE_IMAGE"))
+    parser.add_argument(
+        "--base-image", help="for the engine docker [CI_RUNNER_BASE_IMAGE, else the runner's default]"
+    )
     parser.add_argument("--json", action="store_true", help="print medians and all runs as JSON")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what was started is ended, too
-    raw = measure(arguments)
+    if arguments.engine == "docker":
+        arguments.base_image = arguments.base_image or os.environ.get("CI_RUNNER_BASE_IMAGE")
+    elif arguments.base_image:
+        parser.error("--base-image: only containers are made from images")
+    exit_on_sigterm()
+    raw: dict[str, Any] = {}
+    try:
+        measure(arguments, raw)
+    finally:  # what was measured before something failed, too
+        report(raw, as_json=arguments.json)
+
+
+def report(raw: dict[str, Any], *, as_json: bool) -> None:
+    """Print medians as tables, or medians and all runs as JSON."""
     figures = summary(raw)
-    if arguments.json:
+    if as_json:
         print(json.dumps({"medians": figures, "runs": raw}, indent=1))
     else:
         show(figures)

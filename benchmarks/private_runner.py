@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from common import clean_environment
 
 #: Seconds in which the runner must get ready, or end.
 _PATIENCE = 120.0
@@ -27,9 +28,8 @@ class PrivateRunner:
 
     def environ(self, home: Path) -> dict[str, str]:
         """What a client of this runner has in its environment; its caches are below `home`."""
-        hidden = ("PYTEST_", "CI_RUNNER_", "REMOTE_CI_", "XDG_", "COV_", "PYTHONDONTWRITEBYTECODE")
-        env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-        return env | {"HOME": str(home), "REMOTE_CI_URL": self.url, "REMOTE_CI_API_KEY": self.key}
+        more = {"HOME": str(home), "REMOTE_CI_URL": self.url, "REMOTE_CI_API_KEY": self.key}
+        return clean_environment() | more
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def private_runner(folder: Path, engine: str, image: str | None) -> Iterator[Pri
     command += ["--data-dir", str(folder / "data"), "--engine", engine, "--default-python", python]
     command += ["--base-image", image] if image else []
     with (folder / "runner.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + _PATIENCE
         while not announcement.exists():

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib.util
 import json
 import os
 import statistics
@@ -30,6 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common import exit_on_sigterm, positive
 from private_runner import PrivateRunner, private_runner
 
 #: Tests in one file.
@@ -54,13 +56,13 @@ def make_suite(folder: Path, tests: int) -> Path:
     return folder
 
 
-def make_sleepers(folder: Path) -> Path:
+def make_sleepers(folder: Path, tests: int) -> Path:
     """A project whose tests end one after the other, slowly enough for each to be seen."""
     folder.mkdir()
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "test_naps.py").write_text(
         "import time\nimport pytest\n"
-        f"@pytest.mark.parametrize('number', range({_SLEEPERS}))\n"
+        f"@pytest.mark.parametrize('number', range({tests}))\n"
         f"def test_nap(number):\n    time.sleep({_NAP})\n"
     )
     return folder
@@ -135,14 +137,17 @@ def delays(project: Path, environ: Mapping[str, str], folder: Path) -> tuple[lis
         for line in process.stdout:
             if "PASSED" in line:
                 shown.append(time.time())
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     marks = [json.loads(line) for line in clock.read_text().splitlines()]
     heard = [mark["heard"] - mark["ended"] for mark in marks]
     return heard, [at - mark["ended"] for at, mark in zip(shown, marks, strict=True)]
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures, raw."""
+def measure(arguments: argparse.Namespace, raw: dict[str, Any]) -> None:
+    """Add all figures to `raw` as they are taken."""
     found: dict[str, list[Figures]] = {"direct": [], "xdist": [], "remote": []}
+    raw |= {"runs": found, "peaks": {}, "heard": [], "shown": [], "tests": arguments.tests}
     with tempfile.TemporaryDirectory(prefix="replay-", ignore_cleanup_errors=True) as made:
         folder = Path(made)
         with private_runner(folder, "process", None) as runner:
@@ -150,7 +155,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             suite = make_suite(folder / "suite", arguments.tests)
             small = make_suite(folder / "small", max(1, arguments.tests // 10))
             remote(small, runner, environ)  # prepares the environment
-            peaks = {
+            raw["peaks"] = {
                 "client, a tenth": remote(small, runner, environ)["peak"],
                 "direct, a tenth": run(small, environ, "-p", "no:xdist")["peak"],
             }
@@ -160,8 +165,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 if not arguments.without_xdist:
                     found["xdist"].append(run(suite, environ, "-n", "1"))
                 print(f"round {number + 1} of {arguments.runs} is over", file=sys.stderr, flush=True)
-            heard, shown = delays(make_sleepers(folder / "sleepers"), environ, folder)
-    return {"runs": found, "peaks": peaks, "heard": heard, "shown": shown, "tests": arguments.tests}
+            sleepers = make_sleepers(folder / "sleepers", arguments.sleepers)
+            raw["heard"], raw["shown"] = delays(sleepers, environ, folder)
 
 
 def summary(raw: dict[str, Any]) -> dict[str, float]:
@@ -170,6 +175,8 @@ def summary(raw: dict[str, Any]) -> dict[str, float]:
     def median(way: str, key: str) -> float:
         return statistics.median(figures[key] for figures in raw["runs"][way])
 
+    if not (raw.get("runs") and raw["runs"]["direct"] and raw["runs"]["remote"]):
+        return {}
     per_test = 1e6 / raw["tests"]
     direct = median("direct", "cpu")
     parts = {key: median("remote", key) for key in ("client", "job", "runner")}
@@ -191,12 +198,19 @@ def summary(raw: dict[str, Any]) -> dict[str, float]:
     result |= {
         "client peak, MB": median("remote", "peak") / 1e6, "direct peak, MB": median("direct", "peak") / 1e6,
         **{f"{name} of the tests, peak, MB": value / 1e6 for name, value in raw["peaks"].items()},
+    }  # fmt: skip
+    if raw["heard"]:
+        result |= _delays_of(raw)
+    return result
+
+
+def _delays_of(raw: dict[str, Any]) -> dict[str, float]:
+    return {
         "test to hook, ms, median": statistics.median(raw["heard"]) * 1000,
         "test to hook, ms, p95": sorted(raw["heard"])[int(len(raw["heard"]) * 0.95)] * 1000,
         "test to screen, ms, median": statistics.median(raw["shown"]) * 1000,
         "first test to screen, ms": raw["shown"][0] * 1000,
-    }  # fmt: skip
-    return result
+    }
 
 
 def main() -> None:
@@ -204,14 +218,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tests", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--without-xdist", action="store_true")
+    parser.add_argument("--tests", type=positive, default=10_000, help="tests that do nothing [10000]")
+    parser.add_argument("--runs", type=positive, default=3, help="runs of each way [3]")
+    parser.add_argument(
+        "--sleepers",
+        type=positive,
+        default=_SLEEPERS,
+        help=f"tests whose way to the screen is timed [{_SLEEPERS}]",
+    )
+    parser.add_argument("--without-xdist", action="store_true", help="do not compare with pytest-xdist")
     parser.add_argument("--json", action="store_true", help="all figures, for programs")
     arguments = parser.parse_args()
+    if not arguments.without_xdist and importlib.util.find_spec("xdist") is None:
+        parser.error("pytest-xdist is missing: install it, or give --without-xdist")
+    exit_on_sigterm()
     inherit_orphans()
-    raw = measure(arguments)
-    if arguments.json:
+    raw: dict[str, Any] = {}
+    try:
+        measure(arguments, raw)
+    finally:  # what was measured before something failed, too
+        report(raw, as_json=arguments.json)
+
+
+def report(raw: dict[str, Any], *, as_json: bool) -> None:
+    """Print a summary, or all figures as JSON."""
+    if as_json:
         print(json.dumps(raw, indent=1))
         return
     for name, value in summary(raw).items():

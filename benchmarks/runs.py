@@ -1,13 +1,15 @@
 """What a run of a pipeline costs the controller: overhead per job of 200 trivial ones, and a tick beside an idle one.
 
-``python benchmarks/runs.py [JOBS]``. A real store and controller over the scripted engine, whose containers end at
-once: what is left is deciding, writing and being woken. For the second figure the 200 jobs of one run last, four at a
-time run and the others wait in the plan, and ticks are timed against those of a controller with nothing to do, in
+``python benchmarks/runs.py [JOBS] [--json]``. A real store and controller over the scripted engine, whose containers
+end at once: what is left is deciding, writing and being woken. For the second figure the 200 jobs of one run last, four
+at a time run and the others wait in the plan, and ticks are timed against those of a controller with nothing to do, in
 turns.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from common import exit_on_sigterm, positive
 from faults.harness import Runner, runner
 from pipelining import plan_of, planned
 from waiting import wait_until
@@ -26,8 +29,7 @@ from ci_runner.controller import loop
 from ci_runner.controller.engines.memory import MemoryEngine, Script
 from ci_runner.controller.world import Policy
 
-#: Seconds of looking at ticks, for each of the two, and how often they take turns.
-LOOK, TURNS = 3.0, 5
+Figures = dict[str, float]
 
 
 @contextmanager
@@ -58,8 +60,8 @@ def timed() -> Iterator[list[float]]:
         loop._Tick.__call__ = original  # type: ignore[method-assign]
 
 
-def overhead(jobs: int) -> None:
-    """Wall time per trivial job, as jobs of one run and as jobs that were submitted one by one."""
+def overhead(jobs: int, figures: Figures) -> None:
+    """Add the wall time per trivial job, as jobs of one run and as jobs that were submitted one by one."""
     with fresh(Script(), 8) as found:
         began = time.perf_counter()
         with found.controller():
@@ -73,13 +75,11 @@ def overhead(jobs: int) -> None:
             wait_until(lambda: not found.store.runs.open_versions(), 600, what="the run")
             together = (time.perf_counter() - began) / jobs
         assert found.store.runs.get(run.id).success  # type: ignore[union-attr]
-    print(
-        f"{jobs} trivial jobs: {together * 1000:.1f} ms per job of a run, {alone * 1000:.1f} ms per job alone"
-    )
+    figures |= {"ms per job of a run": together * 1000, "ms per job alone": alone * 1000}
 
 
-def ticks(jobs: int) -> None:
-    """The 95th percentile of ticks with a run of so many jobs under way, against an idle controller.
+def ticks(jobs: int, look: float, turns: int, figures: Figures) -> None:
+    """Add the 95th percentile of ticks (processor time) with a run of so many jobs under way, against an idle one.
 
     And against one with as many plain jobs as the run has in the queue at once: what is left then is the run itself.
     """
@@ -89,23 +89,50 @@ def ticks(jobs: int) -> None:
         busy.submit_run(plan_of(*(planned(f"job{number}", "true") for number in range(jobs))))
         for _ in range(10):
             plain.submit()
-        for _ in range(TURNS):
+        for _ in range(turns):
             for name, found in (("idle", idle), ("plain", plain), ("run", busy)):
                 with found.controller() as controller, timed() as seconds:
                     controller.ready.wait(30)
                     time.sleep(1.0)  # what is to be started has been
                     seconds.clear()
-                    time.sleep(LOOK)
-                    p95[name].append(statistics.quantiles(seconds, n=20)[-1])
-    milliseconds = {name: statistics.median(found) * 1000 for name, found in p95.items()}
-    print(
-        f"tick p95 (processor time): {', '.join(f'{name} {ms:.2f} ms' for name, ms in milliseconds.items())}"
+                    time.sleep(look)
+                    p95[name].append(percentile(seconds))
+    for name, values in p95.items():
+        figures[f"tick p95, {name}, ms"] = statistics.median(values) * 1000
+    run = figures["tick p95, run, ms"]
+    figures["run / idle"] = run / figures["tick p95, idle, ms"]
+    figures["run / plain"] = run / figures["tick p95, plain, ms"]
+
+
+def percentile(seconds: list[float]) -> float:
+    """The 95th."""
+    if len(seconds) < 2:
+        raise SystemExit("too few ticks were seen: look longer (--seconds)")
+    return statistics.quantiles(seconds, n=20)[-1]
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    print(f"{jobs} jobs in one run: {milliseconds['run'] / milliseconds['idle']:.2f} times an idle tick, "
-          f"{milliseconds['run'] / milliseconds['plain']:.2f} times one with ten plain jobs")  # fmt: skip
+    parser.add_argument("jobs", nargs="?", type=positive, default=200, help="jobs of a run [200]")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long to look at ticks, each time [3]")
+    parser.add_argument("--turns", type=positive, default=5, help="how often to look at each controller [5]")
+    parser.add_argument("--json", action="store_true", help="figures as JSON")
+    arguments = parser.parse_args()
+    exit_on_sigterm()
+    figures: Figures = {}
+    try:
+        overhead(arguments.jobs, figures)
+        ticks(arguments.jobs, arguments.seconds, arguments.turns, figures)
+    finally:  # what was measured before something failed, too
+        if arguments.json:
+            print(json.dumps(figures, indent=1))
+        else:
+            for name, value in figures.items():
+                print(f"{name:<24}{value:9.2f}")
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    overhead(count)
-    ticks(count)
+    main()

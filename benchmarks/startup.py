@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -16,6 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common import clean_environment, exit_on_sigterm, positive
 
 #: Run in a process of its own: milliseconds from pytest being there to the plugin having done all it ever does.
 _INSIDE = """
@@ -38,7 +39,7 @@ def session(folder: Path, *options: str) -> tuple[float, float]:
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
-        cwd=folder, env=environ(), capture_output=True, text=True, check=False,
+        cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     elapsed = time.perf_counter() - began
     if done.returncode != 5:
@@ -51,19 +52,12 @@ def session(folder: Path, *options: str) -> tuple[float, float]:
 def inside(folder: Path) -> float:
     """Milliseconds of the plugin's own work in one process."""
     command = [sys.executable, "-c", _INSIDE]
-    done = subprocess.run(command, cwd=folder, env=environ(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"the plugin could not be timed:\n{done.stderr}")
     return float(done.stdout)
-
-
-def environ() -> dict[str, str]:
-    """The environment without what concerns pytest and this plugin."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTEST_", "REMOTE_CI_", "PYTHONDONTWRITEBYTECODE"))
-    }
 
 
 def main() -> None:
@@ -71,23 +65,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=40)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--runs", type=positive, default=40, help="sessions with and without the plugin [40]")
+    parser.add_argument("--json", action="store_true", help="medians as JSON")
     arguments = parser.parse_args()
+    exit_on_sigterm()
     figures: dict[str, list[float]] = {}
+    try:
+        measure(arguments.runs, figures)
+    finally:  # what was measured before something failed, too
+        show(summary(figures), as_json=arguments.json)
+
+
+def measure(runs: int, figures: dict[str, list[float]]) -> None:
+    """Add the milliseconds of so many runs to `figures`."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         session(folder)
-        for _ in range(arguments.runs):
+        for _ in range(runs):
             for name, options in (("with", ()), ("without", ("-p", "no:remote_ci"))):
                 elapsed, processor = session(folder, *options)
                 figures.setdefault(f"elapsed {name}", []).append(elapsed)
                 figures.setdefault(f"processor {name}", []).append(processor)
             figures.setdefault("inside", []).append(inside(folder))
+
+
+def summary(figures: dict[str, list[float]]) -> dict[str, float]:
+    """Medians, and the differences of those with and without the plugin."""
     medians = {name: statistics.median(values) for name, values in figures.items()}
     for kind in ("elapsed", "processor"):
-        medians[f"{kind} difference"] = medians[f"{kind} with"] - medians[f"{kind} without"]
-    if arguments.json:
+        if f"{kind} without" in medians:
+            medians[f"{kind} difference"] = medians[f"{kind} with"] - medians[f"{kind} without"]
+    return medians
+
+
+def show(medians: dict[str, float], *, as_json: bool) -> None:
+    """Print a table, or JSON."""
+    if as_json:
         print(json.dumps(medians, indent=1))
         return
     for name, value in medians.items():

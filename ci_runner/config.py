@@ -48,7 +48,10 @@ def ipv4_network(text: str) -> str:
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """``$XDG_DATA_HOME/ci-runner``, else ``~/.local/share/ci-runner`` (XDG Base Directory Specification)."""
-    base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    try:
+        base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    except RuntimeError:  # a user id without an account: nothing can be made below this
+        base = os.devnull
     return Path(base) / "ci-runner"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 import uuid
@@ -51,7 +52,9 @@ def layers(
     """
     if "storage.data_dir" not in arguments:
         raise SettingsError("--embedded needs --data-dir: a private runner shares nothing with another one")
-    database = str(Path(str(arguments["storage.data_dir"])).expanduser() / "runner.db")
+    # An unknown user in it is an error later.
+    data_dir = os.path.expanduser(str(arguments["storage.data_dir"]))  # noqa: PTH111
+    database = str(Path(data_dir) / "runner.db")
     forced = {
         "serve.host": "127.0.0.1",
         "serve.port": "0",

@@ -57,7 +57,7 @@ class Installation:
 def find(wanted: str, environ: Mapping[str, str] = os.environ) -> Installation:
     """The installation that `wanted` names: a prefix's path, or a version; raises `SettingsError`."""
     if "/" in wanted:
-        return _inspect(Path(wanted).expanduser())
+        return _inspect(Path(os.path.expanduser(wanted)))  # noqa: PTH111  leaves unknown users alone
     if not _VERSION.match(wanted):
         raise SettingsError(f"--python {wanted}: give a version such as 3.12 or the path of an installation")
     roots = _roots(wanted, environ)
@@ -98,7 +98,7 @@ def _is_whole(found: Installation) -> bool:
 
 def _roots(wanted: str, environ: Mapping[str, str]) -> list[tuple[Path, str]]:
     """Folders with installations, each with the pattern of those of a version: ``3`` or ``3.12``."""
-    home = Path(environ.get("HOME") or Path.home())
+    home = Path(environ.get("HOME") or os.devnull)
     return [
         (Path(environ.get("PYENV_ROOT") or home / ".pyenv") / "versions", f"{wanted}.*"),
         (Path(environ.get("UV_PYTHON_INSTALL_DIR") or home / ".local/share/uv/python"), f"cpython-{wanted}*"),

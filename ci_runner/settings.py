@@ -219,7 +219,15 @@ def _convert(option: Option, raw: Any, where: str) -> Any:
             raise SettingsError(f"{where}: must be {_noun(option)}, not {raw!r}") from error
     if not isinstance(raw, str) or not raw or "\0" in raw:
         raise SettingsError(f"{where}: must be text, not {raw!r}")
-    return Path(raw).expanduser().absolute() if kind is Path else raw
+    return _path(raw, where) if kind is Path else raw
+
+
+def _path(raw: str, where: str) -> Path:
+    """An absolute path; ``~`` may begin it."""
+    try:
+        return Path(raw).expanduser().absolute()
+    except RuntimeError:
+        raise SettingsError(f"{where}: no home folder is known for {raw!r}") from None
 
 
 def _exact(kind: type, raw: Any) -> Any:
@@ -318,7 +326,7 @@ def _config_file(
         return named
     given = arguments.get(_DATA_DIR) or environ.get("CI_RUNNER_DATA_DIR")
     given = given or defaults.get(_DATA_DIR, (None, ""))[0]
-    data_dir = Path(given).expanduser() if given else default_data_dir(environ)
+    data_dir = _path(str(given), _DATA_DIR) if given else default_data_dir(environ)
     candidates = [data_dir / FILE_NAME] + ([system_file] if system_file else [])
     return next((path for path in candidates if path.is_file()), None)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pytest_remote_ci.errors import WorkspaceError
 from pytest_remote_ci.project import PROJECT_FILES
+from pytest_remote_ci.userfile import home_folder
 
 #: Tells whether an option string (``-k``, ``--ignore``) takes a value; None when the option is unknown here.
 TakesValue = Callable[[str], "bool | None"]
@@ -116,7 +117,7 @@ class Place:
 
 def find_place(root: Path, cwd: Path, home: Path | None = None) -> Place:
     """The place of a run in the project `root`; raises `WorkspaceError` for what is hardly meant to be sent."""
-    home = Path.home() if home is None else home
+    home = home_folder() if home is None else home
     if root in (Path(root.anchor), home) and not any((root / name).exists() for name in PROJECT_FILES):
         raise WorkspaceError(f"{root} is no project: start pytest in the folder of a project")
     if not _below(cwd, root) and not _below(root, cwd):

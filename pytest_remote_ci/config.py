@@ -152,7 +152,7 @@ def load(
 
     `overrides` is the command line: keys as in files (``-`` or ``_``), values as text or typed; None: not given.
     """
-    home = Path.home() if home is None else home
+    home = userfile.home_folder() if home is None else home
     user = userfile.path(environ, home, platform)
     sources = (
         _command_line(overrides),

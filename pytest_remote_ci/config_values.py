@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -92,8 +93,12 @@ def _globs(place: Place, value: object) -> tuple[str, ...]:
 def _folder(place: Place, value: object) -> str:
     """The command line may name any folder; a file, which comes with a project, one in the project."""
     text = _text(place, value)
-    if not place.is_text and globs.problem(text) is not None:
+    if not place.is_text and (globs.problem(text) is not None or text.startswith("~")):
         raise place.error("a folder of the project", value)
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise place.error("a folder (no such home folder is known)", value) from None
     return text
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
+from pytest_remote_ci.userfile import home_folder
 
 if TYPE_CHECKING:
     from pytest_remote_ci.config import Config
@@ -71,7 +72,7 @@ def find(config: Config, *, notify: Callable[[str], None] = lambda text: None) -
 
 def folder(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
     """Where the embedded runner of this version keeps everything: in the user's folder for data."""
-    home = Path.home() if home is None else home
+    home = home_folder() if home is None else home
     if sys.platform == "darwin":
         base = home / "Library" / "Application Support"
     else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from pytest_remote_ci.userfile import home_folder
+
 #: What describes a project or its requirements: a folder with one of these is a project.
 PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 #: What may lie in a project's root or below it: a folder with one of these is a project when none is above
@@ -41,7 +43,7 @@ def project_root(rootdir: Path, cwd: Path, home: Path | None = None) -> Path:
     everything.
     """
     rootdir, cwd = Path(rootdir).absolute(), Path(cwd).absolute()
-    never = {Path(rootdir.anchor), Path.home() if home is None else home}
+    never = {Path(rootdir.anchor), home_folder() if home is None else home}
     weak: Path | None = None
     top = git_toplevel(rootdir)
     if top in never:

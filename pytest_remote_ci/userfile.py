@@ -19,11 +19,19 @@ FOLDER: Final = "pytest-remote-ci"
 API_KEY: Final = "api-key"
 
 
+def home_folder() -> Path:
+    """The user's home folder; where none is known, as for a user id without an account, a path with nothing below."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
+
+
 def path(
     environ: Mapping[str, str] = os.environ, home: Path | None = None, platform: str = sys.platform
 ) -> Path:
     """Where the user file lies (it need not exist): the platform's folder for configuration."""
-    home = Path.home() if home is None else home
+    home = home_folder() if home is None else home
     if platform == "win32":
         base = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
     elif platform == "darwin":
@@ -38,7 +46,7 @@ def cache_folder(
     environ: Mapping[str, str] = os.environ, home: Path | None = None, platform: str = sys.platform
 ) -> Path:
     """Where what can be computed again lies (it need not exist): the platform's folder for caches."""
-    home = Path.home() if home is None else home
+    home = home_folder() if home is None else home
     if platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / FOLDER / "cache"
     if platform == "darwin":
@@ -77,6 +85,8 @@ def read_toml(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
+        if _is_hidden(file):
+            return {}
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
     if sys.version_info >= (3, 11):
         import tomllib
@@ -87,6 +97,17 @@ def read_toml(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from error
     return values
+
+
+def _is_hidden(file: Path) -> bool:
+    """Whether its folder may not even be searched, such as the home folder of another user."""
+    try:
+        file.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def write(url: str, key: str, *, file: Path | None = None) -> Path:

@@ -181,12 +181,19 @@ class Takeover:
                     self._player.play_to_the_end()
                     self._feed.bring_home()
                     self._heed_the_runner()
+                    self._confirm_cancellation()
                     self._compare_plugins()
                 else:  # a plugin here refused its configuration
                     self._cancel()
             except KeyboardInterrupt:
                 if self._session is not None:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+    def _confirm_cancellation(self) -> None:
+        """Say that the job which was cancelled from here is over, and not merely asked to end."""
+        complete = self._feed.complete or {}
+        if self._is_interrupted and (complete.get("status") == "cancelled" or complete.get("cancelled")):
+            self._say(f"Job {self._feed.run.job_id} was cancelled.")
 
     def _compare_plugins(self) -> None:
         told = self._player.said.get("session", {}).get("plugins")

@@ -9,14 +9,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import clients
 import pytest
 from developers import FIXTURES
 
 import pytest_remote_ci
 from ci_runner import pythons
 from ci_runner.errors import SettingsError
-
-from . import clients
 
 JOB = Path(pytest_remote_ci.__file__).parent / "job"
 

@@ -12,9 +12,9 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import clients
 from developers import FIXTURES, Developer, Done, run
 
-from . import clients
 from .both_ways import difference, normalised
 
 #: The newest of each minor version that is supported.

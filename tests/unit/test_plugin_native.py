@@ -329,6 +329,7 @@ def test_ctrl_c_cancels_the_job_and_shows_what_there_is(
     assert "KeyboardInterrupt" in out
     assert "1 passed" in out
     assert f"Cancelling job {job.id} … (press Ctrl-C again to leave at once)\n" in err
+    assert err.endswith(f"\nJob {job.id} was cancelled.\n")
     assert "Traceback" not in err
 
 
@@ -341,6 +342,19 @@ def test_a_second_ctrl_c_leaves_at_once(runner: FakeRunner, begun: subprocess.Po
     assert begun.returncode == 2, out + err
     assert "1 passed" in out
     assert "Traceback" not in err
+    assert "was cancelled" not in err, "nobody waited for that"
+
+
+def test_ctrl_c_while_the_last_test_ends_does_not_claim_that_the_job_was_cancelled(
+    runner: FakeRunner, begun: subprocess.Popen[str]
+) -> None:
+    begun.send_signal(signal.SIGINT)
+    (job,) = runner.jobs.values()
+    wait_until(lambda: job.cancelled, what="the cancel request")
+    job.events += [*outcome_of("test_b")[1:], *end_of_session(0), complete(0)]
+    out, err = begun.communicate(timeout=30)
+    assert "2 passed" in out
+    assert "was cancelled" not in err
 
 
 def test_a_job_whose_time_is_up_gives_no_verdict(runner: FakeRunner, begun: subprocess.Popen[str]) -> None:

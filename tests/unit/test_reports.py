@@ -318,10 +318,13 @@ def test_a_project_may_name_a_folder_of_its_own_only(root: Path, tmp_path: Path)
     assert artifact_folder.of(settings, "job", tmp_path, root).path == Path("/else/where")
     settings = config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "x"})
     assert artifact_folder.of(settings, "job", tmp_path, root).path == tmp_path / "x"
-    for folder in ("/else/where", "../x"):
+    for folder in ("/else/where", "../x", "~", "~root/x", "~/.ssh"):
         pyproject.write_text(f'[tool.remote-ci]\nartifacts-dir = "{folder}"\n')
         with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder of the project"):
             config.load(root, environ={}, home=tmp_path)
+    pyproject.write_text("")
+    with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder"):
+        config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "~no-such-user/x"})
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,16 @@ from pathlib import Path
 
 from install_wheel import built_wheel
 
-ROOT = Path(__file__).resolve().parents[2]
-#: The Python that they are for.
+ROOT = Path(__file__).resolve().parents[1]
+#: The Python that they are for by default.
 TAG = f"{sys.version_info[0]}.{sys.version_info[1]}"
 UV = Path(sys.executable).with_name("uv")
 
 
-def client(pytest_version: str, *more: str, cache: Path = ROOT / ".cache" / "clients") -> Path:
-    """The Python of such an environment; `more` are further requirements."""
-    name = "-".join([pytest_version, *(item.replace("=", "") for item in more)])
-    folder = cache / f"{TAG}-{name}"
-    return environment(folder, str(built_wheel()), f"pytest=={pytest_version}", *more)
+def client(pytest_version: str, *, python: str = sys.executable, tag: str = TAG) -> Path:
+    """The Python of such an environment; `tag` is the version of `python`."""
+    folder = ROOT / ".cache" / "clients" / f"{tag}-{pytest_version}"
+    return environment(folder, str(built_wheel()), f"pytest=={pytest_version}", python=python)
 
 
 def environment(folder: Path, *requirements: str, python: str = sys.executable) -> Path:
