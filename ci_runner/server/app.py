@@ -152,7 +152,8 @@ def _stream_slots(serve: ServeSettings) -> StreamSlots:
 
 def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float | None = None) -> None:
     resp.status = status
-    resp.media = {"detail": detail}
+    # Whatever a message quotes: half characters have no UTF-8.
+    resp.media = {"detail": detail.encode("utf-8", "backslashreplace").decode("utf-8")}
     if status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
     if retry_after is not None:
