@@ -101,6 +101,43 @@ class ServeSettings:
     max_streams_per_user: int = _setting(
         32, "CI_RUNNER_MAX_STREAMS_PER_USER", "event streams of one user; more get 429", minimum=1
     )
+    max_streams_per_address: int = _setting(
+        128,
+        "CI_RUNNER_MAX_STREAMS_PER_ADDRESS",
+        "event streams of one client address; more get 429",
+        minimum=1,
+    )
+    max_connections: int = _setting(
+        1000,
+        "CI_RUNNER_MAX_CONNECTIONS",
+        "connections open at once; for more, idle ones are closed, or new ones get 503",
+        minimum=8,
+    )
+    max_connections_per_address: int = _setting(
+        500,
+        "CI_RUNNER_MAX_CONNECTIONS_PER_ADDRESS",
+        "the same of one client address (429); raise it where a whole office has one",
+        minimum=4,
+    )
+    #: The others wait for their turn, so no client is refused for it.
+    max_requests_per_user: int = _setting(
+        8,
+        "CI_RUNNER_MAX_REQUESTS_PER_USER",
+        "requests of one user, or of one address without a known key, answered at once; more wait",
+        minimum=1,
+    )
+    max_uploads_per_user: int = _setting(
+        8, "CI_RUNNER_MAX_UPLOADS_PER_USER", "uploads of one user at once; more get 429", minimum=1
+    )
+    wrong_keys: int = _setting(
+        10, "CI_RUNNER_WRONG_KEYS", "wrong keys of one address in a minute; more get 429", minimum=1
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "CI_RUNNER_TRUSTED_PROXIES",
+        "addresses or networks of reverse proxies whose X-Forwarded-For names the client",
+        flag="trusted-proxy",
+    )
     #: Bytes of a request's body.
     max_upload: int = _setting(512 << 20, "CI_RUNNER_MAX_UPLOAD", "largest upload", size=True, minimum=1)
     #: Bytes of all files together once unpacked.

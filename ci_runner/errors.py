@@ -57,9 +57,19 @@ class TooManyRequests(YoursError):
 
     status = 429
 
-    def __init__(self, text: str, *, retry_after: int = 5) -> None:
+    def __init__(self, text: str, *, retry_after: float = 5) -> None:
         super().__init__(text)
         self.retry_after = retry_after
+        #: Further headers of the answer.
+        self.headers: tuple[tuple[str, str], ...] = ()
+
+
+class TooManyWrongKeys(TooManyRequests):
+    """The key is wrong, and so were others from the same address; no right key is ever answered this."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("Too many wrong keys came from your address", retry_after=retry_after)
+        self.headers = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
 
 
 class TemporaryError(RunnerError):

@@ -35,7 +35,10 @@ def parse_time(text: str | None) -> dt.datetime | None:
     moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
-    return moment.astimezone(dt.timezone.utc)
+    try:
+        return moment.astimezone(dt.timezone.utc)
+    except OverflowError as error:  # in UTC it is before the year 1, or after 9999
+        raise ValueError(f"{text!r} is out of range") from error
 
 
 class Told(dict[str, Any]):

@@ -62,6 +62,8 @@ _LARGE_UPLOAD = 1 << 20
 _TESTS_PAGE = 1000
 #: Seconds for which a submission that has reached the runner once is tried again.
 _SUBMIT_PATIENCE = 60.0
+#: Seconds for which a short request waits for a runner that says 429.
+_BUSY_PATIENCE = 30.0
 #: Seconds to wait for the answer to a submission after its last byte: the runner unpacks it meanwhile.
 _SUBMIT_TIMEOUT = 300.0
 
@@ -78,11 +80,16 @@ class Client:
         read_timeout: float = 45.0,
         patience: float = 300.0,
         sleep: Callable[[float], None] = time.sleep,
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        """Times are seconds; `patience` is how long a stream waits for a runner that went away."""
+        """Times are seconds; `patience` is how long a stream waits for a runner that went away.
+
+        `on_wait` is told in one line when the runner asks to wait because of a limit (429).
+        """
         self._transport = Transport(url, key, connect_timeout=connect_timeout, read_timeout=read_timeout)
         self._patience = patience
         self._sleep = sleep
+        self._on_wait = on_wait
         #: The runner has taken the key before.
         self._welcome = False
 
@@ -144,12 +151,15 @@ class Client:
         files = None if manifest is None else json.dumps(manifest.to_dict(), separators=(",", ":"))
         gives_up_at = time.monotonic() + _SUBMIT_PATIENCE
         failures = 0
+        patience = _SUBMIT_PATIENCE
         while True:
             body = MultipartUpload(archive, text, progress, manifest=files)
             try:
                 if len(body) > _LARGE_UPLOAD and not failures and not self._welcome:
                     self.verify()
                 return self._post(path, body, headers)
+            except SubmissionRefused as error:
+                patience = self._wait_for_turn(error, patience)
             except Interrupted as error:
                 failures += 1
                 if (error.refused and failures == 1) or time.monotonic() > gives_up_at:
@@ -344,16 +354,28 @@ class Client:
 
     def _send(self, method: str, path: str, **more: Any) -> Any:
         """Short requests: one repetition after a broken connection, then the error is the caller's."""
-        try:
-            return self._transport.send(method, path, **more)
-        except Interrupted as error:
-            if error.refused:
-                raise RunnerUnreachable(str(error)) from error
-            self._sleep(pause(1, error.retry_after))
-        try:
-            return self._transport.send(method, path, **more)
-        except Interrupted as error:
-            raise RunnerUnreachable(str(error)) from error
+        failed = False
+        patience = _BUSY_PATIENCE
+        while True:
+            try:
+                return self._transport.send(method, path, **more)
+            except SubmissionRefused as error:
+                patience = self._wait_for_turn(error, patience)
+            except Interrupted as error:
+                if error.refused or failed:
+                    raise RunnerUnreachable(str(error)) from error
+                failed = True
+                self._sleep(pause(1, error.retry_after))
+
+    def _wait_for_turn(self, error: SubmissionRefused, patience: float) -> float:
+        """Wait as long as a 429 asks for; what is left of `patience` then. Raises `error` for other ones."""
+        left = patience - max(error.retry_after, 1.0)
+        if error.status != 429 or not error.retry_after or left < 0:
+            raise error
+        if self._on_wait is not None:
+            self._on_wait(f"{error}; trying again in {error.retry_after:g} s")
+        self._sleep(error.retry_after)
+        return left
 
 
 def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:

@@ -54,7 +54,7 @@ def connected(settings: Config) -> Iterator[Client]:
     runner = embedded.find(settings, notify=lambda text: say(f"{text} …"))
     if runner.warning:
         say(runner.warning)
-    with Client(runner.url, runner.key) as client:
+    with Client(runner.url, runner.key, on_wait=say) as client:
         yield client
 
 

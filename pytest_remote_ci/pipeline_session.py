@@ -74,7 +74,7 @@ class PipelineSession:
 
         def ask_runner(question: definitions.Question) -> definitions.Answer:
             runner = self._prepared.runner(settings)
-            with Client(runner.url, runner.key) as client:
+            with Client(runner.url, runner.key, on_wait=self._display.say) as client:
                 return client.check_pipelines(question)
 
         answer = definitions.ask({"files": files, "plan": {"pipeline": name}}, ask_runner)
@@ -92,7 +92,7 @@ class PipelineSession:
     def _sent(self, settings: Config, workspace: Workspace, plan: Plan, options: SubmitOptions) -> int | None:
         for last_chance in (False, True):
             runner = self._prepared.runner(settings)
-            client = self._resources.enter_context(Client(runner.url, runner.key))
+            client = self._resources.enter_context(Client(runner.url, runner.key, on_wait=self._display.say))
             runs = Runs(client)
             try:
                 run = self._submit(runs, settings, workspace, plan, options)

@@ -150,7 +150,7 @@ class _Session:
         from pytest_remote_ci.client import Client
 
         runner = self._prepared.runner(settings)
-        client = self._resources.enter_context(Client(runner.url, runner.key))
+        client = self._resources.enter_context(Client(runner.url, runner.key, on_wait=self._display.say))
         return RemoteRun(client, self._display, self._interrupts, self._see, job_id)
 
     def _sent(

@@ -36,7 +36,7 @@ _REFUSALS = frozenset({400, 409, 413, 415, 422, 429, 507})
 
 
 class AuthenticationFailed(RunnerRefused, RuntimeError):
-    """The key is missing, unknown, revoked or not allowed (401, 403)."""
+    """The key is missing, unknown, revoked or not allowed (401, 403, or 429 after too many wrong keys)."""
 
 
 class NotOffered(RunnerUnreachable):
@@ -144,7 +144,9 @@ class Transport:
         status = f"{response.status_code} {response.reason or ''}".rstrip()
         detail = _detail(response)
         said = f"{status} ({detail})" if detail else status
-        if response.status_code in (401, 403):
+        # A runner that asks for other credentials with a 429 has had too many wrong keys; a right one is never told so.
+        wrong = response.status_code == 429 and "WWW-Authenticate" in response.headers
+        if wrong or response.status_code in (401, 403):
             return AuthenticationFailed(f"Authentication failed: {said}")
         if response.status_code == 404:
             return JobNotFound(detail or f"{status} at {self.url}")

@@ -225,11 +225,18 @@ class Manifest:
 
 
 def parse_json(what: str, text: str | bytes) -> Any:
-    """Strict JSON (no NaN, bounded depth and digits); raises `WireError` starting with `what`."""
+    """Strict JSON (UTF-8, no NaN, no lone surrogates, bounded depth and digits); raises `WireError`, `what` first."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        # Given bytes, json would take UTF-16 and surrogates for text, too.
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise WireError(f"{what}: not valid JSON (half of a surrogate pair)") from error
     except (ValueError, RecursionError) as error:
         raise WireError(f"{what}: not valid JSON ({error})") from error
+    return value
 
 
 def is_digest(text: object) -> bool:

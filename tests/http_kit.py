@@ -150,7 +150,7 @@ def running(
     reserve: int = 0,
 ) -> Iterator[Runner]:
     """A server for the length of the block."""
-    small = ServeSettings(threads=8, max_streams=8, max_streams_per_user=6, heartbeat=0.3)
+    small = ServeSettings(threads=8, max_streams=8, max_streams_per_user=6, heartbeat=0.3, wrong_keys=1000)
     runner = Runner(root, settings or small, hooks, reserve)
     runner.server.start()
     try:

@@ -14,7 +14,8 @@ import requests
 
 from ci_runner.server.openapi import document
 
-_HTTP_ERRORS = {404, 405, 431, 501}
+#: Answers of the HTTP server itself (docs/wire.md).
+_HTTP_ERRORS = {400, 404, 405, 408, 431, 501, 505}
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _EVENT = {"$ref": "#/components/schemas/Event"}
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import falcon
 from falcon.media import MultipartFormHandler
 
+from ci_runner.config import ServeSettings
 from ci_runner.errors import (
     NotAuthenticated,
     RunnerError,
@@ -32,6 +33,7 @@ from ci_runner.server.jobs import JobEvents, JobList, JobStream, JobSummary
 from ci_runner.server.limits import StreamSlots
 from ci_runner.server.openapi import OpenApi
 from ci_runner.server.pipelines import PipelineCheck
+from ci_runner.server.refusals import DISK_FULL
 from ci_runner.server.reports import Reports
 from ci_runner.server.responder import StreamResponder
 from ci_runner.server.run_openapi import REPORT_PATHS
@@ -108,7 +110,7 @@ def create_app(services: Services) -> RunnerApp:
     app.add_error_handler(OSError, _os_error)
     app.add_error_handler(RunnerError, _runner_error)
     app.add_error_handler(WireError, _wire_error)
-    slots = StreamSlots(services.serve.max_streams, services.serve.max_streams_per_user)
+    slots = _stream_slots(services.serve)
     responder = StreamResponder(services.store, app.streams, slots)
     submission = Submission(services)
     reports = Reports(services.store)
@@ -144,9 +146,14 @@ def create_app(services: Services) -> RunnerApp:
     return app
 
 
+def _stream_slots(serve: ServeSettings) -> StreamSlots:
+    return StreamSlots(serve.max_streams, serve.max_streams_per_user, serve.max_streams_per_address)
+
+
 def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float | None = None) -> None:
     resp.status = status
-    resp.media = {"detail": detail}
+    # Whatever a message quotes: half characters have no UTF-8.
+    resp.media = {"detail": detail.encode("utf-8", "backslashreplace").decode("utf-8")}
     if status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
     if retry_after is not None:
@@ -156,13 +163,14 @@ def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float 
 def _runner_error(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
     if isinstance(error, TooManyRequests):
         _answer(resp, error.status, str(error), error.retry_after)
+        resp.set_headers(list(error.headers))
     elif isinstance(error, YoursError):
         _answer(resp, error.status, str(error))
         if isinstance(error, NotAuthenticated):
             _log.info("refused %s %s from %s: %s", req.method, _logged(req.path), req.remote_addr, error)
     elif isinstance(error, StorageFull):
         _log.error("%s %s: %s", req.method, _logged(req.path), error)
-        _answer(resp, 507, "The runner's disk is full; nothing was kept", error.retry_after)
+        _answer(resp, 507, DISK_FULL, error.retry_after)
     elif isinstance(error, TemporaryError):
         _answer(resp, 503, str(error), error.retry_after)
     else:

@@ -18,9 +18,8 @@ import falcon
 from ci_runner.blobs import BlobStore
 from ci_runner.errors import NotFound
 from ci_runner.models import Artifact, Job
-from ci_runner.server.auth import caller_of
 from ci_runner.server.jobs import own_job
-from ci_runner.server.limits import Slot, StreamSlots
+from ci_runner.server.limits import Slot, StreamSlots, take_slot
 from ci_runner.server.services import Services
 
 _PIECE: Final = 1 << 18
@@ -98,7 +97,7 @@ class ArtifactArchive:
         """All files in one uncompressed archive, made while it is sent; takes a stream's place meanwhile."""
         job = own_job(self._store, req, job_id)
         archive = _Archive(self._blobs, job, self._store.artifacts.list(job.id))
-        archive.slot = self._slots.acquire(caller_of(req).user.id)
+        archive.slot = take_slot(self._slots, req)
         _as_download(resp, f"{job.id}.tar", "application/x-tar")
         resp.content_length = archive.size
         resp.stream = archive

@@ -1,24 +1,30 @@
 """Who is asking: bearer keys, judged before anything else of a request is looked at.
 
-Keys are looked up for every request, so that a revocation holds at once; open streams ask twice a second.
+Keys are looked up for every request, so that a revocation holds at once; open streams ask twice a second. Which keys
+were right a moment ago is remembered for those who may not ask the database: it decides whose turn a request is and
+whether a body is read, never what a request may do. Wrong keys are counted by address, and answered 429 above a
+limit; a right key is looked up and served whatever its neighbours do.
 When a key was last used is remembered in memory and written now and then, off the request's path.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 import re
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import falcon
 
 from ci_runner import credentials
-from ci_runner.errors import NotAuthenticated, RunnerError
+from ci_runner.errors import NotAuthenticated, RunnerError, TooManyWrongKeys
 from ci_runner.models import User
+from ci_runner.server.addresses import WrongKeys, network_of
 from ci_runner.server.services import Services
 
 _log = logging.getLogger(__name__)
@@ -33,6 +39,9 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 _LONGEST: Final = 8192
 #: Seconds between two writes of one key's last use.
 _LAST_USED_EVERY: Final = 300.0
+#: Seconds for which a key that was right is remembered, and how many are.
+_RECENT: Final = 30.0
+_MOST_RECENT: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,39 @@ class Authenticator:
         self._lock = threading.Lock()
         self._used: dict[str, dt.datetime] = {}
         self._written: dict[str, float] = {}
+        self._wrong = WrongKeys(services.serve.wrong_keys)
+        #: Digest of a token → its user and until when that counts; the oldest first.
+        self._recent: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
-    def authenticate(self, header: str | None) -> Caller:
-        """The caller; raises `NotAuthenticated` with the text of the contract."""
+    def authenticate(self, header: str | None, network: str | None = None) -> Caller:
+        """The caller; raises `NotAuthenticated` with the text of the contract.
+
+        `network`: where the request came from; wrong keys from there are counted, and raise `TooManyWrongKeys` when
+        they were too many.
+        """
         token = bearer_token(header)
         if token is None:
             raise NotAuthenticated(NOT_AUTHENTICATED)
-        return self._by_key(token) or self._by_hook(token)
+        try:
+            caller = self._by_key(token) or self._by_hook(token)
+        except NotAuthenticated:
+            with self._lock:
+                self._recent.pop(_digest(token), None)
+            seconds = 0.0 if network is None else self._wrong.note(network)
+            if seconds:
+                raise TooManyWrongKeys(seconds) from None
+            raise
+        self._remember(token, caller.user.id)
+        return caller
+
+    def recent_user(self, header: str | None) -> str | None:
+        """Id of the user whose key this was a moment ago; asks no database."""
+        token = bearer_token(header)
+        if token is None:
+            return None
+        with self._lock:
+            user_id, until = self._recent.get(_digest(token), (None, 0.0))
+        return user_id if time.monotonic() < until else None
 
     def still_valid(self, caller: Caller) -> bool:
         """Whether the caller's credentials would be accepted now; True when the store cannot say."""
@@ -84,6 +119,14 @@ class Authenticator:
             self._written.update(dict.fromkeys(due, now))
         for key, moment in moments.items():
             self._services.store.keys.touch(key, moment)
+
+    def _remember(self, token: str, user_id: str) -> None:
+        digest = _digest(token)
+        with self._lock:
+            self._recent[digest] = (user_id, time.monotonic() + _RECENT)
+            self._recent.move_to_end(digest)
+            while len(self._recent) > _MOST_RECENT:
+                self._recent.popitem(last=False)
 
     def _by_key(self, token: str) -> Caller | None:
         key = credentials.parse(token)
@@ -137,7 +180,8 @@ class AuthMiddleware:
             return
         if not hasattr(resource, f"on_{req.method.lower()}"):
             return
-        req.context.caller = self._authenticator.authenticate(req.get_header("Authorization"))
+        network = network_of(req.remote_addr)
+        req.context.caller = self._authenticator.authenticate(req.get_header("Authorization"), network)
 
 
 def bearer_token(header: str | None) -> str | None:
@@ -147,6 +191,10 @@ def bearer_token(header: str | None) -> str | None:
     if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
         return None
     return token
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def caller_of(req: falcon.Request) -> Caller:

@@ -18,7 +18,7 @@ ERRORS: Final = {
     413: "The body is too large.",
     416: "There is no such part.",
     422: "The archive, a field or a parameter is refused; `detail` names it.",
-    429: "Over a limit of yours; see Retry-After.",
+    429: "Over a limit of yours or of your address; see Retry-After.",
     503: "The runner is busy; see Retry-After.",
     507: "The runner's disk is full; nothing was kept.",
 }
@@ -59,9 +59,14 @@ def events(text: str) -> Schema:
 def operation(
     summary: str, answers: dict[int, Schema], errors: tuple[int, ...], public: bool = False, **more: Any
 ) -> Schema:
-    """What may be asked, its `answers` by status and its `errors`; `public`: without a key."""
+    """What may be asked, its `answers` by status and its `errors`; `public`: without a key.
+
+    What any request with a key, or with a body, may be answered need not be among the errors.
+    """
     responses = {str(status): answer for status, answer in answers.items()}
-    for status in errors:
+    always = set() if public else {401, 429, 503}
+    with_body = {400, 413, 422, 507} if "requestBody" in more else set()
+    for status in sorted({*errors, *always, *with_body} - answers.keys()):
         error = content(reference("Error"), ERRORS[status])
         if status in (429, 503, 507):
             error["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}

@@ -11,7 +11,11 @@ from collections import Counter
 from types import TracebackType
 from typing import Final
 
+import falcon
+
 from ci_runner.errors import StorageFull, TemporaryError, TooManyRequests
+from ci_runner.server.addresses import network_of
+from ci_runner.server.auth import caller_of
 from ci_runner.server.services import Services
 
 #: Seconds that a client should wait before it tries again.
@@ -23,15 +27,16 @@ RECEIVE_RETRY: Final = 2
 class Slot:
     """The right to one stream; `close` gives it back and may be called twice."""
 
-    def __init__(self, slots: StreamSlots, user_id: str) -> None:
+    def __init__(self, slots: StreamSlots, user_id: str, network: str) -> None:
         self._slots: StreamSlots | None = slots
         self._user_id = user_id
+        self._network = network
 
     def close(self) -> None:
         """Give the slot back."""
         slots, self._slots = self._slots, None
         if slots is not None:
-            slots._release(self._user_id)
+            slots._release(self._user_id, self._network)
 
     def __enter__(self) -> Slot:
         return self
@@ -45,32 +50,46 @@ class Slot:
 class StreamSlots:
     """Counts open streams."""
 
-    def __init__(self, total: int, per_user: int) -> None:
+    def __init__(self, total: int, per_user: int, per_network: int) -> None:
         self._total = total
         self._per_user = per_user
+        self._per_network = per_network
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()
+        self._networks: Counter[str] = Counter()
 
-    def acquire(self, user_id: str) -> Slot:
-        """A slot; raises `TooManyRequests` (the user's limit) or `TemporaryError` (everybody's)."""
+    def acquire(self, user_id: str, network: str) -> Slot:
+        """A slot for a user at an address; raises `TooManyRequests` (theirs are used) or `TemporaryError` (all are)."""
         with self._lock:
+            if self._networks[network] >= self._per_network:
+                text = f"Your address has {self._per_network} event streams open, which is the most for one address"
+                raise TooManyRequests(text, retry_after=STREAM_RETRY)
             if self._open[user_id] >= self._per_user:
                 text = f"You have {self._per_user} event streams open, which is the most for one user"
                 raise TooManyRequests(text, retry_after=STREAM_RETRY)
             if self._open.total() >= self._total:
                 raise TemporaryError("All event streams of the runner are in use", retry_after=STREAM_RETRY)
             self._open[user_id] += 1
-        return Slot(self, user_id)
+            self._networks[network] += 1
+        return Slot(self, user_id, network)
 
     def __len__(self) -> int:
         with self._lock:
             return self._open.total()
 
-    def _release(self, user_id: str) -> None:
+    def _release(self, user_id: str, network: str) -> None:
         with self._lock:
-            self._open[user_id] -= 1
-            if not self._open[user_id]:
-                del self._open[user_id]
+            for counter, key in ((self._open, user_id), (self._networks, network)):
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
+
+
+def take_slot(slots: StreamSlots, req: falcon.Request) -> Slot:
+    """A slot for the caller of `req`, whose request no longer counts as an ordinary one; raises as `acquire` does."""
+    slot = slots.acquire(caller_of(req).user.id, network_of(req.remote_addr))
+    req.env.get("ci_runner.detach", lambda: None)()
+    return slot
 
 
 def check_queue(services: Services, user_id: str) -> None:

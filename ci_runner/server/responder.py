@@ -10,7 +10,7 @@ import falcon
 
 from ci_runner.errors import InvalidSubmission
 from ci_runner.server.auth import Caller, caller_of
-from ci_runner.server.limits import Slot, StreamSlots
+from ci_runner.server.limits import Slot, StreamSlots, take_slot
 from ci_runner.server.run_streams import RunSource
 from ci_runner.server.streams import VIEWS, JobSource, Source, StreamBody, Streams, View
 from ci_runner.store import Store
@@ -72,7 +72,7 @@ class StreamResponder:
         """Take a place for the caller; raises `TooManyRequests` or `TemporaryError`."""
         caller = caller_of(req)
         gone = req.env.get("waitress.client_disconnected", lambda: False)
-        return Admission(self, self._slots.acquire(caller.user.id), caller, gone)
+        return Admission(self, take_slot(self._slots, req), caller, gone)
 
     @staticmethod
     def view(req: falcon.Request) -> View:

@@ -7,6 +7,7 @@ answered are finished, then everything is closed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import resource
 import socket
@@ -18,12 +19,15 @@ from typing import Any, Final, cast
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
 
 from ci_runner.config import ServeSettings
 from ci_runner.errors import SettingsError
+from ci_runner.server.addresses import TrustedProxies
 from ci_runner.server.app import RunnerApp
+from ci_runner.server.connections import Connections
+from ci_runner.server.dispatch import FairDispatcher
 from ci_runner.server.gate import Gate, channel_class
+from ci_runner.server.uploads import UploadSpace
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +37,12 @@ _SEND_BUFFER: Final = 128 << 10
 #: Bytes waiting for one slow client before its thread waits.
 _WATERMARK: Final = 256 << 10
 _SILENT_CONNECTION: Final = 60
-#: Connections beside those of streams.
-_ORDINARY_CONNECTIONS: Final = 744
+#: Bytes of a request's head.
+_LONGEST_HEAD: Final = 64 << 10
+#: Connections that are accepted in one turn of the loop.
+_BATCH: Final = 32
+#: Seconds without new connections when no more files can be opened and nothing can be closed for them.
+_OUT_OF_FILES_PAUSE: Final = 0.1
 #: Files per streaming thread: its connection and its part of the database.
 _FILES_PER_THREAD: Final = 4
 _LOOP_SECONDS: Final = 0.5
@@ -53,7 +61,9 @@ class HttpServer:
         self._socket = _listen(settings.host, settings.port)
         self._bound = self._socket.getsockname()
         self._settings = settings
-        self._gate = Gate(data_dir / "uploads", settings.max_upload, app.services.storage.disk_reserve)
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._uploads = data_dir / "uploads"
+        self._gate: Gate | None = None
         self._server: Any = None
         self._dispatcher: Any = None
         self._thread: threading.Thread | None = None
@@ -73,10 +83,12 @@ class HttpServer:
 
     def start(self) -> None:
         """Begin to answer."""
-        threads = self._settings.threads + self._settings.max_streams
-        _allow_files(_ORDINARY_CONNECTIONS + _FILES_PER_THREAD * threads)
-        self._dispatcher = ThreadedTaskDispatcher()
-        self._dispatcher.set_thread_count(threads)
+        settings = self._settings
+        threads = settings.threads + settings.max_streams
+        files = _allow_files(settings.max_connections + _FILES_PER_THREAD * threads)
+        self._dispatcher = FairDispatcher(
+            threads, min(settings.max_requests_per_user, max(1, settings.threads - 1))
+        )
         adjustments = Adjustments(
             sockets=[self._socket],
             threads=threads,
@@ -84,16 +96,17 @@ class HttpServer:
             asyncore_use_poll=True,
             # Lets a stream notice within milliseconds that its client went away.
             channel_request_lookahead=1,
-            connection_limit=_ORDINARY_CONNECTIONS + self._settings.max_streams,
+            connection_limit=1 << 30,  # `Connections` keeps count
             outbuf_high_watermark=_WATERMARK,
-            max_request_body_size=self._settings.max_upload + 1,
+            max_request_header_size=_LONGEST_HEAD,
+            max_request_body_size=settings.max_upload + 1,
             channel_timeout=_SILENT_CONNECTION,
             cleanup_interval=10,
             log_socket_errors=False,
             expose_tracebacks=False,
             clear_untrusted_proxy_headers=True,
         )
-        self._server = TcpWSGIServer(
+        self._server = _Server(
             cast(Any, self._app),
             self._map,
             True,
@@ -103,6 +116,19 @@ class HttpServer:
             sockinfo=(self._socket.family, self._socket.type, self._socket.proto, self._bound),
             bind_socket=False,
         )
+        self._gate = Gate(
+            self._app.authenticator,
+            UploadSpace(
+                self._uploads, self._app.services.storage.disk_reserve, settings.max_uploads_per_user
+            ),
+            Connections(_connections(settings.max_connections, files), settings.max_connections_per_address),
+            self._proxies,
+            settings.max_upload,
+            self._dispatcher.add_task,
+            self._server.pull_trigger,
+            self._dispatcher.detach,
+        )
+        self._server.connections = self._gate.connections
         self._server.channel_class = channel_class(self._gate)
         self._app.start()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
@@ -145,6 +171,8 @@ class HttpServer:
         """One look at all sockets; what goes wrong with one of them must not end the server."""
         try:
             wasyncore.loop(seconds, use_poll=True, map=self._map, count=1)
+            assert self._gate is not None
+            self._gate.settle()
         except Exception:
             _log.exception("the HTTP server stumbled")
             time.sleep(0.05)
@@ -183,11 +211,50 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _allow_files(wanted: int) -> None:
-    """Raise this process's limit of open files as far as the system lets it."""
+class _Server(TcpWSGIServer):
+    """Waitress' server, accepting several connections in one turn, and surviving a lack of files."""
+
+    connections: Connections
+    _map: Any
+    _closed_until = 0.0
+
+    def readable(self) -> bool:
+        return bool(super().readable()) and time.monotonic() >= self._closed_until
+
+    def handle_accept(self: Any) -> None:
+        for _ in range(_BATCH):
+            try:
+                connection, address = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._run_out()
+                return
+            try:
+                self.set_socket_options(connection)
+                self.channel_class(self, connection, address, self.adj, map=self._map)
+            except OSError:  # gone already
+                connection.close()
+
+    def _run_out(self) -> None:
+        """No file is left for a new connection: close an idle one, or wait a moment."""
+        if not self.connections.make_room():
+            self._closed_until = time.monotonic() + _OUT_OF_FILES_PAUSE
+        _log.warning("no more files can be opened; %d connections are open", len(self.connections))
+
+
+def _connections(wanted: int, files: int) -> int:
+    """How many connections may be open where so many files may be: they must leave some for the rest."""
+    return min(wanted, max(8, files // 2))
+
+
+def _allow_files(wanted: int) -> int:
+    """Raise this process's limit of open files as far as the system lets it; return how many of `wanted` it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < target:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     if target < wanted:
         _log.warning("only %d files may be open; %d are needed for all streams", target, wanted)
+    return target

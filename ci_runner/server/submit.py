@@ -156,18 +156,19 @@ class Submission:
         manifest: Manifest | None = None
         seen = set()
         for part in req.get_media():
-            if part.name in seen:
-                raise InvalidSubmission(f"{part.name}: the part is there twice")
-            if part.name == "file":
+            name = _name_of(part)
+            if name in seen:
+                raise InvalidSubmission(f"{name}: the part is there twice")
+            if name == "file":
                 file = self._spool(part.stream, stack)
-            elif part.name == "options":
+            elif name == "options":
                 options = parse(limited("options", part.stream, _OPTIONS_BYTES))
-            elif part.name == "manifest":
+            elif name == "manifest":
                 most = _MANIFEST_BYTES_PER_FILE * self._services.serve.max_files
                 manifest = Manifest.from_dict(parse_json("manifest", limited("manifest", part.stream, most)))
             else:
                 continue
-            seen.add(part.name)
+            seen.add(name)
         if file is None and manifest is None:
             raise InvalidSubmission("file: the multipart part 'file' with the project's zip is missing")
         return Upload(options, file, manifest)
@@ -339,6 +340,16 @@ def fitted(options: SubmitOptions, manifest: Manifest, user: User) -> SubmitOpti
     if options.root is None and manifest.root is not None:
         options = replace(options, root=manifest.root)
     return options
+
+
+def _name_of(part: Any) -> str | None:
+    try:
+        name: str | None = part.name
+    except ValueError as error:
+        raise InvalidSubmission(
+            "a part's name is not UTF-8: the parts are file, options and manifest"
+        ) from error
+    return name
 
 
 def limited(what: str, stream: Any, most: int) -> bytes:

@@ -130,7 +130,7 @@ def test_stopping_does_not_wait_for_ever_for_a_client_that_reads_nothing(tmp_pat
         job = runner.job(person)
         for _ in range(10):
             runner.log(job.id, *["x" * 60_000] * 10)
-        head = f"GET /jobs/{job.id}/stream?after=0 HTTP/1.1\r\nAuthorization: Bearer {person.key}\r\n\r\n"
+        head = f"GET /jobs/{job.id}/stream?after=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {person.key}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", runner.server.port)) as slow:
             slow.sendall(head.encode())
             assert slow.recv(64).startswith(b"HTTP/1.1 200")

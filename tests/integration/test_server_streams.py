@@ -342,13 +342,14 @@ def test_streams_never_take_the_threads_of_ordinary_requests(tmp_path: Path) -> 
     with running(tmp_path, settings) as runner:
         ada, bob = runner.person("Ada"), runner.person("Bob")
         jobs = {person.user.id: runner.job(person) for person in (ada, bob)}
-        opened = []
+        opened, reading = [], []
 
         def open_stream(person: Person) -> Any:
             response = runner.get(f"/jobs/{jobs[person.user.id].id}/stream", person, stream=True)
             if response.status_code == 200:
                 opened.append(response)
-                assert next(response.iter_content(64)) == b"retry: 1000\n\n"
+                reading.append(response.iter_content(64))  # forgotten, it would close the connection
+                assert next(reading[-1]) == b"retry: 1000\n\n"
             return response
 
         try:

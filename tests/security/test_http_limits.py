@@ -166,14 +166,6 @@ def test_an_upload_larger_than_memory_waits_in_the_data_directory(runner: Runner
     wait_until(lambda: not buffered(), what="the buffer to go with its connection")
 
 
-def test_bodies_on_their_way_count_against_the_disk(runner: Runner, person: Person) -> None:
-    disk = gate.Disk(gate.Gate(runner.blobs.uploads, LIMIT, runner.blobs.free_bytes() - (10 << 20)))
-    assert disk.reserve(3 << 20)
-    assert not disk.reserve(3 << 20)
-    disk.release(3 << 20)
-    assert disk.reserve(3 << 20)
-
-
 # -- slow, broken and hostile clients
 
 
@@ -210,50 +202,6 @@ def test_dawdlers_are_dropped_and_harm_nobody(runner: Runner, monkeypatch: pytes
         dripping.join(5)
         for connection in heads + bodies:
             connection.close()
-
-
-RAW = {
-    "not HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
-    "no version": (b"GET\r\n\r\n", 400),
-    "a bare line feed": (b"GET /health HTTP/1.1\r\nA: b\nC: d\r\n\r\n", 400),
-    "a space before the colon": (b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n", 400),
-    "a folded header": (b"GET /health HTTP/1.1\r\n A: b\r\n\r\n", 400),
-    "a negative length": (b"POST /submit HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-    "a signed length": (b"POST /submit HTTP/1.1\r\nContent-Length: +5\r\n\r\n", 400),
-    "two lengths": (b"POST /submit HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-    "an unknown coding": (b"POST /submit HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-    "a coding in disguise": (b"POST /submit HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", None),
-    "a broken chunk": (b"POST /jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx", 400),
-    "a long head": (b"GET /health HTTP/1.1\r\nA: " + b"x" * 300_000 + b"\r\n\r\n", 431),
-    "a long path": (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nConnection: close\r\n\r\n", 404),
-    "a strange method": (b"BREW /jobs HTTP/1.1\r\nConnection: close\r\n\r\n", None),
-    "a path of bytes": (b"GET /%ff%00 HTTP/1.1\r\nConnection: close\r\n\r\n", 404),
-}
-
-
-@pytest.mark.parametrize("name", RAW)
-def test_what_is_not_proper_http_gets_a_plain_error(runner: Runner, name: str) -> None:
-    request, wanted = RAW[name]
-    status, headers, body = parsed(raw_exchange(runner.server.port, request))
-    assert 400 <= status < 600
-    assert status != 500
-    if wanted is not None:
-        assert status == wanted
-    assert headers["content-type"] == "application/json"
-    assert "server" not in headers
-    assert list(body) == ["detail"]
-    assert "Traceback" not in body["detail"]
-    assert runner.get("/health").status_code == 200
-
-
-def test_both_length_and_chunks_are_never_two_requests(runner: Runner) -> None:
-    smuggled = b"0\r\n\r\nGET /jobs HTTP/1.1\r\nHost: x\r\n\r\n"
-    request = (
-        b"POST /submit-async HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n" % len(smuggled)
-    )
-    answer = raw_exchange(runner.server.port, request + smuggled)
-    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_client_that_resets_in_the_middle_leaves_nothing(runner: Runner, person: Person) -> None:

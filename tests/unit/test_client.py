@@ -134,6 +134,57 @@ def test_a_refused_submission_says_why(
     assert caught.value.retry_after == 3
 
 
+def test_a_limit_is_waited_for_and_said_in_one_line(runner: FakeRunner, archive: Path) -> None:
+    waited: list[float] = []
+    lines: list[str] = []
+    asked: list[str] = []
+
+    def busy(request: Request) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+        asked.append(request.path)
+        if len(asked) in (1, 2, 4):
+            return 429, {"detail": "You have 2 jobs\nwaiting"}, {"Retry-After": "7"}
+        return None
+
+    runner.intercept = busy
+    with Client(runner.url, KEY, sleep=waited.append, on_wait=lines.append) as client:
+        job_id = client.submit(archive)
+        assert client.job(job_id)["job_id"] == job_id
+    assert waited == [7.0] * 3
+    assert lines == ["The runner refused: You have 2 jobs waiting; trying again in 7 s"] * 3
+    assert list(runner.jobs) == [job_id]
+
+
+@pytest.mark.parametrize("seconds", [31, 61])
+def test_a_limit_is_not_waited_for_longer_than_makes_sense(
+    runner: FakeRunner, archive: Path, seconds: int
+) -> None:
+    waited: list[float] = []
+    runner.intercept = lambda request: (429, {"detail": "busy"}, {"Retry-After": str(seconds)})
+    with Client(runner.url, KEY, sleep=waited.append) as client:
+        with pytest.raises(SubmissionRefused, match="busy"):
+            client.jobs()
+        assert waited == []
+        with pytest.raises(SubmissionRefused, match="busy"):
+            client.submit(archive)
+        assert sum(waited) <= 60
+
+
+def test_a_limit_of_wrong_keys_means_that_the_key_is_wrong(runner: FakeRunner, archive: Path) -> None:
+    headers = {"Retry-After": "7", "WWW-Authenticate": 'Bearer error="invalid_token"'}
+    runner.intercept = lambda request: (
+        429,
+        {"detail": "Too many wrong keys came from your address"},
+        headers,
+    )
+    waited: list[float] = []
+    with Client(runner.url, KEY, sleep=waited.append) as client:
+        for ask in (client.jobs, lambda: client.submit(archive)):
+            with pytest.raises(RunnerRefused, match=r"429 .* \(Too many wrong keys") as caught:
+                ask()
+            assert caught.value.exit_code == 77
+    assert waited == []
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_is_named_with_the_status(runner: FakeRunner, client: Client, status: int) -> None:
     runner.intercept = lambda request: (status, {"detail": "Access denied"}, {})
