@@ -63,7 +63,11 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
         (*_OURS, "composition"),
         set(),
     ),
-    "store": (("ci_runner.store",), ("wire", "core", "pipelines", "store"), {"peewee", "playhouse"}),
+    "store": (
+        ("ci_runner.store",),
+        ("wire", "core", "pipelines", "store"),
+        {"peewee", "playhouse", "cryptography"},
+    ),
     "server": (
         ("ci_runner.server",),
         ("wire", "core", "pipelines", "store", "server"),

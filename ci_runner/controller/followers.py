@@ -20,13 +20,13 @@ from typing import Final
 from ci_runner import failpoints
 from ci_runner.controller import spool
 from ci_runner.controller.budget import within_budget
-from ci_runner.controller.masking import maskable, masked
+from ci_runner.controller.masking import NOTHING_TO_MASK, Masker
 from ci_runner.controller.reconcile import Follow
 from ci_runner.controller.spool import Reading, Spool
 from ci_runner.controller.world import Ending
 from ci_runner.errors import Conflict, LeaseLost
 from ci_runner.models import Job, JobEvent
-from ci_runner.store import SpoolPosition, Store
+from ci_runner.store import SecretsUnreadable, SpoolPosition, Store
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +60,11 @@ class _Follower:
     kept: SpoolPosition | None = None
     #: Bytes of log text stored for the job.
     stored: int = 0
-    #: What its events must not contain.
-    secrets: tuple[str, ...] = ()
+    #: Finds what its events must not contain.
+    masker: Masker = NOTHING_TO_MASK
+    #: Why that cannot be found, so that nothing of the output may be shown.
+    hidden: str | None = None
+    has_noticed: bool = False
     started: bool = False
     #: Monotonic time since when there has been output that no frame covers.
     behind_since: float | None = None
@@ -178,6 +181,7 @@ class Followers:
             over=over,
             impatient=follower.behind_since is not None and clock - follower.behind_since > PATIENCE,
             discard=follower.stored >= self.budget,
+            masker=follower.masker,
         )
         if not reading.behind or reading.position != position:
             follower.behind_since = None
@@ -200,7 +204,11 @@ class Followers:
         follower.started = job is not None and job.phase != "starting"
         follower.behind_since = None
         if job is not None and job.run_id is not None and job.options.get("secrets"):
-            follower.secrets = maskable(self.store.runs.secrets(job.run_id).values())
+            try:
+                follower.masker = Masker(self.store.runs.secrets(job.run_id).values())
+            except SecretsUnreadable as error:
+                _log.error("job %s: its output is not shown: %s", job.id, error)
+                follower.hidden = str(error)
 
     def _record_start(self, follower: _Follower) -> None:
         """The user's command runs: from here on the job is never started again."""
@@ -220,7 +228,7 @@ class Followers:
         if not reading.events and only_frames and not (over and reading.position != before):
             follower.position = reading.position
             return
-        found = masked(reading.events, follower.secrets)
+        found = reading.events if follower.hidden is None else self._notice(follower, reading)
         events, size = within_budget(found, follower.stored, self.budget)
         failpoints.hit(_BEFORE)
         # What is kept may lie behind `before` by frames that made no events; they are read again after a crash,
@@ -232,6 +240,14 @@ class Followers:
         follower.stored += size
         failpoints.hit(_AFTER)
 
+    def _notice(self, follower: _Follower, reading: Reading) -> tuple[JobEvent, ...]:
+        """In place of output that may hold secrets which cannot be masked: one line that says so, once."""
+        if follower.has_noticed or not reading.events:
+            return ()
+        follower.has_noticed = True
+        text = f"[the output is not shown, because its secrets cannot be masked: {follower.hidden}]\n"
+        return (JobEvent("log", text, fields={"stream": "runner"}),)
+
     def _end(self, key: Key, follower: _Follower, over: bool) -> None:
         last = spool.final_frame(follower.spool, over=over)
         if last is None and not over:
@@ -239,6 +255,10 @@ class Followers:
         running = None
         if last is None or last.stopped:
             running = spool.running_test(follower.spool)
+        if follower.masker:
+            running = None if running is None else follower.masker.text(running)
+            if last is not None and last.died is not None:
+                last = replace(last, died=follower.masker.text(last.died))
         failpoints.hit(_DRAINED)
         with self._lock:
             if key in self._wanted:

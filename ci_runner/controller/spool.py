@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 from ci_runner import seals
 from ci_runner.controller import records
+from ci_runner.controller.masking import NOTHING_TO_MASK, MaskedBytes, Masker
 from ci_runner.models import JobEvent
 from ci_runner.store import SpoolPosition
 from pytest_remote_ci.wire import LOG_CHUNK_BYTES, LogStream
@@ -36,6 +37,9 @@ READ_BYTES: Final = 1 << 20
 _LOOK_BACK: Final = 4 << 20
 
 _SIGNAL = re.compile(r"SIG[A-Z0-9+-]{1,16}\Z")
+
+#: Kinds of frames after which another program writes, or none.
+_ENDS: Final = ("again", "exit")
 
 Output = Literal["terminal", "stdout", "stderr"]
 SpoolFile = Literal["frames", "records", "terminal", "stdout", "stderr"]
@@ -128,23 +132,26 @@ def read(
     over: bool = False,
     impatient: bool = False,
     discard: bool = False,
+    masker: Masker = NOTHING_TO_MASK,
 ) -> Reading:
     """The next events after `position`.
 
     Output is taken up to the sizes that the newest frame gives, so that output and frames interleave exactly.
     `over`: nothing will be added, take everything. `impatient`: no frame came for a while, take what is
-    there. `discard`: pass over the output without making events of it.
+    there. `discard`: pass over the output without making events of it. `masker`: what must not be in the events; the
+    end of an output that could be the beginning of it is left for later.
     """
     # Sizes first: what grows after this belongs to a later frame.
     sizes: dict[str, int] = {name: spool.size(name) for name in _OUTPUTS}
-    taking = _Taking(spool, position, now, discard)
+    taking = _Taking(spool, position, now, discard, masker)
     frames, more = _frames(spool, position.frames)
     started, ending = False, None
     for end, frame in frames:
         if not taking.records(_size_in(frame, "records")) or not taking.advance(
-            _goals(frame, sizes), last=False
+            _goals(frame, sizes), last=False, ends=frame.get("t") in _ENDS
         ):
-            return Reading(tuple(taking.events), taking.position, started, ending, more=True)
+            events = tuple(masker.events(taking.events))
+            return Reading(events, taking.position, started, ending, more=True)
         taking.position = replace(taking.position, frames=end)
         kind = frame.get("t")
         if kind == "exit":
@@ -153,9 +160,9 @@ def read(
     if not more:  # records need no frame: each says itself what comes before it
         more = not taking.records(spool.size("records"), last=over)
     if not more and (over or impatient):
-        more = not taking.advance(sizes, last=over)
-    behind = any(size > getattr(taking.position, name) for name, size in sizes.items())
-    return Reading(tuple(taking.events), taking.position, started, ending, more, behind)
+        more = not taking.advance(sizes, last=over, ends=over)
+    behind = any(taking.is_behind(name, sizes[name]) for name in _OUTPUTS)
+    return Reading(tuple(masker.events(taking.events)), taking.position, started, ending, more, behind)
 
 
 def final_frame(spool: Spool, *, over: bool) -> ExitFrame | None:
@@ -220,12 +227,16 @@ class _Taking:
     now: dt.datetime
     #: Pass over output; records have a limit of their own.
     discard: bool
+    masker: Masker
     events: list[JobEvent] = field(default_factory=list)
     left: int = READ_BYTES
 
-    def advance(self, goals: dict[str, int], *, last: bool) -> bool:
-        """Take all outputs up to `goals`; False when the reading is full before that."""
-        reached = [self._stream(name, goals[name], last) for name in _OUTPUTS]
+    def advance(self, goals: dict[str, int], *, last: bool, ends: bool) -> bool:
+        """Take all outputs up to `goals`; False when the reading is full before that.
+
+        `ends`: what comes then has nothing to do with what was before, so nothing is withheld.
+        """
+        reached = [self._stream(name, goals[name], last, ends) for name in _OUTPUTS]
         return all(reached)
 
     def records(self, goal: int, *, last: bool = False) -> bool:
@@ -255,7 +266,7 @@ class _Taking:
             goals: dict[str, int] = {
                 name: min(sizes.get(name, 0), self.spool.size(name)) for name in _OUTPUTS
             }
-            if not self.advance(goals, last=False):
+            if not self.advance(goals, last=False, ends=True):
                 return False
         if self.left <= 0:
             return False
@@ -269,7 +280,7 @@ class _Taking:
         self.position = replace(self.position, records=end)
         return True
 
-    def _stream(self, name: Output, goal: int, last: bool) -> bool:
+    def _stream(self, name: Output, goal: int, last: bool, ends: bool) -> bool:
         start: int = getattr(self.position, name)
         if goal <= start:
             return True
@@ -278,15 +289,31 @@ class _Taking:
             return True
         data = self.spool.read(name, start, min(goal - start, max(self.left, 0)))
         full = len(data) < goal - start and len(data) == max(self.left, 0)
+        shown = self._masked(data, ends and not full)
         used = 0
-        for text, length in pieces(data, last=last and not full, follows=full):
+        for text, length in pieces(shown.data, last=last and not full, follows=full):
             self.events.append(
                 JobEvent("log", text, timestamp=self.now, fields={"stream": self._label(name)})
             )
             used += length
+        used = shown.read(used)
         self.left -= used
         self.position = replace(self.position, **{name: start + used})
         return not full
+
+    def is_behind(self, name: Output, size: int) -> bool:
+        """Whether output of that size is not all taken, but for what is withheld."""
+        start: int = getattr(self.position, name)
+        if not self.masker or not 0 < size - start < self.masker.longest:
+            return size > start
+        data = self.spool.read(name, start, size - start)
+        return self.masker.withheld(data) < len(data)
+
+    def _masked(self, data: bytes, ends: bool) -> MaskedBytes:
+        if not self.masker:
+            return MaskedBytes(data, ())
+        withheld = 0 if ends else self.masker.withheld(data)
+        return self.masker.data(data[: len(data) - withheld])
 
     def _label(self, name: Output) -> LogStream:
         """In a session without records pytest's own output is on `stdout`, with everything else."""

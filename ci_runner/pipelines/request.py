@@ -13,7 +13,7 @@ from typing import Any, Final
 from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.runs import options_of
-from pytest_remote_ci import job_variables
+from pytest_remote_ci import job_variables, wire_fields
 from pytest_remote_ci.wire import PROTOCOL, SubmitOptions, WireError, parse_json
 
 _KNOWN: Final = frozenset(
@@ -33,6 +33,9 @@ _KNOWN: Final = frozenset(
 )
 #: Bytes of one secret's value.
 _LONGEST_SECRET: Final = 65536
+#: Each is looked for in all output of its jobs, in many forms.
+_MOST_SECRETS: Final = 100
+_ALL_SECRETS: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,9 @@ def _secrets(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise WireError("secrets: must be an object of texts")
     for name, content in value.items():
-        if not isinstance(content, str) or "\0" in content or len(content) > _LONGEST_SECRET:
-            raise WireError(
-                f"secrets.{name}: must be text without NUL characters, at most {_LONGEST_SECRET} long"
-            )
+        wire_fields.as_long_text(f"secrets.{name[:100]}", content)
+        if len(content) > _LONGEST_SECRET:
+            raise WireError(f"secrets.{name[:100]}: must be at most {_LONGEST_SECRET} characters long")
+    if len(value) > _MOST_SECRETS or sum(map(len, value.values())) > _ALL_SECRETS:
+        raise WireError(f"secrets: at most {_MOST_SECRETS}, together at most {_ALL_SECRETS} characters long")
     return dict(value)

@@ -31,7 +31,8 @@ def _shown(command: str) -> str:
 
 def launcher(argv: Iterable[str], *, cwd: str, env: Mapping[str, str], path: Iterable[str]) -> str:
     """A shell program that becomes `argv`, for where no Python reads a `job.json`."""
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
+    lines = ["exec 3<&-"]  # by which `worker.sh` hands the program over
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
     folders = ":".join(path)
     if folders:
         lines.append(f'export PATH={shlex.quote(folders)}:"$PATH"')

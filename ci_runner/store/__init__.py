@@ -4,6 +4,7 @@ Values go in and come out as frozen dataclasses; Peewee stays inside.
 """
 
 from ci_runner.store.database import Doorbell, StoreError
+from ci_runner.store.encryption import SecretsUnreadable
 from ci_runner.store.events import Sendable, SpoolPosition
 from ci_runner.store.lease import LeaseState
 from ci_runner.store.repository import Store
@@ -17,6 +18,7 @@ __all__ = [
     "Doorbell",
     "Kind",
     "LeaseState",
+    "SecretsUnreadable",
     "Sendable",
     "SpoolPosition",
     "Store",

@@ -21,6 +21,8 @@ from typing import Any, Final
 import peewee
 
 from ci_runner.errors import RunnerError, StorageFull, TemporaryError
+from ci_runner.store import encryption
+from ci_runner.store.encryption import Encryption
 
 _NORMAL: Final = 1
 _FULL: Final = 2
@@ -56,6 +58,7 @@ class _SqliteDatabase(peewee.SqliteDatabase):
             "synchronous": _NORMAL,
             "wal_autocheckpoint": 0,
             "journal_size_limit": 4 * CHECKPOINT_BYTES,
+            "secure_delete": 1,  # what is deleted is overwritten
         }
         super().__init__(
             str(path), pragmas=pragmas, timeout=busy_timeout, check_same_thread=False, factory=_Connection
@@ -116,6 +119,10 @@ class Database:
         self.path = path
         #: Where copies of the database lie.
         self.backups = backups
+        #: For values that must not be readable in the file.
+        self.encryption = Encryption(path.with_name(encryption.FILE_NAME))
+        #: Something was deleted of which no copy may stay in the write-ahead log: the next checkpoint is due at once.
+        self.must_checkpoint = False
         self._database = _SqliteDatabase(path, busy_timeout)
         self._doorbells: list[Doorbell] = []
 
@@ -227,22 +234,23 @@ class Database:
             )
 
     def checkpoint(self, *, at_bytes: int = CHECKPOINT_BYTES) -> bool:
-        """Move the write-ahead log into the database when it has `at_bytes`; whether that was done
-        completely.
+        """Move the write-ahead log into the database when it has `at_bytes`, or `must_checkpoint` says so; whether
+        that was done completely. What was in the log is not there any more.
 
         Only the holder of the lease calls this. It takes the writer's lock and waits a moment for readers;
         when they are too slow, the next call tries again.
         """
         with contextlib.suppress(OSError):
-            if Path(f"{self.path}-wal").stat().st_size < at_bytes:
+            if Path(f"{self.path}-wal").stat().st_size < (1 if self.must_checkpoint else at_bytes):
                 return False
         with self._translated(), contextlib.closing(connect(self.path, busy_timeout=0.25)) as connection:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return not busy
+        self.must_checkpoint = self.must_checkpoint and bool(busy)
+        return not busy
 
     def backup(self, target: Path) -> None:
         """Copy the database as it is now to the new file `target` (0600), checked, while others go on
-        working.
+        working. Secrets of runs are not in it.
         """
         partial = target.with_name(target.name + ".partial")
         create_private(partial)
@@ -253,6 +261,9 @@ class Database:
             ):
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")
+                copy.execute("PRAGMA secure_delete = ON")
+                if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'run_secrets'").fetchone():
+                    copy.execute("DELETE FROM run_secrets")
                 verdict = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise self._damaged(verdict)

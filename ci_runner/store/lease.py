@@ -41,6 +41,7 @@ class Lease:
             self._database.run(
                 LeaseRow.update(epoch=LeaseRow.epoch + 1, holder=holder, acquired_at=now, heartbeat_at=now)
             )
+            self._database.must_checkpoint = True  # whoever had the lease before may have owed it
             return int(self._database.scalar(LeaseRow.select(LeaseRow.epoch)))
 
     def heartbeat(self, epoch: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,18 @@ class Migration:
     name: str
     #: Standard SQL where possible: what PostgreSQL would not take must say why.
     statements: tuple[str, ...]
+    #: What statements cannot do; after them, in the same transaction.
+    change: Callable[[Database], None] | None = None
+    #: Write the whole file anew before, so that nothing is left of what was ever deleted.
+    rewrites: bool = False
+
+
+def _encrypt_secrets(database: Database) -> None:
+    for run_id, name, value in database.sql("SELECT run_id, name, value FROM run_secrets"):
+        database.sql(
+            "UPDATE run_secrets SET value = ? WHERE run_id = ? AND name = ?",
+            (database.encryption.encrypt(value), run_id, name),
+        )
 
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (
@@ -176,6 +189,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "CREATE UNIQUE INDEX jobs_of_run ON jobs (run_id, planned, retry) WHERE run_id IS NOT NULL",
         ),
     ),
+    Migration("encrypted secrets", (), _encrypt_secrets, rewrites=True),
 )
 
 
@@ -227,7 +241,11 @@ def migrate(
 
 
 def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.datetime) -> None:
-    saved = False
+    saved, found = False, version(database)
+    if found and any(migration.rewrites for migration in migrations[found:]):
+        database.sql(
+            "VACUUM"
+        )  # not possible in a transaction; done again if this process dies before the next one
     while True:
         with database.write():
             found = version(database)
@@ -243,6 +261,9 @@ def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.da
             for number in range(found, found + 1 if found else len(migrations)):
                 for statement in migrations[number].statements:
                     database.sql(statement)
+                change = migrations[number].change
+                if change is not None:
+                    change(database)
                 database.sql(
                     "INSERT INTO schema_history (number, name, applied_at) VALUES (?, ?, ?)",
                     (number + 1, migrations[number].name, to_micros(now)),

@@ -104,7 +104,8 @@ class Runs:
                     )
                 )  # fmt: skip
             for name, value in (secrets or {}).items():
-                self._database.insert(RunSecretRow.insert(run_id=run.id, name=name, value=value))
+                encrypted = self._database.encryption.encrypt(value)
+                self._database.insert(RunSecretRow.insert(run_id=run.id, name=name, value=encrypted))
             failpoints.hit(_CREATE_BEFORE)
         failpoints.hit(_CREATE_AFTER)
         return self._require(run.id)
@@ -258,11 +259,13 @@ class Runs:
         }
 
     def secrets(self, run_id: str) -> dict[str, str]:
-        """The values of the run's secrets; none once it is over."""
+        """The values of the run's secrets; none once it is over. Raises `SecretsUnreadable`."""
         query = RunSecretRow.select(RunSecretRow.name, RunSecretRow.value).where(
             RunSecretRow.run_id == run_id
         )
-        return {row["name"]: row["value"] for row in self._database.rows(query)}
+        return {
+            row["name"]: self._database.encryption.decrypt(row["value"]) for row in self._database.rows(query)
+        }
 
     # -- what is: the controller's
 
@@ -340,7 +343,8 @@ class Runs:
                 status=outcome.status, success=outcome.success, reason=outcome.reason, end_time=now
             ).where(RunRow.id == run_id)
         )
-        self._database.run(RunSecretRow.delete().where(RunSecretRow.run_id == run_id))
+        if self._database.run(RunSecretRow.delete().where(RunSecretRow.run_id == run_id)):
+            self._database.must_checkpoint = True
         body = {
             "type": "run_complete", "run_id": run_id, "status": outcome.status,
             "success": outcome.success is True, "reason": outcome.reason,

@@ -307,7 +307,7 @@ class RunJobRow(peewee.Model):
 
 
 class RunSecretRow(peewee.Model):
-    """A secret's value, as long as the run is not over."""
+    """A secret's value, encrypted, as long as the run is not over."""
 
     run_id = CleanTextField()
     name = CleanTextField()

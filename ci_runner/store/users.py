@@ -134,6 +134,7 @@ class Users:
             if self._database.first(busy) is not None:
                 return False
             self._database.run(UserRow.delete().where(UserRow.id == user_id))  # the rest cascades
+            self._database.must_checkpoint = True
         return True
 
     def _find(self, condition: peewee.Expression) -> User | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import os
 import re
+import sqlite3
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -341,6 +345,79 @@ def test_secrets_reach_the_jobs_that_name_them_and_nobody_else(api: Api, runner:
     assert "s3cr3t-value" not in runner.log("serve") + runner.log("reconcile")
 
 
+def files_with(runner: Runner, *values: str) -> list[str]:
+    """Names of files in the data directory whose bytes hold one of the values."""
+    found = []
+    for folder, _, names in os.walk(runner.data_dir):
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if path.is_file() and any(value.encode() in path.read_bytes() for value in values):
+                    found.append(path.relative_to(runner.data_dir).as_posix())
+    return found
+
+
+def test_no_file_of_the_runner_holds_a_secret_while_its_job_runs_or_later(api: Api, runner: Runner) -> None:
+    value = f"s3cr3t-{uuid.uuid4()}"
+    plan = plan_of(planned("waits", 'test -n "$TOKEN" && echo started', "sleep 300", secrets=("TOKEN",)))
+    run = api.run(plan, PROJECT, secrets={"TOKEN": value})
+    job_id = wait_until(lambda: by_name(api.get(f"/runs/{run['run_id']}"))["waits"].get("job_id"), 60)
+    wait_until(lambda: "started\n" in api.log(job_id), 90, what="the job runs")
+    assert files_with(runner, value) == []
+    with contextlib.closing(sqlite3.connect(runner.data_dir / "runner.db")) as database:
+        query = "SELECT value FROM run_secrets WHERE run_id = ?"
+        [(encrypted,)] = database.execute(query, (run["run_id"],)).fetchall()
+    api.ask("DELETE", f"/runs/{run['run_id']}")
+    api.until_over(run["run_id"])
+    wait_until(lambda: not files_with(runner, encrypted), 30, what="what stood for the value is gone")
+    assert files_with(runner, value) == []
+
+
+def test_a_secret_is_masked_in_every_place_where_it_is_shown(api: Api, runner: Runner) -> None:
+    value = f"s3cr3t/{uuid.uuid4()}"
+    project = {
+        **PROJECT,
+        "test_it.py": "import os, time, pytest\nTOKEN = os.environ.get('TOKEN', 'none')\n"
+        "@pytest.mark.parametrize('token', [TOKEN])\n"
+        "def test_it(token):\n    print('captured', token)\n    assert token == 'other'\n"
+        "@pytest.mark.parametrize('token', [TOKEN])\n"
+        "def test_slow(token):\n    time.sleep(300)\n",
+    }
+    pieces = "printf 'a %s' \"$(echo $TOKEN | cut -c1-9)\"; sleep 1; echo $TOKEN | cut -c10-"
+    plan = plan_of(
+        planned("prints", pieces, 'printf "user:%s" "$TOKEN" | base64 -w0; echo', secrets=("TOKEN",)),
+        planned("tests", secrets=("TOKEN",), timeout=8),
+    )
+    run = api.run(plan, project, secrets={"TOKEN": value}, submit={"records": True})
+    over = api.until_over(run["run_id"], 150)
+    jobs = by_name(over)
+    assert "a ***\n" in api.log(jobs["prints"]["job_id"])
+    slow = "timed out after 8 s of testing while running test_it.py::test_slow[***]"
+    assert jobs["tests"]["reason"] == slow, api.log(jobs["tests"]["job_id"])
+    tests = api.get(f"/jobs/{jobs['tests']['job_id']}/tests")
+    seen = json.dumps([run, over, tests, api.get("/jobs"), api.events(run["run_id"], view="all")])
+    assert "test_it[***]" in seen
+    assert value not in seen
+    assert value.replace("/", "") not in seen.replace("/", "")
+    assert base64.b64encode(f"user:{value}".encode()).decode()[12:-4] not in seen
+
+
+def test_a_lost_key_costs_the_jobs_with_secrets_and_no_others(api: Api, runner: Runner) -> None:
+    plan = plan_of(
+        planned("with", "echo $TOKEN", secrets=("TOKEN",)), planned("without", "echo fine"), keep_going=True
+    )
+    runner.stop("reconcile")
+    run = api.run(plan, PROJECT, secrets={"TOKEN": "s3cr3t-value"})
+    (runner.data_dir / "secrets.key").unlink()
+    runner.start_reconcile()
+    jobs = by_name(api.until_over(run["run_id"]))
+    assert jobs["without"]["success"] is True
+    assert (jobs["with"]["status"], jobs["with"]["reason"]) == (
+        "failed", "the run's secrets cannot be read: the runner's key for them is missing; submit the run again",
+    )  # fmt: skip
+    again = api.until_over(api.run(plan, PROJECT, secrets={"TOKEN": "s3cr3t-value"})["run_id"])
+    assert again["success"] is True, again
+
+
 @pytest.mark.case("B59", "B68", "B71")
 @pytest.mark.parametrize(
     ("options", "words"),
@@ -349,6 +426,14 @@ def test_secrets_reach_the_jobs_that_name_them_and_nobody_else(api: Api, runner:
         ({"nonsense": 1}, "options.nonsense: is unknown"),
         ({"timeout": -1}, "options.timeout: must be a number"),
         ({"secrets": {"A": 1}}, "secrets.A: must be text"),
+        ({"secrets": {"A": "\ud800"}}, "secrets.A: must be text"),
+        ({"secrets": {"A": "x" * 70_000}}, "secrets.A: must be at most 65536 characters long"),
+        (
+            {"secrets": {f"A{number}": "x" * 60_000 for number in range(5)}},
+            "secrets: at most 100, together at most",
+        ),
+        ({"secrets": {f"A{number}": "x" for number in range(101)}}, "secrets: at most 100, together at most"),
+        ({"submit": {"env": {"LD_PRELOAD": "x"}}}, "options.env: LD_PRELOAD cannot be passed to a job"),
         ({"plan": plan_of().to_dict()}, "there is no job to run"),
         ({"submit": {"python": "two"}}, "options.python"),
     ],

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import BASE_IMAGE, Behaviour, DockerKit
+from engine_kit import BASE_IMAGE, FOREVER, Behaviour, DockerKit
 from waiting import wait_until
 
 from ci_runner.controller.engine import SPOOL
-from ci_runner.controller.engines import convert
+from ci_runner.controller.engines import convert, docker_network
 from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.controller.engines.docker_network import DockerNetwork
 from ci_runner.controller.engines.private_networks import is_closed
@@ -188,6 +188,20 @@ def test_private_networks_are_refused_at_once_unless_they_are_opened(
     assert set(kit.run(CONNECT, *everything).values()) == {"connected"}
     kit.opened()
     assert kit.run(CONNECT, *everything) == {**refused, targets[PUBLIC]: "connected"}
+
+
+def test_rules_that_a_reload_took_away_come_back_while_containers_run(
+    kit: EgressKit, targets: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart of the controller: nothing is created, and the rules are looked after all the same."""
+    kit.launch(FOREVER, "runs", network="egress")
+    network_of(kit).firewall.remove()
+    everything = at([targets["10.213"]])
+    assert kit.run(CONNECT, *everything) == {targets["10.213"]: "connected"}
+    kit.engine = kit.make(kit.install)
+    kit.engine.sweep(frozenset())
+    monkeypatch.setattr(docker_network, "_FRESH", 1e9)  # what follows is not what sets them
+    assert kit.run(CONNECT, *everything) == {targets["10.213"]: "ECONNREFUSED"}
 
 
 def test_datagrams_are_refused_as_connections_are(kit: EgressKit, targets: dict[str, str]) -> None:

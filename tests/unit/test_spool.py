@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ci_runner.controller import spool as reader
 from ci_runner.controller.budget import within_budget
+from ci_runner.controller.masking import Masker
 from ci_runner.controller.spool import ExitFrame, Reading, Spool
 from ci_runner.models import JobEvent, utcnow
 from ci_runner.store import SpoolPosition
@@ -41,12 +42,12 @@ class Folder:
         }
         self.write("frames", json.dumps({"t": kind, "at": 1.0, **sizes, **fields}).encode() + b"\n")
 
-    def read(self, **options: bool) -> Reading:
+    def read(self, **options: Any) -> Reading:
         reading = reader.read(self.spool, self.position, now=utcnow(), **options)
         self.position = reading.position
         return reading
 
-    def drain(self, **options: bool) -> list[JobEvent]:
+    def drain(self, **options: Any) -> list[JobEvent]:
         """Everything, as a controller would take it."""
         events: list[JobEvent] = []
         for _ in range(10_000):
@@ -351,3 +352,106 @@ def test_the_log_budget(texts: list[str], stored: int, budget: int, kept: list[s
 def test_other_events_pass_a_used_up_budget() -> None:
     event = replace(log("x"), type="state")
     assert within_budget([event], 10, 5) == ([event], 0)
+
+
+# -- secrets
+SECRETS = Masker(["s3cr3t-value", "first\nab\nlast-line"])
+
+
+def shown_of(folder: Folder, **options: Any) -> list[tuple[str, str]]:
+    return said(folder.read(masker=SECRETS, **options).events)
+
+
+def test_a_value_that_a_frame_cuts_is_masked(folder: Folder) -> None:
+    folder.write("stdout", b"it is s3cr3t")
+    folder.frame("mark")
+    folder.write("stderr", b"warning\n")
+    folder.frame("mark")
+    assert shown_of(folder) == [("terminal", "it is "), ("stderr", "warning\n")]
+    folder.write("stdout", b"-value!\n")
+    folder.frame("mark")
+    assert shown_of(folder) == [("terminal", "***!\n")]
+    assert folder.position.stdout == len("it is s3cr3t-value!\n")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_value_that_a_pause_cuts_is_masked_however_long_it_is(folder: Folder, stream: str) -> None:
+    shown = []
+    for byte in b"a s3cr3t-value, s3cr3t s3cr3t-value\n":
+        folder.write(stream, bytes([byte]))
+        folder.frame("mark")
+        for options in ({}, {"impatient": True}, {"impatient": True}):
+            shown += shown_of(folder, **options)
+    assert "".join(text for _, text in shown) == "a ***, s3cr3t ***\n"
+
+
+def test_what_is_withheld_is_not_behind_and_makes_nobody_impatient(folder: Folder) -> None:
+    folder.write("stdout", b"dots ...s3")
+    folder.frame("mark")
+    reading = folder.read(masker=SECRETS)
+    assert (said(reading.events), reading.behind, reading.more) == ([("terminal", "dots ...")], False, False)
+    assert folder.position.stdout == 8
+    again = folder.read(masker=SECRETS)
+    assert (again.events, again.behind, again.position) == ((), False, reading.position)
+    folder.write("stdout", b"x")
+    assert folder.read(masker=SECRETS).behind
+
+
+@pytest.mark.parametrize("end", ["exit", "again", "over"])
+def test_what_is_withheld_comes_at_the_end_of_its_stream(folder: Folder, end: str) -> None:
+    folder.write("stdout", b"the end is s3cr3t")
+    folder.frame("mark")
+    assert shown_of(folder) == [("terminal", "the end is ")]
+    if end != "over":
+        folder.frame(end, code=0)
+    assert shown_of(folder, over=end == "over") == [("terminal", "s3cr3t")]
+    assert not folder.read(masker=SECRETS).behind
+
+
+def test_what_is_withheld_comes_before_the_next_record(folder: Folder) -> None:
+    folder.write("stdout", b"half a s3cr3t")
+    folder.frame("mark")
+    assert shown_of(folder) == [("terminal", "half a ")]
+    folder.write("records", b'{"t":"started","id":"test_a[s3cr3t-value]","sizes":[0,13,0]}\n')
+    events = folder.read(masker=SECRETS).events
+    assert [event.type for event in events] == ["log", "started"]
+    assert events[0].data == "s3cr3t"
+    assert events[1].fields["id"] == "test_a[***]"
+
+
+def test_values_are_masked_where_long_output_is_cut(folder: Folder) -> None:
+    line = b"x" * (LOG_CHUNK_BYTES - 6) + b"s3cr3t-value" + b"y" * (LOG_CHUNK_BYTES - 6) + b"s3cr3t-value"
+    data = line * (3 * reader.READ_BYTES // len(line)) + b"\n"
+    folder.write("stdout", data)
+    folder.frame("mark")
+    text = "".join(event.data or "" for event in folder.drain(masker=SECRETS))
+    assert text.replace("*", "") == data.decode().replace("s3cr3t-value", "")
+    assert text.count("***") >= data.count(b"s3cr3t-value")
+    assert folder.position.stdout == len(data)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_however_output_arrives_no_value_is_shown_and_nothing_else_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = Folder(tmp_path_factory.mktemp("spool"))
+    words = ["s3cr3t-value", "s3cr3t", "-value", "plain\n", "ü", "first\nab\n", "last-line", " "]
+    shown = {"stdout": "", "stderr": ""}
+    written = {"stdout": b"", "stderr": b""}
+    for _ in range(data.draw(st.integers(1, 12))):
+        stream = data.draw(st.sampled_from(["stdout", "stderr"]))
+        piece = data.draw(st.sampled_from(words)).encode()
+        piece = piece[: data.draw(st.integers(1, len(piece)))]
+        folder.write(stream, piece)
+        written[stream] += piece
+        if data.draw(st.booleans()):
+            folder.frame("mark")
+        for event in folder.read(masker=SECRETS, impatient=data.draw(st.booleans())).events:
+            shown["stderr" if event.fields["stream"] == "stderr" else "stdout"] += event.data or ""
+    for event in folder.drain(masker=SECRETS):
+        shown["stderr" if event.fields["stream"] == "stderr" else "stdout"] += event.data or ""
+    folder.spool.close()
+    for stream, text in shown.items():
+        assert "s3cr3t-value" not in text
+        assert text == SECRETS.data(written[stream]).data.decode(errors="replace")

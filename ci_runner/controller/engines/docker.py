@@ -361,6 +361,7 @@ class DockerEngine:
         ]
         for name in stale:
             self._remove_volume(name)
+        self.network.refresh()
         return len(stale) + self._sweep_probes()
 
     def _sweep_probes(self) -> int:

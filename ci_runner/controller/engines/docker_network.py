@@ -43,10 +43,19 @@ class DockerNetwork:
             if self.inspect() is None:
                 self._create()
                 self._checked = None
-            now = time.monotonic()
-            if self._checked is None or now - self._checked > _FRESH:
-                self.problem = self.firewall.ensure()
-                self._checked = now
+            self._check()
+
+    def refresh(self) -> None:
+        """Set rules that are missing, where there is a network: containers may run when a firewall is reloaded."""
+        with self._lock:
+            if self._checked is not None or self.inspect() is not None:
+                self._check()
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if self._checked is None or now - self._checked > _FRESH:
+            self.problem = self.firewall.ensure()
+            self._checked = now
 
     def inspect(self) -> dict[str, Any] | None:
         """The engine's description, or None when there is none yet."""

@@ -1,0 +1,104 @@
+"""Values of secrets are encrypted in the database, with a key that lies in a file beside it.
+
+So neither the database's pages nor its write-ahead log nor a copy of it alone holds a value. Whoever can read both
+files can read the values: that is the runner's own user, and root. The key is made when the first value is stored;
+without it, or with another one, stored values are lost, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ci_runner import datadir
+from ci_runner.errors import PermanentError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
+_log = logging.getLogger(__name__)
+
+FILE_NAME: Final = "secrets.key"
+#: Bytes of a key's file at most.
+_LONGEST: Final = 1000
+
+
+class SecretsUnreadable(PermanentError):
+    """A stored secret cannot be decrypted; the text is for the user whose job needs it."""
+
+
+class Encryption:
+    """Encrypts and decrypts with the key in `path`; may be used from any thread and by several processes."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads nothing yet."""
+        self.path = path
+        self._fernet: Fernet | None = None
+
+    def encrypt(self, text: str) -> str:
+        """ASCII text for the database; makes the key when there is none. Raises `SecretsUnreadable`, OSError."""
+        fernet = self._read()
+        if fernet is None:
+            self._make()
+            fernet = self._read()
+        if fernet is None:
+            raise self._unreadable("is missing")
+        return fernet.encrypt(text.encode("utf-8", "surrogatepass")).decode("ascii")
+
+    def decrypt(self, token: str) -> str:
+        """What `encrypt` was given. Raises `SecretsUnreadable`."""
+        from cryptography.fernet import InvalidToken
+
+        # The key in memory may be older than the file: another process makes a new one when it is gone.
+        for fernet in (self._fernet, self._read()):
+            if fernet is not None:
+                with contextlib.suppress(InvalidToken):
+                    return fernet.decrypt(token.encode()).decode("utf-8", "surrogatepass")
+        raise self._unreadable(
+            "is not the one that they were stored with" if self.path.exists() else "is missing"
+        )
+
+    def _read(self) -> Fernet | None:
+        """The key in the file; None when there is no file."""
+        from cryptography.fernet import Fernet
+
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreadable(f"cannot be read ({error.strerror})") from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise self._unreadable("is not a file of the runner's user")
+            if status.st_mode & 0o077:
+                os.fchmod(descriptor, 0o600)
+            content = os.read(descriptor, _LONGEST)
+        finally:
+            os.close(descriptor)
+        try:
+            self._fernet = Fernet(content.strip())
+        except ValueError as error:
+            raise self._unreadable("is damaged") from error
+        return self._fernet
+
+    def _make(self) -> None:
+        """A new key, unless another process was first."""
+        from cryptography.fernet import Fernet
+
+        with (
+            datadir.write_beside(self.path, Fernet.generate_key().decode() + "\n") as made,
+            contextlib.suppress(FileExistsError),
+        ):
+            os.link(made, self.path)
+
+    def _unreadable(self, what: str) -> SecretsUnreadable:
+        _log.error("the key of secrets, %s, %s", self.path, what)
+        return SecretsUnreadable(
+            f"the run's secrets cannot be read: the runner's key for them {what}; submit the run again"
+        )

@@ -1,0 +1,194 @@
+"""Values of secrets in events and in pieces of an output: every form, at every place, however it is cut."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import random
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_runner.controller.masking import MASK, NOTHING_TO_MASK, Masker, forms
+from ci_runner.models import JobEvent, Told
+
+SECRET = 'p@ss/w0rd+"quoted"\\ & <ünï>\'s €'
+PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nab\nkqhkiG9w0BAQEF\n-----END KEY-----\n"
+
+
+def shown(masker: Masker, text: str) -> str:
+    """As `text` and as `data` show it, which is the same."""
+    as_data = masker.data(text.encode()).data.decode()
+    assert as_data == masker.text(text)
+    return as_data
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "as it is": lambda value: value,
+    "JSON": json.dumps,
+    "JSON with its characters": lambda value: json.dumps(value, ensure_ascii=False),
+    "JSON as PHP has it": lambda value: json.dumps(value).replace("/", "\\/"),
+    "repr": repr,
+    "repr of a longer text": lambda value: repr(f"{value}"),
+    "repr with single quotes": lambda value: repr("\"'" + value),
+    "ascii": ascii,
+    "repr of bytes": lambda value: repr(value.encode()),
+    "URL": lambda value: quote(value, safe=""),
+    "URL with slashes": quote,
+    "form": quote_plus,
+    "URL in lower case": lambda value: re.sub("%..", lambda found: found[0].lower(), quote(value, safe="")),
+    "HTML": html.escape,
+    "XML text": lambda value: html.escape(value, quote=False),
+    "XML attribute": lambda value: html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
+    "shell": shlex.quote,
+    "bash": lambda value: subprocess.run(
+        ["bash", "-c", "set -x; : \"$1\"", "x", value], env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True).stderr,
+    "hexadecimal": lambda value: value.encode().hex(),
+    "HEXADECIMAL": lambda value: value.encode().hex().upper(),
+    "base64": lambda value: base64.b64encode(value.encode()).decode(),
+    "base64 for URLs": lambda value: base64.urlsafe_b64encode(value.encode()).decode(),
+    "base64 in lines": lambda value: base64.encodebytes(value.encode()).decode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("secret", [SECRET, "s3cr3t-t0ken", SECRET * 5, "it's", "x" * 58, "Straße 7?"])
+def test_a_value_is_found_in_every_form(form: str, secret: str) -> None:
+    written = FORMS[form](secret)
+    text = shown(Masker([secret]), f"before {written} behind")
+    assert MASK in text
+    for start in range(len(written) - 7):  # nothing of any length is left
+        assert written[start : start + 8] not in text
+
+
+@pytest.mark.parametrize("before", range(7))
+@pytest.mark.parametrize("behind", range(4))
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_base64_of_a_text_with_the_value_in_it(
+    before: int, behind: int, encode: Callable[[bytes], bytes]
+) -> None:
+    secret = "s3cr3t-t0ken?>~"
+    whole = encode(b"u:?>+/.:"[:before] + secret.encode() + b"@h>?"[:behind]).decode()
+    text = shown(Masker([secret]), f"Basic {whole} ")
+    assert text.count(MASK) == 1
+    left = text.removeprefix("Basic ").strip().replace(MASK, "")
+    assert len(left) <= (before * 8 + 5) // 6 + (behind * 8 + 5) // 6 + 6
+
+
+def test_white_space_around_a_value_does_not_matter() -> None:
+    assert shown(Masker(["  s3cr3t\n"]), "is s3cr3t.") == f"is {MASK}."
+    assert Masker(["\n \t"]).text("a\n \tb") == "a\n \tb"
+
+
+def test_a_value_of_several_lines_is_found_whole_and_line_by_line() -> None:
+    masker = Masker([PEM])
+    assert shown(masker, f"<{PEM.strip()}>") == f"<{MASK}>"
+    assert shown(masker, "x kqhkiG9w0BAQEF y\nab\n") == f"x {MASK} y\nab\n"
+    assert shown(masker, json.dumps({"key": PEM})) == f'{{"key": "{MASK}\\n"}}'
+
+
+def test_short_values_are_left_alone() -> None:
+    assert not Masker(["", "abc", " ab ", "\n"])
+    assert forms("abc") == frozenset()
+    assert Masker(["abc"]).text("abc YWJj 616263") == "abc YWJj 616263"
+
+
+def test_values_that_overlap_leave_nothing_of_either() -> None:
+    masker = Masker(["abcdef", "defghi"])
+    assert shown(masker, "<abcdefghi>") == f"<{MASK}>"
+    assert shown(Masker(["abab"]), "<ababab>") == f"<{MASK}>"
+
+
+def test_events_are_masked_in_every_field() -> None:
+    fields = Told({"longrepr": ["a s3cr3t b", {"s3cr3t": "s3cr3t"}], "n": 3, "none": None})
+    report, log, plain = Masker(["s3cr3t"]).events(
+        [
+            JobEvent("report", fields=fields),
+            JobEvent("log", "masked already"),
+            JobEvent("report", fields=Told(a="b")),
+        ]
+    )
+    assert report.fields == {"longrepr": [f"a {MASK} b", {MASK: MASK}], "n": 3, "none": None}
+    assert log.data == "masked already"
+    assert isinstance(plain.fields, Told)
+    assert NOTHING_TO_MASK.events([report]) == [report]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("it is s3c", 3), ("it is s", 1), ("it is s3cr3", 5), ("it is", 1), ("it is s3cr3t", 0), ("it was", 1),
+        ("it was!", 0), ("s3cr3ts3c", 3), ("", 0), ("s3cr3s", 1),
+    ],
+)  # fmt: skip
+def test_an_end_that_may_be_a_beginning_is_withheld(text: str, size: int) -> None:
+    assert Masker(["s3cr3t"]).withheld(text.encode()) == size
+
+
+def test_a_whole_value_is_not_withheld_in_part() -> None:
+    assert Masker(["abcabc"]).withheld(b"xabcabc") == 0
+    # The first line of a longer value: nothing says yet which of the two it is.
+    assert Masker(["tok1", "tok1\nab\ncd"]).withheld(b"is tok1") == 4
+
+
+@pytest.mark.parametrize("secret", ["a" * 65_536, "ab" * 32_768, "a" * 65_535 + "b", "\U0001f600" * 16_384])
+def test_values_that_repeat_themselves_take_no_long_time(secret: str) -> None:
+    masker = Masker([secret])
+    data = ("a" * 1_000_000).encode()
+    assert len(masker.data(data).data) <= len(data)
+    assert masker.withheld(data) <= len(secret.encode()) * 4
+    assert MASK in masker.data(secret.encode()).data.decode()
+
+
+def pieces_of(masker: Masker, data: bytes, cuts: list[int]) -> bytes:
+    """What is shown of `data` that arrives in pieces: each time what was withheld is read again with what is new."""
+    found, at = b"", 0
+    for cut in [*sorted(cuts), len(data)]:
+        piece = data[at:cut]
+        last = cut == len(data)
+        size = 0 if last else masker.withheld(piece)
+        found += masker.data(piece[: len(piece) - size]).data
+        at += len(piece) - size
+    return found
+
+
+@given(st.data())
+def test_however_an_output_is_cut_no_value_is_shown(data: st.DataObject) -> None:
+    secrets = data.draw(st.lists(st.text("ab1", min_size=4, max_size=9), min_size=1, max_size=3))
+    parts = data.draw(
+        st.lists(st.one_of(st.sampled_from(secrets), st.text("ab1 \n", max_size=4)), max_size=12)
+    )
+    text = "|".join(parts).encode()
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=6))
+    found = pieces_of(Masker(secrets), text, cuts)
+    for secret in secrets:
+        assert secret.encode() not in found
+
+
+@given(st.data())
+def test_places_in_masked_data_are_those_of_what_was_read(data: st.DataObject) -> None:
+    secrets = ["s3cr3t", "geheim"]
+    parts = data.draw(st.lists(st.sampled_from([*secrets, "x", "yy\n", "ü"]), max_size=9))
+    raw = "".join(parts).encode()
+    masked = Masker(secrets).data(raw)
+    assert masked.read(len(masked.data)) == len(raw)
+    places = [masked.read(used) for used in range(len(masked.data) + 1)]
+    assert places == sorted(places)
+    for used, place in enumerate(places):
+        # What is read again from there shows the same, but for stars that were shown already.
+        rest = Masker(secrets).data(raw[place:]).data
+        assert rest.replace(b"*", b"") == masked.data[used:].replace(b"*", b"")
+
+
+def test_long_output_without_values_stays_as_it_is() -> None:
+    data = random.Random(1).randbytes(1 << 20)
+    masker = Masker([f"token-{number}-{'x' * number}" for number in range(20)])
+    assert masker.data(data).data == data
