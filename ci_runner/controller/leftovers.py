@@ -28,7 +28,9 @@ _ONLY_CHANGED: Final = "trusted.overlay.metacopy"
 #: Marks a folder of an overlay that was renamed: what the job did not change in it is in the lower layers. Like the one
 #: above it is the kernel's, and only root sees it.
 _RENAMED: Final = "trusted.overlay.redirect"
-_RENAMED_WORDS: Final = "is a folder of the project under another name: files in it that the job did not change"
+_RENAMED_WORDS: Final = (
+    "is a folder of the project under another name: files in it that the job did not change"
+)
 
 
 @dataclass(frozen=True)
