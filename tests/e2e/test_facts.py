@@ -225,3 +225,25 @@ def test_what_fails_directly_fails_in_a_job(runner: Runner, tmp_path: Path, name
         done = run(command, cwd=tmp_path / "project", env=developer.environ())
         assert words in done.out, done.text
         assert done.code == 2, done.text
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "words"),
+    [
+        (["-W", "error", "-bb"], {}, "-W error -bb of the Python here: not used on the runner"),
+        ([], {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1"}, "-W error -O of the Python here: not used"),
+        (["-X", "frozen_modules=off"], {}, ""),  # of debuggers
+    ],
+)
+def test_options_of_the_interpreter_that_do_not_travel_are_named(
+    runner: Runner, tmp_path: Path, options: list[str], variables: dict[str, str], words: str
+) -> None:
+    (tmp_path / "test_w.py").write_text(
+        "import warnings\ndef test_w(): warnings.warn('old', DeprecationWarning)\n"
+    )
+    developer = Developer(runner, tmp_path, runner.key)
+    command = [sys.executable, *options, "-m", "pytest", "-q", "--remote-ci", "--remote-ci-async"]
+    done = run(command, cwd=tmp_path, env=developer.environ(**variables))
+    assert done.code == 0, done.text
+    assert words in done.err
+    assert ("of the Python here" in done.err) is bool(words)
