@@ -70,6 +70,11 @@ class Preparation:
                 f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here"
             )
 
+        ignored = interpreter_options()
+        if ignored:
+            words = "not used on the runner (pytest has a -W of its own)"
+            self._display.say(f"remote-ci: {' '.join(ignored)} of the Python here: {words}")
+
     def option(self, name: str) -> Any:
         """The value of ``--remote-ci-NAME``."""
         return self._pytest.getoption(f"remote_ci_{name}")
@@ -196,6 +201,17 @@ class Preparation:
         if runner.warning:
             self._display.say(f"remote-ci: {runner.warning}")
         return runner
+
+
+def interpreter_options() -> list[str]:
+    """Return options of this interpreter that change how tests end, as on its command line; jobs do not have them."""
+    flags = sys.flags
+    implied = {"error::BytesWarning": flags.bytes_warning > 1, "default": flags.dev_mode}
+    found = [f"-W {option}" for option in sys.warnoptions if not implied.get(option)]
+    found += [
+        f"-{letter * count}" for letter, count in (("O", flags.optimize), ("b", flags.bytes_warning)) if count
+    ]
+    return found + [f"-X {name}" for name in ("dev", "utf8") if name in sys._xoptions]
 
 
 def _changeable(value: Any) -> Any:

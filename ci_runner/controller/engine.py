@@ -64,7 +64,7 @@ class Limits:
     pids: int = 512
     #: Bytes of one file.
     file_size: int = 1 << 30
-    #: Bytes of the tmpfs at /tmp and at the home folder, each; counted towards memory.
+    #: Bytes of each tmpfs (/tmp, /var/tmp, /dev/shm and the home folder); counted towards memory.
     tmp_size: int = 512 << 20
     open_files: int = 4096
 

@@ -213,8 +213,7 @@ class Preparer:
             image=request.image_id, mount_point=request.mount, lowers=tuple(lowers), binds=tuple(binds),
             python=f"{home}/bin/python", env=env, path=tuple(path),
             key=environment.key + (f".{layer.key}" if layer is not None else ""),
-            # A plain folder is not installed anywhere: without its root on the path its tests could import nothing.
-            module=options.module or layer is None, upper=request.in_place,
+            module=options.module, upper=request.in_place,
         )  # fmt: skip
 
     def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
@@ -346,7 +345,8 @@ class Preparer:
     def _folders(self, work: Path, *parts: str) -> None:
         for part in parts or ("upper", "work", "spool"):
             (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
-            if self._owner is not None:
+            # Without isolation jobs are the runner's own user: git, among others, looks at the owner of its folder.
+            if self._owner is not None and self._engine_isolates():
                 os.chown(work / part, self._owner, self._owner)
 
 

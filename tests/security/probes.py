@@ -74,9 +74,7 @@ folders += [
     "/var",
     "/var/lib",
 ]
-folders += ["/var/log", "/var/tmp", "/usr/local/lib", "/run/lock", "/dev/mqueue/.."] + glob.glob(
-    "/sys/fs/cgroup/*/"
-)
+folders += ["/var/log", "/usr/local/lib", "/run/lock", "/dev/mqueue/.."] + glob.glob("/sys/fs/cgroup/*/")
 said["writable"] = [folder for folder in folders if can_write(folder)]
 
 kernel = []
@@ -204,7 +202,7 @@ said["system_calls"] = calls
 mine = {1, os.getpid(), os.getppid()}
 said["foreign_processes"] = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) not in mine]
 
-allowed = {"/ci/spool", "/workspace", "/tmp", "/ci/home", "/dev/shm"}
+allowed = {"/ci/spool", "/workspace", "/tmp", "/var/tmp", "/ci/home", "/dev/shm"}
 foreign = []
 for line in open("/proc/self/mountinfo"):
     fields = line.split()
