@@ -108,6 +108,14 @@ def contents(raw: bytes, **limits: int) -> dict[str, bytes]:
     return {entry.path: b"".join(archive.read(entry)) for entry in archive.entries}
 
 
+def ending_with_its_piece() -> Member:
+    """A member whose compressed contents end with the first piece that is read; more follows."""
+    data = bytes(65_531)
+    block = b"\1" + struct.pack("<HH", len(data), 0xFFFF - len(data)) + data
+    assert len(block) == 1 << 16
+    return Member(packed=block + b"more", size=len(data), crc=zlib.crc32(data), method=8)
+
+
 FIVE = {"a": b"12345"}
 TAKEN: dict[str, tuple[bytes, dict[str, bytes], dict[str, int]]] = {
     "a stored file": (archive_of(Member()), FIVE, {}),
@@ -170,6 +178,9 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     "one byte after the end of a member": (archive_of(deflated_member(tail=b"\0")), "has data after its end", {}),
     "a second piece after the end of a member": (
         archive_of(deflated_member(b"", tail=b"\0" * 70_000)), "has data after its end", {},
+    ),
+    "a piece of its own after the end of a member": (
+        archive_of(ending_with_its_piece()), "has data after its end", {},
     ),
     "much after the end of a long member": (
         archive_of(deflated_member(bytes(range(256)) * 2000, tail=b"x" * 200_000)), "has data after its end", {},
