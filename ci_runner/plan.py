@@ -191,5 +191,5 @@ def _map_argument(argument: str, root: str, mount: str) -> str:
     return f"{option}{equals}{mount}{path}{colons}{rest}"
 
 
-def _sha256(data: str | bytes) -> str:
-    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from import_table import PAGE, with_table
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pytest_remote_ci", "ci_runner")
@@ -163,6 +164,11 @@ def test_a_third_party_package_of_the_runner_appears_in_one_row() -> None:
             }:
                 rows[top].add(row_of(module))
     assert {name: found for name, found in rows.items() if len(found) > 1} == {}
+
+
+def test_the_table_of_the_documentation_is_this_one() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_table(page, TABLE), "run: python tests/import_table.py"
 
 
 def test_the_runner_never_reaches_into_the_client() -> None:

@@ -286,7 +286,7 @@ def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
             created or (current is None and job.container_id is None)
         ):  # fmt: skip
             ready.append(job)
-        elif job.phase != "starting" or job.container_id or current or job.id in world.in_flight:
+        else:
             running += 1
     for job in sorted(ready, key=lambda job: (job.start_time or world.now, job.id)):
         current = sight.current(job)

@@ -70,8 +70,7 @@ def timeout_of(job: Job, policy: Policy) -> float:
 
 def memory_of(job: Job, policy: Policy) -> int:
     """Bytes of memory that the job's container has."""
-    asked = job.options.get("memory")
-    return min(int(asked), policy.max_memory) if asked else policy.memory
+    return min(int(job.options.get("memory") or policy.memory), policy.max_memory)
 
 
 def size(count: int) -> str:

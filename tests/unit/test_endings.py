@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ci_runner.controller.engine import Observed
 from ci_runner.controller.spool import ExitFrame, Spool
 from ci_runner.controller.world import Ending, Policy
 from ci_runner.models import Job, utcnow
-from ci_runner.states import Verdict
+from ci_runner.states import Verdict, cancelled, failed, first_line, ran
 
 PASSED = {"t": "exit", "code": 0}
 
@@ -149,30 +149,94 @@ def box(code: int, *, oom: bool = False) -> Observed:
 
 
 T = "while running t.py::a"
-NAMED: dict[str, tuple[Verdict, str]] = {
-    "timeout": (
-        verdicts.ended(job(stop_intent="timeout"), box(2), Ending(True, ExitFrame(2), "t.py::a"), Policy()),
-        f"timed out after 60 min of testing {T}",
+NAMED: dict[str, tuple[Job, Observed | None, ExitFrame | None, str]] = {
+    "timeout": (job(stop_intent="timeout"), box(2), ExitFrame(2), f"timed out after 60 min of testing {T}"),
+    "disk": (job(stop_intent="disk"), box(137), None, f"disk limit of 4 GiB exceeded {T}"),
+    "memory of the container": (job(), box(137, oom=True), None, f"out of memory (limit 2 GiB) {T}"),
+    "memory of the container, as the last word has it": (
+        job(), box(137, oom=True), ExitFrame(137), f"out of memory (limit 2 GiB) {T}",
     ),
-    "disk": (
-        verdicts.ended(job(stop_intent="disk"), box(137), Ending(True, None, "t.py::a"), Policy()),
-        f"disk limit of 4 GiB exceeded {T}",
-    ),
-    "memory of the container": (
-        verdicts.ended(job(), box(137, oom=True), Ending(True, None, "t.py::a"), Policy()),
-        f"out of memory (limit 2 GiB) {T}",
-    ),
-    "lost": (verdicts.ended(job(), None, Ending(True, None, "t.py::a"), Policy()), f"container lost {T}"),
+    "lost": (job(), None, None, f"container lost {T}"),
     "stopped by somebody else": (
-        verdicts.ended(job(), box(2), Ending(True, ExitFrame(2, stopped=True), "t.py::a"), Policy()),
+        job(), box(2), ExitFrame(2, stopped=True),
         f"container lost (it was told to stop from outside of the runner) {T}",
     ),
-}
+    "a failure when somebody else stopped it": (
+        job(), box(1), ExitFrame(1, stopped=True),
+        f"container lost (it was told to stop from outside of the runner) {T}",
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("verdict", "reason"), NAMED.values(), ids=NAMED)
-def test_a_job_without_a_verdict_names_the_test_that_ran(verdict: Verdict, reason: str) -> None:
+@pytest.mark.parametrize(("whose", "seen", "last", "reason"), NAMED.values(), ids=NAMED)
+def test_a_job_without_a_verdict_names_the_test_that_ran(
+    whose: Job, seen: Observed | None, last: ExitFrame | None, reason: str
+) -> None:
+    verdict = verdicts.ended(whose, seen, Ending(True, last, "t.py::a"), Policy())
     assert (verdict.status, verdict.exit_code, verdict.reason) == ("failed", None, reason)
+    assert verdict.success is (False if whose.stop_intent == "timeout" else None)
+
+
+def test_who_cancelled_is_named_where_it_is_known() -> None:
+    assert verdicts.stopped(job(cancelled_by="Ada"), "cancel", Policy()) == cancelled("Ada")
+    assert verdicts.stopped(job(), "cancel", Policy()).reason == "cancelled by its user"
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "most", "words"),
+    [
+        (None, 2 << 30, 8 << 30, "2 GiB"),
+        (512 << 20, 2 << 30, 8 << 30, "512 MiB"),
+        (16 << 30, 2 << 30, 8 << 30, "8 GiB"),
+        (None, 16 << 30, 8 << 30, "8 GiB"),
+    ],
+)
+def test_the_memory_that_is_named_is_what_the_container_has(
+    asked: int | None, default: int, most: int, words: str
+) -> None:
+    policy = replace(Policy(), memory=default, max_memory=most)
+    options = {} if asked is None else {"memory": asked}
+    verdict = verdicts.ended(job(options=options), box(137, oom=True), Ending(True, None), policy)
+    assert verdict.reason == f"out of memory (limit {words})"
+    killed = ExitFrame(None, "SIGKILL", oom=True)
+    verdict = verdicts.ended(job(options=options), box(137), Ending(True, killed), policy)
+    assert verdict == ran(1, f"a test took pytest down: out of memory (limit {words})")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "unknown"),
+        (" \n\t\n", "unknown"),
+        ("\n  first \nsecond", "first"),
+        ("x" * 500, "x" * 500),
+        ("x" * 501, "x" * 499 + "…"),
+        ("x" * 9999 + "\ny", "x" * 499 + "…"),
+    ],
+)
+def test_a_reason_is_one_bounded_line(text: str, line: str) -> None:
+    assert first_line(text) == line
+    assert failed(text).reason == line
+
+
+def test_a_limit_of_a_line_is_kept() -> None:
+    assert (first_line("abcd", 4), first_line("abcde", 4)) == ("abcd", "abc…")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fields"),
+    [
+        (ran(0), {"status": "completed", "exit_code": 0, "reason": None}),
+        (ran(3, "why"), {"status": "completed", "exit_code": 3, "reason": "why"}),
+        (failed("lost"), {"status": "failed", "exit_code": None, "reason": "lost"}),
+        (
+            cancelled("Ada"),
+            {"status": "cancelled", "exit_code": None, "reason": "cancelled by Ada", "cancelled": True},
+        ),
+    ],
+)
+def test_what_the_last_event_says_of_a_verdict(verdict: Verdict, fields: dict[str, Any]) -> None:
+    assert verdict.complete_fields() == fields
 
 
 def test_a_death_of_pytest_is_the_reason_of_a_failure() -> None:

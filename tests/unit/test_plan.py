@@ -364,3 +364,102 @@ def test_a_layer_is_another_for_another_version_or_name() -> None:
     assert layer_digest(tree(LAYER), found[1]) == layer_digest(
         tree(LAYER), plan(LAYER, scm_version="1.0.dev1")
     )
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_plan_has_all_that_decides() -> None:
+    files = {
+        "pyproject.toml": BUILD
+        + '[project]\nname = "demo"\ndynamic = ["version"]\n[project.optional-dependencies]\ntest = ["six"]\n',
+        "requirements.txt": "--extra-index-url https://example.org/simple\n-c limits.txt\nattrs",
+        "limits.txt": "attrs<99",
+        "uv.toml": "",
+        "poetry.lock": '[[package]]\nname = "attrs"\nversion = "1"\n',
+        "demo.py": "",
+    }
+    found = plan(files, scm_version="1.2", pytest_version="8.3.1", groups=("nope",), extras=("test",))
+    assert found == Plan(
+        source="project", project_file="pyproject.toml", requirements=("pytest==8.3.1",), extras=("test",),
+        pytest="pytest==8.3.1", adds_pytest=True, install=True, is_dynamic=True, name="demo", scm_version="1.2",
+        files=tuple((path, digest_of(files[path])) for path in ("pyproject.toml", "poetry.lock", "uv.toml")),
+    )  # fmt: skip
+    assert found.notes == ("dependency group 'nope' does not exist",)
+    unconfigured = plan(files)
+    assert unconfigured == Plan(
+        source="project", project_file="pyproject.toml", requirements=("attrs", "pytest"),
+        constraints=("attrs<99",), index_options=("--extra-index-url https://example.org/simple",),
+        extras=("test",), guessed_extras=("test",), adds_pytest=True, install=True, is_dynamic=True, name="demo",
+        files=tuple(
+            (path, digest_of(files[path]))
+            for path in ("requirements.txt", "limits.txt", "pyproject.toml", "poetry.lock", "uv.toml")
+        ),
+    )  # fmt: skip
+    assert unconfigured.notes == ()
+
+
+def test_the_digest_of_a_plan_is_of_what_decides() -> None:
+    found = plan({"requirements.txt": "six"})
+    assert found.to_dict().keys() == {*Plan.__dataclass_fields__, "version"} - {"notes"}
+    assert replace(found, notes=("said",)).digest() == found.digest()
+    for other in ({"name": "x"}, {"groups": ("x",)}, {"requirements": ("six", "pytest", "x")}):
+        assert replace(found, **other).digest() != found.digest()
+
+
+@pytest.mark.parametrize("option", ["requirements", "extras", "groups"])
+def test_what_is_configured_replaces_what_is_found(option: str) -> None:
+    files = {
+        "pyproject.toml": PROJECT
+        + '[project.optional-dependencies]\nx = ["six"]\n[dependency-groups]\nx = ["attrs"]\n',
+        "requirements.txt": "found",
+        "x": "named",
+    }
+    assert "found" in plan(files).requirements
+    assert "found" not in plan(files, **{option: ("x",)}).requirements
+
+
+def test_a_lock_of_uv_replaces_what_is_found() -> None:
+    files = {"pyproject.toml": PROJECT, "uv.lock": "version = 1\n", "requirements.txt": "found"}
+    found = plan(files)
+    assert (found.source, found.requirements) == ("uv.lock", ())
+    assert [path for path, _ in found.files] == ["pyproject.toml", "uv.lock"]
+
+
+def test_extras_for_tests_are_guessed_beside_a_group_for_development() -> None:
+    text = PROJECT + '[project.optional-dependencies]\ntest = ["six"]\n[dependency-groups]\ndev = ["attrs"]\n'
+    found = plan({"pyproject.toml": text})
+    assert (found.extras, found.guessed_extras, found.groups) == (("test",), ("test",), ("dev",))
+
+
+@pytest.mark.parametrize(
+    ("root", "mount"),
+    [
+        ("//server/share", "/workspace"),
+        ("/home/a/../b", "/workspace"),
+        ("/home/a b/c", "/home/a b/c"),
+        ("/home/a\x1fb", "/workspace"),
+        ("/home/" + "x" * 994, "/home/" + "x" * 994),
+        ("/home/" + "x" * 995, "/workspace"),
+    ],
+)
+def test_odd_places_of_a_project(root: str, mount: str) -> None:
+    assert mount_point(root) == mount
+
+
+@pytest.mark.parametrize(
+    ("root", "argument", "mapped"),
+    [
+        ("/r/p", "/r/p/t.py::A::b", "/w/t.py::A::b"),
+        ("/r/p/", "/r/p/t.py", "/w/t.py"),
+        ("C:\\p\\", "C:\\p\\a\\t.py::x\\y", "/w/a/t.py::x\\y"),
+        ("/r/p", "--opt=/r/p/a=b", "--opt=/w/a=b"),
+        ("/r/p", "/r/p:/r/p/x", "/w:/r/p/x"),
+        ("/r/p", "/r/pq", "/r/pq"),
+        (None, "/w/t.py", "/w/t.py"),
+    ],
+)
+def test_one_argument_is_mapped(root: str | None, argument: str, mapped: str) -> None:
+    assert map_arguments(iter([argument]), root, "/w") == (mapped,)
+    assert map_arguments(iter([argument]), "/w", "/w") == (argument,)

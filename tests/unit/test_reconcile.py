@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -291,6 +291,77 @@ CASES: dict[str, tuple[World, list[Action]]] = {
     "a place that changed is told": (
         world(job(), observed=None, announced={"a": Announced(2, ago(1))}), [Announce((("a", 1),))],
     ),
+    "a waiting job that is being taken up is not ended while the engine is silent": (
+        world(job(**CANCEL), observed=None, in_flight={"a": frozenset({"Claim"})}), [],
+    ),
+    "a running job is not ended while the engine is silent": (
+        world(job(phase="testing", **CANCEL), observed=None), [],
+    ),
+    "a preparation that is not going on needs no end while the engine is silent": (
+        world(job(phase="preparing", **CANCEL), observed=None), [],
+    ),
+    "a preparation that is being told to end is not told again": (
+        world(
+            job(phase="preparing", **CANCEL),
+            in_flight={"a": frozenset({"Prepare"}), "stop a": frozenset({"Stop"})},
+        ), [],
+    ),
+    "a job that waits has written nothing, whatever is counted": (
+        world(job(), over_disk=frozenset({"a"}), **PREPARING), [],
+    ),
+    "a job that cannot be decided about is left alone while something is done for it": (
+        world(job(phase="testing", options={"timeout": "soon"}), boxes=[box()], **BUSY), [],
+    ),
+    "a job that is prepared again loses the container that it has": (
+        world(job(phase="preparing"), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Prepare("a")],
+    ),
+    "a job that waits again loses the container that it has": (
+        world(job(attempt=1), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Claim("a")],
+    ),
+    "a job without a container whose time is up is over": (
+        world(job(phase="testing", container_id=None, stop_intent="timeout")),
+        [Finish("a", failed("timed out after 60 min of testing", timed_out=True))],
+    ),
+    "a created container of a job whose time is up is never started": (
+        world(job(phase="starting", container_id="c-a", stop_intent="timeout"), boxes=[box(state="created")]),
+        [Finish("a", failed("timed out after 60 min of testing", timed_out=True))],
+    ),
+    "a job that waits long for its container has all of its time": (
+        world(job(phase="starting", phase_since=ago(3600))), [Launch("a", 1)],
+    ),
+    "a job whose tests are over in time is not too late": (
+        world(job(phase="finishing", phase_since=ago(3600)), boxes=[box()]), [],
+    ),
+    "a container that vanished is not launched again before its spool is read": (
+        world(job(phase="starting", container_id="c-a")), [],
+    ),
+    "a container whose command ran, but was not seen to, is lost and not replaced": (
+        world(job(phase="starting", container_id="c-a"), endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+    ),
+    "files are collected of a command that was not seen to start": (
+        world(
+            job(phase="starting", container_id="c-a", options={"artifacts": ["x"]}),
+            endings={("a", 1): Ending(False, ExitFrame(0))},
+        ), [Finish("a", ran(0), collect=True)],
+    ),
+    "a container that is created again does not hold up the collection of files": (
+        world(job(phase="testing", options={"artifacts": ["x"]}), boxes=[box(state="created")], endings=GONE),
+        [Finish("a", failed(CONTAINER_LOST), collect=True)],
+    ),
+    "a third container that vanished before the command ran is the last": (
+        world(job(phase="starting", container_id="c-a", attempt=3), endings={("a", 3): Ending(False)}),
+        [Finish("a", failed("container lost: it vanished before the tests began (3 attempts)"))],
+    ),
+    "a container that has ended is removed at once": (
+        world(uncleaned=(job(status="completed", end_time=ago(0.1)),), boxes=[box(state="exited")]),
+        [Clean("a", ("c-a",))],
+    ),
+    "a container that runs on after a failure of the runner is removed at once": (
+        world(uncleaned=(job(status="failed", end_time=ago(0.1)),), boxes=[box()]), [Clean("a", ("c-a",))],
+    ),
+    "places are not told while others are": (
+        world(job(), observed=None, announced={}, in_flight={"queue": frozenset({"Announce"})}), [],
+    ),
     "a job that cannot be decided about ends": (
         world(job(phase="testing", options={"timeout": "soon"}), boxes=[box()]),
         [Finish("a", failed("internal error of the runner (ValueError: could not convert string to float: 'soon')"))],
@@ -346,6 +417,50 @@ def test_prepared_jobs_wait_for_a_run_slot_in_the_order_they_were_taken_up() -> 
     assert decide(world(*ready, running, boxes=[box("x")])) == [Launch("a", 1)]
     starting = job("y", "starting", container_id="c-y")
     assert decide(world(*ready, running, starting, boxes=[box("x"), box("y")])) == []
+    backwards = [job(name, "starting", start_time=ago(50 - number)) for number, name in enumerate("cba")]
+    assert decide(world(*backwards[::-1])) == [Launch("c", 1), Launch("b", 1)]
+
+
+def test_what_waits_does_not_keep_what_is_prepared_from_its_slot() -> None:
+    assert decide(world(job("a"), job("b", "starting"))) == [Launch("b", 1), Claim("a")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        world(job("x", "starting"), in_flight={"x": frozenset({"Launch"})}),
+        world(job("x", "starting", container_id="c-x")),
+        world(job("x", "starting"), boxes=[box("x")], in_flight={"x": frozenset({"Record"})}),
+        world(job("x", "testing"), boxes=[box("x")]),
+        world(job("x", "testing", container_id=None), in_flight={"x": frozenset({"Finish"})}),
+    ],
+    ids=["is being launched", "vanished", "is being recorded", "runs", "is being ended"],
+)
+def test_a_slot_is_taken_by_whatever_may_run(other: World) -> None:
+    policy = replace(POLICY, concurrency=1)
+    moment = replace(other, jobs=(*other.jobs, job("a", "starting")), policy=policy)
+    assert [action for action in decide(moment) if isinstance(action, Launch)] == []
+    assert decide(world(job("a", "starting"), policy=policy)) == [Launch("a", 1)]
+
+
+def test_whoever_has_less_running_comes_first() -> None:
+    queue = [job("mine", submitted_at=ago(90)), job("theirs", user_id="v", submitted_at=ago(10))]
+    assert claimed(world(*queue, job("x", "testing"), boxes=[box("x")])) == ["theirs"]
+
+
+def test_places_far_from_the_front_are_told_seldom() -> None:
+    queue = [job(f"j{number:02}", submitted_at=ago(100 - number)) for number in range(12)]
+    near, far = POLICY.announce
+
+    def told(seconds: float) -> list[int]:
+        announced = {item.id: Announced(99, ago(seconds)) for item in queue}
+        [*found] = decide(world(*queue, observed=None, announced=announced))
+        return [place for action in found for _, place in action.places]  # type: ignore[attr-defined]
+
+    assert near < far
+    assert told(near / 2) == []
+    assert told((near + far) / 2) == list(range(1, 11))
+    assert told(far) == list(range(1, 13))
 
 
 def test_a_launch_that_failed_lately_does_not_keep_others_from_the_slot() -> None:
@@ -372,18 +487,24 @@ FOLLOWS: dict[str, tuple[World, dict[tuple[str, int], bool] | None]] = {
 @pytest.mark.parametrize(("moment", "expected"), FOLLOWS.values(), ids=FOLLOWS.keys())
 def test_which_spools_are_read(moment: World, expected: dict[tuple[str, int], bool] | None) -> None:
     found = follows(moment)
-    assert (found if found is None else {key: follow.over for key, follow in found.items()}) == expected
-    assert found is None or all(isinstance(follow, Follow) for follow in found.values())
+    if expected is None:
+        assert found is None
+    else:
+        [*jobs] = moment.jobs
+        assert found == {key: Follow(jobs[0], over) for key, over in expected.items()}
 
 
 def verdict(
     observed: Observed | None, exit_frame: ExitFrame | None, *, started: bool = True, **fields: Any
-) -> Verdict:
-    return verdicts.ended(job(phase="testing", **fields), observed, Ending(started, exit_frame), POLICY)
+) -> Callable[[], Verdict]:
+    """The question what this end means, asked in the test."""
+    return lambda: verdicts.ended(
+        job(phase="testing", **fields), observed, Ending(started, exit_frame), POLICY
+    )
 
 
 KILLED = ExitFrame(None, "SIGKILL")
-VERDICTS: dict[str, tuple[Verdict, Verdict]] = {
+VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
     "it passed": (verdict(box(state="exited", exit_code=0), ExitFrame(0)), ran(0)),
     "it failed": (verdict(box(state="exited", exit_code=1), ExitFrame(1)), ran(1)),
     "the engine went down": (
@@ -435,8 +556,8 @@ VERDICTS: dict[str, tuple[Verdict, Verdict]] = {
 
 
 @pytest.mark.parametrize(("found", "expected"), VERDICTS.values(), ids=VERDICTS.keys())
-def test_verdict(found: Verdict, expected: Verdict) -> None:
-    assert found == expected
+def test_verdict(found: Callable[[], Verdict], expected: Verdict) -> None:
+    assert found() == expected
 
 
 @pytest.mark.parametrize(
