@@ -41,6 +41,7 @@ from pytest_remote_ci.console import (
     settings,
     unless_key,
 )
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.follow import RemoteRun
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def submit(options: argparse.Namespace) -> int:
     """Send the project of the current directory and follow its job."""
-    display = Display(StatusLine())
+    display = Display(StatusLine(), is_strict=True)
     with Interrupts() as interrupts:
         run: RemoteRun | None = None
         try:
@@ -130,7 +131,7 @@ def submit(options: argparse.Namespace) -> int:
 
 def wait(options: argparse.Namespace) -> int:
     """Show a job until its end."""
-    display = Display(StatusLine())
+    display = Display(StatusLine(), is_strict=True)
     with Interrupts() as interrupts:
         try:
             with (
@@ -193,7 +194,7 @@ def _followed(run: RemoteRun, display: Display, *, from_beginning: bool = True) 
     run.bring_home(complete)
     reason = complete.get("reason")
     if reason:
-        display.say(f"Job {complete.get('status', 'ended')}: {reason}")
+        display.say(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))
     return OK if complete.get("success") else FAILED
 
 
