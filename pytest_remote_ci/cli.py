@@ -83,6 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence_stdout()
         return FAILED
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        # Answers of a runner are used as they come; a traceback would print their texts as they are.
+        say(f"Error: an answer of the runner makes no sense here: {escaped(_place_of(error))}")
+        return FAILED
+
+
+def _place_of(error: BaseException) -> str:
+    """What went wrong, and where, for who reports it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    return f"{type(error).__name__}: {error}"[:500] + place
 
 
 def submit(options: argparse.Namespace) -> int:

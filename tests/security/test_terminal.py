@@ -336,6 +336,25 @@ def test_refusals_are_printed_harmlessly(
     assert text.strip()
 
 
+@pytest.mark.parametrize("line", COMMANDS)
+def test_answers_of_a_wrong_shape_give_no_traceback(
+    malice: Malice, capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    """A traceback prints the texts of what went wrong as they are."""
+    evil = f"(evil{ALL})"
+    stream(malice, JOB_EVENTS, RUN_EVENTS)
+    run(capfd, line)
+    wrong: list[Any] = [
+        None, 3, evil, [], [evil], [[evil]], {}, {evil: evil}, [{evil: evil}], {"detail": evil}, [None],
+    ]  # fmt: skip
+    for route in dict.fromkeys(malice.asked):
+        if route.endswith("/rerun"):  # then it is followed for ever
+            continue
+        for value in wrong:
+            malice.poison = lambda answer, what, value=value, route=route: value if what == route else answer
+            assert not bad(run(capfd, line), has_colours=COMMANDS[line]), (route, value)
+
+
 # -- sessions of pytest
 
 
