@@ -21,6 +21,7 @@ from ci_runner.datadir import Busy
 from ci_runner.errors import RunnerError, SettingsError
 from ci_runner.settings import Loaded, add_arguments, load
 from pytest_remote_ci import __version__
+from pytest_remote_ci.control_characters import escaped
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: object, code: int) -> int:
-    print(f"ci-runner: {logs.hide_keys(' '.join(str(error).split()))}", file=sys.stderr)  # noqa: T201
+    text = escaped(" ".join(str(error).split()))
+    print(f"ci-runner: {logs.hide_keys(text)}", file=sys.stderr)  # noqa: T201
     return code
 
 
@@ -222,7 +224,7 @@ def _image_build(args: argparse.Namespace) -> int:
     recipe = images.Recipe(args.tag, args.suite, args.mirror, args.with_compiler, installations)
 
     def report(line: str) -> None:
-        print(line, flush=True)  # noqa: T201
+        print(escaped(line), flush=True)  # noqa: T201
 
     images.build(recipe, report, force=args.force, scratch=args.scratch)
     return 0

@@ -25,6 +25,7 @@ from ci_runner import datadir
 from ci_runner.config import Settings
 from ci_runner.errors import EngineUnavailable, RunnerError
 from ci_runner.settings import Loaded, size_text
+from pytest_remote_ci.control_characters import escaped, escaped_json
 
 if TYPE_CHECKING:
     from ci_runner.controller.engine import Engine
@@ -363,13 +364,13 @@ def show(findings: Sequence[Finding], out: TextIO, *, as_json: bool = False) -> 
     """Print; returns the exit code: 1 when anything failed."""
     if as_json:
         document = {"host": platform.node(), "findings": [asdict(finding) for finding in findings]}
-        out.write(json.dumps(document, indent=2) + "\n")
+        out.write(escaped_json(document, indent=2) + "\n")
     else:
         width = max(len(finding.check) for finding in findings)
         for finding in findings:
-            out.write(f"{finding.level:<4}  {finding.check:<{width}}  {finding.text}\n")
+            out.write(f"{finding.level:<4}  {finding.check:<{width}}  {escaped(finding.text)}\n")
             if finding.advice:
-                out.write(f"{'':<4}  {'':<{width}}  → {finding.advice}\n")
+                out.write(f"{'':<4}  {'':<{width}}  → {escaped(finding.advice)}\n")
     return 1 if any(finding.level == "fail" for finding in findings) else 0
 
 

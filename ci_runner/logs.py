@@ -1,8 +1,8 @@
 """The runner's own log: one structured line per fact on stderr, as text for people or as JSON.
 
 Modules log through ``logging.getLogger(__name__)`` with facts in ``extra={"job": …}``; which lines are written, where
-and how, is decided here once per process. Keys of users never reach the log, whoever passes them in, and a line feed in
-a logged value cannot forge a second line.
+and how, is decided here once per process. Keys of users never reach the log, whoever passes them in; a line feed in a
+logged value cannot forge a second line, nor any other character steer the terminal that shows it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from typing import Any, Final, TextIO
 
 from ci_runner.config import LogSettings
+from pytest_remote_ci.control_characters import escaped, escaped_json, escaped_lines
 
 #: Attributes that every record has; all others came in by ``extra``.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -65,9 +66,9 @@ class TextFormatter(logging.Formatter):
         for key, value in facts(record).items():
             text = str(value)
             line += f" {key}={text if text and text.isprintable() and ' ' not in text else json.dumps(text)}"
-        line = line.replace("\r", "\\r").replace("\n", "\\n")
+        line = escaped(line)
         if record.exc_info:
-            line += "\n    " + self.formatException(record.exc_info).replace("\n", "\n    ")
+            line += "\n    " + escaped_lines(self.formatException(record.exc_info)).replace("\n", "\n    ")
         return hide_keys(line)
 
 
@@ -85,4 +86,4 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return hide_keys(json.dumps(entry, default=str, ensure_ascii=False))
+        return hide_keys(escaped_json(entry, default=str))

@@ -41,6 +41,7 @@ from pytest_remote_ci.console import (
     settings,
     unless_key,
 )
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.display import Display, local_color
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.follow import RemoteRun
@@ -82,11 +83,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence_stdout()
         return FAILED
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        # Answers of a runner are used as they come; a traceback would print their texts as they are.
+        say(f"Error: an answer of the runner makes no sense here: {escaped(_place_of(error))}")
+        return FAILED
+
+
+def _place_of(error: BaseException) -> str:
+    """What went wrong, and where, for who reports it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    return f"{type(error).__name__}: {error}"[:500] + place
 
 
 def submit(options: argparse.Namespace) -> int:
     """Send the project of the current directory and follow its job."""
-    display = Display(StatusLine())
+    display = Display(StatusLine(), is_strict=True)
     with Interrupts() as interrupts:
         run: RemoteRun | None = None
         try:
@@ -130,7 +144,7 @@ def submit(options: argparse.Namespace) -> int:
 
 def wait(options: argparse.Namespace) -> int:
     """Show a job until its end."""
-    display = Display(StatusLine())
+    display = Display(StatusLine(), is_strict=True)
     with Interrupts() as interrupts:
         try:
             with (
@@ -193,7 +207,7 @@ def _followed(run: RemoteRun, display: Display, *, from_beginning: bool = True) 
     run.bring_home(complete)
     reason = complete.get("reason")
     if reason:
-        display.say(f"Job {complete.get('status', 'ended')}: {reason}")
+        display.say(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))
     return OK if complete.get("success") else FAILED
 
 

@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pytest_remote_ci.control_characters import holds_any
 from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
 from pytest_remote_ci.stream import EventStream, pause
 from pytest_remote_ci.transport import (
@@ -132,10 +133,10 @@ class Client:
                 )
         text = None if options is None else json.dumps(options.to_dict())
         answer = self.upload("/submit-async", archive, text, manifest, progress, idempotency_key)
-        try:
-            return str(answer["job_id"])
-        except (KeyError, TypeError) as error:
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id") from error
+        job_id = answer.get("job_id") if isinstance(answer, dict) else None
+        if not isinstance(job_id, str) or not job_id or holds_any(job_id):
+            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id")
+        return job_id
 
     def upload(
         self,

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pytest_remote_ci import artifact_folder, embedded
 from pytest_remote_ci import config as configuration
+from pytest_remote_ci.control_characters import escaped_lines
 from pytest_remote_ci.errors import ClientError
+from pytest_remote_ci.terminal import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,12 +68,25 @@ def unless_key(error: ClientError, text: str) -> Exception:
 
 
 def print_line(text: str) -> None:
-    """A line of the result."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """A line of the result; texts of others in it come without what steers a terminal."""
+    write(sys.stdout, escaped_lines(text) + "\n")
+
+
+def print_log(text: str) -> None:
+    """What a job has written: text and colours."""
+    write(sys.stdout, clean(text))
 
 
 def say(text: str) -> None:
-    """A line about the result."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """A line about the result, as `print_line` prints it."""
+    write(sys.stderr, escaped_lines(text) + "\n")
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write what has been filtered; what the stream cannot encode is replaced."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()

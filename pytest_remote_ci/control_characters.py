@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 #: C0 (with line feed and tab), DEL, C1; bidirectional marks, embeddings, overrides, isolates and their deprecated
@@ -52,11 +53,24 @@ def escaped_lines(text: str) -> str:
     return _IN_LINES.sub(_escape, text) if holds_any(text) else text
 
 
-def escaped_json(value: Any, *, indent: int | None = None) -> str:
+def escaped_json(
+    value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None
+) -> str:
     """Return `value` as JSON in which such characters are escaped and all others readable."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)
     # What is left of them can only be in strings, but for the line feeds of an indentation.
     return _IN_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def escaped_all(value: Any) -> Any:
+    """Return what was read from JSON with every text in it, names of members too, `escaped`."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, list):
+        return [escaped_all(item) for item in value]
+    if isinstance(value, dict):
+        return {escaped(name): escaped_all(item) for name, item in value.items()}
+    return value
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.project import PROJECT_FILES, git_toplevel, is_there
 
@@ -68,7 +69,7 @@ def problems_in(answer: Answer) -> list[str]:
         path = f"{problem['path']}: " if problem["path"] else ""
         warning = "warning: " if problem["severity"] == "warning" else ""
         place = f"{problem['file']}:{problem['line']}:{problem['column']}"
-        lines.append(f"{place}: {warning}{path}{problem['message']}")
+        lines.append(escaped(f"{place}: {warning}{path}{problem['message']}"))
     return lines
 
 

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import NoVerdict
 from pytest_remote_ci.progress import StatusLine
-from pytest_remote_ci.terminal import ColourFilter, Output
+from pytest_remote_ci.terminal import Output
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 #: Chunks of the runner's own log (dependency installation) that are kept in case the preparation fails.
@@ -21,10 +22,11 @@ _PHASES = {"queued": "queued", "preparing": "preparing the environment", "starti
 class Display:
     """Shows the events of one job. Raises BrokenPipeError when nobody reads the output any more."""
 
-    def __init__(self, line: StatusLine) -> None:
+    def __init__(self, line: StatusLine, *, is_strict: bool = False) -> None:
+        """`is_strict`: files and pipes get what a terminal would; else what a direct run of pytest writes there."""
         self.line = line
-        self._out = Output(sys.stdout)
-        self._err = Output(sys.stderr)
+        self._out = Output(sys.stdout, is_strict=is_strict)
+        self._err = Output(sys.stderr, is_strict=is_strict)
         self._runner_log: deque[str] = deque(maxlen=_KEPT_CHUNKS)
         self._has_output = False
         self._at_line_start = True
@@ -72,7 +74,7 @@ class Display:
         self._runner_log.append(text)
         lines = text.strip().splitlines()
         if lines:
-            self.line.show(ColourFilter().feed(lines[-1]), hurried=True)
+            self.line.show(lines[-1], hurried=True)
 
     def _state(self, event: dict[str, Any]) -> None:
         words = _PHASES.get(str(event.get("phase")))
@@ -90,7 +92,7 @@ class Display:
         if self.line.is_terminal and not self._has_output:
             self.line.show(words)
         elif words != self._said:
-            self.say(f"remote-ci: {ColourFilter().feed(words)}")
+            self.say(f"remote-ci: {escaped(words)}")
         self._said = words
 
     def _complete(self, event: dict[str, Any]) -> None:
@@ -116,9 +118,9 @@ def exit_code(complete: dict[str, Any]) -> int:
     """What the process ends with after this `complete` event. Raises `NoVerdict` with the runner's reason."""
     status, code, reason = (complete.get(name) for name in ("status", "exit_code", "reason"))
     if complete.get("cancelled") or status == "cancelled":
-        raise NoVerdict(f"the job was {reason or 'cancelled'}")
+        raise NoVerdict(f"the job was {escaped(reason or 'cancelled')}")
     if status == "failed":
-        raise NoVerdict(f"the runner could give no verdict: {reason or 'it did not say why'}")
+        raise NoVerdict(f"the runner could give no verdict: {escaped(reason or 'it did not say why')}")
     if isinstance(code, int) and 0 <= code <= 255:
         return code
     return 0 if complete.get("success") else 1  # a runner that knows only the seed's events

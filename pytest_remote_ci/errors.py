@@ -7,12 +7,17 @@ Every error's text is one line that says what to do next; `exit_code` is what th
 from __future__ import annotations
 
 from pytest_remote_ci import wire
+from pytest_remote_ci.control_characters import escaped_lines
 
 
 class ClientError(Exception):
     """The run cannot go on; the text says why and what to do next."""
 
     exit_code = wire.EXIT_NO_VERDICT
+
+    def __str__(self) -> str:
+        """The text; whatever a runner or a project has put into it steers no terminal."""
+        return escaped_lines(super().__str__())
 
 
 class ConfigError(ClientError):

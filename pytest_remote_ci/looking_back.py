@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pytest_remote_ci.console import (
     settings,
     unless_key,
 )
+from pytest_remote_ci.control_characters import escaped, escaped_json
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.progress import StatusLine
 
@@ -35,7 +35,7 @@ def list_jobs(options: argparse.Namespace) -> int:
         except ClientError as error:
             raise unless_key(error, f"Error fetching jobs from CI server: {error}") from error
     if options.json:
-        print_line(json.dumps(jobs, indent=2))
+        print_line(escaped_json(jobs, indent=2))
     elif not jobs:
         print_line("No jobs found.")
     else:
@@ -44,7 +44,8 @@ def list_jobs(options: argparse.Namespace) -> int:
         for job in jobs:
             print_line(
                 " ".join(
-                    f"{cell:<{width}}" for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)
+                    f"{escaped(cell):<{width}}"
+                    for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)
                 ).rstrip()
             )
     return OK
@@ -56,7 +57,7 @@ def show(options: argparse.Namespace) -> int:
         job = client.job(options.id)
         found = list(client.tests(options.id)) if options.tests else []
     if options.json:
-        print_line(json.dumps({**job, "tests": found} if options.tests else job, indent=2))
+        print_line(escaped_json({**job, "tests": found} if options.tests else job, indent=2))
         return OK
     for name, value in job.items():
         if name.endswith(("_time", "_at")):
@@ -64,7 +65,7 @@ def show(options: argparse.Namespace) -> int:
         elif isinstance(value, dict):
             value = ", ".join(f"{count} {outcome}" for outcome, count in value.items())
         if value not in (None, ""):
-            print_line(f"{name.replace('_', ' ') + ':':<16}{value}")
+            print_line(escaped(f"{name.replace('_', ' ') + ':':<16}{value}"))
     if options.tests:
         from pytest_remote_ci.result_tables import results
 
@@ -80,7 +81,7 @@ def tests(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         report = client.test_report(options.kind or "all", root=root, runs=options.runs, limit=options.limit)
     if options.format == "json":
-        print_line(json.dumps(report, indent=2))
+        print_line(escaped_json(report, indent=2))
     else:
         from pytest_remote_ci.result_tables import report as lines_of
 
@@ -95,21 +96,21 @@ def artifacts(options: argparse.Namespace) -> int:
     with connected(configured) as client:
         found = [vars(item) for item in client.artifacts(options.id)] if options.list or options.json else []
         if options.json:
-            print_line(json.dumps(found, indent=2))
+            print_line(escaped_json(found, indent=2))
         elif options.list:
             from pytest_remote_ci.artifacts import shown
 
             for item in found:
                 print_line(f"{item['size']:>12}  {shown(item['path'])}")
         else:
-            from pytest_remote_ci.homecoming import Homecoming
+            from pytest_remote_ci.homecoming import Homecoming, reason
 
             line = StatusLine()
             home = Homecoming(client, options.id, folder(configured)(options.id), line, line.say)
             try:
                 return OK if home.bring_all() else FAILED
             except OSError as error:
-                raise Failure(f"{error.filename}: {error.strerror}") from error
+                raise Failure(reason(error)) from error
     return OK
 
 

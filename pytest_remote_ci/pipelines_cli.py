@@ -7,7 +7,6 @@ to stdout; mistakes, one per line as ``file:line:column: key: message``, to stde
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_remote_ci import changes, definitions, plan_text, runs_cli
 from pytest_remote_ci.config import project_root
 from pytest_remote_ci.console import FAILED, OK, Failure, connected, print_line, say, settings
+from pytest_remote_ci.control_characters import escaped_json
 from pytest_remote_ci.definitions import Answer, Files, Question
 from pytest_remote_ci.errors import ConfigError
 
@@ -127,7 +127,7 @@ def show(plan: plan_text.Plan, durations: Durations, *, is_text: bool) -> None:
     path, seconds = plan_text.critical_path(plan, durations)
     if not is_text:
         critical = {"jobs": path, "seconds": seconds} if path else None
-        print_line(json.dumps({**plan, "critical_path": critical}, indent=2, ensure_ascii=False))
+        print_line(escaped_json({**plan, "critical_path": critical}, indent=2))
         return
     print_line("Execution Plan:")
     for line in plan_text.tree(plan, durations):

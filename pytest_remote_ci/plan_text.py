@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_remote_ci.control_characters import escaped
+
 Plan = Mapping[str, Any]
 #: Name of a job (with its cell) → seconds that it took in the past.
 Durations = Mapping[str, float]
@@ -18,7 +20,7 @@ def tree(plan: Plan, durations: Durations | None = None) -> Iterator[str]:
     """The lines of the tree, in the order in which stages run; with the past durations of jobs that have some."""
     for stage in plan["stages"]:
         timeout = plan.get("stage_timeouts", {}).get(stage)
-        yield f"{stage}:" + (f"  [timeout: {spell(timeout)}]" if timeout else "")
+        yield f"{escaped(stage)}:" + (f"  [timeout: {spell(timeout)}]" if timeout else "")
         for job in plan["jobs"]:
             if job["stage"] == stage:
                 yield from _job(job, (durations or {}).get(job["name"]))
@@ -26,15 +28,15 @@ def tree(plan: Plan, durations: Durations | None = None) -> Iterator[str]:
 
 def _job(job: Mapping[str, Any], duration: float | None) -> Iterator[str]:
     left_out = f"  [left out: {job['skipped']}]" if job.get("skipped") else ""
-    yield f"  {job['name']}:{left_out}"
-    yield f"    image: {_image(job)}"
+    yield escaped(f"  {job['name']}:{left_out}")
+    yield escaped(f"    image: {_image(job)}")
     yield "    script:"
     for command in job.get("script") or [_pytest(job)]:
         first, *rest = command.split("\n")
         yield f"      - {first}"
         yield from (f"        {line}" for line in rest)
     for key, text in _details(job, duration):
-        yield f"    {key}: {text}"
+        yield escaped(f"    {key}: {text}")
 
 
 def _image(job: Mapping[str, Any]) -> str:
@@ -111,7 +113,7 @@ def _in_order(jobs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def critical_line(path: Sequence[str], seconds: float) -> str:
     """One line about the critical path."""
-    return f"Critical path: {' -> '.join(path)} ({spell(seconds)} by past durations)"
+    return escaped(f"Critical path: {' -> '.join(path)} ({spell(seconds)} by past durations)")
 
 
 def spell(seconds: float) -> str:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from pytest_remote_ci.terminal import ColourFilter, is_terminal
+from pytest_remote_ci.control_characters import escaped_lines
+from pytest_remote_ci.terminal import is_terminal, plain
 
 _CLEAR = "\r\x1b[K"
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
@@ -41,7 +42,7 @@ class StatusLine:
             return
         self._drawn_at = now
         width = max(20, shutil.get_terminal_size().columns - 1)
-        clean = ColourFilter().feed(text).replace("\n", " ").replace("\t", " ").replace("\x1b", "")
+        clean = plain(text)
         if len(clean) > width:
             clean = clean[: width - 1] + "…"
         self._write(f"{_CLEAR}{_DIM}{clean}{_PLAIN}")
@@ -54,9 +55,9 @@ class StatusLine:
             self._write(_CLEAR)
 
     def say(self, text: str) -> None:
-        """A lasting line of our own."""
+        """A lasting line of our own; texts of others in it come without what steers a terminal."""
         self.clear()
-        self._write(text + "\n")
+        self._write(escaped_lines(text) + "\n")
 
     def _write(self, text: str) -> None:
         try:

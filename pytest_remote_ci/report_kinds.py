@@ -119,6 +119,11 @@ class FolderKind:
         )
 
 
+def is_doctest(text: str) -> bool:
+    """Return whether pytest would find something to run in this text."""
+    return _PROMPT.search(text.encode("utf-8", "surrogatepass")) is not None
+
+
 def is_plain(path: str) -> bool:
     """Return whether a file of the project may name this folder as that of a report."""
     return all(_PLAIN.fullmatch(part) or _DOTTED.fullmatch(part) for part in path.split("/"))

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
+from pytest_remote_ci.control_characters import escaped_all, escaped_json
+
 FORMATS: Final = ("text", "json", "junit", "html")
 _RULE: Final = "-" * 40
 
@@ -19,12 +21,13 @@ _RULE: Final = "-" * 40
 def rendered(report: Any, form: str) -> str:
     """The report in one of `FORMATS`; of an unknown shape, as JSON instead of text."""
     if form == "text" and _is_known(report):
-        return text(report)
+        return text(escaped_all(report))
     if form == "junit":
-        return junit(report)
+        return junit(escaped_all(report))
     if form == "html":
-        return page(report)
-    return json.dumps(_without_null_names(report), indent=2, ensure_ascii=False) + "\n"
+        return page(escaped_all(report))
+    return escaped_json(_without_null_names(report), indent=2) + "
+"
 
 
 def moment(value: object, missing: str = "N/A") -> str:

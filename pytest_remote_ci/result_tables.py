@@ -18,7 +18,7 @@ def results(tests: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     if not found:
         yield "No results of single tests (only recorded sessions have them)."
     for test in found:
-        yield f"{test.get('outcome')!s:<12}{_seconds(test.get('duration')):>10}  {shown(str(test.get('id')))}"
+        yield f"{shown(str(test.get('outcome'))):<12}{_seconds(test.get('duration')):>10}  {shown(str(test.get('id')))}"
 
 
 def report(answer: Mapping[str, Any]) -> Iterator[str]:

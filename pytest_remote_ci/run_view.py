@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final, TextIO
 
+from pytest_remote_ci.control_characters import escaped, escaped_lines
 from pytest_remote_ci.terminal import is_terminal
 
 Run = Mapping[str, Any]
@@ -76,7 +77,7 @@ def words(job: Mapping[str, Any], now: datetime) -> str:
         parts.append(str(reason))
     elif state in ("failed", "allowed") and job["exit_code"] is not None:
         parts.append(f"exit code {job['exit_code']}")
-    return "  ".join(parts)
+    return escaped("  ".join(parts))
 
 
 def bar(job: Mapping[str, Any], now: datetime) -> str:
@@ -90,13 +91,16 @@ def bar(job: Mapping[str, Any], now: datetime) -> str:
 
 def block(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     """(state, line) of each stage and job."""
-    width = max((len(job["name"]) for job in run["jobs"]), default=0)
+    width = max((len(escaped(job["name"])) for job in run["jobs"]), default=0)
     for stage in run["stages"]:
-        yield "", f"{stage}:"
+        yield "", f"{escaped(stage)}:"
         for job in run["jobs"]:
             if job["stage"] == stage:
                 state = state_of(job)
-                yield state, f"  {_MARKS[state]} {job['name']:<{width}}  {bar(job, now)}{words(job, now)}"
+                yield (
+                    state,
+                    f"  {_MARKS[state]} {escaped(job['name']):<{width}}  {bar(job, now)}{words(job, now)}",
+                )
 
 
 def verdict(run: Run) -> str:
@@ -106,12 +110,12 @@ def verdict(run: Run) -> str:
         text = f"{what} passed" if run["success"] else f"{what} FAILED"
     else:
         text = f"{what} {'was ' if run['status'] == 'cancelled' else ''}{run['status']}"
-    return f"{text}: {run['reason']}" if run["reason"] else text
+    return escaped(f"{text}: {run['reason']}" if run["reason"] else text)
 
 
 def tail_heading(run: Run, job: Mapping[str, Any]) -> str:
     """What stands above the end of a job's log."""
-    return (
+    return escaped(
         f"{job['stage']} / {job['name']}: the end of its log (all of it: remote-ci pipeline logs "
         f"{run['pipeline']}#{run['number']} --job {job['name']!r})"
     )
@@ -158,7 +162,7 @@ class RunView:
     def say(self, text: str) -> None:
         """A lasting line."""
         self.clear()
-        self._write(f"{text}\n")
+        self._write(f"{escaped_lines(text)}\n")
 
     def _tell(self, run: Run, now: datetime) -> None:
         """One line for each job whose state changed."""
@@ -167,7 +171,7 @@ class RunView:
             if state == self._said.get(job["name"], "waiting"):
                 continue
             self._said[job["name"]] = state
-            self._write(f"{job['stage']} / {job['name']}: {words(job, now)}\n")
+            self._write(escaped(f"{job['stage']} / {job['name']}: {words(job, now)}") + "\n")
 
     def _line(self, state: str, text: str, columns: int) -> str:
         text = text if len(text) < columns else text[: columns - 2] + "…"
@@ -182,5 +186,10 @@ class RunView:
         self._stream.flush()
 
 
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))
+def _moment(text: object) -> datetime | None:
+    """A time of the API; None for what is none."""
+    try:
+        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)

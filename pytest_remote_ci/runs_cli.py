@@ -17,7 +17,18 @@ from typing import Any
 
 from pytest_remote_ci import arguments, reports_text, scm
 from pytest_remote_ci import config as configuration
-from pytest_remote_ci.console import FAILED, OK, Failure, connected, print_line, say, settings
+from pytest_remote_ci.console import (
+    FAILED,
+    OK,
+    Failure,
+    connected,
+    print_line,
+    print_log,
+    say,
+    settings,
+    write,
+)
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import Bar, StatusLine
@@ -155,9 +166,9 @@ def _shared(settings_here: configuration.Config, root: Path) -> SubmitOptions:
 def _sent(runs: Runs, made: Run, asynchronous: bool, interrupts: Interrupts) -> int:
     """A run that the runner has: to its end, unless nobody wants to wait."""
     if asynchronous:
-        print_line(f"Run submitted: {made['run_id']} ({made['pipeline']}#{made['number']})")
+        print_line(escaped(f"Run submitted: {made['run_id']} ({made['pipeline']}#{made['number']})"))
         return OK
-    say(f"Run {made['pipeline']}#{made['number']}: {made['run_id']}")
+    say(escaped(f"Run {made['pipeline']}#{made['number']}: {made['run_id']}"))
     try:
         interrupts.release()
         return _finish(runs, _watch(runs, made))
@@ -201,8 +212,7 @@ def _finish(runs: Runs, run: Run) -> int:
             tail = runs.tail(job["job_id"])
             if tail:
                 say(f"\n--- {tail_heading(run, job)}")
-                for line in tail:
-                    print_line(line)
+                print_log("".join(f"{line}\n" for line in tail))
     say(verdict(run))
     return exit_code(run)
 
@@ -231,7 +241,7 @@ def status(options: argparse.Namespace) -> int:
             return exit_code(found)
         from datetime import datetime, timezone
 
-        print_line(f"{found['pipeline']}#{found['number']}  {found['status']}  {found['run_id']}")
+        print_line(escaped(f"{found['pipeline']}#{found['number']}  {found['status']}  {found['run_id']}"))
         for _, line in block(found, datetime.now(timezone.utc)):
             print_line(line)
         if found["end_time"] is not None:
@@ -251,12 +261,11 @@ def logs(options: argparse.Namespace) -> int:
             )
         for job in jobs:
             if len(jobs) > 1:
-                say(f"--- {job['stage']} / {job['name']}")
+                say(escaped(f"--- {job['stage']} / {job['name']}"))
             if job["job_id"] is None:
-                say(f"{job['name']} has not run: {job['reason'] or 'it waits'}")
+                say(escaped(f"{job['name']} has not run: {job['reason'] or 'it waits'}"))
             else:
-                sys.stdout.write(runs.log(job["job_id"]))
-                sys.stdout.flush()
+                print_log(runs.log(job["job_id"]))
     return OK
 
 
@@ -279,7 +288,7 @@ def cancel(options: argparse.Namespace) -> int:
         found = runs.find(options.id)
         runs.cancel(found["run_id"], stage=options.stage, job=options.job)
     part = f" {options.job or options.stage!r} of" if options.job or options.stage else ""
-    print_line(f"Cancelling{part} {found['pipeline']}#{found['number']}.")
+    print_line(escaped(f"Cancelling{part} {found['pipeline']}#{found['number']}."))
     return OK
 
 
@@ -303,8 +312,7 @@ def report(options: argparse.Namespace) -> int:
             wanted = {"stage": options.stage, "job": options.job}
     with connected(settings(options)) as client:
         found = Runs(client).report(*parts, **wanted)
-    sys.stdout.write(reports_text.rendered(found, options.format))
-    sys.stdout.flush()
+    write(sys.stdout, reports_text.rendered(found, options.format))
     return OK
 
 

@@ -200,6 +200,8 @@ def _event(data: str) -> Event:
     """A cut-off last frame is a broken connection: it comes again, whole."""
     try:
         event = json.loads(data)
+    except RecursionError as error:
+        raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
     except ValueError as error:
         raise Interrupted("the stream broke off in an event") from error
     if not isinstance(event, dict):

@@ -1,7 +1,9 @@
 """What a run's output may do to the developer's terminal: colours, and nothing else.
 
 Tests print whatever they like, and terminals obey: titles, clipboard, links, answers typed into the shell. On a
-terminal only ``ESC [ … m`` survives; into files and pipes the bytes go as they came.
+terminal only text and ``ESC [ … m`` survive. Files and pipes, behind which there may be a terminal all the same, get
+characters as a direct run would write them, but no sequence other than colours. Short texts of others (names, reasons,
+errors) are shown by `pytest_remote_ci.control_characters` instead, which lets not even colours through.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import re
 import sys
 from typing import Final, TextIO
 
-#: Everything that is not plain text, a tab or a line feed: C0, DEL, C1, bidirectional overrides.
-_SPECIAL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+#: Everything that is not plain text, a tab or a line feed: C0, DEL, C1, bidirectional characters, separators.
+SPECIAL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f]")
+#: Of these: what begins a sequence, or is one by itself.
+STEERING: Final = re.compile("[\x1b\x80-\x9f]")
 _SGR: Final = re.compile(r"\x1b\[[0-9;:]{0,128}m")
 #: What may come between ``ESC [`` and the final character. Bounded: what is longer is noise, and is read as text.
 _CSI_BODY: Final = re.compile(r"[0-?]{0,128}[ -/]{0,16}")
@@ -27,13 +31,15 @@ _C1_STRINGS: Final = frozenset("\x9d\x90\x98\x9e\x9f")
 class ColourFilter:
     """Keeps text, tabs, line feeds and colour sequences; the result does not depend on how the text was cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, for_files: bool = False) -> None:
+        """`for_files`: keep other characters, too, unless they begin a sequence."""
+        self._special_characters = STEERING if for_files else SPECIAL
         self._rest = ""
         self._in_string = False
 
     def feed(self, text: str) -> str:
         """What may be printed now; an unfinished sequence waits for the next call."""
-        if not self._rest and not self._in_string and _SPECIAL.search(text) is None:
+        if not self._rest and not self._in_string and self._special_characters.search(text) is None:
             return text
         text = self._rest + text
         self._rest = ""
@@ -43,7 +49,7 @@ class ColourFilter:
             if self._in_string:
                 position = self._skip_string(text, position)
                 continue
-            match = _SPECIAL.search(text, position)
+            match = self._special_characters.search(text, position)
             if match is None:
                 kept.append(text[position:])
                 break
@@ -115,21 +121,19 @@ class ColourFilter:
 class Output:
     """One of the process's own streams, as the place where a run's output goes."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, is_strict: bool = False) -> None:
+        """`is_strict`: write into files what a terminal would get."""
         self._stream = stream
         self.is_terminal: Final = is_terminal(stream)
-        self._filter = ColourFilter() if self.is_terminal else None
+        self._filter = ColourFilter(for_files=not (self.is_terminal or is_strict))
 
     def write(self, text: str) -> None:
         """Write and flush; text that the stream cannot encode is replaced, never lost. Raises BrokenPipeError."""
-        if self._filter is not None:
-            text = self._filter.feed(text)
-        self._put(text)
+        self._put(self._filter.feed(text))
 
     def close(self) -> None:
         """Write what was held back. The stream stays open."""
-        if self._filter is not None:
-            self._put(self._filter.flush())
+        self._put(self._filter.flush())
 
     def _put(self, text: str) -> None:
         if not text:
@@ -160,7 +164,12 @@ def silence_stdout() -> None:
         pass
 
 
-def clean(text: str) -> str:
-    """A whole text as it may reach a terminal."""
-    filtered = ColourFilter()
+def clean(text: str, *, for_files: bool = False) -> str:
+    """A whole text as it may reach a terminal, or a file."""
+    filtered = ColourFilter(for_files=for_files)
     return filtered.feed(text) + filtered.flush()
+
+
+def plain(text: str) -> str:
+    """The same in one line and without colours, for what is shown dim for a moment."""
+    return _SGR.sub("", clean(text)).replace("\n", " ").replace("\t", " ")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ci_runner.errors import YoursError
+from pytest_remote_ci.control_characters import escaped, escaped_json, escaped_lines
 
 
 class Console:
-    """Writes to the given streams whatever their encoding can show."""
+    """Writes to the given streams whatever their encoding can show, and nothing that steers a terminal."""
 
     def __init__(self, out: TextIO, err: TextIO, stdin: TextIO) -> None:
         self._out = out
@@ -27,10 +27,11 @@ class Console:
 
     def json(self, value: Any) -> None:
         """For programs."""
-        self.line(json.dumps(value, indent=2))
+        self.line(escaped_json(value, indent=2))
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns as wide as what is in them."""
+        rows = [[escaped(cell) for cell in row] for row in rows]
         widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
         lines = [
             "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
@@ -64,5 +65,6 @@ def label(text: str, what: str) -> str:
 
 
 def _write(stream: TextIO, text: str) -> None:
+    text = escaped_lines(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))

@@ -12,6 +12,7 @@ from ci_runner.admin.users import find
 from ci_runner.errors import Conflict, YoursError
 from ci_runner.models import APIKey, User, format_time, utcnow
 from ci_runner.store import Store
+from pytest_remote_ci.control_characters import escaped
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -58,8 +59,8 @@ def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
     console.line("\n✓ API key created successfully")
     console.line(f"\n  API Key: {secret.text}")
     console.line(f"  ID:      {key.id}")
-    console.line(f"  Name:    {name}")
-    console.line(f"  User:    {user.email}")
+    console.line(f"  Name:    {escaped(name)}")
+    console.line(f"  User:    {escaped(user.email)}")
     if key.expires_at:
         console.line(f"  Expires: {format_time(key.expires_at)}")
     console.line("\n  ⚠️  IMPORTANT: This is the only time you'll see this key!")

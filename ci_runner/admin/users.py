@@ -11,6 +11,7 @@ from ci_runner.admin.console import Console, label
 from ci_runner.errors import Conflict, NotFound, YoursError
 from ci_runner.models import User, format_time, utcnow
 from ci_runner.store import Store
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.wire import PRIORITIES
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
         return
     console.line("✓ User created successfully")
     console.line(f"  ID:    {user.id}")
-    console.line(f"  Name:  {user.name}")
-    console.line(f"  Email: {user.email}")
+    console.line(f"  Name:  {escaped(user.name)}")
+    console.line(f"  Email: {escaped(user.email)}")
 
 
 def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
@@ -108,8 +109,8 @@ def _get(args: argparse.Namespace, store: Store, console: Console) -> None:
         return
     console.line("\nUser Details:")
     console.line(f"  ID:           {user.id}")
-    console.line(f"  Name:         {user.name}")
-    console.line(f"  Email:        {user.email}")
+    console.line(f"  Name:         {escaped(user.name)}")
+    console.line(f"  Email:        {escaped(user.email)}")
     console.line(f"  Created:      {format_time(user.created_at)}")
     console.line(f"  Status:       {_status(user)}")
     console.line(f"  Priority cap: {user.priority_cap}")

@@ -6,6 +6,7 @@ import json
 import sys
 
 from ci_runner.pipelines.checking import answer
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.wire import WireError, parse_json
 
 
@@ -14,7 +15,7 @@ def main() -> int:
     try:
         result = answer(parse_json("question", sys.stdin.buffer.read()))
     except WireError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{escaped(error)}\n")
         return 2
     sys.stdout.write(json.dumps(result))
     return 0

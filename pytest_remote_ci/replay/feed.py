@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_remote_ci.errors import RunnerUnreachable
+from pytest_remote_ci.terminal import SPECIAL, STEERING, clean, is_terminal
 
 if TYPE_CHECKING:
     from pytest_remote_ci.display import Display
@@ -49,6 +53,7 @@ class Feed:
         self._events: Iterator[Event] = run.events()
         self._held: deque[Event] = deque()
         self._is_closed = False
+        self._safe = SafeEvents()
         #: Called before and after each wait for an event.
         self.on_wait: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None)
         #: The job's last event, once it was seen.
@@ -69,6 +74,7 @@ class Feed:
             raise
         finally:
             end()
+        event = self._safe(event)
         if event.get("type") == "complete":
             self.complete = event
         first, *others = parts_of(event)
@@ -105,6 +111,54 @@ class Feed:
         """The events that `hold` was given, for somebody else."""
         held, self._held = list(self._held), deque()
         return held
+
+
+class SafeEvents:
+    """Takes from events, before anything is made of them, what could steer the terminal that they are shown on.
+
+    Where the session goes into a file, characters stay as a direct run would write them, but no sequence does other
+    than colours. What tests printed is left to whoever writes it: sequences may be cut between two such events.
+    """
+
+    def __init__(self) -> None:
+        self._for_files = not is_terminal(sys.stdout)
+        self._steering = STEERING if self._for_files else SPECIAL
+
+    def __call__(self, event: Event) -> Event:
+        """Return the event as it may be shown. Raises `RunnerUnreachable` for one that makes no sense."""
+        if not self._is_steering(event):  # nearly always
+            return event
+        try:
+            safe: Event = self._safe(event)
+        except RecursionError as error:
+            raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
+        if event.get("type") == "log" and "data" in event:
+            safe["data"] = event["data"]
+        return safe
+
+    def _is_steering(self, event: Event) -> bool:
+        search = self._steering.search
+        waiting: list[Any] = [event]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                if search(value) is not None:
+                    return True
+            elif isinstance(value, dict):
+                waiting += value
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+        return False
+
+    def _safe(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value if self._steering.search(value) is None else clean(value, for_files=self._for_files)
+        if isinstance(value, dict):
+            return {self._safe(name): self._safe(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._safe(item) for item in value]
+        return value
 
 
 def parts_of(event: Event) -> list[Event]:

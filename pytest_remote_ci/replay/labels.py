@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.replay.feed import Event
 
 #: Events whose `id` is a test or a collector.
@@ -24,7 +25,7 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
     """Job's name → its label, which has nothing that means something in a node id; no two are the same."""
     found: dict[str, str] = {}
     for name in names:
-        plain = name.translate(_MEANING).replace("::", ":").strip()
+        plain = escaped(name.translate(_MEANING)).replace("::", ":").strip()
         label, number = plain, 1
         while label in found.values():
             number += 1

@@ -7,7 +7,6 @@ tests print stays as they printed it. Pure text; knows nothing of reports and ev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
@@ -20,12 +19,11 @@ _REST = r"((?:/[^\s\"'<>|:*?,;()\[\]]*)?)"
 
 
 class Places:
-    """The remote project's root in texts, replaced by the one here; and texts made safe for a terminal."""
+    """The remote project's root in texts, replaced by the one here."""
 
-    def __init__(self, here: PurePath | str, clean: Callable[[str], str] | None = None) -> None:
+    def __init__(self, here: PurePath | str) -> None:
         """`here`: the project's folder on this machine."""
         self._here = PurePath(here) if isinstance(here, str) else here
-        self._clean = clean
         self._there: PurePosixPath | None = None
         self._pattern: re.Pattern[str] | None = None
         self._separator = "/" if isinstance(self._here, PurePosixPath) else "\\"
@@ -47,12 +45,12 @@ class Places:
         """One path: absolute in the project, or relative to a folder of it; others are returned as they are."""
         if self._there is not None and path.startswith("/"):
             try:
-                return self.safe(str(self._here / PurePosixPath(path).relative_to(self._there)))
+                return str(self._here / PurePosixPath(path).relative_to(self._there))
             except ValueError:
-                return self.safe(path)
+                return path
         if self._separator != "/" and not path.startswith(("/", "<")):
             path = path.replace("/", self._separator)
-        return self.safe(path)
+        return path
 
     def location(self, location: Any) -> tuple[str, int | None, str]:
         """Of a test: file, line and name."""
@@ -68,33 +66,22 @@ class Places:
 
     def text(self, text: str) -> str:
         """A text that pytest made, with paths in it."""
-        return self.safe(self.here(text))
-
-    def here(self, text: str) -> str:
-        """The same, as it is: not for terminals."""
         if self._pattern is not None and str(self._there) in text:
             text = self._pattern.sub(self._moved, text)
         return text
 
-    def all(self, value: Any, text: Callable[[str], str] | None = None) -> Any:
-        """Every text in lists and mappings; `text`: what is done to each instead of `self.text`.
-
-        What is there under the name `path` is a path.
-        """
+    def all(self, value: Any) -> Any:
+        """Every text in lists and mappings; what is there under the name `path` is a path."""
         if isinstance(value, str):
-            return (text or self.text)(value)
+            return self.text(value)
         if isinstance(value, (list, tuple)):
-            return [self.all(item, text) for item in value]
+            return [self.all(item) for item in value]
         if isinstance(value, dict):
             return {
-                key: self.path(item) if key == "path" and isinstance(item, str) else self.all(item, text)
+                key: self.path(item) if key == "path" and isinstance(item, str) else self.all(item)
                 for key, item in value.items()
             }
         return value
 
     def _moved(self, match: re.Match[str]) -> str:
         return str(self._here) + match[1].replace("/", self._separator)
-
-    def safe(self, text: str) -> str:
-        """A text that a test made, without what could take a terminal over."""
-        return text if self._clean is None else self._clean(text)

@@ -6,7 +6,6 @@ is always in the phase that the remote one was in. It knows nothing about when i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.choice import Choice
@@ -25,7 +25,6 @@ from pytest_remote_ci.replay.reports import Reports, exception_call, failed_repo
 from pytest_remote_ci.replay.restyle import restyle
 from pytest_remote_ci.replay.screen import Screen, is_output
 from pytest_remote_ci.replay.warned import Warned
-from pytest_remote_ci.terminal import clean, is_terminal
 
 _TRUNCATED = "the runner keeps no more results of this job: what follows is missing here"
 #: With these the session ends in the middle of a test.
@@ -48,7 +47,7 @@ class Player:
         self._feed = feed
         self._show = show
         self._gathers = gathers
-        self._places = Places(root or config.rootpath, clean if is_terminal(sys.stdout) else None)
+        self._places = Places(root or config.rootpath)
         self.reports = Reports(config, self._places, self.notes_add)
         self._screen = Screen(config, self._places)
         #: What reporters here warn of.
@@ -78,7 +77,7 @@ class Player:
 
     def notes_add(self, line: str) -> None:
         """One more line for the end."""
-        self.notes.append(line)
+        self.notes.append(escaped(line))
 
     def start(self, session: pytest.Session) -> None:
         """The local session exists."""
@@ -334,7 +333,7 @@ class Player:
         self.running.clear()
         hook = self._config.hook
         sections = self.said.get("died", {}).get("sections") or ()
-        written = [(str(name), self._places.safe(str(text))) for name, text in sections]
+        written = [(str(name), str(text)) for name, text in sections]
         for nodeid, location in running:
             words = f"while running {nodeid}"
             text = self._places.text(why if words in why else f"{why} {words}")

@@ -19,10 +19,15 @@ import pytest
 from _pytest._code import ExceptionInfo
 from _pytest._code.code import TerminalRepr
 
+from pytest_remote_ci import report_kinds
 from pytest_remote_ci.job.hooks import PYTEST, all_are_of
 from pytest_remote_ci.replay.passes import Passes
 from pytest_remote_ci.replay.places import Places
 
+#: Ends of the names of files that pytest-html may write.
+_ENDS = frozenset(
+    {"css", "csv", "gif", "html", "jpeg", "jpg", "json", "log", "mp4", "pdf", "png", "svg", "txt", "webm"}
+)
 #: Parts of a report that travel once per test.
 _CONSTANT = ("location", "keywords", "user_properties", "sections")
 #: Parts that are not of a plugin, whose parts may be anything; longrepr is mapped by itself.
@@ -94,6 +99,7 @@ class Reports:
             if self._wants_streams:
                 self._add_extra(data, self._logs_of(event))
         _with_tuples(data, self._places)
+        _with_plain_extras(data)
         original = copy.copy(data)
         report: Any = None
         try:
@@ -258,7 +264,7 @@ def internal_error(event: dict[str, Any], places: Places) -> dict[str, Any]:
 def _with_tuples(data: dict[str, Any], places: Places) -> None:
     """JSON has no tuples, and reporters look for them."""
     for name in data.keys() - _PYTESTS_OWN:
-        data[name] = places.all(data[name], places.here)
+        data[name] = places.all(data[name])
     longrepr = data.get("longrepr")
     if isinstance(longrepr, (list, tuple)) and len(longrepr) == 3:  # where and why a test was skipped
         data["longrepr"] = (places.path(str(longrepr[0])), longrepr[1], places.all(longrepr[2]))
@@ -267,9 +273,29 @@ def _with_tuples(data: dict[str, Any], places: Places) -> None:
     if data.get("location") is not None:
         data["location"] = places.location(data["location"])
     if "sections" in data:
-        data["sections"] = [(title, places.safe(text)) for title, text in data["sections"]]
+        data["sections"] = [(title, text) for title, text in data["sections"]]
     if "user_properties" in data:
         data["user_properties"] = [tuple(item) for item in data["user_properties"]]
+
+
+def _with_plain_extras(data: dict[str, Any]) -> None:
+    """Let pytest-html, which writes files from extras, name them by known ends only.
+
+    The end is a part of the path; with the right one a file gets any name, or one that the next pytest runs.
+    """
+    for key in ("extras", "extra"):
+        extras = data.get(key)
+        if not isinstance(extras, list):
+            continue
+        data[key] = [dict(extra) for extra in extras if isinstance(extra, dict)]
+        for extra in data[key]:
+            end, content = extra.get("extension"), extra.get("content")
+            if end is None:
+                continue
+            if end == "txt" and report_kinds.is_doctest(str(content)):
+                extra["extension"] = "log"
+            elif end not in _ENDS:
+                extra["extension"] = "bin"
 
 
 def _streams(data: dict[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pytest_remote_ci.replay.feed import Event
+from pytest_remote_ci.replay.feed import Event, SafeEvents
 
 if TYPE_CHECKING:
     from pytest_remote_ci.runs import Runs
@@ -26,6 +26,7 @@ class RunEvents:
         self._stream: EventStream | None = None
         self._events: Iterator[Event] | None = None
         self._held: Event | None = None
+        self._safe = SafeEvents()
         self._is_closed = False
         #: Called before and after each wait for an event.
         self.on_wait: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None)
@@ -52,9 +53,9 @@ class RunEvents:
             end()
         if event is None:
             self._is_closed = True
-        else:
-            self._see(event)
-        return event
+            return None
+        self._see(event)
+        return self._safe(event)
 
     def hold(self, event: Event) -> None:
         """Give this event again, first."""

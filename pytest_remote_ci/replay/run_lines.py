@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
 
 import pytest
 
+from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.run_view import Run, block, state_of, words
-from pytest_remote_ci.terminal import clean, is_terminal
+from pytest_remote_ci.terminal import clean
 
 #: States that are news in themselves.
 _ENDS: Final = ("passed", "failed", "allowed", "cancelled")
@@ -44,7 +44,14 @@ class RunLines:
         reporter = self._reporter
         if hasattr(reporter, "write_line"):
             self._end_results(reporter)
-            reporter.write_line(clean(line) if is_terminal(sys.stdout) else line)
+            reporter.write_line(escaped(line))
+
+    def write_log(self, line: str) -> None:
+        """A line that a job has written, with its colours."""
+        reporter = self._reporter
+        if hasattr(reporter, "write_line"):
+            self._end_results(reporter)
+            reporter.write_line(clean(line))
 
     def say(self, line: str) -> None:
         """The same, unless the session is to be quiet."""

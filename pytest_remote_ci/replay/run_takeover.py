@@ -146,7 +146,7 @@ class RunTakeover:
         for heading, tail in tails:
             terminalreporter.write_sep("_", heading)
             for line in tail:
-                player.lines.write(line)
+                player.lines.write_log(line)
         if player.run["end_time"] is not None:
             player.lines.write(verdict(player.run))
 

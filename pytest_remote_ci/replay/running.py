@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from pytest_remote_ci.terminal import ColourFilter, is_terminal
+from pytest_remote_ci.terminal import is_terminal, plain
 
 #: Seconds of silence before a name is shown, and between two looks at the clock.
 PATIENCE, _INTERVAL = 2.0, 0.25
@@ -102,7 +102,7 @@ class RunningLine:
         is_named = self._reporter.verbosity > 0 and self._reporter.showlongtestinfo and not self._is_alone
         if not is_named or len(self._tests) > 1:
             words = f"{nodeid} {words}"  # else it stands in this line already
-        return ColourFilter().feed(words).replace("\n", " ").replace("\t", " ").replace("\x1b", "")
+        return plain(words)
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError, UnicodeError):  # whoever prints next will notice

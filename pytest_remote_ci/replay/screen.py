@@ -52,7 +52,7 @@ class Screen:
             writer.flush()
         sys.stdout.flush()
         own = stream == "stderr" and at_the_end  # a usage error
-        self._output[stream].write(self._places.here(text) if own else text)
+        self._output[stream].write(self._places.text(text) if own else text)
 
     def header(self, event: Event, session: Event, collection: Any) -> None:
         """The lines below "test session starts"; `session` is what the session said of itself."""

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+#: Bytes of a file that is looked into.
+_LARGEST = 8 << 20
+
 
 def stand_in(path: Path, qualname: str, doc: str | None) -> type:
     """An empty class of which `inspect` finds the source where that of the class `qualname` in `path` is, if it is."""
@@ -34,6 +37,10 @@ def _module(path: Path) -> str:
 def _lines(path: Path) -> dict[str, int]:
     """Qualified names of the classes in a file → the lines where they begin, with their decorators."""
     try:
+        if (
+            not path.is_file() or path.stat().st_size > _LARGEST
+        ):  # the path is a remote one: it may name a pipe
+            return {}
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return {}

@@ -24,6 +24,8 @@ from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
+#: What pytest keeps from one run for the next, and only the pytest over there knows.
+_STEPWISE = "cache/stepwise"
 #: Options that choose: a replay applies them to the stored results.
 _CHOOSING = ("maxfail", "keyword", "markexpr")
 
@@ -155,8 +157,9 @@ class Takeover:
         if end is not None and player.broken is None and not player.is_filtered:
             session.exitstatus = _status(int(end["exitstatus"]))
             cache = getattr(session.config, "cache", None)
-            for name, value in end["cache"].items() if cache is not None else ():
-                cache.set(name, value)
+            # The key becomes the name of a file: only the one that the recorder knows is taken.
+            if cache is not None and _STEPWISE in end["cache"]:
+                cache.set(_STEPWISE, end["cache"][_STEPWISE])
         elif self._forced_code is not None:
             session.exitstatus = _status(self._forced_code)
 

@@ -130,6 +130,52 @@ def test_hostile_files_stay_where_they_are(developer: Developer, suite: Path) ->
     assert [item["path"] for item in described] == ["hostile/fine", "hostile/sparse"]
 
 
+EVIL = """
+import pathlib
+
+def test_leaves_what_the_next_pytest_would_run():
+    evil = f"open({str(PWNED)!r}, 'w')\\ndef test_evil(): pass\\n"
+    for folder in ("htmlcov", "site", "kept/sub"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        for name in ("conftest.py", "test_evil.py", "__init__.py", "Makefile", ".envrc", ".gitattributes"):
+            pathlib.Path(folder, name).write_text(evil)
+        pathlib.Path(folder, "test_evil.txt").write_text(">>> " + evil)
+        pathlib.Path(folder, "index.html").write_text("<!DOCTYPE html><html>coverage.py</html>")
+    pathlib.Path("coverage.xml").write_text(evil)
+    pathlib.Path(".coverage").write_text(evil)
+"""
+
+
+@pytest.mark.parametrize("mode", [[], ["--remote-ci-text"]], ids=["native", "text"])
+def test_the_next_local_pytest_runs_nothing_of_a_job(
+    developer: Developer, suite: Path, tmp_path: Path, mode: list[str]
+) -> None:
+    (suite / "test_half.py").write_text(EVIL.replace("PWNED", repr(str(tmp_path / "pwned"))))
+    done = developer.pytest(
+        *mode, "--cov-report=html:site", "--remote-ci-artifact=kept", "-p", "no:cacheprovider", cwd=suite
+    )
+    assert done.code == 0, done.text
+    for folder in ("htmlcov", "site"):
+        assert [path.name for path in (suite / folder).iterdir()] == ["index.html"]
+    assert not (suite / "coverage.xml").exists()
+    assert not (suite / ".coverage").exists()
+    assert "remote-ci: left out: " in done.err
+    [job] = developer.jobs()
+    kept = suite / ".remote-ci-artifacts" / job["job_id"] / "kept/sub"
+    assert {"conftest.py", "test_evil.py", ".envrc"} <= {path.name for path in kept.iterdir()}
+    (suite / "test_half.py").write_text("def test_mine(): pass\n")
+    for arguments in ([], ["-o", "norecursedirs=nothing"]):
+        local = subprocess.run(
+            [sys.executable, "-m", "pytest", *arguments],
+            cwd=suite,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "1 passed" in local.stdout, local.stdout
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_another_users_artifacts_cannot_be_had(developer: Developer, another: Developer, suite: Path) -> None:
     done = developer.remote_ci("submit", "--artifact", "out", "--", "-k", "leaves", cwd=suite)
     assert done.code == 0, done.text

@@ -17,8 +17,8 @@ from pytest_remote_ci.progress import Bar, StatusLine, readable_size
 from pytest_remote_ci.terminal import ColourFilter, Output
 
 
-def filtered(*pieces: str) -> str:
-    colours = ColourFilter()
+def filtered(*pieces: str, for_files: bool = False) -> str:
+    colours = ColourFilter(for_files=for_files)
     return "".join(colours.feed(piece) for piece in pieces) + colours.flush()
 
 
@@ -42,6 +42,7 @@ def filtered(*pieces: str) -> str:
         pytest.param("ok\rno\r\nend", "ok\nno\nend", id="carriage returns do not overwrite"),
         pytest.param("a\bb\x07c\x00d\x7fe\x0bf", "abcdef", id="other controls"),
         pytest.param("a\u202eb\u2066c", "abc", id="reversed text"),
+        pytest.param("a\u200eb\u200fc\u061cd\u2028e", "abcde", id="marks and separators"),
         pytest.param("a\x1b[31\nb", "a\nb", id="a sequence that breaks off"),
         pytest.param(
             "a\x1b[" + "1" * 300 + "m", "a" + "1" * 172 + "m", id="a sequence that is too long is text"
@@ -70,7 +71,18 @@ def test_the_result_does_not_depend_on_where_the_text_was_cut(text: str, cuts: l
 @given(_HOSTILE)
 def test_nothing_but_colours_survives(text: str) -> None:
     rest = re.sub(r"\x1b\[[0-9;:]*m", "", filtered(text))
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", rest)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f]", rest)
+
+
+@settings(max_examples=500, deadline=None)
+@given(_HOSTILE, st.data())
+def test_files_get_all_characters_but_no_sequence(text: str, data: st.DataObject) -> None:
+    shown = filtered(text, for_files=True)
+    assert not re.search("[\x1b\x80-\x9f]", re.sub(r"\x1b\[[0-9;:]*m", "", shown))
+    cut = data.draw(st.integers(0, len(text)))
+    assert filtered(text[:cut], text[cut:], for_files=True) == shown
+    plain = re.sub("[\x1b\x80-\x9f]", "", text)
+    assert filtered(plain, for_files=True) == plain
 
 
 class Terminal(io.StringIO):
@@ -78,12 +90,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_pipe_gets_the_text_as_it_came() -> None:
+def test_a_pipe_gets_the_text_as_it_came_without_what_steers_a_terminal() -> None:
     stream = io.StringIO()
     output = Output(stream)
-    output.write("\x1b[2Ja\rb")
+    output.write("\x1b[31m\x1b[2Ja\rb\x00\x1b]52;c;eA==")
+    output.write("\x07c\n")
     output.close()
-    assert stream.getvalue() == "\x1b[2Ja\rb"
+    assert stream.getvalue() == "\x1b[31ma\rb\x00c\n"
+
+
+def test_a_command_writes_into_a_pipe_what_a_terminal_would_get() -> None:
+    stream = io.StringIO()
+    output = Output(stream, is_strict=True)
+    output.write("\x1b[31m\x1b[2Ja\rb\x00\u202ec\n")
+    output.close()
+    assert stream.getvalue() == "\x1b[31ma\nbc\n"
 
 
 def test_text_that_the_stream_cannot_encode_is_replaced() -> None:
