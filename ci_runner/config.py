@@ -70,11 +70,11 @@ class StorageSettings:
     database: Path | None = _setting(
         None, "CI_RUNNER_DB CI_DB_PATH", "SQLite file", shown="runner.db in the data directory"
     )
-    #: Bytes of free disk below which nothing new is accepted.
+    #: Bytes of free disk below which nothing new is accepted, and the running job that wrote most is ended.
     disk_reserve: int = _setting(
         1 << 30,
         "CI_RUNNER_DISK_RESERVE",
-        "free disk below which submissions are refused",
+        "free disk below which submissions are refused, and the running job that wrote most ends",
         size=True,
         minimum=0,
     )

@@ -8,6 +8,7 @@ with `O_NOFOLLOW`, use a constant number of descriptors and no recursion, and ca
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import sys
@@ -195,7 +196,8 @@ class Trash:
     def remove(self, path: Path) -> None:
         """Remove `path`, a file, link or folder whose parent only the runner can change; do nothing when it is absent.
 
-        Raises OSError when something cannot be removed: it is out of sight all the same.
+        Raises OSError when something cannot be removed: it is out of sight all the same. So it is when another
+        thread happens to empty the trash: then that one removes it.
         """
         with opened_folder(path.parent) as parent:
             self.remove_at(parent, path.name)
@@ -204,21 +206,27 @@ class Trash:
         """Remove `name` in the folder `parent`, as `remove` does."""
         bag = self.hide(parent, name)
         if bag is not None:
-            self._empty_bag(bag, sys.maxsize)
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # another thread empties it
+                self._empty_bag(bag, sys.maxsize)
 
     def hide(self, parent: int, name: str) -> str | None:
         """Move `name` out of the folder `parent` into the trash, quickly, for `empty`; None when it is absent."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        bag = uuid.uuid4().hex
         with opened_folder(self._folder) as trash:
-            os.mkdir(bag, 0o700, dir_fd=trash)
-            with opened_folder(trash, bag) as target:
+            while True:
+                bag = uuid.uuid4().hex
+                os.mkdir(bag, 0o700, dir_fd=trash)
                 try:
-                    _move(parent, _plain(name), target, "0")
-                except FileNotFoundError:
-                    os.rmdir(bag, dir_fd=trash)
-                    return None
-        return bag
+                    with opened_folder(trash, bag) as target:
+                        _move(parent, _plain(name), target, "0")
+                        return bag
+                except (
+                    FileNotFoundError
+                ):  # it is absent, or another thread removed the bag while it was empty
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rmdir(bag, dir_fd=trash)
+                    if not _exists(parent, name):
+                        return None
 
     def empty(self, limit: int = sys.maxsize) -> bool:
         """Remove at most about `limit` entries of what is in the trash; return whether nothing is left.
@@ -231,6 +239,7 @@ class Trash:
         except FileNotFoundError:
             return True
         error: OSError | None = None
+        is_busy = False
         for bag in bags:
             if limit <= 0:
                 return False
@@ -238,25 +247,46 @@ class Trash:
                 limit -= self._empty_bag(bag, limit)
             except FileNotFoundError:
                 continue  # another thread was quicker
+            except BlockingIOError:
+                is_busy = True  # another thread is at it
             except OSError as problem:
                 error = error or problem
         if error is not None:
             raise error
-        return limit > 0
+        return limit > 0 and not is_busy
 
     def _empty_bag(self, bag: str, limit: int) -> int:
-        """Remove what is in a bag, and the bag when it is empty; return how many entries went."""
+        """Remove what is in a bag, and the bag when it is empty; return how many entries went.
+
+        Raises BlockingIOError while another thread does that, and the first error of what cannot be removed.
+        """
         removed = 0
+        failed: dict[str, OSError] = {}
         with opened_folder(self._folder) as trash:
             with opened_folder(trash, bag) as folder:
-                while removed < limit and (names := _names(folder, 1000)):
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                while names := [name for name in _names(folder, 1000 + len(failed)) if name not in failed]:
                     for name in names:
-                        removed += _flatten(folder, name, limit - removed)
+                        try:
+                            removed += _flatten(folder, name, limit - removed)
+                        except FileNotFoundError:
+                            continue
+                        except OSError as error:
+                            failed[name] = error
                         if removed >= limit:
                             return removed
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(bag, dir_fd=trash)
+            if failed:
+                raise next(iter(failed.values()))
+            _removed_empty(trash, bag)  # it is not when something was put into it this very moment
         return removed + 1
+
+
+def _exists(parent: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _names(folder: int, most: int) -> list[str]:

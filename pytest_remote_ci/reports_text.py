@@ -26,8 +26,7 @@ def rendered(report: Any, form: str) -> str:
         return junit(escaped_all(report))
     if form == "html":
         return page(escaped_all(report))
-    return escaped_json(_without_null_names(report), indent=2) + "
-"
+    return escaped_json(_without_null_names(report), indent=2) + "\n"
 
 
 def moment(value: object, missing: str = "N/A") -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,3 +193,59 @@ def test_the_trash_is_emptied_in_steps(tmp_path: Path, trash: Trash) -> None:
     assert steps >= 4
     assert not any((tmp_path / "trash").iterdir())
     assert trash.empty()
+
+
+def test_two_threads_may_remove_the_same(tmp_path: Path, trash: Trash) -> None:
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def empty() -> None:
+        try:
+            while not done.wait(0.0001):
+                trash.empty(50)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=empty, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(30):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            make_deep(folder, 20)
+            trash.remove(folder)
+            assert not folder.exists()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    trash.empty()
+    assert list((tmp_path / "trash").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, trash: Trash) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for number in range(20):
+        (folder / str(number) / "x").mkdir(parents=True)
+    other.mkdir()
+    mount = folder / "7" / "mount"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mount)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(OSError, match="busy"):
+            trash.remove(folder)
+        with pytest.raises(OSError, match="busy"):
+            trash.empty()
+        trash.remove(other)
+        left = {path.name for path in (tmp_path / "trash").rglob("*")}
+        assert "mount" in str(left)
+        assert len(left) <= 4
+    finally:
+        [place] = [path for path in tmp_path.rglob("*") if path.is_mount()]
+        subprocess.run(["umount", str(place)], check=True)
+    trash.empty()
+    assert list((tmp_path / "trash").iterdir()) == []
