@@ -6,7 +6,6 @@ Everything is a pure function of the JSON that the runner gives; what has an unk
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
