@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 
 _FIELD = b', "seal": "'
@@ -17,6 +18,11 @@ _FIELD = b', "seal": "'
 def new_key() -> str:
     """Return a key for one attempt."""
     return secrets.token_hex(32)
+
+
+def is_key(text: str) -> bool:
+    """Return whether `text` can be such a key."""
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def seal_of(text: bytes, key: str) -> str:

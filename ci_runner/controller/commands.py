@@ -57,22 +57,22 @@ def worker(place: Place) -> tuple[str, ...]:
 def write(work: Path, place: Place, description: Mapping[str, Any], owner: int | None) -> None:
     """Write for the worker of the attempt whose folder is `work`, once. `owner`: the job's uid, None when it is ours.
 
-    Our own copy of the key is written last, so that it is never there without the file that has it.
+    Our own file, a copy of the key where there is one, is written last: it is never there without the worker's, and
+    says that this was done even after the worker removed its own.
     """
-    spool, key_file = work / "spool", work / "seal"
+    spool, ours = work / "spool", work / ("seal" if place.python else "written")
+    if ours.exists():
+        return
     if not place.python:
-        if (spool / "command").exists():
-            return
         program = script.launcher(
             description["argv"], cwd=description["cwd"], env=description["env"], path=description["path"]
         )
         _write(spool / "command", program, owner)
-        return
-    if key_file.exists():
+        _write(ours, "", None)
         return
     key = seals.new_key()
     _write(spool / "job.json", json.dumps({**description, "seal": key}), owner)
-    _write(key_file, key, None)
+    _write(ours, key, None)
 
 
 def _write(path: Path, content: str, owner: int | None) -> None:

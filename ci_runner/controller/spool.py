@@ -97,9 +97,10 @@ class Spool:
         return os.pread(handle, length, offset) if handle is not None and length > 0 else b""
 
     def key(self) -> str | None:
-        """Return the key of the worker's seal; None where it has none."""
+        """Return the key of the worker's seal; None where it has none, as in attempts that an older version began."""
         with contextlib.suppress(OSError, ValueError):
-            return (self._folder.parent / "seal").read_text() or None
+            key = (self._folder.parent / "seal").read_text()
+            return key if seals.is_key(key) else None
         return None
 
     def close(self) -> None:

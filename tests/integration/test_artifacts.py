@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from faults.harness import OTHER, USER, Runner, check_invariants, runner
 
+from ci_runner import seals
 from ci_runner.blobs import BlobStore
 from ci_runner.controller.artifacts import Written
 from ci_runner.controller.collector import Collector
@@ -123,7 +124,7 @@ def test_a_container_that_goes_on_after_its_last_word_is_gone_before_files_are_r
 
     def say_last_word(spec: ContainerSpec) -> Script:
         (upper(spec) / "a.txt").write_text("done")
-        (upper(spec).parent / "seal").write_text("the worker's own")
+        (upper(spec).parent / "seal").write_text(seals.new_key())
         return Script(exit_after=None)
 
     engine._script = say_last_word
@@ -169,7 +170,7 @@ def test_an_engine_that_is_away_delays_the_end_and_loses_nothing(found: Runner) 
 
     def say_last_word(spec: ContainerSpec) -> Script:
         (upper(spec) / "a.txt").write_text("done")
-        (upper(spec).parent / "seal").write_text("the worker's own")
+        (upper(spec).parent / "seal").write_text(seals.new_key())
         return Script(exit_after=None)
 
     engine._script = say_last_word

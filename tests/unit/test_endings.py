@@ -99,7 +99,21 @@ def test_a_shell_cannot_keep_a_key_and_gets_none(work: Path) -> None:
     commands.write(work, WITHOUT_PYTHON, description, None)
     assert [path.name for path in (work / "spool").iterdir()] == ["command"]
     assert not (work / "seal").exists()
+
+
+def test_a_command_that_its_worker_removed_is_not_written_again(work: Path) -> None:
+    description = {"argv": ["true"], "cwd": "/", "env": {"SECRET": "value"}, "path": []}
     commands.write(work, WITHOUT_PYTHON, description, None)
+    (work / "spool" / "command").unlink()
+    commands.write(work, WITHOUT_PYTHON, description, None)
+    assert list((work / "spool").iterdir()) == []
+
+
+def test_an_attempt_of_an_older_version_counts_once_the_engine_has_spoken(work: Path) -> None:
+    (work / "seal").write_text("0123456789abcdef" * 2)
+    frame = PASSED | {"seal": "0123456789abcdef" * 2}
+    assert believed(work, frame, over=False) is None
+    assert believed(work, frame, over=True) is not None
 
 
 def test_a_seal_is_made_once_per_attempt_and_not_where_containers_see_it(work: Path) -> None:
