@@ -294,7 +294,7 @@ def _with_plain_extras(data: dict[str, Any]) -> None:
                 continue
             if end == "txt" and report_kinds.is_doctest(str(content)):
                 extra["extension"] = "log"
-            elif end not in _ENDS:
+            elif not isinstance(end, str) or end not in _ENDS:
                 extra["extension"] = "bin"
 
 

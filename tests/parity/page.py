@@ -28,7 +28,9 @@ pytest's text is shown instead.
 `tests/parity` runs suites directly and remotely, with the same pytest over there, and compares exit code, standard
 output and standard error to the character. What may differ is replaced before: times, addresses (`0x7f…`), the path of
 the environment and the project's own folder, which has another name over there; lines of `remote-ci` and of the
-runner's installation on standard error are left out. Nothing else. The engine is `process`; Python 3.11.
+runner's installation on standard error are left out. Nothing else. What no suite prints and what differs on purpose:
+escape sequences other than colours, and C1 characters, are left out everywhere, other control and bidirectional
+characters on terminals (`security.md`). The engine is `process`; Python 3.11.
 
 Every line below is equal, or what differs is named. `scripts/parity-page` runs all of it and writes this page only if
 every test passes.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.places import Places
-from pytest_remote_ci.replay.reports import Reports
+from pytest_remote_ci.replay.reports import Reports, _with_plain_extras
 
 pytest_plugins = ["pytester"]
 
@@ -110,3 +110,28 @@ def test_its_status_goes_without_saying_unless_a_plugin_here_decides(config: pyt
 def test_a_phase_that_pytest_does_not_have_is_no_report(config: pytest.Config) -> None:
     with pytest.raises(KeyError):
         made(config).passes.report(short("later"), LOCATION)
+
+
+@pytest.mark.parametrize("key", ["extras", "extra"])
+@pytest.mark.parametrize(
+    ("extension", "content", "named"),
+    [
+        ("png", "iVBORw0KGgo=", "png"),
+        ("txt", "as it was", "txt"),
+        ("txt", "x\n>>> import os\n", "log"),
+        ("py", "import os", "bin"),
+        ("/" * 250 + "tmp/conftest.py", "import os", "bin"),
+        ("../../conftest.py", "import os", "bin"),
+        (["py"], "import os", "bin"),
+        (None, "<p>", None),
+    ],
+)
+def test_extras_name_files_by_known_ends_only(
+    key: str, extension: Any, content: str, named: str | None
+) -> None:
+    """pytest-html makes the end a part of a path, of which it takes the last 255 characters: that was any file."""
+    data = {
+        key: [{"name": "n", "format_type": "text", "content": content, "extension": extension}, "no extra"]
+    }
+    _with_plain_extras(data)
+    assert [extra["extension"] for extra in data[key]] == [named]

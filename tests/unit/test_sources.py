@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,9 @@ def test_a_class_that_is_not_in_the_file_has_no_line(tmp_path: Path, text: str |
 def test_the_newest_python_finds_it_too(path: Path) -> None:
     assert vars(stand_in(path, "Decorated", None))["__firstlineno__"] == 13
     assert "__firstlineno__" not in vars(stand_in(path, "Missing", None))
+
+
+def test_what_is_no_file_is_not_looked_into(tmp_path: Path) -> None:
+    """A runner names the path: reading from a pipe would wait for ever."""
+    os.mkfifo(tmp_path / "test_it.py")
+    assert stand_in(tmp_path / "test_it.py", "Plain", None).__module__ == "remote-ci"
