@@ -76,10 +76,10 @@ def test_the_network_separates_containers() -> None:
     assert config["name"] == "ci-runner-0123456789ab"
     assert config["labels"] == {"ci-runner.install": "0123456789ab"}
     assert config["options"] == {
+        "com.docker.network.enable_ipv6": "false",
         "com.docker.network.bridge.enable_icc": "false",
         "com.docker.network.bridge.name": "cir0123456789ab",
         "com.docker.network.driver.mtu": "1400",
-        "com.docker.network.enable_ipv6": "false",
     }
     assert "com.docker.network.driver.mtu" not in convert.network_config("0123456789ab")["options"]
 
