@@ -238,12 +238,14 @@ def test_what_fails_directly_fails_in_a_job(runner: Runner, tmp_path: Path, name
 def test_options_of_the_interpreter_that_do_not_travel_are_named(
     runner: Runner, tmp_path: Path, options: list[str], variables: dict[str, str], words: str
 ) -> None:
-    (tmp_path / "test_w.py").write_text(
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "test_w.py").write_text(
         "import warnings\ndef test_w(): warnings.warn('old', DeprecationWarning)\n"
     )
     developer = Developer(runner, tmp_path, runner.key)
     command = [sys.executable, *options, "-m", "pytest", "-q", "--remote-ci", "--remote-ci-async"]
-    done = run(command, cwd=tmp_path, env=developer.environ(**variables))
+    done = run(command, cwd=project, env=developer.environ(**variables))
     assert done.code == 0, done.text
     assert words in done.err
     assert ("of the Python here" in done.err) is bool(words)

@@ -115,24 +115,15 @@ def test_n_auto_means_the_processors_of_the_job_and_not_of_the_host(bench: Bench
     assert ran.code == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize("module", [True, False])
-def test_the_root_of_a_plain_folder_is_on_the_path_however_pytest_was_started(
-    bench: Bench, module: bool
+@pytest.mark.parametrize(("module", "code"), [(True, 0), (False, 2)])
+@pytest.mark.parametrize("is_package", [True, False])
+def test_the_root_of_a_project_is_on_the_path_only_as_python_m_pytest_has_it(
+    bench: Bench, module: bool, code: int, is_package: bool
 ) -> None:
     files = {"pkg/mod.py": "x = 1", "tests/test_a.py": "from pkg.mod import x\ndef test_a(): assert x == 1"}
-    run(bench, files, module=module, code=0)
-
-
-@pytest.mark.parametrize(("module", "code"), [(True, 0), (False, 2)])
-def test_the_root_of_a_package_is_on_the_path_only_as_python_m_pytest_has_it(
-    bench: Bench, module: bool, code: int
-) -> None:
-    files = {
-        "pyproject.toml": '[project]\nname = "one"\nversion = "1"\n[tool.setuptools]\npy-modules = ["one"]\n',
-        "one.py": "",
-        "pkg/mod.py": "x = 1",
-        "tests/test_a.py": "from pkg.mod import x\ndef test_a(): assert x == 1",
-    }
+    if is_package:
+        project = '[project]\nname = "one"\nversion = "1"\n[tool.setuptools]\npy-modules = ["one"]\n'
+        files |= {"pyproject.toml": project, "one.py": ""}
     run(bench, files, module=module, code=code)
 
 

@@ -41,6 +41,8 @@ LOG_SIZE: Final = "1m"
 _HOSTNAME: Final = "job"
 #: Folders of the image that no mount may hide or go below.
 _SYSTEM: Final = ("/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc", "/boot")
+#: Open files of a process unless it asks for more, as on most machines.
+SOFT_OPEN_FILES: Final = 1024
 #: mount(2) takes one page of options.
 _MOUNT_OPTIONS_LIMIT: Final = 4095
 #: A renamed folder stays in the lower layers, and `upper` gets a reference to it: an extended attribute that only the
@@ -177,7 +179,7 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "Ulimits": [
             ulimit("core", 0),
             ulimit("fsize", limits.file_size),
-            ulimit("nofile", limits.open_files),
+            ulimit("nofile", limits.open_files, SOFT_OPEN_FILES),
         ],
         "Tmpfs": {
             "/tmp": tmp,  # noqa: S108
@@ -217,9 +219,9 @@ def environment(env: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in sorted(env.items())]
 
 
-def ulimit(name: str, value: int) -> dict[str, Any]:
-    """One limit, for soft and hard."""
-    return {"Name": name, "Soft": value, "Hard": value}
+def ulimit(name: str, value: int, soft: int | None = None) -> dict[str, Any]:
+    """One limit; a process may raise its own up to `value`."""
+    return {"Name": name, "Soft": value if soft is None else min(soft, value), "Hard": value}
 
 
 def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:

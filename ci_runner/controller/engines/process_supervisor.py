@@ -22,6 +22,8 @@ from typing import Any
 
 #: Seconds for which killing a tree that keeps forking is tried.
 KILL_PATIENCE = 10.0
+#: Open files of a process unless it asks for more, as on most machines (and as `convert` has it for containers).
+SOFT_OPEN_FILES = 1024
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}
 
@@ -88,7 +90,8 @@ def set_limits(limits: dict[str, int]) -> None:
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        soft = min(value, SOFT_OPEN_FILES) if name == "nofile" else value
+        resource.setrlimit(kind, (soft, value))
 
 
 def become_subreaper() -> None:
