@@ -59,7 +59,7 @@ def arity(option: str) -> bool | None:
         pytest.param(["-o", "cache_dir=/ROOT/c"], ["-o", "cache_dir=../c"], id="settings on the command line"),
         pytest.param(["-o", "a=b=/ROOT/c"], ["-o", "a=b=/ROOT/c"], id="a value that only ends like a path"),
         pytest.param(["--ignore=/ROOT/tests/a=b"], ["--ignore=a=b"], id="a path with an equals sign"),
-        pytest.param(["--deselect=/ROOT/tests/test_a.py::T::t"], ["--deselect=test_a.py::T::t"], id="a node id's value"),
+        pytest.param(["--deselect=/ROOT/tests/test_a.py::T::t"], ["--deselect=test_a.py::T::t"], id="a node id given"),
         pytest.param(["/ROOT/tests/none.py"], ["none.py"], id="what is missing in the project"),
         pytest.param(["-", "--remote-ci", "-x"], ["-", "-x"], id="a dash alone"),
         pytest.param(["-x", "--remote-ci-env"], ["-x"], id="an own option without its value"),

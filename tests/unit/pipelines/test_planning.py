@@ -47,6 +47,7 @@ def no_warning_of_empty_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ci_runner.pipelines.tree.Problems.warn", lambda *_: None)
 
 
+@pytest.mark.case("B65")
 def test_stages_only_add_needs_and_an_empty_one_adds_none() -> None:
     assert needs(plan(THREE)) == {
         "wheel": (),
