@@ -127,7 +127,7 @@ class TestHistory:
     __test__ = False
 
     node_id: str
-    #: Runs in which it had a verdict, by outcome.
+    #: Runs by outcome.
     counts: Mapping[str, int]
     #: Share of passed (or xfailed) among passed and failed; None: neither.
     pass_rate: float | None

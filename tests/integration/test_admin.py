@@ -42,7 +42,10 @@ class TestUsers:
         assert (made.code, made.err) == (0, "")
         assert "✓ User created successfully" in made.out
         assert "ann@example.org" in made.out
-        assert len(UUID.findall(made.out)) == 1
+        [user_id] = UUID.findall(made.out)
+        assert [(user["id"], user["email"]) for user in admin("user", "list", "--json").json] == [
+            (user_id, "ann@example.org")
+        ]
 
     @pytest.mark.case(28)
     @pytest.mark.parametrize("email", ["ann@example.org", "ANN@example.ORG"])

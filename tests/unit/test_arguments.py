@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,13 @@ def arity(option: str) -> bool | None:
         pytest.param(["--unknown", "/ROOT/tests"], ["--unknown", "."], id="values of options that nobody here knows"),
         pytest.param(["--base-url=/api", "--x", "/y"], ["--base-url=/api", "--x", "/y"], id="other values"),
         pytest.param(["-o", "cache_dir=/ROOT/c"], ["-o", "cache_dir=../c"], id="settings on the command line"),
+        pytest.param(["-o", "a=b=/ROOT/c"], ["-o", "a=b=/ROOT/c"], id="a value that only ends like a path"),
+        pytest.param(["--ignore=/ROOT/tests/a=b"], ["--ignore=a=b"], id="a path with an equals sign"),
+        pytest.param(["--deselect=/ROOT/tests/test_a.py::T::t"], ["--deselect=test_a.py::T::t"], id="a node id given"),
+        pytest.param(["/ROOT/tests/none.py"], ["none.py"], id="what is missing in the project"),
+        pytest.param(["-", "--remote-ci", "-x"], ["-", "-x"], id="a dash alone"),
+        pytest.param(["-x", "--remote-ci-env"], ["-x"], id="an own option without its value"),
+        pytest.param(["-x", "-k"], ["-x", "-k"], id="an option without its value"),
         pytest.param(["-c", "/ROOT/tests/p.ini"], ["-c", "p.ini"], id="the configuration file"),
         pytest.param(["-c/ROOT/tests/p.ini"], ["-cp.ini"], id="the configuration file, attached"),
         pytest.param(["--rootdir=/ROOT"], ["--rootdir=.."], id="the root directory"),
@@ -82,9 +90,12 @@ def test_arguments_are_forwarded(place: arguments.Place, given: list[str], forwa
     ids=["relative", "absolute", "configuration", "root directory", "file of arguments"],
 )
 def test_a_path_outside_the_project_is_refused_by_name(place: arguments.Place, given: list[str]) -> None:
-    above = str(place.root.parent)
-    with pytest.raises(WorkspaceError, match="is outside the project"):
-        arguments.forward([text.replace("/ABOVE", above) for text in given], place, arity)
+    given = [text.replace("/ABOVE", str(place.root.parent)) for text in given]
+    named = " ".join(given).replace("--rootdir=", "--rootdir ")
+    with pytest.raises(
+        WorkspaceError, match=f"^{re.escape(named)} is outside the project {place.root}: only what"
+    ):
+        arguments.forward(given, place, arity)
 
 
 def test_a_run_started_outside_the_project_happens_in_its_root(place: arguments.Place) -> None:
@@ -94,6 +105,29 @@ def test_a_run_started_outside_the_project_happens_in_its_root(place: arguments.
         "tests/test_a.py::t",
         "-x",
     ]
+
+
+def test_what_is_missing_is_left_to_the_run_wherever_it_was_started(place: arguments.Place) -> None:
+    outside = arguments.Place(place.root, place.root.parent)
+    assert arguments.forward(["missing.py::t"], outside, arity) == ["missing.py::t"]
+
+
+def test_a_place_is_in_the_project_or_around_it(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    for cwd in (root, root / "sub", tmp_path):
+        cwd.mkdir(parents=True, exist_ok=True)
+        assert arguments.find_place(root, cwd, home=tmp_path / "home") == arguments.Place(root, cwd)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(
+        WorkspaceError, match=f"^{root} is outside the project in {tmp_path / 'other'}: start pytest in"
+    ):
+        arguments.find_place(root, tmp_path / "other", home=tmp_path / "home")
+
+
+def test_the_home_folder_is_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(WorkspaceError, match=f"^{tmp_path} is no project"):
+        arguments.find_place(tmp_path, tmp_path)
 
 
 def test_folders_that_hold_everything_are_no_projects(tmp_path: Path) -> None:
@@ -126,6 +160,8 @@ def test_a_linked_path_to_the_project_is_inside_of_it(place: arguments.Place, tm
         (["--remote-ci", "--fixtures"], True),
         (["--remote-ci", "--help"], True),
         (["--remote-ci-attach=1", "--markers"], False),
+        (["--remote-ci", "--remote-ci-pipeline=ci", "--help"], False),
+        (["--remote-ci-pipeline", "--help"], False),
     ],
 )
 def test_the_session_is_handed_over_only_when_asked(argv: list[str], remote: bool) -> None:
@@ -147,7 +183,11 @@ def test_own_options_can_be_taken_out() -> None:
 
 @pytest.mark.parametrize("option", ["--pdb", "--trace"])
 def test_options_that_need_a_terminal_are_refused(option: str) -> None:
-    with pytest.raises(WorkspaceError, match=f"{option} cannot be used with --remote-ci"):
+    words = (
+        f"{option} cannot be used with --remote-ci: there is no terminal where the tests run; run the failing "
+        "test here, without --remote-ci (and PYTHONBREAKPOINT=0 switches breakpoint() off)"
+    )
+    with pytest.raises(WorkspaceError, match=f"^{re.escape(words)}$"):
         arguments.refuse_interactive(["--remote-ci", option])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,37 @@ def test_what_makes_no_sense_counts_as_nothing(fields: dict[str, Any]) -> None:
 def test_durations_that_are_none_are_nothing(value: Any) -> None:
     [part] = parts([event(report("call", "passed", duration=value))], NOON).values()
     assert part.duration == 0
+
+
+def test_what_is_no_report_keeps_none_from_being_counted() -> None:
+    failure = report("call", "failed")
+    others = [JobEvent("log", "text"), JobEvent("report", fields={"t": "collected"})]
+    [part] = parts([*others, event(failure)], NOON).values()
+    assert OUTCOMES[part.rank] == "failed"
+    for other in (3, {"t": "terminal"}, {"t": "passed"}):
+        several = JobEvent("report", timestamp=NOON, fields={"t": "several", "of": [other, failure]})
+        [part] = parts([several], NOON).values()
+        assert OUTCOMES[part.rank] == "failed"
+
+
+def test_a_test_is_as_old_as_its_first_report() -> None:
+    later = NOON + dt.timedelta(hours=1)
+    [part] = parts([event(SETUP), replace(event(CALL), timestamp=later)], later).values()
+    assert part.at == NOON
+    [part] = parts([replace(event(CALL), timestamp=None)], later).values()
+    assert part.at == later
+
+
+@pytest.mark.parametrize("record", [report("setup", "passed", wasxfail=""), report("call", "oddly")])
+def test_a_phase_that_says_nothing_counts_as_nothing(record: dict[str, Any]) -> None:
+    assert outcome_of(record) == "unfinished"
+
+
+def test_a_history_counts_its_runs_and_has_the_last() -> None:
+    found = runs("ppfpxu")
+    assert found.counts == {"passed": 3, "failed": 1, "xfailed": 1, "unfinished": 1}
+    assert found.node_id == "t"
+    assert found.to_dict()["last"]["job_id"] == "job5"
 
 
 def test_claims_are_bounded() -> None:

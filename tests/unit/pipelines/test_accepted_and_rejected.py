@@ -154,7 +154,8 @@ def test_dependencies_may_form_diamonds() -> None:
 
 @pytest.mark.case("B22")
 def test_dependencies_may_be_empty() -> None:
-    accepted("{stages: [s], jobs: [{name: a, stage: s, dependencies: []}]}")
+    found = accepted("{stages: [s], jobs: [{name: a, stage: s, dependencies: []}]}")
+    assert found.pipelines[0].jobs[0].needs == ()
 
 
 @pytest.mark.case("B23")

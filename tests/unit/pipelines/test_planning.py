@@ -47,6 +47,7 @@ def no_warning_of_empty_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ci_runner.pipelines.tree.Problems.warn", lambda *_: None)
 
 
+@pytest.mark.case("B65")
 def test_stages_only_add_needs_and_an_empty_one_adds_none() -> None:
     assert needs(plan(THREE)) == {
         "wheel": (),
@@ -281,3 +282,67 @@ def test_it_is_said_why_a_job_is_left_out() -> None:
 def test_who_waits_for_a_stage_that_is_left_out_waits_for_the_one_before() -> None:
     assert needs(plan(WHEN, Choice(changed=())))["last"] == ("build",)
     assert needs(plan(WHEN, Choice()))["last"] == ("docs",)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_who_starts_a_run_may_choose_whether_it_goes_on(given: bool) -> None:
+    text = f'stages = ["s"]\nkeep-going = {str(not given).lower()}\njobs.a = {{stage = "s"}}'
+    assert plan(text).keep_going is not given
+    assert plan(text, Choice(keep_going=given)).keep_going is given
+
+
+@pytest.mark.parametrize(
+    ("written", "folder"),
+    [("sub", "sub"), ("./sub//deep/.", "sub/deep"), ("sub\\\\deep", "sub/deep"), (".", "")],
+)
+def test_working_folders_are_written_in_one_way(written: str, folder: str) -> None:
+    text = f'stages = ["s"]\njobs.a = {{stage = "s", working-dir = "{written}"}}'
+    assert only(plan(text)).working_dir == folder
+
+
+LEFT_OUT = """
+    stages = ["s", "t", "u"]
+    jobs.never = { stage = "s", when = "never" }
+    jobs.tagged = { stage = "s", when = { tag = ["v*", "w*"] } }
+    jobs.docs = { stage = "s", when = { changed = ["docs", "*.md"] } }
+    jobs.user = { stage = "t", needs = ["docs"] }
+    jobs.last = { stage = "u", needs = ["user"] }
+    """
+
+
+@pytest.mark.parametrize(
+    ("choice", "reasons"),
+    [
+        (Choice(tag="v1"), {"never": "'when' always leaves it out"}),
+        (
+            Choice(),
+            {"never": "'when' always leaves it out", "tagged": "the run is for no tag (v*, w*)"},
+        ),
+        (
+            Choice(tag="x", changed=("src/a.py",)),
+            {
+                "never": "'when' always leaves it out",
+                "tagged": "tag 'x' does not match (v*, w*)",
+                "docs": "nothing changed that matches docs, *.md",
+                "user": "needs 'docs', which is left out",
+                "last": "needs 'user', which is left out",
+            },
+        ),
+    ],
+)
+def test_why_a_job_is_left_out(choice: Choice, reasons: dict[str, str]) -> None:
+    assert {job.name: job.skipped for job in plan(LEFT_OUT, choice).jobs if job.skipped} == reasons
+
+
+def test_a_job_is_named_by_its_definition_or_its_cell() -> None:
+    text = 'stages = ["s", "t"]\njobs.a = {stage = "s", matrix.x = ["1", "2"]}\njobs.b = {stage = "t", needs = ["a"]}'
+    assert [job.name for job in plan(text, Choice(jobs=("a",))).jobs] == ["a (x=1)", "a (x=2)"]
+    assert [job.name for job in plan(text, Choice(jobs=("a (x=2)",))).jobs] == ["a (x=2)"]
+    assert needs(plan(text))["b"] == ("a (x=1)", "a (x=2)")
+    with pytest.raises(InvalidSubmission, match="no job 'a \\(x=3\\)' in pipeline 'ci'"):
+        plan(text, Choice(jobs=("a (x=3)",)))
+    with pytest.raises(InvalidSubmission, match=r"job 'b' is not in stage 's'$"):
+        plan(text, Choice(jobs=("b",), stages=("s",)))
+    three = text.replace('"t"]\njobs.a', '"t", "u"]\njobs.a')
+    with pytest.raises(InvalidSubmission, match=r"job 'b' is not in stage 's' or 'u'$"):
+        plan(three, Choice(jobs=("b",), stages=("s", "u")))

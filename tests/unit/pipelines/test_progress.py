@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pipelining import plan_of, planned
 
 from ci_runner.pipelines.plan import Plan, Retries
-from ci_runner.pipelines.progress import Drop, Facts, Halt, Start, Step, deadlines, decide
-from ci_runner.pipelines.statuses import ExecutionStatus
+from ci_runner.pipelines.progress import Drop, Facts, Halt, Start, Step, deadlines, decide, part_of
+from ci_runner.pipelines.statuses import ExecutionStatus, Part
 from ci_runner.states import Verdict
 
 NOTHING = Facts()
@@ -273,6 +273,35 @@ def test_somebody_who_cancels_in_a_stage_with_a_timeout_is_not_taken_for_it() ->
     by_ann = replace(CANCELLED, started=T0, halted_by="ann")
     outcome = end(LIMITED, by_ann, PASSED, replace(NOTHING, dropped="x"), now=after(90))
     assert (outcome.status, outcome.reason) == ("cancelled", "job 'a': cancelled by ann")
+
+
+def test_a_run_is_not_over_while_a_job_may_run_again() -> None:
+    plan = plan_of(replace(A, retries=Retries(1, (1,))))
+    assert step(plan, FAILED) == Step((Start("a", 1),))
+    assert step(plan, FAILED, room=0) == Step()
+
+
+def test_who_stops_a_run_is_named_where_it_is_known() -> None:
+    assert step(plan_of(A), NOTHING, stop="cancel", by="ann").drops == (Drop("a", "cancelled by ann"),)
+    assert step(plan_of(A), NOTHING, stop="cancel").drops == (Drop("a", "cancelled by its user"),)
+    assert step(plan_of(A), QUEUED, stop="cancel").halts == (Halt("j", "its user"),)
+    assert end(plan_of(A), CANCELLED, stop="cancel") == Verdict(
+        "cancelled", None, None, "cancelled by its user"
+    )
+    assert end(plan_of(A), CANCELLED, stop="timeout") == Verdict("failed", False, None, "the run timed out")
+    assert end(plan_of(A), CANCELLED, stop="timeout", reason="x") == Verdict("failed", False, None, "x")
+
+
+def test_who_cancels_a_run_whose_stage_is_late_is_named_before_the_stage() -> None:
+    late = (replace(RUNNING, started=T0), NOTHING, NOTHING)
+    drops = step(LIMITED, *late, now=after(90), stop="cancel", by="ann").drops
+    assert {drop.reason for drop in drops if drop.name == "c"} == {"cancelled by ann"}
+
+
+def test_what_is_left_out_takes_no_part_in_the_status_of_its_stage() -> None:
+    assert part_of(A, PASSED) == Part(ExecutionStatus.SUCCESS, False, False)
+    left_out = replace(A, skipped="why", allow_failure=True)
+    assert part_of(left_out, NOTHING) == Part(ExecutionStatus.PENDING, True, True)
 
 
 def test_a_job_that_is_left_out_is_neither_started_nor_missed() -> None:
