@@ -312,7 +312,7 @@ class _Meter:
 
 
 def sizes_below(root: Path, *names: str) -> Iterator[int]:
-    """Yield the bytes on disk of everything in a folder; a file with several names counts once."""
+    """Yield the bytes on disk of everything in a folder; the content of a file with several names counts once."""
     seen: set[tuple[int, int]] = set()
     try:
         with opened_folder(root, *names) as top:
@@ -326,6 +326,6 @@ def _size(entry: Entry, seen: set[tuple[int, int]]) -> int:
     status = entry.status
     if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
         if (status.st_dev, status.st_ino) in seen:
-            return 0
+            return _ENTRY  # a name more, which is to be found each time
         seen.add((status.st_dev, status.st_ino))
     return max(_ENTRY, status.st_blocks * 512)
