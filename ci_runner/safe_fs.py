@@ -20,6 +20,8 @@ from typing import Final
 
 #: Flags that open a folder, or a plain file, and nothing that stands in its place.
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Entries that one removal handles before it leaves the rest for later: some seconds of work.
+MOST_AT_ONCE: Final = 100_000
 FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -193,21 +195,22 @@ class Trash:
         """`folder`: a path that only the runner can change; made when needed."""
         self._folder = folder
 
-    def remove(self, path: Path) -> None:
+    def remove(self, path: Path, limit: int = MOST_AT_ONCE) -> None:
         """Remove `path`, a file, link or folder whose parent only the runner can change; do nothing when it is absent.
 
+        Of a huge folder about `limit` entries are removed at once, and the rest is left for `empty`.
         Raises OSError when something cannot be removed: it is out of sight all the same. So it is when another
         thread happens to empty the trash: then that one removes it.
         """
         with opened_folder(path.parent) as parent:
-            self.remove_at(parent, path.name)
+            self.remove_at(parent, path.name, limit)
 
-    def remove_at(self, parent: int, name: str) -> None:
+    def remove_at(self, parent: int, name: str, limit: int = MOST_AT_ONCE) -> None:
         """Remove `name` in the folder `parent`, as `remove` does."""
         bag = self.hide(parent, name)
         if bag is not None:
             with contextlib.suppress(FileNotFoundError, BlockingIOError):  # another thread empties it
-                self._empty_bag(bag, sys.maxsize)
+                self._empty_bag(bag, limit)
 
     def hide(self, parent: int, name: str) -> str | None:
         """Move `name` out of the folder `parent` into the trash, quickly, for `empty`; None when it is absent."""

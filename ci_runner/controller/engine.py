@@ -139,8 +139,10 @@ class Footprint:
 
     #: Process ids as this machine's /proc has them; () where they are not known.
     processes: tuple[int, ...] = ()
-    #: Folders that the container can write.
+    #: Folders that the container can write; some may not be there, or be closed to the runner.
     folders: tuple[Path, ...] = ()
+    #: They are a service's: what is in them is part of what `written_by_services` says.
+    is_service: bool = False
 
 
 @dataclass(frozen=True)

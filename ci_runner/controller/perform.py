@@ -130,7 +130,10 @@ class Performer:
         elif isinstance(error, PermanentError) and isinstance(action, _TOWARDS_RUNNING):
             self._give_up(action, str(error))
         else:
-            _log.error("%s failed (%d times)", action.key, count, exc_info=error)
+            words = f"{type(error).__name__}: {error}"
+            _log.error(
+                "%s failed (%d times): %s", action.key, count, words, exc_info=error if count == 1 else None
+            )
             if count >= PATIENCE and isinstance(action, _TOWARDS_RUNNING):
                 doing = type(action).__name__.lower()
                 self._give_up(action, f"internal error of the runner ({doing}: {type(error).__name__})")

@@ -10,6 +10,7 @@ jobs run, the one that wrote most is named. What to do about it is `reconcile`'s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import stat
@@ -142,11 +143,15 @@ class Watchdog:
         self._over = frozenset(
             job_id
             for job_id, meter in self._meters.items()
-            if meter.bytes + self._written.get(job_id, 0) > self.limit
+            if meter.bytes + self._unmeasured(meter) > self.limit
         )
         if (self._over, self._named) != before and (self._over or self._named):
             self.wake()
         return bool(due)
+
+    def _unmeasured(self, meter: _Meter) -> int:
+        """Return what services wrote by the engine's count, as far as it was not seen here."""
+        return max(0, self._written.get(meter.job_id, 0) - meter.of_services)
 
     def _ask_services(self) -> None:
         while not self._stop.wait(_SERVICES):
@@ -198,7 +203,7 @@ class Watchdog:
         if not meters:
             return None
         lost = max(meter.free_before for meter in meters) - space.free
-        measured = {meter.job_id: meter.bytes + self._written.get(meter.job_id, 0) for meter in meters}
+        measured = {meter.job_id: meter.bytes + self._unmeasured(meter) for meter in meters}
         written = {meter.job_id: open_files.written_bytes(meter.processes) for meter in meters}
         by_size, by_writing = max(measured, key=measured.__getitem__), max(written, key=written.__getitem__)
         unexplained = lost - sum(measured.values())
@@ -244,6 +249,8 @@ class _Meter:
         self.job_id = job_id
         #: Bytes by the last measurement, or by the one that goes on when that is more.
         self.bytes = 0
+        #: Bytes of services that were seen by the last measurement.
+        self.of_services = 0
         #: Host process ids, as of the last measurement.
         self.processes: tuple[int, ...] = ()
         #: Bytes that were free before this job wrote anything.
@@ -288,6 +295,7 @@ class _Meter:
         for path in self._watchdog.folders(self.job_id):
             yield from sizes_below(self._watchdog.work, *path)
         processes: list[int] = []
+        of_services = 0
         for container_id in containers:
             try:
                 footprint = self._watchdog.footprint(container_id)
@@ -295,14 +303,16 @@ class _Meter:
                 _log.debug("job %s: its container cannot be looked into: %s", self.job_id, error)
                 continue
             processes += footprint.processes
-            for folder in footprint.folders:
-                yield from sizes_below(folder)
+            for size in itertools.chain.from_iterable(map(sizes_below, footprint.folders)):
+                of_services += size if footprint.is_service else 0
+                yield size
+        self.of_services = of_services
         self.processes = tuple(processes)
         yield from open_files.unnamed_bytes(processes)
 
 
 def sizes_below(root: Path, *names: str) -> Iterator[int]:
-    """Yield the bytes on disk of everything in a folder; a file with several names counts once."""
+    """Yield the bytes on disk of everything in a folder; the content of a file with several names counts once."""
     seen: set[tuple[int, int]] = set()
     try:
         with opened_folder(root, *names) as top:
@@ -316,6 +326,6 @@ def _size(entry: Entry, seen: set[tuple[int, int]]) -> int:
     status = entry.status
     if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
         if (status.st_dev, status.st_ino) in seen:
-            return 0
+            return _ENTRY  # a name more, which is to be found each time
         seen.add((status.st_dev, status.st_ino))
     return max(_ENTRY, status.st_blocks * 512)

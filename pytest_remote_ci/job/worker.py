@@ -104,9 +104,11 @@ class Spool:
 
 def _seal(text: bytes, key: str) -> bytes:
     """The keyed digest of a frame: whoever reads it in `frames` can neither change that line nor write another."""
-    import hashlib
-
-    return hashlib.blake2b(text, key=bytes.fromhex(key), digest_size=32).hexdigest().encode()
+    try:
+        from _blake2 import blake2b  # `hashlib` takes milliseconds to import, at the end of each job
+    except ImportError:
+        from hashlib import blake2b
+    return blake2b(text, key=bytes.fromhex(key), digest_size=32).hexdigest().encode()
 
 
 def oom_kills() -> int:
@@ -157,9 +159,15 @@ def become_subreaper() -> None:
 
 def _prctl(option: int, value: int) -> None:
     with contextlib.suppress(Exception):
-        import ctypes
+        try:
+            import _ctypes  # `ctypes` takes milliseconds to import, before each job
 
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+            function = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+            _ctypes.call_function(function, (option, value, 0, 0, 0))
+        except (ImportError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | None = None) -> int:
@@ -354,8 +362,6 @@ def _run(
             more["REMOTE_CI_CAPTURED"] = str(kept)
         pid = start(job, spool, more, kept)
         spool.frame("again" if "REMOTE_CI_CONTINUED" in more else "started", pid=pid)
-        if spool.key is not None:
-            import hashlib  # noqa: F401  # for the last frame, while the command starts
         grace = float(job.get("grace", 10.0))
         status = Supervisor(spool, pid, grace, wake, asked, recording).run()
         with contextlib.suppress(OSError):

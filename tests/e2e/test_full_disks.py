@@ -146,6 +146,23 @@ def test_a_service_that_fills_the_disk_ends_its_job(developer: Developer, image_
     wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
 
 
+def test_a_service_that_writes_where_no_path_leads_ends_its_job(
+    developer: Developer, image_with_a_volume: str
+) -> None:
+    program = (
+        "import os, time\n"
+        "os.chdir('/data')\n"
+        "for _ in range(60): os.mkdir('d' * 100); os.chdir('d' * 100)\n"
+        "with open('big', 'wb') as file: file.write(b'x' * 80_000_000)\n"
+        "time.sleep(600)\n"
+    )
+    lasting = {"test_it.py": b"import time\ndef test_lasts():\n    time.sleep(60)\n"}
+    service = {"name": "db", "command": ["python3", "-c", program]}
+    job = over(developer, submit(developer, image_with_a_volume, [service], lasting))
+    assert job["status"] == "failed"
+    assert job["reason"].startswith("disk limit of 64 MiB exceeded")
+
+
 @pytest.mark.parametrize("place", ["/tmp", "~"])
 def test_a_full_temporary_or_home_folder_is_the_tests_own_failure(
     developer: Developer, tmp_path: Path, place: str

@@ -164,3 +164,17 @@ def test_a_folder_that_the_job_closed_is_removed_all_the_same(kit: Kit) -> None:
     kit.engine.remove(container_id)
     assert not state(kit).exists()
     assert [path.name for path in (kit.folder / "processes" / kit.install).rglob("*")] == [".trash"]
+
+
+def test_what_is_too_deep_for_any_path_is_removed(kit: Kit) -> None:
+    program = (
+        "import os\n"
+        "for place in (os.environ['HOME'], os.environ['TMPDIR']):\n"
+        "    os.chdir(place)\n"
+        "    for _ in range(3000): os.mkdir('d'); os.chdir('d')\n"
+    )
+    container_id = kit.launch(Behaviour(""), argv=("python3", "-c", program))
+    assert kit.ended(container_id).exit_code == 0
+    kit.engine.remove(container_id)
+    assert not state(kit).exists()
+    assert [path.name for path in (kit.folder / "processes" / kit.install).rglob("*")] == [".trash"]

@@ -195,6 +195,18 @@ def test_the_trash_is_emptied_in_steps(tmp_path: Path, trash: Trash) -> None:
     assert trash.empty()
 
 
+def test_a_huge_folder_is_out_of_sight_at_once_and_removed_in_parts(tmp_path: Path, trash: Trash) -> None:
+    folder = tmp_path / "huge"
+    for number in range(300):
+        (folder / str(number)).mkdir(parents=True)
+    trash.remove(folder, 100)
+    assert not folder.exists()
+    assert 150 < sum(1 for _ in (tmp_path / "trash").rglob("*")) < 250
+    assert not trash.empty(100)
+    assert trash.empty(1000)
+    assert list((tmp_path / "trash").iterdir()) == []
+
+
 def test_two_threads_may_remove_the_same(tmp_path: Path, trash: Trash) -> None:
     errors: list[BaseException] = []
     done = threading.Event()

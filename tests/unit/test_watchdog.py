@@ -187,6 +187,24 @@ def test_an_engine_that_is_slow_about_services_keeps_nobody_waiting(
     wait_until(lambda: watchdog.over() == {"a", "s"}, what="the services' measurement")
 
 
+def test_what_is_seen_of_services_does_not_count_twice(
+    ground: Path, tmp_path: Path, watching: Callable[..., Watchdog]
+) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "file").write_bytes(b"x" * 3 * MiB)
+    footprint = Footprint(folders=(tmp_path / "volume", tmp_path / "gone"), is_service=True)
+    written = {"a": 3 * MiB}
+    watchdog = watching(4 * MiB, services=lambda: written, footprint=lambda container_id: footprint)
+    watchdog.watch({"a": ("c",)}, serving={"a"})
+    wait_until(lambda: watchdog._written, 20, what="the services' measurement")
+    wait_for_measurements(watchdog, a=3 * MiB)
+    written["a"] = 5 * MiB  # where nobody but the engine looks
+    wait_until(lambda: watchdog.over() == {"a"}, 20, what="the services' measurement")
+    (tmp_path / "volume" / "file").unlink()
+    written["a"] = 0
+    wait_until(lambda: not watchdog.over(), 20, what="the next measurement")
+
+
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[int]:
     """A process that wrote 32 MiB into a file that nobody finds."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ci_runner import seals
 from pytest_remote_ci.job import worker
 
 WORKER = Path(worker.__file__)
@@ -264,3 +265,27 @@ def test_the_oldest_and_newest_python_run_it(spool: Path, version: str) -> None:
     write_job(spool, "print('hi')", recorded=True)
     done = subprocess.run([str(found[0]), "-I", "-S", str(WORKER), str(spool)], timeout=30, check=False)
     assert done.returncode == 2, "no session was recorded, so nothing has passed"
+
+
+QUICK_WAYS = {
+    "there": "",
+    "another _ctypes": "import _ctypes; del _ctypes.call_function",
+    "no _blake2": "sys.modules['_blake2'] = None",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no prctl")
+@pytest.mark.parametrize("quick", QUICK_WAYS.values(), ids=QUICK_WAYS)
+def test_the_worker_hides_itself_and_seals_with_or_without_the_quick_way(quick: str) -> None:
+    """In a process of its own, because that cannot be undone."""
+    program = (
+        f"import ctypes, hashlib, sys\n{quick}\n"
+        f"sys.path.insert(0, {str(WORKER.parent)!r})\n"
+        "import worker\n"
+        "prctl = ctypes.CDLL(None).prctl\n"
+        "before = prctl(3, 0, 0, 0, 0)\n"
+        "worker.become_undumpable()\n"
+        "print(before, prctl(3, 0, 0, 0, 0), worker._seal(b'{}', '01' * 32).decode())\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1", "0", seals.seal_of(b"{}", "01" * 32)], done.stderr

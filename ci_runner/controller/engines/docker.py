@@ -202,9 +202,13 @@ class DockerEngine:
         inspected = self._inspect_raw(container_id)
         if inspected is None or not inspected["State"].get("Running"):
             return Footprint()
-        return Footprint(
-            docker_processes.of_container(inspected["Id"], int(inspected["State"].get("Pid") or 0))
-        )
+        processes = docker_processes.of_container(inspected["Id"], int(inspected["State"].get("Pid") or 0))
+        is_service = (inspected["Config"].get("Labels") or {}).get(LABEL_ROLE) == "service"
+        if (
+            not is_service or not processes
+        ):  # the engine's folders are this machine's only if its processes are
+            return Footprint(processes, is_service=is_service)
+        return Footprint(processes, docker_usage.folders(inspected), is_service)
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ci_runner.controller.engine import LABEL_INSTALL, LABEL_JOB, LABEL_ROLE
@@ -26,6 +27,18 @@ def of_services(api: DockerAPI, install: str) -> dict[str, int]:
         written = sum(volumes.get(name, 0) for name in _volumes(summary))
         found[summary["Labels"][LABEL_JOB]] += written + (summary.get("SizeRw") or 0)
     return dict(found)
+
+
+def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return where the engine keeps what a container writes: into its root and its volumes.
+
+    The engine counts by paths, and what is too deep for these is nothing to it.
+    """
+    root = ((inspected.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
+    volumes = [
+        mount.get("Source") for mount in inspected.get("Mounts") or () if mount.get("Type") == "volume"
+    ]
+    return tuple(Path(folder) for folder in (root, *volumes) if folder)
 
 
 def _volumes(summary: Mapping[str, Any]) -> list[str]:
