@@ -26,7 +26,7 @@ from ci_runner.controller.engine import (
     Probe,
     ServiceSpec,
 )
-from ci_runner.controller.engines import convert, docker_probe, docker_usage, service_profile
+from ci_runner.controller.engines import convert, docker_probe, docker_usage, service_profile, sources
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker_events import DockerEvents
 from ci_runner.controller.engines.docker_images import FIND_PYTHONS, DockerImages
@@ -119,9 +119,7 @@ class DockerEngine:
     # -- one container's life
     def create(self, spec: ContainerSpec) -> str:
         """See `Engine.create`."""
-        missing = convert.missing_source(spec)
-        if missing is not None:
-            raise PermanentError(missing)
+        sources.check(spec)
         config = convert.container_config(spec, self.profile)
         try:
             return self._create(spec, config)
