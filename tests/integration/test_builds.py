@@ -49,7 +49,13 @@ class Bench:
         """What a new controller has."""
         cells = Cells(self.folder, Trash(self.folder / "trash"))
         return Builds(
-            self.engine, cells, prefix="x-", install_id="0123456789ab", owner=None, limits=Limits(), slots=slots
+            self.engine,
+            cells,
+            prefix="x-",
+            install_id="0123456789ab",
+            owner=None,
+            limits=Limits(),
+            slots=slots,
         )
 
     def run(self, code: str, python: str = PYTHON, cache: CachePlace | None = None) -> Built:
@@ -193,7 +199,9 @@ def test_builds_at_the_same_time_have_a_cache_each(bench: Bench) -> None:
     for thread in threads:
         thread.start()
     wait_until(lambda: len(bench.builds.in_use()) == 2, 20, what="both builds")
-    wait_until(lambda: len(list((bench.folder / "builds").glob("*/store/cache"))) == 2, 20, what="both caches")
+    wait_until(
+        lambda: len(list((bench.folder / "builds").glob("*/store/cache"))) == 2, 20, what="both caches"
+    )
     go.touch()
     for thread in threads:
         thread.join(20)
@@ -249,9 +257,10 @@ def test_while_the_engine_is_silent_nothing_is_taken_from_a_build(
     def silent(container: str) -> None:
         raise EngineUnavailable("the engine does not answer")
 
-    with monkeypatch.context() as broken, pytest.raises(EngineUnavailable):
+    with monkeypatch.context() as broken:
         broken.setattr(bench.engine, "remove", silent)
-        bench.run("result('{}')\ntime.sleep(300)", cache=CACHE)
+        with pytest.raises(EngineUnavailable):
+            bench.run("result('{}')\ntime.sleep(300)", cache=CACHE)
     [container] = bench.engine.list()
     bench.builds.recover()
     assert shelf(bench) == []
@@ -264,9 +273,10 @@ def test_while_the_engine_is_silent_nothing_is_taken_from_a_build(
 def test_a_container_that_does_not_go_away_keeps_its_cell(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as broken, pytest.raises(EngineUnavailable, match="does not go away"):
+    with monkeypatch.context() as broken:
         broken.setattr(bench.engine, "remove", lambda container: None)
-        bench.run("result('{}')\ntime.sleep(300)", cache=CACHE)
+        with pytest.raises(EngineUnavailable, match="does not go away"):
+            bench.run("result('{}')\ntime.sleep(300)", cache=CACHE)
     assert shelf(bench) == []
     [container] = bench.engine.list()
     bench.engine.remove(container.id)

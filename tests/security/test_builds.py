@@ -6,6 +6,7 @@ remove or publish later.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -31,12 +32,13 @@ from ci_runner.models import Job
 
 pytestmark = pytest.mark.docker
 
-#: A build backend without dependencies, whose hooks run code of the test's; `background` goes on when its build is over.
+#: A build backend without dependencies, whose hooks run code of the test's; `background` goes on after the hook.
 BACKEND = """
-import glob, json, os, subprocess, sys, time, zipfile
+import glob, json, os, subprocess, sys, textwrap, time, zipfile
 
 def background(code):
-    subprocess.Popen([sys.executable, "-c", "import glob, json, os, sys, time\\n" + code], start_new_session=True)
+    code = "import glob, json, os, sys, time\\n" + textwrap.dedent(code)
+    subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 
 def wheel(folder):
     name = "{name}-1.0-py3-none-any.whl"
@@ -94,11 +96,18 @@ def index(docker_engine: str, root: Path) -> Iterator[EnvironmentSettings]:
         yield EnvironmentSettings(index_url=url, ca_bundle=authority, cache_size=1)
 
 
-@pytest.fixture(scope="module")
-def engine(index: EnvironmentSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
+@pytest.fixture(scope="module", params=["as root", "as one user"])
+def engine(
+    request: pytest.FixtureRequest, index: EnvironmentSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DockerEngine]:
+    """An engine whose containers run as another user than the runner, and one whose run as the same."""
+    if request.param == "as root" and os.geteuid() != 0:
+        pytest.skip("the runner is not root")
     found = DockerEngine(
-        uuid.uuid4().hex[:12], scratch=tmp_path_factory.mktemp("scratch"), services=services.named(index)
-    )
+        uuid.uuid4().hex[:12], scratch=tmp_path_factory.mktemp("scratch"), services=services.named(index),
+        uid=None if request.param == "as root" else os.geteuid(),
+        gid=None if request.param == "as root" else os.getegid(),
+    )  # fmt: skip
     yield found
     for seen in found.list():
         found.remove(seen.id)
@@ -108,10 +117,22 @@ def engine(index: EnvironmentSettings, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def bench(engine: DockerEngine, index: EnvironmentSettings, docker_engine: str, tmp_path: Path) -> Bench:
+def bench(
+    engine: DockerEngine, index: EnvironmentSettings, docker_engine: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Bench:  # fmt: skip
+    if engine.profile.uid == os.geteuid():
+        for module in ("ci_runner.controller.prepare", "preparing"):
+            monkeypatch.setattr(f"{module}.job_owner", lambda: None)
     return Bench(
         tmp_path / "data", engine, docker_engine, index, {"prepare_timeout": 600.0}, install_id=engine.install
     )
+
+
+def only_as_root(bench: Bench) -> None:
+    """One variant is enough for what users and owners do not change."""
+    if bench.engine.profile.uid == os.geteuid():  # type: ignore[attr-defined]
+        pytest.skip("the same for a runner that is one user with its jobs")
 
 
 @pytest.fixture
@@ -157,12 +178,8 @@ class Attack:
         self._bench = bench
 
     def _run(self, bench: Bench, job: Job) -> None:
-        try:
-            bench.preparer.prepare(
-                job, log=lambda _: None, building=lambda: None, stopping=self._stop.is_set
-            )
-        except RunnerError:
-            pass
+        with contextlib.suppress(RunnerError):
+            bench.preparer.prepare(job, log=lambda _: None, building=lambda: None, stopping=self._stop.is_set)
 
     def __enter__(self) -> Attack:
         self._thread.start()
@@ -183,20 +200,19 @@ def test_a_build_cannot_turn_the_mount_of_another_one_into_a_link(bench: Bench, 
     own = prepare(own_image, files, "mallory", image=docker_engine)
     assert scope(own) == "mallory"
     before = contents(bench.data / "environments" / "shared")
-    code = """
+    code = f"""
     for folder in ("/ci/store", "/ci/store/new"):
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
             mine = name in ("new", "cache") or name.startswith("taken") or os.path.islink(path)
             if os.path.isdir(path) and not mine:
                 os.rename(path, folder + "/taken-" + str(time.time()))
-                os.symlink("../../../shared/envs", path)
+                os.symlink("../../../shared/envs/{shared.key}", path)
     """
     with Attack(bench, code.strip(), "mallory"):
         job = replace(own_image.submit(files, "mallory", image=docker_engine), environment=own.key)
         own_image.preparer.improve(job, lambda: False)
     assert contents(bench.data / "environments" / "shared") == before
-    assert not (environment(shared).parent / "lib").exists()
 
 
 def test_a_link_in_place_of_a_folder_of_the_store_is_not_emptied(bench: Bench, victim: Path) -> None:
@@ -236,33 +252,29 @@ time.sleep(60)
     assert environment(prepared).is_dir()
 
 
-#: Waits until uv has installed something below the folder, then puts a link in its place.
-SWAP = """
-background('''
-folder, target = {folder!r}, {target!r}
-while True:
-    for found in glob.glob("/ci/store/" + folder) + glob.glob("/ci/store/new/*/" + folder):
-        if glob.glob(found + "/lib/python*/site-packages/*-1.0.dist-info"):
-            os.rename(found, found + "-away")
-            os.symlink(target, found)
-            sys.exit()
-''')
-"""
-
-
 def test_a_link_in_place_of_a_layer_is_not_mounted(bench: Bench, victim: Path) -> None:
-    code = SWAP.format(folder="venv", target=str(victim))
+    only_as_root(bench)
+    code = f"""
+for path in [*glob.glob("/ci/store/venv"), *glob.glob("/ci/store/new/*/venv")]:
+    os.rename(path, path + "-away")
+    os.symlink({str(victim)!r}, path)
+with open("/ci/spool/planted", "w") as file:
+    file.write('{{"ok": true}}')
+os.rename("/ci/spool/planted", "/ci/spool/result.json")
+time.sleep(60)
+"""
     job = bench.submit(project(on_editable=code, toml=STATIC), "mallory")
-    with pytest.raises(EnvironmentFailed, match="could not install the project|left no environment"):
+    with pytest.raises(EnvironmentFailed, match="left no environment"):
         bench.prepare(job)
     layers = bench.data / "environments" / "mallory" / "layers"
-    assert [path for path in layers.rglob("*") if path.is_symlink() and "bin" not in path.parts] == []
+    assert list(layers.iterdir()) == []
 
 
 def test_a_link_that_a_dependency_leaves_in_an_environment_is_not_followed(
-    bench: Bench, root: Path, victim: Path
+    bench: Bench, root: Path, victim: Path, docker_engine: str
 ) -> None:
-    """Where older versions kept a mark of their own, which was written through it."""
+    """Where older versions had a mark of their own, which was written through it."""
+    only_as_root(bench)
     code = f"""
 background('''
 while True:
@@ -270,14 +282,15 @@ while True:
         if os.path.isdir(found + "/bin") and not os.path.lexists(found + "/.bytecode"):
             os.symlink({str(victim / "planted")!r}, found + "/.bytecode")
 ''')
-time.sleep(0.5)
 """
     sdist(root, "planter", "1.0", {"pyproject.toml": TOML, "backend.py": backend("planter", code)})
     files = {"requirements.txt": "pytest\nplanter"}
-    prepared = prepare(bench, files, "mallory")
+    # In an image that the user named all is done in one container.
+    own_image = Bench(bench.data, bench.engine, "another-default:1", bench.environments)
+    job = own_image.submit(files, "mallory", image=docker_engine)
+    prepared = own_image.prepare(job)[0]
     assert (environment(prepared) / ".bytecode").is_symlink()
-    job = replace(bench.submit(files, "mallory"), environment=prepared.key)
-    bench.preparer.improve(job, lambda: False)
+    own_image.preparer.improve(replace(job, environment=prepared.key), lambda: False)
     assert not (victim / "planted").exists()
 
 
@@ -287,12 +300,13 @@ time.sleep(0.5)
         pytest.param("--extra-index-url https://127.0.0.1:1/simple", False, id="an index"),
         pytest.param("--find-links /ci/spool", False, id="links"),
         pytest.param("-r /ci/spool/job.json", False, id="another file"),
-        pytest.param("evil @ https://127.0.0.1:1/evil-1.0-py3-none-any.whl --hash=sha256:" + 64 * "0", True, id="a URL"),
+        pytest.param(f"evil @ https://127.0.0.1:1/evil-1-py3-none-any.whl --hash=sha256:{64 * '0'}", True, id="a URL"),
         pytest.param("evil==1.0", True, id="without hashes"),
     ],
 )  # fmt: skip
 def test_a_forged_lock_makes_no_shared_environment(bench: Bench, root: Path, line: str, own: bool) -> None:
     """`own`: it may be what a project asks for, and fails in the user's own scope at most."""
+    only_as_root(bench)
     file = root / "simple" / "pytest" / "pytest-99.0-py3-none-any.whl"
     pin = f"pytest==99.0 --hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     lock = {"text": f"{pin}\n{line}\n", "locals": ["/etc"], "hashed": True}
@@ -303,22 +317,20 @@ with open("/ci/spool/forged", "w") as file:
 os.rename("/ci/spool/forged", "/ci/spool/result.json")
 time.sleep(60)
 """
-    words = None if own else "the lock has a line that is no plain requirement"
-    try:
-        prepared = prepare(bench, project(forged), "mallory")
-    except EnvironmentFailed as error:
-        assert words is None or words in str(error)
-        assert "\n" not in str(error)
+    if own:
+        with contextlib.suppress(EnvironmentFailed):
+            assert scope(prepare(bench, project(forged), "mallory")) == "mallory"
     else:
-        assert own
-        assert scope(prepared) == "mallory"
+        with pytest.raises(
+            EnvironmentFailed, match=r"the lock has a line that is no plain requirement: [^\n]*$"
+        ):
+            prepare(bench, project(forged), "mallory")
     assert list((bench.data / "environments" / "shared").glob("envs/*")) == []
 
 
 def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, docker_engine: str) -> None:
     """Shared environments belong to another user than jobs and users' builds."""
-    if os.geteuid() != 0:
-        pytest.skip("a runner that is not root has one user for all")
+    only_as_root(bench)
     shared = environment(prepare(bench, {"requirements.txt": "pytest"}, "bob"))
     owners = {path.lstat().st_uid for path in (shared, *shared.rglob("*"))}
     assert owners <= {0, 65533}
@@ -351,6 +363,7 @@ def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, doc
 
 def test_a_build_sees_nothing_of_other_builds(bench: Bench) -> None:
     """Two builds of one user at the same time share no writable folder."""
+    only_as_root(bench)
     with Attack(bench, "pass", "mallory"):
         look = """
 found = sorted(name for _, _, names in os.walk("/ci") for name in names if name == "ATTACKING")

@@ -69,7 +69,9 @@ def test_folders_of_the_project(line: str) -> None:
     assert (lock.locals, lock.text, lock.pinned) == (("libs/inner",), f"six==1 {HASH}\n", False)
 
 
-@pytest.mark.parametrize("line", ["-e .", "./", "mine @ file:///home/dev/project", "-e file:///home/dev/project"])
+@pytest.mark.parametrize(
+    "line", ["-e .", "./", "mine @ file:///home/dev/project", "-e file:///home/dev/project"]
+)
 def test_the_project_itself_is_no_part_of_its_lock(line: str) -> None:
     assert parse(f"{line}\n").locals == ()
     assert parse(f"{line}\n").text == ""
@@ -178,7 +180,9 @@ def test_comments_and_blank_lines_do_not_count() -> None:
     assert parse(f"# made by uv\n\n   \nsix==1 {HASH}\n").text == f"six==1 {HASH}\n"
 
 
-@pytest.mark.parametrize("raw", [{}, {"text": ""}, {"locals": []}, {"text": "", "locals": [], "hashed": True}])
+@pytest.mark.parametrize(
+    "raw", [{}, {"text": ""}, {"locals": []}, {"text": "", "locals": [], "hashed": True}]
+)
 def test_what_was_stored_by_another_version_is_no_lock(raw: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no stored lock"):
         locks.Lock.from_dict(raw)
