@@ -48,6 +48,18 @@ def is_folder(parent: int, name: str) -> bool:
         return False
 
 
+def read_plain_file(parent: int, name: str, limit: int, offset: int = 0) -> bytes | None:
+    """Return up to `limit` bytes of the file `name` in the folder `parent`; None unless it is a plain file."""
+    try:
+        descriptor = os.open(_plain(name), FILE, dir_fd=parent)
+    except OSError:
+        return None
+    try:
+        return os.pread(descriptor, limit, offset) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    finally:
+        os.close(descriptor)
+
+
 def _plain(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is not a plain file name")
@@ -205,7 +217,10 @@ class Trash:
         """Remove `name` in the folder `parent`, as `remove` does."""
         bag = self.hide(parent, name)
         if bag is not None:
-            self._empty_bag(bag, sys.maxsize)
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # another thread, which empties the trash, was quicker
+                self._empty_bag(bag, sys.maxsize)
 
     def hide(self, parent: int, name: str) -> str | None:
         """Move `name` out of the folder `parent` into the trash, quickly, for `empty`; None when it is absent."""

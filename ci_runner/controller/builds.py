@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import stat
 import threading
 import time
 import uuid
@@ -24,7 +23,7 @@ from ci_runner import failpoints
 from ci_runner.controller.cells import CachePlace, Cell, Cells
 from ci_runner.controller.engine import SPOOL, STORE, TOOLS, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
-from ci_runner.safe_fs import FILE
+from ci_runner.safe_fs import read_plain_file
 from ci_runner.states import first_line
 
 _log = logging.getLogger(__name__)
@@ -119,7 +118,7 @@ class Builds:
         self._lock = threading.Lock()
         self._names: set[str] = set()
         self._recovering = threading.Lock()
-        self._recovered = False
+        self._looked = False
 
     def in_use(self) -> frozenset[str]:
         """Names of the build containers of calls in flight."""
@@ -134,7 +133,7 @@ class Builds:
 
         Raises `EnvironmentFailed` when the container gave no result, `PreparationStopped`, `EngineUnavailable`.
         """
-        self._recover_once()
+        self.recover()  # what was borrowed by a crashed controller's builds is wanted again
         identity = uuid.uuid4().hex[:16]
         name = self._prefix + identity
         with self._slot(stopping), self._named(name):
@@ -181,7 +180,8 @@ class Builds:
         Raises `EngineUnavailable`.
         """
         with self._recovering:
-            self._cells.discard_old_stores()
+            if not self._looked:
+                self._cells.discard_old_stores()
             # In this order: a cell that is found and in nobody's use has no container that could still be made.
             found = self._cells.found()
             stale = found - {name.removeprefix(self._prefix) for name in self.in_use()}
@@ -190,18 +190,13 @@ class Builds:
                 for cell in sorted(stale):
                     if not any(name.endswith(f"-{cell}") for name in names):
                         self._reclaim(cell)
-            self._recovered = True
+            self._looked = True
 
     def _reclaim(self, cell: str) -> None:
         try:
             self._cells.reclaim(cell)
         except OSError as error:
             _log.warning("the cell of build %s cannot be removed yet: %s", cell, error)
-
-    def _recover_once(self) -> None:
-        """Before the first build: what was borrowed by a crashed controller's builds is wanted again."""
-        if not self._recovered:
-            self.recover()
 
     @contextlib.contextmanager
     def _slot(self, stopping: Callable[[], bool]) -> Iterator[None]:
@@ -289,7 +284,7 @@ class Builds:
                     raise PreparationStopped("stopped while the environment was built")
                 self._check(container, spool)
             time.sleep(_POLL)
-        content = read_untrusted("result.json", _RESULT_LIMIT + 1, parent=spool)
+        content = read_plain_file(spool, "result.json", _RESULT_LIMIT + 1)
         try:
             result = json.loads(content or b"") if len(content or b"") <= _RESULT_LIMIT else None
         except (ValueError, RecursionError) as error:
@@ -335,7 +330,7 @@ class _Output:
 
     def drain(self, last: bool = False) -> None:
         """Pass on what is new; `last`: also a line that has no end."""
-        piece = read_untrusted("output", 1 << 20, self._offset, parent=self._spool) or b""
+        piece = read_plain_file(self._spool, "output", 1 << 20, self._offset) or b""
         self._offset += len(piece)
         if self._offset > _OUTPUT_LIMIT:
             return
@@ -345,23 +340,6 @@ class _Output:
             self._rest = b""
         for line in lines:
             self._log(line[:_LINE_LIMIT].decode("utf-8", "replace").rstrip("\r"))
-
-
-def read_untrusted(
-    path: Path | str, limit: int, offset: int = 0, *, parent: int | None = None
-) -> bytes | None:
-    """Up to `limit` bytes of a file that foreign code may have made; None unless it is a plain file.
-
-    `parent`: the open folder in which `path` is a name. Else nobody else may be able to change the path's folders.
-    """
-    try:
-        descriptor = os.open(path, FILE, dir_fd=parent)
-    except OSError:
-        return None
-    try:
-        return os.pread(descriptor, limit, offset) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    finally:
-        os.close(descriptor)
 
 
 def write_for(path: Path, text: str, owner: int | None) -> None:

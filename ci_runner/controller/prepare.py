@@ -238,7 +238,12 @@ class Preparer:
         if not digest:
             return {}
         found = {"cwd": options.cwd, "times": self._workspaces.times(digest)}
-        write_for(work / "spool" / "ages.json", json.dumps(found), self._owner)
+        path = work / "spool" / "ages.json"
+        if not os.path.lexists(path):  # else written before a crash: the container may have it by now
+            temporary = path.with_name("ages.json.tmp")
+            temporary.unlink(missing_ok=True)
+            write_for(temporary, json.dumps(found), self._owner)
+            temporary.rename(path)
         return {"REMOTE_CI_AGES": f"{SPOOL}/ages.json"}
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:

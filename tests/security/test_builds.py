@@ -38,7 +38,8 @@ import glob, json, os, subprocess, sys, textwrap, time, zipfile
 
 def background(code):
     code = "import glob, json, os, sys, time\\n" + textwrap.dedent(code)
-    subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **nothing)
 
 def wheel(folder):
     name = "{name}-1.0-py3-none-any.whl"

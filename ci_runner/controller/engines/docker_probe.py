@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import re
-import shutil
 import socket
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Limits, Over
 from ci_runner.controller.engines import references
 from ci_runner.controller.engines.docker_network import DockerNetwork
 from ci_runner.errors import EngineUnavailable, PermanentError
+from ci_runner.safe_fs import Trash, opened_folder, read_plain_file
 
 log = logging.getLogger(__name__)
 
@@ -182,16 +182,23 @@ def _try_mounts(
                 limits=Limits(memory=256 << 20, tmp_size=16 << 20, pids=64),
             )  # fmt: skip
             said = container.run(spec).split()
-        out, upper = folder / "spool" / "out", folder / "upper" / "upper"
-        seen = out.read_text().strip() if out.exists() else ""
+        seen, above = _read(folder / "spool", "out"), _read(folder / "upper", "upper")
         facts["probe"] = " ".join(said)
         if "bind" not in said or "append" not in said or seen != token:
             return "the engine does not see the runner's folders: is it remote, or in a virtual machine?", []
-        if "overlay" not in said or not upper.exists() or upper.read_text().strip() != token:
+        if "overlay" not in said or above != token:
             return "the engine cannot mount writable workspaces (overlay) over the runner's folders", []
         return None, _reachable(said, gateway, network)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Trash(scratch / ".trash").remove(folder)
+            (scratch / ".trash").rmdir()
+
+
+def _read(folder: Path, name: str) -> str:
+    """The text that a container wrote, whose image may be anybody's; "" for what is no short plain file."""
+    with opened_folder(folder) as opened:
+        return (read_plain_file(opened, name, 1000) or b"").decode(errors="replace").strip()
 
 
 def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[str]:
