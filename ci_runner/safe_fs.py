@@ -51,6 +51,18 @@ def is_folder(parent: int, name: str) -> bool:
         return False
 
 
+def read_plain_file(parent: int, name: str, limit: int, offset: int = 0) -> bytes | None:
+    """Return up to `limit` bytes of the file `name` in the folder `parent`; None unless it is a plain file."""
+    try:
+        descriptor = os.open(_plain(name), FILE, dir_fd=parent)
+    except OSError:
+        return None
+    try:
+        return os.pread(descriptor, limit, offset) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    finally:
+        os.close(descriptor)
+
+
 def _plain(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is not a plain file name")
@@ -98,7 +110,7 @@ class Walk:
         here = os.open(".", FOLDER, dir_fd=self.top)
         levels: list[_Level] = []
         try:
-            levels.append(_Level("", "", _identity(here)))
+            levels.append(_Level("", "", identity(here)))
             yield from self._entries(here, levels)
             while levels and self.seen < self.limit:
                 if levels[-1].folders:
@@ -110,7 +122,7 @@ class Walk:
                         continue
                     os.close(here)
                     here = inner
-                    levels.append(_Level(name, f"{levels[-1].prefix}{name}/", _identity(here)))
+                    levels.append(_Level(name, f"{levels[-1].prefix}{name}/", identity(here)))
                     yield from self._entries(here, levels)
                     continue
                 levels.pop()
@@ -149,7 +161,7 @@ class Walk:
         except OSError:
             above = os.open(".", FOLDER, dir_fd=self.top)
         os.close(here)
-        if _identity(above) == levels[-1].identity:
+        if identity(above) == levels[-1].identity:
             return above
         os.close(above)
         self.complete = False
@@ -158,7 +170,7 @@ class Walk:
                 contextlib.suppress(OSError),
                 opened_folder(self.top, *(level.name for level in levels[1:])) as found,
             ):
-                if _identity(found) == levels[-1].identity:
+                if identity(found) == levels[-1].identity:
                     return os.dup(found)
             levels.pop()
         return os.open(".", FOLDER, dir_fd=self.top)
@@ -175,7 +187,8 @@ class _Level:
     folders: list[str] = field(default_factory=list)
 
 
-def _identity(folder: int) -> tuple[int, int]:
+def identity(folder: int) -> tuple[int, int]:
+    """Return device and inode of an open folder, by which it is recognised."""
     status = os.fstat(folder)
     return status.st_dev, status.st_ino
 
@@ -221,7 +234,7 @@ class Trash:
                 os.mkdir(bag, 0o700, dir_fd=trash)
                 try:
                     with opened_folder(trash, bag) as target:
-                        _move(parent, _plain(name), target, "0")
+                        move(parent, name, target, "0")
                         return bag
                 except (
                     FileNotFoundError
@@ -304,13 +317,13 @@ def _flatten(bag: int, name: str, limit: int) -> int:
             os.unlink(name, dir_fd=bag)
         return 1
     handled = 0
-    _open_up(bag, name)
+    open_up(bag, name)
     with opened_folder(bag, name) as folder:
         while handled < limit and (inner := _names(folder, 1000)):
             for entry in inner:
                 if is_folder(folder, entry):
                     if not _removed_empty(folder, entry):
-                        _move(folder, entry, bag, uuid.uuid4().hex)
+                        move(folder, entry, bag, uuid.uuid4().hex)
                 else:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(entry, dir_fd=folder)
@@ -333,24 +346,30 @@ def _removed_empty(parent: int, name: str) -> bool:
     return True
 
 
-def _move(parent: int, name: str, target: int, new: str) -> None:
-    """Rename between folders; a folder that its owner closed is opened first."""
+def move(parent: int, name: str, target: int, new: str) -> None:
+    """Rename between open folders; a folder that its owner closed is opened first."""
+    _plain(name)
     try:
-        os.rename(name, new, src_dir_fd=parent, dst_dir_fd=target)
+        os.rename(name, _plain(new), src_dir_fd=parent, dst_dir_fd=target)
     except PermissionError:
-        _open_up(parent, name)
+        open_up(parent, name)
         os.rename(name, new, src_dir_fd=parent, dst_dir_fd=target)
 
 
-def _open_up(parent: int, name: str) -> None:
-    """Let the owner read and write a folder; nothing is followed."""
+def open_up(parent: int, name: str) -> None:
+    """Let the owner read and write a folder; nothing is followed, and what fails is for whoever opens it to find."""
     with contextlib.suppress(OSError):
-        if sys.platform != "linux":
-            os.chmod(name, 0o700, dir_fd=parent, follow_symlinks=False)
-            return
-        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            if os.fstat(handle).st_mode & 0o700 != 0o700:
-                os.chmod(f"/proc/self/fd/{handle}", 0o700)  # noqa: PTH101
-        finally:
-            os.close(handle)
+        if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
+            set_folder_mode(parent, name, 0o700)
+
+
+def set_folder_mode(parent: int, name: str, mode: int) -> None:
+    """Set the mode of a folder, never that of something else that has its name by now."""
+    if sys.platform != "linux":
+        os.chmod(name, mode, dir_fd=parent, follow_symlinks=False)
+        return
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", mode)  # noqa: PTH101
+    finally:
+        os.close(handle)

@@ -1,16 +1,16 @@
-"""Runs one build container to its end: its output to the job's log as it comes, its result back as a value.
+"""Runs one build container to its end, in a cell of its own: output to the job's log as it comes, result as a value.
 
 What is built and what becomes of it is left to `environments`; the program inside is `pytest_remote_ci.job.builder`.
-Everything that comes out of such a container may be made by foreign code and is read as such.
+Everything that comes out of such a container may be made by foreign code and is read as such: through descriptors of
+the cell, and but for output and result only once the engine says that the container is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-import shutil
-import stat
 import threading
 import time
 import uuid
@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ci_runner import failpoints
+from ci_runner.controller.cells import CachePlace, Cell, Cells
 from ci_runner.controller.engine import SPOOL, STORE, TOOLS, Bind, ContainerSpec, Engine, Limits, Overlay
-from ci_runner.errors import EnvironmentFailed, PermanentError, RunnerError
+from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
+from ci_runner.safe_fs import read_plain_file
 from ci_runner.states import first_line
+
+_log = logging.getLogger(__name__)
 
 _CREATED = failpoints.register("controller.build.created", "a build container is created, not started")
 _STARTED = failpoints.register("controller.build.started", "a build container is started")
@@ -33,7 +37,7 @@ _POLL: Final = 0.02
 _ASK: Final = 0.5
 #: Bytes of output that reach the log, and of a result.
 _OUTPUT_LIMIT: Final = 4 << 20
-_RESULT_LIMIT: Final = 32 << 20
+_RESULT_LIMIT: Final = 8 << 20
 _LINE_LIMIT: Final = 4096
 
 #: Finds the base image's interpreter of the version in $1 and becomes it.
@@ -65,10 +69,13 @@ class Build:
     #: "3.12".
     python: str
     steps: tuple[Mapping[str, Any], ...]
-    #: Folder that is mounted writable at `/ci/store`; foreign code runs in there only where `may_build`.
-    store: Path
+    #: The package cache that it borrows; None: it needs none.
+    cache: CachePlace | None
+    #: Whether foreign code may run in it.
     may_build: bool
     cwd: str
+    #: The uid that it runs as, and that owns what it makes; None: ours.
+    owner: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[Bind, ...] = ()
     #: Read-only trees that appear, writable, at `cwd`.
@@ -81,11 +88,10 @@ class Build:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build left; its folder is removed with the `with` block that gave it."""
+    """What a build left, its container gone; the cell is removed with the `with` block that gave it."""
 
     result: Mapping[str, Any]
-    #: What was written over `Build.lowers`.
-    upper: Path
+    cell: Cell
 
 
 class Builds:
@@ -94,7 +100,7 @@ class Builds:
     def __init__(
         self,
         engine: Engine,
-        data_dir: Path,
+        cells: Cells,
         *,
         prefix: str,
         install_id: str,
@@ -104,13 +110,15 @@ class Builds:
     ) -> None:
         """`slots`: how many run at once; `owner`: the uid of jobs, None when it is ours."""
         self._engine = engine
-        self._work = data_dir / "work"
+        self._cells = cells
         self._prefix = f"{prefix}build-{install_id[:8]}-"
         self._owner = owner
         self._limits = limits
         self._slots = threading.BoundedSemaphore(max(1, slots))
         self._lock = threading.Lock()
         self._names: set[str] = set()
+        self._recovering = threading.Lock()
+        self._looked = False
 
     def in_use(self) -> frozenset[str]:
         """Names of the build containers of calls in flight."""
@@ -125,18 +133,70 @@ class Builds:
 
         Raises `EnvironmentFailed` when the container gave no result, `PreparationStopped`, `EngineUnavailable`.
         """
+        self.recover()  # what was borrowed by a crashed controller's builds is wanted again
         identity = uuid.uuid4().hex[:16]
         name = self._prefix + identity
-        folder = self._work / f"{build.job_id}-b{identity}"  # goes with the job, should we die
         with self._slot(stopping), self._named(name):
+            cell = self._cells.open(identity, build.owner, build.cache)
+            job = {
+                "protocol": 1,
+                "uv": f"{TOOLS}/uv",
+                "may_build": build.may_build,
+                "cwd": build.cwd,
+                "env": dict(build.env),
+                "steps": [dict(step) for step in build.steps],
+            }
+            write_for(cell.path("spool") / "job.json", json.dumps(job), build.owner)
+            # Raises with the container still there where the engine does not answer: then the cell is left for
+            # `recover`, because somebody may be writing in it.
             try:
-                self._make_folders(folder, build)
-                yield Built(
-                    self._follow(self._spec(build, name, folder, tools), folder, log, stopping),
-                    folder / "upper",
-                )
+                result = self._follow(self._spec(build, name, cell, tools), cell, log, stopping)
+            except EngineUnavailable:
+                raise
+            except BaseException:
+                self._end(cell)
+                raise
+            try:
+                self._cells.give_back(cell)
+                yield Built(result, cell)
             finally:
-                remove_folder(folder)
+                self._throw_away(cell)
+
+    def _end(self, cell: Cell) -> None:
+        try:
+            self._cells.give_back(cell)
+        finally:
+            self._throw_away(cell)
+
+    def _throw_away(self, cell: Cell) -> None:
+        try:
+            self._cells.throw_away(cell)
+        except OSError as error:  # out of sight; the trash is emptied again and again
+            _log.warning("what build %s left cannot be removed yet: %s", cell.name, error)
+
+    def recover(self) -> None:
+        """Give back what the cells of builds hold that ended with their controller, or without the engine's word.
+
+        Raises `EngineUnavailable`.
+        """
+        with self._recovering:
+            if not self._looked:
+                self._cells.discard_old_stores()
+            # In this order: a cell that is found and in nobody's use has no container that could still be made.
+            found = self._cells.found()
+            stale = found - {name.removeprefix(self._prefix) for name in self.in_use()}
+            if stale:
+                names = [seen.name for seen in self._engine.list() if seen.role == "build"]
+                for cell in sorted(stale):
+                    if not any(name.endswith(f"-{cell}") for name in names):
+                        self._reclaim(cell)
+            self._looked = True
+
+    def _reclaim(self, cell: str) -> None:
+        try:
+            self._cells.reclaim(cell)
+        except OSError as error:
+            _log.warning("the cell of build %s cannot be removed yet: %s", cell, error)
 
     @contextlib.contextmanager
     def _slot(self, stopping: Callable[[], bool]) -> Iterator[None]:
@@ -158,24 +218,9 @@ class Builds:
             with self._lock:
                 self._names.discard(name)
 
-    def _make_folders(self, folder: Path, build: Build) -> None:
-        for part in ("upper", "work", "spool"):
-            (folder / part).mkdir(mode=0o755, parents=True)
-            if self._owner is not None:
-                os.chown(folder / part, self._owner, self._owner)
-        job = {
-            "protocol": 1,
-            "uv": f"{TOOLS}/uv",
-            "may_build": build.may_build,
-            "cwd": build.cwd,
-            "env": dict(build.env),
-            "steps": [dict(step) for step in build.steps],
-        }
-        write_for(folder / "spool" / "job.json", json.dumps(job), self._owner)
-
-    def _spec(self, build: Build, name: str, folder: Path, tools: Path) -> ContainerSpec:
+    def _spec(self, build: Build, name: str, cell: Cell, tools: Path) -> ContainerSpec:
         overlay = (
-            Overlay(build.lowers, build.upper or folder / "upper", folder / "work", build.cwd)
+            Overlay(build.lowers, build.upper or cell.path("upper"), cell.path("work"), build.cwd)
             if build.lowers
             else None
         )
@@ -189,61 +234,71 @@ class Builds:
             cwd="/",
             binds=(
                 Bind(tools, TOOLS),
-                Bind(folder / "spool", SPOOL, read_only=False),
-                Bind(build.store, STORE, read_only=False),
+                Bind(cell.path("spool"), SPOOL, read_only=False),
+                Bind(cell.path("store"), STORE, read_only=False),
                 *build.binds,
             ),
             overlay=overlay,
             limits=self._limits if build.cpus is None else replace(self._limits, cpus=build.cpus),
             network="egress",
+            uid=build.owner if build.owner != self._owner else None,
+            known=cell.known(),
         )
 
     def _follow(
-        self, spec: ContainerSpec, folder: Path, log: Callable[[str], None], stopping: Callable[[], bool]
+        self, spec: ContainerSpec, cell: Cell, log: Callable[[str], None], stopping: Callable[[], bool]
     ) -> Mapping[str, Any]:
+        """Run the container; it is gone when this returns, and when this raises anything but `EngineUnavailable`."""
         container = self._engine.create(spec)
         try:
             failpoints.hit(_CREATED)
             self._engine.start(container)
             failpoints.hit(_STARTED)
-            output = _Output(folder / "spool" / "output", log)
-            result = self._wait(container, folder / "spool" / "result.json", output, stopping)
-            output.drain(last=True)
+            with cell.opened("spool") as spool:
+                output = _Output(spool, log)
+                result = self._wait(container, spool, output, stopping)
+                output.drain(last=True)
             return result
         except PermanentError as error:
             raise EnvironmentFailed(f"could not build the environment: {first_line(str(error))}") from error
         finally:
             failpoints.hit(_ENDED)
-            self._engine.remove(container)
+            self._remove(container)
+
+    def _remove(self, container: str) -> None:
+        """Remove a container and make sure that it is gone; raises `EngineUnavailable` where that is not so."""
+        self._engine.remove(container)
+        if self._engine.inspect(container) is not None:
+            raise EngineUnavailable("the build's container does not go away")
 
     def _wait(
-        self, container: str, path: Path, output: _Output, stopping: Callable[[], bool]
+        self, container: str, spool: int, output: _Output, stopping: Callable[[], bool]
     ) -> Mapping[str, Any]:
         ask_at = time.monotonic() + _ASK
-        while not path.exists():
+        while not _exists(spool, "result.json"):
             output.drain()
             if time.monotonic() >= ask_at:
                 ask_at = time.monotonic() + _ASK
                 if stopping():
                     self._engine.signal(container, "KILL")
                     raise PreparationStopped("stopped while the environment was built")
-                self._check(container, path)
+                self._check(container, spool)
             time.sleep(_POLL)
-        content = read_untrusted(path, _RESULT_LIMIT)
+        content = read_plain_file(spool, "result.json", _RESULT_LIMIT + 1)
         try:
-            result = json.loads(content or b"")
+            result = json.loads(content or b"") if len(content or b"") <= _RESULT_LIMIT else None
         except (ValueError, RecursionError) as error:
             raise EnvironmentFailed("the build left no readable result") from error
         if not isinstance(result, dict):
             raise EnvironmentFailed("the build left no readable result")
         return result
 
-    def _check(self, container: str, path: Path) -> None:
+    def _check(self, container: str, spool: int) -> None:
         """Raise when the container is over without a result."""
         seen = self._engine.inspect(container)
         if seen is not None and seen.state not in ("exited", "dead"):
             return
-        if path.exists():
+        if _exists(spool, "result.json"):
             return
         if seen is None:
             raise EnvironmentFailed("the build container is gone")
@@ -254,18 +309,28 @@ class Builds:
         raise EnvironmentFailed(f"the environment build ended early: {words}")
 
 
+def _exists(folder: int, name: str) -> bool:
+    """Whether there is anything of that name; nothing is followed."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:  # absent, or in a folder that was closed by those who own it
+        return False
+    return True
+
+
 class _Output:
     """The builder's output file, followed line by line."""
 
-    def __init__(self, path: Path, log: Callable[[str], None]) -> None:
-        self._path = path
+    def __init__(self, spool: int, log: Callable[[str], None]) -> None:
+        """`spool`: the open folder in which it is."""
+        self._spool = spool
         self._log = log
         self._offset = 0
         self._rest = b""
 
     def drain(self, last: bool = False) -> None:
         """Pass on what is new; `last`: also a line that has no end."""
-        piece = read_untrusted(self._path, 1 << 20, self._offset) or b""
+        piece = read_plain_file(self._spool, "output", 1 << 20, self._offset) or b""
         self._offset += len(piece)
         if self._offset > _OUTPUT_LIMIT:
             return
@@ -277,18 +342,6 @@ class _Output:
             self._log(line[:_LINE_LIMIT].decode("utf-8", "replace").rstrip("\r"))
 
 
-def read_untrusted(path: Path, limit: int, offset: int = 0) -> bytes | None:
-    """Up to `limit` bytes of a file that foreign code may have made; None unless it is a plain file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return os.pread(descriptor, limit, offset) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    finally:
-        os.close(descriptor)
-
-
 def write_for(path: Path, text: str, owner: int | None) -> None:
     """Write a file that a container may read, and nobody else."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -296,23 +349,3 @@ def write_for(path: Path, text: str, owner: int | None) -> None:
         if owner is not None:
             os.fchown(descriptor, owner, owner)
         file.write(text)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder of ours, whatever a container left in it; never follows links."""
-
-    def open_up(_function: Any, path: str, _error: Any) -> None:
-        for closed in (os.path.dirname(path), path):  # noqa: PTH120
-            with contextlib.suppress(OSError):
-                if stat.S_ISDIR(os.lstat(closed).st_mode):
-                    os.chmod(closed, 0o700)  # noqa: PTH101
-        with contextlib.suppress(OSError):
-            # The kernel's own folder below an overlay's `work` is closed to everybody, but empty.
-            os.rmdir(path)  # noqa: PTH106
-
-    if folder.is_symlink():
-        folder.unlink()
-        return
-    if folder.exists():
-        shutil.rmtree(folder, onerror=open_up)
-        shutil.rmtree(folder, ignore_errors=True)

@@ -89,6 +89,18 @@ class ContainerSpec:
     network: Literal["egress", "none"] = "egress"
     #: Id of a running container whose network (loopback included) this one shares; `network` is that one's then.
     join: str | None = None
+    #: Whom it runs as, where that is another than jobs do; engines that do not isolate have one user for all.
+    uid: int | None = None
+    #: Device and inode of mounts' sources as they were when they were made or checked; others are not compared.
+    known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def sources(self) -> list[tuple[Path, str]]:
+        """(source, mount point) of everything that is mounted."""
+        result = [(bind.source, bind.target) for bind in self.binds]
+        if self.overlay is not None:
+            folders = (*self.overlay.lowers, self.overlay.upper, self.overlay.work)
+            result += [(folder, self.overlay.target) for folder in folders]
+        return result
 
 
 @dataclass(frozen=True)
@@ -196,8 +208,8 @@ class Engine(Protocol):
         """Create (not start) and return the id.
 
         A container of that name with the same install, role, job and attempt is adopted, never a second one
-        made. A name that something else has, a missing source and a setting that the engine refuses raise
-        `PermanentError`.
+        made. A name that something else has, a setting that the engine refuses, and a source that is missing,
+        reached through a link or not the one that `known` has raise `PermanentError`.
         """
 
     def create_service(self, spec: ServiceSpec) -> str:

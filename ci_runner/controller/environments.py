@@ -1,10 +1,11 @@
 """Prepared environments: locks, dependency environments and project layers, cached on disk by what decides them.
 
-`environments/<scope>/` holds `store/{cache,new}` (the only part that a build container can write), and beside it, out
-of reach of every container, what was published: `locks`, `envs`, `layers`; `<name>.ok` marks what is complete and
-tells when it was used. Scope `shared` is for what can be installed without running foreign code, from indexes that
-the operator chose, every file checked against its hash; all else goes to a scope of the user's own. Resolving may
-have to run foreign code (a `setup.py`), so it always happens in the user's scope.
+`environments/<scope>/` holds what was published, `locks`, `envs` and `layers`, where `<name>.ok` marks what is complete
+and tells when it was used, and `cache`, what uv remembers. No container ever sees these folders: a build works in a
+cell of its own (`cells`), and what it made is taken over once its container is gone (`takeover`). Scope `shared` is for
+what can be installed without running foreign code, in the operator's images, from indexes that the operator chose,
+every file checked against its hash, under a uid that runs nothing else; all else goes to a scope of the user's own.
+Resolving may have to run foreign code (a `setup.py`), so it always happens in the user's scope.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-import stat
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -23,23 +21,32 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ci_runner import failpoints, layers
+from ci_runner import failpoints, layers, locks
 from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.builds import Build, Builds, Built, remove_folder
+from ci_runner.controller import takeover
+from ci_runner.controller.builds import Build, Builds, Built
+from ci_runner.controller.cells import CachePlace
 from ci_runner.controller.engine import ENVIRONMENT, PROJECT_LAYER, STORE, Bind
 from ci_runner.controller.flights import Flights
-from ci_runner.controller.products import keep_products
 from ci_runner.errors import EnvironmentFailed
+from ci_runner.locks import Lock
 from ci_runner.plan import Plan
 from ci_runner.project import Tree
+from ci_runner.safe_fs import Trash, identity, is_folder, move, opened_folder
 
 #: Raised when what is built from the same inputs changes.
-VERSION: Final = 1
+VERSION: Final = 2
 SHARED: Final = "shared"
+#: Whom the shared scope belongs to where the runner is root: no job and no user's build runs as this uid.
+SHARED_UID: Final = 65533
 #: Where a CA bundle appears in containers.
 CA_BUNDLE: Final = "/ci/ca.pem"
 #: Seconds after which a lock is resolved again, so that what is not pinned does not stay old for ever.
 LOCK_LIFE: Final = 7 * 86400.0
+
+#: What a build makes in its store.
+_ENVIRONMENT: Final = "environment"
+_LAYER: Final = "venv"
 
 _STAGED = failpoints.register("controller.environment.staged", "an environment is built, not yet published")
 _PUBLISHED = failpoints.register(
@@ -74,40 +81,34 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Lock:
-    """What exactly to install."""
-
-    #: Requirement lines.
-    text: str
-    #: Folders of the workspace to be installed editable.
-    locals: tuple[str, ...] = ()
-    #: Whether every line names the hashes of its files.
-    hashed: bool = False
-    #: Something in it has to be built from source: known once an installation without building failed.
-    needs_build: bool = False
-
-
-@dataclass(frozen=True)
 class Ready:
     """Something published: a folder and the key that names it."""
 
     key: str
     folder: Path
+    #: Device and inode of what is mounted of it.
+    known: Mapping[Path, tuple[int, int]]
 
 
 class Environments:
     """The environments of one data directory. Methods may be called from any thread."""
 
     def __init__(
-        self, data_dir: Path, settings: EnvironmentSettings, builds: Builds, *, owner: int | None
+        self,
+        data_dir: Path,
+        settings: EnvironmentSettings,
+        builds: Builds,
+        trash: Trash,
+        *,
+        owner: int | None,
     ) -> None:
-        """`owner`: the uid of jobs, None when it is ours."""
+        """`data_dir`: without links in its path; `owner`: the uid of jobs, None when it is ours."""
         self._root = data_dir / "environments"
         self._settings = settings
         self._builds = builds
+        self._trash = trash
         self._owner = owner
         self._flights = Flights()
-        self._guard = threading.Lock()
 
     # -- dependencies
     def dependencies(self, request: Request) -> tuple[Ready, Lock]:
@@ -134,15 +135,14 @@ class Environments:
         if lock is None:
             together = not request.may_share
             request.log("resolving dependencies" if not together else "resolving and installing dependencies")
-            stage = uuid.uuid4().hex
             steps: list[Mapping[str, Any]] = [self._compile_step(request)]
-            steps += [self._sync_step(request, stage, None)] if together else []
-            with self._run(request, request.scope, steps, stage) as built:
-                lock = _parse_lock(built.result)
+            steps += [self._sync_step(request, None)] if together else []
+            with self._run(request, request.scope, "dependencies", steps) as built:
+                lock = _lock_of(built, request)
                 self._write_lock(request.scope, name, lock)
                 if together:
                     key = self._environment_key(request, lock, request.scope)
-                    return self._publish(request.scope, self._root / request.scope / "envs", key, stage), lock
+                    return self._publish(request.scope, key, built), lock
         scope = self._scope(request, lock)
         ready = self._find_environment(request, lock, scope)
         if ready is not None:
@@ -161,9 +161,9 @@ class Environments:
 
         def build() -> Ready:
             request.log("installing dependencies")
-            stage = uuid.uuid4().hex
-            with self._run(request, scope, [self._sync_step(request, stage, lock)], stage):
-                return self._publish(scope, self._root / scope / "envs", key, stage)
+            steps = [self._sync_step(request, lock)]
+            with self._run(request, scope, "dependencies", steps) as built:
+                return self._publish(scope, key, built)
 
         return self._flights.once(
             ("env", scope, key), lambda: self._find_environment(request, lock, scope), build,
@@ -174,10 +174,10 @@ class Environments:
         version = layers.version_env(request.plan, alone=False)
         return {"do": "compile", "plan": request.plan.to_dict(), "env": version}
 
-    def _sync_step(self, request: Request, stage: str, lock: Lock | None) -> Mapping[str, Any]:
+    def _sync_step(self, request: Request, lock: Lock | None) -> Mapping[str, Any]:
         return {
             "do": "sync",
-            "stage": f"{STORE}/new/{stage}",
+            "stage": f"{STORE}/{_ENVIRONMENT}",
             "lock": lock.text if lock is not None else None,
             "index_options": list(request.plan.index_options),
             "project_python": f"{PROJECT_LAYER}/bin/python",
@@ -185,12 +185,12 @@ class Environments:
 
     def _scope(self, request: Request, lock: Lock) -> str:
         """Where an installation of `lock` may live."""
-        free = request.may_share and lock.hashed and not lock.needs_build and not request.plan.index_options
-        return (
-            SHARED
-            if free and not re.search(r"file:|^\.{0,2}/|@ git\+", lock.text, re.MULTILINE)
-            else request.scope
-        )
+        free = request.may_share and lock.pinned and not lock.needs_build and not request.plan.index_options
+        return SHARED if free else request.scope
+
+    def owner(self, scope: str) -> int | None:
+        """The uid of the builds of a scope; None when it is ours."""
+        return self._owner if scope != SHARED or self._owner is None else SHARED_UID
 
     # -- the project
     def project(self, request: Request, lock: Lock, environment: Path | None = None) -> Ready | None:
@@ -198,7 +198,8 @@ class Environments:
 
         `environment`: the dependencies' folder, needed only where the engine mounts nothing.
         """
-        projects = ([request.mount] if request.plan.install else []) + list(lock.locals)
+        inner = [f"{request.mount}/{folder}" for folder in lock.locals]
+        projects = ([request.mount] if request.plan.install else []) + inner
         if not projects:
             return None
         key = _digest(
@@ -208,7 +209,7 @@ class Environments:
         )  # fmt: skip
         return self._flights.once(
             ("layer", request.scope, key),
-            lambda: _find(self._layers(request), key),
+            lambda: _find_layer(self._layers(request), key),
             lambda: self._install_project(request, key, projects, environment),
             joined=lambda: self._join(request), stopping=request.stopping,
         )  # fmt: skip
@@ -218,20 +219,14 @@ class Environments:
     ) -> Ready:
         request.building()
         request.log("installing the project")
-        stage = uuid.uuid4().hex
         step = {
-            "do": "layer", "stage": f"{STORE}/new/{stage}/venv", "projects": projects, "environment": ENVIRONMENT,
+            "do": "layer", "stage": f"{STORE}/{_LAYER}", "projects": projects, "environment": ENVIRONMENT,
             "env": layers.version_env(request.plan, alone=True),
         }  # fmt: skip
-        folder = self._open_scope(request.scope) / "new" / stage
-        self._make(folder)
         binds = () if environment is None else (Bind(environment, ENVIRONMENT),)
         try:
-            with self._run(request, request.scope, [step], stage, binds, request.in_place) as built:
-                if request.in_place is None:
-                    keep_products(built.upper, request.tree)
-                    built.upper.rename(folder / "upper")
-                return self._publish(request.scope, self._layers(request), key, stage)
+            with self._run(request, request.scope, "project", [step], binds, request.in_place) as built:
+                return self._publish_layer(request, key, built)
         except EnvironmentFailed as error:
             hint = "; `install-project = false` runs the tests without installing it"
             raise EnvironmentFailed(
@@ -244,29 +239,24 @@ class Environments:
         self,
         request: Request,
         scope: str,
+        purpose: str,
         steps: list[Mapping[str, Any]],
-        stage: str,
         binds: tuple[Bind, ...] = (),
         upper: Path | None = None,
     ) -> Iterator[Built]:
-        """One container; what it staged is removed unless it was published."""
-        store = self._open_scope(scope)
+        """One container; what it made is removed unless it was published."""
         own = scope != SHARED
         build = Build(
             job_id=request.job_id, attempt=request.attempt, image_id=request.image_id, python=request.python,
-            steps=tuple(steps), store=store, may_build=own, cwd=request.mount if own else "/",
-            env=self._env(), binds=(*self.ca_binds(), *binds), lowers=(request.folder,) if own else (),
-            upper=upper,
+            steps=tuple(steps), cache=CachePlace(scope, purpose), may_build=own, cwd=request.mount if own else "/",
+            owner=self.owner(scope), env=self._env(), binds=(*self.ca_binds(), *binds),
+            lowers=(request.folder,) if own else (), upper=upper,
         )  # fmt: skip
-        try:
-            with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
-                if built.result.get("ok") is not True:
-                    raise EnvironmentFailed(
-                        f"could not install dependencies: {_one_line(built.result.get('error'))}"
-                    )
-                yield built
-        finally:
-            remove_folder(store / "new" / stage)
+        with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
+            if built.result.get("ok") is not True:
+                words = _one_line(built.result.get("error"))
+                raise EnvironmentFailed(f"could not install dependencies: {words}")
+            yield built
 
     def _env(self) -> dict[str, str]:
         settings = self._settings
@@ -293,7 +283,10 @@ class Environments:
 
     def ca_binds(self) -> tuple[Bind, ...]:
         """Its mount."""
-        return () if self._settings.ca_bundle is None else (Bind(self._settings.ca_bundle, CA_BUNDLE),)
+        bundle = self._settings.ca_bundle
+        return (
+            () if bundle is None else (Bind(bundle.resolve(), CA_BUNDLE),)
+        )  # operators may have links in it
 
     # -- on disk
     def _indexes(self) -> list[Any]:
@@ -317,72 +310,100 @@ class Environments:
     def _layers(self, request: Request) -> Path:
         """Where a project's layer lives: with the job where it fits no other folder."""
         return (
-            self._root / request.scope / "layers" if request.in_place is None else request.in_place.parents[1]
+            self._folder(request.scope, "layers") if request.in_place is None else request.in_place.parents[1]
         )
 
-    def _publish(self, scope: str, parent: Path, key: str, stage: str) -> Ready:
-        """Take what a container staged out of its reach and mark it complete."""
-        staged = self._root / scope / "store" / "new" / stage
-        if not stat.S_ISDIR(os.lstat(staged).st_mode):
-            raise EnvironmentFailed("the build left no environment")
+    def _publish(self, scope: str, key: str, built: Built) -> Ready:
+        """Take over the environment that a build made, and mark it complete."""
+        parent = self._folder(scope, "envs")
+        with built.cell.opened("store") as store, opened_folder(parent) as target:
+            takeover.settle(store, _ENVIRONMENT, built.cell.owner)
+            self._replace(store, _ENVIRONMENT, target, key)
+        return self._complete(parent, key)
+
+    def _publish_layer(self, request: Request, key: str, built: Built) -> Ready:
+        """Take over the layer that a build made: its environment, and what it left in the workspace."""
+        parent = self._layers(request)
+        with built.cell.opened() as cell, opened_folder(parent) as target:
+            os.mkdir("layer", 0o755, dir_fd=cell)
+            with built.cell.opened("store") as store, built.cell.opened("layer") as layer:
+                takeover.settle(store, _LAYER, built.cell.owner)
+                move(store, _LAYER, layer, "venv")
+                if request.in_place is None:
+                    os.mkdir("upper", 0o755, dir_fd=layer)
+                    if self._owner is not None:
+                        os.chown("upper", self._owner, self._owner, dir_fd=layer, follow_symlinks=False)
+                    with built.cell.opened("upper") as upper, built.cell.opened("layer", "upper") as products:
+                        takeover.keep_products(upper, products, request.tree, self._owner)
+            self._replace(cell, "layer", target, key)
+        self._complete(parent, key)
+        return _there(_find_layer(parent, key))
+
+    def _replace(self, source: int, name: str, target: int, key: str) -> None:
         failpoints.hit(_STAGED)
-        folder = parent / key
-        remove_folder(folder)  # published once, but never marked complete
-        staged.rename(folder)
+        self._trash.remove_at(target, key)  # published once, but never marked complete
+        move(source, name, target, key)
         failpoints.hit(_PUBLISHED)
+
+    def _complete(self, parent: Path, key: str) -> Ready:
         (parent / f"{key}.ok").touch()
-        return Ready(key, folder)
+        return _there(_find(parent, key))
 
     def _read_lock(self, scope: str, name: str) -> Lock | None:
         path = self._root / scope / "locks" / f"{name}.json"
         try:
             if path.stat().st_mtime < time.time() - LOCK_LIFE:
                 return None
-            raw = json.loads(path.read_text())
+            return Lock.from_dict(json.loads(path.read_text()))
         except (FileNotFoundError, ValueError):
             return None
-        return Lock(**{**raw, "locals": tuple(raw["locals"])})
 
     def _write_lock(self, scope: str, name: str, lock: Lock) -> None:
-        path = self._root / scope / "locks" / f"{name}.json"
+        path = self._folder(scope, "locks") / f"{name}.json"
         temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
         temporary.write_text(json.dumps(asdict(lock)))
         temporary.rename(path)
 
-    def _open_scope(self, scope: str) -> Path:
-        """The folder that is mounted as store; everything of the scope exists afterwards."""
-        base = self._root / scope
-        with self._guard:
-            for part in ("locks", "envs", "layers", "store"):
-                (base / part).mkdir(mode=0o755, parents=True, exist_ok=True)
-            for part in ("cache", "new"):
-                self._make(base / "store" / part)
-        return base / "store"
-
-    def _make(self, folder: Path) -> None:
-        if not folder.exists():
-            folder.mkdir(mode=0o755)
-            if self._owner is not None:
-                os.chown(folder, self._owner, self._owner)
+    def _folder(self, scope: str, part: str) -> Path:
+        folder = self._root / scope / part
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return folder
 
 
 def _find(parent: Path, key: str) -> Ready | None:
     """What is published and complete; noted as used now."""
     try:
         os.utime(parent / f"{key}.ok")
+        with opened_folder(parent, key) as folder:
+            return Ready(key, parent / key, {parent / key: identity(folder)})
     except FileNotFoundError:
         return None
-    return Ready(key, parent / key)
 
 
-def _parse_lock(result: Mapping[str, Any]) -> Lock:
-    """The lock that a container made, which is not to be trusted: any text, but of the right shape."""
-    raw = result.get("lock")
-    if not isinstance(raw, dict) or not isinstance(raw.get("text"), str):
-        raise EnvironmentFailed("the build left no lock")
-    folders = raw.get("locals")
-    names = [name for name in folders if isinstance(name, str)] if isinstance(folders, list) else []
-    return Lock(raw["text"], tuple(names), raw.get("hashed") is True)
+def _find_layer(parent: Path, key: str) -> Ready | None:
+    """A layer with what is mounted of it."""
+    found = _find(parent, key)
+    if found is None:
+        return None
+    known = {}
+    for part in ("venv", "upper"):
+        with opened_folder(found.folder) as layer:
+            if part == "venv" or is_folder(layer, part):
+                with opened_folder(layer, part) as folder:
+                    known[found.folder / part] = identity(folder)
+    return Ready(key, found.folder, known)
+
+
+def _there(ready: Ready | None) -> Ready:
+    if ready is None:
+        raise EnvironmentFailed("the environment was removed at the moment when it was ready: submit again")
+    return ready
+
+
+def _lock_of(built: Built, request: Request) -> Lock:
+    """The lock that a container made, which is not to be trusted."""
+    raw = built.result.get("lock")
+    return locks.parse(raw.get("text") if isinstance(raw, dict) else None, request.mount, request.tree)
 
 
 def _one_line(text: Any) -> str:

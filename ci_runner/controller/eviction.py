@@ -6,20 +6,24 @@ still holds goes when removing environments was not enough.
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ci_runner.controller.builds import remove_folder
+from ci_runner.controller.cells import Cells
 from ci_runner.controller.workspaces import Workspaces
+from ci_runner.safe_fs import Trash, Walk, opened_folder
+
+_log = logging.getLogger(__name__)
 
 #: Seconds between two looks at how much there is.
 INTERVAL: Final = 600.0
+#: Files and folders of one cached thing; a package cache with more is dropped.
+_MOST_ENTRIES: Final = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,21 @@ class Evictor:
     """The caches of one data directory."""
 
     def __init__(
-        self, data_dir: Path, workspaces: Workspaces, size: int, fresh: float, interval: float = INTERVAL
+        self,
+        data_dir: Path,
+        workspaces: Workspaces,
+        cells: Cells,
+        trash: Trash,
+        size: int,
+        fresh: float,
+        interval: float = INTERVAL,
     ) -> None:
         """`size`: bytes kept. `fresh`: seconds for which what was used stays: a preparation may be using it."""
         self._root = data_dir / "environments"
         self._trees = data_dir / "trees"
         self._workspaces = workspaces
+        self._cells = cells
+        self._trash = trash
         self._size = size
         self._fresh = fresh
         self._interval = interval
@@ -47,7 +60,10 @@ class Evictor:
         self._next = 0.0
 
     def evict(self, keep: frozenset[str]) -> None:
-        """Bring the caches below their size, as far as `keep` (keys, joined ones too) and what is fresh allow."""
+        """Bring the caches below their size, as far as `keep` (keys, joined ones too) and what is fresh allow.
+
+        What cannot be removed does not keep the rest.
+        """
         with self._lock:
             if time.monotonic() < self._next:
                 return
@@ -59,55 +75,56 @@ class Evictor:
             candidates = sorted(self._candidates(), key=lambda item: item.used)
             for candidate in candidates:
                 sizes.add(candidate.folder)
-            for cache in self._caches():
-                sizes.add(cache)
+            caches = self._cells.idle_caches()
+            for used, cache in caches:
+                if not sizes.add(cache) and used < limit:
+                    self._drop(cache, sizes)
             for candidate in candidates:
                 if sizes.total <= self._size:
                     return
                 if candidate.key not in kept and candidate.used < limit:
                     sizes.drop(candidate.folder)
                     self._remove(candidate)
-            if sizes.total > self._size:
-                self._drop_caches(limit)
+            for used, cache in caches:
+                if sizes.total > self._size and used < limit:
+                    self._drop(cache, sizes)
 
     def _candidates(self) -> Iterator[_Candidate]:
         for mark in [*self._root.glob("*/envs/*.ok"), *self._root.glob("*/layers/*.ok")]:
-            yield _Candidate(mark.stat().st_mtime, mark.with_suffix(""), mark.stem)
+            yield _Candidate(mark.lstat().st_mtime, mark.with_suffix(""), mark.stem)
         for used, digest in self._workspaces.unused():
             yield _Candidate(used, self._trees / digest, digest)
 
-    def _caches(self) -> list[Path]:
-        return list(self._root.glob("*/store/cache"))
-
     def _remove(self, candidate: _Candidate) -> None:
         """The marker first: what is half removed is never used."""
-        if candidate.folder.parent == self._trees:
-            self._workspaces.remove(candidate.key)
-            return
-        candidate.folder.with_name(f"{candidate.key}.ok").unlink(missing_ok=True)
-        doomed = candidate.folder.with_name(f".del-{uuid.uuid4().hex}")
-        candidate.folder.rename(doomed)
-        remove_folder(doomed)
+        try:
+            if candidate.folder.parent == self._trees:
+                self._workspaces.remove(candidate.key)
+                return
+            for mark in ("ok", "bytecode"):
+                candidate.folder.with_name(f"{candidate.key}.{mark}").unlink(missing_ok=True)
+            self._trash.remove(candidate.folder)
+        except OSError as error:
+            _log.warning("%s cannot be removed yet: %s", candidate.folder, error)
 
-    def _drop_caches(self, limit: float) -> None:
-        """Empty the package caches of scopes in which nothing was built lately."""
-        for cache in self._caches():
-            store = cache.parent
-            if not any((store / "new").iterdir()) and (store / "new").stat().st_mtime < limit:
-                for entry in cache.iterdir():
-                    remove_folder(entry) if entry.is_dir() else entry.unlink()
+    def _drop(self, cache: Path, sizes: _Sizes) -> None:
+        """Remove a package cache in which nothing was built lately."""
+        sizes.drop(cache)
+        try:
+            self._cells.drop_cache(cache)
+        except OSError as error:
+            _log.warning("%s cannot be removed yet: %s", cache, error)
 
     def _remove_leftovers(self, limit: float) -> None:
-        """What processes that died left half-made."""
-        places = [self._trees, *self._root.glob("*/envs"), *self._root.glob("*/layers")]
-        found = [path for place in places for path in place.glob(".[td][me][pl]-*")]
-        found += self._root.glob("*/store/new/*")
+        """What processes that died left half-made: in folders that no container ever saw."""
+        found = [path for name in (".tmp-*", ".del-*") for path in self._trees.glob(name)]
+        found += self._root.glob("*/locks/.tmp-*")
         for path in found:
-            if path.lstat().st_mtime < limit and path.is_dir():
-                remove_folder(path)
-        for path in self._root.glob("*/locks/.tmp-*"):
-            if path.stat().st_mtime < limit:
-                path.unlink(missing_ok=True)
+            try:
+                if path.lstat().st_mtime < limit:
+                    self._trash.remove(path)
+            except OSError as error:
+                _log.warning("%s cannot be removed yet: %s", path, error)
 
 
 class _Sizes:
@@ -117,17 +134,19 @@ class _Sizes:
         self.total = 0
         self._held: dict[tuple[int, int], int] = {}
 
-    def add(self, folder: Path) -> None:
-        """Count a folder."""
-        for inode, size, links in _walk(folder):
+    def add(self, folder: Path) -> bool:
+        """Count a folder; return whether all of it was seen."""
+        walk = _Contents(folder)
+        for inode, size, links in walk:
             before = self._held.get(inode, 0)
             self._held[inode] = before + 1
             if not before and (links == 1 or not _is_tree(folder)):
                 self.total += size
+        return walk.is_complete
 
     def drop(self, folder: Path) -> None:
-        """It is going to be removed."""
-        for inode, size, links in _walk(folder):
+        """Count it as removed."""
+        for inode, size, links in _Contents(folder):
             left = self._held[inode] = self._held.get(inode, 1) - 1
             if not left and (links == 1 or not _is_tree(folder)):
                 self.total -= size
@@ -138,18 +157,21 @@ def _is_tree(folder: Path) -> bool:
     return folder.parent.name == "trees"
 
 
-def _walk(folder: Path) -> Iterator[tuple[tuple[int, int], int, int]]:
-    """(inode, bytes on disk, links) of all that is in a folder, never following a link."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
+class _Contents:
+    """(inode, bytes on disk, links) of all that is in a folder, never following a link; nothing when it is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.is_complete = True
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], int, int]]:
         try:
-            found = entry.stat(follow_symlinks=False)
+            with opened_folder(self._folder) as top:
+                walk = Walk(top, limit=_MOST_ENTRIES)
+                for entry in walk:
+                    found = entry.status
+                    links = 1 if entry.is_folder else found.st_nlink
+                    yield (found.st_dev, found.st_ino), found.st_blocks * 512, links
+                self.is_complete = walk.seen < _MOST_ENTRIES
         except OSError:
-            continue
-        is_dir = entry.is_dir(follow_symlinks=False)
-        yield (found.st_dev, found.st_ino), found.st_blocks * 512, 1 if is_dir else found.st_nlink
-        if is_dir:
-            yield from _walk(Path(entry.path))
+            return

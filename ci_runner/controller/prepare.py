@@ -6,13 +6,15 @@ data directory. Parts: `images`, `workspaces`, `environments` and `bytecode` (ov
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -22,6 +24,7 @@ from ci_runner.controller import commands
 from ci_runner.controller.artifacts import Written
 from ci_runner.controller.builds import Builds, PreparationStopped, write_for
 from ci_runner.controller.bytecode import Bytecode
+from ci_runner.controller.cells import Cells
 from ci_runner.controller.engine import (
     ENVIRONMENT,
     HOME,
@@ -34,14 +37,15 @@ from ci_runner.controller.engine import (
     Limits,
     Overlay,
 )
-from ci_runner.controller.environments import Environments, Lock, Ready, Request
+from ci_runner.controller.environments import SHARED, Environments, Ready, Request
 from ci_runner.controller.eviction import Evictor
 from ci_runner.controller.images import choose_base
 from ci_runner.controller.services import Services
 from ci_runner.controller.tools import Tools
 from ci_runner.controller.verdicts import size
 from ci_runner.controller.workspaces import Workspaces
-from ci_runner.errors import PermanentError
+from ci_runner.errors import EngineUnavailable, PermanentError
+from ci_runner.locks import Lock
 from ci_runner.models import Job
 from ci_runner.plan import make_plan, mount_point
 from ci_runner.safe_fs import Trash
@@ -49,6 +53,10 @@ from pytest_remote_ci.wire import SubmitOptions
 
 __all__ = ["PreparationStopped", "Prepared", "Preparer"]
 
+_log = logging.getLogger(__name__)
+
+#: Entries of the trash that one round removes.
+_REMOVED_AT_ONCE: Final = 200_000
 #: Processes of one build.
 _BUILD_PIDS: Final = 1024
 
@@ -77,6 +85,8 @@ class Prepared:
     upper: Path | None = None
     #: The container whose network the job shares, that of its first service.
     join: str | None = None
+    #: Device and inode of what a build made and is mounted.
+    known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def environment(self) -> str:
@@ -97,7 +107,7 @@ class Preparer:
         install_id: str,
     ) -> None:
         """Makes folders of the data directory, and nothing else."""
-        self._data = storage.data_dir
+        self._data = storage.data_dir.resolve()  # operators may have links in it; mounts have none
         self._settings = reconcile
         self._engine = engine
         self._owner = job_owner()
@@ -106,15 +116,20 @@ class Preparer:
         limits = Limits(
             cpus=reconcile.max_cpus, memory=environments.build_memory, pids=_BUILD_PIDS, file_size=8 << 30
         )
+        self._trash = Trash(self._data / "trash")
+        self._cells = Cells(self._data, self._trash)
         self._builds = Builds(
-            engine, self._data, prefix=reconcile.prefix, install_id=install_id, owner=self._owner, limits=limits,
+            engine, self._cells, prefix=reconcile.prefix, install_id=install_id, owner=self._owner, limits=limits,
             slots=2 * reconcile.builds,
         )  # fmt: skip
-        self._bytecode = Bytecode(self._builds, self._owner)
-        self._environments = Environments(self._data, environments, self._builds, owner=self._owner)
-        self._evictor = Evictor(
-            self._data, self._workspaces, environments.cache_size, 2 * reconcile.prepare_timeout
+        self._bytecode = Bytecode(self._builds)
+        self._environments = Environments(
+            self._data, environments, self._builds, self._trash, owner=self._owner
         )
+        self._evictor = Evictor(
+            self._data, self._workspaces, self._cells, self._trash, environments.cache_size,
+            2 * reconcile.prepare_timeout,
+        )  # fmt: skip
         self._services = Services(engine, reconcile)
         self._isolates: bool | None = None
 
@@ -151,10 +166,9 @@ class Preparer:
         )  # fmt: skip
         environment, layer = self._ready(request)
         if request.in_place is None:
-            store = environment.folder.parent.parent / "store"
             self._bytecode.want(
                 environment.folder,
-                store,
+                self._environments.owner(environment.folder.parents[1].name),
                 image_id=request.image_id,
                 python=request.python,
                 tools=request.tools,
@@ -214,6 +228,7 @@ class Preparer:
             python=f"{home}/bin/python", env=env, path=tuple(path),
             key=environment.key + (f".{layer.key}" if layer is not None else ""),
             module=options.module, upper=request.in_place,
+            known={**environment.known, **(layer.known if layer is not None else {})},
         )  # fmt: skip
 
     def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
@@ -222,7 +237,12 @@ class Preparer:
         if not digest:
             return {}
         found = {"cwd": options.cwd, "times": self._workspaces.times(digest)}
-        write_for(work / "spool" / "ages.json", json.dumps(found), self._owner)
+        path = work / "spool" / "ages.json"
+        if not os.path.lexists(path):  # else written before a crash: the container may have it by now
+            temporary = path.with_name("ages.json.tmp")
+            temporary.unlink(missing_ok=True)
+            write_for(temporary, json.dumps(found), self._owner)
+            temporary.rename(path)
         return {"REMOTE_CI_AGES": f"{SPOOL}/ages.json"}
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
@@ -277,6 +297,7 @@ class Preparer:
             ),
             network="none" if "none" in (options.network, settings.network) else "egress",
             join=prepared.join,
+            known=prepared.known,
         )
 
     def written(self, job: Job) -> Written:
@@ -308,14 +329,19 @@ class Preparer:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
             return
         for folder in (self._data / "work").glob(f"{job_id}-*"):
-            Trash(self._data / "trash").remove(folder)
+            self._trash.remove(folder)
 
     def evict(self, keep: frozenset[str]) -> None:
         """Remove the least recently used trees and environments beyond the cache's size.
 
         `keep`: workspaces' digests and `Prepared.key`s of jobs that are not over.
         """
+        try:
+            self._builds.recover()
+        except EngineUnavailable as error:
+            _log.info("what builds left is looked at later: %s", error)
         self._evictor.evict(keep)
+        self._trash.empty(_REMOVED_AT_ONCE)
 
     def _engine_isolates(self) -> bool:
         if self._isolates is None:
@@ -375,8 +401,11 @@ class _Aside:
 
 
 def _scope(user_id: str | None) -> str:
-    """The name of a user's own scope."""
-    return re.sub(r"[^A-Za-z0-9-]", "_", user_id) if user_id else "nobody"
+    """The name of a user's own scope: no two users have the same, and none has the shared one."""
+    name = user_id or "nobody"
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", name) and name != SHARED:
+        return name
+    return f"_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _one_at_a_time(log: Callable[[str], None]) -> Callable[[str], None]:

@@ -77,16 +77,12 @@ class Builder:
                 if number == len(variants) or not _worth_another(str(error), variant):
                     self.say(self._last)
                     raise
-        lines, locals_ = split_lock(lock, self._cwd)
+        lines = entries(lock)
         if (
             plan["install"] and plan["name"]
-        ):  # whoever depends on the project gets the project, not a release of it
+        ):  # what depends on the project gets the project, not a release of it
             lines = [line for line in lines if _name(line) != _normalized(plan["name"])]
-        self.result["lock"] = {
-            "text": "\n".join(lines) + "\n",
-            "locals": locals_,
-            "hashed": all_hashed(lines),
-        }
+        self.result["lock"] = {"text": "".join(f"{line}\n" for line in lines)}
 
     def _lock(self, plan: dict[str, Any], quiet: bool) -> str:
         requirements = [*plan["index_options"], *plan["requirements"]]
@@ -133,7 +129,7 @@ class Builder:
     # -- sync
     def _sync(self, step: dict[str, Any]) -> None:
         """From a lock to a relocatable virtual environment at ``stage``."""
-        lock = step.get("lock") or self.result["lock"]["text"]
+        lock = step.get("lock") or without_folders(self.result["lock"]["text"], self._cwd)
         stage = step["stage"]
         python = os.path.join(stage, "bin", "python")
         self._venv(stage)
@@ -257,22 +253,16 @@ def _last_words(lines: list[str]) -> str:
     return said[-1] if said else ""
 
 
-def split_lock(lock: str, root: str) -> tuple[list[str], list[str]]:
-    """(what is installed from indexes and files, folders of the workspace that are installed editable)."""
-    lines: list[str] = []
-    folders: list[str] = []
+def without_folders(lock: str, root: str) -> str:
+    """The entries of a lock but for folders, which are installed with the project."""
+    lines = []
     for entry in entries(lock):
         match = _LOCAL.match(entry)
-        if match is None:
+        path = match.group(1) if match is not None else ""
+        path = path[7:] if path.startswith("file://") else path
+        if not (path and os.path.isdir(os.path.normpath(os.path.join(root, path)))):
             lines.append(entry)
-            continue
-        path = match.group(1)
-        path = os.path.normpath(os.path.join(root, path[7:] if path.startswith("file://") else path))
-        if not os.path.isdir(path):
-            lines.append(entry)
-        elif path != os.path.normpath(root):
-            folders.append(path)
-    return lines, folders
+    return "".join(f"{line}\n" for line in lines)
 
 
 def entries(lock: str) -> list[str]:
@@ -281,11 +271,6 @@ def entries(lock: str) -> list[str]:
     return [
         " ".join(line.split()) for line in joined.splitlines() if line.strip() and not line.startswith("#")
     ]
-
-
-def all_hashed(lines: list[str]) -> bool:
-    """Whether every entry names the hashes of its files, so that only those can be installed."""
-    return all("--hash=" in line for line in lines if not line.startswith("-"))
 
 
 def scripts_for_project(source: str, target: str, python: str) -> None:

@@ -254,6 +254,45 @@ def test_a_missing_source_is_a_permanent_error_and_is_not_made(kit: Kit) -> None
     assert kit.engine.list() == []
 
 
+@pytest.mark.parametrize("where", ["itself", "on the way"])
+@pytest.mark.parametrize("part", ["bind", "lower", "upper", "work"])
+def test_a_source_that_is_reached_through_a_link_is_not_mounted(kit: Kit, part: str, where: str) -> None:
+    overlay = kit.overlay()
+    real = kit.new_folder("real/inner").parent
+    link = kit.folder / "link"
+    link.symlink_to(real / "inner" if where == "itself" else real)
+    source = link if where == "itself" else link / "inner"
+    changes: dict[str, Any] = {"overlay": overlay}
+    if part == "bind":
+        changes["binds"] = (Bind(source, "/workspace"),)
+        del changes["overlay"]
+    elif part == "lower":
+        changes["overlay"] = dataclasses.replace(overlay, lowers=(overlay.lowers[0], source))
+    else:
+        changes["overlay"] = dataclasses.replace(overlay, **{part: source})
+    with pytest.raises(PermanentError, match="mounted at /workspace is reached through a link") as caught:
+        kit.engine.create(kit.spec(ENDS, **changes))
+    assert str(kit.folder) not in str(caught.value)
+    assert kit.engine.list() == []
+
+
+def test_a_source_that_was_replaced_is_not_mounted(kit: Kit) -> None:
+    folder = kit.new_folder("data")
+    found = folder.stat()
+    spec = kit.spec(ENDS, binds=(Bind(folder, "/data"),), known={folder: (found.st_dev, found.st_ino)})
+    folder.rename(kit.folder / "away")
+    kit.new_folder("data")
+    with pytest.raises(PermanentError, match="mounted at /data was replaced") as caught:
+        kit.engine.create(spec)
+    assert str(kit.folder) not in str(caught.value)
+
+
+def test_only_folders_and_files_are_mounted(kit: Kit) -> None:
+    os.mkfifo(kit.folder / "pipe")
+    with pytest.raises(PermanentError, match="mounted at /data is neither"):
+        kit.engine.create(kit.spec(ENDS, binds=(Bind(kit.folder / "pipe", "/data"),)))
+
+
 def test_a_missing_layer_is_a_permanent_error(kit: Kit) -> None:
     overlay = kit.overlay()
     overlay = dataclasses.replace(overlay, lowers=(*overlay.lowers, kit.folder / "missing"))

@@ -20,7 +20,8 @@ from ci_runner.failpoints import REGISTRY
 TESTS = Path(__file__).parents[1]
 #: Failpoints of the real preparer, of the collector and of runs (`test_runs_killed`): there is nothing to do for them.
 PREPARER = (
-    "controller.build.", "controller.environment.", "controller.tree.", "controller.collect.", "controller.run.",
+    "controller.build.", "controller.cell.", "controller.environment.", "controller.tree.", "controller.collect.",
+    "controller.run.",
 )  # fmt: skip
 #: Every other failpoint of the controller, and of the transactions that only the controller makes.
 POINTS = sorted(

@@ -103,7 +103,17 @@ def test_reconcile_killed(crashing: Crashing, point: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["controller.build.created", "controller.build.started", "controller.build.ended"]
+    "point",
+    [
+        "controller.cell.made",
+        "controller.cell.lent",
+        "controller.build.created",
+        "controller.build.started",
+        "controller.build.ended",
+        "controller.cell.returned",
+        "controller.environment.staged",
+        "controller.environment.published",
+    ],
 )
 def test_reconcile_killed_while_it_builds(crashing: Crashing, point: str) -> None:
     crashing.restart("reconcile", f"{point}=kill")
@@ -112,6 +122,12 @@ def test_reconcile_killed_while_it_builds(crashing: Crashing, point: str) -> Non
     crashing.restart("reconcile")
     crashing.check(followed.job_id, followed)
     assert crashing.starts(followed.job_id) == 1
+    data = crashing.runner.data_dir
+    # What the dead one had borrowed is given back, and its cell goes, once its container is gone.
+    wait_until(lambda: not list((data / "builds").iterdir()), 180, what="the end of all cells")
+    caches = list((data / "environments").glob("*/cache/*"))
+    assert caches
+    assert all(list(cache.iterdir()) for cache in caches)
 
 
 def test_a_job_that_ends_while_no_controller_runs(crashing: Crashing) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from private_index import rewheel, wheel
 
+from ci_runner import locks
+from ci_runner.project import Tree
 from pytest_remote_ci.job import builder
 
 PLAN: dict[str, Any] = {
@@ -20,6 +22,7 @@ PLAN: dict[str, Any] = {
     "guessed_extras": [],
 }  # fmt: skip
 PYTEST = pytest.__version__
+NO_FILES = Tree({}, lambda path: b"")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def bench(tmp_path: Path, index: str) -> Bench:
 def names(result: dict[str, Any]) -> dict[str, str]:
     """Name → version of a lock's entries."""
     entries = [line.split()[0].split("==") for line in result["lock"]["text"].splitlines()]
-    return dict(entries)
+    return dict(entry for entry in entries if len(entry) == 2)
 
 
 def test_requirements_and_constraints_become_a_lock_with_hashes(bench: Bench) -> None:
@@ -85,8 +88,7 @@ def test_requirements_and_constraints_become_a_lock_with_hashes(bench: Bench) ->
     assert result["ok"], result
     assert names(result)["thing"] == "1.0"
     assert names(result)["pytest"] == PYTEST
-    assert result["lock"]["hashed"] is True
-    assert result["lock"]["locals"] == []
+    assert locks.parse(result["lock"]["text"], "/project", NO_FILES).pinned
 
 
 def test_pytest_is_added_where_nothing_asks_for_it(bench: Bench) -> None:
@@ -135,7 +137,10 @@ def test_folders_of_the_workspace_are_kept_apart_and_the_project_is_no_dependenc
     wheel(Path(bench.env["UV_DEFAULT_INDEX"][7:]).parent, "mine", "9.0", {"mine.py": ""})
     result = bench.compile(requirements=["./part", "friend", "pytest"], install=True, name="Mine")
     assert result["ok"], result
-    assert result["lock"]["locals"] == [str(bench.project / "part")]
+    tree = Tree({"part/pyproject.toml": "", "mine/pyproject.toml": ""}, lambda path: b"")
+    lock = locks.parse(result["lock"]["text"], str(bench.project), tree)
+    assert lock.locals == ("part",)
+    assert "part" not in lock.text
     assert "mine" not in names(result)
     assert "friend" in names(result)
 
@@ -263,16 +268,3 @@ FAILED_BUILD = """\
 )
 def test_the_cause_is_found_in_what_uv_says(output: str, line: str) -> None:
     assert builder.cause(output) == line
-
-
-@pytest.mark.parametrize(
-    ("lines", "hashed"),
-    [
-        (["a==1 --hash=sha256:0"], True),
-        (["a==1 --hash=sha256:0", "b==2"], False),
-        (["--no-binary x"], True),
-        ([], True),
-    ],
-)
-def test_a_lock_is_hashed_when_every_entry_is(lines: list[str], hashed: bool) -> None:
-    assert builder.all_hashed(lines) is hashed

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.controller.bytecode import move_beside
+from ci_runner.controller.takeover import move_byte_code
+from ci_runner.safe_fs import opened_folder
 
 BUILDER = Path(__file__).parents[2] / "pytest_remote_ci" / "job" / "builder.py"
 
@@ -25,6 +26,11 @@ def environment(tmp_path: Path) -> Path:
     (folder / "lib" / "package").mkdir(parents=True)
     (folder / "lib" / "package" / "module.py").write_text("ONE = 1\n")
     return folder
+
+
+def move_beside(made: Path, environment: Path) -> int:
+    with opened_folder(made) as source, opened_folder(environment) as target:
+        return move_byte_code(source, target, None)
 
 
 def write(path: Path, content: bytes = b"code") -> None:

@@ -143,13 +143,10 @@ def test_the_hosts_paths_are_taken_out_of_the_engines_words() -> None:
     assert convert.scrub(text, SPEC) == "invalid mount: /root/projects/demo and /ci/tools/x"
 
 
-def test_a_missing_source_is_named_by_its_mount_point(tmp_path: Path) -> None:
-    said = convert.missing_source(
-        dataclasses.replace(SPEC, binds=(Bind(tmp_path / "no", "/data"),), overlay=None)
-    )
-    assert said is not None
-    assert "/data" in said
-    assert str(tmp_path) not in said
+def test_a_container_of_another_user_has_its_home(tmp_path: Path) -> None:
+    config = convert.container_config(dataclasses.replace(SPEC, uid=65533), PROFILE)
+    assert config["User"] == "65533:65533"
+    assert "uid=65533,gid=65533" in config["HostConfig"]["Tmpfs"]["/ci/home"]
 
 
 def inspected(**state: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, cast, get_args
 
 from ci_runner.controller.engine import (
@@ -138,7 +137,7 @@ def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "Entrypoint": [spec.argv[0]],
         "Cmd": list(spec.argv[1:]),
         "WorkingDir": spec.cwd,
-        "User": profile.user,
+        "User": _user(spec, profile),
         "Hostname": _HOSTNAME,
         # An unmapped uid has no name: getpass.getuser() and friends need these.
         "Env": environment({"HOME": HOME, "USER": "runner", "LOGNAME": "runner", **spec.env}),
@@ -155,9 +154,14 @@ def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
     return config
 
 
+def _user(spec: ContainerSpec, profile: Profile) -> str:
+    return profile.user if spec.uid is None else f"{spec.uid}:{spec.uid}"
+
+
 def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
     limits = spec.limits
-    owner = f"uid={profile.uid},gid={profile.gid}"
+    uid, _, gid = _user(spec, profile).partition(":")
+    owner = f"uid={uid},gid={gid}"
     tmp = f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_size}"
     return {
         **_names(spec),
@@ -324,25 +328,9 @@ def _check_target(target: str) -> None:
         raise PermanentError(f"nothing can be mounted at {target}")
 
 
-def missing_source(spec: ContainerSpec) -> str | None:
-    """A sentence about the first mount whose source is not there; the host's path is not for users."""
-    sources = [(bind.source, bind.target) for bind in spec.binds]
-    if spec.overlay is not None:
-        folders = (*spec.overlay.lowers, spec.overlay.upper, spec.overlay.work)
-        sources += [(folder, spec.overlay.target) for folder in folders]
-    for source, target in sources:
-        if not source.exists():
-            return f"what is to be mounted at {target} does not exist on the runner"
-    return None
-
-
 def scrub(text: str, spec: ContainerSpec) -> str:
     """`text` of the engine without the host's paths, which are not for users."""
-    sources: list[tuple[Path, str]] = [(bind.source, bind.target) for bind in spec.binds]
-    if spec.overlay is not None:
-        folders = (*spec.overlay.lowers, spec.overlay.upper, spec.overlay.work)
-        sources += [(folder, spec.overlay.target) for folder in folders]
-    for source, target in sorted(sources, key=lambda pair: -len(str(pair[0]))):
+    for source, target in sorted(spec.sources(), key=lambda pair: -len(str(pair[0]))):
         text = text.replace(str(source), target)
     return text
 

@@ -34,6 +34,7 @@ from ci_runner.controller.engines import (
     docker_processes,
     docker_usage,
     service_profile,
+    sources,
 )
 from ci_runner.controller.engines.docker_api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker_events import DockerEvents
@@ -136,9 +137,7 @@ class DockerEngine:
     # -- one container's life
     def create(self, spec: ContainerSpec) -> str:
         """See `Engine.create`."""
-        missing = convert.missing_source(spec)
-        if missing is not None:
-            raise PermanentError(missing)
+        sources.check(spec)
         if spec.overlay is not None:
             self.probe()  # `profile.features`
         config = convert.container_config(spec, self.profile)

@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import re
-import shutil
 import socket
 import uuid
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from ci_runner.controller.engines import references
 from ci_runner.controller.engines.convert import Features
 from ci_runner.controller.engines.docker_network import DockerNetwork
 from ci_runner.errors import EngineUnavailable, PermanentError
+from ci_runner.safe_fs import Trash, opened_folder, read_plain_file
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +195,7 @@ def _try_mounts(
                 limits=Limits(memory=256 << 20, tmp_size=16 << 20, pids=64),
             )  # fmt: skip
             said = _run(container, spec).split()
-        out, upper = folder / "spool" / "out", folder / "upper" / "upper"
-        seen = out.read_text().strip() if out.exists() else ""
+        seen, above = _read(folder / "spool", "out"), _read(folder / "upper", "upper")
         facts["probe"] = " ".join(said)
         # `mv` copies what cannot be renamed; then the copy is in `upper`.
         renames = "renamed" in said and not (folder / "upper" / "renamed" / "inside").exists()
@@ -207,12 +206,20 @@ def _try_mounts(
                 [],
                 features,
             )
-        if "overlay" not in said or not upper.exists() or upper.read_text().strip() != token:
+        if "overlay" not in said or above != token:
             words = "the engine cannot mount writable workspaces (overlay) over the runner's folders"
             return words, [], features
         return None, _reachable(said, gateway, network) + _lacking(features), features
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Trash(scratch / ".trash").remove(folder)
+            (scratch / ".trash").rmdir()
+
+
+def _read(folder: Path, name: str) -> str:
+    """The text that a container wrote, whose image may be anybody's; "" for what is no short plain file."""
+    with opened_folder(folder) as opened:
+        return (read_plain_file(opened, name, 1000) or b"").decode(errors="replace").strip()
 
 
 def _run(container: Container, spec: ContainerSpec) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from ci_runner import seals
 from ci_runner.controller.engine import SPOOL, ContainerSpec, Footprint, Image, Observed, Probe, ServiceSpec
-from ci_runner.controller.engines.convert import missing_source
+from ci_runner.controller.engines import sources
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
 
 
@@ -148,9 +148,7 @@ class MemoryEngine:
     def create(self, spec: ContainerSpec) -> str:
         """Adopt or make; sources of binds and lowers must exist."""
         self._enter("create", spec.name)
-        missing = missing_source(spec)
-        if missing is not None:
-            raise PermanentError(missing)
+        sources.check(spec)
         with self._lock:
             for container in self._containers.values():
                 if container.spec.name == spec.name:

@@ -42,8 +42,7 @@ from ci_runner.controller.engine import (
     Probe,
     ServiceSpec,
 )
-from ci_runner.controller.engines import process_paths, process_supervisor
-from ci_runner.controller.engines.convert import missing_source
+from ci_runner.controller.engines import process_paths, process_supervisor, sources
 from ci_runner.controller.engines.references import parse_pythons
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 from ci_runner.safe_fs import Trash
@@ -103,9 +102,7 @@ class ProcessEngine:
         """See `Engine.create`. Copies the workspace's layers."""
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", spec.name):
             raise PermanentError(f"{spec.name!r} cannot name a container")
-        missing = missing_source(spec)
-        if missing is not None:
-            raise PermanentError(missing)
+        sources.check(spec)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock:
             existing = self._read(self.folder / spec.name)
