@@ -17,7 +17,7 @@ from engine_kit import ENDS, FOREVER, Behaviour, DockerKit, Kit, kit_for
 from waiting import wait_until
 
 from ci_runner.controller import leftovers
-from ci_runner.controller.engine import Limits
+from ci_runner.controller.engine import STORE, Bind, Limits
 from ci_runner.controller.engines import convert
 from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
@@ -56,6 +56,18 @@ def test_a_workspace_can_be_anywhere_and_is_writable_for_the_jobs_user(kit: Kit,
     uid = 65532 if os.getuid() == 0 else os.getuid()
     assert (kit.spool() / "stdout").read_text() == f"top\n{uid}\n"
     assert (kit.folder / "upper" / "new").read_text() == "x\n"
+
+
+def test_what_a_build_writes_is_looked_for_in_its_cell_but_not_in_its_package_cache(kit: Kit) -> None:
+    store = kit.folder / "store"
+    store.mkdir()
+    binds = (*kit.spec(FOREVER).binds, Bind(store, STORE, read_only=False))
+    overlay = kit.overlay("/workspace")
+    container_id = kit.launch(FOREVER, role="build", overlay=overlay, binds=binds)
+    found = kit.engine.footprint(container_id)
+    assert found.processes
+    assert not found.is_service
+    assert set(found.folders) == {kit.spool(), overlay.upper, overlay.work}
 
 
 def test_masks_go_with_their_container(kit: Kit, client: Any) -> None:

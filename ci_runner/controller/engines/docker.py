@@ -202,12 +202,12 @@ class DockerEngine:
         if inspected is None or not inspected["State"].get("Running"):
             return Footprint()
         processes = docker_processes.of_container(inspected["Id"], int(inspected["State"].get("Pid") or 0))
-        is_service = (inspected["Config"].get("Labels") or {}).get(LABEL_ROLE) == "service"
-        if (
-            not is_service or not processes
-        ):  # the engine's folders are this machine's only if its processes are
-            return Footprint(processes, is_service=is_service)
-        return Footprint(processes, docker_usage.folders(inspected), is_service)
+        role = (inspected["Config"].get("Labels") or {}).get(LABEL_ROLE)
+        if role == "build":
+            return Footprint(processes, docker_usage.build_folders(inspected))
+        # The engine's folders are this machine's only if its processes are.
+        folders = docker_usage.folders(inspected) if role == "service" and processes else ()
+        return Footprint(processes, folders, role == "service")
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`."""

@@ -5,13 +5,17 @@ Only the engine can tell: layers and volumes lie where the runner may not look, 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from ci_runner.controller.engine import LABEL_INSTALL, LABEL_JOB, LABEL_ROLE
+from ci_runner.controller.engine import LABEL_INSTALL, LABEL_JOB, LABEL_ROLE, STORE
 from ci_runner.controller.engines.docker_api import DockerAPI, translated
+
+#: In the options of an overlay: where what is written goes.
+_OVERLAY_FOLDER: Final = re.compile(r"(?:upperdir|workdir)=([^,]+)")
 
 
 def of_services(api: DockerAPI, install: str) -> dict[str, int]:
@@ -39,6 +43,20 @@ def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
         mount.get("Source") for mount in inspected.get("Mounts") or () if mount.get("Type") == "volume"
     ]
     return tuple(Path(folder) for folder in (root, *volumes) if folder)
+
+
+def build_folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return the folders of the runner that a build's container can write.
+
+    Not its store: that holds the package cache, which belongs to more than this job and has a limit of its own.
+    """
+    found: list[str] = []
+    for mount in inspected["HostConfig"].get("Mounts") or ():
+        if mount["Type"] == "bind" and not mount.get("ReadOnly") and mount["Target"] != STORE:
+            found.append(mount["Source"])
+        driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
+        found += _OVERLAY_FOLDER.findall((driver.get("Options") or {}).get("o", ""))
+    return tuple(map(Path, found))
 
 
 def _volumes(summary: Mapping[str, Any]) -> list[str]:
