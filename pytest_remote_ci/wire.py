@@ -151,7 +151,7 @@ class SubmitOptions:
     @classmethod
     def from_json(cls, text: str | bytes) -> SubmitOptions:
         """`from_client` of a JSON text; raises `WireError` for anything that is not JSON."""
-        return cls.from_client(parse_json("options", text))
+        return cls.from_client(parse_json("options", text, surrogates=True))
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,16 @@ class Manifest:
         return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode()
 
 
-def parse_json(what: str, text: str | bytes) -> Any:
-    """Strict JSON (UTF-8, no NaN, no lone surrogates, bounded depth and digits); raises `WireError`, `what` first."""
+def parse_json(what: str, text: str | bytes, *, surrogates: bool = False) -> Any:
+    """Strict JSON (UTF-8, no NaN, bounded depth and digits); raises `WireError` starting with `what`.
+
+    `surrogates`: the caller checks texts itself and can name the field; else lone surrogates are refused, too.
+    """
     try:
         # Given bytes, json would take UTF-16 and surrogates for text, too.
         text = text.decode("utf-8") if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_refuse_constant)
-        if "\\u" in text:
+        if not surrogates and "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise WireError(f"{what}: not valid JSON (half of a surrogate pair)") from error

@@ -165,7 +165,9 @@ class Submission:
                 options = parse(limited("options", part.stream, _OPTIONS_BYTES))
             elif name == "manifest":
                 most = _MANIFEST_BYTES_PER_FILE * self._services.serve.max_files
-                manifest = Manifest.from_dict(parse_json("manifest", limited("manifest", part.stream, most)))
+                manifest = Manifest.from_dict(
+                    parse_json("manifest", limited("manifest", part.stream, most), surrogates=True)
+                )
             else:
                 continue
             seen.add(name)

@@ -499,8 +499,8 @@ def test_a_process_without_files_left_still_answers(tmp_path: Path, limit: str) 
         process.stdout.close()
 
 
-def test_persons_of_other_tests_are_no_neighbours(tmp_path: Path) -> None:
-    """A known key's turn is its user's, wherever it comes from."""
+def test_a_key_is_remembered_until_it_is_revoked(tmp_path: Path) -> None:
+    """What is remembered decides whose turn a request is, and nothing else."""
     with running(tmp_path) as runner:
         person: Person = runner.person()
         authenticator = runner.app.authenticator
