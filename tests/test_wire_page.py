@@ -112,9 +112,9 @@ def test_the_page_names_the_statuses_that_there_are() -> None:
         cell for row in rows("Endpoints") for cell in row[1:]
     ]
     named = {int(code) for cell in cells for code in re.findall(r"(?<![-\w])(?<!\d,)[1-5]\d\d(?!,?\d)", cell)}
-    # Of HTTP itself: a method that a route has not, the runner's own fault, and what the server cannot read.
+    # Of HTTP itself, of no route: what cannot be read, another method, a fault of the runner.
     assert answers - named <= {400}
-    assert named - answers <= {405, 500}
+    assert named - answers <= {405, 408, 431, 500, 501, 505}
 
 
 def test_what_needs_no_key_is_said_to_need_none() -> None:
