@@ -20,6 +20,8 @@ from typing import Final
 
 #: Flags that open a folder, or a plain file, and nothing that stands in its place.
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Names of folders that a walk remembers of one folder; for more it reads that folder several times.
+MOST_NAMES: Final = 10_000
 #: Entries that one removal handles before it leaves the rest for later: some seconds of work.
 MOST_AT_ONCE: Final = 100_000
 FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -125,6 +127,9 @@ class Walk:
                     levels.append(_Level(name, f"{levels[-1].prefix}{name}/", identity(here)))
                     yield from self._entries(here, levels)
                     continue
+                if levels[-1].is_cut:
+                    self._read_on(here, levels[-1])
+                    continue
                 levels.pop()
                 if levels:
                     here = self._climb(here, levels)
@@ -147,12 +152,25 @@ class Walk:
                     found = Entry(level.prefix + entry.name, status, here, entry.name)
                     if found.is_folder:
                         if len(levels) < self.depth:
-                            level.folders.append(entry.name)
+                            level.add(entry.name)
                         else:
                             self.complete = False
                     yield found
         except OSError:
             self.complete = False
+        level.sort()
+
+    def _read_on(self, here: int, level: _Level) -> None:
+        """Find the folders that come after those that were looked into."""
+        after, level.is_cut = level.last, False
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.name > after and entry.is_dir(follow_symlinks=False):
+                        level.add(entry.name)
+        except OSError:
+            self.complete = False
+        level.sort()
 
     def _climb(self, here: int, levels: list[_Level]) -> int:
         """Return the folder above, by its identity; a moved one is looked for from the top."""
@@ -183,8 +201,26 @@ class _Level:
     name: str
     prefix: str
     identity: tuple[int, int]
-    #: Folders in it that are still to be looked into.
+    #: Folders in it that are still to be looked into, the next one last.
     folders: list[str] = field(default_factory=list)
+    #: There are more, whose names come after `last`.
+    is_cut: bool = False
+    last: str = ""
+
+    def add(self, name: str) -> None:
+        """Remember a folder; of very many the first ones by name."""
+        self.folders.append(name)
+        if len(self.folders) >= 2 * MOST_NAMES:
+            self.sort()
+
+    def sort(self) -> None:
+        """Put the folders in order, and drop those that come after the first `MOST_NAMES`."""
+        self.folders.sort()
+        if len(self.folders) > MOST_NAMES:
+            del self.folders[MOST_NAMES:]
+            self.is_cut = True
+        self.last = self.folders[-1] if self.folders else self.last
+        self.folders.reverse()
 
 
 def identity(folder: int) -> tuple[int, int]:

@@ -195,6 +195,20 @@ def test_the_trash_is_emptied_in_steps(tmp_path: Path, trash: Trash) -> None:
     assert trash.empty()
 
 
+def test_a_walk_remembers_few_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ci_runner.safe_fs.MOST_NAMES", 7)
+    top = tmp_path / "top"
+    for number in range(50):
+        for inner in range(9):
+            (top / str(number) / f"{inner}\udcff").mkdir(parents=True)
+    (top / "file").touch()
+    with opened_folder(top) as folder:
+        walk = Walk(folder)
+        found = [entry.path for entry in walk]
+    assert walk.complete
+    assert len(found) == len(set(found)) == 50 + 50 * 9 + 1
+
+
 def test_a_huge_folder_is_out_of_sight_at_once_and_removed_in_parts(tmp_path: Path, trash: Trash) -> None:
     folder = tmp_path / "huge"
     for number in range(300):
