@@ -93,6 +93,7 @@ def main() -> None:
             if done.returncode:
                 sys.exit(done.stderr)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{path.name}: {rows[-1]}", file=sys.stderr, flush=True)
     first: dict[str, float] = {}
     for path, rows in found.items():
         medians = {kind: statistics.median(row[kind] for row in rows) for kind in rows[0]}

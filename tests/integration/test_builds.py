@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
 import uuid
@@ -34,13 +37,13 @@ def result(text):
 class Bench:
     """Builds over the process engine, with a builder of the test's own."""
 
-    def __init__(self, folder: Path, slots: int = 2) -> None:
+    def __init__(self, folder: Path, slots: int = 2, install: str | None = None) -> None:
         self.folder = folder
         self.tools = folder / "tools"
         self.shared = folder / "shared"
         for made in (self.tools, self.shared):
-            made.mkdir()
-        self.engine = ProcessEngine(uuid.uuid4().hex[:12], folder=folder / "processes")
+            made.mkdir(exist_ok=True)
+        self.engine = ProcessEngine(install or uuid.uuid4().hex[:12], folder=folder / "processes")
         self.builds = self.make(slots)
         self.log: list[str] = []
         self.stop = threading.Event()
@@ -317,3 +320,49 @@ def test_old_stores_are_thrown_away_and_no_link_in_them_is_followed(bench: Bench
     assert list((bench.folder / "environments").glob("*/store")) == []
     Trash(bench.folder / "trash").empty()
     assert (tmp_path / "target" / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("point", "ran"),
+    [
+        ("controller.cell.made", False),
+        ("controller.cell.lent", False),
+        ("controller.build.created", False),
+        ("controller.build.started", True),
+        ("controller.build.ended", True),
+        ("controller.cell.returned", True),
+    ],
+)
+def test_a_controller_killed_in_a_build_loses_no_package_cache(bench: Bench, point: str, ran: bool) -> None:
+    """Its successor takes nothing while the container may write, and finds the cache where the builds left it."""
+    bench.run(REMEMBER, cache=CACHE)
+    program = (
+        "import sys; sys.path[:0] = sys.argv[3].split(':')\n"
+        "from pathlib import Path\nfrom ci_runner.controller.builds import Build\n"
+        "from integration.test_builds import CACHE, PYTHON, Bench\n"
+        "bench = Bench(Path(sys.argv[1]), install=sys.argv[2])\n"
+        "build = Build('job', 1, 'host', PYTHON, (), CACHE, may_build=False, cwd='/')\n"
+        "with bench.builds.run(build, bench.tools, log=print, stopping=lambda: False): pass\n"
+    )
+    tests = Path(__file__).parents[1]
+    killed = subprocess.run(
+        [sys.executable, "-c", program, str(bench.folder), bench.engine.install, f"{tests}:{tests.parent}"],
+        env={**os.environ, "CI_RUNNER_ALLOW_FAILPOINTS": "1", "CI_RUNNER_FAILPOINTS": f"{point}=kill"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list((bench.folder / "builds").iterdir())) == 1
+    orphans = bench.engine.list()
+    bench.builds.recover()
+    if orphans:
+        assert shelf(bench) == []
+        assert len(list((bench.folder / "builds").iterdir())) == 1
+        if ran:
+            marks = bench.folder / "builds"
+            wait_until(lambda: list(marks.glob("*/spool/result.json")), 30, what="the end of the orphan")
+    for seen in orphans:  # as `reconcile` does
+        bench.engine.remove(seen.id)
+    bench.builds.recover()
+    assert list((bench.folder / "builds").iterdir()) == []
+    expected = ["mark-0", "mark-1"] if ran else ["mark-0"]
+    assert bench.run(REMEMBER, cache=CACHE).result["before"] == expected
