@@ -95,7 +95,7 @@ class Newcomer:
             if process.poll() is None:
                 process.kill()
             process.communicate()
-        for place in self.place.parent.glob("runner-*"):
+        for place in list(self.place.parent.glob("runner-*")):
             said = Newcomer(self.home, version=place.name.partition("-")[2]).announced()
             if said is not None and _is_alive(int(said["pid"])):
                 os.kill(int(said["pid"]), signal.SIGTERM)
