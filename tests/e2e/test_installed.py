@@ -7,11 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import clients
 import pytest
 from ahead import Ahead, ahead, parameters
 from developers import Developer, Done, run
+from install_wheel import built_wheel
+from newcomers import Newcomer, install, with_runner
 from running import Runner
 
 from ci_runner import pythons
@@ -174,3 +177,26 @@ def test_it_works_as_users_install_it(results: Ahead[Done], version: str, series
     assert (words in done.out) is not case.is_silent, done.text
     assert "Traceback" not in done.err, done.err
     assert "Warning" not in done.err, done.err
+
+
+@pytest.mark.parametrize("version", INSTALLED)
+def test_the_first_run_of_a_stranger_needs_nothing_but_the_wheel(version: str, tmp_path: Path) -> None:
+    """The environment is not activated, and so this Python may not be on PATH."""
+    home, project = tmp_path / "home", tmp_path / "project"
+    for folder in (home, project):
+        folder.mkdir()
+    (project / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\naddopts = --strict-config\n")
+    (project / "test_it.py").write_text(
+        TEST + f"\ndef test_python(): assert '{version}.' in __import__('sys').version\n"
+    )
+    newcomer = Newcomer(home)
+    wheel = with_runner(built_wheel())
+    newcomer.python = install(tmp_path / "venv", wheel, base=str(INSTALLED[version]))
+    try:
+        done = newcomer.pytest("-W", "error", cwd=project, PYTHONWARNINGS="error")
+        assert done.code == 1, done.text
+        assert "1 failed, 2 passed" in done.out
+        assert "Warning" not in newcomer.log()
+        assert "Traceback" not in done.err + newcomer.log()
+    finally:
+        newcomer.close()

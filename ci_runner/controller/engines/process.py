@@ -273,6 +273,7 @@ class ProcessEngine:
 def _describe(spec: ContainerSpec, translate: Callable[[str], str], final: Path) -> dict[str, Any]:
     """What is kept of a container; the supervisor reads argv, env, cwd and limits."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    inherited["PATH"] = _search_path(inherited.get("PATH", os.defpath))
     container_id = f"{spec.name}.{uuid.uuid4().hex}"
     env = {"HOME": HOME, "USER": "runner", "LOGNAME": "runner", "TMPDIR": str(final / "tmp"), **spec.env}
     env[_MARK] = container_id
@@ -365,21 +366,39 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-@functools.cache
 def find_pythons() -> tuple[str, ...]:
-    """CPython versions that start on this machine: this one, those on PATH, and those that uv has."""
-    found = [platform.python_version()[: platform.python_version().rindex(".")]]
+    """CPython versions that start on this machine: those on PATH, those that uv has, and this one."""
+    return parse_pythons("\n".join(_interpreters()))
+
+
+@functools.cache
+def _interpreters() -> dict[str, Path]:
+    """Version → interpreter. A command on PATH may be one that does not start, such as a shim of pyenv's."""
+    found: dict[str, Path] = {}
     for minor in range(8, 21):
         command = shutil.which(f"python3.{minor}")
         if command is not None:
-            found.append(
-                _say([command, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
-            )
+            said = _say([command, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+            found.update((version, Path(command)) for version in parse_pythons(said))
     uv = shutil.which("uv")
     if uv is not None:
         listed = _say([uv, "python", "list", "--only-installed", "--offline", "--no-config"])
-        found += re.findall(r"^cpython-(3\.\d+)\.", listed, re.MULTILINE)
-    return parse_pythons("\n".join(found))
+        for version, command in re.findall(
+            r"^cpython-(3\.\d+)\.\S*\s+(/.*?)(?: -> .*)?$", listed, re.MULTILINE
+        ):
+            found.setdefault(version, Path(command))
+    own = platform.python_version()[: platform.python_version().rindex(".")]
+    found.setdefault(own, Path(sys.base_prefix) / "bin" / f"python{own}")
+    return found
+
+
+def _search_path(inherited: str) -> str:
+    """PATH with the folders of all interpreters: this one's need not be on it, for a virtual environment may be used
+    without being activated.
+    """
+    folders = inherited.split(os.pathsep) if inherited else []
+    more = dict.fromkeys(str(interpreter.parent) for interpreter in _interpreters().values())
+    return os.pathsep.join([*folders, *(folder for folder in more if folder not in folders)])
 
 
 def _say(command: list[str]) -> str:
