@@ -82,6 +82,8 @@ class FakeRunner:
         self.swallow_streams = False
         #: Every stream and portion begins with the first event, wherever the client says that it was.
         self.repeats_events = False
+        #: Streams whose beginning is settled.
+        self.streams = 0
         #: Answers to submissions are lost so many times, after the job was made.
         self.lose_answers = 0
         #: Seconds that a submission takes after its last byte.
@@ -250,6 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
         budget = self.fake.cut_streams_after.pop(0) if self.fake.cut_streams_after else None
         default = 0 if request.query.get("from_beginning") == "true" else len(job.events)
         sent = 0 if self.fake.repeats_events else int(request.headers.get("last-event-id", default))
+        self.fake.streams += 1
         data = HEAD
         while not self.fake.stopping.is_set():
             ended = False

@@ -121,10 +121,15 @@ def test_waiting_for_a_job_that_is_over_says_so(
 
 def test_wait_shows_what_is_new(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:
     job = runner.add_job(log("old\n"))
-    timer = threading.Timer(1.5, lambda: job.events.extend([log("new\n"), complete()]))
-    timer.start()
+
+    def go_on() -> None:
+        wait_until(lambda: runner.streams > 0)
+        job.events.extend([log("new\n"), complete()])
+
+    other = threading.Thread(target=go_on)
+    other.start()
     answer = remote_ci(environ, project, "wait", job.id)
-    timer.join()
+    other.join()
     assert (answer.stdout, answer.returncode) == ("new\n", 0)
     assert "from_beginning" not in runner.requests[-1].query
 
