@@ -562,7 +562,14 @@ def test_verdict(found: Callable[[], Verdict], expected: Verdict) -> None:
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(2 << 30, "2 GiB"), (1536 << 20, "1.5 GiB"), (512 << 20, "512 MiB"), (2048, "2 KiB"), (7, "7 bytes")],
+    [
+        (1 << 30, "1 GiB"),
+        (2 << 30, "2 GiB"),
+        (1536 << 20, "1.5 GiB"),
+        (512 << 20, "512 MiB"),
+        (2048, "2 KiB"),
+        (7, "7 bytes"),
+    ],
 )
 def test_sizes_are_written_for_people(count: int, words: str) -> None:
     assert verdicts.size(count) == words
