@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a build costs: a job's preparation with no cache, and with a warm package cache, of one checkout or of several.
 
-    benchmarks/builds.py [--rounds N] [CHECKOUT ...]
+    python benchmarks/builds.py [--rounds N] [CHECKOUT ...]
 
 Needs Docker and a package index. Each round measures every checkout once, in turn, so that a busy machine slows all of
 them. `cold`: nothing is there; `resolve`: other requirements, all packages in the cache; `layer`: the project's build
