@@ -103,21 +103,22 @@ def test_reconcile_killed(crashing: Crashing, point: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "point",
+    ("point", "wanted"),
     [
-        "controller.cell.made",
-        "controller.cell.lent",
-        "controller.build.created",
-        "controller.build.started",
-        "controller.build.ended",
-        "controller.cell.returned",
-        "controller.environment.staged",
-        "controller.environment.published",
+        ("controller.cell.made", "pytest"),
+        ("controller.cell.lent", "pytest"),
+        ("controller.build.created", "pytest"),
+        ("controller.build.started", "pytest"),
+        ("controller.build.ended", "pytest"),
+        ("controller.cell.returned", "pytest"),
+        # Reached only with an environment that is not there yet.
+        ("controller.environment.staged", "pytest\nsix==1.16.0"),
+        ("controller.environment.published", "pytest\nsix==1.17.0"),
     ],
 )
-def test_reconcile_killed_while_it_builds(crashing: Crashing, point: str) -> None:
+def test_reconcile_killed_while_it_builds(crashing: Crashing, point: str, wanted: str) -> None:
     crashing.restart("reconcile", f"{point}=kill")
-    followed = crashing.follow(crashing.project(requirements=f"pytest\n# {uuid.uuid4()}\n"))
+    followed = crashing.follow(crashing.project(requirements=f"{wanted}\n# {uuid.uuid4()}\n"))
     crashing.until_dead("reconcile")
     crashing.restart("reconcile")
     crashing.check(followed.job_id, followed)
