@@ -340,6 +340,7 @@ def test_waiting_jobs_learn_their_place(tmp_path: Path, engine: MemoryEngine) ->
         engine.end(first)
         wait_until(lambda: places(third) == [2, 1], what="the third's new place")
         assert places(second) == [1]
+        found.until(second, lambda job: job.phase == "testing")
         engine.end(second)
         found.until(third, lambda job: job.phase == "testing")
         engine.end(third)

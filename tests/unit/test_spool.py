@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -454,4 +455,6 @@ def test_however_output_arrives_no_value_is_shown_and_nothing_else_is_lost(
     folder.spool.close()
     for stream, text in shown.items():
         assert "s3cr3t-value" not in text
-        assert text == SECRETS.data(written[stream]).data.decode(errors="replace")
+        whole = SECRETS.data(written[stream]).data.decode(errors="replace")
+        # Two values side by side become one mask where they arrive at once.
+        assert re.sub(r"(\*{3})+", "***", text) == re.sub(r"(\*{3})+", "***", whole)

@@ -113,7 +113,7 @@ def test_depth_and_number_are_bounded(environment: Path, monkeypatch: pytest.Mon
         settle(environment.parent)
     monkeypatch.undo()
     here = os.open(environment, FOLDER)
-    for _ in range(3000):
+    for _ in range(takeover.MAX_DEPTH + 50):
         os.mkdir("d", dir_fd=here)
         inner = os.open("d", FOLDER, dir_fd=here)
         os.close(here)
