@@ -123,8 +123,11 @@ def test_reconcile_killed_while_it_builds(crashing: Crashing, point: str, wanted
     crashing.restart("reconcile")
     crashing.check(followed.job_id, followed)
     assert crashing.starts(followed.job_id) == 1
+
+
+def test_nothing_of_a_dead_controller_s_builds_is_left(crashing: Crashing) -> None:
+    """What they had borrowed is given back, and their cells go, once their containers are gone."""
     data = crashing.runner.data_dir
-    # What the dead one had borrowed is given back, and its cell goes, once its container is gone.
     wait_until(lambda: not list((data / "builds").iterdir()), 180, what="the end of all cells")
     caches = list((data / "environments").glob("*/cache/*"))
     assert caches

@@ -315,7 +315,7 @@ def test_each_class_of_characters_is_printed_harmlessly(
     assert json.loads(encoded) == {"a": [evil]}
 
 
-@pytest.mark.parametrize("status", [300, 400, 401, 403, 404, 405, 409, 413, 418, 422, 429, 500, 503, 507])
+@pytest.mark.parametrize("status", [300, 401, 404, 405, 409, 429, 503])  # each kind that the client knows
 @pytest.mark.parametrize("line", COMMANDS)
 def test_refusals_are_printed_harmlessly(
     malice: Malice, capfd: pytest.CaptureFixture[str], line: str, status: int
