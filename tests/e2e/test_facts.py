@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from developers import FIXTURES, Developer, run
+from needs import skip
 from running import Runner
 
 pytestmark = pytest.mark.parametrize("runner", ["docker", "process"], indirect=True)
@@ -53,7 +54,7 @@ def ordinary_user() -> list[str]:
     try:
         subprocess.run([*command, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("root needs user namespaces to run tests as an ordinary user")
+        skip("root needs user namespaces to run tests as an ordinary user")
     return command
 
 

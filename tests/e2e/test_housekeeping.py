@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from developers import Developer
+from needs import skip
 from running import Runner
 from waiting import wait_until
 
@@ -103,7 +104,7 @@ def test_what_cannot_be_removed_is_one_line_a_round(
     (stray / "upper").mkdir(parents=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(stray / "upper")], check=False)
     if done.returncode:
-        pytest.skip("nothing can be mounted here")
+        skip("nothing can be mounted here")
     try:
         runner.stop("reconcile")
         runner.start_reconcile()

@@ -337,7 +337,7 @@ def test_plugins_settings_and_imports_of_the_project_may_all_be_missing_here(
         "@pytest.mark.known\ndef test_mocked(mocker): assert mocker.Mock()\n"
         "def test_warns():\n    warnings.warn('x', library.OurWarning)\n"
     )
-    done = run(developer, tmp_path, "-v", "--junitxml=here.xml")
+    done = developer.remote_ci("pytest", "-v", "--junitxml=here.xml", cwd=tmp_path, COLUMNS="80")
     assert done.code == 1, done.text
     assert "test_it.py::test_mocked PASSED" in done.out
     assert "OurWarning: x" in done.out

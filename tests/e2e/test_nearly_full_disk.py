@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import skip
 from running import Runner
 from waiting import wait_until
 
 pytestmark = [
     pytest.mark.docker,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system"),
 ]
 
 MiB = 1 << 20
@@ -26,6 +26,8 @@ REASON = "wrote too much: the runner's disk is nearly full"
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """An ext4 of 600 MiB."""
+    if os.geteuid() != 0:
+        skip("only root can mount a file system")
     image, place = tmp_path / "disk.img", tmp_path / "disk"
     with image.open("wb") as file:
         os.truncate(file.fileno(), 600 * MiB)
@@ -33,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True, timeout=60)
     done = subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=False, timeout=60)
     if done.returncode:
-        pytest.skip("no loop device can be mounted here")
+        skip("no loop device can be mounted here")
     try:
         yield place
     finally:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from needs import skip
 from waiting import wait_until
 
 from ci_runner.controller.engines import firewall
@@ -30,7 +31,7 @@ def namespace() -> Iterator[list[str]]:
     if os.geteuid() != 0 or not all(
         map(shutil.which, ("unshare", "nsenter", "iptables-restore", "ip6tables"))
     ):
-        pytest.skip("needs root, iptables and namespaces")
+        skip("needs root, iptables and namespaces")
     here = Path("/proc/self/ns/net").stat().st_ino
     holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
     place = Path(f"/proc/{holder.pid}/ns/net")

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from engine_kit import BASE_IMAGE, FOREVER, Behaviour, DockerKit
+from needs import skip
 from waiting import wait_until
 
 from ci_runner.controller.engine import SPOOL
@@ -28,13 +29,15 @@ from ci_runner.controller.engines.docker_network import DockerNetwork
 from ci_runner.controller.engines.private_networks import is_closed
 from ci_runner.controller.engines.services import Service
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("iptables") is None,
-        reason="needs root, ip and iptables",
-    ),
-]
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(autouse=True)
+def networks() -> None:
+    """Networks that a test makes need these."""
+    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("iptables") is None:
+        skip("needs root, ip and iptables")
+
 
 PORT = 8099
 #: One in each closed network that a machine can have; third and fourth numbers are the test's.
@@ -306,6 +309,6 @@ def test_names_are_resolved(kit: EgressKit) -> None:
     try:
         socket.getaddrinfo(host, None, socket.AF_INET)
     except OSError:
-        pytest.skip(f"this machine itself cannot resolve {host}")
+        skip(f"this machine itself cannot resolve {host}")
     program = "import json,socket,sys; json.dump(len(socket.getaddrinfo(sys.argv[2], 443)) > 0, open(sys.argv[1], 'w'))"
     assert kit.run(program, host) is True
