@@ -84,7 +84,8 @@ class Runs:
             found: Run = self._client.ask("GET", f"/pipelines/{quote(name, safe='')}/runs/{number}")
             return found
         if len(word) < 36:
-            ids = [run["run_id"] for run in self.list() if run["run_id"].startswith(word)]
+            # Every id begins with nothing, which names none of them.
+            ids = [run["run_id"] for run in self.list() if word and run["run_id"].startswith(word)]
             if len(ids) != 1:
                 raise JobNotFound(
                     f"Run not found: {word}" if not ids else f"{word} is the beginning of several runs"
