@@ -78,7 +78,9 @@ def install() -> bool:
     with _lock(WHEELS):
         if stamp.exists() and stamp.read_text() == wanted and _is_installed():
             return False
-        _uv("pip", "install", "--quiet", "--python", sys.executable, "--reinstall-package", "pytest-remote-ci",
+        # As pip leaves it. Tests start hundreds of programs; where PYTHONDONTWRITEBYTECODE is set, each would compile it.
+        _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable,
+            "--reinstall-package", "pytest-remote-ci",
             f"pytest-remote-ci[runner] @ {wheel.as_uri()}")  # fmt: skip
         stamp.write_text(wanted)
     return True

@@ -4,6 +4,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 cache=$root/.cache
+# Environments are compiled when they are made, as pip does it: programs are started in them hundreds of times.
+export UV_COMPILE_BYTECODE=1
 #: The base image of tests and of the demo.
 base_image=${CI_RUNNER_TEST_IMAGE:-ci-runner-base:bookworm}
 
