@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a build costs: a job's preparation with no cache, and with a warm package cache, of one checkout or of several.
 
-    python benchmarks/builds.py [--rounds N] [CHECKOUT ...]
+    python benchmarks/builds.py [--rounds N] [--json] [CHECKOUT ...]
 
 Needs Docker and a package index. Each round measures every checkout once, in turn, so that a busy machine slows all of
 them. `cold`: nothing is there; `resolve`: other requirements, all packages in the cache; `layer`: the project's build
@@ -20,6 +20,8 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from common import clean_environment, exit_on_sigterm, positive
+
 HERE = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "pytest==8.3.5 attrs==24.2.0 flask==3.0.3 requests==2.32.3 rich==13.9.4 sqlalchemy==2.0.36 jinja2 click"
@@ -30,8 +32,8 @@ PYPROJECT = (
 )
 
 
-def measure() -> dict[str, float]:
-    """Seconds of each kind of preparation, of the code that this process imports."""
+def measure(image: str) -> dict[str, float]:
+    """Return the seconds of each kind of preparation, of the code that this process imports."""
     import time
 
     from preparing import Bench
@@ -43,7 +45,6 @@ def measure() -> dict[str, float]:
     settings = EnvironmentSettings(
         ca_bundle=Path(bundle) if bundle else None, index_url=os.environ.get("CI_RUNNER_INDEX_URL")
     )
-    image = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
     install = uuid.uuid4().hex[:12]
     with tempfile.TemporaryDirectory() as folder:
         engine = DockerEngine(install, scratch=Path(folder) / "scratch")
@@ -76,32 +77,58 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkouts", nargs="*", type=Path, default=[HERE])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--image", default="ci-runner-base:bookworm", help="base image of the builds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure()))
+        print(json.dumps(measure(arguments.image)))
         return
+    exit_on_sigterm()
     found: dict[Path, list[dict[str, float]]] = {path.resolve(): [] for path in arguments.checkouts}
-    for _ in range(arguments.rounds):
-        for path, rows in found.items():
-            env = {**os.environ, "PYTHONPATH": f"{path}:{path / 'tests'}"}
-            done = subprocess.run(
-                [sys.executable, str(Path(__file__).resolve()), "--one"],
-                env=env, cwd=path, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode:
-                sys.exit(done.stderr)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{path.name}: {rows[-1]}", file=sys.stderr, flush=True)
-    first: dict[str, float] = {}
-    for path, rows in found.items():
-        medians = {kind: statistics.median(row[kind] for row in rows) for kind in rows[0]}
-        first = first or medians
-        figures = "  ".join(
-            f"{kind} {value:.2f} s ({value / first[kind]:.2f})" for kind, value in medians.items()
+    try:
+        for _ in range(arguments.rounds):
+            for path, rows in found.items():
+                rows.append(one_round(path, arguments.image))
+                print(f"{path.name}: {rows[-1]}", file=sys.stderr, flush=True)
+    finally:  # what was measured before something failed, too
+        report(found, as_json=arguments.json)
+
+
+def one_round(checkout: Path, image: str) -> dict[str, float]:
+    """Measure a checkout's code in a process of its own."""
+    env = clean_environment() | {"PYTHONPATH": f"{checkout}:{checkout / 'tests'}:{HERE / 'benchmarks'}"}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).resolve()), "--one", "--image", image],
+        env=env,
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
+
+
+def report(found: dict[Path, list[dict[str, float]]], *, as_json: bool) -> None:
+    """Print the medians in seconds, and what they are to those of the first checkout."""
+    medians = {
+        str(path): {kind: statistics.median(row[kind] for row in rows) for kind in rows[0]}
+        for path, rows in found.items()
+        if rows
+    }
+    if as_json:
+        print(json.dumps({"rounds": [list(rows) for rows in found.values()], "medians": medians}))
+        return
+    first = next(iter(medians.values()), {})
+    for path, figures in medians.items():
+        words = "  ".join(
+            f"{kind} {value:.2f} s ({value / first[kind]:.2f})" for kind, value in figures.items()
         )
-        print(f"{path.name}: {figures}")
+        print(f"{Path(path).name}: {words}")
 
 
 if __name__ == "__main__":

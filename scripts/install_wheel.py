@@ -78,7 +78,7 @@ def install() -> bool:
     with _lock(WHEELS):
         if stamp.exists() and stamp.read_text() == wanted and _is_installed():
             return False
-        # As pip leaves it. Tests start hundreds of programs; where PYTHONDONTWRITEBYTECODE is set, each would compile it.
+        # As pip leaves it: else each of the programs that tests start compiles it where PYTHONDONTWRITEBYTECODE is set.
         _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable,
             "--reinstall-package", "pytest-remote-ci",
             f"pytest-remote-ci[runner] @ {wheel.as_uri()}")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import pytest
 from developers import Done, run
 from running import Runner
 
+#: What tests run containers from (see the top conftest.py).
+TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 #: Program → its smallest numbers, and a figure that it must give.
 SMALLEST: dict[str, tuple[list[str], str]] = {
+    "builds": (["--rounds", "1", "--image", TEST_IMAGE], "layer"),
     "collect": (["--files", "60"], "warm"),
     "output_memory": (["--megabytes", "1"], "client/direct"),
     "overhead": (
@@ -76,7 +80,9 @@ def test_it_explains_itself(name: str, tmp_path: Path) -> None:
     assert "Traceback" not in wrong.err
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.docker] * (name == "builds")) for name in SMALLEST]
+)
 def test_it_gives_figures_with_its_smallest_numbers(name: str, tmp_path: Path) -> None:
     args, figure = SMALLEST[name]
     done = benchmark(name, *args, "--json", cwd=tmp_path)
