@@ -9,6 +9,7 @@ import pty
 import re
 import resource
 import select
+import signal
 import shutil
 import socket
 import struct
@@ -115,6 +116,12 @@ def on_a_terminal(command: list[str], cwd: Path, env: Mapping[str, str]) -> str:
         os.umask(0o022)
         for kind, soft in ((resource.RLIMIT_NOFILE, 1024), (resource.RLIMIT_CORE, 0)):
             resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+        for ignored in (
+            signal.SIGINT,
+            signal.SIGQUIT,
+            signal.SIGHUP,
+        ):  # by `nohup`, or in the background of a shell
+            signal.signal(ignored, signal.SIG_DFL)
 
     process = subprocess.Popen(
         command, cwd=cwd, env=dict(env), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
