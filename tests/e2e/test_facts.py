@@ -9,8 +9,8 @@ import pty
 import re
 import resource
 import select
-import signal
 import shutil
+import signal
 import socket
 import struct
 import subprocess
