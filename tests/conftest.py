@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 import pytest_remote_ci
+from ci_runner.safe_fs import Trash
 
 #: The image that tests run containers from; made by scripts/base-image.
 TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
@@ -26,10 +29,33 @@ def pytest_configure(config: pytest.Config) -> None:
     """Programs that tests start use the installed wheel: it is that of the sources as they are."""
     if hasattr(config, "workerinput"):  # a process of pytest-xdist
         return
+    if config.option.basetemp is None:
+        config.option.basetemp = own_base_folder()
     import install_wheel
 
     if install_wheel.install() and Path(sys.prefix) in Path(pytest_remote_ci.__file__).parents:
         pytest.exit("the wheel of the changed sources is installed now; run the tests again", returncode=4)
+
+
+def own_base_folder() -> str:
+    """A new base folder for what this session writes; those of sessions that have ended are removed first.
+
+    Tests make folders 3,000 deep and of other users. pytest removes its own base folders with functions that recurse:
+    a session that was broken off would end later ones of every project of this user with RecursionError.
+    The path is short, for sockets are made below it. The last session's folder stays, for whoever looks into it.
+    """
+    bases = Path(tempfile.gettempdir()) / f"rci-tests-{os.geteuid()}"
+    bases.mkdir(mode=0o700, exist_ok=True)
+    if bases.is_symlink() or bases.stat().st_uid != os.geteuid():
+        pytest.exit(f"{bases} belongs to somebody else; set TMPDIR to a folder of your own", returncode=4)
+    trash = Trash(bases / "trash")
+    for base in bases.iterdir():
+        if base.name.isdigit() and not Path("/proc", base.name).exists():
+            with contextlib.suppress(OSError):  # something is still mounted in it
+                trash.remove(base)
+    with contextlib.suppress(OSError):
+        trash.empty()
+    return str(bases / str(os.getpid()))
 
 
 @functools.cache

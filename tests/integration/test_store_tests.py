@@ -191,12 +191,12 @@ def test_a_report_over_many_runs_is_quick(store: Store) -> None:
         ]
         with store._database.write(durable=False):
             store._database.execute_many(stored_tests._ADD, rows)
-    began = time.monotonic()
+    began = time.thread_time()
     runs = store.tests.runs("ann")
     for kind in stored_tests.KINDS:
         store.tests.report(runs, kind)
     assert len(runs) == 20
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 60, "less than a second alone; without its index, minutes"
 
 
 def test_counting_results_costs_little_of_storing_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

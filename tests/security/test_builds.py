@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from preparing import Bench
 from private_index import host_address, sdist, serve, wheel
-from waiting import wait_until
+from waiting import files_named, wait_until
 
 from ci_runner.config import EnvironmentSettings
 from ci_runner.controller.engine import Bind, ContainerSpec
@@ -184,7 +184,7 @@ class Attack:
 
     def __enter__(self) -> Attack:
         self._thread.start()
-        wait_until(lambda: list(self._bench.data.rglob("ATTACKING")), 60, what="the hostile build")
+        wait_until(lambda: files_named("ATTACKING", self._bench.data), 60, what="the hostile build")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -98,8 +98,8 @@ def test_a_folder_in_which_nothing_can_match_is_not_entered() -> None:
 
 
 def test_hostile_patterns_and_names_take_no_time() -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     for pattern in ("*a" * 16 + "b", "**/" * 300 + "x"):
         globs = Globs([pattern])
         globs.match("/".join(["a" * 250] * 40))
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 60, "what backtracks takes years"

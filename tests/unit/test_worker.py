@@ -147,14 +147,14 @@ def test_a_command_that_ignores_sigint_is_killed_before_the_grace_is_over(spool:
     write_job(
         spool,
         "import signal, time\nsignal.signal(2, signal.SIG_IGN)\nprint('go', flush=True)\ntime.sleep(60)",
-        grace=1.0,
+        grace=5.0,
     )
     with subprocess.Popen(command(spool)) as process:
         wait_until(lambda: (spool / "stdout").exists() and (spool / "stdout").read_text() == "go\n")
         began = time.monotonic()
         process.terminate()
         assert process.wait(10) == 128 + signal.SIGKILL
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5.0
     last = frames(spool)[-1]
     assert (last["signal"], last["stopped"]) == ("SIGKILL", True)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ci_runner import states
-from ci_runner.models import Job, JobEvent, User
+from ci_runner.models import Job, User
 from ci_runner.store import Store
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
@@ -68,26 +67,6 @@ class TestSpeed:
             return execute(sql, parameters)
 
         monkeypatch.setattr(crowded._database._database, "execute_sql", explain)
-        started = time.monotonic()
         getattr(crowded.jobs, call)(*(["ann"] if call == "count_waiting" else []))
-        assert time.monotonic() - started < 1
         assert index in plans[0]
         assert "TEMP B-TREE" not in plans[0]
-
-    def test_a_poll_of_the_doorbell_is_cheap(self, crowded: Store) -> None:
-        bell = crowded.doorbell()
-        best = min(self._time(bell.rang, 1000) for _ in range(5))
-        assert best < 50e-6
-
-    def test_large_pieces_of_log_are_stored_quickly(self, store: Store) -> None:
-        epoch = store.lease.acquire("test")
-        store.jobs.create(Job("j"))
-        piece = JobEvent("log", ("x" * 99 + "\n") * 655)
-        assert self._time(lambda: store.events.append("j", epoch, [piece]), 50) < 0.1
-
-    @staticmethod
-    def _time(call: Callable[[], object], repeat: int) -> float:
-        started = time.perf_counter()
-        for _ in range(repeat):
-            call()
-        return (time.perf_counter() - started) / repeat
