@@ -1,14 +1,14 @@
-"""YAML as a tree with places, made from the parser's events: no objects, no recursion, no bombs.
+"""Parse YAML into a tree whose nodes know their line and column; no objects are made of it.
 
-Scalars are resolved by YAML 1.2's core rules (``on`` and ``yes`` are text). A key that comes twice is an error, aliases
-may not add up to more than `MOST_VALUES` values nor contain themselves, and only the core tags are known.
+PyYAML's `compose` makes the nodes. It follows nesting by recursion, in C, so `_guard` looks at the parser's events
+first. Scalars are resolved by YAML 1.2's core schema (``on`` and ``yes`` are text), only the core tags are known, and
+aliases may not add up to more than `MOST_VALUES` values.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any, Final
 
 import yaml
@@ -28,52 +28,54 @@ from ci_runner.pipelines.tree import (
     below,
 )
 
-#: libyaml's parser where it is there: ten times as fast, the same events.
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 _INTEGER: Final = re.compile(r"[-+]?[0-9]{1,30}\Z")
 _OTHER_INTEGER: Final = re.compile(r"0o[0-7]{1,30}\Z|0x[0-9a-fA-F]{1,30}\Z")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?\Z")
-_TAGS: Final = {
-    f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")
-}
+_CORE: Final = "tag:yaml.org,2002:"
+_SCALAR_TAGS: Final = frozenset(_CORE + name for name in ("str", "int", "float", "bool", "null"))
+#: Instead of a tag: the file has none there.
+_UNTAGGED: Final = ""
 
 
-@dataclass
-class _Open:
-    """A list or table whose end has not come."""
+class _Untagged:
+    """Keeps PyYAML from resolving scalars by YAML 1.1."""
 
-    place: Place
-    anchor: str | None
-    is_table: bool
-    items: list[Node] = field(default_factory=list)
-    entries: dict[str, Entry] = field(default_factory=dict)
-    #: The key whose value comes next.
-    key: tuple[str, Place] | None = None
-    #: Tables that ``<<`` brings in.
-    merged: list[Node] = field(default_factory=list)
-    size: int = 1
+    def resolve(self, kind: object, value: object, implicit: object) -> str:
+        """Return the tag of a node for which the file has none."""
+        return _UNTAGGED
 
 
-def parse(text: str, problems: Problems) -> Node | None:
-    """The tree of the only document in `text`, None when there is none; raises `Unreadable`."""
+def loader(base: type) -> Any:
+    """Return a loader class of PyYAML that leaves plain scalars alone."""
+    return type("_Loader", (_Untagged, base), {})
+
+
+#: libyaml's parser where it is there: ten times as fast, the same nodes.
+_LOADER: Final = loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def parse(text: str, problems: Problems, loader: Any = _LOADER) -> Node | None:
+    """Return the tree of the only document in `text`, None when there is none; raises `Unreadable`."""
     if len(text) > LONGEST_FILE:
         raise Unreadable(Place(), f"the file is longer than {LONGEST_FILE} characters")
     try:
         text.encode()
-        return _Composer(problems).compose(yaml.parse(text.removeprefix("\ufeff"), Loader=_LOADER))
+        content = text.removeprefix("\ufeff")
+        _guard(yaml.parse(content, Loader=loader))
+        root = yaml.compose(content, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(mark.line + 1, mark.column + 1) if mark is not None else Place()
         what = " ".join(str(part) for part in (error.context, error.problem) if part)
+        place = _place(mark) if mark is not None else Place()
         raise Unreadable(place, f"not valid YAML: {what}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unreadable(_place_of(text, error), f"not valid YAML: {first}") from error
+    return None if root is None else _Converter(problems).convert(root, "")[0]
 
 
 def _place_of(text: str, error: Exception) -> Place:
-    """Where the reader stumbled over a character that YAML does not allow."""
+    """Return where the reader found a character that YAML does not allow."""
     position = getattr(error, "position", None)
     if position is None and isinstance(error, UnicodeEncodeError):
         position = error.start
@@ -83,118 +85,121 @@ def _place_of(text: str, error: Exception) -> Place:
     return Place(before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)
 
 
-class _Composer:
+def _guard(events: Iterable[Any]) -> None:
+    """Refuse nesting that `compose` would follow to the end of the stack, and say well what it says badly."""
+    depth = documents = 0
+    anchors: dict[str, int] = {}
+    for event in events:
+        place = _place(event.start_mark)
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise Unreadable(place, "a second document: a file holds one pipeline")
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in anchors:
+                raise Unreadable(place, f"there is no anchor &{event.anchor} before this")
+        elif isinstance(event, yaml.NodeEvent):
+            if event.anchor in anchors:
+                first = anchors[event.anchor]
+                raise Unreadable(place, f"the anchor &{event.anchor} is there twice; first in line {first}")
+            if event.anchor is not None:
+                anchors[event.anchor] = place.line
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise Unreadable(place, f"nested more than {DEEPEST} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+class _Converter:
+    """Makes our nodes of PyYAML's; each once, however many aliases stand for it."""
+
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        self._stack: list[_Open] = []
-        #: Anchor → the finished node and how many values it holds; None while it is open.
-        self._anchors: dict[str, tuple[Node, int] | None] = {}
-        self._root: Node | None = None
+        #: PyYAML's node → ours and how many values it holds; None while it is being converted.
+        self._done: dict[yaml.Node, tuple[Node, int] | None] = {}
 
-    def compose(self, events: Iterator[Any]) -> Node | None:
-        documents = 0
-        for event in events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    raise Unreadable(_place(event), "a second document: a file holds one pipeline")
-            elif isinstance(event, yaml.ScalarEvent):
-                self._finished(self._scalar(event), 1, event.anchor)
-            elif isinstance(event, yaml.AliasEvent):
-                self._alias(event)
-            elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                self._open(event)
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                self._close()
-        return self._root
+    def convert(self, node: yaml.Node, path: str) -> tuple[Node, int]:
+        """Return our node and how many values it holds, those behind aliases included."""
+        found = self._done.get(node)
+        if found is None:
+            if node in self._done:
+                raise Unreadable(_place(node.start_mark), "contains itself by an alias")
+            self._done[node] = None
+            if isinstance(node, yaml.MappingNode):
+                found = self._table(node, path)
+            elif isinstance(node, yaml.SequenceNode):
+                found = self._items(node, path)
+            else:
+                assert isinstance(node, yaml.ScalarNode)
+                found = _scalar(node), 1
+            self._done[node] = found
+        return found
 
-    def _open(self, event: Any) -> None:
-        _tag(event, "map" if isinstance(event, yaml.MappingStartEvent) else "seq")
-        if len(self._stack) >= DEEPEST:
-            raise Unreadable(_place(event), f"nested more than {DEEPEST} levels deep")
-        top = self._stack[-1] if self._stack else None
-        if top is not None and top.is_table and top.key is None:
-            raise Unreadable(_place(event), "a key must be text, not a list or a table")
-        if event.anchor is not None:
-            self._anchors[event.anchor] = None
-        self._stack.append(_Open(_place(event), event.anchor, isinstance(event, yaml.MappingStartEvent)))
+    def _items(self, node: yaml.SequenceNode, path: str) -> tuple[Items, int]:
+        _require_tag(node, _CORE + "seq")
+        size, items = 1, []
+        for index, item in enumerate(node.value):
+            content, more = self.convert(item, below(path, index))
+            size = _sum(size, more, content)
+            items.append(content)
+        return Items(tuple(items), _place(node.start_mark)), size
 
-    def _close(self) -> None:
-        done = self._stack.pop()
-        if not done.is_table:
-            self._finished(Items(tuple(done.items), done.place), done.size, done.anchor)
-            return
-        entries = dict(done.entries)
-        for table in done.merged:
-            for part in table.items if isinstance(table, Items) else (table,):
-                if not isinstance(part, Table):
-                    raise Unreadable(part.place, "'<<' takes a table, or a list of tables")
-                for key, entry in part.entries.items():
-                    entries.setdefault(key, entry)
-        self._finished(Table(entries, done.place), done.size, done.anchor)
+    def _table(self, node: yaml.MappingNode, path: str) -> tuple[Table, int]:
+        _require_tag(node, _CORE + "map")
+        size, entries, merged = 1, dict[str, Entry](), list[Node]()
+        for key_node, value_node in node.value:
+            key, place = _key(key_node), _place(key_node.start_mark)
+            content, more = self.convert(value_node, below(path, key))
+            size = _sum(size, more + 1, content)
+            if key == "<<":
+                merged += content.items if isinstance(content, Items) else (content,)
+            elif key in entries:
+                first = entries[key].key.line
+                message = f"the key {key!r} is there twice; first in line {first}"
+                self._problems.error(place, below(path, key), message)
+            else:
+                entries[key] = Entry(place, content)
+        for part in merged:
+            if not isinstance(part, Table):
+                raise Unreadable(part.place, "'<<' takes a table, or a list of tables")
+            for key, entry in part.entries.items():
+                entries.setdefault(key, entry)
+        return Table(entries, _place(node.start_mark)), size
 
-    def _alias(self, event: Any) -> None:
-        if event.anchor not in self._anchors:
-            raise Unreadable(_place(event), f"there is no anchor &{event.anchor} before this")
-        target = self._anchors[event.anchor]
-        if target is None:
-            raise Unreadable(_place(event), f"*{event.anchor} contains itself")
-        self._finished(*target, None)
 
-    def _finished(self, node: Node, size: int, anchor: str | None) -> None:
-        """`node`, which holds `size` values, is complete: it goes where it belongs."""
-        if anchor is not None:
-            self._anchors[anchor] = (node, size)
-        if not self._stack:
-            self._root = node
-            return
-        top = self._stack[-1]
-        top.size += size
-        if top.size > MOST_VALUES:
-            raise Unreadable(
-                node.place, f"more than {MOST_VALUES} values (aliases count as what they stand for)"
-            )
-        if not top.is_table:
-            top.items.append(node)
-        elif top.key is None:
-            top.key = self._key(node), node.place
-        else:
-            self._entry(top, *top.key, node)
-            top.key = None
+def _sum(size: int, more: int, node: Node) -> int:
+    if size + more > MOST_VALUES:
+        message = f"more than {MOST_VALUES} values (aliases count as what they stand for)"
+        raise Unreadable(node.place, message)
+    return size + more
 
-    def _path(self) -> str:
-        """Where the value that comes next belongs."""
-        path = ""
-        for part in self._stack:
-            path = below(path, part.key[0] if part.key is not None else len(part.items))
-        return path
 
-    def _key(self, node: Node) -> str:
-        if not isinstance(node, Scalar) or node.value is None:
-            raise Unreadable(node.place, "a key must be text, not a list or a table or nothing")
-        return node.text
+def _key(node: yaml.Node) -> str:
+    key = _scalar(node) if isinstance(node, yaml.ScalarNode) else None
+    if key is None or key.value is None:
+        raise Unreadable(_place(node.start_mark), "a key must be text, not a list or a table or nothing")
+    return key.text
 
-    def _entry(self, table: _Open, key: str, place: Place, node: Node) -> None:
-        if key == "<<":
-            table.merged.append(node)
-        elif key in table.entries:
-            first = table.entries[key].key
-            self._problems.error(
-                place, self._path(), f"the key {key!r} is there twice; first in line {first.line}"
-            )
-        else:
-            table.entries[key] = Entry(place, node)
 
-    def _scalar(self, event: Any) -> Scalar:
-        tag = _tag(event, None)
-        text: str = event.value
-        if tag == "str" or (tag is None and event.style not in (None, "")):
-            return Scalar(text, text, _place(event))
-        return Scalar(resolved(text), text, _place(event))
+def _scalar(node: yaml.ScalarNode) -> Scalar:
+    _require_tag(node, *_SCALAR_TAGS)
+    text, place = str(node.value), _place(node.start_mark)
+    is_plain = node.tag != _CORE + "str" if node.tag != _UNTAGGED else node.style in (None, "")
+    return Scalar(resolved(text) if is_plain else text, text, place)
+
+
+def _require_tag(node: yaml.Node, *known: str) -> None:
+    """Raise `Unreadable` unless the node has one of these tags, or none."""
+    if node.tag != _UNTAGGED and node.tag not in known:
+        raise Unreadable(
+            _place(node.start_mark), f"the tag {node.tag!r} is not supported: write plain values"
+        )
 
 
 def resolved(text: str) -> object:
-    """The value of a plain scalar by YAML 1.2's core schema."""
+    """Return the value of a plain scalar by YAML 1.2's core schema."""
     if text in ("", "~", "null", "Null", "NULL"):
         return None
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
@@ -208,15 +213,5 @@ def resolved(text: str) -> object:
     return text
 
 
-def _tag(event: Any, container: str | None) -> str | None:
-    """The core tag that is written at an event, or None; raises `Unreadable` for others."""
-    if event.tag is None:
-        return None
-    tag = _TAGS.get(event.tag, "!" if event.tag == "!" else None)
-    if tag is None or (container is not None and tag not in (container, "!")):
-        raise Unreadable(_place(event), f"the tag {event.tag!r} is not supported: write plain values")
-    return "str" if tag == "!" else tag
-
-
-def _place(event: Any) -> Place:
-    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+def _place(mark: Any) -> Place:
+    return Place(mark.line + 1, mark.column + 1)

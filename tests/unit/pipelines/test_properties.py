@@ -322,7 +322,7 @@ def test_json_is_read_as_what_it_says(value: dict[str, Any]) -> None:
 
 def test_both_parsers_of_yaml_give_the_same_tree() -> None:
     fast = yaml_tree.parse(VALID, Problems("x"))
-    slow = yaml_tree._Composer(Problems("x")).compose(yaml.parse(VALID, Loader=yaml.SafeLoader))
+    slow = yaml_tree.parse(VALID, Problems("x"), yaml_tree.loader(yaml.SafeLoader))
     assert fast == slow
 
 
@@ -333,6 +333,13 @@ def test_both_parsers_of_yaml_give_the_same_tree() -> None:
         ("p.toml", '"?" . ' * 40_000 + "a = 1"),
         ("p.toml", "x = " + "[" * 100_000),
         ("p.yaml", "[" * 100_000),
+        ("p.yaml", "- " * 100_000),
+        ("p.yaml", "? " * 100_000),
+        (
+            "p.yaml",
+            "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} {{<<: *a{i - 1}, k{i}: 1}}\n" for i in range(1, 5000)),
+        ),
+        ("p.yaml", "".join(f"a{i}: &a [x]\n" for i in range(10_000))),
         (
             "p.yaml",
             "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{'*a, ' * 8}]\na: &a\n" for i in range(9)),
@@ -344,7 +351,19 @@ def test_both_parsers_of_yaml_give_the_same_tree() -> None:
             + "".join(f"- {{name: a{i}, stage: s, needs: b{i}}}\n" for i in range(999)),
         ),
     ],
-    ids=["dotted", "quoted", "arrays", "flow", "again", "bomb", "unknown"],
+    ids=[
+        "dotted",
+        "quoted",
+        "arrays",
+        "flow",
+        "block",
+        "keys",
+        "merges",
+        "anchors",
+        "again",
+        "bomb",
+        "unknown",
+    ],
 )
 def test_no_text_takes_long(name: str, text: str) -> None:
     started = time.process_time()
