@@ -1,15 +1,13 @@
-"""Ordered changes of the schema: each named, each one transaction (a new database is made in one), with a
-backup of what was there before.
+"""Make and upgrade the schema: ordered, named migrations, each one transaction, after a backup of the database.
 
-Whoever starts first migrates; others wait for the write lock and find it done. A migration that was released
-is never edited: the next one changes what it did.
+A new database is made in one transaction. The process that starts first migrates; others wait for the write lock and
+find it done. A released migration is never edited: the next one changes what it did.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,25 +25,19 @@ CREATE TABLE IF NOT EXISTS schema_history (
 """
 
 
+#: The schema number of the first of `MIGRATIONS`. Those before it were merged into it.
+OLDEST: Final = 7
+#: The last commit whose runner upgrades schemas before `OLDEST`.
+LAST_UPGRADER: Final = "464944b"
+
+
 @dataclass(frozen=True)
 class Migration:
-    """One step of the schema; its number is its place in `MIGRATIONS`, from 1."""
+    """One step of the schema; the first of `MIGRATIONS` has the number `OLDEST`."""
 
     name: str
     #: Standard SQL where possible: what PostgreSQL would not take must say why.
     statements: tuple[str, ...]
-    #: What statements cannot do; after them, in the same transaction.
-    change: Callable[[Database], None] | None = None
-    #: Write the whole file anew before, so that nothing is left of what was ever deleted.
-    rewrites: bool = False
-
-
-def _encrypt_secrets(database: Database) -> None:
-    for run_id, name, value in database.sql("SELECT run_id, name, value FROM run_secrets"):
-        database.sql(
-            "UPDATE run_secrets SET value = ? WHERE run_id = ? AND name = ?",
-            (database.encryption.encrypt(value), run_id, name),
-        )
 
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (
@@ -75,7 +67,8 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
               cancel_requested_at BIGINT, cancelled_by TEXT, phase_since BIGINT, stop_intent TEXT,
               stop_requested_at BIGINT, cleaned_at BIGINT,
               last_seq BIGINT NOT NULL, log_bytes BIGINT NOT NULL, counts TEXT NOT NULL,
-              idempotency_key TEXT, body_digest TEXT)
+              idempotency_key TEXT, body_digest TEXT,
+              run_id TEXT, stage TEXT, planned TEXT, retry INTEGER NOT NULL DEFAULT 0)
             """,
             "CREATE UNIQUE INDEX jobs_idempotency ON jobs (user_id, idempotency_key)",
             "CREATE INDEX jobs_newest ON jobs (submitted_at, id)",
@@ -87,6 +80,8 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """
             CREATE INDEX jobs_uncleaned ON jobs (end_time) WHERE end_time IS NOT NULL AND cleaned_at IS NULL
             """,
+            # However often a run is asked to start a job: there is one of each try.
+            "CREATE UNIQUE INDEX jobs_of_run ON jobs (run_id, planned, retry) WHERE run_id IS NOT NULL",
             """
             CREATE TABLE events (
               job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, seq BIGINT NOT NULL,
@@ -96,6 +91,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             CREATE TABLE spools (
               job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, attempt INTEGER NOT NULL,
               frames BIGINT NOT NULL, stdout BIGINT NOT NULL, stderr BIGINT NOT NULL,
+              records BIGINT NOT NULL DEFAULT 0, terminal BIGINT NOT NULL DEFAULT 0,
               PRIMARY KEY (job_id, attempt))
             """,
             """
@@ -110,22 +106,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
               heartbeat_at BIGINT)
             """,
             "INSERT INTO lease (id, epoch) VALUES (1, 0)",
-        ),
-    ),
-    Migration(
-        "outbox",
-        ("CREATE TABLE outbox (job_id TEXT NOT NULL PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE)",),
-    ),
-    Migration(
-        "records of sessions",
-        (
-            "ALTER TABLE spools ADD COLUMN records BIGINT NOT NULL DEFAULT 0",
-            "ALTER TABLE spools ADD COLUMN terminal BIGINT NOT NULL DEFAULT 0",
-        ),
-    ),
-    Migration(
-        "artifacts",
-        (
+            "CREATE TABLE outbox (job_id TEXT NOT NULL PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE)",
             """
             CREATE TABLE artifacts (
               job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, path TEXT NOT NULL,
@@ -134,11 +115,6 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """,
             "CREATE INDEX artifacts_content ON artifacts (sha256)",
             "CREATE INDEX artifacts_ended ON artifacts (kept_until)",
-        ),
-    ),
-    Migration(
-        "results of tests",
-        (
             # SQLite: in the order of their key, without an index beside the table.
             """
             CREATE TABLE tests (
@@ -146,11 +122,6 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
               outcome INTEGER NOT NULL, duration BIGINT NOT NULL, reruns INTEGER NOT NULL, at BIGINT NOT NULL,
               PRIMARY KEY (job_id, node_id)) WITHOUT ROWID
             """,
-        ),
-    ),
-    Migration(
-        "runs of pipelines",
-        (
             """
             CREATE TABLE runs (
               id TEXT NOT NULL PRIMARY KEY, user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
@@ -181,15 +152,8 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
               number INTEGER NOT NULL, job_id TEXT, first BIGINT NOT NULL, at BIGINT NOT NULL, body TEXT,
               PRIMARY KEY (run_id, seq))
             """,
-            "ALTER TABLE jobs ADD COLUMN run_id TEXT",
-            "ALTER TABLE jobs ADD COLUMN stage TEXT",
-            "ALTER TABLE jobs ADD COLUMN planned TEXT",
-            "ALTER TABLE jobs ADD COLUMN retry INTEGER NOT NULL DEFAULT 0",
-            # However often a run is asked to start a job: there is one of each try.
-            "CREATE UNIQUE INDEX jobs_of_run ON jobs (run_id, planned, retry) WHERE run_id IS NOT NULL",
         ),
     ),
-    Migration("encrypted secrets", (), _encrypt_secrets, rewrites=True),
 )
 
 
@@ -203,13 +167,18 @@ def version(database: Database) -> int:
     return int(database.sql("SELECT COALESCE(MAX(number), 0) FROM schema_history")[0][0])
 
 
+def newest(migrations: tuple[Migration, ...] = MIGRATIONS) -> int:
+    """Return the number of the schema that `migrations` make."""
+    return OLDEST + len(migrations) - 1
+
+
 def require_current(database: Database, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Raise `StoreError` unless exactly `migrations` were applied."""
+    """Raise `StoreError` unless the database has exactly the schema that `migrations` make."""
     found = version(database)
-    _refuse_newer(database, found, migrations)
-    if found < len(migrations):
+    _refuse_unknown(database, found, migrations)
+    if found < newest(migrations):
         raise StoreError(
-            f"{database.path} has an older schema ({found} of {len(migrations)});"
+            f"{database.path} has an older schema ({found} of {newest(migrations)});"
             " start the runner once to migrate it"
         )
 
@@ -222,16 +191,17 @@ def migrate(
 ) -> None:
     """Bring the schema up to date; safe when several processes start at once.
 
-    A database that holds a schema already is copied into its backups folder first. Raises `StoreError` when
-    it was written by a newer version.
+    Copies a database that holds a schema into its backups folder first. Raises `StoreError` and changes nothing when
+    the schema is a newer version's, or older than `OLDEST`.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            if version(database) < len(migrations):
+            found = version(database)
+            _refuse_unknown(database, found, migrations)
+            if found < newest(migrations):
                 database.use_wal()
                 _apply_all(database, migrations, now or utcnow())
-            _refuse_newer(database, version(database), migrations)
             return
         except RunnerError as error:
             # Switching to write-ahead logging and waiting for a long migration both end in "busy".
@@ -241,32 +211,28 @@ def migrate(
 
 
 def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.datetime) -> None:
-    saved, found = False, version(database)
-    if found and any(migration.rewrites for migration in migrations[found:]):
-        database.sql(
-            "VACUUM"
-        )  # not possible in a transaction; done again if this process dies before the next one
+    saved = False
     while True:
         with database.write():
             found = version(database)
-            _refuse_newer(database, found, migrations)
-            if found == len(migrations):
+            _refuse_unknown(database, found, migrations)
+            if found == newest(migrations):
                 return
             if found and not saved:
                 # The lock is held, so the copy is exactly what the migration starts from.
                 _back_up(database, found, now)
                 saved = True
             database.sql(_HISTORY)
-            # A new database is made at once, or somebody else would find it half made and keep a copy.
-            for number in range(found, found + 1 if found else len(migrations)):
-                for statement in migrations[number].statements:
+            # A new database is made at once, or another process would find it half made and back it up.
+            first = found + 1 if found else OLDEST
+            last = first if found else newest(migrations)
+            for number in range(first, last + 1):
+                migration = migrations[number - OLDEST]
+                for statement in migration.statements:
                     database.sql(statement)
-                change = migrations[number].change
-                if change is not None:
-                    change(database)
                 database.sql(
                     "INSERT INTO schema_history (number, name, applied_at) VALUES (?, ?, ?)",
-                    (number + 1, migrations[number].name, to_micros(now)),
+                    (number, migration.name, to_micros(now)),
                 )
 
 
@@ -276,9 +242,14 @@ def _back_up(database: Database, found: int, now: dt.datetime) -> None:
     database.backup(database.backups / f"{database.path.stem}-{stamp}-schema{found}.db")
 
 
-def _refuse_newer(database: Database, found: int, migrations: tuple[Migration, ...]) -> None:
-    if found > len(migrations):
+def _refuse_unknown(database: Database, found: int, migrations: tuple[Migration, ...]) -> None:
+    if found > newest(migrations):
         raise StoreError(
             f"{database.path} was written by a newer version of the runner (schema {found}, this one knows"
-            f" {len(migrations)}): install that version, or restore a backup"
+            f" {newest(migrations)}): install that version, or restore a backup"
+        )
+    if 0 < found < OLDEST:
+        raise StoreError(
+            f"{database.path} has schema {found}, which this version cannot upgrade (it needs {OLDEST} or later):"
+            f" start the runner of commit {LAST_UPGRADER} once, which upgrades it, then this one again"
         )

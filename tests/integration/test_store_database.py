@@ -28,7 +28,10 @@ from ci_runner.store.migrations import MIGRATIONS, Migration
 from ci_runner.store.schema import MODELS
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
+NEWEST = migrations.newest()
 ADDED = Migration("add-a-table", ("CREATE TABLE added (x TEXT)", "INSERT INTO added VALUES ('1')"))
+#: A dump of a database of schema 7 as commit 464944b made it, with a user, a job and a run.
+SCHEMA_7 = Path(__file__).parents[1] / "fixtures" / "schema-7.sql"
 BROKEN = Migration("broken", ("CREATE TABLE half (x TEXT)", "INSERT INTO nowhere VALUES (1)"))
 
 
@@ -97,7 +100,7 @@ class TestFirstStart:
             assert len(store.users.list()) == 6
         with closing(connect(path)) as connection:
             history = connection.execute("SELECT number, name FROM schema_history").fetchall()
-        assert history == [(number, step.name) for number, step in enumerate(MIGRATIONS, 1)]
+        assert history == [(number, step.name) for number, step in enumerate(MIGRATIONS, migrations.OLDEST)]
 
     def test_a_missing_database_is_refused_where_none_may_be_made(self, path: Path) -> None:
         with pytest.raises(StoreError, match="no such database"):
@@ -128,8 +131,8 @@ class TestMigrations:
     def test_an_upgrade_keeps_a_copy_of_what_was_there(self, store: Store, database: Database) -> None:
         store.jobs.create(Job("kept"))
         migrations.migrate(database, (*MIGRATIONS, ADDED), now=NOON)
-        assert migrations.version(database) == len(MIGRATIONS) + 1
-        copy = database.backups / f"runner-20260101T120000Z-schema{len(MIGRATIONS)}.db"
+        assert migrations.version(database) == NEWEST + 1
+        copy = database.backups / f"runner-20260101T120000Z-schema{NEWEST}.db"
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         assert [file.name for file in database.backups.iterdir()] == [copy.name]
         with closing(Store.open(copy, migrate=False)) as backup:
@@ -140,7 +143,7 @@ class TestMigrations:
     def test_a_migration_happens_completely_or_not_at_all(self, database: Database) -> None:
         with pytest.raises(StoreError, match="nowhere"):
             migrations.migrate(database, (*MIGRATIONS, ADDED, BROKEN))
-        assert migrations.version(database) == len(MIGRATIONS) + 1
+        assert migrations.version(database) == NEWEST + 1
         assert database.sql("SELECT name FROM sqlite_master WHERE name = 'half'") == []
         migrations.migrate(database, (*MIGRATIONS, ADDED))
 
@@ -166,11 +169,67 @@ class TestMigrations:
             print(migrations.version(database))
             database.close()
         """
-        expected = str(len(MIGRATIONS) + 5)
+        expected = str(NEWEST + 5)
         assert [finish(process).strip() for process in [start(code, path) for _ in range(4)]] == [
             expected
         ] * 4
         assert len(list((path.parent / "backups").glob("*.db"))) == 1
+
+
+class TestFormerSchemas:
+    @staticmethod
+    def restore(path: Path, number: int = migrations.OLDEST) -> None:
+        """Make the database of the dump, or one whose history ends at an older `number`."""
+        path.parent.mkdir()
+        with closing(connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(SCHEMA_7.read_text("utf-8"))
+            connection.execute("DELETE FROM schema_history WHERE number > ?", (number,))
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @staticmethod
+    def schema(path: Path) -> dict[str, object]:
+        """Return the columns of all tables, and the statements of all indexes."""
+        with closing(connect(path)) as connection:
+            found: dict[str, object] = {}
+            for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+                columns = connection.execute(f"PRAGMA table_info({name})").fetchall()
+                keys = connection.execute(f"PRAGMA foreign_key_list({name})").fetchall()
+                options = [row[3:] for row in connection.execute(f"PRAGMA table_list({name})")]
+                found[name] = (columns, keys, options) if kind == "table" else sql
+            return found
+
+    def test_the_schema_is_what_its_migrations_had_made(self, tmp_path: Path) -> None:
+        self.restore(tmp_path / "old" / "runner.db")
+        with closing(Store.open(tmp_path / "new" / "runner.db")):
+            pass
+        assert self.schema(tmp_path / "new" / "runner.db") == self.schema(tmp_path / "old" / "runner.db")
+
+    @pytest.mark.parametrize("migrate", [True, False])
+    def test_a_database_of_this_schema_opens_as_it_is(self, path: Path, migrate: bool) -> None:
+        self.restore(path)
+        before = path.read_bytes()
+        with closing(Store.open(path, migrate=migrate)) as store:
+            assert [user.email for user in store.users.list()] == ["ann@example.org"]
+            assert [(job.id, job.name) for job in store.jobs.list()] == [("j", "old job")]
+            assert [event.data for event in store.get_events("j")] == ["a line"]
+            run = store.runs.get("r")
+            assert run is not None
+            assert run.pipeline == "default"
+        assert path.read_bytes() == before
+        assert not (path.parent / "backups").exists()
+
+    @pytest.mark.parametrize("migrate", [True, False])
+    @pytest.mark.parametrize("number", range(1, migrations.OLDEST))
+    def test_an_older_one_is_refused_and_left_as_it_is(self, path: Path, number: int, migrate: bool) -> None:
+        self.restore(path, number)
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match="start the runner of commit 464944b once") as caught:
+            Store.open(path, migrate=migrate)
+        assert str(caught.value).startswith(f"{path} has schema {number}, which this version cannot upgrade")
+        assert "\n" not in str(caught.value)
+        assert path.read_bytes() == before
+        assert [file.name for file in path.parent.iterdir()] == ["runner.db"]
 
 
 class TestDamage:

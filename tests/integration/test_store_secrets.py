@@ -20,12 +20,9 @@ from ci_runner.pipelines.progress import Step
 from ci_runner.pipelines.runs import Run
 from ci_runner.states import ran
 from ci_runner.store import SecretsUnreadable, Store
-from ci_runner.store.database import Database
-from ci_runner.store.migrations import MIGRATIONS, migrate
 
 PLAN = plan_of(planned("a", "x"))
 SECRET = "s3cr3t-value-of-a-run-that-nobody-else-has"
-BEFORE_ENCRYPTION = tuple(each for each in MIGRATIONS if each.name != "encrypted secrets")
 
 
 @pytest.fixture
@@ -103,43 +100,6 @@ def test_a_deleted_user_leaves_no_secrets(store: Store) -> None:
     store.lease.heartbeat(epoch)
     assert stored(store) == []
     assert files_with(store.path.parent, *encrypted) == []
-
-
-def test_values_of_a_former_version_are_encrypted_and_nothing_is_left_of_them(tmp_path: Path) -> None:
-    path = tmp_path / "data" / "runner.db"
-    path.parent.mkdir()
-    old = Database(path, path.parent / "backups")
-    migrate(old, BEFORE_ENCRYPTION)
-    old.close()
-    plan = '{"version": 1, "pipeline": "default", "stages": [], "jobs": []}'
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA secure_delete = OFF")
-        database.execute("INSERT INTO users VALUES ('ann', 'Ann', 'a@b', 'a@b', 0, 1, 'high', NULL, NULL)")
-        columns = (
-            "id, user_id, pipeline, number, plan, workspace, options, status, submitted_at, version, last_seq"
-        )
-        for number, name in enumerate(["open", "over"], 1):
-            row = (name, "ann", "default", number, plan, "0" * 64, "{}", "queued", 0, 1, 0)
-            database.execute(f"INSERT INTO runs ({columns}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
-        database.executemany(
-            "INSERT INTO run_secrets VALUES (?, ?, ?)",
-            [
-                ("open", "TOKEN", SECRET),
-                *(("over", f"S{number}", f"{SECRET}{number}" * 99) for number in range(40)),
-            ],
-        )
-        database.commit()
-        database.execute("DELETE FROM run_secrets WHERE run_id = 'over'")
-        database.commit()
-    assert "runner.db" in files_with(path.parent, SECRET)
-    with contextlib.closing(Store.open(path)) as store:
-        assert store.runs.secrets("open") == {"TOKEN": SECRET}
-        store.lease.heartbeat(store.lease.acquire("test"))
-        assert files_with(path.parent, SECRET) == []
-        (backup,) = (path.parent / "backups").iterdir()
-    with contextlib.closing(sqlite3.connect(backup)) as copy:
-        assert copy.execute("SELECT id FROM runs ORDER BY id").fetchall() == [("open",), ("over",)]
-        assert copy.execute("SELECT * FROM run_secrets").fetchall() == []
 
 
 @pytest.mark.parametrize(
