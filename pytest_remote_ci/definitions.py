@@ -68,7 +68,9 @@ def problems_in(answer: Answer) -> list[str]:
     for problem in answer["problems"]:
         path = f"{problem['path']}: " if problem["path"] else ""
         warning = "warning: " if problem["severity"] == "warning" else ""
-        place = f"{problem['file']}:{problem['line']}:{problem['column']}"
+        place = problem["file"]
+        if problem["line"] is not None:  # values of TOML have no places
+            place += f":{problem['line']}:{problem['column']}"
         lines.append(escaped(f"{place}: {warning}{path}{problem['message']}"))
     return lines
 

@@ -17,7 +17,7 @@ from ci_runner.pipelines.definition import Definition
 from ci_runner.pipelines.forms import document_root, read_pipeline
 from ci_runner.pipelines.planning import Choice, make_plan
 from ci_runner.pipelines.reading import Value, nearest
-from ci_runner.pipelines.tree import Place, Problem, Problems, Table, Unreadable, below
+from ci_runner.pipelines.tree import NOWHERE, Place, Problem, Problems, Table, Unreadable, below
 from pytest_remote_ci.wire import WireError
 
 #: Most files of one question.
@@ -68,12 +68,12 @@ def _read(name: str, text: str) -> tuple[list[Definition], Problems]:
             return _read_yaml(name, text, problems), problems
         problems.error(Place(), "", "File extension must be a YAML file (.yaml or .yml), or .toml")
     except Unreadable as error:
-        problems.error(error.place, "", error.message)
+        problems.error(error.place, error.path, error.message)
     return [], problems
 
 
 def _read_toml(text: str, problems: Problems) -> list[Definition]:
-    table, path, place = toml_tree.parse(text), "", Place()
+    table, path, place = toml_tree.parse(text), "", NOWHERE
     for key in ("tool", "remote-ci", "pipelines"):
         entry = table.entries.get(key)
         path = below(path, key)
@@ -121,7 +121,8 @@ def _names(pipelines: Iterable[Definition]) -> list[Problem]:
         before = first.setdefault(definition.name.casefold(), definition)
         if before is not definition:
             named = definition.named
-            there = f"{before.file}:{before.named.place.line}"
+            place = before.named.place
+            there = f"{before.file}:{place.line}" if place.is_known else before.file
             message = f"Duplicate pipeline name {definition.name!r} (upper and lower case are one); first in {there}"
             problems.append(Problem(definition.file, named.place, named.path, message))
     return problems
@@ -174,7 +175,7 @@ def _summary(definition: Definition) -> dict[str, Any]:
     return {
         "name": definition.name,
         "file": definition.file,
-        "line": definition.named.place.line,
+        "line": definition.named.place.line or None,
         "stages": [stage.name for stage in definition.stages],
         "jobs": [job.name for job in definition.jobs],
     }

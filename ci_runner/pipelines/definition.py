@@ -25,6 +25,11 @@ class Named:
     place: Place = field(default=Place(), compare=False)
     path: str = field(default="", compare=False)
 
+    @property
+    def position(self) -> str:
+        """Say where it is, for a message about another place."""
+        return f"in line {self.place.line}" if self.place.is_known else f"at {self.path}"
+
 
 @dataclass(frozen=True)
 class Artifacts:

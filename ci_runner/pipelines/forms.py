@@ -113,7 +113,7 @@ def _stages(fields: Mapping[str, Value], path: str, problems: Problems, place: P
             problems.error(
                 named.place,
                 named.path,
-                f"Duplicate stage name {named.name!r}; first in line {first.named.place.line}",
+                f"Duplicate stage name {named.name!r}; first {first.named.position}",
             )
             stages[named.name] = replace(first, jobs=first.jobs + stage.jobs)
     return list(stages.values())

@@ -44,7 +44,7 @@ def _duplicates(definition: Definition, problems: Problems) -> None:
             problems.error(
                 job.named.place,
                 job.named.path,
-                f"Duplicate job name {job.name!r}{where}; first in line {before.named.place.line}",
+                f"Duplicate job name {job.name!r}{where}; first {before.named.position}",
             )
 
 

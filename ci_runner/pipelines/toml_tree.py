@@ -1,4 +1,4 @@
-"""TOML as a tree with places: the values are `tomllib`'s, the places `toml_places` finds."""
+"""Parse TOML into a tree. Its values have no places: `tomllib` does not say where they stand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import re
 import sys
 from typing import Any, Final
 
-from ci_runner.pipelines import toml_places
-from ci_runner.pipelines.toml_places import Path, Places
 from ci_runner.pipelines.tree import (
     DEEPEST,
     LONGEST_FILE,
+    NOWHERE,
     Entry,
     Items,
     Node,
@@ -18,6 +17,7 @@ from ci_runner.pipelines.tree import (
     Scalar,
     Table,
     Unreadable,
+    below,
 )
 
 if sys.version_info >= (3, 11):
@@ -31,10 +31,23 @@ _ENDLESS_KEY: Final = re.compile(
     rf"{DEEPEST},}}"
 )
 _AT: Final = re.compile(r" \(at line (\d+), column (\d+)\)\Z| \(at end of document\)\Z")
+#: Python refuses to write longer numbers in decimal.
+_LONGEST_NUMBER: Final = 1_000
+
+
+class _Float(float):
+    """A number that knows how it is written."""
+
+    text: str
+
+    def __new__(cls, text: str) -> _Float:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
 
 
 def parse(text: str) -> Table:
-    """The tree of a TOML document; raises `Unreadable`."""
+    """Return the tree of a TOML document; raises `Unreadable`."""
     if len(text) > LONGEST_FILE:
         raise Unreadable(Place(), f"the file is longer than {LONGEST_FILE} characters")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
@@ -43,21 +56,16 @@ def parse(text: str) -> Table:
         line = text.count("\n", 0, endless.start())
         raise Unreadable(Place(line + 1), f"a key of more than {DEEPEST} parts")
     try:
-        values = tomllib.loads(text)
+        values = tomllib.loads(text, parse_float=_Float)
     except tomllib.TOMLDecodeError as error:
         raise Unreadable(_place_of(text, str(error)), f"not valid TOML: {_AT.sub('', str(error))}") from error
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(Place(), f"not valid TOML: {type(error).__name__}: {error}"[:200]) from error
-    tree = _node(values, (), _places(text), Place(), 0)
+    except RecursionError as error:
+        raise Unreadable(NOWHERE, f"nested more than {DEEPEST} levels deep") from error
+    except ValueError as error:  # a decimal number of thousands of digits
+        raise Unreadable(NOWHERE, f"not valid TOML: {error}"[:200]) from error
+    tree = _node(values, "", 0)
     assert isinstance(tree, Table)
     return tree
-
-
-def _places(text: str) -> Places:
-    try:
-        return toml_places.find(text)
-    except (RecursionError, IndexError):  # without places is better than not at all
-        return Places()
 
 
 def _place_of(text: str, message: str) -> Place:
@@ -68,19 +76,25 @@ def _place_of(text: str, message: str) -> Place:
     return Place(len(lines), len(lines[-1]) + 1)
 
 
-def _node(value: Any, path: Path, places: Places, above: Place, depth: int) -> Node:
-    place = places.values.get(path, above)
+def _node(value: Any, path: str, depth: int) -> Node:
     if depth > DEEPEST:
-        raise Unreadable(place, f"nested more than {DEEPEST} levels deep")
+        raise Unreadable(NOWHERE, f"nested more than {DEEPEST} levels deep", path)
     if isinstance(value, dict):
-        entries = {}
-        for key, content in value.items():
-            inner = (*path, key)
-            entries[key] = Entry(
-                places.keys.get(inner, place), _node(content, inner, places, place, depth + 1)
-            )
-        return Table(entries, place)
+        entries = {
+            key: Entry(NOWHERE, _node(content, below(path, key), depth + 1)) for key, content in value.items()
+        }
+        return Table(entries, NOWHERE)
     if isinstance(value, list):
-        items = (_node(item, (*path, index), places, place, depth + 1) for index, item in enumerate(value))
-        return Items(tuple(items), place)
-    return Scalar(value, value if isinstance(value, str) else places.texts.get(path, str(value)), place)
+        items = (_node(item, below(path, index), depth + 1) for index, item in enumerate(value))
+        return Items(tuple(items), NOWHERE)
+    if isinstance(value, _Float):
+        return Scalar(float(value), value.text, NOWHERE)
+    return Scalar(value, _written(value), NOWHERE)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+        return hex(value)
+    return str(value)

@@ -1,4 +1,4 @@
-"""What a file says, whatever its language: scalars, lists and tables that know where they stand; and its mistakes.
+"""What a file says, whatever its language: scalars, lists and tables, with places where these are known; its mistakes.
 
 `yaml_tree` and `toml_tree` make such trees, `reading` takes typed values out of them.
 """
@@ -28,6 +28,15 @@ class Place:
 
     line: int = 1
     column: int = 1
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this is a place at all."""
+        return self != NOWHERE
+
+
+#: The place of all values of a TOML file: its parser does not give any. Mistakes name the path of the key.
+NOWHERE: Final = Place(0, 0)
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,15 @@ class Problem:
     def __str__(self) -> str:
         warning = "warning: " if self.severity == "warning" else ""
         path = f"{self.path}: " if self.path else ""
-        return f"{self.file}:{self.place.line}:{self.place.column}: {warning}{path}{self.message}"
+        place = f":{self.place.line}:{self.place.column}" if self.place.is_known else ""
+        return f"{self.file}{place}: {warning}{path}{self.message}"
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready."""
         return {
             "file": self.file,
-            "line": self.place.line,
-            "column": self.place.column,
+            "line": self.place.line or None,
+            "column": self.place.column or None,
             "path": self.path,
             "message": self.message,
             "severity": self.severity,
@@ -124,16 +134,22 @@ class Problems:
         return len(self.found) >= HINTED_PROBLEMS
 
     def sorted(self) -> list[Problem]:
-        """In the order of the file."""
-        return sorted(self.found, key=lambda problem: (problem.place, problem.severity, problem.path))
+        """Return them in the order of the file; those without a place as they were found."""
+
+        def order(problem: Problem) -> tuple[Place, str, str]:
+            known = problem.place.is_known
+            return (problem.place, problem.severity, problem.path) if known else (NOWHERE, "", "")
+
+        return sorted(self.found, key=order)
 
 
 class Unreadable(Exception):
     """The text is not of its language at all: nothing after `place` can be understood."""
 
-    def __init__(self, place: Place, message: str) -> None:
+    def __init__(self, place: Place, message: str, path: str = "") -> None:
         super().__init__(message)
         self.place = place
+        self.path = path
         self.message = message
 
 

@@ -303,7 +303,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     {
                         "name": _TEXT,
                         "file": _TEXT,
-                        "line": {"type": "integer"},
+                        "line": {"type": ["integer", "null"], "description": "null in TOML"},
                         "stages": _TEXTS,
                         "jobs": _TEXTS,
                     },
@@ -320,8 +320,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Problem": _object(
         {
             "file": _TEXT,
-            "line": {"type": "integer", "minimum": 1},
-            "column": {"type": "integer", "minimum": 1},
+            "line": {
+                "type": ["integer", "null"],
+                "minimum": 1,
+                "description": "null in TOML, but for errors of syntax",
+            },
+            "column": {"type": ["integer", "null"], "minimum": 1},
             "path": {"type": "string", "description": "the exact key, as jobs[2].needs[0]"},
             "message": _TEXT,
             "severity": {"enum": ["error", "warning"]},

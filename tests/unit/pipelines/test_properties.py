@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 import time
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ci_runner.pipelines import toml_places, yaml_tree
+from ci_runner.pipelines import toml_tree, yaml_tree
 from ci_runner.pipelines.checking import answer, check
 from ci_runner.pipelines.graph import find_cycle
 from ci_runner.pipelines.keys import JOB, PIPELINE
@@ -109,7 +108,7 @@ def test_both_forms_say_the_same_every_time(definition: dict[str, Any], choice: 
     )
     assert toml == again
     assert toml.is_valid == yaml_.is_valid
-    assert [problem.message for problem in toml.problems] == [problem.message for problem in yaml_.problems]
+    assert sorted(one.message for one in toml.problems) == sorted(one.message for one in yaml_.problems)
     if toml.is_valid:
         assert make_plan(toml.pipelines[0], choice) == make_plan(yaml_.pipelines[0], choice)
 
@@ -135,6 +134,10 @@ def told(name: str, text: str) -> None:
     found = check([(name, text)])
     lines = text.replace("\r\n", "\n").count("\n") + text.count("\r") + text.count("\x85") + 2
     for problem in found.problems:
+        if not problem.place.is_known:
+            assert name.endswith(".toml")
+            assert problem.path or problem.message.startswith(("not valid TOML: Exceeds", "nested more"))
+            continue
         assert 1 <= problem.place.line <= lines + text.count("\u2028") + text.count("\u2029")
         assert problem.place.column >= 1
         assert str(problem).count("\n") == 0 or "\n" in problem.path, str(problem)
@@ -190,6 +193,7 @@ jobs:
 @example("a: b\n---\nc: d", None)
 @example("x = " + "[" * 3000, None)
 @example("x = " + "9" * 5000, None)
+@example("x = 0x" + "f" * 5000, None)
 def test_any_text_is_checked_without_a_fault(text: str, data: Any) -> None:
     if data is not None:
         at = data.draw(st.integers(0, len(VALID)))
@@ -207,99 +211,36 @@ def test_any_question_is_answered_or_refused(question: Any) -> None:
             assert json.dumps(answer(asked))
 
 
-def paths(value: Any, path: tuple[str | int, ...] = ()) -> set[tuple[str | int, ...]]:
-    found = {path}
-    if isinstance(value, dict):
-        found.update(*(paths(item, (*path, key)) for key, item in value.items()))
-    if isinstance(value, list):
-        found.update(*(paths(item, (*path, index)) for index, item in enumerate(value)))
-    return found
-
-
-toml_values = st.recursive(
-    st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.text()
-    | st.dates()
-    | st.datetimes()
-    | st.floats(allow_nan=False),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("3.10", "3.10"),
+        ("'3.10'", "3.10"),
+        ("1_0.50", "1_0.50"),
+        ("-1.5e3", "-1.5e3"),
+        ("inf", "inf"),
+        ("true", "true"),
+        ("0x1F", "31"),
+        ("0x" + "f" * 5_000, "0x" + "f" * 5_000),
+        ("2026-01-02", "2026-01-02"),
+    ],
 )
+def test_a_plain_value_of_toml_keeps_its_text(written: str, text: str) -> None:
+    (entry,) = toml_tree.parse(f"x = [{written}]").entries.values()
+    assert isinstance(entry.node, Items)
+    (found,) = entry.node.items
+    assert isinstance(found, Scalar)
+    assert found.text == text
+    assert found.value == tomllib.loads(f"x = {written}")["x"]
+    assert type(found.value) is type(tomllib.loads(f"x = {written}")["x"])
 
 
-def at(value: Any, path: tuple[str | int, ...]) -> Any:
-    for part in path:
-        value = value[part]
-    return value
-
-
-def begins_with_value(text: str, value: Any) -> bool:
-    """Whether a TOML value that means `value` is at the beginning of `text`."""
-    for end in range(1, len(text) + 1):
-        with contextlib.suppress(tomllib.TOMLDecodeError):
-            if tomllib.loads(f"k = {text[:end]}") == {"k": value}:
-                return True
-    return False
-
-
-A_KEY = re.compile(r""" "(?:[^"\\]|\\.)*" | [A-Za-z0-9_-]+ | '[^']*' """, re.VERBOSE)
-
-MANY_FORMS = """\
-# a comment with = [ and {
-a.b . "c d" = 1
-'e' = {f = 2, "g.h" = [3, {i = 'x', j.k = 4}], l = []}
-m = [ # first
-  1, [2,
-  3], ]
-[n."o p".q] # three tables at once
-r = 2026-01-02 03:04:05
-[[s]]
-t = 5
-[s.u]
-v = '''
-w'''
-[[s]]
-t = 0x1F
-[[s.y]]
-z = -1.5e3
-"""
-
-
-def check_places(text: str) -> None:
-    """Hold each place against what is written there."""
-    value = tomllib.loads(text)
-    found = toml_places.find(text)
-    assert set(found.values) == paths(value) - {()}
-    named = {path for path in found.values if isinstance(path[-1], str)}
-    assert {path for path in found.keys if isinstance(path[-1], str)} == named
-    starts = [0, *(end.end() for end in re.finditer("\n", text))]
-    for path in named:
-        place = found.keys[path]
-        key = A_KEY.match(text, starts[place.line - 1] + place.column - 1)
-        assert key is not None
-        assert tomllib.loads(f"{key.group()} = 0") == {path[-1]: 0}
-    for path, place in found.values.items():
-        here, offset = at(value, path), starts[place.line - 1] + place.column - 1
-        if not begins_with_value(text[offset:], here):
-            # A table with a header of its own, one whose name is in another's key, or an array of tables.
-            assert isinstance(here, dict) or (isinstance(here, list) and isinstance(here[0], dict))
-            assert text[offset] == "[" or place == found.keys[path]
-    plain = {path for path in found.values if not isinstance(at(value, path), (dict, list, str))}
-    assert set(found.texts) == plain
-    for path, written in found.texts.items():
-        assert tomllib.loads(f"k = {written}") == {"k": at(value, path)}
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.text(max_size=4), toml_values, max_size=4), st.booleans())
-@example({"a": {"b": {"c": 1}}, "d": [{"e": 2}, {"e": [3, {"f": 4}]}]}, False)
-@example({"a": [1, [2, "x\ny"], 2]}, True)
-def test_everything_in_a_toml_file_has_its_place(value: dict[str, Any], multiline: bool) -> None:
-    check_places(tomli_w.dumps(value, multiline_strings=multiline).replace("\r\n", "\n"))
-
-
-def test_every_form_of_key_and_table_has_its_place() -> None:
-    check_places(MANY_FORMS)
+@pytest.mark.parametrize("key", [*PIPELINE, *JOB])
+def test_a_number_without_end_is_a_mistake_wherever_it_stands(key: str) -> None:
+    number = "0x" + "f" * 5_000
+    head = "[tool.remote-ci.pipelines.p]\n"
+    told("pyproject.toml", f"{head}{key} = {number}\n")
+    told("pyproject.toml", f"{head}stages = ['s']\njobs.a = {{stage = 's'}}\njobs.b.{key} = {number}\n")
 
 
 def plain_of(node: Node) -> Any:
