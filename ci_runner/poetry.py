@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from ci_runner.errors import EnvironmentFailed
 from ci_runner.requirements import normalized
 
+#: Most characters of any text: reading a constraint may take quadratic time.
+_LONGEST: Final = 1_000
 _VERSION = re.compile(r"(\^|~=|~|==|!=|>=|<=|>|<|=)?\s*v?([0-9][^\s,]*|\*)$")
 
 
@@ -20,7 +23,7 @@ def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> lis
     wanted = {
         normalized(re.split(r"[\s\[<>=!~;(]", item)[0])
         for extra in extras
-        for item in _table(poetry, "extras").get(extra, ())
+        for item in _texts(_table(poetry, "extras").get(extra, []), f"extra {extra[:80]!r}")
     }
     lines = []
     for name, value in _table(poetry, "dependencies").items():
@@ -44,20 +47,27 @@ def groups(poetry: Mapping[str, Any]) -> dict[str, list[str]]:
 def pins(lock: Mapping[str, Any]) -> list[str]:
     """``name==version`` for each package that a ``poetry.lock`` has once; forked ones stay free."""
     versions: dict[str, list[str]] = {}
-    for package in lock.get("package", ()):
-        source = package.get("source", {}).get("type")
-        if source not in ("git", "directory", "file", "url"):
-            versions.setdefault(normalized(package["name"]), []).append(package["version"])
+    packages = lock.get("package", [])
+    for package in packages if isinstance(packages, list) else [packages]:
+        match package:
+            case {"name": str(name), "version": str(version)}:
+                if _table(package, "source").get("type") not in ("git", "directory", "file", "url"):
+                    versions.setdefault(normalized(name), []).append(version)
+            case _:
+                raise EnvironmentFailed("poetry.lock: a package is no table with a name and a version")
     return [f"{name}=={found[0]}" for name, found in sorted(versions.items()) if len(found) == 1]
 
 
 def requirement(name: str, value: Any) -> str:
-    """One dependency as a requirement line."""
+    """Return one dependency as a requirement line; raises `EnvironmentFailed` where it is none."""
     if isinstance(value, str):
-        return name + specifier(value)
+        return name + specifier(_text(value, f"the version of {name[:80]!r}"))
     if not isinstance(value, Mapping):
         return name
-    extras = value.get("extras") or ()
+    extras = _texts(value.get("extras") or [], f"'extras' of {name[:80]!r}")
+    for key in ("version", "python", "markers", "git", "rev", "tag", "branch", "url", "path"):
+        if key in value:
+            _text(value[key], f"{key!r} of {name[:80]!r}")
     label = f"{name}[{','.join(extras)}]" if extras else name
     if "git" in value:
         revision = value.get("rev") or value.get("tag") or value.get("branch")
@@ -65,14 +75,14 @@ def requirement(name: str, value: Any) -> str:
     elif "url" in value:
         line = f"{label} @ {value['url']}"
     elif "path" in value:
-        path = str(value["path"])
+        path = value["path"]
         path = path if path.startswith(("/", ".")) else f"./{path}"
         return f"-e {path}" if value.get("develop") else path
     else:
-        line = label + specifier(str(value.get("version", "*")))
+        line = label + specifier(value.get("version", "*"))
     markers = [f"({value['markers']})"] if value.get("markers") else []
     if value.get("python"):
-        markers.extend(_python_marker(str(value["python"])))
+        markers.extend(_python_marker(value["python"]))
     return line + (" ; " + " and ".join(markers) if markers else "")
 
 
@@ -122,6 +132,18 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _table(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = parent.get(name)
+def _texts(value: Any, what: str) -> list[str]:
+    if not isinstance(value, list):
+        raise EnvironmentFailed(f"pyproject.toml: {what} must be a list of texts")
+    return [_text(item, what) for item in value]
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise EnvironmentFailed(f"pyproject.toml: {what} must be text of at most {_LONGEST} characters")
+    return value
+
+
+def _table(parent: Any, name: str) -> Mapping[str, Any]:
+    value = parent.get(name) if isinstance(parent, Mapping) else None
     return value if isinstance(value, Mapping) else {}

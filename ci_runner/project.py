@@ -47,7 +47,7 @@ def read_toml(tree: Tree, path: str) -> dict[str, Any]:
         return {}
     try:
         return dict(tomllib.loads(content.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # invalid, no UTF-8, an endless number; too deep
         last = content.count(b"\n") + 1
         words = str(error).replace("(at end of document)", f"(at the end, line {last})")
         raise EnvironmentFailed(f"{path}: {words}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -123,6 +124,60 @@ def test_poetrys_lock_becomes_constraints_where_it_is_unambiguous() -> None:
         '[package.source]\ntype = "git"\n'
     )
     assert plan({"pyproject.toml": POETRY, "poetry.lock": lock}).constraints == ("six-x==1.16.0",)
+
+
+LONG = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'six = "^{LONG}"',
+        f'six = "{" " * 200_000}x"',
+        f'six = "{", " * 100_000}"',
+        f'six = {{version = "~{LONG}"}}',
+        f'six = {{version = "1", python = "^{LONG}"}}',
+        f"six = {LONG}",
+        "six = 7",
+        "six = {version = 7, python = 3.8, extras = 7}",
+        "six = {version = [], markers = 7, extras = [7]}",
+        "six = {git = 7, rev = {}}",
+        "six = {url = []}",
+        "six = [7, [], {}]",
+        "[tool.poetry.extras]\ntest = 7",
+        "[tool.poetry.extras]\ntest = [7]",
+        "[tool.poetry.group]\ntest = 7",
+        "[tool.poetry.group.test]\ndependencies = []",
+        "[tool.poetry.dev-dependencies]\nsix = []",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_any_table_of_poetry_is_planned_or_refused(text: str) -> None:
+    with contextlib.suppress(EnvironmentFailed):
+        assert plan({"pyproject.toml": f"{POETRY}{text}\n"}, extras=("test",)).requirements
+
+
+def test_a_constraint_without_end_is_refused_in_one_line() -> None:
+    with pytest.raises(EnvironmentFailed) as caught:
+        plan({"pyproject.toml": f'{POETRY}six = "^{LONG}"'})
+    assert str(caught.value) == "pyproject.toml: the version of 'six' must be text of at most 1000 characters"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "package = 7",
+        "package = [7]",
+        "[[package]]\nname = 7\nversion = 7",
+        "[[package]]\nname = 'a'",
+        "[[package]]\nname = 'a'\nversion = '1'\nsource = 7",
+        "[[package]]\nname = 'a'\nversion = '1'\nsource = {type = []}",
+        f"[[package]]\nname = 'a'\nversion = {LONG}",
+    ],
+)
+def test_any_lock_of_poetry_is_planned_or_refused(text: str) -> None:
+    with contextlib.suppress(EnvironmentFailed):
+        plan({"pyproject.toml": POETRY, "poetry.lock": text})
 
 
 GROUPS = '[dependency-groups]\ntest = ["pytest>=8"]\ndev = [{include-group = "test"}]\ndocs = ["sphinx"]\n'
