@@ -163,6 +163,15 @@ def test_a_project_s_file_without_pipelines_is_told(project: Path, run: Run) -> 
     assert run("check", "pyproject.toml").err.startswith("pyproject.toml:1:1: no pipeline is defined here\n")
 
 
+def test_a_mistake_in_a_project_s_file_names_its_key(project: Path, run: Run) -> None:
+    write(project, '[tool.remote-ci.pipelines.p]\nstages = ["s", "s"]\n', "pyproject.toml")
+    lines = run("check", "pyproject.toml").err.splitlines()
+    assert (
+        "pyproject.toml: tool.remote-ci.pipelines.p.stages[1]: Duplicate stage name 's'; first at"
+        " tool.remote-ci.pipelines.p.stages[0]"
+    ) in lines
+
+
 def lines(done: Done) -> list[str]:
     """The plan's lines."""
     assert (done.code, done.err) == (0, "")
