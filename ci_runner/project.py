@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ci_runner import poetry
+from ci_runner.bounded_toml import MOST_PARTS, line_of_long_key
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.requirements import names, normalized
 
@@ -46,7 +47,11 @@ def read_toml(tree: Tree, path: str) -> dict[str, Any]:
     if content is None:
         return {}
     try:
-        return dict(tomllib.loads(content.decode("utf-8")))
+        text = content.decode("utf-8")
+        line = line_of_long_key(text)
+        if line is not None:
+            raise EnvironmentFailed(f"{path}: a key of more than {MOST_PARTS} parts in line {line}")
+        return dict(tomllib.loads(text))
     except (ValueError, RecursionError) as error:  # invalid, no UTF-8, an endless number; too deep
         last = content.count(b"\n") + 1
         words = str(error).replace("(at end of document)", f"(at the end, line {last})")

@@ -6,6 +6,7 @@ import re
 import sys
 from typing import Any, Final
 
+from ci_runner.bounded_toml import MOST_PARTS, line_of_long_key
 from ci_runner.pipelines.tree import (
     DEEPEST,
     LONGEST_FILE,
@@ -25,11 +26,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: A key of more parts than may be nested: `tomllib` takes quadratic time for such.
-_ENDLESS_KEY: Final = re.compile(
-    r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*\.[ \t]*){"""
-    rf"{DEEPEST},}}"
-)
 _AT: Final = re.compile(r" \(at line (\d+), column (\d+)\)\Z| \(at end of document\)\Z")
 #: Python refuses to write longer numbers in decimal.
 _LONGEST_NUMBER: Final = 1_000
@@ -51,10 +47,9 @@ def parse(text: str) -> Table:
     if len(text) > LONGEST_FILE:
         raise Unreadable(Place(), f"the file is longer than {LONGEST_FILE} characters")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    endless = _ENDLESS_KEY.search(text)
-    if endless is not None:
-        line = text.count("\n", 0, endless.start())
-        raise Unreadable(Place(line + 1), f"a key of more than {DEEPEST} parts")
+    line = line_of_long_key(text)
+    if line is not None:
+        raise Unreadable(Place(line), f"a key of more than {MOST_PARTS} parts")
     try:
         values = tomllib.loads(text, parse_float=_Float)
     except tomllib.TOMLDecodeError as error:

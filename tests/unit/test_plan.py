@@ -284,6 +284,11 @@ def test_where_dependencies_come_from_and_whether_the_project_is_installed(
         pytest.param(
             {"pyproject.toml": POETRY, "poetry.lock": "a=\n"}, r"poetry\.lock: .*line 1", id="poetry.lock"
         ),
+        pytest.param(
+            {"pyproject.toml": "\n" + "a." * 100_000 + "a = 1"},
+            r"pyproject\.toml: a key of more than 60 parts in line 2",
+            id="a key without end",
+        ),
         pytest.param({"setup.cfg": "no section"}, r"setup\.cfg: .*line", id="setup.cfg"),
     ],
 )
