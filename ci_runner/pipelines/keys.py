@@ -75,7 +75,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "retries": Key(
         "number, or `{count, exit-codes}`",
-        "further attempts after the runner's own faults or, with `exit-codes`, after those codes of the command",
+        "retries: a new job after the runner's own faults or, with `exit-codes`, after those codes of the command",
         {
             "oneOf": [
                 {"type": "integer", "minimum": 0, "maximum": 10},
