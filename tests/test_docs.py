@@ -67,7 +67,7 @@ def test_every_page_that_is_named_exists() -> None:
     assert not missing, "pages that are not there:\n" + "\n".join(missing)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_links_to_the_repository_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     links = re.findall(rf"{re.escape(REPOSITORY)}/(?:blob|tree)/main/([^\s)#>]+)(?:#([^\s)>]+))?", text)
@@ -77,7 +77,7 @@ def test_links_to_the_repository_lead_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(ROOT / path), f"{path}#{anchor}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_links_are_absolute(name: str) -> None:
     """The package index shows the README, too; there a relative link leads nowhere."""
     text = (ROOT / name).read_text("utf-8")
