@@ -1,6 +1,6 @@
 """Every page and anchor that code, tests, scripts and the README name exists.
 
-Links between pages are checked by `mkdocs build --strict`.
+Links between pages are checked by `scripts/docs`.
 """
 
 from __future__ import annotations
