@@ -146,7 +146,8 @@ def _versions(found: dict[str, dict[str, str]]) -> str:
         + "|---" * (len(versions.VERSIONS) + 1)
         + "|\n"
     )
-    rows, notes = "", []
+    rows = ""
+    notes: list[str] = []
     for here in versions.VERSIONS:
         cells = []
         for there in versions.VERSIONS:
