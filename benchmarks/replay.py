@@ -173,7 +173,7 @@ def summary(raw: dict[str, Any]) -> dict[str, float]:
     """Medians, ratios, microseconds per test."""
 
     def median(way: str, key: str) -> float:
-        return statistics.median(figures[key] for figures in raw["runs"][way])
+        return float(statistics.median(figures[key] for figures in raw["runs"][way]))
 
     if not (raw.get("runs") and raw["runs"]["direct"] and raw["runs"]["remote"]):
         return {}

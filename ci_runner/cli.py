@@ -121,7 +121,7 @@ def _options(*groups: str) -> argparse.ArgumentParser:
     """A parent parser with the flags of these settings groups."""
     parent = argparse.ArgumentParser(add_help=False)
     for name in groups:
-        add_arguments(parent.add_argument_group(f"{name} (see docs/settings.md)"), (name,))
+        add_arguments(parent.add_argument_group(f"{name} (see docs/reference/settings.md)"), (name,))
     return parent
 
 

@@ -1,7 +1,7 @@
 """The data directory: made private, refused where others could write, and named by an install id.
 
 Everything that the runner must keep from others lies below one folder with mode 0700; contents of it are other
-modules' business (docs/internals.md lists them).
+modules' business (docs/internals/index.md lists them).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What plugins of the runner may do: the hooks, each with its contract.
 
 A plugin is a module, an object or a class (called without arguments) whose methods carry `hookimpl`, named
-by an entry point of the group ``ci_runner``; docs/hooks.md has a complete example. Hooks are called from
+by an entry point of the group ``ci_runner``; docs/guide/hooks.md has a complete example. Hooks are called from
 any thread and must return soon: what takes long belongs into a thread of the plugin's own.
 """
 

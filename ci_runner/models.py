@@ -52,7 +52,7 @@ class Told(dict[str, Any]):
 class JobEvent:
     """A numbered fact about a job, as stored and as sent."""
 
-    #: `log`, `complete`, `state`, …: the types of docs/wire.md.
+    #: `log`, `complete`, `state`, …: the types of docs/reference/wire.md.
     type: str
     #: Text of a log event.
     data: str | None = None

@@ -1,8 +1,8 @@
 """The seal of a worker's last frame: a keyed digest of that very line, so that it cannot be moved to another one.
 
 The frame lies where everything in the container can read and change it. The key is known to the runner and to the
-worker's memory alone (docs/internals.md, "The spool"); the worker has a copy of `seal_of`, because it runs without
-this package.
+worker's memory alone (docs/internals/index.md, "The spool"); the worker has a copy of `seal_of`, because it runs
+without this package.
 """
 
 from __future__ import annotations

@@ -376,7 +376,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def document() -> str:
-    """The tables of docs/settings.md, from the metadata (a test holds the file to this)."""
+    """The tables of docs/reference/settings.md, from the metadata (a test holds the file to this)."""
     parts = [_HEAD]
     for group in fields(Settings):
         summary = str(getattr(group.default_factory, "__doc__", "")).strip()

@@ -1,4 +1,4 @@
-"""From what happened to a verdict: the one table of docs/wire.md as a pure function.
+"""From what happened to a verdict: the one table of docs/reference/wire.md as a pure function.
 
 The exit code decides, events explain. Nothing here knows an engine or a database.
 """

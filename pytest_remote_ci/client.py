@@ -200,7 +200,7 @@ class Client:
         return answer
 
     def check_pipelines(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of `POST /pipelines/check` (docs/pipelines.md)."""
+        """The answer of `POST /pipelines/check` (docs/guide/pipelines.md)."""
         try:
             answer = self.ask("POST", "/pipelines/check", body=dict(question))
         except (JobNotFound, NotOffered) as error:

@@ -31,7 +31,9 @@ def pytest_remote_ci_submission(config: pytest.Config, options: dict[str, Any]) 
 
 @pytest.hookspec
 def pytest_remote_ci_event(config: pytest.Config, event: dict[str, Any]) -> None:
-    """See an event of the job (docs/wire.md, "Events") before it is shown. The dictionary is the plugin's to keep.
+    """See an event of the job (docs/reference/wire.md, "Events") before it is shown.
+
+    The dictionary is a copy: the plugin may keep and change it.
 
     Events of a run of a pipeline say in `job` and `job_id` whose they are; some are the run's own.
     """

@@ -2,7 +2,7 @@
 
 Refused are names by which the loader or an interpreter is made to run other code, or to end differently, before
 anything of the job is in charge (``PYTHONINSPECT`` makes a failed run end with 0), and those by which the runner talks
-to its own programs in the job. Standard library only; docs/wire.md has the table.
+to its own programs in the job. Standard library only; docs/reference/wire.md has the table.
 """
 
 from __future__ import annotations

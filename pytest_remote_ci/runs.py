@@ -159,7 +159,7 @@ class Runs:
         return found
 
     def report(self, *parts: object, **wanted: Any) -> Any:
-        """A report: nothing, pipeline, number, stage, job (see docs/pipelines.md)."""
+        """A report: nothing, pipeline, number, stage, job (see docs/guide/pipelines.md)."""
         path = "".join(f"/{quote(str(part), safe='')}" for part in parts)
         params = {name: value for name, value in wanted.items() if value is not None}
         return self._client.ask("GET", f"/reports/pipelines{path}", params)

@@ -2,7 +2,7 @@
 
 Standard library only; `ci_runner` imports this module, never the reverse. Everything that a peer sends is
 parsed here into frozen values, and every refusal is a `WireError` that names the field and says what to do.
-The contract for people is `docs/wire.md`.
+The contract for people is `docs/reference/wire.md`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The portable cases of the reference systems: what each says, where ours differs on purpose, which tests show it.
 
-`python tests/conformance.py` writes docs/conformance.md; tests/test_conformance.py fails while it is out of date.
+`python tests/conformance.py` writes docs/reference/conformance.md; tests/test_conformance.py
+fails while it is out of date.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 import conformance_pipelines
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "conformance.md"
+PAGE = ROOT / "docs" / "reference" / "conformance.md"
+REPOSITORY = "https://github.com/pytest-remote-ci/pytest-remote-ci/blob/main"
 
 #: ``12`` is a case of the first reference system, ``"B12"`` one of the second.
 Number = int | str
@@ -222,7 +224,7 @@ def _numbers(node: ast.FunctionDef | ast.ClassDef, mark: str) -> list[Number]:
 
 
 def page() -> str:
-    """docs/conformance.md."""
+    """docs/reference/conformance.md."""
     texts, shown = cases(), shown_by()
     lines = [
         "# Conformance",
@@ -240,7 +242,7 @@ def page() -> str:
 
 
 def _links(tests: list[tuple[str, str]]) -> str:
-    return "<br>".join(f"`{name}` ([{path.rpartition('/')[2]}](../{path}))" for path, name in tests)
+    return "<br>".join(f"`{name}` ([{path.rpartition('/')[2]}]({REPOSITORY}/{path}))" for path, name in tests)
 
 
 def _defects() -> Iterator[str]:

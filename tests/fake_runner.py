@@ -1,4 +1,4 @@
-"""A small runner over real sockets that speaks docs/wire.md and misbehaves on request, for tests of clients."""
+"""A small runner over real sockets that speaks docs/reference/wire.md and misbehaves on request, for client tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of docs/internals.md that says who may import whom, made from the one that `test_architecture` holds.
+"""The table of docs/internals/index.md that says who may import whom, made from the one that `test_architecture` holds.
 
 `python tests/import_table.py` writes it into the page.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "internals.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "internals" / "index.md"
 BEGIN = "<!-- made by `python tests/import_table.py` -->\n"
 END = "<!-- end of what is made -->\n"
 

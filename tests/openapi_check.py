@@ -14,7 +14,7 @@ import requests
 
 from ci_runner.server.openapi import document
 
-#: Answers of the HTTP server itself (docs/wire.md).
+#: Answers of the HTTP server itself (docs/reference/wire.md).
 _HTTP_ERRORS = {400, 404, 405, 408, 431, 501, 505}
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _EVENT = {"$ref": "#/components/schemas/Event"}
@@ -85,7 +85,10 @@ def _is_last(event: dict[str, Any]) -> bool:
 
 
 def validate_stream(frames: Iterable[str]) -> list[dict[str, Any]]:
-    """Raise unless the frames of one stream are as docs/wire.md says; its events. The last frame must be whole."""
+    """Return the events of one stream's frames; raise unless they are as docs/reference/wire.md says.
+
+    The last frame must be whole.
+    """
     events: list[dict[str, Any]] = []
     last = 0
     for frame in frames:

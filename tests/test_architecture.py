@@ -1,4 +1,4 @@
-"""Who may import whom, as docs/internals.md has it.
+"""Who may import whom, as docs/internals/index.md has it.
 
 Imports inside functions count, too: a lazy import is still a dependency.
 """

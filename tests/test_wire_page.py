@@ -1,4 +1,4 @@
-"""The tables of docs/wire.md are true: routes, parameters, statuses and words are the server's, no more, no less."""
+"""The tables of docs/reference/wire.md are true: routes, parameters, statuses and words are the server's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from http_kit import running
 from ci_runner.server.openapi import document
 from pytest_remote_ci.wire import Phase, Status
 
-PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
 #: Words for several parameters at once, which the text explains.
 PHRASES = {
     "multipart": {"Idempotency-Key"},
@@ -98,12 +98,12 @@ def test_the_page_names_the_parameters_of_a_route(route: Route) -> None:
         item["name"] for item in described()[route].get("parameters", []) if item["in"] in ("query", "header")
     }
     missing = there - named
-    assert not missing, f"docs/wire.md does not name {missing}"
+    assert not missing, f"docs/reference/wire.md does not name {missing}"
     # What else is named are parts and members of the body.
     if given.startswith("where no run is named: ") and "/runs/" in route[1]:
         named = set()
     body = described()[route].get("requestBody")
-    assert body is not None or named <= there, f"docs/wire.md names {named - there}"
+    assert body is not None or named <= there, f"docs/reference/wire.md names {named - there}"
 
 
 def test_the_page_names_the_statuses_that_there_are() -> None:

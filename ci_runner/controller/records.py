@@ -1,6 +1,6 @@
 """What a recorded session says, line by line, as events: a pure function over text that untrusted code wrote.
 
-The kinds are those of `pytest_remote_ci.job.recorder`; docs/wire.md has them for clients. What is not one of
+The kinds are those of `pytest_remote_ci.job.recorder`; docs/reference/wire.md has them for clients. What is not one of
 them, is too deep or is no JSON is passed over.
 """
 

@@ -2,7 +2,7 @@
 
 Nothing is remembered here, so a reader that dies anywhere begins again at the position that was stored with
 the events. The files are written by untrusted code: they are opened without following links, only regular
-files count, lines are capped, and a frame that makes no sense is skipped. The format is in docs/internals.md.
+files count, lines are capped, and a frame that makes no sense is skipped. The format is in docs/internals/index.md.
 """
 
 from __future__ import annotations

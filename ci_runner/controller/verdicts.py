@@ -1,4 +1,4 @@
-"""How a job ends, from what is known about its container: docs/wire.md's table as a pure function.
+"""How a job ends, from what is known about its container: docs/reference/wire.md's table as a pure function.
 
 What was asked for (cancel, timeout, disk) goes first; then what the engine says; then the worker's last word.
 A worker's "passed" is never believed against the engine's exit code.

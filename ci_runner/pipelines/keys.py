@@ -58,7 +58,7 @@ SHARED: Final[Mapping[str, Key]] = {
     "args": Key("list of texts", "pytest's arguments", _TEXTS, reading.texts),
     "env": Key(
         "table of texts",
-        "environment variables; a job's are added to those of `global`; some names are refused (docs/wire.md)",
+        "environment variables; a job's are added to those of `global`; some are refused (docs/reference/wire.md)",
         _WORDS,
         reading.job_variables_of,
     ),
@@ -75,7 +75,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "retries": Key(
         "number, or `{count, exit-codes}`",
-        "further attempts after the runner's own faults or, with `exit-codes`, after those codes of the command",
+        "retries: a new job after the runner's own faults or, with `exit-codes`, after those codes of the command",
         {
             "oneOf": [
                 {"type": "integer", "minimum": 0, "maximum": 10},

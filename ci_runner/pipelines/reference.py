@@ -1,4 +1,4 @@
-"""The tables of keys in docs/pipelines.md and the JSON schema for editors, both made from `keys`.
+"""The tables of keys in docs/guide/pipelines.md and the JSON schema for editors, both made from `keys`.
 
 ``python -m ci_runner.pipelines.reference DOCS`` brings the files of that folder up to date.
 """
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, Key, Schema
 
-PAGE: Final = "pipelines.md"
-SCHEMA: Final = "pipeline.schema.json"
+PAGE: Final = "guide/pipelines.md"
+SCHEMA: Final = "reference/pipeline.schema.json"
 
 
 def spellings(name: str, key: Key) -> list[str]:

@@ -1,7 +1,7 @@
 """The HTTP API as one WSGI application: its routes, and the one place where errors become answers.
 
 Every error body is `{"detail": "..."}` with words for the caller: never a traceback, never a path of the
-host. What a route does is in the module of its subject; what the contract promises is in docs/wire.md.
+host. What a route does is in the module of its subject; what the contract promises is in docs/reference/wire.md.
 """
 
 from __future__ import annotations

@@ -348,7 +348,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             }
         },
         additionalProperties=False,
-        description="Jobs in order; fields that hold their default are left out (docs/pipelines.md).",
+        description="Jobs in order; fields that hold their default are left out (docs/guide/pipelines.md).",
     ),
     "Digests": {"type": "array", "items": DIGEST},
     "Health": _object({"status": {"const": "ok"}}, additionalProperties=False),

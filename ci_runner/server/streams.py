@@ -3,7 +3,7 @@
 A `Source` is pulled only while its client has room, so a slow client lags and costs no memory. Wake-ups are
 hints: the poller asks the store's doorbell every 10 ms and tells the streams of jobs that have news; rows are
 the truth. A stream ends only after `complete`; when the server stops, or the client's key is revoked, it ends
-early and the client resumes by the number of the last event it saw. Frames are described in docs/wire.md.
+early and the client resumes by the number of the last event it saw. Frames are described in docs/reference/wire.md.
 """
 
 from __future__ import annotations

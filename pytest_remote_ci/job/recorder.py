@@ -1,8 +1,8 @@
 """The pytest plugin inside a container that writes down what pytest says, for the developer's pytest to say again.
 
 Collection (`nodes`), reports and statuses (`reports`), warnings and what other plugins write to the terminal
-(`screen`) become records (see `records`; their kinds are in docs/wire.md). Standard library and pytest 7.0 or newer
-only; it must change nothing of the session that it watches.
+(`screen`) become records (see `records`; their kinds are in docs/reference/wire.md). Standard library and pytest 7.0 or
+newer only; it must change nothing of the session that it watches.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Run as ``<python> -I -S /ci/tools/worker.py /ci/spool``: standard library only, CPython 3.8 or newer; nothing
 of the job's own is imported. The command gets an empty standard input, append-only files as standard output
 and error, and a session of its own; `frames` says when it started, how its output interleaves and how it
-ended (docs/internals.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted
+ended (docs/internals/index.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted
 files, stray children, and attempts to speak for us: no process of the job can look into this one. The exit code is the
 command's own (128+n for a signal), whatever becomes of frames.
 """

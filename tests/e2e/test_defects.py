@@ -1,4 +1,7 @@
-"""What the second reference system did wrong from the command line on, typed here: docs/conformance.md lists it all."""
+"""What the second reference system did wrong from the command line on, typed here.
+
+docs/reference/conformance.md lists all of it.
+"""
 
 from __future__ import annotations
 

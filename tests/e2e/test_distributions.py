@@ -19,6 +19,8 @@ import uv
 from developers import Developer, make_developer, run
 from running import Runner
 
+from pytest_remote_ci import __version__
+
 ROOT = install_wheel.ROOT
 PACKAGES = ("pytest_remote_ci", "ci_runner")
 PROJECT_URL = "https://github.com/pytest-remote-ci/pytest-remote-ci"
@@ -79,19 +81,9 @@ def test_distributions_are_fit_for_the_index(wheel: Path, sdist: Path) -> None:
     assert done.stdout.count("PASSED") == 2
 
 
-def test_links_of_the_readme_work_anywhere() -> None:
-    text = (ROOT / "README.md").read_text()
-    links = re.findall(r"\]\(([^)\s]+)", text) + re.findall(r"(?:href|src)=[\"']([^\"']+)", text)
-    links += re.findall(r"^\[[^\]]+\]:\s+(\S+)", text, re.MULTILINE)
-    assert links
-    for link in links:
-        assert link.startswith(("https://", "#")), link
-        if link.startswith(f"{PROJECT_URL}/blob/main/"):
-            path, _, anchor = link.removeprefix(f"{PROJECT_URL}/blob/main/").partition("#")
-            titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
-            assert not anchor or anchor in {
-                re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles
-            }
+def test_the_version_is_that_of_the_package(wheel: Path, sdist: Path) -> None:
+    assert wheel.name.startswith(f"pytest_remote_ci-{__version__}-")
+    assert sdist.name == f"pytest_remote_ci-{__version__}.tar.gz"
 
 
 def test_the_project_says_where_it_lives() -> None:

@@ -1,4 +1,4 @@
-"""What a test finds out about its place, directly and in a job: each difference is a line of docs/projects.md."""
+"""What a test finds out about its place, directly and in a job: each difference is a line of docs/guide/projects.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from running import Runner
 
 pytestmark = pytest.mark.parametrize("runner", ["docker", "process"], indirect=True)
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "projects.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "guide" / "projects.md"
 #: Set in jobs where this machine reaches package indexes through authorities of its own.
 _CERTIFICATES = re.compile(r"env\.(SSL_CERT_\w+|\w+_CA_BUNDLE|PIP_CERT|GIT_SSL_CAINFO)")
 #: Seconds that a run may take, the environment's making included.
@@ -199,12 +199,12 @@ def test_all_differences_between_a_direct_run_and_a_job_are_documented(
     found, lines = differences(direct, remote), documented(engine)
     assert sorted(lines) == sorted(set(lines)), "a fact stands there twice"
     new = [f"{name}: {found[name][0]!r}, in a job {found[name][1]!r}" for name in found if name not in lines]
-    assert not new, "not in docs/projects.md:\n" + "\n".join(new)
+    assert not new, "not in docs/guide/projects.md:\n" + "\n".join(new)
     # What this machine itself cannot do tells nothing about jobs.
     vanished = {
         name for name in set(lines) - found.keys() if not (name.startswith("can.") and not direct.get(name))
     }
-    assert vanished == set(), "in docs/projects.md, and no difference any more"
+    assert vanished == set(), "in docs/guide/projects.md, and no difference any more"
 
 
 #: Projects whose direct run fails: what is written where, and what pytest says.

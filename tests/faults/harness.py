@@ -147,7 +147,7 @@ class Runner:
 
     def submit(self, user: str = USER, *, wait: bool = False, **fields: Any) -> str:
         """Create a job; `extra` and other options go into its options. Its id."""
-        options = {
+        options: dict[str, Any] = {
             name: fields.pop(name)
             for name in ("timeout", "memory", "artifacts", "reports", "services", "extra")
             if name in fields

@@ -1,4 +1,4 @@
-"""The example plugin of docs/hooks.md, installed as anybody would."""
+"""The example plugin of docs/guide/hooks.md, installed as anybody would."""
 
 from __future__ import annotations
 

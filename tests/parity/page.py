@@ -1,4 +1,4 @@
-"""Makes docs/parity.md of what the tests compare and of what the longer runs have found.
+"""Makes docs/reference/parity.md of what the tests compare and of what the longer runs have found.
 
 ``scripts/parity-page`` runs the tests and writes the page when all of them pass; `test_page` holds that the page is the
 present one. What takes long (every combination of versions, real projects) is kept in `found.json`, which
@@ -13,7 +13,7 @@ from typing import Any
 
 from . import plugin_table, table, test_caches, test_projects, test_versions, versions
 
-PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "parity.md"
 FOUND = Path(__file__).with_name("found.json")
 
 HEAD = """\
@@ -30,7 +30,8 @@ output and standard error to the character. What may differ is replaced before: 
 the environment and the project's own folder, which has another name over there; lines of `remote-ci` and of the
 runner's installation on standard error are left out. Nothing else. What no suite prints and what differs on purpose:
 escape sequences other than colours, and C1 characters, are left out everywhere, other control and bidirectional
-characters on terminals (`security.md`). The engine is `process`; Python 3.11.
+characters on terminals ([Security](../guide/security.md#what-reaches-the-terminal)). The engine is `process`; Python
+3.11.
 
 Every line below is equal, or what differs is named. `scripts/parity-page` runs all of it and writes this page only if
 every test passes.
@@ -145,7 +146,8 @@ def _versions(found: dict[str, dict[str, str]]) -> str:
         + "|---" * (len(versions.VERSIONS) + 1)
         + "|\n"
     )
-    rows, notes = "", []
+    rows = ""
+    notes: list[str] = []
     for here in versions.VERSIONS:
         cells = []
         for there in versions.VERSIONS:

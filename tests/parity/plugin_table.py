@@ -1,4 +1,4 @@
-"""With what the plugins that people use are compared, and the part of docs/parity.md that says so.
+"""With what the plugins that people use are compared, and the part of docs/reference/parity.md that says so.
 
 `test_plugins` and `test_coverage` run these lines. ``python tests/parity/plugin_table.py`` renews the page.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "parity.md"
 
 #: Distributions that a project of the tests asks for: name of the set → their requirements.
 THERE: dict[str, tuple[str, ...]] = {

@@ -43,9 +43,10 @@ def cached(project: Path) -> dict[str, Any]:
     found = {}
     for name in ("lastfailed", "nodeids", "stepwise"):
         path = project / ".pytest_cache" / "v" / "cache" / name
-        found[name] = json.loads(path.read_text()) if path.exists() else None
-        if isinstance(found[name], dict):
-            found[name].pop("last_cache_date_str", None)
+        content = json.loads(path.read_text()) if path.exists() else None
+        if isinstance(content, dict):
+            content.pop("last_cache_date_str", None)
+        found[name] = content
     return found
 
 

@@ -1,4 +1,4 @@
-"""Real projects look the same, to the line: small ones here, many more in docs/parity.md.
+"""Real projects look the same, to the line: small ones here, many more in docs/reference/parity.md.
 
 `scripts/parity` does the work. Source distributions are kept in `.cache`.
 """

@@ -1,6 +1,6 @@
 """Another version of pytest there than here: the same results, in the words of the one that shows them.
 
-`scripts/versions` does it for every combination; docs/parity.md has what it found.
+`scripts/versions` does it for every combination; docs/reference/parity.md has what it found.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def test_values_of_every_other_kind_pass(value: str) -> None:
 
 
 def test_the_documentation_has_the_same_names() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "wire.md").read_text()
     section = text.partition("## Variables of a job")[2].partition("\n## ")[0]
     listed = section.partition("may be passed: ")[2].partition("\n")[0]
     assert frozenset(re.findall(r"`(\w+)`", listed)) == job_variables.HARMLESS

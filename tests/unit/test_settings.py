@@ -233,8 +233,8 @@ def test_sizes_are_shown_in_their_largest_whole_unit(size: int, text: str) -> No
 
 
 def test_the_documentation_of_the_settings_is_current() -> None:
-    assert (DOCS / "settings.md").read_text() == loader.document(), (
-        "run: python -m ci_runner.settings > docs/settings.md"
+    assert (DOCS / "reference" / "settings.md").read_text() == loader.document(), (
+        "run: python -m ci_runner.settings > docs/reference/settings.md"
     )
 
 

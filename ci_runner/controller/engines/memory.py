@@ -2,7 +2,7 @@
 
 A `Script` per job says what its container does: how long it runs, what it says, how it ends. Containers are
 values in a dictionary; the only things outside this process are the spool files, written as the real worker
-would write them (docs/internals.md), so that whole jobs run through the real controller without any engine on
+would write them (docs/internals/index.md), so that whole jobs run through the real controller without any engine on
 the machine. Nothing is persisted: a controller that "restarts" gets the same instance again.
 """
 

@@ -1,4 +1,4 @@
-"""docs/pipelines.md and the schema are as the code is, and what they show is true."""
+"""docs/guide/pipelines.md and the schema are as the code is, and what they show is true."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ USED_IN: dict[type[Any], tuple[str, ...]] = {
 }
 ROWS = re.findall(
     r"^\| ([^|]+) \| `(\w+)` \| `(\w+) ([^`]+)` \|$",
-    (ROOT / "docs/runs.md").read_text("utf-8"),
+    (ROOT / "docs/guide/runs.md").read_text("utf-8"),
     re.MULTILINE,
 )
 #: Seed 002's types that have a counterpart.
