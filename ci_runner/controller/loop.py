@@ -33,7 +33,7 @@ from ci_runner.controller.quotas import Quota
 from ci_runner.controller.reaper import Reaper
 from ci_runner.controller.reconcile import Decision
 from ci_runner.controller.runs import RunTable
-from ci_runner.controller.steps import Preparer, Steps
+from ci_runner.controller.steps import JobPreparer, Steps
 from ci_runner.controller.watchdog import Watchdog
 from ci_runner.controller.world import Policy, Rows, Sight, World
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
@@ -66,7 +66,7 @@ class Controller:
         *,
         store: Store,
         engine: Engine,
-        preparer: Preparer,
+        preparer: JobPreparer,
         policy: Policy | None = None,
         finished: Callable[[Job], None] | None = None,
     ) -> None:
@@ -203,7 +203,7 @@ class _Tick:
         rows: Rows,
         store: Store,
         engine: Engine,
-        preparer: Preparer,
+        preparer: JobPreparer,
         steps: Steps,
         performer: Performer,
         followers: Followers,

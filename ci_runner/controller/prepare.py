@@ -77,7 +77,7 @@ class Prepared:
     env: Mapping[str, str]
     #: Folders that come first on the command's PATH.
     path: tuple[str, ...]
-    #: Names the environment and the layer: what must not be evicted while the job is open.
+    #: Names the environment and the layer, as `Job.environment` does: what must not be evicted while the job is open.
     key: str
     #: Run as ``python -m pytest``.
     module: bool
@@ -87,11 +87,6 @@ class Prepared:
     join: str | None = None
     #: Device and inode of what a build made and is mounted.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> str:
-        """Same as `key`: what `Job.environment` holds."""
-        return self.key
 
 
 class Preparer:

@@ -19,6 +19,7 @@ from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Written
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.job_log import JobLog
+from ci_runner.controller.prepare import Prepared
 from ci_runner.controller.world import Announced, Policy
 from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
@@ -53,8 +54,8 @@ _REMOVE = (
 _REMOVED = _point("remove.after", "removal recorded")
 
 
-class Preparer(Protocol):
-    """What makes workspaces and environments; `ci_runner.controller.prepare` has the real one."""
+class JobPreparer(Protocol):
+    """What a controller needs of whatever makes jobs ready to run; `prepare.Preparer` is the real one."""
 
     def prepare(
         self,
@@ -63,10 +64,10 @@ class Preparer(Protocol):
         log: Callable[[str], None],
         building: Callable[[], None],
         stopping: Callable[[], bool],
-    ) -> Any:
+    ) -> Prepared:
         """Blocks until all is there; a few milliseconds when it was there already."""
 
-    def container_spec(self, job: Job, prepared: Any, attempt: int) -> ContainerSpec:
+    def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """What to create; makes the attempt's working folder."""
 
     def written(self, job: Job) -> Written:
@@ -95,7 +96,7 @@ class Steps:
 
     store: Store
     engine: Engine
-    preparer: Preparer
+    preparer: JobPreparer
     epoch: int
     policy: Policy
     now: SteadyClock
@@ -111,7 +112,7 @@ class Steps:
     announced: dict[str, Announced] = field(default_factory=dict)
     #: Jobs that were told that their files are being collected.
     collecting: set[str] = field(default_factory=set)
-    _prepared: dict[str, Any] = field(default_factory=dict)
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keeper.stopping = self.closing.is_set
@@ -155,11 +156,7 @@ class Steps:
             raise
         failpoints.hit(_PREPARE[1])
         self._prepared[job.id] = prepared
-        environment = getattr(prepared, "environment", None)
-        self._advance(
-            action, "preparing", "starting",
-            building=False, environment=environment if isinstance(environment, str) else None,
-        )  # fmt: skip
+        self._advance(action, "preparing", "starting", building=False, environment=prepared.key)
         failpoints.hit(_PREPARED)
 
     def _launch(self, action: actions.Launch) -> None:

@@ -421,7 +421,7 @@ def test_after_a_job_its_environment_gets_byte_code_which_the_next_one_uses(benc
     first = run(bench, files)
     folder = next(bind.source for bind in first.prepared.binds if bind.target == "/ci/env")
     assert not list(folder.rglob("*.pyc"))
-    job = replace(bench.submit(files), environment=first.prepared.environment)
+    job = replace(bench.submit(files), environment=first.prepared.key)
     for _ in range(2):  # the second time there is nothing to do
         bench.preparer.improve(job, lambda: False)
         assert len(list(folder.rglob("*.pyc"))) > 80
@@ -430,5 +430,5 @@ def test_after_a_job_its_environment_gets_byte_code_which_the_next_one_uses(benc
         "import _pytest.python, os\ndef test_a(): assert os.path.exists(_pytest.python.__cached__)"
     )
     again = run(bench, files)
-    assert again.prepared.environment == first.prepared.environment
+    assert again.prepared.key == first.prepared.key
     assert not again.built
