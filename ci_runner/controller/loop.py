@@ -261,14 +261,15 @@ class _Tick:
             in_flight=in_flight,
             builds=self._preparer.in_use,
         )
+        state = steps.state.snapshot({job.id for job in seen.jobs})
         return replace(
             seen,
             held=self._performer.backoff.held(seen.now),
             endings=self._followers.endings(),
             over_disk=self._watchdog.over(),
             filling_disk=self._watchdog.filling(),
-            signalled=frozenset(steps.signalled.copy()),
-            announced=dict(steps.announced.copy()),
+            signalled=state.signalled,
+            announced=state.announced,
             runs=self._runs.read(seen.now, anew=read_anew),
         )
 
