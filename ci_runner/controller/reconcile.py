@@ -142,7 +142,7 @@ def serving(world: World) -> frozenset[str]:
     return frozenset(
         job.id
         for job in world.jobs
-        if job.phase in ("preparing", "starting", "testing") and job.options.get("services")
+        if job.phase in ("preparing", "starting", "testing") and job.options.submitted.services
     )
 
 
@@ -274,7 +274,7 @@ def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
         return
     verdict = verdicts.ended(job, current, ending, world.policy)
     ran = ending.started or ending.exit is not None or job.phase in _STARTED
-    if ran and (job.options.get("artifacts") or job.options.get("reports")):
+    if ran and job.options.wants_files:
         going = current.id if current is not None and not _is_over(job, current) else None
         yield Finish(job.id, verdict, collect=True, going=going)
     elif verdict.reason != CONTAINER_LOST or ran:

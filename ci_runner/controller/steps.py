@@ -26,7 +26,7 @@ from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
-from pytest_remote_ci.wire import Phase, WireError
+from pytest_remote_ci.wire import Phase
 
 _log = logging.getLogger(__name__)
 
@@ -266,10 +266,7 @@ class Steps:
             return self.keeper.keep(job, action.verdict, self.preparer.written(job), before_reading)
         except KeepingStopped as error:
             raise Interrupted from error
-        except (
-            PermanentError,
-            WireError,
-        ) as error:  # would be the same the next time: the job ends without them
+        except PermanentError as error:  # would be the same the next time: the job ends without them
             return Kept(notes=(f"none is kept: {error}",))
 
     def end(

@@ -27,6 +27,7 @@ from ci_runner.controller.engines.process import ProcessEngine
 from ci_runner.controller.loop import Controller
 from ci_runner.controller.prepare import Prepared
 from ci_runner.controller.world import Policy
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, JobEvent, User, utcnow
 from ci_runner.pipelines import script
 from ci_runner.pipelines.plan import Plan
@@ -86,7 +87,7 @@ class SimplePreparer:
         self.prepared.append(job.id)
         if self.hook is not None:
             self.hook(job)
-        seconds = dict(job.options.get("extra", {})).get("build", 0)
+        seconds = job.options.submitted.extra.get("build", 0)
         if seconds:
             building()
             log("building")
@@ -101,10 +102,10 @@ class SimplePreparer:
         work = self.data_dir / "work" / f"{job.id}-{attempt}"
         for part in ("upper", "work", "spool"):
             (work / part).mkdir(parents=True, exist_ok=True)
-        extra = dict(job.options.get("extra", {}))
+        extra = job.options.submitted.extra
         command = extra.get("command", [sys.executable, "-c", "print('hello')"])
-        if "script" in job.options:
-            command = [script.SHELL, "-c", script.program(job.options["script"])]
+        if job.options.script is not None:
+            command = [script.SHELL, "-c", script.program(job.options.script)]
         content = {"protocol": 1, "argv": command, "cwd": "/workspace", "env": {}, "grace": 1}
         commands.write(work, prepared, content, None)
         worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
@@ -157,7 +158,7 @@ class Runner:
             for name in ("timeout", "memory", "artifacts", "reports", "services", "extra")
             if name in fields
         }
-        job = Job(str(uuid.uuid4()), user_id=user, options=options, **fields)
+        job = Job(str(uuid.uuid4()), user_id=user, options=JobOptions.from_dict(options), **fields)
         self.store.jobs.create(job)
         if wait:
             self.until_over(job.id)

@@ -17,6 +17,7 @@ from ci_runner.config import EnvironmentSettings
 from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.controller.prepare import PreparationStopped
 from ci_runner.errors import EnvironmentFailed, ImageUnavailable, PermanentError
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job
 
 pytestmark = pytest.mark.docker
@@ -296,6 +297,12 @@ def test_a_failing_project_names_the_way_out(bench: Bench) -> None:
         bench.prepare(bench.submit(files), log)
     assert any("ZeroDivisionError" in line for line in log)
     assert "no tests ran" in run(bench, files, code=5, install_project=False).stdout
+
+
+def test_options_that_cannot_be_read_end_the_job_and_say_what_to_do(bench: Bench) -> None:
+    job = replace(bench.submit({"a.py": ""}), options=JobOptions.from_dict({"timeout": "soon"}))
+    with pytest.raises(PermanentError, match=r"options\.timeout: must be a number above 0; submit it again"):
+        bench.prepare(job)
 
 
 @pytest.mark.parametrize(

@@ -30,18 +30,25 @@ from ci_runner.controller.engine import Observed
 from ci_runner.controller.reconcile import Follow, decide, follows
 from ci_runner.controller.spool import ExitFrame
 from ci_runner.controller.world import Announced, Ending, OpenRun, Policy, World
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.progress import Facts
 from ci_runner.pipelines.runs import Run
 from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, ran
 
+#: No row has such a time; whatever is decided about it fails.
+NAIVE = dt.datetime(2029, 1, 1)  # noqa: DTZ001
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
 POLICY = Policy(concurrency=2, builds=1, test_timeout=3600, prepare_timeout=900, grace=10)
 
 
 def ago(seconds: float) -> dt.datetime:
     return NOW - dt.timedelta(seconds=seconds)
+
+
+def asking(options: dict[str, Any]) -> JobOptions:
+    return JobOptions.from_dict(options)
 
 
 def job(name: str = "a", phase: str = "queued", **fields: Any) -> Job:
@@ -157,11 +164,11 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         [Stop("a", "timeout", "c-a")],
     ),
     "a job asks for less time": (
-        world(job(phase="testing", phase_since=ago(61), options={"timeout": 60}), boxes=[box()]),
+        world(job(phase="testing", phase_since=ago(61), options=asking({"timeout": 60})), boxes=[box()]),
         [Stop("a", "timeout", "c-a")],
     ),
     "a job cannot ask for more time": (
-        world(job(phase="testing", phase_since=ago(3601), options={"timeout": 7200}), boxes=[box()]),
+        world(job(phase="testing", phase_since=ago(3601), options=asking({"timeout": 7200})), boxes=[box()]),
         [Stop("a", "timeout", "c-a")],
     ),
     "a running job that is cancelled is asked to stop": (
@@ -314,7 +321,7 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         world(job(), over_disk=frozenset({"a"}), **PREPARING), [],
     ),
     "a job that cannot be decided about is left alone while something is done for it": (
-        world(job(phase="testing", options={"timeout": "soon"}), boxes=[box()], **BUSY), [],
+        world(job(phase="testing", phase_since=NAIVE), boxes=[box()], **BUSY), [],
     ),
     "a job that is prepared again loses the container that it has": (
         world(job(phase="preparing"), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Prepare("a")],
@@ -344,12 +351,12 @@ CASES: dict[str, tuple[World, list[Action]]] = {
     ),
     "files are collected of a command that was not seen to start": (
         world(
-            job(phase="starting", container_id="c-a", options={"artifacts": ["x"]}),
+            job(phase="starting", container_id="c-a", options=asking({"artifacts": ["x"]})),
             endings={("a", 1): Ending(False, ExitFrame(0))},
         ), [Finish("a", ran(0), collect=True)],
     ),
     "a container that is created again does not hold up the collection of files": (
-        world(job(phase="testing", options={"artifacts": ["x"]}), boxes=[box(state="created")], endings=GONE),
+        world(job(phase="testing", options=asking({"artifacts": ["x"]})), boxes=[box(state="created")], endings=GONE),
         [Finish("a", failed(CONTAINER_LOST), collect=True)],
     ),
     "a third container that vanished before the command ran is the last": (
@@ -367,8 +374,26 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         world(job(), observed=None, announced={}, in_flight={"queue": frozenset({"Announce"})}), [],
     ),
     "a job that cannot be decided about ends": (
-        world(job(phase="testing", options={"timeout": "soon"}), boxes=[box()]),
-        [Finish("a", failed("internal error of the runner (ValueError: could not convert string to float: 'soon')"))],
+        world(job(phase="testing", phase_since=NAIVE), boxes=[box()]),
+        [
+            Finish(
+                "a",
+                failed(
+                    "internal error of the runner (TypeError: can't compare offset-naive and offset-aware datetimes)"
+                ),
+            )
+        ],
+    ),
+    "a job whose options cannot be read runs on": (
+        world(job(phase="testing", options=asking({"timeout": "soon"})), boxes=[box()]), [],
+    ),
+    "a job whose options cannot be read ends when the operator says": (
+        world(job(phase="testing", phase_since=ago(3600), options=asking({"timeout": "soon"})), boxes=[box()]),
+        [Stop("a", "timeout", "c-a")],
+    ),
+    "the log of a job whose options cannot be read says why no file of it is kept": (
+        world(job(phase="finishing", options=asking({"timeout": "soon"})), endings=RAN),
+        [Finish("a", ran(0), collect=True)],
     ),
 }  # fmt: skip
 
@@ -538,7 +563,7 @@ VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
         verdict(box(state="exited", exit_code=137, oom_killed=True), None), failed("out of memory (limit 2 GiB)"),
     ),
     "the job's own memory limit is named": (
-        verdict(box(state="exited", exit_code=137, oom_killed=True), None, options={"memory": 512 << 20}),
+        verdict(box(state="exited", exit_code=137, oom_killed=True), None, options=asking({"memory": 512 << 20})),
         failed("out of memory (limit 512 MiB)"),
     ),
     "a child was out of memory and the tests passed": (
@@ -590,7 +615,7 @@ def test_durations_are_written_for_people(seconds: float, words: str) -> None:
     assert verdicts.duration(seconds) == words
 
 
-ASKED = {"options": {"artifacts": ["dist"]}}
+ASKED = {"options": asking({"artifacts": ["dist"]})}
 DONE = {("a", 1): Ending(True, ExitFrame(0))}
 
 
@@ -598,7 +623,7 @@ DONE = {("a", 1): Ending(True, ExitFrame(0))}
 @pytest.mark.parametrize("name", ["artifacts", "reports"])
 def test_files_are_collected_before_the_end(phase: str, name: str) -> None:
     moment = world(
-        job("a", phase, options={name: ["x"]}), boxes=[box(state="exited", exit_code=0)], endings=DONE
+        job("a", phase, options=asking({name: ["x"]})), boxes=[box(state="exited", exit_code=0)], endings=DONE
     )
     assert actions_in(moment) == [Finish("a", ran(0), collect=True)]
 
@@ -629,7 +654,7 @@ def test_nothing_is_collected_of_a_job_that_never_ran() -> None:
 
 
 def test_nothing_is_collected_of_a_job_that_asks_for_nothing() -> None:
-    moment = world(job("a", "testing", options={"artifacts": []}), boxes=[box()], endings=DONE)
+    moment = world(job("a", "testing", options=asking({"artifacts": []})), boxes=[box()], endings=DONE)
     assert actions_in(moment) == [Finish("a", ran(0))]
 
 
@@ -654,7 +679,7 @@ UNTIL: dict[str, tuple[World, float | None]] = {
     ),
     "a test run's limit": (world(RUNNING, boxes=[box()]), 3000),
     "a limit that the job asked for": (
-        world(replace(RUNNING, options={"timeout": 700}), boxes=[box()]),
+        world(replace(RUNNING, options=asking({"timeout": 700})), boxes=[box()]),
         100,
     ),
     "the limit of a command that is not seen yet": (
