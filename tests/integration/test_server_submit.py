@@ -181,6 +181,10 @@ def test_a_body_of_another_kind_is_refused(
         ('{"args": ["\\ud800"]}', "options.args[0]: must be text"),
         ("[" * 100_000, "options: not valid JSON"),
         ('{"timeout": ' + "9" * 6000 + "}", "options"),
+        ('{"memory": -1}', "options.memory: must be more than 0 bytes"),
+        ('{"memory": "' + "9" * 400 + '"}', "options.memory: it is no size that anything has"),
+        ('{"memory": "much"}', "options.memory: 'much' is no size"),
+        ('{"memory": ' + "9" * 400 + "}", "options.memory: must be more than 0 bytes and less than 1 EiB"),
         ('{"name": "\\ud800"}', None),
     ],
 )
