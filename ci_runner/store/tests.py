@@ -48,7 +48,7 @@ class Run:
     workspace: str | None
     at: dt.datetime
     #: Tests by outcome, and their seconds together.
-    counts: dict[str, int]
+    counts: Mapping[str, int]
     duration: float
 
     def to_dict(self) -> dict[str, Any]:
