@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ci_runner.job_options import JobOptions
 from pytest_remote_ci.wire import Phase, Priority, Status
 
 
@@ -137,8 +138,7 @@ class Job:
     name: str | None = None
     priority: Priority = "normal"
     submitted_at: dt.datetime | None = None
-    #: `SubmitOptions.to_dict()` of the submission.
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: JobOptions = field(default_factory=JobOptions)
     #: Digest of the workspace's manifest (itself a blob).
     workspace: str | None = None
     #: The container's number, from 1; 0 before the first.
@@ -208,6 +208,8 @@ class Job:
                 value = format_time(value)
             elif key == "events":
                 value = [event.to_dict() | {"seq": event.seq} for event in self.events]
+            elif isinstance(value, JobOptions):
+                value = dict(value.stored)
             elif isinstance(value, Mapping):
                 value = dict(value)
             result[key] = value
@@ -225,6 +227,7 @@ class Job:
             seq = plain.pop("seq", 0)
             events.append(JobEvent.from_dict(plain, seq))
         values["events"] = tuple(events)
+        values["options"] = JobOptions.from_dict(values.get("options") or {})
         return cls(**values)
 
 

@@ -13,7 +13,7 @@ from ci_runner.models import Job
 from ci_runner.plugins import Plugins
 
 
-class NarrowedPreparer(Preparer):
+class PolicedPreparer(Preparer):
     """A preparer whose specs of test containers pass through all plugins; builds are the runner's own affair.
 
     `refusal` is asked before each job: the reason why none may run here now, or None.
@@ -31,6 +31,6 @@ class NarrowedPreparer(Preparer):
             raise PermanentError(reason)
         return super().prepare(job, **hooks)
 
-    def container_spec(self, job: Job, prepared: Any, attempt: int) -> ContainerSpec:
+    def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """As plugins narrowed it; raises `PermanentError` where one fails or widens it."""
         return self._plugins.container_options(job, super().container_spec(job, prepared, attempt))

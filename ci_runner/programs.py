@@ -173,7 +173,7 @@ def as_busy(error: BaseException) -> BaseException:
 def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugins) -> Any:
     """The controller with its preparer."""
     from ci_runner.controller.loop import Controller
-    from ci_runner.narrowing import NarrowedPreparer
+    from ci_runner.narrowing import PolicedPreparer
 
     settings = loaded.settings
 
@@ -184,7 +184,7 @@ def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugi
     problem = refusal()
     if problem is not None:
         raise SettingsError(problem)
-    preparer = NarrowedPreparer(
+    preparer = PolicedPreparer(
         plugins,
         refusal,
         storage=settings.storage,

@@ -19,6 +19,9 @@ MAX_PATTERNS: Final = 200
 MAX_VARIABLES: Final = 1000
 MAX_ENVIRONMENT: Final = 1 << 20
 
+#: Bytes that nothing has: sizes are smaller.
+MAX_SIZE: Final = 1 << 60
+
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 #: A label of RFC 1123.
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -37,7 +40,10 @@ def parse_size(text: str | int) -> int:
     match = _SIZE.match(str(text).strip())
     if match is None:
         raise WireError(f"{text!r} is no size: write a number and a unit, such as 512m or 2g")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+    try:
+        return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+    except OverflowError as error:  # more digits than a float has
+        raise WireError("it is no size that anything has: write a number and a unit, such as 2g") from error
 
 
 def as_text(where: str, value: Any) -> str:
@@ -87,7 +93,13 @@ def as_bytes(where: str, value: Any) -> int:
     """A number of bytes."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise WireError(f"{where}: must be a number of bytes or a size such as 2g")
-    return parse_size(value)
+    try:
+        size = parse_size(value)
+    except WireError as error:
+        raise WireError(f"{where}: {error}") from error
+    if not 0 <= size < MAX_SIZE:  # 0: the runner's default, as older clients may say it
+        raise WireError(f"{where}: must be more than 0 bytes and less than 1 EiB")
+    return size
 
 
 def as_globs(where: str, value: Any) -> tuple[str, ...]:

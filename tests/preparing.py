@@ -15,6 +15,7 @@ from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.controller.engine import Engine
 from ci_runner.controller.prepare import Prepared, Preparer
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job
 from pytest_remote_ci.wire import Manifest, ManifestEntry, SubmitOptions
 
@@ -66,7 +67,13 @@ class Bench:
             entries.append(ManifestEntry(path, 0o644, len(data), digest))
         workspace = self.blobs.put_manifest(Manifest(tuple(entries)))
         wire = SubmitOptions.from_dict({"protocol": 1, **options}).to_dict()
-        return Job(str(uuid.uuid4()), user_id=user, workspace=workspace, options=wire, attempt=1)
+        return Job(
+            str(uuid.uuid4()),
+            user_id=user,
+            workspace=workspace,
+            options=JobOptions.from_dict(wire),
+            attempt=1,
+        )
 
     def prepare(self, job: Job, log: list[str] | None = None) -> tuple[Prepared, bool]:
         """(what was prepared, whether something was built)."""

@@ -34,9 +34,7 @@ def advance(action: AdvanceRun, store: Store, blobs: BlobStore, epoch: int) -> N
     jobs = []
     for start in action.step.starts:
         job = job_of(run, start.name, start.retry, sources, now)
-        found = [
-            item for source in job.options.get("artifacts_from", ()) for item in store.artifacts.list(source)
-        ]
+        found = [item for source in job.options.artifacts_from for item in store.artifacts.list(source)]
         jobs.append(replace(job, workspace=_with_artifacts(store, blobs, run.user_id, run.workspace, found)))
     done = store.runs.advance(run.id, epoch, run.version, action.step, jobs, stop_intent=action.stop_intent)
     failpoints.hit(_AFTER)
@@ -47,12 +45,12 @@ def advance(action: AdvanceRun, store: Store, blobs: BlobStore, epoch: int) -> N
 
 def with_secrets(job: Job, store: Store) -> Job:
     """The job with the values of its secrets in its environment: only ever in memory, and in its spool."""
-    names = job.options.get("secrets")
+    names = job.options.secrets
     if not names or job.run_id is None:
         return job
     values = store.runs.secrets(job.run_id)
     secrets = {name: values[name] for name in names if name in values}
-    return replace(job, options={**job.options, "env": {**job.options.get("env", {}), **secrets}})
+    return replace(job, options=job.options.with_env(secrets))
 
 
 def _with_artifacts(

@@ -27,7 +27,6 @@ from ci_runner.errors import PermanentError
 from ci_runner.models import Artifact, Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from pytest_remote_ci.globs import Globs
-from pytest_remote_ci.wire import SubmitOptions
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class Wanted:
     """Which files of a job are asked for."""
 
     def __init__(self, job: Job, verdict: Verdict) -> None:
-        options = SubmitOptions.from_dict({**job.options})
+        options = job.options.usable()
         when = {"always": True, "success": verdict.success is True, "failure": verdict.success is not True}
         self._asked = options.artifacts if when[options.artifacts_when] else ()
         self.globs = Globs((*self._asked, *options.reports))

@@ -18,7 +18,6 @@ from ci_runner.controller.engine import SPOOL, TOOLS
 from ci_runner.models import Job
 from ci_runner.pipelines import script
 from ci_runner.plan import map_arguments
-from pytest_remote_ci.wire import SubmitOptions
 
 
 class Place(Protocol):
@@ -37,11 +36,11 @@ class Place(Protocol):
         """Run as ``python -m pytest``."""
 
 
-def command(job: Job, options: SubmitOptions, place: Place) -> list[str]:
+def command(job: Job, place: Place) -> list[str]:
     """The program and its arguments: pytest, or the job's script."""
-    commands = job.options.get("script")
-    if commands is not None:
-        return [script.SHELL, "-c", script.program(commands)]
+    options = job.options.submitted
+    if job.options.script is not None:
+        return [script.SHELL, "-c", script.program(job.options.script)]
     program = (place.python, f"{TOOLS}/boot.py", "module" if place.module else "script")
     color = ("--color=yes",) if options.color else ()
     return [*program, *color, *map_arguments(options.args, options.root, place.mount_point)]

@@ -203,7 +203,7 @@ class Followers:
         follower.stored = job.log_bytes if job is not None else 0
         follower.started = job is not None and job.phase != "starting"
         follower.behind_since = None
-        if job is not None and job.run_id is not None and job.options.get("secrets"):
+        if job is not None and job.run_id is not None and job.options.secrets:
             try:
                 follower.masker = Masker(self.store.runs.secrets(job.run_id).values())
             except SecretsUnreadable as error:

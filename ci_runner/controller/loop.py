@@ -31,8 +31,9 @@ from ci_runner.controller.notifier import Notifier
 from ci_runner.controller.perform import Performer
 from ci_runner.controller.quotas import Quota
 from ci_runner.controller.reaper import Reaper
+from ci_runner.controller.reconcile import Decision
 from ci_runner.controller.runs import RunTable
-from ci_runner.controller.steps import Preparer, Steps
+from ci_runner.controller.steps import JobPreparer, Steps
 from ci_runner.controller.watchdog import Watchdog
 from ci_runner.controller.world import Policy, Rows, Sight, World
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
@@ -65,7 +66,7 @@ class Controller:
         *,
         store: Store,
         engine: Engine,
-        preparer: Preparer,
+        preparer: JobPreparer,
         policy: Policy | None = None,
         finished: Callable[[Job], None] | None = None,
     ) -> None:
@@ -202,7 +203,7 @@ class _Tick:
         rows: Rows,
         store: Store,
         engine: Engine,
-        preparer: Preparer,
+        preparer: JobPreparer,
         steps: Steps,
         performer: Performer,
         followers: Followers,
@@ -219,14 +220,14 @@ class _Tick:
         self._runs = RunTable(store)
         self._answers = True
         self._next_sweep = 0.0
-        #: The world about which there was nothing to do, if that was so the last time.
-        self._quiet: World | None = None
+        #: The last decision, if it was that there is nothing to do.
+        self._quiet: Decision | None = None
 
     def __call__(self, *, anew: bool) -> None:
         try:
             in_flight = self._performer.in_flight()
             now = self._read(in_flight, anew=self._performer.take_touched() or anew)
-            if self._quiet is None or not now.is_as(self._quiet):
+            if self._quiet is None or not self._quiet.holds_in(now):
                 self._quiet = None
                 self._decide(now)
             self._note(now)
@@ -241,12 +242,12 @@ class _Tick:
         if wanted is not None:
             self._followers.sync(wanted)
             self._watchdog.watch(reconcile.writing(now), reconcile.serving(now))
-        wanted_actions = reconcile.decide(now)
-        for action in wanted_actions:
+        decision = reconcile.decide(now)
+        for action in decision.actions:
             self._performer.submit(action)
-        self._runs.settle(now.runs, {action.subject for action in wanted_actions} | now.in_flight.keys())
-        if not wanted_actions:
-            self._quiet = now
+        self._runs.settle(now.runs, {action.subject for action in decision.actions} | now.in_flight.keys())
+        if not decision.actions:
+            self._quiet = decision
 
     def _read(self, in_flight: world.InFlight, *, anew: bool) -> World:
         steps = self._steps
@@ -260,14 +261,15 @@ class _Tick:
             in_flight=in_flight,
             builds=self._preparer.in_use,
         )
+        state = steps.state.snapshot({job.id for job in seen.jobs})
         return replace(
             seen,
             held=self._performer.backoff.held(seen.now),
             endings=self._followers.endings(),
             over_disk=self._watchdog.over(),
             filling_disk=self._watchdog.filling(),
-            signalled=frozenset(steps.signalled.copy()),
-            announced=dict(steps.announced.copy()),
+            signalled=state.signalled,
+            announced=state.announced,
             runs=self._runs.read(seen.now, anew=read_anew),
         )
 

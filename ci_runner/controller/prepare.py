@@ -77,7 +77,7 @@ class Prepared:
     env: Mapping[str, str]
     #: Folders that come first on the command's PATH.
     path: tuple[str, ...]
-    #: Names the environment and the layer: what must not be evicted while the job is open.
+    #: Names the environment and the layer, as `Job.environment` does: what must not be evicted while the job is open.
     key: str
     #: Run as ``python -m pytest``.
     module: bool
@@ -87,11 +87,6 @@ class Prepared:
     join: str | None = None
     #: Device and inode of what a build made and is mounted.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> str:
-        """Same as `key`: what `Job.environment` holds."""
-        return self.key
 
 
 class Preparer:
@@ -147,7 +142,7 @@ class Preparer:
         `stopping` says so, builds are killed and `PreparationStopped` is raised. Raises `EnvironmentFailed`,
         `ImageUnavailable`, `PermanentError`, `EngineUnavailable`, `StorageFull`.
         """
-        options = SubmitOptions.from_dict({**job.options})
+        options = job.options.usable()
         log, building = _one_at_a_time(log), _once(building)
         base = choose_base(self._engine, self._settings, options, log)
         folder = self._workspaces.tree(job.workspace or "")
@@ -155,7 +150,7 @@ class Preparer:
         plan = make_plan(tree, options)
         for note in plan.notes:
             log(note)
-        if not base.image.pythons and "script" in job.options and base.named_by_user:
+        if not base.image.pythons and job.options.script is not None and base.named_by_user:
             prepared = self._without_python(job, base.image.id, folder, options)
             return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
         request = Request(
@@ -233,8 +228,8 @@ class Preparer:
 
     def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
         """Modification times for `pytest_remote_ci.job.ages`, where the client sent them."""
-        digest = job.options.get("mtimes")
-        if not digest:
+        digest = job.options.mtimes
+        if digest is None:
             return {}
         found = {"cwd": options.cwd, "times": self._workspaces.times(digest)}
         path = work / "spool" / "ages.json"
@@ -247,7 +242,7 @@ class Preparer:
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """What to create; makes the attempt's folders, its seal and `job.json`, once."""
-        options = SubmitOptions.from_dict({**job.options})
+        options = job.options.usable()
         settings = self._settings
         work = self._work(job.id, str(attempt))
         self._folders(work)
@@ -268,12 +263,12 @@ class Preparer:
         }
         description = {
             "protocol": 1,
-            "argv": commands.command(job, options, prepared),
+            "argv": commands.command(job, prepared),
             "cwd": cwd,
             "env": env,
             "path": list(prepared.path),
             "grace": settings.grace,
-            "recorded": options.records and job.options.get("script") is None,
+            "recorded": options.records and job.options.script is None,
             "restarts": options.restarts,
             "memory": size(min(options.memory or settings.memory, settings.max_memory)),
         }
@@ -308,7 +303,7 @@ class Preparer:
             return self._workspaces.files(workspace).digests if workspace is not None else {}
 
         if self._engine_isolates():
-            root = mount_point(SubmitOptions.from_dict({**job.options}).root)
+            root = mount_point(job.options.submitted.root)
             return Written(self._work(job.id, str(job.attempt)) / "upper", root, sent)
         folder = self._copy(job)
         if not folder.is_dir():  # of a job that began under an earlier version of the runner
@@ -355,7 +350,7 @@ class Preparer:
 
     def _copy(self, job: Job) -> Path:
         """Where the project is copied to: named as it is at home, because pytest makes a keyword of that name."""
-        name = PurePosixPath(mount_point(SubmitOptions.from_dict({**job.options}).root)).name
+        name = PurePosixPath(mount_point(job.options.submitted.root)).name
         # A colon ends a path in PYTHONPATH, and so on: names are taken over where they are harmless.
         return (
             self._work(job.id, "own")

@@ -21,7 +21,7 @@ from typing import Final
 
 from ci_runner import failpoints
 from ci_runner.controller.collector import Collector
-from ci_runner.controller.steps import Preparer
+from ci_runner.controller.steps import JobPreparer
 from ci_runner.errors import LeaseLost
 from ci_runner.models import utcnow
 from ci_runner.safe_fs import Trash, opened_folder
@@ -44,7 +44,7 @@ class Reaper:
     """Works in a thread of its own."""
 
     store: Store
-    preparer: Preparer
+    preparer: JobPreparer
     epoch: int
     data_dir: Path
     log_retention_days: float

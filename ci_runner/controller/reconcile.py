@@ -7,6 +7,7 @@ beside a preparation that is going on); the next moment sees its result.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -52,27 +53,66 @@ class Follow:
     over: bool
 
 
-def decide(world: World) -> list[Action]:
-    """What to do now, in order of preference; what failed lately is left out for a while."""
-    return [action for action in _all(world) if action.key not in world.held]
+@dataclass(frozen=True)
+class Decision:
+    """What to do in one world, and how long that holds."""
+
+    world: World
+    #: In order of preference.
+    actions: tuple[Action, ...]
+    #: The next moment at which time alone may change the actions; None: there is none.
+    until: dt.datetime | None
+
+    def holds_in(self, later: World) -> bool:
+        """Return whether the same would be decided about `later` without asking: only time has passed, not too much."""
+        return (self.until is None or later.now < self.until) and later.differs_only_in_time(self.world)
 
 
-def _all(world: World) -> Iterator[Action]:
+def decide(world: World) -> Decision:
+    """Return what to do now and until when that holds; what failed lately is left out for a while."""
+    timer = _Timer(world.now)
+    actions = tuple(action for action in _all(world, timer) if action.key not in world.held)
+    return Decision(world, actions, timer.next)
+
+
+class _Timer:
+    """Says for one decision which times are up, and remembers the first one that is not."""
+
+    def __init__(self, now: dt.datetime) -> None:
+        self._now = now
+        #: The earliest moment asked for that is still to come.
+        self.next: dt.datetime | None = None
+
+    def is_past(self, since: dt.datetime | None, seconds: float) -> bool:
+        """Return whether so many seconds have passed since then; False where it has not begun."""
+        return since is not None and self.has_come(since + dt.timedelta(seconds=seconds))
+
+    def has_come(self, moment: dt.datetime) -> bool:
+        """Return whether it is that time or later."""
+        if self._now >= moment:
+            return True
+        self.next = moment if self.next is None else min(self.next, moment)
+        return False
+
+
+def _all(world: World, timer: _Timer) -> Iterator[Action]:
     yield from runs.decide(world)
+    for moment in runs.deadlines(world):
+        timer.has_come(moment)
     waiting = _waiting(world)
     if world.observed is None:
-        yield from _without_engine(world)
-        yield from _announcements(world, waiting, 0)
+        yield from _without_engine(world, timer)
+        yield from _announcements(world, timer, waiting, 0)
         return
     sight = _Sight(world)
-    own = [action for job in world.jobs for action in _isolated(world, job, sight)]
+    own = [action for job in world.jobs for action in _isolated(world, timer, job, sight)]
     claims = list(_claims(world, waiting))
     yield from own
     yield from _launches(world, sight, {action.subject for action in own})
     yield from claims
-    yield from _cleaning(world, sight)
+    yield from _cleaning(world, timer, sight)
     yield from _orphans(world)
-    yield from _announcements(world, waiting, len(claims))
+    yield from _announcements(world, timer, waiting, len(claims))
 
 
 def follows(world: World) -> dict[tuple[str, int], Follow] | None:
@@ -102,7 +142,7 @@ def serving(world: World) -> frozenset[str]:
     return frozenset(
         job.id
         for job in world.jobs
-        if job.phase in ("preparing", "starting", "testing") and job.options.get("services")
+        if job.phase in ("preparing", "starting", "testing") and job.options.submitted.services
     )
 
 
@@ -141,28 +181,28 @@ def _is_over(job: Job, current: Observed | None) -> bool:
     return current.state in _OVER or (current.state == "created" and job.phase in _STARTED)
 
 
-def _without_engine(world: World) -> Iterator[Action]:
+def _without_engine(world: World, timer: _Timer) -> Iterator[Action]:
     """What needs no engine: jobs that wait can be cancelled, preparations interrupted."""
     for job in world.jobs:
         if job.phase == "queued" and job.id not in world.in_flight:
             yield from _queued(world, job)
         elif job.phase == "preparing":
-            yield from _interruption(world, job)
+            yield from _interruption(world, timer, job)
 
 
-def _isolated(world: World, job: Job, sight: _Sight) -> list[Action]:
+def _isolated(world: World, timer: _Timer, job: Job, sight: _Sight) -> list[Action]:
     """A job that cannot be decided about ends; it does not keep the others waiting."""
     try:
-        return list(_of_job(world, job, sight))
+        return list(_of_job(world, timer, job, sight))
     except Exception as error:
         words = f"internal error of the runner ({type(error).__name__}: {error})"
         return [Finish(job.id, failed(words))] if job.id not in world.in_flight else []
 
 
-def _of_job(world: World, job: Job, sight: _Sight) -> Iterator[Action]:
+def _of_job(world: World, timer: _Timer, job: Job, sight: _Sight) -> Iterator[Action]:
     """The one next action of an open job, but for those that need a free slot."""
     if job.id in world.in_flight:
-        yield from _interruption(world, job)
+        yield from _interruption(world, timer, job)
         return
     current = sight.current(job)
     for stray in sight.all(job):
@@ -171,9 +211,9 @@ def _of_job(world: World, job: Job, sight: _Sight) -> Iterator[Action]:
     if job.phase == "queued":
         yield from _queued(world, job)
     elif job.phase == "preparing":
-        yield from _preparing(world, job)
+        yield from _preparing(world, timer, job)
     elif current is None and job.container_id is None:
-        intent = _wanted_stop(world, job)
+        intent = _wanted_stop(world, timer, job)
         if intent:
             yield Finish(job.id, verdicts.stopped(job, intent, world.policy))
         elif job.phase != "starting":
@@ -181,7 +221,7 @@ def _of_job(world: World, job: Job, sight: _Sight) -> Iterator[Action]:
     elif _is_over(job, current) or _has_ended(world, job):
         yield from _over(world, job, current)
     elif current is not None:
-        yield from _live(world, job, current)
+        yield from _live(world, timer, job, current)
 
 
 def _has_ended(world: World, job: Job) -> bool:
@@ -195,22 +235,22 @@ def _queued(world: World, job: Job) -> Iterator[Action]:
         yield Finish(job.id, verdicts.stopped(job, "cancel", world.policy))
 
 
-def _preparing(world: World, job: Job) -> Iterator[Action]:
-    intent = _wanted_stop(world, job)
+def _preparing(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
+    intent = _wanted_stop(world, timer, job)
     yield Finish(job.id, verdicts.stopped(job, intent, world.policy)) if intent else Prepare(job.id)
 
 
-def _interruption(world: World, job: Job) -> Iterator[Action]:
+def _interruption(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
     """End a preparation that is going on when its job is to stop."""
-    intent = _wanted_stop(world, job)
+    intent = _wanted_stop(world, timer, job)
     asked = job.id in world.signalled or stop_subject(job.id) in world.in_flight
     if intent and not asked and "Prepare" in world.in_flight.get(job.id, ()):
         yield Stop(job.id, intent, None)
 
 
-def _live(world: World, job: Job, current: Observed) -> Iterator[Action]:
+def _live(world: World, timer: _Timer, job: Job, current: Observed) -> Iterator[Action]:
     """A container that is created, runs or is paused."""
-    intent = _wanted_stop(world, job)
+    intent = _wanted_stop(world, timer, job)
     if current.state == "created":
         if intent:  # nothing of the user's ever ran: there is nothing to signal
             yield Finish(job.id, verdicts.stopped(job, intent, world.policy))
@@ -219,7 +259,7 @@ def _live(world: World, job: Job, current: Observed) -> Iterator[Action]:
         yield Record(job.id, job.attempt, current.id)
     elif intent is None:
         return
-    elif intent in ("disk", "full") or world.is_past(job.stop_requested_at, world.policy.grace):
+    elif intent in ("disk", "full") or timer.is_past(job.stop_requested_at, world.policy.grace):
         yield Kill(job.id, current.id, intent)
     elif job.id not in world.signalled and stop_subject(job.id) not in world.in_flight:
         yield Stop(job.id, intent, current.id)
@@ -234,7 +274,7 @@ def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
         return
     verdict = verdicts.ended(job, current, ending, world.policy)
     ran = ending.started or ending.exit is not None or job.phase in _STARTED
-    if ran and (job.options.get("artifacts") or job.options.get("reports")):
+    if ran and job.options.wants_files:
         going = current.id if current is not None and not _is_over(job, current) else None
         yield Finish(job.id, verdict, collect=True, going=going)
     elif verdict.reason != CONTAINER_LOST or ran:
@@ -254,7 +294,7 @@ def _why_not_started(current: Observed | None) -> str:
     return f"it ended with code {current.exit_code} before the tests began"
 
 
-def _wanted_stop(world: World, job: Job) -> str | None:
+def _wanted_stop(world: World, timer: _Timer, job: Job) -> str | None:
     """Why the job is to stop: what is recorded, else what is due now."""
     if job.stop_intent is not None:
         return job.stop_intent
@@ -264,10 +304,10 @@ def _wanted_stop(world: World, job: Job) -> str | None:
         return "disk"
     if job.id in world.filling_disk and job.phase != "queued":
         return "full"
-    if job.phase == "preparing" and world.is_past(job.phase_since, world.policy.prepare_timeout):
+    if job.phase == "preparing" and timer.is_past(job.phase_since, world.policy.prepare_timeout):
         return "timeout"
     # A container that runs, but whose command is not yet seen to run, gets no more time than a test run.
-    if (job.phase == "testing" or (job.phase == "starting" and job.container_id)) and world.is_past(
+    if (job.phase == "testing" or (job.phase == "starting" and job.container_id)) and timer.is_past(
         job.phase_since, verdicts.timeout_of(job, world.policy)
     ):
         return "timeout"
@@ -318,12 +358,12 @@ def _claims(world: World, waiting: list[Job]) -> Iterator[Action]:
     yield from (Claim(job.id) for job in waiting[: max(0, free)])
 
 
-def _cleaning(world: World, sight: _Sight) -> Iterator[Action]:
+def _cleaning(world: World, timer: _Timer, sight: _Sight) -> Iterator[Action]:
     for job in world.uncleaned:
         remains = sight.all(job)
         # After the worker's last word a container goes by itself, at once.
         going = job.status == "completed" and any(item.state == "running" for item in remains)
-        if job.id not in world.in_flight and not (going and not world.is_past(job.end_time, LINGER)):
+        if job.id not in world.in_flight and not (going and not timer.is_past(job.end_time, LINGER)):
             # The job's own containers first: the services hold the network that they are in.
             yield Clean(job.id, tuple(item.id for item in (*remains, *reversed(sight.services(job)))))
 
@@ -342,7 +382,7 @@ def _removal(world: World, item: Observed) -> Iterator[Action]:
         yield RemoveContainer(item.id, item.name)
 
 
-def _announcements(world: World, waiting: Iterable[Job], claimed: int) -> Iterator[Action]:
+def _announcements(world: World, timer: _Timer, waiting: Iterable[Job], claimed: int) -> Iterator[Action]:
     """Places that changed, not too often: soon for those near the front, seldom for the rest."""
     if "queue" in world.in_flight:
         return
@@ -350,7 +390,7 @@ def _announcements(world: World, waiting: Iterable[Job], claimed: int) -> Iterat
     for place, job in enumerate(waiting, 1):
         told = world.announced.get(job.id)
         seconds = world.policy.announce[0 if place <= 10 else 1]
-        if place > claimed and (told is None or (told.place != place and world.is_past(told.at, seconds))):
+        if place > claimed and (told is None or (told.place != place and timer.is_past(told.at, seconds))):
             places.append((job.id, place))
     if places:
         yield Announce(tuple(places))

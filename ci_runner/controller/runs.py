@@ -16,6 +16,7 @@ from ci_runner.controller.actions import Action, AdvanceRun
 from ci_runner.controller.world import OpenRun, World
 from ci_runner.pipelines import progress
 from ci_runner.pipelines.progress import Step, StopIntent
+from ci_runner.pipelines.runs import Run
 from ci_runner.states import duration, failed
 from ci_runner.store import Store
 
@@ -31,6 +32,15 @@ def decide(world: World) -> Iterator[Action]:
         action = _isolated(item, world.now, world.policy.concurrency)
         if action is not None:
             yield action
+
+
+def deadlines(world: World) -> Iterator[dt.datetime]:
+    """Yield the moments, past or to come, at which time alone may change what is decided about the runs."""
+    for item in world.runs:
+        yield from item.deadlines
+        limit = _limit(item.run)
+        if limit is not None:
+            yield limit
 
 
 def _isolated(item: OpenRun, now: dt.datetime, concurrency: int) -> AdvanceRun | None:
@@ -114,11 +124,16 @@ class RunTable:
 
 def _at(item: OpenRun, now: dt.datetime) -> OpenRun:
     """The run as it is at that time: the same object, unless a time of it is up that was not."""
-    run = item.run
-    timed_out = item.timed_out
-    if run.timeout is not None and run.start_time is not None:
-        timed_out = now >= run.start_time + dt.timedelta(seconds=run.timeout)
+    limit = _limit(item.run)
+    timed_out = item.timed_out if limit is None else now >= limit
     passed = sum(now >= moment for moment in item.deadlines)
     if (timed_out, passed) == (item.timed_out, item.passed):
         return item
     return replace(item, timed_out=timed_out, passed=passed)
+
+
+def _limit(run: Run) -> dt.datetime | None:
+    """Return when the run's time is up; None: never, or it has not begun."""
+    if run.timeout is None or run.start_time is None:
+        return None
+    return run.start_time + dt.timedelta(seconds=run.timeout)

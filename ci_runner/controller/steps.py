@@ -19,12 +19,14 @@ from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Written
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.job_log import JobLog
-from ci_runner.controller.world import Announced, Policy
+from ci_runner.controller.prepare import Prepared
+from ci_runner.controller.process_state import ProcessState
+from ci_runner.controller.world import Policy
 from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
 from ci_runner.models import Job, JobEvent, utcnow
 from ci_runner.states import Verdict
 from ci_runner.store import Store
-from pytest_remote_ci.wire import Phase, WireError
+from pytest_remote_ci.wire import Phase
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +55,8 @@ _REMOVE = (
 _REMOVED = _point("remove.after", "removal recorded")
 
 
-class Preparer(Protocol):
-    """What makes workspaces and environments; `ci_runner.controller.prepare` has the real one."""
+class JobPreparer(Protocol):
+    """What a controller needs of whatever makes jobs ready to run; `prepare.Preparer` is the real one."""
 
     def prepare(
         self,
@@ -63,10 +65,10 @@ class Preparer(Protocol):
         log: Callable[[str], None],
         building: Callable[[], None],
         stopping: Callable[[], bool],
-    ) -> Any:
+    ) -> Prepared:
         """Blocks until all is there; a few milliseconds when it was there already."""
 
-    def container_spec(self, job: Job, prepared: Any, attempt: int) -> ContainerSpec:
+    def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """What to create; makes the attempt's working folder."""
 
     def written(self, job: Job) -> Written:
@@ -95,7 +97,7 @@ class Steps:
 
     store: Store
     engine: Engine
-    preparer: Preparer
+    preparer: JobPreparer
     epoch: int
     policy: Policy
     now: SteadyClock
@@ -106,12 +108,7 @@ class Steps:
     keeper: Keeper
     #: Set when the controller ends: preparations give up.
     closing: threading.Event = field(default_factory=threading.Event)
-    #: Jobs that this process has sent TERM, or whose preparation it has told to end.
-    signalled: set[str] = field(default_factory=set)
-    announced: dict[str, Announced] = field(default_factory=dict)
-    #: Jobs that were told that their files are being collected.
-    collecting: set[str] = field(default_factory=set)
-    _prepared: dict[str, Any] = field(default_factory=dict)
+    state: ProcessState = field(default_factory=ProcessState)
 
     def __post_init__(self) -> None:
         self.keeper.stopping = self.closing.is_set
@@ -140,7 +137,7 @@ class Steps:
             self._advance(action, "preparing", "preparing", detail="building the environment", building=True)
 
         def stopping() -> bool:
-            return self.closing.is_set() or job.id in self.signalled
+            return self.closing.is_set() or self.state.is_signalled(job.id)
 
         try:
             prepared = self.preparer.prepare(
@@ -154,12 +151,8 @@ class Steps:
                 raise Interrupted from error
             raise
         failpoints.hit(_PREPARE[1])
-        self._prepared[job.id] = prepared
-        environment = getattr(prepared, "environment", None)
-        self._advance(
-            action, "preparing", "starting",
-            building=False, environment=environment if isinstance(environment, str) else None,
-        )  # fmt: skip
+        self.state.set_prepared(job.id, prepared)
+        self._advance(action, "preparing", "starting", building=False, environment=prepared.key)
         failpoints.hit(_PREPARED)
 
     def _launch(self, action: actions.Launch) -> None:
@@ -168,7 +161,7 @@ class Steps:
             return
         container_id = action.container_id
         if container_id is None:
-            prepared = self._prepared.get(job.id)
+            prepared = self.state.prepared(job.id)
             if prepared is None:  # a controller before this one prepared it: quickly once more
                 self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
                 return
@@ -194,7 +187,7 @@ class Steps:
             _log.warning("job %s: its container vanished before its start", job.id)
             return  # the next tick gives it another attempt
         failpoints.hit(_STARTED)
-        self._prepared.pop(job.id, None)
+        self.state.set_prepared(job.id, None)
 
     def _record(self, action: actions.Record) -> None:
         phases: tuple[Phase, ...] = ("starting", "testing", "finishing")
@@ -211,7 +204,7 @@ class Steps:
         if action.container_id is not None:
             self._hold_lease()
             self.engine.signal(action.container_id, "TERM")
-        self.signalled.add(action.job_id)
+        self.state.set_signalled(action.job_id)
         failpoints.hit(_STOPPED)
 
     def _kill(self, action: actions.Kill) -> None:
@@ -262,9 +255,9 @@ class Steps:
             return Kept()
 
         def before_reading() -> None:
-            if job.id not in self.collecting:
+            if not self.state.is_collecting(job.id):
                 self._advance(action, ("starting", "testing", "finishing"), "finishing", detail="collecting")
-                self.collecting.add(job.id)
+                self.state.set_collecting(job.id)
             if action.going is not None:  # its worker has said its last word
                 self._hold_lease()
                 self.engine.remove(action.going)
@@ -273,10 +266,7 @@ class Steps:
             return self.keeper.keep(job, action.verdict, self.preparer.written(job), before_reading)
         except KeepingStopped as error:
             raise Interrupted from error
-        except (
-            PermanentError,
-            WireError,
-        ) as error:  # would be the same the next time: the job ends without them
+        except PermanentError as error:  # would be the same the next time: the job ends without them
             return Kept(notes=(f"none is kept: {error}",))
 
     def end(
@@ -291,10 +281,7 @@ class Steps:
             job_id, self.epoch, verdict, events=events, artifacts=kept.artifacts, more=kept.fields()
         ):
             return
-        self.collecting.discard(job_id)
-        self._prepared.pop(job_id, None)
-        self.announced.pop(job_id, None)
-        self.signalled.discard(job_id)
+        self.state.forget(job_id)
         _log.info(
             "job %s: %s (%s)", job_id, verdict.status, verdict.reason or f"exit code {verdict.exit_code}"
         )
@@ -331,9 +318,7 @@ class Steps:
         for job_id, place in action.places:
             event = JobEvent("state", fields={"phase": "queued", "queue_position": place})
             if self.store.jobs.advance(job_id, self.epoch, "queued", events=[event]):
-                self.announced[job_id] = Announced(place, self.now())
-            else:
-                self.announced.pop(job_id, None)
+                self.state.set_announced(job_id, place, self.now())
 
     _STEPS: ClassVar[Mapping[type[actions.Action], Callable[[Steps, Any], None]]] = {
         actions.Claim: _claim,

@@ -64,13 +64,13 @@ def _taken_down(exit_frame: ExitFrame, memory: str) -> str:
 
 def timeout_of(job: Job, policy: Policy) -> float:
     """Seconds of testing: what the job asks for, but never more than the operator's limit."""
-    asked = job.options.get("timeout")
-    return min(float(asked), policy.test_timeout) if asked else policy.test_timeout
+    asked = job.options.submitted.timeout
+    return policy.test_timeout if asked is None else min(asked, policy.test_timeout)
 
 
 def memory_of(job: Job, policy: Policy) -> int:
     """Bytes of memory that the job's container has."""
-    return min(int(job.options.get("memory") or policy.memory), policy.max_memory)
+    return min(job.options.submitted.memory or policy.memory, policy.max_memory)
 
 
 def size(count: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from ci_runner.config import ReconcileSettings
@@ -96,7 +97,10 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class World:
-    """One moment. Nothing in it changes, and `decide` sees nothing else."""
+    """One moment. Nothing in it changes, and `decide` sees nothing else.
+
+    Mappings are copied, and the copies are read-only.
+    """
 
     now: dt.datetime
     policy: Policy = Policy()
@@ -125,28 +129,19 @@ class World:
     announced: Mapping[str, Announced] = field(default_factory=dict)
     #: Runs of pipelines that are not over, but for those about which nothing has changed since they were decided about.
     runs: tuple[OpenRun, ...] = ()
-    #: Times for which `is_past` was asked and that are still to come: until then, time alone changes no decision.
-    moments: list[dt.datetime] = field(default_factory=list, compare=False, repr=False)
 
-    def is_past(self, since: dt.datetime | None, seconds: float) -> bool:
-        """Whether so many seconds have passed since then; False where it has not begun."""
-        if since is None:
-            return False
-        moment = since + dt.timedelta(seconds=seconds)
-        if self.now < moment:
-            self.moments.append(moment)
-            return False
-        return True
+    def __post_init__(self) -> None:
+        """Freeze the mappings."""
+        for name in _MAPPINGS:
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
-    def is_as(self, other: World) -> bool:
-        """Whether what was decided about `other`, an earlier moment, holds for this one: nothing differs but the time,
-        and no time is up that `other` was asked for."""
-        return all(self.now < moment for moment in other.moments) and all(
-            getattr(self, name) == getattr(other, name) for name in _COMPARED
-        )
+    def differs_only_in_time(self, other: World) -> bool:
+        """Return whether both are the same moment but for `now`."""
+        return all(getattr(self, name) == getattr(other, name) for name in _TIMELESS)
 
 
-_COMPARED: Final = tuple(item.name for item in fields(World) if item.compare and item.name != "now")
+_MAPPINGS: Final = ("served", "in_flight", "endings", "announced")
+_TIMELESS: Final = tuple(item.name for item in fields(World) if item.name != "now")
 
 
 class Rows:

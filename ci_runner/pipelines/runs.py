@@ -10,13 +10,14 @@ import datetime as dt
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, format_time
 from ci_runner.pipelines.plan import Plan, PlannedJob, Service
 from ci_runner.pipelines.progress import Facts, StopIntent
 from ci_runner.pipelines.statuses import ExecutionStatus, of_job
-from pytest_remote_ci.wire import Priority, Status, SubmitOptions
+from pytest_remote_ci.wire import Status, SubmitOptions
 
 _NAMESPACE: Final = uuid.UUID("5f0c4f4e-2f6a-4e0e-9a55-6d6f7e1f6b0b")
 
@@ -140,14 +141,15 @@ def job_id_of(run_id: str, name: str, retry: int) -> str:
 def job_of(run: Run, name: str, retry: int, sources: Mapping[str, str], now: dt.datetime) -> Job:
     """The job that runs planned job `name`. `sources`: the jobs of the run whose artifacts it gets, name → id."""
     planned = next(job for job in run.plan.jobs if job.name == name)
-    options = options_of(run.options, planned)
+    raw = options_of(run.options, planned)
     if sources:
-        options["artifacts_from"] = [sources[need] for need in planned.artifacts_from if need in sources]
+        raw["artifacts_from"] = [sources[need] for need in planned.artifacts_from if need in sources]
+    options = JobOptions.from_dict(raw)
     return Job(
         job_id_of(run.id, name, retry),
         user_id=run.user_id,
         name=f"{run.pipeline} #{run.number}: {name}"[:1000],
-        priority=cast(Priority, options.get("priority", "normal")),
+        priority=options.submitted.priority,
         submitted_at=now,
         phase_since=now,
         options=options,

@@ -25,6 +25,7 @@ from ci_runner import failpoints
 from ci_runner.archive import Archive
 from ci_runner.config import PRIORITY_RANK
 from ci_runner.errors import InvalidSubmission, TemporaryError
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, User
 from ci_runner.paths import check_paths, shown
 from ci_runner.server.auth import caller_of
@@ -276,7 +277,7 @@ class Submission:
             priority=options.priority,
             submitted_at=now,
             phase_since=now,
-            options=options.to_dict() | ({"mtimes": mtimes} if mtimes else {}),
+            options=JobOptions.from_dict(options.to_dict() | ({"mtimes": mtimes} if mtimes else {})),
             workspace=received.workspace,
         )
 
@@ -379,4 +380,6 @@ def idempotency_key(req: falcon.Request) -> str | None:
 
 def _digest_of(job: Job) -> str:
     """What makes two submissions the same: the files and the options, not the bytes of the archive."""
-    return hashlib.sha256(json.dumps([job.workspace, job.options], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([job.workspace, job.options.stored], sort_keys=True).encode()
+    ).hexdigest()

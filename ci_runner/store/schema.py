@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import peewee
 
+from ci_runner.job_options import JobOptions
+
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
@@ -67,6 +69,16 @@ class MappingField(peewee.TextField):
 
     def python_value(self, value: Any) -> Any:
         return json.loads(value) if value else {}
+
+
+class JobOptionsField(MappingField):
+    """A JSON object that is parsed where it is read; it is written as it was read, or made."""
+
+    def db_value(self, value: Any) -> Any:
+        return super().db_value(value.stored if isinstance(value, JobOptions) else value)
+
+    def python_value(self, value: Any) -> Any:
+        return JobOptions.from_dict(super().python_value(value))
 
 
 def reader(columns: Sequence[peewee.Field]) -> Callable[[Sequence[Any]], dict[str, Any]]:
@@ -141,7 +153,7 @@ class JobRow(peewee.Model):
     name = CleanTextField(null=True)
     priority = CleanTextField()
     submitted_at = UtcField()
-    options = MappingField()
+    options = JobOptionsField()
     workspace = CleanTextField(null=True)
     attempt = peewee.IntegerField()
     building = peewee.BooleanField()

@@ -48,7 +48,7 @@ class Run:
     workspace: str | None
     at: dt.datetime
     #: Tests by outcome, and their seconds together.
-    counts: dict[str, int]
+    counts: Mapping[str, int]
     duration: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Tests:
             .limit(limit if root is None else 10 * MAX_RUNS)
         )
         rows = [
-            row for row in self._database.rows(query) if root is None or row["options"].get("root") == root
+            row for row in self._database.rows(query) if root is None or row["options"].submitted.root == root
         ]
         return rows[:limit][::-1]
 

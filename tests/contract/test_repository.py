@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ci_runner.errors import Conflict, NotFound
+from ci_runner.job_options import JobOptions
 from ci_runner.models import APIKey, Job, JobEvent, User
 from ci_runner.repository import JobRepository
 from ci_runner.store import Store
@@ -65,7 +66,8 @@ def test_a_job_comes_back_as_it_was_stored(repository: JobRepository) -> None:
     user = make_user(repository)
     job = Job(
         str(uuid.uuid4()), user_id=user.id, zip_file_path="/tmp/x.zip", name="näme", priority="high",
-        submitted_at=NOON.astimezone(ELSEWHERE), options={"args": ["-k", "ü\ud800\0"], "protocol": 1},
+        submitted_at=NOON.astimezone(ELSEWHERE),
+        options=JobOptions.from_dict({"args": ["-k", "ü\ud800\0"], "protocol": 1}),
         workspace="ab" * 32,
     )  # fmt: skip
     assert repository.create_job(job) == job

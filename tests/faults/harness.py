@@ -25,7 +25,9 @@ from ci_runner.controller.artifacts import Written
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.controller.engines.process import ProcessEngine
 from ci_runner.controller.loop import Controller
+from ci_runner.controller.prepare import Prepared
 from ci_runner.controller.world import Policy
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, JobEvent, User, utcnow
 from ci_runner.pipelines import script
 from ci_runner.pipelines.plan import Plan
@@ -44,14 +46,18 @@ def process_engine(data_dir: Path) -> ProcessEngine:
     return ProcessEngine("faults", folder=data_dir / "engine")
 
 
-@dataclass(frozen=True)
-class Simple:
-    """What `SimplePreparer.prepare` returns."""
-
-    environment: str = "simple"
-    python: str = sys.executable
-    mount_point: str = "/workspace"
-    module: bool = True
+#: What `SimplePreparer.prepare` returns.
+PREPARED = Prepared(
+    image="host",
+    mount_point="/workspace",
+    lowers=(),
+    binds=(),
+    python=sys.executable,
+    env={},
+    path=(),
+    key="simple",
+    module=True,
+)
 
 
 @dataclass
@@ -77,11 +83,11 @@ class SimplePreparer:
         log: Callable[[str], None],
         building: Callable[[], None],
         stopping: Callable[[], bool],
-    ) -> Simple:
+    ) -> Prepared:
         self.prepared.append(job.id)
         if self.hook is not None:
             self.hook(job)
-        seconds = dict(job.options.get("extra", {})).get("build", 0)
+        seconds = job.options.submitted.extra.get("build", 0)
         if seconds:
             building()
             log("building")
@@ -90,23 +96,23 @@ class SimplePreparer:
                 if stopping():
                     raise RuntimeError("stopped")
                 done.wait(0.02)
-        return Simple()
+        return PREPARED
 
-    def container_spec(self, job: Job, prepared: Any, attempt: int) -> ContainerSpec:
+    def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         work = self.data_dir / "work" / f"{job.id}-{attempt}"
         for part in ("upper", "work", "spool"):
             (work / part).mkdir(parents=True, exist_ok=True)
-        extra = dict(job.options.get("extra", {}))
+        extra = job.options.submitted.extra
         command = extra.get("command", [sys.executable, "-c", "print('hello')"])
-        if "script" in job.options:
-            command = [script.SHELL, "-c", script.program(job.options["script"])]
+        if job.options.script is not None:
+            command = [script.SHELL, "-c", script.program(job.options.script)]
         content = {"protocol": 1, "argv": command, "cwd": "/workspace", "env": {}, "grace": 1}
-        commands.write(work, Simple(), content, None)
+        commands.write(work, prepared, content, None)
         worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
         broken = attempt <= extra.get("broken_attempts", 0)
         return ContainerSpec(
             name=f"{self.prefix}{job.id}-{attempt}",
-            image_id="host",
+            image_id=prepared.image,
             argv=(sys.executable, "-c", "raise SystemExit(9)") if broken else worker,
             role="test",
             job_id=job.id,
@@ -152,7 +158,7 @@ class Runner:
             for name in ("timeout", "memory", "artifacts", "reports", "services", "extra")
             if name in fields
         }
-        job = Job(str(uuid.uuid4()), user_id=user, options=options, **fields)
+        job = Job(str(uuid.uuid4()), user_id=user, options=JobOptions.from_dict(options), **fields)
         self.store.jobs.create(job)
         if wait:
             self.until_over(job.id)

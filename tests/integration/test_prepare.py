@@ -17,6 +17,7 @@ from ci_runner.config import EnvironmentSettings
 from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.controller.prepare import PreparationStopped
 from ci_runner.errors import EnvironmentFailed, ImageUnavailable, PermanentError
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job
 
 pytestmark = pytest.mark.docker
@@ -298,6 +299,12 @@ def test_a_failing_project_names_the_way_out(bench: Bench) -> None:
     assert "no tests ran" in run(bench, files, code=5, install_project=False).stdout
 
 
+def test_options_that_cannot_be_read_end_the_job_and_say_what_to_do(bench: Bench) -> None:
+    job = replace(bench.submit({"a.py": ""}), options=JobOptions.from_dict({"timeout": "soon"}))
+    with pytest.raises(PermanentError, match=r"options\.timeout: must be a number above 0; submit it again"):
+        bench.prepare(job)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -421,7 +428,7 @@ def test_after_a_job_its_environment_gets_byte_code_which_the_next_one_uses(benc
     first = run(bench, files)
     folder = next(bind.source for bind in first.prepared.binds if bind.target == "/ci/env")
     assert not list(folder.rglob("*.pyc"))
-    job = replace(bench.submit(files), environment=first.prepared.environment)
+    job = replace(bench.submit(files), environment=first.prepared.key)
     for _ in range(2):  # the second time there is nothing to do
         bench.preparer.improve(job, lambda: False)
         assert len(list(folder.rglob("*.pyc"))) > 80
@@ -430,5 +437,5 @@ def test_after_a_job_its_environment_gets_byte_code_which_the_next_one_uses(benc
         "import _pytest.python, os\ndef test_a(): assert os.path.exists(_pytest.python.__cached__)"
     )
     again = run(bench, files)
-    assert again.prepared.environment == first.prepared.environment
+    assert again.prepared.key == first.prepared.key
     assert not again.built

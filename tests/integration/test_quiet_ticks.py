@@ -119,18 +119,19 @@ def test_a_decision_holds_until_a_time_that_it_asked_for() -> None:
     job = Job("a", phase="testing", status="running", phase_since=NOW, container_id="c", attempt=1)
     box = Observed("c", "a-1", "test", "a", 1, "running")
     seen = World(NOW, Policy(test_timeout=60), (job,), observed=(box,))
-    assert reconcile.decide(seen) == []
+    decision = reconcile.decide(seen)
+    assert (decision.actions, decision.until) == ((), NOW + dt.timedelta(seconds=60))
 
     def at(seconds: float, **changes: object) -> World:
         fields = {"jobs": seen.jobs, "observed": seen.observed, **changes}
         return World(NOW + dt.timedelta(seconds=seconds), seen.policy, **fields)  # type: ignore[arg-type]
 
-    assert at(59.9).is_as(seen)
-    assert not at(60).is_as(seen)
-    assert [type(action).__name__ for action in reconcile.decide(at(60))] == ["Stop"]
-    assert not at(1, observed=()).is_as(seen)
-    assert not at(1, over_disk=frozenset({"a"})).is_as(seen)
-    assert not at(1, in_flight={"a": frozenset({"Stop"})}).is_as(seen)
+    assert decision.holds_in(at(59.9))
+    assert not decision.holds_in(at(60))
+    assert [type(action).__name__ for action in reconcile.decide(at(60)).actions] == ["Stop"]
+    assert not decision.holds_in(at(1, observed=()))
+    assert not decision.holds_in(at(1, over_disk=frozenset({"a"})))
+    assert not decision.holds_in(at(1, in_flight={"a": frozenset({"Stop"})}))
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_a_controller_with_nothing_to_do_neither_reads_nor_decides_and_misses_no
     decided: list[World] = []
     decide = reconcile.decide
 
-    def counting(world: World) -> list[reconcile.Action]:
+    def counting(world: World) -> reconcile.Decision:
         decided.append(world)
         return decide(world)
 

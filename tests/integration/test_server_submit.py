@@ -53,7 +53,7 @@ def test_an_accepted_project_is_a_queued_job_of_its_owner(runner: Runner, person
     job = runner.store.jobs.get(response.json()["job_id"])
     assert job is not None
     assert (job.status, job.phase, job.user_id, job.name) == ("queued", "queued", person.user.id, "n")
-    assert SubmitOptions.from_dict(job.options) == SubmitOptions(args=("-x",), priority="low", name="n")
+    assert job.options.submitted == SubmitOptions(args=("-x",), priority="low", name="n")
     assert job.workspace is not None
     content = b"def test_add():\n    assert 1 + 1 == 2\n"
     with runner.blobs.open(job.workspace) as file:
@@ -63,8 +63,8 @@ def test_an_accepted_project_is_a_queued_job_of_its_owner(runner: Runner, person
 
 
 def test_without_options_pytest_runs_as_the_reference_ran_it(runner: Runner, person: Person) -> None:
-    assert SubmitOptions.from_dict(runner.job(person).options) == SubmitOptions(args=("-v",))
-    assert SubmitOptions.from_dict(runner.job(person, options={}).options) == SubmitOptions()
+    assert runner.job(person).options.submitted == SubmitOptions(args=("-v",))
+    assert runner.job(person, options={}).options.submitted == SubmitOptions()
 
 
 def test_what_was_accepted_is_there_for_another_process(runner: Runner, person: Person) -> None:
@@ -82,7 +82,7 @@ def test_a_full_zip_and_a_manifest_name_the_same_workspace(runner: Runner, perso
     manifest = manifest_of(files, root="/home/ada/project")
     delta = runner.job(person, content=None, manifest=manifest)
     assert delta.workspace == whole.workspace
-    assert delta.options["root"] == "/home/ada/project"
+    assert delta.options.submitted.root == "/home/ada/project"
 
 
 @pytest.mark.case(67)
@@ -181,6 +181,10 @@ def test_a_body_of_another_kind_is_refused(
         ('{"args": ["\\ud800"]}', "options.args[0]: must be text"),
         ("[" * 100_000, "options: not valid JSON"),
         ('{"timeout": ' + "9" * 6000 + "}", "options"),
+        ('{"memory": -1}', "options.memory: must be more than 0 bytes"),
+        ('{"memory": "' + "9" * 400 + '"}', "options.memory: it is no size that anything has"),
+        ('{"memory": "much"}', "options.memory: 'much' is no size"),
+        ('{"memory": ' + "9" * 400 + "}", "options.memory: must be more than 0 bytes and less than 1 EiB"),
         ('{"name": "\\ud800"}', None),
     ],
 )
@@ -295,7 +299,8 @@ def test_modification_times_and_executable_bits_travel(runner: Runner, person: P
     row = ManifestEntry("run", 0o755, 2, digest_of(b"#!"))
     manifest = Manifest((row,), mtimes={"run": 1_700_000_000_000_000_001}).to_dict()
     job = runner.job(person, content=zip_of({row.sha256: b"#!"}), manifest=manifest)
-    with runner.blobs.open(job.options["mtimes"]) as file:
+    assert job.options.mtimes is not None
+    with runner.blobs.open(job.options.mtimes) as file:
         assert json.load(file) == {"run": 1_700_000_000_000_000_001}
     assert stat.S_IMODE(runner.blobs.path(row.sha256, executable=True).stat().st_mode) == 0o755
 

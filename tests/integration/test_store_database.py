@@ -21,6 +21,7 @@ import pytest
 
 from ci_runner import states
 from ci_runner.errors import StorageFull, TemporaryError
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, JobEvent
 from ci_runner.store import Store, StoreError, migrations
 from ci_runner.store.database import Database, connect
@@ -429,5 +430,5 @@ class TestConnections:
 
 
 def test_a_job_of_a_hundred_thousand_characters_is_stored(store: Store) -> None:
-    job = Job(str(uuid.uuid4()), options={"args": ["x" * 131_071] * 3})
+    job = Job(str(uuid.uuid4()), options=JobOptions.from_dict({"args": ["x" * 131_071] * 3}))
     assert store.jobs.create(job).options == job.options

@@ -13,6 +13,7 @@ from store_kit import LOG, NOON, add_job, add_user, at, reread
 
 from ci_runner import states
 from ci_runner.errors import Conflict, NotFound
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, JobEvent
 from ci_runner.store import Store
 
@@ -262,7 +263,7 @@ class TestFinish:
             store.jobs.finish(add_job(store).id, epoch, states.Verdict("running", None))
 
     def test_open_and_uncleaned_follow_a_job_to_its_end(self, store: Store, epoch: int) -> None:
-        job = add_job(store, options={"args": ["-v"]})
+        job = add_job(store, options=JobOptions.from_dict({"args": ["-v"]}))
         store.jobs.cleaned(job.id, epoch)
         assert store.jobs.open() == [job]
         assert store.jobs.uncleaned() == []
@@ -274,3 +275,24 @@ class TestFinish:
         store.jobs.cleaned(job.id, epoch)
         assert store.jobs.uncleaned() == []
         assert reread(store, job).cleaned_at == cleaned_at is not None
+
+
+def test_options_are_stored_as_they_came_and_read_as_what_they_mean(store: Store) -> None:
+    raw = {"protocol": 1, "args": ["-v"], "secrets": ["TOKEN"], "of_a_later_version": {"a": 1}}
+    job = add_job(store, options=JobOptions.from_dict(raw))
+    [(text,)] = store._database.sql("SELECT options FROM jobs WHERE id = ?", (job.id,))
+    assert text == '{"protocol":1,"args":["-v"],"secrets":["TOKEN"],"of_a_later_version":{"a":1}}'
+    for found in (job, reread(store, job), *store.jobs.open(), *store.jobs.list()):
+        assert found.options == JobOptions.from_dict(raw)
+        assert (found.options.submitted.args, found.options.secrets) == (("-v",), ("TOKEN",))
+
+
+def test_a_row_whose_options_cannot_be_read_hides_no_other(store: Store) -> None:
+    job, other = add_job(store), add_job(store, options=JobOptions.from_dict({"args": ["-v"]}))
+    with store._database.write():
+        store._database.sql("UPDATE jobs SET options = ? WHERE id = ?", ('{"timeout": "soon"}', job.id))
+    assert {found.id: found.options.problem for found in store.jobs.open()} == {
+        job.id: "options.timeout: must be a number above 0",
+        other.id: None,
+    }
+    assert {found.id for found in store.jobs.list()} == {job.id, other.id}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ci_runner import states
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, User
 from ci_runner.store import Store
 
@@ -28,7 +29,9 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store with 100,000 jobs that are over."""
     store = Store.open(tmp_path_factory.mktemp("crowded") / "runner.db")
     store.users.create(User("ann", "Ann", "ann@example.org", NOON))
-    store.jobs.create(Job("model", user_id="ann", name="model", options={"args": ["-v"]}))
+    store.jobs.create(
+        Job("model", user_id="ann", name="model", options=JobOptions.from_dict({"args": ["-v"]}))
+    )
     store.jobs.finish("model", None, states.ran(0))
     store.jobs.cleaned("model", store.lease.acquire("test"))
     columns = ", ".join(name for _, name, *_ in store._database.sql("PRAGMA table_info(jobs)"))

@@ -15,6 +15,7 @@ from ci_runner.controller import spool as reader
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.spool import ExitFrame, Spool
 from ci_runner.controller.world import Ending, Policy
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, utcnow
 from ci_runner.states import Verdict, cancelled, failed, first_line, ran
 
@@ -210,10 +211,14 @@ def test_the_memory_that_is_named_is_what_the_container_has(
 ) -> None:
     policy = replace(Policy(), memory=default, max_memory=most)
     options = {} if asked is None else {"memory": asked}
-    verdict = verdicts.ended(job(options=options), box(137, oom=True), Ending(True, None), policy)
+    verdict = verdicts.ended(
+        job(options=JobOptions.from_dict(options)), box(137, oom=True), Ending(True, None), policy
+    )
     assert verdict.reason == f"out of memory (limit {words})"
     killed = ExitFrame(None, "SIGKILL", oom=True)
-    verdict = verdicts.ended(job(options=options), box(137), Ending(True, killed), policy)
+    verdict = verdicts.ended(
+        job(options=JobOptions.from_dict(options)), box(137), Ending(True, killed), policy
+    )
     assert verdict == ran(1, f"a test took pytest down: out of memory (limit {words})")
 
 

@@ -23,7 +23,7 @@ def limits_of(folder: Path, settings: dict[str, Any], **options: Any) -> tuple[L
     try:
         bench = Bench(folder, engine, "base:1", reconcile={**SETTINGS, **settings})
         job = bench.submit({"a.txt": "a"}, image="no-python:1", **options)
-        job = dataclasses.replace(job, options={**job.options, "script": ["true"]})
+        job = dataclasses.replace(job, options=dataclasses.replace(job.options, script=("true",)))
         prepared, _ = bench.prepare(job)
         spec = bench.preparer.container_spec(job, prepared, 1)
         return spec.limits, (folder / "work" / f"{job.id}-1" / "spool" / "command").read_text()

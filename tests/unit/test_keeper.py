@@ -16,6 +16,7 @@ from ci_runner.blobs import Batch, BlobStore
 from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Limits, Written
 from ci_runner.controller.quotas import Quota
 from ci_runner.errors import PermanentError
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job, utcnow
 from ci_runner.states import Verdict, cancelled, failed, ran
 
@@ -39,7 +40,7 @@ class Bench:
 
     def keep(self, verdict: Verdict | None = None, *, user: str | None = None, **options: Any) -> Kept:
         options.setdefault("artifacts", ["**"])
-        job = Job("job", user_id=user, options=options)
+        job = Job("job", user_id=user, options=JobOptions.from_dict(options))
         written = Written(self.folder, "/workspace", lambda: self.sent)
         return self.keeper.keep(job, verdict or ran(0), written, lambda: self.calls.append("read"))
 
@@ -114,7 +115,9 @@ def test_without_its_workspace_all_that_matches_is_kept(bench: Bench) -> None:
 
     bench.put("a")
     written = Written(bench.folder, "/workspace", gone)
-    kept = bench.keeper.keep(Job("job", options={"artifacts": ["a"]}), ran(0), written, lambda: None)
+    kept = bench.keeper.keep(
+        Job("job", options=JobOptions.from_dict({"artifacts": ["a"]})), ran(0), written, lambda: None
+    )
     assert bench.names(kept) == ["a"]
 
 

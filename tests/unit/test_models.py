@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from ci_runner.job_options import JobOptions
 from ci_runner.models import APIKey, Job, JobEvent, User, format_time, parse_time
 
 MOMENT = dt.datetime(2024, 2, 29, 23, 59, 59, 123456, dt.timezone.utc)
@@ -21,7 +22,8 @@ EVENTS = [
 ]
 JOB = Job(
     "job", "completed", tuple(EVENTS[:3]), True, MOMENT, LATER, "of-the-engine", None, "ann",
-    phase="over", exit_code=0, name="mine", priority="high", submitted_at=MOMENT, options={"args": ["-x"]},
+    phase="over", exit_code=0, name="mine", priority="high", submitted_at=MOMENT,
+    options=JobOptions.from_dict({"args": ["-x"]}),
     workspace="digest-of-files", attempt=2, environment="key", cancel_requested_at=MOMENT, cancelled_by="bob",
     phase_since=LATER, stop_intent="cancel", stop_requested_at=MOMENT, cleaned_at=LATER, last_seq=3, log_bytes=5,
     counts={"passed": 2},

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pipelining import plan_of, planned
 
 from ci_runner.controller import verdicts
 from ci_runner.controller.actions import (
@@ -28,16 +29,26 @@ from ci_runner.controller.actions import (
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.reconcile import Follow, decide, follows
 from ci_runner.controller.spool import ExitFrame
-from ci_runner.controller.world import Announced, Ending, Policy, World
+from ci_runner.controller.world import Announced, Ending, OpenRun, Policy, World
+from ci_runner.job_options import JobOptions
 from ci_runner.models import Job
+from ci_runner.pipelines.plan import Plan
+from ci_runner.pipelines.progress import Facts
+from ci_runner.pipelines.runs import Run
 from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, ran
 
+#: No row has such a time; whatever is decided about it fails.
+NAIVE = dt.datetime(2029, 1, 1)  # noqa: DTZ001
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
 POLICY = Policy(concurrency=2, builds=1, test_timeout=3600, prepare_timeout=900, grace=10)
 
 
 def ago(seconds: float) -> dt.datetime:
     return NOW - dt.timedelta(seconds=seconds)
+
+
+def asking(options: dict[str, Any]) -> JobOptions:
+    return JobOptions.from_dict(options)
 
 
 def job(name: str = "a", phase: str = "queued", **fields: Any) -> Job:
@@ -153,11 +164,11 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         [Stop("a", "timeout", "c-a")],
     ),
     "a job asks for less time": (
-        world(job(phase="testing", phase_since=ago(61), options={"timeout": 60}), boxes=[box()]),
+        world(job(phase="testing", phase_since=ago(61), options=asking({"timeout": 60})), boxes=[box()]),
         [Stop("a", "timeout", "c-a")],
     ),
     "a job cannot ask for more time": (
-        world(job(phase="testing", phase_since=ago(3601), options={"timeout": 7200}), boxes=[box()]),
+        world(job(phase="testing", phase_since=ago(3601), options=asking({"timeout": 7200})), boxes=[box()]),
         [Stop("a", "timeout", "c-a")],
     ),
     "a running job that is cancelled is asked to stop": (
@@ -310,7 +321,7 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         world(job(), over_disk=frozenset({"a"}), **PREPARING), [],
     ),
     "a job that cannot be decided about is left alone while something is done for it": (
-        world(job(phase="testing", options={"timeout": "soon"}), boxes=[box()], **BUSY), [],
+        world(job(phase="testing", phase_since=NAIVE), boxes=[box()], **BUSY), [],
     ),
     "a job that is prepared again loses the container that it has": (
         world(job(phase="preparing"), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Prepare("a")],
@@ -340,12 +351,12 @@ CASES: dict[str, tuple[World, list[Action]]] = {
     ),
     "files are collected of a command that was not seen to start": (
         world(
-            job(phase="starting", container_id="c-a", options={"artifacts": ["x"]}),
+            job(phase="starting", container_id="c-a", options=asking({"artifacts": ["x"]})),
             endings={("a", 1): Ending(False, ExitFrame(0))},
         ), [Finish("a", ran(0), collect=True)],
     ),
     "a container that is created again does not hold up the collection of files": (
-        world(job(phase="testing", options={"artifacts": ["x"]}), boxes=[box(state="created")], endings=GONE),
+        world(job(phase="testing", options=asking({"artifacts": ["x"]})), boxes=[box(state="created")], endings=GONE),
         [Finish("a", failed(CONTAINER_LOST), collect=True)],
     ),
     "a third container that vanished before the command ran is the last": (
@@ -363,19 +374,41 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         world(job(), observed=None, announced={}, in_flight={"queue": frozenset({"Announce"})}), [],
     ),
     "a job that cannot be decided about ends": (
-        world(job(phase="testing", options={"timeout": "soon"}), boxes=[box()]),
-        [Finish("a", failed("internal error of the runner (ValueError: could not convert string to float: 'soon')"))],
+        world(job(phase="testing", phase_since=NAIVE), boxes=[box()]),
+        [
+            Finish(
+                "a",
+                failed(
+                    "internal error of the runner (TypeError: can't compare offset-naive and offset-aware datetimes)"
+                ),
+            )
+        ],
+    ),
+    "a job whose options cannot be read runs on": (
+        world(job(phase="testing", options=asking({"timeout": "soon"})), boxes=[box()]), [],
+    ),
+    "a job whose options cannot be read ends when the operator says": (
+        world(job(phase="testing", phase_since=ago(3600), options=asking({"timeout": "soon"})), boxes=[box()]),
+        [Stop("a", "timeout", "c-a")],
+    ),
+    "the log of a job whose options cannot be read says why no file of it is kept": (
+        world(job(phase="finishing", options=asking({"timeout": "soon"})), endings=RAN),
+        [Finish("a", ran(0), collect=True)],
     ),
 }  # fmt: skip
 
 
+def actions_in(moment: World) -> list[Action]:
+    return list(decide(moment).actions)
+
+
 @pytest.mark.parametrize(("moment", "expected"), CASES.values(), ids=CASES.keys())
 def test_decision(moment: World, expected: list[Action]) -> None:
-    assert decide(moment) == expected
+    assert actions_in(moment) == expected
 
 
 def claimed(moment: World) -> list[str]:
-    return [action.job_id for action in decide(moment) if isinstance(action, Claim)]
+    return [action.job_id for action in actions_in(moment) if isinstance(action, Claim)]
 
 
 def test_no_more_than_the_concurrency_run() -> None:
@@ -412,17 +445,17 @@ def test_priority_goes_before_order_and_users_take_turns() -> None:
 
 def test_prepared_jobs_wait_for_a_run_slot_in_the_order_they_were_taken_up() -> None:
     ready = [job(name, "starting", start_time=ago(50 - number)) for number, name in enumerate("abc")]
-    assert decide(world(*ready)) == [Launch("a", 1), Launch("b", 1)]
+    assert actions_in(world(*ready)) == [Launch("a", 1), Launch("b", 1)]
     running = job("x", "testing")
-    assert decide(world(*ready, running, boxes=[box("x")])) == [Launch("a", 1)]
+    assert actions_in(world(*ready, running, boxes=[box("x")])) == [Launch("a", 1)]
     starting = job("y", "starting", container_id="c-y")
-    assert decide(world(*ready, running, starting, boxes=[box("x"), box("y")])) == []
+    assert actions_in(world(*ready, running, starting, boxes=[box("x"), box("y")])) == []
     backwards = [job(name, "starting", start_time=ago(50 - number)) for number, name in enumerate("cba")]
-    assert decide(world(*backwards[::-1])) == [Launch("c", 1), Launch("b", 1)]
+    assert actions_in(world(*backwards[::-1])) == [Launch("c", 1), Launch("b", 1)]
 
 
 def test_what_waits_does_not_keep_what_is_prepared_from_its_slot() -> None:
-    assert decide(world(job("a"), job("b", "starting"))) == [Launch("b", 1), Claim("a")]
+    assert actions_in(world(job("a"), job("b", "starting"))) == [Launch("b", 1), Claim("a")]
 
 
 @pytest.mark.parametrize(
@@ -439,8 +472,8 @@ def test_what_waits_does_not_keep_what_is_prepared_from_its_slot() -> None:
 def test_a_slot_is_taken_by_whatever_may_run(other: World) -> None:
     policy = replace(POLICY, concurrency=1)
     moment = replace(other, jobs=(*other.jobs, job("a", "starting")), policy=policy)
-    assert [action for action in decide(moment) if isinstance(action, Launch)] == []
-    assert decide(world(job("a", "starting"), policy=policy)) == [Launch("a", 1)]
+    assert [action for action in actions_in(moment) if isinstance(action, Launch)] == []
+    assert actions_in(world(job("a", "starting"), policy=policy)) == [Launch("a", 1)]
 
 
 def test_whoever_has_less_running_comes_first() -> None:
@@ -454,7 +487,7 @@ def test_places_far_from_the_front_are_told_seldom() -> None:
 
     def told(seconds: float) -> list[int]:
         announced = {item.id: Announced(99, ago(seconds)) for item in queue}
-        [*found] = decide(world(*queue, observed=None, announced=announced))
+        [*found] = actions_in(world(*queue, observed=None, announced=announced))
         return [place for action in found for _, place in action.places]  # type: ignore[attr-defined]
 
     assert near < far
@@ -466,7 +499,7 @@ def test_places_far_from_the_front_are_told_seldom() -> None:
 def test_a_launch_that_failed_lately_does_not_keep_others_from_the_slot() -> None:
     ready = [job(name, "starting", start_time=ago(50 - number)) for number, name in enumerate("ab")]
     policy = replace(POLICY, concurrency=1)
-    assert decide(world(*ready, policy=policy, held=frozenset({"Launch a"}))) == [Launch("b", 1)]
+    assert actions_in(world(*ready, policy=policy, held=frozenset({"Launch a"}))) == [Launch("b", 1)]
 
 
 FOLLOWS: dict[str, tuple[World, dict[tuple[str, int], bool] | None]] = {
@@ -530,7 +563,7 @@ VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
         verdict(box(state="exited", exit_code=137, oom_killed=True), None), failed("out of memory (limit 2 GiB)"),
     ),
     "the job's own memory limit is named": (
-        verdict(box(state="exited", exit_code=137, oom_killed=True), None, options={"memory": 512 << 20}),
+        verdict(box(state="exited", exit_code=137, oom_killed=True), None, options=asking({"memory": 512 << 20})),
         failed("out of memory (limit 512 MiB)"),
     ),
     "a child was out of memory and the tests passed": (
@@ -582,7 +615,7 @@ def test_durations_are_written_for_people(seconds: float, words: str) -> None:
     assert verdicts.duration(seconds) == words
 
 
-ASKED = {"options": {"artifacts": ["dist"]}}
+ASKED = {"options": asking({"artifacts": ["dist"]})}
 DONE = {("a", 1): Ending(True, ExitFrame(0))}
 
 
@@ -590,19 +623,19 @@ DONE = {("a", 1): Ending(True, ExitFrame(0))}
 @pytest.mark.parametrize("name", ["artifacts", "reports"])
 def test_files_are_collected_before_the_end(phase: str, name: str) -> None:
     moment = world(
-        job("a", phase, options={name: ["x"]}), boxes=[box(state="exited", exit_code=0)], endings=DONE
+        job("a", phase, options=asking({name: ["x"]})), boxes=[box(state="exited", exit_code=0)], endings=DONE
     )
-    assert decide(moment) == [Finish("a", ran(0), collect=True)]
+    assert actions_in(moment) == [Finish("a", ran(0), collect=True)]
 
 
 def test_a_container_that_may_still_write_goes_before_files_are_read() -> None:
     moment = world(job("a", "testing", **ASKED), boxes=[box()], endings=DONE)
-    assert decide(moment) == [Finish("a", ran(0), collect=True, going="c-a")]
+    assert actions_in(moment) == [Finish("a", ran(0), collect=True, going="c-a")]
 
 
 def test_files_of_a_lost_container_are_collected_too() -> None:
     moment = world(job("a", "testing", **ASKED), boxes=[], endings={("a", 1): Ending(True, None)})
-    assert decide(moment) == [Finish("a", failed(CONTAINER_LOST), collect=True)]
+    assert actions_in(moment) == [Finish("a", failed(CONTAINER_LOST), collect=True)]
 
 
 def test_files_of_a_job_that_was_stopped_are_collected_too() -> None:
@@ -612,14 +645,134 @@ def test_files_of_a_job_that_was_stopped_are_collected_too() -> None:
     moment = world(
         stopping, boxes=[box(state="exited", exit_code=137)], endings={("a", 1): Ending(True, None)}
     )
-    assert decide(moment) == [Finish("a", cancelled("x"), collect=True)]
+    assert actions_in(moment) == [Finish("a", cancelled("x"), collect=True)]
 
 
 def test_nothing_is_collected_of_a_job_that_never_ran() -> None:
     waiting = job("a", "queued", **ASKED, cancel_requested_at=ago(1), cancelled_by="x")
-    assert decide(world(waiting)) == [Finish("a", cancelled("x"))]
+    assert actions_in(world(waiting)) == [Finish("a", cancelled("x"))]
 
 
 def test_nothing_is_collected_of_a_job_that_asks_for_nothing() -> None:
-    moment = world(job("a", "testing", options={"artifacts": []}), boxes=[box()], endings=DONE)
-    assert decide(moment) == [Finish("a", ran(0))]
+    moment = world(job("a", "testing", options=asking({"artifacts": []})), boxes=[box()], endings=DONE)
+    assert actions_in(moment) == [Finish("a", ran(0))]
+
+
+def later(seconds: float) -> dt.datetime:
+    return NOW + dt.timedelta(seconds=seconds)
+
+
+def run(plan: Plan, **fields: Any) -> OpenRun:
+    running = {item.name: Facts(f"job-{item.name}", status="running", phase="testing") for item in plan.jobs}
+    return OpenRun(Run("r", "u", plan, "0" * 64, **fields), running)
+
+
+RUNNING = job("a", "testing", phase_since=ago(600))
+WITH_TIMEOUT = {"options": {"run_timeout": 60}, "start_time": ago(20)}
+
+UNTIL: dict[str, tuple[World, float | None]] = {
+    "nothing": (world(), None),
+    "a preparation's limit": (world(job("a", "preparing", phase_since=ago(100)), **PREPARING), 800),
+    "a preparation's limit, while the engine is silent": (
+        world(job("a", "preparing", phase_since=ago(100)), observed=None, **PREPARING),
+        800,
+    ),
+    "a test run's limit": (world(RUNNING, boxes=[box()]), 3000),
+    "a limit that the job asked for": (
+        world(replace(RUNNING, options=asking({"timeout": 700})), boxes=[box()]),
+        100,
+    ),
+    "the limit of a command that is not seen yet": (
+        world(job("a", "starting", container_id="c-a", phase_since=ago(100)), boxes=[box()]),
+        3500,
+    ),
+    "the end of a job's grace": (
+        world(job("a", "testing", **STOPPED), boxes=[box()], signalled=frozenset({"a"})),
+        7,
+    ),
+    "the time that a container has to end by itself": (
+        world(uncleaned=(job(status="completed", end_time=ago(0.25)),), boxes=[box()]),
+        0.75,
+    ),
+    "the next word about a place": (
+        world(job(), observed=None, announced={"a": Announced(2, ago(0.25))}),
+        0.75,
+    ),
+    "the first of several": (
+        world(
+            job("b", "testing", phase_since=ago(1000)),
+            RUNNING,
+            job("x", "testing", phase_since=ago(800)),
+            boxes=[box("b"), box(), box("x")],
+            policy=replace(POLICY, concurrency=3),
+        ),
+        2600,
+    ),
+    "a limit that has passed counts no more": (
+        world(
+            RUNNING,
+            job("b", "testing", phase_since=ago(4000), **STOPPED),
+            boxes=[box(), box("b")],
+            signalled=frozenset({"b"}),
+        ),
+        7,
+    ),
+    "a run's limit": (world(runs=(run(plan_of(planned("a", "x")), **WITH_TIMEOUT),)), 40),
+    "a run's limit that has passed": (
+        world(runs=(run(plan_of(planned("a", "x")), options={"run_timeout": 20}, start_time=ago(20)),)),
+        None,
+    ),
+    "a run that has no limit": (world(runs=(run(plan_of(planned("a", "x")), start_time=ago(20)),)), None),
+    "a run that has not begun": (
+        world(runs=(run(plan_of(planned("a", "x")), options={"run_timeout": 60}),)),
+        None,
+    ),
+    "a stage's limit": (
+        world(
+            runs=(
+                replace(
+                    run(plan_of(planned("a", "x")), **WITH_TIMEOUT), deadlines=(ago(5), later(30), later(50))
+                ),
+            )
+        ),
+        30,
+    ),
+}
+
+
+@pytest.mark.parametrize(("moment", "seconds"), UNTIL.values(), ids=UNTIL.keys())
+def test_a_decision_says_when_time_alone_may_change_it(moment: World, seconds: float | None) -> None:
+    assert decide(moment).until == (None if seconds is None else later(seconds))
+
+
+def test_a_decision_holds_until_then_for_a_world_that_is_the_same_otherwise() -> None:
+    moment = world(RUNNING, boxes=[box()])
+    decision = decide(moment)
+    until = decision.until
+    assert until == later(3000)
+    assert decision.holds_in(moment)
+    assert decision.holds_in(replace(moment, now=until - dt.timedelta(microseconds=1)))
+    assert not decision.holds_in(replace(moment, now=until))
+    assert not decision.holds_in(replace(moment, over_disk=frozenset({"a"})))
+    forever = decide(world())
+    assert forever.holds_in(replace(world(), now=later(1e9)))
+    assert not forever.holds_in(world(RUNNING))
+
+
+@pytest.mark.parametrize("moment", [case[0] for case in CASES.values()], ids=CASES.keys())
+def test_deciding_changes_nothing(moment: World) -> None:
+    before = repr(vars(moment))
+    decision = decide(moment)
+    assert repr(vars(moment)) == before
+    assert decide(moment) == decision
+
+
+@pytest.mark.parametrize("name", ["served", "in_flight", "endings", "announced"])
+def test_a_world_can_be_changed_neither_by_its_maker_nor_by_its_reader(name: str) -> None:
+    given: dict[Any, Any] = {"a": NOW}
+    moment = world(**{name: given})
+    given["b"] = NOW
+    assert getattr(moment, name) == {"a": NOW}
+    with pytest.raises(TypeError):
+        getattr(moment, name)["b"] = NOW
+    assert replace(moment, now=later(1)).differs_only_in_time(moment)

@@ -227,14 +227,14 @@ def test_every_job_ends_once_and_nothing_is_left(
         model.now += dt.timedelta(seconds=1)
     assert all(job.is_over and job.cleaned_at is not None for job in model.jobs.values())
     assert model.boxes == {}
-    assert decide(model.world()) == [], "nothing more to do"
+    assert decide(model.world()).actions == (), "nothing more to do"
     assert model.ends == Counter(dict.fromkeys(model.jobs, 1))
 
 
 def tick(model: Model, reach: list[Reach]) -> None:
     """One pass; every action has its own fate."""
     world = model.world()
-    for number, action in enumerate(decide(world)):
+    for number, action in enumerate(decide(world).actions):
         if getattr(action, "job_id", None) in model.jobs and _is_overtaken(model, world, action):
             continue
         model.perform(action, reach[number] if number < len(reach) else "all")
@@ -268,7 +268,7 @@ def test_within_a_user_jobs_are_taken_up_in_order(users: list[str]) -> None:
 def test_what_was_decided_holds_until_a_time_that_was_asked_for(
     users: list[str], story: list[tuple[str, int, list[Reach]]], seconds: int
 ) -> None:
-    """So a controller need not decide again as long as `World.is_as` says so."""
+    """So a controller need not decide again as long as `Decision.holds_in` says so."""
     model = Model(users)
     for what, number, reach in story:
         job_id = f"j{number % len(users)}"
@@ -281,10 +281,12 @@ def test_what_was_decided_holds_until_a_time_that_was_asked_for(
         elif what in ("exit", "lose"):
             model.exit(job_id, said=what == "exit")
         world = model.world()
-        decided = decide(world)
+        decision = decide(world)
+        assert decision.until is None or decision.until > world.now
         later = replace(model.world(), now=world.now + dt.timedelta(seconds=seconds))
-        if later.is_as(world):
-            assert decide(later) == decided
+        if decision.holds_in(later):
+            assert decide(later).actions == decision.actions
+            assert decide(later).until == decision.until
             assert follows(later) == follows(world)
 
 
@@ -296,4 +298,5 @@ def test_the_same_world_gives_the_same_answer(moment: int, users: list[str]) -> 
     world = model.world()
     shuffled = replace(world, jobs=world.jobs[::-1], observed=(world.observed or ())[::-1])
     assert decide(world) == decide(world)
-    assert set(map(repr, decide(world))) == set(map(repr, decide(shuffled)))
+    assert set(map(repr, decide(world).actions)) == set(map(repr, decide(shuffled).actions))
+    assert decide(world).until == decide(shuffled).until
