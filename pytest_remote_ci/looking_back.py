@@ -7,11 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_remote_ci import arguments
+from pytest_remote_ci import arguments, exit_codes
 from pytest_remote_ci.config import project_root
 from pytest_remote_ci.console import (
-    FAILED,
-    OK,
     Failure,
     connected,
     folder,
@@ -48,7 +46,7 @@ def list_jobs(options: argparse.Namespace) -> int:
                     for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)
                 ).rstrip()
             )
-    return OK
+    return exit_codes.OK
 
 
 def show(options: argparse.Namespace) -> int:
@@ -58,7 +56,7 @@ def show(options: argparse.Namespace) -> int:
         found = list(client.tests(options.id)) if options.tests else []
     if options.json:
         print_line(escaped_json({**job, "tests": found} if options.tests else job, indent=2))
-        return OK
+        return exit_codes.OK
     for name, value in job.items():
         if name.endswith(("_time", "_at")):
             value = _moment(value)
@@ -71,7 +69,7 @@ def show(options: argparse.Namespace) -> int:
 
         for line in results(found):
             print_line(line)
-    return OK
+    return exit_codes.OK
 
 
 def tests(options: argparse.Namespace) -> int:
@@ -87,7 +85,7 @@ def tests(options: argparse.Namespace) -> int:
 
         for line in lines_of(report):
             print_line(line)
-    return OK
+    return exit_codes.OK
 
 
 def artifacts(options: argparse.Namespace) -> int:
@@ -108,10 +106,10 @@ def artifacts(options: argparse.Namespace) -> int:
             line = StatusLine()
             home = Homecoming(client, options.id, folder(configured)(options.id), line, line.say)
             try:
-                return OK if home.bring_all() else FAILED
+                return exit_codes.OK if home.bring_all() else exit_codes.FAILED
             except OSError as error:
                 raise Failure(reason(error)) from error
-    return OK
+    return exit_codes.OK
 
 
 def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:

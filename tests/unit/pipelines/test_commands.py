@@ -326,7 +326,7 @@ def test_a_pipeline_is_planned_by_its_name_with_all_that_matters(project: Path, 
 def test_what_cannot_be_planned_is_one_line(project: Path, run: Run, words: list[str], message: str) -> None:
     write(project, FULL, "pyproject.toml")
     done = run("dry-run", *words)
-    assert (done.code, done.err) == (1, message)
+    assert (done.code, done.err) == (4, message)
 
 
 def test_a_plan_as_json_is_what_a_run_stores(project: Path, run: Run) -> None:
@@ -412,7 +412,7 @@ def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(definitions, "can_read_here", lambda: False)
-    assert cli.main(["pipeline", "check", write(project, VALID)]) == 1
+    assert cli.main(["pipeline", "check", write(project, VALID)]) == 4
     assert capsys.readouterr().err == (
         "Error: nothing here can read pipelines: `pip install 'pytest-remote-ci[runner]'`, "
         "or run `remote-ci login` to name a runner that does\n"
@@ -422,7 +422,7 @@ def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
 @pytest.mark.parametrize(
     "words", [["pipeline"], ["pipeline", "dry-run", "--format", "xml"], ["pipeline", "x"]]
 )
-def test_usage_errors_are_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_are_4(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
-    assert caught.value.code == 2
+    assert caught.value.code == 4
