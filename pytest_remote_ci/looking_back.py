@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_remote_ci import arguments, exit_codes
+from pytest_remote_ci import arguments, exit_codes, formats
 from pytest_remote_ci.config import project_root
 from pytest_remote_ci.console import (
     Failure,
@@ -59,7 +58,7 @@ def show(options: argparse.Namespace) -> int:
         return exit_codes.OK
     for name, value in job.items():
         if name.endswith(("_time", "_at")):
-            value = _moment(value)
+            value = formats.time(value)
         elif isinstance(value, dict):
             value = ", ".join(f"{count} {outcome}" for outcome, count in value.items())
         if value not in (None, ""):
@@ -117,19 +116,7 @@ def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
     return (
         str(job.get("job_id")),
         str(job.get("status")),
-        _moment(job.get("start_time")),
-        _moment(job.get("end_time")),
+        formats.time(job.get("start_time")),
+        formats.time(job.get("end_time")),
         success,
     )
-
-
-def _moment(text: object) -> str:
-    """A time of the API in this machine's time zone."""
-    try:
-        return (
-            datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-            .astimezone()
-            .strftime("%Y-%m-%d %H:%M:%S")
-        )
-    except ValueError:
-        return "N/A"
