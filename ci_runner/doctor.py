@@ -25,6 +25,7 @@ from ci_runner import datadir
 from ci_runner.config import Settings
 from ci_runner.errors import EngineUnavailable, RunnerError
 from ci_runner.settings import Loaded, size_text
+from pytest_remote_ci import formats
 from pytest_remote_ci.control_characters import escaped, escaped_json
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def data_dir(settings: Settings) -> Iterator[Finding]:
         yield ok("data directory", f"{folder} (made at the first start)")
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free, reserve = shutil.disk_usage(there).free, settings.storage.disk_reserve
-    text = f"{_gigabytes(free)} free, {_gigabytes(reserve)} kept in reserve"
+    text = f"{formats.size(free)} free, {formats.size(reserve)} kept in reserve"
     if free <= reserve:
         yield fail("disk", text, "free some space, or lower --disk-reserve: submissions are refused")
     elif free < 5 * reserve:
@@ -140,7 +141,7 @@ def database(settings: Settings) -> Iterator[Finding]:
                 f"stop the runner, restore from {path.parent / 'backups'}",
             )
             return
-        yield ok("database", f"{path} ({_gigabytes(path.stat().st_size)})")
+        yield ok("database", f"{path} ({formats.size(path.stat().st_size)})")
         yield _controller(settings, store.lease.read().holder, store.lease.read().heartbeat_at)
     except RunnerError as error:
         yield fail("database", str(error))
@@ -325,7 +326,7 @@ def limits(settings: Settings) -> Iterator[Finding]:
     if wanted > memory:
         yield warn(
             "limits",
-            f"{text}: more than the {_gigabytes(memory)} of this machine",
+            f"{text}: more than the {formats.size(memory)} of this machine",
             "lower --concurrency or --memory",
         )
     else:
@@ -372,7 +373,3 @@ def show(findings: Sequence[Finding], out: TextIO, *, as_json: bool = False) -> 
             if finding.advice:
                 out.write(f"{'':<4}  {'':<{width}}  → {escaped(finding.advice)}\n")
     return 1 if any(finding.level == "fail" for finding in findings) else 0
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GB"

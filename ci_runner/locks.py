@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.project import Tree
+from pytest_remote_ci import formats
 
 #: Characters of a lock, and of one line without its hashes; lines, and hashes of one line.
 MAX_SIZE: Final = 4 << 20
@@ -65,7 +66,7 @@ def parse(text: Any, mount: str, tree: Tree) -> Lock:
     if not isinstance(text, str):
         raise EnvironmentFailed("the build left no lock")
     if len(text) > MAX_SIZE:
-        raise EnvironmentFailed(f"the lock is larger than {MAX_SIZE >> 20} MiB")
+        raise EnvironmentFailed(f"the lock is larger than {formats.size(MAX_SIZE)}")
     entries = _entries(text)
     if len(entries) > _MAX_LINES:
         raise EnvironmentFailed(f"the lock has more than {_MAX_LINES} lines")

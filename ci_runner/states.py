@@ -50,10 +50,3 @@ def first_line(text: str, limit: int = 500) -> str:
     """The first line of `text` that says something, bounded: what fits a reason."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "unknown")
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "60 min", "90 s", "0.5 s"."""
-    if seconds >= 120 and seconds % 60 == 0:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds:.1f}".removesuffix(".0") + " s"

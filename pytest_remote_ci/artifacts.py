@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from pytest_remote_ci import control_characters, folders
 from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable, SubmissionRefused
 from pytest_remote_ci.folders import Folder
-from pytest_remote_ci.stream import pause
+from pytest_remote_ci.retry import Backoff
 from pytest_remote_ci.transport import Interrupted, NotOffered
 from pytest_remote_ci.wire import is_digest
 
@@ -182,17 +182,18 @@ class Errand:
 
     def _fetch_into(self, where: Folder, artifact: Artifact, name: str) -> bool:
         part = _part(Path(name), artifact)
-        failures, last = 0, time.monotonic()
+        backoff = Backoff(self.patience, self.sleep)
         for _ in range(1000):
             before = _size(where, part)
             try:
                 digest = self._continue(artifact, where, part)
             except Interrupted as error:
-                failures = 0 if _size(where, part) > before else failures + 1
-                last = time.monotonic() if _size(where, part) > before else last
-                if time.monotonic() - last > self.patience:
+                if _size(where, part) > before:
+                    backoff.contact()
+                backoff.fail()
+                if backoff.is_exhausted:
                     raise RunnerUnreachable(str(error)) from error
-                self.sleep(pause(failures, error.retry_after))
+                backoff.wait(error.retry_after)
                 continue
             except _REFUSED as error:
                 self._refuse(artifact, f"did not come: {error}")

@@ -1,7 +1,6 @@
 """The ``remote-ci`` command: for scripts, and for people outside of a pytest session.
 
-Exit codes are those of the reference system: 0 when the tests passed, else 1; 2 for usage errors; 130 after Ctrl-C.
-(`pytest --remote-ci` ends with pytest's own.) Results go to stdout, words about them to stderr.
+Exit codes are in `pytest_remote_ci.exit_codes`. Results go to stdout, words about them to stderr.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from pytest_remote_ci import (
     arguments,
     artifact_folder,
     embedded,
+    exit_codes,
     looking_back,
     outside,
     pipelines_cli,
@@ -30,10 +30,8 @@ from pytest_remote_ci import (
 )
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.console import (
-    FAILED,
-    INTERRUPTED,
-    OK,
     Failure,
+    Parser,
     connected,
     folder,
     print_line,
@@ -56,7 +54,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. Usage errors raise SystemExit(2), as argparse does."""
+    """Run one command and return its exit code. Usage errors raise SystemExit, as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["pytest"]:  # all that follows is pytest's
         from pytest_remote_ci import run_pytest
@@ -68,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.pytest_args = words[split + 1 :]
     if options.command is None:
         parser.print_help()
-        return FAILED
+        return exit_codes.USAGE_ERROR
     if options.pytest_args and options.command != "submit":
         parser.error("only submit takes arguments after --")
     run: Callable[[argparse.Namespace], int] = options.run
@@ -76,17 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(options)
     except (Failure, ClientError) as error:
         say(f"Error: {_with_help(error)}")
-        return FAILED
+        return error.exit_code
     except KeyboardInterrupt:
         say("\nInterrupted.")
-        return INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         silence_stdout()
-        return FAILED
+        return exit_codes.FAILED
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         # Answers of a runner are used as they come; a traceback would print their texts as they are.
         say(f"Error: an answer of the runner makes no sense here: {escaped(_place_of(error))}")
-        return FAILED
+        return exit_codes.NO_VERDICT
 
 
 def _place_of(error: BaseException) -> str:
@@ -115,7 +113,7 @@ def submit(options: argparse.Namespace) -> int:
             if options.dry_run:
                 for text in found.listing():
                     print_line(text)
-                return OK
+                return exit_codes.OK
             found_reports = reports.find(options.pytest_args, place)
             sent = replace(
                 _submit_options(configured, place, options.pytest_args), reports=found_reports.patterns
@@ -127,7 +125,7 @@ def submit(options: argparse.Namespace) -> int:
                     job_id = run.submit(found, sent, again=collect)
                     if options.asynchronous:
                         print_line(f"Job submitted: {job_id}")
-                        return OK
+                        return exit_codes.OK
                     display.say(f"Job ID: {job_id}")
                     display.say(f"You can reconnect from another terminal with: remote-ci wait {job_id}\n")
                     return _followed(run, display)
@@ -135,7 +133,7 @@ def submit(options: argparse.Namespace) -> int:
             if run is not None:
                 run.cancel()
             display.say("Job cancelled by user.")
-            return INTERRUPTED
+            return exit_codes.INTERRUPTED
         except BrokenPipeError:
             if run is not None:
                 run.abandon()
@@ -158,7 +156,7 @@ def wait(options: argparse.Namespace) -> int:
             display.say(
                 f"The job continues to run on the runner. Use 'remote-ci wait {options.id}' to reconnect."
             )
-            return INTERRUPTED
+            return exit_codes.INTERRUPTED
 
 
 def cancel(options: argparse.Namespace) -> int:
@@ -167,7 +165,7 @@ def cancel(options: argparse.Namespace) -> int:
         if not client.cancel(options.id):
             raise Failure(f"Job {options.id} is over already.")
     print_line(f"Job {options.id} is being cancelled.")
-    return OK
+    return exit_codes.OK
 
 
 def login(options: argparse.Namespace) -> int:
@@ -179,12 +177,14 @@ def login(options: argparse.Namespace) -> int:
         url = options.url or input(f"Address of the runner [{default}]: ").strip() or default
         key = options.api_key or _ask_for_key()
     except EOFError:
-        raise Failure("nothing was entered; give --url and --api-key instead") from None
+        raise Failure(
+            "nothing was entered; give --url and --api-key instead", exit_codes.USAGE_ERROR
+        ) from None
     with Client(url, key) as client:
         client.verify()
     file = configuration.write_user_file(url, key)
     print_line(f"✓ {url} takes the key. Both are stored in {file}.")
-    return OK
+    return exit_codes.OK
 
 
 def _ask_for_key() -> str:
@@ -208,7 +208,7 @@ def _followed(run: RemoteRun, display: Display, *, from_beginning: bool = True) 
     reason = complete.get("reason")
     if reason:
         display.say(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))
-    return OK if complete.get("success") else FAILED
+    return exit_codes.of_job(complete)
 
 
 @contextmanager
@@ -221,7 +221,7 @@ def _prefixed(what: str, display: Display, *, on_stdout: bool) -> Iterator[None]
         if failure is error or not on_stdout:
             raise failure from error
         display.show({"type": "log", "data": f"{what}: {error}\n"})
-        raise SystemExit(FAILED) from error
+        raise SystemExit(error.exit_code) from error
 
 
 def _with_help(error: Exception) -> Exception:
@@ -249,7 +249,7 @@ def _submit_options(settings: Config, place: arguments.Place, given: list[str]) 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("remote-ci", description="Run a project's tests on a remote runner.")
+    parser = Parser("remote-ci", description="Run a project's tests on a remote runner.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 

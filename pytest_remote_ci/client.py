@@ -30,7 +30,8 @@ from urllib.parse import quote
 
 from pytest_remote_ci.control_characters import holds_any
 from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
-from pytest_remote_ci.stream import EventStream, pause
+from pytest_remote_ci.retry import Backoff
+from pytest_remote_ci.stream import EventStream
 from pytest_remote_ci.transport import (
     KEY_HELP,
     AuthenticationFailed,
@@ -150,22 +151,21 @@ class Client:
         """Post a project to `path`, with `text` as its part ``options``; the JSON of the answer. See `submit`."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         files = None if manifest is None else json.dumps(manifest.to_dict(), separators=(",", ":"))
-        gives_up_at = time.monotonic() + _SUBMIT_PATIENCE
-        failures = 0
+        backoff = Backoff(_SUBMIT_PATIENCE, self._sleep)
         patience = _SUBMIT_PATIENCE
         while True:
             body = MultipartUpload(archive, text, progress, manifest=files)
             try:
-                if len(body) > _LARGE_UPLOAD and not failures and not self._welcome:
+                if len(body) > _LARGE_UPLOAD and not backoff.failures and not self._welcome:
                     self.verify()
                 return self._post(path, body, headers)
             except SubmissionRefused as error:
                 patience = self._wait_for_turn(error, patience)
             except Interrupted as error:
-                failures += 1
-                if (error.refused and failures == 1) or time.monotonic() > gives_up_at:
+                backoff.fail()
+                if (error.refused and backoff.failures == 1) or backoff.is_exhausted:
                     raise RunnerUnreachable(str(error)) from error
-                self._sleep(pause(failures, error.retry_after))
+                backoff.wait(error.retry_after)
 
     def _post(self, path: str, body: MultipartUpload, headers: dict[str, str]) -> Any:
         sent = {"Content-Type": body.content_type, **headers}
@@ -355,7 +355,7 @@ class Client:
 
     def _send(self, method: str, path: str, **more: Any) -> Any:
         """Short requests: one repetition after a broken connection, then the error is the caller's."""
-        failed = False
+        backoff = Backoff(_BUSY_PATIENCE, self._sleep)
         patience = _BUSY_PATIENCE
         while True:
             try:
@@ -363,10 +363,10 @@ class Client:
             except SubmissionRefused as error:
                 patience = self._wait_for_turn(error, patience)
             except Interrupted as error:
-                if error.refused or failed:
+                backoff.fail()
+                if error.refused or backoff.failures > 1:
                     raise RunnerUnreachable(str(error)) from error
-                failed = True
-                self._sleep(pause(1, error.retry_after))
+                backoff.wait(error.retry_after)
 
     def _wait_for_turn(self, error: SubmissionRefused, patience: float) -> float:
         """Wait as long as a 429 asks for; what is left of `patience` then. Raises `error` for other ones."""

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from pytest_remote_ci import artifact_folder, embedded
+from pytest_remote_ci import artifact_folder, embedded, exit_codes
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.control_characters import escaped_lines
 from pytest_remote_ci.errors import ClientError
@@ -22,11 +22,22 @@ if TYPE_CHECKING:
     from pytest_remote_ci.client import Client
     from pytest_remote_ci.config import Config
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
-
 
 class Failure(Exception):
-    """Ends the command with exit code 1; the text goes to stderr after ``Error: ``."""
+    """Ends the command with `exit_code`; the text goes to stderr after ``Error: ``."""
+
+    def __init__(self, text: str, exit_code: int = exit_codes.FAILED) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose usage errors have pytest's exit code for them; its sub-commands are such parsers, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and leave."""
+        self.print_usage(sys.stderr)
+        self.exit(exit_codes.USAGE_ERROR, f"{self.prog}: error: {message}\n")
 
 
 def settings(options: argparse.Namespace) -> Config:
@@ -61,10 +72,10 @@ def connected(settings: Config) -> Iterator[Client]:
 
 
 def unless_key(error: ClientError, text: str) -> Exception:
-    """What to raise for `error`: itself where the key was refused, else a `Failure` that says `text`."""
+    """Return what to raise for `error`: itself where the key was refused, else a `Failure` that says `text`."""
     from pytest_remote_ci.client import AuthenticationFailed
 
-    return error if isinstance(error, AuthenticationFailed) else Failure(text)
+    return error if isinstance(error, AuthenticationFailed) else Failure(text, error.exit_code)
 
 
 def print_line(text: str) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_remote_ci import exit_codes
 from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import NoVerdict
 from pytest_remote_ci.progress import StatusLine
@@ -115,15 +116,13 @@ class Display:
 
 
 def exit_code(complete: dict[str, Any]) -> int:
-    """What the process ends with after this `complete` event. Raises `NoVerdict` with the runner's reason."""
-    status, code, reason = (complete.get(name) for name in ("status", "exit_code", "reason"))
+    """Return the exit code for this `complete` event. Raises `NoVerdict` with the runner's reason."""
+    status, reason = complete.get("status"), complete.get("reason")
     if complete.get("cancelled") or status == "cancelled":
         raise NoVerdict(f"the job was {escaped(reason or 'cancelled')}")
     if status == "failed":
         raise NoVerdict(f"the runner could give no verdict: {escaped(reason or 'it did not say why')}")
-    if isinstance(code, int) and 0 <= code <= 255:
-        return code
-    return 0 if complete.get("success") else 1  # a runner that knows only the seed's events
+    return exit_codes.of_job(complete)
 
 
 def local_color(choice: str, environ: Mapping[str, str], is_terminal: bool) -> bool:

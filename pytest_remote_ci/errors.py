@@ -1,19 +1,19 @@
 """What can go wrong on the developer's side, one family per way out.
 
 Every error's text is one line that says what to do next; `exit_code` is what the process ends with
-(`pytest_remote_ci.wire` lists the codes).
+(see `pytest_remote_ci.exit_codes`).
 """
 
 from __future__ import annotations
 
-from pytest_remote_ci import wire
+from pytest_remote_ci import exit_codes
 from pytest_remote_ci.control_characters import escaped_lines
 
 
 class ClientError(Exception):
     """The run cannot go on; the text says why and what to do next."""
 
-    exit_code = wire.EXIT_NO_VERDICT
+    exit_code = exit_codes.NO_VERDICT
 
     def __str__(self) -> str:
         """The text; whatever a runner or a project has put into it steers no terminal."""
@@ -23,13 +23,13 @@ class ClientError(Exception):
 class ConfigError(ClientError):
     """The configuration is wrong: names the key, the file and the nearest valid key."""
 
-    exit_code = 4  # pytest's own code for a usage error
+    exit_code = exit_codes.USAGE_ERROR
 
 
 class WorkspaceError(ClientError):
     """The working tree cannot be sent as it is: names the file and how to allow or leave it out."""
 
-    exit_code = 4
+    exit_code = exit_codes.USAGE_ERROR
 
 
 class WorkspaceChanged(WorkspaceError):
@@ -39,13 +39,13 @@ class WorkspaceChanged(WorkspaceError):
 class RunnerUnreachable(ClientError):
     """No runner answers at the configured address."""
 
-    exit_code = wire.EXIT_UNREACHABLE
+    exit_code = exit_codes.UNREACHABLE
 
 
 class RunnerRefused(ClientError):
     """The runner refused the key (401, 403)."""
 
-    exit_code = wire.EXIT_REFUSED
+    exit_code = exit_codes.REFUSED
 
 
 class SubmissionRefused(ClientError):
@@ -59,7 +59,7 @@ class SubmissionRefused(ClientError):
 class StillRunning(ClientError):
     """The job is not over, so there is nothing to tell again yet."""
 
-    exit_code = 4
+    exit_code = exit_codes.USAGE_ERROR
 
 
 class NoVerdict(ClientError):
@@ -67,4 +67,6 @@ class NoVerdict(ClientError):
 
 
 class JobNotFound(ClientError):
-    """The runner knows no such job."""
+    """The runner knows no such job, as pytest's own usage error for a file that does not exist."""
+
+    exit_code = exit_codes.USAGE_ERROR

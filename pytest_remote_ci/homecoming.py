@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_remote_ci import coverage_files, globs
+from pytest_remote_ci import coverage_files, formats, globs
 from pytest_remote_ci.artifact_folder import ArtifactFolder
 from pytest_remote_ci.artifacts import Artifact, Errand, Fetched, shown
 from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.progress import Bar, StatusLine, readable_size
+from pytest_remote_ci.progress import Bar, StatusLine
 from pytest_remote_ci.reports import Home
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Homecoming:
         parts = []
         if others:
             files = "1 artifact" if len(others) == 1 else f"{len(others)} artifacts"
-            size = readable_size(sum(item.size for item in others))
+            size = formats.size(sum(item.size for item in others))
             parts.append(f"{files} ({size}) in {_from_here(self.folder.path)}")
         if at_home and self.reports is not None:
             parts.append(f"brought home: {_names(at_home, self.reports, self.places)}")

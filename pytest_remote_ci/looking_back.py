@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_remote_ci import arguments
+from pytest_remote_ci import arguments, exit_codes, formats
 from pytest_remote_ci.config import project_root
 from pytest_remote_ci.console import (
-    FAILED,
-    OK,
     Failure,
     connected,
     folder,
@@ -48,7 +45,7 @@ def list_jobs(options: argparse.Namespace) -> int:
                     for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)
                 ).rstrip()
             )
-    return OK
+    return exit_codes.OK
 
 
 def show(options: argparse.Namespace) -> int:
@@ -58,10 +55,10 @@ def show(options: argparse.Namespace) -> int:
         found = list(client.tests(options.id)) if options.tests else []
     if options.json:
         print_line(escaped_json({**job, "tests": found} if options.tests else job, indent=2))
-        return OK
+        return exit_codes.OK
     for name, value in job.items():
         if name.endswith(("_time", "_at")):
-            value = _moment(value)
+            value = formats.time(value)
         elif isinstance(value, dict):
             value = ", ".join(f"{count} {outcome}" for outcome, count in value.items())
         if value not in (None, ""):
@@ -71,7 +68,7 @@ def show(options: argparse.Namespace) -> int:
 
         for line in results(found):
             print_line(line)
-    return OK
+    return exit_codes.OK
 
 
 def tests(options: argparse.Namespace) -> int:
@@ -87,7 +84,7 @@ def tests(options: argparse.Namespace) -> int:
 
         for line in lines_of(report):
             print_line(line)
-    return OK
+    return exit_codes.OK
 
 
 def artifacts(options: argparse.Namespace) -> int:
@@ -108,10 +105,10 @@ def artifacts(options: argparse.Namespace) -> int:
             line = StatusLine()
             home = Homecoming(client, options.id, folder(configured)(options.id), line, line.say)
             try:
-                return OK if home.bring_all() else FAILED
+                return exit_codes.OK if home.bring_all() else exit_codes.FAILED
             except OSError as error:
                 raise Failure(reason(error)) from error
-    return OK
+    return exit_codes.OK
 
 
 def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -119,19 +116,7 @@ def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
     return (
         str(job.get("job_id")),
         str(job.get("status")),
-        _moment(job.get("start_time")),
-        _moment(job.get("end_time")),
+        formats.time(job.get("start_time")),
+        formats.time(job.get("end_time")),
         success,
     )
-
-
-def _moment(text: object) -> str:
-    """A time of the API in this machine's time zone."""
-    try:
-        return (
-            datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-            .astimezone()
-            .strftime("%Y-%m-%d %H:%M:%S")
-        )
-    except ValueError:
-        return "N/A"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import artifact_folder, definitions, job_arguments
+from pytest_remote_ci import artifact_folder, definitions, exit_codes, job_arguments
 from pytest_remote_ci.client import Client
 from pytest_remote_ci.display import Display
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
@@ -19,7 +19,7 @@ from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.preparation import Preparation
 from pytest_remote_ci.progress import Bar
 from pytest_remote_ci.runs import Run, Runs
-from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions
+from pytest_remote_ci.wire import SubmitOptions
 
 if TYPE_CHECKING:
     from pytest_remote_ci.config import Config
@@ -127,7 +127,7 @@ class PipelineSession:
         except KeyboardInterrupt:
             self._display.say(f"Cancelling run {what} …")
             runs.cancel(str(run["run_id"]))
-            return EXIT_INTERRUPTED
+            return exit_codes.INTERRUPTED
         return None
 
     def _take_over(self, client: Client, runs: Runs, run: Run, plan: Plan, settings: Config) -> None:

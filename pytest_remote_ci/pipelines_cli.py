@@ -1,7 +1,7 @@
 """``remote-ci pipeline``: check pipelines, and show what a run would do.
 
-Exit codes: 0, 1 when something is wrong with the definition or no runner can be asked, 2 for usage errors. Results go
-to stdout; mistakes, one per line as ``file:line:column: key: message``, to stderr.
+Results go to stdout; mistakes, one per line as ``file:line:column: key: message``, to stderr. `check` and `dry-run` end
+with 1 when a definition has mistakes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci import changes, definitions, plan_text, runs_cli
+from pytest_remote_ci import changes, definitions, exit_codes, plan_text, runs_cli
 from pytest_remote_ci.config import project_root
-from pytest_remote_ci.console import FAILED, OK, Failure, connected, print_line, say, settings
+from pytest_remote_ci.console import Failure, connected, print_line, say, settings
 from pytest_remote_ci.control_characters import escaped_json
 from pytest_remote_ci.definitions import Answer, Files, Question
 from pytest_remote_ci.errors import ConfigError
@@ -74,7 +74,7 @@ def check(options: argparse.Namespace) -> int:
     """Say whether the definitions are valid."""
     files = _files(options.named_file or options.file)
     if files is None:
-        return FAILED
+        return exit_codes.FAILED
     for name, _ in files:
         print_line(f"Checking pipeline configuration: {name}")
     answer = ask({"files": files}, options)
@@ -85,7 +85,7 @@ def check(options: argparse.Namespace) -> int:
     if errors:
         return _invalid(errors)
     print_line("Pipeline configuration is valid!")
-    return OK
+    return exit_codes.OK
 
 
 def dry_run(options: argparse.Namespace) -> int:
@@ -93,9 +93,9 @@ def dry_run(options: argparse.Namespace) -> int:
     is_text = options.format == "text"
     plan = plan_for(options, say_file=is_text)
     if plan is None:
-        return FAILED
+        return exit_codes.FAILED
     show(plan, runs_cli.past_durations(options, str(plan["pipeline"])), is_text=is_text)
-    return OK
+    return exit_codes.OK
 
 
 def plan_for(options: argparse.Namespace, *, say_file: bool = False) -> dict[str, Any] | None:
@@ -117,7 +117,7 @@ def plan_for(options: argparse.Namespace, *, say_file: bool = False) -> dict[str
         if errors:
             _invalid(errors)
             return None
-        raise Failure(answer.get("refused", "there is no plan"))
+        raise Failure(answer.get("refused", "there is no plan"), exit_codes.USAGE_ERROR)
     plan: dict[str, Any] = answer["plan"]
     return plan
 
@@ -197,4 +197,4 @@ def _all_files() -> Files:
 
 def _invalid(errors: int) -> int:
     say(f"[ERROR] Invalid pipeline: {errors} error{'s' if errors > 1 else ''}")
-    return FAILED
+    return exit_codes.FAILED

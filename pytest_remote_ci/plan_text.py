@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_remote_ci import formats
 from pytest_remote_ci.control_characters import escaped
 
 Plan = Mapping[str, Any]
@@ -20,7 +21,7 @@ def tree(plan: Plan, durations: Durations | None = None) -> Iterator[str]:
     """The lines of the tree, in the order in which stages run; with the past durations of jobs that have some."""
     for stage in plan["stages"]:
         timeout = plan.get("stage_timeouts", {}).get(stage)
-        yield f"{escaped(stage)}:" + (f"  [timeout: {spell(timeout)}]" if timeout else "")
+        yield f"{escaped(stage)}:" + (f"  [timeout: {formats.duration(timeout)}]" if timeout else "")
         for job in plan["jobs"]:
             if job["stage"] == stage:
                 yield from _job(job, (durations or {}).get(job["name"]))
@@ -67,9 +68,9 @@ def _details(job: Mapping[str, Any], duration: float | None) -> Iterator[tuple[s
             f"{job['retries'].get('count', 0)}{f' (also after exit codes {codes})' if codes else ''}",
         )
     if job.get("timeout"):
-        yield "timeout", spell(job["timeout"])
+        yield "timeout", formats.duration(job["timeout"])
     if duration is not None:
-        yield "last took", spell(duration)
+        yield "last took", formats.duration(duration)
 
 
 def critical_path(plan: Plan, durations: Durations) -> tuple[list[str], float]:
@@ -113,13 +114,4 @@ def _in_order(jobs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def critical_line(path: Sequence[str], seconds: float) -> str:
     """One line about the critical path."""
-    return escaped(f"Critical path: {' -> '.join(path)} ({spell(seconds)} by past durations)")
-
-
-def spell(seconds: float) -> str:
-    """``1h 02m``, ``3m 20s``, ``4.2s``."""
-    if seconds < 60:
-        return f"{seconds:.1f}s" if seconds % 1 else f"{seconds:.0f}s"
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {whole % 60:02}s"
+    return escaped(f"Critical path: {' -> '.join(path)} ({formats.duration(seconds)} by past durations)")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from pytest_remote_ci import formats
 from pytest_remote_ci.control_characters import escaped_lines
 from pytest_remote_ci.terminal import is_terminal, plain
 
@@ -82,15 +83,5 @@ class Bar:
         share = done / total if total else 1.0
         filled = round(share * 24)
         bar = "█" * filled + "░" * (24 - filled)
-        sizes = f"{readable_size(done)} of {readable_size(total)}"
+        sizes = f"{formats.size(done)} of {formats.size(total)}"
         self._line.show(f"{self._label} {bar} {share:4.0%}  {sizes}", hurried=done < total)
-
-
-def readable_size(count: int) -> str:
-    """``1.5 MB``: bytes for people, in powers of 1000."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
+from pytest_remote_ci import formats
 from pytest_remote_ci.control_characters import escaped_all, escaped_json
 
 FORMATS: Final = ("text", "json", "junit", "html")
@@ -28,18 +28,9 @@ def rendered(report: Any, form: str) -> str:
     return escaped_json(_without_null_names(report), indent=2) + "\n"
 
 
-def moment(value: object, missing: str = "N/A") -> str:
-    """A time of the API in this machine's time zone; what is no time stays as it is."""
-    if value in (None, ""):
-        return missing
-    try:
-        return (
-            datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-            .astimezone()
-            .strftime("%Y-%m-%d %H:%M:%S")
-        )
-    except ValueError:
-        return str(value)
+def report_time(value: object, missing: str = "N/A") -> str:
+    """Return a time of a report for people; what is no time stays as it is."""
+    return formats.time(value, missing if value in (None, "") else str(value))
 
 
 def text(report: Any) -> str:
@@ -107,8 +98,8 @@ def _because(item: Mapping[str, Any]) -> str:
 
 
 def _times(item: Mapping[str, Any], indent: str) -> Iterator[str]:
-    yield f"{indent}Start Time: {moment(item.get('startTime'))}"
-    yield f"{indent}Completion Time: {moment(item.get('completionTime'), 'In Progress')}"
+    yield f"{indent}Start Time: {report_time(item.get('startTime'))}"
+    yield f"{indent}Completion Time: {report_time(item.get('completionTime'), 'In Progress')}"
 
 
 def junit(report: Any) -> str:
@@ -155,12 +146,8 @@ def _case(suite: str, job: Mapping[str, Any]) -> str:
 
 
 def _seconds(execution: Mapping[str, Any] | None) -> str:
-    try:
-        times = [datetime.fromisoformat(str((execution or {})[key]).replace("Z", "+00:00")) for key in
-                 ("startTime", "completionTime")]  # fmt: skip
-    except (KeyError, ValueError):
-        return "0"
-    return f"{(times[1] - times[0]).total_seconds():.3f}"
+    began, ended = (formats.parse_time((execution or {}).get(key)) for key in ("startTime", "completionTime"))
+    return "0" if began is None or ended is None else f"{(ended - began).total_seconds():.3f}"
 
 
 def page(report: Any) -> str:
@@ -170,7 +157,7 @@ def page(report: Any) -> str:
         for job in jobs:
             newest = job["executions"][0] if job["executions"] else {}
             cells = [
-                suite, job["name"], str(job.get("status")), moment(newest.get("startTime")), _seconds(newest),
+                suite, job["name"], str(job.get("status")), report_time(newest.get("startTime")), _seconds(newest),
                 str((newest or job).get("reason") or ""),
             ]  # fmt: skip
             marked = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
+from pytest_remote_ci import formats
 from pytest_remote_ci.artifacts import shown
 
 #: The worst first.
@@ -18,7 +18,8 @@ def results(tests: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     if not found:
         yield "No results of single tests (only recorded sessions have them)."
     for test in found:
-        yield f"{shown(str(test.get('outcome'))):<12}{_seconds(test.get('duration')):>10}  {shown(str(test.get('id')))}"
+        seconds = formats.exact_duration(test.get("duration"))
+        yield f"{shown(str(test.get('outcome'))):<12}{seconds:>10}  {shown(str(test.get('id')))}"
 
 
 def report(answer: Mapping[str, Any]) -> Iterator[str]:
@@ -27,7 +28,7 @@ def report(answer: Mapping[str, Any]) -> Iterator[str]:
     if not runs:
         yield "No recorded runs of this project yet."
         return
-    yield f"{len(runs)} runs, {_day(runs[0].get('at'))} to {_day(runs[-1].get('at'))}"
+    yield f"{len(runs)} runs, {formats.time(runs[0].get('at'))} to {formats.time(runs[-1].get('at'))}"
     kind = answer.get("kind")
     if not tests:
         yield {"flaky": "No flaky tests.", "failing-since": "Nothing fails that passed before."}.get(
@@ -38,7 +39,7 @@ def report(answer: Mapping[str, Any]) -> Iterator[str]:
     for test in tests:
         yield (
             f"{_rate(test.get('pass_rate')):>7}{sum((test.get('counts') or {}).values()):>6}"
-            f"{_seconds(test.get('duration')):>10}{_trend(test.get('before'), test.get('now')):>8}"
+            f"{formats.exact_duration(test.get('duration')):>10}{_trend(test.get('before'), test.get('now')):>8}"
             f"  {shown(str(test.get('id')))}{_remark(test)}"
         )
 
@@ -47,7 +48,7 @@ def _remark(test: Mapping[str, Any]) -> str:
     words = []
     since = test.get("failing_since")
     if isinstance(since, dict):
-        words.append(f"failing since {_day(since.get('at'))}, job {shown(str(since.get('job_id')))}")
+        words.append(f"failing since {formats.time(since.get('at'))}, job {shown(str(since.get('job_id')))}")
     if test.get("flaky_workspaces"):
         words.append("flaky: passed and failed on the same files")
     elif test.get("flaky"):
@@ -63,20 +64,8 @@ def _rate(value: object) -> str:
     return f"{value:.0%}" if isinstance(value, (int, float)) else "-"
 
 
-def _seconds(value: object) -> str:
-    return f"{value:.3f} s" if isinstance(value, (int, float)) else "-"
-
-
 def _trend(before: object, now: object) -> str:
     """How much slower (or quicker) the newer half of the runs is."""
     if not isinstance(before, (int, float)) or not isinstance(now, (int, float)) or before < 0.001:
         return "-"
     return f"{now / before - 1:+.0%}"
-
-
-def _day(text: object) -> str:
-    try:
-        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
-        return "?"
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -19,9 +19,15 @@ def fetch(
     base: ArtifactFolder,
     line: StatusLine,
     say: Callable[[str], None],
-) -> None:
-    """Fetch the artifacts of these jobs of a run into folders of `base`. Raises `ClientError`, OSError."""
+) -> bool:
+    """Fetch the artifacts of these jobs of a run into folders of `base`; return whether all of them arrived.
+
+    Raises `ClientError`, OSError.
+    """
+    is_complete = True
     for job in jobs:
         job_id = job["job_id"]
         if job_id is not None and client.artifacts(job_id):
-            Homecoming(client, job_id, base.below(str(job["name"])), line, say).bring_all()
+            home = Homecoming(client, job_id, base.below(str(job["name"])), line, say)
+            is_complete = home.bring_all() and is_complete
+    return is_complete

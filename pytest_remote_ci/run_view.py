@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final, TextIO
 
+from pytest_remote_ci import formats
 from pytest_remote_ci.control_characters import escaped, escaped_lines
 from pytest_remote_ci.terminal import is_terminal
 
@@ -43,19 +44,10 @@ def state_of(job: Mapping[str, Any]) -> str:
 
 def seconds_of(job: Mapping[str, Any], now: datetime) -> float | None:
     """How long it has taken so far; None before its start."""
-    began = _moment(job["start_time"])
+    began = formats.parse_time(job["start_time"])
     if began is None:
         return None
-    return max(0.0, ((_moment(job["end_time"]) or now) - began).total_seconds())
-
-
-def duration(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3:05 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+    return max(0.0, ((formats.parse_time(job["end_time"]) or now) - began).total_seconds())
 
 
 def words(job: Mapping[str, Any], now: datetime) -> str:
@@ -68,7 +60,7 @@ def words(job: Mapping[str, Any], now: datetime) -> str:
         parts.append(f"try {job['retry'] + 1}")
     seconds = seconds_of(job, now)
     if seconds is not None and not job["reused"]:
-        parts.append(duration(seconds))
+        parts.append(formats.duration(seconds))
     counts = ", ".join(f"{number} {outcome}" for outcome, number in job["counts"].items())
     if counts:
         parts.append(counts)
@@ -86,7 +78,7 @@ def bar(job: Mapping[str, Any], now: datetime) -> str:
     if state_of(job) != "running" or not past or seconds is None:
         return ""
     filled = min(_BAR, int(_BAR * seconds / past))
-    return "█" * filled + "░" * (_BAR - filled) + f" of {duration(past)}  "
+    return "█" * filled + "░" * (_BAR - filled) + f" of {formats.duration(past)}  "
 
 
 def block(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
@@ -184,12 +176,3 @@ class RunView:
         except UnicodeEncodeError:
             self._stream.write(text.encode("ascii", "replace").decode("ascii"))
         self._stream.flush()
-
-
-def _moment(text: object) -> datetime | None:
-    """A time of the API; None for what is none."""
-    try:
-        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)

@@ -1,7 +1,6 @@
 """``remote-ci pipeline run`` and what comes after it: status, logs, report, artifacts, rerun, cancel.
 
-Exit codes: 0 when all is well (allowed failures, too), 1 when the run failed or was cancelled, 2 after Ctrl-C and for
-usage errors, 69 when no runner answers, 70 when there is no verdict, 77 when the key is refused.
+Exit codes are in `pytest_remote_ci.exit_codes`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_remote_ci import arguments, reports_text, scm
+from pytest_remote_ci import arguments, exit_codes, reports_text, scm
 from pytest_remote_ci import config as configuration
 from pytest_remote_ci.console import (
-    FAILED,
-    OK,
     Failure,
     connected,
     print_line,
@@ -29,18 +26,12 @@ from pytest_remote_ci.console import (
     write,
 )
 from pytest_remote_ci.control_characters import escaped
-from pytest_remote_ci.errors import ClientError, RunnerUnreachable
+from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.progress import Bar, StatusLine
 from pytest_remote_ci.run_view import RunView, block, state_of, tail_heading, verdict
 from pytest_remote_ci.runs import Run, Runs
-from pytest_remote_ci.wire import (
-    EXIT_INTERRUPTED,
-    EXIT_NO_VERDICT,
-    EXIT_REFUSED,
-    EXIT_UNREACHABLE,
-    SubmitOptions,
-)
+from pytest_remote_ci.wire import SubmitOptions
 
 #: Makes one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -49,12 +40,8 @@ Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Arg
 _LOOK = 0.5
 
 
-def add(plain: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -> None:
+def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -> None:
     """Add the sub-commands of ``pipeline`` that concern runs."""
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        return plain(name, _with_own_codes(run), text)
-
     sub = command("run", run, "send this project and run a pipeline on it")
     sub.add_argument(
         "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
@@ -103,31 +90,13 @@ def add(plain: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -
     )
 
 
-def _with_own_codes(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """The command, whose exit code says when there is no runner, or no access to it."""
-
-    def guarded(options: argparse.Namespace) -> int:
-        from pytest_remote_ci.client import AuthenticationFailed, with_key_help
-
-        try:
-            return run(options)
-        except AuthenticationFailed as error:
-            say(f"Error: {with_key_help(error)}")
-            return EXIT_REFUSED
-        except RunnerUnreachable as error:
-            say(f"Error: {error}")
-            return EXIT_UNREACHABLE
-
-    return guarded
-
-
 def run(options: argparse.Namespace) -> int:
     """Plan, send, follow."""
     from pytest_remote_ci import pipelines_cli, workspace
 
     plan = pipelines_cli.plan_for(options)
     if plan is None:
-        return FAILED
+        return exit_codes.USAGE_ERROR
     settings_here = settings(options)
     cwd = Path.cwd()
     place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
@@ -146,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
             StatusLine().clear()
         except KeyboardInterrupt:
             say("Interrupted: nothing was left on the runner.")
-            return EXIT_INTERRUPTED
+            return exit_codes.INTERRUPTED
         return _sent(runs, made, options.asynchronous, interrupts)
 
 
@@ -167,7 +136,7 @@ def _sent(runs: Runs, made: Run, asynchronous: bool, interrupts: Interrupts) -> 
     """A run that the runner has: to its end, unless nobody wants to wait."""
     if asynchronous:
         print_line(escaped(f"Run submitted: {made['run_id']} ({made['pipeline']}#{made['number']})"))
-        return OK
+        return exit_codes.OK
     say(escaped(f"Run {made['pipeline']}#{made['number']}: {made['run_id']}"))
     try:
         interrupts.release()
@@ -182,7 +151,7 @@ def _sent(runs: Runs, made: Run, asynchronous: bool, interrupts: Interrupts) -> 
             say(f"Not waiting for its end; see: remote-ci pipeline status {made['run_id']}")
         except ClientError as error:
             say(f"remote-ci: {error}")
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
 
 
 def _watch(runs: Runs, run: Run) -> Run:
@@ -214,14 +183,7 @@ def _finish(runs: Runs, run: Run) -> int:
                 say(f"\n--- {tail_heading(run, job)}")
                 print_log("".join(f"{line}\n" for line in tail))
     say(verdict(run))
-    return exit_code(run)
-
-
-def exit_code(run: Run) -> int:
-    """0, 1, or 70 where the run has no verdict."""
-    if run["status"] == "completed":
-        return OK if run["success"] else FAILED
-    return FAILED if run["status"] == "cancelled" else EXIT_NO_VERDICT
+    return exit_codes.of_run(run)
 
 
 def status(options: argparse.Namespace) -> int:
@@ -236,9 +198,9 @@ def status(options: argparse.Namespace) -> int:
                 say(
                     f"Stopped watching; the run goes on. Come back with: remote-ci pipeline status {options.id} --watch"
                 )
-                return EXIT_INTERRUPTED
+                return exit_codes.INTERRUPTED
             say(verdict(found))
-            return exit_code(found)
+            return exit_codes.of_run(found)
         from datetime import datetime, timezone
 
         print_line(escaped(f"{found['pipeline']}#{found['number']}  {found['status']}  {found['run_id']}"))
@@ -246,7 +208,7 @@ def status(options: argparse.Namespace) -> int:
             print_line(line)
         if found["end_time"] is not None:
             print_line(verdict(found))
-        return exit_code(found) if found["end_time"] is not None else OK
+        return exit_codes.of_run(found) if found["end_time"] is not None else exit_codes.OK
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -257,7 +219,8 @@ def logs(options: argparse.Namespace) -> int:
         jobs = [job for job in found["jobs"] if options.job in (None, job["name"], job["definition"])]
         if not jobs:
             raise Failure(
-                f"the run has no job {options.job!r}; it has {', '.join(job['name'] for job in found['jobs'])}"
+                f"the run has no job {options.job!r}; it has {', '.join(job['name'] for job in found['jobs'])}",
+                exit_codes.USAGE_ERROR,
             )
         for job in jobs:
             if len(jobs) > 1:
@@ -266,7 +229,7 @@ def logs(options: argparse.Namespace) -> int:
                 say(escaped(f"{job['name']} has not run: {job['reason'] or 'it waits'}"))
             else:
                 print_log(runs.log(job["job_id"]))
-    return OK
+    return exit_codes.OK
 
 
 def rerun(options: argparse.Namespace) -> int:
@@ -286,10 +249,13 @@ def cancel(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         runs = Runs(client)
         found = runs.find(options.id)
-        runs.cancel(found["run_id"], stage=options.stage, job=options.job)
+        try:
+            runs.cancel(found["run_id"], stage=options.stage, job=options.job)
+        except SubmissionRefused as error:  # it is over already
+            raise Failure(str(error)) from error
     part = f" {options.job or options.stage!r} of" if options.job or options.stage else ""
     print_line(escaped(f"Cancelling{part} {found['pipeline']}#{found['number']}."))
-    return OK
+    return exit_codes.OK
 
 
 def report(options: argparse.Namespace) -> int:
@@ -297,9 +263,9 @@ def report(options: argparse.Namespace) -> int:
     name = options.named or options.name
     if options.job and not options.stage:
         say("Error: --stage parameter is required when using --job")
-        return FAILED
+        return exit_codes.USAGE_ERROR
     if name is None and (options.number or options.stage):
-        raise Failure("name the pipeline")
+        raise Failure("name the pipeline", exit_codes.USAGE_ERROR)
     parts: list[Any] = []
     wanted: dict[str, Any] = {}
     if name is not None:
@@ -313,7 +279,7 @@ def report(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         found = Runs(client).report(*parts, **wanted)
     write(sys.stdout, reports_text.rendered(found, options.format))
-    return OK
+    return exit_codes.OK
 
 
 def past_durations(options: argparse.Namespace, pipeline: str) -> dict[str, float]:
@@ -343,6 +309,6 @@ def artifacts(options: argparse.Namespace) -> int:
         )
         jobs = [job for job in found["jobs"] if options.job in (None, job["name"], job["definition"])]
         if not jobs:
-            raise Failure(f"the run has no job {options.job!r}")
-        run_artifacts.fetch(client, jobs, base, StatusLine(), say)
-    return OK
+            raise Failure(f"the run has no job {options.job!r}", exit_codes.USAGE_ERROR)
+        is_complete = run_artifacts.fetch(client, jobs, base, StatusLine(), say)
+    return exit_codes.OK if is_complete else exit_codes.FAILED

@@ -9,14 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pytest_remote_ci import git
 from pytest_remote_ci.project import git_toplevel
-from pytest_remote_ci.selection import git_environment
 
 #: What a project's files say when its version comes from version control.
 _TOOLS: Final = re.compile(
@@ -24,7 +23,6 @@ _TOOLS: Final = re.compile(
     r"|poetry-dynamic-versioning|flit[-_]scm|uv-dynamic-versioning|vcs-versioning"
 )
 _FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
-_GIT_TIMEOUT: Final = 30.0
 #: Characters of a commit's name in a version.
 _NODE_LENGTH: Final = 9
 
@@ -149,19 +147,9 @@ def _next(tag: str) -> str:
 
 
 def _git(project: Path, *arguments: str) -> str | None:
-    """What git says, without the line's end; None when it says that there is none."""
+    """Return what git answers, without the line's end, or None if it fails."""
     try:
-        answer = subprocess.run(
-            ["git", *arguments],
-            cwd=project,
-            env=git_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_GIT_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        output, _ = git.run(project, *arguments)
+    except git.GitError:
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    return output.decode("utf-8", "replace").strip()

@@ -8,12 +8,12 @@ below the root count, so that a project below a hidden folder is a project like 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_remote_ci import git
 from pytest_remote_ci.errors import WorkspaceError
 from pytest_remote_ci.ignore import PatternList
 from pytest_remote_ci.project import git_toplevel, is_there
@@ -40,17 +40,6 @@ OUTPUT_FOLDERS: Final = frozenset({"node_modules", ".cache", ".direnv"})
 ROOT_OUTPUT_FOLDERS: Final = frozenset({"build", "dist"})
 #: Marks a virtual environment.
 VENV_MARK: Final = "pyvenv.cfg"
-
-#: Seconds that git may take; it needs far less even for huge trees.
-_GIT_TIMEOUT: Final = 120.0
-#: Variables that bind git to one repository.
-_GIT_VARIABLES: Final = frozenset(
-    f"GIT_{name}"
-    for name in (
-        *("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR", "OBJECT_DIRECTORY", "NAMESPACE"),
-        *("ALTERNATE_OBJECT_DIRECTORIES", "LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS"),
-    )
-)
 
 
 @dataclass
@@ -79,40 +68,22 @@ def select(root: Path, include: PatternList, exclude: PatternList) -> Selection:
     return selection
 
 
-def git_environment() -> dict[str, str]:
-    """The environment for git, without what a hook of git (pre-commit, pre-push) sets for its own repository."""
-    kept = {name: value for name, value in os.environ.items() if name not in _GIT_VARIABLES}
-    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-
-
 def _add_from_git(selection: Selection, root: Path, prefix: str) -> bool:
     """Add what git does not ignore below `root`, each path with `prefix` before it; False when git cannot say."""
     top = git_toplevel(root)
     if top is None:
         return False
     try:
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "-t", "-s", "--cached", "--others", "--exclude-standard"],
-            cwd=root,
-            env=git_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_GIT_TIMEOUT,
-            check=False,
+        listed, complaint = git.run(
+            root, "ls-files", "-z", "-t", "-s", "--cached", "--others", "--exclude-standard"
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = "git is not installed" if isinstance(error, FileNotFoundError) else str(error)
-        selection.warnings.append(f"{reason}: everything but caches and what .gitignore names is sent")
+    except git.GitError as error:
+        selection.warnings.append(f"{error}: everything but caches and what .gitignore names is sent")
         return False
-    complaint = os.fsdecode(listed.stderr).strip()
-    if listed.returncode != 0:
-        first = complaint.splitlines()[0] if complaint else f"git ended with {listed.returncode}"
-        selection.warnings.append(f"{first}: everything but caches and what .gitignore names is sent")
-        return False
-    if not listed.stdout and top != root:
+    if not listed and top != root:
         return False  # the project itself is ignored by a work tree around it: that one does not know it
     selection.warnings += [f"git: {line}" for line in complaint.splitlines()]
-    _parse(selection, listed.stdout, root, prefix)
+    _parse(selection, listed, root, prefix)
     return True
 
 

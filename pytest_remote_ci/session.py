@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci import arguments
+from pytest_remote_ci import arguments, exit_codes
 from pytest_remote_ci.display import Display, exit_code
 from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound, RunnerUnreachable
 from pytest_remote_ci.follow import RemoteRun
@@ -20,7 +20,7 @@ from pytest_remote_ci.interrupts import Interrupts
 from pytest_remote_ci.preparation import Preparation
 from pytest_remote_ci.progress import StatusLine
 from pytest_remote_ci.terminal import silence_stdout
-from pytest_remote_ci.wire import EXIT_INTERRUPTED, SubmitOptions
+from pytest_remote_ci.wire import SubmitOptions
 
 if TYPE_CHECKING:
     from pytest_remote_ci.config import Config
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: The first version that can replay a session.
 _OLDEST_PYTEST = 7
-#: What pytest's own entry point ends with when nobody reads its output.
-_EXIT_BROKEN_PIPE = 1
 
 
 def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None:
@@ -46,10 +44,10 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None
             return _Session(config, given, display, interrupts, resources).run()
         except KeyboardInterrupt:
             display.say("Interrupted: nothing was left on the runner.")
-            return EXIT_INTERRUPTED
+            return exit_codes.INTERRUPTED
         except BrokenPipeError:
             silence_stdout()
-            return _EXIT_BROKEN_PIPE
+            return exit_codes.FAILED  # as pytest's own entry point
         except ClientError as error:
             display.say(f"remote-ci: {error}")
             if arguments.is_for_help(given[1]):
@@ -169,7 +167,7 @@ class _Session:
             if current.job_id is None:
                 raise
             current.cancel()
-            return EXIT_INTERRUPTED
+            return exit_codes.INTERRUPTED
         except ClientError:
             raise
         except BaseException:  # the output's reader is gone, or a plugin failed: nobody will see the result
@@ -234,7 +232,7 @@ class _Session:
             return self._result(current)
         except KeyboardInterrupt:
             leave()
-            return EXIT_INTERRUPTED
+            return exit_codes.INTERRUPTED
 
     def _replay(self, settings: Config, job_id: str) -> int | None:
         """Tell the results of a job that is over again."""
@@ -249,7 +247,7 @@ class _Session:
                 return None
             return self._result(current)
         except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
+            return exit_codes.INTERRUPTED
 
     def _see(self, event: dict[str, Any]) -> None:
         hook = self._pytest.hook.pytest_remote_ci_event

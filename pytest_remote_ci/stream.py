@@ -7,7 +7,6 @@ something on the way holds streams back, the same events are fetched in portions
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_remote_ci.errors import RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.retry import Backoff
 from pytest_remote_ci.transport import Interrupted, Transport
 
 Event = dict[str, Any]
@@ -23,8 +23,6 @@ Event = dict[str, Any]
 _SILENT_STREAMS = 2
 #: Seconds that the runner may hold a request for the next portion.
 _WAIT = 20
-#: Longest pause between two attempts, in seconds.
-_LONGEST_PAUSE = 10.0
 #: A stream that lived for so long was no failure, even if it brought no event.
 _LONG_LIVED = 5.0
 
@@ -71,8 +69,7 @@ class EventStream:
         self._ends_at = float("inf") if time_limit is None else time.monotonic() + time_limit
 
     def __iter__(self) -> Iterator[Event]:
-        failures = 0
-        last_contact = time.monotonic()
+        backoff = Backoff(self._patience, self._sleep)
         while True:
             began, self._received = time.monotonic(), False
             retry_after = 0.0
@@ -80,7 +77,7 @@ class EventStream:
                 try:
                     for event in events:
                         self._was_there = True
-                        failures, last_contact = 0, time.monotonic()
+                        backoff.contact()
                         yield event
                         if event.get("type") == ("run_complete" if self._of_run else "complete"):
                             return
@@ -96,15 +93,14 @@ class EventStream:
             self._was_there = True
             now = time.monotonic()
             if self._received:
-                last_contact = now
-                failures = 0 if now - began > _LONG_LIVED else failures
+                backoff.contact(forgive=now - began > _LONG_LIVED)
             self._count_silence()
-            failures += 1
-            if now - last_contact > self._patience or now > self._ends_at:
+            backoff.fail()
+            if backoff.is_exhausted or now > self._ends_at:
                 raise RunnerUnreachable(f"{trouble}; the job may go on: come back to {self._job_id} later")
             if self._on_trouble is not None:
                 self._on_trouble(trouble)
-            self._sleep(pause(failures, retry_after))
+            backoff.wait(retry_after)
 
     def _count_silence(self) -> None:
         if self._received:
@@ -188,12 +184,6 @@ class _Chunks:
 
     def close(self) -> None:
         self._response.close()
-
-
-def pause(failures: int, retry_after: float = 0.0) -> float:
-    """Seconds before the next attempt after so many failures in a row: growing, jittered, at least `retry_after`."""
-    longest = min(_LONGEST_PAUSE, 0.25 * 2.0 ** min(failures, 10))
-    return max(random.uniform(longest / 2, longest), retry_after)  # noqa: S311 - spreads clients, keeps no secret
 
 
 def _event(data: str) -> Event:

@@ -35,13 +35,6 @@ TERMINAL_STATUSES: Final[frozenset[str]] = frozenset({"completed", "failed", "ca
 PHASES: Final[tuple[Phase, ...]] = ("queued", "preparing", "starting", "testing", "finishing")
 PRIORITIES: Final[tuple[Priority, ...]] = ("high", "normal", "low")
 
-#: Exit codes of `pytest --remote-ci` beside pytest's own 0 to 5 (sysexits.h: EX_UNAVAILABLE, EX_SOFTWARE,
-#: EX_NOPERM).
-EXIT_INTERRUPTED: Final = 2
-EXIT_UNREACHABLE: Final = 69
-EXIT_NO_VERDICT: Final = 70
-EXIT_REFUSED: Final = 77
-
 #: One log event holds at most this much text (bytes of UTF-8).
 LOG_CHUNK_BYTES: Final = 64 * 1024
 

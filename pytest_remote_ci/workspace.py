@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO, Final
 
-from pytest_remote_ci import control_characters, packing, selection, userfile, wire
+from pytest_remote_ci import control_characters, formats, packing, selection, userfile, wire
 from pytest_remote_ci.errors import WorkspaceChanged, WorkspaceError
 from pytest_remote_ci.ignore import PatternList
 from pytest_remote_ci.links import Found, find
@@ -126,9 +126,9 @@ class Workspace:
     def listing(self) -> Iterator[str]:
         """Lines for people: every file with its size, largest first, then the sum."""
         for file in sorted(self.files, key=lambda file: (-file.size, file.path)):
-            yield f"{_size(file.size):>10}  {file.path}"
+            yield f"{formats.size(file.size):>10}  {file.path}"
         count = len(self.files)
-        yield f"{_size(self.size):>10}  in {count} file{'' if count == 1 else 's'}"
+        yield f"{formats.size(self.size):>10}  in {count} file{'' if count == 1 else 's'}"
 
 
 def collect(
@@ -309,14 +309,3 @@ def _write(
             packing.pack(members, file, progress)
     else:
         packing.pack(members, target, progress)
-
-
-def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    size = float(count)
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 999.95 or unit == "GB":
-            break
-    return f"{size:.1f} {unit}"

@@ -153,9 +153,15 @@ Endings
 
 #: Where ours differs on purpose, and why.
 DIFFERENCES: dict[Number, str] = {
-    3: "`pytest --remote-ci` gives pytest's own code 2; `remote-ci` keeps the reference's 1",
-    8: "the job is really cancelled on the runner: nobody waits for its result",
+    3: "pytest's own code 2",
+    7: "exit code 4, as pytest ends for a file that does not exist",
+    8: "exit code 2, as a session of pytest; the job is really cancelled on the runner: nobody waits for its result",
+    9: "exit code 2, as a session of pytest",
     11: "newest submission first, whether started or not: a list that can be paged",
+    13: "exit code 77",
+    14: "exit code 77",
+    16: "exit code 77",
+    26: "exit code 77",
     35: "49 characters: an id to name the key by, a longer secret, a checksum",
     45: "401 alone, never 403: the request lacks credentials, nobody is denied anything",
     56: "49 characters: `ci_`, an id, a secret and a checksum, by which typing errors are noticed",

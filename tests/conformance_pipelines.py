@@ -117,9 +117,11 @@ DIFFERENCES: dict[int | str, str] = {
     "B46": "the file's pipeline runs on the project around it; nothing is cloned",
     "B48": "a command of its own, which also tells how long jobs took",
     "B49": "nothing is cloned: the working tree is sent, and no address of a repository is needed",
-    "B50": "0 when all is well, 1 when the run failed or is unknown, 2 without a run, 69 when no runner answers, "
-    "77 when the key is refused",
-    "B55": "an unknown format is wrong usage (exit code 2); a shape that is not known is shown as JSON",
+    "B50": "0 when all is well, 1 when the run failed, 4 when it is unknown or not named, 69 when no runner answers, "
+    "70 when the run was cancelled, 77 when the key is refused",
+    "B51": "exit code 4: wrong usage",
+    "B55": "an unknown format is wrong usage (exit code 4); a shape that is not known is shown as JSON",
+    "B57": "exit code 4 for a configuration or a name that is wrong, else 70",
     "B58": "`ok`, as the first reference system has it",
     "B59": "queued, which reports call PENDING; what is wrong is a 422 with `detail`",
     "B63": "the definition of the tree that was sent, whichever of several is named",

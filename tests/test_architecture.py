@@ -49,6 +49,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
             "pytest_remote_ci.job_variables",
             "pytest_remote_ci.globs",
             "pytest_remote_ci.control_characters",
+            "pytest_remote_ci.formats",
         ),
         ("wire",),
         set(),

@@ -20,12 +20,13 @@ from typing import Any, Final
 from ci_runner import failpoints
 from ci_runner.blobs import Batch, BlobStore
 from ci_runner.config import ReconcileSettings
-from ci_runner.controller import leftovers, verdicts
+from ci_runner.controller import leftovers
 from ci_runner.controller.leftovers import Leftover
 from ci_runner.controller.quotas import Quota
 from ci_runner.errors import PermanentError
 from ci_runner.models import Artifact, Job, JobEvent, utcnow
 from ci_runner.states import Verdict
+from pytest_remote_ci import formats
 from pytest_remote_ci.globs import Globs
 
 _log = logging.getLogger(__name__)
@@ -222,17 +223,17 @@ class _Room:
     @property
     def over_quota(self) -> str:
         """Said of what no longer fits beside the user's other artifacts."""
-        return f"is too much: {verdicts.size(self._quota.limit)} are kept of all jobs of a user"
+        return f"is too much: {formats.size(self._quota.limit)} are kept of all jobs of a user"
 
     def refusal(self, file: Leftover) -> str | None:
         """Why there is no room for `file`, or None."""
         limits = self._limits
         if file.size > limits.file:
-            return f"is larger than {verdicts.size(limits.file)}"
+            return f"is larger than {formats.size(limits.file)}"
         if self._files >= limits.files:
             return f"is one too many: {limits.files} files are kept of a job"
         if self._bytes + file.size > limits.total:
-            return f"is too much: {verdicts.size(limits.total)} are kept of a job"
+            return f"is too much: {formats.size(limits.total)} are kept of a job"
         if self._bytes + file.size > self._free - limits.reserve:
             return "found the runner's disk full"
         return None if self._quota.has_room(self._job, file.size) else self.over_quota

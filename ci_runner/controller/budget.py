@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ci_runner.controller import verdicts
 from ci_runner.models import JobEvent
+from pytest_remote_ci import formats
 
 
 def within_budget(events: Iterable[JobEvent], stored: int, budget: int) -> tuple[list[JobEvent], int]:
@@ -26,7 +26,7 @@ def within_budget(events: Iterable[JobEvent], stored: int, budget: int) -> tuple
             size += len(text)
         elif stored + size < budget:
             cut = text[: budget - stored - size].decode("utf-8", "ignore")
-            words = f"\n[log truncated at {verdicts.size(budget)}]\n"
+            words = f"\n[log truncated at {formats.size(budget)}]\n"
             fields = {"stream": "runner", "truncated": True}
             kept += [replace(event, data=cut)] if cut else []
             kept.append(JobEvent("log", words, timestamp=event.timestamp, fields=fields))

@@ -25,6 +25,7 @@ from ci_runner.controller.engine import SPOOL, STORE, TOOLS, Bind, ContainerSpec
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
 from ci_runner.safe_fs import read_plain_file
 from ci_runner.states import first_line
+from pytest_remote_ci import formats
 
 _log = logging.getLogger(__name__)
 
@@ -303,8 +304,8 @@ class Builds:
         if seen is None:
             raise EnvironmentFailed("the build container is gone")
         if seen.oom_killed:
-            limit = self._limits.memory >> 20
-            raise EnvironmentFailed(f"the environment build ran out of memory ({limit} MiB)")
+            limit = formats.size(self._limits.memory)
+            raise EnvironmentFailed(f"the environment build ran out of memory ({limit})")
         words = seen.error or first_line(self._engine.output(container) or f"exit code {seen.exit_code}")
         raise EnvironmentFailed(f"the environment build ended early: {words}")
 

@@ -42,13 +42,13 @@ from ci_runner.controller.eviction import Evictor
 from ci_runner.controller.images import choose_base
 from ci_runner.controller.services import Services
 from ci_runner.controller.tools import Tools
-from ci_runner.controller.verdicts import size
 from ci_runner.controller.workspaces import Workspaces
 from ci_runner.errors import EngineUnavailable, PermanentError
 from ci_runner.locks import Lock
 from ci_runner.models import Job
 from ci_runner.plan import make_plan, mount_point
 from ci_runner.safe_fs import Trash
+from pytest_remote_ci import formats
 from pytest_remote_ci.wire import SubmitOptions
 
 __all__ = ["PreparationStopped", "Prepared", "Preparer"]
@@ -270,7 +270,7 @@ class Preparer:
             "grace": settings.grace,
             "recorded": options.records and job.options.script is None,
             "restarts": options.restarts,
-            "memory": size(min(options.memory or settings.memory, settings.max_memory)),
+            "memory": formats.size(min(options.memory or settings.memory, settings.max_memory)),
         }
         commands.write(work, prepared, description, self._owner)
         return ContainerSpec(

@@ -17,8 +17,9 @@ from ci_runner.controller.world import OpenRun, World
 from ci_runner.pipelines import progress
 from ci_runner.pipelines.progress import Step, StopIntent
 from ci_runner.pipelines.runs import Run
-from ci_runner.states import duration, failed
+from ci_runner.states import failed
 from ci_runner.store import Store
+from pytest_remote_ci import formats
 
 #: Jobs of one run that wait in the queue at most, beside one for each that may run: enough to keep the runner busy.
 _MARGIN: Final = 2
@@ -48,7 +49,7 @@ def _isolated(item: OpenRun, now: dt.datetime, concurrency: int) -> AdvanceRun |
     intent = _intent(item)
     run = item.run
     queued = sum(facts.job_id is not None and facts.phase == "queued" for facts in item.facts.values())
-    limit = f"the run timed out after {duration(run.timeout)}" if run.timeout else None
+    limit = f"the run timed out after {formats.duration(run.timeout)}" if run.timeout else None
     try:
         step = progress.decide(
             run.plan,

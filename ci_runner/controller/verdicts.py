@@ -10,7 +10,8 @@ from ci_runner.controller.engine import Observed
 from ci_runner.controller.spool import ExitFrame
 from ci_runner.controller.world import Ending, Policy
 from ci_runner.models import Job
-from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, duration, failed, first_line, ran
+from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
+from pytest_remote_ci import formats
 
 
 def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -> Verdict:
@@ -18,12 +19,14 @@ def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -
     if intent == "cancel":
         return cancelled(job.cancelled_by or "its user")
     if intent == "disk":
-        return failed(_naming(f"disk limit of {size(policy.disk)} exceeded", running))
+        return failed(_naming(f"disk limit of {formats.size(policy.disk)} exceeded", running))
     if intent == "full":
         return failed(_naming("wrote too much: the runner's disk is nearly full", running))
     if job.phase == "preparing":
-        return failed(f"timed out after {duration(policy.prepare_timeout)} of preparing", timed_out=True)
-    words = f"timed out after {duration(timeout_of(job, policy))} of testing"
+        return failed(
+            f"timed out after {formats.duration(policy.prepare_timeout)} of preparing", timed_out=True
+        )
+    words = f"timed out after {formats.duration(timeout_of(job, policy))} of testing"
     return failed(_naming(words, running), timed_out=True)
 
 
@@ -34,7 +37,7 @@ def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -
     if job.stop_intent is not None:
         return stopped(job, job.stop_intent, policy, ending.running)
     code = observed.exit_code if observed is not None else None
-    memory = size(memory_of(job, policy))
+    memory = formats.size(memory_of(job, policy))
     if observed is not None and observed.oom_killed and (ending.exit is None or code == 137):
         return failed(_naming(f"out of memory (limit {memory})", ending.running))
     if ending.exit is None:
@@ -71,11 +74,3 @@ def timeout_of(job: Job, policy: Policy) -> float:
 def memory_of(job: Job, policy: Policy) -> int:
     """Bytes of memory that the job's container has."""
     return min(job.options.submitted.memory or policy.memory, policy.max_memory)
-
-
-def size(count: int) -> str:
-    """Bytes for people, in the largest binary unit that fits: "2 GiB", "512 MiB", "1.5 GiB"."""
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if count >= unit:
-            return f"{count / unit:.1f}".removesuffix(".0") + f" {name}"
-    return f"{count} bytes"

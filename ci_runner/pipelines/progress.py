@@ -13,7 +13,8 @@ from typing import Final, Literal
 
 from ci_runner.pipelines.plan import Plan, PlannedJob
 from ci_runner.pipelines.statuses import ExecutionStatus, Part, of_job, overall
-from ci_runner.states import Verdict, duration
+from ci_runner.states import Verdict
+from pytest_remote_ci import formats
 from pytest_remote_ci.wire import TERMINAL_STATUSES, Phase, Status
 
 #: Why a run is stopped as a whole.
@@ -285,11 +286,11 @@ class _Run:
 
 
 def _timed_out(plan: Plan, stage: str) -> str:
-    return f"stage {stage!r} timed out after {duration(plan.stage_timeouts[stage])}"
+    return f"stage {stage!r} timed out after {formats.duration(plan.stage_timeouts[stage])}"
 
 
 def _blamed(plan: Plan, stage: str) -> str:
-    return f"the timeout of stage {stage!r} ({duration(plan.stage_timeouts[stage])})"
+    return f"the timeout of stage {stage!r} ({formats.duration(plan.stage_timeouts[stage])})"
 
 
 def _state(job: PlannedJob, facts: Facts) -> State:

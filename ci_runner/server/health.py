@@ -9,6 +9,7 @@ import falcon
 
 from ci_runner.errors import RunnerError
 from ci_runner.server.services import Services
+from pytest_remote_ci import formats
 
 #: A controller that was not heard of for so long is taken for gone.
 _SILENCE: Final = dt.timedelta(seconds=15)
@@ -63,4 +64,4 @@ class Ready:
         free = self._services.blobs.free_bytes()
         if free >= self._services.storage.disk_reserve:
             return None
-        return f"{free >> 20} MiB are free, fewer than the reserve; submissions are refused"
+        return f"{formats.size(free)} are free, fewer than the reserve; submissions are refused"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_remote_ci import exit_codes
 from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.replay.feed import Event, parts_of
@@ -19,7 +20,6 @@ from pytest_remote_ci.replay.run_events import RunEvents
 from pytest_remote_ci.replay.run_job import RunJob
 from pytest_remote_ci.replay.run_lines import RunLines
 from pytest_remote_ci.replay.running import RunningLine
-from pytest_remote_ci.wire import EXIT_NO_VERDICT
 
 if TYPE_CHECKING:
     from pytest_remote_ci.display import Display
@@ -105,17 +105,10 @@ class RunPlayer:
 
     @property
     def exit_code(self) -> int:
-        """What the run came to: 0, 1, or 70 where nobody can say."""
-        run = self.run
+        """The exit code of the run as it is now."""
         if self.lost is not None:
-            return self.lost.exit_code
-        if run["status"] != "completed":
-            return EXIT_NO_VERDICT
-        if run["success"]:
-            return 0
-        counted = [job for job in run["jobs"] if not job["allow_failure"] and not job["skipped"]]
-        failed = any(job["status"] == "completed" and not job["success"] for job in counted)
-        return 1 if failed else EXIT_NO_VERDICT
+            return exit_codes.of_lost(self.lost.exit_code)
+        return exit_codes.of_run(self.run)
 
     # -- inside
 

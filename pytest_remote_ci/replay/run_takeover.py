@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.replay import running
 from pytest_remote_ci.replay.caches import note_failures
 from pytest_remote_ci.replay.handover import is_watched, switch_off
 from pytest_remote_ci.replay.run_player import RunPlayer
 from pytest_remote_ci.run_view import state_of, tail_heading, verdict
-from pytest_remote_ci.wire import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from pytest_remote_ci.replay.run_job import RunJob
@@ -169,7 +169,7 @@ class RunTakeover:
         )
         yield
         if self._is_interrupted:
-            session.exitstatus = EXIT_INTERRUPTED
+            session.exitstatus = exit_codes.INTERRUPTED
         elif not self._has_ended_here and session.exitstatus not in (
             pytest.ExitCode.INTERNAL_ERROR,
             pytest.ExitCode.USAGE_ERROR,

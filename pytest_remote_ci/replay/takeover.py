@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_remote_ci import exit_codes
 from pytest_remote_ci.display import Display, exit_code
 from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugins, running
@@ -22,7 +23,6 @@ from pytest_remote_ci.replay.handover import is_heard, is_watched, switch_off
 from pytest_remote_ci.replay.kept import keep_little
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
-from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
 #: What pytest keeps from one run for the next, and only the pytest over there knows.
 _STEPWISE = "cache/stepwise"
@@ -253,7 +253,7 @@ class Takeover:
         except KeyboardInterrupt:
             self._stop()
             self._leave()
-            self._forced_code = EXIT_INTERRUPTED
+            self._forced_code = exit_codes.INTERRUPTED
 
     def _interrupted(self) -> None:
         """Ctrl-C: the remote pytest reports what it has."""
@@ -329,9 +329,9 @@ class Takeover:
     def _raise_lost(self, session: pytest.Session) -> None:
         """The remote session has no end: say which test did it, and with what the job ended."""
         player, complete = self._player, self._feed.complete or {}
-        code, why = EXIT_NO_VERDICT, player.broken or "the remote pytest ended"
+        code, why = exit_codes.NO_VERDICT, player.broken or "the remote pytest ended"
         if player.lost is not None:
-            code = player.lost.exit_code
+            code = exit_codes.of_lost(player.lost.exit_code)
         elif complete:
             why = str(
                 complete.get("reason") or f"the remote pytest exited with code {complete.get('exit_code')}"

@@ -181,13 +181,13 @@ def test_another_users_artifacts_cannot_be_had(developer: Developer, another: De
     assert done.code == 0, done.text
     [job] = developer.jobs()
     refused = another.remote_ci("artifacts", job["job_id"])
-    assert refused.code == 1
+    assert refused.code == 77
     assert "Access denied" in refused.err
     assert refused.out == ""
     waited = developer.remote_ci("wait", job["job_id"], cwd=developer.home)
     assert f"remote-ci artifacts {job['job_id']}" in waited.err
     unknown = developer.remote_ci("artifacts", "nobody")
-    assert (unknown.code, unknown.err) == (1, "Error: Job not found\n")
+    assert (unknown.code, unknown.err) == (4, "Error: Job not found\n")
 
 
 def test_what_became_of_each_test_is_kept(developer: Developer, suite: Path) -> None:

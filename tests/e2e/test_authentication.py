@@ -24,7 +24,7 @@ def test_without_a_key_every_command_says_how_to_give_one(
 ) -> None:
     nobody = replace(developer, key=None)
     done = nobody.remote_ci(*command, cwd=project("dummy_project"))
-    assert done.code == 1, done.text
+    assert done.code == 77, done.text
     assert "authentication" in done.err.lower()
     for way in ("--api-key", "API_KEY", ".ci/config"):
         assert way in done.err
@@ -34,7 +34,7 @@ def test_without_a_key_every_command_says_how_to_give_one(
 @pytest.mark.case(14)
 def test_a_wrong_key_is_refused(developer: Developer, project: Project) -> None:
     done = replace(developer, key=BAD_KEY).remote_ci("submit", cwd=project("dummy_project"))
-    assert done.code == 1
+    assert done.code == 77
     assert "authentication" in done.err.lower()
 
 
@@ -62,7 +62,7 @@ def test_a_key_from_the_reference_systems_file(developer: Developer) -> None:
 @pytest.mark.case(22, 23)
 def test_a_key_on_the_command_line_beats_the_environment(developer: Developer) -> None:
     wrong = replace(developer, key=BAD_KEY)
-    assert wrong.remote_ci("list").code == 1
+    assert wrong.remote_ci("list").code == 77
     assert wrong.remote_ci("list", "--api-key", str(developer.key)).code == 0
 
 
@@ -79,7 +79,7 @@ def test_a_revoked_key_stops_working(developer: Developer) -> None:
     assert developer.remote_ci("list").code == 0
     developer.runner.admin("key", "revoke", str(developer.key)[3:11])
     done = developer.remote_ci("list")
-    assert done.code == 1
+    assert done.code == 77
     assert "authentication" in done.err.lower()
 
 
@@ -88,11 +88,11 @@ def test_users_see_only_their_own_jobs(developer: Developer, another: Developer,
     job = developer.remote_ci("submit", "--async", cwd=project("dummy_project")).out.split()[-1]
     assert json.loads(another.remote_ci("list", "--json").out) == []
     done = another.remote_ci("wait", job)
-    assert done.code == 1
+    assert done.code == 77
     assert "Access denied" in done.err, done.text
     for command in ("cancel", "show"):
         done = another.remote_ci(command, job)
-        assert done.code == 1
+        assert done.code == 77
         assert "Access denied" in done.err, done.text
     assert [item["job_id"] for item in developer.jobs()] == [job]
     assert developer.jobs()[0]["status"] != "cancelled"

@@ -107,4 +107,4 @@ def test_a_pipeline_runs_twice_at_once_and_each_run_can_be_asked_for(
             int(number),
             "SUCCESS",
         )
-    assert developer.remote_ci("pipeline", "status", "twice#0", cwd=folder).code == 1
+    assert developer.remote_ci("pipeline", "status", "twice#0", cwd=folder).code == 4

@@ -211,7 +211,7 @@ def test_a_wrong_token_is_refused(developer: Developer, tmp_path: Path, changes:
     assert done.code == 77, done.text
     assert "Traceback" not in done.text
     done = stranger.remote_ci("list")
-    assert done.code == 1
+    assert done.code == 77
     assert "authentication" in done.err.lower()
     assert developer.jobs() == []
 
@@ -223,7 +223,7 @@ def test_a_token_of_a_deactivated_user_is_refused(runner: Runner, developer: Dev
     name = developer.home.name.removeprefix("home-")
     [user] = [user for user in runner.admin("user", "list") if user["name"] == name]
     runner.admin("user", "deactivate", user["id"])
-    assert bearer.remote_ci("list").code == 1
+    assert bearer.remote_ci("list").code == 77
 
 
 # -- the client's hooks

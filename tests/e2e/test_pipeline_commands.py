@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.case("B50", "B51", "B52", "B57", "B60")
 def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: Path) -> None:
     missing = developer.remote_ci("pipeline", "run", "ci", cwd=folder)
-    assert missing.code == 1, missing.text
+    assert missing.code == 4, missing.text
     assert "secrets of the pipeline are not set in the environment: SWITCH" in missing.err
 
     done = developer.remote_ci("pipeline", "run", "ci", cwd=folder, SWITCH="off")
@@ -113,7 +113,7 @@ def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: 
     assert re.search(r"tests +passed before  1 passed", status.out), status.out
     logs = developer.remote_ci("pipeline", "logs", "ci#1", "--job", "lint", cwd=folder)
     assert logs.out.endswith("$ echo linting\nlinting\n")
-    assert developer.remote_ci("pipeline", "logs", "ci#1", "--job", "none", cwd=folder).code == 1
+    assert developer.remote_ci("pipeline", "logs", "ci#1", "--job", "none", cwd=folder).code == 4
     fetched = developer.remote_ci("pipeline", "artifacts", "ci#1", "-d", "here", cwd=folder)
     assert fetched.code == 0, fetched.text
     assert (folder / "here/tests/out/left.txt").read_text() == "left behind"
@@ -152,14 +152,14 @@ def check_reports(developer: Developer, folder: Path) -> None:
     }  # fmt: skip
     assert "<td>switch</td><td>FAILED</td>" in report("ci", "--format", "html")
     assert "Pipeline Name: ci" in report()
-    assert "Pipeline not found: nine" in report("nine", code=1)
-    assert "Pipeline execution not found for run: 9" in report("ci", "--run", "9", code=1)
-    assert "No executions found for stage: nine" in report("ci", "--run", "1", "--stage", "nine", code=1)
-    assert "No executions found for stage: nine" in report("ci", "--stage", "nine", code=1)
-    nothing = report("ci", "--run", "1", "--stage", "late", "--job", "nine", code=1)
+    assert "Pipeline not found: nine" in report("nine", code=4)
+    assert "Pipeline execution not found for run: 9" in report("ci", "--run", "9", code=4)
+    assert "No executions found for stage: nine" in report("ci", "--run", "1", "--stage", "nine", code=4)
+    assert "No executions found for stage: nine" in report("ci", "--stage", "nine", code=4)
+    nothing = report("ci", "--run", "1", "--stage", "late", "--job", "nine", code=4)
     assert "Job execution not found for job: nine" in nothing
     for more in ([], ["--run", "1"]):
-        refused = report("ci", *more, "--job", "lint", code=1)
+        refused = report("ci", *more, "--job", "lint", code=4)
         assert "Error: --stage parameter is required when using --job" in refused
 
 
@@ -178,9 +178,9 @@ def test_without_waiting_and_cancelled_from_elsewhere(developer: Developer, fold
     part = developer.remote_ci("pipeline", "cancel", found[1][:8], "--job", "sleeper", cwd=folder)
     assert part.out == f"Cancelling 'sleeper' of {found[2]}.\n", part.text
     watched = developer.remote_ci("pipeline", "status", found[2], "--watch", cwd=folder)
-    assert watched.code == 1
+    assert watched.code == 70
     assert "slow #" in watched.text
-    assert developer.remote_ci("pipeline", "cancel", "nothing", cwd=folder).code == 1
+    assert developer.remote_ci("pipeline", "cancel", "nothing", cwd=folder).code == 4
 
 
 def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
@@ -209,10 +209,10 @@ def test_a_runner_that_is_away_and_a_key_that_is_refused(developer: Developer, f
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["nine#1"], 1, "not found"),
-        ([""], 1, "not found"),
-        (["no such run"], 1, "not found"),
-        ([], 2, "the following arguments are required: RUN"),
+        (["nine#1"], 4, "not found"),
+        ([""], 4, "not found"),
+        (["no such run"], 4, "not found"),
+        ([], 4, "the following arguments are required: RUN"),
     ],
 )
 def test_the_status_of_what_is_no_run(
@@ -226,7 +226,7 @@ def test_the_status_of_what_is_no_run(
 @pytest.mark.case("B55")
 def test_an_unknown_format_of_a_report_is_wrong_usage(developer: Developer, folder: Path) -> None:
     done = developer.remote_ci("pipeline", "report", "ci", "--format", "nonsense", cwd=folder)
-    assert (done.code, done.out) == (2, ""), done.text
+    assert (done.code, done.out) == (4, ""), done.text
     assert "invalid choice: 'nonsense'" in done.err
 
 
@@ -234,7 +234,7 @@ def test_an_unknown_format_of_a_report_is_wrong_usage(developer: Developer, fold
 def test_a_file_is_enough_and_nothing_is_cloned(developer: Developer, folder: Path) -> None:
     """What runs is the working tree around the file: no repository, branch or commit is ever asked for."""
     nothing = developer.remote_ci("pipeline", "run", cwd=developer.home)
-    assert nothing.code == 1, nothing.text
+    assert nothing.code == 4, nothing.text
     assert "no pipeline is defined" in nothing.err
     (folder / "extra").mkdir()
     jobs = "stages: [one]\njobs:\n  - {name: here, stage: one, script: test -f test_it.py}\n"
@@ -249,7 +249,7 @@ def test_a_file_is_enough_and_nothing_is_cloned(developer: Developer, folder: Pa
     outside = developer.home / "alone.yaml"
     outside.write_text("name: alone\nstages: [one]\njobs: [{name: a, stage: one, script: x}]\n")
     lost = developer.remote_ci("pipeline", "run", "-f", "alone.yaml", cwd=developer.home)
-    assert lost.code == 1, lost.text
+    assert lost.code == 4, lost.text
     assert "is in no project" in lost.err
 
 
@@ -284,7 +284,7 @@ def test_a_dry_run_knows_how_long_jobs_took(developer: Developer, folder: Path) 
     assert before.rstrip().splitlines()[-1] in before[before.index("lint") :]
     assert "lint" not in after.replace("Critical path: lint", "")
     option = developer.remote_ci("pipeline", "run", "ci", "--dry-run", cwd=folder)
-    assert option.code == 2, "a command of its own"
+    assert option.code == 4, "a command of its own"
 
 
 @pytest.mark.case("B63")

@@ -54,7 +54,7 @@ def test_a_failing_project_fails_with_its_tests_shown(developer: Developer, proj
 @pytest.mark.case(3)
 def test_a_syntax_error_is_shown_and_fails(developer: Developer, project: Project) -> None:
     done = developer.remote_ci("submit", cwd=project("invalid_project"))
-    assert done.code == 1, done.text
+    assert done.code == 2, done.text
     assert "SyntaxError" in done.out
 
 
@@ -80,7 +80,7 @@ def test_waiting_for_all_shows_the_whole_log(
 @pytest.mark.case(7)
 def test_waiting_for_an_unknown_job_is_an_error(developer: Developer) -> None:
     done = developer.remote_ci("wait", "00000000-0000-0000-0000-000000000000")
-    assert done.code == 1
+    assert done.code == 4
     assert "not found" in done.text.lower()
 
 
@@ -93,7 +93,7 @@ def test_interrupting_a_submission_cancels_the_job(developer: Developer, tmp_pat
     assert developer.key is not None
     wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)
-    assert done.code == 130, done.text
+    assert done.code == 2, done.text
     assert "cancelled" in done.text.lower()
     assert "Traceback" not in done.text
     assert [job["status"] for job in developer.jobs()] == ["cancelled"]
@@ -107,7 +107,7 @@ def test_interrupting_a_wait_leaves_the_job_running(developer: Developer, tmp_pa
     )
     wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)
-    assert done.code == 130, done.text
+    assert done.code == 2, done.text
     assert "stopped waiting" in done.err.lower()
     assert "continues to run" in done.err
     assert f"remote-ci wait {job}" in done.err

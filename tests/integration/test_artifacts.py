@@ -218,7 +218,7 @@ def test_a_user_s_artifacts_stay_within_the_quota_and_none_goes_for_a_new_one(fo
     kept = [len(found.store.artifacts.list(job.id)) for job in jobs]
     assert (sum(kept), found.store.artifacts.bytes_of(USER)) == (3, 15)
     notes = [found.text(job.id, "runner") for job in jobs]
-    words = "is too much: 15 bytes are kept of all jobs of a user"
+    words = "is too much: 15 B are kept of all jobs of a user"
     assert sorted(notes) == sorted(
         {
             2: "",

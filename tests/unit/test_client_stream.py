@@ -15,7 +15,6 @@ from fake_runner import HEAD, KEY, FakeRunner, Request, complete, fake_runner, l
 from pytest_remote_ci.client import Client
 from pytest_remote_ci.errors import JobNotFound, RunnerRefused, RunnerUnreachable
 from pytest_remote_ci.runs import Runs
-from pytest_remote_ci.stream import pause
 
 EVENTS = [log(f"line {number} ä\n") for number in range(20)] + [complete()]
 
@@ -179,14 +178,6 @@ def test_the_beginning_is_asked_for_only_when_wanted(
     threading.Timer(0.05, lambda: job.events.append(complete())).start()
     list(client.stream(job.id, from_beginning=from_beginning))
     assert runner.requests[0].query.get("from_beginning") == sent
-
-
-def test_pauses_grow_and_differ() -> None:
-    early, late = [pause(1) for _ in range(50)], [pause(9) for _ in range(50)]
-    assert max(early) <= 0.5 < 5.0 <= min(late)
-    assert max(late) <= 10.0
-    assert len(set(late)) > 10
-    assert pause(1, retry_after=20) == 20
 
 
 def test_a_megabyte_of_log_is_parsed_in_a_moment(runner: FakeRunner, client: Client) -> None:

@@ -229,7 +229,7 @@ def test_a_job_can_be_attached_to(runner: FakeRunner, project: Path) -> None:
     assert (answer.stdout, answer.returncode) == ("all of it\n", 5)
     assert runner.paths("POST") == []
     answer = run_pytest(runner, project, "--remote-ci-attach=unknown")
-    assert answer.returncode == 70
+    assert answer.returncode == 4
     assert "Job not found" in answer.stderr
 
 

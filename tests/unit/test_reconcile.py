@@ -593,28 +593,6 @@ def test_verdict(found: Callable[[], Verdict], expected: Verdict) -> None:
     assert found() == expected
 
 
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (1 << 30, "1 GiB"),
-        (2 << 30, "2 GiB"),
-        (1536 << 20, "1.5 GiB"),
-        (512 << 20, "512 MiB"),
-        (2048, "2 KiB"),
-        (7, "7 bytes"),
-    ],
-)
-def test_sizes_are_written_for_people(count: int, words: str) -> None:
-    assert verdicts.size(count) == words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(3600, "60 min"), (90, "90 s"), (0.5, "0.5 s"), (60, "60 s"), (120, "2 min")]
-)
-def test_durations_are_written_for_people(seconds: float, words: str) -> None:
-    assert verdicts.duration(seconds) == words
-
-
 ASKED = {"options": asking({"artifacts": ["dist"]})}
 DONE = {("a", 1): Ending(True, ExitFrame(0))}
 

@@ -83,12 +83,12 @@ def test_submit_forwards_what_follows_two_dashes(
 
 @pytest.mark.case(2, 3)
 @pytest.mark.parametrize("code", [1, 2, 5])
-def test_submit_fails_when_the_tests_do(
+def test_submit_ends_with_pytest_s_own_code(
     runner: FakeRunner, environ: dict[str, str], project: Path, code: int
 ) -> None:
     runner.script = [log("SyntaxError\n"), complete(code)]
     answer = remote_ci(environ, project, "submit")
-    assert (answer.returncode, answer.stdout) == (1, "SyntaxError\n")
+    assert (answer.returncode, answer.stdout) == (code, "SyntaxError\n")
 
 
 @pytest.mark.case(4)
@@ -138,7 +138,7 @@ def test_wait_shows_what_is_new(runner: FakeRunner, environ: dict[str, str], pro
 def test_waiting_for_an_unknown_job_fails_on_stdout(environ: dict[str, str], project: Path) -> None:
     answer = remote_ci(environ, project, "wait", UNKNOWN, "--all")
     assert answer.stdout == "Error waiting for job: Job not found\n"
-    assert answer.returncode == 1
+    assert answer.returncode == 4
 
 
 @pytest.mark.case(8)
@@ -158,7 +158,7 @@ def test_an_interrupted_submit_cancels_the_job(
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 2
     assert err.endswith("Job cancelled by user.\n")
     assert "Traceback" not in err
     assert next(iter(runner.jobs.values())).cancelled, "ours differs on purpose: it really is cancelled"
@@ -177,7 +177,7 @@ def test_an_interrupted_wait_leaves_the_job_running(
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 2
     assert err == (
         f"Stopped waiting for job {job.id}.\n"
         f"The job continues to run on the runner. Use 'remote-ci wait {job.id}' to reconnect.\n"
@@ -205,7 +205,7 @@ def test_other_commands_end_quietly_when_interrupted(
             assert process.stderr is not None
             threading.Timer(0.3, process.send_signal, [signal.SIGINT]).start()
         _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 2
     assert "Traceback" not in err
 
 
@@ -235,7 +235,7 @@ def test_show_tells_what_is_known(runner: FakeRunner, environ: dict[str, str], p
     assert "submitted at:   2026-01-02 03:04:05\n" in answer.stdout
     assert json.loads(remote_ci(environ, project, "show", "--json", job.id).stdout)["job_id"] == job.id
     answer = remote_ci(environ, project, "show", UNKNOWN)
-    assert (answer.returncode, answer.stderr) == (1, "Error: Job not found\n")
+    assert (answer.returncode, answer.stderr) == (4, "Error: Job not found\n")
 
 
 def test_cancel_ends_a_job_that_runs(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:
@@ -249,16 +249,16 @@ def test_cancel_ends_a_job_that_runs(runner: FakeRunner, environ: dict[str, str]
 
 def test_no_command_shows_the_help(environ: dict[str, str], project: Path) -> None:
     answer = remote_ci(environ, project)
-    assert answer.returncode == 1
+    assert answer.returncode == 4
     assert "usage: remote-ci" in answer.stdout
 
 
 @pytest.mark.parametrize(
     "args", [["submit", "build"], ["wait"], ["list", "--limit", "0"], ["nonsense"], ["list", "--", "-x"]]
 )
-def test_bad_usage_ends_with_2(environ: dict[str, str], project: Path, args: list[str]) -> None:
+def test_bad_usage_ends_with_4(environ: dict[str, str], project: Path, args: list[str]) -> None:
     answer = remote_ci(environ, project, *args)
-    assert answer.returncode == 2
+    assert answer.returncode == 4
     assert "usage:" in answer.stderr
 
 
@@ -269,7 +269,7 @@ def test_a_refused_key_is_explained(
     environ: dict[str, str], project: Path, command: list[str], key: str
 ) -> None:
     answer = remote_ci({**environ, "REMOTE_CI_API_KEY": key}, project, *command)
-    assert answer.returncode == 1
+    assert answer.returncode == 77
     assert answer.stdout == ""
     assert answer.stderr.startswith("Error: Authentication failed: 401 Unauthorized")
     assert "\n\nAuthentication required. Please provide an API key using one of:\n" in answer.stderr
@@ -281,7 +281,7 @@ def test_a_refused_key_is_explained(
 def test_another_users_job_is_forbidden(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:
     runner.intercept = lambda request: (403, {"detail": "Access denied"}, {})
     answer = remote_ci(environ, project, "wait", UNKNOWN, "--all")
-    assert answer.returncode == 1
+    assert answer.returncode == 77
     assert "403 Forbidden" in answer.stderr
 
 
@@ -323,7 +323,7 @@ def test_nobody_there_is_said_where_the_result_would_be(environ: dict[str, str],
         (["list"], "", f"Error: Error fetching jobs from CI server: {why}"),
     ):
         answer = remote_ci(environ, project, *command)
-        assert (answer.returncode, answer.stdout, answer.stderr) == (1, out, err)
+        assert (answer.returncode, answer.stdout, answer.stderr) == (69, out, err)
 
 
 def test_a_dry_run_sends_nothing(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:
@@ -338,7 +338,7 @@ def test_login_verifies_and_stores(
     del environ["REMOTE_CI_URL"], environ["REMOTE_CI_API_KEY"]
     file = tmp_path / "home" / ".config" / "pytest-remote-ci" / "config.toml"
     answer = remote_ci(environ, project, "login", "--url", runner.url, "--api-key", "wrong")
-    assert (answer.returncode, file.exists()) == (1, False)
+    assert (answer.returncode, file.exists()) == (77, False)
     answer = remote_ci(environ, project, "login", "--api-key", KEY, typed=f"{runner.url}\n")
     assert answer.returncode == 0, answer.stderr
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -349,7 +349,7 @@ def test_login_verifies_and_stores(
     assert (answer.returncode, answer.stderr) == (0, ""), "both may come through a pipe"
     answer = remote_ci(environ, project, "login", "--api-key", KEY)
     assert (answer.returncode, answer.stderr) == (
-        1,
+        4,
         "Error: nothing was entered; give --url and --api-key instead\n",
     )
 
@@ -359,5 +359,5 @@ def test_without_a_verdict_the_reason_is_said(
 ) -> None:
     runner.script = [complete(None, "failed", reason="container lost")]
     answer = remote_ci(environ, project, "submit")
-    assert answer.returncode == 1
+    assert answer.returncode == 70
     assert answer.stderr.endswith("Job failed: container lost\n")

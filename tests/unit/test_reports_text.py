@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.reports_text import junit, moment, page, rendered, text
+from pytest_remote_ci.reports_text import junit, page, rendered, report_time, text
 
 EXECUTION = {
     "id": "e1", "status": "FAILED", "startTime": "2026-01-01T11:00:00.000000Z",
@@ -96,7 +96,7 @@ def test_an_unknown_shape_is_shown_as_it_came(report: Any) -> None:
     ],
 )
 def test_times_are_local_and_junk_stays(value: object, shown: str) -> None:
-    assert moment(value) == shown
+    assert report_time(value) == shown
 
 
 def test_junit_has_a_suite_per_stage_and_a_case_per_job() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.run_view import RunView, bar, block, duration, state_of, verdict, words
+from pytest_remote_ci.run_view import RunView, bar, block, state_of, verdict, words
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=timezone.utc)
 JOB: dict[str, Any] = {
@@ -54,14 +54,9 @@ def test_what_is_said_of_a_job(job: dict[str, Any], shown: str) -> None:
 
 def test_the_bar_is_measured_by_past_runs() -> None:
     assert bar(RUNNING, NOW) == ""
-    assert bar({**RUNNING, "past_seconds": 60.0}, NOW) == "██████░░░░░░ of 1:00 min  "
+    assert bar({**RUNNING, "past_seconds": 60.0}, NOW) == "██████░░░░░░ of 60 s  "
     assert bar({**RUNNING, "past_seconds": 3.0}, NOW).startswith("█" * 12)
     assert bar({**JOB, "past_seconds": 3.0}, NOW) == ""
-
-
-@pytest.mark.parametrize(("seconds", "shown"), [(0.42, "0.4 s"), (12.4, "12 s"), (185, "3:05 min")])
-def test_durations(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
 
 
 @pytest.mark.parametrize(

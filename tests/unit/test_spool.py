@@ -335,10 +335,10 @@ def log(text: str) -> JobEvent:
     ("texts", "stored", "budget", "kept"),
     [
         (["aa", "bb"], 0, 100, ["aa", "bb"]),
-        (["aa", "bb"], 0, 3, ["aa", "b", "\n[log truncated at 3 bytes]\n"]),
-        (["aa"], 0, 2, ["aa", "\n[log truncated at 2 bytes]\n"]),
+        (["aa", "bb"], 0, 3, ["aa", "b", "\n[log truncated at 3 B]\n"]),
+        (["aa"], 0, 2, ["aa", "\n[log truncated at 2 B]\n"]),
         (["aa", "bb"], 5, 5, []),
-        (["\N{SNOWMAN}"], 0, 2, ["\n[log truncated at 2 bytes]\n"]),
+        (["\N{SNOWMAN}"], 0, 2, ["\n[log truncated at 2 B]\n"]),
     ],
     ids=["all fits", "the second is cut", "just full", "used up before", "no character is cut"],
 )

@@ -205,10 +205,10 @@ def test_the_listing_is_largest_first_with_the_sum(plain: Path) -> None:
     make(plain, "also small", text="x")
     make(plain, "large", text="x" * 1_234_567)
     assert list(workspace.collect(plain).listing()) == [
-        "    1.2 MB  large",
+        "   1.2 MiB  large",
         "       1 B  also small",
         "       1 B  small",
-        "    1.2 MB  in 3 files",
+        "   1.2 MiB  in 3 files",
     ]
 
 

@@ -1,0 +1,55 @@
+"""The exit codes of `pytest --remote-ci` and of every `remote-ci` command: one table.
+
+0 to 5 are pytest's own. What pytest has no code for has one of sysexits.h, so that a script can tell failed tests from
+a runner that does not answer. A native session ends with 2 after Ctrl-C because pytest itself decides so; the commands
+do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+#: The tests passed; a command did what it was asked to do.
+OK: Final = 0
+#: Tests failed, or a job of the run; a command that runs no tests could not do what it was asked to do.
+FAILED: Final = 1
+#: Ctrl-C.
+INTERRUPTED: Final = 2
+#: Wrong arguments, wrong configuration, or a job or run that does not exist.
+USAGE_ERROR: Final = 4
+#: No runner answers (EX_UNAVAILABLE).
+UNREACHABLE: Final = 69
+#: The job or run was cancelled, or the runner could not complete it (EX_SOFTWARE).
+NO_VERDICT: Final = 70
+#: The runner refuses the key (EX_NOPERM).
+REFUSED: Final = 77
+
+
+def of_job(complete: Mapping[str, Any]) -> int:
+    """Return the exit code for a job's last event: the command's own, or `NO_VERDICT`."""
+    status, code = complete.get("status"), complete.get("exit_code")
+    if complete.get("cancelled") or status in ("cancelled", "failed"):
+        return NO_VERDICT
+    if isinstance(code, int) and 0 <= code <= 255:
+        return int(code)
+    return OK if complete.get("success") else FAILED  # a runner that only sends `success`
+
+
+def of_run(run: Mapping[str, Any]) -> int:
+    """Return the exit code for a run that is over: `OK`, `FAILED`, or `NO_VERDICT`.
+
+    A run without a verdict was cancelled, timed out, or failed only because of jobs that the runner could not complete.
+    """
+    if run["status"] != "completed":
+        return NO_VERDICT
+    if run["success"]:
+        return OK
+    counted = [job for job in run["jobs"] if not job["allow_failure"] and not job["skipped"]]
+    failed = any(job["status"] == "completed" and not job["success"] for job in counted)
+    return FAILED if failed else NO_VERDICT
+
+
+def of_lost(error_code: int) -> int:
+    """Return the exit code for a job whose events can no longer be read, from the error's own code."""
+    return error_code if error_code in (UNREACHABLE, REFUSED) else NO_VERDICT

@@ -1,0 +1,87 @@
+"""The only place that runs git.
+
+Each call is bounded in time, has no standard input and asks nothing, takes no optional locks, speaks English, and is
+free of the variables by which a hook of git (pre-commit, pre-push) binds it to its own repository. What a repository's
+configuration would start beside git itself (a monitor of the file system) is switched off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+
+#: Seconds that a call may take; git needs far less even for huge trees.
+_TIMEOUT: Final = 120.0
+#: Variables that bind git to one repository, or change how it reads paths.
+_REPOSITORY_VARIABLES: Final = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR", "OBJECT_DIRECTORY", "NAMESPACE"),
+        *("ALTERNATE_OBJECT_DIRECTORIES", "LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS"),
+    )
+)
+#: Beats the configuration of the repository, which may come from somebody else.
+_SAFE_CONFIGURATION: Final = ("-c", "core.fsmonitor=false")
+
+
+class GitError(Exception):
+    """git is not installed, took too long, or ended with an error; the text says which, in one line."""
+
+
+def run(folder: Path, *arguments: str) -> tuple[bytes, str]:
+    """Run git in `folder`; return its output and its warnings. Raises `GitError`."""
+    try:
+        code, output, errors = _run([*_SAFE_CONFIGURATION, *arguments], folder)
+    except subprocess.TimeoutExpired as error:
+        raise GitError(f"git {arguments[0]} took longer than {_TIMEOUT:g} s") from error
+    except OSError as error:
+        is_missing = isinstance(error, FileNotFoundError) and folder.is_dir()
+        raise GitError("git is not installed" if is_missing else str(error)) from error
+    complaint = os.fsdecode(errors).strip()
+    if code != 0:
+        raise GitError(_reason(complaint) or f"git ended with {code}")
+    return output, complaint
+
+
+def _run(arguments: list[str], folder: Path) -> tuple[int, bytes, bytes]:
+    """Run git in a session without a terminal, so that it and what it starts can be ended together."""
+    with subprocess.Popen(
+        ["git", *arguments],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=_TIMEOUT)
+        except BaseException:  # Ctrl-C, too
+            _kill(process)
+            raise
+        return process.returncode, output, errors
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill git and what it has started (filters, hooks), which would outlive it."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for git: this process's, without what belongs to another repository or would ask."""
+    kept = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat", "LC_ALL": "C"}
+
+
+def _reason(complaint: str) -> str:
+    """Return the line of an error that says why: warnings may precede it, and advice follow."""
+    lines = complaint.splitlines()
+    return next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0] if lines else "")
