@@ -19,7 +19,6 @@ from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.handover import is_heard, is_watched, switch_off
-from pytest_remote_ci.replay.kept import keep_little
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
 from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
@@ -68,7 +67,6 @@ class Takeover:
         """The header."""
         self._session = session
         self._player.start(session)
-        keep_little(session.config.pluginmanager.get_plugin("terminalreporter"))
         yield
         self._player.with_protocol = is_watched(session.config)
         with self._cancelled_by_interrupts():
