@@ -19,7 +19,7 @@ _PROGRAMS: Final = (
     "worker.py", "worker.sh", "recording.py", "boot.py", "builder.py", "records.py", "recorder.py", "nodes.py",
     "reports.py", "screen.py", "ages.py", "aftermath.py", "continued.py",
     "second_reports.py", "retold.py", "logs.py", "debuggers.py", "ending.py", "quiet.py", "hooks.py",
-    "workers.py", "warned.py",
+    "workers.py",
 )  # fmt: skip
 
 

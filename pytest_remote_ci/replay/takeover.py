@@ -7,6 +7,7 @@ are its own. The places matter: registered before `pytest_configure`, plain `pyt
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -114,8 +115,12 @@ class Takeover:
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
         """Only called when another plugin wants to see it."""
-        self._player.play_protocol(item.nodeid)
+        self._player.play_test(item.nodeid)
         return True
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
+        """Compare warnings of plugins here with the recorded ones."""
+        self._player.note_warning(warning_message, nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
@@ -135,7 +140,6 @@ class Takeover:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """The remote exit status counts: plugins and conftests may have changed it."""
         player = self._player
-        player.warned.settle()
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
             player.broken = "wrong arguments"  # of a replay
         with self._held_interrupts():
