@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 # Relative: in a container these files are a package of another name (see `boot`).
-from . import second_reports
 from .hooks import PYTEST, all_are_of
 from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 #: The order of phases; those of plugins count as calls.
 _PHASES = {"setup": 0, "call": 1, "teardown": 2}
+#: Packages whose line about their report's file is written on the developer's side, if they also run there.
+_NAMING_THEIR_FILE = frozenset({"pytest_html"})
 #: Items of a collection in one record.
 _ITEMS = 400
 
@@ -67,9 +68,8 @@ class Recorder:
     def pytest_sessionstart(self, session: Any) -> Any:
         """Say what this session is; from here on the terminal reporter is the final one."""
         config = session.config
-        reporters = getattr(config.option, "remote_ci_here", None)
-        if reporters:
-            silence_reporters(config, reporters.split(","))
+        reporters = (getattr(config.option, "remote_ci_here", None) or "").split(",")
+        silence_reporters(config, [name for name in reporters if name])
         self._metadata = describe(config)
         self._add(
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
@@ -78,8 +78,7 @@ class Recorder:
             metadata=self._metadata, measured=config.pluginmanager.hasplugin("_cov"),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
         )  # fmt: skip
-        seconds = config.pluginmanager.get_plugin(second_reports.NAME)
-        Screen(self._records, silent=seconds.silent if seconds is not None else ()).watch(config)
+        Screen(self._records, silent=_NAMING_THEIR_FILE.intersection(reporters)).watch(config)
         with contextlib.suppress(Exception):
             watch_attributes(self._add)
         yield

@@ -26,6 +26,12 @@ from pytest_remote_ci.wire import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
 #: What pytest keeps from one run for the next, and only the pytest over there knows.
 _STEPWISE = "cache/stepwise"
+#: Reporters whose reports a project changes by hooks.
+_WITH_HOOKS = {"pytest-html", "pytest-json-report"}
+_WITHOUT_HOOKS = (
+    "pytest died in the job, so the HTML and JSON reports were written here: all results are in them, but nothing "
+    "that hooks of the project add"
+)
 #: Options that choose: a replay applies them to the stored results.
 _CHOOSING = ("maxfail", "keyword", "markexpr")
 
@@ -184,7 +190,7 @@ class Takeover:
             try:
                 if self._player.has_started or self._is_interrupted:
                     self._player.play_to_the_end()
-                    self._feed.bring_home()
+                    self._bring_reports_home()
                     self._heed_the_runner()
                     self._confirm_cancellation()
                     self._compare_plugins()
@@ -193,6 +199,16 @@ class Takeover:
             except KeyboardInterrupt:
                 if self._session is not None:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+    def _bring_reports_home(self) -> None:
+        """A report of the job replaces the one here if the job's pytest saw the whole session."""
+        player = self._player
+        has_died = "died" in player.said
+        is_whole = "end" in player.said and not has_died and player.broken is None and not player.is_filtered
+        self._feed.bring_home(is_whole=is_whole, has_died=has_died)
+        there = set(player.said.get("session", {}).get("plugins") or ())
+        if has_died and self._feed.run.has_reports_here and there & _WITH_HOOKS:
+            self._say(f"remote-ci: {_WITHOUT_HOOKS}")
 
     def _confirm_cancellation(self) -> None:
         """Say that the job which was cancelled from here is over, and not merely asked to end."""

@@ -76,8 +76,6 @@ TESTS = (
      "test_plugins.py::test_reports_that_the_project_shapes_by_hooks_are_those_of_a_direct_run"),
     ("the same, written outside of the project", "in both places", "terminal and files",
      "test_shaped.py::test_a_shaped_report_outside_of_the_project_is_that_of_a_direct_run"),
-    ("the same, after a test took pytest down", "in both places", "files, but for how that test failed",
-     "test_shaped.py::test_a_shaped_report_has_all_tests_after_pytest_was_taken_down"),
     ("the same, and pytest-reportlog", "there", "files, which come to where options place them",
      "test_shaped.py::test_a_report_outside_of_a_reporter_that_is_only_there_comes_home"),
     ("a reporter that warns of each report", "here or in both places", "test and place of all warnings",
