@@ -95,7 +95,7 @@ TESTS = (
      "test_editors.py::test_pycharm_is_told_the_same"),
     ("teamcity-messages (PyCharm)", "here", "operands of \"click to see difference\"",
      "test_editors.py::test_pycharm_can_show_what_differs"),
-    ("a plugin that watches as editors' do", "here", "tree, lines of tests and classes, results, errors",
+    ("a plugin that watches as editors' do", "here", "tree, lines of tests, results, errors",
      "test_editors.py::test_a_plugin_that_watches_sees_the_same"),
 )  # fmt: skip
 
