@@ -139,10 +139,23 @@ class RemoteRun:
         """
         self._folder, self._reports, self._asked = folder, reports, asked
 
-    def bring_home(self, complete: Mapping[str, Any] | None, *, is_early: bool = False) -> None:
+    @property
+    def has_reports_here(self) -> bool:
+        """Whether files of the job are to replace reports that are written here."""
+        return self._reports is not None and bool(self._reports.last)
+
+    def bring_home(
+        self,
+        complete: Mapping[str, Any] | None,
+        *,
+        is_early: bool = False,
+        is_whole: bool = True,
+        has_died: bool = False,
+    ) -> None:
         """Fetch what the job left behind, once, if it is wanted here; `complete` is its last event, None: not over.
 
-        `is_early`: without what replaces files that are still to be written here.
+        `is_early`: without what replaces files that are still to be written here; the others as `Homecoming.bring` has
+        them.
         """
         if self.job_id is None or not complete or not complete.get("artifacts"):
             return
@@ -156,7 +169,7 @@ class RemoteRun:
                 self._client, self.job_id, self._folder(self.job_id), self._display.line, self._display.say,
                 self._reports, self._asked,
             )  # fmt: skip
-        self._home.bring(complete, is_early=is_early)
+        self._home.bring(complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def cancel(self) -> None:
         """Ask for the job's end and await it; an interrupt meanwhile ends the waiting."""

@@ -47,11 +47,19 @@ class Homecoming:
     places: dict[str, Path] = field(default_factory=dict)
     _is_done: bool = False
 
-    def bring(self, complete: Mapping[str, Any] | None, *, is_early: bool = False) -> None:
+    def bring(
+        self,
+        complete: Mapping[str, Any] | None,
+        *,
+        is_early: bool = False,
+        is_whole: bool = True,
+        has_died: bool = False,
+    ) -> None:
         """Fetch what the job's `complete` event says there is, and say in one line what came where.
 
         `is_early`: reporters here have not yet written, so what replaces their files waits for the next time. Nothing
-        comes twice, and when there is nothing, nothing happens.
+        comes twice, and when there is nothing, nothing happens. Unless `is_whole`, no report that is written here is
+        replaced. `has_died`: pytest died in the job, so reports written there are not complete, and a line says so.
         """
         left = (complete or {}).get("artifacts")
         if self._is_done or not isinstance(left, dict):
@@ -59,17 +67,27 @@ class Homecoming:
         self._is_done = True
         try:
             found = self.client.artifacts(self.job_id)
-            early = [
-                item for item in found if not (is_early and self.reports and self.reports.is_last(item.path))
-            ]
+            last = self.reports if is_early or not is_whole else None
+            early = [item for item in found if last is None or not last.is_last(item.path)]
             self._bring([item for item in early if item.path not in self.places], str(left.get("root") or ""))
-            self._is_done = len(early) == len(found)
+            self._is_done = not is_early or len(early) == len(found)
+            if has_died:
+                self._name_incomplete_reports(early)
         except (ClientError, OSError) as error:
             self.say(
                 f"remote-ci: artifacts were not fetched: {reason(error)}; try again: remote-ci artifacts {self.job_id}"
             )
         finally:
             self.line.clear()
+
+    def _name_incomplete_reports(self, items: Iterable[Artifact]) -> None:
+        reports = self.reports
+        if reports is None:
+            return
+        found = [item for item in items if item.path in self.places and reports.lists_tests(item.path)]
+        if found:
+            names = _names(found, reports, self.places)
+            self.say(f"remote-ci: {names}: not complete, because pytest died in the job")
 
     def bring_all(self) -> bool:
         """Fetch all that the runner lists into the folder; whether there was something and all of it came. Raises

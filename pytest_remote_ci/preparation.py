@@ -27,7 +27,7 @@ from pytest_remote_ci.wire import SubmitOptions, WireError
 if TYPE_CHECKING:
     from pytest_remote_ci.artifact_folder import ArtifactFolder
     from pytest_remote_ci.config import Config
-    from pytest_remote_ci.replay.second_reports import SecondReport
+    from pytest_remote_ci.replay.report_files import ReportFile
     from pytest_remote_ci.workspace import Workspace
 
 
@@ -123,30 +123,30 @@ class Preparation:
     def wanted_reports(self) -> reports.Reports:
         """What the run may leave for places in the project."""
         given = [*self._pytest.getini("addopts"), *self.given]
-        found = self._second_reports()
-        seconds = [(report.option, report.file) for report in found if report.file is not None]
+        found = self._report_files()
+        twice = [(report.option, report.file) for report in found if report.file is not None]
         outsiders = [report.outside for report in found if report.outside is not None]
-        return reports.find(given, self.place, self.reports_here, seconds, outsiders, self.given)
+        return reports.find(given, self.place, self.reports_here, twice, outsiders, self.given)
 
     def _led(self, given: list[str]) -> list[str]:
         """Reports whose places are outside of the project are written in it over there; those of a run stay there."""
         return given if self.option("pipeline") else outside.led(given, self.place, self.reports_here)
 
-    def _second_reports(self) -> list[SecondReport]:
-        """None of a run: a report about all its jobs is written here."""
+    def _report_files(self) -> list[ReportFile]:
+        """Return the reports that are written here and in the job; none of a run, whose report covers all its jobs."""
         if not self.native or self.option("pipeline"):
             return []
-        from pytest_remote_ci.replay import second_reports
+        from pytest_remote_ci.replay import report_files
 
-        return second_reports.find(self._pytest, self.place, self.given)
+        return report_files.find(self._pytest, self.place, self.given)
 
     def _extra(self) -> list[str]:
         if not self.native:
             return []
         from pytest_remote_ci.replay import reporters
 
-        seconds = [report.argument for report in self._second_reports()]
-        return [*reporters.arguments(self._pytest), *seconds]
+        files = [report.argument for report in self._report_files()]
+        return [*reporters.arguments(self._pytest), *files]
 
     def _stripped_addopts(self) -> list[str]:
         """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""

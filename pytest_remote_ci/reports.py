@@ -76,6 +76,10 @@ class Home:
             return f"cannot be read ({error.strerror})"
 
 
+#: Reports that lack a part of the tests if pytest died while it wrote them.
+_OF_TESTS = (report_kinds.HTML, report_kinds.JSON_REPORT, report_kinds.REPORT_LOG, report_kinds.BENCHMARK)
+
+
 @dataclass(frozen=True)
 class Reports:
     """The reports of one run."""
@@ -142,6 +146,11 @@ class Reports:
         """Whether the artifact `path` is to come home after reporters here have written."""
         return bool(self.last) and bool(globs.Globs(self.last).match(path))
 
+    def lists_tests(self, path: str) -> bool:
+        """Return whether the artifact `path` is a report with one entry for each test."""
+        home = self.home(path)
+        return isinstance(home, Home) and home.kind in _OF_TESTS
+
     def name_of(self, path: str, place: Path) -> str:
         """Return what a report is called in one line for people: a file by its name, a folder by its own."""
         for folder, report in self.outside.items():
@@ -205,13 +214,13 @@ def _folder_problem(folder: str, *, is_typed: bool) -> str | None:
 
 
 def find(
-    argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), seconds: Iterable[tuple[str, str]] = (),
+    argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), twice: Iterable[tuple[str, str]] = (),
     outsiders: Iterable[Outside] = (), typed: Sequence[str] | None = None,
 ) -> Reports:  # fmt: skip
     """The reports of a run with these arguments of pytest; without those of `reports_here`, which are written here.
 
-    `seconds` are files that are written here and maybe over there, too, each with its option; `outsiders` likewise,
-    outside of the project. `typed` are the arguments that no file of the project has (default: all); only these name
+    `twice` are files that are written here and in the job, each with its option; `outsiders` likewise, outside of the
+    project. `typed` are the arguments that no file of the project has (default: all); only these name
     places outside of it, or with unusual names.
     """
     typed = argv if typed is None else typed
@@ -242,7 +251,7 @@ def find(
     typed_coverage = set(_coverage_reports(typed))
     for kind, value in _coverage_reports(argv):
         add(first, value, Expected(kind, (kind, value) in typed_coverage))
-    for option, value in seconds:
+    for option, value in twice:
         add_option(last, option, value)
     only_there = {_below(item, place): item for item in outside.find(typed, place, reports_here)}
     in_both = {_below(item, place): item for item in outsiders}

@@ -18,8 +18,8 @@ from pytest_remote_ci import wire
 _PROGRAMS: Final = (
     "worker.py", "worker.sh", "recording.py", "boot.py", "builder.py", "records.py", "recorder.py", "nodes.py",
     "reports.py", "screen.py", "ages.py", "aftermath.py", "continued.py",
-    "second_reports.py", "retold.py", "logs.py", "debuggers.py", "ending.py", "quiet.py", "hooks.py",
-    "workers.py", "warned.py",
+    "logs.py", "debuggers.py", "ending.py", "quiet.py", "hooks.py",
+    "workers.py",
 )  # fmt: skip
 
 

@@ -197,8 +197,6 @@ class Settlement:
         self.words = ""
         #: The exit code that it comes to, if pytest is not started again.
         self.code = FAILED
-        #: Whether there is something that a report could tell, which was not written.
-        self.is_untold = False
 
     @property
     def status(self) -> int | None:
@@ -224,7 +222,6 @@ class Settlement:
         if collecting:
             self._fail_collecting(how)
         rest, enough = found.rest, found.is_enough
-        self.is_untold = bool(found.fresh) and not (found.xdist or found.ending or found.unavailable)
         again = bool(found.fresh and rest and restarts > 0 and not (enough or found.xdist or found.ending))
         if enough and not found.ending:
             self._add("tests_over", shouldfail=f"stopping after {found.failures} failures", shouldstop=None)

@@ -21,10 +21,8 @@ COLUMNS = "REMOTE_CI_COLUMNS"
 RECORDS = "REMOTE_CI_RECORDS"
 #: File of modification times (see `ages`), when an option wants them.
 AGES = "REMOTE_CI_AGES"
-#: Set when a pytest before this one died: only the tests that none has begun are to run, or none at all.
+#: Set when a pytest before this one died: only the tests that none has begun are to run.
 CONTINUED = "REMOTE_CI_CONTINUED"
-#: Its value where none is: only reports that the project shapes are to be written.
-_REPORTS = "reports"
 #: Descriptor by which the worker gets the files of captured output.
 CAPTURED = "REMOTE_CI_CAPTURED"
 #: Folder for reports whose places are outside of the project at home, in that of the run.
@@ -45,19 +43,10 @@ NONE_IS_FINE = "--remote-ci-none-is-fine"
 _VALUES = ("--remote-ci-attach", "--remote-ci-here")
 #: Its value is words for pytest, if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
-#: The same after a name: a report that the developer's pytest writes, too (see `second_reports`).
-_SECOND_REPORT = "--remote-ci-second-report="
 
 
 class InertOptions:
     """A pytest plugin: our own plugin stays out of this process, its options do nothing."""
-
-    def __init__(self, folder: str = "", retold: Any = None, *, is_whole: bool = True) -> None:
-        """`folder`: where records are kept, if they are; `retold`: tells reporters of the pytests before this one.
-
-        `is_whole`: reports of this pytest are of the whole session.
-        """
-        self._folder, self._retold, self._is_whole = folder, retold, is_whole
 
     def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
         """Comes before any entry point is loaded."""
@@ -71,30 +60,14 @@ class InertOptions:
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
         """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
         known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
-        if self._is_whole:
-            self._add_second_reports(early_config, parser, args)
-        for words in _words(args, _ONLY_IF_KNOWN):
-            if not parser.parse_known_and_unknown_args(words[:1])[1]:
-                args[:0] = words
-        args[:] = [
-            item for item in args if not item.startswith("--remote-ci-") or item.partition("=")[0] in known
-        ]
-
-    def _add_second_reports(self, early_config: Any, parser: Any, args: list[str]) -> None:
-        found = [
-            words for words in _words(args, _SECOND_REPORT)
-            if not parser.parse_known_and_unknown_args(words[1:2])[1]
-        ]  # fmt: skip
-        if found:
-            module = _load("second_reports")
-            plugin = module.SecondReports(self._folder)
-            early_config.pluginmanager.register(plugin, module.NAME)
-            if self._retold is not None:
-                self._retold.seconds = plugin
-                early_config.pluginmanager.register(self._retold)
-            for name, *words in found:
-                plugin.add(name, words[0].partition("=")[2])
-                args[:0] = words
+        given, args[:] = list(args), []
+        for item in given:
+            if item.startswith(_ONLY_IF_KNOWN):  # behind what the project's own options say
+                words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
+                if not parser.parse_known_and_unknown_args(words[:1])[1]:
+                    args += words
+            elif not item.startswith("--remote-ci-") or item.partition("=")[0] in known:
+                args.append(item)
 
 
 class NoneIsFine:
@@ -108,10 +81,6 @@ class NoneIsFine:
         """5 is pytest's exit code for no tests."""
         if self._is_asked and session.exitstatus == 5:
             session.exitstatus = 0
-
-
-def _words(args: list[str], option: str) -> list[list[str]]:
-    return [shlex.split(item[len(option) :]) for item in args if item.startswith(option)]
 
 
 def fix_path(mode: str) -> str:
@@ -177,13 +146,11 @@ def _identity(handle: int) -> Any:
     return status.st_dev, status.st_ino
 
 
-def recording_plugins(records: Any, continued: str) -> tuple[list[Any], Any]:
-    """The plugins that record this session; none: the session goes on without, and its records say why.
+def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
+    """Return the plugins that record this session; none: the session goes on without, and its records say why.
 
-    And what tells second reports of the pytests before this one, if there were any; `continued`: what this one is for.
+    `continued`: a pytest before this one died.
     """
-    if continued == _REPORTS:
-        return _writing_reports(records)
     records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
     try:
         import pytest
@@ -191,36 +158,14 @@ def recording_plugins(records: Any, continued: str) -> tuple[list[Any], Any]:
         if tuple(int(part) for part in pytest.__version__.split(".")[:1]) < (7,):
             raise RuntimeError(f"pytest {pytest.__version__} is older than 7.0")
         if not continued:
-            return [_load("recorder").Recorder(records)], None
-        earlier, retold = _retold(records)
+            return [_load("recorder").Recorder(records)]
+        with open(records.path, "rb") as file:
+            earlier = _load("aftermath").read(file)
         continuing = _load("continued").Continued(records, earlier)
-        return [_load("recorder").Recorder(continuing), _load("continued").Rest(continuing, earlier)], retold
+        return [_load("recorder").Recorder(continuing), _load("continued").Rest(continuing, earlier)]
     except Exception as error:
         records.add("unavailable", reason=f"{error}")
-        return [], None
-
-
-def _retold(records: Any) -> tuple[Any, Any]:
-    """What the pytests before this one came to, and what tells second reports of it."""
-    with open(records.path, "rb") as file:
-        earlier = _load("aftermath").read(file)
-    return earlier, _load("retold").Retold(records.path, earlier, lambda text: records.add("note", text=text))
-
-
-def _writing_reports(records: Any) -> tuple[list[Any], Any]:
-    """For a pytest that runs no test and is not recorded: nobody is to hear of it."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for handle in (1, 2):
-        os.dup2(nothing, handle)
-    earlier, retold = _retold(records)
-    return [_load("retold").NoTests(earlier)], retold
-
-
-def _without_coverage() -> list[str]:
-    """Nothing is to be measured where no test runs: data of that would take the place of none."""
-    import importlib.util
-
-    return ["--no-cov"] if importlib.util.find_spec("pytest_cov") else []
+        return []
 
 
 class HandsOver:
@@ -281,12 +226,9 @@ def main(mode: str, args: list[str]) -> int:
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
     make_folders(args)
-    folder, continued = os.environ.pop(RECORDS, ""), os.environ.pop(CONTINUED, "")
+    folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
     records = _load("records").Records(folder) if folder else None
-    plugins, retold = recording_plugins(records, continued) if records is not None else ([], None)
-    if continued == _REPORTS:
-        records = None  # it says nothing of itself
-        args = [*_without_coverage(), *args]
+    plugins = recording_plugins(records, continued=continued) if records is not None else []
     captured = os.environ.pop(CAPTURED, "")
     if captured:
         plugins.append(HandsOver(int(captured)))
@@ -294,7 +236,7 @@ def main(mode: str, args: list[str]) -> int:
         code = run_pytest(
             mode,
             list(args),
-            [InertOptions(folder, retold), NoneIsFine(), *_guards(), *plugins],
+            [InertOptions(), NoneIsFine(), *_guards(), *plugins],
         )
         sys.stdout.flush()
     except BrokenPipeError:

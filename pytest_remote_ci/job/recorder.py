@@ -10,29 +10,28 @@ from __future__ import annotations
 import contextlib
 import linecache
 import platform
+import re
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 # Relative: in a container these files are a package of another name (see `boot`).
-from . import second_reports
 from .hooks import PYTEST, all_are_of
 from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
 from .reports import Reports, as_text
 from .screen import Screen
-from .warned import After, Before, Changes, Warned, leave_to_others
 
 if TYPE_CHECKING:
     from .records import Records
 
 #: The order of phases; those of plugins count as calls.
 _PHASES = {"setup": 0, "call": 1, "teardown": 2}
-#: Whose plugins do not warn while they hear of reports, and the name of the plugin that watches all others.
-_SILENT = (PYTEST, f"{__package__}.")
-_LISTENERS = "remote-ci-listeners"
+#: Packages whose line about their report's file is written on the developer's side, if they also run there.
+_NAMING_THEIR_FILE = frozenset({"pytest_html"})
 #: Items of a collection in one record.
 _ITEMS = 400
 
@@ -47,7 +46,6 @@ class Recorder:
         self._reports: Any = None
         self._tree: Any = None
         self._has_tree = False
-        self._warned = Warned()
         self._metadata: dict[str, Any] = {}
 
     # -- session
@@ -70,10 +68,8 @@ class Recorder:
     def pytest_sessionstart(self, session: Any) -> Any:
         """Say what this session is; from here on the terminal reporter is the final one."""
         config = session.config
-        reporters = getattr(config.option, "remote_ci_here", None)
-        if reporters:
-            leave_to_others(config, reporters.split(","))
-            self._warned.changes = Changes()
+        reporters = (getattr(config.option, "remote_ci_here", None) or "").split(",")
+        silence_reporters(config, [name for name in reporters if name])
         self._metadata = describe(config)
         self._add(
             "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
@@ -82,8 +78,7 @@ class Recorder:
             metadata=self._metadata, measured=config.pluginmanager.hasplugin("_cov"),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
         )  # fmt: skip
-        seconds = config.pluginmanager.get_plugin(second_reports.NAME)
-        Screen(self._records, silent=seconds.silent if seconds is not None else ()).watch(config)
+        Screen(self._records, silent=_NAMING_THEIR_FILE.intersection(reporters)).watch(config)
         with contextlib.suppress(Exception):
             watch_attributes(self._add)
         yield
@@ -215,7 +210,6 @@ class Recorder:
     def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
         """Which test runs, and which comes behind it."""
         self._reports.quiet.begin(item, nextitem)
-        self._warned.begin()
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
@@ -230,9 +224,6 @@ class Recorder:
             return
         self._reports.quiet.forget()
         manager, hook = self._config.pluginmanager, self._config.hook
-        if not manager.hasplugin(_LISTENERS) and not all_are_of(hook.pytest_runtest_logreport, *_SILENT):
-            manager.register(Before(self._warned), _LISTENERS)
-            manager.register(After(self._warned))
         if self._reports.has_statuses:
             return
         if not all_are_of(hook.pytest_report_teststatus, PYTEST):
@@ -242,8 +233,7 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
         """After the terminal reporter: since pytest 9 it is in there that a parent of failed subtests fails."""
-        more = {"filters": True} if self._warned.reported() else {}
-        self._reports.add("report", report, **more)
+        self._reports.add("report", report)
 
     def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
         """Some reporters hear of errors only from this hook; for a collector's it comes before the report."""
@@ -269,12 +259,11 @@ class Recorder:
         line = warning.line
         if line is None:
             line = linecache.getline(warning.filename, warning.lineno).rstrip("\n")
-        place = self._warned.place(warning) if when == "runtest" else None
         self._add(
             "warning", message=str(warning.message), name=category.__name__, module=category.__module__,
             bases=[base.__name__ for base in category.__mro__ if base.__module__ == "builtins"],
             file=warning.filename, lineno=warning.lineno, line=line, when=when, id=nodeid,
-            location=list(location) if location else None, **({"place": place} if place else {}),
+            location=list(location) if location else None,
         )  # fmt: skip
 
 
@@ -308,6 +297,17 @@ def describe(config: Any) -> dict[str, Any]:
             name[7:] if name.startswith("pytest-") else name: version for name, version in plugins.items()
         },
     }
+
+
+def silence_reporters(config: Any, reporters: list[str]) -> None:
+    """Ignore warnings of packages whose plugins also run on the developer's side, where nothing records warnings.
+
+    Recorded warnings are compared there instead, see `pytest_remote_ci.replay.player`.
+    """
+    is_distributed = bool(getattr(config.option, "tx", None))
+    if is_distributed or not config.pluginmanager.hasplugin("warnings"):
+        for name in reporters:
+            warnings.filterwarnings("ignore", module=re.escape(name) + r"(\.|\Z)")
 
 
 def watch_unittest(compared: Any) -> None:

@@ -18,10 +18,6 @@ from typing import Any, Callable
 _KEPT = 65536
 #: What pytest calls that, in the order in which the files are handed over.
 _CAPTURED = ("Captured stdout call", "Captured stderr call")
-#: What a pytest that is started again is to do: run the rest of the tests, or only write the reports of the project.
-TESTS, REPORTS = "tests", "reports"
-#: In the folder of records: the project has such reports (see `second_reports`).
-_SHAPED = "shaped"
 
 
 class Recording:
@@ -38,8 +34,6 @@ class Recording:
         self._there: Any = None
         #: The first time that pytest died, in words, and the exit code that this comes to.
         self.died, self.code = "", 0
-        #: What the next pytest is for, or the one that runs.
-        self.purpose = TESTS
 
     def connect(self) -> int:
         """Before a start of pytest: the descriptor by which it hands over the files of its captured output.
@@ -57,8 +51,6 @@ class Recording:
 
     def goes_on(self, code: int, killed: str | None, *, oom: bool, stopped: bool) -> bool:
         """Whether pytest, which ended so, is to be started again; else `code` and `died` say what it comes to."""
-        if self.purpose == REPORTS:
-            return False
         sections = self._sections()
         if killed is None and _returned(self._records) == code:
             self.code = code or self.code
@@ -73,9 +65,6 @@ class Recording:
         self.died = self.died or settlement.words
         self.code = self.code or settlement.code
         self._left -= again
-        if not again and not stopped and settlement.is_untold:
-            again = os.path.lexists(os.path.join(self._folder, _SHAPED))
-            self.purpose = REPORTS
         return again
 
     def _sections(self) -> list[list[str]]:

@@ -7,7 +7,7 @@ Standard library only.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Collection
 
 if TYPE_CHECKING:
     from .records import Records
@@ -27,7 +27,7 @@ _LIKE_PLUGINS = {
 class Screen:
     """Watches one session's terminal reporter and its writer."""
 
-    def __init__(self, records: Records, silent: tuple[str, ...] = ()) -> None:
+    def __init__(self, records: Records, silent: Collection[str] = ()) -> None:
         """`silent`: packages whose calls are not recorded."""
         self._records = records
         self._silent = silent

@@ -60,7 +60,7 @@ def prepare(folder: str) -> None:
     def get_config(*args: Any, **kwargs: Any) -> Any:
         made = original(*args, **kwargs)
         # Reports of a worker's own would be in nobody's place.
-        for plugin in (boot.InertOptions(is_whole=False), InWorker()):
+        for plugin in (boot.InertOptions(), InWorker()):
             made.pluginmanager.register(plugin)
         return made
 

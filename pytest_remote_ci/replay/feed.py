@@ -90,9 +90,9 @@ class Feed:
         finally:
             self.hold(events)
 
-    def bring_home(self, *, is_early: bool = False) -> None:
+    def bring_home(self, *, is_early: bool = False, is_whole: bool = True, has_died: bool = False) -> None:
         """Fetch what the job left behind, once it is over: before others look for it (`is_early`), or at the end."""
-        self.run.bring_home(self.complete, is_early=is_early)
+        self.run.bring_home(self.complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def peek(self, kind: str) -> Event:
         """The first of the held events that is of this kind; an empty one where none is."""

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from _pytest.mark.structures import Mark, NodeKeywords
 
-from pytest_remote_ci.replay.sources import stand_in
-
 Location = tuple[str, "int | None", str]
 
 
@@ -45,20 +43,8 @@ class _Module(_StandIn, pytest.Module):
 
 
 class _Class(_StandIn, pytest.Class):
-    documentation: str | None = None
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pytest.Collector.__init__(self, *args, **kwargs)
-
-    @property
-    def obj(self) -> Any:
-        """For editors that look for its line."""
-        names = [node.name for node in self.listchain() if isinstance(node, pytest.Class)]
-        return stand_in(self.path, ".".join(names), self.documentation)
-
-    @obj.setter
-    def obj(self, value: Any) -> None:
-        raise AttributeError("a remote class has no object here")
 
 
 class RemoteItem(_StandIn, pytest.Item):
@@ -237,7 +223,5 @@ class Tree:
 
 
 def _document(node: Any, text: str | None) -> None:
-    if isinstance(node, _Class):
-        node.documentation = text
-    elif text:
+    if text:
         node.obj = type("Documented", (), {"__doc__": text})

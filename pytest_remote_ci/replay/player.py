@@ -6,9 +6,10 @@ is always in the phase that the remote one was in. It knows nothing about when i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -24,7 +25,6 @@ from pytest_remote_ci.replay.places import Places
 from pytest_remote_ci.replay.reports import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.restyle import restyle
 from pytest_remote_ci.replay.screen import Screen, is_output
-from pytest_remote_ci.replay.warned import Warned
 
 _TRUNCATED = "the runner keeps no more results of this job: what follows is missing here"
 #: With these the session ends in the middle of a test.
@@ -50,8 +50,9 @@ class Player:
         self._places = Places(root or config.rootpath)
         self.reports = Reports(config, self._places, self.notes_add)
         self._screen = Screen(config, self._places)
-        #: What reporters here warn of.
-        self.warned = Warned(config)
+        #: Warnings that plugins here have emitted since the last test began: node id, category, text, file name.
+        self._local_warnings: list[tuple[str, str, str, str]] = []
+        self._is_replaying_warning = False
         self._choice = choice
         self.collection: Any = None
         self._last: Any = None
@@ -142,11 +143,6 @@ class Player:
     def _has_tree(self) -> bool:
         return "collected" in self._passed_points
 
-    def play_protocol(self, nodeid: str) -> None:
-        """`play_test` inside of `pytest_runtest_protocol`, and so of what catches warnings."""
-        with self.warned.during(nodeid, is_distributed=self.is_distributed and not self._gathers):
-            self.play_test(nodeid)
-
     def play_test(self, nodeid: str) -> None:
         """Everything up to the end of this test."""
         waiting = self._waiting.pop(nodeid, None)
@@ -168,13 +164,10 @@ class Player:
             self.lost = error
             self.broken = str(error)
             return None
-        if event is None:
-            self.warned.settle()
         return event
 
     def play(self, event: Event) -> None:
         """One event."""
-        self.warned.settle_before(event)
         if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
             return
         if self._gathers and self._waiting and (is_output(event) or event.get("t") == "terminal"):
@@ -237,11 +230,27 @@ class Player:
         self._config.hook.pytest_internalerror(**internal_error(event, self._places))
 
     def _warning(self, event: Event) -> None:
-        self.warned.take(event, self.reports.warning(event))
+        """A plugin that runs in both places emits its warnings twice; they are reported once."""
+        arguments = self.reports.warning(event)
+        identity = _warning_identity(arguments["warning_message"], arguments["nodeid"])
+        if identity in self._local_warnings:
+            self._local_warnings.remove(identity)
+            return
+        self._is_replaying_warning = True
+        try:
+            self._config.hook.pytest_warning_recorded.call_historic(kwargs=arguments)
+        finally:
+            self._is_replaying_warning = False
+
+    def note_warning(self, message: warnings.WarningMessage, nodeid: str) -> None:
+        """Remember a warning that was recorded by the local pytest, and not replayed."""
+        if not self._is_replaying_warning:
+            self._local_warnings.append(_warning_identity(message, nodeid))
 
     # -- tests
 
     def _started(self, event: Event) -> None:
+        self._local_warnings.clear()
         nodeid, location = event["id"], self._places.location(event["location"])
         item = self.collection.items.get(nodeid)
         self.running[nodeid] = item.location if item is not None and item.location == location else location
@@ -266,7 +275,7 @@ class Player:
         if self._choice is not None:
             restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
         with self._screen.unseen(event) if event.get("unseen") else nullcontext():
-            self._say(report, report.nodeid, event)
+            self._say(report, report.nodeid)
 
     def _passed(self, event: Event) -> None:
         nodeid = event["id"]
@@ -274,10 +283,10 @@ class Player:
             return
         item = self.collection.items.get(nodeid)
         self._last = self.reports.passes.report(event, self.running.get(nodeid), item)
-        self._say(self._last, nodeid, event)
+        self._say(self._last, nodeid)
 
-    def _say(self, report: Any, nodeid: str, event: Event) -> None:
-        self.warned.tell(self._config.hook.pytest_runtest_logreport, report, event)
+    def _say(self, report: Any, nodeid: str) -> None:
+        self._config.hook.pytest_runtest_logreport(report=report)
         if nodeid not in self.reported:
             self.reported.add(report.nodeid)  # which others keep, too
         if nodeid in self.running:
@@ -321,7 +330,6 @@ class Player:
         item = self.collection.items.get(nodeid)
         if self.with_protocol and item is not None:
             self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            self.warned.let_go()
         else:
             self.play_test(nodeid)
 
@@ -397,3 +405,7 @@ class Player:
         "logs": _logs,
         "finished": _finished,
     }
+
+
+def _warning_identity(message: warnings.WarningMessage, nodeid: str) -> tuple[str, str, str, str]:
+    return nodeid, message.category.__name__, str(message.message), PurePath(message.filename).name

@@ -39,7 +39,7 @@ def arguments(config: pytest.Config) -> list[str]:
             words.append(LOGS)
     if _has_teamcity(config):
         words.append("--verbosity=2")  # as it sets here
-    listening = sorted(_listening(config))
+    listening = sorted(_listening(config) | _registered_later(config))
     if listening:
         words.append(HERE + ",".join(listening))
     if _has_teamcity(config) or _listens_to_comparisons(config):
@@ -78,6 +78,11 @@ def _listening(config: pytest.Config) -> set[str]:
         for implementation in getattr(config.hook, f"pytest_runtest_{name}").get_hookimpls()
         if _is_foreign(implementation) and getattr(implementation.function, "__module__", None)
     }
+
+
+def _registered_later(config: pytest.Config) -> set[str]:
+    """pytest-html's reporter is registered in `pytest_configure`."""
+    return {"pytest_html"} if config.getoption("htmlpath", None) else set()
 
 
 def _is_foreign(implementation: Any) -> bool:

@@ -7,6 +7,7 @@ and the exit code is the verdict on the run.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -101,8 +102,14 @@ class RunTakeover:
         """Only called when another plugin wants to see it."""
         job = self._player.job_of(item.nodeid)
         if job is not None and job.player is not None:
-            job.player.play_protocol(item.nodeid)
+            job.player.play_test(item.nodeid)
         return True
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
+        """Compare warnings of plugins here with the recorded ones."""
+        job = self._player.job_of(nodeid)
+        if job is not None and job.player is not None:
+            job.player.note_warning(warning_message, nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
@@ -160,9 +167,6 @@ class RunTakeover:
                 player.look()
         except KeyboardInterrupt:
             self._leave()
-        for job in player.jobs.values():
-            if job.player is not None:
-                job.player.warned.settle()
         session.testscollected = len(session.items)
         note_failures(
             session.config, self._plain, [nodeid for job in player.jobs.values() for nodeid in job.told]

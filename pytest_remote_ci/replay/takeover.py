@@ -7,6 +7,7 @@ are its own. The places matter: registered before `pytest_configure`, plain `pyt
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -20,12 +21,17 @@ from pytest_remote_ci.replay import plugins, running
 from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.feed import Event, Feed
 from pytest_remote_ci.replay.handover import is_heard, is_watched, switch_off
-from pytest_remote_ci.replay.kept import keep_little
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
 
 #: What pytest keeps from one run for the next, and only the pytest over there knows.
 _STEPWISE = "cache/stepwise"
+#: Reporters whose reports a project changes by hooks.
+_WITH_HOOKS = {"pytest-html", "pytest-json-report"}
+_WITHOUT_HOOKS = (
+    "pytest died in the job, so the HTML and JSON reports were written here: all results are in them, but nothing "
+    "that hooks of the project add"
+)
 #: Options that choose: a replay applies them to the stored results.
 _CHOOSING = ("maxfail", "keyword", "markexpr")
 
@@ -68,7 +74,6 @@ class Takeover:
         """The header."""
         self._session = session
         self._player.start(session)
-        keep_little(session.config.pluginmanager.get_plugin("terminalreporter"))
         yield
         self._player.with_protocol = is_watched(session.config)
         with self._cancelled_by_interrupts():
@@ -116,8 +121,12 @@ class Takeover:
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
         """Only called when another plugin wants to see it."""
-        self._player.play_protocol(item.nodeid)
+        self._player.play_test(item.nodeid)
         return True
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
+        """Compare warnings of plugins here with the recorded ones."""
+        self._player.note_warning(warning_message, nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
@@ -137,7 +146,6 @@ class Takeover:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """The remote exit status counts: plugins and conftests may have changed it."""
         player = self._player
-        player.warned.settle()
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
             player.broken = "wrong arguments"  # of a replay
         with self._held_interrupts():
@@ -182,7 +190,7 @@ class Takeover:
             try:
                 if self._player.has_started or self._is_interrupted:
                     self._player.play_to_the_end()
-                    self._feed.bring_home()
+                    self._bring_reports_home()
                     self._heed_the_runner()
                     self._confirm_cancellation()
                     self._compare_plugins()
@@ -191,6 +199,16 @@ class Takeover:
             except KeyboardInterrupt:
                 if self._session is not None:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+    def _bring_reports_home(self) -> None:
+        """A report of the job replaces the one here if the job's pytest saw the whole session."""
+        player = self._player
+        has_died = "died" in player.said
+        is_whole = "end" in player.said and not has_died and player.broken is None and not player.is_filtered
+        self._feed.bring_home(is_whole=is_whole, has_died=has_died)
+        there = set(player.said.get("session", {}).get("plugins") or ())
+        if has_died and self._feed.run.has_reports_here and there & _WITH_HOOKS:
+            self._say(f"remote-ci: {_WITHOUT_HOOKS}")
 
     def _confirm_cancellation(self) -> None:
         """Say that the job which was cancelled from here is over, and not merely asked to end."""

@@ -374,6 +374,28 @@ def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
     assert f"brought home: {tmp_path}/out/assets/, {tmp_path}/out/r.html" in said[0]
 
 
+@pytest.mark.parametrize("has_died", [False, True])
+def test_a_report_that_is_written_here_stays_if_pytest_died_in_the_job(
+    runner: Runner, person: Person, client: Client, tmp_path: Path, has_died: bool
+) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    here, there, log = b"<html>pytest-html here", b"<html>pytest-html there", b'{"pytest_version": "9"}'
+    job_id = left(runner, person, {"r.html": there, "r.jsonl": log})
+    argv = ["--html=r.html", "--self-contained-html", "--report-log=r.jsonl"]
+    found = reports.find(argv, Place(root, root), ["--html"], [("--html", "r.html")])
+    said: list[str] = []
+    kept = artifact_folder.named(tmp_path / "kept")
+    bringing = Homecoming(client, job_id, kept, StatusLine(), said.append, found, ())
+    bringing.bring(complete(), is_early=True)
+    assert disk(root) == {"r.jsonl": log}
+    (root / "r.html").write_bytes(here)
+    bringing.bring(complete(), is_whole=not has_died, has_died=has_died)
+    assert disk(root) == {"r.html": here if has_died else there, "r.jsonl": log}
+    incomplete = "remote-ci: r.jsonl: not complete, because pytest died in the job"
+    assert (incomplete in said) is has_died
+
+
 def test_nothing_left_is_nothing_said(client: Client, tmp_path: Path) -> None:
     bringing, said = home(client, "job", tmp_path / "kept")
     bringing.bring({"type": "complete"})

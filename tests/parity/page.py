@@ -74,19 +74,19 @@ Where pytest is taken down, so that a direct run has no result:
 
 - A test that does it is a failed test here, and the rest runs in a pytest that is started again
   (`tests/parity/test_crashes.py`).
-- A report that the project shapes by hooks has all tests (`tests/parity/test_shaped.py`, compared with a run in which
-  that test fails): the reporter is told once more what was reported before, and the project's hooks for the report are
-  called for that. For the test that did it `pytest_runtest_makereport` is called afterwards, with its item but without
-  its fixtures. Gone with the process is what hooks and fixtures kept elsewhere than on reports: in variables, on items,
-  in the configuration; what was on reports and JSON does not know is a text; of the test that did it, its properties,
-  and the log records of the phase in which it died. Where a hook fails for want of that, the report is without what
-  hooks do, and a line says so. So it is, without a line, where a job that was stopped had to be killed, where pytest
-  died while it was started again or after its tests, and where xdist's own process died.
+- A report of pytest-html or pytest-json-report that is written here has all tests, but nothing that hooks of the
+  project add to it, and a line says so; one of a reporter that is not installed here is not complete, and a line
+  says so (`tests/parity/test_shaped.py`).
 
 What is here or elsewhere by its nature:
 
 - `--version` and `--cache-show` tell of the pytest and the cache here; the project's own `--help` is followed by the
   options of this plugin (`tests/parity/test_questions.py`).
+- Test files are not imported here, so `inspect` finds no source for the object of a collected class: an editor shows it
+  without a line (`tests/unit/test_items.py`).
+- Warnings that a reporter here emits while a test is reported come before the test's own; in a direct run both are in
+  the order in which they were emitted, and the same warning from the same line is repeated after a test has used
+  `pytest.warns` (`tests/parity/test_warnings.py`).
 - pytest-xdist's ids with `@group` are kept as a direct run has them, also in `.pytest_cache`.
 """
 

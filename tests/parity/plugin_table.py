@@ -76,12 +76,10 @@ TESTS = (
      "test_plugins.py::test_reports_that_the_project_shapes_by_hooks_are_those_of_a_direct_run"),
     ("the same, written outside of the project", "in both places", "terminal and files",
      "test_shaped.py::test_a_shaped_report_outside_of_the_project_is_that_of_a_direct_run"),
-    ("the same, after a test took pytest down", "in both places", "files, but for how that test failed",
-     "test_shaped.py::test_a_shaped_report_has_all_tests_after_pytest_was_taken_down"),
     ("the same, and pytest-reportlog", "there", "files, which come to where options place them",
      "test_shaped.py::test_a_report_outside_of_a_reporter_that_is_only_there_comes_home"),
-    ("a reporter that warns of each report", "here or in both places", "order, test and place of all warnings",
-     "test_warnings.py::test_warnings_of_a_reporter_that_is_only_here_are_where_a_direct_run_has_them"),
+    ("a reporter that warns of each report", "here or in both places", "test and place of all warnings",
+     "test_warnings.py::test_warnings_of_a_reporter_that_is_only_here_are_those_of_a_direct_run"),
     ("pytest-sugar", "in both places", "terminal", "test_plugins.py::test_sugar_shows_the_same"),
     ("pytest-reportlog and `--junitxml` over pytest-xdist", "in both places", "the files",
      "test_plugins.py::test_reports_of_a_distributed_session_are_the_same"),
@@ -97,7 +95,7 @@ TESTS = (
      "test_editors.py::test_pycharm_is_told_the_same"),
     ("teamcity-messages (PyCharm)", "here", "operands of \"click to see difference\"",
      "test_editors.py::test_pycharm_can_show_what_differs"),
-    ("a plugin that watches as editors' do", "here", "tree, lines of tests and classes, results, errors",
+    ("a plugin that watches as editors' do", "here", "tree, lines of tests, results, errors",
      "test_editors.py::test_a_plugin_that_watches_sees_the_same"),
 )  # fmt: skip
 

@@ -1,14 +1,11 @@
-"""Reports that the project's own hooks shape: written to any place, and whole after a test took pytest down."""
+"""Reports that the project's own hooks change: written to any place, and complete after a crash of pytest."""
 
 from __future__ import annotations
 
-import html
 import json
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from developers import run
@@ -130,194 +127,57 @@ def files(folder: Path) -> list[str]:
 
 # -- pytest was taken down
 
-HOOKS = """
-import pytest
-from pytest_html import extras
+TESTS = """
+import os
 
-def pytest_json_runtest_metadata(item, call):
-    return {"at " + call.when: item.name}
+def test_before():
+    pass
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = (yield).get_result()
-    report.described = item.function.__doc__
-    if report.when == "call":
-        report.extras = [*getattr(report, "extras", []), extras.text("of " + item.name)]
+def test_dies():
+    os._exit(3)
 
-def pytest_html_results_table_row(report, cells):
-    cells[1] = cells[1].replace("</td>", " (%s)</td>" % getattr(report, "described", "none"))
-
-def pytest_html_results_table_html(report, data):
-    data.append("seen: " + report.nodeid)
-"""
-TESTS = '''
-import logging, os, warnings
-import pytest
-
-def test_before(record_property):
-    """first"""
-    record_property("pair", (1, 2))
-    warnings.warn("before")
-    logging.warning("logged before")
-    print("printed before")
-
-def test_parts(subtests):
-    """parts"""
-    for number in range(3):
-        with subtests.test("part", number=number):
-            print("part", number)
-            assert number != 1
-
-@pytest.mark.skipif("1 + 1 == 2")
-def test_is_skipped():
-    """skipped"""
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_dies(number):
-    """second"""
-    print("the last words")
-    DIE
-
-@pytest.mark.xfail
-def test_is_bad():
-    """third"""
-    assert 0
-
-@pytest.fixture
-def broken():
-    raise ValueError("no fixture")
-
-def test_is_broken(broken):
-    """fourth"""
-'''
-AFTER = '''
 def test_after():
-    """last"""
-    warnings.warn("after")
     assert 0
-'''
+"""
+HERE = "pytest died in the job, so the HTML and JSON reports were written here"
 
 
-def with_crashes(both: Pair, more: str, *, at_end: str = "") -> None:
-    """In one place a test takes pytest down, in the other it fails."""
-    for place, code in ((both.direct, 'raise RuntimeError("dies")'), (both.local, "os._exit(3)")):
-        folder = place / "tests" / "more"
-        folder.mkdir()
-        (folder / "conftest.py").write_text(HOOKS)
-        (folder / "test_more.py").write_text((TESTS + more + at_end).replace("DIE", code))
+def with_crash(both: Pair, *, restarts: int = 3) -> None:
+    (both.local / "tests" / "test_crash.py").write_text(TESTS)
+    (both.local / "pyproject.toml").write_text(f"[tool.remote-ci]\nrestarts = {restarts}\n")
 
 
-def tamed_json(path: Path) -> str:
-    """Without how a test failed that died."""
-    found = json.loads(path.read_text())
-    for test in found.get("tests", ()):
-        if "test_dies" in test["nodeid"]:
-            for name in ("crash", "traceback", "longrepr"):
-                test["call"].pop(name, None)
-    copy = path.with_name("tamed.json")
-    copy.write_text(json.dumps(found))
-    return json_lines(copy)
-
-
-def tamed_html(path: Path) -> str:
-    def tamed(match: re.Match[str]) -> str:
-        data: dict[str, Any] = json.loads(html.unescape(match[1]))
-        for nodeid, results in data["tests"].items():
-            for result in results if "test_dies" in nodeid else ():
-                result["log"] = re.sub(r"(?s)^.*?(?=-+ Captured)", "", result["log"])
-        return f'data-jsonblob="{html.escape(json.dumps(data))}"'
-
-    copy = path.with_name("tamed.html")
-    copy.write_text(re.sub(r'data-jsonblob="([^"]*)"', tamed, path.read_text()))
-    return html_text(copy)
-
-
-def compare_all(both: Pair, args: tuple[str, ...]) -> None:
-    direct, remote = both.run(
-        *QUIET, "--html=out/r.html", "--json-report", "--json-report-file=out/r.json", *args
-    )
-    assert (remote.code, direct.code) == (1, 1), remote.text
-    assert "Shaped by the project" in (both.local / "out" / "r.html").read_text()
-    compare(both, "out/r.json", tamed_json)
-    compare(both, "out/r.html", tamed_html)
-    assert files(both.local / "out") == files(both.direct / "out")
-
-
-END = {
-    "in the middle": (AFTER, ""),
-    "at the end, too": (
-        AFTER,
-        'def test_dies_last():\n    """end"""\n    print("the last words")\n    DIE\n',
-    ),
-}
-
-
-@pytest.mark.parametrize("end", END)
-def test_a_shaped_report_has_all_tests_after_pytest_was_taken_down(both: Pair, end: str) -> None:
-    more, at_end = END[end]
-    with_crashes(both, more, at_end=at_end)
-    compare_all(both, ("tests/test_owned.py", "tests/more"))
-
-
-#: The first failure is a crash.
-STOPPING = ("-x", "-k", "not parts")
-
-
-def test_a_shaped_report_is_whole_where_a_crash_is_enough(both: Pair) -> None:
-    with_crashes(both, AFTER)
-    compare_all(both, (*STOPPING, "tests/more"))
-
-
-def test_a_shaped_report_has_what_ran_where_restarts_are_used_up(both: Pair) -> None:
-    with_crashes(both, AFTER)
-    (both.local / "pyproject.toml").write_text("[tool.remote-ci]\nrestarts = 0\n")
-    remote = both.remotely(*QUIET, "--json-report", "--json-report-file=r.json", "tests/more")
-    assert remote.code == 1, remote.text
-    assert "4 test(s) were not run" in remote.out
-    found = json.loads((both.local / "r.json").read_text())
-    assert found["shaped"] is True
-    assert [test["outcome"] for test in found["tests"]] == ["passed", "failed", "skipped", "failed"]
-    assert (found["exitcode"], found["summary"]["collected"]) == (1, 8)
-
-
-def test_nothing_else_is_written_where_only_a_report_is_made(both: Pair) -> None:
-    with_crashes(both, AFTER)
-    args = (
-        *STOPPING,
-        "--cov=tests",
-        "--cov-report=xml",
-        "--log-file=out/x.log",
-        "--log-file-level=INFO",
-        "tests/more",
-    )
-    remote = both.remotely(*QUIET, "--json-report", "--json-report-file=out/r.json", *args)
-    assert remote.code == 1, remote.text
-    assert json.loads((both.local / "out" / "r.json").read_text())["shaped"] is True
-    assert "logged before" in (both.local / "out" / "x.log").read_text()
-    assert not (both.local / ".coverage").exists()
-    assert not (both.local / "coverage.xml").exists()
-
-
-@pytest.mark.parametrize("more", [(), STOPPING], ids=["and goes on", "and that is all"])
-def test_a_hook_that_cannot_be_called_for_earlier_tests_costs_what_hooks_do(
-    both: Pair, more: tuple[str, ...]
+@pytest.mark.parametrize(("restarts", "ran"), [(3, 3), (0, 2)])
+def test_after_a_crash_the_report_has_all_results_and_a_line_says_what_is_missing(
+    both: Pair, restarts: int, ran: int
 ) -> None:
-    with_crashes(both, AFTER)
-    conftest = both.local / "tests" / "more" / "conftest.py"
-    conftest.write_text(
-        HOOKS + "\nSEEN = []\ndef pytest_runtest_setup(item): SEEN.append(item.nodeid)\n"
-        "def pytest_html_results_table_row(report, cells):\n"
-        "    if 'before' in report.nodeid: SEEN.index(report.nodeid)\n"
-    )
-    remote = both.remotely(
-        *QUIET, "--json-report", "--html=r.html", "--self-contained-html", "tests/more", *more
-    )
+    with_crash(both, restarts=restarts)
+    files = ("--html=out/r.html", "--json-report", "--json-report-file=out/r.json")
+    remote = both.remotely(*QUIET, *files, "tests/test_crash.py")
     assert remote.code == 1, remote.text
-    assert "is without what the project's hooks do" in remote.out
-    text = (both.local / "r.html").read_text()
+    assert HERE in remote.err
+    found = json.loads((both.local / "out" / "r.json").read_text())
+    assert [test["outcome"] for test in found["tests"]] == ["passed", "failed", "failed"][:ran]
+    assert "shaped" not in found
+    text = (both.local / "out" / "r.html").read_text()
+    for name in ("test_before", "test_dies", "test_after")[:ran]:
+        assert f"tests/test_crash.py::{name}" in text
     assert "Shaped by the project" not in text
-    for name in ("test_before", "test_dies", *(() if more else ("test_after",))):
-        assert name in text
+
+
+def test_after_a_crash_a_line_names_reports_that_have_only_the_rest(
+    equipped: Equipped, bare: Path, tmp_path: Path
+) -> None:
+    both = equipped.pair("shaped", "reporters", bare, tmp_path)
+    with_crash(both)
+    files = ("--report-log=r.jsonl", "--json-report", "--json-report-file=r.json")
+    remote = both.remotely(*QUIET, *files, "tests/test_crash.py")
+    assert remote.code == 1, remote.text
+    assert "r.json, r.jsonl: not complete, because pytest died in the job" in remote.err
+    text = (both.local / "r.jsonl").read_text()
+    assert "test_crash.py::test_after" in text
+    assert "test_crash.py::test_before" not in text
+    assert HERE not in remote.err
 
 
 def test_the_text_command_brings_a_report_outside_home_too(both: Pair) -> None:

@@ -262,37 +262,6 @@ def test_frame_and_exit_code_agree_on_how_pytest_ended(
     assert (found, frame["code"], frame["signal"], frame.get("died")) == (code, code, None, died)
 
 
-@pytest.mark.parametrize("is_shaped", [False, True])
-def test_pytest_is_started_once_more_for_reports_of_the_project_and_says_nothing(
-    tmp_path: Path, is_shaped: bool
-) -> None:
-    (tmp_path / "conftest.py").write_text(
-        "def note(what):\n    with open('seen', 'a') as file: file.write(what)\n"
-        "def pytest_sessionstart(): note('s')\n"
-        "def pytest_sessionfinish(exitstatus): note(f'f{int(exitstatus)}'); print('said')\n"
-        "def pytest_runtest_setup(): note('t')\n"
-    )
-    mark = "open('spool/shaped', 'w').close(); " if is_shaped else ""
-    code, frame = run_recorded(tmp_path, f"import os\ndef test(): {mark}os._exit(3)", "-p", "no:terminal")
-    assert code == frame["code"] == 1
-    assert frame["died"].endswith("while running test_it.py::test")
-    assert (tmp_path / "seen").read_text() == ("stsf1" if is_shaped else "st")
-    records = [json.loads(line)["t"] for line in (tmp_path / "spool" / "records").read_text().splitlines()]
-    assert records[-1] == "died"
-    assert "said" not in (tmp_path / "spool" / "stdout").read_text()
-
-
-@pytest.mark.parametrize("text", ["os._exit(0)", "os.abort()"])
-def test_what_takes_down_the_pytest_for_reports_ends_it(tmp_path: Path, text: str) -> None:
-    (tmp_path / "conftest.py").write_text(
-        f"import os\ndef pytest_sessionstart():\n    if os.path.exists('spool/shaped'): {text}\n"
-    )
-    code, frame = run_recorded(
-        tmp_path, "import os\ndef test(): open('spool/shaped', 'w').close(); os._exit(3)"
-    )
-    assert (code, frame["code"], frame["signal"]) == (1, 1, None)
-
-
 def test_a_seal_is_out_of_reach_before_anything_of_the_users_runs(tmp_path: Path) -> None:
     text = (
         "import os\ndef test():\n    found = os.listdir(os.environ['S'])\n"

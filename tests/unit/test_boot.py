@@ -8,12 +8,10 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from pytest_remote_ci.job import aftermath, boot
-from pytest_remote_ci.job import retold as retelling
+from pytest_remote_ci.job import boot
 
 BOOT = Path(boot.__file__)
 NEWEST = "9.0.2"
@@ -133,13 +131,8 @@ def test_a_reader_that_goes_away_ends_it(tmp_path: Path, tmp_path_factory: pytes
         assert process.wait(60) in (1, 3)  # 3 where pytest reports the broken pipe as an internal error
 
 
-@pytest.mark.parametrize("is_again", [False, True])
-def test_a_second_report_is_asked_of_a_known_reporter(pytestconfig: pytest.Config, is_again: bool) -> None:
-    args = ["--remote-ci-second-report=html --tb=short", "--remote-ci-second-report=json --nobodys", "-q"]
-    early = SimpleNamespace(pluginmanager=pytest.PytestPluginManager())
-    retold = retelling.Retold("records", aftermath.Aftermath(), print) if is_again else None
-    boot.InertOptions("", retold).pytest_load_initial_conftests(early, pytestconfig._parser, args)
-    assert args == ["--tb=short", "-q"]
-    seconds = early.pluginmanager.get_plugin("remote-ci-second-reports")
-    assert seconds is not None
-    assert retold is None or (retold.seconds is seconds and early.pluginmanager.is_registered(retold))
+def test_optional_words_replace_their_argument_if_pytest_knows_them(pytestconfig: pytest.Config) -> None:
+    optional = ["--remote-ci-only-if-known=--tb=short -v", "--remote-ci-only-if-known=--nobodys"]
+    args = ["--tb=long", *optional, "--remote-ci-of-a-newer-client=1", "-q", "--", "x.py"]
+    boot.InertOptions().pytest_load_initial_conftests(None, pytestconfig._parser, args)
+    assert args == ["--tb=long", "--tb=short", "-v", "-q", "--", "x.py"]

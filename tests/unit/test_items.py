@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,26 @@ def test_an_attribute_is_made_when_somebody_asks(item: Any, name: str) -> None:
     found = getattr(item, name)
     assert ATTRIBUTES[name](found)
     assert getattr(item, name) is found
+
+
+@pytest.mark.parametrize("doc", [None, "Words."])
+def test_a_class_has_its_docstring_and_no_source(request: pytest.FixtureRequest, doc: str | None) -> None:
+    tree = Tree(request.session)
+    file = "test_it.py"
+    nodes: list[list[object]] = [
+        [-1, "", "", "", "", "", None],
+        [0, "Module", file, file, file, "Module", None],
+        [1, "Class", "TestA", f"{file}::TestA", file, "Class", doc],
+    ]
+    location = [file, 3, "TestA.test_a"]
+    tree.add(
+        nodes, [[2, "Function", "test_a", f"{file}::TestA::test_a", location, False, "test_a", False, None]]
+    )
+    found = tree.chosen[0].parent
+    assert isinstance(found, pytest.Class)
+    assert doc is None or found.obj.__doc__ == doc
+    with pytest.raises((OSError, TypeError)):
+        inspect.getsourcelines(found.obj)
 
 
 def test_what_is_put_there_stays(item: Any) -> None:

@@ -1,7 +1,7 @@
-"""Reports that reporters here write, and that the job's pytest is to write once more if the project shapes them.
+"""Report files that pytest-html and pytest-json-report write both here and in the job.
 
-No conftest.py is read here, so what one does with a report by the reporter's own hooks happens only over there
-(`pytest_remote_ci.job.second_reports`); such a report comes home and takes the place of the one that was written here.
+No conftest.py is loaded here, so hooks by which a project changes such a report run only in the job. Its file replaces
+the one that is written here, unless the recorded session is not complete.
 """
 
 from __future__ import annotations
@@ -16,21 +16,17 @@ import pytest
 from pytest_remote_ci import outside
 from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.outside import Outside
-
-#: Understood by `pytest_remote_ci.job.boot`, and ignored by older ones: the name, then words for pytest.
-OPTION = "--remote-ci-second-report="
+from pytest_remote_ci.replay.reporters import ONLY_IF_KNOWN
 
 
 @dataclass(frozen=True)
-class SecondReport:
-    """One of them."""
+class ReportFile:
+    """One such file."""
 
-    name: str
-    #: For the pytest over there; the first says where the report is to lie.
+    #: Arguments for the job's pytest; the first names the file.
     words: tuple[str, ...]
-    #: The file that it leaves in the project, relative to where the run happens.
+    #: Path of the file, relative to where the run happens; None: it is outside of the project.
     file: str | None = None
-    #: The place here, where that is outside of the project.
     outside: Outside | None = None
 
     @property
@@ -40,12 +36,12 @@ class SecondReport:
 
     @property
     def argument(self) -> str:
-        """For `boot`."""
-        return OPTION + shlex.join((self.name, *self.words))
+        """The argument that `pytest_remote_ci.job.boot` replaces by `words`."""
+        return ONLY_IF_KNOWN + shlex.join(self.words)
 
 
-def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[SecondReport]:
-    """Those of this session; only what the developer has `typed` names places outside of the project."""
+def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[ReportFile]:
+    """Return those of this session; only what the developer has `typed` names places outside of the project."""
     found = [report for kind in (_html, _json) for report in kind(config, place)]
     return [
         report
@@ -54,7 +50,7 @@ def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[Seco
     ]
 
 
-def _html(config: pytest.Config, place: Place) -> Iterator[SecondReport]:
+def _html(config: pytest.Config, place: Place) -> Iterator[ReportFile]:
     styles = [_inside("--html", style, place) for style in config.getoption("css", None) or ()]
     if None in styles:  # the job cannot read it
         return
@@ -62,12 +58,10 @@ def _html(config: pytest.Config, place: Place) -> Iterator[SecondReport]:
     more = [f"--css={style}" for style in styles]
     if is_one_file:
         more.append("--self-contained-html")
-    yield from _second(
-        "html", "--html", config.getoption("htmlpath", None), place, more, has_assets=not is_one_file
-    )
+    yield from _files("--html", config.getoption("htmlpath", None), place, more, has_assets=not is_one_file)
 
 
-def _json(config: pytest.Config, place: Place) -> Iterator[SecondReport]:
+def _json(config: pytest.Config, place: Place) -> Iterator[ReportFile]:
     if not config.getoption("json_report", False):
         return
     more = []
@@ -76,23 +70,23 @@ def _json(config: pytest.Config, place: Place) -> Iterator[SecondReport]:
     indent = config.getoption("json_report_indent", None)
     if indent is not None:
         more.append(f"--json-report-indent={indent}")
-    yield from _second("json", "--json-report-file", config.getoption("json_report_file", None), place, more)
+    yield from _files("--json-report-file", config.getoption("json_report_file", None), place, more)
 
 
-def _second(
-    name: str, option: str, value: object, place: Place, more: list[str], *, has_assets: bool = False
-) -> Iterator[SecondReport]:
+def _files(
+    option: str, value: object, place: Place, more: list[str], *, has_assets: bool = False
+) -> Iterator[ReportFile]:
     if not isinstance(value, str | os.PathLike) or not str(value):
         return
     elsewhere = outside.leads_outside(option, str(value), place)
     if elsewhere is not None:
         report = outside.made(option, elsewhere, has_assets=has_assets)
         if report is not None:
-            yield SecondReport(name, (f"{option}={report.file}", *more), outside=report)
+            yield ReportFile((f"{option}={report.file}", *more), outside=report)
         return
     path = _inside(option, value, place)
     if path is not None:
-        yield SecondReport(name, (f"{option}={path}", *more), path)
+        yield ReportFile((f"{option}={path}", *more), path)
 
 
 def _inside(option: str, value: object, place: Place) -> str | None:
