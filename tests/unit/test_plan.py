@@ -513,6 +513,8 @@ def test_odd_places_of_a_project(root: str, mount: str) -> None:
     [
         ("/r/p", "/r/p/t.py::A::b", "/w/t.py::A::b"),
         ("/r/p/", "/r/p/t.py", "/w/t.py"),
+        ("/r/X", "/r/X/t.py", "/w/t.py"),
+        ("C:\\p", "C:\\p\\t.py::a\\b::c", "/w/t.py::a\\b::c"),
         ("C:\\p\\", "C:\\p\\a\\t.py::x\\y", "/w/a/t.py::x\\y"),
         ("/r/p", "--opt=/r/p/a=b", "--opt=/w/a=b"),
         ("/r/p", "/r/p:/r/p/x", "/w:/r/p/x"),
