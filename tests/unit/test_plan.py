@@ -497,6 +497,7 @@ def test_extras_for_tests_are_guessed_beside_a_group_for_development() -> None:
     ("root", "mount"),
     [
         ("//server/share", "/workspace"),
+        ("///home/me/p", "/workspace"),
         ("/home/a/../b", "/workspace"),
         ("/home/a b/c", "/home/a b/c"),
         ("/home/a\x1fb", "/workspace"),
