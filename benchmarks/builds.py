@@ -19,8 +19,9 @@ import sys
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
-from common import clean_environment, exit_on_sigterm, positive
+from common import clean_environment, positive, report_at_end
 
 HERE = Path(__file__).resolve().parents[1]
 PACKAGES = (
@@ -85,15 +86,12 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.image)))
         return
-    exit_on_sigterm()
     found: dict[Path, list[dict[str, float]]] = {path.resolve(): [] for path in arguments.checkouts}
-    try:
+    with report_at_end(lambda: summary(found), show, as_json=arguments.json):
         for _ in range(arguments.rounds):
             for path, rows in found.items():
                 rows.append(one_round(path, arguments.image))
                 print(f"{path.name}: {rows[-1]}", file=sys.stderr, flush=True)
-    finally:  # what was measured before something failed, too
-        report(found, as_json=arguments.json)
 
 
 def one_round(checkout: Path, image: str) -> dict[str, float]:
@@ -113,21 +111,22 @@ def one_round(checkout: Path, image: str) -> dict[str, float]:
     return seconds
 
 
-def report(found: dict[Path, list[dict[str, float]]], *, as_json: bool) -> None:
-    """Print the medians in seconds, and what they are to those of the first checkout."""
+def summary(found: dict[Path, list[dict[str, float]]]) -> dict[str, Any]:
+    """All rounds, and medians by checkout."""
     medians = {
         str(path): {kind: statistics.median(row[kind] for row in rows) for kind in rows[0]}
         for path, rows in found.items()
         if rows
     }
-    if as_json:
-        print(json.dumps({"rounds": [list(rows) for rows in found.values()], "medians": medians}))
-        return
+    return {"rounds": [list(rows) for rows in found.values()], "medians": medians}
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the medians in seconds, and what they are to those of the first checkout."""
+    medians: dict[str, dict[str, float]] = figures["medians"]
     first = next(iter(medians.values()), {})
-    for path, figures in medians.items():
-        words = "  ".join(
-            f"{kind} {value:.2f} s ({value / first[kind]:.2f})" for kind, value in figures.items()
-        )
+    for path, row in medians.items():
+        words = "  ".join(f"{kind} {value:.2f} s ({value / first[kind]:.2f})" for kind, value in row.items())
         print(f"{Path(path).name}: {words}")
 
 

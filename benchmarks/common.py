@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+Figures = TypeVar("Figures")
 
 #: Variables that change what pytest, Python, git, the client or the runner do.
 _HIDDEN = (
@@ -53,6 +59,19 @@ def not_negative(text: str) -> int:
     return number
 
 
-def exit_on_sigterm() -> None:
-    """End as after Ctrl-C, so that programs that were started end and figures that were taken are shown."""
+@contextmanager
+def report_at_end(
+    figures: Callable[[], Figures], show: Callable[[Figures], None], *, as_json: bool
+) -> Iterator[None]:
+    """Show the figures, or print them as JSON, when the block ends, also early: what was measured until then.
+
+    SIGTERM ends the block as Ctrl-C does, so that programs that were started end, too.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    try:
+        yield
+    finally:
+        if as_json:
+            print(json.dumps(figures(), indent=1))
+        else:
+            show(figures())

@@ -17,7 +17,6 @@ controller; direct is a plain pytest of the same suite. The last two columns are
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -27,7 +26,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from common import exit_on_sigterm, positive
+from common import positive, report_at_end
 from private_runner import private_runner
 
 Figures = dict[str, float]
@@ -169,19 +168,13 @@ def main() -> None:
     parser.add_argument("--megabytes", type=positive, default=100, help="what each suite writes [100]")
     parser.add_argument("--json", action="store_true", help="all figures as JSON")
     options = parser.parse_args()
-    exit_on_sigterm()
     results: dict[str, Figures] = {}
-    try:
+    with report_at_end(lambda: results, show, as_json=options.json):
         measure(options.megabytes, results)
-    finally:  # what was measured before something failed, too
-        show(results, as_json=options.json)
 
 
-def show(results: dict[str, Figures], *, as_json: bool) -> None:
-    """Print a table, or JSON."""
-    if as_json:
-        sys.stdout.write(json.dumps(results, indent=2) + "\n")
-        return
+def show(results: dict[str, Figures]) -> None:
+    """Print a table."""
     names = list(next(iter(results.values()), {}))
     sys.stdout.write("MiB   " + "".join(f"{name:>15}" for name in names) + "\n")
     for suite, figures in results.items():

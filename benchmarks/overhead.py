@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import exit_on_sigterm, not_negative, positive
+from common import not_negative, positive, report_at_end
 from private_runner import private_runner
 from suites import SUITES, edit, make_sleeper
 
@@ -206,8 +206,8 @@ def summary(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(figures: dict[str, Any]) -> None:
-    """A table per suite."""
-    for name, kinds in figures.items():
+    """Print a table of medians per suite."""
+    for name, kinds in figures["medians"].items():
         if name == "interrupt":
             for kind, seconds in kinds.items():
                 print(f"Ctrl-C, {kind}: {seconds:.2f} s to the client's end")
@@ -240,21 +240,9 @@ def main() -> None:
         arguments.base_image = arguments.base_image or os.environ.get("CI_RUNNER_BASE_IMAGE")
     elif arguments.base_image:
         parser.error("--base-image: only containers are made from images")
-    exit_on_sigterm()
     raw: dict[str, Any] = {}
-    try:
+    with report_at_end(lambda: {"medians": summary(raw), "runs": raw}, show, as_json=arguments.json):
         measure(arguments, raw)
-    finally:  # what was measured before something failed, too
-        report(raw, as_json=arguments.json)
-
-
-def report(raw: dict[str, Any], *, as_json: bool) -> None:
-    """Print medians as tables, or medians and all runs as JSON."""
-    figures = summary(raw)
-    if as_json:
-        print(json.dumps({"medians": figures, "runs": raw}, indent=1))
-    else:
-        show(figures)
 
 
 if __name__ == "__main__":

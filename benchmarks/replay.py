@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import exit_on_sigterm, positive
+from common import positive, report_at_end
 from private_runner import PrivateRunner, private_runner
 
 #: Tests in one file.
@@ -231,20 +231,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.without_xdist and importlib.util.find_spec("xdist") is None:
         parser.error("pytest-xdist is missing: install it, or give --without-xdist")
-    exit_on_sigterm()
     inherit_orphans()
     raw: dict[str, Any] = {}
-    try:
+    with report_at_end(lambda: raw, show, as_json=arguments.json):
         measure(arguments, raw)
-    finally:  # what was measured before something failed, too
-        report(raw, as_json=arguments.json)
 
 
-def report(raw: dict[str, Any], *, as_json: bool) -> None:
-    """Print a summary, or all figures as JSON."""
-    if as_json:
-        print(json.dumps(raw, indent=1))
-        return
+def show(raw: dict[str, Any]) -> None:
+    """Print a summary."""
     for name, value in summary(raw).items():
         print(f"{name:<40}{value:10.2f}")
 

@@ -9,7 +9,6 @@ turns.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from common import exit_on_sigterm, positive
+from common import positive, report_at_end
 from faults.harness import Runner, runner
 from pipelining import plan_of, planned
 from waiting import wait_until
@@ -121,17 +120,16 @@ def main() -> None:
     parser.add_argument("--turns", type=positive, default=5, help="how often to look at each controller [5]")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
     arguments = parser.parse_args()
-    exit_on_sigterm()
     figures: Figures = {}
-    try:
+    with report_at_end(lambda: figures, show, as_json=arguments.json):
         overhead(arguments.jobs, figures)
         ticks(arguments.jobs, arguments.seconds, arguments.turns, figures)
-    finally:  # what was measured before something failed, too
-        if arguments.json:
-            print(json.dumps(figures, indent=1))
-        else:
-            for name, value in figures.items():
-                print(f"{name:<24}{value:9.2f}")
+
+
+def show(figures: Figures) -> None:
+    """Print a table."""
+    for name, value in figures.items():
+        print(f"{name:<24}{value:9.2f}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Runs an empty session with and without the plugin, in turns, and compares the me
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -16,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import clean_environment, exit_on_sigterm, positive
+from common import clean_environment, positive, report_at_end
 
 #: Run in a process of its own: milliseconds from pytest being there to the plugin having done all it ever does.
 _INSIDE = """
@@ -68,12 +67,9 @@ def main() -> None:
     parser.add_argument("--runs", type=positive, default=40, help="sessions with and without the plugin [40]")
     parser.add_argument("--json", action="store_true", help="medians as JSON")
     arguments = parser.parse_args()
-    exit_on_sigterm()
     figures: dict[str, list[float]] = {}
-    try:
+    with report_at_end(lambda: summary(figures), show, as_json=arguments.json):
         measure(arguments.runs, figures)
-    finally:  # what was measured before something failed, too
-        show(summary(figures), as_json=arguments.json)
 
 
 def measure(runs: int, figures: dict[str, list[float]]) -> None:
@@ -98,11 +94,8 @@ def summary(figures: dict[str, list[float]]) -> dict[str, float]:
     return medians
 
 
-def show(medians: dict[str, float], *, as_json: bool) -> None:
-    """Print a table, or JSON."""
-    if as_json:
-        print(json.dumps(medians, indent=1))
-        return
+def show(medians: dict[str, float]) -> None:
+    """Print a table."""
     for name, value in medians.items():
         print(f"{name:<22}{value:8.3f} ms")
 

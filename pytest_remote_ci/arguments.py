@@ -301,7 +301,7 @@ def _positional(text: str, place: Place) -> str:
         if not os.path.lexists(path):
             return text
     elif not os.path.lexists(place.cwd / path) or (place.is_inside and ".." not in Path(path).parts):
-        return path.replace(os.sep, "/") + colons + rest if os.sep != "/" else text
+        return path.replace(os.sep, "/") + colons + rest
     return _inside(path, place, text) + colons + rest
 
 

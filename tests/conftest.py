@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.option.basetemp is None:
         config.option.basetemp = own_base_folder()
+    if "MUTANT_UNDER_TEST" in os.environ:  # scripts/mutate: mutated sources are never installed
+        return
     import install_wheel
 
     if install_wheel.install() and Path(sys.prefix) in Path(pytest_remote_ci.__file__).parents:

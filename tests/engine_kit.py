@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -120,6 +121,18 @@ class Kit:
         path = self.spool(name) / "stdout"
         wait_until(lambda: path.exists() and b"ready" in path.read_bytes(), what="a container to be ready")
 
+    def run_program(self, program: str, *arguments: str, **changes: Any) -> Any:
+        """Run a Python program in a container; the JSON that it wrote to the file that its first argument names."""
+        name = f"program{uuid.uuid4().hex[:6]}"
+        argv = ("python3", "-I", "-S", "-c", program, f"{SPOOL}/found.json", *arguments)
+        binds = (*self.spec(Behaviour(""), name).binds, *changes.pop("binds", ()))
+        container_id = self.launch(Behaviour(""), name, argv=argv, binds=binds, **changes)
+        seen = self.ended(container_id, 120)
+        found = self.spool(name) / "found.json"
+        assert found.exists(), (seen, self.engine.output(container_id))
+        self.engine.remove(container_id)
+        return json.loads(found.read_text())
+
 
 class MemoryKit(Kit):
     runs_programs = False
@@ -153,6 +166,23 @@ class ProcessKit(Kit):
         return None
 
 
+#: For `Kit.run_program`: connects to each "host port" and writes what came of it: "connected" or the error's name.
+CONNECT = """
+import errno, json, socket, sys
+found = {}
+for target in sys.argv[2:]:
+    host, port = target.rsplit(" ", 1)
+    try:
+        socket.create_connection((host, int(port)), 20).close()
+        found[host] = "connected"
+    except socket.timeout:
+        found[host] = "timeout"
+    except OSError as error:
+        found[host] = errno.errorcode.get(error.errno, str(error))
+json.dump(found, open(sys.argv[1], "w"))
+"""
+
+
 class DockerKit(Kit):
     def make(self, install: str) -> Engine:
         from ci_runner.controller.engines.docker import DockerEngine
@@ -173,6 +203,20 @@ class DockerKit(Kit):
     def dispose(self) -> None:
         self.engine.uninstall()  # type: ignore[attr-defined]
         self.engine.close()
+
+    def launch_server(self, port: int) -> tuple[str, str]:
+        """Start a container with egress in which a server accepts connections; its id and address."""
+        server = (
+            "import socket\n"
+            f"server = socket.create_server(('0.0.0.0', {port}))\n"
+            "open('/ci/spool/stdout', 'w').write('ready')\n"
+            "while True: server.accept()\n"
+        )
+        container_id = self.launch(Behaviour(""), "server", argv=("python3", "-c", server), network="egress")
+        self.ready("server")
+        engine: Any = self.engine
+        networks = engine.api.client.inspect_container(container_id)["NetworkSettings"]["Networks"]
+        return container_id, networks[engine.network.name]["IPAddress"]
 
 
 @contextmanager

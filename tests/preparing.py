@@ -6,7 +6,8 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from ci_runner.blobs import BlobStore, job_owner
 from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.controller.engine import Engine
+from ci_runner.controller.engines.docker import DockerEngine
+from ci_runner.controller.engines.services import Service
 from ci_runner.controller.prepare import Prepared, Preparer
 from ci_runner.job_options import JobOptions
 from ci_runner.models import Job
@@ -119,6 +122,24 @@ class Bench:
             last["code"], (spool / "stdout").read_text(), (spool / "stderr").read_text(), prepared, log, built,
             ready - began, over - ready,
         )  # fmt: skip
+
+
+@contextmanager
+def disposable_engine(
+    scratch: Path, services: Sequence[Service] = (), **options: Any
+) -> Iterator[DockerEngine]:
+    """An engine of a new install; nothing of the install is left, and its jobs have left no container."""
+    engine = DockerEngine(uuid.uuid4().hex[:12], scratch=scratch, services=services, **options)
+    yield engine
+    assert engine.list() == []
+    engine.sweep(frozenset())
+    engine.network.remove()
+    engine.close()
+
+
+def environment(prepared: Prepared) -> Path:
+    """The folder that the job sees as its environment."""
+    return next(bind.source for bind in prepared.binds if bind.target == "/ci/env")
 
 
 def folder_files(folder: Path) -> dict[str, bytes]:

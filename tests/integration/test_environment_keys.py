@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import Bench
+from preparing import Bench, disposable_engine, environment
 from private_index import host_address, serve, wheel
 
 from ci_runner.config import EnvironmentSettings
@@ -58,13 +58,8 @@ def index(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def engine(index: EnvironmentSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
-    install = uuid.uuid4().hex[:12]
-    found = DockerEngine(install, scratch=tmp_path_factory.mktemp("scratch"), services=services.named(index))
-    yield found
-    assert found.list() == []
-    found.sweep(frozenset())
-    found.network.remove()
-    found.close()
+    with disposable_engine(tmp_path_factory.mktemp("scratch"), services.named(index)) as found:
+        yield found
 
 
 @pytest.fixture
@@ -92,10 +87,6 @@ def prepare(
     again, built = bench.prepare(bench.submit(files, root=root, **options))
     assert (again.key, built) == (prepared.key, False)
     return prepared, log
-
-
-def environment(prepared: Prepared) -> Path:
-    return next(bind.source for bind in prepared.binds if bind.target == "/ci/env")
 
 
 def resolves(log: list[str]) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import Bench
+from preparing import Bench, disposable_engine, environment
 from private_index import host_address, sdist, serve, wheel
 
 from ci_runner.config import EnvironmentSettings
@@ -68,13 +67,8 @@ def index(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def engine(index: EnvironmentSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
-    install = uuid.uuid4().hex[:12]
-    found = DockerEngine(install, scratch=tmp_path_factory.mktemp("scratch"), services=services.named(index))
-    yield found
-    assert found.list() == []
-    found.sweep(frozenset())
-    found.network.remove()
-    found.close()
+    with disposable_engine(tmp_path_factory.mktemp("scratch"), services.named(index)) as found:
+        yield found
 
 
 @pytest.fixture
@@ -84,10 +78,6 @@ def bench(engine: DockerEngine, index: EnvironmentSettings, docker_engine: str, 
 
 def prepare(bench: Bench, requirements: str, **options: Any) -> Prepared:
     return bench.prepare(bench.submit({"requirements.txt": requirements}, **options))[0]
-
-
-def environment(prepared: Prepared) -> Path:
-    return next(bind.source for bind in prepared.binds if bind.target == "/ci/env")
 
 
 def scope(prepared: Prepared) -> str:

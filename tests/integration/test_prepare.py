@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import CA_BUNDLE, Bench, Ran, folder_files
+from preparing import CA_BUNDLE, Bench, Ran, disposable_engine, folder_files
 
 from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.controller.prepare import PreparationStopped
 from ci_runner.errors import EnvironmentFailed, ImageUnavailable, PermanentError
 from ci_runner.job_options import JobOptions
@@ -30,14 +29,9 @@ SETUPTOOLS = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setupt
 def bench(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One data directory for the module, so that caches are warm after the first test."""
     data = tmp_path_factory.mktemp("data")
-    install = uuid.uuid4().hex[:12]
-    engine = DockerEngine(install, scratch=data / "scratch")
     settings = EnvironmentSettings(ca_bundle=Path(CA_BUNDLE) if CA_BUNDLE else None)
-    yield Bench(data, engine, docker_engine, settings, install_id=install)
-    assert engine.list() == []
-    engine.sweep(frozenset())
-    engine.network.remove()
-    engine.close()
+    with disposable_engine(data / "scratch") as engine:
+        yield Bench(data, engine, docker_engine, settings, install_id=engine.install)
 
 
 def run(bench: Bench, files: dict[str, Any], *args: str, code: int = 0, **options: Any) -> Ran:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import Bench
+from preparing import Bench, disposable_engine
 from private_index import host_address, sdist, serve, wheel
 from waiting import files_named, wait_until
 
@@ -104,17 +104,12 @@ def engine(
     """An engine whose containers run as another user than the runner, and one whose run as the same."""
     if request.param == "as root" and os.geteuid() != 0:
         pytest.skip("the runner is not root")
-    found = DockerEngine(
-        uuid.uuid4().hex[:12], scratch=tmp_path_factory.mktemp("scratch"), services=services.named(index),
-        uid=None if request.param == "as root" else os.geteuid(),
-        gid=None if request.param == "as root" else os.getegid(),
-    )  # fmt: skip
-    yield found
-    for seen in found.list():
-        found.remove(seen.id)
-    found.sweep(frozenset())
-    found.network.remove()
-    found.close()
+    uid, gid = (None, None) if request.param == "as root" else (os.geteuid(), os.getegid())
+    scratch = tmp_path_factory.mktemp("scratch")
+    with disposable_engine(scratch, services.named(index), uid=uid, gid=gid) as found:
+        yield found
+        for seen in found.list():
+            found.remove(seen.id)
 
 
 @pytest.fixture

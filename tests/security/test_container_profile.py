@@ -5,7 +5,6 @@ One container runs all probes that harm nobody else and writes what happened; ea
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import FOREVER, Behaviour, DockerKit, Kit, kit_for
+from engine_kit import CONNECT, FOREVER, Behaviour, DockerKit, Kit, kit_for
 
-from ci_runner.controller.engine import SPOOL, Bind, Limits
+from ci_runner.controller.engine import Bind, Limits
 
 pytestmark = pytest.mark.docker
 
@@ -28,19 +27,6 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
         yield kit
 
 
-def run_program(kit: Kit, name: str, program: str, *arguments: str, **changes: Any) -> Any:
-    """Run a Python program in a container; what it wrote as JSON."""
-    spec = kit.spec(Behaviour(""), name)
-    argv = ("python3", "-I", "-S", "-c", program, SPOOL + "/said.json", *arguments)
-    binds = (*spec.binds, *changes.pop("binds", ()))
-    container_id = kit.launch(Behaviour(""), name, argv=argv, binds=binds, **changes)
-    seen = kit.ended(container_id, 60)
-    said = kit.spool(name) / "said.json"
-    assert said.exists(), (seen, kit.engine.output(container_id))
-    kit.engine.remove(container_id)
-    return json.loads(said.read_text())
-
-
 @pytest.fixture(scope="module")
 def said(kit: Kit) -> dict[str, Any]:
     """What all probes said, from one container."""
@@ -49,9 +35,7 @@ def said(kit: Kit) -> dict[str, Any]:
     kit.own(tools)
     overlay = kit.overlay()
     (overlay.lowers[0] / "escape").symlink_to("/etc/machine-id")
-    result: dict[str, Any] = run_program(
-        kit,
-        "probes",
+    result: dict[str, Any] = kit.run_program(
         PROBES.read_text(),
         overlay=overlay,
         cwd="/workspace",
@@ -106,7 +90,7 @@ def test_one_file_is_bounded(kit: Kit) -> None:
         "json.dump(said, open(sys.argv[1], 'w'))\n"
     )
     limits = Limits(memory=256 << 20, pids=64, file_size=8 << 20, tmp_size=16 << 20)
-    assert run_program(kit, "file-size", program, limits=limits) == 27  # EFBIG
+    assert kit.run_program(program, limits=limits) == 27  # EFBIG
 
 
 def test_temporary_files_are_bounded(kit: Kit) -> None:
@@ -122,7 +106,7 @@ def test_temporary_files_are_bounded(kit: Kit) -> None:
         "json.dump(said, open(sys.argv[1], 'w'))\n"
     )
     limits = Limits(memory=512 << 20, pids=64, tmp_size=16 << 20)
-    assert run_program(kit, "tmp-size", program, limits=limits) == [28] * 4  # ENOSPC
+    assert kit.run_program(program, limits=limits) == [28] * 4  # ENOSPC
 
 
 def test_a_fork_bomb_ends_with_its_container(kit: Kit) -> None:
@@ -159,18 +143,6 @@ def test_a_child_killed_for_memory_is_told_apart(kit: Kit) -> None:
 
 
 # -- with egress
-CONNECT = """
-import json, socket, sys
-said = []
-for target in sys.argv[2:]:
-    host, port = target.rsplit(":", 1)
-    try:
-        socket.create_connection((host, int(port)), 3).close()
-        said.append(target)
-    except OSError:
-        pass
-json.dump(said, open(sys.argv[1], "w"))
-"""
 
 
 @pytest.fixture
@@ -182,19 +154,12 @@ def docker(kit: Kit) -> Any:
 
 
 def test_containers_do_not_reach_each_other(kit: Kit, docker: Any) -> None:
-    server = (
-        "import socket\n"
-        "server = socket.create_server(('0.0.0.0', 8000))\n"
-        "open('/ci/spool/stdout', 'w').write('ready')\n"
-        "while True: server.accept()\n"
-    )
-    container_id = kit.launch(Behaviour(""), "server", argv=("python3", "-c", server), network="egress")
-    kit.ready("server")
-    networks = docker.api.client.inspect_container(container_id)["NetworkSettings"]["Networks"]
-    address = networks[docker.network.name]["IPAddress"]
+    assert isinstance(kit, DockerKit)
+    container_id, address = kit.launch_server(8000)
     name = kit.spec(FOREVER, "server").name
-    targets = (f"{address}:8000", f"{name}:8000")
-    assert run_program(kit, "client", CONNECT, *targets, network="egress") == []
+    found = kit.run_program(CONNECT, f"{address} 8000", f"{name} 8000", network="egress")
+    assert found.keys() == {address, name}
+    assert "connected" not in found.values()
     kit.engine.remove(container_id)
 
 
@@ -202,10 +167,11 @@ def test_containers_reach_neither_the_host_nor_metadata_or_the_probe_says_so(kit
     gateway = docker.network.gateway()
     with socket.create_server((gateway, 0)) as server:
         port = server.getsockname()[1]
-        targets = (f"{gateway}:{port}", "169.254.169.254:80", "169.254.170.2:80")
-        reached = run_program(kit, "to-host", CONNECT, *targets, network="egress")
+        targets = (f"{gateway} {port}", "169.254.169.254 80", "169.254.170.2 80")
+        found = kit.run_program(CONNECT, *targets, network="egress")
+    assert len(found) == len(targets)
     if docker.network.problem is None:
-        assert reached == []
+        assert "connected" not in found.values()
         assert not [text for text in docker.probe().problems if "containers can connect" in text]
     else:
         assert [text for text in docker.probe().problems if docker.network.problem in text]
@@ -217,7 +183,8 @@ def test_containers_reach_what_lies_beyond_the_host(kit: Kit) -> None:
         socket.create_connection((host.partition(":")[0], 443), 5).close()
     except OSError:
         pytest.skip(f"this machine itself cannot reach {host}")
-    assert run_program(kit, "egress", CONNECT, host, network="egress") == [host]
+    found = kit.run_program(CONNECT, host.replace(":", " "), network="egress")
+    assert list(found.values()) == ["connected"]
 
 
 def test_nothing_is_left_when_an_install_goes(tmp_path: Path) -> None:

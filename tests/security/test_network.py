@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import BASE_IMAGE, FOREVER, Behaviour, DockerKit
+from engine_kit import BASE_IMAGE, CONNECT, FOREVER, DockerKit
 from needs import skip
 from waiting import wait_until
 
-from ci_runner.controller.engine import SPOOL
 from ci_runner.controller.engines import convert, docker_network
 from ci_runner.controller.engines.docker import DockerEngine
 from ci_runner.controller.engines.docker_network import DockerNetwork
@@ -52,22 +51,6 @@ print("ready", flush=True)
 while True:
     for each in select.select(listeners, [], [])[0]:
         each.accept()[0].close()
-"""
-
-#: Connects to each address and writes what came of it: "connected" or the error's name.
-CONNECT = """
-import errno, json, socket, sys
-found = {}
-for target in sys.argv[2:]:
-    host, port = target.rsplit(" ", 1)
-    try:
-        socket.create_connection((host, int(port)), 20).close()
-        found[host] = "connected"
-    except socket.timeout:
-        found[host] = "timeout"
-    except OSError as error:
-        found[host] = errno.errorcode.get(error.errno, str(error))
-json.dump(found, open(sys.argv[1], "w"))
 """
 
 #: Sends a datagram to each address and writes what it was answered: nothing, or the refusal.
@@ -143,15 +126,8 @@ class EgressKit(DockerKit):
         self.engine = self.make(self.install)
 
     def run(self, program: str, *arguments: str) -> Any:
-        """What a program in a container with egress wrote as JSON."""
-        name = f"job{secrets.token_hex(3)}"
-        argv = ("python3", "-I", "-S", "-c", program, f"{SPOOL}/found.json", *arguments)
-        container_id = self.launch(Behaviour(""), name, argv=argv, network="egress")
-        seen = self.ended(container_id, 120)
-        found = self.spool(name) / "found.json"
-        assert found.exists(), (seen, self.engine.output(container_id))
-        self.engine.remove(container_id)
-        return json.loads(found.read_text())
+        """What a program in a container with egress wrote."""
+        return self.run_program(program, *arguments, network="egress")
 
 
 @pytest.fixture
@@ -299,17 +275,7 @@ def test_ipv6_is_rejected_where_a_network_has_it_all_the_same(kit: EgressKit) ->
 
 
 def test_containers_of_one_install_do_not_reach_each_other_at_once(kit: EgressKit) -> None:
-    server = (
-        "import socket\n"
-        "server = socket.create_server(('0.0.0.0', 8000))\n"
-        "open('/ci/spool/stdout', 'w').write('ready')\n"
-        "while True: server.accept()\n"
-    )
-    container_id = kit.launch(Behaviour(""), "server", argv=("python3", "-c", server), network="egress")
-    kit.ready("server")
-    assert isinstance(kit.engine, DockerEngine)
-    networks = kit.engine.api.client.inspect_container(container_id)["NetworkSettings"]["Networks"]
-    address = networks[kit.engine.network.name]["IPAddress"]
+    _, address = kit.launch_server(8000)
     assert kit.run(CONNECT, f"{address} 8000") == {address: "ECONNREFUSED"}
 
 

@@ -60,7 +60,11 @@ def arity(option: str) -> bool | None:
         pytest.param(["-o", "a=b=/ROOT/c"], ["-o", "a=b=/ROOT/c"], id="a value that only ends like a path"),
         pytest.param(["--ignore=/ROOT/tests/a=b"], ["--ignore=a=b"], id="a path with an equals sign"),
         pytest.param(["--deselect=/ROOT/tests/test_a.py::T::t"], ["--deselect=test_a.py::T::t"], id="a node id given"),
+        pytest.param(
+            ["--deselect=/ROOT/tests/test_a.py::t[a//b]"], ["--deselect=test_a.py::t[a//b]"], id="its name is no path"
+        ),
         pytest.param(["/ROOT/tests/none.py"], ["none.py"], id="what is missing in the project"),
+        pytest.param(["unit/none.py::t[a/b]"], ["unit/none.py::t[a/b]"], id="what is missing in a folder"),
         pytest.param(["-", "--remote-ci", "-x"], ["-", "-x"], id="a dash alone"),
         pytest.param(["-x", "--remote-ci-env"], ["-x"], id="an own option without its value"),
         pytest.param(["-x", "-k"], ["-x", "-k"], id="an option without its value"),
@@ -112,6 +116,16 @@ def test_what_is_missing_is_left_to_the_run_wherever_it_was_started(place: argum
     assert arguments.forward(["missing.py::t"], outside, arity) == ["missing.py::t"]
 
 
+def test_two_dashes_are_no_path_even_where_a_file_is_named_so(place: arguments.Place) -> None:
+    outside = arguments.Place(place.root, place.root.parent)
+    (outside.cwd / "--").touch()
+    assert arguments.forward(["-x", "--", "missing.py"], outside, arity) == ["-x", "--", "missing.py"]
+
+
+def test_a_dash_alone_is_no_option() -> None:
+    assert list(arguments.words(["-", "-x"], arity)) == [arguments.Word("-"), arguments.Word("-x", "-x")]
+
+
 def test_a_place_is_in_the_project_or_around_it(tmp_path: Path) -> None:
     root = tmp_path / "project"
     for cwd in (root, root / "sub", tmp_path):
@@ -143,6 +157,9 @@ def test_a_linked_path_to_the_project_is_inside_of_it(place: arguments.Place, tm
     link.symlink_to(place.root)
     assert arguments.forward([f"{link}/tests/unit"], place, arity) == ["unit"]
     assert arguments.Place(place.root, link / "tests").subdirectory == "tests"
+    assert arguments.Place(place.root, link / "tests" / "unit").subdirectory == "tests/unit"
+    above = arguments.Place(place.root, place.root)
+    assert arguments.forward([f"{link}/tests/unit/test_b.py::t"], above, arity) == ["tests/unit/test_b.py::t"]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +196,42 @@ def test_a_setting_hands_all_over_but_the_question_for_help(typed: list[str], re
 def test_own_options_can_be_taken_out() -> None:
     given = ["-ra", "--remote-ci", "--remote-ci-python", "3.12", "--remote-ci-name=x", "--cov"]
     assert arguments.without_own(given) == ["-ra", "--cov"]
+    assert arguments.without_own(["-ra", "--remote-ci-name"]) == ["-ra"], "its value is missing"
+
+
+@pytest.mark.parametrize(
+    ("argv", "is_question", "is_for_help"),
+    [
+        (["-x", "--help"], True, True),
+        (["-h"], True, True),
+        (["--markers"], True, False),
+        (["--fixtures", "-v"], True, False),
+        (["--fixtures-per-test"], True, False),
+        (["-x", "test_a.py"], False, False),
+        ([], False, False),
+        (["--", "--help"], False, False),
+    ],
+)
+def test_questions_about_the_project_are_known(argv: list[str], is_question: bool, is_for_help: bool) -> None:
+    assert arguments.is_question(argv) is is_question
+    assert arguments.is_for_help(argv) is is_for_help
+
+
+def test_the_question_for_help_is_taken_out_in_place() -> None:
+    argv = ["-x", "--help", "--markers", "-h"]
+    arguments.without_help(argv)
+    assert argv == ["-x", "--markers"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first", "--sw", "--stepwise-skip"],
+)
+def test_a_replay_refuses_options_that_choose_tests_of_the_next_run(option: str) -> None:
+    words = f"{option} chooses tests for a new run; a replay takes -k, -m, --deselect, paths and node ids"
+    with pytest.raises(WorkspaceError, match=f"^{re.escape(words)}$"):
+        arguments.refuse_next_run(["-x", option])
+    arguments.refuse_next_run(["-x", "-k", "a", "--", option])
 
 
 @pytest.mark.parametrize("option", ["--pdb", "--trace"])

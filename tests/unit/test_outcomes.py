@@ -139,6 +139,43 @@ def test_a_history_counts_its_runs_and_has_the_last() -> None:
     assert found.to_dict()["last"]["job_id"] == "job5"
 
 
+def test_owners_see_one_result_as_it_is() -> None:
+    result = TestResult("t.py::x", "xpassed", 0.12345678, 3, NOON, "job", "w")
+    assert result.to_dict() == {
+        "id": "t.py::x",
+        "outcome": "xpassed",
+        "duration": 0.123457,
+        "reruns": 3,
+        "at": "2026-01-01T12:00:00.000000Z",
+    }
+
+
+def test_owners_see_all_that_a_history_says() -> None:
+    seconds = (0.11111111, 0.22222222, 0.33333333, 0.44444444)
+    assert runs("pffs", "wwww", seconds).to_dict() == {
+        "id": "t",
+        "counts": {"passed": 1, "failed": 2, "skipped": 1},
+        "pass_rate": pytest.approx(1 / 3),
+        "duration": 0.222222,
+        "before": None,
+        "now": None,
+        "reruns": 0,
+        "flaky_workspaces": 1,
+        "flaky": True,
+        "failing_since": {"job_id": "job1", "at": "2026-01-01T13:00:00.000000Z"},
+        "last": {
+            "id": "t",
+            "outcome": "skipped",
+            "duration": 0.444444,
+            "reruns": 0,
+            "at": "2026-01-01T15:00:00.000000Z",
+            "job_id": "job3",
+        },
+    }
+    found = runs("pppp", seconds=seconds).to_dict()
+    assert (found["before"], found["now"], found["failing_since"]) == (0.166667, 0.388889, None)
+
+
 def test_claims_are_bounded() -> None:
     wild = report("call", "passed", nodeid="x" * 9999, duration=1e300, wasxfail={"a": 1}, status=3)
     [(node_id, part)] = parts([event(wild)], NOON).items()

@@ -497,6 +497,7 @@ def test_extras_for_tests_are_guessed_beside_a_group_for_development() -> None:
     ("root", "mount"),
     [
         ("//server/share", "/workspace"),
+        ("///home/me/p", "/workspace"),
         ("/home/a/../b", "/workspace"),
         ("/home/a b/c", "/home/a b/c"),
         ("/home/a\x1fb", "/workspace"),
@@ -513,6 +514,8 @@ def test_odd_places_of_a_project(root: str, mount: str) -> None:
     [
         ("/r/p", "/r/p/t.py::A::b", "/w/t.py::A::b"),
         ("/r/p/", "/r/p/t.py", "/w/t.py"),
+        ("/r/X", "/r/X/t.py", "/w/t.py"),
+        ("C:\\p", "C:\\p\\t.py::a\\b::c", "/w/t.py::a\\b::c"),
         ("C:\\p\\", "C:\\p\\a\\t.py::x\\y", "/w/a/t.py::x\\y"),
         ("/r/p", "--opt=/r/p/a=b", "--opt=/w/a=b"),
         ("/r/p", "/r/p:/r/p/x", "/w:/r/p/x"),

@@ -142,6 +142,8 @@ def test_a_matrix_is_the_product_without_what_is_excluded_and_with_what_is_inclu
         "tests (python=3.13, db=sqlite)",
     ]
     assert needs(made)["report"] == tuple(cells)
+    [report] = [job for job in made.jobs if job.name == "report"]
+    assert report.artifacts_from == tuple(cells), "the need names all cells, whatever the stages add"
     one = made.jobs[-1]
     assert (one.needs[0], one.artifacts_from) == (cells[1], (cells[1],))
     assert set(one.needs) == set(cells), "the stage before adds the other cells"

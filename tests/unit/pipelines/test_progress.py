@@ -88,6 +88,20 @@ def test_the_next_step(facts: tuple[Facts, ...], expected: Step) -> None:
     assert step(ABC, *facts) == expected
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        Step((Start("a"),)),
+        Step(drops=(Drop("a", "why"),)),
+        Step(halts=(Halt("j", "ann"),)),
+        Step(outcome=Verdict("completed", True)),
+    ],
+)
+def test_a_step_is_true_when_anything_is_to_be_written(found: Step) -> None:
+    assert found
+    assert not Step()
+
+
 def test_keep_going_runs_what_does_not_depend_on_the_failure() -> None:
     plan = replace(plan_of(A, C, B, planned("d", "x", needs=("c",))), keep_going=True)
     assert step(plan, FAILED, PASSED, NOTHING, NOTHING) == Step(
