@@ -39,8 +39,8 @@ def measure(image: str) -> dict[str, float]:
 
     from preparing import Bench
 
-    from ci_runner.config import EnvironmentSettings
-    from ci_runner.controller.engines.docker import DockerEngine
+    from ci_runner.controller.engines.docker.engine import DockerEngine
+    from ci_runner.settings.groups import EnvironmentSettings
 
     bundle = os.environ.get("CI_RUNNER_CA_BUNDLE")
     settings = EnvironmentSettings(

@@ -25,7 +25,7 @@ def _mark(name: str, **more: Any) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """The hand-over begins; only now is it known that this is a remote run."""
     _mark("handover")
-    from pytest_remote_ci.client import Client
+    from pytest_remote_ci.client.client import Client
 
     send = Client.submit
 

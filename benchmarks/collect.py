@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common import clean_environment, positive
 
-from pytest_remote_ci import workspace
+from pytest_remote_ci.workspace import collect as workspace
 
 
 def make_project(root: Path, files: int) -> None:

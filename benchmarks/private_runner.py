@@ -58,7 +58,7 @@ def private_runner(folder: Path, engine: str, image: str | None) -> Iterator[Pri
 
 
 def _remove_from_engine(data: Path) -> None:
-    from ci_runner.controller.engines.docker import DockerEngine
+    from ci_runner.controller.engines.docker.engine import DockerEngine
 
     install = data / "install-id"
     if install.exists():

@@ -26,7 +26,7 @@ from waiting import wait_until
 
 from ci_runner.controller import loop
 from ci_runner.controller.engines.memory import MemoryEngine, Script
-from ci_runner.controller.world import Policy
+from ci_runner.controller.snapshot import Policy
 
 Figures = dict[str, float]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ci_runner import logs
-from ci_runner.config import LogSettings
-from ci_runner.datadir import Busy
 from ci_runner.errors import RunnerError, SettingsError
-from ci_runner.settings import Loaded, add_arguments, load
+from ci_runner.settings.groups import LogSettings
+from ci_runner.settings.loader import Loaded, add_arguments, load
+from ci_runner.storage.data_dir import Busy
 from pytest_remote_ci import __version__
-from pytest_remote_ci.control_characters import escaped
+from pytest_remote_ci.wire.control_characters import escaped
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -135,7 +135,7 @@ def _spread(parser: argparse.ArgumentParser, anywhere: argparse.ArgumentParser) 
 
 
 def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
-    from ci_runner import images
+    from ci_runner.base_image import build as images
 
     image = commands.add_parser("image", help="Make base images.", parents=[anywhere])
     actions = image.add_subparsers(metavar="ACTION", required=True)
@@ -208,7 +208,8 @@ def _admin(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from ci_runner import doctor, images, programs
+    from ci_runner import doctor, programs
+    from ci_runner.base_image import build as images
 
     loaded = _load(args)
     with programs.probing_engine(loaded.settings) as make_engine:
@@ -217,7 +218,8 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _image_build(args: argparse.Namespace) -> int:
-    from ci_runner import images, pythons
+    from ci_runner.base_image import build as images
+    from ci_runner.base_image import pythons
 
     _load(args)
     installations = tuple(pythons.find(wanted) for wanted in args.python)

@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 
-from ci_runner import datadir
-from ci_runner.config import Settings
 from ci_runner.errors import EngineUnavailable, RunnerError
-from ci_runner.settings import Loaded, size_text
-from pytest_remote_ci import formats
-from pytest_remote_ci.control_characters import escaped, escaped_json
+from ci_runner.settings.groups import Settings
+from ci_runner.settings.loader import Loaded, size_text
+from ci_runner.storage import data_dir as datadir
+from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire.control_characters import escaped, escaped_json
 
 if TYPE_CHECKING:
     from ci_runner.controller.engine import Engine
@@ -227,11 +227,11 @@ def uv() -> Iterator[Finding]:
 
 def packages(settings: Settings) -> Iterator[Finding]:
     """Whether containers can possibly reach the indexes and proxies that are set."""
-    from ci_runner.controller.engines import services
+    from ci_runner.controller.engines.docker import allowed_hosts
 
-    named = services.named(settings.environments)
+    named = allowed_hosts.named(settings.environments)
     for host, number in named:
-        if settings.reconcile.engine != "process" and services.is_loopback(host):
+        if settings.reconcile.engine != "process" and allowed_hosts.is_loopback(host):
             yield warn(
                 "packages",
                 f"{host}:{number} is loopback: containers that ask for it ask themselves",

@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ci_runner import credentials, datadir, programs
+from ci_runner import programs
 from ci_runner.errors import RunnerError, SettingsError
-from ci_runner.models import APIKey, User, utcnow
-from ci_runner.settings import Loaded
+from ci_runner.model import api_keys
+from ci_runner.model.job import APIKey, User, utcnow
+from ci_runner.settings.loader import Loaded
+from ci_runner.storage import data_dir as datadir
 
 if TYPE_CHECKING:
     from ci_runner.store import Store
@@ -109,7 +111,7 @@ def make_key(store: Store) -> str:
     for old in store.keys.list(user.id):
         if old.name == KEY_NAME and old.is_active:
             store.keys.revoke(old.id)
-    key = credentials.generate()
+    key = api_keys.generate()
     store.keys.create(APIKey(key.id, user.id, key.hash, KEY_NAME, utcnow()))
     return key.text
 

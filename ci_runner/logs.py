@@ -14,8 +14,8 @@ import re
 import sys
 from typing import Any, Final, TextIO
 
-from ci_runner.config import LogSettings
-from pytest_remote_ci.control_characters import escaped, escaped_json, escaped_lines
+from ci_runner.settings.groups import LogSettings
+from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
 
 #: Attributes that every record has; all others came in by ``extra``.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -18,16 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ci_runner import datadir
-from ci_runner.config import Settings
-from ci_runner.datadir import Busy
 from ci_runner.errors import EngineUnavailable, RunnerError, SettingsError
-from ci_runner.settings import Loaded
+from ci_runner.settings.groups import Settings
+from ci_runner.settings.loader import Loaded
+from ci_runner.storage import data_dir
+from ci_runner.storage.data_dir import Busy
 from pytest_remote_ci import __version__
 
 if TYPE_CHECKING:
     from ci_runner.controller.engine import Engine
-    from ci_runner.plugins import Plugins
+    from ci_runner.plugins.manager import Plugins
     from ci_runner.store import Store
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def open_store(settings: Settings, *, check: bool = False) -> Iterator[Store]:
     from ci_runner.store import Store, StoreError
 
     storage = settings.storage
-    datadir.prepare(storage.data_dir)
+    data_dir.prepare(storage.data_dir)
     try:
         store = Store.open(storage.database_path, storage.data_dir / "backups")
     except StoreError as error:
@@ -111,13 +111,13 @@ def choose_engine(settings: Settings, plugins: Plugins) -> tuple[Engine, str | N
 
 def make_engine(name: str, settings: Settings, plugins: Plugins) -> Engine:
     """One of the registered engines; raises `SettingsError` for a name that none has."""
-    return plugins.engine(name, settings, datadir.install_id(settings.storage.data_dir))
+    return plugins.engine(name, settings, data_dir.install_id(settings.storage.data_dir))
 
 
 @contextlib.contextmanager
 def probing_engine(settings: Settings) -> Iterator[Callable[[], Engine]]:
     """For `doctor`: makes the engine without making a data directory that is not there."""
-    from ci_runner.plugins import Plugins
+    from ci_runner.plugins.manager import Plugins
 
     plugins = Plugins.load()
     with contextlib.ExitStack() as stack:
@@ -173,7 +173,7 @@ def as_busy(error: BaseException) -> BaseException:
 def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugins) -> Any:
     """The controller with its preparer."""
     from ci_runner.controller.loop import Controller
-    from ci_runner.narrowing import PolicedPreparer
+    from ci_runner.plugins.policy import PolicedPreparer
 
     settings = loaded.settings
 
@@ -191,7 +191,7 @@ def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugi
         reconcile=settings.reconcile,
         environments=settings.environments,
         engine=engine,
-        install_id=datadir.install_id(settings.storage.data_dir),
+        install_id=data_dir.install_id(settings.storage.data_dir),
     )
     return Controller(
         settings.storage,
@@ -215,7 +215,7 @@ def _shared_process_engine(engine: Engine, store: Store) -> str | None:
 
 def reconcile(loaded: Loaded) -> int:
     """``ci-runner reconcile``: the controller until a signal; returns the exit code."""
-    from ci_runner.plugins import Plugins
+    from ci_runner.plugins.manager import Plugins
 
     stop = stop_on_signals()
     log_start("reconcile", loaded)
@@ -246,11 +246,11 @@ def serve(
     `announce` is written once requests are answered and removed at the end; `facts` adds to it. `watch` gets the
     store, how many seconds nobody asked for anything, and the event by which it may end the program.
     """
-    from ci_runner.blobs import BlobStore, job_owner
-    from ci_runner.plugins import Plugins
+    from ci_runner.plugins.manager import Plugins
     from ci_runner.server.app import create_app
-    from ci_runner.server.services import Services
-    from ci_runner.server.serving import HttpServer
+    from ci_runner.server.context import Services
+    from ci_runner.server.http.server import HttpServer
+    from ci_runner.storage.blobs import BlobStore, job_owner
 
     settings = loaded.settings
     stop = stop_on_signals()
@@ -259,7 +259,7 @@ def serve(
     controller = None
     with open_store(settings, check=True) as store, contextlib.ExitStack() as stack:
         stack.callback(plugins.close)
-        datadir.install_id(settings.storage.data_dir)
+        data_dir.install_id(settings.storage.data_dir)
         blobs = BlobStore(settings.storage.data_dir, job_owner())
         app = create_app(Services(store, blobs, settings.serve, settings.storage, hooks=plugins.hook))
         server = HttpServer(app, settings.serve, settings.storage.data_dir)
@@ -292,7 +292,7 @@ def announced(path: Path, document: dict[str, object]) -> Iterator[None]:
     """Keep `document` (JSON, 0600) at `path`, complete from its first moment; only our own is removed again."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps(document) + "\n"
-    with datadir.write_beside(path, text) as made:
+    with data_dir.write_beside(path, text) as made:
         made.replace(path)
     try:
         yield

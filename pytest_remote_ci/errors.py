@@ -7,7 +7,7 @@ Every error's text is one line that says what to do next; `exit_code` is what th
 from __future__ import annotations
 
 from pytest_remote_ci import exit_codes
-from pytest_remote_ci.control_characters import escaped_lines
+from pytest_remote_ci.wire.control_characters import escaped_lines
 
 
 class ClientError(Exception):

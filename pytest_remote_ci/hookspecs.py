@@ -22,7 +22,7 @@ def pytest_remote_ci_choose_files(config: pytest.Config, root: Path, files: list
 
 @pytest.hookspec
 def pytest_remote_ci_submission(config: pytest.Config, options: dict[str, Any]) -> None:
-    """Change in place what the submission says beside its files: the fields of `pytest_remote_ci.wire.SubmitOptions`.
+    """Change the options of the submission in place: fields of `pytest_remote_ci.wire.protocol.SubmitOptions`.
 
     Values of a plugin's own belong into ``options["extra"]`` under a name of its own. What the runner would refuse is
     refused here, as a usage error.

@@ -118,8 +118,8 @@ def pytest_load_initial_conftests(
     """Read no conftest file, and let pass what only the container's plugins and conftests will understand."""
     if not _is_remote(early_config):
         return
-    from pytest_remote_ci.arguments import refuse_interactive, without_help
     from pytest_remote_ci.errors import WorkspaceError
+    from pytest_remote_ci.session.arguments import refuse_interactive, without_help
 
     try:
         refuse_interactive(args)
@@ -138,9 +138,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Run the session on the runner: to its exit code, or (None) to where pytest's own session takes it up."""
     if not _is_remote(config):
         return None
-    from pytest_remote_ci import session
+    from pytest_remote_ci.session import submit
 
-    return session.run(config, own_arguments(config))
+    return submit.run(config, own_arguments(config))
 
 
 def _suggest_command() -> None:
@@ -173,7 +173,7 @@ def _is_remote(config: pytest.Config) -> bool:
         settings = settings + config.getini("addopts")
     if not any(argument.startswith("--remote-ci") for argument in (*settings, *typed)):
         return False
-    from pytest_remote_ci.arguments import wants_remote
+    from pytest_remote_ci.session.arguments import wants_remote
 
     return wants_remote(typed, settings)
 

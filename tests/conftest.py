@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import pytest_remote_ci
-from ci_runner.safe_fs import Trash
+from ci_runner.storage.safe_fs import Trash
 
 #: The image that tests run containers from; made by scripts/base-image.
 TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")

@@ -62,7 +62,7 @@ class Developer:
 
     def remote_ci(self, *args: str, cwd: Path | None = None, timeout: float = 180, **env: str) -> Done:
         """Run `remote-ci ARGS`."""
-        command = [self.python, "-m", "pytest_remote_ci.cli", *args]
+        command = [self.python, "-m", "pytest_remote_ci.cli.main", *args]
         return run(command, cwd=cwd or self.home, env=self.environ(**env), timeout=timeout)
 
     def pytest(self, *args: str, cwd: Path, timeout: float = 180, **env: str) -> Done:

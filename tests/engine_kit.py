@@ -158,7 +158,7 @@ class ProcessKit(Kit):
     install_is_separate = True
 
     def make(self, install: str) -> Engine:
-        from ci_runner.controller.engines.process import ProcessEngine
+        from ci_runner.controller.engines.process.engine import ProcessEngine
 
         return ProcessEngine(install, folder=self.folder / "processes")
 
@@ -185,12 +185,12 @@ json.dump(found, open(sys.argv[1], "w"))
 
 class DockerKit(Kit):
     def make(self, install: str) -> Engine:
-        from ci_runner.controller.engines.docker import DockerEngine
+        from ci_runner.controller.engines.docker.engine import DockerEngine
 
         return DockerEngine(install, scratch=self.folder)
 
     def unreachable(self) -> Engine:
-        from ci_runner.controller.engines.docker import DockerEngine
+        from ci_runner.controller.engines.docker.engine import DockerEngine
 
         return DockerEngine("nowhere", scratch=self.folder, base_url=f"unix://{self.folder}/no.sock")
 

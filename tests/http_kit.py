@@ -16,14 +16,14 @@ from typing import Any
 import requests
 from openapi_check import validate_response
 
-from ci_runner import credentials
-from ci_runner.blobs import BlobStore, job_owner
-from ci_runner.config import ServeSettings, StorageSettings
-from ci_runner.models import APIKey, Job, JobEvent, User, utcnow
+from ci_runner.model import api_keys
+from ci_runner.model.job import APIKey, Job, JobEvent, User, utcnow
+from ci_runner.model.verdict import Verdict, ran
 from ci_runner.server.app import RunnerApp, create_app
-from ci_runner.server.services import Hooks, Services
-from ci_runner.server.serving import HttpServer
-from ci_runner.states import Verdict, ran
+from ci_runner.server.context import Hooks, Services
+from ci_runner.server.http.server import HttpServer
+from ci_runner.settings.groups import ServeSettings, StorageSettings
+from ci_runner.storage.blobs import BlobStore, job_owner
 from ci_runner.store import Store
 
 
@@ -80,7 +80,7 @@ class Runner:
         """A new user with a new key."""
         user = User(str(uuid.uuid4()), name, f"{uuid.uuid4().hex}@example.org", utcnow(), **changes)
         self.store.users.create(user)
-        key = credentials.generate()
+        key = api_keys.generate()
         self.store.keys.create(APIKey(key.id, user.id, key.hash, "laptop", utcnow()))
         return Person(user, key.text, {"Authorization": f"Bearer {key.text}"})
 

@@ -16,7 +16,7 @@ from running import Runner
 from waiting import wait_until
 
 from pytest_remote_ci import __version__
-from pytest_remote_ci.embedded import _is_alive, folder
+from pytest_remote_ci.client.embedded_runner import _is_alive, folder
 
 #: An address at which no engine is.
 NO_ENGINE = "unix:///none/docker.sock"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import jsonschema
 import requests
 
-from ci_runner.server.openapi import document
+from ci_runner.server.openapi.document import document
 
 #: Answers of the HTTP server itself (docs/reference/wire.md).
 _HTTP_ERRORS = {400, 404, 405, 408, 431, 501, 505}

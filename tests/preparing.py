@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ci_runner.blobs import BlobStore, job_owner
-from ci_runner.config import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.controller.engine import Engine
-from ci_runner.controller.engines.docker import DockerEngine
-from ci_runner.controller.engines.services import Service
-from ci_runner.controller.prepare import Prepared, Preparer
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job
-from pytest_remote_ci.wire import Manifest, ManifestEntry, SubmitOptions
+from ci_runner.controller.engines.docker.allowed_hosts import Service
+from ci_runner.controller.engines.docker.engine import DockerEngine
+from ci_runner.controller.environments.preparer import Prepared, Preparer
+from ci_runner.model.job import Job
+from ci_runner.model.job_options import JobOptions
+from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
+from ci_runner.storage.blobs import BlobStore, job_owner
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry, SubmitOptions
 
 #: The certificates that the tests' own machine trusts: containers reach package indexes as it does.
 CA_BUNDLE = os.environ.get("SSL_CERT_FILE")

@@ -202,7 +202,7 @@ class Runner:
         self, project: Path, *args: str, timeout: float = 300, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """`remote-ci` in a project, to its end."""
-        command = [sys.executable, "-m", "pytest_remote_ci.cli", *args]
+        command = [sys.executable, "-m", "pytest_remote_ci.cli.main", *args]
         return self.run(command, project, timeout=timeout, env=env)
 
     def run(

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ci_runner.pipelines.checking import check, choose
+from ci_runner.pipelines.check import check, choose
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.planning import Choice, make_plan
 

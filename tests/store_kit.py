@@ -6,7 +6,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from ci_runner.models import Job, JobEvent, User
+from ci_runner.model.job import Job, JobEvent, User
 from ci_runner.store import Store
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)

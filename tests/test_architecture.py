@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pytest_remote_ci", "ci_runner")
 
 #: Modules of ours that put the parts together; nothing else may import them.
-COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "images", "narrowing", "pythons")
+COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "base_image", "plugins.policy")
 
 #: Back-ports of the standard library, allowed wherever their original is.
 BACKPORTS = {"tomli", "typing_extensions", "exceptiongroup"}
@@ -45,11 +45,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "wire": (
         (
             "pytest_remote_ci.wire",
-            "pytest_remote_ci.wire_fields",
-            "pytest_remote_ci.job_variables",
-            "pytest_remote_ci.globs",
-            "pytest_remote_ci.control_characters",
-            "pytest_remote_ci.formats",
+            "pytest_remote_ci.terminal.formats",
         ),
         ("wire",),
         set(),
@@ -88,7 +84,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     ),
     "admin": (("ci_runner.admin",), ("wire", "core", "store", "admin"), set()),
     "plugins": (
-        tuple(f"ci_runner.{name}" for name in ("hookspecs", "plugins", "webhooks", "jwt_auth")),
+        ("ci_runner.plugins",),
         ("wire", "core", "plugins", "engine contract"),
         {"pluggy", "jwt"},
     ),

@@ -11,8 +11,8 @@ import falcon.inspect
 import pytest
 from http_kit import running
 
-from ci_runner.server.openapi import document
-from pytest_remote_ci.wire import Phase, Status
+from ci_runner.server.openapi.document import document
+from pytest_remote_ci.wire.protocol import Phase, Status
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
 #: Words for several parameters at once, which the text explains.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ci_runner.errors import YoursError
-from pytest_remote_ci.control_characters import escaped, escaped_json, escaped_lines
+from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
 
 
 class Console:

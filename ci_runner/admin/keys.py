@@ -6,13 +6,13 @@ import argparse
 import datetime as dt
 from typing import TYPE_CHECKING, Final
 
-from ci_runner import credentials
 from ci_runner.admin.console import Console, label
 from ci_runner.admin.users import find
 from ci_runner.errors import Conflict, YoursError
-from ci_runner.models import APIKey, User, format_time, utcnow
+from ci_runner.model import api_keys
+from ci_runner.model.job import APIKey, User, format_time, utcnow
 from ci_runner.store import Store
-from pytest_remote_ci.control_characters import escaped
+from pytest_remote_ci.wire.control_characters import escaped
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -69,9 +69,9 @@ def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
 
 def _store_new(
     store: Store, user: User, name: str, now: dt.datetime, expires_at: dt.datetime | None
-) -> tuple[credentials.Key, APIKey]:
+) -> tuple[api_keys.Key, APIKey]:
     for left in reversed(range(_ATTEMPTS)):
-        secret = credentials.generate()
+        secret = api_keys.generate()
         key = APIKey(secret.id, user.id, secret.hash, name, now, expires_at=expires_at)
         try:
             return secret, store.keys.create(key)

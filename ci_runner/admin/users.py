@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from ci_runner.admin.console import Console, label
 from ci_runner.errors import Conflict, NotFound, YoursError
-from ci_runner.models import User, format_time, utcnow
+from ci_runner.model.job import User, format_time, utcnow
 from ci_runner.store import Store
-from pytest_remote_ci.control_characters import escaped
-from pytest_remote_ci.wire import PRIORITIES
+from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.wire.protocol import PRIORITIES
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

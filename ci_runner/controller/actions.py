@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ci_runner.pipelines.progress import Facts, Step, StopIntent
-from ci_runner.pipelines.runs import Run
-from ci_runner.states import Verdict
+from ci_runner.model.verdict import Verdict
+from ci_runner.pipelines.run import Run
+from ci_runner.pipelines.scheduler import Facts, Step, StopIntent
 
 
 @dataclass(frozen=True)

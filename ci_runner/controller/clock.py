@@ -9,7 +9,7 @@ import datetime as dt
 import time
 from typing import Final
 
-from ci_runner.models import utcnow
+from ci_runner.model.job import utcnow
 
 #: Counts time asleep, too, where the system has such a clock.
 _SOURCE: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -20,24 +20,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ci_runner.blobs import BlobStore, job_owner
-from ci_runner.config import ReconcileSettings, StorageSettings
-from ci_runner.controller import reconcile, world
-from ci_runner.controller.artifacts import Keeper, Limits
+from ci_runner.controller import decide, snapshot
+from ci_runner.controller.artifacts.collect import Keeper, Limits
+from ci_runner.controller.artifacts.quota import Quota
+from ci_runner.controller.cleanup.disk_watchdog import Watchdog
+from ci_runner.controller.cleanup.reaper import Reaper
 from ci_runner.controller.clock import SteadyClock
+from ci_runner.controller.decide import Decision
+from ci_runner.controller.decide_runs import RunTable
 from ci_runner.controller.engine import Engine
-from ci_runner.controller.followers import Followers
+from ci_runner.controller.executor import Performer
+from ci_runner.controller.handlers import JobPreparer, Steps
 from ci_runner.controller.notifier import Notifier
-from ci_runner.controller.perform import Performer
-from ci_runner.controller.quotas import Quota
-from ci_runner.controller.reaper import Reaper
-from ci_runner.controller.reconcile import Decision
-from ci_runner.controller.runs import RunTable
-from ci_runner.controller.steps import JobPreparer, Steps
-from ci_runner.controller.watchdog import Watchdog
-from ci_runner.controller.world import Policy, Rows, Sight, World
+from ci_runner.controller.snapshot import Policy, Rows, Sight, World
+from ci_runner.controller.spool.followers import Followers
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
-from ci_runner.models import Job
+from ci_runner.model.job import Job
+from ci_runner.settings.groups import ReconcileSettings, StorageSettings
+from ci_runner.storage.blobs import BlobStore, job_owner
 from ci_runner.store import Doorbell, Store
 
 _log = logging.getLogger(__name__)
@@ -238,21 +238,21 @@ class _Tick:
             raise
 
     def _decide(self, now: World) -> None:
-        wanted = reconcile.follows(now)
+        wanted = decide.follows(now)
         if wanted is not None:
             self._followers.sync(wanted)
-            self._watchdog.watch(reconcile.writing(now), reconcile.serving(now))
-        decision = reconcile.decide(now)
+            self._watchdog.watch(decide.writing(now), decide.serving(now))
+        decision = decide.decide(now)
         for action in decision.actions:
             self._performer.submit(action)
         self._runs.settle(now.runs, {action.subject for action in decision.actions} | now.in_flight.keys())
         if not decision.actions:
             self._quiet = decision
 
-    def _read(self, in_flight: world.InFlight, *, anew: bool) -> World:
+    def _read(self, in_flight: snapshot.InFlight, *, anew: bool) -> World:
         steps = self._steps
         rows, read_anew = self._rows.look()
-        seen = world.read(
+        seen = snapshot.read(
             rows,
             self._sight,
             now=steps.now(),

@@ -15,7 +15,7 @@ from typing import Final
 
 from ci_runner import failpoints
 from ci_runner.errors import LeaseLost
-from ci_runner.models import Job
+from ci_runner.model.job import Job
 from ci_runner.store import Store
 
 _log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from ci_runner.controller.prepare import Prepared
-from ci_runner.controller.world import Announced
+from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.controller.snapshot import Announced
 
 
 @dataclass

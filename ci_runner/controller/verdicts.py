@@ -7,11 +7,11 @@ A worker's "passed" is never believed against the engine's exit code.
 from __future__ import annotations
 
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.spool import ExitFrame
-from ci_runner.controller.world import Ending, Policy
-from ci_runner.models import Job
-from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
-from pytest_remote_ci import formats
+from ci_runner.controller.snapshot import Ending, Policy
+from ci_runner.controller.spool.reader import ExitFrame
+from ci_runner.model.job import Job
+from ci_runner.model.verdict import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
+from pytest_remote_ci.terminal import formats
 
 
 def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -> Verdict:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from ci_runner.pipelines.checking import answer
-from pytest_remote_ci.control_characters import escaped
-from pytest_remote_ci.wire import WireError, parse_json
+from ci_runner.pipelines.check import answer
+from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.wire.protocol import WireError, parse_json
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ci_runner.pipelines.plan import ArtifactsWhen, Retries, Service
-from ci_runner.pipelines.tree import Place
+from ci_runner.pipelines.source.tree import Place
 
 _NONE = Retries()
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ci_runner.pipelines import parts, reading
-from ci_runner.pipelines.reading import Value, canonical, nearest
-from ci_runner.pipelines.tree import Table
+from ci_runner.pipelines import job_values, values
+from ci_runner.pipelines.source.tree import Table
+from ci_runner.pipelines.values import Value, canonical, nearest
 
 Schema = dict[str, Any]
 
@@ -45,33 +45,33 @@ class Key:
 #: What a job and ``global`` may have.
 SHARED: Final[Mapping[str, Key]] = {
     "image": Key(
-        "text", "base image; without one the runner's for `python`", _TEXT, reading.image, ("docker-image",)
+        "text", "base image; without one the runner's for `python`", _TEXT, values.image, ("docker-image",)
     ),
-    "docker": Key("`{image}`", "as `image`", {"type": "object", "properties": {"image": _TEXT}}, parts.docker),
-    "python": Key('"3.12"', "which Python runs the tests", {"type": ["string", "number"]}, reading.python),
+    "docker": Key("`{image}`", "as `image`", {"type": "object", "properties": {"image": _TEXT}}, job_values.docker),
+    "python": Key('"3.12"', "which Python runs the tests", {"type": ["string", "number"]}, values.python),
     "script": Key(
         "text or list of texts",
         "shell commands, one after the other until one fails; without it the job is pytest",
         _TEXT_OR_TEXTS,
-        reading.script,
+        values.script,
     ),
-    "args": Key("list of texts", "pytest's arguments", _TEXTS, reading.texts),
+    "args": Key("list of texts", "pytest's arguments", _TEXTS, values.texts),
     "env": Key(
         "table of texts",
         "environment variables; a job's are added to those of `global`; some are refused (docs/reference/wire.md)",
         _WORDS,
-        reading.job_variables_of,
+        values.job_variables_of,
     ),
     "secrets": Key(
         "list of names",
         "variables whose values come from your environment when the run is submitted; the runner has them, encrypted, "
         "until the run is over",
         _TEXTS,
-        parts.secrets,
+        job_values.secrets,
     ),
-    "working-dir": Key("path", "folder below the project in which the job runs", _TEXT, reading.relative),
+    "working-dir": Key("path", "folder below the project in which the job runs", _TEXT, values.relative),
     "allow-failure": Key(
-        "true or false", "the run goes on, and may pass, though the job failed", _FLAG, reading.flag
+        "true or false", "the run goes on, and may pass, though the job failed", _FLAG, values.flag
     ),
     "retries": Key(
         "number, or `{count, exit-codes}`",
@@ -88,14 +88,14 @@ SHARED: Final[Mapping[str, Key]] = {
                 },
             ]
         },
-        parts.retries,
+        job_values.retries,
     ),
-    "timeout": Key('seconds, or "10m"', "time of testing after which the job is stopped", _TIME, reading.seconds),
+    "timeout": Key('seconds, or "10m"', "time of testing after which the job is stopped", _TIME, values.seconds),
     "matrix": Key(
         "table of lists; `include`, `exclude`: lists of tables",
         "one job per combination of values; `python` and `image` set these, others are used as `${axis}` or `{axis}`",
         {"type": "object", "additionalProperties": {"type": "array"}},
-        parts.matrix,
+        job_values.matrix,
     ),
     "artifacts": Key(
         "list of patterns, or `{paths, when, retention}`",
@@ -114,19 +114,19 @@ SHARED: Final[Mapping[str, Key]] = {
                 },
             ]
         },
-        parts.artifacts,
+        job_values.artifacts,
     ),
     "services": Key(
         "list of tables, or table by name: `{name, image, env, health, ports, command}`",
         "programs that run beside the job, reached by their names; `health` is a command that ends with 0 once ready",
         {"type": ["array", "object"]},
-        parts.services,
+        job_values.services,
     ),
     "resources": Key(
         "`{cpus, memory}`",
         'processors (1.5) and memory ("2g")',
         {"type": "object", "properties": {"cpus": _POSITIVE, "memory": _SIZE}, "additionalProperties": False},
-        parts.resources,
+        job_values.resources,
     ),
     "when": Key(
         '`{changed, tag}`, "always" or "never"',
@@ -137,7 +137,7 @@ SHARED: Final[Mapping[str, Key]] = {
                 {"type": "object", "properties": {"changed": _TEXT_OR_TEXTS, "tag": {}}, "additionalProperties": False},
             ]
         },
-        parts.when,
+        job_values.when,
     ),
 }  # fmt: skip
 
@@ -163,7 +163,7 @@ STAGE: Final[Mapping[str, Key]] = {
         "time from the moment in which the first of its jobs is taken up: then its jobs are stopped, and what has not "
         "started is dropped",
         _TIME,
-        reading.seconds,
+        values.seconds,
     ),
 }
 

@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 
 from ci_runner.pipelines.graph import find_cycle
 from ci_runner.pipelines.plan import Plan, PlannedJob, Retries, Service
-from pytest_remote_ci import globs
-from pytest_remote_ci.wire import WireError
-from pytest_remote_ci.wire_fields import MAX_SERVICES
+from pytest_remote_ci.wire import globs
+from pytest_remote_ci.wire.checks import MAX_SERVICES
+from pytest_remote_ci.wire.protocol import WireError
 
 #: Raised when the meaning of a stored plan changes.
 VERSION: Final = 1

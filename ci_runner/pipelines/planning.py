@@ -14,8 +14,8 @@ from ci_runner.pipelines.definition import Definition, JobDefinition, When
 from ci_runner.pipelines.graph import closure
 from ci_runner.pipelines.matrix import cells, filled, name_of
 from ci_runner.pipelines.plan import Plan, PlannedJob
-from ci_runner.pipelines.reading import nearest
-from pytest_remote_ci.globs import Globs
+from ci_runner.pipelines.values import nearest
+from pytest_remote_ci.wire.globs import Globs
 
 
 @dataclass(frozen=True)

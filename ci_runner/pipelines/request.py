@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.plan import Plan
-from ci_runner.pipelines.runs import options_of
-from pytest_remote_ci import job_variables, wire_fields
-from pytest_remote_ci.wire import PROTOCOL, SubmitOptions, WireError, parse_json
+from ci_runner.pipelines.run import options_of
+from pytest_remote_ci.wire import checks, job_variables
+from pytest_remote_ci.wire.protocol import PROTOCOL, SubmitOptions, WireError, parse_json
 
 _KNOWN: Final = frozenset(
     {
@@ -168,7 +168,7 @@ def _secrets(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise WireError("secrets: must be an object of texts")
     for name, content in value.items():
-        wire_fields.as_long_text(f"secrets.{name[:100]}", content)
+        checks.as_long_text(f"secrets.{name[:100]}", content)
         if len(content) > _LONGEST_SECRET:
             raise WireError(f"secrets.{name[:100]}: must be at most {_LONGEST_SECRET} characters long")
     if len(value) > _MOST_SECRETS or sum(map(len, value.values())) > _ALL_SECRETS:

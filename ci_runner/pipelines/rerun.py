@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from ci_runner.errors import Conflict, InvalidSubmission
 from ci_runner.pipelines.plan import Plan
-from ci_runner.pipelines.progress import Facts
-from ci_runner.pipelines.statuses import ExecutionStatus
+from ci_runner.pipelines.report_status import ExecutionStatus
+from ci_runner.pipelines.scheduler import Facts
 
 
 def reusable(

@@ -16,7 +16,6 @@ from typing import Any, Final
 import falcon
 from falcon.media import MultipartFormHandler
 
-from ci_runner.config import ServeSettings
 from ci_runner.errors import (
     NotAuthenticated,
     RunnerError,
@@ -25,24 +24,25 @@ from ci_runner.errors import (
     TooManyRequests,
     YoursError,
 )
-from ci_runner.server.artifacts import ArtifactArchive, ArtifactContent, ArtifactList
-from ci_runner.server.auth import Authenticator, AuthMiddleware
-from ci_runner.server.docs import DocsPage
-from ci_runner.server.health import Health, Ready
-from ci_runner.server.jobs import JobEvents, JobList, JobStream, JobSummary
-from ci_runner.server.limits import StreamSlots
-from ci_runner.server.openapi import OpenApi
-from ci_runner.server.pipelines import PipelineCheck
-from ci_runner.server.refusals import DISK_FULL
-from ci_runner.server.reports import Reports
-from ci_runner.server.responder import StreamResponder
-from ci_runner.server.run_openapi import REPORT_PATHS
-from ci_runner.server.runs import Durations, NumberedRun, Rerun, RunDetail, RunList, RunStream
-from ci_runner.server.services import Services
-from ci_runner.server.streams import Streams
-from ci_runner.server.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
-from ci_runner.server.tests import JobTests, TestReport
-from pytest_remote_ci.wire import WireError
+from ci_runner.server.context import Services
+from ci_runner.server.http.auth import Authenticator, AuthMiddleware
+from ci_runner.server.http.limits import StreamSlots
+from ci_runner.server.http.refusals import DISK_FULL
+from ci_runner.server.openapi.document import OpenApi
+from ci_runner.server.openapi.page import DocsPage
+from ci_runner.server.openapi.runs import REPORT_PATHS
+from ci_runner.server.resources.artifacts import ArtifactArchive, ArtifactContent, ArtifactList
+from ci_runner.server.resources.health import Health, Ready
+from ci_runner.server.resources.jobs import JobEvents, JobList, JobStream, JobSummary
+from ci_runner.server.resources.pipelines import PipelineCheck
+from ci_runner.server.resources.reports import Reports
+from ci_runner.server.resources.runs import Durations, NumberedRun, Rerun, RunDetail, RunList, RunStream
+from ci_runner.server.resources.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
+from ci_runner.server.resources.tests import JobTests, TestReport
+from ci_runner.server.streams.job_source import Streams
+from ci_runner.server.streams.response import StreamResponder
+from ci_runner.settings.groups import ServeSettings
+from pytest_remote_ci.wire.protocol import WireError
 
 _log = logging.getLogger(__name__)
 

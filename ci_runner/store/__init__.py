@@ -7,8 +7,8 @@ from ci_runner.store.database import Doorbell, StoreError
 from ci_runner.store.encryption import SecretsUnreadable
 from ci_runner.store.events import Sendable, SpoolPosition
 from ci_runner.store.lease import LeaseState
-from ci_runner.store.repository import Store
-from ci_runner.store.tests import KINDS, MAX_RUNS, Kind
+from ci_runner.store.store import Store
+from ci_runner.store.test_results import KINDS, MAX_RUNS, Kind
 from ci_runner.store.users import Deletion
 
 __all__ = [

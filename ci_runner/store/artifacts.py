@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
-from ci_runner.models import Artifact
+from ci_runner.model.job import Artifact
 from ci_runner.store.database import Database
 from ci_runner.store.schema import ArtifactRow
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import peewee
 
-from ci_runner.models import utcnow
+from ci_runner.model.job import utcnow
 from ci_runner.store.database import Database
 from ci_runner.store.schema import ArtifactRow, GrantRow, JobRow, RunRow, to_micros
 

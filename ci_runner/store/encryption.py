@@ -14,8 +14,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ci_runner import datadir
 from ci_runner.errors import PermanentError
+from ci_runner.storage import data_dir
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -92,7 +92,7 @@ class Encryption:
         from cryptography.fernet import Fernet
 
         with (
-            datadir.write_beside(self.path, Fernet.generate_key().decode() + "\n") as made,
+            data_dir.write_beside(self.path, Fernet.generate_key().decode() + "\n") as made,
             contextlib.suppress(FileExistsError),
         ):
             os.link(made, self.path)

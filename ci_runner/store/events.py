@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from ci_runner import failpoints
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.models import JobEvent, Told, format_time, utcnow
-from ci_runner.store import tests
+from ci_runner.model.job import JobEvent, Told, format_time, utcnow
+from ci_runner.store import test_results
 from ci_runner.store.database import Database
 from ci_runner.store.lease import Lease
 from ci_runner.store.schema import (
@@ -94,7 +94,7 @@ class Events:
             if expected is not None and self.position(job_id, attempt) != expected:
                 raise Conflict("These bytes of the attempt's output are stored already")
             newest = append_inside(self._database, job_id, job["last_seq"], events, job["run_id"])
-            tests.add_inside(self._database, job_id, events)
+            test_results.add_inside(self._database, job_id, events)
             if spool is not None:
                 self._move(job_id, attempt, spool)
             failpoints.hit(_BEFORE)

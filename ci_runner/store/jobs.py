@@ -16,17 +16,17 @@ import peewee
 
 from ci_runner import failpoints
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.models import Artifact, Job, JobEvent, utcnow
-from ci_runner.states import Verdict
+from ci_runner.model.fair_queue import fair_order, running_per_user
+from ci_runner.model.job import Artifact, Job, JobEvent, utcnow
+from ci_runner.model.verdict import Verdict
 from ci_runner.store.artifacts import add_inside
 from ci_runner.store.database import Database
-from ci_runner.store.decoding import Decoder
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
+from ci_runner.store.row_cache import Decoder
 from ci_runner.store.schema import JobRow, OutboxRow, RunRow, UserRow, from_micros, reader, to_micros
-from ci_runner.store.tests import counts_inside
-from ci_runner.turns import fair_order, running_per_user
-from pytest_remote_ci.wire import PHASES, TERMINAL_STATUSES, Phase, Status
+from ci_runner.store.test_results import counts_inside
+from pytest_remote_ci.wire.protocol import PHASES, TERMINAL_STATUSES, Phase, Status
 
 _CREATE_BEFORE = failpoints.register("store.jobs.create.before", "job written, not committed")
 _CREATE_AFTER = failpoints.register("store.jobs.create.after", "job committed, not yet answered")

@@ -8,7 +8,7 @@ import datetime as dt
 import peewee
 
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.models import APIKey
+from ci_runner.model.job import APIKey
 from ci_runner.store.database import Database
 from ci_runner.store.schema import KeyRow, UserRow
 

@@ -10,7 +10,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from ci_runner.errors import LeaseLost
-from ci_runner.models import utcnow
+from ci_runner.model.job import utcnow
 from ci_runner.store.database import Database
 from ci_runner.store.schema import LeaseRow
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ci_runner.errors import RunnerError
-from ci_runner.models import utcnow
+from ci_runner.model.job import utcnow
 from ci_runner.store.database import Database, StoreError
 from ci_runner.store.schema import to_micros
 

@@ -18,17 +18,17 @@ import peewee
 
 from ci_runner import failpoints
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.models import Job, utcnow
+from ci_runner.model.job import Job, utcnow
+from ci_runner.model.verdict import Verdict
 from ci_runner.pipelines.plan import Plan
-from ci_runner.pipelines.progress import Drop, Facts, Step, StopIntent
-from ci_runner.pipelines.runs import PlannedState, Run
-from ci_runner.states import Verdict
+from ci_runner.pipelines.run import PlannedState, Run
+from ci_runner.pipelines.scheduler import Drop, Facts, Step, StopIntent
 from ci_runner.store.database import Database
 from ci_runner.store.events import feed_inside
 from ci_runner.store.jobs import JOB_COLUMNS, insert_inside
 from ci_runner.store.lease import Lease
 from ci_runner.store.schema import JobRow, RunJobRow, RunRow, RunSecretRow, UserRow, from_micros
-from pytest_remote_ci.wire import Status
+from pytest_remote_ci.wire.protocol import Status
 
 _CREATE_BEFORE = failpoints.register("store.runs.create.before", "run written, not committed")
 _CREATE_AFTER = failpoints.register("store.runs.create.after", "run committed, not yet answered")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import peewee
 
-from ci_runner.job_options import JobOptions
+from ci_runner.model.job_options import JobOptions
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -136,7 +136,7 @@ class KeyRow(peewee.Model):
 
 
 class JobRow(peewee.Model):
-    """A job; columns are named as the fields of `ci_runner.models.Job`."""
+    """A job; columns are named as the fields of `ci_runner.model.job.Job`."""
 
     id = CleanTextField(primary_key=True)
     user_id = CleanTextField(null=True)
@@ -242,7 +242,7 @@ class TestRow(peewee.Model):
 
     job_id = CleanTextField()
     node_id = CleanTextField()
-    #: Place in `ci_runner.outcomes.OUTCOMES`.
+    #: Place in `ci_runner.model.test_results.OUTCOMES`.
     outcome = peewee.IntegerField()
     #: Microseconds.
     duration = peewee.BigIntegerField()

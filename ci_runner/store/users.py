@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import peewee
 
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.models import Job, User, utcnow
+from ci_runner.model.job import Job, User, utcnow
 from ci_runner.store.database import Database
 from ci_runner.store.jobs import Jobs
 from ci_runner.store.schema import GrantRow, JobRow, KeyRow, RunRow, UserRow
-from pytest_remote_ci.wire import Priority
+from pytest_remote_ci.wire.protocol import Priority
 
 _COLUMNS = tuple(getattr(UserRow, name) for name in User.__dataclass_fields__)
 

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ci_runner.config import Settings
 from ci_runner.controller.engine import ContainerSpec, Engine
-from ci_runner.controller.engines.process import ProcessEngine
+from ci_runner.controller.engines.process.engine import ProcessEngine
 from ci_runner.errors import SettingsError
-from ci_runner.hookspecs import EngineFactory, hookimpl
-from ci_runner.models import Job
+from ci_runner.model.job import Job
+from ci_runner.plugins.hookspecs import EngineFactory, hookimpl
+from ci_runner.settings.groups import Settings
 
 
 class PatientProcesses(ProcessEngine):

@@ -160,9 +160,9 @@ def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
         if not continued:
             return [_load("recorder").Recorder(records)]
         with open(records.path, "rb") as file:
-            earlier = _load("aftermath").read(file)
-        continuing = _load("continued").Continued(records, earlier)
-        return [_load("recorder").Recorder(continuing), _load("continued").Rest(continuing, earlier)]
+            earlier = _load("crash").read(file)
+        continuing = _load("resume").Continued(records, earlier)
+        return [_load("recorder").Recorder(continuing), _load("resume").Rest(continuing, earlier)]
     except Exception as error:
         records.add("unavailable", reason=f"{error}")
         return []
@@ -207,7 +207,7 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
 
     times = os.environ.pop(AGES, "")
     if times:
-        plugins = [*plugins, _load("ages").Ages(times)]
+        plugins = [*plugins, _load("mtimes").Ages(times)]
     named: Any = getattr(config, "_main", None)
     code = getattr(named, "__code__", None)
     if code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
@@ -218,7 +218,7 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
 
 
 def _guards() -> list[Any]:
-    return [_load("debuggers").NoDebugger(), _load("workers").Workers()]
+    return [_load("debuggers").NoDebugger(), _load("xdist_workers").Workers()]
 
 
 def main(mode: str, args: list[str]) -> int:
@@ -227,7 +227,7 @@ def main(mode: str, args: list[str]) -> int:
     like_a_terminal()
     make_folders(args)
     folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
-    records = _load("records").Records(folder) if folder else None
+    records = _load("record_file").Records(folder) if folder else None
     plugins = recording_plugins(records, continued=continued) if records is not None else []
     captured = os.environ.pop(CAPTURED, "")
     if captured:

@@ -14,7 +14,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from .records import TEXT_LIMIT, clean, plain
+from .record_file import TEXT_LIMIT, clean, plain
 
 #: Name under which the plugin is registered.
 NAME = "remote-ci-logs"

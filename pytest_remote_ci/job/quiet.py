@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .hooks import PYTEST, all_are_of
+from .pytest_internals import PYTEST, all_are_of
 
 #: What is called in between.
 _HOOKS = (

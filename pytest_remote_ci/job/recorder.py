@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# Relative: in a container these files are a package of another name (see `boot`).
-from .hooks import PYTEST, all_are_of
+from .encode import Reports, as_text
 from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
-from .reports import Reports, as_text
+
+# Relative: in a container these files are a package of another name (see `boot`).
+from .pytest_internals import PYTEST, all_are_of
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from .records import Records
+    from .record_file import Records
 
 #: The order of phases; those of plugins count as calls.
 _PHASES = {"setup": 0, "call": 1, "teardown": 2}

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Collection
 
 if TYPE_CHECKING:
-    from .records import Records
+    from .record_file import Records
 
 #: Calls of the terminal reporter ("tr") and its writer ("tw") that are recorded when a plugin makes them, and
 #: the modules of pytest that count as plugins because the developer's pytest will not make these calls.

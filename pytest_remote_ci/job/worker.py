@@ -311,7 +311,7 @@ def _recording(folder: str, spool: Spool, job: dict[str, Any]) -> Any:
         return None
     sys.dont_write_bytecode = True
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    return __import__("recording").Recording(folder, spool.sizes, job)
+    return __import__("restart").Recording(folder, spool.sizes, job)
 
 
 def main(argv: list[str]) -> int:

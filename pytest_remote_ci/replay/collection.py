@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.replay.choice import Choice, Unchosen
-from pytest_remote_ci.replay.feed import Event
+from pytest_remote_ci.replay.decode import Reports, exception_call
+from pytest_remote_ci.replay.events import Event
 from pytest_remote_ci.replay.nodes import Tree
-from pytest_remote_ci.replay.places import Places
-from pytest_remote_ci.replay.reports import Reports, exception_call
+from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.selection import Choice, Unchosen
 
 
 class Collection:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import pytest
 
-from pytest_remote_ci.job.hooks import PYTEST, all_are_of
+from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 
 #: Options that were obeyed over there and must not be obeyed twice.
 _OBEYED = {

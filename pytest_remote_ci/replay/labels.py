@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_remote_ci.control_characters import escaped
-from pytest_remote_ci.replay.feed import Event
+from pytest_remote_ci.replay.events import Event
+from pytest_remote_ci.wire.control_characters import escaped
 
 #: Events whose `id` is a test or a collector.
 _WITH_ID = frozenset({"started", "passed", "logs", "finished", "exception", "warning", "junit_attribute"})

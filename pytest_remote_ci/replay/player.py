@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.control_characters import escaped
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.replay import reporters
-from pytest_remote_ci.replay.choice import Choice
 from pytest_remote_ci.replay.collection import Collection
-from pytest_remote_ci.replay.feed import Event, Source
+from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
+from pytest_remote_ci.replay.events import Event, Source
 from pytest_remote_ci.replay.handover import is_ours
-from pytest_remote_ci.replay.places import Places
-from pytest_remote_ci.replay.reports import Reports, exception_call, failed_reports, internal_error
-from pytest_remote_ci.replay.restyle import restyle
+from pytest_remote_ci.replay.paths import Places
 from pytest_remote_ci.replay.screen import Screen, is_output
+from pytest_remote_ci.replay.selection import Choice
+from pytest_remote_ci.replay.tb_style import restyle
+from pytest_remote_ci.wire.control_characters import escaped
 
 _TRUNCATED = "the runner keeps no more results of this job: what follows is missing here"
 #: With these the session ends in the middle of a test.

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_remote_ci import outside
-from pytest_remote_ci.arguments import Place
-from pytest_remote_ci.outside import Outside
+from pytest_remote_ci.artifacts import external_reports as outside
+from pytest_remote_ci.artifacts.external_reports import Outside
 from pytest_remote_ci.replay.reporters import ONLY_IF_KNOWN
+from pytest_remote_ci.session.arguments import Place
 
 
 @dataclass(frozen=True)

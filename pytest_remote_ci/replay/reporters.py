@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.replay.places import Places
-from pytest_remote_ci.replay.reports import value_of
+from pytest_remote_ci.replay.decode import value_of
+from pytest_remote_ci.replay.paths import Places
 
 #: Understood by `pytest_remote_ci.job.boot`.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="

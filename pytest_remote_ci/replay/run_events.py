@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pytest_remote_ci.replay.feed import Event, SafeEvents
+from pytest_remote_ci.replay.events import Event, SafeEvents
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.runs import Runs
-    from pytest_remote_ci.stream import EventStream
+    from pytest_remote_ci.client.runs import Runs
+    from pytest_remote_ci.client.stream import EventStream
 
 
 class RunEvents:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.arguments import Place
-from pytest_remote_ci.replay.caches import note_collected
 from pytest_remote_ci.replay.collection import Collection
-from pytest_remote_ci.replay.feed import OLD_RUNNER, Event, is_text_only, parts_of, unplayable
+from pytest_remote_ci.replay.events import OLD_RUNNER, Event, is_text_only, parts_of, unplayable
 from pytest_remote_ci.replay.labels import Labelling
+from pytest_remote_ci.replay.last_failed import note_collected
 from pytest_remote_ci.replay.nodes import Tree
 from pytest_remote_ci.replay.player import Player
+from pytest_remote_ci.session.arguments import Place
 
 #: Kinds whose place is the end of the local session, once the tests of the job are over.
 _SAID_LAST = ("terminal", "summary", "end")

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_remote_ci import exit_codes
-from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
-from pytest_remote_ci.replay.feed import Event, parts_of
+from pytest_remote_ci.replay.events import Event, parts_of
+from pytest_remote_ci.replay.job_lines import RunLines
 from pytest_remote_ci.replay.labels import labels_of
 from pytest_remote_ci.replay.run_events import RunEvents
 from pytest_remote_ci.replay.run_job import RunJob
-from pytest_remote_ci.replay.run_lines import RunLines
-from pytest_remote_ci.replay.running import RunningLine
+from pytest_remote_ci.replay.running_test import RunningLine
+from pytest_remote_ci.session.arguments import Place
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.display import Display
-    from pytest_remote_ci.runs import Run, Runs
+    from pytest_remote_ci.client.runs import Run, Runs
+    from pytest_remote_ci.terminal.display import Display
 
 
 class RunPlayer:

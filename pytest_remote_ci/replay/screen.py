@@ -14,9 +14,9 @@ from typing import Any, Final
 import pytest
 
 from pytest_remote_ci.replay import reporters
-from pytest_remote_ci.replay.feed import Event
-from pytest_remote_ci.replay.places import Places
-from pytest_remote_ci.terminal import Output
+from pytest_remote_ci.replay.events import Event
+from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.terminal.ansi import Output
 
 #: Log streams that tests print to.
 OUTPUTS: Final = ("stdout", "stderr")

@@ -24,10 +24,10 @@ from engine_kit import (
 )
 from waiting import wait_until
 
+from ci_runner.controller.cleanup.open_files import unnamed_bytes
 from ci_runner.controller.engine import SPOOL, Bind, Footprint, ServiceSpec
 from ci_runner.controller.engines.memory import Output, Script
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
-from ci_runner.open_files import unnamed_bytes
 
 ENGINES = [
     pytest.param("memory", id="memory"),

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.job_options import JobOptions
-from ci_runner.models import APIKey, Job, JobEvent, User
-from ci_runner.repository import JobRepository
+from ci_runner.model.job import APIKey, Job, JobEvent, User
+from ci_runner.model.job_options import JobOptions
 from ci_runner.store import Store
+from ci_runner.store.job_repository import JobRepository
 
 NOON = dt.datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=dt.timezone.utc)
 ELSEWHERE = dt.timezone(dt.timedelta(hours=5, minutes=30))

@@ -91,7 +91,7 @@ def test_a_pipeline_runs_twice_at_once_and_each_run_can_be_asked_for(
     (folder / "twice.yaml").write_text(
         "name: twice\nstages: [s]\njobs: [{name: a, stage: s, script: cat */word.txt}]\n"
     )
-    command = [sys.executable, "-m", "pytest_remote_ci.cli", "pipeline", "run", "-f", "twice.yaml"]
+    command = [sys.executable, "-m", "pytest_remote_ci.cli.main", "pipeline", "run", "-f", "twice.yaml"]
     both = [developer.popen(*command, cwd=folder) for _ in range(2)]
     texts = ["".join(process.communicate(timeout=120)) for process in both]
     assert [process.returncode for process in both] == [0, 0], texts

@@ -18,7 +18,7 @@ from running import Runner
 from waiting import wait_until
 
 from pytest_remote_ci import __version__
-from pytest_remote_ci.embedded import _is_alive
+from pytest_remote_ci.client.embedded_runner import _is_alive
 
 WARNING = "remote-ci: no Docker engine answers"
 
@@ -181,7 +181,7 @@ def test_with_a_key_a_runner_at_the_usual_address_is_taken_instead(
     """The address is another one here, for the usual port may be somebody's."""
     runner = start_runner("process")
     code = (
-        "import sys, pytest\nfrom pytest_remote_ci import embedded\n"
+        "import sys, pytest\nfrom pytest_remote_ci.client import embedded_runner as embedded\n"
         f"embedded.DEFAULT_URL = {runner.url!r}\nsys.exit(pytest.main(['--remote-ci']))"
     )
     done = run(

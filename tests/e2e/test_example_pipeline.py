@@ -12,8 +12,8 @@ import pytest
 from pipelining import Api, by_name
 from running import Runner
 
-from ci_runner import pythons
-from ci_runner.images import LABEL_PYTHONS
+from ci_runner.base_image import pythons
+from ci_runner.base_image.build import LABEL_PYTHONS
 
 pytestmark = [pytest.mark.docker, pytest.mark.parametrize("runner", ["docker"], indirect=True)]
 

@@ -13,8 +13,8 @@ from developers import Developer
 from running import Runner
 from waiting import wait_until
 
-from pytest_remote_ci.client import Client, create_project_zip
-from pytest_remote_ci.wire import SubmitOptions
+from pytest_remote_ci.client.client import Client, create_project_zip
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 pytestmark = pytest.mark.docker
 

@@ -23,7 +23,7 @@ from receivers import Receiver
 from running import Runner
 from waiting import wait_until
 
-from ci_runner.webhooks import verify
+from ci_runner.plugins.webhooks import verify
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 WEBHOOK_SECRET = "a secret of the webhook"

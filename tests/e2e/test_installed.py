@@ -17,7 +17,7 @@ from install_wheel import built_wheel
 from newcomers import Newcomer, install, with_runner
 from running import Runner
 
-from ci_runner import pythons
+from ci_runner.base_image import pythons
 
 #: The last of each series that is supported.
 PYTESTS = ("7.4.4", "8.4.2", "9.2.0")
@@ -76,14 +76,14 @@ CIRCUMSTANCES = {
     # Where warnings are errors pytest itself does not start with assertions switched off.
     "optimized": Circumstance(env=(("PYTHONOPTIMIZE", "2"),), is_strict=False),
     "isolated": Circumstance(settings=_ERRORS, options=("-I",)),
-    "our own command": Circumstance(settings=_ERRORS, program=("-m", "pytest_remote_ci.cli", "pytest")),
+    "our own command": Circumstance(settings=_ERRORS, program=("-m", "pytest_remote_ci.cli.main", "pytest")),
     "our own command, optimized": Circumstance(
-        options=("-OO",), program=("-m", "pytest_remote_ci.cli", "pytest"), is_strict=False
+        options=("-OO",), program=("-m", "pytest_remote_ci.cli.main", "pytest"), is_strict=False
     ),
     "for scripts": Circumstance(
         settings=_ERRORS,
         options=("-W", "error"),
-        program=("-m", "pytest_remote_ci.cli", "submit", "--"),
+        program=("-m", "pytest_remote_ci.cli.main", "submit", "--"),
     ),
     "an unreadable home": Circumstance(settings=_ERRORS, modes=(("home", 0),)),
     "a read-only home": Circumstance(settings=_ERRORS, modes=(("home", 0o500),)),

@@ -14,7 +14,7 @@ from developers import Developer, make_developer
 from running import Runner, docker
 from waiting import wait_until
 
-from ci_runner.models import Job
+from ci_runner.model.job import Job
 from ci_runner.store import Store
 
 pytestmark = pytest.mark.docker
@@ -59,7 +59,7 @@ def test_a_restart_of_the_server_is_not_noticed_by_who_waits(
     (folder / "test_slow.py").write_text(
         "import time\ndef test_slow():\n    time.sleep(6)\ndef test_after():\n    pass\n"
     )
-    process = developer.popen(developer.python, "-m", "pytest_remote_ci.cli", "submit", cwd=folder)
+    process = developer.popen(developer.python, "-m", "pytest_remote_ci.cli.main", "submit", cwd=folder)
     wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     runner.stop("serve")
     runner.start_serve()

@@ -184,7 +184,7 @@ def test_without_waiting_and_cancelled_from_elsewhere(developer: Developer, fold
 
 
 def test_ctrl_c_cancels_the_run(developer: Developer, folder: Path) -> None:
-    command = [sys.executable, "-m", "pytest_remote_ci.cli", "pipeline", "run", "slow"]
+    command = [sys.executable, "-m", "pytest_remote_ci.cli.main", "pipeline", "run", "slow"]
     process = developer.popen(*command, cwd=folder)
     path = "/runs?pipeline=slow&status=running"
     wait_until(lambda: developer.runner.get(path, developer.key) != [], 60, what="the run's start")

@@ -89,7 +89,7 @@ def test_waiting_for_an_unknown_job_is_an_error(developer: Developer) -> None:
 def test_interrupting_a_submission_cancels_the_job(developer: Developer, tmp_path: Path) -> None:
     """Ours differs on purpose: the job is really cancelled."""
     folder = slow_project(tmp_path / "slow")
-    process = developer.popen(sys.executable, "-m", "pytest_remote_ci.cli", "submit", cwd=folder)
+    process = developer.popen(sys.executable, "-m", "pytest_remote_ci.cli.main", "submit", cwd=folder)
     assert developer.key is not None
     wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)
@@ -103,7 +103,7 @@ def test_interrupting_a_submission_cancels_the_job(developer: Developer, tmp_pat
 def test_interrupting_a_wait_leaves_the_job_running(developer: Developer, tmp_path: Path) -> None:
     job = submit_async(developer, slow_project(tmp_path / "slow"))
     process = developer.popen(
-        sys.executable, "-m", "pytest_remote_ci.cli", "wait", job, "--all", cwd=tmp_path
+        sys.executable, "-m", "pytest_remote_ci.cli.main", "wait", job, "--all", cwd=tmp_path
     )
     wait_until(lambda: any(job["phase"] == "testing" for job in developer.jobs()), 60)
     done = interrupt(process)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from faults.harness import POLICY, SimplePreparer, process_engine
 
-from ci_runner.config import ReconcileSettings, StorageSettings
 from ci_runner.controller.loop import Controller
+from ci_runner.settings.groups import ReconcileSettings, StorageSettings
 from ci_runner.store import Store
 
 

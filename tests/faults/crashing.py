@@ -17,8 +17,8 @@ from typing import Any
 from running import Runner, docker
 from waiting import wait_until
 
-from pytest_remote_ci.client import Client, create_project_zip
-from pytest_remote_ci.wire import SubmitOptions
+from pytest_remote_ci.client.client import Client, create_project_zip
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: What the project's test writes: so many lines, each its number, some time apart (seconds).
 LINES = 100

@@ -19,19 +19,19 @@ from typing import Any
 
 from waiting import wait_until
 
-from ci_runner.config import ReconcileSettings, StorageSettings
-from ci_runner.controller import commands
-from ci_runner.controller.artifacts import Written
+from ci_runner.controller.artifacts.collect import Written
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
-from ci_runner.controller.engines.process import ProcessEngine
+from ci_runner.controller.engines.process.engine import ProcessEngine
+from ci_runner.controller.environments import worker_command
+from ci_runner.controller.environments.preparer import Prepared
 from ci_runner.controller.loop import Controller
-from ci_runner.controller.prepare import Prepared
-from ci_runner.controller.world import Policy
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job, JobEvent, User, utcnow
+from ci_runner.controller.snapshot import Policy
+from ci_runner.model.job import Job, JobEvent, User, utcnow
+from ci_runner.model.job_options import JobOptions
 from ci_runner.pipelines import script
 from ci_runner.pipelines.plan import Plan
-from ci_runner.pipelines.runs import Run
+from ci_runner.pipelines.run import Run
+from ci_runner.settings.groups import ReconcileSettings, StorageSettings
 from ci_runner.store import Store
 
 USER = "11111111-1111-4111-8111-111111111111"
@@ -107,7 +107,7 @@ class SimplePreparer:
         if job.options.script is not None:
             command = [script.SHELL, "-c", script.program(job.options.script)]
         content = {"protocol": 1, "argv": command, "cwd": "/workspace", "env": {}, "grace": 1}
-        commands.write(work, prepared, content, None)
+        worker_command.write(work, prepared, content, None)
         worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
         broken = attempt <= extra.get("broken_attempts", 0)
         return ContainerSpec(

@@ -14,8 +14,8 @@ from faults.harness import POLICY, Runner, check_invariants, process_engine, run
 from waiting import wait_until
 
 import ci_runner.controller.loop  # noqa: F401  # registers the failpoints
-from ci_runner.blobs import BlobStore
 from ci_runner.failpoints import REGISTRY
+from ci_runner.storage.blobs import BlobStore
 
 TESTS = Path(__file__).parents[1]
 #: Failpoints of the real preparer, of the collector and of runs (`test_runs_killed`): there is nothing to do for them.

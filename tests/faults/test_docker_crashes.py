@@ -187,8 +187,8 @@ def test_a_client_killed_before_its_answer(crashing: Crashing, point: str) -> No
     crashing.restart("serve", f"{point}=sleep:1")
     project = crashing.project()
     send = (
-        "import sys; from pathlib import Path; from pytest_remote_ci.client import Client\n"
-        "from pytest_remote_ci.wire import SubmitOptions\n"
+        "import sys; from pathlib import Path; from pytest_remote_ci.client.client import Client\n"
+        "from pytest_remote_ci.wire.protocol import SubmitOptions\n"
         "options = SubmitOptions.from_json(sys.argv[5])\n"
         "Client(*sys.argv[1:3]).submit(Path(sys.argv[3]), options, idempotency_key=sys.argv[4])"
     )

@@ -14,7 +14,7 @@ from faults.test_controller_killed import start
 from pipelining import plan_of, planned
 from waiting import wait_until
 
-from ci_runner.models import utcnow
+from ci_runner.model.job import utcnow
 from ci_runner.pipelines.plan import Plan, Retries
 
 #: Where the controller dies, and at which hit: in the run's own steps, and where a job's rows meet them.

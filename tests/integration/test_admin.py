@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from admin_kit import UUID, Admin, Outcome
 
-from ci_runner import credentials, states
 from ci_runner.admin.cli import add_parsers, run
-from ci_runner.models import Job, JobEvent, User, utcnow
+from ci_runner.model import api_keys, verdict
+from ci_runner.model.job import Job, JobEvent, User, utcnow
 from ci_runner.store import Store
 
 
@@ -156,7 +156,7 @@ class TestDelete:
         for job_id in ("over", "running"):
             store.jobs.create(Job(job_id, user_id=user_id))
         store.events.add("over", JobEvent("log", "secret"))
-        store.jobs.finish("over", store.lease.acquire("test"), states.ran(0))
+        store.jobs.finish("over", store.lease.acquire("test"), verdict.ran(0))
         deleted = admin("user", "delete", user_id, "--yes")
         assert deleted.code == 0
         assert deleted.out.splitlines() == [
@@ -222,7 +222,7 @@ class TestProgram:
     ) -> None:
         bell = store.doorbell()
         user_id = admin.user()
-        key = credentials.parse(admin.key())
+        key = api_keys.parse(admin.key())
         assert key is not None
         assert bell.rang()
         stored = store.keys.by_hash(key.hash)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from admin_kit import KEY, Admin
 
-from ci_runner import credentials
+from ci_runner.model import api_keys
 from ci_runner.store import Store
 
 
@@ -39,7 +39,7 @@ class TestKeys:
         for detail in ("laptop", "ann@example.org"):
             assert detail in made.out
         (text,) = KEY.findall(made.out)
-        key = credentials.parse(text)
+        key = api_keys.parse(text)
         assert key is not None
         stored = store.keys.by_hash(key.hash)
         assert stored is not None
@@ -52,9 +52,9 @@ class TestKeys:
     def test_create_by_email(self, admin: Admin, store: Store) -> None:
         users = {name: admin.user(f"{name}@example.org") for name in ("bob", "ann", "eve")}
         text = admin.key("Ann@Example.org", "desktop")
-        key = credentials.parse(text)
+        key = api_keys.parse(text)
         assert key is not None
-        stored = store.keys.by_hash(credentials.hash_key(text))
+        stored = store.keys.by_hash(api_keys.hash_key(text))
         assert stored is not None
         assert (stored.id, stored.user_id, stored.name) == (key.id, users["ann"], "desktop")
         assert stored.is_active
@@ -92,7 +92,7 @@ class TestKeys:
             "expires_at",
         }
         assert (key["id"], key["user_id"], key["is_active"]) == (text[3:11], user_id, True)
-        assert credentials.hash_key(text) not in listed.out
+        assert api_keys.hash_key(text) not in listed.out
         assert "ci_" not in listed.out
 
     @pytest.mark.case(39)
@@ -157,7 +157,7 @@ class TestKeys:
         made = admin(
             "key", "create", "--email", "ann@example.org", "--name", "x", "--expires", "1.5", "--json"
         ).json
-        assert credentials.parse(made["key"])
+        assert api_keys.parse(made["key"])
         key = store.keys.get(made["id"])
         assert key is not None
         assert key.expires_at == key.created_at + dt.timedelta(days=1.5)
@@ -168,10 +168,10 @@ class TestKeys:
         self, admin: Admin, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         admin.user()
-        taken = credentials.parse(admin.key())
-        fresh = credentials.generate()
+        taken = api_keys.parse(admin.key())
+        fresh = api_keys.generate()
         made = iter([taken, taken, fresh, *[fresh] * 9])
-        monkeypatch.setattr(credentials, "generate", lambda: next(made))
+        monkeypatch.setattr(api_keys, "generate", lambda: next(made))
         assert admin.key(name="second") == fresh.text
         outcome = admin("key", "create", "--email", "ann@example.org", "--name", "third")
         assert (outcome.code, outcome.out) == (1, "")

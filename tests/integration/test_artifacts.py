@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from faults.harness import OTHER, USER, Runner, check_invariants, runner
 
-from ci_runner import seals
-from ci_runner.blobs import BlobStore
-from ci_runner.controller.artifacts import Written
-from ci_runner.controller.collector import Collector
+from ci_runner.controller.artifacts.collect import Written
+from ci_runner.controller.cleanup.blob_gc import Collector
+from ci_runner.controller.cleanup.reaper import Reaper
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.controller.engines.memory import MemoryEngine, Script
-from ci_runner.controller.reaper import Reaper
-from ci_runner.controller.world import Policy
+from ci_runner.controller.snapshot import Policy
 from ci_runner.errors import EngineUnavailable, PermanentError
-from ci_runner.models import Artifact, Job, JobEvent, utcnow
-from ci_runner.states import cancelled, ran
+from ci_runner.model import seals
+from ci_runner.model.job import Artifact, Job, JobEvent, utcnow
+from ci_runner.model.verdict import cancelled, ran
+from ci_runner.storage.blobs import BlobStore
 
 DIGEST = "0" * 64
 

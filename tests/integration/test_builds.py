@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from ci_runner.controller.builds import Build, Builds, Built, PreparationStopped
-from ci_runner.controller.cells import CachePlace, Cells
 from ci_runner.controller.engine import Limits
-from ci_runner.controller.engines.process import ProcessEngine
+from ci_runner.controller.engines.process.engine import ProcessEngine
+from ci_runner.controller.environments.builds import Build, Builds, Built, PreparationStopped
+from ci_runner.controller.environments.cells import CachePlace, Cells
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed
-from ci_runner.safe_fs import Trash
+from ci_runner.storage.safe_fs import Trash
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 #: What every builder here begins with.
@@ -338,7 +338,7 @@ def test_a_controller_killed_in_a_build_loses_no_package_cache(bench: Bench, poi
     bench.run(REMEMBER, cache=CACHE)
     program = (
         "import sys; sys.path[:0] = sys.argv[3].split(':')\n"
-        "from pathlib import Path\nfrom ci_runner.controller.builds import Build\n"
+        "from pathlib import Path\nfrom ci_runner.controller.environments.builds import Build\n"
         "from integration.test_builds import CACHE, PYTHON, Bench\n"
         "bench = Bench(Path(sys.argv[1]), install=sys.argv[2])\n"
         "build = Build('job', 1, 'host', PYTHON, (), CACHE, may_build=False, cwd='/')\n"

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from ci_runner import credentials, embedded, programs
+from ci_runner import embedded, programs
 from ci_runner.errors import SettingsError
-from ci_runner.models import Job
+from ci_runner.model import api_keys
+from ci_runner.model.job import Job
 from ci_runner.store import Store
 
 HERE = Path(__file__)
@@ -69,7 +70,7 @@ def test_each_start_makes_a_key_and_ends_the_one_before(store: Store) -> None:
     (user,) = store.users.list()
     assert (user.name, user.email) == ("local", "local@localhost")
     active = [key.key_hash for key in store.keys.list(user.id) if key.is_active]
-    assert active == [credentials.hash_key(second)]
+    assert active == [api_keys.hash_key(second)]
     assert first != second
 
 
@@ -147,7 +148,7 @@ def test_it_announces_itself_warns_without_docker_and_ends_cleanly_on_sigterm(
     said = announced(tmp_path)
     assert (said["pid"], said["engine"]) == (process.pid, "process")
     assert "not isolated" in str(said["warning"])
-    assert credentials.parse(str(said["key"])) is not None
+    assert api_keys.parse(str(said["key"])) is not None
     assert str(said["url"]).startswith("http://127.0.0.1:")
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "data" / "runner.db").exists()

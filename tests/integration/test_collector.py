@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from http_kit import Person, Runner, running, zip_of
 
-from ci_runner.controller.collector import Collector
-from ci_runner.controller.workspaces import Workspaces
-from ci_runner.models import utcnow
+from ci_runner.controller.cleanup.blob_gc import Collector
+from ci_runner.controller.environments.workspaces import Workspaces
+from ci_runner.model.job import utcnow
 
 
 @pytest.fixture

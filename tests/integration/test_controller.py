@@ -13,9 +13,9 @@ from waiting import wait_until
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.controller.engines.memory import MemoryEngine, Output, Script
 from ci_runner.controller.loop import ControllerRunning
-from ci_runner.controller.world import Policy
+from ci_runner.controller.snapshot import Policy
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, ImageUnavailable, LeaseLost, PermanentError
-from ci_runner.models import utcnow
+from ci_runner.model.job import utcnow
 
 LASTING = Script(exit_after=None)
 

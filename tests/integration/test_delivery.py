@@ -12,11 +12,11 @@ import pytest
 from fake_runner import KEY, Request, fake_runner
 from http_kit import Person, Runner, running
 
-from pytest_remote_ci import delivery
-from pytest_remote_ci.client import Client
-from pytest_remote_ci.delivery import Parcel
+from pytest_remote_ci.client import delta
+from pytest_remote_ci.client.client import Client
+from pytest_remote_ci.client.delta import Parcel
 from pytest_remote_ci.errors import SubmissionRefused
-from pytest_remote_ci.workspace import Workspace, WorkspaceChanged, collect
+from pytest_remote_ci.workspace.collect import Workspace, WorkspaceChanged, collect
 
 #: Bytes of each file; they do not compress.
 SIZE = 20_000
@@ -71,9 +71,7 @@ class Sender:
 
     def __call__(self, project: Path, again: Callable[[], Workspace] | None = None) -> str:
         """Deliver; the digest of the job's workspace."""
-        job_id = delivery.deliver(
-            self.client, look(project), self.send, again=again or (lambda: look(project))
-        )
+        job_id = delta.deliver(self.client, look(project), self.send, again=again or (lambda: look(project)))
         job = self.runner.store.jobs.get(job_id)
         assert job is not None
         assert job.workspace == hashlib.sha256(look(project).manifest().canonical()).hexdigest()
@@ -179,7 +177,7 @@ def test_nothing_that_others_sent_is_taken_for_sent(runner: Runner, deliver: Sen
 def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(deliver: Sender, project: Path) -> None:
     stale = look(project)
     write(project / "tests" / "data5.bin", 99)
-    job_id = delivery.deliver(deliver.client, stale, deliver.send, again=lambda: look(project))
+    job_id = delta.deliver(deliver.client, stale, deliver.send, again=lambda: look(project))
     job = deliver.runner.store.jobs.get(job_id)
     assert job is not None
     assert job.workspace == deliver.whole(project)
@@ -190,7 +188,7 @@ def test_a_file_that_never_rests_is_named(deliver: Sender, project: Path) -> Non
     stale = look(project)
     write(project / "tests" / "data5.bin", 99)
     with pytest.raises(WorkspaceChanged, match=r"data5\.bin: changed while it was packed"):
-        delivery.deliver(deliver.client, stale, deliver.send, again=lambda: stale)
+        delta.deliver(deliver.client, stale, deliver.send, again=lambda: stale)
 
 
 class Forgetful(Client):
@@ -239,6 +237,6 @@ def test_a_runner_that_knows_no_manifests_gets_the_whole_project(project: Path, 
             parcels.append(parcel)
             return client.submit(parcel.archive, manifest=parcel.manifest)
 
-        job_id = delivery.deliver(client, look(project), send, again=lambda: look(project))
+        job_id = delta.deliver(client, look(project), send, again=lambda: look(project))
         assert len(fake.jobs[job_id].archive) > 10 * SIZE
     assert [parcel.manifest for parcel in parcels] == [None]

@@ -15,10 +15,16 @@ from pathlib import Path
 import pytest
 
 from ci_runner import doctor
-from ci_runner.config import EnvironmentSettings, ReconcileSettings, ServeSettings, Settings, StorageSettings
 from ci_runner.controller.engines.memory import MemoryEngine
-from ci_runner.datadir import locked
 from ci_runner.doctor import Finding
+from ci_runner.settings.groups import (
+    EnvironmentSettings,
+    ReconcileSettings,
+    ServeSettings,
+    Settings,
+    StorageSettings,
+)
+from ci_runner.storage.data_dir import locked
 from ci_runner.store import Store
 
 
@@ -122,7 +128,7 @@ def test_the_default_image_is_looked_for_and_its_pythons_compared(settings: Sett
 
 
 def test_a_check_that_breaks_is_a_finding_and_the_others_are_shown(settings: Settings) -> None:
-    from ci_runner.settings import Loaded
+    from ci_runner.settings.loader import Loaded
 
     def breaks() -> MemoryEngine:
         raise ZeroDivisionError("oh")

@@ -16,10 +16,10 @@ import pytest
 from preparing import Bench, disposable_engine, environment
 from private_index import host_address, serve, wheel
 
-from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.engines import services
-from ci_runner.controller.engines.docker import DockerEngine
-from ci_runner.controller.prepare import Prepared
+from ci_runner.controller.engines.docker import allowed_hosts
+from ci_runner.controller.engines.docker.engine import DockerEngine
+from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.settings.groups import EnvironmentSettings
 
 pytestmark = pytest.mark.docker
 
@@ -58,7 +58,7 @@ def index(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def engine(index: EnvironmentSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
-    with disposable_engine(tmp_path_factory.mktemp("scratch"), services.named(index)) as found:
+    with disposable_engine(tmp_path_factory.mktemp("scratch"), allowed_hosts.named(index)) as found:
         yield found
 
 

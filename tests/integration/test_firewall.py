@@ -12,9 +12,9 @@ import pytest
 from needs import skip
 from waiting import wait_until
 
-from ci_runner.controller.engines import firewall
-from ci_runner.controller.engines.firewall import Firewall
-from ci_runner.controller.engines.private_networks import CLOSED
+from ci_runner.controller.engines.docker import firewall
+from ci_runner.controller.engines.docker.firewall import Firewall
+from ci_runner.controller.engines.docker.private_networks import CLOSED
 
 INSTALL = "0123456789ab"
 OTHER = "ba9876543210"

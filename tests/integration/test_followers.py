@@ -11,11 +11,11 @@ from pipelining import plan_of, planned
 from store_kit import NOON, add_job, add_user, reread
 from waiting import wait_until
 
-from ci_runner.controller.followers import Followers
-from ci_runner.controller.reconcile import Follow
-from ci_runner.models import Job, utcnow
-from ci_runner.pipelines.progress import Start, Step
-from ci_runner.pipelines.runs import Run, job_of
+from ci_runner.controller.decide import Follow
+from ci_runner.controller.spool.followers import Followers
+from ci_runner.model.job import Job, utcnow
+from ci_runner.pipelines.run import Run, job_of
+from ci_runner.pipelines.scheduler import Start, Step
 from ci_runner.store import Store
 
 LINES = 400

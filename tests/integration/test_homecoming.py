@@ -16,18 +16,19 @@ from typing import Any
 import pytest
 from http_kit import Person, Runner, running
 
-from ci_runner import models
-from ci_runner.models import utcnow
-from ci_runner.states import ran
-from pytest_remote_ci import artifact_folder, control_characters, reports
-from pytest_remote_ci.arguments import Place
-from pytest_remote_ci.artifact_folder import ArtifactFolder
-from pytest_remote_ci.artifacts import MANY, Artifact, Errand, name_problem, parse_list
-from pytest_remote_ci.client import Client
+from ci_runner.model import job as models
+from ci_runner.model.job import utcnow
+from ci_runner.model.verdict import ran
+from pytest_remote_ci.artifacts import artifact_folder, destinations
+from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
+from pytest_remote_ci.artifacts.download import MANY, Artifact, Errand, name_problem, parse_list
+from pytest_remote_ci.artifacts.fetch import Homecoming
+from pytest_remote_ci.client.client import Client
+from pytest_remote_ci.client.transport import AuthenticationFailed, Content, Interrupted
 from pytest_remote_ci.errors import ConfigError, JobNotFound, RunnerUnreachable
-from pytest_remote_ci.homecoming import Homecoming
-from pytest_remote_ci.progress import StatusLine
-from pytest_remote_ci.transport import AuthenticationFailed, Content, Interrupted
+from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.terminal.status_line import StatusLine
+from pytest_remote_ci.wire import control_characters
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +307,9 @@ def home(
     said: list[str] = []
     found = None
     if root is not None:
-        found = reports.find(["--junitxml=out/junit.xml", "--cov-report", "html:site"], Place(root, root))
+        found = destinations.find(
+            ["--junitxml=out/junit.xml", "--cov-report", "html:site"], Place(root, root)
+        )
     folder = artifact_folder.named(here)
     return Homecoming(client, job_id, folder, StatusLine(), said.append, found, asked), said
 
@@ -360,7 +363,7 @@ def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
         f"{folder}/assets/sub/x": b"evil", f"{folder}/other": b"evil", "r.html": b"evil",
     }  # fmt: skip
     job_id = left(runner, person, files)
-    found = reports.find([f"--html={tmp_path}/out/r.html"], Place(root, root))
+    found = destinations.find([f"--html={tmp_path}/out/r.html"], Place(root, root))
     said: list[str] = []
     kept = artifact_folder.named(tmp_path / "kept")
     bringing = Homecoming(client, job_id, kept, StatusLine(), said.append, found, ())
@@ -383,7 +386,7 @@ def test_a_report_that_is_written_here_stays_if_pytest_died_in_the_job(
     here, there, log = b"<html>pytest-html here", b"<html>pytest-html there", b'{"pytest_version": "9"}'
     job_id = left(runner, person, {"r.html": there, "r.jsonl": log})
     argv = ["--html=r.html", "--self-contained-html", "--report-log=r.jsonl"]
-    found = reports.find(argv, Place(root, root), ["--html"], [("--html", "r.html")])
+    found = destinations.find(argv, Place(root, root), ["--html"], [("--html", "r.html")])
     said: list[str] = []
     kept = artifact_folder.named(tmp_path / "kept")
     bringing = Homecoming(client, job_id, kept, StatusLine(), said.append, found, ())
@@ -452,7 +455,7 @@ def test_a_source_file_is_never_replaced(
     files = {"setup.py": b"<testsuites/>", "src/x.py": b"evil", "src/index.html": HTML}
     job_id = left(runner, person, files)
     said: list[str] = []
-    found = reports.find(["--junitxml=setup.py", "--cov-report=html:src"], Place(root, root))
+    found = destinations.find(["--junitxml=setup.py", "--cov-report=html:src"], Place(root, root))
     kept = artifact_folder.named(tmp_path / "kept")
     Homecoming(client, job_id, kept, StatusLine(), said.append, found, ()).bring(complete())
     assert disk(root) == {"setup.py": b"mine", "src/x.py": b"mine", "src/index.html": HTML}

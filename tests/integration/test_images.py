@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner import images, pythons
+from ci_runner.base_image import build, pythons
+from ci_runner.base_image.build import Recipe
 from ci_runner.errors import EngineUnavailable, SettingsError
-from ci_runner.images import Recipe
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -119,11 +119,11 @@ def test_an_image_of_the_same_recipe_is_not_made_again(tmp_path: Path, tag: str)
     (tmp_path / "file").write_text("x")
     recipe = Recipe(tag=tag, compiler=False)
     digest = recipe.digest(recipe.packages)
-    image = images._import(tag, tmp_path, {images.LABEL_RECIPE: digest, images.LABEL_PYTHONS: "3.11,3.12"})
+    image = build._import(tag, tmp_path, {build.LABEL_RECIPE: digest, build.LABEL_PYTHONS: "3.11,3.12"})
     lines: list[str] = []
-    assert images.build(recipe, lines.append) == image
+    assert build.build(recipe, lines.append) == image
     assert lines == [f"{tag} is up to date ({image[:19]})"]
-    assert (tag, "3.11,3.12") in images.built()
+    assert (tag, "3.11,3.12") in build.built()
 
 
 @pytest.mark.docker
@@ -132,7 +132,7 @@ def test_a_base_image_is_built_and_its_pythons_work(tmp_path: Path, tag: str) ->
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         pytest.skip("needs root and debootstrap")
     found = pythons.find(sys.base_prefix)
-    images.build(Recipe(tag=tag, compiler=False, pythons=(found,)), lambda line: None, scratch=tmp_path)
+    build.build(Recipe(tag=tag, compiler=False, pythons=(found,)), lambda line: None, scratch=tmp_path)
     assert list(tmp_path.iterdir()) == [], "the file tree is gone"
     code = "import ssl, sqlite3, json.__init__, sys, os; print(sys.version_info[1], os.path.exists(json.__cached__))"
     code += "; import pwd; print(pwd.getpwuid(os.getuid()).pw_dir)"
@@ -150,15 +150,15 @@ def test_a_base_image_is_built_and_its_pythons_work(tmp_path: Path, tag: str) ->
 def test_without_a_docker_command_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineUnavailable, match="the docker command is missing"):
-        images.build(Recipe(), lambda line: None)
-    assert images.built() == []
+        build.build(Recipe(), lambda line: None)
+    assert build.built() == []
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command")
 def test_without_an_engine_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(EngineUnavailable, match=r"Docker does not answer: .*Is the docker daemon running"):
-        images.build(Recipe(), lambda line: None)
+        build.build(Recipe(), lambda line: None)
 
 
 @pytest.mark.docker
@@ -166,7 +166,7 @@ def test_a_mirror_that_does_not_answer_is_said_in_one_line(tmp_path: Path, tag: 
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         pytest.skip("needs root and debootstrap")
     recipe = Recipe(tag=tag, mirror="http://127.0.0.1:9/debian", compiler=False)
-    with pytest.raises(images.BuildFailed, match=r"\Adebootstrap failed: E: .*") as caught:
-        images.build(recipe, lambda line: None, scratch=tmp_path)
+    with pytest.raises(build.BuildFailed, match=r"\Adebootstrap failed: E: .*") as caught:
+        build.build(recipe, lambda line: None, scratch=tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from preparing import CA_BUNDLE, Bench, Ran, disposable_engine, folder_files
 
-from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.prepare import PreparationStopped
+from ci_runner.controller.environments.preparer import PreparationStopped
 from ci_runner.errors import EnvironmentFailed, ImageUnavailable, PermanentError
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job
+from ci_runner.model.job import Job
+from ci_runner.model.job_options import JobOptions
+from ci_runner.settings.groups import EnvironmentSettings
 
 pytestmark = pytest.mark.docker
 

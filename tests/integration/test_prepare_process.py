@@ -14,13 +14,13 @@ from unittest.mock import Mock
 import pytest
 from preparing import CA_BUNDLE, Bench, folder_files
 
-from ci_runner.blobs import BlobStore, job_owner
-from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.engines.process import ProcessEngine
-from ci_runner.controller.eviction import _Sizes
-from ci_runner.controller.workspaces import Workspaces
+from ci_runner.controller.cleanup.cache_eviction import _Sizes
+from ci_runner.controller.engines.process.engine import ProcessEngine
+from ci_runner.controller.environments.workspaces import Workspaces
 from ci_runner.errors import PermanentError, StorageFull
-from pytest_remote_ci.wire import Manifest, ManifestEntry
+from ci_runner.settings.groups import EnvironmentSettings
+from ci_runner.storage.blobs import BlobStore, job_owner
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -14,7 +14,7 @@ from engine_kit import ENDS, FOREVER, Behaviour, Kit, kit_for
 from waiting import wait_until
 
 from ci_runner.controller.engine import SPOOL, Limits
-from ci_runner.controller.engines.process_supervisor import birth
+from ci_runner.controller.engines.process.supervisor import birth
 from ci_runner.errors import ImageUnavailable, PermanentError
 
 

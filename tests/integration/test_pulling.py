@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from registry import Registry, registry
 
-from ci_runner.controller.engines.docker import DockerEngine
+from ci_runner.controller.engines.docker.engine import DockerEngine
 from ci_runner.errors import ImageUnavailable
 
 pytestmark = pytest.mark.docker

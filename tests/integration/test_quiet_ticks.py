@@ -14,11 +14,11 @@ from faults.harness import USER, Runner, runner
 from store_kit import add_user
 from waiting import wait_until
 
-from ci_runner.controller import reconcile
+from ci_runner.controller import decide as reconcile
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.engines.memory import MemoryEngine, Script
-from ci_runner.controller.world import Policy, Rows, World
-from ci_runner.models import Job
+from ci_runner.controller.snapshot import Policy, Rows, World
+from ci_runner.model.job import Job
 from ci_runner.store import Store, StoreError
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import pytest
 from http_kit import Person, Runner, running
 
-from ci_runner.models import Artifact, utcnow
-from ci_runner.states import ran
+from ci_runner.model.job import Artifact, utcnow
+from ci_runner.model.verdict import ran
 
 HTML = b"<script>alert(1)</script>"
 

@@ -14,8 +14,8 @@ import requests
 from http_kit import Person, Runner, events, raw_exchange, running
 from waiting import wait_until
 
-from ci_runner import credentials
-from ci_runner.models import APIKey, Job, utcnow
+from ci_runner.model import api_keys as credentials
+from ci_runner.model.job import APIKey, Job, utcnow
 
 BODIES = {
     "none": "Not authenticated",
@@ -202,7 +202,7 @@ def test_another_users_job_is_denied_on_every_route(runner: Runner, method: str,
 
 
 def test_every_route_of_one_job_is_in_the_matrix() -> None:
-    from ci_runner.server.openapi import document
+    from ci_runner.server.openapi.document import document
 
     described = {
         (method.upper(), functools.reduce(lambda text, pair: text.replace(*pair), PLACES.items(), path))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from http_kit import Person, Runner, running
 
-from ci_runner.models import Job, utcnow
-from ci_runner.server.openapi import document
-from ci_runner.states import Verdict, cancelled, failed, ran
+from ci_runner.model.job import Job, utcnow
+from ci_runner.model.verdict import Verdict, cancelled, failed, ran
+from ci_runner.server.openapi.document import document
 
 
 @pytest.fixture(scope="module")

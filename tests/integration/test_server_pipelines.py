@@ -11,9 +11,10 @@ from fake_runner import KEY, fake_runner
 from http_kit import Person, Runner, running
 
 from ci_runner.pipelines.plan import Plan
-from pytest_remote_ci import cli, definitions
-from pytest_remote_ci.client import Client
+from pytest_remote_ci.cli import main
+from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.errors import RunnerUnreachable
+from pytest_remote_ci.session import pipeline_files
 
 GOOD = "{stages: [s], jobs: [{name: a, stage: s, matrix: {x: [1, 2]}}, {name: b, stage: s, needs: a}]}"
 
@@ -114,8 +115,8 @@ def test_a_client_without_a_parser_asks_its_runner(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REMOTE_CI_URL", runner.url)
     monkeypatch.setenv("REMOTE_CI_API_KEY", person.key)
-    monkeypatch.setattr(definitions, "can_read_here", lambda: False)
-    assert cli.main(["pipeline", "dry-run", "ci.yaml", "--job", "a (x=2)"]) == 0
+    monkeypatch.setattr(pipeline_files, "can_read_here", lambda: False)
+    assert main.main(["pipeline", "dry-run", "ci.yaml", "--job", "a (x=2)"]) == 0
     assert "  a (x=2):\n" in capsys.readouterr().out
 
 

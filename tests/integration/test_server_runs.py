@@ -12,10 +12,10 @@ import pytest
 from http_kit import PROJECT, Person, Runner, running
 from pipelining import plan_of, planned
 
-from ci_runner.models import utcnow
-from ci_runner.pipelines.progress import Drop, Start, Step
-from ci_runner.pipelines.runs import Run, job_of
-from ci_runner.states import Verdict, ran
+from ci_runner.model.job import utcnow
+from ci_runner.model.verdict import Verdict, ran
+from ci_runner.pipelines.run import Run, job_of
+from ci_runner.pipelines.scheduler import Drop, Start, Step
 
 PLAN = plan_of(
     planned("a", "true", stage="one"), planned("b", "true", stage="two", needs=("a",)), pipeline="my ci"
@@ -164,7 +164,7 @@ def test_a_run_whose_files_are_gone_is_not_repeated(runner: Runner, ann: Person)
 
 
 def test_a_user_with_many_waiting_jobs_submits_no_run(tmp_path: Path) -> None:
-    from ci_runner.config import ServeSettings
+    from ci_runner.settings.groups import ServeSettings
 
     with running(tmp_path, ServeSettings(max_queued_per_user=1)) as small:
         person = small.person()

@@ -17,10 +17,10 @@ import requests
 from http_kit import PROJECT, Person, events, running
 from waiting import wait_until
 
-from ci_runner.config import ServeSettings
 from ci_runner.errors import SettingsError
 from ci_runner.failpoints import REGISTRY
-from ci_runner.server.serving import HttpServer
+from ci_runner.server.http.server import HttpServer
+from ci_runner.settings.groups import ServeSettings
 from ci_runner.store import Store
 
 SERVE = """

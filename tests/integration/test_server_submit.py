@@ -18,10 +18,10 @@ from archives import many_empty_files
 from http_kit import PROJECT, Person, Runner, events, running, zip_of
 from waiting import wait_until
 
-from ci_runner.config import ServeSettings
-from ci_runner.server.submit import Submission
+from ci_runner.server.resources.submit import Submission
+from ci_runner.settings.groups import ServeSettings
 from ci_runner.store import Store
-from pytest_remote_ci.wire import Manifest, ManifestEntry, SubmitOptions
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry, SubmitOptions
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from http_kit import Person, Runner, running
 
-from ci_runner.models import JobEvent
-from pytest_remote_ci import cli
-from pytest_remote_ci.client import Client
+from ci_runner.model.job import JobEvent
+from pytest_remote_ci.cli import main
+from pytest_remote_ci.cli.tables import report, results
+from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.errors import JobNotFound
-from pytest_remote_ci.result_tables import report, results
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def project(runner: Runner, person: Person, tmp_path: Path, monkeypatch: pytest.
 
 
 def said(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    assert cli.main(args) == 0
+    assert main.main(args) == 0
     return capsys.readouterr().out
 
 

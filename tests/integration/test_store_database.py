@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner import states
 from ci_runner.errors import StorageFull, TemporaryError
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job, JobEvent
+from ci_runner.model import verdict
+from ci_runner.model.job import Job, JobEvent
+from ci_runner.model.job_options import JobOptions
 from ci_runner.store import Store, StoreError, migrations
 from ci_runner.store.database import Database, connect
 from ci_runner.store.migrations import MIGRATIONS, Migration
@@ -280,7 +280,7 @@ class TestTransactions:
         assert durability() == 2
         store.jobs.advance("j", epoch, "queued", phase="testing")
         assert durability() == 1
-        store.jobs.finish("j", epoch, states.ran(0))
+        store.jobs.finish("j", epoch, verdict.ran(0))
         assert durability() == 2
         store.jobs.create(Job("k"))
         store.events.append("k", epoch, [JobEvent("log", "x")])
@@ -293,7 +293,7 @@ class TestTransactions:
         store.jobs.create(Job("j"))
         bad = JobEvent("log", fields={"no": object()})
         with pytest.raises(TypeError):
-            store.jobs.finish("j", epoch, states.ran(0), events=[JobEvent("log", "fine"), bad])
+            store.jobs.finish("j", epoch, verdict.ran(0), events=[JobEvent("log", "fine"), bad])
         job = store.jobs.get("j")
         assert job is not None
         assert (job.status, job.last_seq) == ("queued", 0)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from store_kit import LOG, NOON, add_job, add_user, at, reread
 
-from ci_runner import states
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job, JobEvent
+from ci_runner.model import verdict as states
+from ci_runner.model.job import Job, JobEvent
+from ci_runner.model.job_options import JobOptions
 from ci_runner.store import Store
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from ci_runner.models import Job
+from ci_runner.model.job import Job
 from ci_runner.store import Store
 
 #: Another process that opens and closes the store, as `ci-runner admin` does.

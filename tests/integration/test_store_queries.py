@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ci_runner import states
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job, User
+from ci_runner.model import verdict
+from ci_runner.model.job import Job, User
+from ci_runner.model.job_options import JobOptions
 from ci_runner.store import Store
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
@@ -32,7 +32,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store.jobs.create(
         Job("model", user_id="ann", name="model", options=JobOptions.from_dict({"args": ["-v"]}))
     )
-    store.jobs.finish("model", None, states.ran(0))
+    store.jobs.finish("model", None, verdict.ran(0))
     store.jobs.cleaned("model", store.lease.acquire("test"))
     columns = ", ".join(name for _, name, *_ in store._database.sql("PRAGMA table_info(jobs)"))
     copied = columns.replace("id,", "'job-' || n,", 1).replace("submitted_at", "submitted_at + n")

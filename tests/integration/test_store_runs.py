@@ -16,10 +16,10 @@ from pipelining import plan_of, planned
 from store_kit import add_user
 
 from ci_runner.errors import Conflict, LeaseLost, NotFound
-from ci_runner.models import JobEvent, utcnow
-from ci_runner.pipelines.progress import Drop, Halt, Start, Step
-from ci_runner.pipelines.runs import Run, job_of
-from ci_runner.states import Verdict, ran
+from ci_runner.model.job import JobEvent, utcnow
+from ci_runner.model.verdict import Verdict, ran
+from ci_runner.pipelines.run import Run, job_of
+from ci_runner.pipelines.scheduler import Drop, Halt, Start, Step
 from ci_runner.store import Store
 
 PLAN = plan_of(planned("a", "x"), planned("b", "x", needs=("a",)))

@@ -16,9 +16,9 @@ import pytest
 from pipelining import plan_of, planned
 from store_kit import add_user
 
-from ci_runner.pipelines.progress import Step
-from ci_runner.pipelines.runs import Run
-from ci_runner.states import ran
+from ci_runner.model.verdict import ran
+from ci_runner.pipelines.run import Run
+from ci_runner.pipelines.scheduler import Step
 from ci_runner.store import SecretsUnreadable, Store
 
 PLAN = plan_of(planned("a", "x"))

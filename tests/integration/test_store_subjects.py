@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from store_kit import LOG, NOON, add_job, add_user, at, reread
 
-from ci_runner import states
 from ci_runner.errors import Conflict, LeaseLost, NotFound
-from ci_runner.models import APIKey, JobEvent, Told, User
+from ci_runner.model import verdict
+from ci_runner.model.job import APIKey, JobEvent, Told, User
 from ci_runner.store import SpoolPosition, Store, StoreError
 
 
@@ -82,7 +82,7 @@ class TestEvents:
 
     def test_nothing_follows_the_complete_event(self, store: Store, epoch: int) -> None:
         job = add_job(store)
-        store.jobs.finish(job.id, epoch, states.ran(0))
+        store.jobs.finish(job.id, epoch, verdict.ran(0))
         assert store.events.append(job.id, epoch, [LOG], spool=SpoolPosition(1), attempt=1) == 1
         assert [event.type for event in store.events.after(job.id, 0)] == ["complete"]
         assert store.events.position(job.id, 1) == SpoolPosition()
@@ -119,8 +119,8 @@ class TestEvents:
         old, young, running = (add_job(store) for _ in range(3))
         for job in (old, young, running):
             store.events.append(job.id, epoch, [LOG, JobEvent("state", fields={"phase": "testing"}), LOG])
-        store.jobs.finish(old.id, epoch, states.ran(1), end_time=at(0))
-        store.jobs.finish(young.id, epoch, states.ran(1), end_time=at(10))
+        store.jobs.finish(old.id, epoch, verdict.ran(1), end_time=at(0))
+        store.jobs.finish(young.id, epoch, verdict.ran(1), end_time=at(10))
         assert store.events.prune(at(5)) == 2
         assert store.events.prune(at(5)) == 0
         assert [event.type for event in store.events.after(old.id, 0)] == ["state", "complete"]
@@ -151,12 +151,12 @@ class TestLease:
     def test_a_stale_controller_writes_nothing(self, store: Store, epoch: int) -> None:
         job = add_job(store)
         over = add_job(store)
-        store.jobs.finish(over.id, epoch, states.ran(0))
+        store.jobs.finish(over.id, epoch, verdict.ran(0))
         store.lease.acquire("another")
         before = store.jobs.list()
         for write in (
             lambda: store.jobs.advance(job.id, epoch, "queued", phase="preparing"),
-            lambda: store.jobs.finish(job.id, epoch, states.ran(0)),
+            lambda: store.jobs.finish(job.id, epoch, verdict.ran(0)),
             lambda: store.jobs.cleaned(over.id, epoch),
             lambda: store.events.append(job.id, epoch, [LOG], spool=SpoolPosition(1), attempt=1),
         ):
@@ -176,7 +176,7 @@ class TestUsers:
         others = add_job(store, "bob")
         over, running = add_job(store, user.id), add_job(store, user.id)
         store.events.append(over.id, epoch, [LOG])
-        store.jobs.finish(over.id, epoch, states.ran(0))
+        store.jobs.finish(over.id, epoch, verdict.ran(0))
         store.keys.create(APIKey("AAAAAAAA", user.id, "0" * 64, "k", NOON))
         store.blobs.grant(user.id, ["a" * 64])
         deletion = store.users.delete(user.id)
@@ -205,7 +205,7 @@ class TestUsers:
         store.users.delete(user.id)
         assert store.users.deleted() == [user.id]
         assert not store.users.purge(user.id)
-        store.jobs.finish(job.id, epoch, states.cancelled("an administrator"))
+        store.jobs.finish(job.id, epoch, verdict.cancelled("an administrator"))
         assert not store.users.purge(user.id)
         store.jobs.cleaned(job.id, epoch)
         assert store.users.purge(user.id)
@@ -265,7 +265,7 @@ class TestBlobs:
         job = add_job(store, "ann", submitted_at=at(60))
         assert store.blobs.unreferenced(at(100_000)) == []
         assert store.blobs.forget(["mine"], at(100_000)) == set()
-        store.jobs.finish(job.id, epoch, states.ran(0))
+        store.jobs.finish(job.id, epoch, verdict.ran(0))
         assert store.blobs.unreferenced(at(100_000)) == ["mine"]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ci_runner.errors import Conflict
-from ci_runner.models import Job, JobEvent, User
-from ci_runner.states import ran
+from ci_runner.model.job import Job, JobEvent, User
+from ci_runner.model.verdict import ran
 from ci_runner.store import SpoolPosition, Store
-from ci_runner.store import tests as stored_tests
+from ci_runner.store import test_results as stored_tests
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
 

@@ -11,9 +11,9 @@ from receivers import Receiver
 from waiting import wait_until
 
 from ci_runner.errors import SettingsError
-from ci_runner.models import Job, utcnow
-from ci_runner.plugins import Plugins
-from ci_runner.webhooks import Webhooks, verify
+from ci_runner.model.job import Job, utcnow
+from ci_runner.plugins.manager import Plugins
+from ci_runner.plugins.webhooks import Webhooks, verify
 
 SECRET = "0123456789abcdef"
 

@@ -14,7 +14,7 @@ import pytest
 from developers import FIXTURES
 
 import pytest_remote_ci
-from ci_runner import pythons
+from ci_runner.base_image import pythons
 from ci_runner.errors import SettingsError
 
 JOB = Path(pytest_remote_ci.__file__).parent / "job"

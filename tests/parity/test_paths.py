@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci import arguments
-from pytest_remote_ci.replay.places import Places
+from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.session import arguments
 
 from .both_ways import Pair
 

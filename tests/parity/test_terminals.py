@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from developers import Developer
 
-from pytest_remote_ci.replay import running
+from pytest_remote_ci.replay import running_test
 
 from .both_ways import Pair, normalised
 from .pty_kit import Terminal
@@ -99,12 +99,12 @@ class Screen(io.StringIO):
         return True
 
 
-def line_of(verbosity: int, width: int) -> tuple[running.RunningLine, Screen, list[float]]:
+def line_of(verbosity: int, width: int) -> tuple[running_test.RunningLine, Screen, list[float]]:
     """One whose clock is a list."""
     screen, clock = Screen(), [0.0]
     writer = SimpleNamespace(_file=screen, width_of_current_line=width)
     reporter: Any = SimpleNamespace(_tw=writer, verbosity=verbosity, showlongtestinfo=verbosity > 0)
-    return running.RunningLine(reporter, lambda: clock[0]), screen, clock
+    return running_test.RunningLine(reporter, lambda: clock[0]), screen, clock
 
 
 def test_the_name_of_a_test_is_shown_after_a_while_and_gone_before_the_next_line(

@@ -22,13 +22,13 @@ from preparing import Bench, disposable_engine
 from private_index import host_address, sdist, serve, wheel
 from waiting import files_named, wait_until
 
-from ci_runner.config import EnvironmentSettings
 from ci_runner.controller.engine import Bind, ContainerSpec
-from ci_runner.controller.engines import services
-from ci_runner.controller.engines.docker import DockerEngine
-from ci_runner.controller.prepare import Prepared
+from ci_runner.controller.engines.docker import allowed_hosts
+from ci_runner.controller.engines.docker.engine import DockerEngine
+from ci_runner.controller.environments.preparer import Prepared
 from ci_runner.errors import EnvironmentFailed, RunnerError
-from ci_runner.models import Job
+from ci_runner.model.job import Job
+from ci_runner.settings.groups import EnvironmentSettings
 
 pytestmark = pytest.mark.docker
 
@@ -106,7 +106,7 @@ def engine(
         pytest.skip("the runner is not root")
     uid, gid = (None, None) if request.param == "as root" else (os.geteuid(), os.getegid())
     scratch = tmp_path_factory.mktemp("scratch")
-    with disposable_engine(scratch, services.named(index), uid=uid, gid=gid) as found:
+    with disposable_engine(scratch, allowed_hosts.named(index), uid=uid, gid=gid) as found:
         yield found
         for seen in found.list():
             found.remove(seen.id)
@@ -118,7 +118,7 @@ def bench(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Bench:  # fmt: skip
     if engine.profile.uid == os.geteuid():
-        for module in ("ci_runner.controller.prepare", "preparing"):
+        for module in ("ci_runner.controller.environments.preparer", "preparing"):
             monkeypatch.setattr(f"{module}.job_owner", lambda: None)
     return Bench(
         tmp_path / "data", engine, docker_engine, index, {"prepare_timeout": 600.0}, install_id=engine.install

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from openapi_check import validate_answer
 
-from ci_runner.config import ServeSettings
-from ci_runner.server.openapi import document
-from pytest_remote_ci.wire import Manifest
+from ci_runner.server.openapi.document import document
+from ci_runner.settings.groups import ServeSettings
+from pytest_remote_ci.wire.protocol import Manifest
 
 HERE = Path(__file__).parent
 #: Operations × both ways of making values × this.

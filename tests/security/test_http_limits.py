@@ -17,9 +17,9 @@ import requests
 from http_kit import PROJECT, Person, Runner, raw_exchange, running
 from waiting import wait_until
 
-from ci_runner.config import LogSettings, ServeSettings
 from ci_runner.logs import configure
-from ci_runner.server import gate
+from ci_runner.server.http import upload_gate
+from ci_runner.settings.groups import LogSettings, ServeSettings
 
 LIMIT = 1 << 20
 
@@ -61,7 +61,7 @@ def test_a_body_over_the_limit_is_refused_after_its_head(runner: Runner, person:
     assert status == 413
     assert body == {"detail": f"The body has {size} bytes; this runner takes at most {LIMIT}"}
     assert headers["content-type"] == "application/json"
-    assert time.monotonic() - begun < gate.LINGER + 20
+    assert time.monotonic() - begun < upload_gate.LINGER + 20
     assert runner.leftovers() == []
 
 
@@ -170,8 +170,8 @@ def test_an_upload_larger_than_memory_waits_in_the_data_directory(runner: Runner
 
 
 def test_dawdlers_are_dropped_and_harm_nobody(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "HEAD_SECONDS", 1.0)
-    monkeypatch.setattr(gate, "BODY_GRACE", 1.0)
+    monkeypatch.setattr(upload_gate, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(upload_gate, "BODY_GRACE", 1.0)
     heads = [socket.create_connection(("127.0.0.1", runner.server.port)) for _ in range(30)]
     person = runner.person()
     bodies = [socket.create_connection(("127.0.0.1", runner.server.port)) for _ in range(10)]
@@ -236,7 +236,7 @@ def test_a_full_disk_while_writing_is_507_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/secret/path")
 
-    monkeypatch.setattr("ci_runner.blobs.os.fsync", full)
+    monkeypatch.setattr("ci_runner.storage.blobs.os.fsync", full)
     response = runner.submit(person)
     assert response.status_code == 507
     assert "secret" not in response.text

@@ -18,10 +18,10 @@ import requests
 from http_kit import PROJECT, Person, Runner, raw_exchange, running
 from waiting import wait_until
 
-from ci_runner import credentials
-from ci_runner.config import ServeSettings
-from ci_runner.models import Job
-from ci_runner.server.addresses import WINDOW, TrustedProxies, WrongKeys, network_of
+from ci_runner.model import api_keys as credentials
+from ci_runner.model.job import Job
+from ci_runner.server.http.addresses import WINDOW, TrustedProxies, WrongKeys, network_of
+from ci_runner.settings.groups import ServeSettings
 
 #: Addresses of this machine; Linux takes all of 127.0.0.0/8 for it.
 HERE, NEIGHBOUR, PROXY = "127.0.0.1", "127.0.0.2", "127.0.0.3"

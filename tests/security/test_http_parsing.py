@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from http_kit import PROJECT, Person, Runner, raw_exchange, running
 
-from ci_runner.config import ServeSettings
-from ci_runner.server.heads import LONGEST_CHUNK_LINE, MOST_HEADERS, ChunkedBody
+from ci_runner.server.http.heads import LONGEST_CHUNK_LINE, MOST_HEADERS, ChunkedBody
+from ci_runner.settings.groups import ServeSettings
 
 LIMIT = 1 << 20
 FORM = (
@@ -295,6 +295,6 @@ def test_a_refused_body_is_never_the_next_request(runner: Runner, person: Person
 
 
 def test_a_request_that_does_not_end_is_answered_408(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ci_runner.server.gate.HEAD_SECONDS", 0.5)
+    monkeypatch.setattr("ci_runner.server.http.upload_gate.HEAD_SECONDS", 0.5)
     status, _, body = parsed(raw_exchange(runner.server.port, b"GET /health HTTP/1.1\r\nHost: x\r\n"))
     assert (status, body) == (408, {"detail": "The request did not arrive in time; send it again"})

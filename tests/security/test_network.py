@@ -22,11 +22,11 @@ from engine_kit import BASE_IMAGE, CONNECT, FOREVER, DockerKit
 from needs import skip
 from waiting import wait_until
 
-from ci_runner.controller.engines import convert, docker_network
-from ci_runner.controller.engines.docker import DockerEngine
-from ci_runner.controller.engines.docker_network import DockerNetwork
-from ci_runner.controller.engines.private_networks import is_closed
-from ci_runner.controller.engines.services import Service
+from ci_runner.controller.engines.docker import container_config, network
+from ci_runner.controller.engines.docker.allowed_hosts import Service
+from ci_runner.controller.engines.docker.engine import DockerEngine
+from ci_runner.controller.engines.docker.network import DockerNetwork
+from ci_runner.controller.engines.docker.private_networks import is_closed
 
 pytestmark = pytest.mark.docker
 
@@ -179,7 +179,7 @@ def test_rules_that_a_reload_took_away_come_back_while_containers_run(
     assert kit.run(CONNECT, *everything) == {targets["10.213"]: "connected"}
     kit.engine = kit.make(kit.install)
     kit.engine.sweep(frozenset())
-    monkeypatch.setattr(docker_network, "_FRESH", 1e9)  # what follows is not what sets them
+    monkeypatch.setattr(network, "_FRESH", 1e9)  # what follows is not what sets them
     assert kit.run(CONNECT, *everything) == {targets["10.213"]: "ECONNREFUSED"}
 
 
@@ -257,7 +257,7 @@ def test_ipv6_is_rejected_where_a_network_has_it_all_the_same(kit: EgressKit) ->
     """As a daemon would make it that gives every network IPv6."""
     assert isinstance(kit.engine, DockerEngine)
     client = kit.engine.api.client
-    config = convert.network_config(kit.install)
+    config = container_config.network_config(kit.install)
     del config["options"]["com.docker.network.enable_ipv6"]
     prefix = f"fd00:{secrets.token_hex(2)}:{secrets.token_hex(2)}"
     ipam = {"Driver": "default", "Config": [{"Subnet": f"{prefix}::/64"}]}

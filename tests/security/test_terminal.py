@@ -34,8 +34,8 @@ from fake_runner import (
     session_of,
 )
 
-from pytest_remote_ci import cli
-from pytest_remote_ci.control_characters import escaped_json, holds_any
+from pytest_remote_ci.cli import main
+from pytest_remote_ci.wire.control_characters import escaped_json, holds_any
 
 #: One text of each class; the letters beside them show that the rest of a text survives.
 CLASSES = {
@@ -176,10 +176,10 @@ def malice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Malice]:
     (project / "x.yaml").write_text("jobs: {}\n")
     monkeypatch.chdir(project)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("pytest_remote_ci.definitions.can_read_here", lambda: False)
-    monkeypatch.setattr("pytest_remote_ci.runs.secrets_of", lambda plan: {})
-    monkeypatch.setattr("pytest_remote_ci.stream.pause", lambda *args: 0.0)
-    monkeypatch.setattr("pytest_remote_ci.client.pause", lambda *args: 0.0)
+    monkeypatch.setattr("pytest_remote_ci.session.pipeline_files.can_read_here", lambda: False)
+    monkeypatch.setattr("pytest_remote_ci.client.runs.secrets_of", lambda plan: {})
+    monkeypatch.setattr("pytest_remote_ci.client.stream.pause", lambda *args: 0.0)
+    monkeypatch.setattr("pytest_remote_ci.client.client.pause", lambda *args: 0.0)
     with fake_runner() as runner:
         monkeypatch.setenv("REMOTE_CI_URL", runner.url)
         monkeypatch.setenv("REMOTE_CI_API_KEY", KEY)
@@ -233,7 +233,7 @@ def with_evil(value: Any, evil: str, only: tuple[Any, ...] | None = None, path: 
 def run(capfd: pytest.CaptureFixture[str], line: str) -> str:
     """What a command writes; whatever the runner says, it ends without a traceback."""
     with suppress(SystemExit):
-        cli.main(line.split())
+        main.main(line.split())
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
     return out + err
@@ -327,7 +327,7 @@ def test_refusals_are_printed_harmlessly(
     malice.runner.intercept = refuse
     if status in (429, 503):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pytest_remote_ci.client._SUBMIT_PATIENCE", 0.0)
+            patch.setattr("pytest_remote_ci.client.client._SUBMIT_PATIENCE", 0.0)
             if not any(word in line for word in ("wait", "--watch")):
                 assert not bad(run(capfd, line))
         return

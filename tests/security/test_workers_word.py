@@ -15,13 +15,14 @@ import pytest
 from engine_kit import Behaviour, Kit, kit_for
 from waiting import wait_until
 
-from ci_runner.controller import commands, verdicts
-from ci_runner.controller import spool as reader
+from ci_runner.controller import verdicts
 from ci_runner.controller.engine import TOOLS, Bind, Observed
-from ci_runner.controller.spool import ExitFrame, Spool
-from ci_runner.controller.world import Ending, Policy
-from ci_runner.models import Job, utcnow
-from ci_runner.states import Verdict
+from ci_runner.controller.environments import worker_command
+from ci_runner.controller.snapshot import Ending, Policy
+from ci_runner.controller.spool import reader
+from ci_runner.controller.spool.reader import ExitFrame, Spool
+from ci_runner.model.job import Job, utcnow
+from ci_runner.model.verdict import Verdict
 from pytest_remote_ci.job import worker
 
 pytestmark = pytest.mark.docker
@@ -68,9 +69,13 @@ def attack(kit: Kit, name: str, how: str, place: Place | None = None) -> Outcome
     spec = kit.spec(Behaviour(""), name)
     command = ["/usr/bin/python3", f"{TOOLS}/attacks.py", how]
     description = {"protocol": 1, "argv": command, "cwd": "/", "env": {}, "path": [], "grace": 5}
-    commands.write(kit.spool(name).parent, place, description, 65532)
+    worker_command.write(kit.spool(name).parent, place, description, 65532)
     binds = (*spec.binds, Bind(tools, TOOLS))
-    argv = ("/usr/bin/python3", *commands.worker(place)[1:]) if place.python else commands.worker(place)
+    argv = (
+        ("/usr/bin/python3", *worker_command.worker(place)[1:])
+        if place.python
+        else worker_command.worker(place)
+    )
     container_id = kit.launch(Behaviour(""), name, argv=argv, binds=binds)
     spool = Spool(kit.spool(name))
     try:

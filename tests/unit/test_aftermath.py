@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ci_runner import seals
-from pytest_remote_ci.job import aftermath, boot, continued, worker
+from ci_runner.model import seals
+from pytest_remote_ci.job import boot, crash, resume, worker
 
 
 def tree(*ids: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Case:
         self.handle = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self.before = len(self.path.read_bytes())
         sizes = {"stdout": 0, "stderr": len(stderr)}
-        self.settlement = aftermath.Settlement(str(folder), self.handle, lambda: sizes)
+        self.settlement = crash.Settlement(str(folder), self.handle, lambda: sizes)
 
     def settle(self, restarts: int = 3, *, stopped: bool = False, sections: Any = ()) -> bool:
         try:
@@ -180,10 +180,10 @@ class Kept:
 
 def test_what_was_shown_before_a_restart_is_not_recorded_again() -> None:
     kept: Any = Kept()
-    earlier = aftermath.read(
+    earlier = crash.read(
         io.BytesIO(b'{"t": "collect_report", "d": {"nodeid": "old", "outcome": "failed"}}\n')
     )
-    again = continued.Continued(kept, earlier)
+    again = resume.Continued(kept, earlier)
     for kind in ("session", "header", "collecting", "tree", "collected", "warning", "terminal", "deselected"):
         again.add(kind)
     for nodeid in ("old", "new"):
@@ -195,10 +195,10 @@ def test_what_was_shown_before_a_restart_is_not_recorded_again() -> None:
 
 def test_a_second_collection_is_held_against_the_first() -> None:
     kept: Any = Kept()
-    earlier = aftermath.Aftermath()
+    earlier = crash.Aftermath()
     for record in (tree("a", "b", "c", "d"), started("a")):
         earlier.take(record)
-    rest = continued.Rest(continued.Continued(kept, earlier), earlier)
+    rest = resume.Rest(resume.Continued(kept, earlier), earlier)
     items = [type("Item", (), {"nodeid": nodeid})() for nodeid in ("x", "d", "a", "b")]
     hook = rest.pytest_collection_modifyitems(None, items)
     next(hook)

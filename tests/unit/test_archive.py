@@ -15,9 +15,9 @@ from archives import many_empty_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ci_runner.archive import Archive, ArchiveLimits
 from ci_runner.errors import InvalidSubmission
-from ci_runner.paths import check_paths, path_problem
+from ci_runner.model.path_checks import check_paths, path_problem
+from ci_runner.storage.zip_reader import Archive, ArchiveLimits
 
 LIMITS = ArchiveLimits(max_files=1000, max_unpacked=10 << 20, ratio_from=1 << 20)
 

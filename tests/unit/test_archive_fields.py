@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ci_runner.archive import Archive, ArchiveLimits
 from ci_runner.errors import InvalidSubmission
+from ci_runner.storage.zip_reader import Archive, ArchiveLimits
 
 TEXT = b"spam and eggs, " * 40
 WIDE = 0xFFFFFFFF

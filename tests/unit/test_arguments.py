@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import arguments
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.session import arguments
 
 
 @pytest.fixture

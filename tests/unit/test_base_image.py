@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ci_runner.config import ReconcileSettings
 from ci_runner.controller.engines.memory import MemoryEngine
-from ci_runner.controller.images import choose_base
+from ci_runner.controller.environments.base_image import choose_base
 from ci_runner.errors import ImageUnavailable
-from pytest_remote_ci.wire import SubmitOptions
+from ci_runner.settings.groups import ReconcileSettings
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 
 @pytest.fixture

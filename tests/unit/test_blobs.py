@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.blobs import UNPRIVILEGED_UID, BlobStore, job_owner
 from ci_runner.errors import InvalidSubmission, NotFound
+from ci_runner.storage.blobs import UNPRIVILEGED_UID, BlobStore, job_owner
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_what_is_no_digest_never_becomes_a_path(blobs: BlobStore, text: str) -> 
 
 def test_what_a_dead_writer_left_is_swept_and_what_is_being_written_stays(blobs: BlobStore) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from ci_runner.blobs import BlobStore\n"
+        "import os, sys; from pathlib import Path; from ci_runner.storage.blobs import BlobStore\n"
         "batch = BlobStore(Path(sys.argv[1]), None).batch(); batch.put([b'left']); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", script, str(blobs.uploads.parent)], check=False)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from private_index import rewheel, wheel
 
-from ci_runner import locks
-from ci_runner.project import Tree
+from ci_runner.dependencies import locks
+from ci_runner.dependencies.project import Tree
 from pytest_remote_ci.job import builder
 
 PLAN: dict[str, Any] = {

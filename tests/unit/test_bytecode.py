@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.controller.takeover import move_byte_code
-from ci_runner.safe_fs import opened_folder
+from ci_runner.controller.environments.takeover import move_byte_code
+from ci_runner.storage.safe_fs import opened_folder
 
 BUILDER = Path(__file__).parents[2] / "pytest_remote_ci" / "job" / "builder.py"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_remote_ci.replay.choice import Choice
+from pytest_remote_ci.replay.selection import Choice
 
 pytest_plugins = ["pytester"]
 

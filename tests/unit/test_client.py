@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from fake_runner import KEY, TIME, FakeRunner, Request, complete, fake_runner, log
 
-from pytest_remote_ci import client as library
-from pytest_remote_ci.client import Client
+from pytest_remote_ci.client import client as library
+from pytest_remote_ci.client.client import Client
+from pytest_remote_ci.client.transport import retry_after
 from pytest_remote_ci.errors import (
     ClientError,
     JobNotFound,
@@ -21,8 +22,7 @@ from pytest_remote_ci.errors import (
     RunnerUnreachable,
     SubmissionRefused,
 )
-from pytest_remote_ci.transport import retry_after
-from pytest_remote_ci.wire import SubmitOptions
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from fake_runner import HEAD, KEY, FakeRunner, Request, complete, fake_runner, log
 
-from pytest_remote_ci.client import Client
+from pytest_remote_ci.client.client import Client
+from pytest_remote_ci.client.runs import Runs
 from pytest_remote_ci.errors import JobNotFound, RunnerRefused, RunnerUnreachable
-from pytest_remote_ci.runs import Runs
 
 EVENTS = [log(f"line {number} ä\n") for number in range(20)] + [complete()]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import config, userfile, wire
+from pytest_remote_ci.config import load as config
+from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.wire import protocol
 
 KEY = "ci_" + "a" * 46
 OTHER_KEY = "ci_" + "b" * 46
@@ -51,7 +53,7 @@ def test_without_any_source_nothing_is_set(project: Path, home: Path) -> None:
 
 
 def test_command_line_beats_environment_beats_project_beats_user_file(project: Path, home: Path) -> None:
-    file = userfile.path({}, home, "linux")
+    file = user_file.path({}, home, "linux")
     file.parent.mkdir(parents=True)
     file.write_text('url = "http://user"\nname = "user"\nimage = "user"\n')
     toml = 'url = "http://project"\nname = "project"'
@@ -99,7 +101,7 @@ def test_the_key_comes_from_option_then_environment_then_user_file_then_old_file
     (home / ".ci").mkdir()
     (home / ".ci" / "config").write_text(f"# comment\nurl=ignored\napi_key = {KEY}\napi_key={OTHER_KEY}\n")
     assert load(project, home).api_key == KEY
-    userfile.write("http://runner", OTHER_KEY, file=userfile.path({}, home, "linux"))
+    user_file.write("http://runner", OTHER_KEY, file=user_file.path({}, home, "linux"))
     assert load(project, home).api_key == OTHER_KEY
     assert load(project, home, environ={"CI_API_KEY": "from-environment"}).api_key == "from-environment"
     assert load(project, home, environ={"CI_API_KEY": "bad"}, api_key=KEY).api_key == KEY
@@ -192,7 +194,7 @@ def test_a_broken_pyproject_is_named(project: Path, home: Path, text: str, expec
 
 
 def test_a_mistake_in_the_user_file_names_that_file(project: Path, home: Path) -> None:
-    file = userfile.path({}, home, "linux")
+    file = user_file.path({}, home, "linux")
     file.parent.mkdir(parents=True)
     file.write_text('api_key = "x"')
     with pytest.raises(ConfigError) as caught:
@@ -271,7 +273,7 @@ def test_a_submission_says_what_is_configured_and_what_the_run_is(project: Path,
         scm_version="1.2",
         columns=0,
     )
-    assert options == wire.SubmitOptions(
+    assert options == protocol.SubmitOptions(
         args=("-p", "x", "-k", "name"),
         root=str(project),
         cwd="tests/unit",
@@ -282,7 +284,7 @@ def test_a_submission_says_what_is_configured_and_what_the_run_is(project: Path,
         scm_version="1.2",
         columns=1,
     )
-    assert wire.SubmitOptions.from_dict(options.to_dict()) == options
+    assert protocol.SubmitOptions.from_dict(options.to_dict()) == options
 
 
 def test_a_configured_image_decides_the_python_unless_one_is_configured(project: Path, home: Path) -> None:
@@ -302,11 +304,11 @@ def test_a_working_directory_at_or_outside_the_project_means_its_root(
 
 def test_writing_the_user_file_keeps_other_values_and_is_private(tmp_path: Path) -> None:
     file = tmp_path / "config" / "pytest-remote-ci" / "config.toml"
-    assert userfile.write("http://one", KEY, file=file) == file
+    assert user_file.write("http://one", KEY, file=file) == file
     file.write_text(file.read_text() + 'image = "kept"\n')
     file.chmod(0o644)
     config.write_user_file("http://two", OTHER_KEY, file=file)
-    assert userfile.read(file) == {"url": "http://two", "api-key": OTHER_KEY, "image": "kept"}
+    assert user_file.read(file) == {"url": "http://two", "api-key": OTHER_KEY, "image": "kept"}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert [item.name for item in file.parent.iterdir()] == ["config.toml"]
@@ -319,20 +321,20 @@ def test_a_user_file_that_is_a_link_stays_a_link(tmp_path: Path) -> None:
     file = tmp_path / "pytest-remote-ci" / "config.toml"
     file.parent.mkdir()
     file.symlink_to(target)
-    userfile.write("http://one", KEY, file=file)
+    user_file.write("http://one", KEY, file=file)
     assert file.is_symlink()
-    assert userfile.read(target)["name"] == "kept"
+    assert user_file.read(target)["name"] == "kept"
 
 
 def test_a_user_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be"):
-        userfile.write("http://one", KEY, file=tmp_path / "file" / "config.toml")
+        user_file.write("http://one", KEY, file=tmp_path / "file" / "config.toml")
 
 
 def test_a_user_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        userfile.read(tmp_path)  # a folder
+        user_file.read(tmp_path)  # a folder
 
 
 @pytest.mark.parametrize(
@@ -374,8 +376,8 @@ def test_a_user_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 def test_each_platform_has_its_folders(
     platform: str, environ: dict[str, str], config_file: str, cache: str
 ) -> None:
-    assert userfile.path(environ, Path("/h"), platform) == Path(config_file)
-    assert userfile.cache_folder(environ, Path("/h"), platform) == Path(cache)
+    assert user_file.path(environ, Path("/h"), platform) == Path(config_file)
+    assert user_file.cache_folder(environ, Path("/h"), platform) == Path(cache)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +400,7 @@ def test_each_platform_has_its_folders(
 def test_the_key_of_one_runner_is_not_sent_to_another_that_a_project_names(
     project: Path, home: Path, toml: str, environ: dict[str, str], allowed: bool
 ) -> None:
-    config.write_user_file("http://mine", KEY, file=userfile.path({}, home, "linux"))
+    config.write_user_file("http://mine", KEY, file=user_file.path({}, home, "linux"))
     if allowed:
         assert load(project, home, toml=toml, environ=environ).api_key == KEY
     else:

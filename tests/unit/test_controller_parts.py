@@ -14,8 +14,8 @@ from engine_kit import FOREVER, MemoryKit
 from ci_runner.controller.backoff import Backoff
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.loop import ControllerRunning, only_one
-from ci_runner.controller.world import Sight
-from ci_runner.models import Job, utcnow
+from ci_runner.controller.snapshot import Sight
+from ci_runner.model.job import Job, utcnow
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc)
 

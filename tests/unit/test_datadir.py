@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner import datadir
 from ci_runner.errors import SettingsError
+from ci_runner.storage import data_dir
 
 
 def test_a_missing_folder_is_made_private(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
-    datadir.prepare(folder)
+    data_dir.prepare(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_folder_that_others_may_read_is_closed(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    datadir.prepare(tmp_path)
+    data_dir.prepare(tmp_path)
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
@@ -28,7 +28,7 @@ def test_a_folder_that_others_may_read_is_closed(tmp_path: Path) -> None:
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
     with pytest.raises(SettingsError, match=r"others may write to it .*: chmod 700"):
-        datadir.prepare(tmp_path)
+        data_dir.prepare(tmp_path)
     assert tmp_path.stat().st_mode & 0o777 == mode
 
 
@@ -36,7 +36,7 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     with pytest.raises(SettingsError, match="not a folder"):
-        datadir.prepare(path)
+        data_dir.prepare(path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -45,12 +45,12 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     folder.mkdir(mode=0o700)
     os.chown(folder, 12345, 12345)
     with pytest.raises(SettingsError, match="belongs to user 12345"):
-        datadir.prepare(folder)
+        data_dir.prepare(folder)
 
 
 def test_the_install_id_stays(tmp_path: Path) -> None:
-    first = datadir.install_id(tmp_path)
-    assert datadir.install_id(tmp_path) == first
+    first = data_dir.install_id(tmp_path)
+    assert data_dir.install_id(tmp_path) == first
     assert len(first) == 12
     assert [path.name for path in tmp_path.iterdir()] == ["install-id"]
     assert (tmp_path / "install-id").stat().st_mode & 0o777 == 0o600
@@ -58,7 +58,7 @@ def test_the_install_id_stays(tmp_path: Path) -> None:
 
 def test_processes_that_start_together_agree_on_the_install_id(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        assert len(set(pool.map(datadir.install_id, [tmp_path] * 16))) == 1
+        assert len(set(pool.map(data_dir.install_id, [tmp_path] * 16))) == 1
         pool.close()
         pool.join()
 
@@ -66,16 +66,16 @@ def test_processes_that_start_together_agree_on_the_install_id(tmp_path: Path) -
 def test_a_damaged_install_id_is_refused(tmp_path: Path) -> None:
     (tmp_path / "install-id").write_text("what?\n")
     with pytest.raises(SettingsError, match="damaged"):
-        datadir.install_id(tmp_path)
+        data_dir.install_id(tmp_path)
 
 
 def test_a_lock_is_held_once_and_free_again_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with (
-        datadir.locked(path, "a runner"),
-        pytest.raises(datadir.Busy, match=rf"a runner \(process {os.getpid()}\) already uses"),
-        datadir.locked(path, "a runner"),
+        data_dir.locked(path, "a runner"),
+        pytest.raises(data_dir.Busy, match=rf"a runner \(process {os.getpid()}\) already uses"),
+        data_dir.locked(path, "a runner"),
     ):
         pass
-    with datadir.locked(path, "a runner"):
+    with data_dir.locked(path, "a runner"):
         pass

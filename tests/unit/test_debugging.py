@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import debugging, workspace
 from pytest_remote_ci.job import boot
-from pytest_remote_ci.statcache import StatCache
+from pytest_remote_ci.workspace import breakpoints, collect
+from pytest_remote_ci.workspace.stat_cache import StatCache
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from pytest_remote_ci.statcache import StatCache
     ],
 )
 def test_calls_are_found(source: str, line: int | None) -> None:
-    assert debugging.find_call(source.encode()) == line
+    assert breakpoints.find_call(source.encode()) == line
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_only_chosen_test_files_count(
 ) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_a.py").write_text("breakpoint()\n")
-    found = workspace.collect(tmp_path, use_cache=False)
+    found = collect.collect(tmp_path, use_cache=False)
     places = [Path(tmp_path / chosen)]
     if refused:
-        with pytest.raises(workspace.WorkspaceError, match=r"tests/test_a\.py:1 calls a debugger"):
-            debugging.refuse_calls(found.files, tmp_path, places, patterns)
+        with pytest.raises(collect.WorkspaceError, match=r"tests/test_a\.py:1 calls a debugger"):
+            breakpoints.refuse_calls(found.files, tmp_path, places, patterns)
     else:
-        debugging.refuse_calls(found.files, tmp_path, places, patterns)
+        breakpoints.refuse_calls(found.files, tmp_path, places, patterns)
 
 
 def test_what_was_found_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ci_runner.controller.engines import docker_api, docker_probe
+from ci_runner.controller.engines.docker import api, probe
 from ci_runner.errors import EngineUnavailable, PermanentError
 
 SOUND: dict[str, Any] = {
@@ -21,7 +21,7 @@ def version(runc: str = "1.3.3") -> dict[str, Any]:
 
 
 def test_a_sound_engine_has_no_problem() -> None:
-    assert docker_probe.warnings(version(), SOUND) == []
+    assert probe.warnings(version(), SOUND) == []
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_sound_engine_has_no_problem() -> None:
     ],
 )
 def test_each_weakness_is_one_sentence(info: dict[str, Any], words: str) -> None:
-    (said,) = docker_probe.warnings(version(), {**SOUND, **info})
+    (said,) = probe.warnings(version(), {**SOUND, **info})
     assert words in said
 
 
@@ -47,8 +47,8 @@ def test_each_weakness_is_one_sentence(info: dict[str, Any], words: str) -> None
     ],
 )  # fmt: skip
 def test_versions_of_runc_with_known_escapes(text: str, safe: bool) -> None:
-    assert docker_probe.is_safe_runc(text) is safe
-    assert bool(docker_probe.warnings(version(text), SOUND)) is not safe
+    assert probe.is_safe_runc(text) is safe
+    assert bool(probe.warnings(version(text), SOUND)) is not safe
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_versions_of_runc_with_known_escapes(text: str, safe: bool) -> None:
     ],
 )
 def test_engines_that_cannot_share_folders_are_refused(url: str, info: dict[str, Any], refused: bool) -> None:
-    assert bool(docker_probe.unreachable_host({**SOUND, **info}, url)) is refused
+    assert bool(probe.unreachable_host({**SOUND, **info}, url)) is refused
 
 
 def test_the_likeliest_base_image_is_probed() -> None:
@@ -71,11 +71,11 @@ def test_the_likeliest_base_image_is_probed() -> None:
         {"RepoTags": ["python:3.12"], "Size": 3, "Id": "python", "Labels": None},
         {"RepoTags": ["mine:1"], "Size": 4, "Id": "ours", "Labels": {"ci-runner.pythons": "3.11"}},
     ]
-    found = docker_probe.choose_image(images)
+    found = probe.choose_image(images)
     assert found is not None
     assert found["Id"] == "ours"
-    assert docker_probe.choose_image(images[:1]) is None
-    assert docker_probe.choose_image([]) is None
+    assert probe.choose_image(images[:1]) is None
+    assert probe.choose_image([]) is None
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_the_likeliest_base_image_is_probed() -> None:
     ],
 )
 def test_answers_are_temporary_or_permanent(status: int | None, text: str, kind: type[Exception]) -> None:
-    assert type(docker_api.from_answer("do it", status, text)) is kind
+    assert type(api.from_answer("do it", status, text)) is kind

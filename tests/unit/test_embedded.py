@@ -16,8 +16,9 @@ import pytest
 from fake_runner import KEY, fake_runner
 from waiting import wait_until
 
-from pytest_remote_ci import __version__, embedded
-from pytest_remote_ci.config import Config
+from pytest_remote_ci import __version__
+from pytest_remote_ci.client import embedded_runner
+from pytest_remote_ci.config.load import Config
 from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
 
 STAND_IN = f"""
@@ -52,8 +53,8 @@ class Home:
         self.place = place
         self.command = (sys.executable, str(script))
 
-    def ensure(self, **more: float) -> embedded.Runner:
-        return embedded.ensure(self.place, command=self.command, **more)  # type: ignore[arg-type]
+    def ensure(self, **more: float) -> embedded_runner.Runner:
+        return embedded_runner.ensure(self.place, command=self.command, **more)  # type: ignore[arg-type]
 
     def starts(self) -> list[dict[str, object]]:
         file = self.place / "starts"
@@ -80,27 +81,27 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def test_a_configured_runner_is_the_one() -> None:
     config = Config(url="https://runner.example", api_key=None)
-    assert embedded.find(config) == embedded.Runner("https://runner.example", None)
+    assert embedded_runner.find(config) == embedded_runner.Runner("https://runner.example", None)
 
 
 def test_the_usual_port_is_used_when_a_runner_answers_there_and_a_key_is_known(
     monkeypatch: pytest.MonkeyPatch, home: Home
 ) -> None:
     with fake_runner() as runner:
-        monkeypatch.setattr(embedded, "DEFAULT_URL", runner.url)
-        assert embedded.find(Config(api_key="k")) == embedded.Runner(runner.url, "k")
+        monkeypatch.setattr(embedded_runner, "DEFAULT_URL", runner.url)
+        assert embedded_runner.find(Config(api_key="k")) == embedded_runner.Runner(runner.url, "k")
         assert [request.headers.get("authorization") for request in runner.requests] == [None]
 
 
 def test_without_a_runner_and_the_extra_both_ways_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_EXTRA", ("pytest", "a_module_of_the_extra"))
+    monkeypatch.setattr(embedded_runner, "_EXTRA", ("pytest", "a_module_of_the_extra"))
     with pytest.raises(ConfigError, match=r"`remote-ci login`.*pip install 'pytest-remote-ci\[runner\]'"):
-        embedded.find(Config())
+        embedded_runner.find(Config())
 
 
 def test_nothing_of_the_extra_is_imported_to_find_out(home: Home) -> None:
     code = (
-        "import sys; from pytest_remote_ci import embedded; from pytest_remote_ci.config import Config\n"
+        "import sys; from pytest_remote_ci.client import embedded_runner as embedded; from pytest_remote_ci.config.load import Config\n"
         "embedded.ensure = lambda *a, **k: None\n"
         "embedded.find(Config())\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('ci_runner', 'falcon', 'peewee', 'docker')])"
@@ -111,11 +112,11 @@ def test_nothing_of_the_extra_is_imported_to_find_out(home: Home) -> None:
 def test_a_runner_is_started_detached_and_found_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REMOTE_CI_API_KEY", "of another runner")
     told: list[str] = []
-    first = embedded.ensure(home.place, command=home.command, notify=told.append)
+    first = embedded_runner.ensure(home.place, command=home.command, notify=told.append)
     assert first.key == KEY
     assert first.warning is None
     assert told == ["starting a runner on this machine"]
-    assert embedded.ensure(home.place, command=home.command, notify=told.append) == first
+    assert embedded_runner.ensure(home.place, command=home.command, notify=told.append) == first
     assert len(told) == 1
     (start,) = home.starts()
     assert start["key"] is None, "keys of other runners stay here"
@@ -124,7 +125,7 @@ def test_a_runner_is_started_detached_and_found_again(home: Home, monkeypatch: p
 
 
 def test_many_at_once_start_one(home: Home) -> None:
-    found: list[embedded.Runner] = []
+    found: list[embedded_runner.Runner] = []
     threads = [threading.Thread(target=lambda: found.append(home.ensure())) for _ in range(6)]
     for thread in threads:
         thread.start()
@@ -139,7 +140,7 @@ def test_a_dead_runner_is_replaced(home: Home) -> None:
     first = home.ensure()
     home.stop()
     (start,) = home.starts()
-    wait_until(lambda: not embedded._is_alive(int(str(start["pid"]))), what="the runner's end")
+    wait_until(lambda: not embedded_runner._is_alive(int(str(start["pid"]))), what="the runner's end")
     second = home.ensure()
     assert second.url != first.url
     assert len(home.starts()) == 2
@@ -194,7 +195,7 @@ def test_a_weaker_engine_is_passed_on_as_a_warning(home: Home, monkeypatch: pyte
 @pytest.mark.skipif(sys.platform == "darwin", reason="has a folder of its own")
 def test_the_folder_belongs_to_the_user_and_the_version(environ: dict[str, str], folder: str) -> None:
     expected = Path(folder) / "pytest-remote-ci" / f"runner-{__version__}"
-    assert embedded.folder(environ, Path("/h")) == expected
+    assert embedded_runner.folder(environ, Path("/h")) == expected
 
 
 def test_a_session_uses_it_and_says_what_it_lacks(
@@ -217,7 +218,7 @@ def test_a_session_uses_it_and_says_what_it_lacks(
         "HOME": str(tmp_path),
     }
     environ |= {"STAND_IN_WARNING": "no isolation here"}
-    home.place = embedded.folder(environ, tmp_path)
+    home.place = embedded_runner.folder(environ, tmp_path)
     for _ in range(2):
         answer = subprocess.run(
             [sys.executable, "-m", "pytest", "--remote-ci"],

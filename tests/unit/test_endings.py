@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from ci_runner import seals
-from ci_runner.controller import commands, verdicts
-from ci_runner.controller import spool as reader
+from ci_runner.controller import verdicts
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.spool import ExitFrame, Spool
-from ci_runner.controller.world import Ending, Policy
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job, utcnow
-from ci_runner.states import Verdict, cancelled, failed, first_line, ran
+from ci_runner.controller.environments import worker_command
+from ci_runner.controller.snapshot import Ending, Policy
+from ci_runner.controller.spool import reader
+from ci_runner.controller.spool.reader import ExitFrame, Spool
+from ci_runner.model import seals
+from ci_runner.model.job import Job, utcnow
+from ci_runner.model.job_options import JobOptions
+from ci_runner.model.verdict import Verdict, cancelled, failed, first_line, ran
 
 PASSED = {"t": "exit", "code": 0}
 
@@ -97,16 +98,16 @@ WITH_PYTHON, WITHOUT_PYTHON = Place(), Place(python="")
 
 def test_a_shell_cannot_keep_a_key_and_gets_none(work: Path) -> None:
     description = {"argv": ["true"], "cwd": "/", "env": {}, "path": []}
-    commands.write(work, WITHOUT_PYTHON, description, None)
+    worker_command.write(work, WITHOUT_PYTHON, description, None)
     assert [path.name for path in (work / "spool").iterdir()] == ["command"]
     assert not (work / "seal").exists()
 
 
 def test_a_command_that_its_worker_removed_is_not_written_again(work: Path) -> None:
     description = {"argv": ["true"], "cwd": "/", "env": {"SECRET": "value"}, "path": []}
-    commands.write(work, WITHOUT_PYTHON, description, None)
+    worker_command.write(work, WITHOUT_PYTHON, description, None)
     (work / "spool" / "command").unlink()
-    commands.write(work, WITHOUT_PYTHON, description, None)
+    worker_command.write(work, WITHOUT_PYTHON, description, None)
     assert list((work / "spool").iterdir()) == []
 
 
@@ -119,12 +120,12 @@ def test_an_attempt_of_an_older_version_counts_once_the_engine_has_spoken(work: 
 
 def test_a_seal_is_made_once_per_attempt_and_not_where_containers_see_it(work: Path) -> None:
     (work / "seal.tmp").write_text("left by a controller that was killed")
-    commands.write(work, WITH_PYTHON, {"protocol": 1}, None)
+    worker_command.write(work, WITH_PYTHON, {"protocol": 1}, None)
     seal = (work / "seal").read_text()
     assert json.loads((work / "spool" / "job.json").read_text()) == {"protocol": 1, "seal": seal}
     assert (work / "seal").stat().st_mode & 0o077 == 0
     (work / "spool" / "job.json").unlink()  # as the worker does
-    commands.write(work, WITH_PYTHON, {"protocol": 1}, None)
+    worker_command.write(work, WITH_PYTHON, {"protocol": 1}, None)
     assert (work / "seal").read_text() == seal
     assert not (work / "spool" / "job.json").exists()
 

@@ -14,7 +14,8 @@ import pytest
 from fake_runner import KEY, TIME, FakeRunner, Request, complete, fake_runner, log
 from waiting import wait_until
 
-from pytest_remote_ci import cli, exit_codes
+from pytest_remote_ci import exit_codes
+from pytest_remote_ci.cli import main
 
 JOB = "11111111-1111-4111-8111-111111111111"
 RUN = "22222222-2222-4222-8222-222222222222"
@@ -83,7 +84,7 @@ def project(runner: FakeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def code_of(*arguments: str) -> int:
     """The exit code of a command of `remote-ci`."""
     try:
-        return cli.main(arguments)
+        return main.main(arguments)
     except SystemExit as end:
         return int(end.code or 0)
 
@@ -292,7 +293,7 @@ def test_ctrl_c_is_2(runner: FakeRunner, project: Path, arguments: tuple[str, ..
         runner.add_job(*runner.script, job_id=JOB)
     else:
         runner.intercept = lambda request: (runner.stopping.wait(30), None)[1]
-    command = [sys.executable, "-m", "pytest_remote_ci.cli", *arguments]
+    command = [sys.executable, "-m", "pytest_remote_ci.cli.main", *arguments]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         if arguments[0] in ("submit", "wait"):
             assert process.stdout is not None

@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
-from ci_runner.config import EnvironmentSettings
-from ci_runner.controller.engines import docker_network, firewall, private_networks, services
-from ci_runner.controller.engines.firewall import Firewall, Run
+from ci_runner.controller.engines.docker import (
+    allowed_hosts,
+    firewall,
+    private_networks,
+)
+from ci_runner.controller.engines.docker import (
+    network as docker_network,
+)
+from ci_runner.controller.engines.docker.firewall import Firewall, Run
+from ci_runner.settings.groups import EnvironmentSettings
 
 INSTALL = "0123456789ab"
 BRIDGE = "cir0123456789ab"
@@ -37,7 +44,7 @@ def refusing(*refused: str) -> Run:
 
 @pytest.mark.parametrize(("address", "own"), [("127.0.0.1", True), ("192.0.2.1", False), ("0.0.0.1", False)])
 def test_addresses_of_this_machine_are_told_from_others(address: str, own: bool) -> None:
-    assert services._is_own(address) is own
+    assert allowed_hosts._is_own(address) is own
 
 
 @pytest.mark.parametrize(
@@ -57,7 +64,7 @@ def test_addresses_of_this_machine_are_told_from_others(address: str, own: bool)
 def test_services_are_the_indexes_and_proxies_of_the_settings(
     values: dict[str, Any], expected: tuple[tuple[str, int], ...]
 ) -> None:
-    assert services.named(EnvironmentSettings(**values)) == expected
+    assert allowed_hosts.named(EnvironmentSettings(**values)) == expected
 
 
 @pytest.mark.usefixtures("root")
@@ -141,8 +148,8 @@ def test_named_services_are_let_through_where_they_would_be_closed(monkeypatch: 
         ("192.0.2.1", 443), ("127.0.0.1", 3141), ("no.such.host.invalid", 80), ("10.0.0.7", 3141), ("10.0.0.7", 3141),
         ("203.0.113.9", 3142),
     ]  # fmt: skip
-    monkeypatch.setattr(services, "_is_own", lambda address: address in ("127.0.0.1", "203.0.113.9"))
-    assert services.behind_the_firewall(named) == [("10.0.0.7", 3141), ("203.0.113.9", 3142)]
+    monkeypatch.setattr(allowed_hosts, "_is_own", lambda address: address in ("127.0.0.1", "203.0.113.9"))
+    assert allowed_hosts.behind_the_firewall(named) == [("10.0.0.7", 3141), ("203.0.113.9", 3142)]
 
 
 def test_the_uplinks_smaller_packets_are_found(tmp_path: object) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pytest_remote_ci import formats
+from pytest_remote_ci.terminal import formats
 
 
 @pytest.mark.parametrize(

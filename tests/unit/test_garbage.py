@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_remote_ci.replay.garbage import Settled
+from pytest_remote_ci.replay.gc_freeze import Settled
 
 pytest_plugins = ["pytester"]
 

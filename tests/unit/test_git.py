@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from pytest_remote_ci import git
+from pytest_remote_ci.workspace import git
 
 
 @pytest.fixture

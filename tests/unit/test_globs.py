@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pytest_remote_ci.globs import Globs, problem
+from pytest_remote_ci.wire.globs import Globs, problem
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci.ignore import Pattern, PatternList, parse
+from pytest_remote_ci.workspace.gitignore import Pattern, PatternList, parse
 
 #: (patterns, path, ignored); paths that end with a slash are folders.
 TABLE = [

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci import arguments, job_arguments
-from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.session import arguments, job_arguments
+from pytest_remote_ci.session.arguments import Place
 
 FINE = "--remote-ci-only-if-known=--remote-ci-none-is-fine"
 

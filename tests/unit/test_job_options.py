@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ci_runner.errors import PermanentError
-from ci_runner.job_options import JobOptions
-from pytest_remote_ci.wire import SubmitOptions
+from ci_runner.model.job_options import JobOptions
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 SENT = SubmitOptions(
     args=("-x",),

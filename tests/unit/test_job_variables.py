@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from ci_runner.pipelines.checking import check
+from ci_runner.pipelines.check import check
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.request import RunRequest
-from pytest_remote_ci import job_variables, wire_fields
-from pytest_remote_ci.config import load
+from pytest_remote_ci.config.load import load
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.wire import SubmitOptions, WireError
+from pytest_remote_ci.wire import checks, job_variables
+from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
 
 REFUSED = (
     "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT",
@@ -129,7 +129,7 @@ def test_variables_that_cannot_be_are_refused_in_one_short_line(env: Any, words:
 
 @pytest.mark.parametrize("value", ["", "a\nb", "a=b", "\udcff", "ä€😀", " ", "x" * 131_071])
 def test_values_of_every_other_kind_pass(value: str) -> None:
-    assert wire_fields.as_environment("env", {"A": value}) == {"A": value}
+    assert checks.as_environment("env", {"A": value}) == {"A": value}
 
 
 def test_the_documentation_has_the_same_names() -> None:

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ci_runner.errors import SettingsError
-from ci_runner.jwt_auth import JWTAuth
-from ci_runner.plugins import Plugins
+from ci_runner.plugins.jwt import JWTAuth
+from ci_runner.plugins.manager import Plugins
 
 SECRET = "s" * 32
 ENVIRON = {

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from ci_runner.blobs import Batch, BlobStore
-from ci_runner.controller.artifacts import Keeper, KeepingStopped, Kept, Limits, Written
-from ci_runner.controller.quotas import Quota
+from ci_runner.controller.artifacts.collect import Keeper, KeepingStopped, Kept, Limits, Written
+from ci_runner.controller.artifacts.quota import Quota
 from ci_runner.errors import PermanentError
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job, utcnow
-from ci_runner.states import Verdict, cancelled, failed, ran
+from ci_runner.model.job import Job, utcnow
+from ci_runner.model.job_options import JobOptions
+from ci_runner.model.verdict import Verdict, cancelled, failed, ran
+from ci_runner.storage.blobs import Batch, BlobStore
 
 
 class Bench:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.controller import leftovers
-from ci_runner.controller.leftovers import find, opened
-from pytest_remote_ci.globs import Globs
+from ci_runner.controller.artifacts import scan
+from ci_runner.controller.artifacts.scan import find, opened
+from pytest_remote_ci.wire.globs import Globs
 
 CANARY = "never to be read"
 
@@ -138,7 +138,7 @@ def test_a_tree_that_is_too_deep_is_not_followed_down(folder: Path) -> None:
 
 
 def test_only_so_many_files_are_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(scan, "MAX_ENTRIES", 10)
     for number in range(8):
         put(folder, f"a/{number}")
         put(folder, f"b/{number}")

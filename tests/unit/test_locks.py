@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ci_runner import locks
+from ci_runner.dependencies import locks
+from ci_runner.dependencies.project import Tree
 from ci_runner.errors import EnvironmentFailed
-from ci_runner.project import Tree
 
 HASH = "--hash=sha256:" + 64 * "a"
 TREE = Tree(

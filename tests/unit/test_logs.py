@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ci_runner.config import LogSettings
 from ci_runner.logs import configure
+from ci_runner.settings.groups import LogSettings
 
 KEY = "ci_" + "Ab1" * 15 + "x"
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci_runner.controller.masking import MASK, NOTHING_TO_MASK, Masker, forms
-from ci_runner.models import JobEvent, Told
+from ci_runner.controller.spool.masking import MASK, NOTHING_TO_MASK, Masker, forms
+from ci_runner.model.job import JobEvent, Told
 
 SECRET = 'p@ss/w0rd+"quoted"\\ & <ünï>\'s €'
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nab\nkqhkiG9w0BAQEF\n-----END KEY-----\n"

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from ci_runner.job_options import JobOptions
-from ci_runner.models import APIKey, Job, JobEvent, User, format_time, parse_time
+from ci_runner.model.job import APIKey, Job, JobEvent, User, format_time, parse_time
+from ci_runner.model.job_options import JobOptions
 
 MOMENT = dt.datetime(2024, 2, 29, 23, 59, 59, 123456, dt.timezone.utc)
 LATER = MOMENT + dt.timedelta(hours=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.open_files import unnamed_bytes, written_bytes
+from ci_runner.controller.cleanup.open_files import unnamed_bytes, written_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 

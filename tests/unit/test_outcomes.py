@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ci_runner.models import JobEvent
-from ci_runner.outcomes import MAX_NODE_ID, OUTCOMES, TestHistory, TestResult, history, parts
+from ci_runner.model.job import JobEvent
+from ci_runner.model.test_results import MAX_NODE_ID, OUTCOMES, TestHistory, TestResult, history, parts
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
 

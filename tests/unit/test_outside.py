@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import outside, reports
-from pytest_remote_ci.arguments import Place
+from pytest_remote_ci.artifacts import destinations, external_reports
 from pytest_remote_ci.job import boot
+from pytest_remote_ci.session.arguments import Place
 
 FOLDER = ".remote-ci-reports/html"
 
@@ -21,14 +21,14 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def place_of(wanted: reports.Reports, path: str) -> tuple[Path, Path] | None:
+def place_of(wanted: destinations.Reports, path: str) -> tuple[Path, Path] | None:
     """The place of an artifact, and the folder from which on no link is followed."""
     home = wanted.home(path)
-    return (home.place, home.base) if isinstance(home, reports.Home) else None
+    return (home.place, home.base) if isinstance(home, destinations.Home) else None
 
 
-def found(root: Path, *argv: str, cwd: Path | None = None) -> reports.Reports:
-    return reports.find(argv, Place(root, cwd or root))
+def found(root: Path, *argv: str, cwd: Path | None = None) -> destinations.Reports:
+    return destinations.find(argv, Place(root, cwd or root))
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def found(root: Path, *argv: str, cwd: Path | None = None) -> reports.Reports:
     ],
 )
 def test_what_lies_outside_is_written_inside_over_there(root: Path, argv: list[str], led: list[str]) -> None:
-    assert outside.led(argv, Place(root, root)) == led
+    assert external_reports.led(argv, Place(root, root)) == led
 
 
 def test_what_a_reporter_here_writes_is_not_led(root: Path) -> None:
-    assert outside.led(["--html=../r.html"], Place(root, root), {"--html"}) == ["--html=../r.html"]
+    assert external_reports.led(["--html=../r.html"], Place(root, root), {"--html"}) == ["--html=../r.html"]
 
 
 @pytest.mark.parametrize("sub", ["", "sub"])
@@ -80,12 +80,12 @@ def test_no_other_name_has_a_place_there(root: Path, tmp_path: Path, path: str) 
 def test_a_project_names_no_place_outside_of_itself(root: Path) -> None:
     place = Place(root, root)
     settings = ["--html=../r.html", "--junitxml=in.xml"]
-    wanted = reports.find([*settings, "--report-log=../l"], place, typed=["--report-log=../l"])
+    wanted = destinations.find([*settings, "--report-log=../l"], place, typed=["--report-log=../l"])
     assert list(wanted.outside) == [".remote-ci-reports/report-log"]
     assert "in.xml" in wanted.patterns
     file = root.parent / "r.html"
-    assert outside.names(["-q", "--html", "../r.html"], "--html", file, place)
-    assert not outside.names(["--html=../other.html", "--css=../r.html"], "--html", file, place)
+    assert external_reports.names(["-q", "--html", "../r.html"], "--html", file, place)
+    assert not external_reports.names(["--html=../other.html", "--css=../r.html"], "--html", file, place)
 
 
 def test_a_report_in_one_file_has_nothing_beside_it(root: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.job import boot
-from pytest_remote_ci.job.records import Records
+from pytest_remote_ci.job.record_file import Records
 
 TWO = "def test_a():\n    pass\n\ndef test_b():\n    pass\n"
 #: Says what is recorded when it runs.

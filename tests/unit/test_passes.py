@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.replay.places import Places
-from pytest_remote_ci.replay.reports import Reports, _with_plain_extras
+from pytest_remote_ci.replay.decode import Reports, _with_plain_extras
+from pytest_remote_ci.replay.paths import Places
 
 pytest_plugins = ["pytester"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from ci_runner import poetry
+from ci_runner.dependencies import poetry
+from ci_runner.dependencies.install_plan import Plan, make_plan, map_arguments, mount_point
+from ci_runner.dependencies.project import Tree
+from ci_runner.dependencies.project_layer import is_product, layer_digest, version_env
+from ci_runner.dependencies.requirements import requirement_name
 from ci_runner.errors import EnvironmentFailed
-from ci_runner.layers import is_product, layer_digest, version_env
-from ci_runner.plan import Plan, make_plan, map_arguments, mount_point
-from ci_runner.project import Tree
-from ci_runner.requirements import requirement_name
-from pytest_remote_ci.wire import SubmitOptions
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 BUILD = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
 PROJECT = '[project]\nname = "demo"\nversion = "1"\n'

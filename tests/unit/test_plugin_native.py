@@ -200,7 +200,7 @@ addopts = -p plugin_of_the_project --strict-config --strict-markers --flavour=mi
 WAYS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "typed": (("pytest", "--remote-ci"), {}),
     "in a variable": (("pytest",), {"PYTEST_ADDOPTS": "--remote-ci"}),
-    "by our own command": (("pytest_remote_ci.cli", "pytest"), {}),
+    "by our own command": (("pytest_remote_ci.cli.main", "pytest"), {}),
 }
 
 
@@ -222,7 +222,7 @@ def test_our_own_command_skips_what_pytest_checks_before_plugins(runner: FakeRun
     lines = [line for line in STRICT.splitlines(keepends=True) if not line.startswith("addopts")]
     (project / "pytest.ini").write_text("".join(lines) + CHECKED_FIRST)
     runner.script = whole(project)
-    answer = run(runner, project, "-p", "another_one", program=("pytest_remote_ci.cli", "pytest"))
+    answer = run(runner, project, "-p", "another_one", program=("pytest_remote_ci.cli.main", "pytest"))
     assert answer.returncode == 0, answer.stderr
     assert "1 passed" in answer.stdout
     (job,) = runner.jobs.values()

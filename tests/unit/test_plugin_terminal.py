@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_remote_ci.display import Display, exit_code, local_color
 from pytest_remote_ci.errors import NoVerdict
-from pytest_remote_ci.progress import Bar, StatusLine
-from pytest_remote_ci.terminal import ColourFilter, Output
+from pytest_remote_ci.terminal.ansi import ColourFilter, Output
+from pytest_remote_ci.terminal.display import Display, exit_code, local_color
+from pytest_remote_ci.terminal.status_line import Bar, StatusLine
 
 
 def filtered(*pieces: str, for_files: bool = False) -> str:

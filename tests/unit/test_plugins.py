@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from ci_runner.config import Settings
 from ci_runner.controller.engine import Bind, ContainerSpec, Limits
 from ci_runner.controller.engines.memory import MemoryEngine
 from ci_runner.errors import PermanentError, SettingsError
-from ci_runner.hookspecs import hookimpl
-from ci_runner.models import Job
-from ci_runner.plugins import Plugins, widening
+from ci_runner.model.job import Job
+from ci_runner.plugins.hookspecs import hookimpl
+from ci_runner.plugins.manager import Plugins, widening
+from ci_runner.settings.groups import Settings
 
 JOB = Job("job-1")
 SPEC = ContainerSpec(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ci_runner.controller.engine import Bind, ContainerSpec, Overlay
-from ci_runner.controller.engines import process_paths
+from ci_runner.controller.engines.process import paths
 from ci_runner.errors import PermanentError
-from ci_runner.safe_fs import Trash
+from ci_runner.storage.safe_fs import Trash
 
 PLACES = {
     "/ci/spool": "/data/work/1/spool",
@@ -40,11 +40,11 @@ PLACES = {
     ],
 )
 def test_mount_points_are_replaced_where_they_are_paths(text: str, expected: str) -> None:
-    assert process_paths.translator(PLACES)(text) == expected
+    assert paths.translator(PLACES)(text) == expected
 
 
 def test_no_places_change_nothing() -> None:
-    assert process_paths.translator({})("/ci/spool") == "/ci/spool"
+    assert paths.translator({})("/ci/spool") == "/ci/spool"
 
 
 def test_the_job_file_is_mapped_once(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_the_job_file_is_mapped_once(tmp_path: Path) -> None:
     job = {"protocol": 1, "argv": ["/w/python", "x"], "cwd": "/w", "env": {"P": "/w:/x"}, "grace": 10}
     (spool / "job.json").write_text(json.dumps(job))
     spec = ContainerSpec("n", "host", ("x",), "test", "j", 1, binds=(Bind(spool, "/ci/spool", False),))
-    translate = process_paths.translator({"/w": "/w/x"})
-    process_paths.map_job(spec, translate)
-    process_paths.map_job(spec, translate)
+    translate = paths.translator({"/w": "/w/x"})
+    paths.map_job(spec, translate)
+    paths.map_job(spec, translate)
     mapped = json.loads((spool / "job.json").read_text())
     assert mapped == {
         "protocol": 1, "argv": ["/w/x/python", "x"], "cwd": "/w/x", "env": {"P": "/w/x:/x"}, "grace": 10,
@@ -81,8 +81,8 @@ def test_layers_are_copied_the_topmost_wins_and_modes_and_times_stay(tmp_path: P
     (top / "link").symlink_to("both")
     (top / "was-file").chmod(0o555)
     overlay = Overlay((top, bottom), upper, tmp_path / "work", "/w")
-    process_paths.materialise(overlay)
-    process_paths.materialise(overlay)
+    paths.materialise(overlay)
+    paths.materialise(overlay)
     assert (upper / "both").read_text() == "top"
     assert (upper / "was-folder").read_text() == "now a file"
     assert (upper / "was-file" / "y").read_text() == "y"
@@ -108,7 +108,7 @@ def test_what_a_build_left_is_copied_without_following_anything(tmp_path: Path) 
     (upper / "out").mkdir()
     (upper / "out" / "deep").mkdir()
     (upper / "out" / "deep" / "file").write_text("x")
-    process_paths.materialise(Overlay((layer,), upper, tmp_path / "work", "/w"))
+    paths.materialise(Overlay((layer,), upper, tmp_path / "work", "/w"))
     assert (outside / "secret").read_text() == "secret"
     assert (upper / "folder" / "secret").read_text() == "mine"
     assert (upper / "out").is_symlink()
@@ -128,6 +128,6 @@ def test_a_layer_too_deep_to_copy_is_said_in_words(tmp_path: Path) -> None:
     overlay = Overlay((layer,), tmp_path / "upper", tmp_path / "work", "/w")
     try:
         with pytest.raises(PermanentError, match="more than 200 levels"):
-            process_paths.materialise(overlay)
+            paths.materialise(overlay)
     finally:
         Trash(tmp_path / "trash").remove(layer)

@@ -12,7 +12,7 @@ import pytest
 from faults.harness import PREPARED
 
 from ci_runner.controller.process_state import ProcessState, Snapshot
-from ci_runner.controller.world import Announced
+from ci_runner.controller.snapshot import Announced
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc)
 WRITERS = 8

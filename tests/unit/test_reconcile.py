@@ -26,16 +26,16 @@ from ci_runner.controller.actions import (
     Retry,
     Stop,
 )
+from ci_runner.controller.decide import Follow, decide, follows
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.reconcile import Follow, decide, follows
-from ci_runner.controller.spool import ExitFrame
-from ci_runner.controller.world import Announced, Ending, OpenRun, Policy, World
-from ci_runner.job_options import JobOptions
-from ci_runner.models import Job
+from ci_runner.controller.snapshot import Announced, Ending, OpenRun, Policy, World
+from ci_runner.controller.spool.reader import ExitFrame
+from ci_runner.model.job import Job
+from ci_runner.model.job_options import JobOptions
+from ci_runner.model.verdict import CONTAINER_LOST, Verdict, cancelled, failed, ran
 from ci_runner.pipelines.plan import Plan
-from ci_runner.pipelines.progress import Facts
-from ci_runner.pipelines.runs import Run
-from ci_runner.states import CONTAINER_LOST, Verdict, cancelled, failed, ran
+from ci_runner.pipelines.run import Run
+from ci_runner.pipelines.scheduler import Facts
 
 #: No row has such a time; whatever is decided about it fails.
 NAIVE = dt.datetime(2029, 1, 1)  # noqa: DTZ001

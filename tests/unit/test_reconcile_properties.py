@@ -28,11 +28,11 @@ from ci_runner.controller.actions import (
     Retry,
     Stop,
 )
+from ci_runner.controller.decide import decide, follows
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.reconcile import decide, follows
-from ci_runner.controller.spool import ExitFrame
-from ci_runner.controller.world import Ending, Policy, World
-from ci_runner.models import Job
+from ci_runner.controller.snapshot import Ending, Policy, World
+from ci_runner.controller.spool.reader import ExitFrame
+from ci_runner.model.job import Job
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone.utc)
 POLICY = Policy(concurrency=2, builds=1, grace=5)

@@ -16,7 +16,7 @@ JOB = Path(boot.__file__).parent
 
 HEAD = """
 import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("records", sys.argv[1] + "/records.py")
+spec = importlib.util.spec_from_file_location("record_file", sys.argv[1] + "/record_file.py")
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 records = module.Records(sys.argv[2])

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import artifact_folder, config, reports
-from pytest_remote_ci.arguments import Place
-from pytest_remote_ci.coverage_files import relocate
+from pytest_remote_ci.artifacts import artifact_folder, destinations
+from pytest_remote_ci.artifacts.coverage import relocate
+from pytest_remote_ci.config import load
+from pytest_remote_ci.session.arguments import Place
 
 INI = "[coverage:run]\ndata_file = d/cov\n[coverage:xml]\noutput = x.xml\n[coverage:html]\ndirectory = site\n"
 
@@ -23,18 +24,18 @@ def root(tmp_path: Path) -> Path:
 
 def named(argv: list[str], root: Path, cwd: Path | None = None, here: tuple[str, ...] = ()) -> set[str]:
     """Patterns beside coverage's usual ones."""
-    found = reports.find(argv, Place(root, cwd or root), here).patterns
-    return set(found) - set(reports.COVERAGE)
+    found = destinations.find(argv, Place(root, cwd or root), here).patterns
+    return set(found) - set(destinations.COVERAGE)
 
 
 def test_coverage_is_always_expected(root: Path) -> None:
-    assert reports.find([], Place(root, root)).patterns == reports.COVERAGE
-    assert reports.find([], Place(root, root)).expected.keys() == set(reports.COVERAGE)
+    assert destinations.find([], Place(root, root)).patterns == destinations.COVERAGE
+    assert destinations.find([], Place(root, root)).expected.keys() == set(destinations.COVERAGE)
 
 
 def test_coverage_is_expected_where_pytest_is_started(root: Path) -> None:
-    found = reports.find([], Place(root, root / "sub")).patterns
-    assert found == tuple(f"sub/{name}" for name in reports.COVERAGE)
+    found = destinations.find([], Place(root, root / "sub")).patterns
+    assert found == tuple(f"sub/{name}" for name in destinations.COVERAGE)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_absolute_paths_in_the_project_are_in_it(root: Path) -> None:
 
 def test_paths_are_relative_to_where_pytest_is_started(root: Path) -> None:
     found = named(["--junitxml=a.xml", "--html=../b.html"], root, root / "sub")
-    assert found - {f"sub/{name}" for name in reports.COVERAGE} == {"sub/a.xml", "b.html", "assets"}
+    assert found - {f"sub/{name}" for name in destinations.COVERAGE} == {"sub/a.xml", "b.html", "assets"}
 
 
 def test_what_is_written_here_is_not_brought_here(root: Path) -> None:
@@ -75,8 +76,8 @@ def test_what_is_written_here_is_not_brought_here(root: Path) -> None:
 def test_folders_outside_stay_there_and_are_named(root: Path) -> None:
     argv = ["--junitxml=../a.xml", "--html=b.html", "--report-log", "/tmp/x", "--alluredir=../allure"]
     place = Place(root, root)
-    assert reports.staying([], argv, place) == {"--alluredir"}
-    assert reports.staying(argv, [], place) == {"--junitxml", "--report-log", "--alluredir"}
+    assert destinations.staying([], argv, place) == {"--alluredir"}
+    assert destinations.staying(argv, [], place) == {"--junitxml", "--report-log", "--alluredir"}
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,8 @@ def test_settings_that_cannot_be_read_are_somebody_elses_business(root: Path, fi
     assert named([], root) == set()
 
 
-def has_home(found: reports.Reports, path: str) -> bool:
-    return isinstance(found.home(path), reports.Home)
+def has_home(found: destinations.Reports, path: str) -> bool:
+    return isinstance(found.home(path), destinations.Home)
 
 
 #: Names that pytest, Python, git, direnv, make or an editor would execute or obey, or that no report has.
@@ -126,7 +127,7 @@ def test_nothing_that_is_executed_or_obeyed_has_a_place(root: Path, name: str) -
         "--junitxml=j.xml",
         "--cov-report=annotate:a",
     ]
-    found = reports.find(argv, Place(root, root))
+    found = destinations.find(argv, Place(root, root))
     for folder in (
         "",
         "htmlcov/",
@@ -161,8 +162,8 @@ def test_reports_have_a_place_of_their_own(root: Path, path: str) -> None:
         "--html=r.html", "--junitxml=j.xml", "--report-log=l.jsonl", "--benchmark-json=b.json", "--json-report",
         "--alluredir=allure", "--cov-report=annotate:a",
     ]  # fmt: skip
-    home = reports.find(argv, Place(root, root)).home(path)
-    assert isinstance(home, reports.Home), home
+    home = destinations.find(argv, Place(root, root)).home(path)
+    assert isinstance(home, destinations.Home), home
     assert (home.place, home.base) == (root / path, root)
 
 
@@ -182,8 +183,8 @@ def test_only_the_command_line_names_unusual_places(
     root: Path, argument: str, path: str, only_typed: bool
 ) -> None:
     place = Place(root, root)
-    assert has_home(reports.find([argument], place), path)
-    assert has_home(reports.find([argument], place, typed=[]), path) != only_typed
+    assert has_home(destinations.find([argument], place), path)
+    assert has_home(destinations.find([argument], place, typed=[]), path) != only_typed
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_only_the_command_line_names_unusual_places(
 )  # fmt: skip
 def test_not_even_the_command_line_names_what_would_be_executed(root: Path, argument: str) -> None:
     path = argument.partition("=")[2].removeprefix("json:")
-    assert reports.find([argument], Place(root, root)).home(path) == (
+    assert destinations.find([argument], Place(root, root)).home(path) == (
         "has a name under which something would execute or obey it"
     )
 
@@ -231,7 +232,7 @@ ARGV = [
 
 @pytest.mark.parametrize("path", THERE)
 def test_what_is_there_gives_way_only_when_it_is_such_a_report(root: Path, path: str) -> None:
-    found = reports.find(ARGV, Place(root, root))
+    found = destinations.find(ARGV, Place(root, root))
     mine, earlier = THERE[path]
     (root / path).parent.mkdir(exist_ok=True)
     (root / path).write_bytes(mine)
@@ -247,7 +248,7 @@ def test_what_is_there_gives_way_only_when_it_is_such_a_report(root: Path, path:
 
 @pytest.mark.parametrize("path", THERE)
 def test_links_and_folders_do_not_give_way(root: Path, path: str) -> None:
-    found = reports.find(ARGV, Place(root, root))
+    found = destinations.find(ARGV, Place(root, root))
     (root / path).parent.mkdir(exist_ok=True)
     (root / path).symlink_to(root / "anything")
     assert found.home(path) == "is not brought: there is a link in its place"
@@ -261,7 +262,7 @@ def test_no_link_is_followed_on_the_way(root: Path, tmp_path: Path) -> None:
     (root / "inside").mkdir()
     (root / "htmlcov").symlink_to(tmp_path / "ssh")
     (root / "out").symlink_to(root / "inside")
-    found = reports.find(["--junitxml=out/j.xml"], Place(root, root))
+    found = destinations.find(["--junitxml=out/j.xml"], Place(root, root))
     assert found.home("htmlcov/index.html") == "is not brought: htmlcov on its way is a link"
     assert found.home("out/j.xml") == "is not brought: out on its way is a link"
 
@@ -286,10 +287,10 @@ def test_no_link_is_followed_on_the_way(root: Path, tmp_path: Path) -> None:
 def test_the_content_is_judged_when_it_has_come(
     root: Path, tmp_path: Path, path: str, good: bytes, bad: bytes
 ) -> None:
-    home = reports.find(["--html=r.html", "--junitxml=j.xml", "--log-file=o.txt"], Place(root, root)).home(
-        path
-    )
-    assert isinstance(home, reports.Home)
+    home = destinations.find(
+        ["--html=r.html", "--junitxml=j.xml", "--log-file=o.txt"], Place(root, root)
+    ).home(path)
+    assert isinstance(home, destinations.Home)
     file = tmp_path / "part"
     file.write_bytes(good)
     assert home.content_problem(file) is None
@@ -302,29 +303,29 @@ def test_hostile_beginnings_cost_no_time(root: Path, tmp_path: Path, part: bytes
     """They would take years if a comment could end in several places."""
     file = tmp_path / "part"
     file.write_bytes(part * 20_000 + b"x")
-    found = reports.find(["--html=r.html", "--junitxml=j.xml"], Place(root, root))
+    found = destinations.find(["--html=r.html", "--junitxml=j.xml"], Place(root, root))
     for path in ("j.xml", "r.html", "coverage.xml", "htmlcov/index.html", "htmlcov/.gitignore", "lcov.info"):
         home = found.home(path)
-        assert isinstance(home, reports.Home)
+        assert isinstance(home, destinations.Home)
         assert home.content_problem(file) is not None or path == "htmlcov/.gitignore"
 
 
 def test_a_project_may_name_a_folder_of_its_own_only(root: Path, tmp_path: Path) -> None:
     pyproject = root / "pyproject.toml"
     pyproject.write_text('[tool.remote-ci]\nartifacts-dir = "out"\n')
-    settings = config.load(root, environ={}, home=tmp_path)
+    settings = load.load(root, environ={}, home=tmp_path)
     assert artifact_folder.of(settings, "job", tmp_path, root).path == root / "out"
-    settings = config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "/else/where"})
+    settings = load.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "/else/where"})
     assert artifact_folder.of(settings, "job", tmp_path, root).path == Path("/else/where")
-    settings = config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "x"})
+    settings = load.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "x"})
     assert artifact_folder.of(settings, "job", tmp_path, root).path == tmp_path / "x"
     for folder in ("/else/where", "../x", "~", "~root/x", "~/.ssh"):
         pyproject.write_text(f'[tool.remote-ci]\nartifacts-dir = "{folder}"\n')
-        with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder of the project"):
-            config.load(root, environ={}, home=tmp_path)
+        with pytest.raises(load.ConfigError, match="artifacts-dir must be a folder of the project"):
+            load.load(root, environ={}, home=tmp_path)
     pyproject.write_text("")
-    with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder"):
-        config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "~no-such-user/x"})
+    with pytest.raises(load.ConfigError, match="artifacts-dir must be a folder"):
+        load.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "~no-such-user/x"})
 
 
 @pytest.mark.parametrize(
@@ -351,7 +352,7 @@ def test_texts_speak_of_files_here(tmp_path: Path, name: str, before: bytes, aft
 
 
 def test_what_replaces_a_file_that_is_written_here_comes_last(root: Path) -> None:
-    found = reports.find(
+    found = destinations.find(
         ["--html=r.html"],
         Place(root, root / "sub"),
         ["--html"],

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.reports_text import junit, page, rendered, report_time, text
+from pytest_remote_ci.cli.report_formats import junit, page, rendered, report_time, text
 
 EXECUTION = {
     "id": "e1", "status": "FAILED", "startTime": "2026-01-01T11:00:00.000000Z",

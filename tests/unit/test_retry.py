@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_remote_ci import retry
-from pytest_remote_ci.retry import Backoff, pause
+from pytest_remote_ci.client import retry
+from pytest_remote_ci.client.retry import Backoff, pause
 
 
 def test_pauses_grow_and_differ() -> None:

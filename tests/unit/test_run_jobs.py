@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_remote_ci.arguments import Place
 from pytest_remote_ci.replay.run_job import RunJob
+from pytest_remote_ci.session.arguments import Place
 
 PLANNED = {"name": "tests", "allow_failure": False}
 RECORDER = {"type": "session", "t": "recorder", "protocol": 1, "cwd": "/x"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.run_view import RunView, bar, block, state_of, verdict, words
+from pytest_remote_ci.terminal.run_view import RunView, bar, block, state_of, verdict, words
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=timezone.utc)
 JOB: dict[str, Any] = {

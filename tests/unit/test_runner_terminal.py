@@ -11,11 +11,11 @@ import pytest
 
 from ci_runner import cli, doctor, logs
 from ci_runner.admin.console import Console
-from ci_runner.config import LogSettings
 from ci_runner.doctor import Finding
-from ci_runner.models import APIKey, User, utcnow
+from ci_runner.model.job import APIKey, User, utcnow
+from ci_runner.settings.groups import LogSettings
 from ci_runner.store import Store
-from pytest_remote_ci.control_characters import holds_any
+from pytest_remote_ci.wire.control_characters import holds_any
 
 EVIL = "\x1b]52;c;eA==\x07\x9b2J\x7f\u202e\u2066\u200f\u061c\r\n\x85\u2028x"
 

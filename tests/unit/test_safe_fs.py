@@ -1,4 +1,4 @@
-"""`ci_runner.safe_fs` on ground that hostile code made: deep, long, linked, closed, moving."""
+"""`ci_runner.storage.safe_fs` on ground that hostile code made: deep, long, linked, closed, moving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.safe_fs import FOLDER, Trash, Walk, opened_folder
+from ci_runner.storage.safe_fs import FOLDER, Trash, Walk, opened_folder
 
 DEPTH = 3000
 
@@ -196,7 +196,7 @@ def test_the_trash_is_emptied_in_steps(tmp_path: Path, trash: Trash) -> None:
 
 
 def test_a_walk_remembers_few_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ci_runner.safe_fs.MOST_NAMES", 7)
+    monkeypatch.setattr("ci_runner.storage.safe_fs.MOST_NAMES", 7)
     top = tmp_path / "top"
     for number in range(50):
         for inner in range(9):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import scm
+from pytest_remote_ci.workspace import scm_version
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -97,7 +97,7 @@ def test_tags_give_what_setuptools_scm_gives(project: Path, tag: str, state: str
         commit(project, "even more")
     if "dirty" in state:
         (project / "file.txt").write_text("changed")
-    assert scm.version(project, environ={}) == reference(project)
+    assert scm_version.version(project, environ={}) == reference(project)
 
 
 @pytest.mark.parametrize("commits", [0, 1, 3])
@@ -108,7 +108,7 @@ def test_without_a_tag_the_version_counts_commits(project: Path, commits: int, d
     if dirty:
         (project / "file.txt").write_text("changed")
         git(project, "add", "-A")
-    assert scm.version(project, environ={}) == reference(project)
+    assert scm_version.version(project, environ={}) == reference(project)
 
 
 def test_a_shallow_clone_gives_what_setuptools_scm_gives(project: Path, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_shallow_clone_gives_what_setuptools_scm_gives(project: Path, tmp_path
     git(project, "tag", "v1.0")
     commit(project, "more")
     git(tmp_path, "clone", "-q", "--depth=1", project.as_uri(), "shallow")
-    assert scm.version(tmp_path / "shallow", environ={}) == reference(tmp_path / "shallow")
+    assert scm_version.version(tmp_path / "shallow", environ={}) == reference(tmp_path / "shallow")
 
 
 def test_a_project_below_the_top_level_gets_the_version_of_the_work_tree(project: Path) -> None:
@@ -127,33 +127,33 @@ def test_a_project_below_the_top_level_gets_the_version_of_the_work_tree(project
     (below / "setup.py").write_text(
         "setup(use_scm_version={'root': '..'}, setup_requires=['setuptools_scm'])"
     )
-    assert scm.version(below, environ={}) is None  # not part of the work tree yet
+    assert scm_version.version(below, environ={}) is None  # not part of the work tree yet
     git(project, "add", "-A")
     git(project, "commit", "-q", "-m", "below")
     git(project, "tag", "v1.1")
-    assert scm.version(below, environ={}) == "1.1"
+    assert scm_version.version(below, environ={}) == "1.1"
 
 
 def test_outside_git_there_is_no_version(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    assert scm.version(tmp_path, environ={}) is None
+    assert scm_version.version(tmp_path, environ={}) is None
 
 
 def test_a_pretended_version_wins(project: Path) -> None:
-    assert scm.version(project, environ={"SETUPTOOLS_SCM_PRETEND_VERSION": "9.9"}) == "9.9"
+    assert scm_version.version(project, environ={"SETUPTOOLS_SCM_PRETEND_VERSION": "9.9"}) == "9.9"
 
 
 def test_a_tag_that_is_no_version_gives_none(project: Path) -> None:
     commit(project)
     git(project, "tag", "build-of-1st-day")
-    assert scm.version(project, environ={}) is None
+    assert scm_version.version(project, environ={}) is None
 
 
 def test_the_date_of_a_changed_tree_is_today(project: Path) -> None:
     commit(project)
     git(project, "tag", "v1.0")
     (project / "file.txt").write_text("changed")
-    given = scm.version(project, environ={}, today=dt.date(2024, 2, 3))
+    given = scm_version.version(project, environ={}, today=dt.date(2024, 2, 3))
     assert given is not None
     assert given.startswith("1.1.dev0+g")
     assert given.endswith(".d20240203")
@@ -165,7 +165,7 @@ def test_a_hook_of_git_does_not_mislead(
     commit(project)
     git(project, "tag", "v1.0")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
-    assert scm.version(project, environ={}) == "1.0"
+    assert scm_version.version(project, environ={}) == "1.0"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_only_projects_that_take_their_version_from_git_are_asked(
     tmp_path: Path, file: str, text: str, wanted: bool
 ) -> None:
     (tmp_path / file).write_text(text)
-    assert scm.wants_version(tmp_path) is wanted
+    assert scm_version.wants_version(tmp_path) is wanted
 
 
 @pytest.mark.parametrize(
@@ -207,4 +207,4 @@ def test_only_projects_that_take_their_version_from_git_are_asked(
     ],
 )
 def test_versions_are_normalised(text: str, normal: str | None) -> None:
-    assert scm.normalise(text) == normal
+    assert scm_version.normalise(text) == normal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_remote_ci import secrets
+from pytest_remote_ci.workspace import secret_files
 
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n"
 
@@ -103,13 +103,13 @@ CASES = [
 def test_a_secret_is_found_and_what_resembles_it_is_not(
     what: str, secret: str, secret_content: str, other: str, other_content: str
 ) -> None:
-    assert secrets.find(secret, secret_content.encode("latin-1")) == what
-    assert secrets.find(other, other_content.encode("latin-1")) is None
+    assert secret_files.find(secret, secret_content.encode("latin-1")) == what
+    assert secret_files.find(other, other_content.encode("latin-1")) is None
 
 
 def test_every_row_of_the_table_has_its_case() -> None:
-    assert [case[0] for case in CASES] == [pattern.what for pattern in secrets.SECRET_PATTERNS]
-    for (_, path, content, _, _), pattern in zip(CASES, secrets.SECRET_PATTERNS, strict=True):
+    assert [case[0] for case in CASES] == [pattern.what for pattern in secret_files.SECRET_PATTERNS]
+    for (_, path, content, _, _), pattern in zip(CASES, secret_files.SECRET_PATTERNS, strict=True):
         assert pattern.matches(path, content.encode("latin-1"))
 
 
@@ -132,7 +132,7 @@ def test_every_row_of_the_table_has_its_case() -> None:
     ],
 )
 def test_secrets_are_found_in_their_many_forms(path: str, content: str) -> None:
-    assert secrets.find(path, content.encode()) is not None
+    assert secret_files.find(path, content.encode()) is not None
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_secrets_are_found_in_their_many_forms(path: str, content: str) -> None:
     ],
 )
 def test_what_only_mentions_a_secret_is_none(path: str, content: str) -> None:
-    assert secrets.find(path, content.encode()) is None
+    assert secret_files.find(path, content.encode()) is None

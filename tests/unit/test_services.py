@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from ci_runner.config import ReconcileSettings
-from ci_runner.controller.builds import PreparationStopped
 from ci_runner.controller.engines.memory import MemoryEngine, Script
-from ci_runner.controller.services import Services
+from ci_runner.controller.environments.builds import PreparationStopped
+from ci_runner.controller.environments.services import Services
 from ci_runner.errors import ImageUnavailable, PermanentError
-from pytest_remote_ci.wire import SubmitOptions
+from ci_runner.settings.groups import ReconcileSettings
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 FOREVER = Script(exit_after=None, writes_spool=False)
 

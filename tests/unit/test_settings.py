@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ci_runner import settings as loader
-from ci_runner.config import Settings
 from ci_runner.errors import SettingsError
-from ci_runner.settings import Loaded, Option, load, options
+from ci_runner.settings import loader
+from ci_runner.settings.groups import Settings
+from ci_runner.settings.loader import Loaded, Option, load, options
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -234,7 +234,7 @@ def test_sizes_are_shown_in_their_largest_whole_unit(size: int, text: str) -> No
 
 def test_the_documentation_of_the_settings_is_current() -> None:
     assert (DOCS / "reference" / "settings.md").read_text() == loader.document(), (
-        "run: python -m ci_runner.settings > docs/reference/settings.md"
+        "run: python -m ci_runner.settings.loader > docs/reference/settings.md"
     )
 
 

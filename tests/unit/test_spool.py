@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ci_runner.controller import spool as reader
-from ci_runner.controller.budget import within_budget
-from ci_runner.controller.masking import Masker
-from ci_runner.controller.spool import ExitFrame, Reading, Spool
-from ci_runner.models import JobEvent, utcnow
+from ci_runner.controller.spool import reader
+from ci_runner.controller.spool.log_budget import within_budget
+from ci_runner.controller.spool.masking import Masker
+from ci_runner.controller.spool.reader import ExitFrame, Reading, Spool
+from ci_runner.model.job import JobEvent, utcnow
 from ci_runner.store import SpoolPosition
-from pytest_remote_ci.wire import LOG_CHUNK_BYTES
+from pytest_remote_ci.wire.protocol import LOG_CHUNK_BYTES
 
 START = SpoolPosition()
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from ci_runner.controller import records
-from ci_runner.controller import spool as reader
-from ci_runner.controller.spool import Spool
-from ci_runner.models import JobEvent, utcnow
+from ci_runner.controller.spool import reader, records
+from ci_runner.controller.spool.reader import Spool
+from ci_runner.model.job import JobEvent, utcnow
 from ci_runner.store import SpoolPosition
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.controller import takeover
+from ci_runner.controller.environments import takeover
+from ci_runner.dependencies.project import Tree
 from ci_runner.errors import EnvironmentFailed
-from ci_runner.project import Tree
-from ci_runner.safe_fs import FOLDER, opened_folder
+from ci_runner.storage.safe_fs import FOLDER, opened_folder
 
 
 def settle(parent: Path, name: str = "environment", owner: int | None = None) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci_runner.config import PRIORITY_RANK
-from ci_runner.models import Job
-from ci_runner.turns import fair_order, running_per_user
+from ci_runner.model.fair_queue import fair_order, running_per_user
+from ci_runner.model.job import Job
+from ci_runner.settings.groups import PRIORITY_RANK
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
 

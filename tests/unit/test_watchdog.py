@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
+from ci_runner.controller.cleanup.disk_watchdog import Watchdog, sizes_below
 from ci_runner.controller.engine import Footprint
-from ci_runner.controller.watchdog import Watchdog, sizes_below
 from ci_runner.errors import EngineUnavailable
-from ci_runner.safe_fs import Trash
+from ci_runner.storage.safe_fs import Trash
 
 MiB = 1 << 20
 
@@ -141,7 +141,7 @@ def test_a_neighbour_with_a_huge_tree_keeps_nobody_waiting(
                 yield 0
         yield from sizes_below(root, *names)
 
-    monkeypatch.setattr("ci_runner.controller.watchdog.sizes_below", sizes)
+    monkeypatch.setattr("ci_runner.controller.cleanup.disk_watchdog.sizes_below", sizes)
     watchdog = watching()
     for name in ("huge1", "huge2", "a"):
         attempt(ground, name)
@@ -252,7 +252,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     found = Disk()
-    monkeypatch.setattr("ci_runner.controller.watchdog.os.statvfs", found)
+    monkeypatch.setattr("ci_runner.controller.cleanup.disk_watchdog.os.statvfs", found)
     return found
 
 
@@ -318,7 +318,7 @@ def test_what_nobody_can_find_is_the_fault_of_who_wrote_it(
     ground: Path, watching: Callable[..., Watchdog], writer: int, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the file were out of sight: on its way through a socket, say.
-    monkeypatch.setattr("ci_runner.open_files.unnamed_bytes", lambda processes: iter(()))
+    monkeypatch.setattr("ci_runner.controller.cleanup.open_files.unnamed_bytes", lambda processes: iter(()))
     (attempt(ground, "modest") / "file").write_bytes(b"x" * 4 * MiB)
     footprints = {"h": Footprint((writer,)), "m": Footprint()}
     watchdog = watching(1 << 40, reserve=128 * MiB, footprint=footprints.__getitem__)

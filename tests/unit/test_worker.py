@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ci_runner import seals
+from ci_runner.model import seals
 from pytest_remote_ci.job import worker
 
 WORKER = Path(worker.__file__)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 
-from ci_runner.config import Settings
 from ci_runner.controller.engine import Engine
-from ci_runner.hookspecs import EngineFactory, hookimpl
+from ci_runner.plugins.hookspecs import EngineFactory, hookimpl
+from ci_runner.settings.groups import Settings
 
 
 @hookimpl
@@ -19,19 +19,19 @@ def register_engines() -> list[tuple[str, EngineFactory]]:
 
 
 def _docker(settings: Settings, install_id: str) -> Engine:
-    from ci_runner.controller.engines import services
-    from ci_runner.controller.engines.docker import DockerEngine
+    from ci_runner.controller.engines.docker import allowed_hosts
+    from ci_runner.controller.engines.docker.engine import DockerEngine
 
     return DockerEngine(
         install_id,
         scratch=settings.storage.data_dir / "work",
         base_url=os.environ.get("DOCKER_HOST") or None,
-        services=services.named(settings.environments),
+        services=allowed_hosts.named(settings.environments),
         allowed_networks=settings.reconcile.allow_network,
     )
 
 
 def _process(settings: Settings, install_id: str) -> Engine:
-    from ci_runner.controller.engines.process import ProcessEngine
+    from ci_runner.controller.engines.process.engine import ProcessEngine
 
     return ProcessEngine(install_id, folder=settings.storage.data_dir / "processes")

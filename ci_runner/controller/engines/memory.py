@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ci_runner import seals
 from ci_runner.controller.engine import SPOOL, ContainerSpec, Footprint, Image, Observed, Probe, ServiceSpec
 from ci_runner.controller.engines import sources
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
+from ci_runner.model import seals
 
 
 @dataclass(frozen=True)

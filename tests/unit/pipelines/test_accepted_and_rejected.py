@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from ci_runner.pipelines.checking import Checked, check
+from ci_runner.pipelines.check import Checked, check
 from ci_runner.pipelines.planning import make_plan
 
 FILE = ".pipelines/ci.yaml"

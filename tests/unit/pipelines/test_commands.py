@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from ci_runner.pipelines.checking import answer
-from pytest_remote_ci import changes, cli, definitions
+from ci_runner.pipelines.check import answer
+from pytest_remote_ci.cli import main
+from pytest_remote_ci.cli.plan_view import critical_path
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.plan_text import critical_path
+from pytest_remote_ci.session import pipeline_files
+from pytest_remote_ci.workspace import changed_files
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def run(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
         return json.loads(json.dumps(answer(json.loads(json.dumps(question)))))
 
     def command(*words: str) -> Done:
-        monkeypatch.setattr(definitions, "ask_here", ask_here)
-        code = cli.main(["pipeline", *words])
+        monkeypatch.setattr(pipeline_files, "ask_here", ask_here)
+        code = main.main(["pipeline", *words])
         found = capsys.readouterr()
         return Done(code, found.out, found.err)
 
@@ -132,7 +134,7 @@ def test_a_file_that_is_no_text_is_1(project: Path, run: Run) -> None:
 
 
 def test_a_file_that_is_too_long_is_not_sent(project: Path, run: Run) -> None:
-    write(project, "x" * (definitions.LONGEST_FILE + 1), "x.yaml")
+    write(project, "x" * (pipeline_files.LONGEST_FILE + 1), "x.yaml")
     assert run("check", "x.yaml").err.startswith("x.yaml:1:1: the file is longer than 262144 bytes\n")
 
 
@@ -353,18 +355,18 @@ def test_what_changed_is_committed_uncommitted_or_untracked(project: Path, run: 
         write(project, "1", name)
     git("add", ".")
     git("commit", "-qm", "first")
-    assert changes.since(project, "HEAD") == []
+    assert changed_files.since(project, "HEAD") == []
     write(project, "2", "docs/a.md")
     write(project, "2", "new ü.py")
     (project / "old.py").unlink()
-    assert changes.since(project, "HEAD") == ["docs/a.md", "new ü.py", "old.py"]
-    assert changes.since(project / "docs", "HEAD") == ["a.md"]
+    assert changed_files.since(project, "HEAD") == ["docs/a.md", "new ü.py", "old.py"]
+    assert changed_files.since(project / "docs", "HEAD") == ["a.md"]
     text = "{stages: [s], jobs: [{name: a, stage: s, when: {changed: %s}}]}"
     assert "left out" not in run("dry-run", write(project, text % "docs"), "--changed-since", "HEAD").out
     assert "left out" in run("dry-run", write(project, text % "src"), "--changed-since", "HEAD").out
     for wrong in ("nothing", "--help"):
         with pytest.raises(ConfigError):
-            changes.since(project, wrong)
+            changed_files.since(project, wrong)
 
 
 def job(name: str, *needs: str, **more: Any) -> dict[str, Any]:
@@ -391,10 +393,10 @@ def test_reading_takes_a_process_that_the_project_s_modules_cannot_disturb(
 ) -> None:
     for name in ("yaml.py", "ci_runner.py", "json.py"):
         write(project, "raise SystemExit('no')", name)
-    assert cli.main(["pipeline", "check", write(project, VALID)]) == 0
-    assert definitions.ask_here({"files": [["a.yaml", "stages: 7"]]})["valid"] is False
+    assert main.main(["pipeline", "check", write(project, VALID)]) == 0
+    assert pipeline_files.ask_here({"files": [["a.yaml", "stages: 7"]]})["valid"] is False
     with pytest.raises(ConfigError, match="the pipelines could not be read: files: must be a list"):
-        definitions.ask_here({})
+        pipeline_files.ask_here({})
 
 
 def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
@@ -404,8 +406,8 @@ def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(definitions, "can_read_here", lambda: False)
-    assert cli.main(["pipeline", "check", write(project, VALID)]) == 4
+    monkeypatch.setattr(pipeline_files, "can_read_here", lambda: False)
+    assert main.main(["pipeline", "check", write(project, VALID)]) == 4
     assert capsys.readouterr().err == (
         "Error: nothing here can read pipelines: `pip install 'pytest-remote-ci[runner]'`, "
         "or run `remote-ci login` to name a runner that does\n"
@@ -417,5 +419,5 @@ def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
 )
 def test_usage_errors_are_4(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(words)
+        main.main(words)
     assert caught.value.code == 4

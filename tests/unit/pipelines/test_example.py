@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ci_runner.pipelines.checking import check, choose
+from ci_runner.pipelines.check import check, choose
 from ci_runner.pipelines.planning import make_plan
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "pipeline"

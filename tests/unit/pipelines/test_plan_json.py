@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ci_runner.pipelines.plan import Plan, PlannedJob, Retries, Service
-from pytest_remote_ci.wire import WireError
+from pytest_remote_ci.wire.protocol import WireError
 
 FULL = Plan(
     pipeline="ci",

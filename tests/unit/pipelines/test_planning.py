@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from ci_runner.errors import InvalidSubmission
-from ci_runner.pipelines.checking import check, choose
+from ci_runner.pipelines.check import check, choose
 from ci_runner.pipelines.matrix import substitute
 from ci_runner.pipelines.plan import Plan, PlannedJob, Retries, Service
 from ci_runner.pipelines.planning import Choice, make_plan
@@ -44,7 +44,7 @@ THREE = """
 
 @pytest.fixture(autouse=True)
 def no_warning_of_empty_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ci_runner.pipelines.tree.Problems.warn", lambda *_: None)
+    monkeypatch.setattr("ci_runner.pipelines.source.tree.Problems.warn", lambda *_: None)
 
 
 @pytest.mark.case("B65")

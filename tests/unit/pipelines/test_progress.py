@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipelining import plan_of, planned
 
+from ci_runner.model.verdict import Verdict
 from ci_runner.pipelines.plan import Plan, Retries
-from ci_runner.pipelines.progress import Drop, Facts, Halt, Start, Step, deadlines, decide, part_of
-from ci_runner.pipelines.statuses import ExecutionStatus, Part
-from ci_runner.states import Verdict
+from ci_runner.pipelines.report_status import ExecutionStatus, Part
+from ci_runner.pipelines.scheduler import Drop, Facts, Halt, Start, Step, deadlines, decide, part_of
 
 NOTHING = Facts()
 QUEUED = Facts("j")

@@ -10,8 +10,8 @@ import pytest
 
 from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.request import RunRequest
-from ci_runner.server.definitions import plan_in
-from pytest_remote_ci.wire import Manifest, ManifestEntry
+from ci_runner.server.resources.pipeline_plan import plan_in
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry
 
 GOOD = "{stages: [s], jobs: [{name: a, stage: s}]}"
 TOML = '[tool.remote-ci.pipelines.two]\nstages = ["s"]\njobs.b.stage = "s"\n'

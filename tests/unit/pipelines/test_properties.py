@@ -14,14 +14,15 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ci_runner.pipelines import toml_tree, yaml_tree
-from ci_runner.pipelines.checking import answer, check
+from ci_runner.pipelines.check import answer, check
 from ci_runner.pipelines.graph import find_cycle
 from ci_runner.pipelines.keys import JOB, PIPELINE
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.planning import Choice, make_plan
-from ci_runner.pipelines.tree import Items, Node, Problems, Scalar, Table
-from pytest_remote_ci.wire import WireError
+from ci_runner.pipelines.source import toml as toml_tree
+from ci_runner.pipelines.source import yaml as yaml_tree
+from ci_runner.pipelines.source.tree import Items, Node, Problems, Scalar, Table
+from pytest_remote_ci.wire.protocol import WireError
 
 if sys.version_info >= (3, 11):
     import tomllib

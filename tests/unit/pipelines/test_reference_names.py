@@ -11,26 +11,26 @@ from typing import Any
 
 import pytest
 
-from ci_runner import models
-from ci_runner.pipelines import plan, reports, request, runs, statuses
-from ci_runner.server.openapi import document
-from ci_runner.store import feed
+from ci_runner.model import job
+from ci_runner.pipelines import plan, report, report_status, request, run
+from ci_runner.server.openapi.document import document
+from ci_runner.store import run_events
 
 ROOT = Path(__file__).parents[3]
 #: Ours → the modules that take or give it for its route.
 USED_IN: dict[type[Any], tuple[str, ...]] = {
-    request.RunRequest: ("server/runs.py",),
-    plan.Plan: ("server/definitions.py", "pipelines/request.py"),
-    runs.Run: ("server/runs.py",),
-    runs.PlannedState: ("store/runs.py",),
-    reports.ReportQuery: ("server/reports.py",),
-    reports.PipelineReport: ("pipelines/reports.py",),
-    reports.StageReport: ("pipelines/reports.py",),
-    reports.JobReport: ("pipelines/reports.py",),
-    reports.JobExecution: ("pipelines/reports.py",),
-    feed.FeedItem: ("store/feed.py",),
-    models.Artifact: ("store/artifacts.py",),
-    statuses.ExecutionStatus: ("pipelines/runs.py",),
+    request.RunRequest: ("server/resources/runs.py",),
+    plan.Plan: ("server/resources/pipeline_plan.py", "pipelines/request.py"),
+    run.Run: ("server/resources/runs.py",),
+    run.PlannedState: ("store/runs.py",),
+    report.ReportQuery: ("server/resources/reports.py",),
+    report.PipelineReport: ("pipelines/report.py",),
+    report.StageReport: ("pipelines/report.py",),
+    report.JobReport: ("pipelines/report.py",),
+    report.JobExecution: ("pipelines/report.py",),
+    run_events.FeedItem: ("store/run_events.py",),
+    job.Artifact: ("store/artifacts.py",),
+    report_status.ExecutionStatus: ("pipelines/run.py",),
 }
 ROWS = re.findall(
     r"^\| ([^|]+) \| `(\w+)` \| `(\w+) ([^`]+)` \|$",

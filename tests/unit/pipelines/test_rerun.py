@@ -8,8 +8,8 @@ import pytest
 from pipelining import plan_of, planned
 
 from ci_runner.errors import Conflict, InvalidSubmission
-from ci_runner.pipelines.progress import Facts
 from ci_runner.pipelines.rerun import reusable
+from ci_runner.pipelines.scheduler import Facts
 
 PASSED = Facts("p", status="completed", success=True, exit_code=0)
 FAILED = Facts("f", status="completed", success=False, exit_code=1)

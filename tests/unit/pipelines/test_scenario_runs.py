@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scenario_kit import FILES, load, plan_of
 
-from ci_runner.pipelines import progress, statuses
+from ci_runner.pipelines import report_status, scheduler
 from ci_runner.pipelines.plan import Plan
 
 #: The second 0 of all scenarios.
@@ -25,7 +25,7 @@ class Played:
 
     def __init__(self, plan: Plan, scenario: dict[str, Any]) -> None:
         self.plan = plan
-        self.facts = {job.name: progress.Facts() for job in plan.jobs}
+        self.facts = {job.name: scheduler.Facts() for job in plan.jobs}
         #: Second → the jobs that started then.
         self.starts: dict[float, list[str]] = {}
         self.verdict: Any = None
@@ -38,7 +38,7 @@ class Played:
     def play(self) -> None:
         for _ in range(ENDLESS):
             stop = "cancel" if self._cancel_at is not None and self._now >= self._cancel_at else None
-            step = progress.decide(self.plan, self.facts, now=self._clock(), stop=stop)
+            step = scheduler.decide(self.plan, self.facts, now=self._clock(), stop=stop)
             self._apply(step)
             if step.outcome is not None:
                 self.verdict = step.outcome
@@ -56,7 +56,7 @@ class Played:
         for start in step.starts:
             assert start.name not in self._ends, f"{start.name} starts twice"
             self.starts.setdefault(self._now, []).append(start.name)
-            fact = progress.Facts(
+            fact = scheduler.Facts(
                 job_id=f"{start.name}#{start.retry}", retry=start.retry, status="running", phase="testing",
                 started=self.facts[start.name].started or self._clock(),
             )  # fmt: skip
@@ -79,7 +79,7 @@ class Played:
     def _wait(self) -> None:
         """Until the next job ends, a stage's time is up, or the run is cancelled."""
         moments = [moment for moment, _ in self._ends.values()]
-        due = progress.deadlines(self.plan, self.facts).values()
+        due = scheduler.deadlines(self.plan, self.facts).values()
         moments += [seconds for each in due if (seconds := (each - BEGIN).total_seconds()) > self._now]
         if self._cancel_at is not None and self._cancel_at > self._now:
             moments.append(self._cancel_at)
@@ -108,11 +108,11 @@ class Played:
         """Name and status of each stage."""
         parts = {
             stage: [
-                progress.part_of(job, self.facts[job.name]) for job in self.plan.jobs if job.stage == stage
+                scheduler.part_of(job, self.facts[job.name]) for job in self.plan.jobs if job.stage == stage
             ]
             for stage in self.plan.stages
         }
-        return {stage: statuses.overall(found).value for stage, found in parts.items()}
+        return {stage: report_status.overall(found).value for stage, found in parts.items()}
 
 
 PLAYED = [file for file in FILES if "ends" in load(file)]
@@ -125,7 +125,7 @@ def test_a_scenario_is_played_as_it_says(file: Path) -> None:
     run.play()
     assert list(run.starts.values()) == scenario["starts"]
     assert {
-        "run": statuses.of_job(run.verdict.status, run.verdict.success).value,
+        "run": report_status.of_job(run.verdict.status, run.verdict.success).value,
         "stages": run.stages(),
         "jobs": dict(run.words()),
     } == {key: value for key, value in scenario["ends"].items() if key != "reason"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scenario_kit import FILES, load, plan_of
 
-from ci_runner.pipelines.checking import check
+from ci_runner.pipelines.check import check
 
 KEYS = {"about", "pipeline", "choice", "problems", "jobs", "outcomes", "cancel", "starts", "ends"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.controller.builds import write_for
+from ci_runner.controller.environments.builds import write_for
 from ci_runner.pipelines.script import SHELL, launcher, program
 from pytest_remote_ci import job
 

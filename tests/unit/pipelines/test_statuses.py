@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from ci_runner.pipelines.statuses import ExecutionStatus, Part, of_job, overall
-from pytest_remote_ci.wire import Status
+from ci_runner.pipelines.report_status import ExecutionStatus, Part, of_job, overall
+from pytest_remote_ci.wire.protocol import Status
 
 P, R, S, F, C = ExecutionStatus
 ALLOWED = Part(F, allow_failure=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import workspace
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.workspace import collect
 
 
 def make(folder: Path, *names: str, text: str = "x\n") -> None:
@@ -22,7 +22,7 @@ def make(folder: Path, *names: str, text: str = "x\n") -> None:
 
 
 def paths(root: Path, **options: object) -> list[str]:
-    return [file.path for file in workspace.collect(root, **options).files]  # type: ignore[arg-type]
+    return [file.path for file in collect.collect(root, **options).files]  # type: ignore[arg-type]
 
 
 class TestOutsideGit:
@@ -109,7 +109,7 @@ class TestOutsideGit:
 
     @pytest.mark.case(67)
     def test_an_empty_project_gives_an_empty_workspace(self, plain: Path) -> None:
-        found = workspace.collect(plain)
+        found = collect.collect(plain)
         assert (found.files, found.size, list(found.listing())) == ((), 0, ["       0 B  in 0 files"])
 
     def test_sockets_and_pipes_stay_here(self, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ class TestOutsideGit:
 
     def test_a_missing_folder_is_an_error(self, plain: Path) -> None:
         with pytest.raises(WorkspaceError, match="no such folder"):
-            workspace.collect(plain / "missing")
+            collect.collect(plain / "missing")
 
     def test_what_cannot_be_read_is_named_and_can_be_left_out(self, unprivileged: Path) -> None:
         make(unprivileged, "a.py", "locked.txt", "closed/b.py")
@@ -130,10 +130,10 @@ class TestOutsideGit:
         with pytest.raises(
             WorkspaceError, match=r'locked.txt: cannot be read .* exclude = \["/locked.txt"\]'
         ):
-            workspace.collect(unprivileged)
+            collect.collect(unprivileged)
         (unprivileged / "closed").chmod(0)
         with pytest.raises(WorkspaceError, match=r'closed: cannot be read .* exclude = \["closed/"\]'):
-            workspace.collect(unprivileged)
+            collect.collect(unprivileged)
         assert paths(unprivileged, exclude=["closed/", "/locked.txt"]) == ["a.py"]
 
     @pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
@@ -142,7 +142,7 @@ class TestOutsideGit:
         with Path(os.fsdecode(os.fsencode(plain) + b"/bad-\xff.txt")).open("w"):
             pass
         with pytest.raises(WorkspaceError, match=r"not UTF-8 .*: bad-\\xff.txt; .*exclude = \[\"/bad-\*\"\]"):
-            workspace.collect(plain)
+            collect.collect(plain)
         assert paths(plain, exclude=["/bad-*"]) == ["a.py"]
 
     @pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
@@ -152,7 +152,7 @@ class TestOutsideGit:
     def test_a_name_with_a_control_character_is_refused_in_one_line(self, plain: Path, char: str) -> None:
         make(plain, "a.py", f"d/x{char}y[z].py")
         with pytest.raises(WorkspaceError) as caught:
-            workspace.collect(plain)
+            collect.collect(plain)
         text = str(caught.value)
         assert text.isprintable()
         assert f"{ord(char):02x} y".replace(" ", "") in text or "\\ny" in text
@@ -169,7 +169,7 @@ class TestModes:
         (plain / "script").chmod(0o700)
         (plain / "data").chmod(0o600)
         (plain / "group").chmod(0o654)
-        modes = {file.path: file.mode for file in workspace.collect(plain).files}
+        modes = {file.path: file.mode for file in collect.collect(plain).files}
         assert modes == {"script": 0o755, "data": 0o644, "group": 0o644}
 
 
@@ -179,7 +179,7 @@ class TestChoosing:
     def test_files_are_removed_and_added(self, repository: Path) -> None:
         make(repository, "a.py", "b.py", "ignored.log")
         make(repository, ".gitignore", text="*.log\n")
-        chosen = workspace.collect(repository).choose(["a.py", "ignored.log"])
+        chosen = collect.collect(repository).choose(["a.py", "ignored.log"])
         assert [file.path for file in chosen.files] == ["a.py", "ignored.log"]
         assert [entry.path for entry in chosen.manifest().files] == ["a.py", "ignored.log"]
 
@@ -189,14 +189,14 @@ class TestChoosing:
     def test_what_is_no_file_of_the_project_cannot_be_added(self, plain: Path, path: str) -> None:
         make(plain, "a.py", "folder/x", "../outside")
         with pytest.raises(WorkspaceError, match="cannot be added"):
-            workspace.collect(plain).choose(["a.py", path])
+            collect.collect(plain).choose(["a.py", path])
 
     def test_a_secret_cannot_be_added(self, repository: Path) -> None:
         make(repository, "id_rsa")
         make(repository, ".gitignore", text="id_rsa\n")
         with pytest.raises(WorkspaceError, match="id_rsa looks like"):
-            workspace.collect(repository).choose(["id_rsa"])
-        allowed = workspace.collect(repository, include=["/id_rsa"])
+            collect.collect(repository).choose(["id_rsa"])
+        allowed = collect.collect(repository, include=["/id_rsa"])
         assert [file.path for file in allowed.choose(["id_rsa"]).files] == ["id_rsa"]
 
 
@@ -204,7 +204,7 @@ def test_the_listing_is_largest_first_with_the_sum(plain: Path) -> None:
     make(plain, "small", text="x")
     make(plain, "also small", text="x")
     make(plain, "large", text="x" * 1_234_567)
-    assert list(workspace.collect(plain).listing()) == [
+    assert list(collect.collect(plain).listing()) == [
         "   1.2 MiB  large",
         "       1 B  also small",
         "       1 B  small",
@@ -215,7 +215,7 @@ def test_the_listing_is_largest_first_with_the_sum(plain: Path) -> None:
 def test_modes_of_files_on_disk_are_not_changed(plain: Path) -> None:
     make(plain, "a.py")
     (plain / "a.py").chmod(0o600)
-    workspace.collect(plain)
+    collect.collect(plain)
     assert stat.S_IMODE((plain / "a.py").stat().st_mode) == 0o600
 
 
@@ -223,12 +223,12 @@ def test_a_file_that_goes_away_while_it_is_read_is_left_out(
     plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(plain, "a.py", "gone.py")
-    original: Callable[..., object] = workspace.find
+    original: Callable[..., object] = collect.find
 
     def vanish(*arguments: object) -> object:
         found = original(*arguments)
         (plain / "gone.py").unlink()
         return found
 
-    monkeypatch.setattr(workspace, "find", vanish)
+    monkeypatch.setattr(collect, "find", vanish)
     assert paths(plain) == ["a.py"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import workspace
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.workspace import collect
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -27,7 +27,7 @@ def make(folder: Path, *names: str, text: str = "x\n") -> None:
 
 
 def paths(root: Path, **options: object) -> list[str]:
-    return [file.path for file in workspace.collect(root, **options).files]  # type: ignore[arg-type]
+    return [file.path for file in collect.collect(root, **options).files]  # type: ignore[arg-type]
 
 
 @needs_git
@@ -41,7 +41,7 @@ class TestInGit:
         make(repository, "new.py", "a.py", text="changed")
         (repository / "gone.py").unlink()
         assert paths(repository) == [".coveragerc", ".gitignore", "a.py", "new.py", "sub/b.py"]
-        found = {file.path: file for file in workspace.collect(repository).files}
+        found = {file.path: file for file in collect.collect(repository).files}
         assert found["a.py"].size == len("changed")
 
     def test_a_tracked_file_travels_although_a_pattern_ignores_it(self, repository: Path) -> None:
@@ -122,7 +122,7 @@ class TestInGit:
         self.test_submodules_travel_with_their_own_ignores(repository, tmp_path)
         git(repository, "commit", "-qam", "module")
         git(tmp_path, "clone", "-q", str(repository), "clone")
-        found = workspace.collect(tmp_path / "clone")
+        found = collect.collect(tmp_path / "clone")
         assert [file.path for file in found.files] == [".gitmodules"]
         assert found.warnings == (
             "submodule vendor/module is empty here; git submodule update --init fetches it",
@@ -198,7 +198,7 @@ class TestInGit:
         make(repository, "sub/a.py", "sub/a.log", "sub/only.txt")
         make(repository, ".gitignore", text="*.log\n/sub/only.txt\n")
         monkeypatch.setenv("PATH", "")
-        found = workspace.collect(repository / "sub")
+        found = collect.collect(repository / "sub")
         assert [file.path for file in found.files] == ["a.py"]
         assert found.warnings == (
             "git is not installed: everything but caches and what .gitignore names is sent",
@@ -207,6 +207,6 @@ class TestInGit:
     def test_a_work_tree_that_git_refuses_is_read_from_disk_and_it_is_said(self, repository: Path) -> None:
         make(repository, "a.py")
         (repository / ".git" / "HEAD").write_text("broken")
-        found = workspace.collect(repository)
+        found = collect.collect(repository)
         assert [file.path for file in found.files] == ["a.py"]
         assert "not a git repository" in found.warnings[0]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import workspace
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.workspace import collect
 
 
 def make(folder: Path, *names: str, text: str = "x\n") -> None:
@@ -17,7 +17,7 @@ def make(folder: Path, *names: str, text: str = "x\n") -> None:
 
 
 def paths(root: Path, **options: object) -> list[str]:
-    return [file.path for file in workspace.collect(root, **options).files]  # type: ignore[arg-type]
+    return [file.path for file in collect.collect(root, **options).files]  # type: ignore[arg-type]
 
 
 class TestLinks:
@@ -29,7 +29,7 @@ class TestLinks:
         (either / "file").symlink_to("real/a.txt")
         (either / "absolute").symlink_to(either / "real" / "a.txt")
         (either / "folder").symlink_to("real")
-        found = {file.path: file for file in workspace.collect(either).files}
+        found = {file.path: file for file in collect.collect(either).files}
         assert sorted(found) == [
             *("absolute", "file", "folder/a.txt", "folder/sub/b.txt", "real/a.txt", "real/sub/b.txt")
         ]
@@ -59,7 +59,7 @@ class TestLinks:
         (either / "a" / "to_b").symlink_to("../b")
         (either / "b" / "to_a").symlink_to("../a")
         (either / "loop").symlink_to("loop")
-        found = workspace.collect(either)
+        found = collect.collect(either)
         assert [file.path for file in found.files] == ["a/to_b/y.txt", "a/x.txt", "b/to_a/x.txt", "b/y.txt"]
         assert "a/up: left out, because the link points to a folder that it lies in" in found.warnings
         assert "loop: left out, because the link points to nothing" in found.warnings
@@ -67,7 +67,7 @@ class TestLinks:
     def test_a_link_that_points_to_nothing_is_left_out_and_said(self, either: Path) -> None:
         make(either, "a.txt")
         (either / "dangling").symlink_to("missing")
-        found = workspace.collect(either)
+        found = collect.collect(either)
         assert [file.path for file in found.files] == ["a.txt"]
         assert found.warnings == ("dangling: left out, because the link points to nothing",)
 
@@ -78,7 +78,7 @@ class TestLinks:
         (either / "sub" / "two").symlink_to(tmp_path / "outside")
         (either / "three").symlink_to("../outside/secret.txt")
         with pytest.raises(WorkspaceError) as caught:
-            workspace.collect(either)
+            collect.collect(either)
         assert str(caught.value) == (
             "links lead out of the project and cannot be sent: one, sub/two, three; "
             'leave them out with exclude = ["/one", "/sub/two", "/three"]'
@@ -91,13 +91,13 @@ class TestLinks:
         with pytest.raises(
             WorkspaceError, match="a link leads out of the project and cannot be sent: config"
         ):
-            workspace.collect(either)
+            collect.collect(either)
 
     def test_a_link_to_an_environment_elsewhere_is_left_out(self, either: Path, tmp_path: Path) -> None:
         make(either, "a.txt")
         make(tmp_path, "venvs/x/pyvenv.cfg")
         (either / ".venv").symlink_to(tmp_path / "venvs" / "x")
-        found = workspace.collect(either)
+        found = collect.collect(either)
         assert [file.path for file in found.files] == ["a.txt"]
         assert found.warnings == (".venv: left out, because the link points to a virtual environment",)
 
@@ -105,7 +105,7 @@ class TestLinks:
         make(either, "hidden/x.txt")
         make(either, ".gitignore", text="hidden/\n")
         (either / "link").symlink_to("hidden")
-        assert workspace.collect(either).warnings == (
+        assert collect.collect(either).warnings == (
             "link: left out, because the link points to hidden, where nothing is sent",
         )
         assert paths(either, include=["hidden/"]) == [".gitignore", "hidden/x.txt", "link/x.txt"]
@@ -118,19 +118,19 @@ class TestLinks:
     def test_folders_that_multiply_by_links_are_refused(
         self, plain: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pytest_remote_ci.links._MOST_FILES", 100)
+        monkeypatch.setattr("pytest_remote_ci.workspace.symlinks._MOST_FILES", 100)
         make(plain, "f0/x.txt")
         for number in range(1, 12):
             (plain / f"f{number}").mkdir()
             for name in "ab":
                 (plain / f"f{number}" / name).symlink_to(f"../f{number - 1}")
         with pytest.raises(WorkspaceError, match="more than 100 files would be sent"):
-            workspace.collect(plain)
+            collect.collect(plain)
 
     def test_the_project_may_itself_be_reached_through_a_link(self, either: Path, tmp_path: Path) -> None:
         make(either, "a/x.txt")
         (either / "inside").symlink_to(either / "a" / "x.txt")
         (tmp_path / "alias").symlink_to(either)
-        found = workspace.collect(tmp_path / "alias")
+        found = collect.collect(tmp_path / "alias")
         assert [file.path for file in found.files] == ["a/x.txt", "inside"]
         assert found.root == tmp_path / "alias"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import workspace
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.workspace import collect
 
 PEM = "-----BEGIN " + "PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n"
 
@@ -20,7 +20,7 @@ def make(folder: Path, *names: str, text: str = "x\n") -> None:
 
 
 def paths(root: Path, **options: object) -> list[str]:
-    return [file.path for file in workspace.collect(root, **options).files]  # type: ignore[arg-type]
+    return [file.path for file in collect.collect(root, **options).files]  # type: ignore[arg-type]
 
 
 class TestSecrets:
@@ -30,7 +30,7 @@ class TestSecrets:
         make(either, "a.py", "id_rsa")
         make(either, "tests/certs/server.key", "tests/certs/we[i]rd.pem", text=PEM)
         with pytest.raises(WorkspaceError) as caught:
-            workspace.collect(either)
+            collect.collect(either)
         text = str(caught.value)
         assert text.splitlines() == [
             "3 files look like secrets and nothing was sent:",
@@ -52,7 +52,7 @@ class TestSecrets:
         make(either, *(f"tests/keys/{number}.pem" for number in range(20)), text=PEM)
         make(either, *(f"tests/keys/{number}.crt" for number in range(20)))
         with pytest.raises(WorkspaceError) as caught:
-            workspace.collect(either)
+            collect.collect(either)
         assert _pasted(str(caught.value)) == ["/tests/keys/*.pem"]
         assert len(paths(either, include=["/tests/keys/*.pem"])) == 40
 
@@ -61,28 +61,28 @@ class TestSecrets:
             either, *(f"tests/{number}/a.key" for number in range(4)), "tests/b.key", "tests/id_rsa", text=PEM
         )
         with pytest.raises(WorkspaceError) as caught:
-            workspace.collect(either)
+            collect.collect(either)
         assert _pasted(str(caught.value)) == ["/tests/**/*.key", "/tests/id_rsa"]
         assert len(paths(either, include=_pasted(str(caught.value)))) == 6
 
     def test_many_of_one_kind_without_a_common_folder_are_named_each(self, either: Path) -> None:
         make(either, *(f"{number}/a.key" for number in range(4)), text=PEM)
         with pytest.raises(WorkspaceError) as caught:
-            workspace.collect(either)
+            collect.collect(either)
         assert len(_pasted(str(caught.value))) == 4
 
     @pytest.mark.parametrize("pattern", ["keys/", "*", "keys/**", "keys/*", "/keys/"])
     def test_a_pattern_that_names_no_files_allows_no_secret(self, either: Path, pattern: str) -> None:
         make(either, "keys/a.pem", text=PEM)
         with pytest.raises(WorkspaceError, match="a file looks like secrets"):
-            workspace.collect(either, include=[pattern])
+            collect.collect(either, include=[pattern])
 
     def test_a_link_to_a_secret_is_a_secret(self, either: Path) -> None:
         make(either, ".gitignore", text="private/\n")
         make(either, "private/key", text=PEM)
         (either / "innocent.txt").symlink_to("private/key")
         with pytest.raises(WorkspaceError, match=r"innocent\.txt looks like a private key"):
-            workspace.collect(either)
+            collect.collect(either)
 
     def test_ignored_secrets_do_not_matter(self, either: Path) -> None:
         make(either, ".gitignore", text="id_rsa\n")
@@ -91,7 +91,7 @@ class TestSecrets:
 
 
 def _pasted(text: str) -> list[str]:
-    from pytest_remote_ci.userfile import read_toml
+    from pytest_remote_ci.config.user_file import read_toml
 
     file = Path(os.environ["XDG_CACHE_HOME"]).with_name("pasted.toml")
     file.write_text(text.splitlines()[-1].strip())

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci import statcache, wire, workspace
 from pytest_remote_ci.errors import WorkspaceChanged
-from pytest_remote_ci.statcache import StatCache
+from pytest_remote_ci.wire import protocol
+from pytest_remote_ci.workspace import collect, stat_cache
+from pytest_remote_ci.workspace.stat_cache import StatCache
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def make(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
-def zipped(found: workspace.Workspace) -> bytes:
+def zipped(found: collect.Workspace) -> bytes:
     target = io.BytesIO()
     found.write_zip(target)
     return target.getvalue()
@@ -53,7 +54,7 @@ class TestZip:
         make(project, {"a.py": "print()", "deep/er/and/deeper/b.txt": "x" * 10_000, "ünï.txt": "ü"})
         (project / "empty folder").mkdir()
         (project / "a.py").chmod(0o755)
-        with zipfile.ZipFile(io.BytesIO(workspace.create_project_zip(project))) as archive:
+        with zipfile.ZipFile(io.BytesIO(collect.create_project_zip(project))) as archive:
             assert archive.testzip() is None
             assert archive.namelist() == ["a.py", "deep/er/and/deeper/b.txt", "ünï.txt"]
             assert archive.read("ünï.txt").decode() == "ü"
@@ -66,12 +67,12 @@ class TestZip:
     def test_dotfiles_are_in_it_and_caches_are_not(self, project: Path) -> None:
         """Unlike in earlier clients, which left out whatever begins with a dot, and so what tests need."""
         make(project, {".coveragerc": "", ".config/x": "", "__pycache__/a.pyc": "", ".pytest_cache/y": ""})
-        with zipfile.ZipFile(io.BytesIO(workspace.create_project_zip(str(project)))) as archive:
+        with zipfile.ZipFile(io.BytesIO(collect.create_project_zip(str(project)))) as archive:
             assert archive.namelist() == [".config/x", ".coveragerc"]
 
     @pytest.mark.case(67)
     def test_an_empty_project_gives_an_empty_zip(self, project: Path) -> None:
-        with zipfile.ZipFile(io.BytesIO(workspace.create_project_zip(project))) as archive:
+        with zipfile.ZipFile(io.BytesIO(collect.create_project_zip(project))) as archive:
             assert archive.namelist() == []
 
     def test_the_same_tree_gives_the_same_bytes(self, project: Path, tmp_path: Path) -> None:
@@ -81,22 +82,22 @@ class TestZip:
         make(other, dict(reversed(files.items())))
         at_rest(other)
         (other / "a.py").chmod(0o600)
-        first, second = workspace.collect(project), workspace.collect(other)
+        first, second = collect.collect(project), collect.collect(other)
         assert zipped(first) == zipped(second)
         assert first.manifest().canonical() == second.manifest().canonical()
         make(other, {"a.py": "y = 3\n"})
-        assert zipped(workspace.collect(other)) != zipped(first)
+        assert zipped(collect.collect(other)) != zipped(first)
 
     def test_contents_that_are_compressed_already_are_stored(self, project: Path) -> None:
         make(project, {"a.PNG": "x" * 1000, "a.txt": "x" * 1000})
-        with zipfile.ZipFile(io.BytesIO(workspace.create_project_zip(project))) as archive:
+        with zipfile.ZipFile(io.BytesIO(collect.create_project_zip(project))) as archive:
             kinds = {info.filename: info.compress_type for info in archive.infolist()}
         assert kinds == {"a.PNG": zipfile.ZIP_STORED, "a.txt": zipfile.ZIP_DEFLATED}
 
     def test_progress_goes_up_to_the_whole_size(self, project: Path, tmp_path: Path) -> None:
         make(project, {"a": "x" * 3_000_000, "b": "x" * 500, "c": ""})
         seen: list[tuple[int, int]] = []
-        found = workspace.collect(project)
+        found = collect.collect(project)
         found.write_zip(tmp_path / "p.zip", lambda done, total: seen.append((done, total)))
         assert {total for _, total in seen} == {3_000_500}
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -110,18 +111,18 @@ class TestZip:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            workspace.collect(project).write_zip(tmp_path / "p.zip", interrupt)
+            collect.collect(project).write_zip(tmp_path / "p.zip", interrupt)
 
     def test_a_file_that_went_away_is_left_out_of_a_whole_zip(self, project: Path) -> None:
         make(project, {"a.py": "1", "gone.py": "2"})
-        found = workspace.collect(project)
+        found = collect.collect(project)
         (project / "gone.py").unlink()
         with zipfile.ZipFile(io.BytesIO(zipped(found))) as archive:
             assert archive.namelist() == ["a.py"]
 
     def test_a_sparse_file_beyond_four_gigabytes_needs_zip64(self, project: Path, tmp_path: Path) -> None:
         """Only the header is looked at: the member says that it may be larger than 32 bits hold."""
-        from pytest_remote_ci.packing import Member, pack
+        from pytest_remote_ci.workspace.zip_writer import Member, pack
 
         make(project, {"big": "x"})
         with (tmp_path / "big.zip").open("w+b") as target:
@@ -136,7 +137,7 @@ class TestBlobs:
 
     def test_members_are_named_by_digest_once_each(self, project: Path, tmp_path: Path) -> None:
         make(project, {"a.py": "same", "b.py": "same", "c.py": "other", "d.py": "not asked for"})
-        found = workspace.collect(project)
+        found = collect.collect(project)
         wanted = [hashlib.sha256(text).hexdigest() for text in (b"same", b"other")]
         found.write_blobs(wanted, tmp_path / "blobs.zip")
         with zipfile.ZipFile(tmp_path / "blobs.zip") as archive:
@@ -147,7 +148,7 @@ class TestBlobs:
     @pytest.mark.parametrize("change", ["changed", "removed"])
     def test_a_file_that_changed_meanwhile_is_an_error(self, project: Path, change: str) -> None:
         make(project, {"a.py": "before"})
-        found = workspace.collect(project)
+        found = collect.collect(project)
         if change == "changed":
             make(project, {"a.py": "after!"})
         else:
@@ -162,18 +163,18 @@ class TestManifest:
     def test_it_holds_path_mode_size_and_digest(self, project: Path) -> None:
         make(project, {"b.py": "x", "a/c.py": "y"})
         (project / "b.py").chmod(0o755)
-        manifest = workspace.collect(project).manifest()
+        manifest = collect.collect(project).manifest()
         assert manifest.root == str(project)
         assert manifest.files == (
-            wire.ManifestEntry("a/c.py", 0o644, 1, hashlib.sha256(b"y").hexdigest()),
-            wire.ManifestEntry("b.py", 0o755, 1, hashlib.sha256(b"x").hexdigest()),
+            protocol.ManifestEntry("a/c.py", 0o644, 1, hashlib.sha256(b"y").hexdigest()),
+            protocol.ManifestEntry("b.py", 0o755, 1, hashlib.sha256(b"x").hexdigest()),
         )
-        assert wire.Manifest.from_dict(json.loads(json.dumps(manifest.to_dict()))) == manifest
+        assert protocol.Manifest.from_dict(json.loads(json.dumps(manifest.to_dict()))) == manifest
 
     def test_modification_times_travel_only_when_asked_for(self, project: Path) -> None:
         make(project, {"a.py": "x"})
         os.utime(project / "a.py", ns=(1, 1_234_567_890_000_000_001))
-        found = workspace.collect(project)
+        found = collect.collect(project)
         assert found.manifest().mtimes == {}
         assert replace(found, mtimes=True).manifest().mtimes == {"a.py": 1_234_567_890_000_000_001}
         assert replace(found, mtimes=True).manifest().canonical() == found.manifest().canonical()
@@ -185,7 +186,7 @@ class TestStatCache:
     @pytest.fixture(autouse=True)
     def _rest_is_short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A change time cannot be set, so files count as being at rest sooner here."""
-        monkeypatch.setattr(statcache, "_REST_NS", 0)
+        monkeypatch.setattr(stat_cache, "_REST_NS", 0)
 
     @staticmethod
     def misses(project: Path, folder: Path) -> int:
@@ -216,7 +217,7 @@ class TestStatCache:
     def test_files_that_were_just_written_are_not_remembered(
         self, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(statcache, "_REST_NS", 3_600_000_000_000)
+        monkeypatch.setattr(stat_cache, "_REST_NS", 3_600_000_000_000)
         make(project, {"a": "1"})
         assert [self.misses(project, tmp_path / "c") for _ in range(2)] == [1, 1]
 
@@ -258,9 +259,9 @@ class TestStatCache:
 
     def test_collecting_uses_the_cache_and_can_do_without(self, project: Path, tmp_path: Path) -> None:
         make(project, {"a.py": "1"})
-        first = workspace.collect(project)
+        first = collect.collect(project)
         assert len(list((tmp_path / "cache" / "pytest-remote-ci" / "stat").iterdir())) == 1
-        assert workspace.collect(project).files == first.files
-        assert workspace.collect(project, use_cache=False).files == first.files
-        assert workspace.collect(project, cache_folder=tmp_path / "mine").files == first.files
+        assert collect.collect(project).files == first.files
+        assert collect.collect(project, use_cache=False).files == first.files
+        assert collect.collect(project, cache_folder=tmp_path / "mine").files == first.files
         assert (tmp_path / "mine" / "stat").is_dir()

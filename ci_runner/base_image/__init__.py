@@ -1,0 +1,1 @@
+"""Base images built without a registry."""

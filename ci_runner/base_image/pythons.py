@@ -1,0 +1,225 @@
+"""CPython installations of this machine: found by version or path, and copied into an image's file tree.
+
+An installation prefix (pyenv's, uv's, a hand-built one) finds itself by the place of its executable, so it may be
+copied to ``/opt/python/<version>``; what it is linked against must come along. Everything that a test container never
+uses stays behind. What happens to the tree afterwards is `ci_runner.base_image.build`' to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ci_runner.errors import SettingsError
+
+#: Where installations lie in an image.
+HOME: Final = "/opt/python"
+#: Modules whose absence would break ordinary test suites; the others are optional in CPython, too.
+REQUIRED_MODULES: Final = ("ssl", "zlib", "ctypes", "hashlib", "socket", "select", "subprocess", "venv")
+#: Parts of the standard library that stay behind, below ``lib/python3.X``.
+_LEFT_OUT: Final = (
+    "test",
+    "idlelib",
+    "turtledemo",
+    "tkinter",
+    "site-packages",
+    "__pycache__",
+    "lib2to3/tests",
+)
+_VERSION: Final = re.compile(r"3\.\d{1,2}(\.\d+)?\Z")
+#: Names of installations and commands that tell a final release: no ``3.14.0rc1``, no ``3.13.0t``.
+_NAMED: Final = re.compile(r"(?:cpython-|python)?3\.(\d{1,2})(?:\.\d+)?(?:-.*)?\Z")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A CPython prefix of this machine."""
+
+    prefix: Path
+    #: ``3.12``.
+    version: str
+    #: ``3.12.1``.
+    full_version: str
+
+    @property
+    def target(self) -> str:
+        """Its place in the image."""
+        return f"{HOME}/{self.version}"
+
+
+def find(wanted: str, environ: Mapping[str, str] = os.environ) -> Installation:
+    """The installation that `wanted` names: a prefix's path, or a version; raises `SettingsError`."""
+    if "/" in wanted:
+        return _inspect(Path(os.path.expanduser(wanted)))  # noqa: PTH111  leaves unknown users alone
+    if not _VERSION.match(wanted):
+        raise SettingsError(f"--python {wanted}: give a version such as 3.12 or the path of an installation")
+    roots = _roots(wanted, environ)
+    if wanted.count(".") == 2:
+        roots[0] = (roots[0][0], wanted)
+    for root, pattern in roots:
+        found = [path for path in root.glob(pattern) if (path / "bin").is_dir()] if root.is_dir() else []
+        for path in sorted(found, key=_numbers, reverse=True):
+            return _inspect(path)
+    if (Path("/usr/local/bin") / f"python{wanted}").exists():
+        return _inspect(Path("/usr/local"), wanted)
+    raise SettingsError(
+        f"--python {wanted}: no such CPython found ({', '.join(str(root) for root, _ in roots)}, /usr/local); "
+        "install it, or give the path of an installation"
+    )
+
+
+def installed(environ: Mapping[str, str] = os.environ) -> tuple[Installation, ...]:
+    """One installation of each version (``3.12``) that this machine has and `find` would choose, oldest first; those
+    that do not start, or lack what test suites need, are left out."""
+    names = {path.name for root, pattern in _roots("3", environ) for path in root.glob(pattern)}
+    names |= {path.name for path in Path("/usr/local/bin").glob("python3.*")}
+    versions = {f"3.{match[1]}" for name in names if (match := _NAMED.match(name))}
+    found = []
+    for version in sorted(versions, key=lambda text: int(text[2:])):
+        with contextlib.suppress(SettingsError):
+            candidate = find(version, environ)
+            if _is_whole(candidate):
+                found.append(candidate)
+    return tuple(found)
+
+
+def _is_whole(found: Installation) -> bool:
+    python = found.prefix / "bin" / f"python{found.version}"
+    command = [str(python), "-I", "-c", "import " + ", ".join(REQUIRED_MODULES)]
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+def _roots(wanted: str, environ: Mapping[str, str]) -> list[tuple[Path, str]]:
+    """Folders with installations, each with the pattern of those of a version: ``3`` or ``3.12``."""
+    home = Path(environ.get("HOME") or os.devnull)
+    return [
+        (Path(environ.get("PYENV_ROOT") or home / ".pyenv") / "versions", f"{wanted}.*"),
+        (Path(environ.get("UV_PYTHON_INSTALL_DIR") or home / ".local/share/uv/python"), f"cpython-{wanted}*"),
+        (Path(HOME), wanted if "." in wanted else f"{wanted}.*"),
+    ]
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", path.name)]
+
+
+def _inspect(prefix: Path, version: str | None = None) -> Installation:
+    """Ask the prefix's own interpreter for its version; raises `SettingsError`."""
+    executable = prefix / "bin" / (f"python{version}" if version else "python3")
+    if not executable.exists():
+        raise SettingsError(f"--python {prefix}: no CPython installation (it has no bin/{executable.name})")
+    code = "import sys, platform; print(platform.python_version(), sys.prefix == sys.base_prefix, sys.base_prefix)"
+    try:
+        done = subprocess.run(
+            [executable, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SettingsError(f"--python {prefix}: its python does not start ({error})") from error
+    full, plain, base = done.stdout.strip().split(" ", 2)
+    if plain != "True":
+        raise SettingsError(f"--python {prefix}: a virtual environment; give its base installation, {base}")
+    return Installation(Path(base).resolve(), ".".join(full.split(".")[:2]), full)
+
+
+def libraries(found: Installation) -> dict[str, Path]:
+    """Soname → file of this machine, of every shared library that the installation is linked against."""
+    files = [found.prefix / "bin" / f"python{found.version}"]
+    dynload = found.prefix / "lib" / f"python{found.version}" / "lib-dynload"
+    files += [
+        path for path in sorted(dynload.glob("*.so")) if not path.name.startswith(("_tkinter", "_test"))
+    ]
+    listing = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
+    return {name: Path(path) for name, path in re.findall(r"^\s*(\S+) => (/\S+) \(0x", listing, re.MULTILINE)}
+
+
+def packages(files: Iterable[Path]) -> set[str]:
+    """The Debian packages of this machine that own `files`; files of no package add nothing."""
+    paths = {str(path) for path in files}
+    # On machines with merged /usr, packages know their files by either name.
+    paths |= {path.removeprefix("/usr") for path in paths} | {
+        f"/usr{path}" for path in paths if path.startswith("/lib")
+    }
+    if not paths or shutil.which("dpkg") is None:
+        return set()
+    # A file and its links: packages list the versioned file, not always the soname.
+    listing = subprocess.run(
+        ["dpkg", "-S", *sorted(paths)], capture_output=True, text=True, check=False
+    ).stdout
+    return {line.split(":")[0] for line in listing.splitlines() if ": /" in line and "diversion" not in line}
+
+
+def copy(found: Installation, root: Path) -> None:
+    """Copy the installation into the file tree `root`, without what test containers never use."""
+    target = root / found.target.lstrip("/")
+    library = f"python{found.version}"
+    (target / "bin").mkdir(parents=True)
+    executable = found.prefix / "bin" / library
+    shutil.copy2(executable.resolve(), target / "bin" / library)
+    (target / "bin" / "python3").symlink_to(library)
+    (target / "bin" / "python").symlink_to(library)
+
+    def unwanted(folder: str, names: list[str]) -> set[str]:
+        below = os.path.relpath(folder, found.prefix / "lib" / library)
+        return {
+            name
+            for name in names
+            if os.path.normpath(f"{below}/{name}") in _LEFT_OUT
+            or name == "__pycache__"
+            or name.endswith((".a", ".pyc"))
+            or name.startswith("_tkinter")
+        }
+
+    shutil.copytree(found.prefix / "lib" / library, target / "lib" / library, symlinks=True, ignore=unwanted)
+    (target / "lib" / library / "site-packages").mkdir()
+    for shared in (found.prefix / "lib").glob("libpython*.so*"):
+        shutil.copy2(shared, target / "lib" / shared.name, follow_symlinks=False)
+    headers = found.prefix / "include" / library
+    if headers.is_dir():
+        shutil.copytree(headers, target / "include" / library, symlinks=True)
+    links = root / "usr/local/bin"
+    links.mkdir(parents=True, exist_ok=True)
+    # No link: a virtual environment made through one would look for its standard library beside the link.
+    command = links / library
+    command.write_text(f'#!/bin/sh\nexec {found.target}/bin/{library} "$@"\n')
+    command.chmod(0o755)
+
+
+def complete(found: Installation, root: Path) -> list[str]:
+    """Make a copied installation start in `root`: its own libraries are found, missing ones are copied, bytecode is
+    written (containers cannot write it). Returns the names of copied libraries. Raises `SettingsError`."""
+    target = root / found.target.lstrip("/")
+    conf = root / "etc/ld.so.conf.d" / f"ci-runner-python-{found.version}.conf"
+    conf.parent.mkdir(parents=True, exist_ok=True)
+    conf.write_text(f"{found.target}/lib\n{found.target}/lib/ci-runner\n")
+    extra = target / "lib/ci-runner"
+    extra.mkdir()
+    chroot(root, "ldconfig")
+    present = set(re.findall(r"^\s*(\S+) \(", chroot(root, "ldconfig", "-p").stdout, re.MULTILINE))
+    copied = []
+    for name, path in sorted(libraries(found).items()):
+        if name not in present:
+            shutil.copy2(path.resolve(), extra / name)
+            copied.append(name)
+    chroot(root, "ldconfig")
+    python = f"{found.target}/bin/python{found.version}"
+    check = chroot(root, python, "-I", "-c", "import " + ", ".join(REQUIRED_MODULES))
+    if check.returncode:
+        lines = check.stderr.strip().splitlines() or [f"exit code {check.returncode}"]
+        raise SettingsError(f"Python {found.full_version} does not work in the image: {lines[-1]}")
+    chroot(root, python, "-I", "-m", "compileall", "-q", "-j0", f"{found.target}/lib/python{found.version}")
+    return copied
+
+
+def chroot(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the tree in the tree; what it prints and how it ends is the caller's to judge."""
+    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+    return subprocess.run(
+        ["chroot", root, *command], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )

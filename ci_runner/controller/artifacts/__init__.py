@@ -1,0 +1,1 @@
+"""Artifacts of ended jobs: found, bounded and stored."""

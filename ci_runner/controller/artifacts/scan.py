@@ -1,0 +1,168 @@
+"""Finds the files that a run left behind, among what its container wrote: a walk through hostile ground.
+
+Everything here was made by untrusted code, which may still be running while `find` only looks. So: folders are opened
+one by one, never through a link; only regular files count; names must be such as a workspace may have; how much is
+looked at, and kept, is bounded. Whatever is left out is said, by its kind and one example.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ci_runner.model.path_checks import MAX_DEPTH, path_problem, shown
+from pytest_remote_ci.wire.globs import Globs, Step
+
+#: Files and folders that are looked at; a tree with more is walked no further.
+MAX_ENTRIES: Final = 200_000
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Marks a file of an overlay of which only the mode was changed: it has a size, but no content of its own.
+_ONLY_CHANGED: Final = "trusted.overlay.metacopy"
+#: Marks a folder of an overlay that was renamed: what the job did not change in it is in the lower layers. Like the one
+#: above it is the kernel's, and only root sees it.
+_RENAMED: Final = "trusted.overlay.redirect"
+_RENAMED_WORDS: Final = (
+    "is a folder of the project under another name: files in it that the job did not change"
+)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file that a pattern asks for."""
+
+    path: str
+    size: int
+    executable: bool
+
+
+class Omissions:
+    """What was left out, by reason, in words for the job's user."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, str]] = {}
+
+    def add(self, reason: str, path: str) -> None:
+        """Note that `path` is not kept because it `reason`."""
+        count, first = self._found.get(reason, (0, path))
+        self._found[reason] = count + 1, first
+
+    def lines(self) -> list[str]:
+        """One line per reason."""
+        return [
+            f"not kept: {shown(first)} {reason}" + (f" ({count - 1} more like it)" if count > 1 else "")
+            for reason, (count, first) in self._found.items()
+        ]
+
+
+@dataclass
+class Found:
+    """What a walk found."""
+
+    files: list[Leftover] = field(default_factory=list)
+    omissions: Omissions = field(default_factory=Omissions)
+    #: Numbers of the patterns that matched something.
+    matched: set[int] = field(default_factory=set)
+    #: Files and folders that were looked at.
+    entries: int = 0
+
+
+def find(folder: Path, globs: Globs) -> Found:
+    """The files below `folder` that `globs` match, in the order of their names; a folder that is gone has none."""
+    found = Found()
+    try:
+        top = os.open(folder, _FOLDER)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            found.omissions.add(f"cannot be read ({error.strerror})", "the project")
+        return found
+    try:
+        _walk(top, "", 1, globs.root(), found)
+    finally:
+        os.close(top)
+    return found
+
+
+def _walk(folder: int, prefix: str, depth: int, here: Step, found: Found) -> None:
+    with os.scandir(folder) as entries:
+        names = []
+        for entry in entries:
+            found.entries += 1
+            if found.entries > MAX_ENTRIES:
+                found.omissions.add(
+                    f"and more: only {MAX_ENTRIES} files and folders are looked at", prefix or "."
+                )
+                return
+            names.append(entry.name)
+    for name in sorted(names):
+        step = here.down(name)
+        if step is None:
+            continue
+        path = prefix + name
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                if depth >= MAX_DEPTH:
+                    found.omissions.add(f"lies more than {MAX_DEPTH} folders deep", path)
+                elif found.entries <= MAX_ENTRIES:
+                    inner = os.open(name, _FOLDER, dir_fd=folder)
+                    try:
+                        if _has_attribute(inner, _RENAMED):
+                            found.omissions.add(_RENAMED_WORDS, path)
+                        _walk(inner, path + "/", depth + 1, step, found)
+                    finally:
+                        os.close(inner)
+            elif step.hits and not _is_deletion(status):
+                _take(path, status, step, found)
+        except OSError as error:
+            found.omissions.add(f"cannot be read ({error.strerror})", path)
+
+
+def _take(path: str, status: os.stat_result, step: Step, found: Found) -> None:
+    found.matched |= step.hits
+    problem = path_problem(path)
+    if stat.S_ISLNK(status.st_mode):
+        problem = "is a link"
+    elif not stat.S_ISREG(status.st_mode):
+        problem = "is no regular file"
+    if problem is not None:
+        found.omissions.add(problem, path)
+    else:
+        found.files.append(Leftover(path, status.st_size, bool(status.st_mode & 0o100)))
+
+
+def _is_deletion(status: os.stat_result) -> bool:
+    """How an overlay notes that a file of the workspace was removed."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+@contextlib.contextmanager
+def opened(folder: Path, path: str) -> Iterator[int | None]:
+    """The regular file `path` below `folder` as a descriptor, reached without following a link; None when nothing of
+    it is the run's own. Raises OSError for what cannot be had, or is something else by now.
+    """
+    *parents, name = path.split("/")
+    with contextlib.ExitStack() as stack:
+        place = os.open(folder, _FOLDER)
+        stack.callback(os.close, place)
+        for parent in parents:
+            place = os.open(parent, _FOLDER, dir_fd=place)
+            stack.callback(os.close, place)
+        handle = os.open(name, _FILE, dir_fd=place)
+        stack.callback(os.close, handle)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(0, "it is no regular file")
+        yield None if _has_attribute(handle, _ONLY_CHANGED) else handle
+
+
+def _has_attribute(handle: int, name: str) -> bool:
+    with contextlib.suppress(OSError, AttributeError):
+        os.getxattr(handle, name)
+        return True
+    return False

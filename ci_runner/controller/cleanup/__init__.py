@@ -1,0 +1,1 @@
+"""Removing what nobody needs any more, and watching the disk."""

@@ -1,0 +1,177 @@
+"""Removes the least recently used of what is cached, by the bytes that removing really frees.
+
+Environments are hard links into their scope's package cache: an inode counts once, and what only the package cache
+still holds goes when removing environments was not enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ci_runner.controller.environments.cells import Cells
+from ci_runner.controller.environments.workspaces import Workspaces
+from ci_runner.storage.safe_fs import Trash, Walk, opened_folder
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two looks at how much there is.
+INTERVAL: Final = 600.0
+#: Files and folders of one cached thing; a package cache with more is dropped.
+_MOST_ENTRIES: Final = 2_000_000
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    used: float
+    folder: Path
+    #: What `keep` may name it by.
+    key: str
+
+
+class Evictor:
+    """The caches of one data directory."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        workspaces: Workspaces,
+        cells: Cells,
+        trash: Trash,
+        size: int,
+        fresh: float,
+        interval: float = INTERVAL,
+    ) -> None:
+        """`size`: bytes kept. `fresh`: seconds for which what was used stays: a preparation may be using it."""
+        self._root = data_dir / "environments"
+        self._trees = data_dir / "trees"
+        self._workspaces = workspaces
+        self._cells = cells
+        self._trash = trash
+        self._size = size
+        self._fresh = fresh
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def evict(self, keep: frozenset[str]) -> None:
+        """Bring the caches below their size, as far as `keep` (keys, joined ones too) and what is fresh allow.
+
+        What cannot be removed does not keep the rest.
+        """
+        with self._lock:
+            if time.monotonic() < self._next:
+                return
+            self._next = time.monotonic() + self._interval
+            kept = {part for key in keep for part in key.split(".")}
+            limit = time.time() - self._fresh
+            self._remove_leftovers(limit)
+            sizes = _Sizes()
+            candidates = sorted(self._candidates(), key=lambda item: item.used)
+            for candidate in candidates:
+                sizes.add(candidate.folder)
+            caches = self._cells.idle_caches()
+            for used, cache in caches:
+                if not sizes.add(cache) and used < limit:
+                    self._drop(cache, sizes)
+            for candidate in candidates:
+                if sizes.total <= self._size:
+                    return
+                if candidate.key not in kept and candidate.used < limit:
+                    sizes.drop(candidate.folder)
+                    self._remove(candidate)
+            for used, cache in caches:
+                if sizes.total > self._size and used < limit:
+                    self._drop(cache, sizes)
+
+    def _candidates(self) -> Iterator[_Candidate]:
+        for mark in [*self._root.glob("*/envs/*.ok"), *self._root.glob("*/layers/*.ok")]:
+            yield _Candidate(mark.lstat().st_mtime, mark.with_suffix(""), mark.stem)
+        for used, digest in self._workspaces.unused():
+            yield _Candidate(used, self._trees / digest, digest)
+
+    def _remove(self, candidate: _Candidate) -> None:
+        """The marker first: what is half removed is never used."""
+        try:
+            if candidate.folder.parent == self._trees:
+                self._workspaces.remove(candidate.key)
+                return
+            for mark in ("ok", "bytecode"):
+                candidate.folder.with_name(f"{candidate.key}.{mark}").unlink(missing_ok=True)
+            self._trash.remove(candidate.folder)
+        except OSError as error:
+            _log.warning("%s cannot be removed yet: %s", candidate.folder, error)
+
+    def _drop(self, cache: Path, sizes: _Sizes) -> None:
+        """Remove a package cache in which nothing was built lately."""
+        sizes.drop(cache)
+        try:
+            self._cells.drop_cache(cache)
+        except OSError as error:
+            _log.warning("%s cannot be removed yet: %s", cache, error)
+
+    def _remove_leftovers(self, limit: float) -> None:
+        """What processes that died left half-made: in folders that no container ever saw."""
+        found = [path for name in (".tmp-*", ".del-*") for path in self._trees.glob(name)]
+        found += self._root.glob("*/locks/.tmp-*")
+        for path in found:
+            try:
+                if path.lstat().st_mtime < limit:
+                    self._trash.remove(path)
+            except OSError as error:
+                _log.warning("%s cannot be removed yet: %s", path, error)
+
+
+class _Sizes:
+    """Bytes of folders, each inode once; dropping a folder frees what no other folder holds."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._held: dict[tuple[int, int], int] = {}
+
+    def add(self, folder: Path) -> bool:
+        """Count a folder; return whether all of it was seen."""
+        walk = _Contents(folder)
+        for inode, size, links in walk:
+            before = self._held.get(inode, 0)
+            self._held[inode] = before + 1
+            if not before and (links == 1 or not _is_tree(folder)):
+                self.total += size
+        return walk.is_complete
+
+    def drop(self, folder: Path) -> None:
+        """Count it as removed."""
+        for inode, size, links in _Contents(folder):
+            left = self._held[inode] = self._held.get(inode, 1) - 1
+            if not left and (links == 1 or not _is_tree(folder)):
+                self.total -= size
+
+
+def _is_tree(folder: Path) -> bool:
+    """Trees are hard links to blobs, which stay."""
+    return folder.parent.name == "trees"
+
+
+class _Contents:
+    """(inode, bytes on disk, links) of all that is in a folder, never following a link; nothing when it is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.is_complete = True
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], int, int]]:
+        try:
+            with opened_folder(self._folder) as top:
+                walk = Walk(top, limit=_MOST_ENTRIES)
+                for entry in walk:
+                    found = entry.status
+                    links = 1 if entry.is_folder else found.st_nlink
+                    yield (found.st_dev, found.st_ino), found.st_blocks * 512, links
+                self.is_complete = walk.seen < _MOST_ENTRIES
+        except OSError:
+            return

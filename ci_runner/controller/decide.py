@@ -1,0 +1,396 @@
+"""`decide`: from one moment to what should be done next. Pure: no clock, no input or output, no memory.
+
+Level-triggered: it looks at what is, not at what happened, so it may be asked at any time, after any crash,
+and gives the same answer for the same world. At most one action is decided per job and moment (and a stop
+beside a preparation that is going on); the next moment sees its result.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ci_runner.controller import decide_runs, verdicts
+from ci_runner.controller.actions import (
+    Action,
+    Announce,
+    Claim,
+    Clean,
+    Finish,
+    Finishing,
+    Kill,
+    Launch,
+    Prepare,
+    Record,
+    RemoveContainer,
+    Retry,
+    Stop,
+    stop_subject,
+)
+from ci_runner.controller.engine import Observed
+from ci_runner.controller.snapshot import World
+from ci_runner.model.fair_queue import fair_order, running_per_user
+from ci_runner.model.job import Job
+from ci_runner.model.verdict import CONTAINER_LOST, failed
+
+_OVER = ("exited", "dead", "removing")
+#: Phases in which the user's command runs or has run.
+_STARTED = ("testing", "finishing")
+
+
+#: Seconds that the container of a job with a verdict gets to end by itself.
+LINGER: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Follow:
+    """An attempt whose spool is to be read."""
+
+    job: Job
+    #: Its container is over or gone: nothing will be added to the spool.
+    over: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do in one world, and how long that holds."""
+
+    world: World
+    #: In order of preference.
+    actions: tuple[Action, ...]
+    #: The next moment at which time alone may change the actions; None: there is none.
+    until: dt.datetime | None
+
+    def holds_in(self, later: World) -> bool:
+        """Return whether the same would be decided about `later` without asking: only time has passed, not too much."""
+        return (self.until is None or later.now < self.until) and later.differs_only_in_time(self.world)
+
+
+def decide(world: World) -> Decision:
+    """Return what to do now and until when that holds; what failed lately is left out for a while."""
+    timer = _Timer(world.now)
+    actions = tuple(action for action in _all(world, timer) if action.key not in world.held)
+    return Decision(world, actions, timer.next)
+
+
+class _Timer:
+    """Says for one decision which times are up, and remembers the first one that is not."""
+
+    def __init__(self, now: dt.datetime) -> None:
+        self._now = now
+        #: The earliest moment asked for that is still to come.
+        self.next: dt.datetime | None = None
+
+    def is_past(self, since: dt.datetime | None, seconds: float) -> bool:
+        """Return whether so many seconds have passed since then; False where it has not begun."""
+        return since is not None and self.has_come(since + dt.timedelta(seconds=seconds))
+
+    def has_come(self, moment: dt.datetime) -> bool:
+        """Return whether it is that time or later."""
+        if self._now >= moment:
+            return True
+        self.next = moment if self.next is None else min(self.next, moment)
+        return False
+
+
+def _all(world: World, timer: _Timer) -> Iterator[Action]:
+    yield from decide_runs.decide(world)
+    for moment in decide_runs.deadlines(world):
+        timer.has_come(moment)
+    waiting = _waiting(world)
+    if world.observed is None:
+        yield from _without_engine(world, timer)
+        yield from _announcements(world, timer, waiting, 0)
+        return
+    sight = _Sight(world)
+    own = [action for job in world.jobs for action in _isolated(world, timer, job, sight)]
+    claims = list(_claims(world, waiting))
+    yield from own
+    yield from _launches(world, sight, {action.subject for action in own})
+    yield from claims
+    yield from _cleaning(world, timer, sight)
+    yield from _orphans(world)
+    yield from _announcements(world, timer, waiting, len(claims))
+
+
+def follows(world: World) -> dict[tuple[str, int], Follow] | None:
+    """The spools to read, by job and attempt; None where it cannot be said, because the engine is silent."""
+    if world.observed is None:
+        return None
+    sight = _Sight(world)
+    result = {}
+    for job in world.jobs:
+        if job.phase in ("starting", *_STARTED) and (job.container_id or sight.current(job)):
+            over = not world.in_flight.get(job.id) and _is_over(job, sight.current(job))
+            result[job.id, job.attempt] = Follow(job, over)
+    return result
+
+
+def writing(world: World) -> dict[str, tuple[str, ...]]:
+    """Return the open jobs that have containers which run: job id → ids of these, builds and services included."""
+    running: dict[str, tuple[str, ...]] = {}
+    for item in world.observed or ():
+        if item.state in ("running", "paused"):
+            running[item.job_id] = (*running.get(item.job_id, ()), item.id)
+    return {job.id: running[job.id] for job in world.jobs if job.id in running}
+
+
+def serving(world: World) -> frozenset[str]:
+    """Jobs whose services run, or may be started at any moment."""
+    return frozenset(
+        job.id
+        for job in world.jobs
+        if job.phase in ("preparing", "starting", "testing") and job.options.submitted.services
+    )
+
+
+class _Sight:
+    """The observed test containers by job."""
+
+    def __init__(self, world: World) -> None:
+        self._by_job: dict[str, list[Observed]] = {}
+        self._services: dict[str, list[Observed]] = {}
+        for item in world.observed or ():
+            if item.role == "test":
+                self._by_job.setdefault(item.job_id, []).append(item)
+            elif item.role == "service":
+                self._services.setdefault(item.job_id, []).append(item)
+
+    def all(self, job: Job) -> list[Observed]:
+        """Every test container of the job."""
+        return self._by_job.get(job.id, [])
+
+    def services(self, job: Job) -> list[Observed]:
+        """The job's services."""
+        return self._services.get(job.id, [])
+
+    def current(self, job: Job) -> Observed | None:
+        """The container of the job's present attempt: the recorded one, else the only one there can be."""
+        mine = [item for item in self.all(job) if item.attempt == job.attempt]
+        if job.container_id is not None:
+            mine = [item for item in mine if item.id == job.container_id]
+        return mine[0] if mine else None
+
+
+def _is_over(job: Job, current: Observed | None) -> bool:
+    if current is None:
+        return job.container_id is not None
+    # Created, though its command already ran: the engine lost what it knew.
+    return current.state in _OVER or (current.state == "created" and job.phase in _STARTED)
+
+
+def _without_engine(world: World, timer: _Timer) -> Iterator[Action]:
+    """What needs no engine: jobs that wait can be cancelled, preparations interrupted."""
+    for job in world.jobs:
+        if job.phase == "queued" and job.id not in world.in_flight:
+            yield from _queued(world, job)
+        elif job.phase == "preparing":
+            yield from _interruption(world, timer, job)
+
+
+def _isolated(world: World, timer: _Timer, job: Job, sight: _Sight) -> list[Action]:
+    """A job that cannot be decided about ends; it does not keep the others waiting."""
+    try:
+        return list(_of_job(world, timer, job, sight))
+    except Exception as error:
+        words = f"internal error of the runner ({type(error).__name__}: {error})"
+        return [Finish(job.id, failed(words))] if job.id not in world.in_flight else []
+
+
+def _of_job(world: World, timer: _Timer, job: Job, sight: _Sight) -> Iterator[Action]:
+    """The one next action of an open job, but for those that need a free slot."""
+    if job.id in world.in_flight:
+        yield from _interruption(world, timer, job)
+        return
+    current = sight.current(job)
+    for stray in sight.all(job):
+        if stray is not current or job.phase in ("queued", "preparing"):
+            yield from _removal(world, stray)
+    if job.phase == "queued":
+        yield from _queued(world, job)
+    elif job.phase == "preparing":
+        yield from _preparing(world, timer, job)
+    elif current is None and job.container_id is None:
+        intent = _wanted_stop(world, timer, job)
+        if intent:
+            yield Finish(job.id, verdicts.stopped(job, intent, world.policy))
+        elif job.phase != "starting":
+            yield Finish(job.id, failed(CONTAINER_LOST))
+    elif _is_over(job, current) or _has_ended(world, job):
+        yield from _over(world, job, current)
+    elif current is not None:
+        yield from _live(world, timer, job, current)
+
+
+def _has_ended(world: World, job: Job) -> bool:
+    """The worker has said its last word: the verdict need not wait until the engine has taken the container down."""
+    ending = world.endings.get((job.id, job.attempt))
+    return ending is not None and ending.exit is not None
+
+
+def _queued(world: World, job: Job) -> Iterator[Action]:
+    if job.cancel_requested_at is not None:
+        yield Finish(job.id, verdicts.stopped(job, "cancel", world.policy))
+
+
+def _preparing(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
+    intent = _wanted_stop(world, timer, job)
+    yield Finish(job.id, verdicts.stopped(job, intent, world.policy)) if intent else Prepare(job.id)
+
+
+def _interruption(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
+    """End a preparation that is going on when its job is to stop."""
+    intent = _wanted_stop(world, timer, job)
+    asked = job.id in world.signalled or stop_subject(job.id) in world.in_flight
+    if intent and not asked and "Prepare" in world.in_flight.get(job.id, ()):
+        yield Stop(job.id, intent, None)
+
+
+def _live(world: World, timer: _Timer, job: Job, current: Observed) -> Iterator[Action]:
+    """A container that is created, runs or is paused."""
+    intent = _wanted_stop(world, timer, job)
+    if current.state == "created":
+        if intent:  # nothing of the user's ever ran: there is nothing to signal
+            yield Finish(job.id, verdicts.stopped(job, intent, world.policy))
+        return  # else it waits for `_launches`
+    if job.container_id is None:
+        yield Record(job.id, job.attempt, current.id)
+    elif intent is None:
+        return
+    elif intent in ("disk", "full") or timer.is_past(job.stop_requested_at, world.policy.grace):
+        yield Kill(job.id, current.id, intent)
+    elif job.id not in world.signalled and stop_subject(job.id) not in world.in_flight:
+        yield Stop(job.id, intent, current.id)
+
+
+def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
+    """A container that has ended or is gone; nothing is said before its spool has been read to the end."""
+    ending = world.endings.get((job.id, job.attempt))
+    if ending is None:
+        if job.phase == "testing":
+            yield Finishing(job.id)
+        return
+    verdict = verdicts.ended(job, current, ending, world.policy)
+    ran = ending.started or ending.exit is not None or job.phase in _STARTED
+    if ran and job.options.wants_files:
+        going = current.id if current is not None and not _is_over(job, current) else None
+        yield Finish(job.id, verdict, collect=True, going=going)
+    elif verdict.reason != CONTAINER_LOST or ran:
+        yield Finish(job.id, verdict)
+    elif job.attempt < world.policy.attempts:
+        yield Retry(job.id, job.attempt, _why_not_started(current))
+    else:
+        reason = f"{CONTAINER_LOST}: {_why_not_started(current)} ({job.attempt} attempts)"
+        yield Finish(job.id, failed(reason), current.id if current is not None else None)
+
+
+def _why_not_started(current: Observed | None) -> str:
+    if current is None:
+        return "it vanished before the tests began"
+    if current.error:
+        return f"it could not be started: {current.error}"
+    return f"it ended with code {current.exit_code} before the tests began"
+
+
+def _wanted_stop(world: World, timer: _Timer, job: Job) -> str | None:
+    """Why the job is to stop: what is recorded, else what is due now."""
+    if job.stop_intent is not None:
+        return job.stop_intent
+    if job.cancel_requested_at is not None:
+        return "cancel"
+    if job.id in world.over_disk and job.phase != "queued":
+        return "disk"
+    if job.id in world.filling_disk and job.phase != "queued":
+        return "full"
+    if job.phase == "preparing" and timer.is_past(job.phase_since, world.policy.prepare_timeout):
+        return "timeout"
+    # A container that runs, but whose command is not yet seen to run, gets no more time than a test run.
+    if (job.phase == "testing" or (job.phase == "starting" and job.container_id)) and timer.is_past(
+        job.phase_since, verdicts.timeout_of(job, world.policy)
+    ):
+        return "timeout"
+    return None
+
+
+def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
+    """Prepared jobs get the free run slots, first come, first served."""
+    ready, running = [], 0
+    for job in world.jobs:
+        if job.phase not in ("starting", *_STARTED):
+            continue
+        current = sight.current(job)
+        created = current is not None and current.state == "created"
+        if job.phase == "starting" and job.id not in world.in_flight and (
+            created or (current is None and job.container_id is None)
+        ):  # fmt: skip
+            ready.append(job)
+        else:
+            running += 1
+    for job in sorted(ready, key=lambda job: (job.start_time or world.now, job.id)):
+        current = sight.current(job)
+        launch = Launch(job.id, job.attempt, current.id if current is not None else None)
+        if running < world.policy.concurrency and job.id not in busy and launch.key not in world.held:
+            running += 1
+            yield launch
+
+
+def _waiting(world: World) -> list[Job]:
+    """Jobs that wait to be taken up, the next one first."""
+    queued = [
+        job
+        for job in world.jobs
+        if job.phase == "queued" and job.cancel_requested_at is None and job.id not in world.in_flight
+    ]
+    return fair_order(queued, world.served, running_per_user(world.jobs)) if queued else []
+
+
+def _claims(world: World, waiting: list[Job]) -> Iterator[Action]:
+    """As many of the waiting as may be taken up; those that build an environment hold no run slot."""
+    being_claimed = sum(job.phase == "queued" and job.id in world.in_flight for job in world.jobs)
+    holding = being_claimed + sum(job.phase != "queued" and not job.building for job in world.jobs)
+    building = sum(job.building for job in world.jobs)
+    if building >= world.policy.builds + world.policy.build_queue:
+        return
+    free = world.policy.concurrency - holding
+    # One whose claim failed lately keeps its turn: nobody overtakes because of a failure that passes.
+    yield from (Claim(job.id) for job in waiting[: max(0, free)])
+
+
+def _cleaning(world: World, timer: _Timer, sight: _Sight) -> Iterator[Action]:
+    for job in world.uncleaned:
+        remains = sight.all(job)
+        # After the worker's last word a container goes by itself, at once.
+        going = job.status == "completed" and any(item.state == "running" for item in remains)
+        if job.id not in world.in_flight and not (going and not timer.is_past(job.end_time, LINGER)):
+            # The job's own containers first: the services hold the network that they are in.
+            yield Clean(job.id, tuple(item.id for item in (*remains, *reversed(sight.services(job)))))
+
+
+def _orphans(world: World) -> Iterator[Action]:
+    """Containers of ours (the engine lists no others) that belong to no job and to no build."""
+    known = {job.id for job in world.jobs} | {job.id for job in world.uncleaned}
+    for item in world.observed or ():
+        orphaned = item.name not in world.builds if item.role == "build" else item.job_id not in known
+        if orphaned:
+            yield from _removal(world, item)
+
+
+def _removal(world: World, item: Observed) -> Iterator[Action]:
+    if item.id not in world.in_flight:
+        yield RemoveContainer(item.id, item.name)
+
+
+def _announcements(world: World, timer: _Timer, waiting: Iterable[Job], claimed: int) -> Iterator[Action]:
+    """Places that changed, not too often: soon for those near the front, seldom for the rest."""
+    if "queue" in world.in_flight:
+        return
+    places = []
+    for place, job in enumerate(waiting, 1):
+        told = world.announced.get(job.id)
+        seconds = world.policy.announce[0 if place <= 10 else 1]
+        if place > claimed and (told is None or (told.place != place and timer.is_past(told.at, seconds))):
+            places.append((job.id, place))
+    if places:
+        yield Announce(tuple(places))

@@ -1,0 +1,69 @@
+"""How much disk the services of jobs take: their writable roots and the volumes that their images ask for.
+
+Only the engine can tell: layers and volumes lie where the runner may not look, and belong to whomever an image likes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ci_runner.controller.engine import LABEL_INSTALL, LABEL_JOB, LABEL_ROLE, STORE
+from ci_runner.controller.engines.docker.api import DockerAPI, translated
+
+#: In the options of an overlay: where what is written goes.
+_OVERLAY_FOLDER: Final = re.compile(r"(?:upperdir|workdir)=([^,]+)")
+
+
+def of_services(api: DockerAPI, install: str) -> dict[str, int]:
+    """Job id → bytes; see `Engine.written_by_services`."""
+    with translated("ask how much services have written"):
+        wanted = {"label": [f"{LABEL_INSTALL}={install}", f"{LABEL_ROLE}=service"]}
+        summaries = api.client.containers(filters=wanted, size=True)
+        volumes: dict[str, int] = {}
+        if any(_volumes(summary) for summary in summaries):
+            volumes = _sizes(api.client.df())
+    found: dict[str, int] = defaultdict(int)
+    for summary in summaries:
+        written = sum(volumes.get(name, 0) for name in _volumes(summary))
+        found[summary["Labels"][LABEL_JOB]] += written + (summary.get("SizeRw") or 0)
+    return dict(found)
+
+
+def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return where the engine keeps what a container writes: into its root and its volumes.
+
+    The engine counts by paths, and what is too deep for these is nothing to it.
+    """
+    root = ((inspected.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
+    volumes = [
+        mount.get("Source") for mount in inspected.get("Mounts") or () if mount.get("Type") == "volume"
+    ]
+    return tuple(Path(folder) for folder in (root, *volumes) if folder)
+
+
+def build_folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return the folders of the runner that a build's container can write.
+
+    Not its store: that holds the package cache, which belongs to more than this job and has a limit of its own.
+    """
+    found: list[str] = []
+    for mount in inspected["HostConfig"].get("Mounts") or ():
+        if mount["Type"] == "bind" and not mount.get("ReadOnly") and mount["Target"] != STORE:
+            found.append(mount["Source"])
+        driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
+        found += _OVERLAY_FOLDER.findall((driver.get("Options") or {}).get("o", ""))
+    return tuple(map(Path, found))
+
+
+def _volumes(summary: Mapping[str, Any]) -> list[str]:
+    return [mount["Name"] for mount in summary.get("Mounts") or () if mount.get("Type") == "volume"]
+
+
+def _sizes(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Name of a volume → bytes; -1 is the engine's word for what it does not know."""
+    volumes = usage.get("Volumes") or ()
+    return {item["Name"]: max(0, (item.get("UsageData") or {}).get("Size", 0)) for item in volumes}

@@ -1,0 +1,426 @@
+"""`DockerEngine`: containers of a Docker engine on this machine. Thin: `convert` decides, this module calls.
+
+Everything it makes carries the install's label and a name derived from the job's, so a controller that lost
+its memory finds it all again. The workspace is an overlay that the engine itself mounts (its `local` volume
+driver), so the controller needs no privilege to mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ci_runner.controller.engine import (
+    LABEL_INSTALL,
+    LABEL_ROLE,
+    ContainerSpec,
+    Footprint,
+    Image,
+    Observed,
+    Probe,
+    ServiceSpec,
+)
+from ci_runner.controller.engines import sources
+from ci_runner.controller.engines.docker import (
+    container_config,
+    disk_usage,
+    service_config,
+)
+from ci_runner.controller.engines.docker import (
+    probe as docker_probe,
+)
+from ci_runner.controller.engines.docker import (
+    processes as docker_processes,
+)
+from ci_runner.controller.engines.docker.allowed_hosts import Service
+from ci_runner.controller.engines.docker.api import DockerAPI, status_of, translated
+from ci_runner.controller.engines.docker.events import DockerEvents
+from ci_runner.controller.engines.docker.images import FIND_PYTHONS, DockerImages
+from ci_runner.controller.engines.docker.network import DockerNetwork
+from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
+
+log = logging.getLogger(__name__)
+
+#: Whom jobs run as where the runner itself is root.
+UNPRIVILEGED: Final = 65532
+#: Seconds that a removal which somebody else began may take.
+_REMOVAL_PATIENCE: Final = 15.0
+#: Seconds that a command in a running container may take.
+_EXECUTION_PATIENCE: Final = 20.0
+#: What every engine allows.
+_NO_FEATURES: Final = container_config.Features()
+#: What the engine says of a volume that it believes to be mounted, though no container has it.
+_ACTIVE_MOUNTS: Final = "has active mounts"
+
+
+class DockerEngine:
+    """The default engine. One object per process; `close` it."""
+
+    name = "docker"
+
+    def __init__(
+        self,
+        install: str,
+        *,
+        scratch: Path,
+        base_url: str | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        timeout: float = 60.0,
+        services: Sequence[Service] = (),
+        allowed_networks: Sequence[str] = (),
+    ) -> None:
+        """No connection is made yet.
+
+        `scratch`: a folder on the file system of the data directory, for the probe. `uid`/`gid`: whom jobs
+        run as; default: the runner's own, or 65532 where that is root. `timeout`: seconds per call.
+        `services`: hosts and ports that containers may reach at closed addresses; `allowed_networks`: closed IPv4
+        networks that the operator opened.
+        """
+        uid = uid if uid is not None else os.getuid() or UNPRIVILEGED
+        gid = gid if gid is not None else (os.getgid() if os.getuid() else UNPRIVILEGED)
+        self.install = install
+        self.profile = container_config.Profile(install, uid, gid)
+        self.scratch = scratch
+        self.api = DockerAPI(base_url, timeout)
+        self.images = DockerImages(self.api, self._find_pythons)
+        self.events = DockerEvents(self.api, install, self.inspect)
+        self.network = DockerNetwork(self.api, install, services, allowed_networks)
+        self._lock = threading.Lock()
+        self._probing = threading.Lock()
+        self._probe: Probe | None = None
+        #: Names of throw-away containers that are at work now.
+        self._probes: set[str] = set()
+        #: What was seen of containers, by id, while they were in the state given: nothing in it changes then.
+        self._seen: dict[str, Observed] = {}
+        self._failed_starts: set[str] = set()
+
+    # -- looking around
+    def probe(self) -> Probe:
+        """See `Engine.probe`."""
+        with self._probing:
+            if self._probe is not None:
+                return self._probe
+            probe, features = self._look()
+            if features is not None:  # else there is no image yet, and more is known when there is one
+                self.profile = dataclasses.replace(self.profile, features=features)
+            if features is not None or not probe.usable:
+                self._probe = probe
+            return probe
+
+    def _look(self) -> tuple[Probe, container_config.Features | None]:
+        with translated("ask for the engine's version"):
+            version, info = self.api.client.version(), self.api.client.info()
+            images = self.api.client.images()
+        image = docker_probe.choose_image(images)
+        container = docker_probe.Container(self._run_probe, self._own)
+        return docker_probe.look(
+            version, info, self.api.base_url, image, self.scratch, self.network, container
+        )
+
+    def _own(self, folder: Path) -> None:
+        """Give a folder and what is in it to the job's user; only root can, and only root has to."""
+        if os.geteuid() == 0:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, self.profile.uid, self.profile.gid)
+
+    def image(
+        self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
+    ) -> Image:
+        """See `Engine.image`."""
+        return self.images.resolve(reference, pull=pull, progress=progress)
+
+    # -- one container's life
+    def create(self, spec: ContainerSpec) -> str:
+        """See `Engine.create`."""
+        sources.check(spec)
+        if spec.overlay is not None:
+            self.probe()  # `profile.features`
+        config = container_config.container_config(spec, self.profile)
+        try:
+            return self._create(spec, config)
+        except ImageUnavailable:
+            raise
+        except PermanentError as error:
+            raise PermanentError(container_config.scrub(str(error), spec)) from error
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """See `Engine.create_service`."""
+        return self._create(spec, service_config.service_config(spec, self.profile))
+
+    def _create(self, spec: ContainerSpec | ServiceSpec, config: dict[str, Any]) -> str:
+        if spec.network == "egress" and spec.join is None:
+            self.network.ensure()
+        try:
+            with translated("create the container"):
+                answer = self.api.client.create_container_from_config(config, spec.name)
+                return str(answer["Id"])
+        except PermanentError as error:
+            if status_of(error) == 409:
+                return self._adopt(spec.name, config["Labels"])
+            if status_of(error) == 404 and "image" in str(error).lower():
+                raise ImageUnavailable(f"the image of {spec.name} is gone: {error}") from error
+            raise
+
+    def _adopt(self, name: str, labels: dict[str, str]) -> str:
+        inspected = self._inspect_raw(name)
+        if inspected is None:
+            # A name is reserved a moment before, and freed a moment after, its container can be seen.
+            raise EngineUnavailable(f"the name {name} is taken, but its container is not there")
+        if not container_config.is_ours(inspected["Config"].get("Labels") or {}, labels):
+            raise PermanentError(f"the container name {name} is taken by something else")
+        return str(inspected["Id"])
+
+    def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
+        """See `Engine.execute`. Nothing is attached, so its output, however much, is the engine's to drop."""
+        deadline, pause = time.monotonic() + _EXECUTION_PATIENCE, 0.01
+        try:
+            with translated("run a command in the container"):
+                client = self.api.client
+                started = client.exec_create(container_id, list(argv), stdout=False, stderr=False)["Id"]
+                client.exec_start(started, detach=True)
+                while (seen := client.exec_inspect(started))["Running"] and time.monotonic() < deadline:
+                    time.sleep(pause)
+                    pause = min(2 * pause, 0.1)
+        except PermanentError as error:
+            if status_of(error) in (404, 409):
+                return None
+            raise
+        return int(seen["ExitCode"]) if seen["ExitCode"] is not None else None
+
+    def written_by_services(self) -> Mapping[str, int]:
+        """See `Engine.written_by_services`."""
+        return disk_usage.of_services(self.api, self.install)
+
+    def footprint(self, container_id: str) -> Footprint:
+        """See `Engine.footprint`."""
+        inspected = self._inspect_raw(container_id)
+        if inspected is None or not inspected["State"].get("Running"):
+            return Footprint()
+        processes = docker_processes.of_container(inspected["Id"], int(inspected["State"].get("Pid") or 0))
+        role = (inspected["Config"].get("Labels") or {}).get(LABEL_ROLE)
+        if role == "build":
+            return Footprint(processes, disk_usage.build_folders(inspected))
+        # The engine's folders are this machine's only if its processes are.
+        folders = disk_usage.folders(inspected) if role == "service" and processes else ()
+        return Footprint(processes, folders, role == "service")
+
+    def start(self, container_id: str) -> None:
+        """See `Engine.start`."""
+        before = self.inspect(container_id)
+        if before is None:
+            raise PermanentError("the container is gone")
+        if before.state != "created":
+            return
+        try:
+            self._start(container_id)
+        except PermanentError as error:
+            self._failed_starts.add(container_id)
+            after = self.inspect(container_id)
+            words = (after.error if after is not None else None) or str(error)
+            raise PermanentError(f"the container could not be started: {words}") from error
+
+    def _start(self, container_id: str) -> None:
+        for attempt in (1, 2):
+            try:
+                with translated("start the container"):
+                    self.api.client.start(container_id)
+                return
+            except PermanentError as error:
+                if attempt == 2 or f"network {self.network.name} not found" not in str(error):
+                    raise
+            self.network.ensure()  # another program of this install let go of it meanwhile
+
+    def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        """See `Engine.signal`."""
+        try:
+            with translated(f"send {signal}"):
+                self.api.client.kill(container_id, signal=f"SIG{signal}")
+        except (PermanentError, EngineUnavailable) as error:
+            if status_of(error) not in (404, 409, 500) or self._is_running(container_id):
+                raise
+
+    def _is_running(self, container_id: str) -> bool:
+        seen = self.inspect(container_id)
+        return seen is not None and seen.state in ("running", "paused")
+
+    def remove(self, container_id: str) -> None:
+        """See `Engine.remove`."""
+        inspected = self._inspect_raw(container_id)
+        if inspected is not None:
+            self._remove_container(container_id)
+            for mount in inspected.get("Mounts") or ():
+                if mount.get("Type") == "volume":
+                    self._remove_volume(mount["Name"])
+        with self._lock:
+            self._seen.pop(container_id, None)
+            self._failed_starts.discard(container_id)
+
+    def _remove_container(self, container_id: str) -> None:
+        deadline = time.monotonic() + _REMOVAL_PATIENCE
+        while True:
+            try:
+                with translated("remove the container"):
+                    self.api.client.remove_container(container_id, v=True, force=True)
+                return
+            except PermanentError as error:
+                if status_of(error) == 404:
+                    return
+                if status_of(error) != 409:
+                    raise
+                if time.monotonic() > deadline:
+                    raise EngineUnavailable(str(error)) from error
+            time.sleep(0.05)  # somebody else's removal is under way
+
+    def _remove_volume(self, name: str) -> None:
+        try:
+            with translated("remove the volume"):
+                self.api.client.remove_volume(name)
+        except (PermanentError, EngineUnavailable) as error:
+            if _ACTIVE_MOUNTS in str(error):
+                # Engines before 24 miscount a volume's mounts when they restart beside a running container
+                # (live-restore), and let go of it only after their next restart: `sweep` sees to it then.
+                log.debug("the engine keeps volume %s until it is restarted", name)
+                return
+            # 404: gone with its container. 409: another container (adopted by a successor) still uses it.
+            if status_of(error) not in (404, 409):
+                raise
+
+    # -- observing
+    def list(self) -> list[Observed]:
+        """See `Engine.list`. One call, and one more for each container whose state is new."""
+        with translated("list containers"):
+            summaries = self.api.client.containers(all=True, filters=self._ours())
+        result = []
+        for summary in summaries:
+            if not container_config.is_job(summary.get("Labels") or {}):
+                continue
+            seen = self._see(summary)
+            if seen is not None:
+                result.append(seen)
+        with self._lock:
+            there = {summary["Id"] for summary in summaries}
+            self._seen = {key: value for key, value in self._seen.items() if key in there}
+            self._failed_starts &= there
+        return result
+
+    def _see(self, summary: dict[str, Any]) -> Observed | None:
+        container_id = summary["Id"]
+        with self._lock:
+            seen = self._seen.get(container_id)
+            fresh = seen is not None and seen.state == container_config.summary_state(summary)
+            if seen is not None and fresh and (seen.error or container_id not in self._failed_starts):
+                return seen
+        return self.inspect(container_id)
+
+    def inspect(self, container_id: str) -> Observed | None:
+        """See `Engine.inspect`."""
+        inspected = self._inspect_raw(container_id)
+        if inspected is None:
+            return None
+        seen = container_config.observed(inspected)
+        with self._lock:
+            self._seen[container_id] = seen
+        return seen
+
+    def _inspect_raw(self, container: str) -> dict[str, Any] | None:
+        try:
+            with translated("inspect the container"):
+                inspected: dict[str, Any] = self.api.client.inspect_container(container)
+                return inspected
+        except PermanentError as error:
+            if status_of(error) == 404:
+                return None
+            raise
+
+    def output(self, container_id: str, limit: int = 65536) -> str:
+        """See `Engine.output`."""
+        try:
+            with translated("read the container's log"):
+                data: bytes = self.api.client.logs(container_id, stdout=True, stderr=True)
+        except PermanentError as error:
+            if status_of(error) in (404, 409):
+                return ""
+            raise
+        return data[-limit:].decode(errors="replace")
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """See `Engine.watch`."""
+        self.events.add(wake)
+
+    # -- tidying up
+    def sweep(self, keep: frozenset[str]) -> int:
+        """See `Engine.sweep`: volumes without a container, and throw-away containers of an earlier life."""
+        with translated("list volumes"):
+            answer = self.api.client.volumes(filters={**self._ours(), "dangling": True})
+        stale = [
+            volume["Name"]
+            for volume in answer.get("Volumes") or ()
+            if (volume.get("Labels") or {}).get(container_config.LABEL_CONTAINER) not in keep
+        ]
+        for name in stale:
+            self._remove_volume(name)
+        self.network.refresh()
+        return len(stale) + self._sweep_probes()
+
+    def _sweep_probes(self) -> int:
+        with translated("list containers"):
+            label = [f"{LABEL_INSTALL}={self.install}", f"{LABEL_ROLE}={container_config.ROLE_PROBE}"]
+            summaries = self.api.client.containers(all=True, filters={"label": label})
+        with self._lock:
+            stale = [item["Id"] for item in summaries if item["Names"][0].lstrip("/") not in self._probes]
+        for container_id in stale:
+            self.remove(container_id)
+        return len(stale)
+
+    def uninstall(self) -> None:
+        """Remove everything that carries this install's label: containers, volumes, the network."""
+        with translated("list containers"):
+            summaries = self.api.client.containers(all=True, filters=self._ours())
+        for summary in summaries:
+            self.remove(summary["Id"])
+        self.sweep(frozenset())
+        self.network.remove()
+
+    def close(self) -> None:
+        """See `Engine.close`. A network that no container runs on goes, too; it is made again when needed."""
+        self.events.close()
+        self.network.release()
+        self.api.close()
+
+    # -- inside
+    def _ours(self) -> dict[str, str]:
+        return {"label": f"{LABEL_INSTALL}={self.install}"}
+
+    def _find_pythons(self, image_id: str) -> str:
+        argv = ("sh", "-c", FIND_PYTHONS)
+        name = f"ci-runner-probe-{uuid.uuid4().hex}"
+        return self._run_probe(ContainerSpec(name, image_id, argv, "build", "", 0, network="none"))
+
+    def _run_probe(self, spec: ContainerSpec, features: container_config.Features = _NO_FEATURES) -> str:
+        """The output of a throw-away container, under the jobs' profile; nothing is left of it."""
+        config = container_config.container_config(spec, dataclasses.replace(self.profile, features=features))
+        config["Labels"] = {LABEL_INSTALL: self.install, LABEL_ROLE: container_config.ROLE_PROBE}
+        with self._lock:
+            self._probes.add(spec.name)
+        try:
+            with translated("run a throw-away container"):
+                client = self.api.client
+                container_id = client.create_container_from_config(config, spec.name)["Id"]
+                client.start(container_id)
+                client.wait(container_id, timeout=self.api.timeout)
+                output: bytes = client.logs(container_id)
+                return output.decode(errors="replace")
+        finally:
+            with contextlib.suppress(PermanentError, EngineUnavailable):
+                self.remove(spec.name)
+            with self._lock:
+                self._probes.discard(spec.name)

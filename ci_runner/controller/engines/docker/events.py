@@ -1,0 +1,112 @@
+"""One thread that listens to an engine's events: a hint that something changed, never the news itself.
+
+Events can be lost (the engine restarts, its buffer overruns), so every reconnection wakes too, and whoever
+is woken lists anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from ci_runner.controller.engine import LABEL_INSTALL
+from ci_runner.controller.engines.docker.api import DockerAPI, translated
+from ci_runner.errors import RunnerError
+
+log = logging.getLogger(__name__)
+
+#: Seconds between attempts to connect: doubled from the first to the last.
+_FIRST_PAUSE: Final = 0.1
+_LAST_PAUSE: Final = 5.0
+
+
+class DockerEvents:
+    """Calls every registered `wake` after each event of this install's containers.
+
+    Before that, `ended` is called with the id of a container that died. Engines tell of a death before they show it
+    in their lists, where it would be missed until the next full pass; asking about the one container waits for it.
+    """
+
+    def __init__(self, api: DockerAPI, install: str, ended: Callable[[str], object]) -> None:
+        self._api = api
+        self._ended = ended
+        self._filters = {
+            "type": "container",
+            "label": f"{LABEL_INSTALL}={install}",
+            "event": ["create", "start", "die", "oom", "destroy"],
+        }
+        self._lock = threading.Lock()
+        self._wakes: list[Callable[[], None]] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stream: Any = None
+        #: Set while a stream is open: from then on no change goes unnoticed.
+        self.connected = threading.Event()
+
+    def add(self, wake: Callable[[], None]) -> None:
+        """Register; the thread starts with the first."""
+        with self._lock:
+            self._wakes.append(wake)
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="docker-events", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, wherever it waits."""
+        self._stop.set()
+        with self._lock:
+            self._close_stream()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stop.is_set():
+            try:
+                self._listen()
+                pause = _FIRST_PAUSE
+            except RunnerError as error:
+                if not self._stop.is_set():
+                    log.warning("engine events: %s; trying again", error)
+            self.connected.clear()
+            self._stop.wait(pause)
+            pause = min(pause * 2, _LAST_PAUSE)
+
+    def _listen(self) -> None:
+        """One connection, until it ends. A stream of its own client: reading it must not hold others up."""
+        with contextlib.closing(self._api.open()) as client, translated("listen to events"):
+            with self._lock:
+                if self._stop.is_set():
+                    return
+                self._stream = client.events(decode=True, filters=self._filters)
+            try:
+                self.connected.set()
+                self._wake()
+                for event in self._stream:
+                    self._settle(event)
+                    self._wake()
+            finally:
+                with self._lock:
+                    self._close_stream()
+
+    def _settle(self, event: Any) -> None:
+        if not isinstance(event, dict) or event.get("status") != "die":
+            return
+        with contextlib.suppress(RunnerError):  # the next full pass sees it
+            self._ended(str(event.get("id") or ""))
+
+    def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            # Closing twice, or after the engine did, is an error only to the SDK.
+            with contextlib.suppress(OSError, AttributeError):
+                stream.close()
+
+    def _wake(self) -> None:
+        with self._lock:
+            wakes = list(self._wakes)
+        for wake in wakes:
+            wake()

@@ -1,0 +1,124 @@
+"""The network of an install: its containers reach the internet, and neither each other nor, where possible, the host
+or private networks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ci_runner.controller.engine import LABEL_INSTALL
+from ci_runner.controller.engines.docker import container_config
+from ci_runner.controller.engines.docker.allowed_hosts import Service
+from ci_runner.controller.engines.docker.api import DockerAPI, status_of, translated
+from ci_runner.controller.engines.docker.firewall import Firewall
+from ci_runner.errors import EngineUnavailable, PermanentError
+
+#: Seconds after which it is checked anew that the rules are still there (a firewall may be reloaded).
+_FRESH: Final = 30.0
+_DEFAULT_MTU: Final = 1500
+
+
+class DockerNetwork:
+    """Made when the first container needs it."""
+
+    def __init__(
+        self, api: DockerAPI, install: str, services: Sequence[Service] = (), allowed: Sequence[str] = ()
+    ) -> None:
+        """`services`: what containers may reach at closed addresses (`engines.services`); `allowed`: open networks."""
+        self._api = api
+        self.install = install
+        self.name = container_config.network_name(install)
+        self.firewall = Firewall(
+            install, container_config.bridge_name(install), services=services, allowed=allowed
+        )
+        self._lock = threading.Lock()
+        self._checked: float | None = None
+        #: Why containers can reach the host and private networks, or None; known after `ensure`.
+        self.problem: str | None = None
+
+    def ensure(self) -> None:
+        """Create the network and set its rules where they are missing. Raises `EngineUnavailable`."""
+        with self._lock:
+            if self.inspect() is None:
+                self._create()
+                self._checked = None
+            self._check()
+
+    def refresh(self) -> None:
+        """Set rules that are missing, where there is a network: containers may run when a firewall is reloaded."""
+        with self._lock:
+            if self._checked is not None or self.inspect() is not None:
+                self._check()
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if self._checked is None or now - self._checked > _FRESH:
+            self.problem = self.firewall.ensure()
+            self._checked = now
+
+    def inspect(self) -> dict[str, Any] | None:
+        """The engine's description, or None when there is none yet."""
+        with translated("look up the network"):
+            found: list[dict[str, Any]] = self._api.client.networks(names=[self.name])
+        return next((network for network in found if network["Name"] == self.name), None)
+
+    def gateway(self) -> str | None:
+        """The host's own address on the network."""
+        found = self.inspect()
+        pools = (found or {}).get("IPAM", {}).get("Config") or ()
+        return next((str(pool["Gateway"]) for pool in pools if "Gateway" in pool), None)
+
+    def release(self) -> None:
+        """Remove what this process made or used, if no container runs on it: engines have few address ranges."""
+        with self._lock:
+            if self._checked is None:
+                return
+            self._checked = None
+            try:
+                with translated("remove the network"):
+                    self._api.client.remove_network(self.name)
+            except (PermanentError, EngineUnavailable):
+                return  # in use, gone already, or nobody answers
+            self.firewall.remove()
+
+    def remove(self) -> None:
+        """Remove the network (and any other of this install) and its rules."""
+        with self._lock:
+            self._checked = None
+            with translated("list networks"):
+                label = f"{LABEL_INSTALL}={self.install}"
+                networks = self._api.client.networks(filters={"label": label})
+            for network in networks:
+                with translated("remove the network"):
+                    self._api.client.remove_network(network["Id"])
+            self.firewall.remove()
+
+    def _create(self) -> None:
+        try:
+            with translated("create the network"):
+                self._api.client.create_network(**container_config.network_config(self.install, uplink_mtu()))
+        except PermanentError as error:
+            if status_of(error) != 409:
+                # Mostly: no address range is left. Nothing about the job at hand is wrong.
+                raise EngineUnavailable(str(error), retry_after=5.0) from error
+
+
+def uplink_mtu(
+    routes: Path = Path("/proc/net/route"), interfaces: Path = Path("/sys/class/net")
+) -> int | None:
+    """Where this machine's way out has smaller packets than usual: their size; else None.
+
+    Bridges do not learn it by themselves, and large answers then never arrive.
+    """
+    try:
+        for line in routes.read_text().splitlines()[1:]:
+            interface, destination = line.split()[:2]
+            if destination == "00000000":
+                mtu = int((interfaces / interface / "mtu").read_text())
+                return mtu if mtu < _DEFAULT_MTU else None
+    except (OSError, ValueError):
+        return None
+    return None

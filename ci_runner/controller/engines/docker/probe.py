@@ -1,0 +1,299 @@
+"""What a Docker engine can do here, found out by doing it once with a throw-away container.
+
+A remote or desktop engine may see none of the runner's folders; an old one may be unsafe. The operator gets
+sentences (`ci-runner doctor`, the log at the start), the controller gets `usable`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Limits, Overlay, Probe
+from ci_runner.controller.engines.docker import image_refs
+from ci_runner.controller.engines.docker.container_config import Features
+from ci_runner.controller.engines.docker.network import DockerNetwork
+from ci_runner.errors import EngineUnavailable, PermanentError
+from ci_runner.storage.safe_fs import Trash, opened_folder, read_plain_file
+
+log = logging.getLogger(__name__)
+
+#: First runc of each line without the escapes of November 2025 (CVE-2025-31133, -52565, -52881).
+_SAFE_RUNC: Final = ((1, 2, 8), (1, 3, 3), (1, 4, 0))
+METADATA: Final = "169.254.169.254"
+#: What the probe's container does; prints one word per thing that works.
+_SCRIPT: Final = """
+[ "$(cat /ci/spool/in)" = "$1" ] && echo bind
+echo "$1" >>/ci/spool/out && echo append
+[ "$(cat /probe-workspace/lower)" = "$1" ] && echo "$1" >/probe-workspace/upper && echo overlay
+mv /probe-workspace/folder /probe-workspace/renamed && [ -f /probe-workspace/renamed/inside ] && echo renamed
+grep -q '^00000000000000000000000000000001 ' /proc/net/if_inet6 && echo ipv6
+python3 -I -S -c '
+import socket, sys
+for name, host, port in (("host", sys.argv[1], sys.argv[2]), ("metadata", sys.argv[3], 80)):
+    try:
+        if host: socket.create_connection((host, int(port)), 1).close(); print(name)
+    except OSError: pass
+try:
+    if any(line.split()[-1] != "lo" for line in open("/proc/net/if_inet6")): print("ipv6")
+except OSError: pass
+print("network")' "$2" "$3" "$4" 2>/dev/null
+true
+"""
+#: Tried one after the other, until a container starts.
+_CANDIDATES: Final = tuple(Features(renames, ipv6) for renames in (True, False) for ipv6 in (True, False))
+
+
+@dataclass(frozen=True)
+class Container:
+    """How the probe runs its container: the engine's own calls."""
+
+    #: Runs a spec to its end and returns its output, leaving nothing behind.
+    run: Callable[[ContainerSpec, Features], str]
+    own: Callable[[Path], None]
+
+
+def look(
+    version: Mapping[str, Any],
+    info: Mapping[str, Any],
+    base_url: str,
+    image: Mapping[str, Any] | None,
+    scratch: Path,
+    network: DockerNetwork,
+    container: Container,
+) -> tuple[Probe, Features | None]:
+    """Everything that can be known; see `Engine.probe`. Features are None while there is no image to try them with."""
+    facts = describe(version, info, base_url)
+    fatal = unreachable_host(info, base_url)
+    problems = list(warnings(version, info))
+    features: Features | None = None
+    if fatal is None and image is None:
+        problems.append(
+            "mounts could not be checked: there is no base image yet; pull one or run `ci-runner image build`"
+        )
+        unfiltered = network.firewall.problem()
+        problems += [_open(unfiltered)] if unfiltered else []
+    elif fatal is None and image is not None:
+        facts["probe image"] = (image.get("RepoTags") or [str(image["Id"])])[0]
+        try:
+            fatal, more, features = _try_mounts(str(image["Id"]), scratch, network, container, facts)
+            problems = more + problems
+        except EngineUnavailable:
+            raise
+        except PermanentError as error:
+            fatal = f"a container like those of jobs cannot run: {error}"
+    if fatal is not None:
+        problems.insert(0, fatal)
+    return Probe(str(version["Version"]), True, fatal is None, tuple(problems), facts), features
+
+
+def describe(version: Mapping[str, Any], info: Mapping[str, Any], base_url: str) -> dict[str, str]:
+    """Facts for an operator."""
+    return {
+        "url": base_url,
+        "api": str(version.get("ApiVersion")),
+        "runc": str(runc_version(version)),
+        "storage driver": str(info.get("Driver")),
+        "cgroup": f"v{info.get('CgroupVersion', '1')} ({info.get('CgroupDriver')})",
+        "live-restore": "on" if info.get("LiveRestoreEnabled") else "off",
+        "security": ", ".join(_security(info)) or "none",
+        "system": str(info.get("OperatingSystem")),
+        "cpus": str(info.get("NCPU")),
+        "memory": str(info.get("MemTotal")),
+    }
+
+
+def unreachable_host(info: Mapping[str, Any], base_url: str) -> str | None:
+    """Why this engine cannot share folders with the runner, or None when it may."""
+    if not base_url.startswith(("unix://", "http+unix://", "npipe://")):
+        return f"the engine at {base_url} is on another machine, so it cannot see the runner's folders"
+    if info.get("OSType", "linux") != "linux":
+        return "the engine does not run Linux containers"
+    if (info.get("Swarm") or {}).get("LocalNodeState") == "error":
+        return "the engine's swarm membership is broken"
+    return None
+
+
+def warnings(version: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
+    """What is worth a sentence though jobs can run."""
+    result = []
+    runc = runc_version(version)
+    if runc is not None and not is_safe_runc(runc):
+        result.append(
+            f"runc {runc} is known to let containers escape (CVE-2025-31133, -52565, -52881) unless the "
+            "distribution patched it; 1.2.8, 1.3.3 or 1.4.0 and later are not"
+        )
+    names = _security(info)
+    if "seccomp" not in names:
+        result.append("the engine runs containers without seccomp")
+    if "apparmor" not in names and "selinux" not in names:
+        result.append("neither AppArmor nor SELinux confines containers on this machine")
+    if not info.get("LiveRestoreEnabled"):
+        result.append('jobs die when the engine restarts: set {"live-restore": true} in its daemon.json')
+    for capability, what in (("MemoryLimit", "memory"), ("PidsLimit", "process"), ("CpuCfsQuota", "CPU")):
+        if info.get(capability) is False:
+            result.append(f"the engine cannot enforce {what} limits")
+    return result
+
+
+def runc_version(version: Mapping[str, Any]) -> str | None:
+    """As the engine tells it, or None for other runtimes."""
+    for component in version.get("Components") or ():
+        if component.get("Name") == "runc":
+            return str(component.get("Version"))
+    return None
+
+
+def is_safe_runc(text: str) -> bool:
+    """Whether a version is at or above the fixed one of its line; versions that cannot be read are not judged."""
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
+    if match is None:
+        return True
+    found = (int(match[1]), int(match[2]), int(match[3]))
+    for safe in _SAFE_RUNC:
+        if found[:2] == safe[:2]:
+            return found >= safe
+    return found > _SAFE_RUNC[-1]
+
+
+def _security(info: Mapping[str, Any]) -> list[str]:
+    """Names out of ["name=seccomp,profile=default", …]."""
+    return [part.split(",")[0].removeprefix("name=") for part in info.get("SecurityOptions") or ()]
+
+
+def _try_mounts(
+    image_id: str, scratch: Path, network: DockerNetwork, container: Container, facts: dict[str, str]
+) -> tuple[str | None, list[str], Features]:
+    """Run the probe's container: (why nothing can run, or None; further problems; what else works)."""
+    token = uuid.uuid4().hex
+    scratch.mkdir(parents=True, exist_ok=True)
+    folder = scratch / f".probe-{token}"
+    try:
+        for name in ("spool", "lower", "upper", "work"):
+            (folder / name).mkdir(parents=True)
+        (folder / "spool" / "in").write_text(token)
+        (folder / "lower" / "lower").write_text(token)
+        (folder / "lower" / "folder").mkdir()
+        (folder / "lower" / "folder" / "inside").write_text(token)
+        container.own(folder)
+        network.ensure()
+        gateway = network.gateway() or ""
+        with _listener(gateway) as port:
+            argv = ("sh", "-c", _SCRIPT, "probe", token, gateway if port else "", str(port or 0), METADATA)
+            spec = ContainerSpec(
+                name=f"ci-runner-probe-{token}", image_id=image_id, argv=argv, role="test", job_id="", attempt=0,
+                binds=(Bind(folder / "spool", SPOOL, read_only=False),),
+                overlay=Overlay((folder / "lower",), folder / "upper", folder / "work", "/probe-workspace"),
+                limits=Limits(memory=256 << 20, tmp_size=16 << 20, pids=64),
+            )  # fmt: skip
+            said = _run(container, spec).split()
+        seen, above = _read(folder / "spool", "out"), _read(folder / "upper", "upper")
+        facts["probe"] = " ".join(said)
+        # `mv` copies what cannot be renamed; then the copy is in `upper`.
+        renames = "renamed" in said and not (folder / "upper" / "renamed" / "inside").exists()
+        features = Features(renames, "ipv6" in said)
+        if "bind" not in said or "append" not in said or seen != token:
+            return (
+                "the engine does not see the runner's folders: is it remote, or in a virtual machine?",
+                [],
+                features,
+            )
+        if "overlay" not in said or above != token:
+            words = "the engine cannot mount writable workspaces (overlay) over the runner's folders"
+            return words, [], features
+        return None, _reachable(said, gateway, network) + _lacking(features), features
+    finally:
+        with contextlib.suppress(OSError):
+            Trash(scratch / ".trash").remove(folder)
+            (scratch / ".trash").rmdir()
+
+
+def _read(folder: Path, name: str) -> str:
+    """The text that a container wrote, whose image may be anybody's; "" for what is no short plain file."""
+    with opened_folder(folder) as opened:
+        return (read_plain_file(opened, name, 1000) or b"").decode(errors="replace").strip()
+
+
+def _run(container: Container, spec: ContainerSpec) -> str:
+    """The output of the first container that starts: an engine refuses one whose kernel does not know a setting."""
+    for features in _CANDIDATES[:-1]:
+        with contextlib.suppress(PermanentError):
+            return container.run(spec, features)
+    return container.run(spec, _CANDIDATES[-1])
+
+
+def _lacking(features: Features) -> list[str]:
+    """Sentences about what works elsewhere."""
+    result = []
+    if not features.renames:
+        result.append(
+            "tests cannot rename folders of their project: the kernel does not support redirect_dir for overlays"
+        )
+    if not features.ipv6_loopback:
+        result.append("containers have no ::1: the kernel has no IPv6")
+    return result
+
+
+def _open(problem: str) -> str:
+    return (
+        f"private networks and link-local addresses are not closed to containers ({problem}): "
+        'run the runner as root where Docker uses iptables, or set network = "none"'
+    )
+
+
+def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[str]:
+    """Sentences about what containers with egress reach that they should not."""
+    why = f" ({network.problem})" if network.problem else ""
+    result = []
+    if "network" not in said:
+        result.append("what containers can reach could not be checked: the base image has no python3")
+    if "host" in said:
+        result.append(
+            f"containers can connect to services of this machine at {gateway}{why}; "
+            f'block interface {network.firewall.bridge} in INPUT, or set network = "none"'
+        )
+    if "metadata" in said:
+        result.append(f"containers can connect to the cloud's metadata service at {METADATA}{why}")
+    if network.problem:
+        result.append(_open(network.problem))
+    if "ipv6" in said and network.firewall.ipv6_problem:
+        result.append(
+            f"containers have IPv6 addresses, and IPv6 is not filtered ({network.firewall.ipv6_problem})"
+        )
+    return result
+
+
+@contextlib.contextmanager
+def _listener(address: str) -> Any:
+    """A port of this machine that answers on the network's own address; None where that cannot be had."""
+    with contextlib.ExitStack() as stack:
+        port: int | None = None
+        if address:
+            server = stack.enter_context(socket.socket())
+            try:
+                server.bind((address, 0))
+                server.listen(8)
+                port = server.getsockname()[1]
+            except OSError as error:
+                log.debug("the probe cannot listen at %s: %s", address, error)
+        yield port
+
+
+def choose_image(images: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The local image that is most likely a base image: one of ours, then Python's own, then any tagged one."""
+    tagged = [image for image in images if any(tag != "<none>:<none>" for tag in image.get("RepoTags") or ())]
+
+    def rank(image: dict[str, Any]) -> tuple[int, int]:
+        text = json.dumps([image.get("RepoTags"), image.get("Labels")])
+        wanted = (image_refs.LABEL_PYTHONS, "ci-runner", "python")
+        return next((place for place, word in enumerate(wanted) if word in text), len(wanted)), image["Size"]
+
+    return min(tagged, key=rank, default=None)

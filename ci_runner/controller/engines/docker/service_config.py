@@ -1,0 +1,77 @@
+"""What a service's container may do, as Docker's JSON: pure, like `convert`.
+
+A service is an image as its makers meant it: its own user (often root, which then becomes another), entry point and
+volumes, and a writable root. So it gets more than a job's container, and less than Docker's default: no new
+privileges, only the capabilities that entry points need to hand themselves to a user of their own, and limits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ci_runner.controller.engine import (
+    LABEL_ATTEMPT,
+    LABEL_INSTALL,
+    LABEL_JOB,
+    LABEL_ROLE,
+    ServiceSpec,
+)
+from ci_runner.controller.engines.docker import container_config
+
+#: What ``docker-entrypoint.sh`` of databases does: own a data folder, then run as somebody else.
+_CAPABILITIES: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
+#: Nanoseconds between two checks.
+_INTERVAL: Final = 1_000_000_000
+
+
+def labels(spec: ServiceSpec, install: str) -> dict[str, str]:
+    """By which a service is recognised and adopted: it belongs to the job, whatever the attempt."""
+    return {LABEL_INSTALL: install, LABEL_ROLE: "service", LABEL_JOB: spec.job_id, LABEL_ATTEMPT: "0"}
+
+
+def service_config(spec: ServiceSpec, profile: container_config.Profile) -> dict[str, Any]:
+    """The body of `POST /containers/create`."""
+    config: dict[str, Any] = {
+        "Image": spec.image_id,
+        "Env": container_config.environment(spec.env),
+        "Labels": labels(spec, profile.install),
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "OpenStdin": False,
+        "Tty": False,
+        "HostConfig": _host_config(spec, profile),
+    }
+    # No test of our own: the image's, asked more often than images think of.
+    config["Healthcheck"] = {"Test": [], "Interval": _INTERVAL} if spec.own_check else {"Test": ["NONE"]}
+    if spec.command:
+        config["Cmd"] = list(spec.command)
+    if spec.join is None:
+        config["Hostname"] = "job"
+        config["HostConfig"]["ExtraHosts"] = [f"{name}:127.0.0.1" for name in spec.hosts]
+    return config
+
+
+def _host_config(spec: ServiceSpec, profile: container_config.Profile) -> dict[str, Any]:
+    limits = spec.limits
+    return {
+        **container_config.loopback(profile),
+        "NetworkMode": container_config.network_mode(spec, profile),
+        "Init": True,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "CapAdd": _CAPABILITIES,
+        "SecurityOpt": ["no-new-privileges:true"],
+        "IpcMode": "private",
+        "Memory": limits.memory,
+        "MemorySwap": limits.memory,
+        "NanoCpus": round(limits.cpus * 1_000_000_000),
+        "PidsLimit": limits.pids,
+        "OomScoreAdj": 600,
+        "Ulimits": [container_config.ulimit("core", 0), container_config.ulimit("fsize", limits.file_size)],
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": container_config.LOG_SIZE, "max-file": "1"},
+        },
+        "RestartPolicy": {"Name": "no"},
+        "AutoRemove": False,
+    }

@@ -1,0 +1,412 @@
+"""`ProcessEngine`: commands as plain processes of this machine, for where there is no container engine.
+
+It does not isolate, and says so: a job can read and write what the runner's user can, reach the network,
+and use any memory (`RLIMIT_AS` breaks programs that only reserve address space, so it is not set). Nothing
+can be mounted either: mount points in arguments, environment, folder and `job.json` are replaced by where
+things really are, and a workspace is a copy. What it shares with real engines: a container survives the
+runner (a supervisor process of its own watches it) and is found again; a kill ends the whole tree; nothing
+is started twice.
+
+A container is a folder below `<folder>/<install>`: `spec.json`, `log`, `home/`, `tmp/`, and what
+`process_supervisor` writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+import signal as signals
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ci_runner.controller.engine import (
+    HOME,
+    ContainerSpec,
+    Footprint,
+    Image,
+    Limits,
+    Observed,
+    Probe,
+    ServiceSpec,
+)
+from ci_runner.controller.engines import sources
+from ci_runner.controller.engines.docker.image_refs import parse_pythons
+from ci_runner.controller.engines.process import paths
+from ci_runner.controller.engines.process import supervisor as process_supervisor
+from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
+from ci_runner.storage.safe_fs import Trash
+
+log = logging.getLogger(__name__)
+
+#: The one image: this machine.
+HOST_IMAGE: Final = "host"
+_POLL: Final = 0.05
+#: Exit code of a container whose supervisor vanished, as container engines have it for a crashed node.
+_LOST: Final = 255
+#: Where containers' folders are removed, beside them, and how many entries of it in one sweep.
+_TRASH: Final = ".trash"
+_SWEPT: Final = 100_000
+#: Environment variable by which a container's processes are recognised.
+_MARK: Final = "CI_RUNNER_CONTAINER"
+_INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+
+
+class ProcessEngine:
+    """See the module. One object per process and folder."""
+
+    name = "process"
+
+    def __init__(self, install: str, *, folder: Path) -> None:
+        """`folder`: where containers are kept; made when needed."""
+        self.install = install
+        self.folder = folder / install
+        self._trash = Trash(self.folder / _TRASH)
+        self._lock = threading.Lock()
+        self._wakes: list[Callable[[], None]] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # -- looking around
+    def probe(self) -> Probe:
+        """Always usable, never isolating."""
+        problems = ["jobs are not isolated: they run as processes of the runner's user on this machine"]
+        if sys.platform != "linux":
+            problems.append("processes that detach themselves from a job are not found when it is stopped")
+        facts = {"platform": platform.platform(), "folder": str(self.folder)}
+        return Probe(platform.python_version(), isolates=False, problems=tuple(problems), facts=facts)
+
+    def image(
+        self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
+    ) -> Image:
+        """This machine, whichever official Python image is asked for; other images cannot be had."""
+        if reference != HOST_IMAGE and not re.match(r"(docker\.io/)?(library/)?python(:|$)", reference):
+            raise ImageUnavailable(
+                f"image {reference!r} cannot be used: without a container engine jobs run on this machine itself; "
+                f"leave the image out, or name {HOST_IMAGE!r}"
+            )
+        return Image(HOST_IMAGE, reference, find_pythons())
+
+    # -- one container's life
+    def create(self, spec: ContainerSpec) -> str:
+        """See `Engine.create`. Copies the workspace's layers."""
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", spec.name):
+            raise PermanentError(f"{spec.name!r} cannot name a container")
+        sources.check(spec)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._lock:
+            existing = self._read(self.folder / spec.name)
+            if existing is not None:
+                return _adopt(existing, spec)
+            fresh = self.folder / f".new-{uuid.uuid4().hex}"
+            final = self.folder / spec.name
+            for folder in (fresh, fresh / "home", fresh / "tmp"):
+                folder.mkdir(mode=0o700)
+            places = paths.mapping(spec, final / "home")
+            translate = paths.translator(places)
+            if spec.overlay is not None:
+                paths.materialise(spec.overlay)
+            paths.map_job(spec, translate)
+            described = _describe(spec, translate, final)
+            process_supervisor.write_json(fresh / "spec.json", described)
+            fresh.rename(final)
+            return str(described["id"])
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """See `Engine.create_service`: there are none here."""
+        raise PermanentError(
+            "services need a container engine, and this runner has none: start Docker, or leave the services out"
+        )
+
+    def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
+        """See `Engine.execute`; of services only, so of none here."""
+        return None
+
+    def written_by_services(self) -> Mapping[str, int]:
+        """See `Engine.written_by_services`: there are none here."""
+        return {}
+
+    def footprint(self, container_id: str) -> Footprint:
+        """See `Engine.footprint`: everything below the supervisor, and the container's own folder."""
+        found = self._find(container_id)
+        supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
+        if found is None or supervisor is None or (found[0] / "exit.json").exists():
+            return Footprint()
+        return Footprint(tuple(process_supervisor.descendants(supervisor)), (found[0],))
+
+    def start(self, container_id: str) -> None:
+        """See `Engine.start`. Returns once the command runs."""
+        found = self._find(container_id)
+        if found is None:
+            raise PermanentError("the container is gone")
+        folder, _ = found
+        if (folder / "started").exists():
+            return
+        command = [sys.executable, "-I", "-S", process_supervisor.__file__, str(folder)]
+        with (folder / "log").open("ab") as output:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", check=False
+            )
+        seen = self.inspect(container_id)
+        if done.returncode:
+            raise EngineUnavailable(f"the supervisor could not be started (exit code {done.returncode})")
+        if seen is not None and seen.error is not None:
+            raise PermanentError(f"the container could not be started: {seen.error}")
+
+    def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        """See `Engine.signal`."""
+        found = self._find(container_id)
+        supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
+        if supervisor is None and found is not None and signal == "KILL":
+            _kill_strays(found[1])
+        if supervisor is not None:
+            number = signals.SIGTERM if signal == "TERM" else signals.SIGUSR1
+            try:
+                os.kill(supervisor, number)
+            except ProcessLookupError:
+                return  # it ended this very moment
+
+    def remove(self, container_id: str) -> None:
+        """See `Engine.remove`."""
+        found = self._find(container_id)
+        if found is None:
+            return
+        folder, _ = found
+        self.signal(container_id, "KILL")
+        deadline = time.monotonic() + process_supervisor.KILL_PATIENCE + 5
+        while _supervisor(_read_json(folder / "started")) is not None:
+            if time.monotonic() > deadline:
+                raise EngineUnavailable("the container's processes do not end")
+            time.sleep(0.01)
+        self._trash.remove(folder)
+
+    # -- observing
+    def list(self) -> list[Observed]:
+        """See `Engine.list`."""
+        if not self.folder.is_dir():
+            return []
+        read = ((folder, self._read(folder)) for folder in sorted(self.folder.iterdir()))
+        return [_observe(folder, described) for folder, described in read if described is not None]
+
+    def inspect(self, container_id: str) -> Observed | None:
+        """See `Engine.inspect`."""
+        found = self._find(container_id)
+        return _observe(*found) if found is not None else None
+
+    def output(self, container_id: str, limit: int = 65536) -> str:
+        """See `Engine.output`."""
+        found = self._find(container_id)
+        if found is None or not (found[0] / "log").exists():
+            return ""
+        with (found[0] / "log").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - limit))
+            return file.read(limit).decode(errors="replace")
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """See `Engine.watch`: looks at the folders, 20 times a second."""
+        with self._lock:
+            self._wakes.append(wake)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._poll, name="process-engine", daemon=True)
+                self._thread.start()
+
+    # -- tidying up
+    def sweep(self, keep: frozenset[str]) -> int:
+        """See `Engine.sweep`: folders half made or half removed."""
+        with self._lock:
+            if not self.folder.is_dir():
+                return 0
+            stale = [path for path in self.folder.iterdir() if path.name.startswith((".new-", ".old-"))]
+            for path in stale:
+                self._trash.remove(path)
+            self._trash.empty(_SWEPT)
+            return len(stale)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- inside
+    def _find(self, container_id: str) -> tuple[Path, dict[str, Any]] | None:
+        folder = self.folder / container_id.rpartition(".")[0]
+        described = self._read(folder) if folder != self.folder else None
+        return (folder, described) if described is not None and described["id"] == container_id else None
+
+    def _read(self, folder: Path) -> dict[str, Any] | None:
+        if folder.name.startswith("."):
+            return None
+        described: dict[str, Any] | None = _read_json(folder / "spec.json")
+        return described
+
+    def _poll(self) -> None:
+        before = self._signature()
+        while not self._stop.wait(_POLL):
+            try:
+                now = self._signature()
+            except OSError as error:  # a hint less; ticks find out by themselves
+                log.debug("the processes cannot be listed now: %s", error)
+                continue
+            if now != before:
+                before = now
+                with self._lock:
+                    wakes = list(self._wakes)
+                for wake in wakes:
+                    wake()
+
+    def _signature(self) -> frozenset[tuple[str, str, str]]:
+        return frozenset((seen.id, seen.state, seen.error or "") for seen in self.list())
+
+
+def _describe(spec: ContainerSpec, translate: Callable[[str], str], final: Path) -> dict[str, Any]:
+    """What is kept of a container; the supervisor reads argv, env, cwd and limits."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    inherited["PATH"] = _search_path(inherited.get("PATH", os.defpath))
+    container_id = f"{spec.name}.{uuid.uuid4().hex}"
+    env = {"HOME": HOME, "USER": "runner", "LOGNAME": "runner", "TMPDIR": str(final / "tmp"), **spec.env}
+    env[_MARK] = container_id
+    return {
+        "id": container_id,
+        "name": spec.name,
+        "role": spec.role,
+        "job": spec.job_id,
+        "attempt": spec.attempt,
+        "argv": [translate(argument) for argument in spec.argv],
+        "env": inherited | {name: translate(value) for name, value in env.items()},
+        "cwd": translate(spec.cwd),
+        "limits": _limits(spec.limits),
+    }
+
+
+def _limits(limits: Limits) -> dict[str, int]:
+    return {"fsize": limits.file_size, "nofile": limits.open_files, "core": 0}
+
+
+def _adopt(described: dict[str, Any], spec: ContainerSpec) -> str:
+    if (described["role"], described["job"], described["attempt"]) != (spec.role, spec.job_id, spec.attempt):
+        raise PermanentError(f"the container name {spec.name} is taken by something else")
+    return str(described["id"])
+
+
+def _kill_strays(described: Mapping[str, Any]) -> None:
+    """KILL what a supervisor left that was itself killed."""
+    for pid in _marked(described):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signals.SIGKILL)
+
+
+def _marked(described: Mapping[str, Any]) -> Iterator[int]:
+    """Processes of a container, wherever they hang: they know it by a variable.
+
+    The worker hides its environment from processes with its uid; it is recognised by its command, which names a folder
+    of this job's.
+    """
+    mark = f"{_MARK}={described['id']}".encode()
+    main = b"".join(argument.encode() + b"\0" for argument in described["argv"])
+    is_named = bool(described["job"]) and described["job"].encode() in main
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes()
+            if (is_named and command == main) or mark in (entry / "environ").read_bytes().split(b"\0"):
+                yield int(entry.name)
+
+
+def _supervisor(started: Any) -> int | None:
+    """The number of the living supervisor that `started` tells of, if it lives."""
+    if started is None or process_supervisor.birth(started["pid"]) != started["birth"]:
+        return None
+    return int(started["pid"])
+
+
+def _observe(folder: Path, described: dict[str, Any]) -> Observed:
+    # Read once: a container that is starting this very moment must not look like one whose supervisor vanished.
+    started = _read_json(folder / "started")
+    alive = _supervisor(started)  # before the exit is read: who is gone afterwards has written it
+    ended = _read_json(folder / "exit.json")
+    base = Observed(
+        described["id"],
+        described["name"],
+        described["role"],
+        described["job"],
+        described["attempt"],
+        "created",
+    )
+    values: dict[str, Any] = dict(vars(base))
+    if started is not None:
+        values.update(state="running", started_at=_moment(started["at"]))
+        if ended is None and alive is None:
+            ended = _read_json(folder / "exit.json") or {"code": _LOST, "at": started["at"]}
+    if ended is not None:
+        state = "created" if ended.get("error") else "exited"
+        values.update(state=state, exit_code=ended["code"], error=ended.get("error"))
+        values.update(finished_at=_moment(ended["at"]))
+    return Observed(**values)
+
+
+def _moment(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def find_pythons() -> tuple[str, ...]:
+    """CPython versions that start on this machine: those on PATH, those that uv has, and this one."""
+    return parse_pythons("\n".join(_interpreters()))
+
+
+@functools.cache
+def _interpreters() -> dict[str, Path]:
+    """Version → interpreter. A command on PATH may be one that does not start, such as a shim of pyenv's."""
+    found: dict[str, Path] = {}
+    for minor in range(8, 21):
+        command = shutil.which(f"python3.{minor}")
+        if command is not None:
+            said = _say([command, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+            found.update((version, Path(command)) for version in parse_pythons(said))
+    uv = shutil.which("uv")
+    if uv is not None:
+        listed = _say([uv, "python", "list", "--only-installed", "--offline", "--no-config"])
+        for version, command in re.findall(
+            r"^cpython-(3\.\d+)\.\S*\s+(/.*?)(?: -> .*)?$", listed, re.MULTILINE
+        ):
+            found.setdefault(version, Path(command))
+    own = platform.python_version()[: platform.python_version().rindex(".")]
+    found.setdefault(own, Path(sys.base_prefix) / "bin" / f"python{own}")
+    return found
+
+
+def _search_path(inherited: str) -> str:
+    """PATH with the folders of all interpreters: this one's need not be on it, for a virtual environment may be used
+    without being activated.
+    """
+    folders = inherited.split(os.pathsep) if inherited else []
+    more = dict.fromkeys(str(interpreter.parent) for interpreter in _interpreters().values())
+    return os.pathsep.join([*folders, *(folder for folder in more if folder not in folders)])
+
+
+def _say(command: list[str]) -> str:
+    """What a program prints; nothing when it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

@@ -1,0 +1,352 @@
+"""Runs one build container to its end, in a cell of its own: output to the job's log as it comes, result as a value.
+
+What is built and what becomes of it is left to `environments`; the program inside is `pytest_remote_ci.job.builder`.
+Everything that comes out of such a container may be made by foreign code and is read as such: through descriptors of
+the cell, and but for output and result only once the engine says that the container is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from ci_runner import failpoints
+from ci_runner.controller.engine import SPOOL, STORE, TOOLS, Bind, ContainerSpec, Engine, Limits, Overlay
+from ci_runner.controller.environments.cells import CachePlace, Cell, Cells
+from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
+from ci_runner.model.verdict import first_line
+from ci_runner.storage.safe_fs import read_plain_file
+from pytest_remote_ci.terminal import formats
+
+_log = logging.getLogger(__name__)
+
+_CREATED = failpoints.register("controller.build.created", "a build container is created, not started")
+_STARTED = failpoints.register("controller.build.started", "a build container is started")
+_ENDED = failpoints.register("controller.build.ended", "a build container has ended and is not removed")
+
+#: Seconds between looks at the output, and between questions to the engine.
+_POLL: Final = 0.02
+_ASK: Final = 0.5
+#: Bytes of output that reach the log, and of a result.
+_OUTPUT_LIMIT: Final = 4 << 20
+_RESULT_LIMIT: Final = 8 << 20
+_LINE_LIMIT: Final = 4096
+
+#: Finds the base image's interpreter of the version in $1 and becomes it.
+_FIND_PYTHON: Final = """
+wanted=$1; shift
+IFS=:
+for folder in $PATH /usr/local/bin /usr/bin /opt/python/bin "/opt/python/$wanted/bin"; do
+  for python in "$folder/python$wanted" "$folder/python3"; do
+    if [ -x "$python" ] && [ "$("$python" -I -S -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = "$wanted" ]
+    then exec "$python" -I -S "$@"; fi
+  done
+done
+echo "no Python $wanted in this image" >&2
+exit 127
+"""
+
+
+class PreparationStopped(RunnerError):
+    """Whoever asked for the preparation wants it no more (cancelled, timed out)."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """One run of the builder."""
+
+    job_id: str
+    attempt: int
+    image_id: str
+    #: "3.12".
+    python: str
+    steps: tuple[Mapping[str, Any], ...]
+    #: The package cache that it borrows; None: it needs none.
+    cache: CachePlace | None
+    #: Whether foreign code may run in it.
+    may_build: bool
+    cwd: str
+    #: The uid that it runs as, and that owns what it makes; None: ours.
+    owner: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    binds: tuple[Bind, ...] = ()
+    #: Read-only trees that appear, writable, at `cwd`.
+    lowers: tuple[Path, ...] = ()
+    #: Where what is written over `lowers` lands; None: in a folder of the build's own.
+    upper: Path | None = None
+    #: Processors at most; None: what builds have.
+    cpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build left, its container gone; the cell is removed with the `with` block that gave it."""
+
+    result: Mapping[str, Any]
+    cell: Cell
+
+
+class Builds:
+    """Build containers of one controller. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cells: Cells,
+        *,
+        prefix: str,
+        install_id: str,
+        owner: int | None,
+        limits: Limits,
+        slots: int,
+    ) -> None:
+        """`slots`: how many run at once; `owner`: the uid of jobs, None when it is ours."""
+        self._engine = engine
+        self._cells = cells
+        self._prefix = f"{prefix}build-{install_id[:8]}-"
+        self._owner = owner
+        self._limits = limits
+        self._slots = threading.BoundedSemaphore(max(1, slots))
+        self._lock = threading.Lock()
+        self._names: set[str] = set()
+        self._recovering = threading.Lock()
+        self._looked = False
+
+    def in_use(self) -> frozenset[str]:
+        """Names of the build containers of calls in flight."""
+        with self._lock:
+            return frozenset(self._names)
+
+    @contextlib.contextmanager
+    def run(
+        self, build: Build, tools: Path, *, log: Callable[[str], None], stopping: Callable[[], bool]
+    ) -> Iterator[Built]:
+        """Run it; the result's ``ok`` says whether it succeeded.
+
+        Raises `EnvironmentFailed` when the container gave no result, `PreparationStopped`, `EngineUnavailable`.
+        """
+        self.recover()  # what was borrowed by a crashed controller's builds is wanted again
+        identity = uuid.uuid4().hex[:16]
+        name = self._prefix + identity
+        with self._slot(stopping), self._named(name):
+            cell = self._cells.open(identity, build.owner, build.cache)
+            job = {
+                "protocol": 1,
+                "uv": f"{TOOLS}/uv",
+                "may_build": build.may_build,
+                "cwd": build.cwd,
+                "env": dict(build.env),
+                "steps": [dict(step) for step in build.steps],
+            }
+            write_for(cell.path("spool") / "job.json", json.dumps(job), build.owner)
+            # Raises with the container still there where the engine does not answer: then the cell is left for
+            # `recover`, because somebody may be writing in it.
+            try:
+                result = self._follow(self._spec(build, name, cell, tools), cell, log, stopping)
+            except EngineUnavailable:
+                raise
+            except BaseException:
+                self._end(cell)
+                raise
+            try:
+                self._cells.give_back(cell)
+                yield Built(result, cell)
+            finally:
+                self._throw_away(cell)
+
+    def _end(self, cell: Cell) -> None:
+        try:
+            self._cells.give_back(cell)
+        finally:
+            self._throw_away(cell)
+
+    def _throw_away(self, cell: Cell) -> None:
+        try:
+            self._cells.throw_away(cell)
+        except OSError as error:  # out of sight; the trash is emptied again and again
+            _log.warning("what build %s left cannot be removed yet: %s", cell.name, error)
+
+    def recover(self) -> None:
+        """Give back what the cells of builds hold that ended with their controller, or without the engine's word.
+
+        Raises `EngineUnavailable`.
+        """
+        with self._recovering:
+            if not self._looked:
+                self._cells.discard_old_stores()
+            # In this order: a cell that is found and in nobody's use has no container that could still be made.
+            found = self._cells.found()
+            stale = found - {name.removeprefix(self._prefix) for name in self.in_use()}
+            if stale:
+                names = [seen.name for seen in self._engine.list() if seen.role == "build"]
+                for cell in sorted(stale):
+                    if not any(name.endswith(f"-{cell}") for name in names):
+                        self._reclaim(cell)
+            self._looked = True
+
+    def _reclaim(self, cell: str) -> None:
+        try:
+            self._cells.reclaim(cell)
+        except OSError as error:
+            _log.warning("the cell of build %s cannot be removed yet: %s", cell, error)
+
+    @contextlib.contextmanager
+    def _slot(self, stopping: Callable[[], bool]) -> Iterator[None]:
+        while not self._slots.acquire(timeout=0.2):
+            if stopping():
+                raise PreparationStopped("stopped before the environment was built")
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    @contextlib.contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        with self._lock:
+            self._names.add(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._names.discard(name)
+
+    def _spec(self, build: Build, name: str, cell: Cell, tools: Path) -> ContainerSpec:
+        overlay = (
+            Overlay(build.lowers, build.upper or cell.path("upper"), cell.path("work"), build.cwd)
+            if build.lowers
+            else None
+        )
+        return ContainerSpec(
+            name=name,
+            image_id=build.image_id,
+            argv=("/bin/sh", "-c", _FIND_PYTHON, "sh", build.python, f"{TOOLS}/builder.py", SPOOL),
+            role="build",
+            job_id=build.job_id,
+            attempt=build.attempt,
+            cwd="/",
+            binds=(
+                Bind(tools, TOOLS),
+                Bind(cell.path("spool"), SPOOL, read_only=False),
+                Bind(cell.path("store"), STORE, read_only=False),
+                *build.binds,
+            ),
+            overlay=overlay,
+            limits=self._limits if build.cpus is None else replace(self._limits, cpus=build.cpus),
+            network="egress",
+            uid=build.owner if build.owner != self._owner else None,
+            known=cell.known(),
+        )
+
+    def _follow(
+        self, spec: ContainerSpec, cell: Cell, log: Callable[[str], None], stopping: Callable[[], bool]
+    ) -> Mapping[str, Any]:
+        """Run the container; it is gone when this returns, and when this raises anything but `EngineUnavailable`."""
+        container = self._engine.create(spec)
+        try:
+            failpoints.hit(_CREATED)
+            self._engine.start(container)
+            failpoints.hit(_STARTED)
+            with cell.opened("spool") as spool:
+                output = _Output(spool, log)
+                result = self._wait(container, spool, output, stopping)
+                output.drain(last=True)
+            return result
+        except PermanentError as error:
+            raise EnvironmentFailed(f"could not build the environment: {first_line(str(error))}") from error
+        finally:
+            failpoints.hit(_ENDED)
+            self._remove(container)
+
+    def _remove(self, container: str) -> None:
+        """Remove a container and make sure that it is gone; raises `EngineUnavailable` where that is not so."""
+        self._engine.remove(container)
+        if self._engine.inspect(container) is not None:
+            raise EngineUnavailable("the build's container does not go away")
+
+    def _wait(
+        self, container: str, spool: int, output: _Output, stopping: Callable[[], bool]
+    ) -> Mapping[str, Any]:
+        ask_at = time.monotonic() + _ASK
+        while not _exists(spool, "result.json"):
+            output.drain()
+            if time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + _ASK
+                if stopping():
+                    self._engine.signal(container, "KILL")
+                    raise PreparationStopped("stopped while the environment was built")
+                self._check(container, spool)
+            time.sleep(_POLL)
+        content = read_plain_file(spool, "result.json", _RESULT_LIMIT + 1)
+        try:
+            result = json.loads(content or b"") if len(content or b"") <= _RESULT_LIMIT else None
+        except (ValueError, RecursionError) as error:
+            raise EnvironmentFailed("the build left no readable result") from error
+        if not isinstance(result, dict):
+            raise EnvironmentFailed("the build left no readable result")
+        return result
+
+    def _check(self, container: str, spool: int) -> None:
+        """Raise when the container is over without a result."""
+        seen = self._engine.inspect(container)
+        if seen is not None and seen.state not in ("exited", "dead"):
+            return
+        if _exists(spool, "result.json"):
+            return
+        if seen is None:
+            raise EnvironmentFailed("the build container is gone")
+        if seen.oom_killed:
+            limit = formats.size(self._limits.memory)
+            raise EnvironmentFailed(f"the environment build ran out of memory ({limit})")
+        words = seen.error or first_line(self._engine.output(container) or f"exit code {seen.exit_code}")
+        raise EnvironmentFailed(f"the environment build ended early: {words}")
+
+
+def _exists(folder: int, name: str) -> bool:
+    """Whether there is anything of that name; nothing is followed."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:  # absent, or in a folder that was closed by those who own it
+        return False
+    return True
+
+
+class _Output:
+    """The builder's output file, followed line by line."""
+
+    def __init__(self, spool: int, log: Callable[[str], None]) -> None:
+        """`spool`: the open folder in which it is."""
+        self._spool = spool
+        self._log = log
+        self._offset = 0
+        self._rest = b""
+
+    def drain(self, last: bool = False) -> None:
+        """Pass on what is new; `last`: also a line that has no end."""
+        piece = read_plain_file(self._spool, "output", 1 << 20, self._offset) or b""
+        self._offset += len(piece)
+        if self._offset > _OUTPUT_LIMIT:
+            return
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > _LINE_LIMIT or (last and self._rest):
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._log(line[:_LINE_LIMIT].decode("utf-8", "replace").rstrip("\r"))
+
+
+def write_for(path: Path, text: str, owner: int | None) -> None:
+    """Write a file that a container may read, and nobody else."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        if owner is not None:
+            os.fchown(descriptor, owner, owner)
+        file.write(text)

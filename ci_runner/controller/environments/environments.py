@@ -1,0 +1,415 @@
+"""Prepared environments: locks, dependency environments and project layers, cached on disk by what decides them.
+
+`environments/<scope>/` holds what was published, `locks`, `envs` and `layers`, where `<name>.ok` marks what is complete
+and tells when it was used, and `cache`, what uv remembers. No container ever sees these folders: a build works in a
+cell of its own (`cells`), and what it made is taken over once its container is gone (`takeover`). Scope `shared` is for
+what can be installed without running foreign code, in the operator's images, from indexes that the operator chose,
+every file checked against its hash, under a uid that runs nothing else; all else goes to a scope of the user's own.
+Resolving may have to run foreign code (a `setup.py`), so it always happens in the user's scope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from ci_runner import failpoints
+from ci_runner.controller.engine import ENVIRONMENT, PROJECT_LAYER, STORE, Bind
+from ci_runner.controller.environments import takeover
+from ci_runner.controller.environments.builds import Build, Builds, Built
+from ci_runner.controller.environments.cells import CachePlace
+from ci_runner.controller.environments.single_flight import Flights
+from ci_runner.dependencies import locks, project_layer
+from ci_runner.dependencies.install_plan import Plan
+from ci_runner.dependencies.locks import Lock
+from ci_runner.dependencies.project import Tree
+from ci_runner.errors import EnvironmentFailed
+from ci_runner.settings.groups import EnvironmentSettings
+from ci_runner.storage.safe_fs import Trash, identity, is_folder, move, opened_folder
+
+#: Raised when what is built from the same inputs changes.
+VERSION: Final = 2
+SHARED: Final = "shared"
+#: Whom the shared scope belongs to where the runner is root: no job and no user's build runs as this uid.
+SHARED_UID: Final = 65533
+#: Where a CA bundle appears in containers.
+CA_BUNDLE: Final = "/ci/ca.pem"
+#: Seconds after which a lock is resolved again, so that what is not pinned does not stay old for ever.
+LOCK_LIFE: Final = 7 * 86400.0
+
+#: What a build makes in its store.
+_ENVIRONMENT: Final = "environment"
+_LAYER: Final = "venv"
+
+_STAGED = failpoints.register("controller.environment.staged", "an environment is built, not yet published")
+_PUBLISHED = failpoints.register(
+    "controller.environment.published", "an environment is published, not marked complete"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides about a job's environment, and whom to tell."""
+
+    job_id: str
+    attempt: int
+    #: Scope of the user's own.
+    scope: str
+    #: Whether what needs no foreign code may be shared with other users.
+    may_share: bool
+    image_id: str
+    #: "3.12".
+    python: str
+    plan: Plan
+    tree: Tree
+    #: The assembled workspace and where it appears.
+    folder: Path
+    mount: str
+    tools: Path
+    log: Callable[[str], None]
+    building: Callable[[], None]
+    stopping: Callable[[], bool]
+    #: Where the engine mounts nothing: the folder in which the job will run, and where the project is installed.
+    in_place: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Something published: a folder and the key that names it."""
+
+    key: str
+    folder: Path
+    #: Device and inode of what is mounted of it.
+    known: Mapping[Path, tuple[int, int]]
+
+
+class Environments:
+    """The environments of one data directory. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: EnvironmentSettings,
+        builds: Builds,
+        trash: Trash,
+        *,
+        owner: int | None,
+    ) -> None:
+        """`data_dir`: without links in its path; `owner`: the uid of jobs, None when it is ours."""
+        self._root = data_dir / "environments"
+        self._settings = settings
+        self._builds = builds
+        self._trash = trash
+        self._owner = owner
+        self._flights = Flights()
+
+    # -- dependencies
+    def dependencies(self, request: Request) -> tuple[Ready, Lock]:
+        """The dependency environment; built when it is not there. Raises `EnvironmentFailed`."""
+        name = self._lock_name(request)
+
+        def look() -> tuple[Ready, Lock] | None:
+            lock = self._read_lock(request.scope, name)
+            ready = lock and (self._find_environment(request, lock, self._scope(request, lock)))
+            return (ready, lock) if lock and ready else None
+
+        return self._flights.once(
+            ("lock", request.scope, name), look, lambda: self._install(request, name),
+            joined=lambda: self._join(request), stopping=request.stopping,
+        )  # fmt: skip
+
+    def _join(self, request: Request) -> None:
+        request.log("waiting for the environment that another job builds")
+
+    def _install(self, request: Request, name: str) -> tuple[Ready, Lock]:
+        """Resolve where there is no lock, then install it where the result may live."""
+        request.building()
+        lock = self._read_lock(request.scope, name)
+        if lock is None:
+            together = not request.may_share
+            request.log("resolving dependencies" if not together else "resolving and installing dependencies")
+            steps: list[Mapping[str, Any]] = [self._compile_step(request)]
+            steps += [self._sync_step(request, None)] if together else []
+            with self._run(request, request.scope, "dependencies", steps) as built:
+                lock = _lock_of(built, request)
+                self._write_lock(request.scope, name, lock)
+                if together:
+                    key = self._environment_key(request, lock, request.scope)
+                    return self._publish(request.scope, key, built), lock
+        scope = self._scope(request, lock)
+        ready = self._find_environment(request, lock, scope)
+        if ready is not None:
+            return ready, lock
+        if scope == SHARED:
+            with contextlib.suppress(EnvironmentFailed):
+                return self._sync(request, lock, SHARED), lock
+            request.log("something has to be built from source, in a cache of your own")
+            lock = replace(lock, needs_build=True)
+            self._write_lock(request.scope, name, lock)
+            ready = self._find_environment(request, lock, request.scope)
+        return ready or self._sync(request, lock, request.scope), lock
+
+    def _sync(self, request: Request, lock: Lock, scope: str) -> Ready:
+        key = self._environment_key(request, lock, scope)
+
+        def build() -> Ready:
+            request.log("installing dependencies")
+            steps = [self._sync_step(request, lock)]
+            with self._run(request, scope, "dependencies", steps) as built:
+                return self._publish(scope, key, built)
+
+        return self._flights.once(
+            ("env", scope, key), lambda: self._find_environment(request, lock, scope), build,
+            joined=lambda: self._join(request), stopping=request.stopping,
+        )  # fmt: skip
+
+    def _compile_step(self, request: Request) -> Mapping[str, Any]:
+        version = project_layer.version_env(request.plan, alone=False)
+        return {"do": "compile", "plan": request.plan.to_dict(), "env": version}
+
+    def _sync_step(self, request: Request, lock: Lock | None) -> Mapping[str, Any]:
+        return {
+            "do": "sync",
+            "stage": f"{STORE}/{_ENVIRONMENT}",
+            "lock": lock.text if lock is not None else None,
+            "index_options": list(request.plan.index_options),
+            "project_python": f"{PROJECT_LAYER}/bin/python",
+        }
+
+    def _scope(self, request: Request, lock: Lock) -> str:
+        """Where an installation of `lock` may live."""
+        free = request.may_share and lock.pinned and not lock.needs_build and not request.plan.index_options
+        return SHARED if free else request.scope
+
+    def owner(self, scope: str) -> int | None:
+        """The uid of the builds of a scope; None when it is ours."""
+        return self._owner if scope != SHARED or self._owner is None else SHARED_UID
+
+    # -- the project
+    def project(self, request: Request, lock: Lock, environment: Path | None = None) -> Ready | None:
+        """The layer with the project's editable install; None where nothing is to be installed.
+
+        `environment`: the dependencies' folder, needed only where the engine mounts nothing.
+        """
+        inner = [f"{request.mount}/{folder}" for folder in lock.locals]
+        projects = ([request.mount] if request.plan.install else []) + inner
+        if not projects:
+            return None
+        key = _digest(
+            "layer", request.scope, request.image_id, request.python, request.mount, projects, self._indexes(),
+            project_layer.layer_digest(request.tree, request.plan), str(request.in_place),
+            None if environment is None else environment.name,
+        )  # fmt: skip
+        return self._flights.once(
+            ("layer", request.scope, key),
+            lambda: _find_layer(self._layers(request), key),
+            lambda: self._install_project(request, key, projects, environment),
+            joined=lambda: self._join(request), stopping=request.stopping,
+        )  # fmt: skip
+
+    def _install_project(
+        self, request: Request, key: str, projects: list[str], environment: Path | None
+    ) -> Ready:
+        request.building()
+        request.log("installing the project")
+        step = {
+            "do": "layer", "stage": f"{STORE}/{_LAYER}", "projects": projects, "environment": ENVIRONMENT,
+            "env": project_layer.version_env(request.plan, alone=True),
+        }  # fmt: skip
+        binds = () if environment is None else (Bind(environment, ENVIRONMENT),)
+        try:
+            with self._run(request, request.scope, "project", [step], binds, request.in_place) as built:
+                return self._publish_layer(request, key, built)
+        except EnvironmentFailed as error:
+            hint = "; `install-project = false` runs the tests without installing it"
+            raise EnvironmentFailed(
+                str(error).replace("install dependencies", "install the project", 1) + hint
+            ) from error
+
+    # -- runs
+    @contextlib.contextmanager
+    def _run(
+        self,
+        request: Request,
+        scope: str,
+        purpose: str,
+        steps: list[Mapping[str, Any]],
+        binds: tuple[Bind, ...] = (),
+        upper: Path | None = None,
+    ) -> Iterator[Built]:
+        """One container; what it made is removed unless it was published."""
+        own = scope != SHARED
+        build = Build(
+            job_id=request.job_id, attempt=request.attempt, image_id=request.image_id, python=request.python,
+            steps=tuple(steps), cache=CachePlace(scope, purpose), may_build=own, cwd=request.mount if own else "/",
+            owner=self.owner(scope), env=self._env(), binds=(*self.ca_binds(), *binds),
+            lowers=(request.folder,) if own else (), upper=upper,
+        )  # fmt: skip
+        with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
+            if built.result.get("ok") is not True:
+                words = _one_line(built.result.get("error"))
+                raise EnvironmentFailed(f"could not install dependencies: {words}")
+            yield built
+
+    def _env(self) -> dict[str, str]:
+        settings = self._settings
+        env = {
+            "UV_CACHE_DIR": f"{STORE}/cache", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1",
+            **self.ca_env(),
+        }  # fmt: skip
+        if settings.index_url:
+            env["UV_DEFAULT_INDEX"] = env["PIP_INDEX_URL"] = settings.index_url
+        if settings.extra_index_urls:
+            env["UV_INDEX"] = env["PIP_EXTRA_INDEX_URL"] = " ".join(settings.extra_index_urls)
+        for name in ("http_proxy", "https_proxy", "no_proxy"):
+            value = getattr(settings, name)
+            if value:
+                env[name] = env[name.upper()] = value
+        return env
+
+    def ca_env(self) -> dict[str, str]:
+        """Variables by which programs find the operator's CA bundle."""
+        if self._settings.ca_bundle is None:
+            return {}
+        names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
+        return dict.fromkeys(names, CA_BUNDLE)
+
+    def ca_binds(self) -> tuple[Bind, ...]:
+        """Its mount."""
+        bundle = self._settings.ca_bundle
+        return (
+            () if bundle is None else (Bind(bundle.resolve(), CA_BUNDLE),)
+        )  # operators may have links in it
+
+    # -- on disk
+    def _indexes(self) -> list[Any]:
+        return [self._settings.index_url, *self._settings.extra_index_urls]
+
+    def _lock_name(self, request: Request) -> str:
+        plan = replace(request.plan, scm_version=None)
+        dynamic = project_layer.layer_digest(request.tree, plan) if plan.is_dynamic else None
+        return _digest(
+            "lock", request.image_id, request.python, plan.digest(), self._indexes(), dynamic, request.mount
+        )
+
+    def _environment_key(self, request: Request, lock: Lock, scope: str) -> str:
+        return _digest(
+            "env", scope, request.image_id, request.python, lock.text, list(request.plan.index_options)
+        )
+
+    def _find_environment(self, request: Request, lock: Lock, scope: str) -> Ready | None:
+        return _find(self._root / scope / "envs", self._environment_key(request, lock, scope))
+
+    def _layers(self, request: Request) -> Path:
+        """Where a project's layer lives: with the job where it fits no other folder."""
+        return (
+            self._folder(request.scope, "layers") if request.in_place is None else request.in_place.parents[1]
+        )
+
+    def _publish(self, scope: str, key: str, built: Built) -> Ready:
+        """Take over the environment that a build made, and mark it complete."""
+        parent = self._folder(scope, "envs")
+        with built.cell.opened("store") as store, opened_folder(parent) as target:
+            takeover.settle(store, _ENVIRONMENT, built.cell.owner)
+            self._replace(store, _ENVIRONMENT, target, key)
+        return self._complete(parent, key)
+
+    def _publish_layer(self, request: Request, key: str, built: Built) -> Ready:
+        """Take over the layer that a build made: its environment, and what it left in the workspace."""
+        parent = self._layers(request)
+        with built.cell.opened() as cell, opened_folder(parent) as target:
+            os.mkdir("layer", 0o755, dir_fd=cell)
+            with built.cell.opened("store") as store, built.cell.opened("layer") as layer:
+                takeover.settle(store, _LAYER, built.cell.owner)
+                move(store, _LAYER, layer, "venv")
+                if request.in_place is None:
+                    os.mkdir("upper", 0o755, dir_fd=layer)
+                    if self._owner is not None:
+                        os.chown("upper", self._owner, self._owner, dir_fd=layer, follow_symlinks=False)
+                    with built.cell.opened("upper") as upper, built.cell.opened("layer", "upper") as products:
+                        takeover.keep_products(upper, products, request.tree, self._owner)
+            self._replace(cell, "layer", target, key)
+        self._complete(parent, key)
+        return _there(_find_layer(parent, key))
+
+    def _replace(self, source: int, name: str, target: int, key: str) -> None:
+        failpoints.hit(_STAGED)
+        self._trash.remove_at(target, key)  # published once, but never marked complete
+        move(source, name, target, key)
+        failpoints.hit(_PUBLISHED)
+
+    def _complete(self, parent: Path, key: str) -> Ready:
+        (parent / f"{key}.ok").touch()
+        return _there(_find(parent, key))
+
+    def _read_lock(self, scope: str, name: str) -> Lock | None:
+        path = self._root / scope / "locks" / f"{name}.json"
+        try:
+            if path.stat().st_mtime < time.time() - LOCK_LIFE:
+                return None
+            return Lock.from_dict(json.loads(path.read_text()))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _write_lock(self, scope: str, name: str, lock: Lock) -> None:
+        path = self._folder(scope, "locks") / f"{name}.json"
+        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        temporary.write_text(json.dumps(asdict(lock)))
+        temporary.rename(path)
+
+    def _folder(self, scope: str, part: str) -> Path:
+        folder = self._root / scope / part
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return folder
+
+
+def _find(parent: Path, key: str) -> Ready | None:
+    """What is published and complete; noted as used now."""
+    try:
+        os.utime(parent / f"{key}.ok")
+        with opened_folder(parent, key) as folder:
+            return Ready(key, parent / key, {parent / key: identity(folder)})
+    except FileNotFoundError:
+        return None
+
+
+def _find_layer(parent: Path, key: str) -> Ready | None:
+    """A layer with what is mounted of it."""
+    found = _find(parent, key)
+    if found is None:
+        return None
+    known = {}
+    for part in ("venv", "upper"):
+        with opened_folder(found.folder) as layer:
+            if part == "venv" or is_folder(layer, part):
+                with opened_folder(layer, part) as folder:
+                    known[found.folder / part] = identity(folder)
+    return Ready(key, found.folder, known)
+
+
+def _there(ready: Ready | None) -> Ready:
+    if ready is None:
+        raise EnvironmentFailed("the environment was removed at the moment when it was ready: submit again")
+    return ready
+
+
+def _lock_of(built: Built, request: Request) -> Lock:
+    """The lock that a container made, which is not to be trusted."""
+    raw = built.result.get("lock")
+    return locks.parse(raw.get("text") if isinstance(raw, dict) else None, request.mount, request.tree)
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text or "no reason given").split())[:500]
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()[:32]

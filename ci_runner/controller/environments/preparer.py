@@ -1,0 +1,426 @@
+"""What a job needs before its tests run, put together: image, workspace, environment, the container's spec.
+
+`Preparer` is what the controller's loop calls. It decides nothing about jobs and writes nothing but files of the
+data directory. Parts: `images`, `workspaces`, `environments` and `bytecode` (over `builds`), `tools`, `eviction`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from ci_runner.controller.artifacts.collect import Written
+from ci_runner.controller.cleanup.cache_eviction import Evictor
+from ci_runner.controller.engine import (
+    ENVIRONMENT,
+    HOME,
+    PROJECT_LAYER,
+    SPOOL,
+    TOOLS,
+    Bind,
+    ContainerSpec,
+    Engine,
+    Limits,
+    Overlay,
+)
+from ci_runner.controller.environments import worker_command
+from ci_runner.controller.environments.base_image import choose_base
+from ci_runner.controller.environments.builds import Builds, PreparationStopped, write_for
+from ci_runner.controller.environments.bytecode import Bytecode
+from ci_runner.controller.environments.cells import Cells
+from ci_runner.controller.environments.environments import SHARED, Environments, Ready, Request
+from ci_runner.controller.environments.services import Services
+from ci_runner.controller.environments.tools import Tools
+from ci_runner.controller.environments.workspaces import Workspaces
+from ci_runner.dependencies.install_plan import make_plan, mount_point
+from ci_runner.dependencies.locks import Lock
+from ci_runner.errors import EngineUnavailable, PermanentError
+from ci_runner.model.job import Job
+from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
+from ci_runner.storage.blobs import BlobStore, job_owner
+from ci_runner.storage.safe_fs import Trash
+from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire.protocol import SubmitOptions
+
+__all__ = ["PreparationStopped", "Prepared", "Preparer"]
+
+_log = logging.getLogger(__name__)
+
+#: Entries of the trash that one round removes.
+_REMOVED_AT_ONCE: Final = 200_000
+#: Processes of one build.
+_BUILD_PIDS: Final = 1024
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is the same for all attempts of a job."""
+
+    #: Content digest of the image.
+    image: str
+    #: Where the workspace appears.
+    mount_point: str
+    #: Read-only trees, topmost first: what the project's build made, then the workspace.
+    lowers: tuple[Path, ...]
+    binds: tuple[Bind, ...]
+    #: The tests' interpreter, as a path in the container; "" in an image that has none, where only scripts run.
+    python: str
+    env: Mapping[str, str]
+    #: Folders that come first on the command's PATH.
+    path: tuple[str, ...]
+    #: Names the environment and the layer, as `Job.environment` does: what must not be evicted while the job is open.
+    key: str
+    #: Run as ``python -m pytest``.
+    module: bool
+    #: Where the engine mounts nothing: the folder in which the job runs.
+    upper: Path | None = None
+    #: The container whose network the job shares, that of its first service.
+    join: str | None = None
+    #: Device and inode of what a build made and is mounted.
+    known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+
+
+class Preparer:
+    """See the module. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        storage: StorageSettings,
+        reconcile: ReconcileSettings,
+        environments: EnvironmentSettings,
+        engine: Engine,
+        install_id: str,
+    ) -> None:
+        """Makes folders of the data directory, and nothing else."""
+        self._data = storage.data_dir.resolve()  # operators may have links in it; mounts have none
+        self._settings = reconcile
+        self._engine = engine
+        self._owner = job_owner()
+        self._tools = Tools(self._data)
+        self._workspaces = Workspaces(self._data, BlobStore(self._data, self._owner), self._owner)
+        limits = Limits(
+            cpus=reconcile.max_cpus, memory=environments.build_memory, pids=_BUILD_PIDS, file_size=8 << 30
+        )
+        self._trash = Trash(self._data / "trash")
+        self._cells = Cells(self._data, self._trash)
+        self._builds = Builds(
+            engine, self._cells, prefix=reconcile.prefix, install_id=install_id, owner=self._owner, limits=limits,
+            slots=2 * reconcile.builds,
+        )  # fmt: skip
+        self._bytecode = Bytecode(self._builds)
+        self._environments = Environments(
+            self._data, environments, self._builds, self._trash, owner=self._owner
+        )
+        self._evictor = Evictor(
+            self._data, self._workspaces, self._cells, self._trash, environments.cache_size,
+            2 * reconcile.prepare_timeout,
+        )  # fmt: skip
+        self._services = Services(engine, reconcile)
+        self._isolates: bool | None = None
+
+    def prepare(
+        self,
+        job: Job,
+        *,
+        log: Callable[[str], None],
+        building: Callable[[], None],
+        stopping: Callable[[], bool],
+    ) -> Prepared:
+        """Blocks until all is there; when it was there already, for a few milliseconds.
+
+        `log` gets lines for the user; `building` is called at most once, before anything is really built; when
+        `stopping` says so, builds are killed and `PreparationStopped` is raised. Raises `EnvironmentFailed`,
+        `ImageUnavailable`, `PermanentError`, `EngineUnavailable`, `StorageFull`.
+        """
+        options = job.options.usable()
+        log, building = _one_at_a_time(log), _once(building)
+        base = choose_base(self._engine, self._settings, options, log)
+        folder = self._workspaces.tree(job.workspace or "")
+        tree = self._workspaces.files(job.workspace or "")
+        plan = make_plan(tree, options)
+        for note in plan.notes:
+            log(note)
+        if not base.image.pythons and job.options.script is not None and base.named_by_user:
+            prepared = self._without_python(job, base.image.id, folder, options)
+            return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
+        request = Request(
+            job_id=job.id, attempt=job.attempt, scope=_scope(job.user_id), may_share=not base.named_by_user,
+            image_id=base.image.id, python=base.python, plan=plan, tree=tree, folder=folder,
+            mount=mount_point(options.root), tools=self._tools.folder(), log=log, building=building, stopping=stopping,
+            in_place=None if self._engine_isolates() else self._own_folder(job),
+        )  # fmt: skip
+        environment, layer = self._ready(request)
+        if request.in_place is None:
+            self._bytecode.want(
+                environment.folder,
+                self._environments.owner(environment.folder.parents[1].name),
+                image_id=request.image_id,
+                python=request.python,
+                tools=request.tools,
+            )
+        prepared = self._prepared(request, options, environment, layer)
+        network = self._services.ensure(job.id, options, log=log, stopping=stopping)
+        return replace(prepared, join=network)
+
+    def _without_python(self, job: Job, image_id: str, folder: Path, options: SubmitOptions) -> Prepared:
+        """A script in an image of the user's that has no Python: nothing is installed."""
+        return Prepared(
+            image=image_id, mount_point=mount_point(options.root), lowers=(folder,),
+            binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()), python="",
+            env={**self._environments.ca_env(), "REMOTE_CI_JOB": job.id}, path=(), key="", module=False,
+        )  # fmt: skip
+
+    def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
+        """Environment and layer; both at once where neither needs the other."""
+        independent = (
+            request.in_place is None and request.plan.install and request.plan.source != "uv.lock"
+            and not any(line.startswith(("-e", "--editable", ".", "/", "file:")) for line in request.plan.requirements)
+        )  # fmt: skip
+        if not independent:
+            environment, lock = self._environments.dependencies(request)
+            place = environment.folder if request.in_place is not None else None
+            return environment, self._environments.project(request, lock, place)
+        with _Aside(request) as aside:
+            layer = aside.submit(lambda request: self._environments.project(request, Lock("")))
+            environment, lock = self._environments.dependencies(request)
+            first = layer.result()
+        # The lock may name folders of the workspace after all.
+        return environment, self._environments.project(request, lock) if lock.locals else first
+
+    def _prepared(
+        self, request: Request, options: SubmitOptions, environment: Ready, layer: Ready | None
+    ) -> Prepared:
+        binds = [
+            Bind(request.tools, TOOLS),
+            Bind(environment.folder, ENVIRONMENT),
+            *self._environments.ca_binds(),
+        ]
+        home, path, lowers = ENVIRONMENT, [f"{ENVIRONMENT}/bin"], [request.folder]
+        if layer is not None:
+            home = PROJECT_LAYER
+            path = [f"{PROJECT_LAYER}/bin", f"{ENVIRONMENT}/project-bin", *path]
+            binds.append(Bind(layer.folder / "venv", PROJECT_LAYER))
+            if request.in_place is None:
+                lowers.insert(0, layer.folder / "upper")
+        env = {
+            **self._environments.ca_env(),
+            "VIRTUAL_ENV": home,
+            "REMOTE_CI_JOB": request.job_id,
+            "REMOTE_CI_PYTHON": f"{home}/bin/python",
+        }
+        return Prepared(
+            image=request.image_id, mount_point=request.mount, lowers=tuple(lowers), binds=tuple(binds),
+            python=f"{home}/bin/python", env=env, path=tuple(path),
+            key=environment.key + (f".{layer.key}" if layer is not None else ""),
+            module=options.module, upper=request.in_place,
+            known={**environment.known, **(layer.known if layer is not None else {})},
+        )  # fmt: skip
+
+    def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
+        """Modification times for `pytest_remote_ci.job.mtimes`, where the client sent them."""
+        digest = job.options.mtimes
+        if digest is None:
+            return {}
+        found = {"cwd": options.cwd, "times": self._workspaces.times(digest)}
+        path = work / "spool" / "ages.json"
+        if not os.path.lexists(path):  # else written before a crash: the container may have it by now
+            temporary = path.with_name("ages.json.tmp")
+            temporary.unlink(missing_ok=True)
+            write_for(temporary, json.dumps(found), self._owner)
+            temporary.rename(path)
+        return {"REMOTE_CI_AGES": f"{SPOOL}/ages.json"}
+
+    def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
+        """What to create; makes the attempt's folders, its seal and `job.json`, once."""
+        options = job.options.usable()
+        settings = self._settings
+        work = self._work(job.id, str(attempt))
+        self._folders(work)
+        cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
+        cpus = min(options.cpus or settings.cpus, settings.max_cpus)
+        own = {
+            "REMOTE_CI_COLUMNS": str(options.columns),
+            **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
+            **self._ages(job, options, work),
+            **{name: value for name, value in prepared.env.items() if name.startswith("REMOTE_CI_")},
+        }
+        env = {
+            # `-n auto` would start a worker for every processor of the host.
+            "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
+            **prepared.env,
+            **options.env,
+            **own,
+        }
+        description = {
+            "protocol": 1,
+            "argv": worker_command.command(job, prepared),
+            "cwd": cwd,
+            "env": env,
+            "path": list(prepared.path),
+            "grace": settings.grace,
+            "recorded": options.records and job.options.script is None,
+            "restarts": options.restarts,
+            "memory": formats.size(min(options.memory or settings.memory, settings.max_memory)),
+        }
+        worker_command.write(work, prepared, description, self._owner)
+        return ContainerSpec(
+            name=f"{settings.prefix}{job.id}-{attempt}",
+            image_id=prepared.image,
+            argv=worker_command.worker(prepared),
+            role="test",
+            job_id=job.id,
+            attempt=attempt,
+            env={"HOME": HOME},
+            binds=(*prepared.binds, Bind(work / "spool", SPOOL, read_only=False)),
+            overlay=Overlay(
+                prepared.lowers, prepared.upper or work / "upper", work / "work", prepared.mount_point
+            ),
+            limits=Limits(
+                cpus=cpus,
+                memory=min(options.memory or settings.memory, settings.max_memory),
+                pids=settings.pids,
+            ),
+            network="none" if "none" in (options.network, settings.network) else "egress",
+            join=prepared.join,
+            known=prepared.known,
+        )
+
+    def written(self, job: Job) -> Written:
+        """Where the files of the job's present attempt lie."""
+        workspace = job.workspace
+
+        def sent() -> Mapping[str, str]:
+            return self._workspaces.files(workspace).digests if workspace is not None else {}
+
+        if self._engine_isolates():
+            root = mount_point(job.options.submitted.root)
+            return Written(self._work(job.id, str(job.attempt)) / "upper", root, sent)
+        folder = self._copy(job)
+        if not folder.is_dir():  # of a job that began under an earlier version of the runner
+            folder = self._work(job.id, "own") / "upper"
+        return Written(folder, str(folder), sent)
+
+    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+        """What could wait until the job was over and makes the next one quicker."""
+        if job.environment is not None:
+            self._bytecode.make(job.environment.partition(".")[0], job.id, stopping)
+
+    def in_use(self) -> frozenset[str]:
+        """Names of the build containers of calls in flight in this process."""
+        return self._builds.in_use()
+
+    def remove_work(self, job_id: str) -> None:
+        """Remove the working folders of all of a job's attempts and builds. Harmless when there are none."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
+            return
+        for folder in (self._data / "work").glob(f"{job_id}-*"):
+            self._trash.remove(folder)
+
+    def evict(self, keep: frozenset[str]) -> None:
+        """Remove the least recently used trees and environments beyond the cache's size.
+
+        `keep`: workspaces' digests and `Prepared.key`s of jobs that are not over.
+        """
+        try:
+            self._builds.recover()
+        except EngineUnavailable as error:
+            _log.info("what builds left is looked at later: %s", error)
+        self._evictor.evict(keep)
+        self._trash.empty(_REMOVED_AT_ONCE)
+
+    def _engine_isolates(self) -> bool:
+        if self._isolates is None:
+            self._isolates = self._engine.probe().isolates
+        return self._isolates
+
+    def _own_folder(self, job: Job) -> Path:
+        copy = self._copy(job)
+        self._folders(copy.parents[1], "work", "spool", "copy", f"copy/{copy.name}")
+        return copy
+
+    def _copy(self, job: Job) -> Path:
+        """Where the project is copied to: named as it is at home, because pytest makes a keyword of that name."""
+        name = PurePosixPath(mount_point(job.options.submitted.root)).name
+        # A colon ends a path in PYTHONPATH, and so on: names are taken over where they are harmless.
+        return (
+            self._work(job.id, "own")
+            / "copy"
+            / (name if re.fullmatch(r"\w[\w.-]{0,99}", name) else "project")
+        )
+
+    def _work(self, job_id: str, part: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
+            raise PermanentError(f"{job_id!r} is no job's id")
+        return self._data / "work" / f"{job_id}-{part}"
+
+    def _folders(self, work: Path, *parts: str) -> None:
+        for part in parts or ("upper", "work", "spool"):
+            (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
+            # Without isolation jobs are the runner's own user: git, among others, looks at the owner of its folder.
+            if self._owner is not None and self._engine_isolates():
+                os.chown(work / part, self._owner, self._owner)
+
+
+class _Aside:
+    """A second thread for one part of a preparation; when either part fails, the other is stopped."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._failed = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prepare-project")
+
+    def __enter__(self) -> _Aside:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            self._failed.set()
+        self._pool.shutdown(wait=True)
+
+    def submit(self, part: Callable[[Request], Ready | None]) -> Future[Ready | None]:
+        """Run `part` in the thread, with a request that stops when we do."""
+        stopping = self._request.stopping
+        return self._pool.submit(
+            part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())
+        )
+
+
+def _scope(user_id: str | None) -> str:
+    """The name of a user's own scope: no two users have the same, and none has the shared one."""
+    name = user_id or "nobody"
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", name) and name != SHARED:
+        return name
+    return f"_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def _one_at_a_time(log: Callable[[str], None]) -> Callable[[str], None]:
+    lock = threading.Lock()
+
+    def locked(line: str) -> None:
+        with lock:
+            log(line)
+
+    return locked
+
+
+def _once(action: Callable[[], None]) -> Callable[[], None]:
+    lock = threading.Lock()
+    done: list[bool] = []
+
+    def first_only() -> None:
+        with lock:
+            if not done:
+                action()
+                done.append(True)
+
+    return first_only

@@ -1,0 +1,246 @@
+"""Workspaces as folders: one tree per manifest, assembled once, never mounted writable.
+
+Each path of a tree is an inode of its own, as in the developer's project: the first path of a content is a hard link to
+its blob, every other one a copy (which shares the blob's blocks where the file system can). A tree is complete once
+`trees/<digest>.ok` exists; the time of that file says when it was last used. What jobs write goes to overlays
+elsewhere. Whether the user may have these contents was decided at submission.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections import OrderedDict
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from ci_runner import failpoints
+from ci_runner.dependencies.project import Tree
+from ci_runner.errors import NotFound, PermanentError, StorageFull
+from ci_runner.storage.blobs import BlobStore, in_parallel
+from ci_runner.storage.safe_fs import Trash
+from pytest_remote_ci.wire.protocol import is_digest
+
+_log = logging.getLogger(__name__)
+
+_ASSEMBLED = failpoints.register("controller.tree.assembled", "a tree is whole, not yet published")
+_PUBLISHED = failpoints.register("controller.tree.published", "a tree is published, not marked complete")
+
+#: The kernel's refusals to copy within itself; reading and writing works nevertheless.
+_COPY_REFUSED: Final = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+
+#: Manifests kept parsed in memory.
+_REMEMBERED: Final = 16
+
+
+class Workspaces:
+    """The trees of one data directory. Methods may be called from any thread."""
+
+    def __init__(self, data_dir: Path, blobs: BlobStore, owner: int | None) -> None:
+        """`owner`: the uid that trees are given to; None: they stay ours."""
+        self._root = data_dir / "trees"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._blobs = blobs
+        self._owner = owner
+        self._trash = Trash(data_dir / "trash")
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+        self._manifests: OrderedDict[str, dict[str, tuple[int, str]]] = OrderedDict()
+
+    def tree(self, digest: str) -> Path:
+        """The folder of a workspace, assembled when absent. Raises `PermanentError`, `StorageFull`."""
+        if not is_digest(digest):
+            raise PermanentError("the job has no workspace")
+        folder, mark = self._root / digest, self._root / f"{digest}.ok"
+        if _touch(mark):
+            return folder
+        with self._guard:
+            lock = self._locks.setdefault(digest, threading.Lock())
+        with lock:
+            if not _touch(mark):
+                try:
+                    self._assemble(digest, folder)
+                    failpoints.hit(_PUBLISHED)
+                    mark.touch()
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise StorageFull("the runner's disk is full") from error
+                    raise
+        with self._guard:
+            self._locks.pop(digest, None)
+        return folder
+
+    def files(self, digest: str) -> Tree:
+        """The workspace's files for `ci_runner.dependencies.install_plan`; reads blobs."""
+        rows = self._manifest(digest)
+
+        def content(path: str) -> bytes:
+            with self._blobs.open(rows[path][1]) as file:
+                return file.read()
+
+        return Tree({path: sha256 for path, (_, sha256) in rows.items()}, content)
+
+    def times(self, digest: str) -> dict[str, int]:
+        """Modification times by path, in nanoseconds, as a submission brought them."""
+        try:
+            with self._blobs.open(digest) as file:
+                found: dict[str, int] = json.load(file)
+        except NotFound as error:
+            raise PermanentError("the job's workspace is no longer on the runner: submit it again") from error
+        return found
+
+    def remove(self, digest: str) -> None:
+        """Forget a tree."""
+        self.destroy(self.hide(digest))
+
+    def hide(self, digest: str) -> Path:
+        """Take a tree out of use, quickly; what is returned is for `destroy`.
+
+        The marker goes first, so that a half-removed one is never used.
+        """
+        (self._root / f"{digest}.ok").unlink(missing_ok=True)
+        doomed = self._root / f".del-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            (self._root / digest).rename(doomed)
+        return doomed
+
+    def destroy(self, hidden: Path) -> None:
+        """Remove what `hide` returned."""
+        try:
+            self._trash.remove(hidden)
+        except OSError as error:  # out of sight; the trash is emptied again
+            _log.warning("a tree could not be removed as a whole: %s", error)
+
+    def unused(self) -> list[tuple[float, str]]:
+        """(time of last use, digest) of every complete tree, least recently used first."""
+        return sorted((path.stat().st_mtime, path.stem) for path in self._root.glob("*.ok"))
+
+    def _manifest(self, digest: str) -> dict[str, tuple[int, str]]:
+        """path → (mode, digest of the content)."""
+        with self._guard:
+            rows = self._manifests.get(digest)
+            if rows is not None:
+                self._manifests.move_to_end(digest)
+                return rows
+        try:
+            with self._blobs.open(digest) as file:
+                rows = {path: (mode, sha256) for path, mode, _, sha256 in json.load(file)}
+        except NotFound as error:
+            raise PermanentError("the job's workspace is no longer on the runner: submit it again") from error
+        with self._guard:
+            self._manifests[digest] = rows
+            while len(self._manifests) > _REMEMBERED:
+                self._manifests.popitem(last=False)
+        return rows
+
+    def _assemble(self, digest: str, folder: Path) -> None:
+        """Everything in a temporary folder, then one rename."""
+        rows = self._manifest(digest)
+        temporary = self._root / f".tmp-{uuid.uuid4().hex}"
+        temporary.mkdir(mode=0o755)
+        base = os.fspath(temporary)
+        try:
+            self._own(base)
+            made, linked, copies = {""}, set(), []
+            for path, (mode, sha256) in sorted(rows.items()):
+                parent = _check(path)
+                if parent not in made:
+                    self._folders(base, parent, made)
+                try:
+                    source = os.fspath(self._blobs.path(sha256, bool(mode & 0o100)))
+                except NotFound as error:
+                    raise PermanentError(
+                        f"the contents of {path} are no longer on the runner: submit again"
+                    ) from error
+                target = f"{base}/{path}"
+                if source in linked or not _link(source, target):
+                    self._copy(source, target)
+                    copies.append(target)
+                linked.add(source)
+            # Blobs are durable; after a loss of power, a copy that is not would be an empty file of a complete tree.
+            in_parallel(_sync, copies)
+            failpoints.hit(_ASSEMBLED)
+            self.destroy(folder)  # published, but never marked complete
+            temporary.rename(folder)
+        except BaseException:
+            self.destroy(temporary)
+            raise
+
+    def _folders(self, base: str, parent: str, made: set[str]) -> None:
+        parts = parent.split("/")
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            if path not in made:
+                os.mkdir(f"{base}/{path}", 0o755)  # noqa: PTH102  # thousands of them
+                self._own(f"{base}/{path}")
+                made.add(path)
+
+    def _own(self, path: str) -> None:
+        if self._owner is not None:
+            os.chown(path, self._owner, self._owner)
+
+    def _copy(self, source: str, target: str) -> None:
+        """Copy a blob with its mode, times and owner."""
+        with Path(source).open("rb", buffering=0) as reading, Path(target).open("xb", buffering=0) as writing:
+            status = os.fstat(reading.fileno())
+            if status.st_size:
+                _copy_content(reading, writing, status.st_size)
+            if self._owner is not None:
+                os.fchown(writing.fileno(), self._owner, self._owner)
+            os.fchmod(writing.fileno(), status.st_mode & 0o7777)
+            os.utime(writing.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _link(source: str, target: str) -> bool:
+    """Make a hard link; False where the file system allows no more of them."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EMLINK, errno.EPERM, errno.EXDEV):
+            raise
+        return False
+    return True
+
+
+def _copy_content(reading: BinaryIO, writing: BinaryIO, size: int) -> None:
+    """Copy within the kernel, which shares the blocks where the file system can (XFS, btrfs); else by hand."""
+    try:
+        while size and (copied := os.copy_file_range(reading.fileno(), writing.fileno(), size)):
+            size -= copied
+    except AttributeError:  # not Linux
+        pass
+    except OSError as error:
+        if error.errno not in _COPY_REFUSED:
+            raise
+    if size:
+        shutil.copyfileobj(reading, writing)
+
+
+def _sync(path: str) -> None:
+    """Wait until a file's content is durable; an empty one has none."""
+    with Path(path).open("rb") as file:
+        if os.fstat(file.fileno()).st_size:
+            os.fsync(file.fileno())
+
+
+def _check(path: str) -> str:
+    """The folder of a path, which must be safe: checked at submission, and again where it matters."""
+    parts = path.split("/")
+    if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise PermanentError(f"the workspace holds an unsafe path: {path!r}")
+    return "/".join(parts[:-1])
+
+
+def _touch(mark: Path) -> bool:
+    """Note that something is in use; False when it is not there."""
+    try:
+        os.utime(mark)
+    except FileNotFoundError:
+        return False
+    return True

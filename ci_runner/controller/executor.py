@@ -1,0 +1,162 @@
+"""`Performer`: the threads that do what was decided, and the one place where their errors are judged.
+
+Nothing waits for an action: it runs in a pool, its effects are in the store and the engine, and the next tick
+sees them. Environment builds have a pool of their own, so that they never hold up anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from ci_runner.controller import actions
+from ci_runner.controller.backoff import Backoff
+from ci_runner.controller.handlers import Interrupted, Steps
+from ci_runner.errors import LeaseLost, NotFound, PermanentError, TemporaryError
+from ci_runner.model.verdict import failed
+
+_log = logging.getLogger(__name__)
+
+#: Threads for everything but preparing.
+WORKERS: Final = 8
+#: Threads that read what jobs left behind, so that large files never hold up anything else.
+COLLECTORS: Final = 2
+#: Failures in a row of a kind that nobody foresaw, after which a job is given up.
+PATIENCE: Final = 5
+
+#: What is done for a job before it runs: when it cannot be done, the job fails and says why.
+_TOWARDS_RUNNING: Final = (actions.Claim, actions.Prepare, actions.Launch, actions.Record, actions.Retry)
+_TOUCH_ENGINE: Final = (
+    actions.Prepare,
+    actions.Launch,
+    actions.Stop,
+    actions.Kill,
+    actions.Clean,
+    actions.RemoveContainer,
+)
+
+#: The engine may show their effect only later; they are not repeated at once.
+_SLOW_TO_SHOW: Final = (actions.Kill, actions.RemoveContainer)
+#: Seconds for which those are not repeated.
+SETTLE: Final = 1.0
+
+
+class Performer:
+    """Runs actions. `wake` is called after each; `fatal` when the lease is lost."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        *,
+        wake: Callable[[], None],
+        fatal: Callable[[BaseException], None],
+        backoff: Backoff | None = None,
+    ) -> None:
+        policy = steps.policy
+        self._steps = steps
+        self._wake = wake
+        self._fatal = fatal
+        self.backoff = backoff or Backoff()
+        self._lock = threading.Lock()
+        self._in_flight: dict[str, list[str]] = {}
+        self._touched = True
+        self._preparing = ThreadPoolExecutor(
+            policy.concurrency + policy.builds + policy.build_queue + 1, thread_name_prefix="prepare"
+        )
+        self._acting = ThreadPoolExecutor(WORKERS, thread_name_prefix="act")
+        self._collecting = ThreadPoolExecutor(COLLECTORS, thread_name_prefix="collect")
+
+    def submit(self, action: actions.Action) -> None:
+        """Begin an action; returns at once."""
+        with self._lock:
+            self._in_flight.setdefault(action.subject, []).append(type(action).__name__)
+        pool = self._preparing if isinstance(action, actions.Prepare) else self._acting
+        if isinstance(action, actions.Finish) and action.collect:
+            pool = self._collecting
+        pool.submit(self._run, action)
+
+    def in_flight(self) -> Mapping[str, frozenset[str]]:
+        """Subject → names of the actions that are going on for it."""
+        with self._lock:
+            return {subject: frozenset(names) for subject, names in self._in_flight.items()}
+
+    def take_touched(self) -> bool:
+        """Whether an action may have changed a container since the last call."""
+        with self._lock:
+            touched, self._touched = self._touched, False
+            return touched
+
+    def close(self) -> None:
+        """Wait for what is going on (preparations give up); containers are left as they are."""
+        self._steps.closing.set()
+        self._preparing.shutdown(wait=True, cancel_futures=True)
+        self._collecting.shutdown(wait=True, cancel_futures=True)
+        self._acting.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, action: actions.Action) -> None:
+        try:
+            self._steps.perform(action)
+            if isinstance(action, _SLOW_TO_SHOW):
+                self.backoff.hold(action.key, self._steps.now(), SETTLE)
+            else:
+                self.backoff.succeeded(action.key)
+        except Exception as error:
+            self._judge(action, error)
+        finally:
+            with self._lock:
+                # Before it is out of flight: whoever sees it gone must look at the containers anew.
+                self._touched = self._touched or _touches_engine(action)
+                names = self._in_flight[action.subject]
+                names.remove(type(action).__name__)
+                if not names:
+                    del self._in_flight[action.subject]
+            self._wake()
+
+    def _judge(self, action: actions.Action, error: Exception) -> None:
+        """Temporary: later again. Permanent: the job fails. The lease: the end. The rest: some more times."""
+        if isinstance(error, LeaseLost):
+            self._fatal(error)
+            return
+        if isinstance(error, (Interrupted, NotFound)):
+            return
+        now = self._steps.now()
+        count = self.backoff.failed(action.key, now, getattr(error, "retry_after", 0.0))
+        if isinstance(error, TemporaryError):
+            if count == 1:
+                self._say(action, error)
+        elif isinstance(error, PermanentError) and isinstance(action, _TOWARDS_RUNNING):
+            self._give_up(action, str(error))
+        else:
+            words = f"{type(error).__name__}: {error}"
+            _log.error(
+                "%s failed (%d times): %s", action.key, count, words, exc_info=error if count == 1 else None
+            )
+            if count >= PATIENCE and isinstance(action, _TOWARDS_RUNNING):
+                doing = type(action).__name__.lower()
+                self._give_up(action, f"internal error of the runner ({doing}: {type(error).__name__})")
+
+    def _say(self, action: actions.Action, error: Exception) -> None:
+        """To the operator, and to the user whose job has to wait."""
+        _log.warning("%s: %s; trying again", action.key, error)
+        if isinstance(action, (actions.Prepare, actions.Launch)):
+            try:
+                self._steps.tell(action.job_id, f"{error}; trying again")
+            except Exception:  # very likely the same trouble
+                _log.debug("job %s could not be told", action.job_id, exc_info=True)
+
+    def _give_up(self, action: actions.JobAction, reason: str) -> None:
+        try:
+            self._steps.end(action.job_id, failed(reason))
+            self.backoff.succeeded(action.key)
+        except LeaseLost as error:
+            self._fatal(error)
+        except Exception:
+            _log.exception("job %s could not be ended; trying again", action.job_id)
+
+
+def _touches_engine(action: actions.Action) -> bool:
+    removes = isinstance(action, actions.Finish) and action.going is not None
+    return removes or isinstance(action, _TOUCH_ENGINE)

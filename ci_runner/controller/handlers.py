@@ -1,0 +1,369 @@
+"""`Steps`: how each action is done. Thin: what to do was decided; here it meets the engine and the store.
+
+Every step may be repeated after a crash at any of its failpoints: a row is changed by compare-and-set on its
+phase, and an engine's calls adopt or pass over what is there already. Before the engine is touched, the lease
+is looked at: a controller that lost it must not act on containers that are another's by now.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from ci_runner import failpoints
+from ci_runner.controller import actions, run_step
+from ci_runner.controller.artifacts.collect import Keeper, KeepingStopped, Kept, Written
+from ci_runner.controller.clock import SteadyClock
+from ci_runner.controller.engine import ContainerSpec, Engine
+from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.controller.process_state import ProcessState
+from ci_runner.controller.snapshot import Policy
+from ci_runner.controller.spool.job_log import JobLog
+from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
+from ci_runner.model.job import Job, JobEvent, utcnow
+from ci_runner.model.verdict import Verdict
+from ci_runner.store import Store
+from pytest_remote_ci.wire.protocol import Phase
+
+_log = logging.getLogger(__name__)
+
+
+def _point(name: str, where: str) -> str:
+    return failpoints.register(f"controller.{name}", where)
+
+
+_CLAIM = (_point("claim.before", "job decided to be taken up"), _point("claim.after", "job taken up"))
+_PREPARE = (_point("prepare.before", "preparing begins"), _point("prepare.after", "prepared, not recorded"))
+_PREPARED = _point("prepare.recorded", "prepared and recorded")
+_BEFORE_CREATE = _point("launch.before_create", "working folder made, no container")
+_CREATED = _point("launch.created", "container created, its id not recorded")
+_RECORDED = _point("launch.recorded", "container's id recorded")
+_BEFORE_START = _point("launch.before_start", "container about to be started")
+_STARTED = _point("launch.started", "container started")
+_STOP = (_point("stop.before", "stop decided"), _point("stop.recorded", "intent recorded, no signal sent"))
+_STOPPED = _point("stop.after", "TERM sent")
+_KILL = (_point("kill.before", "KILL decided"), _point("kill.after", "KILL sent"))
+_RETRY = (_point("retry.before", "attempt lost"), _point("retry.after", "next attempt recorded"))
+_FINISH = (_point("finish.before", "verdict decided"), _point("finish.after", "verdict stored"))
+_REMOVE = (
+    _point("remove.before", "remains to be removed"),
+    _point("remove.removed", "removed, not recorded"),
+)
+_REMOVED = _point("remove.after", "removal recorded")
+
+
+class JobPreparer(Protocol):
+    """What a controller needs of whatever makes jobs ready to run; `prepare.Preparer` is the real one."""
+
+    def prepare(
+        self,
+        job: Job,
+        *,
+        log: Callable[[str], None],
+        building: Callable[[], None],
+        stopping: Callable[[], bool],
+    ) -> Prepared:
+        """Blocks until all is there; a few milliseconds when it was there already."""
+
+    def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
+        """What to create; makes the attempt's working folder."""
+
+    def written(self, job: Job) -> Written:
+        """Where the files of the job's present attempt lie; also after a restart."""
+
+    def in_use(self) -> frozenset[str]:
+        """Names of the build containers of calls that are going on."""
+
+    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+        """What could wait until the job was over and makes the next one quicker; may take many seconds."""
+
+    def remove_work(self, job_id: str) -> None:
+        """Remove the working folders of all of the job's attempts."""
+
+    def evict(self, keep: frozenset[str]) -> None:
+        """Remove what is cached beyond the limits, but for the keys in `keep`."""
+
+
+class Interrupted(Exception):
+    """A preparation ended because its job, or this controller, is being stopped."""
+
+
+@dataclass
+class Steps:
+    """The performing side of every action; `perform` has the threads, the counting and the errors."""
+
+    store: Store
+    engine: Engine
+    preparer: JobPreparer
+    epoch: int
+    policy: Policy
+    now: SteadyClock
+    #: Bytes of log kept per job.
+    budget: int
+    #: Called when a job got its terminal status.
+    ended: Callable[[], None]
+    keeper: Keeper
+    #: Set when the controller ends: preparations give up.
+    closing: threading.Event = field(default_factory=threading.Event)
+    state: ProcessState = field(default_factory=ProcessState)
+
+    def __post_init__(self) -> None:
+        self.keeper.stopping = self.closing.is_set
+
+    def perform(self, action: actions.Action) -> None:
+        """Do it. Raises what the engine, the store and the preparer raise."""
+        self._STEPS[type(action)](self, action)
+
+    def _claim(self, action: actions.Claim) -> None:
+        failpoints.hit(_CLAIM[0])
+        moment = utcnow()
+        self._advance(
+            action, "queued", "preparing",
+            status="running", start_time=moment, phase_since=self.now(), attempt=1,
+        )  # fmt: skip
+        failpoints.hit(_CLAIM[1])
+
+    def _prepare(self, action: actions.Prepare) -> None:
+        job = self._job(action)
+        if job.phase != "preparing":
+            return
+        failpoints.hit(_PREPARE[0])
+
+        def building() -> None:
+            """From here on the job holds no run slot; how many build at once is the preparer's to limit."""
+            self._advance(action, "preparing", "preparing", detail="building the environment", building=True)
+
+        def stopping() -> bool:
+            return self.closing.is_set() or self.state.is_signalled(job.id)
+
+        try:
+            prepared = self.preparer.prepare(
+                job,
+                log=JobLog(self.store, self.epoch, self.budget, job),
+                building=building,
+                stopping=stopping,
+            )
+        except Exception as error:
+            if stopping() and not isinstance(error, LeaseLost):
+                raise Interrupted from error
+            raise
+        failpoints.hit(_PREPARE[1])
+        self.state.set_prepared(job.id, prepared)
+        self._advance(action, "preparing", "starting", building=False, environment=prepared.key)
+        failpoints.hit(_PREPARED)
+
+    def _launch(self, action: actions.Launch) -> None:
+        job = self._job(action)
+        if job.phase != "starting" or job.attempt != action.attempt:
+            return
+        container_id = action.container_id
+        if container_id is None:
+            prepared = self.state.prepared(job.id)
+            if prepared is None:  # a controller before this one prepared it: quickly once more
+                self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
+                return
+            spec = self.preparer.container_spec(
+                run_step.with_secrets(job, self.store), prepared, action.attempt
+            )
+            self._hold_lease()
+            failpoints.hit(_BEFORE_CREATE)
+            container_id = self.engine.create(spec)
+            failpoints.hit(_CREATED)
+        if job.container_id != container_id and not self.store.jobs.advance(
+            job.id, self.epoch, "starting", container_id=container_id, phase_since=self.now()
+        ):
+            return
+        failpoints.hit(_RECORDED)
+        self._hold_lease()
+        failpoints.hit(_BEFORE_START)
+        try:
+            self.engine.start(container_id)
+        except PermanentError:
+            if self.engine.inspect(container_id) is not None:
+                raise
+            _log.warning("job %s: its container vanished before its start", job.id)
+            return  # the next tick gives it another attempt
+        failpoints.hit(_STARTED)
+        self.state.set_prepared(job.id, None)
+
+    def _record(self, action: actions.Record) -> None:
+        phases: tuple[Phase, ...] = ("starting", "testing", "finishing")
+        self.store.jobs.advance(action.job_id, self.epoch, phases, container_id=action.container_id)
+
+    def _finishing(self, action: actions.Finishing) -> None:
+        self._advance(action, "testing", "finishing")
+
+    def _stop(self, action: actions.Stop) -> None:
+        failpoints.hit(_STOP[0])
+        if not self._intend(action.job_id, action.intent):
+            return
+        failpoints.hit(_STOP[1])
+        if action.container_id is not None:
+            self._hold_lease()
+            self.engine.signal(action.container_id, "TERM")
+        self.state.set_signalled(action.job_id)
+        failpoints.hit(_STOPPED)
+
+    def _kill(self, action: actions.Kill) -> None:
+        failpoints.hit(_KILL[0])
+        if not self._intend(action.job_id, action.intent):
+            return
+        self._hold_lease()
+        self.engine.signal(action.container_id, "KILL")
+        failpoints.hit(_KILL[1])
+
+    def _intend(self, job_id: str, intent: str) -> bool:
+        """Record why a job is stopped, unless that is known; False when the job is over."""
+        job = self.store.jobs.get(job_id)
+        if job is None or job.is_over or job.stop_intent is not None:
+            return job is not None and not job.is_over
+        stop: dict[str, Any] = {"stop_intent": intent, "stop_requested_at": self.now()}
+        return self.store.jobs.advance(job_id, self.epoch, job.phase, **stop)
+
+    def _retry(self, action: actions.Retry) -> None:
+        failpoints.hit(_RETRY[0])
+        text = f"attempt {action.attempt}: {action.reason}; trying again\n"
+        events = [JobEvent("log", text, fields={"stream": "runner"})]
+        job = self._job(action)
+        if job.attempt == action.attempt:
+            self.store.jobs.advance(
+                job.id, self.epoch, "starting", events=events,
+                attempt=action.attempt + 1, container_id=None, phase_since=self.now(),
+            )  # fmt: skip
+        failpoints.hit(_RETRY[1])
+
+    def _finish(self, action: actions.Finish) -> None:
+        failpoints.hit(_FINISH[0])
+        events: list[JobEvent] = []
+        if action.post_mortem is not None:
+            output = self.engine.output(action.post_mortem)
+            events = [JobEvent("log", output, fields={"stream": "runner"})] if output else []
+        try:
+            kept = self._collected(action) if action.collect else Kept()
+            self.end(action.job_id, action.verdict, [*events, *kept.events()], kept)
+        finally:
+            self.keeper.quota.settle(action.job_id)
+        failpoints.hit(_FINISH[1])
+
+    def _collected(self, action: actions.Finish) -> Kept:
+        """What the job leaves behind, durable; read when its container is gone, and nobody writes any more."""
+        job = self._job(action)
+        if job.is_over:
+            return Kept()
+
+        def before_reading() -> None:
+            if not self.state.is_collecting(job.id):
+                self._advance(action, ("starting", "testing", "finishing"), "finishing", detail="collecting")
+                self.state.set_collecting(job.id)
+            if action.going is not None:  # its worker has said its last word
+                self._hold_lease()
+                self.engine.remove(action.going)
+
+        try:
+            return self.keeper.keep(job, action.verdict, self.preparer.written(job), before_reading)
+        except KeepingStopped as error:
+            raise Interrupted from error
+        except PermanentError as error:  # would be the same the next time: the job ends without them
+            return Kept(notes=(f"none is kept: {error}",))
+
+    def end(
+        self,
+        job_id: str,
+        verdict: Verdict,
+        events: Sequence[JobEvent] = (),
+        kept: Kept = Kept(),  # noqa: B008  # frozen
+    ) -> None:
+        """Write the job's terminal status, once; `Notifier` tells who wants to know."""
+        if not self.store.jobs.finish(
+            job_id, self.epoch, verdict, events=events, artifacts=kept.artifacts, more=kept.fields()
+        ):
+            return
+        self.state.forget(job_id)
+        _log.info(
+            "job %s: %s (%s)", job_id, verdict.status, verdict.reason or f"exit code {verdict.exit_code}"
+        )
+        self.ended()
+
+    def tell(self, job_id: str, text: str) -> None:
+        """A line of the runner in the job's log, for its user."""
+        event = JobEvent("log", f"{text}\n", fields={"stream": "runner"})
+        self.store.events.append(job_id, self.epoch, [event])
+
+    def _clean(self, action: actions.Clean) -> None:
+        failpoints.hit(_REMOVE[0])
+        for container_id in action.container_ids:
+            self._hold_lease()
+            self.engine.remove(container_id)
+        self.preparer.remove_work(action.job_id)
+        job = self._job(action)
+        if job.status == "completed":
+            try:
+                self.preparer.improve(job, self.closing.is_set)
+            except RunnerError as error:
+                level = logging.DEBUG if self.closing.is_set() else logging.WARNING  # stopped: all is well
+                _log.log(level, "job %s: nothing was done for the next one: %s", job.id, error)
+        failpoints.hit(_REMOVE[1])
+        self.store.jobs.cleaned(action.job_id, self.epoch)
+        failpoints.hit(_REMOVED)
+
+    def _remove_container(self, action: actions.RemoveContainer) -> None:
+        _log.info("removing container %s, which belongs to nothing any more", action.name)
+        self._hold_lease()
+        self.engine.remove(action.container_id)
+
+    def _announce(self, action: actions.Announce) -> None:
+        for job_id, place in action.places:
+            event = JobEvent("state", fields={"phase": "queued", "queue_position": place})
+            if self.store.jobs.advance(job_id, self.epoch, "queued", events=[event]):
+                self.state.set_announced(job_id, place, self.now())
+
+    _STEPS: ClassVar[Mapping[type[actions.Action], Callable[[Steps, Any], None]]] = {
+        actions.Claim: _claim,
+        actions.Prepare: _prepare,
+        actions.Launch: _launch,
+        actions.Record: _record,
+        actions.Finishing: _finishing,
+        actions.Stop: _stop,
+        actions.Kill: _kill,
+        actions.Retry: _retry,
+        actions.Finish: _finish,
+        actions.Clean: _clean,
+        actions.RemoveContainer: _remove_container,
+        actions.Announce: _announce,
+        actions.AdvanceRun: lambda self, run: run_step.advance(
+            run, self.store, self.keeper.blobs, self.epoch
+        ),
+    }
+
+    def _job(self, action: actions.JobAction) -> Job:
+        job = self.store.jobs.get(action.job_id)
+        if job is None:
+            raise NotFound(f"job {action.job_id} is gone")
+        return job
+
+    def _hold_lease(self) -> None:
+        """Before an engine call: is this still the controller?"""
+        state = self.store.lease.read()
+        if state.epoch != self.epoch:
+            raise LeaseLost(f"the lease was taken over by {state.holder}")
+
+    def _advance(
+        self,
+        action: actions.JobAction,
+        expect: Phase | Sequence[Phase],
+        phase: Phase,
+        *,
+        detail: str | None = None,
+        quietly: bool = False,
+        **changes: Any,
+    ) -> bool:
+        """To the next phase, with the event that says so (unless `quietly`), and in it a `detail` for people."""
+        fields = {"phase": phase} if detail is None else {"phase": phase, "detail": detail}
+        events = [] if quietly else [JobEvent("state", fields=fields)]
+        changes.setdefault("phase_since", self.now())
+        return self.store.jobs.advance(
+            action.job_id, self.epoch, expect, phase=phase, events=events, **changes
+        )

@@ -1,0 +1,84 @@
+"""What is done for a run of a pipeline: a decided step is written, with the jobs that it starts.
+
+A job that gets artifacts of others starts on a workspace of its own: the run's files with theirs over it. Contents are
+blobs already, so this is one new manifest, and everything behind it is as for any workspace.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from ci_runner import failpoints
+from ci_runner.controller.actions import AdvanceRun
+from ci_runner.model.job import Artifact, Job, utcnow
+from ci_runner.pipelines.run import job_of
+from ci_runner.storage.blobs import BlobStore
+from ci_runner.store import Store
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry
+
+_log = logging.getLogger(__name__)
+
+_BEFORE: Final = failpoints.register("controller.run.before", "a run's step decided")
+_AFTER: Final = failpoints.register("controller.run.after", "a run's step stored")
+
+
+def advance(action: AdvanceRun, store: Store, blobs: BlobStore, epoch: int) -> None:
+    """Write the step, unless the run has changed since it was decided."""
+    failpoints.hit(_BEFORE)
+    run, now = action.run, utcnow()
+    sources = {name: facts.job_id for name, facts in action.facts.items() if facts.job_id is not None}
+    jobs = []
+    for start in action.step.starts:
+        job = job_of(run, start.name, start.retry, sources, now)
+        found = [item for source in job.options.artifacts_from for item in store.artifacts.list(source)]
+        jobs.append(replace(job, workspace=_with_artifacts(store, blobs, run.user_id, run.workspace, found)))
+    done = store.runs.advance(run.id, epoch, run.version, action.step, jobs, stop_intent=action.stop_intent)
+    failpoints.hit(_AFTER)
+    outcome = action.step.outcome
+    if done and outcome is not None:
+        _log.info("run %s (%s #%d): %s", run.id, run.pipeline, run.number, outcome.reason or outcome.status)
+
+
+def with_secrets(job: Job, store: Store) -> Job:
+    """The job with the values of its secrets in its environment: only ever in memory, and in its spool."""
+    names = job.options.secrets
+    if not names or job.run_id is None:
+        return job
+    values = store.runs.secrets(job.run_id)
+    secrets = {name: values[name] for name in names if name in values}
+    return replace(job, options=job.options.with_env(secrets))
+
+
+def _with_artifacts(
+    store: Store, blobs: BlobStore, user_id: str, workspace: str, artifacts: Sequence[Artifact]
+) -> str:
+    """The digest of the workspace with these files in it; where two have one path the later one stays."""
+    if not artifacts:
+        return workspace
+    with blobs.open(workspace) as file:
+        entries = {
+            entry.path: entry for entry in Manifest.from_dict({"files": json.loads(file.read())}).files
+        }
+    for item in artifacts:
+        _make_room(entries, item.path)
+        entries[item.path] = ManifestEntry(item.path, item.mode, item.size, item.sha256)
+    digest = blobs.put_manifest(Manifest(tuple(sorted(entries.values(), key=lambda entry: entry.path))))
+    with blobs.granting():
+        store.blobs.grant(user_id, {digest, *(item.sha256 for item in artifacts)})
+    return digest
+
+
+def _make_room(entries: dict[str, ManifestEntry], path: str) -> None:
+    """What was a file may have become a folder, or the other way round."""
+    for name in _in_the_way(entries, path):
+        del entries[name]
+
+
+def _in_the_way(entries: Mapping[str, ManifestEntry], path: str) -> list[str]:
+    parts = path.split("/")
+    above = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    return [name for name in entries if name in above or name.startswith(f"{path}/")]

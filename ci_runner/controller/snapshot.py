@@ -1,0 +1,243 @@
+"""`World`: everything a decision depends on, brought together once per tick into one frozen value.
+
+The order of reading matters, because actions go on meanwhile: first what is in flight, then the rows, then
+the containers, then the builds that are going on. Whatever ends in between is seen either as in flight (and
+left alone) or with all its effects.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from ci_runner.controller.engine import Engine, Observed
+from ci_runner.controller.spool.reader import ExitFrame
+from ci_runner.errors import EngineUnavailable
+from ci_runner.model.job import Job
+from ci_runner.pipelines.run import Run
+from ci_runner.pipelines.scheduler import Facts
+from ci_runner.settings.groups import ReconcileSettings
+from ci_runner.store import Store
+
+#: Subject → names of the actions that are going on for it.
+InFlight = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The operator's limits, as far as decisions need them. Times in seconds, sizes in bytes."""
+
+    concurrency: int = 1
+    builds: int = 2
+    test_timeout: float = 3600.0
+    prepare_timeout: float = 900.0
+    grace: float = 10.0
+    memory: int = 2 << 30
+    max_memory: int = 8 << 30
+    disk: int = 4 << 30
+    #: Containers of one job, counting those that were lost before the user's command ran.
+    attempts: int = 3
+    #: Jobs that may wait for a free build beside those that are building: with more, no job is taken up.
+    build_queue: int = 4
+    #: Seconds between two announcements of a job's place, for the first ten in the queue and for the others.
+    announce: tuple[float, float] = (1.0, 15.0)
+
+    @classmethod
+    def of(cls, settings: ReconcileSettings) -> Policy:
+        """The settings' part of it."""
+        return cls(
+            concurrency=settings.concurrency,
+            builds=settings.builds,
+            test_timeout=settings.test_timeout,
+            prepare_timeout=settings.prepare_timeout,
+            grace=settings.grace,
+            memory=settings.memory,
+            max_memory=settings.max_memory,
+            disk=settings.disk,
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a spool that has been read to its end says about an attempt: its container is over, or as good as over,
+    because the worker has said its last word.
+    """
+
+    #: The user's command ran.
+    started: bool
+    #: The worker's last word; None: it had none.
+    exit: ExitFrame | None = None
+    #: The test that ran when it ended; None: none, or nobody knows.
+    running: str | None = None
+
+
+@dataclass(frozen=True)
+class Announced:
+    """The place that a waiting job was last told."""
+
+    place: int
+    at: dt.datetime
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that is not over, and what has become of its jobs."""
+
+    run: Run
+    facts: Mapping[str, Facts]
+    #: It has lasted longer than it may.
+    timed_out: bool = False
+    #: When stages of it must be over, and how many of these moments have passed.
+    deadlines: tuple[dt.datetime, ...] = ()
+    passed: int = 0
+
+
+@dataclass(frozen=True)
+class World:
+    """One moment. Nothing in it changes, and `decide` sees nothing else.
+
+    Mappings are copied, and the copies are read-only.
+    """
+
+    now: dt.datetime
+    policy: Policy = Policy()
+    #: Jobs that are not over.
+    jobs: tuple[Job, ...] = ()
+    #: Jobs that are over and whose remains are not yet removed.
+    uncleaned: tuple[Job, ...] = ()
+    #: When each user's job was last taken up.
+    served: Mapping[str, dt.datetime] = field(default_factory=dict)
+    #: All our containers; None: the engine does not answer.
+    observed: tuple[Observed, ...] | None = ()
+    #: Subject → names of the actions that are going on for it.
+    in_flight: InFlight = field(default_factory=dict)
+    #: Subjects to leave alone for a while, because something failed.
+    held: frozenset[str] = frozenset()
+    #: (job id, attempt) → what its spool says, once that is read to its end.
+    endings: Mapping[tuple[str, int], Ending] = field(default_factory=dict)
+    #: Jobs that have written more than they may.
+    over_disk: frozenset[str] = frozenset()
+    #: Jobs that wrote most while the file system of all jobs got nearly full.
+    filling_disk: frozenset[str] = frozenset()
+    #: Jobs that this process has sent TERM.
+    signalled: frozenset[str] = frozenset()
+    #: Names of the build containers that are in use.
+    builds: frozenset[str] = frozenset()
+    announced: Mapping[str, Announced] = field(default_factory=dict)
+    #: Runs of pipelines that are not over, but for those about which nothing has changed since they were decided about.
+    runs: tuple[OpenRun, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Freeze the mappings."""
+        for name in _MAPPINGS:
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def differs_only_in_time(self, other: World) -> bool:
+        """Return whether both are the same moment but for `now`."""
+        return all(getattr(self, name) == getattr(other, name) for name in _TIMELESS)
+
+
+_MAPPINGS: Final = ("served", "in_flight", "endings", "announced")
+_TIMELESS: Final = tuple(item.name for item in fields(World) if item.name != "now")
+
+
+class Rows:
+    """The rows of jobs as last read: read anew when anybody has committed anything since, else remembered.
+
+    SQLite's `data_version` leaves no commit out, so what is remembered is what would be read.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._bell = store.doorbell()
+        self._known: _Rows | None = None
+
+    def look(self) -> tuple[_Rows, bool]:
+        """The rows, and whether they were read anew: what else depends on the store alone need not be, if not."""
+        rang = self._bell.rang()  # before reading: what is committed meanwhile rings the next time
+        if self._known is not None and not rang:
+            return self._known, False
+        self._known = None
+        jobs = self._store.jobs
+        known = self._known = _Rows(tuple(jobs.open()), tuple(jobs.uncleaned()), jobs.served())
+        return known, True
+
+    def forget(self) -> None:
+        """Read anew next time, whatever the bell says."""
+        self._known = None
+
+    def close(self) -> None:
+        """Close the bell's connection."""
+        self._bell.close()
+
+
+class _Rows(NamedTuple):
+    """As in `World`."""
+
+    jobs: tuple[Job, ...]
+    uncleaned: tuple[Job, ...]
+    served: Mapping[str, dt.datetime]
+
+
+@dataclass
+class Sight:
+    """The containers as last seen: listed anew when something may have changed, else remembered."""
+
+    engine: Engine
+    _observed: tuple[Observed, ...] | None = None
+
+    def look(self, jobs: tuple[Job, ...], *, anew: bool) -> tuple[Observed, ...] | None:
+        """All our containers, in full detail where one of the open `jobs` is over; None: no answer."""
+        if not anew and self._observed is not None and not self._is_outdated(jobs, self._observed):
+            return self._observed
+        try:
+            self._observed = self._list(jobs)
+        except EngineUnavailable:
+            self._observed = None
+        return self._observed
+
+    @staticmethod
+    def _is_outdated(jobs: tuple[Job, ...], observed: tuple[Observed, ...]) -> bool:
+        """Whether a command runs, as a row says, whose container is remembered from before its start.
+
+        What was remembered is older than the rows then; taken at its word, the container would count as lost.
+        """
+        created = {(item.job_id, item.attempt) for item in observed if item.state == "created"}
+        return bool(created) and any(
+            job.phase in ("testing", "finishing") and (job.id, job.attempt) in created for job in jobs
+        )
+
+    def _list(self, jobs: tuple[Job, ...]) -> tuple[Observed, ...]:
+        listed = {item.id: item for item in self.engine.list()}
+        open_ids = {job.id for job in jobs}
+        # A container that a row names must be looked for itself before it counts as lost.
+        doubtful = {job.container_id for job in jobs if job.container_id} - listed.keys()
+        ended = {item.id for item in listed.values() if item.job_id in open_ids and item.state != "running"}
+        for container_id in doubtful | ended:
+            detail = self.engine.inspect(container_id)
+            if detail is not None:
+                listed[container_id] = detail
+            else:
+                listed.pop(container_id, None)
+        return tuple(listed.values())
+
+
+def read(
+    rows: _Rows,
+    sight: Sight,
+    *,
+    now: dt.datetime,
+    policy: Policy,
+    anew: bool,
+    in_flight: InFlight,
+    builds: Callable[[], frozenset[str]],
+) -> World:
+    """Containers and builds, in this order; `in_flight` was read before, and the `rows` after it.
+
+    `anew`: list the containers.
+    """
+    observed = sight.look(rows.jobs, anew=anew)
+    return World(now, policy, *rows, observed, in_flight, builds=builds())

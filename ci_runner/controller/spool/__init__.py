@@ -1,0 +1,1 @@
+"""What a job's container writes, read as untrusted text and turned into events."""

@@ -1,0 +1,159 @@
+"""Locks: what exactly an environment holds, as a container resolved it; pure.
+
+A container's word is not trusted: `parse` takes nothing but requirement lines of the known forms, bounded in number
+and length, and works out itself which of them are folders of the workspace and whether the rest may be shared.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote
+
+from ci_runner.dependencies.project import Tree
+from ci_runner.errors import EnvironmentFailed
+from pytest_remote_ci.terminal import formats
+
+#: Characters of a lock, and of one line without its hashes; lines, and hashes of one line.
+MAX_SIZE: Final = 4 << 20
+_MAX_LINE: Final = 2000
+_MAX_LINES: Final = 5000
+_MAX_HASHES: Final = 2000
+
+_NAME: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?"
+_EXTRAS: Final = rf"(?:\[{_NAME}(?:, ?{_NAME}){{0,50}}\])?"
+_PINNED: Final = re.compile(rf"{_NAME}{_EXTRAS}==[A-Za-z0-9][A-Za-z0-9.!+_-]{{0,100}}")
+_NAMED_URL: Final = re.compile(rf"{_NAME}{_EXTRAS} @ (\S+)")
+#: What only uv's own git support, a web server or this container's files can answer to.
+_URL: Final = re.compile(r"(?:(?:git\+)?(?:https?|ssh)|(?:git\+)?file)://[A-Za-z0-9._~:/?#\[\]@!&()*+,=%-]+")
+_PATH: Final = re.compile(r"(?:\.{1,2}/|/)[A-Za-z0-9._~/@+,=%-]*|\.")
+_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+_MARKER_PART: Final = re.compile(
+    r""" ?(?:'[^'"\\$]*'|"[^'"\\$]*"|[A-Za-z_.]+|[<>!=~]{1,3}|[()]) ?"""  # no option has a place in it
+)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What exactly to install."""
+
+    #: Requirement lines.
+    text: str
+    #: Folders of the workspace, relative to it, to be installed editable.
+    locals: tuple[str, ...] = ()
+    #: Whether every line is a name, a version and hashes: only certain files of the configured indexes can satisfy it.
+    pinned: bool = False
+    #: Something in it has to be built from source: known once an installation without building failed.
+    needs_build: bool = False
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Lock:
+        """From what was stored with `dataclasses.asdict`; raises ValueError for anything else."""
+        try:
+            return cls(**{**raw, "locals": tuple(raw["locals"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError("no stored lock") from error
+
+
+def parse(text: Any, mount: str, tree: Tree) -> Lock:
+    """Read the lock that a container made of the workspace `tree`, seen at `mount`.
+
+    Raises `EnvironmentFailed`, in one line, for anything but requirements of the known forms.
+    """
+    if not isinstance(text, str):
+        raise EnvironmentFailed("the build left no lock")
+    if len(text) > MAX_SIZE:
+        raise EnvironmentFailed(f"the lock is larger than {formats.size(MAX_SIZE)}")
+    entries = _entries(text)
+    if len(entries) > _MAX_LINES:
+        raise EnvironmentFailed(f"the lock has more than {_MAX_LINES} lines")
+    known = _folders(tree)
+    lines: list[str] = []
+    folders: list[str] = []
+    pinned = True
+    for entry in entries:
+        requirement, marker, hashes = _split(entry)
+        if _PINNED.fullmatch(requirement):
+            pinned = pinned and bool(hashes)
+        else:
+            pinned = False
+            place, editable = _place(requirement)
+            folder = None if place is None else _folder(place, mount, known)
+            if folder is not None:
+                folders.extend([folder] if folder else [])  # the project itself has a layer of its own
+                continue
+            if place is None or editable:
+                raise _refused(entry)
+        lines.append(" ".join([requirement, *([f"; {marker}"] if marker else []), *hashes]))
+    return Lock("".join(f"{line}\n" for line in lines), tuple(dict.fromkeys(folders)), pinned)
+
+
+def _entries(text: str) -> list[str]:
+    """Lines without comments, joined where a backslash continues them, with single blanks."""
+    joined = text.replace("\\\n", " ").split("\n")
+    lines = (re.sub(r" +", " ", line).strip(" ") for line in joined if not line.startswith("#"))
+    return [line for line in lines if line]
+
+
+def _split(entry: str) -> tuple[str, str, list[str]]:
+    """(requirement, marker, hash options) of an entry."""
+    head, *hashes = entry.split(" --hash=")
+    if len(head) > _MAX_LINE or len(hashes) > _MAX_HASHES or not all(map(_HASH.fullmatch, hashes)):
+        raise _refused(entry)
+    requirement, separator, marker = head.partition(" ;")
+    marker = marker.strip(" ")
+    if separator and not _is_marker(marker):
+        raise _refused(entry)
+    return requirement, marker, [f"--hash={digest}" for digest in hashes]
+
+
+def _is_marker(text: str) -> bool:
+    position = 0
+    while position < len(text):
+        match = _MARKER_PART.match(text, position)
+        if match is None:
+            return False
+        position = match.end()
+    return bool(text)
+
+
+def _place(requirement: str) -> tuple[str | None, bool]:
+    """(the URL or path that a requirement names, whether it is to be installed editable); None for neither."""
+    editable = requirement.startswith("-e ")
+    target = requirement.removeprefix("-e ")
+    named = _NAMED_URL.fullmatch(target)
+    if named is not None:
+        target = named[1]
+    if _URL.fullmatch(target) or (named is None and _PATH.fullmatch(target)):
+        return target, editable
+    return None, editable
+
+
+def _folders(tree: Tree) -> set[str]:
+    """The folders that a workspace's files are in; "" is the workspace."""
+    found = {""}
+    for path in tree.digests:
+        folder = posixpath.dirname(path)
+        while folder not in found:
+            found.add(folder)
+            folder = posixpath.dirname(folder)
+    return found
+
+
+def _folder(place: str, mount: str, known: set[str]) -> str | None:
+    """The folder of the workspace that a URL or path names, relative to it; "" is the workspace; None: none."""
+    if "://" in place and not place.startswith("file://"):
+        return None
+    path = posixpath.normpath(posixpath.join(mount, unquote(place.removeprefix("file://"))))
+    if path != mount and not path.startswith(f"{mount}/"):
+        return None
+    inner = path[len(mount) + 1 :]
+    return inner if inner in known else None
+
+
+def _refused(entry: str) -> EnvironmentFailed:
+    shown = ascii(entry[:80])[1:-1]
+    return EnvironmentFailed(f"the lock has a line that is no plain requirement: {shown}")

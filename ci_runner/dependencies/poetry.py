@@ -1,0 +1,149 @@
+"""Poetry's own notation into standard requirement lines; pure.
+
+Only what Poetry keeps outside the standard ``[project]`` table: its dependency tables, groups and lock. A
+constraint that the standard cannot express (``||``) is left to the lock, else to the newest version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ci_runner.dependencies.requirements import normalized
+from ci_runner.errors import EnvironmentFailed
+
+#: Most characters of any text: reading a constraint may take quadratic time.
+_LONGEST: Final = 1_000
+_VERSION = re.compile(r"(\^|~=|~|==|!=|>=|<=|>|<|=)?\s*v?([0-9][^\s,]*|\*)$")
+
+
+def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> list[str]:
+    """``[tool.poetry.dependencies]``: what is not optional, and what the chosen extras name."""
+    wanted = {
+        normalized(re.split(r"[\s\[<>=!~;(]", item)[0])
+        for extra in extras
+        for item in _texts(_table(poetry, "extras").get(extra, []), f"extra {extra[:80]!r}")
+    }
+    lines = []
+    for name, value in _table(poetry, "dependencies").items():
+        for item in value if isinstance(value, list) else [value]:
+            optional = isinstance(item, Mapping) and item.get("optional", False)
+            if normalized(name) != "python" and (not optional or normalized(name) in wanted):
+                lines.append(requirement(name, item))
+    return lines
+
+
+def groups(poetry: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Requirement lines by group; the old ``dev-dependencies`` are the group ``dev``."""
+    result: dict[str, list[str]] = {}
+    if "dev-dependencies" in poetry:
+        result["dev"] = _lines(_table(poetry, "dev-dependencies"))
+    for name, group in _table(poetry, "group").items():
+        result.setdefault(name, []).extend(_lines(_table(group, "dependencies")))
+    return result
+
+
+def pins(lock: Mapping[str, Any]) -> list[str]:
+    """``name==version`` for each package that a ``poetry.lock`` has once; forked ones stay free."""
+    versions: dict[str, list[str]] = {}
+    packages = lock.get("package", [])
+    for package in packages if isinstance(packages, list) else [packages]:
+        match package:
+            case {"name": str(name), "version": str(version)}:
+                if _table(package, "source").get("type") not in ("git", "directory", "file", "url"):
+                    versions.setdefault(normalized(name), []).append(version)
+            case _:
+                raise EnvironmentFailed("poetry.lock: a package is no table with a name and a version")
+    return [f"{name}=={found[0]}" for name, found in sorted(versions.items()) if len(found) == 1]
+
+
+def requirement(name: str, value: Any) -> str:
+    """Return one dependency as a requirement line; raises `EnvironmentFailed` where it is none."""
+    if isinstance(value, str):
+        return name + specifier(_text(value, f"the version of {name[:80]!r}"))
+    if not isinstance(value, Mapping):
+        return name
+    extras = _texts(value.get("extras") or [], f"'extras' of {name[:80]!r}")
+    for key in ("version", "python", "markers", "git", "rev", "tag", "branch", "url", "path"):
+        if key in value:
+            _text(value[key], f"{key!r} of {name[:80]!r}")
+    label = f"{name}[{','.join(extras)}]" if extras else name
+    if "git" in value:
+        revision = value.get("rev") or value.get("tag") or value.get("branch")
+        line = f"{label} @ git+{value['git']}" + (f"@{revision}" if revision else "")
+    elif "url" in value:
+        line = f"{label} @ {value['url']}"
+    elif "path" in value:
+        path = value["path"]
+        path = path if path.startswith(("/", ".")) else f"./{path}"
+        return f"-e {path}" if value.get("develop") else path
+    else:
+        line = label + specifier(value.get("version", "*"))
+    markers = [f"({value['markers']})"] if value.get("markers") else []
+    if value.get("python"):
+        markers.extend(_python_marker(value["python"]))
+    return line + (" ; " + " and ".join(markers) if markers else "")
+
+
+def specifier(text: str) -> str:
+    """A version constraint in the standard's notation; empty when any version will do."""
+    if "|" in text:
+        return ""
+    parts: list[str] = []
+    for item in re.split(r"\s*,\s*|(?<=[\w*])\s+(?=[\^~<>=!])", text.strip()):
+        parts.extend(_one(item.strip()))
+    return ",".join(parts)
+
+
+def _one(item: str) -> list[str]:
+    match = _VERSION.match(item)
+    if match is None or match[2] == "*":
+        return []
+    operator, version = match[1] or "==", match[2]
+    if operator in ("^", "~"):
+        return [f">={version}", f"<{_above(operator, version)}"]
+    return [("==" if operator == "=" else operator) + version]
+
+
+def _above(operator: str, version: str) -> str:
+    """The first version that a caret or tilde constraint leaves out."""
+    numbers = [int(number) for number in re.findall(r"\d+", re.split(r"[a-zA-Z+-]", version)[0])] or [0]
+    if operator == "~":
+        place = 0 if len(numbers) == 1 else 1
+    else:
+        place = next((index for index, number in enumerate(numbers) if number), len(numbers) - 1)
+    return ".".join(str(number) for number in [*numbers[:place], numbers[place] + 1])
+
+
+def _python_marker(text: str) -> list[str]:
+    pairs = (re.match(r"([<>=!~]+)(.*)$", part) for part in specifier(text).split(",") if part)
+    return [
+        f"python_version {pair[1]} '{'.'.join(pair[2].split('.')[:2])}'" for pair in pairs if pair is not None
+    ]
+
+
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    items = ((name, item) for name, value in table.items() for item in _list(value))
+    return [requirement(name, item) for name, item in items if normalized(name) != "python"]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _texts(value: Any, what: str) -> list[str]:
+    if not isinstance(value, list):
+        raise EnvironmentFailed(f"pyproject.toml: {what} must be a list of texts")
+    return [_text(item, what) for item in value]
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise EnvironmentFailed(f"pyproject.toml: {what} must be text of at most {_LONGEST} characters")
+    return value
+
+
+def _table(parent: Any, name: str) -> Mapping[str, Any]:
+    value = parent.get(name) if isinstance(parent, Mapping) else None
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,85 @@
+"""Whose job starts next: users take turns, so that nobody waits behind somebody else's hundred jobs.
+
+A pure function of what waits and what was served; the controller starts jobs in this order, and the store
+counts queue positions by it. How many may run at once is not decided here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ci_runner.model.job import Job
+from ci_runner.settings.groups import PRIORITY_RANK
+
+_LONG_AGO: Final = dt.datetime.min.replace(tzinfo=dt.timezone.utc)
+
+
+def fair_order(
+    jobs: Iterable[Job],
+    served: Mapping[str, dt.datetime],
+    running: Mapping[str, int] | None = None,
+) -> list[Job]:
+    """The waiting `jobs`, the next to start first.
+
+    Priority decides first. Within a priority the next job is of the user who has the fewest jobs taken up
+    (`running`: user id → number, as `running_per_user` counts them), then of the one served longest ago
+    (`served`: user id → when a job of theirs was last taken up; who is missing was never served), then of the
+    one whose job waits longest; within a user, submission decides. Each job that is placed counts as taken up
+    for the places behind it, so the order is what would happen if all jobs ran equally long. All `jobs` are
+    ordered, whatever their phase.
+    """
+    users: dict[str, _Turns] = {}
+    levels: dict[int, dict[str, deque[Job]]] = {}
+    for job in sorted(jobs, key=_submission):
+        name = job.user_id or ""
+        if name not in users:
+            users[name] = _Turns((running or {}).get(name, 0), served.get(name, _LONG_AGO))
+        levels.setdefault(PRIORITY_RANK[job.priority], {}).setdefault(name, deque()).append(job)
+    order: list[Job] = []
+    for _, waiting in sorted(levels.items()):
+        heap = [(users[name].key, _submission(queue[0]), name) for name, queue in waiting.items()]
+        heapq.heapify(heap)
+        while heap:
+            _, _, name = heapq.heappop(heap)
+            queue = waiting[name]
+            order.append(queue.popleft())
+            users[name].take(len(order))
+            if queue:
+                heapq.heappush(heap, (users[name].key, _submission(queue[0]), name))
+    return order
+
+
+def running_per_user(jobs: Iterable[Job]) -> dict[str, int]:
+    """How many of the open `jobs` each user has taken up, without those whose environment is being built."""
+    count: dict[str, int] = {}
+    for job in jobs:
+        if not job.is_over and job.phase != "queued" and not job.building:
+            count[job.user_id or ""] = count.get(job.user_id or "", 0) + 1
+    return count
+
+
+@dataclass
+class _Turns:
+    """How far a user has got while an order is made."""
+
+    taken: int
+    served: dt.datetime
+    #: Place in the order that was last given to the user: later than anything in `served`.
+    place: int = field(default=0)
+
+    @property
+    def key(self) -> tuple[int, int, dt.datetime]:
+        return (self.taken, self.place, self.served)
+
+    def take(self, place: int) -> None:
+        self.taken += 1
+        self.place = place
+
+
+def _submission(job: Job) -> tuple[dt.datetime, str]:
+    return (job.submitted_at or _LONG_AGO, job.id)

@@ -1,0 +1,85 @@
+"""`JobOptions`: what a job asks for, parsed once from the JSON object in its row.
+
+The object is a submission's options (`SubmitOptions.to_dict`) with a few keys of the runner's own. It stays in the row
+as it came, whatever this version of the runner makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ci_runner.errors import PermanentError
+from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job asks for; made by `from_dict`."""
+
+    #: The client's options; of a pipeline's job with what the plan says of it.
+    submitted: SubmitOptions = field(default_factory=SubmitOptions)
+    #: Shell commands that run in place of pytest; None: pytest runs.
+    script: tuple[str, ...] | None = None
+    #: Names of the run's secrets that the job gets as environment variables.
+    secrets: tuple[str, ...] = ()
+    #: Ids of the jobs whose artifacts are in its workspace.
+    artifacts_from: tuple[str, ...] = ()
+    #: Digest of the blob with its files' modification times.
+    mtimes: str | None = None
+    #: Why the stored object cannot be read, on one line; then all of the above have their defaults.
+    problem: str | None = None
+    #: The stored object, not to be changed.
+    stored: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> JobOptions:
+        """Parse a row's object. Never raises, so that one row never hides the others: see `problem`."""
+        if not isinstance(raw, Mapping):
+            return cls(problem="options: must be a JSON object")
+        try:
+            mtimes = raw.get("mtimes")
+            if mtimes is not None and not isinstance(mtimes, str):
+                raise WireError("options.mtimes: must be text")
+            return cls(
+                submitted=SubmitOptions.from_dict(dict(raw)),
+                script=_texts(raw, "script"),
+                secrets=_texts(raw, "secrets") or (),
+                artifacts_from=_texts(raw, "artifacts_from") or (),
+                mtimes=mtimes or None,
+                stored=raw,
+            )
+        except (ValueError, TypeError, ArithmeticError) as error:
+            return cls(problem=str(error), stored=raw)
+
+    def usable(self) -> SubmitOptions:
+        """Return the client's options; raises `PermanentError` where the stored ones cannot be read."""
+        if self.problem is not None:
+            raise PermanentError(
+                f"this runner cannot read the job's options: {self.problem}; submit it again"
+            )
+        return self.submitted
+
+    @property
+    def wants_files(self) -> bool:
+        """Whether files of the job may have to be kept; also when nobody can say, so that its log says why not."""
+        return bool(self.submitted.artifacts or self.submitted.reports) or self.problem is not None
+
+    def with_env(self, variables: Mapping[str, str]) -> JobOptions:
+        """Return the same with more environment variables, checked as a submission's are."""
+        if self.problem is not None:
+            return self
+        return replace(
+            JobOptions.from_dict({**self.stored, "env": {**self.submitted.env, **variables}}),
+            stored=self.stored,
+        )
+
+
+def _texts(raw: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    value = raw.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise WireError(f"options.{name}: must be a list of texts")
+    return tuple(value)

@@ -1,0 +1,112 @@
+"""Which names the files of a workspace may have: safe, unambiguous on every file system, bounded.
+
+Archives and manifests are held to the same rules. A name is refused, never repaired: what runs in the
+container must be what the developer has.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from ci_runner.errors import InvalidSubmission
+from pytest_remote_ci.wire import control_characters
+
+#: Bytes of UTF-8: what Linux allows a file name, and a little less than what it allows a path.
+MAX_PART_BYTES: Final = 255
+MAX_PATH_BYTES: Final = 1024
+#: Folders around a file.
+MAX_DEPTH: Final = 64
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def check_paths(what: str, paths: Iterable[str], *, max_files: int) -> None:
+    """Refuse names that are unsafe, ambiguous or too many, saying so in words that begin with `what`.
+
+    Raises `InvalidSubmission`.
+    """
+    folded = []
+    for path in paths:
+        problem = path_problem(path)
+        if problem is not None:
+            raise _refusal(what, path, problem)
+        folded.append((_fold(path), path))
+    if len(folded) > max_files:
+        raise InvalidSubmission(f"{what}: holds {len(folded)} files; this runner takes at most {max_files}")
+    folded.sort()
+    folders = 0
+    before: tuple[str, str] = ("", "")
+    for key, path in folded:
+        if key == before[0]:
+            raise _refusal(what, path, collision(path, before[1]))
+        if before[0] and key.startswith(before[0] + "\0"):
+            raise _refusal(what, path, f"lies below {shown(before[1])}, which is a file")
+        folders += _new_folders(before[0], key)
+        before = key, path
+    if folders > max_files:
+        raise InvalidSubmission(f"{what}: holds {folders} folders; this runner takes at most {max_files}")
+
+
+def _fold(path: str) -> str:
+    """Equal for names that some file system takes for one; NUL sorts a folder before its contents."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    return folded.replace("/", "\0")
+
+
+def path_problem(path: str) -> str | None:
+    """Why `path` may not name a file of a workspace, or None when it may."""
+    try:
+        length = len(path.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if length > MAX_PATH_BYTES:
+        return f"has a name longer than {MAX_PATH_BYTES} bytes"
+    for text, problem in (("\0", "has a NUL in its name"), ("\\", "has a backslash in its name")):
+        if text in path:
+            return problem
+    if control_characters.holds_any(path):
+        return control_characters.name_problem(path)
+    if path.startswith("/"):
+        return "has an absolute path"
+    if _DRIVE.match(path):
+        return "names a drive"
+    parts = path.split("/")
+    if ".." in parts:
+        return "leaves the project through '..'"
+    if "" in parts or "." in parts:
+        return "has an empty or '.' part in its name"
+    if len(parts) > MAX_DEPTH:
+        return f"lies more than {MAX_DEPTH} folders deep"
+    if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
+        return f"has a part longer than {MAX_PART_BYTES} bytes in its name"
+    return None
+
+
+def _new_folders(before: str, key: str) -> int:
+    """How many folders `key` brings that `before`, its neighbour in order, did not."""
+    old, new = before.split("\0")[:-1], key.split("\0")[:-1]
+    shared = 0
+    for one, other in zip(old, new, strict=False):
+        if one != other:
+            break
+        shared += 1
+    return len(new) - shared
+
+
+def collision(path: str, other: str) -> str:
+    """In words: `path` is refused because of `other`."""
+    if path == other:
+        return "is there twice"
+    return f"cannot be told from {shown(other)} on file systems that ignore case or Unicode forms"
+
+
+def shown(path: str) -> str:
+    """`path` for a message: quoted, escaped, bounded."""
+    return repr(path if len(path) <= 120 else path[:119] + "…")
+
+
+def _refusal(what: str, path: str, problem: str) -> InvalidSubmission:
+    return InvalidSubmission(f"{what}: entry {shown(path)} {problem}")

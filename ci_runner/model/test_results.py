@@ -1,0 +1,205 @@
+"""What became of tests: from the reports of one session to one result each, and from many runs to what they say
+together. Pure; the reports are claims of a job's own code, so everything in them is looked at before it counts.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from ci_runner.model.job import JobEvent, format_time
+
+Outcome = Literal["unfinished", "passed", "skipped", "xfailed", "xpassed", "failed", "error"]
+#: From best to worst: of what the phases of one test say the worst counts. Stored as places in this list.
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+GOOD: Final = frozenset({"passed", "xfailed"})
+BAD: Final = frozenset({"failed", "error"})
+
+#: Characters of a longer node id are cut off.
+MAX_NODE_ID: Final = 2000
+#: Longest duration that is believed, in seconds.
+_LONGEST: Final = 1e6
+_RANKS: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(OUTCOMES)}
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """One test in one job."""
+
+    __test__ = False
+
+    node_id: str
+    outcome: Outcome
+    #: Seconds of all phases.
+    duration: float
+    #: How often it was run again in the same session.
+    reruns: int
+    #: When its first report came.
+    at: dt.datetime
+    job_id: str = ""
+    #: Digest of the workspace it ran on.
+    workspace: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What its owner sees."""
+        return {
+            "id": self.node_id,
+            "outcome": self.outcome,
+            "duration": round(self.duration, 6),
+            "reruns": self.reruns,
+            "at": format_time(self.at),
+        }
+
+
+@dataclass
+class Part:
+    """What some reports say about one test: the worst of them, and sums."""
+
+    at: dt.datetime
+    rank: int = 0
+    duration: float = 0.0
+    reruns: int = 0
+
+
+def parts(events: Iterable[JobEvent], now: dt.datetime) -> dict[str, Part]:
+    """By node id, what the reports among `events` say; adding up over all events gives each test's result."""
+    found: dict[str, Part] = {}
+    for event in events:
+        if event.type != "report":
+            continue
+        for node_id, category, seconds in _reports(event.fields):
+            node_id = node_id[:MAX_NODE_ID]
+            part = found.get(node_id)
+            if part is None:
+                part = found[node_id] = Part(event.timestamp or now)
+            part.reruns += category == "rerun"
+            part.rank = max(part.rank, _RANKS.get(category, 0))
+            part.duration += seconds
+    return found
+
+
+def _reports(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Node id, category and seconds of what the record reports, or of what those of `several` do."""
+    several = fields.get("of") if fields.get("t") == "several" else [fields]
+    for record in several if isinstance(several, list) else ():
+        if not isinstance(record, Mapping):
+            continue
+        kind, data, category = record.get("t"), record.get("d"), ""
+        if kind == "passed":
+            node_id, seconds = record.get("id"), record.get("duration")
+            category = "passed" if record.get("when") == "call" else ""
+        elif kind == "report" and isinstance(data, Mapping):
+            node_id, seconds = data.get("nodeid"), data.get("duration")
+            category = _category(data, record.get("status"))
+        else:
+            continue
+        if isinstance(node_id, str) and node_id:
+            yield node_id, category, _duration(seconds)
+
+
+def _category(data: Mapping[str, Any], status: Any) -> str:
+    """As pytest counts it; "" for a phase that counts as nothing."""
+    if isinstance(status, list) and status and isinstance(status[0], str):
+        return status[0]
+    when, outcome = data.get("when"), data.get("outcome")
+    if data.get("wasxfail") is not None and outcome in ("skipped", "passed"):
+        return "xfailed" if outcome == "skipped" else ("xpassed" if when == "call" else "")
+    if outcome == "failed":
+        return "failed" if when == "call" else "error"
+    if outcome == "passed":
+        return "passed" if when == "call" else ""
+    return "skipped" if outcome == "skipped" else ""
+
+
+def _duration(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return 0.0
+    return min(max(float(value), 0.0), _LONGEST)
+
+
+@dataclass(frozen=True)
+class TestHistory:
+    """What several runs say about one test."""
+
+    __test__ = False
+
+    node_id: str
+    #: Runs by outcome.
+    counts: Mapping[str, int]
+    #: Share of passed (or xfailed) among passed and failed; None: neither.
+    pass_rate: float | None
+    #: Mean seconds, of all runs and of the older and newer half of them (None with fewer than four).
+    duration: float
+    before: float | None
+    now: float | None
+    #: Runs again in the same session, altogether.
+    reruns: int
+    #: Workspaces on which it both passed and failed.
+    flaky_workspaces: int
+    #: The first of the failed runs that nothing good came after, when a good one came before; job and time.
+    failing_since: tuple[str, dt.datetime] | None
+    last: TestResult
+
+    @property
+    def is_flaky(self) -> bool:
+        """The same files, both outcomes: on one workspace, or in one session that ran it again until it passed."""
+        return self.flaky_workspaces > 0 or (self.reruns > 0 and self.counts.get("passed", 0) > 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What its owner sees."""
+        since = self.failing_since
+        return {
+            "id": self.node_id,
+            "counts": dict(self.counts),
+            "pass_rate": self.pass_rate,
+            "duration": round(self.duration, 6),
+            "before": None if self.before is None else round(self.before, 6),
+            "now": None if self.now is None else round(self.now, 6),
+            "reruns": self.reruns,
+            "flaky_workspaces": self.flaky_workspaces,
+            "flaky": self.is_flaky,
+            "failing_since": None if since is None else {"job_id": since[0], "at": format_time(since[1])},
+            "last": {**self.last.to_dict(), "job_id": self.last.job_id},
+        }
+
+
+def history(runs: Sequence[TestResult]) -> TestHistory:
+    """All that the runs of one test, oldest first, say together; at least one."""
+    counts: dict[str, int] = {}
+    workspaces: dict[str, set[bool]] = {}
+    for run in runs:
+        counts[run.outcome] = counts.get(run.outcome, 0) + 1
+        if run.workspace is not None and run.outcome in GOOD | BAD:
+            workspaces.setdefault(run.workspace, set()).add(run.outcome in GOOD)
+    good, bad = (sum(counts.get(name, 0) for name in names) for names in (GOOD, BAD))
+    ran = [run.duration for run in runs if run.outcome != "skipped"] or [0.0]
+    half = len(ran) // 2
+    return TestHistory(
+        node_id=runs[-1].node_id,
+        counts=counts,
+        pass_rate=good / (good + bad) if good + bad else None,
+        duration=_mean(ran),
+        before=_mean(ran[:half]) if len(ran) >= 4 else None,
+        now=_mean(ran[half:]) if len(ran) >= 4 else None,
+        reruns=sum(run.reruns for run in runs),
+        flaky_workspaces=sum(len(seen) == 2 for seen in workspaces.values()),
+        failing_since=_failing_since(runs),
+        last=runs[-1],
+    )
+
+
+def _failing_since(runs: Sequence[TestResult]) -> tuple[str, dt.datetime] | None:
+    verdicts = [run for run in runs if run.outcome in GOOD | BAD]
+    first: TestResult | None = None
+    for run in reversed(verdicts):
+        if run.outcome in GOOD:
+            return (first.job_id, first.at) if first is not None else None
+        first = run
+    return None  # nothing good before: it is not known since when
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

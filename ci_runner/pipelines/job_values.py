@@ -1,0 +1,270 @@
+"""The values of a job that have parts of their own: matrix, services, artifacts, retries, resources, when."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from ci_runner.pipelines import values as reading
+from ci_runner.pipelines.definition import Artifacts, Matrix, When
+from ci_runner.pipelines.plan import Retries, Service
+from ci_runner.pipelines.source.tree import Items, Scalar, Table
+from ci_runner.pipelines.values import Value, canonical, nearest
+from pytest_remote_ci.wire import checks
+
+_HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_AXIS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+#: Most cells of a matrix, before any is excluded, and most entries that exclude some.
+MOST_CELLS: Final = 256
+_MOST_EXCLUDED: Final = 64
+
+
+def _fields(value: Value, known: Collection[str]) -> dict[str, Value] | None:
+    """The values of a table by canonical name; says which are unknown."""
+    if not isinstance(value.node, Table):
+        value.must(f"a table with {', '.join(known)}")
+        return None
+    found: dict[str, Value] = {}
+    for written, content in value.entries():
+        key = canonical(written)
+        if key not in known:
+            hint = nearest(key, list(known))
+            content.problems.error(
+                content.key, content.path, f"unknown key {written!r} in {value.subject}{hint}"
+            )
+        elif key in found:
+            content.problems.error(content.key, content.path, f"{value.subject} has {key!r} twice")
+        else:
+            found[key] = content
+    return found
+
+
+def secrets(value: Value) -> tuple[str, ...] | None:
+    """Names of variables, each once."""
+    found = reading.list_of(value, reading.secret, "names of variables")
+    return None if found is None else tuple(dict.fromkeys(found))
+
+
+def retries(value: Value) -> Retries | None:
+    """A number of further attempts, or a table."""
+    count_of = reading.integer(0, 10)
+    if not isinstance(value.node, Table):
+        if not (isinstance(value.node, Scalar) and type(value.node.value) is int):
+            value.must("a number from 0 to 10, or a table with count, exit-codes")
+            return None
+        count = count_of(value)
+        return None if count is None else Retries(count)
+    found = _fields(value, ("count", "exit-codes"))
+    if found is None:
+        return None
+    count = count_of(found["count"]) if "count" in found else 1
+    codes: tuple[int, ...] | None = ()
+    if "exit-codes" in found:
+        codes = reading.list_of(found["exit-codes"], reading.integer(1, 255), "exit codes")
+    return None if count is None or codes is None else Retries(count, tuple(dict.fromkeys(codes)))
+
+
+def docker(value: Value) -> str | None:
+    """The image in a table of its own."""
+    found = _fields(value, ("image",))
+    return reading.image(found["image"]) if found and "image" in found else None
+
+
+def resources(value: Value) -> tuple[float | None, int | None] | None:
+    """Processors and bytes."""
+    found = _fields(value, ("cpus", "memory"))
+    if found is None:
+        return None
+    return (
+        reading.number(found["cpus"], 10_000) if "cpus" in found else None,
+        reading.size(found["memory"]) if "memory" in found else None,
+    )
+
+
+def artifacts(value: Value) -> Artifacts | None:
+    """Patterns, or a table with them."""
+    if not isinstance(value.node, Table):
+        paths = reading.one_or_many(value, reading.pattern, "patterns")
+        return None if paths is None else Artifacts(paths)
+    found = _fields(value, ("paths", "when", "retention"))
+    if found is None:
+        return None
+    if "paths" not in found:
+        value.error(f"{value.subject} is missing 'paths'")
+        return None
+    paths = reading.one_or_many(found["paths"], reading.pattern, "patterns")
+    when_ = "always"
+    if "when" in found:
+        chosen = found["when"]
+        when_ = reading.text(chosen) or "always"
+        if when_ not in ("always", "success", "failure"):
+            chosen.must('"always", "success" or "failure"')
+            return None
+    days = reading.days(found["retention"]) if "retention" in found else None
+    return None if paths is None else Artifacts(paths, when_, days)  # type: ignore[arg-type]  # checked above
+
+
+def when(value: Value) -> When | None:
+    """When a job takes part."""
+    if isinstance(value.node, Scalar) and value.node.value in ("always", "never"):
+        return When(ever=value.node.value == "always")
+    if not isinstance(value.node, Table):
+        value.must('a table with changed, tag, or "always" or "never"')
+        return None
+    found = _fields(value, ("changed", "tag"))
+    if found is None:
+        return None
+    changed: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    if "changed" in found:
+        changed = reading.one_or_many(found["changed"], reading.pattern, "patterns")
+        if changed == ():
+            found["changed"].warn(f"{found['changed'].subject} is empty: no change ever matches")
+    if "tag" in found:
+        tag = found["tag"]
+        if isinstance(tag.node, Scalar) and tag.node.value is True:
+            tags = ("*",)
+        else:
+            tags = reading.one_or_many(tag, reading.text, "patterns")
+    return When(changed != () and tags != (), changed, tags)
+
+
+def services(value: Value) -> tuple[Service, ...] | None:
+    """A list of tables, or a table of tables by name."""
+    named: list[tuple[str | None, Value]]
+    if isinstance(value.node, Table):
+        named = list(value.entries())
+    elif isinstance(value.node, Items):
+        named = [(None, item) for item in value.items()]
+    else:
+        value.must("a list of services, or a table of them by name")
+        return None
+    found: dict[str, Service] = {}
+    for given, item in named:
+        made = _service(given, item)
+        if made is not None and made.name in found:
+            item.error(f"Duplicate service name {made.name!r}")
+        elif made is not None:
+            found[made.name] = made
+    if len(named) > checks.MAX_SERVICES:
+        value.error(f"{value.subject}: at most {checks.MAX_SERVICES} services")
+    return tuple(found.values())
+
+
+def _service(given: str | None, value: Value) -> Service | None:
+    """One service; without a name that of its image."""
+    if isinstance(value.node, Scalar) and isinstance(value.node.value, str):
+        image, fields = reading.image(value), dict[str, Value]()
+    else:
+        fields_or_none = _fields(value, ("name", "image", "env", "health", "ports", "command"))
+        if fields_or_none is None:
+            return None
+        fields = fields_or_none
+        if "image" not in fields:
+            value.error("a service is missing 'image'")
+            return None
+        image = reading.image(fields["image"])
+    if image is None:
+        return None
+    name = given or (reading.text(fields["name"]) if "name" in fields else _name_of(image))
+    if name is None or not _HOST_NAME.match(name) or name in ("localhost", "job"):
+        (fields.get("name") or value).error(
+            f"{name!r} cannot be the host name by which the job reaches the service: use a-z, 0-9 and '-'"
+        )
+        return None
+    return Service(name, image, **_details(fields))
+
+
+def _details(fields: Mapping[str, Value]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "env" in fields:
+        found["env"] = reading.variables(fields["env"]) or {}
+    if "health" in fields:
+        found["health"] = reading.text(fields["health"])
+    if "ports" in fields:
+        found["ports"] = reading.list_of(fields["ports"], reading.integer(1, 65535), "ports (integers)") or ()
+    if "command" in fields:
+        found["command"] = reading.list_of(fields["command"], reading.word, "texts") or ()
+    return found
+
+
+def _name_of(image: str) -> str:
+    """``postgres`` of ``docker.io/library/postgres:17``."""
+    return image.rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
+
+
+def matrix(value: Value) -> Matrix | None:
+    """Axes with their values, further cells and excluded ones."""
+    if not isinstance(value.node, Table):
+        value.must("a table of lists")
+        return None
+    axes: dict[str, tuple[str, ...]] = {}
+    for axis, content in value.entries():
+        if axis in ("include", "exclude"):
+            continue
+        if not _AXIS.match(axis):
+            content.problems.error(
+                content.key, content.path, f"{axis!r} is no name of an axis: begin with a letter"
+            )
+        values = _axis(content)
+        if values is not None:
+            axes[axis] = values
+    entries = dict(value.entries())
+    include = _cells(entries.get("include"))
+    exclude = _cells(entries.get("exclude"))
+    if not axes and include:
+        axes = dict.fromkeys(include[0], ())
+    for key, cells in (("include", include), ("exclude", exclude)):
+        for index, cell in enumerate(cells):
+            wrong = [axis for axis in cell if axis not in axes] + (
+                [axis for axis in axes if axis not in cell] if key == "include" else []
+            )
+            if wrong:
+                which = "each axis, and no other" if key == "include" else "axes of the matrix"
+                entries[key].error(f"{key}[{index}] must name {which}: {wrong[0]!r} is wrong or missing")
+    include = tuple(cell for cell in include if cell.keys() == axes.keys())
+    made = Matrix(axes, include, tuple(cell for cell in exclude if cell.keys() <= axes.keys()))
+    if not axes:
+        value.error(f"{value.subject} has no axis")
+    elif made.size > MOST_CELLS:
+        value.error(f"{value.subject} has more than {MOST_CELLS} cells")
+    elif len(exclude) > _MOST_EXCLUDED:
+        value.error(f"{value.subject} excludes more than {_MOST_EXCLUDED} times")
+    else:
+        return made
+    return None
+
+
+def _axis(value: Value) -> tuple[str, ...] | None:
+    values = reading.list_of(value, reading.word, "values")
+    if values is None:
+        return None
+    if not values and isinstance(value.node, Items) and not value.node.items:
+        value.error(f"axis {value.label!r} is empty: there would be no job")
+    if len(values) > MOST_CELLS:
+        value.must(f"at most {MOST_CELLS} values")
+        return None
+    twice = next((item for item in values if values.count(item) > 1), None)
+    if twice is not None:
+        value.error(f"axis {value.label!r} has the value {twice!r} twice")
+    blank = next(
+        (item for item in values if not item.strip() or not item.isprintable() or len(item) > 200), None
+    )
+    if blank is not None:
+        value.error(f"axis {value.label!r}: values must be 1 to 200 printable characters")
+    return tuple(dict.fromkeys(values))
+
+
+def _cells(value: Value | None) -> tuple[dict[str, str], ...]:
+    if value is None:
+        return ()
+
+    def cell(item: Value) -> dict[str, str] | None:
+        if not isinstance(item.node, Table) or not item.node.entries:
+            item.must("a table of axes and values")
+            return None
+        found = {axis: reading.word(content) for axis, content in item.entries()}
+        return {axis: text for axis, text in found.items() if text is not None}
+
+    return reading.list_of(value, cell, "tables") or ()

@@ -1,0 +1,266 @@
+"""From a tree to a definition: the two forms, TOML's tables and the YAML of `.pipelines/`, are one thing here.
+
+Jobs stand below ``jobs`` and name their stage, or stand in their stage's table. What is wrong with a value is told
+where it is read; what only the whole shows is for `rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ci_runner.pipelines import values
+from ci_runner.pipelines.definition import Definition, JobDefinition, Named
+from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, take
+from ci_runner.pipelines.source.tree import Items, Place, Problems, Scalar, Table
+from ci_runner.pipelines.values import Value
+
+#: Most jobs of one definition, before matrices are expanded.
+MOST_JOBS: Final = 1000
+
+Defaults = Mapping[str, Any]
+
+
+def read_pipeline(
+    root: Table, path: str, problems: Problems, default_name: str, place: Place, *, is_toml: bool
+) -> Definition:
+    """The pipeline in a table; of what is wrong the rest is kept, so that nothing else looks wrong for it.
+
+    `default_name` is its name when the table has none, `place` where that comes from.
+    """
+    fields = take(Value(root, path, problems, place, label=path), PIPELINE, "the pipeline") or {}
+    name = Named(default_name, place, path)
+    if "name" in fields:
+        name = values.reference(fields["name"]) or name
+    if "/" in name.name:
+        problems.error(name.place, name.path, f"the pipeline's name {name.name!r} cannot have '/' in it")
+    for key in ("repository", "branch"):
+        if key in fields:
+            values.text(fields[key])
+    keep_going = values.flag(fields["keep-going"]) if "keep-going" in fields else False
+    defaults: Defaults = {}
+    if "global" in fields:
+        defaults = _settings(take(fields["global"], SHARED, "'global'") or {})
+    found_stages = _stages(fields, path, problems, place)
+    stages = tuple(stage.named for stage in found_stages)
+    nested = [(stage.named, job) for stage in found_stages for job in stage.jobs]
+    jobs = [_job(value, defaults, stage) for stage, value in nested]
+    if "jobs" in fields:
+        if nested:
+            fields["jobs"].error("jobs stand here and in their stages; put all of them in one place")
+        jobs += [
+            _job(value, defaults, None, name) for name, value in _top_level(fields["jobs"], is_toml=is_toml)
+        ]
+    found = [job for job in jobs if job is not None]
+    if len(found) > MOST_JOBS:
+        problems.error(place, path, f"more than {MOST_JOBS} jobs")
+    order = {stage.name: index for index, stage in reversed(list(enumerate(stages)))}
+    found.sort(key=lambda job: order.get(job.stage.name, len(order)))
+    timeouts = {stage.named.name: stage.timeout for stage in found_stages if stage.timeout is not None}
+    return Definition(name, problems.file, stages, tuple(found[:MOST_JOBS]), bool(keep_going), timeouts)
+
+
+def document_root(tree: Table, problems: Problems) -> Table:
+    """The pipeline's table of a YAML document: below ``pipeline``, or the document itself, or both together."""
+    entry = tree.entries.get("pipeline")
+    if entry is None:
+        return tree
+    others = {key: value for key, value in tree.entries.items() if key != "pipeline"}
+    if isinstance(entry.node, Scalar) and isinstance(entry.node.value, str):
+        return Table({"name": entry, **others}, tree.place)
+    if not isinstance(entry.node, Table):
+        value = Value(entry.node, "pipeline", problems, entry.key, label="pipeline")
+        value.must("a table, or the pipeline's name")
+        return Table(others, tree.place)
+    merged = {key: replace(inner, within="pipeline") for key, inner in entry.node.entries.items()}
+    for key, outer in others.items():
+        if key in merged:
+            problems.error(outer.key, key, f"{key!r} is there twice: here and below 'pipeline'")
+        merged[key] = outer
+    return Table(merged, entry.node.place)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage as it stands in the list."""
+
+    named: Named
+    #: The jobs that stand in it.
+    jobs: tuple[Value, ...] = ()
+    timeout: float | None = None
+
+
+def _stages(fields: Mapping[str, Value], path: str, problems: Problems, place: Place) -> list[_Stage]:
+    """The stages in order, none twice; what a second one of a name has counts for the first."""
+    value = fields.get("stages")
+    if value is None:
+        problems.error(place, path, "Missing 'stages' field: a list of names, in the order in which they run")
+        return []
+    if not isinstance(value.node, Items):
+        value.must("a list")
+        return []
+    if not value.node.items:
+        value.error("'stages' is empty: name at least one stage")
+    stages: dict[str, _Stage] = {}
+    for index, item in enumerate(value.items()):
+        stage = _stage(index, item)
+        if stage is None:
+            continue
+        named = stage.named
+        first = stages.setdefault(named.name, stage)
+        if first is not stage:
+            problems.error(
+                named.place,
+                named.path,
+                f"Duplicate stage name {named.name!r}; first {first.named.position}",
+            )
+            stages[named.name] = replace(first, jobs=first.jobs + stage.jobs)
+    return list(stages.values())
+
+
+def _stage(index: int, item: Value) -> _Stage | None:
+    if isinstance(item.node, Scalar):
+        if not isinstance(item.node.value, str):
+            item.error(
+                f"Stage at index {index} must be a string or map, not {item.shown}; write names in quotes"
+            )
+            return None
+        if not item.node.value.strip():
+            item.error(f"Stage at index {index} has empty name")
+            return None
+        named = _stage_name(item)
+        return _Stage(named) if named is not None else None
+    if not isinstance(item.node, Table):
+        item.error(f"Stage at index {index} must be a string or map, not {item.shown}")
+        return None
+    fields = take(item, STAGE, f"stage {index}") or {}
+    if "name" not in fields:
+        item.error(f"Stage at index {index} is missing 'name' field")
+        return None
+    named = _stage_name(fields["name"])
+    timeout = values.seconds(fields["timeout"]) if "timeout" in fields else None
+    jobs = fields.get("jobs")
+    if jobs is not None and not isinstance(jobs.node, Items):
+        shown = named.name if named else index
+        jobs.error(f"Jobs in stage {shown!r} must be a list, not {jobs.shown}")
+        jobs = None
+    if named is None:
+        return None
+    return _Stage(named, tuple(jobs.items()) if jobs is not None else (), timeout)
+
+
+def _stage_name(value: Value) -> Named | None:
+    named = values.reference(value)
+    if named is not None and "/" in named.name:
+        value.error(f"the stage's name {named.name!r} cannot have '/' in it")
+    return named
+
+
+def _top_level(value: Value, *, is_toml: bool) -> Iterator[tuple[str | None, Value]]:
+    """The jobs below ``jobs``, with their names where these are keys."""
+    if isinstance(value.node, Items):
+        for item in value.items():
+            yield None, item
+    elif is_toml and isinstance(value.node, Table):
+        yield from value.entries()
+    elif isinstance(value.node, Table):
+        value.error("'jobs' must be a list: write each job as '- name: …'")
+    else:
+        value.error(f"'jobs' must be a list{' or a table' if is_toml else ''}, not {value.shown}")
+
+
+def _job(
+    value: Value, defaults: Defaults, stage: Named | None, name: str | None = None
+) -> JobDefinition | None:
+    """One job; None when it has no name by which anything could be said about it."""
+    if not isinstance(value.node, Table):
+        value.error(f"Each job must be a map, not {value.shown}")
+        return None
+    named = _job_name(value, stage, name)
+    if named is None:
+        return None
+    owner = f"job {named.name!r}"
+    fields = take(value.of(owner), JOB, owner) or {}
+    if name is not None and "name" in fields and values.text(fields["name"]) not in (name, None):
+        fields["name"].error(f"the job is called {name!r} by its table; leave 'name' out")
+    where = _job_stage(fields, stage, value, named) or Named("", named.place, value.path)
+    needs: dict[str, Named] = {}
+    for key in ("needs", "dependencies"):
+        if key in fields:
+            for need in values.one_or_many(fields[key], values.reference, "job names") or ():
+                needs.setdefault(need.name, need)
+    settings = _settings({key: field for key, field in fields.items() if key in SHARED})
+    return _made(named, where, tuple(needs.values()), defaults, settings)
+
+
+def _job_name(value: Value, stage: Named | None, name: str | None) -> Named | None:
+    """The job's name and place; says when there is none."""
+    assert isinstance(value.node, Table)
+    if name is not None:
+        if not name.strip() or not name.isprintable() or len(name) > 200:
+            value.problems.error(value.key, value.path, "a job's name must be 1 to 200 printable characters")
+            return None
+        return Named(name.strip(), value.key, value.path)
+    where = f" in stage {stage.name!r}" if stage is not None else ""
+    index = value.path[value.path.rfind("[") + 1 : -1]
+    entry = value.node.entries.get("name")
+    if entry is None:
+        value.error(f"Job at index {index}{where} is missing 'name' field")
+        return None
+    if isinstance(entry.node, Scalar) and (entry.node.value is None or not entry.node.text.strip()):
+        value.problems.error(
+            entry.node.place, f"{value.path}.name", f"Job at index {index}{where} has empty name"
+        )
+        return None
+    found = dict(value.entries())["name"]
+    named = values.reference(found.of(f"job at index {index}{where}"))
+    return None if named is None else replace(named, path=value.path)
+
+
+def _job_stage(fields: Mapping[str, Value], stage: Named | None, value: Value, named: Named) -> Named | None:
+    given = fields.get("stage")
+    if given is None:
+        if stage is None:
+            value.problems.error(named.place, value.path, f"Job {named.name!r} is missing 'stage' field")
+        return stage
+    if isinstance(given.node, Scalar) and (given.node.value is None or not given.node.text.strip()):
+        given.error(f"Job {named.name!r} has empty stage reference")
+        return stage
+    found = values.reference(given)
+    if stage is not None and found is not None and found.name != stage.name:
+        given.warn(f"is not used: the job stands in stage {stage.name!r}")
+    return found if stage is None else stage
+
+
+def _settings(fields: Mapping[str, Value]) -> dict[str, Any]:
+    """Key → what was read; keys with mistakes are left out."""
+    found = {}
+    for key, value in fields.items():
+        read = SHARED[key].read
+        assert read is not None
+        content = read(value)
+        if content is not None:
+            found[key] = content
+    if "docker" in found:
+        image = found.pop("docker")
+        if "image" in fields:
+            fields["docker"].error(f"{fields['docker'].owner} has 'image' twice: here and by its own name")
+        found.setdefault("image", image)
+    return found
+
+
+def _made(
+    named: Named, stage: Named, needs: tuple[Named, ...], defaults: Defaults, settings: Mapping[str, Any]
+) -> JobDefinition:
+    merged: dict[str, Any] = {**defaults, **settings}
+    merged["env"] = {**defaults.get("env", {}), **settings.get("env", {})}
+    if "resources" in merged:
+        own, common = settings.get("resources", (None, None)), defaults.get("resources", (None, None))
+        cpus, memory = (
+            mine if mine is not None else theirs for mine, theirs in zip(own, common, strict=True)
+        )
+        merged.update(cpus=cpus, memory=memory)
+        del merged["resources"]
+    job = JobDefinition(named, stage, needs)
+    return replace(job, **{key.replace("-", "_"): content for key, content in merged.items()})

@@ -1,0 +1,172 @@
+"""What runs, stages and jobs came to, in the reference system's words and fields: typed, frozen, JSON-ready.
+
+A report is made of one run and what became of its jobs; nothing here knows a database or HTTP. `commitHash` is the
+digest of the workspace: what ran is a working tree, and that names it exactly.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from ci_runner.errors import NotFound
+from ci_runner.model.job import Job, format_time
+from ci_runner.pipelines.report_status import of_job, overall
+from ci_runner.pipelines.run import PlannedState, Run
+from ci_runner.pipelines.scheduler import part_of
+
+_NAMESPACE: Final = uuid.UUID("0e4c2f55-8f0a-4f7e-9a54-1d4f1c8f0c11")
+
+
+@dataclass(frozen=True)
+class JobExecution:
+    """One try of a planned job."""
+
+    id: str
+    status: str
+    startTime: str | None
+    completionTime: str | None
+    allowFailure: bool
+    exitCode: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """A planned job and all its tries, newest first."""
+
+    name: str
+    executions: tuple[JobExecution, ...]
+    pipelineName: str
+    runNumber: int
+    commitHash: str
+    stageName: str
+    #: With its allowance: a failure that is allowed stays FAILED here.
+    status: str = "PENDING"
+    #: Why it has no execution: left out, or dropped.
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """A stage of one run."""
+
+    id: str
+    name: str
+    status: str
+    startTime: str | None
+    completionTime: str | None
+    jobs: tuple[JobReport, ...]
+    pipelineName: str | None = None
+    runNumber: int | None = None
+    commitHash: str | None = None
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """One run of a pipeline."""
+
+    id: str
+    name: str
+    runNumber: int
+    commitHash: str
+    status: str
+    startTime: str | None
+    completionTime: str | None
+    stages: tuple[StageReport, ...] = ()
+    pipelineName: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ReportQuery:
+    """Which report is asked for: the more is said, the less it covers."""
+
+    pipelineName: str | None = None
+    runNumber: int | None = None
+    stageName: str | None = None
+    jobName: str | None = None
+    status: str | None = None
+    since: dt.datetime | None = field(default=None)
+
+
+def to_dict(report: PipelineReport | StageReport | JobReport) -> dict[str, Any]:
+    """JSON-ready; a `pipelineName` that says nothing new is left out."""
+    result = asdict(report)
+    if result.get("pipelineName") is None:
+        result.pop("pipelineName", None)
+    return result
+
+
+def pipeline_report(run: Run, states: Sequence[PlannedState], executions: Iterable[Job]) -> PipelineReport:
+    """The report of one run, with its stages and jobs."""
+    tries = list(executions)
+    stages = tuple(_stage(run, stage, states, tries) for stage in run.plan.stages)
+    return PipelineReport(
+        run.id, run.pipeline, run.number, run.workspace, run.word.value,
+        format_time(run.start_time), format_time(run.end_time), stages, reason=run.reason,
+    )  # fmt: skip
+
+
+def stage_report(
+    run: Run, stage: str, states: Sequence[PlannedState], executions: Iterable[Job]
+) -> StageReport:
+    """The report of one stage; raises `NotFound`."""
+    if stage not in run.plan.stages:
+        raise NotFound(f"No executions found for stage: {stage}")
+    report = _stage(run, stage, states, list(executions))
+    return StageReport(
+        **{**vars(report), "pipelineName": run.pipeline, "runNumber": run.number, "commitHash": run.workspace}
+    )
+
+
+def job_report(
+    run: Run, stage: str, job: str, states: Sequence[PlannedState], executions: Iterable[Job]
+) -> JobReport:
+    """The report of one planned job, or of the first cell of a definition; raises `NotFound`."""
+    report = stage_report(run, stage, states, executions)
+    definitions = {state.planned.name: state.planned.definition for state in states}
+    for wanted in (lambda name: name == job, lambda name: definitions.get(name) == job):
+        for found in report.jobs:
+            if wanted(found.name):
+                return found
+    raise NotFound(f"Job execution not found for job: {job}")
+
+
+def _stage(run: Run, stage: str, states: Sequence[PlannedState], tries: Sequence[Job]) -> StageReport:
+    mine = [state for state in states if state.planned.stage == stage]
+    status = overall(part_of(state.planned, state.facts) for state in mine)
+    started = [state.job.start_time for state in mine if state.job and state.job.start_time]
+    ended = [state.job.end_time for state in mine if state.job and state.job.end_time]
+    return StageReport(
+        str(uuid.uuid5(_NAMESPACE, f"{run.id}/{stage}")), stage, status.value,
+        format_time(min(started, default=None)),
+        format_time(max(ended, default=None)) if status.is_over or run.is_over else None,
+        tuple(_job(run, state, tries) for state in mine),
+    )  # fmt: skip
+
+
+def _job(run: Run, state: PlannedState, tries: Sequence[Job]) -> JobReport:
+    planned = state.planned
+    mine = [job for job in tries if job.planned == planned.name]
+    if state.reused and state.job is not None:
+        mine = [state.job]
+    executions = tuple(
+        JobExecution(
+            job.id,
+            of_job(job.status, job.success).value,
+            format_time(job.start_time),
+            format_time(job.end_time),
+            planned.allow_failure,
+            job.exit_code,
+            job.reason,
+        )
+        for job in sorted(mine, key=lambda job: -job.retry)
+    )
+    return JobReport(
+        planned.name, executions, run.pipeline, run.number, run.workspace, planned.stage,
+        state.facts.word.value, planned.skipped or state.facts.dropped,
+    )  # fmt: skip

@@ -1,0 +1,209 @@
+"""`Run`: one execution of a plan on a workspace, as a frozen value; and the jobs that it is made of.
+
+A job of a run is an ordinary job with the run's id, its stage and its name in the plan. Its id follows from these, so
+whoever makes it twice makes the same one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ci_runner.model.job import Job, format_time
+from ci_runner.model.job_options import JobOptions
+from ci_runner.pipelines.plan import Plan, PlannedJob, Service
+from ci_runner.pipelines.report_status import ExecutionStatus, of_job
+from ci_runner.pipelines.scheduler import Facts, StopIntent
+from pytest_remote_ci.wire.protocol import Status, SubmitOptions
+
+_NAMESPACE: Final = uuid.UUID("5f0c4f4e-2f6a-4e0e-9a55-6d6f7e1f6b0b")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a pipeline."""
+
+    #: UUID4, text.
+    id: str
+    user_id: str
+    plan: Plan
+    #: Digest of the workspace's manifest.
+    workspace: str
+    #: Counts the runs of this pipeline and user from 1; 0 before it is stored.
+    number: int = 0
+    #: `SubmitOptions.to_dict()` that all its jobs share; `mtimes` as a job's; `run_timeout`: seconds for all of it.
+    options: Mapping[str, Any] = field(default_factory=dict)
+    status: Status = "queued"
+    success: bool | None = None
+    reason: str | None = None
+    submitted_at: dt.datetime | None = None
+    #: When the first of its jobs was taken up.
+    start_time: dt.datetime | None = None
+    end_time: dt.datetime | None = None
+    cancel_requested_at: dt.datetime | None = None
+    cancelled_by: str | None = None
+    #: Why it is being stopped, once that is decided.
+    stop_intent: StopIntent | None = None
+    #: The run that it repeats.
+    rerun_of: str | None = None
+    version: int = 0
+    last_seq: int = 0
+
+    @property
+    def pipeline(self) -> str:
+        """The pipeline's name."""
+        return self.plan.pipeline
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its one terminal status."""
+        return self.end_time is not None
+
+    @property
+    def word(self) -> ExecutionStatus:
+        """The reference system's word for its status."""
+        return of_job(self.status, self.success)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for the whole run, from the moment in which its first job is taken up."""
+        value = self.options.get("run_timeout")
+        return None if value is None else float(value)
+
+    def to_summary_dict(self) -> dict[str, Any]:
+        """What its owner sees of it in a list."""
+        return {
+            "run_id": self.id,
+            "pipeline": self.pipeline,
+            "number": self.number,
+            "status": self.status,
+            "success": self.success,
+            "reason": self.reason,
+            "submitted_at": format_time(self.submitted_at),
+            "start_time": format_time(self.start_time),
+            "end_time": format_time(self.end_time),
+            "workspace": self.workspace,
+            "keep_going": self.plan.keep_going,
+            "rerun_of": self.rerun_of,
+        }
+
+
+@dataclass(frozen=True)
+class PlannedState:
+    """A job of the plan and what has become of it, for those who look at a run."""
+
+    planned: PlannedJob
+    facts: Facts
+    #: The newest job that was made of it.
+    job: Job | None = None
+    #: That job belongs to the run that this one repeats.
+    reused: bool = False
+    #: Seconds that jobs of that name usually take.
+    past_seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        job, facts, planned = self.job, self.facts, self.planned
+        reason = planned.skipped or facts.dropped or (job.reason if job else None)
+        return {
+            "name": planned.name,
+            "definition": planned.definition,
+            "stage": planned.stage,
+            "cell": dict(planned.cell),
+            "needs": list(planned.needs),
+            "kind": "pytest" if planned.script is None else "script",
+            "allow_failure": planned.allow_failure,
+            "skipped": planned.skipped is not None,
+            "status": "cancelled" if facts.dropped is not None else job.status if job else "queued",
+            "success": job.success if job else None,
+            "exit_code": job.exit_code if job else None,
+            "reason": reason,
+            "job_id": job.id if job else None,
+            "retry": facts.retry,
+            "reused": self.reused,
+            "phase": job.phase if job else None,
+            "start_time": format_time(job.start_time) if job else None,
+            "end_time": format_time(job.end_time) if job else None,
+            "counts": dict(job.counts) if job else {},
+            "secrets": list(planned.secrets),
+            "past_seconds": self.past_seconds,
+        }
+
+
+def job_id_of(run_id: str, name: str, retry: int) -> str:
+    """The id of the job that a run makes of a planned one at its n-th further try."""
+    return str(uuid.uuid5(_NAMESPACE, f"{run_id}/{retry}/{name}"))
+
+
+def job_of(run: Run, name: str, retry: int, sources: Mapping[str, str], now: dt.datetime) -> Job:
+    """The job that runs planned job `name`. `sources`: the jobs of the run whose artifacts it gets, name → id."""
+    planned = next(job for job in run.plan.jobs if job.name == name)
+    raw = options_of(run.options, planned)
+    if sources:
+        raw["artifacts_from"] = [sources[need] for need in planned.artifacts_from if need in sources]
+    options = JobOptions.from_dict(raw)
+    return Job(
+        job_id_of(run.id, name, retry),
+        user_id=run.user_id,
+        name=f"{run.pipeline} #{run.number}: {name}"[:1000],
+        priority=options.submitted.priority,
+        submitted_at=now,
+        phase_since=now,
+        options=options,
+        workspace=run.workspace,
+        run_id=run.id,
+        stage=planned.stage,
+        planned=name,
+        retry=retry,
+    )
+
+
+def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
+    """A job's options: what the run's jobs share, and over it what the plan says of this one."""
+    options = {name: value for name, value in base.items() if name != "run_timeout"}
+    own: dict[str, Any] = {
+        "timeout": planned.timeout,
+        "cpus": planned.cpus,
+        "memory": planned.memory,
+        "cwd": planned.working_dir or None,
+    }
+    if planned.image is not None or planned.python is not None:
+        options.pop("image", None)
+        options.pop("python", None)
+        own |= {"image": planned.image, "python": planned.python}
+    options |= {name: value for name, value in own.items() if value is not None}
+    options["env"] = {**base.get("env", {}), **planned.env}
+    options["args"] = [*base.get("args", ()), *planned.args]
+    if planned.artifacts:
+        options["artifacts"] = list(planned.artifacts)
+        options["artifacts_when"] = planned.artifacts_when
+        if planned.artifacts_days is not None:
+            options["artifacts_days"] = planned.artifacts_days
+    if planned.script is not None:
+        options["script"] = list(planned.script)
+        options.pop("records", None)
+        options["args"] = []
+    if planned.services:
+        options["services"] = [service_dict(service) for service in planned.services]
+    if planned.secrets:
+        options["secrets"] = list(planned.secrets)
+    checked = SubmitOptions.from_dict(options).to_dict()
+    return {
+        **{name: value for name, value in options.items() if name not in SubmitOptions.__dataclass_fields__},
+        **checked,
+    }
+
+
+def service_dict(service: Service) -> dict[str, Any]:
+    """A service, JSON-ready."""
+    return {
+        "name": service.name,
+        "image": service.image,
+        "env": dict(service.env),
+        "health": service.health,
+        "ports": list(service.ports),
+        "command": list(service.command),
+    }

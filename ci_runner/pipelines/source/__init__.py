@@ -1,0 +1,1 @@
+"""Pipeline files, YAML or TOML, as trees of values that know where they stand."""

@@ -1,0 +1,204 @@
+"""Who is asking: bearer keys, judged before anything else of a request is looked at.
+
+Keys are looked up for every request, so that a revocation holds at once; open streams ask twice a second. Which keys
+were right a moment ago is remembered for those who may not ask the database: it decides whose turn a request is and
+whether a body is read, never what a request may do. Wrong keys are counted by address, and answered 429 above a
+limit; a right key is looked up and served whatever its neighbours do.
+When a key was last used is remembered in memory and written now and then, off the request's path.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import falcon
+
+from ci_runner.errors import NotAuthenticated, RunnerError, TooManyWrongKeys
+from ci_runner.model import api_keys
+from ci_runner.model.job import User
+from ci_runner.server.context import Services
+from ci_runner.server.http.addresses import WrongKeys, network_of
+
+_log = logging.getLogger(__name__)
+
+#: Texts of the contract; clients compare them.
+NOT_AUTHENTICATED: Final = "Not authenticated"
+INVALID_KEY: Final = "Invalid or revoked API key"
+NO_USER: Final = "User not found or inactive"
+
+#: RFC 6750's b64token: no spaces or commas, so that repeated headers, which arrive joined, are refused.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+_LONGEST: Final = 8192
+#: Seconds between two writes of one key's last use.
+_LAST_USED_EVERY: Final = 300.0
+#: Seconds for which a key that was right is remembered, and how many are.
+_RECENT: Final = 30.0
+_MOST_RECENT: Final = 4096
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An authenticated user and what proved it."""
+
+    user: User
+    #: The key's id; None when a plugin knew the credentials.
+    key_id: str | None = None
+    #: The bearer credentials, to ask again; never shown.
+    token: str = field(default="", repr=False)
+
+
+class Authenticator:
+    """Turns an `Authorization` header into a `Caller`; any thread."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = threading.Lock()
+        self._used: dict[str, dt.datetime] = {}
+        self._written: dict[str, float] = {}
+        self._wrong = WrongKeys(services.serve.wrong_keys)
+        #: Digest of a token → its user and until when that counts; the oldest first.
+        self._recent: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+
+    def authenticate(self, header: str | None, network: str | None = None) -> Caller:
+        """The caller; raises `NotAuthenticated` with the text of the contract.
+
+        `network`: where the request came from; wrong keys from there are counted, and raise `TooManyWrongKeys` when
+        they were too many.
+        """
+        token = bearer_token(header)
+        if token is None:
+            raise NotAuthenticated(NOT_AUTHENTICATED)
+        try:
+            caller = self._by_key(token) or self._by_hook(token)
+        except NotAuthenticated:
+            with self._lock:
+                self._recent.pop(_digest(token), None)
+            seconds = 0.0 if network is None else self._wrong.note(network)
+            if seconds:
+                raise TooManyWrongKeys(seconds) from None
+            raise
+        self._remember(token, caller.user.id)
+        return caller
+
+    def recent_user(self, header: str | None) -> str | None:
+        """Id of the user whose key this was a moment ago; asks no database."""
+        token = bearer_token(header)
+        if token is None:
+            return None
+        with self._lock:
+            user_id, until = self._recent.get(_digest(token), (None, 0.0))
+        return user_id if time.monotonic() < until else None
+
+    def still_valid(self, caller: Caller) -> bool:
+        """Whether the caller's credentials would be accepted now; True when the store cannot say."""
+        try:
+            return self.authenticate(f"Bearer {caller.token}").user.id == caller.user.id
+        except NotAuthenticated:
+            return False
+        except RunnerError:
+            return True
+
+    def flush(self) -> None:
+        """Write when keys were last used, each at most every five minutes."""
+        now = time.monotonic()
+        with self._lock:
+            due = [
+                key
+                for key in self._used
+                if now - self._written.get(key, -_LAST_USED_EVERY) >= _LAST_USED_EVERY
+            ]
+            moments = {key: self._used.pop(key) for key in due}
+            self._written.update(dict.fromkeys(due, now))
+        for key, moment in moments.items():
+            self._services.store.keys.touch(key, moment)
+
+    def _remember(self, token: str, user_id: str) -> None:
+        digest = _digest(token)
+        with self._lock:
+            self._recent[digest] = (user_id, time.monotonic() + _RECENT)
+            self._recent.move_to_end(digest)
+            while len(self._recent) > _MOST_RECENT:
+                self._recent.popitem(last=False)
+
+    def _by_key(self, token: str) -> Caller | None:
+        key = api_keys.parse(token)
+        if key is None:
+            return None
+        stored = self._services.store.keys.by_hash(key.hash)
+        if stored is None or not api_keys.matches(token, stored.key_hash) or not stored.is_active:
+            raise NotAuthenticated(INVALID_KEY)
+        now = self._services.clock()
+        if stored.expires_at is not None and stored.expires_at <= now:
+            raise NotAuthenticated(INVALID_KEY)
+        user = self._active(self._services.store.users.get(stored.user_id))
+        with self._lock:
+            self._used[stored.id] = now
+        return Caller(user, stored.id, token)
+
+    def _by_hook(self, token: str) -> Caller:
+        name = self._ask_hook(token)
+        if name is None:
+            raise NotAuthenticated(INVALID_KEY)
+        users = self._services.store.users
+        return Caller(self._active(users.by_email(name) if "@" in name else users.get(name)), None, token)
+
+    def _ask_hook(self, token: str) -> str | None:
+        """Id or e-mail address of the user whose token it is; a plugin that fails knows nobody."""
+        hooks = self._services.hooks
+        try:
+            return hooks.authenticate(credentials=token) if hooks is not None else None
+        except Exception:
+            _log.exception("a plugin failed in authenticate")
+            return None
+
+    @staticmethod
+    def _active(user: User | None) -> User:
+        if user is None or not user.is_active:
+            raise NotAuthenticated(NO_USER)
+        return user
+
+
+class AuthMiddleware:
+    """Asks for credentials on every route that does not say `public = True`, before its responder runs."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        """Falcon calls this once a route is found; a method that the route lacks is 405 for anybody."""
+        if resource is None or getattr(resource, "public", False):
+            return
+        if not hasattr(resource, f"on_{req.method.lower()}"):
+            return
+        network = network_of(req.remote_addr)
+        req.context.caller = self._authenticator.authenticate(req.get_header("Authorization"), network)
+
+
+def bearer_token(header: str | None) -> str | None:
+    """What an `Authorization` header says, or None when it is no single bearer credential."""
+    scheme, _, token = (header or "").partition(" ")
+    token = token.strip(" ")
+    if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
+        return None
+    return token
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def caller_of(req: falcon.Request) -> Caller:
+    """The caller of a request that passed `AuthMiddleware`."""
+    caller = req.context.caller
+    assert isinstance(caller, Caller)
+    return caller

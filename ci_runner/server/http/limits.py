@@ -1,0 +1,107 @@
+"""How much one user, and all of them together, may ask of the runner at once.
+
+Streams hold a thread each, so they are admitted by number and ordinary requests always find a thread.
+Everything here is in memory and belongs to one server process; the queue's length is asked of the store.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from types import TracebackType
+from typing import Final
+
+import falcon
+
+from ci_runner.errors import StorageFull, TemporaryError, TooManyRequests
+from ci_runner.server.context import Services
+from ci_runner.server.http.addresses import network_of
+from ci_runner.server.http.auth import caller_of
+
+#: Seconds that a client should wait before it tries again.
+STREAM_RETRY: Final = 5
+QUEUE_RETRY: Final = 30
+RECEIVE_RETRY: Final = 2
+
+
+class Slot:
+    """The right to one stream; `close` gives it back and may be called twice."""
+
+    def __init__(self, slots: StreamSlots, user_id: str, network: str) -> None:
+        self._slots: StreamSlots | None = slots
+        self._user_id = user_id
+        self._network = network
+
+    def close(self) -> None:
+        """Give the slot back."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots._release(self._user_id, self._network)
+
+    def __enter__(self) -> Slot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class StreamSlots:
+    """Counts open streams."""
+
+    def __init__(self, total: int, per_user: int, per_network: int) -> None:
+        self._total = total
+        self._per_user = per_user
+        self._per_network = per_network
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+        self._networks: Counter[str] = Counter()
+
+    def acquire(self, user_id: str, network: str) -> Slot:
+        """A slot for a user at an address; raises `TooManyRequests` (theirs are used) or `TemporaryError` (all are)."""
+        with self._lock:
+            if self._networks[network] >= self._per_network:
+                text = f"Your address has {self._per_network} event streams open, which is the most for one address"
+                raise TooManyRequests(text, retry_after=STREAM_RETRY)
+            if self._open[user_id] >= self._per_user:
+                text = f"You have {self._per_user} event streams open, which is the most for one user"
+                raise TooManyRequests(text, retry_after=STREAM_RETRY)
+            if self._open.total() >= self._total:
+                raise TemporaryError("All event streams of the runner are in use", retry_after=STREAM_RETRY)
+            self._open[user_id] += 1
+            self._networks[network] += 1
+        return Slot(self, user_id, network)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return self._open.total()
+
+    def _release(self, user_id: str, network: str) -> None:
+        with self._lock:
+            for counter, key in ((self._open, user_id), (self._networks, network)):
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
+
+
+def take_slot(slots: StreamSlots, req: falcon.Request) -> Slot:
+    """A slot for the caller of `req`, whose request no longer counts as an ordinary one; raises as `acquire` does."""
+    slot = slots.acquire(caller_of(req).user.id, network_of(req.remote_addr))
+    req.env.get("ci_runner.detach", lambda: None)()
+    return slot
+
+
+def check_queue(services: Services, user_id: str) -> None:
+    """Raises `TooManyRequests` when the user has as many jobs waiting as one may have."""
+    limit = services.serve.max_queued_per_user
+    if services.store.jobs.count_waiting(user_id) >= limit:
+        raise TooManyRequests(
+            f"You have {limit} jobs waiting, which is the most for one user", retry_after=QUEUE_RETRY
+        )
+
+
+def check_disk(services: Services, needed: int) -> None:
+    """Raises `StorageFull` when `needed` bytes more would touch the disk reserve."""
+    if services.blobs.free_bytes() - needed < services.storage.disk_reserve:
+        raise StorageFull("The runner's disk is full; nothing was kept", retry_after=QUEUE_RETRY)

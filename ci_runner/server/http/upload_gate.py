@@ -1,0 +1,433 @@
+"""Connections and requests before the application: strict heads, keys before bodies, limits per client, no dawdlers.
+
+Only the hook points of Waitress 3.0 are used (`parser_class`, `task_class`, `error_task_class`, `channel_class`). The
+gate runs on the thread that serves every connection: it looks at headers and at numbers in memory. A body waits until
+its key is known: from a request a moment ago, or because a worker thread looked it up while nothing more is read from
+that connection. Small bodies stay in memory and need not wait; the application checks their key as it does for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from waitress.buffers import OverflowableBuffer, TempfileBasedBuffer
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.task import WSGITask
+
+from ci_runner.errors import RunnerError
+from ci_runner.server.http.addresses import TrustedProxies, network_of
+from ci_runner.server.http.auth import NOT_AUTHENTICATED, Authenticator, bearer_token
+from ci_runner.server.http.connections import Connections
+from ci_runner.server.http.heads import ChunkedBody, MalformedHead, has_clean_line_ends, strict_head
+from ci_runner.server.http.refusals import (
+    JsonErrorTask,
+    Refusal,
+    busy,
+    disk_full,
+    of_key_check,
+    unauthorized,
+)
+from ci_runner.server.http.uploads import UploadSpace
+
+_log = logging.getLogger(__name__)
+
+#: Seconds for the head of a request; seconds until a body must flow; bytes per second from then on.
+HEAD_SECONDS: Final = 15.0
+BODY_GRACE: Final = 30.0
+BODY_RATE: Final = 1000.0
+#: Seconds for which a refused client is still listened to, so that it reads the answer before the end.
+LINGER: Final = 2.0
+#: Bytes of a body that is read before its key is looked up.
+SMALL_BODY: Final = 64 << 10
+#: Routes whose bodies are large; whoever shows no credentials need not send one.
+_WITH_KEY: Final = ("/submit", "/blobs/", "/runs")
+#: Answered at any time, also when everything else is turned away.
+_ALWAYS: Final = frozenset({"/health"})
+
+
+@dataclass
+class Gate:
+    """What connections and requests are judged by."""
+
+    authenticator: Authenticator
+    space: UploadSpace
+    connections: Connections
+    proxies: TrustedProxies
+    #: Bytes of a body.
+    max_upload: int
+    #: Takes work for a worker thread.
+    add_task: Callable[[Any], None]
+    #: Wakes the I/O thread.
+    wake: Callable[[], None]
+    #: Lets the calling thread's request no longer count for its owner (see `dispatch`).
+    detach: Callable[[], None]
+    #: Key checks that are done, for the I/O thread.
+    checked: deque[KeyCheck] = field(default_factory=deque)
+
+    def settle(self) -> None:
+        """Go on with requests whose key was looked up, and close connections that had to make room."""
+        while self.checked:
+            check = self.checked.popleft()
+            check.channel.resume(check)
+        self.connections.drop_chosen()
+
+
+class KeyCheck:
+    """A key that a worker thread looks up before the body of its request is read."""
+
+    def __init__(self, channel: GatedChannel, request: GatedParser) -> None:
+        self.channel = channel
+        self.request = request
+        #: The address: nothing else is known of the client yet.
+        self.owner = f"address {request.network}"
+        self.user_id: str | None = None
+        self.refusal: Refusal | None = None
+
+    def service(self) -> None:
+        """Look it up."""
+        gate = self.channel.gate
+        try:
+            header = self.request.headers.get("AUTHORIZATION")
+            self.user_id = gate.authenticator.authenticate(header, self.request.network).user.id
+        except RunnerError as error:
+            self.refusal = of_key_check(error)
+        except Exception:
+            _log.exception("a key could not be checked")
+            self.refusal = busy(
+                "The runner cannot check keys now; its operator finds the reason in its log", 5
+            )
+        gate.checked.append(self)
+        gate.wake()
+
+    def cancel(self) -> None:
+        """The server stops."""
+        self.channel.cancel()
+
+
+class _UploadFile(TempfileBasedBuffer):
+    """Waitress' buffer in a temporary file, in a folder of our choice."""
+
+    def __init__(self, folder: Path, from_buffer: Any = None) -> None:
+        self._folder = folder
+        super().__init__(from_buffer)
+
+    def newfile(self) -> Any:
+        return tempfile.TemporaryFile("w+b", dir=self._folder)  # closed with the request
+
+
+class UploadBuffer(OverflowableBuffer):
+    """A body too large for memory goes to an unnamed file in the data directory, not to /tmp."""
+
+    def __init__(self, overflow: int, folder: Path) -> None:
+        super().__init__(overflow)
+        self._folder = folder
+
+    def _set_large_buffer(self: Any) -> None:
+        self.buf = _UploadFile(self._folder, self.buf)
+        self.overflowed = True
+
+
+class GatedParser(HTTPRequestParser):
+    """One request; refused after its head, before the first byte of a body is kept."""
+
+    # What an answer needs of a request whose head was refused.
+    command: Any = "GET"
+    version: Any = "1.1"
+    path: Any = "/"
+    body_rcv: Any = None
+    #: An answer of the server itself.
+    error: Any = None
+    judged = False
+    #: The key is being looked up; what arrived meanwhile of the body, and whether the client waits to be asked for it.
+    pending = False
+    backlog = b""
+    expects = False
+    #: Whose body it is, once that is known, and the bytes of it that were counted.
+    user_id: str | None = None
+    counted = 0
+
+    def __init__(self, adj: Any, channel: GatedChannel) -> None:
+        super().__init__(adj)
+        self.channel = channel
+        self.gate = channel.gate
+        #: The client's address; behind a trusted proxy the one that it forwards.
+        self.client = str(channel.addr[0])
+        self.network = network_of(self.client)
+        #: Who is to wait for this request's turn; None: nobody, it is quick.
+        self.owner: str | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server itself answers."""
+        return self.error is not None
+
+    def received(self: Any, data: bytes) -> int:
+        """Take bytes; return how many of them belong to this request."""
+        if self.pending:
+            self.backlog += data
+            return len(data)
+        consumed = 0
+        if not self.is_refused:
+            consumed = self._take(data)
+        if self.is_refused:
+            self.completed = True
+            self.expect_continue = False
+            return len(data)  # whatever follows a refused request is none
+        return consumed
+
+    def _take(self: Any, data: bytes) -> int:
+        try:
+            consumed: int = super().received(data)
+        except OSError as error:
+            _log.error("a body could not be kept: %s", error)
+            self.refuse(disk_full())
+            return len(data)
+        if not self.headers_finished and not self.is_refused and not has_clean_line_ends(self.header_plus):
+            self.refuse(Refusal(400, "Bad Request", "Bad Request: a bare CR or LF in the head"))
+        if self.headers_finished and not self.judged and not self.empty:
+            self.judged = True
+            self._judge()
+        if self.body_bytes_received:
+            self.expect_continue = False  # the client did not wait to be asked; Waitress would wait for more
+        if self.user_id is not None and not self.is_refused and self.body_bytes_received > self.counted:
+            size = self.body_bytes_received - self.counted
+            self.counted += size
+            refusal = self.gate.space.arrived(self.user_id, size)
+            if refusal is not None:
+                self.refuse(refusal)
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Parse the head, unless it could be read in two ways."""
+        try:
+            super().parse_header(strict_head(header_plus))
+        except MalformedHead as malformed:
+            self.error = malformed.error
+        except ParsingError:
+            raise
+        except ValueError as error:
+            raise ParsingError("Bad URI") from error
+        if self.chunked and self.body_rcv is not None:
+            self.body_rcv = ChunkedBody(self.body_rcv.getbuf())
+
+    def refuse(self: Any, refusal: Any) -> None:
+        """Answer with `refusal`; nothing more is read of the request."""
+        self.error = refusal
+        self.completed = True
+        self.expect_continue = False
+
+    def accept_body(self: Any, user_id: str) -> None:
+        """Let the user's body in, if there is room for it."""
+        refusal = self.gate.space.begin(user_id, self.content_length)
+        if refusal is not None:
+            self.refuse(refusal)
+            return
+        self.user_id = user_id
+        self.body_rcv.buf = UploadBuffer(self.adj.inbuf_overflow, self.gate.space.folder)
+
+    def _judge(self: Any) -> None:
+        self.client = self.gate.proxies.client(self.client, self.headers.get("X_FORWARDED_FOR"))
+        self.network = network_of(self.client)
+        always = self.path in _ALWAYS and self.body_rcv is None
+        if self.error is None and self.channel.turned_away is not None and not always:
+            self.refuse(self.channel.turned_away)
+        if self.body_rcv is not None and (self.error is None or self.error.code == 413):
+            self._judge_body()
+        if self.error is None and not always:
+            known = self.gate.authenticator.recent_user(self.headers.get("AUTHORIZATION"))
+            self.owner = f"address {self.network}" if known is None else f"user {known}"
+
+    def _judge_body(self: Any) -> None:
+        header = self.headers.get("AUTHORIZATION")
+        length = self.content_length
+        small = not self.chunked and length <= SMALL_BODY
+        if not bearer_token(header) and (not small or self.path.startswith(_WITH_KEY)):
+            self.refuse(unauthorized(NOT_AUTHENTICATED))
+        elif length > self.gate.max_upload:
+            text = f"The body has {length} bytes; this runner takes at most {self.gate.max_upload}"
+            self.refuse(Refusal(413, "Content Too Large", text))
+        elif self.error is None and not small:
+            known = self.gate.authenticator.recent_user(header)
+            if known is not None:
+                self.accept_body(known)
+            else:
+                self.pending = True
+                self.expects, self.expect_continue = self.expect_continue, False
+                self.gate.add_task(KeyCheck(self.channel, self))
+
+    def close(self) -> None:
+        """Free what the request holds; may be called twice, by any thread."""
+        user_id, self.user_id = self.user_id, None
+        if user_id is not None:
+            self.gate.space.end(user_id, self.counted)
+        super().close()
+
+
+class GatedTask(WSGITask):
+    """A request on its way into the application."""
+
+    def get_environment(self: Any) -> dict[str, Any]:
+        """The WSGI environment, with the client's own address behind a trusted proxy."""
+        environ: dict[str, Any] = super().get_environment()
+        environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = self.request.client
+        environ["ci_runner.detach"] = self.channel.gate.detach
+        return environ
+
+
+class GatedChannel(HTTPChannel):
+    """One connection."""
+
+    #: Set by `channel_class`.
+    gate: Gate
+    task_class = GatedTask
+    error_task_class = JsonErrorTask
+    begun = 0.0
+    lingering = 0.0
+    refused = False
+    turned_away: Refusal | None = None
+
+    def __init__(self, server: Any, sock: Any, addr: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
+        self.network = None if self.gate.proxies.trusts(addr[0]) else network_of(addr[0])
+        self.useful_at = time.monotonic()
+        super().__init__(server, sock, addr, adj, map)
+        self.gate.connections.opened(self)
+
+    def parser_class(self, adj: Any) -> GatedParser:  # type: ignore[override]
+        """A request of this connection."""
+        return GatedParser(adj, self)
+
+    @property
+    def owner(self) -> str | None:
+        """Who waits for the turn of the next request (see `dispatch`)."""
+        request: Any = self.requests[0]
+        if self.total_outbufs_len > self.adj.outbuf_high_watermark // 2:
+            return request.owner or f"address {request.network}"  # its thread may have to wait for the client
+        owner: str | None = request.owner
+        return owner
+
+    def is_idle(self) -> bool:
+        """Whether closing it harms no work: see `connections`."""
+        request: Any = self.request
+        if self.lingering:
+            return True
+        return (
+            not self.requests and not self.total_outbufs_len and (request is None or request.user_id is None)
+        )
+
+    def drop(self) -> None:
+        """Close it at once."""
+        self._finish()
+
+    def received(self, data: bytes) -> bool:
+        if self.refused:
+            return False  # what a refused client still sends is nothing
+        before = self.request
+        result: bool = super().received(data)
+        if self.request is not before:
+            self.begun = time.monotonic()
+        if self.requests and self.requests[-1].error is not None:
+            self.refused = True
+        return result
+
+    def resume(self: Any, check: KeyCheck) -> None:
+        """Go on with a request whose key was looked up."""
+        request = check.request
+        if not self.connected or self.request is not request or not request.pending:
+            return
+        request.pending = False
+        data, request.backlog = request.backlog, b""
+        if check.refusal is not None or check.user_id is None:
+            request.refuse(check.refusal)
+        else:
+            request.accept_body(check.user_id)
+            request.owner = f"user {check.user_id}"
+        if request.error is None and not data:
+            with self.requests_lock:
+                request.expect_continue = request.expects
+                if request.expects and not self.requests and not self.sent_continue:
+                    self.send_continue()
+        else:
+            self.received(data or b"\r\n")  # takes it through: a refused request is answered
+
+    def readable(self) -> bool:
+        if self.lingering:
+            if time.monotonic() > self.lingering:
+                self._finish()
+            return self.connected
+        request: Any = self.request
+        if request is not None and request.pending:
+            return False
+        if self._dawdles():
+            self._time_out()
+        result: bool = super().readable()
+        return result
+
+    def writable(self) -> Any:
+        return False if self.lingering else super().writable()
+
+    def service(self) -> None:
+        super().service()
+        self.useful_at = time.monotonic()
+
+    def handle_read(self) -> None:
+        if not self.lingering:
+            super().handle_read()
+            return
+        try:
+            if not self.recv(1 << 16):
+                self._finish()
+        except OSError:
+            self._finish()
+
+    def handle_close(self: Any) -> None:
+        if self.refused and self.connected and not self.lingering and not self.total_outbufs_len:
+            # Closing while the client sends would make the system forget the answer it has not read yet.
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+                self.lingering = time.monotonic() + LINGER
+                self.will_close = self.close_when_flushed = False
+                return
+        self._finish()
+
+    def del_channel(self, map: Any = None) -> None:  # noqa: A002
+        self.gate.connections.closed(self)
+        super().del_channel(map)
+
+    def _finish(self) -> None:
+        self.lingering = 0.0
+        self.refused = False
+        request, self.request = self.request, None
+        if request is not None:
+            request.close()
+        super().handle_close()
+
+    def _dawdles(self) -> bool:
+        request: Any = self.request
+        if request is None or self.requests or self.refused:
+            return False
+        seconds = time.monotonic() - self.begun
+        if not request.headers_finished:
+            return seconds > HEAD_SECONDS
+        due = BODY_RATE * (seconds - BODY_GRACE)
+        return bool(seconds > BODY_GRACE and request.body_bytes_received < due)
+
+    def _time_out(self: Any) -> None:
+        """Answer the unfinished request with 408."""
+        text = "The request did not arrive in time; send it again"
+        self.request.refuse(Refusal(408, "Request Timeout", text))
+        self.received(b"\r\n")
+
+
+def channel_class(gate: Gate) -> type[HTTPChannel]:
+    """The class of connections that `gate` watches."""
+    return type("Channel", (GatedChannel,), {"gate": gate})

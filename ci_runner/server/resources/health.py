@@ -1,0 +1,67 @@
+"""Whether the process answers (`/health`) and whether jobs can be done (`/ready`)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Final
+
+import falcon
+
+from ci_runner.errors import RunnerError
+from ci_runner.server.context import Services
+from pytest_remote_ci.terminal import formats
+
+#: A controller that was not heard of for so long is taken for gone.
+_SILENCE: Final = dt.timedelta(seconds=15)
+
+
+class Health:
+    """`GET /health`."""
+
+    public = True
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The process answers."""
+        resp.media = {"status": "ok"}
+
+    on_head = on_get
+
+
+class Ready:
+    """`GET /ready`."""
+
+    public = True
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """One line per dependency; 503 when one of them is missing."""
+        lines = {**self._store(), "disk": self._disk()}
+        checks = [{"name": name, "ok": text is None, "detail": text or "ok"} for name, text in lines.items()]
+        problems = [f"{name}: {text}" for name, text in lines.items() if text is not None]
+        resp.media = {"status": "not ready" if problems else "ready", "checks": checks}
+        if problems:
+            resp.status = falcon.HTTP_503
+            resp.set_header("Retry-After", "5")
+            resp.media["detail"] = "; ".join(problems)
+
+    on_head = on_get
+
+    def _store(self) -> dict[str, str | None]:
+        try:
+            lease = self._services.store.lease.read()
+        except RunnerError:
+            return {"database": "does not answer", "controller": "unknown without the database"}
+        if lease.heartbeat_at is None:
+            return {"database": None, "controller": "has never run; start `ci-runner reconcile`"}
+        silence = self._services.clock() - lease.heartbeat_at
+        if silence > _SILENCE:
+            return {"database": None, "controller": f"not heard of for {int(silence.total_seconds())} s"}
+        return {"database": None, "controller": None}
+
+    def _disk(self) -> str | None:
+        free = self._services.blobs.free_bytes()
+        if free >= self._services.storage.disk_reserve:
+            return None
+        return f"{formats.size(free)} are free, fewer than the reserve; submissions are refused"

@@ -1,0 +1,164 @@
+"""Jobs as their owners see them: lists, summaries, event streams, cancelling.
+
+Whose job it is comes from the key alone, and is part of every query. Another user's job answers 403, as the
+reference system does: ids are random, so that says nothing that an id does not say.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import falcon
+
+from ci_runner.errors import AccessDenied, NotFound
+from ci_runner.model.job import Job, JobEvent, format_time
+from ci_runner.server.http.auth import caller_of
+from ci_runner.server.resources.paging import link_next_page, status_and_since
+from ci_runner.server.streams.job_source import ALREADY_COMPLETED, View, frame, is_visible
+from ci_runner.server.streams.response import StreamResponder, flag, number, parse_number
+from ci_runner.store import Store
+
+#: Most jobs of one answer, and how many when nothing is asked for.
+_PAGE: Final = 1000
+_EVENTS: Final = 500
+_LONGEST_WAIT: Final = 60
+_MOST: Final = 10**15
+
+
+def own_job(store: Store, req: falcon.Request, job_id: str) -> Job:
+    """The caller's job; raises `AccessDenied` for another's and `NotFound`."""
+    job = store.jobs.get(job_id, caller_of(req).user.id)
+    if job is None:
+        if store.jobs.get(job_id) is not None:
+            raise AccessDenied("Access denied")
+        raise NotFound("Job not found")
+    return job
+
+
+class JobList:
+    """`GET /jobs`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The caller's own jobs, newest submission first."""
+        user_id = caller_of(req).user.id
+        limit = number(req, "limit", _PAGE, 1, _PAGE)
+        wanted = self._wanted(req)
+        jobs = self._store.jobs.list(user_id, limit=limit, before=req.get_param("before"), **wanted)
+        resp.media = [job.to_summary_dict() for job in jobs]
+        if len(jobs) == limit and self._store.jobs.list(user_id, limit=1, before=jobs[-1].id, **wanted):
+            link_next_page(req, resp, ("status", "since", "q", "limit"), jobs[-1].id)
+
+    @staticmethod
+    def _wanted(req: falcon.Request) -> dict[str, Any]:
+        status, since = status_and_since(req)
+        return {"status": status, "since": since, "query": req.get_param("q")}
+
+
+class JobSummary:
+    """`GET` and `DELETE /jobs/{job_id}`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """The job's summary."""
+        resp.media = own_job(self._store, req, job_id).to_summary_dict()
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """Ask for the job's end; the controller brings it about."""
+        job = own_job(self._store, req, job_id)
+        self._store.jobs.request_cancel(job.id, caller_of(req).user.name)
+        resp.status = falcon.HTTP_202
+        resp.media = own_job(self._store, req, job_id).to_summary_dict()
+
+
+class JobStream:
+    """`GET /jobs/{job_id}/stream`."""
+
+    def __init__(self, responder: StreamResponder) -> None:
+        self._responder = responder
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """The job's events as Server-Sent Events."""
+        store = self._responder.store
+        job = own_job(store, req, job_id)
+        view = self._responder.view(req)
+        cursor = self._cursor(req)
+        first: tuple[bytes, ...] = ()
+        if cursor is None and flag(req, "from_beginning", False):
+            cursor = 0
+        elif cursor is None:
+            cursor = job.last_seq
+            if job.is_over:
+                first = _already_completed(job)
+        with self._responder.admit(req) as admission:
+            admission.stream(resp, job.id, cursor, view, first)
+
+    @staticmethod
+    def _cursor(req: falcon.Request) -> int | None:
+        """Number of the last event that the client has, if it says so."""
+        header = req.get_header("Last-Event-ID")
+        if header:
+            return parse_number("Last-Event-ID", header, 0, _MOST)
+        return number(req, "after", 0, 0, _MOST) if req.get_param("after") is not None else None
+
+
+class JobEvents:
+    """`GET /jobs/{job_id}/events`: the same events for clients that cannot stream."""
+
+    def __init__(self, responder: StreamResponder) -> None:
+        self._responder = responder
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """Events after a number; waits for one when asked to, which takes a stream's place meanwhile."""
+        job = own_job(self._responder.store, req, job_id)
+        view = self._responder.view(req)
+        after = number(req, "after", 0, 0, _MOST)
+        limit = number(req, "limit", _EVENTS, 1, _PAGE)
+        wait = number(req, "wait", 0, 0, _LONGEST_WAIT)
+        events = self._visible(job.id, after, limit, view)
+        if not events and wait and not job.is_over:
+            events = self._wait(req, job, after, limit, view, wait)
+        resp.media = [event.to_dict() | {"seq": event.seq} for event in events]
+        resp.set_header("Cache-Control", "no-store")
+
+    def _wait(
+        self, req: falcon.Request, job: Job, after: int, limit: int, view: View, wait: int
+    ) -> list[JobEvent]:
+        deadline = time.monotonic() + wait
+        streams = self._responder.streams
+        with (
+            self._responder.admit(req) as admission,
+            streams.listen(job.id, admission.caller, admission.disconnected) as listener,
+        ):
+            while True:
+                listener.news.clear()
+                events = self._visible(job.id, after, limit, view)
+                left = deadline - time.monotonic()
+                if events or left <= 0 or listener.ended:
+                    return events
+                streams.wait(listener, left)
+
+    def _visible(self, job_id: str, after: int, limit: int, view: View) -> list[JobEvent]:
+        """The next events of `view`, looking past pages that hold none."""
+        while True:
+            events = self._responder.store.events.after(job_id, after, limit)
+            visible = [event for event in events if is_visible(event, view)]
+            if visible or not events:
+                return visible
+            after = events[-1].seq
+
+
+def _already_completed(job: Job) -> tuple[bytes, ...]:
+    """What a client that wants only news hears of a job that is over; `complete` follows by itself."""
+    log = {
+        "type": "log",
+        "data": ALREADY_COMPLETED,
+        "stream": "runner",
+        "timestamp": format_time(job.end_time),
+    }
+    return (frame(log),)

@@ -1,0 +1,41 @@
+"""The plan that a submitted project's own files define, for clients that send none."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ci_runner.errors import InvalidSubmission
+from ci_runner.pipelines.check import check, choose
+from ci_runner.pipelines.plan import Plan
+from ci_runner.pipelines.planning import Choice, make_plan
+from ci_runner.pipelines.request import RunRequest
+from ci_runner.storage.blobs import BlobStore
+from pytest_remote_ci.wire.protocol import Manifest
+
+_FOLDER: Final = ".pipelines/"
+_LONGEST: Final = 256 * 1024
+
+
+def plan_in(blobs: BlobStore, manifest: Manifest, request: RunRequest) -> Plan:
+    """The plan of the pipeline that `request` names; raises `InvalidSubmission` with all that is wrong with it."""
+    files = []
+    for entry in manifest.files:
+        in_yaml = entry.path.startswith(_FOLDER) and entry.path.endswith((".yaml", ".yml"))
+        if (in_yaml or entry.path == "pyproject.toml") and entry.size <= _LONGEST:
+            with blobs.open(entry.sha256) as file:
+                text = file.read().decode("utf-8", "replace")
+            if in_yaml or "pipelines" in text:
+                files.append((entry.path, text))
+    checked = check(files)
+    errors = [problem for problem in checked.problems if problem.severity == "error"]
+    try:
+        definition = choose(checked, request.pipeline)
+    except InvalidSubmission:
+        if not errors:
+            raise
+    else:  # a mistake in another pipeline's file stops nobody
+        errors = [problem for problem in errors if problem.file == definition.file]
+    if errors:
+        raise InvalidSubmission("; ".join(map(str, errors)))
+    choice = Choice(request.stages, request.jobs, request.changed, request.tag, request.keep_going or None)
+    return make_plan(definition, choice)

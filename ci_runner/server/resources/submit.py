@@ -1,0 +1,385 @@
+"""From an upload to a durable job: `POST /submit`, `/submit-stream`, `/submit-async` and `/blobs/missing`.
+
+What a client is told to be accepted survives any crash: contents are synced, then granted to the user, then
+the job's row is committed, then the answer goes out. Whatever is refused leaves nothing behind. A full zip
+and a manifest with the missing blobs come to the same thing: a manifest among the blobs, whose digest names
+the workspace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Final, Generic, TypeVar
+
+import falcon
+
+from ci_runner import failpoints
+from ci_runner.errors import InvalidSubmission, TemporaryError
+from ci_runner.model.job import Job, User
+from ci_runner.model.job_options import JobOptions
+from ci_runner.model.path_checks import check_paths, shown
+from ci_runner.server.context import Services
+from ci_runner.server.http.auth import caller_of
+from ci_runner.server.http.limits import RECEIVE_RETRY, check_disk, check_queue
+from ci_runner.server.streams.job_source import frame
+from ci_runner.server.streams.response import StreamResponder
+from ci_runner.settings.groups import PRIORITY_RANK
+from ci_runner.storage.zip_reader import Archive
+from pytest_remote_ci.wire.protocol import Manifest, SubmitOptions, is_digest, parse_json
+
+_log = logging.getLogger(__name__)
+
+_RECEIVED = failpoints.register("server.submit.received", "the upload is read, nothing is kept yet")
+_STORED = failpoints.register("server.submit.stored", "contents are durable, the job is not written")
+_COMMITTED = failpoints.register("server.submit.committed", "the job is durable, nobody was told")
+_ANSWERED = failpoints.register("server.submit.answered", "the answer is handed to the HTTP server")
+
+_PIECE: Final = 1 << 18
+_OPTIONS_BYTES: Final = 4 << 20
+#: What a client asks for that knows no options: what the reference system ran for everybody.
+SEED_OPTIONS: Final = SubmitOptions(args=("-v",))
+#: Bytes of JSON per file of a manifest: a path of the longest kind, escaped, and the rest.
+_MANIFEST_BYTES_PER_FILE: Final = 1536
+_LONGEST_KEY: Final = 255
+#: Seconds that a submission waits for others to be unpacked.
+_PATIENCE: Final = 10.0
+#: More digests than any workspace has.
+_DIGESTS_BYTES: Final = 70
+
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class Upload(Generic[Options]):
+    """The parts of a submission."""
+
+    options: Options
+    #: The zip, open for reading; None in a delta submission that misses nothing.
+    file: BinaryIO | None
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True)
+class Received(Generic[Options]):
+    """A submission whose contents are durable and its user's."""
+
+    options: Options
+    manifest: Manifest
+    #: Digest of the files' times, if there are any.
+    mtimes: str | None
+
+    @property
+    def workspace(self) -> str:
+        """The digest that names the workspace."""
+        return hashlib.sha256(self.manifest.canonical()).hexdigest()
+
+
+class Submission:
+    """Accepts uploads; shared by all routes that take a project."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        # Unpacking is work for a thread: half of the ordinary ones do it, a quarter may wait to do it.
+        self._receiving = threading.BoundedSemaphore(max(1, services.serve.threads // 2))
+        self._waiting = threading.BoundedSemaphore(max(1, services.serve.threads // 4))
+
+    def accept(self, req: falcon.Request) -> Job:
+        """Read the request's body and make a durable job of it, or find the one made before.
+
+        Raises `InvalidSubmission`, `WireError`, `Conflict`, `TooManyRequests` and `TemporaryError`.
+        """
+        user = caller_of(req).user
+        key = idempotency_key(req)
+        received = self.receive(req, SubmitOptions.from_json, SEED_OPTIONS)
+        manifest = received.manifest
+        job = self._job(received, user)
+        stored = self._services.store.jobs.create(job, key, _digest_of(job) if key else None)
+        failpoints.hit(_COMMITTED)
+        if stored.id == job.id:
+            _log.info("job %s submitted by user %s: %d files", job.id, user.id, len(manifest.files))
+            self._announce(stored)
+        return stored
+
+    def receive(
+        self, req: falcon.Request, parse: Callable[[bytes], Options], default: Options
+    ) -> Received[Options]:
+        """Read the request's body and keep its contents. `parse`: what its part ``options`` means.
+
+        Raises what `accept` raises, but for `Conflict`.
+        """
+        user = caller_of(req).user
+        check_queue(self._services, user.id)
+        with self._place(), contextlib.ExitStack() as stack:
+            upload = self._read(req, stack, parse, default)
+            failpoints.hit(_RECEIVED)
+            manifest, mtimes = self._keep(upload, user)
+        failpoints.hit(_STORED)
+        return Received(upload.options, manifest, mtimes)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places for unpacking; raises `TemporaryError` when none is free in time."""
+        free = self._receiving.acquire(blocking=False)
+        if not free and self._waiting.acquire(blocking=False):
+            try:
+                free = self._receiving.acquire(timeout=_PATIENCE)
+            finally:
+                self._waiting.release()
+        if not free:
+            raise TemporaryError("The runner is busy receiving other projects", retry_after=RECEIVE_RETRY)
+        try:
+            yield
+        finally:
+            self._receiving.release()
+
+    # -- the body
+
+    def _read(
+        self,
+        req: falcon.Request,
+        stack: contextlib.ExitStack,
+        parse: Callable[[bytes], Options],
+        options: Options,
+    ) -> Upload[Options]:
+        """Parse the multipart body; its files live as long as `stack`."""
+        if not (req.content_type or "").lower().startswith("multipart/form-data"):
+            raise InvalidSubmission("file: send the project as multipart/form-data with a part 'file'")
+        file: BinaryIO | None = None
+        manifest: Manifest | None = None
+        seen = set()
+        for part in req.get_media():
+            name = _name_of(part)
+            if name in seen:
+                raise InvalidSubmission(f"{name}: the part is there twice")
+            if name == "file":
+                file = self._spool(part.stream, stack)
+            elif name == "options":
+                options = parse(limited("options", part.stream, _OPTIONS_BYTES))
+            elif name == "manifest":
+                most = _MANIFEST_BYTES_PER_FILE * self._services.serve.max_files
+                manifest = Manifest.from_dict(
+                    parse_json("manifest", limited("manifest", part.stream, most), surrogates=True)
+                )
+            else:
+                continue
+            seen.add(name)
+        if file is None and manifest is None:
+            raise InvalidSubmission("file: the multipart part 'file' with the project's zip is missing")
+        return Upload(options, file, manifest)
+
+    def _spool(self, stream: Any, stack: contextlib.ExitStack) -> BinaryIO:
+        """Copy a part to an unnamed file, which no crash can leave behind."""
+        file: BinaryIO = stack.enter_context(tempfile.TemporaryFile(dir=self._services.blobs.uploads))  # noqa: SIM115
+        while piece := stream.read(_PIECE):
+            file.write(piece)
+        return file
+
+    # -- contents
+
+    def _keep(self, upload: Upload[Any], user: User) -> tuple[Manifest, str | None]:
+        """Make the workspace's contents durable and the user's; the digest of its times, if it has any."""
+        blobs, granted = self._services.blobs, self._services.store.blobs
+        archive = self._archive(upload.file)
+        if upload.manifest is None:
+            assert archive is not None
+            manifest = blobs.assemble_manifest(archive)
+        else:
+            manifest = upload.manifest
+            self._keep_delta(manifest, archive, user)
+        digests = {entry.sha256 for entry in manifest.files} | {blobs.put_manifest(manifest)}
+        mtimes = None
+        if manifest.mtimes:
+            times = {path: manifest.mtimes[path] for path in sorted(manifest.mtimes)}
+            mtimes = blobs.put_bytes(json.dumps(times, separators=(",", ":")).encode())
+            digests.add(mtimes)
+        with blobs.granting():
+            granted.grant(user.id, digests)
+            gone = blobs.missing(digests)
+        if gone:  # collected in between
+            raise TemporaryError("Contents of the project went while it was submitted; send it again")
+        return manifest, mtimes
+
+    def _archive(self, file: BinaryIO | None) -> Archive | None:
+        if file is None:
+            return None
+        archive = Archive(file, self._services.archive_limits)
+        check_disk(self._services, archive.unpacked_size)
+        return archive
+
+    def _keep_delta(self, manifest: Manifest, archive: Archive | None, user: User) -> None:
+        """Check a client's manifest and keep the blobs that came with it."""
+        paths = [entry.path for entry in manifest.files]
+        check_paths("manifest", paths, max_files=self._services.serve.max_files)
+        if sum(entry.size for entry in manifest.files) > self._services.serve.max_unpacked:
+            most = self._services.serve.max_unpacked
+            raise InvalidSubmission(f"manifest: the project is larger than the {most} bytes that are taken")
+        if not manifest.mtimes.keys() <= set(paths):
+            raise InvalidSubmission("manifest.mtimes: names files that are not in the manifest")
+        sizes: dict[str, int] = {}
+        for entry in manifest.files:
+            if sizes.setdefault(entry.sha256, entry.size) != entry.size:
+                raise InvalidSubmission(f"manifest: {shown(entry.path)} gives one digest two sizes")
+        sent = self._keep_blobs(archive, sizes) if archive is not None else set()
+        here = {digest: self._services.blobs.size(digest) for digest in sizes}
+        granted = self._services.store.blobs.granted(user.id, sizes.keys() - sent) | sent
+        missing = sorted(digest for digest in sizes if digest not in granted or here[digest] is None)
+        if missing:
+            text = (
+                f"manifest: {len(missing)} contents are missing, {missing[0]} among them; send them in 'file'"
+            )
+            raise InvalidSubmission(text)
+        for entry in manifest.files:
+            if here[entry.sha256] != entry.size:
+                raise InvalidSubmission(f"manifest: {shown(entry.path)} has another size than its content")
+
+    def _keep_blobs(self, archive: Archive, wanted: dict[str, int]) -> set[str]:
+        """Keep the blobs of a delta's zip; their digests."""
+        with self._services.blobs.batch() as batch:
+            for entry in archive.entries:
+                if entry.path not in wanted:
+                    raise InvalidSubmission(f"file: entry {shown(entry.path)} is no digest of the manifest")
+                batch.put(archive.read(entry), expected=entry.path)
+            batch.commit()
+        return {entry.path for entry in archive.entries}
+
+    def missing(self, user_id: str, digests: Any) -> list[str]:
+        """Those of `digests` that the user must send: not granted to this user, or not here."""
+        wanted = sorted(digests)
+        granted = self._services.store.blobs.granted(user_id, wanted)
+        return [digest for digest in wanted if digest not in granted or not self._services.blobs.has(digest)]
+
+    def reserve(self, user_id: str, digests: set[str]) -> list[str]:
+        """`missing`; the others stay for as long as it takes to send what is missing."""
+        with self._services.blobs.granting():
+            missing = self.missing(user_id, digests)
+            self._services.store.blobs.grant(user_id, digests - set(missing))
+        return missing
+
+    # -- the job
+
+    def _job(self, received: Received[SubmitOptions], user: User) -> Job:
+        options = fitted(received.options, received.manifest, user)
+        mtimes = received.mtimes
+        now = self._services.clock()
+        return Job(
+            id=str(uuid.uuid4()),
+            user_id=user.id,
+            name=options.name,
+            priority=options.priority,
+            submitted_at=now,
+            phase_since=now,
+            options=JobOptions.from_dict(options.to_dict() | ({"mtimes": mtimes} if mtimes else {})),
+            workspace=received.workspace,
+        )
+
+    def _announce(self, job: Job) -> None:
+        if self._services.hooks is None:
+            return
+        try:
+            self._services.hooks.job_submitted(job=job)
+        except Exception:
+            _log.exception("a plugin failed in job_submitted for job %s", job.id)
+
+
+class SubmitAsync:
+    """`POST /submit-async`."""
+
+    def __init__(self, submission: Submission) -> None:
+        self._submission = submission
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer with the id of the job."""
+        resp.media = {"job_id": self._submission.accept(req).id}
+        failpoints.hit(_ANSWERED)
+
+
+class SubmitStream:
+    """`POST /submit` and `POST /submit-stream`: the job's events are the answer."""
+
+    def __init__(self, submission: Submission, responder: StreamResponder, *, announce: bool) -> None:
+        """`announce`: the stream begins with a `job_id` event."""
+        self._submission = submission
+        self._responder = responder
+        self._announce = announce
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Accept the project and stream; a place among the streams is taken before the body is looked at."""
+        view = self._responder.view(req)
+        with self._responder.admit(req) as admission:
+            job = self._submission.accept(req)
+            first = (frame({"type": "job_id", "job_id": job.id}),) if self._announce else ()
+            admission.stream(resp, job.id, 0, view, first)
+        failpoints.hit(_ANSWERED)
+
+
+class MissingBlobs:
+    """`POST /blobs/missing`."""
+
+    def __init__(self, submission: Submission, max_files: int) -> None:
+        self._submission = submission
+        self._most = max_files
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Which of the digests in the body the user must send."""
+        digests = parse_json("body", limited("body", req.bounded_stream, _DIGESTS_BYTES * (self._most + 1)))
+        if not isinstance(digests, list) or not all(is_digest(digest) for digest in digests):
+            raise InvalidSubmission("body: must be a JSON array of SHA-256 digests in lower-case hexadecimal")
+        resp.media = self._submission.reserve(caller_of(req).user.id, set(digests))
+
+
+def fitted(options: SubmitOptions, manifest: Manifest, user: User) -> SubmitOptions:
+    """The options with no more priority than the user may have, and with the root that the manifest names."""
+    if PRIORITY_RANK[options.priority] < PRIORITY_RANK[user.priority_cap]:
+        options = replace(options, priority=user.priority_cap)
+    if options.root is None and manifest.root is not None:
+        options = replace(options, root=manifest.root)
+    return options
+
+
+def _name_of(part: Any) -> str | None:
+    try:
+        name: str | None = part.name
+    except ValueError as error:
+        raise InvalidSubmission(
+            "a part's name is not UTF-8: the parts are file, options and manifest"
+        ) from error
+    return name
+
+
+def limited(what: str, stream: Any, most: int) -> bytes:
+    """All of `stream`, which may not hold more than `most` bytes."""
+    return b"".join(_pieces(what, stream, most))
+
+
+def _pieces(what: str, stream: Any, most: int) -> Iterator[bytes]:
+    while piece := stream.read(_PIECE):
+        most -= len(piece)
+        if most < 0:
+            raise InvalidSubmission(f"{what}: is too long")
+        yield piece
+
+
+def idempotency_key(req: falcon.Request) -> str | None:
+    """The request's header of that name; raises `InvalidSubmission`."""
+    key = req.get_header("Idempotency-Key")
+    if key is None:
+        return None
+    if not key.strip() or len(key) > _LONGEST_KEY or not key.isprintable():
+        raise InvalidSubmission(f"Idempotency-Key: must be 1 to {_LONGEST_KEY} printable characters")
+    return key
+
+
+def _digest_of(job: Job) -> str:
+    """What makes two submissions the same: the files and the options, not the bytes of the archive."""
+    return hashlib.sha256(
+        json.dumps([job.workspace, job.options.stored], sort_keys=True).encode()
+    ).hexdigest()

@@ -1,0 +1,1 @@
+"""Server-Sent Events: sources of events and the response that carries them."""

@@ -1,0 +1,110 @@
+"""How a response becomes a stream, and how the parameters of requests are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, cast
+
+import falcon
+
+from ci_runner.errors import InvalidSubmission
+from ci_runner.server.http.auth import Caller, caller_of
+from ci_runner.server.http.limits import Slot, StreamSlots, take_slot
+from ci_runner.server.streams.job_source import VIEWS, JobSource, Source, StreamBody, Streams, View
+from ci_runner.server.streams.run_source import RunSource
+from ci_runner.store import Store
+
+_TRUE: Final = frozenset({"true", "1", "yes", "y", "on", "t"})
+_FALSE: Final = frozenset({"false", "0", "no", "n", "off", "f"})
+
+
+class Admission:
+    """A place among the streams, until it is handed to a response or its block ends."""
+
+    def __init__(
+        self, responder: StreamResponder, slot: Slot, caller: Caller, gone: Callable[[], bool]
+    ) -> None:
+        self.caller = caller
+        self.disconnected = gone
+        self._responder = responder
+        self._slot: Slot | None = slot
+
+    def stream(
+        self, resp: falcon.Response, job_id: str, cursor: int, view: View, first: tuple[bytes, ...]
+    ) -> None:
+        """Make the response a stream of the job's events after `cursor`, with `first` before them."""
+        self._stream(resp, job_id, JobSource(self._responder.store, job_id, cursor, view, first))
+
+    def stream_run(self, resp: falcon.Response, run_id: str, cursor: int, view: View) -> None:
+        """Make the response a stream of the events of all the run's jobs after `cursor`."""
+        self._stream(resp, run_id, RunSource(self._responder.store, run_id, cursor, view))
+
+    def _stream(self, resp: falcon.Response, subject: str, source: Source) -> None:
+        assert self._slot is not None
+        streams = self._responder.streams
+        listener = streams.add(subject, self.caller, self.disconnected)
+        resp.content_type = "text/event-stream"
+        resp.set_header("Cache-Control", "no-cache, no-transform")
+        resp.set_header("X-Accel-Buffering", "no")
+        resp.stream = StreamBody(source, streams, listener, self._slot)
+        self._slot = None
+
+    def __enter__(self) -> Admission:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._slot is not None:
+            self._slot.close()
+
+
+class StreamResponder:
+    """What all streaming routes share."""
+
+    def __init__(self, store: Store, streams: Streams, slots: StreamSlots) -> None:
+        self.store = store
+        self.streams = streams
+        self._slots = slots
+
+    def admit(self, req: falcon.Request) -> Admission:
+        """Take a place for the caller; raises `TooManyRequests` or `TemporaryError`."""
+        caller = caller_of(req)
+        gone = req.env.get("waitress.client_disconnected", lambda: False)
+        return Admission(self, take_slot(self._slots, req), caller, gone)
+
+    @staticmethod
+    def view(req: falcon.Request) -> View:
+        """The parameter `view`; raises `InvalidSubmission`."""
+        view = req.get_param("view", default="log")
+        if view not in VIEWS:
+            raise InvalidSubmission(f"view: must be one of {', '.join(VIEWS)}")
+        return cast(View, view)
+
+
+def flag(req: falcon.Request, name: str, default: bool) -> bool:
+    """A true-or-false parameter, in the spellings of the reference system; raises `InvalidSubmission`."""
+    text = req.get_param(name)
+    if text is None:
+        return default
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise InvalidSubmission(f"{name}: must be true or false")
+
+
+def number(req: falcon.Request, name: str, default: int, least: int, most: int) -> int:
+    """A whole number; raises `InvalidSubmission`."""
+    text = req.get_param(name)
+    if text is None:
+        return default
+    return parse_number(name, text, least, most)
+
+
+def parse_number(name: str, text: str, least: int, most: int) -> int:
+    """`text` as a whole number from `least` to `most`; raises `InvalidSubmission` naming it."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or not least <= int(text) <= most:
+        raise InvalidSubmission(f"{name}: must be a whole number from {least} to {most}")
+    return int(text)

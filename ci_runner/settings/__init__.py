@@ -1,0 +1,1 @@
+"""The runner's settings: their groups, and the loader that reads them."""

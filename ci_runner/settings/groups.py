@@ -1,0 +1,331 @@
+"""The runner's settings: frozen groups, read once in `ci_runner.cli` (by `ci_runner.settings.loader`) and passed down.
+
+Precedence: command line > environment > TOML file > default. Every field has a flag, an environment variable and a
+TOML key, all derived from the metadata that stands beside it here. Nothing here reads the environment at import.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_remote_ci.wire.protocol import Priority
+
+#: Seconds between full passes of the controller; also what a useless interval is replaced by.
+DEFAULT_INTERVAL = 2.0
+
+
+def _setting(default: Any, env: str, help_text: str, **metadata: Any) -> Any:
+    """A field with its environment variable (`env`; more names may follow, separated by spaces) and a help text.
+
+    Further metadata: `size` (bytes, units allowed), `choices`, `minimum` (inclusive), `above` (exclusive), `maximum`,
+    `flag` (where the field's name would be ambiguous), `shown` (a computed default, in words), `lenient` (a useless
+    value gives a warning and the default), `item` (of a list: checks one text, returns it as it counts, or raises
+    ValueError with words for the operator).
+    """
+    info = {"env": tuple(env.split()), "help": help_text, **metadata}
+    if callable(default):
+        return field(default_factory=default, metadata=info)
+    return field(default=default, metadata=info)
+
+
+def ipv4_network(text: str) -> str:
+    """`text` in CIDR notation, checked; a single address is a network of one. Raises ValueError."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network: write it as 10.1.0.0/16, or an address") from None
+    if network.version != 4:
+        raise ValueError(f"{text!r}: containers have no IPv6, so only IPv4 networks can be opened")
+    if str(network) not in (text, f"{text}/32"):
+        raise ValueError(f"{text!r} is no network: write {network}, or the address alone")
+    return str(network)
+
+
+def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """``$XDG_DATA_HOME/ci-runner``, else ``~/.local/share/ci-runner`` (XDG Base Directory Specification)."""
+    try:
+        base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    except RuntimeError:  # a user id without an account: nothing can be made below this
+        base = os.devnull
+    return Path(base) / "ci-runner"
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """Where things are kept; shared by every program of one runner."""
+
+    #: Blobs, trees, environments, spools; 0700.
+    data_dir: Path = _setting(
+        default_data_dir,
+        "CI_RUNNER_DATA_DIR",
+        "folder of everything the runner keeps",
+        shown="~/.local/share/ci-runner",
+    )
+    #: The database; None means `runner.db` in the data directory.
+    database: Path | None = _setting(
+        None, "CI_RUNNER_DB CI_DB_PATH", "SQLite file", shown="runner.db in the data directory"
+    )
+    #: Bytes of free disk below which nothing new is accepted, and the running job that wrote most is ended.
+    disk_reserve: int = _setting(
+        1 << 30,
+        "CI_RUNNER_DISK_RESERVE",
+        "free disk below which submissions are refused, and the running job that wrote most ends",
+        size=True,
+        minimum=0,
+    )
+
+    @property
+    def database_path(self) -> Path:
+        """The one default for all programs."""
+        return self.database or self.data_dir / "runner.db"
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """The HTTP plane."""
+
+    host: str = _setting("127.0.0.1", "CI_RUNNER_HOST", "address to listen on")
+    port: int = _setting(
+        8000, "CI_RUNNER_PORT", "port to listen on; 0 picks a free one", minimum=0, maximum=65535
+    )
+    #: Threads for ordinary requests; streams have threads of their own beside these.
+    threads: int = _setting(16, "CI_RUNNER_THREADS", "threads for ordinary requests", minimum=1)
+    max_streams: int = _setting(
+        256, "CI_RUNNER_MAX_STREAMS", "event streams open at once; more get 503", minimum=1
+    )
+    max_streams_per_user: int = _setting(
+        32, "CI_RUNNER_MAX_STREAMS_PER_USER", "event streams of one user; more get 429", minimum=1
+    )
+    max_streams_per_address: int = _setting(
+        128,
+        "CI_RUNNER_MAX_STREAMS_PER_ADDRESS",
+        "event streams of one client address; more get 429",
+        minimum=1,
+    )
+    max_connections: int = _setting(
+        1000,
+        "CI_RUNNER_MAX_CONNECTIONS",
+        "connections open at once; for more, idle ones are closed, or new ones get 503",
+        minimum=8,
+    )
+    max_connections_per_address: int = _setting(
+        500,
+        "CI_RUNNER_MAX_CONNECTIONS_PER_ADDRESS",
+        "the same of one client address (429); raise it where a whole office has one",
+        minimum=4,
+    )
+    #: The others wait for their turn, so no client is refused for it.
+    max_requests_per_user: int = _setting(
+        8,
+        "CI_RUNNER_MAX_REQUESTS_PER_USER",
+        "requests of one user, or of one address without a known key, answered at once; more wait",
+        minimum=1,
+    )
+    max_uploads_per_user: int = _setting(
+        8, "CI_RUNNER_MAX_UPLOADS_PER_USER", "uploads of one user at once; more get 429", minimum=1
+    )
+    wrong_keys: int = _setting(
+        10, "CI_RUNNER_WRONG_KEYS", "wrong keys of one address in a minute; more get 429", minimum=1
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "CI_RUNNER_TRUSTED_PROXIES",
+        "addresses or networks of reverse proxies whose X-Forwarded-For names the client",
+        flag="trusted-proxy",
+    )
+    #: Bytes of a request's body.
+    max_upload: int = _setting(512 << 20, "CI_RUNNER_MAX_UPLOAD", "largest upload", size=True, minimum=1)
+    #: Bytes of all files together once unpacked.
+    max_unpacked: int = _setting(
+        2 << 30, "CI_RUNNER_MAX_UNPACKED", "largest project once unpacked", size=True, minimum=1
+    )
+    max_files: int = _setting(50_000, "CI_RUNNER_MAX_FILES", "most files of a project", minimum=1)
+    max_queued_per_user: int = _setting(
+        500, "CI_RUNNER_MAX_QUEUED_PER_USER", "jobs of one user waiting; more get 429", minimum=1
+    )
+    #: Seconds of silence after which a stream gets a comment line.
+    heartbeat: float = _setting(
+        10.0, "CI_RUNNER_HEARTBEAT", "seconds between heartbeats on silent streams", above=0
+    )
+    reconcile: bool = _setting(False, "CI_RUNNER_RECONCILE", "run the controller in the same process")
+    #: Seconds without any job or request after which an embedded runner ends itself; None: never.
+    idle_exit: float | None = _setting(
+        None, "CI_RUNNER_IDLE_EXIT", "end after so many idle seconds", above=0, shown="never"
+    )
+
+
+@dataclass(frozen=True)
+class ReconcileSettings:
+    """The controller."""
+
+    engine: str = _setting(
+        "docker", "CI_RUNNER_ENGINE", "docker, process, auto, or one that a plugin registers"
+    )
+    #: Seconds between full passes; changes wake it sooner.
+    interval: float = _setting(
+        DEFAULT_INTERVAL,
+        "CI_RUNNER_INTERVAL CI_RECONCILE_INTERVAL",
+        "seconds between full passes",
+        above=0,
+        lenient=True,
+    )
+    prefix: str = _setting("cir-", "CI_RUNNER_PREFIX CI_CONTAINER_PREFIX", "prefix of container names")
+    #: None means `python:<version>-slim`; ``{python}`` in it is replaced by the version.
+    base_image: str | None = _setting(
+        None,
+        "CI_RUNNER_BASE_IMAGE CI_PYTHON_BASE_IMAGE",
+        "image of jobs that name none; `{python}` in it becomes the version",
+        shown="python:{python}-slim",
+    )
+    default_python: str = _setting("3.12", "CI_RUNNER_DEFAULT_PYTHON", "Python of jobs that name none")
+    #: Images that users may name, as fnmatch patterns; () allows any.
+    allowed_images: tuple[str, ...] = _setting(
+        (), "CI_RUNNER_ALLOWED_IMAGES", "patterns of images that users may name; none given: any"
+    )
+    concurrency: int = _setting(
+        lambda: max(1, os.cpu_count() or 1),
+        "CI_RUNNER_CONCURRENCY",
+        "jobs running at once",
+        minimum=1,
+        shown="number of processors",
+    )
+    builds: int = _setting(2, "CI_RUNNER_BUILDS", "environment builds at once", minimum=1)
+    #: Seconds.
+    test_timeout: float = _setting(
+        3600.0, "CI_RUNNER_TEST_TIMEOUT", "seconds of testing after which a job is stopped", above=0
+    )
+    prepare_timeout: float = _setting(
+        900.0, "CI_RUNNER_PREPARE_TIMEOUT", "seconds of preparing after which a job fails", above=0
+    )
+    #: Seconds between TERM and KILL.
+    grace: float = _setting(10.0, "CI_RUNNER_GRACE", "seconds between TERM and KILL", minimum=0)
+    cpus: float = _setting(1.0, "CI_RUNNER_CPUS", "processors of one job", above=0)
+    max_cpus: float = _setting(
+        lambda: float(os.cpu_count() or 1),
+        "CI_RUNNER_MAX_CPUS",
+        "most processors a job may ask for",
+        above=0,
+        shown="number of processors",
+    )
+    memory: int = _setting(2 << 30, "CI_RUNNER_MEMORY", "memory of one job", size=True, minimum=6 << 20)
+    max_memory: int = _setting(
+        8 << 30, "CI_RUNNER_MAX_MEMORY", "most memory a job may ask for", size=True, minimum=6 << 20
+    )
+    pids: int = _setting(512, "CI_RUNNER_PIDS", "processes of one job", minimum=8)
+    #: Bytes that a job may write (workspace, output and what its services write, together).
+    disk: int = _setting(
+        4 << 30, "CI_RUNNER_DISK", "bytes one job may write, with its services", size=True, minimum=1 << 20
+    )
+    network: Literal["egress", "none"] = _setting(
+        "egress",
+        "CI_RUNNER_NETWORK",
+        "egress (the internet, neither private networks nor other jobs) or none",
+        choices=("egress", "none"),
+    )
+    #: IPv4 networks as `ipaddress` writes them.
+    allow_network: tuple[str, ...] = _setting(
+        (),
+        "CI_RUNNER_ALLOW_NETWORK",
+        "private networks that jobs and builds may reach, such as `10.1.0.0/16` or one address",
+        item=ipv4_network,
+    )
+    #: Bytes of log kept per job.
+    log_budget: int = _setting(
+        256 << 20, "CI_RUNNER_LOG_BUDGET", "bytes of log kept per job", size=True, minimum=1 << 16
+    )
+    log_retention_days: float = _setting(
+        30.0, "CI_RUNNER_LOG_RETENTION_DAYS", "days after which logs of finished jobs go", above=0
+    )
+    #: Bytes of one artifact, and of all of one job; files of one job; bytes of all artifacts of a user.
+    max_artifact: int = _setting(
+        512 << 20, "CI_RUNNER_MAX_ARTIFACT", "largest file kept as an artifact", size=True, minimum=0
+    )
+    max_artifacts: int = _setting(
+        1 << 30, "CI_RUNNER_MAX_ARTIFACTS", "bytes of artifacts kept of one job", size=True, minimum=0
+    )
+    max_artifact_files: int = _setting(
+        10_000, "CI_RUNNER_MAX_ARTIFACT_FILES", "most artifacts of one job", minimum=0
+    )
+    artifact_quota: int = _setting(
+        10 << 30,
+        "CI_RUNNER_ARTIFACT_QUOTA",
+        "bytes of artifacts kept of all jobs of a user",
+        size=True,
+        minimum=0,
+    )
+    result_retention_days: float = _setting(
+        90.0, "CI_RUNNER_RESULT_RETENTION_DAYS", "days after which the results of single tests go", above=0
+    )
+    artifact_retention_days: float = _setting(
+        7.0, "CI_RUNNER_ARTIFACT_RETENTION_DAYS", "days after which artifacts go", above=0
+    )
+
+
+@dataclass(frozen=True)
+class EnvironmentSettings:
+    """Environment builds: what of the host's package set-up they get."""
+
+    index_url: str | None = _setting(
+        None, "CI_RUNNER_INDEX_URL", "package index (PEP 503) instead of PyPI", secret=True
+    )
+    extra_index_urls: tuple[str, ...] = _setting(
+        (), "CI_RUNNER_EXTRA_INDEX_URLS", "further indexes", secret=True
+    )
+    #: A PEM file of the host; mounted into builds (and test containers) and named by SSL_CERT_FILE, PIP_CERT, ….
+    ca_bundle: Path | None = _setting(
+        None, "CI_RUNNER_CA_BUNDLE", "PEM file of certificate authorities for builds and jobs"
+    )
+    http_proxy: str | None = _setting(
+        None, "CI_RUNNER_HTTP_PROXY", "proxy of builds and jobs for http", secret=True
+    )
+    https_proxy: str | None = _setting(
+        None, "CI_RUNNER_HTTPS_PROXY", "proxy of builds and jobs for https", secret=True
+    )
+    no_proxy: str | None = _setting(None, "CI_RUNNER_NO_PROXY", "hosts reached without a proxy")
+    #: Bytes of environments kept; the least recently used go first.
+    cache_size: int = _setting(
+        20 << 30, "CI_RUNNER_CACHE_SIZE", "bytes of prepared environments kept", size=True, minimum=0
+    )
+    build_memory: int = _setting(
+        4 << 30, "CI_RUNNER_BUILD_MEMORY", "memory of one environment build", size=True, minimum=6 << 20
+    )
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """The runner's own log (stderr)."""
+
+    level: str = _setting(
+        "INFO",
+        "CI_RUNNER_LOG_LEVEL",
+        "least severity that is logged",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        flag="log-level",
+    )
+    format: Literal["text", "json"] = _setting(
+        "text",
+        "CI_RUNNER_LOG_FORMAT",
+        "lines for people or JSON objects",
+        choices=("text", "json"),
+        flag="log-format",
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All groups; TOML tables have the groups' names."""
+
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
+    environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+#: For `admin user` options and submissions: rank of a priority, 0 starts first.
+PRIORITY_RANK: Mapping[Priority, int] = {"high": 0, "normal": 1, "low": 2}

@@ -1,0 +1,1 @@
+"""Files in the data directory: contents by digest, archives, staging, safe removal."""

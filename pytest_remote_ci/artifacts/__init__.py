@@ -1,0 +1,1 @@
+"""Files that a job left behind: fetched, checked and put in their places."""

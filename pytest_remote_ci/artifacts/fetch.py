@@ -1,0 +1,206 @@
+"""The end of a run on this machine: reports take the places that a local run would have given them, artifacts a folder.
+
+What comes is what was asked for, and nothing else that a job or a runner may list. What goes wrong here is said and
+changes no exit code: the job is over, and its files stay on the runner for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_remote_ci.artifacts import coverage
+from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
+from pytest_remote_ci.artifacts.destinations import Home
+from pytest_remote_ci.artifacts.download import Artifact, Errand, Fetched, shown
+from pytest_remote_ci.errors import ClientError
+from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.terminal.status_line import Bar, StatusLine
+from pytest_remote_ci.wire import globs
+from pytest_remote_ci.wire.control_characters import escaped
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.artifacts.destinations import Reports
+    from pytest_remote_ci.client.client import Client
+
+#: Names in one line, and lines about files that did not come.
+_MOST: Final = 5
+
+
+@dataclass
+class Homecoming:
+    """Brings what one job left behind, once."""
+
+    client: Client
+    job_id: str
+    #: Where artifacts go that have no place of their own.
+    folder: ArtifactFolder
+    line: StatusLine
+    say: Callable[[str], None]
+    #: None: nothing has a place of its own here.
+    reports: Reports | None = None
+    #: Patterns of what comes into the folder; None: all.
+    asked: tuple[str, ...] | None = None
+    #: Said to whom asks: artifact's path → where it is.
+    places: dict[str, Path] = field(default_factory=dict)
+    _is_done: bool = False
+
+    def bring(
+        self,
+        complete: Mapping[str, Any] | None,
+        *,
+        is_early: bool = False,
+        is_whole: bool = True,
+        has_died: bool = False,
+    ) -> None:
+        """Fetch what the job's `complete` event says there is, and say in one line what came where.
+
+        `is_early`: reporters here have not yet written, so what replaces their files waits for the next time. Nothing
+        comes twice, and when there is nothing, nothing happens. Unless `is_whole`, no report that is written here is
+        replaced. `has_died`: pytest died in the job, so reports written there are not complete, and a line says so.
+        """
+        left = (complete or {}).get("artifacts")
+        if self._is_done or not isinstance(left, dict):
+            return
+        self._is_done = True
+        try:
+            found = self.client.artifacts(self.job_id)
+            last = self.reports if is_early or not is_whole else None
+            early = [item for item in found if last is None or not last.is_last(item.path)]
+            self._bring([item for item in early if item.path not in self.places], str(left.get("root") or ""))
+            self._is_done = not is_early or len(early) == len(found)
+            if has_died:
+                self._name_incomplete_reports(early)
+        except (ClientError, OSError) as error:
+            self.say(
+                f"remote-ci: artifacts were not fetched: {reason(error)}; try again: remote-ci artifacts {self.job_id}"
+            )
+        finally:
+            self.line.clear()
+
+    def _name_incomplete_reports(self, items: Iterable[Artifact]) -> None:
+        reports = self.reports
+        if reports is None:
+            return
+        found = [item for item in items if item.path in self.places and reports.lists_tests(item.path)]
+        if found:
+            names = _names(found, reports, self.places)
+            self.say(f"remote-ci: {names}: not complete, because pytest died in the job")
+
+    def bring_all(self) -> bool:
+        """Fetch all that the runner lists into the folder; whether there was something and all of it came. Raises
+        `ClientError`, OSError.
+        """
+        try:
+            artifacts = self.client.artifacts(self.job_id)
+            if not artifacts:
+                self.say(f"Job {self.job_id} has no artifacts (they are kept for some days only).")
+                return False
+            self.asked = None
+            return not self._bring(artifacts, "").problems
+        finally:
+            self.line.clear()
+
+    def _bring(self, artifacts: Iterable[Artifact], root: str) -> Fetched:
+        others: list[Artifact] = []
+        at_home: list[tuple[Artifact, Home]] = []
+        problems: list[str] = []
+        for item in artifacts:
+            home = self.reports.home(item.path) if self.reports is not None else "has no place"
+            if isinstance(home, Home):
+                at_home.append((item, home))
+            elif self._is_asked(item.path):
+                problem = self.folder.name_problem(item.path)
+                if problem is None:
+                    others.append(item)
+                else:
+                    problems.append(f"{shown(item.path)} {problem}")
+            else:
+                problems.append(f"{shown(item.path)} {home}")
+        places = self._bring_into_folder(others, problems) | self._bring_home(at_home, problems, root)
+        self.places.update(places)
+        self.line.clear()
+        self._tell(
+            [item for item in others if item.path in places],
+            [item for item, _ in at_home if item.path in places],
+        )
+        if problems:
+            more = f"; and {len(problems) - _MOST} more" if len(problems) > _MOST else ""
+            self.say(f"remote-ci: left out: {'; '.join(problems[:_MOST])}{more}")
+        return Fetched(places, tuple(problems))
+
+    def _is_asked(self, path: str) -> bool:
+        return self.asked is None or bool(globs.Globs(self.asked).match(path))
+
+    def _bring_into_folder(self, items: list[Artifact], problems: list[str]) -> dict[str, Path]:
+        if not items:
+            return {}
+        errand = Errand(self.client, self.job_id, Bar(self.line, "fetching artifacts"), problems=problems)
+        errand.replaces = self.folder.make()
+        wanted = [(item, self.folder.path / item.path) for item in items]
+        return dict(errand.fetch(wanted, self.folder.trusted).places)
+
+    def _bring_home(
+        self, items: list[tuple[Artifact, Home]], problems: list[str], root: str
+    ) -> dict[str, Path]:
+        if not items or self.reports is None:
+            return {}
+        here = str(self.reports.root)
+        homes = {item.path: home for item, home in items}
+
+        def finish(item: Artifact, file: Path) -> str | None:
+            problem = homes[item.path].content_problem(file)
+            if problem is None:
+                coverage.relocate(file, item.path.rpartition("/")[2], root, here)
+            return problem
+
+        errand = Errand(
+            self.client, self.job_id, Bar(self.line, "fetching artifacts"), finish, executables=False,
+            problems=problems,
+        )  # fmt: skip
+        places: dict[str, Path] = {}
+        bases: dict[Path, list[tuple[Artifact, Path]]] = {}
+        for item, home in items:
+            bases.setdefault(home.base, []).append((item, home.place))
+        for base, wanted in bases.items():
+            places.update(errand.fetch(wanted, base).places)
+        return places
+
+    def _tell(self, others: list[Artifact], at_home: list[Artifact]) -> None:
+        parts = []
+        if others:
+            files = "1 artifact" if len(others) == 1 else f"{len(others)} artifacts"
+            size = formats.size(sum(item.size for item in others))
+            parts.append(f"{files} ({size}) in {_from_here(self.folder.path)}")
+        if at_home and self.reports is not None:
+            parts.append(f"brought home: {_names(at_home, self.reports, self.places)}")
+        if parts:
+            self.say(f"remote-ci: {'; '.join(parts)}")
+
+
+def reason(error: ClientError | OSError) -> str:
+    """Return why something was not fetched, in one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return escaped(f"{error.filename}: {error.strerror}")
+    return escaped(error)
+
+
+def _names(items: list[Artifact], reports: Reports, places: Mapping[str, Path]) -> str:
+    """Files by their names, folders with the number of what is in them."""
+    counts: dict[str, int] = {}
+    for item in items:
+        name = reports.name_of(item.path, places[item.path])
+        counts[name] = counts.get(name, 0) + 1
+    names = [f"{name} ({count} files)" if count > 1 else name for name, count in counts.items()]
+    more = len(names) - _MOST
+    return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _from_here(folder: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    return str(folder)

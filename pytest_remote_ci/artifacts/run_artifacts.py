@@ -1,0 +1,33 @@
+"""What the jobs of a run left behind, fetched into a folder that has one for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
+from pytest_remote_ci.artifacts.fetch import Homecoming
+from pytest_remote_ci.terminal.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.client.client import Client
+
+
+def fetch(
+    client: Client,
+    jobs: Iterable[Mapping[str, Any]],
+    base: ArtifactFolder,
+    line: StatusLine,
+    say: Callable[[str], None],
+) -> bool:
+    """Fetch the artifacts of these jobs of a run into folders of `base`; return whether all of them arrived.
+
+    Raises `ClientError`, OSError.
+    """
+    is_complete = True
+    for job in jobs:
+        job_id = job["job_id"]
+        if job_id is not None and client.artifacts(job_id):
+            home = Homecoming(client, job_id, base.below(str(job["name"])), line, say)
+            is_complete = home.bring_all() and is_complete
+    return is_complete

@@ -1,0 +1,1 @@
+"""The ``remote-ci`` command: one module per group of subcommands."""

@@ -1,0 +1,117 @@
+"""A plan for people: a tree of stages and jobs, and the chain of jobs that a run cannot be faster than.
+
+Plans are JSON here, as `ci_runner.pipelines.plan.Plan.to_dict` writes them; fields that hold their default are missing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire.control_characters import escaped
+
+Plan = Mapping[str, Any]
+#: Name of a job (with its cell) → seconds that it took in the past.
+Durations = Mapping[str, float]
+
+
+def tree(plan: Plan, durations: Durations | None = None) -> Iterator[str]:
+    """The lines of the tree, in the order in which stages run; with the past durations of jobs that have some."""
+    for stage in plan["stages"]:
+        timeout = plan.get("stage_timeouts", {}).get(stage)
+        yield f"{escaped(stage)}:" + (f"  [timeout: {formats.duration(timeout)}]" if timeout else "")
+        for job in plan["jobs"]:
+            if job["stage"] == stage:
+                yield from _job(job, (durations or {}).get(job["name"]))
+
+
+def _job(job: Mapping[str, Any], duration: float | None) -> Iterator[str]:
+    left_out = f"  [left out: {job['skipped']}]" if job.get("skipped") else ""
+    yield escaped(f"  {job['name']}:{left_out}")
+    yield escaped(f"    image: {_image(job)}")
+    yield "    script:"
+    for command in job.get("script") or [_pytest(job)]:
+        first, *rest = command.split("\n")
+        yield f"      - {first}"
+        yield from (f"        {line}" for line in rest)
+    for key, text in _details(job, duration):
+        yield escaped(f"    {key}: {text}")
+
+
+def _image(job: Mapping[str, Any]) -> str:
+    python = job.get("python")
+    return job.get("image") or f"the runner's own{f' for Python {python}' if python else ''}"
+
+
+def _pytest(job: Mapping[str, Any]) -> str:
+    return shlex.join(["python", "-m", "pytest", *job.get("args", ())])
+
+
+def _details(job: Mapping[str, Any], duration: float | None) -> Iterator[tuple[str, str]]:
+    if job.get("image") and job.get("python"):
+        yield "python", job["python"]
+    for key, field in (("needs", "artifacts_from"), ("secrets", "secrets"), ("artifacts", "artifacts")):
+        if job.get(field):
+            yield key, ", ".join(job[field])
+    if job.get("env"):
+        yield "env", ", ".join(f"{name}={value}" for name, value in job["env"].items())
+    if job.get("services"):
+        yield "services", ", ".join(f"{service['name']} ({service['image']})" for service in job["services"])
+    if job.get("allow_failure"):
+        yield "allow failure", "yes"
+    if job.get("retries"):
+        codes = ", ".join(map(str, job["retries"].get("exit_codes", ())))
+        yield (
+            "retries",
+            f"{job['retries'].get('count', 0)}{f' (also after exit codes {codes})' if codes else ''}",
+        )
+    if job.get("timeout"):
+        yield "timeout", formats.duration(job["timeout"])
+    if duration is not None:
+        yield "last took", formats.duration(duration)
+
+
+def critical_path(plan: Plan, durations: Durations) -> tuple[list[str], float]:
+    """The longest chain of jobs that wait for each other, by past durations, and its seconds.
+
+    Jobs without a past count as nothing; ([], 0.0) when none has one. Jobs that are left out are no part of it.
+    """
+    jobs = {job["name"]: job for job in plan["jobs"] if not job.get("skipped")}
+    best: dict[str, tuple[float, str | None]] = {}
+    for name in _in_order(jobs):
+        before = [need for need in jobs[name].get("needs", ()) if need in jobs]
+        longest = max(before, key=lambda need: best[need][0], default=None)
+        start = best[longest][0] if longest is not None else 0.0
+        best[name] = (start + durations.get(name, 0.0), longest)
+    last: str | None = max(best, key=lambda name: best[name][0], default=None)
+    total = best[last][0] if last is not None else 0.0
+    path: list[str] = []
+    while total and last is not None:
+        if last in durations:
+            path.append(last)
+        last = best[last][1]
+    return path[::-1], total
+
+
+def _in_order(jobs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of jobs, each after what it needs."""
+    missing = {name: sum(need in jobs for need in job.get("needs", ())) for name, job in jobs.items()}
+    users: dict[str, list[str]] = {name: [] for name in jobs}
+    for name, job in jobs.items():
+        for need in job.get("needs", ()):
+            if need in users:
+                users[need].append(name)
+    order = [name for name, count in missing.items() if not count]
+    for name in order:
+        for user in users[name]:
+            missing[user] -= 1
+            if not missing[user]:
+                order.append(user)
+    return order
+
+
+def critical_line(path: Sequence[str], seconds: float) -> str:
+    """One line about the critical path."""
+    return escaped(f"Critical path: {' -> '.join(path)} ({formats.duration(seconds)} by past durations)")

@@ -1,0 +1,194 @@
+"""The runner for those who configured none: a private one of this user, on this machine's loopback.
+
+It is started when needed, announces itself in a file that only the user can read, is found there by the next run (so
+that its caches stay warm), and ends by itself when idle. What it does is `ci_runner`'s affair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_remote_ci import __version__
+from pytest_remote_ci.config.user_file import home_folder
+from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.config.load import Config
+
+#: Where a runner is looked for when none is configured but a key is known.
+DEFAULT_URL = "http://localhost:8000"
+#: What the `runner` extra brings; one missing module means that it is not installed.
+_EXTRA = ("ci_runner", "falcon", "waitress", "peewee", "yaml")
+#: Seconds in which a started runner must answer.
+START_TIME = 60.0
+#: Variables that must not reach the runner: keys of other runners, settings of this pytest.
+_WITHHELD = frozenset({"REMOTE_CI_API_KEY", "CI_API_KEY", "REMOTE_CI_URL", "CI_SERVER_URL", "PYTEST_ADDOPTS"})
+#: Starts a program that outlives this process and is nobody's child: no zombie, no signal from this terminal.
+_DETACH = (
+    "import subprocess, sys\n"
+    "log = open(sys.argv[1], 'wb')\n"
+    "child = subprocess.Popen(\n"
+    "    sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)\n"
+    "print(child.pid)\n"
+)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where jobs go."""
+
+    url: str
+    key: str | None
+    #: One line for the user: why this runner is less than it could be.
+    warning: str | None = None
+
+
+def find(config: Config, *, notify: Callable[[str], None] = lambda text: None) -> Runner:
+    """The configured runner; else the one on this machine's usual port; else the user's embedded one.
+
+    `notify` is told when a start takes a while. Raises `ConfigError` when there is no way to a runner.
+    """
+    if config.url is not None:
+        return Runner(config.url, config.api_key)
+    if config.api_key is not None and _answers(DEFAULT_URL):
+        return Runner(DEFAULT_URL, config.api_key)
+    if any(find_spec(name) is None for name in _EXTRA):
+        raise ConfigError(
+            "no runner is configured: run `remote-ci login` to name one, "
+            "or `pip install 'pytest-remote-ci[runner]'` to run the tests in a runner of your own"
+        )
+    return ensure(folder(), notify=notify)
+
+
+def folder(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
+    """Where the embedded runner of this version keeps everything: in the user's folder for data."""
+    home = home_folder() if home is None else home
+    if sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        named = environ.get("XDG_DATA_HOME", "")
+        base = Path(named) if Path(named).is_absolute() else home / ".local" / "share"
+    return base / "pytest-remote-ci" / f"runner-{__version__}"
+
+
+def ensure(
+    place: Path,
+    *,
+    command: Sequence[str] = (sys.executable, "-m", "ci_runner"),
+    notify: Callable[[str], None] = lambda text: None,
+    start_time: float = START_TIME,
+) -> Runner:
+    """The embedded runner in `place`, started if it does not run; one, also when many ask at once.
+
+    Raises `RunnerUnreachable` with the last line of its log when it does not come up within `start_time` seconds.
+    """
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{place}: cannot be made ({error.strerror}); an embedded runner needs it"
+        ) from error
+    running = _running(place)
+    if running is not None:
+        return running
+    with _locked(place / "start.lock"):
+        running = _running(place)  # somebody else was faster
+        if running is not None:
+            return running
+        notify("starting a runner on this machine")
+        return _start(place, command, start_time)
+
+
+def _start(place: Path, command: Sequence[str], start_time: float) -> Runner:
+    announcement, log = place / "runner.json", place / "runner.log"
+    announcement.unlink(missing_ok=True)
+    argv = [
+        *command,
+        "serve",
+        "--embedded",
+        "--announce",
+        str(announcement),
+        "--data-dir",
+        str(place / "data"),
+    ]
+    environ = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
+    detach = [sys.executable, "-I", "-S", "-c", _DETACH, str(log), *argv]
+    pid = int(
+        subprocess.run(detach, check=True, cwd=place, env=environ, timeout=30, stdout=subprocess.PIPE).stdout
+    )
+    gives_up_at = time.monotonic() + start_time
+    while time.monotonic() < gives_up_at:
+        running = _running(place)
+        if running is not None:
+            return running
+        if not _is_alive(pid):
+            break
+        time.sleep(0.05)
+    raise RunnerUnreachable(f"the embedded runner did not start: {_last_line(log)} (its log: {log})")
+
+
+def _running(place: Path) -> Runner | None:
+    """The announced runner if it is ours, alive, of this version and answers."""
+    announcement = place / "runner.json"
+    try:
+        if hasattr(os, "geteuid") and announcement.stat().st_uid != os.geteuid():
+            return None
+        said = json.loads(announcement.read_text("utf-8"))
+        url, key, pid = str(said["url"]), str(said["key"]), int(said["pid"])
+        warning, version = said.get("warning"), said.get("version")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if version != __version__ or not _is_alive(pid) or not _answers(url):
+        return None
+    return Runner(url, key, str(warning) if warning else None)
+
+
+def _answers(url: str) -> bool:
+    from pytest_remote_ci.client.client import Client
+
+    with Client(url, None, connect_timeout=2.0) as client:
+        return client.is_healthy()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    try:  # dead, but its foster parent has not noticed
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:
+        raise ConfigError(
+            "an embedded runner needs Linux or macOS: run `remote-ci login` to name a runner"
+        ) from None
+    with file.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text("utf-8", "replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1].strip() if lines else "it said nothing"

@@ -1,0 +1,199 @@
+"""A job's events, from wherever one stopped to `complete`, whatever the network does in between.
+
+Events are numbered, so a broken connection is resumed after the last one seen and nothing is lost or repeated. Where
+something on the way holds streams back, the same events are fetched in portions instead.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
+
+from pytest_remote_ci.client.retry import Backoff
+from pytest_remote_ci.client.transport import Interrupted, Transport
+from pytest_remote_ci.errors import RunnerUnreachable, SubmissionRefused
+
+Event = dict[str, Any]
+
+#: Streams in a row that stayed silent (not even a heartbeat) before portions are fetched instead.
+_SILENT_STREAMS = 2
+#: Seconds that the runner may hold a request for the next portion.
+_WAIT = 20
+#: A stream that lived for so long was no failure, even if it brought no event.
+_LONG_LIVED = 5.0
+
+
+class EventStream:
+    """Iterate over it once; it ends after `complete`.
+
+    `patience` is for how many seconds in a row the runner may be away; then `RunnerUnreachable` is raised.
+    `on_trouble` is told, in words, about every interruption. `after` is the number of the last event already seen.
+    `time_limit` is for how many seconds in all the end is awaited; then, too, `RunnerUnreachable`.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        job_id: str,
+        *,
+        from_beginning: bool = True,
+        after: int = 0,
+        view: str | None = None,
+        patience: float = 300.0,
+        time_limit: float | None = None,
+        on_trouble: Callable[[str], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        of_run: bool = False,
+    ) -> None:
+        self._transport = transport
+        self._job_id = job_id
+        #: The stream of a whole run of a pipeline, whose id it is; it ends after `run_complete`.
+        self._of_run = of_run
+        self._from_beginning = from_beginning
+        self._view = view
+        self._patience = patience
+        self._on_trouble = on_trouble
+        self._sleep = sleep
+        #: Number of the last event seen; 0 before the first.
+        self.last_seq = after
+        #: Whether events are fetched in portions because streams do not get through.
+        self.polling = False
+        self._silent_streams = 0
+        self._received = False
+        #: Somebody answered, or may have: from now on an absence is an interruption.
+        self._was_there = after > 0
+        self._ends_at = float("inf") if time_limit is None else time.monotonic() + time_limit
+
+    def __iter__(self) -> Iterator[Event]:
+        backoff = Backoff(self._patience, self._sleep)
+        while True:
+            began, self._received = time.monotonic(), False
+            retry_after = 0.0
+            with closing(self._portions() if self.polling else self._stream()) as events:
+                try:
+                    for event in events:
+                        self._was_there = True
+                        backoff.contact()
+                        yield event
+                        if event.get("type") == ("run_complete" if self._of_run else "complete"):
+                            return
+                    trouble = "the stream ended before the job did"
+                except Interrupted as error:
+                    if error.refused and not self._was_there:
+                        raise RunnerUnreachable(str(error)) from error
+                    trouble, retry_after = str(error), error.retry_after
+                except SubmissionRefused as error:
+                    if error.status != 429:
+                        raise
+                    trouble, retry_after = str(error), error.retry_after
+            self._was_there = True
+            now = time.monotonic()
+            if self._received:
+                backoff.contact(forgive=now - began > _LONG_LIVED)
+            self._count_silence()
+            backoff.fail()
+            if backoff.is_exhausted or now > self._ends_at:
+                raise RunnerUnreachable(f"{trouble}; the job may go on: come back to {self._job_id} later")
+            if self._on_trouble is not None:
+                self._on_trouble(trouble)
+            backoff.wait(retry_after)
+
+    def _count_silence(self) -> None:
+        if self._received:
+            self._silent_streams = 0
+            return
+        self._silent_streams += 1
+        if self._silent_streams >= _SILENT_STREAMS and (self._from_beginning or self.last_seq):
+            self.polling = not self._of_run  # runs have no portions
+
+    def _stream(self) -> Generator[Event, None, None]:
+        """One connection's worth of events."""
+        import sseclient
+
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        params: dict[str, Any] = {}
+        if self._from_beginning:
+            params["from_beginning"] = "true"
+        if self._view is not None:
+            params["view"] = self._view
+        if self.last_seq:
+            headers["Last-Event-ID"] = str(self.last_seq)
+        path = f"/{'runs' if self._of_run else 'jobs'}/{quote(self._job_id, safe='')}/stream"
+        response = self._transport.send("GET", path, params=params, headers=headers, stream=True)
+        chunks: Any = _Chunks(response, self._note_contact)
+        with closing(response):
+            for frame in sseclient.SSEClient(chunks).events():
+                event = _event(frame.data)
+                seq = int(frame.id) if frame.id and frame.id.isdigit() else 0
+                if seq and seq <= self.last_seq:
+                    continue
+                self.last_seq = seq or self.last_seq
+                yield event
+
+    def _portions(self) -> Generator[Event, None, None]:
+        """Events by plain requests, without end."""
+        path = f"/jobs/{quote(self._job_id, safe='')}/events"
+        while True:
+            params: dict[str, Any] = {"after": self.last_seq, "wait": _WAIT}
+            if self._view is not None:
+                params["view"] = self._view
+            with self._transport.send("GET", path, params=params, read_timeout=_WAIT + 25) as response:
+                self._note_contact()
+                try:
+                    events = response.json()
+                except ValueError as error:
+                    raise Interrupted(f"the runner's answer is no JSON ({error})") from error
+            before = self.last_seq
+            for event in events:
+                seq = event.get("seq", 0)
+                if seq > self.last_seq:
+                    self.last_seq = seq
+                    yield event
+            if events and self.last_seq == before:
+                raise Interrupted("the runner's events have no numbers")
+            if not events and not self._received:
+                return
+            self._received = True
+
+    def _note_contact(self) -> None:
+        self._received = True
+        if time.monotonic() > self._ends_at:
+            raise RunnerUnreachable(f"job {self._job_id} has not ended in time")
+
+
+class _Chunks:
+    """What `sseclient` reads: a response as it arrives. (Iterating the response itself cuts it into 128 bytes.)"""
+
+    def __init__(self, response: Any, on_bytes: Callable[[], None]) -> None:
+        self._response = response
+        self._on_bytes = on_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        import requests
+
+        try:
+            for chunk in self._response.iter_content(chunk_size=None):
+                self._on_bytes()
+                yield chunk
+        except requests.RequestException as error:
+            raise Interrupted("the connection broke") from error
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _event(data: str) -> Event:
+    """A cut-off last frame is a broken connection: it comes again, whole."""
+    try:
+        event = json.loads(data)
+    except RecursionError as error:
+        raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
+    except ValueError as error:
+        raise Interrupted("the stream broke off in an event") from error
+    if not isinstance(event, dict):
+        raise Interrupted("the runner sent what is no event")
+    return event

@@ -1,0 +1,252 @@
+"""The developer's configuration: one frozen value out of four sources, each value knowing where it came from.
+
+Command line > environment > ``[tool.remote-ci]`` in pyproject.toml > the user file
+(`pytest_remote_ci.config.user_file`). A key that nobody knows, or a value of the wrong type, is an error that names
+the key and the file. The API key never lies in a project's file, where it would be committed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from pytest_remote_ci.config import user_file
+from pytest_remote_ci.config.user_file import write as write_user_file
+from pytest_remote_ci.config.values import CHECKS, KEY_VARIABLES, Place
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.wire import protocol
+from pytest_remote_ci.workspace.project import project_root
+
+__all__ = ["Config", "load", "project_root", "require_key", "write_user_file"]
+
+TABLE: Final = "[tool.remote-ci]"
+COMMAND_LINE: Final = "command line"
+
+#: Variables that hold the address, in the order in which they are asked; empty ones fall through, as those of the key.
+URL_VARIABLES: Final = ("REMOTE_CI_URL", "CI_SERVER_URL")
+
+_KEY_NAMES: Final = frozenset({"api-key", "api_key", "apikey", "key"})
+_HOW_TO_GIVE_A_KEY: Final = "run `remote-ci login`, or set REMOTE_CI_API_KEY"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the developer configured; None and empty mean: nobody said anything."""
+
+    #: Address of the runner, without a slash at its end.
+    url: str | None = None
+    #: The key; never shown.
+    api_key: str | None = field(default=None, repr=False)
+    #: Base image of the job.
+    image: str | None = None
+    #: ``"3.12"``: which Python runs the tests.
+    python: str | None = None
+    #: Patterns of files that travel although git ignores or `exclude` names them, or they look like secrets.
+    include: tuple[str, ...] = ()
+    #: Patterns of files that stay here.
+    exclude: tuple[str, ...] = ()
+    #: Requirements files, relative to the project.
+    requirements: tuple[str, ...] = ()
+    #: Extras of the project.
+    extras: tuple[str, ...] = ()
+    #: Dependency groups (PEP 735).
+    groups: tuple[str, ...] = ()
+    #: Whether the project itself is installed; None: when it is a package.
+    install_project: bool | None = None
+    #: Names of environment variables that are passed through.
+    env: tuple[str, ...] = ()
+    #: Arguments of pytest that come before those of the command line.
+    args: tuple[str, ...] = ()
+    #: Seconds of testing after which the job is stopped.
+    timeout: float | None = None
+    #: Processors.
+    cpus: float | None = None
+    #: Bytes.
+    memory: int | None = None
+    #: How often pytest may be started again after a test took it down.
+    restarts: int | None = None
+    #: "egress" or "none".
+    network: str | None = None
+    #: Patterns of files to keep after the run.
+    artifacts: tuple[str, ...] = ()
+    #: Where they go; as files have it: relative to the project.
+    artifacts_dir: str | None = None
+    #: A name for people.
+    name: str | None = None
+    #: Key, as it is spelt in files → where its value came from, in words.
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def origin(self, key: str) -> str:
+        """Where the value of `key` (spelt as in files) came from, in words; ``default`` when nobody gave one."""
+        return self.origins.get(key, "default")
+
+    def describe(self) -> Iterator[str]:
+        """One line per value that somebody gave, with where it came from; the key is masked."""
+        for key, origin in self.origins.items():
+            value = getattr(self, _attribute(key))
+            text = repr(list(value) if isinstance(value, tuple) else value)
+            shown = f"{value[:3]}…" if key == user_file.API_KEY else text
+            yield f"{key} = {shown}  ({origin})"
+
+    def submit_options(
+        self,
+        *,
+        root: Path,
+        cwd: Path,
+        args: Sequence[str] = (),
+        module: bool = True,
+        environ: Mapping[str, str] = os.environ,
+        local_python: str | None = f"{sys.version_info[0]}.{sys.version_info[1]}",
+        pytest_version: str | None = None,
+        scm_version: str | None = None,
+        color: bool = False,
+        columns: int = 80,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> protocol.SubmitOptions:
+        """What a submission of the project `root`, started in `cwd`, says beside its files.
+
+        `args` are the arguments for pytest and follow the configured ones. `local_python` is asked for when neither a
+        Python nor an image is configured. Variables that are not set here do not travel. A foreign `cwd` means `root`.
+        """
+        below = cwd.relative_to(root).as_posix() if cwd.is_relative_to(root) else ""
+        return protocol.SubmitOptions(
+            args=(*self.args, *args),
+            root=str(root) if os.name != "nt" else root.as_posix(),
+            cwd="" if below == "." else below,
+            module=module,
+            python=self.python or (None if self.image else local_python),
+            image=self.image,
+            requirements=self.requirements,
+            extras=self.extras,
+            groups=self.groups,
+            install_project=self.install_project,
+            env={name: environ[name] for name in self.env if name in environ},
+            timeout=self.timeout,
+            cpus=self.cpus,
+            memory=self.memory,
+            network=self.network,
+            restarts=protocol.SubmitOptions.restarts if self.restarts is None else self.restarts,
+            artifacts=self.artifacts,
+            name=self.name,
+            pytest_version=pytest_version,
+            scm_version=scm_version,
+            color=color,
+            columns=max(1, min(columns, 10_000)),
+            extra=dict(extra),
+        )
+
+
+def load(
+    project: Path,
+    *,
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    environ: Mapping[str, str] = os.environ,
+    home: Path | None = None,
+    platform: str = sys.platform,
+) -> Config:
+    """The configuration of the project in `project`; raises `ConfigError`.
+
+    `overrides` is the command line: keys as in files (``-`` or ``_``), values as text or typed; None: not given.
+    """
+    home = user_file.home_folder() if home is None else home
+    user = user_file.path(environ, home, platform)
+    sources = (
+        _command_line(overrides),
+        *_environment(environ),
+        _project_table(project / "pyproject.toml"),
+        _Source(str(user), user_file.read(user)),
+        _Source(str(user_file.legacy_path(home)), user_file.read_legacy(home)),
+    )
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for source in sources:
+        for key, raw in source.values.items():
+            check = CHECKS.get(key)
+            if check is None:
+                raise ConfigError(_unknown_key(key, source))
+            value = check(Place(key, source.name, source.name == COMMAND_LINE), raw)
+            if key not in origins:
+                values[_attribute(key)], origins[key] = value, source.name
+    _keep_key_for_its_runner(values, origins, sources)
+    order = {key: index for index, key in enumerate(CHECKS)}
+    return Config(
+        **values, origins=MappingProxyType(dict(sorted(origins.items(), key=lambda item: order[item[0]])))
+    )
+
+
+def _keep_key_for_its_runner(
+    values: Mapping[str, Any], origins: Mapping[str, str], sources: Sequence[_Source]
+) -> None:
+    """Refuse to send a key that lies beside one address to another that the project names.
+
+    Whoever clones a project and runs its tests must not hand a key to whatever address its files name.
+    """
+    project, user = sources[-3], sources[-2]
+    beside = str(user.values.get("url") or "").rstrip("/")
+    if origins.get(user_file.API_KEY) != user.name or origins.get("url") != project.name or not beside:
+        return
+    if values["url"].rstrip("/") != beside:
+        raise ConfigError(
+            f"{project.name} names the runner {values['url']}, but the key in {user.name} is for {beside}: "
+            f"if you trust it, run `remote-ci login --url {values['url']}` or set REMOTE_CI_API_KEY"
+        )
+
+
+def require_key(config: Config) -> str:
+    """The key; raises `ConfigError` that says how to give one."""
+    if config.api_key is None:
+        raise ConfigError(f"no API key for the runner: {_HOW_TO_GIVE_A_KEY}")
+    return config.api_key
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    values: Mapping[str, object]
+
+
+def _attribute(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def _command_line(overrides: Mapping[str, object]) -> _Source:
+    return _Source(
+        COMMAND_LINE, {key.replace("_", "-"): value for key, value in overrides.items() if value is not None}
+    )
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[_Source]:
+    for key, names in (("url", URL_VARIABLES), (user_file.API_KEY, KEY_VARIABLES)):
+        for name in names:
+            if name == "CI_SERVER_URL" and environ.get("GITLAB_CI"):
+                continue  # GitLab gives its jobs a variable of that name: its own address
+            if environ.get(name, "").strip():
+                yield _Source(f"environment variable {name}", {key: environ[name].strip()})
+
+
+def _project_table(file: Path) -> _Source:
+    name = f"{file} {TABLE}"
+    tool = user_file.read_toml(file).get("tool", {})
+    table = tool.get("remote-ci", {}) if isinstance(tool, dict) else {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} must be a table, not {table!r}")
+    for key in _KEY_NAMES.intersection(table):
+        raise ConfigError(
+            f"{name}: {key} must not be here, because it would be committed: revoke that key if it already was, "
+            f"remove the line, then {_HOW_TO_GIVE_A_KEY}"
+        )
+    return _Source(name, {key: table[key] for key in table if key != "pipelines"})
+
+
+def _unknown_key(key: str, source: _Source) -> str:
+    import difflib
+
+    known = [name for name in CHECKS if name != user_file.API_KEY or TABLE not in source.name]
+    nearest = difflib.get_close_matches(key.lower().replace("_", "-"), known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"valid keys are {', '.join(known)}"
+    return f"{source.name}: unknown key {key!r}; {hint}"

@@ -1,0 +1,141 @@
+"""The user's own file: where it lies on each system, how it is read, how `remote-ci login` writes it.
+
+It holds the address and the key, and may hold any other key of the configuration. `pytest_remote_ci.config.load`
+checks the values; here are only places, TOML and permissions.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_remote_ci.errors import ConfigError
+
+FOLDER: Final = "pytest-remote-ci"
+#: The name of the API key in the user file and in `Config.origins`.
+API_KEY: Final = "api-key"
+
+
+def home_folder() -> Path:
+    """The user's home folder; where none is known, as for a user id without an account, a path with nothing below."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
+
+
+def path(
+    environ: Mapping[str, str] = os.environ, home: Path | None = None, platform: str = sys.platform
+) -> Path:
+    """Where the user file lies (it need not exist): the platform's folder for configuration."""
+    home = home_folder() if home is None else home
+    if platform == "win32":
+        base = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
+    elif platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        xdg = environ.get("XDG_CONFIG_HOME", "")
+        base = Path(xdg) if Path(xdg).is_absolute() else home / ".config"  # relative ones are invalid (XDG)
+    return base / FOLDER / "config.toml"
+
+
+def cache_folder(
+    environ: Mapping[str, str] = os.environ, home: Path | None = None, platform: str = sys.platform
+) -> Path:
+    """Where what can be computed again lies (it need not exist): the platform's folder for caches."""
+    home = home_folder() if home is None else home
+    if platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / FOLDER / "cache"
+    if platform == "darwin":
+        return home / "Library" / "Caches" / FOLDER
+    xdg = environ.get("XDG_CACHE_HOME", "")
+    return (Path(xdg) if Path(xdg).is_absolute() else home / ".cache") / FOLDER
+
+
+def legacy_path(home: Path) -> Path:
+    """A file of lines ``api_key=…`` that earlier clients wrote."""
+    return home / ".ci" / "config"
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The values of the user file; {} when there is none; raises `ConfigError`."""
+    return read_toml(file)
+
+
+def read_legacy(home: Path) -> dict[str, str]:
+    """The first ``api_key=…`` of the old file; {} when there is none or the file cannot be read."""
+    try:
+        text = legacy_path(home).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and name.strip() == "api_key" and value.strip():
+            return {API_KEY: value.strip()}
+    return {}
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """A TOML file; {} when there is none; raises `ConfigError` naming the file and the place of the mistake."""
+    try:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        if _is_hidden(file):
+            return {}
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        values: dict[str, Any] = tomllib.loads(text.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    return values
+
+
+def _is_hidden(file: Path) -> bool:
+    """Whether its folder may not even be searched, such as the home folder of another user."""
+    try:
+        file.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def write(url: str, key: str, *, file: Path | None = None) -> Path:
+    """Store address and key in the user file, keeping its other values; returns the file.
+
+    The folder becomes 0700 and the file 0600; a reader sees the old file or the new one. Raises
+    `ConfigError`.
+    """
+    import tempfile
+
+    import tomli_w
+
+    file = path() if file is None else file
+    values = {**read(file), "url": url, API_KEY: key}
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.parent.chmod(0o700)
+        target = file.resolve()  # a user file that is a link into a dotfiles folder stays one
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-", suffix=".toml")
+        try:  # the temporary file is 0600 from its first byte on
+            with os.fdopen(handle, "wb") as stream:
+                tomli_w.dump(values, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written ({error.strerror})") from error
+    return file

@@ -1,0 +1,195 @@
+"""What a value of the configuration must look like, by its key; a wrong one is an error that names key and place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pytest_remote_ci.config import user_file
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.wire import globs, job_variables, protocol
+
+#: Variables that hold the key, in the order in which they are asked.
+KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
+
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands, for the text of an error."""
+
+    key: str
+    source: str
+    #: Values of the command line are text.
+    is_text: bool
+
+    def error(self, must: str, value: object) -> ConfigError:
+        """What the value must be, and is not."""
+        return ConfigError(f"{self.source}: {self.key} must be {must}, not {value!r}")
+
+
+def _text(place: Place, value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > 4096:
+        raise place.error("text", value)
+    return value.strip()
+
+
+def _url(place: Place, value: object) -> str:
+    text = _text(place, value)
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or parts.query or parts.fragment:
+        raise place.error("an address such as https://runner.example.com", value)
+    return text.rstrip("/")
+
+
+def _api_key(place: Place, value: object) -> str:
+    # The value itself is never repeated in a message.
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value.strip()):
+        raise ConfigError(f"{place.source}: {place.key} must be one word of printable ASCII characters")
+    return value.strip()
+
+
+def _python(place: Place, value: object) -> str:
+    if not isinstance(value, str) or not _PYTHON.match(value):
+        raise place.error('a Python version in quotes, such as "3.12"', value)
+    return value
+
+
+def _texts(place: Place, value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(item, str) and "\0" not in item for item in value
+    ):
+        raise place.error("a list of texts", value)
+    return tuple(value)
+
+
+def _patterns(place: Place, value: object) -> tuple[str, ...]:
+    texts = _texts(place, value)
+    if any(not text.strip() for text in texts):
+        raise place.error("a list of patterns, none of them empty", value)
+    if any(".." in text.split("/") for text in texts):
+        raise place.error("a list of patterns for what lies in the project, without '..'", value)
+    return texts
+
+
+def _globs(place: Place, value: object) -> tuple[str, ...]:
+    texts = _texts(place, value)
+    for text in texts:
+        problem = globs.problem(text)
+        if problem is not None:
+            raise ConfigError(f"{place.source}: {place.key}: {text!r} {problem}")
+    return texts
+
+
+def _folder(place: Place, value: object) -> str:
+    """The command line may name any folder; a file, which comes with a project, one in the project."""
+    text = _text(place, value)
+    if not place.is_text and (globs.problem(text) is not None or text.startswith("~")):
+        raise place.error("a folder of the project", value)
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise place.error("a folder (no such home folder is known)", value) from None
+    return text
+
+
+def _relatives(place: Place, value: object) -> tuple[str, ...]:
+    texts = _texts(place, value)
+    for text in texts:
+        parts = text.replace("\\", "/").split("/")
+        if not text or text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+            raise place.error("a list of paths below the project", value)
+    return texts
+
+
+def _names(place: Place, value: object) -> tuple[str, ...]:
+    texts = _texts(place, value)
+    for text in texts:
+        if not _ENV_NAME.match(text):
+            raise place.error("a list of names of environment variables", value)
+        if text in KEY_VARIABLES:
+            raise ConfigError(
+                f"{place.source}: {place.key} must not pass {text} through: tests could read the key"
+            )
+        reason = job_variables.refusal(text)
+        if reason is not None:
+            raise ConfigError(f"{place.source}: {place.key}: {reason}")
+    return texts
+
+
+def _flag(place: Place, value: object) -> bool:
+    if place.is_text and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise place.error("true or false", value)
+    return value
+
+
+def _positive(place: Place, value: object) -> float:
+    number = value
+    if place.is_text and isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e9:
+        raise place.error("a number above 0", value)
+    return float(number)
+
+
+def _size(place: Place, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise place.error('a size such as "2g"', value)
+    try:
+        size = protocol.parse_size(int(value) if isinstance(value, str) and value.isdecimal() else value)
+    except protocol.WireError:
+        size = 0
+    if size <= 0:
+        raise place.error('a size such as "2g"', value)
+    return size
+
+
+def _restarts(place: Place, value: object) -> int:
+    if type(value) is not int or not 0 <= value <= 100:
+        raise place.error("a whole number from 0 to 100", value)
+    return value
+
+
+def _network(place: Place, value: object) -> str:
+    if value not in ("egress", "none"):
+        raise place.error('"egress" or "none"', value)
+    return str(value)
+
+
+CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
+    "url": _url,
+    user_file.API_KEY: _api_key,
+    "image": _text,
+    "python": _python,
+    "include": _patterns,
+    "exclude": _patterns,
+    "requirements": _relatives,
+    "extras": _texts,
+    "groups": _texts,
+    "install-project": _flag,
+    "env": _names,
+    "args": _texts,
+    "timeout": _positive,
+    "cpus": _positive,
+    "memory": _size,
+    "network": _network,
+    "restarts": _restarts,
+    "artifacts": _globs,
+    "artifacts-dir": _folder,
+    "name": _text,
+}

@@ -1,0 +1,261 @@
+"""pytest's reports inside a container, as records: each phase of a test without what its earlier phases said.
+
+The developer's side of it is `pytest_remote_ci.replay.decode`. Standard library and pytest only.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .logs import PIECE, detach
+from .pytest_internals import PYTEST, all_are_of
+from .quiet import Quiet
+from .record_file import TEXT_LIMIT, plain
+
+if TYPE_CHECKING:
+    from .logs import Logs
+    from .record_file import Records
+
+#: Statuses that every pytest works out by itself.
+_ORDINARY = {
+    ("", "", ""), ("passed", ".", "PASSED"), ("failed", "F", "FAILED"), ("error", "E", "ERROR"),
+    ("skipped", "s", "SKIPPED"), ("xfailed", "x", "XFAIL"), ("xpassed", "X", "XPASS"),
+}  # fmt: skip
+#: Of phases that passed.
+_PASSED = {("", "", ""), ("passed", ".", "PASSED")}
+#: Parts of a report that are the same in all its phases and travel once.
+_CONSTANT = ("location", "keywords", "user_properties")
+#: All parts that pytest itself gives a report; plugins add more.
+_PYTESTS_OWN = {
+    "nodeid", "location", "keywords", "outcome", "longrepr", "when", "user_properties", "sections", "duration", "start",
+    "stop", "$report_type", "item_index", "worker_id", "testrun_uid",
+}  # fmt: skip
+#: Characters of a property's value in Python's notation; of a longer one the text travels.
+_LONGEST_LITERAL = 10_000
+
+
+class Reports:
+    """Records the reports of one session."""
+
+    def __init__(self, records: Records, config: Any, logs: Logs | None = None) -> None:
+        """`logs`: the log records, if somebody wants them."""
+        self._records = records
+        self._logs = logs
+        self._add, self._hold, self._cut = records.add, records.hold, records.cut
+        self._config = config
+        #: The report whose status was asked for last, and the answer.
+        self.status: tuple[Any, Any] = (None, None)
+        self._before: dict[str, dict[str, Any]] = {}
+        #: Whether a result may wait for the next test.
+        self.quiet = Quiet(config)
+        #: The report that was recorded last.
+        self.last: Any = None
+        #: Node id → location, of the tests that have begun and not ended.
+        self.running: dict[str, Any] = {}
+        #: Whether plugins or conftests have a say in statuses; then they come by `status`.
+        self.has_statuses = False
+        self._workers: set[str] = set()
+        #: Whether nobody but pytest serialises reports here; None: not asked yet, conftests are still being loaded.
+        self._only_pytest_serialises: bool | None = None
+
+    def forget(self, nodeid: str) -> None:
+        """The test is over."""
+        self._before.pop(nodeid, None)
+        self.running.pop(nodeid, None)
+
+    def add(self, kind: str, report: Any, **more: Any) -> None:
+        """Record this report; `kind` is "report" or "collect_report"; `more` goes with it."""
+        self.last = report
+        if kind == "report" and self._has_passed_as_most_do(report):
+            self._passed(report, more)
+            return
+        node = report.__dict__.pop("node", None)  # xdist's controller of a worker
+        try:
+            data = self._serialized(report)
+        finally:
+            if node is not None:
+                report.node = node
+        if data is None:
+            data = {"nodeid": report.nodeid, "outcome": report.outcome, "longrepr": str(report.longrepr)}
+        data["sections"] = [
+            (str(name), self._cut(text) if isinstance(text, str) else str(text))
+            for name, text in data.get("sections") or ()
+        ]
+        if kind == "collect_report":
+            data["result"] = None
+        fields: dict[str, Any] = {"d": data, **more}
+        self._flattened(report.longrepr, data, fields)
+        if node is not None:
+            fields["worker"] = self._worker(node)
+        if kind == "report":
+            status = self._status_of(report)
+            if status and not (isinstance(status[2], str) and tuple(status) in _ORDINARY):
+                fields["status"] = list(status)
+            if self._records.is_captured:  # what was shown of it is part of a test's output
+                fields["unseen"] = True
+            logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else detach(data)
+            self._tell_logs(report, logs, fields)
+            fields["d"] = self._difference(data, fields)
+            self._tell_values(fields)
+            if self._says_nothing(fields["d"]):
+                self._hold(kind, **fields)
+                return
+        self._add(kind, **fields)
+
+    def _has_passed_as_most_do(self, report: Any) -> bool:
+        """Whether nothing of it is worth telling but that it passed: most phases of most tests."""
+        said = report.__dict__
+        return (
+            said.get("outcome") == "passed" and type(report) is pytest.TestReport and said.keys() == _plain_parts()
+            and not (said["sections"] or said["user_properties"] or said["longrepr"])
+            and self._logs is None and self._pytest_serialises() and self._has_ordinary_status(report)
+            and not self._records.is_captured
+        )  # fmt: skip
+
+    def _has_ordinary_status(self, report: Any) -> bool:
+        if not self.has_statuses:
+            return True
+        asked, status = self.status
+        return asked is report and bool(status) and isinstance(status[2], str) and tuple(status) in _PASSED
+
+    def _passed(self, report: Any, more: dict[str, Any]) -> None:
+        """What the earlier phases, or its start, have said is left out; `more` goes with it."""
+        said, nodeid = report.__dict__, report.nodeid
+        self.status = (None, None)
+        fields = {name: said[name] for name in ("when", "duration", "start", "stop") if name in said}
+        before = self._before.get(nodeid) or {"location": self.running.get(nodeid)}
+        if before.get("location") != report.location:
+            fields["location"] = report.location
+        if before.get("keywords") != report.keywords:
+            fields["keywords"] = list(report.keywords)
+        self._before[nodeid] = {
+            "location": report.location, "keywords": report.keywords, "user_properties": [], "sections": [],
+        }  # fmt: skip
+        is_held = report.when != "call" or self.quiet.follows(nodeid)
+        (self._hold if is_held else self._add)("passed", id=nodeid, **fields, **more)
+
+    def _serialized(self, report: Any) -> Any:
+        """Ordinary reports, of which each test has three, need not go through the hook where it is pytest's alone."""
+        if type(report) is pytest.TestReport and self._pytest_serialises():
+            return {**report._to_json(), "$report_type": "TestReport"}
+        return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+
+    def _pytest_serialises(self) -> bool:
+        """Whether nobody but pytest makes data of reports."""
+        if self._only_pytest_serialises is None:
+            self._only_pytest_serialises = all_are_of(self._config.hook.pytest_report_to_serializable, PYTEST)
+        return self._only_pytest_serialises
+
+    @staticmethod
+    def _says_nothing(data: dict[str, Any]) -> bool:
+        """Whether nothing is shown of it, and it cannot change until the next record."""
+        return (
+            data["outcome"] == "passed" and data["when"] != "call" and not data.get("sections")
+            and not data.keys() - _PYTESTS_OWN
+        )  # fmt: skip
+
+    def _tell_logs(self, report: Any, text: str, fields: dict[str, Any]) -> None:
+        """Few go with the report; what is too much for one record, or no JSON to others, goes before it in pieces."""
+        if text and len(text) <= TEXT_LIMIT and "NaN" not in text and "Infinity" not in text:
+            fields["logs"] = json.loads(text)
+            return
+        for start in range(0, len(text), PIECE):
+            self._add("logs", id=report.nodeid, when=str(report.when), text=text[start : start + PIECE])
+
+    def _tell_values(self, fields: dict[str, Any]) -> None:
+        """Properties whose values JSON would change go as texts beside it, by their place."""
+        values = {}
+        for place, (_, value) in enumerate(fields["d"].get("user_properties") or ()):
+            if not _is_plain(value):
+                values[place] = as_text(value)
+        if values:
+            fields["values"] = values
+
+    def _flattened(self, longrepr: Any, data: dict[str, Any], fields: dict[str, Any]) -> None:
+        """pytest makes text of some representations; remember that they were none, and their colours."""
+        if not isinstance(data.get("longrepr"), str) or isinstance(longrepr, str):
+            return
+        if not hasattr(longrepr, "toterminal"):
+            return
+        fields["flattened"] = type(longrepr).__name__
+        if getattr(self._config.option, "color", None) == "yes":
+            with contextlib.suppress(Exception):
+                from _pytest._io import TerminalWriter
+
+                text = io.StringIO()
+                writer = TerminalWriter(text)
+                writer.hasmarkup = True
+                longrepr.toterminal(writer)
+                fields["markup"] = self._cut(text.getvalue())
+
+    def _status_of(self, report: Any) -> Any:
+        (asked, status), self.status = self.status, (None, None)
+        if asked is report:
+            return status
+        status = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
+        self.status = (None, None)
+        return status
+
+    def _difference(self, data: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+        """Without what the test's previous phase said already: each phase repeats the earlier sections."""
+        before, self._before[data["nodeid"]] = self._before.get(data["nodeid"]), data
+        if before is None:
+            return data
+        small = {
+            key: value for key, value in data.items() if key not in _CONSTANT or before.get(key) != value
+        }
+        old, new = before["sections"], data["sections"]
+        shared = 0
+        while shared < min(len(old), len(new)) and old[shared] == new[shared]:
+            shared += 1
+        if shared:
+            small["sections"] = new[shared:]
+            fields["shared"] = shared
+        return small
+
+    def _worker(self, node: Any) -> str:
+        name = str(node.gateway.id)
+        if name not in self._workers:
+            self._workers.add(name)
+            with contextlib.suppress(Exception):
+                from _pytest import reports
+
+                describe: Any = reports.getworkerinfoline
+                self._add("worker", id=name, line=describe(node))
+        return name
+
+
+@functools.lru_cache(maxsize=None)
+def _plain_parts() -> Any:
+    """What a report has in this version of pytest, if nobody has added to it."""
+    some: Any = pytest.TestReport("some", ("some.py", 0, "some"), {}, "passed", None, "call")
+    return set(some.__dict__)
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is list:
+        return all(_is_plain(item) for item in value)
+    if type(value) is dict:
+        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def as_text(value: Any) -> list[str]:
+    """["literal", Python's notation] or, of what has none, ["text", its text]."""
+    with contextlib.suppress(Exception):
+        notation = repr(value)
+        if len(notation) <= _LONGEST_LITERAL:
+            again = ast.literal_eval(notation)
+            if type(again) is type(value) and again == value:
+                return ["literal", notation]
+    try:
+        return ["text", str(value)]
+    except Exception:  # a hostile __str__
+        return ["text", str(plain(value))]

@@ -1,0 +1,382 @@
+"""Reports, warnings and exceptions as objects of the local pytest, made from what another version of it recorded.
+
+Whatever cannot be rebuilt becomes text: a report is never lost, and no class is imported because a record names it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import copy
+import json
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from _pytest._code import ExceptionInfo
+from _pytest._code.code import TerminalRepr
+
+from pytest_remote_ci.artifacts import report_kinds
+from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
+from pytest_remote_ci.replay.passed_phases import Passes
+from pytest_remote_ci.replay.paths import Places
+
+#: Ends of the names of files that pytest-html may write.
+_ENDS = frozenset(
+    {"css", "csv", "gif", "html", "jpeg", "jpg", "json", "log", "mp4", "pdf", "png", "svg", "txt", "webm"}
+)
+#: Parts of a report that travel once per test.
+_CONSTANT = ("location", "keywords", "user_properties", "sections")
+#: Parts that are not of a plugin, whose parts may be anything; longrepr is mapped by itself.
+_PYTESTS_OWN = {
+    *_CONSTANT, "nodeid", "outcome", "longrepr", "when", "duration", "start", "stop", "result", "$report_type",
+}  # fmt: skip
+
+
+class RemoteText(TerminalRepr):
+    """A representation of an error that travelled as text, and in colour where there was colour."""
+
+    def __init__(self, text: str, markup: str | None = None) -> None:
+        self.longrepr = text
+        self._markup = markup
+
+    def __str__(self) -> str:
+        return self.longrepr
+
+    def toterminal(self, tw: Any) -> None:
+        """Write it."""
+        if tw.hasmarkup and self._markup:
+            tw._file.write(self._markup)
+        else:
+            tw.line(self.longrepr)
+
+
+class Reports:
+    """Decodes the reports of one session; remembers each running test's previous phase."""
+
+    def __init__(self, config: pytest.Config, places: Places, note: Callable[[str], None]) -> None:
+        """`note` takes a line for the end of the session."""
+        self._config = config
+        self._places = places
+        self._note = note
+        self._before: dict[str, dict[str, Any]] = {}
+        self._categories: dict[tuple[str, str], type[Warning]] = {}
+        #: pytest-json-report is here; where it is over there, too, its reports have more.
+        self._wants_streams = bool(getattr(config.option, "json_report", False))
+        #: Node id and phase → log records in JSON, as far as they have come; the report follows.
+        self._logs: dict[tuple[str, str], list[str]] = {}
+        #: Those that only passed.
+        self.passes = Passes(config, places, self._before, wants_streams=self._wants_streams)
+        #: Address of a report → the report, which keeps its address while it is here, and its status.
+        self._statuses: dict[int, tuple[Any, tuple[str, str, Any]]] = {}
+        #: Version of pytest over there.
+        self.pytest_there = ""
+        #: Nobody but pytest makes reports here, so that the ordinary ones need not go through the hook.
+        self._takes_pytests_own = all_are_of(config.hook.pytest_report_from_serializable, PYTEST)
+        #: xdist's workers over there → line that describes them, and what stands for them.
+        self.workers: dict[str, str] = {}
+        self._nodes: dict[str, WorkerController] = {}
+
+    def forget(self, nodeid: str) -> None:
+        """The test is over."""
+        self._before.pop(nodeid, None)
+
+    def status(self, report: Any) -> tuple[str, str, Any] | None:
+        """What plugins over there made of a report, where that is out of the ordinary, or goes without saying."""
+        found = self._statuses.get(id(report))
+        return self.passes.status(report) if found is None else found[1]
+
+    def report(self, event: dict[str, Any]) -> Any:
+        """The report of a test or a collector."""
+        data = dict(event["d"])
+        is_test = event["t"] == "report"
+        if is_test:
+            _restore_values(data, event.get("values") or {})
+            self._complete(data, int(event.get("shared") or 0))
+            if self._wants_streams:
+                self._add_extra(data, self._logs_of(event))
+        _with_tuples(data, self._places)
+        _with_plain_extras(data)
+        original = copy.copy(data)
+        report: Any = None
+        try:
+            if self._takes_pytests_own and data.get("$report_type") == "TestReport":
+                report = pytest.TestReport._from_json(data)
+            else:
+                report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+        except Exception as error:  # other versions of pytest or plugins
+            self._note(f"a report of {data['nodeid']} came as text ({type(error).__name__}: {error})")
+        if report is None:
+            report = _plain_report(original, is_test, self.pytest_there)
+        if event.get("flattened") and isinstance(report.longrepr, str):
+            markup = event.get("markup")
+            report.longrepr = RemoteText(report.longrepr, self._places.text(markup) if markup else None)
+        _restore_subtest(report, _subtest_parameters(original, self.pytest_there))
+        status = event.get("status")
+        if status:
+            word = tuple(status[2]) if isinstance(status[2], list) else status[2]
+            self._statuses[id(report)] = (report, (status[0], status[1], word))
+        if event.get("worker"):
+            report.node = self._worker(str(event["worker"]))
+        return report
+
+    @staticmethod
+    def _add_extra(data: dict[str, Any], logs: Any) -> None:
+        """What pytest-json-report adds to a phase, as far as it was not there to do so; log records come beside it."""
+        extra = data.setdefault("_json_report_extra", {data["when"]: _streams(data)})
+        phase = extra.get(data["when"]) if isinstance(extra, dict) else None
+        if logs and isinstance(phase, dict):
+            phase["log"] = logs
+
+    def take_logs(self, event: dict[str, Any]) -> None:
+        """A piece of the log records of a phase that is too long for one record."""
+        if self._wants_streams:
+            self._logs.setdefault((str(event["id"]), str(event["when"])), []).append(str(event["text"]))
+
+    def _logs_of(self, event: dict[str, Any]) -> Any:
+        pieces = self._logs.pop((event["d"]["nodeid"], str(event["d"]["when"])), None)
+        if pieces is None:
+            return event.get("logs")
+        with contextlib.suppress(ValueError):  # tests can write there, too
+            return json.loads("".join(pieces))
+        return None
+
+    def _complete(self, data: dict[str, Any], shared: int) -> None:
+        nodeid = data["nodeid"]
+        before = self._before.get(nodeid)
+        if isinstance(data.get("keywords"), dict):
+            data["keywords"] = {self._places.name(word): 1 for word in data["keywords"]}
+        if before is not None:
+            data["sections"] = before["sections"][:shared] + data.get("sections", [])
+            for name in _CONSTANT:
+                if name not in data and name in before:
+                    data[name] = before[name]
+        data.setdefault("sections", [])
+        self._before[nodeid] = {name: data[name] for name in _CONSTANT if name in data}
+
+    def _worker(self, name: str) -> WorkerController:
+        if name not in self._nodes:
+            self._nodes[name] = WorkerController(name, self.workers.get(name, f"[{name}]"))
+        return self._nodes[name]
+
+    def warning(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `pytest_warning_recorded`."""
+        category = self._category(event)
+        message = warnings.WarningMessage(
+            message=category(event["message"]), category=category, filename=self._places.path(event["file"]),
+            lineno=event["lineno"], line=event["line"],
+        )  # fmt: skip
+        location = event["location"]
+        if location:
+            location = (self._places.path(location[0]), location[1], location[2])
+        return {
+            "warning_message": message, "when": event["when"], "nodeid": event["id"], "location": location or None,
+        }  # fmt: skip
+
+    def _category(self, event: dict[str, Any]) -> type[Warning]:
+        key = (str(event["module"]), str(event["name"]))
+        if key not in self._categories:
+            base: type[Warning] = Warning
+            for name in event["bases"]:
+                found = getattr(builtins, str(name), None)
+                if isinstance(found, type) and issubclass(found, Warning):
+                    base = found
+                    break
+            same = base.__name__ == key[1]
+            self._categories[key] = base if same else type(key[1], (base,), {"__module__": key[0]})
+        return self._categories[key]
+
+
+def failed_reports(
+    nodeid: str, location: Any, text: str, phase: str | None, sections: list[tuple[str, str]]
+) -> list[pytest.TestReport]:
+    """The last reports of a test that could not report itself any more; `phase` was the last that it reported."""
+    now = "teardown" if phase == "call" else "call"
+    failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now, sections)  # type: ignore[arg-type]
+    if now == "teardown":
+        return [failed]
+    return [failed, pytest.TestReport(nodeid, tuple(location), {}, "passed", None, "teardown")]
+
+
+class WorkerController:
+    """One of xdist's workers over there: what a report says that it comes from."""
+
+    def __init__(self, name: str, line: str) -> None:
+        self.gateway = SimpleNamespace(id=name, spec=name)
+        self.workerinfo: dict[str, str] = {}
+        self._workerinfocache = line
+        self.workerinput = {"workerid": name}
+
+    def __repr__(self) -> str:
+        return f"<WorkerController {self.gateway.id}>"
+
+
+class RemoteValue:
+    """A property's value of which only the text has travelled; like the value itself it is nothing for JSON."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def value_of(kind: str, text: str) -> Any:
+    """A value that travelled in Python's notation ("literal") or as its text only."""
+    if kind == "literal":
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(text)
+    return RemoteValue(text)
+
+
+class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final for type checkers only
+    text = ""
+
+    def exconly(self, tryshort: bool = False) -> str:
+        """As it was over there."""
+        return self.text
+
+
+def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
+    """What `pytest_exception_interact` gets as `call`."""
+    name, text = str(event["name"]), places.text(str(event["text"]))
+    kind = type(name, (Exception,), {"__module__": "builtins"})
+    info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
+    info.text = text
+    times = {key: getattr(report, key, 0) for key in ("start", "stop", "duration")}
+    return SimpleNamespace(excinfo=info, when=event["when"], **times)
+
+
+def internal_error(event: dict[str, Any], places: Places) -> dict[str, Any]:
+    """The arguments of `pytest_internalerror`."""
+    name, _, text = str(event["exception"]).partition(": ")
+    kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
+    try:
+        raise kind(text)
+    except Exception:
+        info = ExceptionInfo.from_current()
+    return {"excrepr": RemoteText(places.text(event["text"])), "excinfo": info}
+
+
+def _with_tuples(data: dict[str, Any], places: Places) -> None:
+    """JSON has no tuples, and reporters look for them."""
+    for name in data.keys() - _PYTESTS_OWN:
+        data[name] = places.all(data[name])
+    longrepr = data.get("longrepr")
+    if isinstance(longrepr, (list, tuple)) and len(longrepr) == 3:  # where and why a test was skipped
+        data["longrepr"] = (places.path(str(longrepr[0])), longrepr[1], places.all(longrepr[2]))
+    else:
+        data["longrepr"] = places.all(longrepr)
+    if data.get("location") is not None:
+        data["location"] = places.location(data["location"])
+    if "sections" in data:
+        data["sections"] = [(title, text) for title, text in data["sections"]]
+    if "user_properties" in data:
+        data["user_properties"] = [tuple(item) for item in data["user_properties"]]
+
+
+def _with_plain_extras(data: dict[str, Any]) -> None:
+    """Let pytest-html, which writes files from extras, name them by known ends only.
+
+    The end is a part of the path; with the right one a file gets any name, or one that the next pytest runs.
+    """
+    for key in ("extras", "extra"):
+        extras = data.get(key)
+        if not isinstance(extras, list):
+            continue
+        data[key] = [dict(extra) for extra in extras if isinstance(extra, dict)]
+        for extra in data[key]:
+            end, content = extra.get("extension"), extra.get("content")
+            if end is None:
+                continue
+            if end == "txt" and report_kinds.is_doctest(str(content)):
+                extra["extension"] = "log"
+            elif not isinstance(end, str) or end not in _ENDS:
+                extra["extension"] = "bin"
+
+
+def _streams(data: dict[str, Any]) -> dict[str, str]:
+    """What a phase wrote, by name of the stream."""
+    names = {f"Captured {name} {data['when']}": name for name in ("stdout", "stderr")}
+    return {names[title]: text for title, text in data.get("sections", []) if title in names}
+
+
+def _restore_values(data: dict[str, Any], values: dict[str, Any]) -> None:
+    properties = data.get("user_properties") or []
+    for place, (kind, text) in values.items():
+        if int(place) < len(properties):
+            properties[int(place)] = (properties[int(place)][0], value_of(kind, text))
+
+
+class _Shown(str):
+    """A text that is shown as it is, also by who asks for its representation."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _subtest_parameters(data: dict[str, Any], pytest_there: str) -> dict[str, str]:
+    """A subtest's parameters as texts: from pytest 9.1 on they travel as such, before as values."""
+    context = data.get("_subtest.context")
+    found = context.get("kwargs") if isinstance(context, dict) else None
+    if not found:
+        return {}
+    are_texts = _version(pytest_there) >= (9, 1)
+    return {
+        name: _Shown(value if are_texts and isinstance(value, str) else repr(value))
+        for name, value in found.items()
+    }
+
+
+def _version(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(".")[:2])
+    except ValueError:
+        return (0, 0)
+
+
+def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
+    """Each version of pytest makes texts of the values once more, or not."""
+    context = getattr(report, "context", None)
+    if context is not None and parameters:
+        with contextlib.suppress(AttributeError, TypeError):
+            object.__setattr__(context, "kwargs", parameters)
+
+
+def _plain_report(data: dict[str, Any], is_test: bool, pytest_there: str) -> Any:
+    """For reports of plugins that are not here, such as those of subtests: pytest's own kind of report."""
+    kind: Any = pytest.TestReport if is_test else pytest.CollectReport
+    fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
+    if not is_test:
+        fields.setdefault("result", None)
+    try:
+        report = kind._from_json(copy.deepcopy(fields))
+    except Exception:  # private to pytest, and made by another version
+        if isinstance(fields.get("longrepr"), dict):
+            fields["longrepr"] = _traceback_text(fields["longrepr"])
+        report = kind(**fields)
+    context = data.get("_subtest.context")
+    if is_test and isinstance(context, dict) and report.location:
+        words = f"[{context['msg']}]" if context.get("msg") else ""
+        parameters = _subtest_parameters(data, pytest_there)
+        if parameters:
+            words += " ({})".format(", ".join(f"{name}={value}" for name, value in parameters.items()))
+        report.location = (report.location[0], report.location[1], f"{report.location[2]} {words}")
+    return report
+
+
+def _traceback_text(longrepr: dict[str, Any]) -> str:
+    lines: list[str] = []
+    for traceback, _, words in longrepr.get("chain") or [(longrepr["reprtraceback"], None, None)]:
+        for entry in traceback["reprentries"]:
+            lines += entry["data"].get("lines", [])
+            place = entry["data"].get("reprfileloc")
+            if place:
+                lines += ["", f"{place['path']}:{place['lineno']}: {place['message']}"]
+        lines += [words] if words else []
+    return "\n".join(lines)

@@ -1,0 +1,254 @@
+"""The events of one job, one at a time, and the question whether they are a recorded session."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_remote_ci.errors import RunnerUnreachable
+from pytest_remote_ci.terminal.ansi import SPECIAL, STEERING, clean, is_terminal
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.session.remote_job import RemoteRun
+    from pytest_remote_ci.terminal.display import Display
+
+Event = dict[str, Any]
+
+#: Version of the records' format that is understood here, with all that came before it.
+PROTOCOL = 2
+#: Log streams of a command whose session is not recorded; of the others, which a recorded one has, more may follow.
+_TEXT = (None, "terminal")
+#: Why a session is shown as text.
+UNRECORDED_JOB = "this job was submitted without records"
+OLD_RUNNER = "the runner records no sessions (it is older than this client)"
+
+
+class Source(Protocol):
+    """Where a player gets the events of its session from."""
+
+    #: The job was submitted by another process.
+    is_late: bool
+
+    def next(self) -> Event | None:
+        """The next event; None: there is none now."""
+
+    def hold(self, events: list[Event]) -> None:
+        """Give these events again, first."""
+
+    def peek(self, kind: str) -> Event:
+        """The first of the held events that is of this kind; an empty one where none is."""
+
+
+class Feed:
+    """Pulls events when asked, so nothing piles up here; after an interruption it goes on where it was."""
+
+    def __init__(self, run: RemoteRun, *, is_late: bool = False, is_over: bool = False) -> None:
+        """`is_late`: the job was submitted by another process; `is_over`: nothing of it is news."""
+        self.run = run
+        self.is_late = is_late
+        self.is_over = is_over
+        self._events: Iterator[Event] = run.events()
+        self._held: deque[Event] = deque()
+        self._is_closed = False
+        self._safe = SafeEvents()
+        #: Called before and after each wait for an event.
+        self.on_wait: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None)
+        #: The job's last event, once it was seen.
+        self.complete: Event | None = None
+
+    def next(self) -> Event | None:
+        """The next event; None after the last. Waits; raises `ClientError` when the runner is gone for long."""
+        if self._held:
+            return self._held.popleft()
+        if self.complete is not None or self._is_closed:
+            return None
+        begin, end = self.on_wait
+        begin()
+        try:
+            event = next(self._events)
+        except BaseException:
+            self._events = self.run.events()
+            raise
+        finally:
+            end()
+        event = self._safe(event)
+        if event.get("type") == "complete":
+            self.complete = event
+        first, *others = parts_of(event)
+        self.hold(others)
+        return first
+
+    def read_ahead(self) -> None:
+        """Wait for the job's last event; what comes before it is given as ever. Raises `ClientError`."""
+        events: list[Event] = []
+        try:
+            while (event := self.next()) is not None:
+                events.append(event)
+        finally:
+            self.hold(events)
+
+    def bring_home(self, *, is_early: bool = False, is_whole: bool = True, has_died: bool = False) -> None:
+        """Fetch what the job left behind, once it is over: before others look for it (`is_early`), or at the end."""
+        self.run.bring_home(self.complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
+
+    def peek(self, kind: str) -> Event:
+        """The first of the held events that is of this kind; an empty one where none is."""
+        return next((event for event in self._held if event.get("t") == kind), {})
+
+    def close(self) -> None:
+        """Wait for no more events."""
+        self._held.clear()
+        self._is_closed = True
+
+    def hold(self, events: list[Event]) -> None:
+        """Give these events again, first."""
+        self._held.extendleft(reversed(events))
+
+    def take_held(self) -> list[Event]:
+        """The events that `hold` was given, for somebody else."""
+        held, self._held = list(self._held), deque()
+        return held
+
+
+class SafeEvents:
+    """Takes from events, before anything is made of them, what could steer the terminal that they are shown on.
+
+    Where the session goes into a file, characters stay as a direct run would write them, but no sequence does other
+    than colours. What tests printed is left to whoever writes it: sequences may be cut between two such events.
+    """
+
+    def __init__(self) -> None:
+        self._for_files = not is_terminal(sys.stdout)
+        self._steering = STEERING if self._for_files else SPECIAL
+
+    def __call__(self, event: Event) -> Event:
+        """Return the event as it may be shown. Raises `RunnerUnreachable` for one that makes no sense."""
+        if not self._is_steering(event):  # nearly always
+            return event
+        try:
+            safe: Event = self._safe(event)
+        except RecursionError as error:
+            raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
+        if event.get("type") == "log" and "data" in event:
+            safe["data"] = event["data"]
+        return safe
+
+    def _is_steering(self, event: Event) -> bool:
+        search = self._steering.search
+        waiting: list[Any] = [event]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                if search(value) is not None:
+                    return True
+            elif isinstance(value, dict):
+                waiting += value
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+        return False
+
+    def _safe(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value if self._steering.search(value) is None else clean(value, for_files=self._for_files)
+        if isinstance(value, dict):
+            return {self._safe(name): self._safe(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._safe(item) for item in value]
+        return value
+
+
+def parts_of(event: Event) -> list[Event]:
+    """The event itself, or those that travelled in it; what is none of them is left out, because tests can write it."""
+    parts = event.get("of") if event.get("t") == "several" else None
+    if not isinstance(parts, list):
+        return [event]
+    found = [part for part in parts if isinstance(part, dict)]
+    for part in found:
+        part.update({name: event[name] for name in ("type", "timestamp") if name in event})
+    return found or [event]
+
+
+def unplayable(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
+    """Why this event, which comes before its session begins, makes it a text.
+
+    `recorded`: the recorder has spoken before; where it has not and pytest prints, `unrecorded` is why.
+    """
+    kind, name = event.get("type"), event.get("t")
+    if kind == "session" and name == "unavailable":
+        return f"the session could not be recorded: {event.get('reason') or 'it did not say why'}"
+    if kind == "session" and name == "recorder" and event.get("protocol") not in range(1, PROTOCOL + 1):
+        return _other_version(event.get("protocol"))
+    if kind == "log" and event.get("stream") in _TEXT and not recorded:
+        return unrecorded
+    return None
+
+
+def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
+    """Wait until the remote pytest begins to collect.
+
+    None: it is recorded, and `feed` gives the session from its beginning. Otherwise its output is shown as text from
+    here on, and the result says why ("" when pytest ended before its session began, and its output is all there is;
+    the project's place over there is replaced in it by the one here, where pytest was started in `cwd`).
+    """
+    seen: list[Event] = []
+    recorded = False
+    there = cwd
+    while True:
+        event = feed.next()
+        if event is None:
+            return _as_text(feed, display, seen, "")  # cannot be: `complete` comes last
+        kind, name = event.get("type"), event.get("t")
+        seen.append(event)
+        if kind == "complete":
+            return _as_text(feed, display, _at_home(seen, there, cwd), "")
+        reason = unplayable(
+            event, recorded=recorded, unrecorded=UNRECORDED_JOB if feed.is_late else OLD_RUNNER
+        )
+        if reason is not None:
+            return _as_text(feed, display, seen, reason)
+        if kind == "session" and name == "recorder":
+            recorded, there = True, str(event.get("cwd") or cwd)
+        elif kind == "session" and name == "collecting":
+            display.line.clear()
+            feed.hold([event for event in seen if not is_text_only(event)])
+            return None
+        elif (kind == "state" or event.get("stream") == "runner") and not feed.is_over:
+            display.show(seen.pop())
+
+
+def _other_version(theirs: object) -> str:
+    if isinstance(theirs, int) and theirs > PROTOCOL:
+        return (
+            f"the runner's records are of version {theirs}, newer than this client's {PROTOCOL}: upgrade it"
+        )
+    return f"the runner's records are of version {theirs}, older than this client's {PROTOCOL}: upgrade the runner"
+
+
+def _as_text(feed: Feed, display: Display, seen: list[Event], reason: str) -> str:
+    feed.hold(seen)
+    if reason:
+        display.say(f"remote-ci: {reason}; showing pytest's text instead")
+    return reason
+
+
+def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
+    """`events` with the place of the project over there replaced in their texts."""
+    while there != here and PurePath(there).name == PurePath(here).name and PurePath(there).name:
+        there, here = str(PurePath(there).parent), str(PurePath(here).parent)
+    if there == here:
+        return events
+    return [
+        {**event, "data": event["data"].replace(there, here)} if isinstance(event.get("data"), str) else event
+        for event in events
+    ]
+
+
+def is_text_only(event: Event) -> bool:
+    """Whether a recorded session has no use for it: records tell the same."""
+    return event.get("type") == "state" or (
+        event.get("type") == "log" and event.get("stream") in ("terminal", "runner")
+    )

@@ -1,0 +1,129 @@
+"""The test that runs now, on a terminal where nothing has been printed for a while.
+
+pytest prints a test's result; until then nobody sees which test a silent run is busy with, and over there nobody can
+look. The name appears, dim, behind what stands in the current line, and is erased before anything else is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import pytest
+
+from pytest_remote_ci.terminal.ansi import is_terminal, plain
+
+#: Seconds of silence before a name is shown, and between two looks at the clock.
+PATIENCE, _INTERVAL = 2.0, 0.25
+#: Columns below which nothing sensible can be shown.
+_LEAST_ROOM = 12
+_SAVE, _RESTORE, _ERASE_REST = "\x1b7", "\x1b8", "\x1b[K"
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+class Waiting(Protocol):
+    """What waits for events."""
+
+    #: Called before and after each wait for an event.
+    on_wait: tuple[Callable[[], None], Callable[[], None]]
+
+
+class RunningLine:
+    """A plugin of one session; `begin` and `end` enclose each wait for an event, so nothing else is printed then."""
+
+    def __init__(
+        self, reporter: Any, clock: Callable[[], float] = time.monotonic, *, is_alone: bool = False
+    ) -> None:
+        """`reporter`: pytest's terminal reporter; `is_alone`: it does not write a name before the test's result."""
+        self._is_alone = is_alone
+        self._reporter = reporter
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        #: Node id → when it began.
+        self._tests: dict[str, float] = {}
+        self._waits_since: float | None = None
+        self._is_shown = False
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, None, None]:
+        """Only while tests run."""
+        thread = threading.Thread(target=self._watch, name="remote-ci-running", daemon=True)
+        thread.start()
+        yield
+        self._over.set()
+        thread.join()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """It runs."""
+        self._tests[nodeid] = self._clock()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """It ran."""
+        self._tests.pop(nodeid, None)
+
+    def begin(self) -> None:
+        """From now on nobody prints."""
+        with self._lock:
+            self._waits_since = self._clock()
+
+    def end(self) -> None:
+        """Others may print again."""
+        with self._lock:
+            self._waits_since = None
+            if self._is_shown:
+                self._is_shown = False
+                self._write(_ERASE_REST)
+
+    def look(self) -> None:
+        """Show what runs, if it is time."""
+        with self._lock:
+            now = self._clock()
+            if self._waits_since is None or not self._tests or now - self._waits_since < PATIENCE:
+                return
+            text = self._text(now)
+            width = shutil.get_terminal_size().columns
+            room = width - getattr(self._reporter._tw, "width_of_current_line", width) % width - 2
+            if room >= min(_LEAST_ROOM, len(text)):
+                text = text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+                self._is_shown = True
+                self._write(f"{_SAVE}{_ERASE_REST} {_DIM}{text}{_PLAIN}{_RESTORE}")
+
+    def _text(self, now: float) -> str:
+        nodeid, began = min(self._tests.items(), key=lambda item: item[1])
+        words = f"{now - began:.0f} s"
+        if len(self._tests) > 1:
+            words = f"{words}, and {len(self._tests) - 1} more"
+        is_named = self._reporter.verbosity > 0 and self._reporter.showlongtestinfo and not self._is_alone
+        if not is_named or len(self._tests) > 1:
+            words = f"{nodeid} {words}"  # else it stands in this line already
+        return plain(words)
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError, UnicodeError):  # whoever prints next will notice
+            file = self._reporter._tw._file
+            file.write(text)
+            file.flush()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_INTERVAL):
+            self.look()
+
+
+def watch(config: pytest.Config, feed: Waiting, *, is_alone: bool = False) -> RunningLine | None:
+    """Show what runs, where that is possible: on a terminal that obeys, and where tests print nothing themselves."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    parts = ("_tw", "verbosity", "showlongtestinfo")
+    if not all(hasattr(reporter, name) for name in parts) or not is_terminal(reporter._tw._file):
+        return None
+    if os.environ.get("TERM") in (None, "dumb") or config.getoption("capture", None) == "no":
+        return None
+    line = RunningLine(reporter, is_alone=is_alone)
+    feed.on_wait = (line.begin, line.end)
+    config.pluginmanager.register(line, "remote-ci-running")
+    return line

@@ -1,0 +1,138 @@
+"""pytest's arguments of the command line, given to the pytest jobs of a run: pure text, like `arguments`.
+
+What is chosen here is chosen among the tests that a job would run anyway: its own ``-k`` and ``-m`` still hold.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.job.boot import NONE_IS_FINE
+from pytest_remote_ci.replay.reporters import ONLY_IF_KNOWN
+from pytest_remote_ci.session.arguments import Place, TakesValue, words
+
+#: Options of pytest that are of no use in a run → what to do instead.
+_REFUSED: Final = {
+    "--collect-only": "it would run the scripts: use `remote-ci pipeline dry-run`",
+    "--co": "it would run the scripts: use `remote-ci pipeline dry-run`",
+    "--setup-plan": "it would run the scripts: use `remote-ci pipeline dry-run`",
+    "--sw": "which test comes next is known for one job only: use --lf",
+    "--stepwise": "which test comes next is known for one job only: use --lf",
+    "--sw-skip": "which test comes next is known for one job only: use --lf",
+    "--stepwise-skip": "which test comes next is known for one job only: use --lf",
+    "--remote-ci-text": "use `remote-ci pipeline run` and `remote-ci pipeline logs`",
+    "--remote-ci-attach": "it shows one job; `remote-ci pipeline status RUN --watch` shows a run",
+    "--remote-ci-replay": "it shows one job; `remote-ci pipeline report` shows a run",
+    "--remote-ci-name": "a run has the name of its pipeline",
+    **dict.fromkeys(
+        ("--markers", "--fixtures", "--funcargs", "--fixtures-per-test"),
+        "it asks one pytest: use it with --remote-ci",
+    ),
+}
+#: Their values are expressions, of which the last one counts.
+_EXPRESSIONS: Final = ("-k", "-m")
+#: Options by which tests are chosen.
+_CHOOSING: Final = frozenset(
+    {*_EXPRESSIONS, "--deselect", "--ignore", "--ignore-glob", "--lf", "--last-failed"}
+)
+
+
+def refuse(given: Sequence[str], takes_value: TakesValue) -> None:
+    """Raise `ConfigError` for what a run of a pipeline cannot do."""
+    for word in words(given, takes_value):
+        why = _REFUSED.get(word.option or "")
+        if why is not None:
+            raise ConfigError(f"{word.option} cannot be used with --remote-ci-pipeline: {why}")
+
+
+def appended(
+    plan: Mapping[str, Any],
+    given: Sequence[str],
+    place: Place,
+    takes_value: TakesValue,
+    forward: Callable[[Sequence[str], Place], list[str]],
+) -> dict[str, Any]:
+    """The plan, whose pytest jobs have these arguments behind their own.
+
+    `forward` is `arguments.forward` of this session. Raises `ConfigError` where a job's arguments exclude them.
+    """
+    chosen = _choice(given, takes_value)
+    jobs = list(plan["jobs"])
+    mine = [job for job in jobs if is_pytest(job) and not job.get("skipped")]
+    if chosen and not mine:
+        raise ConfigError(f"pipeline {plan['pipeline']!r} has no pytest job, so {chosen[0]} chooses nothing")
+    paths = [text for text in chosen if text not in _CHOOSING]
+    if paths:
+        _refuse_other_paths(mine, paths[0], takes_value)
+    absolute = list(_absolute(given, place, takes_value))
+    for index, job in enumerate(jobs):
+        if is_pytest(job):
+            there = place_of(job, place.root)
+            own = list(job.get("args", ()))
+            more = _joined(own, forward(absolute, there), takes_value)
+            fine = [ONLY_IF_KNOWN + shlex.quote(NONE_IS_FINE)] if chosen else []
+            jobs[index] = {**job, "args": [*own, *fine, *more]}
+    return {**plan, "jobs": jobs}
+
+
+def is_pytest(job: Mapping[str, Any]) -> bool:
+    """Whether a job of a plan is pytest."""
+    return job.get("script") is None
+
+
+def place_of(job: Mapping[str, Any], root: Path) -> Place:
+    """Where a job of a plan runs, as if it did so in the project `root` here."""
+    return Place(root, root / str(job.get("working_dir") or ""))
+
+
+def _choice(given: Sequence[str], takes_value: TakesValue) -> list[str]:
+    """Options, paths and node ids by which tests are chosen."""
+    found = []
+    for word in words(given, takes_value):
+        if word.option in _CHOOSING:
+            found.append(str(word.option))
+        elif word.option is None and word.text != "--":
+            found.append(word.text)
+    return found
+
+
+def _refuse_other_paths(jobs: Sequence[Mapping[str, Any]], given: str, takes_value: TakesValue) -> None:
+    """pytest runs the tests of all its paths, so more of them would choose more, not less."""
+    for job in jobs:
+        for word in words(job.get("args", ()), takes_value):
+            if word.option is None and word.text != "--":
+                raise ConfigError(
+                    f"{given}: job {job['name']!r} names its own tests ({word.text}), so a path would add to them: "
+                    "choose with -k or -m"
+                )
+
+
+def _absolute(given: Sequence[str], place: Place, takes_value: TakesValue) -> Iterator[str]:
+    """Paths that are here, wherever a job is going to run."""
+    for word in words(given, takes_value):
+        path, colons, rest = word.text.partition("::")
+        if word.option is None and word.text != "--" and os.path.lexists(place.cwd / path):
+            yield os.path.normpath(place.cwd / path) + colons + rest
+        else:
+            yield from word.texts
+
+
+def _joined(own: Sequence[str], more: Sequence[str], takes_value: TakesValue) -> list[str]:
+    """`more`, whose expressions choose among what those of `own` choose."""
+    result = list(more)
+    for option in _EXPRESSIONS:
+        first, second = (_last(args, option, takes_value) for args in (own, more))
+        if first and second:
+            end = result.index("--") if "--" in result else len(result)
+            result[end:end] = [option, f"({first}) and ({second})"]
+    return result
+
+
+def _last(args: Sequence[str], option: str, takes_value: TakesValue) -> str | None:
+    values = [word.value for word in words(args, takes_value) if word.option == option]
+    return values[-1] if values else None

@@ -1,0 +1,138 @@
+"""Where a project's pipelines are written, and who reads them: this side only carries their texts.
+
+They are read by `ci_runner.pipelines`, which needs a parser that the light client has not: in a process of its own
+where the `runner` extra is installed, else by the configured runner. Both answer the same question with the same JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.workspace.project import PROJECT_FILES, git_toplevel, is_there
+
+#: The folder of definitions in YAML, below the project.
+FOLDER: Final = ".pipelines"
+PROJECT_FILE: Final = "pyproject.toml"
+YAML: Final = (".yaml", ".yml")
+#: Longer files hold no pipelines, and are not sent.
+LONGEST_FILE: Final = 256 * 1024
+#: Seconds for reading definitions in a process of its own.
+_READING_TIME: Final = 120.0
+
+#: A question of `ci_runner.pipelines.check.answer`, and its answer.
+Question = Mapping[str, Any]
+Answer = dict[str, Any]
+
+Files = list[tuple[str, str]]
+
+
+class Unreadable(ConfigError):
+    """A file of definitions cannot be read; the text begins with its place."""
+
+
+def find(project: Path, cwd: Path) -> Files:
+    """(name for messages, text) of all files of the project that may define pipelines."""
+    folder = project / FOLDER
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML)
+    except (FileNotFoundError, NotADirectoryError):
+        found = []
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be read ({error.strerror})") from error
+    file = project / PROJECT_FILE
+    mentioned = is_there(file) and "pipelines" in (text := read(file))
+    files = [(shown(file, cwd), text)] if mentioned else []
+    return files + [(shown(path, cwd), read(path)) for path in found]
+
+
+def find_some(project: Path, cwd: Path) -> Files:
+    """The same; raises `ConfigError` where there are none."""
+    files = find(project, cwd)
+    if not files:
+        table, file = "[tool.remote-ci.pipelines.<name>] in pyproject.toml", f"{FOLDER}/<name>.yaml"
+        raise ConfigError(f"no pipeline is defined: write {table}, or {file}")
+    return files
+
+
+def problems_in(answer: Answer) -> list[str]:
+    """What is wrong or odd, one line each."""
+    lines = []
+    for problem in answer["problems"]:
+        path = f"{problem['path']}: " if problem["path"] else ""
+        warning = "warning: " if problem["severity"] == "warning" else ""
+        place = problem["file"]
+        if problem["line"] is not None:  # values of TOML have no places
+            place += f":{problem['line']}:{problem['column']}"
+        lines.append(escaped(f"{place}: {warning}{path}{problem['message']}"))
+    return lines
+
+
+def errors_in(answer: Answer) -> int:
+    """How many of them are errors."""
+    return sum(problem["severity"] == "error" for problem in answer["problems"])
+
+
+def shown(file: Path, cwd: Path) -> str:
+    """How a file is called in messages: from where the user stands."""
+    return file.relative_to(cwd).as_posix() if file.is_relative_to(cwd) else file.as_posix()
+
+
+def read(file: Path) -> str:
+    """The text of a file; raises `Unreadable`."""
+    try:
+        if file.stat().st_size > LONGEST_FILE:
+            raise Unreadable(f"{file}:1:1: the file is longer than {LONGEST_FILE} bytes")
+        return file.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise Unreadable(f"{file}:1:1: Pipeline configuration file not found: {file}") from None
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
+        raise Unreadable(f"{file}:{line}:{column}: is not UTF-8") from error
+    except OSError as error:
+        raise Unreadable(f"{file}:1:1: cannot be read ({error.strerror})") from error
+
+
+def is_in_project(file: Path) -> bool:
+    """Whether a file lies in something that a run could send: a git work tree, or a folder with a project's file."""
+    folder = file.absolute().parent
+    if git_toplevel(folder) is not None:
+        return True
+    return any(is_there(above / name) for above in (folder, *folder.parents) for name in PROJECT_FILES)
+
+
+def can_read_here() -> bool:
+    """Whether the part of the `runner` extra that reads pipelines is installed here."""
+    return all(find_spec(name) is not None for name in ("ci_runner", "yaml"))
+
+
+def ask_here(question: Question) -> Answer:
+    """The answer of a process of its own: reading takes modules that must not be loaded beside pytest."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ci_runner.pipelines"],
+        input=json.dumps(question).encode(),
+        capture_output=True,
+        cwd=Path(__file__).parents[
+            2
+        ],  # ``-m`` looks there first: no module of the user's project may be in the way
+        timeout=_READING_TIME,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise ConfigError(f"the pipelines could not be read: {last}")
+    answer: Answer = json.loads(done.stdout)
+    return answer
+
+
+def ask(question: Question, ask_runner: Callable[[Question], Answer]) -> Answer:
+    """The answer from here, or from the runner."""
+    return ask_here(question) if can_read_here() else ask_runner(question)

@@ -1,0 +1,208 @@
+"""One job of this process: sent, followed to its end, cancelled when the developer leaves.
+
+At every point an interrupt leaves nothing behind: before the last byte of the upload there is no job, after it the
+answer is awaited and the job cancelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_remote_ci.client.delta import Parcel, deliver
+from pytest_remote_ci.errors import ClientError, StillRunning, SubmissionRefused
+from pytest_remote_ci.terminal.display import Display
+from pytest_remote_ci.terminal.interrupts import Interrupts
+from pytest_remote_ci.terminal.status_line import Bar
+from pytest_remote_ci.wire.protocol import SubmitOptions
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
+    from pytest_remote_ci.artifacts.destinations import Reports
+    from pytest_remote_ci.artifacts.fetch import Homecoming
+    from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.workspace.collect import Workspace
+
+#: All events: what is printed and what happens around it.
+_VIEW = "all"
+#: Seconds for which the end of a cancelled job is awaited.
+_CANCEL_TIME = 60.0
+
+
+class RemoteRun:
+    """Sends or joins one job and follows it. `see` is called with every event before it is shown."""
+
+    def __init__(
+        self,
+        client: Client,
+        display: Display,
+        interrupts: Interrupts,
+        see: Callable[[dict[str, Any]], None] = lambda event: None,
+        job_id: str | None = None,
+    ) -> None:
+        self._client = client
+        self._display = display
+        self._interrupts = interrupts
+        self._see = see
+        self._last_seq = 0
+        self._again: list[dict[str, Any]] = []
+        #: Known from the runner's answer on.
+        self.job_id = job_id
+        self._folder: Callable[[str], ArtifactFolder] | None = None
+        self._reports: Reports | None = None
+        self._asked: tuple[str, ...] | None = None
+        self._home: Homecoming | None = None
+
+    def submit(self, workspace: Workspace, options: SubmitOptions, *, again: Callable[[], Workspace]) -> str:
+        """Send the job with what the runner lacks of the workspace; `again` collects that anew."""
+        key = uuid.uuid4().hex
+        return deliver(
+            self._client, workspace, lambda parcel: self._send(parcel, options, key),
+            again=again, progress=Bar(self._display.line, "packing"),
+        )  # fmt: skip
+
+    def _send(self, parcel: Parcel, options: SubmitOptions, key: str) -> str:
+        """One submission; from its last byte on an interrupt waits until the job's id is known."""
+        self._display.line.clear()
+        progress = self._interrupts.held_after(Bar(self._display.line, "uploading"))
+        try:
+            self.job_id = self._client.submit(
+                parcel.archive, options, manifest=parcel.manifest, progress=progress, idempotency_key=key
+            )
+        finally:
+            self._display.line.clear()
+            self._interrupts.release()
+        return self.job_id
+
+    def require_over(self) -> None:
+        """Raise `StillRunning` when the job has not ended."""
+        assert self.job_id is not None
+        status = self._client.job(self.job_id).get("status")
+        if status in ("queued", "running"):
+            raise StillRunning(
+                f"job {self.job_id} is {status}: show it with: pytest --remote-ci-attach {self.job_id}"
+            )
+
+    def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> dict[str, Any]:
+        """Show the job up to its end; the `complete` event."""
+        for event in self.events(from_beginning=from_beginning, time_limit=time_limit):
+            self._display.show(event)
+            if event.get("type") == "complete":
+                return event
+        raise AssertionError("a stream ends with `complete` or an error")
+
+    def events(
+        self, *, from_beginning: bool = True, time_limit: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The job's events after the last one seen, up to `complete`. Called again, it goes on where it was."""
+        assert self.job_id is not None
+        again, self._again = self._again, []
+        yield from again
+        if again and again[-1].get("type") == "complete":
+            return
+        view: str | None = _VIEW
+        while True:
+            stream = self._client.stream(
+                self.job_id,
+                from_beginning=from_beginning,
+                after=self._last_seq,
+                view=view,
+                time_limit=time_limit,
+                on_trouble=self._display.trouble,
+            )
+            try:
+                for event in stream:
+                    self._last_seq = stream.last_seq
+                    self._see(event)
+                    yield event
+                return
+            except SubmissionRefused:
+                if view is None or self._last_seq:
+                    raise
+                view = None  # a runner that does not know this view
+
+    def give_again(self, events: list[dict[str, Any]]) -> None:
+        """`events` has these once more, before those that were not seen yet."""
+        self._again = events
+
+    def keep(
+        self,
+        folder: Callable[[str], ArtifactFolder],
+        reports: Reports | None = None,
+        asked: tuple[str, ...] | None = None,
+    ) -> None:
+        """What the job leaves behind is wanted here: `reports` in their places, other files in its id's `folder`.
+
+        `asked` are the patterns of those other files; None: all that the runner has.
+        """
+        self._folder, self._reports, self._asked = folder, reports, asked
+
+    @property
+    def has_reports_here(self) -> bool:
+        """Whether files of the job are to replace reports that are written here."""
+        return self._reports is not None and bool(self._reports.last)
+
+    def bring_home(
+        self,
+        complete: Mapping[str, Any] | None,
+        *,
+        is_early: bool = False,
+        is_whole: bool = True,
+        has_died: bool = False,
+    ) -> None:
+        """Fetch what the job left behind, once, if it is wanted here; `complete` is its last event, None: not over.
+
+        `is_early`: without what replaces files that are still to be written here; the others as `Homecoming.bring` has
+        them.
+        """
+        if self.job_id is None or not complete or not complete.get("artifacts"):
+            return
+        if self._folder is None:
+            self._display.say(f"It left artifacts; fetch them with: remote-ci artifacts {self.job_id}")
+            return
+        if self._home is None:
+            from pytest_remote_ci.artifacts.fetch import Homecoming
+
+            self._home = Homecoming(
+                self._client, self.job_id, self._folder(self.job_id), self._display.line, self._display.say,
+                self._reports, self._asked,
+            )  # fmt: skip
+        self._home.bring(complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
+
+    def cancel(self) -> None:
+        """Ask for the job's end and await it; an interrupt meanwhile ends the waiting."""
+        if self.job_id is None:
+            return
+        display = self._display
+        display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
+        try:
+            if not self._client.cancel(self.job_id):
+                display.say(f"Job {self.job_id} was over already.")
+                return
+            complete = self.follow(time_limit=_CANCEL_TIME)
+            self.bring_home(complete)
+            if complete.get("status") == "cancelled" or complete.get("cancelled"):
+                display.say(f"Job {self.job_id} was cancelled.")
+        except KeyboardInterrupt:
+            display.say(f"Not waiting for the end of job {self.job_id}.")
+        except ClientError as error:
+            display.say(f"remote-ci: {error}")
+
+    def ask_to_stop(self) -> bool:
+        """Ask for the job's end; whether its last events are still to come."""
+        assert self.job_id is not None
+        self._display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
+        try:
+            self._client.cancel(self.job_id)
+        except ClientError as error:
+            self._display.say(f"remote-ci: {error}")
+            return False
+        return True
+
+    def abandon(self) -> None:
+        """Cancel without waiting or saying anything: nobody is there to see the result."""
+        if self.job_id is not None:
+            with contextlib.suppress(ClientError):
+                self._client.cancel(self.job_id)

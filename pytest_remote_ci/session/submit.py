@@ -1,0 +1,256 @@
+"""``pytest --remote-ci`` from the hand-over to the exit code, or to where the native session takes over.
+
+The order is: configuration, runner, working tree, upload, events. Every way out is an exit code and at most one line
+on stderr; there is never a traceback of ours for something that the user, the runner or the network did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_remote_ci import exit_codes
+from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound, RunnerUnreachable
+from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session.remote_job import RemoteRun
+from pytest_remote_ci.session.submission import Preparation
+from pytest_remote_ci.terminal.ansi import silence_stdout
+from pytest_remote_ci.terminal.display import Display, exit_code
+from pytest_remote_ci.terminal.interrupts import Interrupts
+from pytest_remote_ci.terminal.status_line import StatusLine
+from pytest_remote_ci.wire.protocol import SubmitOptions
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.config.load import Config
+    from pytest_remote_ci.replay.selection import Choice
+    from pytest_remote_ci.workspace.collect import Workspace
+
+#: The first version that can replay a session.
+_OLDEST_PYTEST = 7
+
+
+def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None:
+    """Run the session on a runner. `given` are the arguments of PYTEST_ADDOPTS and of the command line.
+
+    None: pytest's own session is to go on, with the remote one in the place of its tests.
+    """
+    display = Display(StatusLine())
+    held = "Cancelling the submission … (press Ctrl-C again to leave at once)"
+    with ExitStack() as resources:
+        interrupts = resources.enter_context(Interrupts(on_held=lambda: display.say(held)))
+        try:
+            return _Session(config, given, display, interrupts, resources).run()
+        except KeyboardInterrupt:
+            display.say("Interrupted: nothing was left on the runner.")
+            return exit_codes.INTERRUPTED
+        except BrokenPipeError:
+            silence_stdout()
+            return exit_codes.FAILED  # as pytest's own entry point
+        except ClientError as error:
+            display.say(f"remote-ci: {error}")
+            if arguments.is_for_help(given[1]):
+                from pytest_remote_ci.session import remote_help
+
+                remote_help.answer_here(config)
+                return None
+            return error.exit_code
+
+
+class _Session:
+    def __init__(
+        self,
+        config: pytest.Config,
+        given: tuple[list[str], list[str]],
+        display: Display,
+        interrupts: Interrupts,
+        resources: ExitStack,
+    ) -> None:
+        self._pytest = config
+        self._display = display
+        #: Closed when the process is done with the job: at once, or at the end of the session that is taken over.
+        self._resources = resources
+        self._native = not config.getoption("remote_ci_text") and not self._is_old_pytest()
+        self._prepared = Preparation(config, given, display, native=self._native)
+        self._interrupts = interrupts
+
+    def run(self) -> int | None:
+        settings = self._prepared.settings()
+        if self._prepared.option("pipeline"):
+            return self._run_pipeline(settings)
+        earlier = self._prepared.option("replay") or self._prepared.option("attach")
+        if earlier:
+            show = self._replay if self._prepared.option("replay") else self._attach
+            try:
+                return show(settings, str(earlier))
+            except JobNotFound:
+                self._refuse_runs(settings, str(earlier))
+                raise
+        options = self._prepared.options(settings)
+        workspace = self._prepared.workspace(settings)
+        self._prepared.say_what_stays_there()
+        if self._prepared.option("dry_run"):
+            for text in workspace.listing():
+                print(text)  # noqa: T201 - the answer to the question
+            return 0
+        self._prepared.refuse_debuggers(workspace)
+        return self._submit(settings, workspace, options)
+
+    def _run_pipeline(self, settings: Config) -> int | None:
+        from pytest_remote_ci.session.pipeline import PipelineSession
+
+        session = PipelineSession(
+            self._pytest, self._prepared, self._display, self._interrupts, self._resources
+        )
+        return session.run(settings)
+
+    def _refuse_runs(self, settings: Config, run_id: str) -> None:
+        """Raise `ConfigError` when this is a run of a pipeline, which is no job."""
+        from pytest_remote_ci.client.client import Client
+        from pytest_remote_ci.client.runs import Runs
+
+        runner = self._prepared.runner(settings)
+        with suppress(JobNotFound), Client(runner.url, runner.key) as client:
+            run = Runs(client).get(run_id)
+            what = f"{run['pipeline']}#{run['number']}"
+            raise ConfigError(
+                f"{run_id} is a run of a pipeline, and only jobs are shown again: use `remote-ci pipeline status "
+                f"{what} --watch` or `remote-ci pipeline logs {what}`"
+            )
+
+    def _is_old_pytest(self) -> bool:
+        """Whether the pytest here cannot take reports of others; says so."""
+        is_old = int(pytest.__version__.partition(".")[0]) < _OLDEST_PYTEST
+        if is_old:
+            self._display.say(
+                f"remote-ci: pytest {pytest.__version__} here is older than {_OLDEST_PYTEST}.0; "
+                "showing the remote pytest's text instead"
+            )
+        return is_old
+
+    def _submit(self, settings: Config, workspace: Workspace, options: SubmitOptions) -> int | None:
+        for last_chance in (False, True):
+            current = self._remote_run(settings)
+            expected = self._prepared.wanted_reports()
+            # A plugin may have asked for more.
+            others = tuple(name for name in options.reports if name not in expected.patterns)
+            current.keep(self._prepared.folder(settings), expected, (*options.artifacts, *others))
+            try:
+                return self._sent(current, workspace, settings, options)
+            except RunnerUnreachable:
+                # An idle embedded runner may have ended between the question and the submission.
+                if last_chance or settings.url is not None or current.job_id is not None:
+                    raise
+        raise AssertionError("the second attempt returns or raises")
+
+    def _remote_run(self, settings: Config, job_id: str | None = None) -> RemoteRun:
+        from pytest_remote_ci.client.client import Client
+
+        runner = self._prepared.runner(settings)
+        client = self._resources.enter_context(Client(runner.url, runner.key, on_wait=self._display.say))
+        return RemoteRun(client, self._display, self._interrupts, self._see, job_id)
+
+    def _sent(
+        self, current: RemoteRun, workspace: Workspace, settings: Config, options: SubmitOptions
+    ) -> int | None:
+        try:
+            job_id = current.submit(workspace, options, again=lambda: self._prepared.workspace(settings))
+            if self._prepared.option("async"):
+                print(f"Job submitted: {job_id}", flush=True)  # noqa: T201 - the result
+                return 0
+            self._display.say(f"Job ID: {job_id}")
+            if self._native and self._take_over(current, current.ask_to_stop):
+                return None
+            return self._result(current)
+        except KeyboardInterrupt:
+            if current.job_id is None:
+                raise
+            current.cancel()
+            return exit_codes.INTERRUPTED
+        except ClientError:
+            raise
+        except BaseException:  # the output's reader is gone, or a plugin failed: nobody will see the result
+            current.abandon()
+            raise
+
+    def _result(self, current: RemoteRun) -> int:
+        complete = current.follow()
+        current.bring_home(complete)
+        code = exit_code(complete)
+        if complete.get("reason"):  # a verdict with a remark: a test took pytest down
+            self._display.say(f"remote-ci: {complete['reason']}")
+        if arguments.is_for_help(self._prepared.given) and code == 0:
+            from pytest_remote_ci.session import remote_help
+
+            print(f"\n{remote_help.own_options()}", end="")  # noqa: T201 - the rest of the answer
+        return code
+
+    def _take_over(
+        self,
+        current: RemoteRun,
+        cancel: Callable[[], bool],
+        *,
+        is_late: bool = False,
+        choice: Choice | None = None,
+    ) -> bool:
+        """Let the local session replay the remote one; False when that cannot be, and its text is shown instead."""
+        from pytest_remote_ci.replay.events import Feed, wait_for_session
+        from pytest_remote_ci.replay.gc_freeze import Settled
+        from pytest_remote_ci.replay.plugin import Takeover
+
+        feed = Feed(current, is_late=is_late, is_over=choice is not None)
+        if wait_for_session(feed, self._display, str(self._prepared.place.cwd)) is not None:
+            current.give_again(feed.take_held())
+            return False
+        plugin = Takeover(
+            self._pytest,
+            feed,
+            self._display,
+            cancel,
+            self._resources.pop_all(),
+            choice=choice,
+        )
+        self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
+        self._pytest.pluginmanager.register(Settled(self._pytest), "remote-ci-settled")
+        return True
+
+    def _attach(self, settings: Config, job_id: str) -> int | None:
+        current = self._remote_run(settings, job_id)
+        current.keep(self._prepared.folder(settings))  # who knows of what time and project its reports are
+
+        def leave() -> bool:
+            self._display.say(
+                f"Stopped showing job {job_id}. It continues to run; come back with: "
+                f"pytest --remote-ci-attach {job_id}"
+            )
+            return False
+
+        try:
+            if self._native and self._take_over(current, leave, is_late=True):
+                return None
+            return self._result(current)
+        except KeyboardInterrupt:
+            leave()
+            return exit_codes.INTERRUPTED
+
+    def _replay(self, settings: Config, job_id: str) -> int | None:
+        """Tell the results of a job that is over again."""
+        from pytest_remote_ci.replay.selection import Choice
+
+        arguments.refuse_next_run([*self._pytest.getini("addopts"), *self._prepared.given])
+        current = self._remote_run(settings, job_id)
+        current.require_over()
+        try:
+            choice = Choice(self._pytest)
+            if self._native and self._take_over(current, lambda: False, is_late=True, choice=choice):
+                return None
+            return self._result(current)
+        except KeyboardInterrupt:
+            return exit_codes.INTERRUPTED
+
+    def _see(self, event: dict[str, Any]) -> None:
+        hook = self._pytest.hook.pytest_remote_ci_event
+        if hook.get_hookimpls():  # most often nobody listens, and there are several events for each test
+            hook(config=self._pytest, event=dict(event))

@@ -1,0 +1,138 @@
+"""A job's events on the developer's terminal: output where it belongs, everything else on one line that goes away."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_remote_ci import exit_codes
+from pytest_remote_ci.errors import NoVerdict
+from pytest_remote_ci.terminal.ansi import Output
+from pytest_remote_ci.terminal.status_line import StatusLine
+from pytest_remote_ci.wire.control_characters import escaped
+
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+#: Chunks of the runner's own log (dependency installation) that are kept in case the preparation fails.
+_KEPT_CHUNKS = 1000
+#: Phases before the first output, in words.
+_PHASES = {"queued": "queued", "preparing": "preparing the environment", "starting": "starting the container"}
+
+
+class Display:
+    """Shows the events of one job. Raises BrokenPipeError when nobody reads the output any more."""
+
+    def __init__(self, line: StatusLine, *, is_strict: bool = False) -> None:
+        """`is_strict`: files and pipes get what a terminal would; else what a direct run of pytest writes there."""
+        self.line = line
+        self._out = Output(sys.stdout, is_strict=is_strict)
+        self._err = Output(sys.stderr, is_strict=is_strict)
+        self._runner_log: deque[str] = deque(maxlen=_KEPT_CHUNKS)
+        self._has_output = False
+        self._at_line_start = True
+        self._said = ""
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show one event; what is not for people (or newer than this client) is ignored."""
+        kind = event.get("type")
+        if kind == "log":
+            self._log(str(event.get("data") or ""), event.get("stream"))
+        elif kind == "state":
+            self._state(event)
+        elif kind == "complete":
+            self._complete(event)
+
+    def trouble(self, text: str) -> None:
+        """Say that the connection was interrupted."""
+        self._status(f"{text}; reconnecting …")
+
+    def say(self, text: str) -> None:
+        """A lasting line of our own on stderr, also in the middle of a line of output."""
+        self._end_line()
+        self.line.say(text)
+
+    def _log(self, text: str, stream: object) -> None:
+        if stream == "runner":
+            self._runner(text)
+            return
+        self.line.clear()
+        if not text:
+            return
+        if stream == "stderr":
+            self._err.write(text)
+        else:
+            self._has_output = True
+            self._out.write(text)
+        self._at_line_start = text.endswith("\n")
+
+    def _runner(self, text: str) -> None:
+        if self._has_output or not self.line.is_terminal:
+            self.line.clear()
+            self._end_line()
+            self._err.write(f"{_DIM}{text}{_PLAIN}" if self._err.is_terminal else text)
+            return
+        self._runner_log.append(text)
+        lines = text.strip().splitlines()
+        if lines:
+            self.line.show(lines[-1], hurried=True)
+
+    def _state(self, event: dict[str, Any]) -> None:
+        words = _PHASES.get(str(event.get("phase")))
+        if words is None:
+            self.line.clear()
+            return
+        position, detail = event.get("queue_position"), event.get("detail")
+        if position and event.get("phase") == "queued":
+            words = f"queued, position {position}"
+        if detail:
+            words = f"{words}: {detail}"
+        self._status(words)
+
+    def _status(self, words: str) -> None:
+        if self.line.is_terminal and not self._has_output:
+            self.line.show(words)
+        elif words != self._said:
+            self.say(f"remote-ci: {escaped(words)}")
+        self._said = words
+
+    def _complete(self, event: dict[str, Any]) -> None:
+        self.line.clear()
+        self._out.close()
+        self._err.close()
+        if event.get("status") == "failed":
+            self._end_line()
+            for text in self._runner_log:
+                self._err.write(text)
+                self._at_line_start = text.endswith("\n")
+        self._runner_log.clear()
+        self._end_line()
+
+    def _end_line(self) -> None:
+        """Our own lines begin at the left, if both streams are seen on one terminal."""
+        if not self._at_line_start and self.line.is_terminal and self._out.is_terminal:
+            self._err.write("\n")
+        self._at_line_start = True
+
+
+def exit_code(complete: dict[str, Any]) -> int:
+    """Return the exit code for this `complete` event. Raises `NoVerdict` with the runner's reason."""
+    status, reason = complete.get("status"), complete.get("reason")
+    if complete.get("cancelled") or status == "cancelled":
+        raise NoVerdict(f"the job was {escaped(reason or 'cancelled')}")
+    if status == "failed":
+        raise NoVerdict(f"the runner could give no verdict: {escaped(reason or 'it did not say why')}")
+    return exit_codes.of_job(complete)
+
+
+def local_color(choice: str, environ: Mapping[str, str], is_terminal: bool) -> bool:
+    """Whether pytest would colour its output here: `choice` is its ``--color``; variables as pytest reads them."""
+    if choice in ("yes", "no"):
+        return choice == "yes"
+    if environ.get("PY_COLORS") in ("0", "1"):
+        return bool(environ["PY_COLORS"] == "1")
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return is_terminal and environ.get("TERM") != "dumb"

@@ -1,0 +1,1 @@
+"""The format that client and runner share. Standard library only."""

@@ -1,0 +1,221 @@
+"""Single values of what a peer sends: each function takes where it stood and the raw value, and returns it checked.
+
+Raises `WireError` with one line that names the place and says what to write. Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from pytest_remote_ci.wire import control_characters, globs
+
+#: Services of one job.
+MAX_SERVICES: Final = 8
+#: A submission names at most so many patterns of artifacts, and of reports.
+MAX_PATTERNS: Final = 200
+
+#: Variables of one job, and bytes of all of them: the kernel gives a program 2 MiB for these and its arguments.
+MAX_VARIABLES: Final = 1000
+MAX_ENVIRONMENT: Final = 1 << 20
+
+#: Bytes that nothing has: sizes are smaller.
+MAX_SIZE: Final = 1 << 60
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+#: A label of RFC 1123.
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_PYTHON = re.compile(r"3\.\d{1,2}\Z")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\Z", re.IGNORECASE)
+
+
+class WireError(ValueError):
+    """A peer sent something that the contract does not allow; the message is one line for its user."""
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of a size such as ``"2g"``, ``"512MB"`` or ``1048576`` (powers of 1024, as Docker reads them)."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    match = _SIZE.match(str(text).strip())
+    if match is None:
+        raise WireError(f"{text!r} is no size: write a number and a unit, such as 512m or 2g")
+    try:
+        return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+    except OverflowError as error:  # more digits than a float has
+        raise WireError("it is no size that anything has: write a number and a unit, such as 2g") from error
+
+
+def as_text(where: str, value: Any) -> str:
+    """Text of at most 4096 characters."""
+    if not isinstance(value, str) or "\0" in value or len(value) > 4096:
+        raise WireError(f"{where}: must be text of at most 4096 characters")
+    return value
+
+
+def as_texts(where: str, value: Any) -> tuple[str, ...]:
+    """A list of texts."""
+    if not isinstance(value, (list, tuple)) or len(value) > 10_000:
+        raise WireError(f"{where}: must be a list of texts")
+    return tuple(as_long_text(f"{where}[{index}]", item) for index, item in enumerate(value))
+
+
+def as_long_text(where: str, value: Any) -> str:
+    """Text of any length that an argument may have."""
+    if not isinstance(value, str) or "\0" in value or _size(value) > 131_071:  # MAX_ARG_STRLEN of Linux
+        raise WireError(f"{where}: must be text without NUL characters, at most 131071 bytes long")
+    return value
+
+
+def _size(text: str) -> int:
+    """Bytes of a text as an argument has it; of what cannot be one: more than any may have."""
+    try:
+        return len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return 1 << 62
+
+
+def as_flag(where: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise WireError(f"{where}: must be true or false")
+    return value
+
+
+def as_positive(where: str, value: Any) -> float:
+    """A number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        raise WireError(f"{where}: must be a number above 0")
+    return float(value)
+
+
+def as_bytes(where: str, value: Any) -> int:
+    """A number of bytes."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise WireError(f"{where}: must be a number of bytes or a size such as 2g")
+    try:
+        size = parse_size(value)
+    except WireError as error:
+        raise WireError(f"{where}: {error}") from error
+    if not 0 <= size < MAX_SIZE:  # 0: the runner's default, as older clients may say it
+        raise WireError(f"{where}: must be more than 0 bytes and less than 1 EiB")
+    return size
+
+
+def as_globs(where: str, value: Any) -> tuple[str, ...]:
+    """A list of patterns (`pytest_remote_ci.wire.globs`)."""
+    patterns = as_texts(where, value)
+    if len(patterns) > MAX_PATTERNS:
+        raise WireError(f"{where}: at most {MAX_PATTERNS} patterns")
+    for index, pattern in enumerate(patterns):
+        problem = globs.problem(pattern)
+        if problem is not None:
+            raise WireError(f"{where}[{index}]: {pattern!r} {problem}")
+    return patterns
+
+
+def as_relative(where: str, value: Any) -> str:
+    """A path below the project, in POSIX form."""
+    text = as_text(where, value)
+    parts = text.replace("\\", "/").split("/")
+    if text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        raise WireError(f"{where}: {text!r} must be a path below the project, without '..'")
+    problem = control_characters.name_problem(text)
+    if problem is not None:
+        raise WireError(f"{where}: {text!r} {problem}")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def as_relatives(where: str, value: Any) -> tuple[str, ...]:
+    """A list of them."""
+    return tuple(as_relative(f"{where}[{index}]", item) for index, item in enumerate(as_texts(where, value)))
+
+
+def as_python(where: str, value: Any) -> str:
+    """A version such as "3.12"."""
+    if not isinstance(value, str) or not _PYTHON.match(value):
+        raise WireError(f"{where}: {value!r} is no Python version: write it as '3.12'")
+    return value
+
+
+def as_environment(where: str, value: Any) -> dict[str, str]:
+    """Names and values of environment variables."""
+    if not isinstance(value, dict):
+        raise WireError(f"{where}: must be an object of texts")
+    if len(value) > MAX_VARIABLES:
+        raise WireError(f"{where}: at most {MAX_VARIABLES} variables")
+    for name, content in value.items():
+        if not isinstance(name, str) or len(name) > 1000 or not _ENV_NAME.match(name):
+            raise WireError(f"{where}: {str(name)[:100]!r} is no name of an environment variable")
+        as_long_text(f"{where}.{name}", content)
+    if sum(len(name) + _size(content) for name, content in value.items()) > MAX_ENVIRONMENT:
+        raise WireError(f"{where}: the variables have more than {MAX_ENVIRONMENT} bytes together")
+    return dict(value)
+
+
+def as_one_of(*allowed: str) -> Any:
+    """A check for one of these words."""
+
+    def check(where: str, value: Any) -> str:
+        if value not in allowed:
+            raise WireError(f"{where}: must be one of {', '.join(allowed)}, not {value!r}")
+        return str(value)
+
+    return check
+
+
+def as_columns(where: str, value: Any) -> int:
+    """The width of a terminal."""
+    if type(value) is not int or not 1 <= value <= 10_000:
+        raise WireError(f"{where}: must be an integer from 1 to 10000")
+    return value
+
+
+def as_services(where: str, value: Any) -> tuple[dict[str, Any], ...]:
+    """Services of one job, each with all its keys."""
+    if not isinstance(value, (list, tuple)) or len(value) > MAX_SERVICES:
+        raise WireError(f"{where}: must be a list of at most {MAX_SERVICES} services")
+    found = tuple(_service(f"{where}[{index}]", item) for index, item in enumerate(value))
+    names = [service["name"] for service in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise WireError(f"{where}: two services are named {name!r}")
+    return found
+
+
+def _service(where: str, value: Any) -> dict[str, Any]:
+    raw = as_mapping(where, value)
+    for key in raw.keys() - {"name", "image", "env", "health", "ports", "command"}:
+        raise WireError(f"{where}: has no {key!r}; there are name, image, env, health, ports and command")
+    if not (isinstance(raw.get("name"), str) and _HOST.match(raw["name"])) or raw["name"] in (
+        "localhost",
+        "job",
+    ):
+        raise WireError(f"{where}.name: {raw.get('name')!r} cannot be a host name: use a-z, 0-9 and '-'")
+    if not raw.get("image"):
+        raise WireError(f"{where}.image: must name an image")
+    ports = raw.get("ports") or ()
+    if not isinstance(ports, (list, tuple)) or not all(
+        type(port) is int and 0 < port < 65536 for port in ports
+    ):
+        raise WireError(f"{where}.ports: must be a list of numbers from 1 to 65535")
+    return {
+        "name": raw["name"], "image": as_text(f"{where}.image", raw["image"]), "ports": list(ports),
+        "env": as_environment(f"{where}.env", raw.get("env") or {}),
+        "health": as_text(f"{where}.health", raw["health"]) if raw.get("health") else None,
+        "command": list(as_texts(f"{where}.command", raw.get("command") or ())),
+    }  # fmt: skip
+
+
+def as_mapping(where: str, value: Any) -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise WireError(f"{where}: must be an object")
+    return value
+
+
+def as_restarts(where: str, value: Any) -> int:
+    """How often something may be started again."""
+    if type(value) is not int or not 0 <= value <= 100:
+        raise WireError(f"{where}: must be an integer from 0 to 100")
+    return value

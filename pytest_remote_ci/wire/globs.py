@@ -1,0 +1,122 @@
+"""Patterns for the files that a run leaves behind, with one meaning on both sides.
+
+A pattern is relative to the project: `*`, `?` and `[…]` match within one name (also one that begins with a dot), `**`
+any number of folders, and a pattern that matches a folder means everything below it. Names are matched part by part on
+the way down, so a tree is only walked where something can match. Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import Final
+
+from pytest_remote_ci.wire import control_characters
+
+MAX_LENGTH: Final = 1024
+#: A name is compared with each wildcard of a part; more of them than this are nobody's.
+_MAX_STARS: Final = 16
+_WILD: Final = re.compile(r"[*?\[]")
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+
+#: None: any number of folders.
+_Part = Callable[[str], object] | None
+#: (number of a pattern, number of its next part).
+_Place = tuple[int, int]
+
+
+def problem(pattern: str) -> str | None:
+    """Why `pattern` is none, in words that follow it; None when it is one."""
+    if not pattern.strip("/. \t"):
+        return None if pattern == "." else "names nothing"
+    if len(pattern) > MAX_LENGTH:
+        return f"is longer than {MAX_LENGTH} characters"
+    if control_characters.holds_any(pattern):
+        return "holds a control character"
+    if "\\" in pattern:
+        return "holds a backslash: write / between folders"
+    parts = pattern.split("/")
+    if pattern.startswith("/") or _DRIVE.match(pattern) or ".." in parts:
+        return "must be for what lies in the project, without '..'"
+    if any(part.count("*") > _MAX_STARS for part in parts):
+        return f"has more than {_MAX_STARS} '*' in one name"
+    return None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A file or folder on the way down."""
+
+    _globs: Globs
+    _places: frozenset[_Place]
+    #: Numbers of the patterns that match it, or a folder above it.
+    hits: frozenset[int]
+
+    def down(self, name: str) -> Step | None:
+        """What `name` in this folder is; None when neither it nor anything below it can match."""
+        places = self._globs.after(self._places, name)
+        if not places and not self.hits:
+            return None
+        return Step(self._globs, places, self.hits | self._globs.complete(places))
+
+
+class Globs:
+    """Some patterns, each of which `problem` has nothing against."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns = tuple(patterns)
+        self._parts = [_parts(pattern) for pattern in self.patterns]
+
+    def root(self) -> Step:
+        """The project's folder."""
+        places = self._closed((number, 0) for number in range(len(self._parts)))
+        return Step(self, places, self.complete(places))
+
+    def match(self, path: str) -> frozenset[int]:
+        """Numbers of the patterns that match `path`, or a folder that it lies in."""
+        step: Step | None = self.root()
+        for name in path.split("/"):
+            step = step.down(name) if step is not None else None
+        return step.hits if step is not None else frozenset()
+
+    def after(self, places: frozenset[_Place], name: str) -> frozenset[_Place]:
+        """For `Step`: where the patterns stand one name further."""
+        found = []
+        for number, index in places:
+            parts = self._parts[number]
+            if index == len(parts):
+                continue
+            part = parts[index]
+            if part is None:
+                found.append((number, index))
+            elif part(name):
+                found.append((number, index + 1))
+        return self._closed(found)
+
+    def complete(self, places: frozenset[_Place]) -> frozenset[int]:
+        """For `Step`: the patterns that match to their end."""
+        return frozenset(number for number, index in places if index == len(self._parts[number]))
+
+    def _closed(self, places: Iterable[_Place]) -> frozenset[_Place]:
+        """With the places behind each `**`, which may stand for no folder at all."""
+        found = set()
+        for number, start in places:
+            index = start
+            found.add((number, index))
+            while index < len(self._parts[number]) and self._parts[number][index] is None:
+                index += 1
+                found.add((number, index))
+        return frozenset(found)
+
+
+def _parts(pattern: str) -> list[_Part]:
+    names = [part for part in pattern.split("/") if part not in ("", ".")]
+    return [None if name == "**" else _part(name) for name in names]
+
+
+def _part(name: str) -> _Part:
+    if not _WILD.search(name):
+        return name.__eq__
+    return re.compile(translate(re.sub(r"\*+", "*", name))).match

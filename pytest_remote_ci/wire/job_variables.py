@@ -1,0 +1,57 @@
+"""Environment variables that a submission may not give to a job, and why; the same rule on both sides.
+
+Refused are names by which the loader or an interpreter is made to run other code, or to end differently, before
+anything of the job is in charge (``PYTHONINSPECT`` makes a failed run end with 0), and those by which the runner talks
+to its own programs in the job. Standard library only; docs/reference/wire.md has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pytest_remote_ci.wire.checks import WireError
+
+#: Variables of CPython that change how a program behaves, but neither which code it runs nor how it ends.
+HARMLESS: Final = frozenset(
+    {
+        "PYTHONASYNCIODEBUG", "PYTHONBREAKPOINT", "PYTHONCOERCECLOCALE", "PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE",
+        "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHONINTMAXSTRDIGITS", "PYTHONIOENCODING", "PYTHONMALLOC",
+        "PYTHONMALLOCSTATS", "PYTHONNODEBUGRANGES", "PYTHONNOUSERSITE", "PYTHONOPTIMIZE", "PYTHONPROFILEIMPORTTIME",
+        "PYTHONSAFEPATH", "PYTHONTRACEMALLOC", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONVERBOSE",
+        "PYTHONWARNDEFAULTENCODING", "PYTHONWARNINGS", "PYTHON_COLORS", "PYTHON_CONTEXT_AWARE_WARNINGS",
+        "PYTHON_CPU_COUNT", "PYTHON_GIL", "PYTHON_JIT", "PYTHON_THREAD_INHERIT_CONTEXT",
+    }
+)  # fmt: skip
+#: Beginnings of the names that are the runner's own.
+OWN: Final = ("REMOTE_CI_", "CI_RUNNER_")
+
+
+def refusal(name: str) -> str | None:
+    """Why a job may not be given this variable, with what to do instead; None when it may."""
+    if name.startswith(OWN):
+        return f"{name} cannot be passed to a job: such names are the runner's own; use another name"
+    if name.startswith("LD_"):
+        return (
+            f"{name} cannot be passed to a job: it decides what is loaded into every program; "
+            "set it in the test or script that needs it"
+        )
+    if name == "PYTHONPATH":
+        return (
+            "PYTHONPATH cannot be passed to a job: name the folders in pytest's setting `pythonpath`, "
+            "or set it in the script that needs it"
+        )
+    if name.startswith("PYTHON") and name not in HARMLESS:
+        return (
+            f"{name} cannot be passed to a job: it decides how Python starts; "
+            "set it in the test or script that needs it"
+        )
+    return None
+
+
+def check(where: str, names: Iterable[str]) -> None:
+    """Raise `WireError` for the first name that is refused."""
+    for name in names:
+        reason = refusal(name)
+        if reason is not None:
+            raise WireError(f"{where}: {reason}")

@@ -1,0 +1,277 @@
+"""The format that both sides share: submission options, manifests, events, statuses, exit codes.
+
+Standard library only; `ci_runner` imports this module, never the reverse. Everything that a peer sends is
+parsed here into frozen values, and every refusal is a `WireError` that names the field and says what to do.
+The contract for people is `docs/reference/wire.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+from pytest_remote_ci.wire import checks, job_variables
+from pytest_remote_ci.wire.checks import WireError, parse_size
+
+__all__ = [
+    "Manifest", "ManifestEntry", "SubmitOptions", "WireError", "is_digest", "parse_json", "parse_size",
+]  # fmt: skip
+
+#: Raised when a change would break an older peer; each side says plainly which version the other has.
+PROTOCOL: Final = 1
+
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+Phase = Literal["queued", "preparing", "starting", "testing", "finishing"]
+LogStream = Literal["terminal", "stdout", "stderr", "runner"]
+Priority = Literal["high", "normal", "low"]
+#: When a job's artifacts are kept: whatever became of it, only when it passed, only when it did not.
+ArtifactsWhen = Literal["always", "success", "failure"]
+
+STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
+TERMINAL_STATUSES: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled"})
+PHASES: Final[tuple[Phase, ...]] = ("queued", "preparing", "starting", "testing", "finishing")
+PRIORITIES: Final[tuple[Priority, ...]] = ("high", "normal", "low")
+
+#: One log event holds at most this much text (bytes of UTF-8).
+LOG_CHUNK_BYTES: Final = 64 * 1024
+
+
+#: A key of the runner: `ci_`, 8 characters of id, 32 of secret, 6 of checksum, all base62.
+KEY_PATTERN: Final = re.compile(r"ci_[0-9A-Za-z]{46}(?![0-9A-Za-z])")
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True)
+class SubmitOptions:
+    """What a submission says beside its files; the JSON of the multipart part ``options``.
+
+    Every field has a default, so that a client that knows only the seed contract (a zip in ``file``) gets
+    ``python -m pytest -v`` at the root of what it sent.
+    """
+
+    #: pytest's arguments, verbatim (paths inside `root` are absolute paths of the client or relative to `cwd`).
+    args: tuple[str, ...] = ()
+    #: Absolute path of the project on the client (any path syntax); None for a seed client.
+    root: str | None = None
+    #: Directory below `root` in which pytest runs, in POSIX form; "" is the root itself.
+    cwd: str = ""
+    #: Run as ``python -m pytest`` does (cwd on sys.path); False runs as the ``pytest`` script does.
+    module: bool = True
+    #: ``"3.12"``: which Python runs the tests; None means the runner's default.
+    python: str | None = None
+    #: Base image; None means the runner's default for `python`.
+    image: str | None = None
+    #: Requirements files to install, relative to `root`; empty means: find them.
+    requirements: tuple[str, ...] = ()
+    #: Extras of the project to install.
+    extras: tuple[str, ...] = ()
+    #: Dependency groups (PEP 735) to install; empty means: try test, tests, dev, testing.
+    groups: tuple[str, ...] = ()
+    #: True: install the project (editable); False: never; None: when it is a package.
+    install_project: bool | None = None
+    #: Environment variables of the job, names and values, as the developer chose to pass them.
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: Seconds of testing after which the job is stopped; None means the runner's default.
+    timeout: float | None = None
+    #: Processors (1.5 means one and a half); None means the runner's default.
+    cpus: float | None = None
+    #: Bytes of memory; None means the runner's default.
+    memory: int | None = None
+    #: "egress" or "none"; None means the runner's default. May only narrow it.
+    network: str | None = None
+    #: Patterns (`pytest_remote_ci.wire.globs`) of files to keep after the run.
+    artifacts: tuple[str, ...] = ()
+    #: Programs that run beside the tests, reachable by name: objects with `name` and `image`, and maybe `env`, `health`
+    #: (a shell command that ends with 0 once it is ready), `ports` (that must accept connections), `command`.
+    services: tuple[Mapping[str, Any], ...] = ()
+    #: When those are kept.
+    artifacts_when: ArtifactsWhen = "always"
+    #: Days for which they are kept; None means the runner's default. May only shorten it.
+    artifacts_days: float | None = None
+    #: Patterns of reports that are kept when the run made any, whatever became of it: coverage data, JUnit files.
+    reports: tuple[str, ...] = ()
+    #: A name for people.
+    name: str | None = None
+    #: Capped by what the operator allows the user.
+    priority: Priority = "normal"
+    #: Version of pytest that the client runs: installed when the project names none.
+    pytest_version: str | None = None
+    #: Version that the project's version control would give (setuptools-scm and friends), because `.git` is not sent.
+    scm_version: str | None = None
+    #: Whether the client's terminal shows colours.
+    color: bool = False
+    #: Width of the client's terminal in columns.
+    columns: int = 80
+    #: Record the session, so that a client can show it as its own pytest's.
+    records: bool = False
+    #: How often pytest may be started again for the rest after a test took it down; only of a recorded session.
+    restarts: int = 3
+    #: For plugins: submission options under names of their own (`pytest_remote_ci_submission`).
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; fields that hold their default are left out, so that old runners see only what matters."""
+        result: dict[str, Any] = {"protocol": PROTOCOL}
+        default = SubmitOptions()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value != getattr(default, item.name):
+                result[item.name] = list(value) if isinstance(value, tuple) else value
+        return result
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> SubmitOptions:
+        """Parse and check; raises `WireError` naming the field. Unknown keys are ignored (a newer client)."""
+        if not isinstance(raw, dict):
+            raise WireError("options: must be a JSON object")
+        protocol = raw.get("protocol", PROTOCOL)
+        if protocol != PROTOCOL:
+            raise WireError(f"options.protocol: this runner speaks version {PROTOCOL}, the client {protocol}")
+        known = {item.name: raw[item.name] for item in fields(cls) if raw.get(item.name) is not None}
+        return cls(**{name: _CHECKS[name](f"options.{name}", value) for name, value in known.items()})
+
+    @classmethod
+    def from_client(cls, raw: Any) -> SubmitOptions:
+        """`from_dict` of what a client wants: variables that no job may be given are refused, too."""
+        found = cls.from_dict(raw)
+        job_variables.check("options.env", found.env)
+        return found
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SubmitOptions:
+        """`from_client` of a JSON text; raises `WireError` for anything that is not JSON."""
+        return cls.from_client(parse_json("options", text, surrogates=True))
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One file of a workspace."""
+
+    #: Relative POSIX path, NFC as on the client's disk, no ``.`` or ``..`` parts.
+    path: str
+    #: 0o644 or 0o755.
+    mode: int
+    #: Bytes.
+    size: int
+    #: Hexadecimal SHA-256 of the content.
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of a workspace, sorted by path; its digest names the workspace."""
+
+    files: tuple[ManifestEntry, ...]
+    #: Absolute path of the project on the client; no part of the digest.
+    root: str | None = None
+    #: path → modification time in integer nanoseconds, only when an option needs them; no part of the digest.
+    mtimes: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, as in the multipart part ``manifest``."""
+        result: dict[str, Any] = {
+            "protocol": PROTOCOL,
+            "files": [[entry.path, entry.mode, entry.size, entry.sha256] for entry in self.files],
+        }
+        if self.root is not None:
+            result["root"] = self.root
+        if self.mtimes:
+            result["mtimes"] = dict(self.mtimes)
+        return result
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Manifest:
+        """Parse shapes and digests; raises `WireError`. Whether a path is safe is the runner's `archive` to say."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("files"), list):
+            raise WireError("manifest: must be a JSON object with a list 'files'")
+        if raw.get("protocol", PROTOCOL) != PROTOCOL:
+            raise WireError(f"manifest.protocol: this runner speaks version {PROTOCOL}")
+        entries = []
+        for index, item in enumerate(raw["files"]):
+            if not (isinstance(item, list) and len(item) == 4):
+                raise WireError(f"manifest.files[{index}]: must be [path, mode, size, sha256]")
+            path, mode, size, sha256 = item
+            if not (isinstance(path, str) and type(mode) is int and type(size) is int and size >= 0):
+                raise WireError(f"manifest.files[{index}]: must be [text, integer, integer, text]")
+            if not (isinstance(sha256, str) and _DIGEST.match(sha256)):
+                raise WireError(f"manifest.files[{index}]: {sha256!r} is no SHA-256 digest")
+            entries.append(ManifestEntry(path, 0o755 if mode & 0o100 else 0o644, size, sha256))
+        mtimes = raw.get("mtimes") or {}
+        if not (isinstance(mtimes, dict) and all(type(value) is int for value in mtimes.values())):
+            raise WireError("manifest.mtimes: must be an object of integers (nanoseconds)")
+        root = raw.get("root")
+        if root is not None and not isinstance(root, str):
+            raise WireError("manifest.root: must be text")
+        return cls(tuple(sorted(entries, key=lambda entry: entry.path)), root, mtimes)
+
+    def canonical(self) -> bytes:
+        """The bytes whose SHA-256 is the workspace's digest: paths, executable bits and contents only."""
+        rows = [
+            [entry.path, entry.mode, entry.size, entry.sha256]
+            for entry in sorted(self.files, key=lambda e: e.path)
+        ]
+        return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def parse_json(what: str, text: str | bytes, *, surrogates: bool = False) -> Any:
+    """Strict JSON (UTF-8, no NaN, bounded depth and digits); raises `WireError` starting with `what`.
+
+    `surrogates`: the caller checks texts itself and can name the field; else lone surrogates are refused, too.
+    """
+    try:
+        # Given bytes, json would take UTF-16 and surrogates for text, too.
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if not surrogates and "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise WireError(f"{what}: not valid JSON (half of a surrogate pair)") from error
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"{what}: not valid JSON ({error})") from error
+    return value
+
+
+def is_digest(text: object) -> bool:
+    """Whether `text` is a lower-case hexadecimal SHA-256."""
+    return isinstance(text, str) and _DIGEST.match(text) is not None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_CHECKS: Final[Mapping[str, Any]] = {
+    "args": checks.as_texts,
+    "root": checks.as_text,
+    "cwd": checks.as_relative,
+    "module": checks.as_flag,
+    "python": checks.as_python,
+    "image": checks.as_text,
+    "requirements": checks.as_relatives,
+    "extras": checks.as_texts,
+    "groups": checks.as_texts,
+    "install_project": checks.as_flag,
+    "env": checks.as_environment,
+    "timeout": checks.as_positive,
+    "cpus": checks.as_positive,
+    "memory": checks.as_bytes,
+    "network": checks.as_one_of("egress", "none"),
+    "services": checks.as_services,
+    "artifacts": checks.as_globs,
+    "artifacts_when": checks.as_one_of("always", "success", "failure"),
+    "artifacts_days": checks.as_positive,
+    "reports": checks.as_globs,
+    "name": checks.as_text,
+    "priority": checks.as_one_of(*PRIORITIES),
+    "pytest_version": checks.as_text,
+    "scm_version": checks.as_text,
+    "color": checks.as_flag,
+    "columns": checks.as_columns,
+    "records": checks.as_flag,
+    "restarts": checks.as_restarts,
+    "extra": checks.as_mapping,
+}

@@ -1,0 +1,1 @@
+"""The project on disk: which of its files are sent, and in which form."""

@@ -1,0 +1,30 @@
+"""What changed in a working tree since a revision, for jobs that take part only when something of theirs did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.workspace import git
+
+
+def since(project: Path, revision: str) -> list[str]:
+    """Paths below `project`, relative to it, that differ from `revision`: committed, uncommitted or untracked.
+
+    Deleted paths are among them. Raises `ConfigError` where git cannot say.
+    """
+    if revision.startswith("-"):
+        raise ConfigError(f"{revision!r} is no revision")
+    changed = _git(
+        project, "diff", "--no-ext-diff", "--name-only", "--no-renames", "-z", "--relative", revision, "--"
+    )
+    untracked = _git(project, "ls-files", "-z", "--others", "--exclude-standard")
+    return sorted({path for path in (changed + untracked).split("\0") if path})
+
+
+def _git(project: Path, *arguments: str) -> str:
+    try:
+        output, _ = git.run(project, *arguments)
+    except git.GitError as error:
+        raise ConfigError(f"git cannot say what changed: {error}") from error
+    return output.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,260 @@
+"""Which paths of a project travel: what git does not ignore, or, without git, what looks like the project's own.
+
+Only names are decided here; `pytest_remote_ci.workspace.collect` looks at what lies there. Paths are relative to the
+project's root, in POSIX form, as the operating system spells them (names that are no UTF-8 carry surrogates). Only
+the parts below the root count, so that a project below a hidden folder is a project like any other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.workspace import git
+from pytest_remote_ci.workspace.gitignore import PatternList
+from pytest_remote_ci.workspace.project import git_toplevel, is_there
+
+#: Version control's own; never sent.
+VCS_NAMES: Final = frozenset({".git", ".hg", ".svn", ".bzr", "_darcs", "CVS", ".jj"})
+#: Written by tools for this machine; sent only when git tracks them or `include` names them.
+CACHE_FOLDERS: Final = frozenset(
+    {
+        "__pycache__",
+        ".pytest_cache",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        ".tox",
+        ".nox",
+        ".eggs",
+        ".ipynb_checkpoints",
+    }
+)
+#: Left out where no git says what belongs to the project.
+OUTPUT_FOLDERS: Final = frozenset({"node_modules", ".cache", ".direnv"})
+#: The same, in the project's root only, and only when it is no package.
+ROOT_OUTPUT_FOLDERS: Final = frozenset({"build", "dist"})
+#: Marks a virtual environment.
+VENV_MARK: Final = "pyvenv.cfg"
+
+
+@dataclass
+class Selection:
+    """The paths that may travel, before anybody has looked at them."""
+
+    #: Relative paths of files and links (whatever they are now).
+    paths: set[str] = field(default_factory=set)
+    #: Of these, the ones that git's index holds as executable.
+    executable: set[str] = field(default_factory=set)
+    #: Of these, the ones that git tracks.
+    tracked: set[str] = field(default_factory=set)
+    #: What the user should know, one line each.
+    warnings: list[str] = field(default_factory=list)
+
+
+def select(root: Path, include: PatternList, exclude: PatternList) -> Selection:
+    """The paths of the project in `root`; `include` beats `exclude`, which beats everything else."""
+    selection = Selection()
+    if not _add_from_git(selection, root, ""):
+        _add_from_disk(selection, root, exclude)
+    for path in [path for path in selection.paths if exclude.covers(path)]:
+        selection.paths.discard(path)
+    if include:
+        selection.paths.update(_included(root, include))
+    return selection
+
+
+def _add_from_git(selection: Selection, root: Path, prefix: str) -> bool:
+    """Add what git does not ignore below `root`, each path with `prefix` before it; False when git cannot say."""
+    top = git_toplevel(root)
+    if top is None:
+        return False
+    try:
+        listed, complaint = git.run(
+            root, "ls-files", "-z", "-t", "-s", "--cached", "--others", "--exclude-standard"
+        )
+    except git.GitError as error:
+        selection.warnings.append(f"{error}: everything but caches and what .gitignore names is sent")
+        return False
+    if not listed and top != root:
+        return False  # the project itself is ignored by a work tree around it: that one does not know it
+    selection.warnings += [f"git: {line}" for line in complaint.splitlines()]
+    _parse(selection, listed, root, prefix)
+    return True
+
+
+def _parse(selection: Selection, output: bytes, root: Path, prefix: str) -> None:
+    """Add the records of ``git ls-files -z -t -s``; nested repositories and submodules are asked in turn."""
+    untracked: list[str] = []
+    nested: list[tuple[str, bool]] = []
+    for record in output.split(b"\0")[:-1]:
+        if record.startswith(b"? "):
+            path = os.fsdecode(record[2:])
+            if path.endswith("/"):
+                nested.append((path[:-1], False))
+            else:
+                untracked.append(path)
+            continue
+        facts, _, name = record[2:].partition(b"\t")
+        path = os.fsdecode(name)
+        if facts.startswith(b"160000"):
+            nested.append((path, True))
+            continue
+        selection.paths.add(prefix + path)
+        selection.tracked.add(prefix + path)
+        if facts.startswith(b"100755"):
+            selection.executable.add(prefix + path)
+    environments = {path.removesuffix(VENV_MARK) for path in untracked if path.endswith(f"/{VENV_MARK}")}
+    for path in untracked:
+        if not _is_machine_local(path, environments):
+            selection.paths.add(prefix + path)
+    for path, is_submodule in nested:
+        _add_nested(selection, root / path, f"{prefix}{path}/", is_submodule)
+
+
+def _is_machine_local(path: str, environments: set[str]) -> bool:
+    """Whether an untracked file is of a cache or of a virtual environment (`environments`: folders, with a slash)."""
+    folders = path.split("/")[:-1]
+    if not CACHE_FOLDERS.isdisjoint(folders):
+        return True
+    return bool(environments) and any(path.startswith(environment) for environment in environments)
+
+
+def _add_nested(selection: Selection, folder: Path, prefix: str, is_submodule: bool) -> None:
+    if is_there(folder / ".git"):
+        if not _add_from_git(selection, folder, prefix):
+            _add_from_disk(selection, folder, PatternList.of([]), prefix)
+    elif is_submodule and folder.is_dir() and not any(folder.iterdir()):
+        selection.warnings.append(
+            f"submodule {prefix[:-1]} is empty here; git submodule update --init fetches it"
+        )
+    elif folder.is_dir() and not folder.is_symlink():
+        _add_from_disk(selection, folder, PatternList.of([]), prefix)
+
+
+def _add_from_disk(selection: Selection, root: Path, exclude: PatternList, prefix: str = "") -> None:
+    """Add what lies below `root` but caches, environments, outputs and what ignore files name."""
+    pending: list[tuple[str, tuple[tuple[str, PatternList], ...]]] = [("", _ignore_files_above(root))]
+    while pending:
+        folder, ignores = pending.pop()
+        entries = _entries(root, folder)
+        if any(entry.name == ".gitignore" and entry.is_file() for entry in entries):
+            patterns = _read_ignore_file(root / folder / ".gitignore")
+            ignores = (*ignores, (folder, patterns)) if patterns else ignores
+        for entry in entries:
+            path = folder + entry.name
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if entry.name in VCS_NAMES or entry.name == ".DS_Store":
+                continue
+            if is_folder and (_is_output(entry, folder) or exclude.decide(path, is_folder=True)):
+                continue
+            if _is_ignored(path, is_folder, ignores):
+                continue
+            if is_folder:
+                pending.append((path + "/", ignores))
+            else:
+                selection.paths.add(prefix + path)
+
+
+def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root / folder) as found:
+            return list(found)
+    except FileNotFoundError:  # went away while we were walking
+        return []
+    except OSError as error:
+        name = folder.rstrip("/") or str(root)
+        raise WorkspaceError(
+            f'{name}: cannot be read ({error.strerror}); leave it out with exclude = ["{name}/"]'
+        ) from error
+
+
+def _is_output(entry: os.DirEntry[str], folder: str) -> bool:
+    name = entry.name
+    if (
+        name in CACHE_FOLDERS
+        or name in OUTPUT_FOLDERS
+        or name.endswith(".egg-info")
+        or _is_environment(entry.path)
+    ):
+        return True
+    return not folder and name in ROOT_OUTPUT_FOLDERS and not is_there(Path(entry.path) / "__init__.py")
+
+
+def _is_environment(folder: str) -> bool:
+    return is_there(Path(folder) / VENV_MARK)
+
+
+def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, PatternList]]) -> bool:
+    """What the nearest ignore file says that says anything; each is (its folder with a slash, its patterns)."""
+    for folder, patterns in reversed(ignores):
+        if folder.startswith("/"):  # above the root: the path as seen from there
+            decided = patterns.decide(folder[1:] + path, is_folder)
+        else:
+            decided = patterns.decide(path[len(folder) :], is_folder)
+        if decided is not None:
+            return decided
+    return False
+
+
+def _ignore_files_above(root: Path) -> tuple[tuple[str, PatternList], ...]:
+    """Ignore files of the folders above `root`, up to the top of its work tree; none when they ignore `root` itself."""
+    top = git_toplevel(root)
+    if top is None or top == root:
+        return ()
+    above = []
+    for folder in root.parents:
+        patterns = _read_ignore_file(folder / ".gitignore")
+        if patterns.covers(root.relative_to(folder).as_posix(), is_folder=True):
+            return ()
+        if patterns:
+            above.append((f"/{root.relative_to(folder).as_posix()}/", patterns))
+        if folder == top:
+            break
+    return tuple(reversed(above))
+
+
+def _read_ignore_file(file: Path) -> PatternList:
+    try:
+        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    except OSError:
+        return PatternList.of([])
+    return PatternList.of(text.split("\n"))
+
+
+def _included(root: Path, include: PatternList) -> Iterator[str]:
+    """Files that `include` names, also ignored ones. Environments and caches are entered only where it names them."""
+    prefixes = [
+        f"{pattern.prefix}/" if pattern.prefix else "" for pattern in include.patterns if not pattern.negated
+    ]
+    starts = {
+        prefix
+        for prefix in prefixes
+        if not any(other != prefix and prefix.startswith(other) for other in prefixes)
+    }
+    pending = [start for start in starts if (root / start).is_dir()]
+    while pending:
+        folder = pending.pop()
+        for entry in _entries(root, folder):
+            path = folder + entry.name
+            if entry.name in VCS_NAMES:
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                if include.covers(path):
+                    yield path
+                continue
+            local = entry.name in CACHE_FOLDERS or entry.name in OUTPUT_FOLDERS or _is_environment(entry.path)
+            if local and not _is_named(path, include, prefixes):
+                continue
+            pending.append(path + "/")
+
+
+def _is_named(folder: str, include: PatternList, prefixes: Sequence[str]) -> bool:
+    """Whether a pattern names this very folder, or a folder in it."""
+    return include.decide(folder, is_folder=True) is True or any(
+        prefix.startswith(f"{folder}/") for prefix in prefixes
+    )

@@ -1,0 +1,179 @@
+"""What lies at the selected paths: files as they are, links as what they point to.
+
+A link to a file travels as that file, a link to a folder as the selected files of that folder. A link that leaves the
+project is refused, because the runner has nothing to point it to; one that points nowhere or back at itself is left
+out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.workspace.project import is_there
+from pytest_remote_ci.workspace.selection import VCS_NAMES, VENV_MARK, Selection
+
+#: Links to folders can multiply files without end (each of twenty folders linking twice to the next).
+_MOST_FILES: Final = 200_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that is there."""
+
+    #: Absolute path of the content.
+    source: str
+    stat: os.stat_result
+    executable: bool
+
+
+@dataclass
+class Findings:
+    """All files by the path under which they travel."""
+
+    files: dict[str, Found] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def find(root: Path, selection: Selection, left_out: Callable[[str], bool]) -> Findings:
+    """Look at the selected paths; `left_out` says which paths below a link are excluded. Raises `WorkspaceError`."""
+    return _Finder(root, selection, left_out).find()
+
+
+class _Finder:
+    """One pass over a selection."""
+
+    def __init__(self, root: Path, selection: Selection, left_out: Callable[[str], bool]) -> None:
+        self._base = f"{root}{os.sep}" if not str(root).endswith(os.sep) else str(root)
+        self._real = os.path.realpath(root)
+        self._selection = selection
+        self._left_out = left_out
+        self._findings = Findings(warnings=list(selection.warnings))
+        #: Link → the folder that it points to, relative to the root ("" is the root itself).
+        self._folder_links: dict[str, str] = {}
+        self._outside: list[str] = []
+        self._through_link: dict[str, bool] = {"": False}
+
+    def find(self) -> Findings:
+        links = []
+        for path in self._selection.paths:
+            if self._lies_behind_link(path.rpartition("/")[0]):
+                continue  # a folder that became a link: the link itself was selected, or is ignored
+            try:
+                known = os.lstat(self._base + path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # deleted, but tracked
+            if stat.S_ISREG(known.st_mode):
+                self._add(path, self._base + path, known)
+            elif stat.S_ISLNK(known.st_mode):
+                links.append(path)
+        for path in sorted(links):
+            self._resolve(path)
+        if self._outside:
+            raise WorkspaceError(self._refusal())
+        self._expand_folders()
+        return self._findings
+
+    def _add(self, path: str, source: str, known: os.stat_result) -> None:
+        on_disk = bool(known.st_mode & stat.S_IXUSR)
+        executable = path in self._selection.executable if os.name == "nt" else on_disk
+        self._findings.files[path] = Found(source, known, executable)
+        if len(self._findings.files) > _MOST_FILES:
+            raise WorkspaceError(
+                f"more than {_MOST_FILES} files would be sent: leave folders out with `exclude`"
+            )
+
+    def _lies_behind_link(self, folder: str) -> bool:
+        known = self._through_link.get(folder)
+        if known is None:
+            known = (
+                self._lies_behind_link(folder.rpartition("/")[0]) or Path(self._base + folder).is_symlink()
+            )
+            self._through_link[folder] = known
+        return known
+
+    def _resolve(self, path: str) -> None:
+        """Sort a link: to a file, to a folder, to the outside, to nothing."""
+        try:
+            target = os.path.realpath(self._base + path, strict=True)
+            known = Path(target).stat()
+        except OSError:
+            self._warn(path, "points to nothing")
+            return
+        relative = self._relative(target)
+        if relative is None:
+            if stat.S_ISDIR(known.st_mode) and is_there(Path(target) / VENV_MARK):
+                self._warn(path, "points to a virtual environment")
+            else:
+                self._outside.append(path)
+        elif stat.S_ISDIR(known.st_mode):
+            self._folder_links[path] = relative
+        elif stat.S_ISREG(known.st_mode):
+            self._add(path, target, known)
+
+    def _relative(self, target: str) -> str | None:
+        """`target` relative to the root; None when it lies elsewhere or belongs to version control."""
+        if target == self._real:
+            return ""
+        base = self._real if self._real.endswith(os.sep) else self._real + os.sep
+        if not target.startswith(base):
+            return None
+        relative = target[len(base) :].replace(os.sep, "/")
+        return None if not VCS_NAMES.isdisjoint(relative.split("/")) else relative
+
+    def _expand_folders(self) -> None:
+        files = sorted(self._findings.files)
+        links = sorted(self._folder_links)
+        for path in links:
+            before = len(self._findings.files) + len(self._findings.warnings)
+            self._expand(path, path, (path.rpartition("/")[0],), files, links)
+            if len(self._findings.files) + len(self._findings.warnings) == before:
+                self._warn(path, f"points to {self._folder_links[path]}, where nothing is sent")
+
+    def _expand(
+        self, link: str, path: str, chain: tuple[str, ...], files: list[str], links: list[str]
+    ) -> None:
+        """Add what lies in the folder of `link` once more under `path`; `chain` are the folders that led here."""
+        folder = self._folder_links[link]
+        inside = f"{folder}/" if folder else ""
+        if any(f"{place}/".startswith(inside) for place in (link.rpartition("/")[0], *chain)):
+            self._warn(path, "points to a folder that it lies in")
+            return
+        for file in _below(files, inside):
+            name = f"{path}/{file[len(inside) :]}"
+            if not self._left_out(name):
+                entry = self._findings.files[file]
+                self._add(name, entry.source, entry.stat)
+        for inner in _below(links, inside):
+            name = f"{path}/{inner[len(inside) :]}"
+            if not self._left_out(name):
+                self._expand(inner, name, (*chain, folder), files, links)
+
+    def _warn(self, path: str, why: str) -> None:
+        self._findings.warnings.append(f"{path}: left out, because the link {why}")
+
+    def _refusal(self) -> str:
+        names = ", ".join(self._outside)
+        line = ", ".join(f'"/{path}"' for path in self._outside)
+        plural = len(self._outside) > 1
+        return (
+            f"{'links lead' if plural else 'a link leads'} out of the project and cannot be sent: {names}; "
+            f"leave {'them' if plural else 'it'} out with exclude = [{line}]"
+        )
+
+
+def _below(ordered: list[str], prefix: str) -> list[str]:
+    """The members of a sorted list that begin with `prefix`."""
+    if not prefix:
+        return ordered
+    start = bisect_left(ordered, prefix)
+    end = start
+    while end < len(ordered) and ordered[end].startswith(prefix):
+        end += 1
+    return ordered[start:end]

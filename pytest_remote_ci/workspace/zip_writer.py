@@ -1,0 +1,115 @@
+"""Zips of files: the same bytes for the same tree, wherever and whenever they are made.
+
+Members are sorted, dated 1980-01-01, and carry only the executable bit. Which files, and under which names, is for
+`pytest_remote_ci.workspace.collect` to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Final
+
+from pytest_remote_ci.errors import WorkspaceChanged
+
+#: Called with the bytes read so far and the bytes to read in all.
+Progress = Callable[[int, int], None]
+
+_DATE: Final = (1980, 1, 1, 0, 0, 0)
+#: Source code shrinks to a quarter at the fastest level; better ones cost more time than they save on a usual line.
+_LEVEL: Final = 1
+_CHUNK: Final = 1 << 20
+#: Contents that are compressed already.
+_STORED: Final = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *(
+            "7z",
+            "br",
+            "bz2",
+            "gif",
+            "gz",
+            "jpeg",
+            "jpg",
+            "lz4",
+            "mp3",
+            "mp4",
+            "npz",
+            "parquet",
+            "png",
+            "rar",
+            "tgz",
+        ),
+        *("webm", "webp", "whl", "woff", "woff2", "xz", "zip", "zst"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file to pack."""
+
+    #: Its name in the zip.
+    name: str
+    #: Where it lies now.
+    source: str
+    #: 0o644 or 0o755.
+    mode: int
+    #: Bytes, as of when the file was looked at.
+    size: int
+    #: What its content must be; None: whatever it is now, and nothing when it is gone.
+    sha256: str | None = None
+
+
+def pack(members: Iterable[Member], target: IO[bytes], progress: Progress | None = None) -> None:
+    """Write the zip of `members` to `target`, which must be seekable.
+
+    A member with a digest whose content is another one by now, or that is gone, raises `WorkspaceChanged`.
+    """
+    ordered = sorted(members, key=lambda member: member.name)
+    total = sum(member.size for member in ordered)
+    done = 0
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in ordered:
+            _add(archive, member, partial(_report, progress, done, total))
+            done += member.size
+    if progress:
+        progress(total, total)
+
+
+def _report(progress: Progress | None, before: int, total: int, read: int) -> None:
+    """`read` bytes of a member were read, after `before` bytes of others."""
+    if progress:
+        progress(min(before + read, total), total)
+
+
+def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None]) -> None:
+    """Add one member, telling `advance` now and then how many of its bytes were read."""
+    try:
+        source = Path(member.source).open("rb")  # noqa: SIM115 - an error here means something else than one below
+    except OSError as error:
+        if member.sha256 is None:
+            return
+        raise WorkspaceChanged(f"{member.source}: went away while it was packed; run again") from error
+    info = zipfile.ZipInfo(member.name, _DATE)
+    info.create_system = 3  # Unix, also on Windows: the mode below is meant
+    info.external_attr = (0o100000 | member.mode) << 16
+    info.compress_type = (
+        zipfile.ZIP_STORED if Path(member.source).suffix.lower() in _STORED else zipfile.ZIP_DEFLATED
+    )
+    info.file_size = member.size  # decides whether ZIP64 is needed
+    setattr(info, "_compresslevel", _LEVEL)  # noqa: B010 - no public name for it before Python 3.13
+    digest = hashlib.sha256()
+    read = 0
+    with source, archive.open(info, "w") as packed:
+        while chunk := source.read(_CHUNK):
+            packed.write(chunk)
+            digest.update(chunk)
+            read += len(chunk)
+            advance(read)
+    if member.sha256 is not None and digest.hexdigest() != member.sha256:
+        raise WorkspaceChanged(f"{member.source}: changed while it was packed; run again")
