@@ -101,9 +101,11 @@ def test_without_a_runner_and_the_extra_both_ways_are_told(monkeypatch: pytest.M
 
 def test_nothing_of_the_extra_is_imported_to_find_out(home: Home) -> None:
     code = (
-        "import sys; from pytest_remote_ci.client import embedded_runner as embedded; from pytest_remote_ci.config.load import Config\n"
-        "embedded.ensure = lambda *a, **k: None\n"
-        "embedded.find(Config())\n"
+        "import sys\n"
+        "from pytest_remote_ci.client import embedded_runner\n"
+        "from pytest_remote_ci.config.load import Config\n"
+        "embedded_runner.ensure = lambda *a, **k: None\n"
+        "embedded_runner.find(Config())\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('ci_runner', 'falcon', 'peewee', 'docker')])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
