@@ -137,7 +137,7 @@ def test_a_job_leaves_no_more_bytes_and_files_than_it_may(bench: Bench) -> None:
     bench.keeper.limits = Limits(total=250)
     kept = bench.keep()
     assert bench.names(kept) == ["0", "1"]
-    assert kept.notes == ("not kept: '2' is too much: 250 bytes are kept of a job (2 more like it)",)
+    assert kept.notes == ("not kept: '2' is too much: 250 B are kept of a job (2 more like it)",)
     bench.keeper.limits = Limits(files=3)
     kept = bench.keep()
     assert bench.names(kept) == ["0", "1", "2"]
@@ -161,7 +161,7 @@ def test_all_jobs_of_a_user_leave_no_more_than_the_quota(bench: Bench) -> None:
     kept = bench.keep(user="ann")
     assert bench.names(kept) == ["0", "1", "small"], "what still fits is kept"
     assert kept.notes == (
-        "not kept: '2' is too much: 400 bytes are kept of all jobs of a user (1 more like it)",
+        "not kept: '2' is too much: 400 B are kept of all jobs of a user (1 more like it)",
     )
     assert len(bench.keep(user="bob").artifacts) == 4, "others have their own"
     assert bench.keep(user="ann").artifacts == (), "what is being kept counts before it has rows"

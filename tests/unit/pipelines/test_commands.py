@@ -285,7 +285,7 @@ FULL = """\
 
 def test_a_stage_s_timeout_is_shown_beside_its_name(project: Path, run: Run) -> None:
     write(project, FULL, "pyproject.toml")
-    assert "s:  [timeout: 1h 00m]" in run("dry-run", "two").out.splitlines()
+    assert "s:  [timeout: 60 min]" in run("dry-run", "two").out.splitlines()
 
 
 def test_a_pipeline_is_planned_by_its_name_with_all_that_matters(project: Path, run: Run) -> None:
