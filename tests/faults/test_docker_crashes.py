@@ -154,7 +154,7 @@ def attached(crashing: Crashing, job_id: str) -> None:
 
 HALF = """
 import io, os, signal, sys
-from pytest_remote_ci.client import Client
+from pytest_remote_ci.client.client import Client
 
 class Dies(io.BytesIO):
     def read(self, size=-1):

@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "runner-plugin"
 PROGRAM = """
 import sys
 from ci_runner.controller.engine import ContainerSpec
-from ci_runner.models import Job
+from ci_runner.model.job import Job
 from ci_runner.plugins import Plugins
 plugins = Plugins.load()
 assert any(name.startswith("quiet-hours ") for name in plugins.names()), plugins.names()

@@ -57,7 +57,7 @@ def test_a_commit_of_this_thread_of_another_and_of_another_process_is_seen_at_on
     def elsewhere() -> None:
         code = f"""
 from pathlib import Path
-from ci_runner.models import Job
+from ci_runner.model.job import Job
 from ci_runner.store import Store, StoreError
 store = Store.open(Path({str(store.path)!r}), migrate=False)
 store.jobs.create(Job("c", user_id="ann"))

@@ -26,11 +26,11 @@ from ci_runner.store import Store
 SERVE = """
 import sys, threading, time
 from pathlib import Path
-from ci_runner.blobs import BlobStore, job_owner
-from ci_runner.config import ServeSettings, StorageSettings
+from ci_runner.storage.blobs import BlobStore, job_owner
+from ci_runner.settings.groups import ServeSettings, StorageSettings
 from ci_runner.server.app import create_app
-from ci_runner.server.services import Services
-from ci_runner.server.serving import HttpServer
+from ci_runner.server.context import Services
+from ci_runner.server.http.server import HttpServer
 from ci_runner.store import Store
 
 root = Path(sys.argv[1])

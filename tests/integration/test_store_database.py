@@ -89,7 +89,7 @@ class TestFirstStart:
     def test_processes_that_start_at_once_make_one_schema(self, path: Path) -> None:
         code = """
             import sys
-            from ci_runner.models import User, utcnow
+            from ci_runner.model.job import User, utcnow
             from ci_runner.store import Store
             store = Store.open(sys.argv[1])
             store.users.create(User(sys.argv[2], "n", sys.argv[2] + "@example.org", utcnow()))
@@ -321,7 +321,7 @@ class TestTransactions:
         epoch = store.lease.acquire("test")
         code = """
             import sys
-            from ci_runner.models import JobEvent
+            from ci_runner.model.job import JobEvent
             from ci_runner.store import Store
             store = Store.open(sys.argv[1], migrate=False)
             for number in range(200):
@@ -343,8 +343,8 @@ class TestTransactions:
         before = store.get_job("old", events=True)
         code = """
             import sys
-            from ci_runner import states
-            from ci_runner.models import Job, JobEvent
+            from ci_runner.model import verdict as states
+            from ci_runner.model.job import Job, JobEvent
             from ci_runner.store import SpoolPosition, Store
             store = Store.open(sys.argv[1], migrate=False)
             epoch, log = int(sys.argv[2]), [JobEvent("log", "x")]
