@@ -386,7 +386,7 @@ def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
 
 def __getattr__(name: str) -> Any:
     """The one-call functions of the reference system's client library, which are made of the above."""
-    from pytest_remote_ci.client.client import legacy
+    from pytest_remote_ci.client import legacy
 
     if name in __all__ and hasattr(legacy, name):
         return getattr(legacy, name)

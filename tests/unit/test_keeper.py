@@ -160,9 +160,7 @@ def test_all_jobs_of_a_user_leave_no_more_than_the_quota(bench: Bench) -> None:
     bench.put("small", b"x" * 50)
     kept = bench.keep(user="ann")
     assert bench.names(kept) == ["0", "1", "small"], "what still fits is kept"
-    assert kept.notes == (
-        "not kept: '2' is too much: 400 B are kept of all jobs of a user (1 more like it)",
-    )
+    assert kept.notes == ("not kept: '2' is too much: 400 B are kept of all jobs of a user (1 more like it)",)
     assert len(bench.keep(user="bob").artifacts) == 4, "others have their own"
     assert bench.keep(user="ann").artifacts == (), "what is being kept counts before it has rows"
     bench.keeper.quota.settle("job")
