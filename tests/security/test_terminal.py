@@ -178,8 +178,7 @@ def malice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Malice]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("pytest_remote_ci.session.pipeline_files.can_read_here", lambda: False)
     monkeypatch.setattr("pytest_remote_ci.client.runs.secrets_of", lambda plan: {})
-    monkeypatch.setattr("pytest_remote_ci.client.stream.pause", lambda *args: 0.0)
-    monkeypatch.setattr("pytest_remote_ci.client.client.pause", lambda *args: 0.0)
+    monkeypatch.setattr("pytest_remote_ci.client.retry.pause", lambda *args: 0.0)
     with fake_runner() as runner:
         monkeypatch.setenv("REMOTE_CI_URL", runner.url)
         monkeypatch.setenv("REMOTE_CI_API_KEY", KEY)
