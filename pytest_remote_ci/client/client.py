@@ -189,7 +189,7 @@ class Client:
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
 
     def missing(self, digests: Collection[str]) -> list[str] | None:
-        """Return the digests whose contents must be sent; None if the runner does not support manifests."""
+        """Return the digests of the contents to send; None if the runner does not support manifests."""
         headers = {"Content-Type": "application/json"}
         body = json.dumps(sorted(digests)).encode()
         try:

@@ -201,7 +201,7 @@ def _keep_key_for_its_runner(
 
 
 def require_key(config: Config) -> str:
-    """Return the API key. Raises `ConfigError` that says how to supply one."""
+    """Return the API key. Raises `ConfigError` with instructions if none is configured."""
     if config.api_key is None:
         raise ConfigError(f"no API key for the runner: {_HOW_TO_GIVE_A_KEY}")
     return config.api_key

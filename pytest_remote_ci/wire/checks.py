@@ -1,6 +1,6 @@
 """Checks of single values that a peer sends: each takes a location and the raw value, and returns the checked value.
 
-All raise `WireError` with one line that names the location and says what to write. Standard library only.
+All raise `WireError` with one line that names the location and the expected value. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The format shared by both sides: submission options, manifests, statuses, keys.
 
 Standard library only; `ci_runner` imports this module, never the reverse. Everything that a peer sends is parsed here
-into frozen values. Every refusal is a `WireError` that names the field and says what to do. The contract in prose is
+into frozen values. Every refusal is a `WireError` that names the field and the remedy. The contract in prose is
 `docs/reference/wire.md`.
 """
 
@@ -214,7 +214,7 @@ class Manifest:
         return cls(tuple(sorted(entries, key=lambda entry: entry.path)), root, mtimes)
 
     def canonical(self) -> bytes:
-        """Return the bytes whose SHA-256 is the workspace's digest: only paths, modes, sizes, contents' digests."""
+        """Return the bytes to hash for the workspace's digest (SHA-256): paths, modes, sizes, contents' digests."""
         rows = [
             [entry.path, entry.mode, entry.size, entry.sha256]
             for entry in sorted(self.files, key=lambda e: e.path)

@@ -1,7 +1,7 @@
 """The workspace: the project's files as they are on disk now, their manifest, and zips of them.
 
 `pytest_remote_ci.workspace.selection` names the candidates; this module inspects them. Links are replaced by their
-targets. Secrets and links out of the project are refused; one message lists them all and says how to proceed. Files
+targets. Secrets and links out of the project are refused; one message lists them all with the remedy. Files
 that have disappeared meanwhile are left out. Sending is done by `pytest_remote_ci.client.client`.
 """
 

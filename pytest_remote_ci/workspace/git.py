@@ -29,7 +29,7 @@ _SAFE_CONFIGURATION: Final = ("-c", "core.fsmonitor=false")
 
 
 class GitError(Exception):
-    """git is not installed, took too long, or failed. The message says which, in one line."""
+    """git is not installed, took too long, or failed. The message is one line with the cause."""
 
 
 def run(folder: Path, *arguments: str) -> tuple[bytes, str]:
