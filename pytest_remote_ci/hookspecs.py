@@ -35,5 +35,5 @@ def pytest_remote_ci_event(config: pytest.Config, event: dict[str, Any]) -> None
     """Receive an event of the job (docs/reference/wire.md, "Events") before it is shown.
 
     The dictionary is a copy, so the plugin may keep and change it. In a run of a pipeline, `job` and `job_id`
-    identify the job of an event; events of the run itself have neither.
+    identify the job of an event; the run's own events, such as `run_complete`, belong to no job.
     """

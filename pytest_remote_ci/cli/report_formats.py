@@ -1,6 +1,6 @@
 """Formats of pipeline reports: text in the reference system's words, JSON, JUnit XML, one HTML page.
 
-Everything is a pure function of the runner's JSON. A report of unknown shape is shown as JSON.
+Everything is a pure function of the runner's JSON. The text of a report of unknown shape is its JSON.
 """
 
 from __future__ import annotations

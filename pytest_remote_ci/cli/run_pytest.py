@@ -29,7 +29,7 @@ def _ignore_errors(import_plugin: Callable[..., None]) -> Callable[..., None]:
     def import_if_possible(name: str, *args: Any, **kwargs: Any) -> None:
         try:
             import_plugin(name, *args, **kwargs)
-        except Exception:  # the project's plugin may raise anything
+        except Exception:  # plugins of the project can raise anything
             return
 
     return import_if_possible

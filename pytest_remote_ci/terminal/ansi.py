@@ -32,7 +32,7 @@ class ColourFilter:
     """Filter that keeps text, tabs, line feeds and colours. The result does not depend on how the text is split."""
 
     def __init__(self, *, for_files: bool = False) -> None:
-        """Create a filter; with `for_files`, other characters are kept too, unless they begin a sequence."""
+        """Create a filter; with `for_files`, other characters pass too, unless they begin a sequence."""
         self._special_characters = STEERING if for_files else SPECIAL
         self._rest = ""
         self._in_string = False

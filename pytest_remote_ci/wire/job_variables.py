@@ -1,4 +1,4 @@
-"""Environment variables that a submission may not set for a job; the same rule on both sides.
+"""Environment variables that a submission must not set for a job; the same rule on both sides.
 
 Two kinds are refused. The first makes the loader or an interpreter run other code, or end differently, before the
 job's own program is in control (``PYTHONINSPECT`` makes a failed run exit with 0). The second is used by the runner
