@@ -1,7 +1,7 @@
-"""What can go wrong on the developer's side, one family per way out.
+"""Errors of the client, one family per exit code.
 
-Every error's text is one line that says what to do next; `exit_code` is what the process ends with
-(see `pytest_remote_ci.exit_codes`).
+The text of every error is one line with the next step for the user; `exit_code` is the exit code of the process (see
+`pytest_remote_ci.exit_codes`).
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from pytest_remote_ci.wire.control_characters import escaped_lines
 
 
 class ClientError(Exception):
-    """The run cannot go on; the text says why and what to do next."""
+    """The run cannot continue; the text gives the reason and the next step."""
 
     exit_code = exit_codes.NO_VERDICT
 
     def __str__(self) -> str:
-        """The text; whatever a runner or a project has put into it steers no terminal."""
+        """Return the text, with control characters from the runner or the project escaped."""
         return escaped_lines(super().__str__())
 
 
 class ConfigError(ClientError):
-    """The configuration is wrong: names the key, the file and the nearest valid key."""
+    """The configuration is wrong; the text names the key, the file and the nearest valid key."""
 
     exit_code = exit_codes.USAGE_ERROR
 
 
 class WorkspaceError(ClientError):
-    """The working tree cannot be sent as it is: names the file and how to allow or leave it out."""
+    """The working tree cannot be sent as it is; the text names the file and how to allow it or leave it out."""
 
     exit_code = exit_codes.USAGE_ERROR
 
 
 class WorkspaceChanged(WorkspaceError):
-    """A file changed between being looked at and being packed: collecting once more helps."""
+    """A file changed after it was inspected and before it was packed. Collecting again helps."""
 
 
 class RunnerUnreachable(ClientError):
@@ -49,24 +49,24 @@ class RunnerRefused(ClientError):
 
 
 class SubmissionRefused(ClientError):
-    """The runner refused what was sent (409, 413, 422, 429, 507); the text is its reason."""
+    """The runner refused the submission (409, 413, 422, 429, 507); the text is its reason."""
 
-    #: The HTTP status, and the seconds after which a 429 may be tried again.
+    #: The HTTP status, and the seconds after which a 429 may be retried.
     status = 422
     retry_after = 0.0
 
 
 class StillRunning(ClientError):
-    """The job is not over, so there is nothing to tell again yet."""
+    """The job has not ended, so it cannot be replayed yet."""
 
     exit_code = exit_codes.USAGE_ERROR
 
 
 class NoVerdict(ClientError):
-    """The job ended without a verdict: the runner's reason."""
+    """The job ended without a verdict; the text is the runner's reason."""
 
 
 class JobNotFound(ClientError):
-    """The runner knows no such job, as pytest's own usage error for a file that does not exist."""
+    """The runner has no such job. The exit code is that of pytest for a file that does not exist."""
 
     exit_code = exit_codes.USAGE_ERROR

@@ -1,8 +1,7 @@
 """The exit codes of `pytest --remote-ci` and of every `remote-ci` command: one table.
 
-0 to 5 are pytest's own. What pytest has no code for has one of sysexits.h, so that a script can tell failed tests from
-a runner that does not answer. A native session ends with 2 after Ctrl-C because pytest itself decides so; the commands
-do the same.
+0 to 5 are pytest's own. The others are from sysexits.h, so that a script can distinguish failed tests from a runner
+that does not answer. A native session exits with 2 after Ctrl-C because pytest does; the commands do the same.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-#: The tests passed; a command did what it was asked to do.
+#: The tests passed, or the command succeeded.
 OK: Final = 0
-#: Tests failed, or a job of the run; a command that runs no tests could not do what it was asked to do.
+#: A test or a job of the run failed, or a command that runs no tests failed.
 FAILED: Final = 1
 #: Ctrl-C.
 INTERRUPTED: Final = 2
@@ -33,13 +32,14 @@ def of_job(complete: Mapping[str, Any]) -> int:
         return NO_VERDICT
     if isinstance(code, int) and 0 <= code <= 255:
         return int(code)
-    return OK if complete.get("success") else FAILED  # a runner that only sends `success`
+    return OK if complete.get("success") else FAILED  # for runners that only send `success`
 
 
 def of_run(run: Mapping[str, Any]) -> int:
-    """Return the exit code for a run that is over: `OK`, `FAILED`, or `NO_VERDICT`.
+    """Return the exit code for a run that has ended: `OK`, `FAILED`, or `NO_VERDICT`.
 
-    A run without a verdict was cancelled, timed out, or failed only because of jobs that the runner could not complete.
+    A run has no verdict if it was cancelled, timed out, or failed only because of jobs that the runner could not
+    complete.
     """
     if run["status"] != "completed":
         return NO_VERDICT
@@ -51,5 +51,5 @@ def of_run(run: Mapping[str, Any]) -> int:
 
 
 def of_lost(error_code: int) -> int:
-    """Return the exit code for a job whose events can no longer be read, from the error's own code."""
+    """Return the exit code for a job with unreadable events, from the error's own code."""
     return error_code if error_code in (UNREACHABLE, REFUSED) else NO_VERDICT

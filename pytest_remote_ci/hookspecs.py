@@ -1,7 +1,8 @@
-"""Hooks by which other pytest plugins take part in a remote run.
+"""Hooks with which other pytest plugins take part in a remote run.
 
 They are called in the developer's process, in this order: `choose_files`, `submission`, then `event` for each event.
-A plugin implements them as any pytest hook; conftest files cannot, because a remote run imports none of them.
+A plugin implements them like any pytest hook. Conftest files cannot, because a remote run does not import them
+locally.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import pytest
 
 @pytest.hookspec
 def pytest_remote_ci_choose_files(config: pytest.Config, root: Path, files: list[str]) -> None:
-    """Change in place which files travel: sorted paths relative to `root`, in POSIX form.
+    """Change the list of files to send in place: sorted paths relative to `root`, in POSIX form.
 
-    A removed entry stays here; an added one must be a file below `root` that does not look like a secret.
+    A removed path is not sent. An added path must be a file below `root` that does not look like a secret.
     """
 
 
@@ -24,16 +25,15 @@ def pytest_remote_ci_choose_files(config: pytest.Config, root: Path, files: list
 def pytest_remote_ci_submission(config: pytest.Config, options: dict[str, Any]) -> None:
     """Change the options of the submission in place: fields of `pytest_remote_ci.wire.protocol.SubmitOptions`.
 
-    Values of a plugin's own belong into ``options["extra"]`` under a name of its own. What the runner would refuse is
-    refused here, as a usage error.
+    A plugin's own values belong in ``options["extra"]``, under a name of the plugin. Values that the runner would
+    refuse raise a usage error before anything is sent.
     """
 
 
 @pytest.hookspec
 def pytest_remote_ci_event(config: pytest.Config, event: dict[str, Any]) -> None:
-    """See an event of the job (docs/reference/wire.md, "Events") before it is shown.
+    """Receive an event of the job (docs/reference/wire.md, "Events") before it is shown.
 
-    The dictionary is a copy: the plugin may keep and change it.
-
-    Events of a run of a pipeline say in `job` and `job_id` whose they are; some are the run's own.
+    The dictionary is a copy, so the plugin may keep and change it. In a run of a pipeline, `job` and `job_id`
+    identify the job of an event; the run's own events, such as `run_complete`, belong to no job.
     """

@@ -1,9 +1,9 @@
-"""The pytest plugin: its options, and the hand-over of the session to a runner when one of them is given.
+"""The pytest plugin: its options, and the handover of the session to a runner if one of them is given.
 
-pytest loads this module in every session, so it imports nothing that pytest has not imported already. When the
-session is handed over, the local pytest must not act on the project: plugins that execute or configure tests are
-blocked, conftest files stay unread, and options and settings that only the container's plugins know are let through.
-Each hook is the earliest place where its part can be done.
+pytest loads this module in every session, so it only imports modules that pytest has already imported. During a
+handover, the local pytest must not act on the project: plugins that execute or configure tests are blocked, conftest
+files are not read, and options and settings that only the container's plugins know are accepted. Each hook is the
+earliest one in which its part can be done.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-#: Set by the worker in the container: there the plugin, if installed, must do nothing.
+#: Set by the worker in the container, where this plugin must do nothing if it is installed.
 JOB_VARIABLE = "REMOTE_CI_JOB"
 
-#: What the options are for, in the help.
+#: Title of the options in the help.
 OPTIONS_TITLE = "running the tests on a remote runner"
 
-#: Plugins that would execute, configure or measure tests in this process, by the names they register under.
+#: Registered names of plugins that would execute, configure or measure tests in this process.
 _EXECUTORS = (
     "xdist", "xdist.looponfail", "pytest_cov", "django", "randomly", "random_order", "testmon", "forked", "timeout",
     "pytest_timeout", "rerunfailures", "flaky", "benchmark", "asyncio", "celery", "postgresql", "flask", "picked",
@@ -33,7 +33,7 @@ _EXECUTORS = (
     "pytest-qt", "xvfb", "docker", "typeguard", "beartype",
 )  # fmt: skip
 
-#: Settings of the project that concern the container's session only; evaluated here they may import what is missing.
+#: The project's settings that only matter in the container. Evaluated locally, they could import missing modules.
 _REMOTE_SETTINGS: dict[str, Any] = {
     "required_plugins": [],
     "filterwarnings": [],
@@ -44,29 +44,29 @@ _REMOTE_SETTINGS: dict[str, Any] = {
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Make the hooks of `pytest_remote_ci.hookspecs` known."""
+    """Register the hooks of `pytest_remote_ci.hookspecs`."""
     from pytest_remote_ci import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the options; when the session is to be handed over, keep executing plugins out of it."""
+    """Declare the options; for a handover, block plugins that execute tests."""
     declare_options(parser.getgroup("remote-ci", OPTIONS_TITLE).addoption)
     config = pluginmanager.get_plugin("pytestconfig")
     if config is not None and _is_remote(config):
         config.add_cleanup(_suggest_command)
         for name in _EXECUTORS:
             pluginmanager.set_blocked(name)
-        # Private, and needed before pytest validates required plugins; without it a run still works where the
-        # project's settings can be evaluated here.
+        # A private attribute, needed before pytest validates required plugins. Without it, a run still works if the
+        # project's settings can be evaluated locally.
         cache = getattr(config, "_inicache", None)
         if isinstance(cache, dict):
             cache.update(_REMOTE_SETTINGS)
 
 
 def declare_options(add: Callable[..., Any]) -> None:
-    """Call `add`, of pytest's parser or of argparse's, for each option."""
+    """Call `add`, a method of pytest's or of argparse's parser, for each option."""
     add("--remote-ci", action="store_true", help="run the tests on a runner and show their results here")
     add("--remote-ci-async", action="store_true", help="submit, print the job's id and return")
     add("--remote-ci-attach", metavar="ID", help="show a job from its beginning, and go on live")
@@ -115,7 +115,7 @@ def declare_options(add: Callable[..., Any]) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> None:
-    """Read no conftest file, and let pass what only the container's plugins and conftests will understand."""
+    """Skip conftest files, and accept options and settings of plugins and conftests in the container."""
     if not _is_remote(early_config):
         return
     from pytest_remote_ci.errors import WorkspaceError
@@ -135,7 +135,7 @@ def pytest_load_initial_conftests(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Run the session on the runner: to its exit code, or (None) to where pytest's own session takes it up."""
+    """Run the session on the runner and return its exit code; None if pytest's own session continues."""
     if not _is_remote(config):
         return None
     from pytest_remote_ci.session import submit
@@ -144,9 +144,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def _suggest_command() -> None:
-    """Before pytest prints that it lacks a plugin or is too old: name the command for which this does not matter.
+    """Suggest `remote-ci pytest` before pytest prints that it lacks a plugin or is too old.
 
-    pytest runs the cleanups while it handles the error. Mostly it checks both before it loads this plugin.
+    That command does not need the plugin or the version. pytest calls this cleanup while it handles the error, but
+    usually checks both before it loads this plugin.
     """
     error = sys.exc_info()[1]
     reasons = ("Error importing plugin ", "'minversion' requires ")
@@ -157,11 +158,11 @@ def _suggest_command() -> None:
 
 
 def own_arguments(config: pytest.Config) -> tuple[list[str], list[str]]:
-    """The arguments as they were given: those of PYTEST_ADDOPTS, then those of the command line."""
+    """Return the original arguments: those of PYTEST_ADDOPTS, then those of the command line."""
     try:
         environment = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
     except ValueError:
-        environment = []  # pytest itself says what is wrong with it
+        environment = []  # pytest itself reports the error in it
     return environment, [str(argument) for argument in config.invocation_params.args]
 
 
@@ -179,7 +180,10 @@ def _is_remote(config: pytest.Config) -> bool:
 
 
 def _forget_unknown_options(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
-    """Remove from `args`, which pytest parses next, what no plugin here declares: `--cov`, `-n`, `--runslow`."""
+    """Remove options that no local plugin declares (`--cov`, `-n`, `--runslow`) from `args`.
+
+    pytest parses `args` next.
+    """
     _, unknown = parser.parse_known_and_unknown_args(args, namespace=copy.copy(config.option))
     for argument in unknown:
         if argument in args:
@@ -187,7 +191,7 @@ def _forget_unknown_options(config: pytest.Config, parser: pytest.Parser, args: 
 
 
 def _declare_unknown_settings(config: pytest.Config, parser: pytest.Parser) -> None:
-    """Settings of plugins that exist only in the container are no mistakes, also under ``--strict-config``."""
+    """Declare settings of plugins that exist only in the container, so that ``--strict-config`` accepts them."""
     known = {**getattr(parser, "_inidict", {}), **getattr(parser, "_ini_aliases", {})}
     for name in list(getattr(config, "_inicfg", None) or config.__dict__.get("inicfg") or {}):
         if name not in known:

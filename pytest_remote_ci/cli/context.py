@@ -1,4 +1,4 @@
-"""What the commands of ``remote-ci`` share: how they find runner and settings, where they speak, how they end."""
+"""Shared parts of the ``remote-ci`` commands: finding runner and settings, output, errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Failure(Exception):
-    """Ends the command with `exit_code`; the text goes to stderr after ``Error: ``."""
+    """An error that ends the command with `exit_code`. The text goes to stderr after ``Error: ``."""
 
     def __init__(self, text: str, exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(text)
@@ -34,16 +34,16 @@ class Failure(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose usage errors have pytest's exit code for them; its sub-commands are such parsers, too."""
+    """A parser with pytest's exit code for usage errors. Its sub-commands use the same class."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the message, and leave."""
+        """Print the usage and the message, and exit."""
         self.print_usage(sys.stderr)
         self.exit(exit_codes.USAGE_ERROR, f"{self.prog}: error: {message}\n")
 
 
 def settings(options: argparse.Namespace) -> Config:
-    """The settings of the project around the current directory, with what the command line says."""
+    """Return the settings of the project around the current directory, with the command line's options applied."""
     root = configuration.project_root(Path.cwd(), Path.cwd())
     overrides = {"url": options.url, "api-key": options.api_key}
     overrides["artifacts-dir"] = getattr(options, "artifacts_dir", None)
@@ -56,14 +56,14 @@ def settings(options: argparse.Namespace) -> Config:
 
 
 def folder(settings: Config) -> Callable[[str], ArtifactFolder]:
-    """Where artifacts of a job go."""
+    """Return a function from a job's id to the folder for its artifacts."""
     cwd = Path.cwd()
     return lambda job_id: artifact_folder.of(settings, job_id, cwd, configuration.project_root(cwd, cwd))
 
 
 @contextmanager
 def connected(settings: Config) -> Iterator[Client]:
-    """A client of the configured runner, or of this machine's own."""
+    """Provide a client of the configured runner, or of this machine's embedded one."""
     from pytest_remote_ci.client.client import Client
 
     runner = embedded_runner.find(settings, notify=lambda text: say(f"{text} …"))
@@ -74,29 +74,29 @@ def connected(settings: Config) -> Iterator[Client]:
 
 
 def unless_key(error: ClientError, text: str) -> Exception:
-    """Return what to raise for `error`: itself where the key was refused, else a `Failure` that says `text`."""
+    """Return the exception to raise for `error`: itself if the key was refused, else a `Failure` with `text`."""
     from pytest_remote_ci.client.client import AuthenticationFailed
 
     return error if isinstance(error, AuthenticationFailed) else Failure(text, error.exit_code)
 
 
 def print_line(text: str) -> None:
-    """A line of the result; texts of others in it come without what steers a terminal."""
+    """Print a line of the result. Control characters in it are escaped."""
     write(sys.stdout, escaped_lines(text) + "\n")
 
 
 def print_log(text: str) -> None:
-    """What a job has written: text and colours."""
+    """Print a job's output: text and colours."""
     write(sys.stdout, clean(text))
 
 
 def say(text: str) -> None:
-    """A line about the result, as `print_line` prints it."""
+    """Print a line about the result on stderr. Control characters in it are escaped."""
     write(sys.stderr, escaped_lines(text) + "\n")
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write what has been filtered; what the stream cannot encode is replaced."""
+    """Write filtered text. Characters that the stream cannot encode are replaced."""
     try:
         stream.write(text)
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""``remote-ci list``, ``show``, ``tests``, ``artifacts``: what there is to know of jobs that were sent before."""
+"""``remote-ci list``, ``show``, ``tests``, ``artifacts``: information about earlier jobs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def list_jobs(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print all that is known about a job."""
+    """Print all data of a job."""
     with connected(settings(options)) as client:
         job = client.job(options.id)
         found = list(client.tests(options.id)) if options.tests else []
@@ -67,7 +67,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def tests(options: argparse.Namespace) -> int:
-    """Print what the newest runs say about the tests of the current project."""
+    """Print statistics about the current project's tests from its newest runs."""
     here = Path.cwd()
     root = None if options.everywhere else str(arguments.find_place(project_root(here, here), here).root)
     with connected(settings(options)) as client:
@@ -83,7 +83,7 @@ def tests(options: argparse.Namespace) -> int:
 
 
 def artifacts(options: argparse.Namespace) -> int:
-    """Fetch, or list, what a job left behind."""
+    """Fetch or list a job's artifacts."""
     configured = settings(options)
     with connected(configured) as client:
         found = [vars(item) for item in client.artifacts(options.id)] if options.list or options.json else []

@@ -1,6 +1,6 @@
-"""The ``remote-ci`` command: for scripts, and for people outside of a pytest session.
+"""The ``remote-ci`` command, for scripts and for use outside of a pytest session.
 
-Exit codes are in `pytest_remote_ci.exit_codes`. Results go to stdout, words about them to stderr.
+Exit codes are in `pytest_remote_ci.exit_codes`. Results go to stdout, messages about them to stderr.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Usage errors raise SystemExit, as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["pytest"]:  # all that follows is pytest's
+    if words[:1] == ["pytest"]:  # all further arguments are pytest's
         from pytest_remote_ci.cli import run_pytest
 
         return run_pytest.run(words[1:])
@@ -76,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         silence_stdout()
         return exit_codes.FAILED
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        # Answers of a runner are used as they come; a traceback would print their texts as they are.
+        # The runner's answers are used without a full check. A traceback would print their texts unescaped.
         say(f"Error: an answer of the runner makes no sense here: {escaped(_place_of(error))}")
         return exit_codes.NO_VERDICT
 
 
 def _place_of(error: BaseException) -> str:
-    """What went wrong, and where, for who reports it."""
+    """Return the error and its location in the code, for a bug report."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -135,7 +135,7 @@ def submit(options: argparse.Namespace) -> int:
 
 
 def wait(options: argparse.Namespace) -> int:
-    """Show a job until its end."""
+    """Show a job until it ends."""
     display = Display(StatusLine(), is_strict=True)
     with Interrupts() as interrupts:
         try:
@@ -154,7 +154,7 @@ def wait(options: argparse.Namespace) -> int:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Ask for a job's end."""
+    """Cancel a job."""
     with connected(settings(options)) as client:
         if not client.cancel(options.id):
             raise Failure(f"Job {options.id} is over already.")
@@ -163,7 +163,7 @@ def cancel(options: argparse.Namespace) -> int:
 
 
 def login(options: argparse.Namespace) -> int:
-    """Ask for address and key, try them, and store them in the user file."""
+    """Ask for address and key, check them, and store them in the user file."""
     from pytest_remote_ci.client.client import Client
 
     try:
@@ -182,7 +182,7 @@ def login(options: argparse.Namespace) -> int:
 
 
 def _ask_for_key() -> str:
-    """From the terminal without showing it; from a pipe as it comes. Raises `EOFError`."""
+    """Read the key: without echo from a terminal, as a plain line from a pipe. Raises `EOFError`."""
     if sys.stdin.isatty():
         from getpass import getpass
 
@@ -191,7 +191,7 @@ def _ask_for_key() -> str:
 
 
 def _is_result(event: dict[str, Any]) -> None:
-    """What the runner itself answers to `wait` belongs on stdout, as in the reference system."""
+    """Move the runner's own answer to `wait` to stdout, as in the reference system."""
     if event.get("data") == "Job already completed.\n":
         event["stream"] = "terminal"
 
@@ -207,7 +207,7 @@ def _followed(run: RemoteRun, display: Display, *, from_beginning: bool = True) 
 
 @contextmanager
 def _prefixed(what: str, display: Display, *, on_stdout: bool) -> Iterator[None]:
-    """Errors in the reference system's words; a stream's go where its log goes."""
+    """Report errors in the reference system's wording; with `on_stdout`, where the job's log goes."""
     try:
         yield
     except ClientError as error:

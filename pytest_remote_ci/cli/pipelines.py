@@ -1,7 +1,7 @@
-"""``remote-ci pipeline``: check pipelines, and show what a run would do.
+"""``remote-ci pipeline``: check pipelines, and show the plan of a run.
 
-Results go to stdout; mistakes, one per line as ``file:line:column: key: message``, to stderr. `check` and `dry-run` end
-with 1 when a definition has mistakes.
+Results go to stdout. Mistakes go to stderr, one per line as ``file:line:column: key: message``. `check` and `dry-run`
+exit with 1 if a definition has mistakes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
 
 
 def add_choice(sub: argparse.ArgumentParser) -> None:
-    """The options by which a run is made smaller; `choice` reads them."""
+    """Add the options that restrict a run to some jobs; `choice` reads them."""
     sub.add_argument("--stage", metavar="S", action="append", help="only this stage, with what its jobs need")
     sub.add_argument("--job", metavar="J", action="append", help="only this job, with what it needs")
     sub.add_argument("--changed-since", metavar="REV", help="leave out jobs for which nothing changed since")
@@ -62,7 +62,7 @@ def add_choice(sub: argparse.ArgumentParser) -> None:
 
 
 def choice(options: argparse.Namespace, project: Path, name: str | None) -> dict[str, Any]:
-    """The part ``plan`` of a question: which pipeline, and how much of it."""
+    """Return the part ``plan`` of a question: the pipeline, and the options that restrict its run."""
     since = options.changed_since
     return {
         "pipeline": name,
@@ -74,7 +74,7 @@ def choice(options: argparse.Namespace, project: Path, name: str | None) -> dict
 
 
 def check(options: argparse.Namespace) -> int:
-    """Say whether the definitions are valid."""
+    """Check the definitions and print the result."""
     files = _files(options.named_file or options.file)
     if files is None:
         return exit_codes.FAILED
@@ -92,7 +92,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def dry_run(options: argparse.Namespace) -> int:
-    """Show the plan of a run."""
+    """Print the plan of a run."""
     is_text = options.format == "text"
     plan = plan_for(options, say_file=is_text)
     if plan is None:
@@ -102,9 +102,9 @@ def dry_run(options: argparse.Namespace) -> int:
 
 
 def plan_for(options: argparse.Namespace, *, say_file: bool = False) -> dict[str, Any] | None:
-    """The plan that the command line asks for; None: what is wrong with the definition was said.
+    """Return the plan for the command line; None if the definition has mistakes, which are printed.
 
-    `say_file`: print which file is looked at, when one is named.
+    With `say_file`, print the name of the file, if one is given.
     """
     file: str | None = options.named_file or (options.what if is_file(options.what) else None)
     files = _files(file)
@@ -140,7 +140,7 @@ def show(plan: plan_view.Plan, durations: Durations, *, is_text: bool) -> None:
 
 
 def ask(question: Question, options: argparse.Namespace) -> Answer:
-    """The answer of this machine, or of the configured runner; raises `ConfigError` when there is neither."""
+    """Return the answer of this machine or of the configured runner. Raises `ConfigError` if there is neither."""
 
     def ask_runner(question: Question) -> Answer:
         configured = settings(options)
@@ -156,21 +156,21 @@ def ask(question: Question, options: argparse.Namespace) -> Answer:
 
 
 def tell(answer: Answer) -> int:
-    """Say what is wrong or odd, one line each; returns the number of errors."""
+    """Print errors and warnings, one line each; return the number of errors."""
     for line in pipeline_files.problems_in(answer):
         say(line)
     return pipeline_files.errors_in(answer)
 
 
 def is_file(word: str | None) -> bool:
-    """Whether a word of the command line names a file, and not a pipeline."""
+    """Return whether a word of the command line is the name of a file rather than of a pipeline."""
     if word is None:
         return False
     return Path(word).suffix.lower() in (*pipeline_files.YAML, ".toml") or "/" in word or Path(word).is_file()
 
 
 def _files(name: str | None) -> Files | None:
-    """The file of that name, or all of the project; None once it was said why there are none."""
+    """Return the file of that name, or all of the project; None after printing an error."""
     try:
         return _one_file(name) if name else _all_files()
     except pipeline_files.Unreadable as error:

@@ -1,6 +1,6 @@
-"""A plan for people: a tree of stages and jobs, and the chain of jobs that a run cannot be faster than.
+"""Text view of a plan: a tree of stages and jobs, and the critical path.
 
-Plans are JSON here, as `ci_runner.pipelines.plan.Plan.to_dict` writes them; fields that hold their default are missing.
+Plans are JSON here, as written by `ci_runner.pipelines.plan.Plan.to_dict`; fields with default values are missing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pytest_remote_ci.terminal import formats
 from pytest_remote_ci.wire.control_characters import escaped
 
 Plan = Mapping[str, Any]
-#: Name of a job (with its cell) → seconds that it took in the past.
+#: Name of a job (with its matrix cell) → its past duration in seconds.
 Durations = Mapping[str, float]
 
 
 def tree(plan: Plan, durations: Durations | None = None) -> Iterator[str]:
-    """The lines of the tree, in the order in which stages run; with the past durations of jobs that have some."""
+    """Yield the lines of the tree, in the order of stages, with past durations where they are known."""
     for stage in plan["stages"]:
         timeout = plan.get("stage_timeouts", {}).get(stage)
         yield f"{escaped(stage)}:" + (f"  [timeout: {formats.duration(timeout)}]" if timeout else "")
@@ -74,9 +74,10 @@ def _details(job: Mapping[str, Any], duration: float | None) -> Iterator[tuple[s
 
 
 def critical_path(plan: Plan, durations: Durations) -> tuple[list[str], float]:
-    """The longest chain of jobs that wait for each other, by past durations, and its seconds.
+    """Return the longest chain of jobs that wait for each other, by past durations, and its seconds.
 
-    Jobs without a past count as nothing; ([], 0.0) when none has one. Jobs that are left out are no part of it.
+    Jobs without a past duration count as 0 s and are omitted; if no job has one, the result is ([], 0.0). Skipped
+    jobs are ignored.
     """
     jobs = {job["name"]: job for job in plan["jobs"] if not job.get("skipped")}
     best: dict[str, tuple[float, str | None]] = {}
@@ -96,7 +97,7 @@ def critical_path(plan: Plan, durations: Durations) -> tuple[list[str], float]:
 
 
 def _in_order(jobs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names of jobs, each after what it needs."""
+    """Return the names of jobs, each after the jobs that it needs."""
     missing = {name: sum(need in jobs for need in job.get("needs", ())) for name, job in jobs.items()}
     users: dict[str, list[str]] = {name: [] for name in jobs}
     for name, job in jobs.items():
@@ -113,5 +114,5 @@ def _in_order(jobs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def critical_line(path: Sequence[str], seconds: float) -> str:
-    """One line about the critical path."""
+    """Return one line about the critical path."""
     return escaped(f"Critical path: {' -> '.join(path)} ({formats.duration(seconds)} by past durations)")

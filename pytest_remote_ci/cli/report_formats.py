@@ -1,6 +1,6 @@
-"""Reports of runs for people and programs: text in the reference system's words, JSON, JUnit XML, one HTML page.
+"""Formats of pipeline reports: text in the reference system's words, JSON, JUnit XML, one HTML page.
 
-Everything is a pure function of the JSON that the runner gives; what has an unknown shape is shown as it came.
+Everything is a pure function of the runner's JSON. The text of a report of unknown shape is its JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RULE: Final = "-" * 40
 
 
 def rendered(report: Any, form: str) -> str:
-    """The report in one of `FORMATS`; of an unknown shape, as JSON instead of text."""
+    """Return the report in one of `FORMATS`. A report of unknown shape is JSON instead of text."""
     if form == "text" and _is_known(report):
         return text(escaped_all(report))
     if form == "junit":
@@ -29,12 +29,12 @@ def rendered(report: Any, form: str) -> str:
 
 
 def report_time(value: object, missing: str = "N/A") -> str:
-    """Return a time of a report for people; what is no time stays as it is."""
+    """Return a report's time in local time; anything that is not a time is returned as text."""
     return formats.time(value, missing if value in (None, "") else str(value))
 
 
 def text(report: Any) -> str:
-    """Labelled lines; items of a list are separated by a blank line and dashes."""
+    """Return labelled lines. Items of a list are separated by a blank line and dashes."""
     if isinstance(report, list):
         return f"\n{_RULE}\n".join("".join(f"{line}\n" for line in _lines(item)) for item in report)
     return "".join(f"{line}\n" for line in _lines(report))
@@ -103,7 +103,7 @@ def _times(item: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def junit(report: Any) -> str:
-    """One suite per stage, one case per job: what a CI system's own view of results takes."""
+    """Return JUnit XML for a CI system: one suite per stage, one case per job."""
     suites = []
     for name, jobs in _suites(report):
         cases = [_case(name, job) for job in jobs]
@@ -151,7 +151,7 @@ def _seconds(execution: Mapping[str, Any] | None) -> str:
 
 
 def page(report: Any) -> str:
-    """A page of its own: no script, nothing from elsewhere."""
+    """Return a self-contained HTML page: no scripts, no external resources."""
     rows = []
     for suite, jobs in _suites(report):
         for job in jobs:

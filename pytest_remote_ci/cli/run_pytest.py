@@ -1,7 +1,7 @@
-"""``remote-ci pytest ARGS``: `pytest --remote-ci ARGS` where this machine lacks what pytest asks for before plugins.
+"""``remote-ci pytest ARGS``: `pytest --remote-ci ARGS` without pytest's checks before plugins are loaded.
 
-pytest compares `minversion` and imports what ``-p`` names before it loads plugins of entry points, such as ours. A
-session whose tests run elsewhere needs neither.
+pytest checks `minversion` and imports the plugins of ``-p`` before it loads plugins from entry points, such as this
+one. This machine may fail these checks, and tests on a runner need neither.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import pytest
 
 
 class _SkipStartupChecks:
-    """Ignore `minversion` and plugins that cannot be imported; both are private to pytest."""
+    """Ignore `minversion` and plugins that cannot be imported. Both patches use private names of pytest."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_parse(self, pluginmanager: Any) -> None:
-        """Called before pytest reads its settings."""
+        """Patch the checks before pytest reads its settings."""
         config = pluginmanager.get_plugin("pytestconfig")
         if hasattr(config, "_checkversion"):
             config._checkversion = lambda: None
@@ -29,13 +29,13 @@ def _ignore_errors(import_plugin: Callable[..., None]) -> Callable[..., None]:
     def import_if_possible(name: str, *args: Any, **kwargs: Any) -> None:
         try:
             import_plugin(name, *args, **kwargs)
-        except Exception:  # a plugin of the project may raise anything here
+        except Exception:  # plugins of the project can raise anything
             return
 
     return import_if_possible
 
 
 def run(args: Sequence[str]) -> int:
-    """Run `pytest --remote-ci ARGS`; its exit code."""
+    """Run `pytest --remote-ci ARGS` and return its exit code."""
     sys.argv[0] = "pytest"
     return int(pytest.main(["--remote-ci", *args], plugins=[_SkipStartupChecks()]))

@@ -1,4 +1,4 @@
-"""``remote-ci pipeline run`` and what comes after it: status, logs, report, artifacts, rerun, cancel.
+"""``remote-ci pipeline run`` and the commands for existing runs: status, logs, report, artifacts, rerun, cancel.
 
 Exit codes are in `pytest_remote_ci.exit_codes`.
 """
@@ -28,15 +28,15 @@ from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.protocol import SubmitOptions
 from pytest_remote_ci.workspace import scm_version
 
-#: Makes one sub-command and returns its parser.
+#: Function that adds one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
-#: Seconds between two looks at a run while nothing is heard of it.
+#: Seconds between two requests for a run's state while events change only output and counts.
 _LOOK = 0.5
 
 
 def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the sub-commands of ``pipeline`` that concern runs."""
+    """Add the sub-commands of ``pipeline`` for runs."""
     sub = command("run", run, "send this project and run a pipeline on it")
     sub.add_argument(
         "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
@@ -86,7 +86,7 @@ def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None])
 
 
 def run(options: argparse.Namespace) -> int:
-    """Plan, send, follow."""
+    """Plan a run, submit it, and follow it."""
     from pytest_remote_ci.cli import pipelines
     from pytest_remote_ci.workspace import collect as workspace
 
@@ -129,7 +129,7 @@ def _shared(settings_here: configuration.Config, root: Path) -> SubmitOptions:
 
 
 def _sent(runs: Runs, made: Run, asynchronous: bool, interrupts: Interrupts) -> int:
-    """A run that the runner has: to its end, unless nobody wants to wait."""
+    """Print that a run was submitted, and follow it to its end unless `asynchronous`; return the exit code."""
     if asynchronous:
         print_line(escaped(f"Run submitted: {made['run_id']} ({made['pipeline']}#{made['number']})"))
         return exit_codes.OK
@@ -151,14 +151,14 @@ def _sent(runs: Runs, made: Run, asynchronous: bool, interrupts: Interrupts) -> 
 
 
 def _watch(runs: Runs, run: Run) -> Run:
-    """Show the run up to its end; how it is then."""
+    """Show the run until it ends, and return its final state."""
     view = RunView(sys.stderr)
     looked = 0.0
     for event in runs.stream(
         run["run_id"], view="all", on_trouble=lambda text: view.say(f"{text}; reconnecting …")
     ):
         kind, clock = event.get("type"), time.monotonic()
-        # Output comes often and changes no state; on a terminal the clock and the counts move.
+        # Output is frequent and changes no state. A terminal also shows the elapsed time and the counts.
         due = clock - looked > _LOOK if kind in ("log", "report", "started") else kind != "run_complete"
         if due and (kind not in ("log", "report", "started") or view.is_terminal):
             looked = clock
@@ -171,7 +171,7 @@ def _watch(runs: Runs, run: Run) -> Run:
 
 
 def _finish(runs: Runs, run: Run) -> int:
-    """The last lines about a run, and the exit code."""
+    """Print the logs of failed jobs and the result; return the exit code."""
     for job in run["jobs"]:
         if job["job_id"] is not None and state_of(job) == "failed":
             tail = runs.tail(job["job_id"])
@@ -183,7 +183,7 @@ def _finish(runs: Runs, run: Run) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """One run: as it is now, or until its end."""
+    """Show one run: as it is now, or until its end."""
     with connected(settings(options)) as client:
         runs = Runs(client)
         found = runs.find(options.id)
@@ -208,7 +208,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def logs(options: argparse.Namespace) -> int:
-    """The logs of jobs, one after the other."""
+    """Print the logs of jobs, one after the other."""
     with connected(settings(options)) as client:
         runs = Runs(client)
         found = runs.find(options.id)
@@ -229,7 +229,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def rerun(options: argparse.Namespace) -> int:
-    """A new run on the same files."""
+    """Start a new run on the same files, and follow it."""
     with Interrupts() as interrupts, connected(settings(options)) as client:
         runs = Runs(client)
         found = runs.find(options.id)
@@ -241,13 +241,13 @@ def rerun(options: argparse.Namespace) -> int:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Ask for the end of a run, or of a part of it."""
+    """Cancel a run, or a part of it."""
     with connected(settings(options)) as client:
         runs = Runs(client)
         found = runs.find(options.id)
         try:
             runs.cancel(found["run_id"], stage=options.stage, job=options.job)
-        except SubmissionRefused as error:  # it is over already
+        except SubmissionRefused as error:  # it has already ended
             raise Failure(str(error)) from error
     part = f" {options.job or options.stage!r} of" if options.job or options.stage else ""
     print_line(escaped(f"Cancelling{part} {found['pipeline']}#{found['number']}."))
@@ -255,7 +255,7 @@ def cancel(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """One of the six shapes, or all pipelines."""
+    """Print a report in one of the six shapes, or the report of all pipelines."""
     name = options.named or options.name
     if options.job and not options.stage:
         say("Error: --stage parameter is required when using --job")
@@ -279,7 +279,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def past_durations(options: argparse.Namespace, pipeline: str) -> dict[str, float]:
-    """Planned name → seconds that it took before; nothing where no runner can say."""
+    """Return planned name → past duration in seconds; {} if no runner is available."""
     found = settings(options)
     if found.url is None:
         return {}
@@ -291,7 +291,7 @@ def past_durations(options: argparse.Namespace, pipeline: str) -> dict[str, floa
 
 
 def artifacts(options: argparse.Namespace) -> int:
-    """Fetch the artifacts of all jobs of a run, a folder for each."""
+    """Fetch the artifacts of all jobs of a run, into one folder per job."""
     from pytest_remote_ci.artifacts import artifact_folder, run_artifacts
 
     with connected(settings(options)) as client:

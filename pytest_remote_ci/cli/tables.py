@@ -1,4 +1,4 @@
-"""Results of tests as lines for people. Texts in them come from tests and are shown without what moves a cursor."""
+"""Text tables of test results. Texts from tests are shown without characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from pytest_remote_ci.artifacts.download import shown
 from pytest_remote_ci.terminal import formats
 
-#: The worst first.
+#: Order of outcomes, worst first.
 _ORDER = ("error", "failed", "xpassed", "unfinished", "xfailed", "skipped", "passed")
 
 
 def results(tests: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The tests of one job: outcome, seconds, id; the worst first."""
+    """Yield lines for the tests of one job: outcome, seconds, id; worst first."""
     found = sorted(tests, key=lambda test: (_rank(test.get("outcome")), str(test.get("id"))))
     if not found:
         yield "No results of single tests (only recorded sessions have them)."
@@ -23,7 +23,7 @@ def results(tests: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def report(answer: Mapping[str, Any]) -> Iterator[str]:
-    """A report over several runs, as the API gives it."""
+    """Yield lines for a report over several runs, as the API returns it."""
     runs, tests = answer.get("runs") or [], answer.get("tests") or []
     if not runs:
         yield "No recorded runs of this project yet."
@@ -65,7 +65,7 @@ def _rate(value: object) -> str:
 
 
 def _trend(before: object, now: object) -> str:
-    """How much slower (or quicker) the newer half of the runs is."""
+    """Return how much slower (or faster) the newer half of the runs is, in percent."""
     if not isinstance(before, (int, float)) or not isinstance(now, (int, float)) or before < 0.001:
         return "-"
     return f"{now / before - 1:+.0%}"

@@ -1,1 +1,1 @@
-"""The Python client of a runner over HTTP."""
+"""The Python client of a runner, over HTTP."""

@@ -1,4 +1,4 @@
-"""The Python client of a runner: submit a project, follow its job, list, cancel.
+"""A client of one runner: submit a project, follow its job, list jobs, cancel them.
 
 ```python
 from pathlib import Path
@@ -12,8 +12,8 @@ with Client("https://runner.example", key) as client:
             print(event["data"], end="")
 ```
 
-Errors are those of `pytest_remote_ci.errors`. A `Client` belongs to one thread. The functions at the end do the same
-in one call each, in the shape of the reference system's client library.
+Errors are those of `pytest_remote_ci.errors`. A `Client` must be used by one thread only. The functions of
+`pytest_remote_ci.client.legacy`, which do the same in one call each, can also be imported from here.
 """
 
 from __future__ import annotations
@@ -58,20 +58,20 @@ __all__ = [
     "wait_for_job",  # noqa: F822 - see `__getattr__`
 ]
 
-#: Above so many bytes the key is checked first: a refusal must not cost the upload.
+#: Uploads larger than this (bytes) are preceded by a check of the key, so that a refusal does not cost the upload.
 _LARGE_UPLOAD = 1 << 20
-#: Tests in one answer, when there are more.
+#: The runner's page size for a job's tests.
 _TESTS_PAGE = 1000
-#: Seconds for which a submission that has reached the runner once is tried again.
+#: Seconds for which a submission is retried, unless the first attempt finds no listener.
 _SUBMIT_PATIENCE = 60.0
-#: Seconds for which a short request waits for a runner that says 429.
+#: Seconds for which a short request is retried while the runner answers 429.
 _BUSY_PATIENCE = 30.0
-#: Seconds to wait for the answer to a submission after its last byte: the runner unpacks it meanwhile.
+#: Seconds to wait for the answer after a submission's last byte. The runner unpacks the submission in this time.
 _SUBMIT_TIMEOUT = 300.0
 
 
 class Client:
-    """A runner at `url` as the owner of `key` sees it."""
+    """A connection to the runner at `url`, with the rights of the owner of `key`."""
 
     def __init__(
         self,
@@ -84,20 +84,21 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        """Times are seconds; `patience` is how long a stream waits for a runner that went away.
+        """Set up the connection pool; nothing is sent yet.
 
-        `on_wait` is told in one line when the runner asks to wait because of a limit (429).
+        All times are in seconds. `patience` limits how long a stream waits for a runner that went away. `on_wait` is
+        called with one line of text when the runner asks to wait because of a limit (429).
         """
         self._transport = Transport(url, key, connect_timeout=connect_timeout, read_timeout=read_timeout)
         self._patience = patience
         self._sleep = sleep
         self._on_wait = on_wait
-        #: The runner has taken the key before.
+        #: Whether the runner has accepted the key before.
         self._welcome = False
 
     @property
     def url(self) -> str:
-        """The runner's address, without a final slash."""
+        """The runner's address, without a trailing slash."""
         return self._transport.url
 
     def __enter__(self) -> Client:
@@ -123,9 +124,9 @@ class Client:
     ) -> str:
         """Send a project's zip (a path, or a seekable open file) and return the id of its job.
 
-        With a `manifest` the zip holds the contents that `missing` named, each under its digest; None: it named none.
-        Safe to repeat with the same `idempotency_key`: a submission whose answer was lost is found, not made twice.
-        Raises `SubmissionRefused` with the runner's reason.
+        With a `manifest`, the zip holds the contents that `missing` returned, each named by its digest; `archive` is
+        None if there were none. Safe to repeat with the same `idempotency_key`: if the answer was lost, the runner
+        returns the existing job instead of making a second one. Raises `SubmissionRefused` with the runner's reason.
         """
         if isinstance(archive, Path):
             with archive.open("rb") as opened:
@@ -148,7 +149,10 @@ class Client:
         progress: Progress | None,
         idempotency_key: str | None,
     ) -> Any:
-        """Post a project to `path`, with `text` as its part ``options``; the JSON of the answer. See `submit`."""
+        """Post a project to `path` and return the JSON of the answer.
+
+        `text` becomes the part ``options``. The other arguments and the errors are those of `submit`.
+        """
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         files = None if manifest is None else json.dumps(manifest.to_dict(), separators=(",", ":"))
         backoff = Backoff(_SUBMIT_PATIENCE, self._sleep)
@@ -176,7 +180,8 @@ class Client:
                 return response.json()
         except Interrupted as error:
             if not body.handed_over and not error.refused:
-                # A runner that refuses a request's head closes while the body is still being sent.
+                # If the runner refuses a request by its headers, it closes the connection while the body is being
+                # sent. `verify` then raises the actual error.
                 with contextlib.suppress(RunnerUnreachable):
                     self.verify()
             raise
@@ -184,7 +189,7 @@ class Client:
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
 
     def missing(self, digests: Collection[str]) -> list[str] | None:
-        """Those contents that must be sent for a submission by manifest; None: the runner knows no manifests."""
+        """Return the digests of the contents to send; None if the runner does not support manifests."""
         headers = {"Content-Type": "application/json"}
         body = json.dumps(sorted(digests)).encode()
         try:
@@ -200,7 +205,7 @@ class Client:
         return answer
 
     def check_pipelines(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of `POST /pipelines/check` (docs/guide/pipelines.md)."""
+        """Return the answer of `POST /pipelines/check` (docs/guide/pipelines.md)."""
         try:
             answer = self.ask("POST", "/pipelines/check", body=dict(question))
         except (JobNotFound, NotOffered) as error:
@@ -222,9 +227,9 @@ class Client:
         on_trouble: Callable[[str], None] | None = None,
         of_run: bool = False,
     ) -> EventStream:
-        """The job's events up to `complete`, resumed after every interruption; see `EventStream`.
+        """Return the job's events up to `complete`, resumed after every interruption; see `EventStream`.
 
-        `of_run`: the id is a run's, whose stream ends with `run_complete`.
+        With `of_run`, the id is that of a run, and the stream ends with `run_complete`.
         """
         return EventStream(
             self._transport,
@@ -240,7 +245,7 @@ class Client:
         )
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """The job's summary. Raises `JobNotFound`."""
+        """Return the job's summary. Raises `JobNotFound`."""
         summary = self._get(f"/jobs/{quote(job_id, safe='')}")
         if not isinstance(summary, dict):
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no job")
@@ -255,7 +260,7 @@ class Client:
         limit: int | None = None,
         before: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Summaries of the key owner's jobs, newest submission first."""
+        """Return summaries of the key owner's jobs, newest submission first."""
         params = {"status": status, "since": since, "q": query, "limit": limit, "before": before}
         answer = self._get("/jobs", {name: value for name, value in params.items() if value is not None})
         if not isinstance(answer, list):
@@ -263,20 +268,23 @@ class Client:
         return answer
 
     def artifacts(self, job_id: str) -> list[Artifact]:
-        """What the job left behind; none before its end, and from a runner that keeps none."""
+        """Return the job's artifacts.
+
+        The list is empty before the job's end, and if the runner does not support artifacts.
+        """
         from pytest_remote_ci.artifacts.download import parse_list
 
         try:
             found = parse_list(self._get(f"/jobs/{quote(job_id, safe='')}/artifacts"))
         except JobNotFound:
-            self.job(job_id)  # raises where it is the job that is not found
+            self.job(job_id)  # raises if the job itself does not exist
             found = []
         if found is None:
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of artifacts")
         return found
 
     def tests(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """What became of the job's tests, in the order of their ids; none where the session was not recorded."""
+        """Yield the results of the job's tests, ordered by test id; none if the session was not recorded."""
         after = ""
         while True:
             answer = self._get(f"/jobs/{quote(job_id, safe='')}/tests", {"after": after} if after else None)
@@ -290,7 +298,7 @@ class Client:
     def test_report(
         self, kind: str = "all", *, root: str | None = None, runs: int | None = None, limit: int | None = None
     ) -> dict[str, Any]:
-        """What the key owner's newest runs (of the project in `root`) say about their tests."""
+        """Return statistics about tests from the key owner's newest runs (of the project in `root`)."""
         params = {"kind": kind, "root": root, "runs": runs, "limit": limit}
         answer = self._get(
             "/reports/tests", {name: value for name, value in params.items() if value is not None}
@@ -300,7 +308,7 @@ class Client:
         return answer
 
     def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
-        """The content of one artifact from its byte `start`, to be read and closed. Raises `Interrupted`."""
+        """Open the content of one artifact from byte `start`. The caller closes it. Raises `Interrupted`."""
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         place = f"/jobs/{quote(job_id, safe='')}/artifacts/{quote(path)}"
         response = self._transport.send("GET", place, headers=headers, stream=True)
@@ -310,13 +318,13 @@ class Client:
         return content
 
     def artifact_archive(self, job_id: str) -> Content:
-        """All artifacts as a tar archive, to be read as it comes, and closed. Raises `Interrupted`."""
+        """Open all artifacts as a tar archive, to be read as a stream. The caller closes it. Raises `Interrupted`."""
         place = f"/jobs/{quote(job_id, safe='')}/artifacts.tar"
         headers = {"Accept-Encoding": "identity"}
         return Content(self._transport.send("GET", place, headers=headers, stream=True), self._transport)
 
     def cancel(self, job_id: str) -> bool:
-        """Ask for the job's end; False when it was over already. Raises `JobNotFound`."""
+        """Request the cancellation of a job; return False if it had already ended. Raises `JobNotFound`."""
         try:
             self._send("DELETE", f"/jobs/{quote(job_id, safe='')}", read_timeout=10.0).close()
         except SubmissionRefused as error:
@@ -326,11 +334,11 @@ class Client:
         return True
 
     def verify(self) -> None:
-        """Check that a runner answers and takes the key. Raises `RunnerUnreachable` or `AuthenticationFailed`."""
+        """Check that a runner answers and accepts the key. Raises `RunnerUnreachable` or `AuthenticationFailed`."""
         self.jobs(limit=1)
 
     def is_healthy(self, timeout: float = 2.0) -> bool:
-        """Whether a runner answers at all; the key does not matter."""
+        """Return whether a runner answers at all, whatever the key."""
         try:
             with self._transport.send("GET", "/health", read_timeout=timeout) as response:
                 body = response.json()
@@ -339,7 +347,10 @@ class Client:
         return isinstance(body, dict) and body.get("status") == "ok"
 
     def ask(self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None) -> Any:
-        """Any short request with the JSON of its answer; `body` goes as JSON, and is made no more than once."""
+        """Send any short request and return the JSON of its answer.
+
+        `body` is sent as JSON with an idempotency key, so that a repetition has no second effect.
+        """
         more: dict[str, Any] = {}
         if body is not None:
             headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
@@ -354,7 +365,7 @@ class Client:
         return self.ask("GET", path, params)
 
     def _send(self, method: str, path: str, **more: Any) -> Any:
-        """Short requests: one repetition after a broken connection, then the error is the caller's."""
+        """Send a short request; repeat it once after a broken connection, then raise `RunnerUnreachable`."""
         backoff = Backoff(_BUSY_PATIENCE, self._sleep)
         patience = _BUSY_PATIENCE
         while True:
@@ -369,7 +380,10 @@ class Client:
                 backoff.wait(error.retry_after)
 
     def _wait_for_turn(self, error: SubmissionRefused, patience: float) -> float:
-        """Wait as long as a 429 asks for; what is left of `patience` then. Raises `error` for other ones."""
+        """Sleep as long as a 429 asks for and return the rest of `patience` (seconds).
+
+        Raises `error` itself if it is not a 429, has no Retry-After, or would exceed `patience`.
+        """
         left = patience - max(error.retry_after, 1.0)
         if error.status != 429 or not error.retry_after or left < 0:
             raise error
@@ -380,12 +394,12 @@ class Client:
 
 
 def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
-    """The same error, with the ways to supply a key below its line."""
+    """Return the same error with the ways to supply a key added below its message."""
     return AuthenticationFailed(f"{error}\n\n{KEY_HELP}")
 
 
 def __getattr__(name: str) -> Any:
-    """The one-call functions of the reference system's client library, which are made of the above."""
+    """Import the functions of `pytest_remote_ci.client.legacy`, which are built on this module, on first use."""
     from pytest_remote_ci.client import legacy
 
     if name in __all__ and hasattr(legacy, name):

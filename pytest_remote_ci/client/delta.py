@@ -1,7 +1,8 @@
-"""How a workspace reaches the runner: as a manifest with those contents that the runner lacks, or whole.
+"""Sending of a workspace: either only the contents that the runner lacks, with a manifest, or the whole project.
 
-The runner keeps contents by their digest, so that after the first time only what changed travels. A small project is
-sent whole, because asking would take longer, and so is any project where the runner knows no manifests.
+The runner stores contents by their digest, so after the first submission only changed files are sent. A small project
+is sent whole, because asking the runner would take longer. So is any project if the runner does not support
+manifests.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
     from pytest_remote_ci.client.multipart import Progress
     from pytest_remote_ci.wire.protocol import Manifest
 
-#: A project with no more files than this, and no more bytes in all, is sent whole.
+#: A project with at most this many files and at most this many bytes in all is sent whole.
 SMALL_FILES: Final = 64
 SMALL_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """The parts of one submission; the archive is an open temporary file."""
+    """The parts of one submission. The archive is an open temporary file."""
 
-    #: All files, or with a manifest the contents that the runner lacks; None: it lacks none.
+    #: All files or, with a manifest, the contents that the runner lacks; None if it lacks none.
     archive: IO[bytes] | None
     manifest: Manifest | None = None
 
@@ -42,10 +43,10 @@ def deliver(
     again: Callable[[], Workspace],
     progress: Progress | None = None,
 ) -> str:
-    """Pack what the runner lacks and `send` it; the result of `send`.
+    """Pack what the runner lacks, pass it to `send`, and return the result of `send`.
 
-    `again` collects the project anew: called once, when a file changed while it was packed. `progress` is told how far
-    the packing is. Raises what `send` and the client raise, and `WorkspaceChanged` when files change all the time.
+    `again` collects the project anew; it is called once, if a file changed while being packed. `progress` is called
+    while packing. Raises what `send` and the client raise, and `WorkspaceChanged` if files keep changing.
     """
     collected_again = asked_again = False
     lacking = _lacking(client, workspace)
@@ -60,7 +61,7 @@ def deliver(
             workspace = again()
             lacking = _lacking(client, workspace)
         except SubmissionRefused as error:
-            # What the runner had a moment ago may have been cleared away since.
+            # The runner may have deleted contents since it was asked for the missing ones.
             if lacking is None or asked_again or error.status != 422:
                 raise
             asked_again = True
@@ -70,16 +71,16 @@ def deliver(
 
 
 def _lacking(client: Client, workspace: Workspace) -> list[str] | None:
-    """The digests that must be sent; None: the whole project is sent."""
+    """Return the digests that must be sent, or None if the whole project is to be sent."""
     is_small = len(workspace.files) <= SMALL_FILES and workspace.size <= SMALL_BYTES
-    if is_small and not workspace.mtimes:  # which only a manifest can tell
+    if is_small and not workspace.mtimes:  # only a manifest can carry modification times
         return None
     return client.missing(workspace.digests())
 
 
 @contextlib.contextmanager
 def _packed(workspace: Workspace, lacking: list[str] | None, progress: Progress | None) -> Iterator[Parcel]:
-    """The parcel; its zip is in a nameless temporary file, which not even a killed process leaves behind."""
+    """Yield the parcel. Its zip is an unnamed temporary file, which disappears even if this process is killed."""
     if lacking is not None and not lacking:
         yield Parcel(None, workspace.manifest())
         return

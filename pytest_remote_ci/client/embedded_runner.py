@@ -1,7 +1,7 @@
-"""The runner for those who configured none: a private one of this user, on this machine's loopback.
+"""The embedded runner: a private runner of this user on this machine's loopback, for when none is configured.
 
-It is started when needed, announces itself in a file that only the user can read, is found there by the next run (so
-that its caches stay warm), and ends by itself when idle. What it does is `ci_runner`'s affair.
+It is started on demand and announces itself in a file that only the user can read. The next run finds it there, so
+its caches stay warm. It stops by itself when idle. The runner itself is `ci_runner`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
 if TYPE_CHECKING:
     from pytest_remote_ci.config.load import Config
 
-#: Where a runner is looked for when none is configured but a key is known.
+#: The address that is tried if a key is configured, but no address.
 DEFAULT_URL = "http://localhost:8000"
-#: What the `runner` extra brings; one missing module means that it is not installed.
+#: The modules of the `runner` extra; if one is missing, the extra is not installed.
 _EXTRA = ("ci_runner", "falcon", "waitress", "peewee", "yaml")
 #: Seconds in which a started runner must answer.
 START_TIME = 60.0
-#: Variables that must not reach the runner: keys of other runners, settings of this pytest.
+#: Variables that must not reach the runner: keys and addresses of other runners, settings of this pytest.
 _WITHHELD = frozenset({"REMOTE_CI_API_KEY", "CI_API_KEY", "REMOTE_CI_URL", "CI_SERVER_URL", "PYTEST_ADDOPTS"})
-#: Starts a program that outlives this process and is nobody's child: no zombie, no signal from this terminal.
+#: Starts a program that outlives this process. It is detached, so it leaves no zombie and gets no signals from this
+#: terminal.
 _DETACH = (
     "import subprocess, sys\n"
     "log = open(sys.argv[1], 'wb')\n"
@@ -45,18 +46,18 @@ _DETACH = (
 
 @dataclass(frozen=True)
 class Runner:
-    """Where jobs go."""
+    """The address and key of the runner that jobs are sent to."""
 
     url: str
     key: str | None
-    #: One line for the user: why this runner is less than it could be.
+    #: A line for the user about limitations of this runner.
     warning: str | None = None
 
 
 def find(config: Config, *, notify: Callable[[str], None] = lambda text: None) -> Runner:
-    """The configured runner; else the one on this machine's usual port; else the user's embedded one.
+    """Return the configured runner, else the one on this machine's usual port, else the user's embedded one.
 
-    `notify` is told when a start takes a while. Raises `ConfigError` when there is no way to a runner.
+    `notify` is called with a line of text if a start takes a while. Raises `ConfigError` if no runner can be found.
     """
     if config.url is not None:
         return Runner(config.url, config.api_key)
@@ -71,7 +72,7 @@ def find(config: Config, *, notify: Callable[[str], None] = lambda text: None) -
 
 
 def folder(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
-    """Where the embedded runner of this version keeps everything: in the user's folder for data."""
+    """Return the data folder of this version's embedded runner, below the user's data folder."""
     home = home_folder() if home is None else home
     if sys.platform == "darwin":
         base = home / "Library" / "Application Support"
@@ -88,9 +89,10 @@ def ensure(
     notify: Callable[[str], None] = lambda text: None,
     start_time: float = START_TIME,
 ) -> Runner:
-    """The embedded runner in `place`, started if it does not run; one, also when many ask at once.
+    """Return the embedded runner in `place`; start it if it is not running.
 
-    Raises `RunnerUnreachable` with the last line of its log when it does not come up within `start_time` seconds.
+    A lock ensures that concurrent callers start only one. Raises `RunnerUnreachable` with the last line of the
+    runner's log if it does not answer within `start_time` seconds.
     """
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ def ensure(
     if running is not None:
         return running
     with _locked(place / "start.lock"):
-        running = _running(place)  # somebody else was faster
+        running = _running(place)  # another process may have started it meanwhile
         if running is not None:
             return running
         notify("starting a runner on this machine")
@@ -138,7 +140,7 @@ def _start(place: Path, command: Sequence[str], start_time: float) -> Runner:
 
 
 def _running(place: Path) -> Runner | None:
-    """The announced runner if it is ours, alive, of this version and answers."""
+    """Return the announced runner if this user owns it and it is alive, of this version, and answers."""
     announcement = place / "runner.json"
     try:
         if hasattr(os, "geteuid") and announcement.stat().st_uid != os.geteuid():
@@ -167,7 +169,7 @@ def _is_alive(pid: int) -> bool:
         return False
     except OSError:
         return True
-    try:  # dead, but its foster parent has not noticed
+    try:  # a zombie whose parent has not reaped it yet counts as dead
         return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] != "Z"
     except (OSError, IndexError):
         return True

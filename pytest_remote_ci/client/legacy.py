@@ -1,4 +1,4 @@
-"""The reference system's client library in one call each, in its shape; `pytest_remote_ci.client.client` has them."""
+"""The interface of the reference system's client library: one function per task, built on `client`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def submit_tests_streaming(
 ) -> Iterator[Event]:
     """Submit a folder and yield `job_id`, `log`… and `complete` events.
 
-    A refused key raises RuntimeError; everything else that goes wrong is a `log` event and `complete` without success.
+    A refused key raises RuntimeError. Every other error is yielded as a `log` event and an unsuccessful `complete`.
     """
     try:
         with Client(server_url, api_key) as client:
@@ -33,7 +33,7 @@ def submit_tests_streaming(
 
 
 def submit_tests_async(project_dir: Path | str, server_url: str, api_key: str | None = None) -> str:
-    """Submit a folder and return its job's id. A refused key raises RuntimeError, others their `ClientError`."""
+    """Submit a folder and return its job's id. A refused key raises RuntimeError, other errors a `ClientError`."""
     try:
         with Client(server_url, api_key) as client:
             return _submit_folder(client, Path(project_dir))
@@ -44,7 +44,7 @@ def submit_tests_async(project_dir: Path | str, server_url: str, api_key: str | 
 def wait_for_job(
     job_id: str, server_url: str, from_beginning: bool = False, api_key: str | None = None
 ) -> Iterator[Event]:
-    """Yield a job's events, new ones only unless `from_beginning`; errors as in `submit_tests_streaming`."""
+    """Yield a job's events, only new ones unless `from_beginning`; errors as in `submit_tests_streaming`."""
     try:
         with Client(server_url, api_key) as client:
             yield from client.stream(job_id, from_beginning=from_beginning)
@@ -55,7 +55,7 @@ def wait_for_job(
 
 
 def list_jobs(server_url: str, api_key: str | None = None) -> list[dict[str, Any]]:
-    """Summaries of the key owner's jobs. A refused key raises RuntimeError, others their `ClientError`."""
+    """Return summaries of the key owner's jobs. A refused key raises RuntimeError, other errors a `ClientError`."""
     try:
         with Client(server_url, api_key) as client:
             return client.jobs()

@@ -1,4 +1,4 @@
-"""One multipart/form-data body, read from disk piece by piece, so that a large project never sits in memory."""
+"""A multipart/form-data body that is read from disk in pieces, so that a large project is never held in memory."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import IO
 
-#: Called with bytes sent so far and in all.
+#: Called with the bytes sent so far and in all.
 Progress = Callable[[int, int], None]
 
 
-#: Bytes read at once.
+#: Bytes per read.
 _PIECE = 1 << 16
 
 
 class MultipartUpload:
-    """The parts ``options`` and ``manifest`` (JSON) and ``file`` (a zip), as a readable of known length.
+    """A readable of known length with the parts ``options`` and ``manifest`` (JSON) and ``file`` (a zip).
 
-    Each may be None. `archive` is read from its beginning and stays open; a retry makes a new upload of the same
-    archive.
+    Each part may be None. `archive` is read from its beginning and stays open; for a retry, make a new upload of the
+    same archive.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class MultipartUpload:
         manifest: str | None = None,
     ) -> None:
         boundary = secrets.token_hex(16)
-        #: Value of the request's Content-Type.
+        #: The value of the request's Content-Type header.
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._archive = archive
         self._progress = progress
@@ -62,7 +62,7 @@ class MultipartUpload:
 
     @property
     def handed_over(self) -> bool:
-        """Whether the last byte was read: from then on the runner may have made a job."""
+        """Whether the last byte has been read. From then on the runner may have created a job."""
         return self._sent >= self._size
 
     def __iter__(self) -> Iterator[bytes]:
@@ -70,7 +70,7 @@ class MultipartUpload:
             yield piece
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes (all that is left when negative); empty at the end."""
+        """Return at most `size` bytes (all that is left if negative), or b"" at the end."""
         if size < 0:
             return b"".join(self)
         while len(self._left) < size:

@@ -1,4 +1,4 @@
-"""How requests to a runner are repeated: after growing, jittered pauses, until patience ends."""
+"""Backoff for requests to a runner: growing pauses with jitter, until patience ends."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _LONGEST: Final = 10.0
 
 
 class Backoff:
-    """Counts the failures in a row of one operation and waits after each of them."""
+    """Counter of an operation's consecutive failures, with a pause after each."""
 
     def __init__(self, patience: float, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`patience` is for how many seconds the operation may go without contact to the runner."""
+        """Set `patience`: the seconds that the operation may go without contact to the runner."""
         self._patience = patience
         self._sleep = sleep
         self._last_contact = time.monotonic()
         self.failures = 0
 
     def contact(self, *, forgive: bool = True) -> None:
-        """Start patience anew; `forgive` also forgets the failures, so that pauses are short again."""
+        """Restart the patience; with `forgive`, also reset the failures, so that pauses are short again."""
         self._last_contact = time.monotonic()
         if forgive:
             self.failures = 0
@@ -34,15 +34,15 @@ class Backoff:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the last contact is longer ago than patience lasts."""
+        """Whether the last contact was longer ago than the patience allows."""
         return time.monotonic() - self._last_contact > self._patience
 
     def wait(self, retry_after: float = 0.0) -> None:
-        """Sleep before the next attempt, at least for `retry_after` seconds."""
+        """Sleep before the next attempt, for at least `retry_after` seconds."""
         self._sleep(pause(self.failures, retry_after))
 
 
 def pause(failures: int, retry_after: float = 0.0) -> float:
-    """Return the seconds to wait after so many failures in a row: growing, jittered, at least `retry_after`."""
+    """Return the seconds to wait after consecutive failures: growing, with jitter, at least `retry_after`."""
     longest = min(_LONGEST, _FIRST * 2.0 ** min(failures, 10))
     return max(random.uniform(longest / 2, longest), retry_after)  # noqa: S311 - spreads clients, keeps no secret

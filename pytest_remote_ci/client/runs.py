@@ -1,4 +1,4 @@
-"""Runs of pipelines from the developer's side: sent, looked at, followed, repeated; and the working tree for it all."""
+"""Client for runs of pipelines: submit, list, follow, cancel, rerun, report."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from pytest_remote_ci.wire.protocol import SubmitOptions
     from pytest_remote_ci.workspace.collect import Workspace
 
-#: Lines of a failed job's log that are shown at the end of its run.
+#: Number of lines of a failed job's log that are shown at the end of its run.
 _TAIL = 20
 
-#: A run as `GET /runs/{id}` gives it.
+#: A run as returned by `GET /runs/{id}`.
 Run = dict[str, Any]
 
 
 def secrets_of(plan: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The values of the secrets that a plan's jobs name; raises `ConfigError` naming those that are not set here."""
+    """Return the values of the secrets that a plan's jobs name. Raises `ConfigError` naming those not set locally."""
     names = {name for job in plan["jobs"] if not job.get("skipped") for name in job.get("secrets", ())}
     missing = sorted(names - environ.keys())
     if missing:
@@ -36,7 +36,7 @@ def secrets_of(plan: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
 
 
 class Runs:
-    """What a runner does with runs, as the owner of the client's key sees it."""
+    """A runner's operations on runs, with the rights of the client's key."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -52,7 +52,7 @@ class Runs:
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Run:
-        """Send the project and run `plan` on it. Raises what `delivery.deliver` and the client raise."""
+        """Send the project and start a run of `plan`. Raises what `delta.deliver` and the client raise."""
         request: dict[str, Any] = {
             "plan": dict(plan),
             "submit": options.to_dict(),
@@ -73,18 +73,18 @@ class Runs:
         return sent["run"]
 
     def get(self, run_id: str) -> Run:
-        """The run with its jobs. Raises `JobNotFound`."""
+        """Return the run with its jobs. Raises `JobNotFound`."""
         run: Run = self._client.ask("GET", f"/runs/{quote(run_id, safe='')}")
         return run
 
     def find(self, word: str) -> Run:
-        """The run that `word` names: an id, the beginning of one, or ``pipeline#number``. Raises `JobNotFound`."""
+        """Return the run named by an id, the beginning of an id, or ``pipeline#number``. Raises `JobNotFound`."""
         name, _, number = word.rpartition("#")
         if name and number.isdigit():
             found: Run = self._client.ask("GET", f"/pipelines/{quote(name, safe='')}/runs/{number}")
             return found
         if len(word) < 36:
-            # Every id begins with nothing, which names none of them.
+            # An empty word would be the beginning of every id.
             ids = [run["run_id"] for run in self.list() if word and run["run_id"].startswith(word)]
             if len(ids) != 1:
                 raise JobNotFound(
@@ -94,7 +94,7 @@ class Runs:
         return self.get(word)
 
     def list(self, **wanted: Any) -> list[Run]:
-        """Summaries of runs, newest first."""
+        """Return summaries of runs, newest first."""
         params = {name: value for name, value in wanted.items() if value is not None}
         runs: list[Run] = self._client.ask("GET", "/runs", params)
         return runs
@@ -108,13 +108,13 @@ class Runs:
         view: str | None = None,
         on_trouble: Callable[[str], None] | None = None,
     ) -> EventStream:
-        """The events of all its jobs after number `after`, up to `run_complete`."""
+        """Return the events of all the run's jobs after event number `after`, up to `run_complete`."""
         return self._client.stream(
             run_id, from_beginning=from_beginning, after=after, view=view, on_trouble=on_trouble, of_run=True
         )
 
     def cancel(self, run_id: str, *, stage: str | None = None, job: str | None = None) -> Run:
-        """Ask for the end of the run, or of a part of it. Raises `SubmissionRefused` when it is over already."""
+        """Cancel the run, or a stage or job of it. Raises `SubmissionRefused` if it has already ended."""
         params = {name: value for name, value in (("stage", stage), ("job", job)) if value is not None}
         run: Run = self._client.ask("DELETE", f"/runs/{quote(run_id, safe='')}", params)
         return run
@@ -128,17 +128,17 @@ class Runs:
         job: str | None = None,
         secrets: Mapping[str, str] | None = None,
     ) -> Run:
-        """A new run on the same workspace; see `POST /runs/{id}/rerun`."""
+        """Start a new run on the same workspace; see `POST /runs/{id}/rerun`."""
         body = {"failed": failed, "stage": stage, "job": job, "secrets": dict(secrets or {})}
         run: Run = self._client.ask("POST", f"/runs/{quote(run_id, safe='')}/rerun", body=body)
         return run
 
     def needed_secrets(self, run: Run) -> dict[str, str]:
-        """The values here of the secrets that the run's jobs name; raises `ConfigError`."""
+        """Return the local values of the secrets that the run's jobs name. Raises `ConfigError` if one is not set."""
         return secrets_of({"jobs": run["jobs"]})
 
     def log(self, job_id: str) -> str:
-        """All that a job has written so far."""
+        """Return all output of a job so far."""
         texts: list[str] = []
         after = 0
         while True:
@@ -150,16 +150,16 @@ class Runs:
             after = events[-1]["seq"]
 
     def tail(self, job_id: str) -> tuple[str, ...]:
-        """The last lines of that."""
+        """Return the last lines of a job's output."""
         return tuple(self.log(job_id).splitlines()[-_TAIL:])
 
     def durations(self, pipeline: str) -> dict[str, float]:
-        """Planned name → seconds that its job usually takes; nothing of a pipeline that never ran."""
+        """Return planned job name → its usual duration in seconds; empty if the pipeline never ran."""
         found: dict[str, float] = self._client.ask("GET", f"/pipelines/{quote(pipeline, safe='')}/durations")
         return found
 
     def report(self, *parts: object, **wanted: Any) -> Any:
-        """A report: nothing, pipeline, number, stage, job (see docs/guide/pipelines.md)."""
+        """Return the report of a pipeline, number, stage and job, or of all (see docs/guide/pipelines.md)."""
         path = "".join(f"/{quote(str(part), safe='')}" for part in parts)
         params = {name: value for name, value in wanted.items() if value is not None}
         return self._client.ask("GET", f"/reports/pipelines{path}", params)

@@ -1,7 +1,7 @@
-"""A job's events, from wherever one stopped to `complete`, whatever the network does in between.
+"""A job's events, from any event up to `complete`, resumed after network failures.
 
-Events are numbered, so a broken connection is resumed after the last one seen and nothing is lost or repeated. Where
-something on the way holds streams back, the same events are fetched in portions instead.
+Events are numbered, so a broken connection is resumed after the last event seen, and nothing is lost or repeated. If
+something between client and runner buffers streams, the same events are fetched by polling instead.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pytest_remote_ci.errors import RunnerUnreachable, SubmissionRefused
 
 Event = dict[str, Any]
 
-#: Streams in a row that stayed silent (not even a heartbeat) before portions are fetched instead.
+#: Number of consecutive streams without a byte (not even a heartbeat) after which polling starts.
 _SILENT_STREAMS = 2
-#: Seconds that the runner may hold a request for the next portion.
+#: Seconds that the runner may hold a polling request.
 _WAIT = 20
-#: A stream that lived for so long was no failure, even if it brought no event.
+#: A stream that lasted this many seconds does not count as a failure, even without an event.
 _LONG_LIVED = 5.0
 
 
 class EventStream:
-    """Iterate over it once; it ends after `complete`.
+    """Iterable of a job's events that ends after `complete`. It can be iterated once.
 
-    `patience` is for how many seconds in a row the runner may be away; then `RunnerUnreachable` is raised.
-    `on_trouble` is told, in words, about every interruption. `after` is the number of the last event already seen.
-    `time_limit` is for how many seconds in all the end is awaited; then, too, `RunnerUnreachable`.
+    `after` is the number of the last event already seen. `on_trouble` is called with one line of text about every
+    interruption. Raises `RunnerUnreachable` if the runner is away for more than `patience` seconds in a row, or if
+    the job does not end within `time_limit` seconds in all.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EventStream:
     ) -> None:
         self._transport = transport
         self._job_id = job_id
-        #: The stream of a whole run of a pipeline, whose id it is; it ends after `run_complete`.
+        #: Whether the id is that of a run of a pipeline. Its stream ends after `run_complete`.
         self._of_run = of_run
         self._from_beginning = from_beginning
         self._view = view
@@ -60,11 +60,11 @@ class EventStream:
         self._sleep = sleep
         #: Number of the last event seen; 0 before the first.
         self.last_seq = after
-        #: Whether events are fetched in portions because streams do not get through.
+        #: Whether events are fetched by polling, because streams do not get through.
         self.polling = False
         self._silent_streams = 0
         self._received = False
-        #: Somebody answered, or may have: from now on an absence is an interruption.
+        #: Whether the runner has answered, or may have. From then on, a missing answer is an interruption.
         self._was_there = after > 0
         self._ends_at = float("inf") if time_limit is None else time.monotonic() + time_limit
 
@@ -108,10 +108,10 @@ class EventStream:
             return
         self._silent_streams += 1
         if self._silent_streams >= _SILENT_STREAMS and (self._from_beginning or self.last_seq):
-            self.polling = not self._of_run  # runs have no portions
+            self.polling = not self._of_run  # runs cannot be polled
 
     def _stream(self) -> Generator[Event, None, None]:
-        """One connection's worth of events."""
+        """Yield the events of one connection."""
         import sseclient
 
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
@@ -135,7 +135,7 @@ class EventStream:
                 yield event
 
     def _portions(self) -> Generator[Event, None, None]:
-        """Events by plain requests, without end."""
+        """Yield events by polling, without end."""
         path = f"/jobs/{quote(self._job_id, safe='')}/events"
         while True:
             params: dict[str, Any] = {"after": self.last_seq, "wait": _WAIT}
@@ -166,7 +166,7 @@ class EventStream:
 
 
 class _Chunks:
-    """What `sseclient` reads: a response as it arrives. (Iterating the response itself cuts it into 128 bytes.)"""
+    """A response's chunks as they arrive, for `sseclient`. The response itself would yield 128 bytes at a time."""
 
     def __init__(self, response: Any, on_bytes: Callable[[], None]) -> None:
         self._response = response
@@ -187,7 +187,7 @@ class _Chunks:
 
 
 def _event(data: str) -> Event:
-    """A cut-off last frame is a broken connection: it comes again, whole."""
+    """Parse an event. A truncated last frame counts as a broken connection: it is sent again in full."""
     try:
         event = json.loads(data)
     except RecursionError as error:

@@ -1,6 +1,7 @@
-"""Requests to one runner: the key in a header and nowhere else, and every answer turned into an error of ours.
+"""HTTP requests to one runner: authentication, and mapping of responses and exceptions to client errors.
 
-`client` says what to ask; this module knows `requests` and what can go wrong on the way.
+`pytest_remote_ci.client.client` defines the requests; this module handles `requests` and its failures. The key is
+sent in a header only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pytest_remote_ci.errors import (
     SubmissionRefused,
 )
 
-#: The three ways to supply a key, for those who were refused without one.
+#: The three ways to supply a key, shown after a refusal.
 KEY_HELP = """Authentication required. Please provide an API key using one of:
   1. --api-key (remote-ci) or --remote-ci-api-key (pytest)
   2. The environment variable REMOTE_CI_API_KEY or CI_API_KEY
@@ -40,21 +41,21 @@ class AuthenticationFailed(RunnerRefused, RuntimeError):
 
 
 class NotOffered(RunnerUnreachable):
-    """There is a server, but it knows no such request (405, 501): an older runner, or none at all."""
+    """A server answers, but does not support this request (405, 501): an older runner, or not a runner."""
 
 
 class Interrupted(ClientError):
-    """The connection broke; the same request may be sent again. `retry_after`: seconds to wait at least."""
+    """The connection broke; the same request may be sent again after `retry_after` seconds or more."""
 
     def __init__(self, text: str, *, retry_after: float = 0.0, refused: bool = False) -> None:
         super().__init__(text)
         self.retry_after = retry_after
-        #: Nobody listens there: nothing of the request can have arrived.
+        #: Whether there was no listener, so that nothing of the request can have arrived.
         self.refused = refused
 
 
 class _Bearer(requests.auth.AuthBase):
-    """As an auth object and not a plain header, because requests would let ~/.netrc replace the latter."""
+    """The key as an auth object. It is not a plain header, because requests would let ~/.netrc replace that."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key
@@ -66,7 +67,7 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class Transport:
-    """A pool of connections to the runner at `url`. Not for use by several threads at once."""
+    """A pool of connections to the runner at `url`. Not thread-safe."""
 
     def __init__(
         self, url: str, key: str | None, *, connect_timeout: float = 10.0, read_timeout: float = 45.0
@@ -78,7 +79,7 @@ class Transport:
         self._session = requests.Session()
         self._session.auth = _Bearer(key)
         self._session.headers["User-Agent"] = f"pytest-remote-ci/{__version__}"
-        # A proxy of the company cannot reach this machine's own loopback.
+        # A company's proxy cannot reach this machine's own loopback.
         self._session.trust_env = not is_loopback(self.url)
 
     def close(self) -> None:
@@ -96,10 +97,10 @@ class Transport:
         stream: bool = False,
         read_timeout: float | None = None,
     ) -> requests.Response:
-        """The answer with a status below 300.
+        """Send a request and return the response if its status is below 300.
 
-        Raises `Interrupted` when the same request may succeed later (no connection, a broken one, 502 to 504),
-        `AuthenticationFailed`, `JobNotFound`, `SubmissionRefused`, or `RunnerUnreachable` for what makes no sense.
+        Raises `Interrupted` if the same request may succeed later (no connection, a broken one, 502 to 504),
+        `AuthenticationFailed`, `JobNotFound`, `SubmissionRefused`, or `RunnerUnreachable` for any other status.
         """
         timeouts = (self._timeouts[0], read_timeout or self._timeouts[1])
         try:
@@ -111,7 +112,7 @@ class Transport:
                 data=data,
                 stream=stream,
                 timeout=timeouts,
-                allow_redirects=False,  # the key must not travel to wherever an answer points
+                allow_redirects=False,  # the key must not be sent to a redirect's target
             )
         except requests.RequestException as error:
             raise self.interrupted(error) from error
@@ -121,7 +122,7 @@ class Transport:
             raise self._refusal(response)
 
     def interrupted(self, error: Exception) -> Interrupted:
-        """What an exception of requests means, in one line."""
+        """Return an exception of requests as an `Interrupted` with a one-line message."""
         causes = list(_causes(error))
         refused = isinstance(error, requests.exceptions.ConnectTimeout)
         why = "the connection broke"
@@ -144,7 +145,7 @@ class Transport:
         status = f"{response.status_code} {response.reason or ''}".rstrip()
         detail = _detail(response)
         said = f"{status} ({detail})" if detail else status
-        # A runner that asks for other credentials with a 429 has had too many wrong keys; a right one is never told so.
+        # A 429 with WWW-Authenticate means too many wrong keys. The runner never sends this for a valid key.
         wrong = response.status_code == 429 and "WWW-Authenticate" in response.headers
         if wrong or response.status_code in (401, 403):
             return AuthenticationFailed(f"Authentication failed: {said}")
@@ -168,7 +169,7 @@ class Transport:
 
 
 class Content(io.RawIOBase):
-    """The body of an answer, read as it comes; a connection that breaks raises `Interrupted`."""
+    """The body of a response, read as it arrives. A broken connection raises `Interrupted`."""
 
     def __init__(self, response: requests.Response, transport: Transport) -> None:
         super().__init__()
@@ -176,11 +177,11 @@ class Content(io.RawIOBase):
         self._transport = transport
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True, always."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """For `read`; 0 at the end."""
+        """Read into `buffer` for `read`; return the number of bytes, 0 at the end."""
         try:
             piece = self._response.raw.read(len(buffer))
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -189,18 +190,18 @@ class Content(io.RawIOBase):
         return len(piece)
 
     def skip(self, count: int) -> None:
-        """Pass over so many bytes."""
+        """Discard the next `count` bytes."""
         while count > 0 and (piece := self.read(min(count, 1 << 16))):
             count -= len(piece)
 
     def close(self) -> None:
-        """Close the connection, unless all was read."""
+        """Close the response, and its connection unless all was read."""
         self._response.close()
         super().close()
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds of a Retry-After header, in either form; 0 when absent or unreadable; a minute at most."""
+    """Return the seconds of a Retry-After header, in either form; 0 if absent or unreadable, at most 60."""
     text = headers.get("Retry-After", "")
     try:
         seconds = float(text)
@@ -214,7 +215,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether `url` names this machine itself."""
+    """Return whether `url` names this machine itself."""
     host = urlsplit(url).hostname or ""
     return host == "localhost" or host == "::1" or host.startswith("127.")
 
@@ -229,7 +230,7 @@ def _detail(response: requests.Response) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """`error` and everything it was made from; libraries hide the cause in three different places."""
+    """Return `error` and all its causes. Libraries store the cause in three different places."""
     found: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting and len(found) < 32:

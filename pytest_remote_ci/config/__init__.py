@@ -1,1 +1,1 @@
-"""The developer's configuration: from options, environment, project and user file."""
+"""The developer's configuration, from options, environment, project and user file."""

@@ -1,8 +1,8 @@
-"""The developer's configuration: one frozen value out of four sources, each value knowing where it came from.
+"""The developer's configuration: one frozen value from four sources, with the origin of each setting.
 
 Command line > environment > ``[tool.remote-ci]`` in pyproject.toml > the user file
-(`pytest_remote_ci.config.user_file`). A key that nobody knows, or a value of the wrong type, is an error that names
-the key and the file. The API key never lies in a project's file, where it would be committed.
+(`pytest_remote_ci.config.user_file`). An unknown key or a value of the wrong type is an error that names the key and
+the file. The API key is rejected in a project's file, where it would be committed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Config", "load", "project_root", "require_key", "write_user_file"]
 TABLE: Final = "[tool.remote-ci]"
 COMMAND_LINE: Final = "command line"
 
-#: Variables that hold the address, in the order in which they are asked; empty ones fall through, as those of the key.
+#: Variables that hold the address, in order of precedence. Empty ones are skipped, as are those for the key.
 URL_VARIABLES: Final = ("REMOTE_CI_URL", "CI_SERVER_URL")
 
 _KEY_NAMES: Final = frozenset({"api-key", "api_key", "apikey", "key"})
@@ -36,19 +36,19 @@ _HOW_TO_GIVE_A_KEY: Final = "run `remote-ci login`, or set REMOTE_CI_API_KEY"
 
 @dataclass(frozen=True)
 class Config:
-    """What the developer configured; None and empty mean: nobody said anything."""
+    """The developer's settings. None or empty: not set."""
 
-    #: Address of the runner, without a slash at its end.
+    #: Address of the runner, without a trailing slash.
     url: str | None = None
-    #: The key; never shown.
+    #: The API key; never shown.
     api_key: str | None = field(default=None, repr=False)
     #: Base image of the job.
     image: str | None = None
-    #: ``"3.12"``: which Python runs the tests.
+    #: The Python that runs the tests, such as ``"3.12"``.
     python: str | None = None
-    #: Patterns of files that travel although git ignores or `exclude` names them, or they look like secrets.
+    #: Patterns of files that are sent even if git or `exclude` ignores them, or if they look like secrets.
     include: tuple[str, ...] = ()
-    #: Patterns of files that stay here.
+    #: Patterns of files that are not sent.
     exclude: tuple[str, ...] = ()
     #: Requirements files, relative to the project.
     requirements: tuple[str, ...] = ()
@@ -56,37 +56,37 @@ class Config:
     extras: tuple[str, ...] = ()
     #: Dependency groups (PEP 735).
     groups: tuple[str, ...] = ()
-    #: Whether the project itself is installed; None: when it is a package.
+    #: Whether to install the project itself; None means only if it is a package.
     install_project: bool | None = None
-    #: Names of environment variables that are passed through.
+    #: Names of environment variables that are passed to the job.
     env: tuple[str, ...] = ()
-    #: Arguments of pytest that come before those of the command line.
+    #: Arguments of pytest that precede those of the command line.
     args: tuple[str, ...] = ()
     #: Seconds of testing after which the job is stopped.
     timeout: float | None = None
-    #: Processors.
+    #: Number of processors.
     cpus: float | None = None
-    #: Bytes.
+    #: Bytes of memory.
     memory: int | None = None
-    #: How often pytest may be started again after a test took it down.
+    #: Most restarts of pytest after a test took it down.
     restarts: int | None = None
     #: "egress" or "none".
     network: str | None = None
-    #: Patterns of files to keep after the run.
+    #: Patterns of files to keep as artifacts after the run.
     artifacts: tuple[str, ...] = ()
-    #: Where they go; as files have it: relative to the project.
+    #: Folder for the artifacts; in a file, relative to the project.
     artifacts_dir: str | None = None
-    #: A name for people.
+    #: A display name.
     name: str | None = None
-    #: Key, as it is spelt in files → where its value came from, in words.
+    #: Key, as spelt in files → origin of its value, in words.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def origin(self, key: str) -> str:
-        """Where the value of `key` (spelt as in files) came from, in words; ``default`` when nobody gave one."""
+        """Return the origin of the value of `key` (spelt as in files), in words; ``default`` if it is not set."""
         return self.origins.get(key, "default")
 
     def describe(self) -> Iterator[str]:
-        """One line per value that somebody gave, with where it came from; the key is masked."""
+        """Yield one line for each value that is set, with its origin; the API key is masked."""
         for key, origin in self.origins.items():
             value = getattr(self, _attribute(key))
             text = repr(list(value) if isinstance(value, tuple) else value)
@@ -108,10 +108,11 @@ class Config:
         columns: int = 80,
         extra: Mapping[str, Any] = MappingProxyType({}),
     ) -> protocol.SubmitOptions:
-        """What a submission of the project `root`, started in `cwd`, says beside its files.
+        """Return the options of a submission of the project `root`, started in `cwd`.
 
-        `args` are the arguments for pytest and follow the configured ones. `local_python` is asked for when neither a
-        Python nor an image is configured. Variables that are not set here do not travel. A foreign `cwd` means `root`.
+        `args` are arguments for pytest, after the configured ones. `local_python` is requested if neither a Python
+        nor an image is configured. Variables that are not set locally are omitted. A `cwd` outside of `root` means
+        `root`.
         """
         below = cwd.relative_to(root).as_posix() if cwd.is_relative_to(root) else ""
         return protocol.SubmitOptions(
@@ -149,9 +150,10 @@ def load(
     home: Path | None = None,
     platform: str = sys.platform,
 ) -> Config:
-    """The configuration of the project in `project`; raises `ConfigError`.
+    """Return the configuration of the project in `project`. Raises `ConfigError`.
 
-    `overrides` is the command line: keys as in files (``-`` or ``_``), values as text or typed; None: not given.
+    `overrides` is the command line: keys as in files (with ``-`` or ``_``), values as text or typed; None means not
+    given.
     """
     home = user_file.home_folder() if home is None else home
     user = user_file.path(environ, home, platform)
@@ -182,9 +184,10 @@ def load(
 def _keep_key_for_its_runner(
     values: Mapping[str, Any], origins: Mapping[str, str], sources: Sequence[_Source]
 ) -> None:
-    """Refuse to send a key that lies beside one address to another that the project names.
+    """Refuse to send the key stored for one runner to another runner that the project names.
 
-    Whoever clones a project and runs its tests must not hand a key to whatever address its files name.
+    Otherwise, a developer who clones a project and runs its tests could send a key to any address that its files
+    name.
     """
     project, user = sources[-3], sources[-2]
     beside = str(user.values.get("url") or "").rstrip("/")
@@ -198,7 +201,7 @@ def _keep_key_for_its_runner(
 
 
 def require_key(config: Config) -> str:
-    """The key; raises `ConfigError` that says how to give one."""
+    """Return the API key. Raises `ConfigError` with instructions if none is configured."""
     if config.api_key is None:
         raise ConfigError(f"no API key for the runner: {_HOW_TO_GIVE_A_KEY}")
     return config.api_key
@@ -224,7 +227,7 @@ def _environment(environ: Mapping[str, str]) -> Iterator[_Source]:
     for key, names in (("url", URL_VARIABLES), (user_file.API_KEY, KEY_VARIABLES)):
         for name in names:
             if name == "CI_SERVER_URL" and environ.get("GITLAB_CI"):
-                continue  # GitLab gives its jobs a variable of that name: its own address
+                continue  # GitLab sets this variable in its own jobs, to its own address
             if environ.get(name, "").strip():
                 yield _Source(f"environment variable {name}", {key: environ[name].strip()})
 

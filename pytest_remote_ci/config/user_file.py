@@ -1,7 +1,7 @@
-"""The user's own file: where it lies on each system, how it is read, how `remote-ci login` writes it.
+"""The user file: its location on each platform, reading, and writing by `remote-ci login`.
 
-It holds the address and the key, and may hold any other key of the configuration. `pytest_remote_ci.config.load`
-checks the values; here are only places, TOML and permissions.
+It holds the address and the API key, and optionally any other key of the configuration.
+`pytest_remote_ci.config.load` checks the values; this module handles only locations, TOML and permissions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ API_KEY: Final = "api-key"
 
 
 def home_folder() -> Path:
-    """The user's home folder; where none is known, as for a user id without an account, a path with nothing below."""
+    """Return the user's home folder; if unknown, a path that contains nothing.
+
+    The home folder is unknown for a user id without an account, for example.
+    """
     try:
         return Path.home()
     except RuntimeError:
@@ -30,7 +33,7 @@ def home_folder() -> Path:
 def path(
     environ: Mapping[str, str] = os.environ, home: Path | None = None, platform: str = sys.platform
 ) -> Path:
-    """Where the user file lies (it need not exist): the platform's folder for configuration."""
+    """Return the path of the user file, in the platform's folder for configuration. It may not exist."""
     home = home_folder() if home is None else home
     if platform == "win32":
         base = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
@@ -38,14 +41,14 @@ def path(
         base = home / "Library" / "Application Support"
     else:
         xdg = environ.get("XDG_CONFIG_HOME", "")
-        base = Path(xdg) if Path(xdg).is_absolute() else home / ".config"  # relative ones are invalid (XDG)
+        base = Path(xdg) if Path(xdg).is_absolute() else home / ".config"  # XDG: relative paths are invalid
     return base / FOLDER / "config.toml"
 
 
 def cache_folder(
     environ: Mapping[str, str] = os.environ, home: Path | None = None, platform: str = sys.platform
 ) -> Path:
-    """Where what can be computed again lies (it need not exist): the platform's folder for caches."""
+    """Return the folder for caches, in the platform's folder for them. It may not exist."""
     home = home_folder() if home is None else home
     if platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / FOLDER / "cache"
@@ -56,17 +59,17 @@ def cache_folder(
 
 
 def legacy_path(home: Path) -> Path:
-    """A file of lines ``api_key=…`` that earlier clients wrote."""
+    """Return the path of the file with ``api_key=…`` lines that earlier clients wrote."""
     return home / ".ci" / "config"
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The values of the user file; {} when there is none; raises `ConfigError`."""
+    """Return the values of the user file; {} if there is none. Raises `ConfigError`."""
     return read_toml(file)
 
 
 def read_legacy(home: Path) -> dict[str, str]:
-    """The first ``api_key=…`` of the old file; {} when there is none or the file cannot be read."""
+    """Return the first ``api_key=…`` of the earlier clients' file; {} if there is none or it cannot be read."""
     try:
         text = legacy_path(home).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -79,7 +82,10 @@ def read_legacy(home: Path) -> dict[str, str]:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """A TOML file; {} when there is none; raises `ConfigError` naming the file and the place of the mistake."""
+    """Return the values of a TOML file; {} if there is none.
+
+    Raises `ConfigError` naming the file and the position of the mistake.
+    """
     try:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -100,7 +106,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def _is_hidden(file: Path) -> bool:
-    """Whether its folder may not even be searched, such as the home folder of another user."""
+    """Return whether the file's folder is not even searchable, such as the home folder of another user."""
     try:
         file.lstat()
     except PermissionError:
@@ -111,10 +117,9 @@ def _is_hidden(file: Path) -> bool:
 
 
 def write(url: str, key: str, *, file: Path | None = None) -> Path:
-    """Store address and key in the user file, keeping its other values; returns the file.
+    """Store address and key in the user file, keep its other values, and return the file.
 
-    The folder becomes 0700 and the file 0600; a reader sees the old file or the new one. Raises
-    `ConfigError`.
+    The folder gets mode 0700 and the file 0600. The file is replaced atomically. Raises `ConfigError`.
     """
     import tempfile
 
@@ -125,9 +130,9 @@ def write(url: str, key: str, *, file: Path | None = None) -> Path:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.parent.chmod(0o700)
-        target = file.resolve()  # a user file that is a link into a dotfiles folder stays one
+        target = file.resolve()  # so that a link into a dotfiles folder remains a link
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-", suffix=".toml")
-        try:  # the temporary file is 0600 from its first byte on
+        try:  # the temporary file has mode 0600 from the beginning
             with os.fdopen(handle, "wb") as stream:
                 tomli_w.dump(values, stream)
                 stream.flush()

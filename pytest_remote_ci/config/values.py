@@ -1,4 +1,4 @@
-"""What a value of the configuration must look like, by its key; a wrong one is an error that names key and place."""
+"""Checks of configuration values, by key. A wrong value is an error that names the key and its source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire import globs, job_variables, protocol
 
-#: Variables that hold the key, in the order in which they are asked.
+#: Variables that hold the API key, in order of precedence.
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
 
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -22,15 +22,15 @@ _PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value stands, for the text of an error."""
+    """The key and source of a value, for error messages."""
 
     key: str
     source: str
-    #: Values of the command line are text.
+    #: Whether the value is from the command line, and therefore text.
     is_text: bool
 
     def error(self, must: str, value: object) -> ConfigError:
-        """What the value must be, and is not."""
+        """Return the error for a value that is not what it must be."""
         return ConfigError(f"{self.source}: {self.key} must be {must}, not {value!r}")
 
 
@@ -53,7 +53,7 @@ def _url(place: Place, value: object) -> str:
 
 
 def _api_key(place: Place, value: object) -> str:
-    # The value itself is never repeated in a message.
+    # The value must never appear in a message.
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value.strip()):
         raise ConfigError(f"{place.source}: {place.key} must be one word of printable ASCII characters")
     return value.strip()
@@ -92,7 +92,7 @@ def _globs(place: Place, value: object) -> tuple[str, ...]:
 
 
 def _folder(place: Place, value: object) -> str:
-    """The command line may name any folder; a file, which comes with a project, one in the project."""
+    """Return a folder. A file, which comes with a project, may only name a folder within the project."""
     text = _text(place, value)
     if not place.is_text and (globs.problem(text) is not None or text.startswith("~")):
         raise place.error("a folder of the project", value)

@@ -1,1 +1,1 @@
-"""Everything that is printed to the developer's terminal."""
+"""Output to the developer's terminal."""

@@ -1,9 +1,9 @@
-"""What a run's output may do to the developer's terminal: colours, and nothing else.
+"""Filter for a run's output: colours pass, every other control of the terminal is removed.
 
-Tests print whatever they like, and terminals obey: titles, clipboard, links, answers typed into the shell. On a
-terminal only text and ``ESC [ … m`` survive. Files and pipes, behind which there may be a terminal all the same, get
-characters as a direct run would write them, but no sequence other than colours. Short texts of others (names, reasons,
-errors) are shown by `pytest_remote_ci.wire.control_characters` instead, which lets not even colours through.
+Tests can print anything, and terminals obey: titles, clipboard, links, answers typed into the shell. To a terminal,
+only text and ``ESC [ … m`` are written. To files and pipes, which may lead to a terminal too, characters are written
+as a direct run would, but no sequences other than colours. For short foreign texts (names, reasons, errors) use
+`pytest_remote_ci.wire.control_characters` instead, which removes colours as well.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ import re
 import sys
 from typing import Final, TextIO
 
-#: Everything that is not plain text, a tab or a line feed: C0, DEL, C1, bidirectional characters, separators.
+#: Everything except plain text, tab and line feed: C0, DEL, C1, bidirectional characters, separators.
 SPECIAL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f]")
-#: Of these: what begins a sequence, or is one by itself.
+#: The subset that begins a control sequence or is one by itself.
 STEERING: Final = re.compile("[\x1b\x80-\x9f]")
 _SGR: Final = re.compile(r"\x1b\[[0-9;:]{0,128}m")
-#: What may come between ``ESC [`` and the final character. Bounded: what is longer is noise, and is read as text.
+#: The characters between ``ESC [`` and the final one. Bounded: anything longer is noise and is read as text.
 _CSI_BODY: Final = re.compile(r"[0-?]{0,128}[ -/]{0,16}")
-#: ``ESC ( B`` and the like.
+#: ``ESC ( B`` and similar sequences.
 _ESCAPE_BODY: Final = re.compile(r"[ -/]{0,16}")
-#: Ends a string such as a title. Line feed, too: a string that was never closed must not hide what follows.
+#: End of a string such as a title. Includes line feed, so that an unclosed string does not hide the text after it.
 _STRING_END: Final = re.compile("[\x07\x18\x1a\x1b\x9c\n]")
 _STRING_OPENERS: Final = frozenset("]PX^_")  # OSC, DCS, SOS, PM, APC
 _C1_STRINGS: Final = frozenset("\x9d\x90\x98\x9e\x9f")
 
 
 class ColourFilter:
-    """Keeps text, tabs, line feeds and colour sequences; the result does not depend on how the text was cut."""
+    """Filter that keeps text, tabs, line feeds and colours. The result does not depend on how the text is split."""
 
     def __init__(self, *, for_files: bool = False) -> None:
-        """`for_files`: keep other characters, too, unless they begin a sequence."""
+        """Create a filter; with `for_files`, other characters pass too, unless they begin a sequence."""
         self._special_characters = STEERING if for_files else SPECIAL
         self._rest = ""
         self._in_string = False
 
     def feed(self, text: str) -> str:
-        """What may be printed now; an unfinished sequence waits for the next call."""
+        """Return the text that can be printed now. An unfinished sequence is held back until the next call."""
         if not self._rest and not self._in_string and self._special_characters.search(text) is None:
             return text
         text = self._rest + text
@@ -62,7 +62,7 @@ class ColourFilter:
         return "".join(kept)
 
     def flush(self) -> str:
-        """What was held back and is text after all: a carriage return at the very end."""
+        """Return text that was held back: a carriage return at the very end becomes a line feed."""
         rest, self._rest, self._in_string = self._rest, "", False
         return "\n" if rest == "\r" else ""
 
@@ -71,10 +71,10 @@ class ColourFilter:
         if match is None:
             return len(text)
         self._in_string = False
-        return match.start() if match[0] in "\x1b\n" else match.end()  # ESC \ is read as an escape of its own
+        return match.start() if match[0] in "\x1b\n" else match.end()  # ESC \ is read as a separate escape
 
     def _special(self, text: str, start: int, kept: list[str]) -> int | None:
-        """Handle the special character at `start`; the position after it, or None when more text is needed."""
+        """Handle the special character at `start`; return the position after it, or None if more text is needed."""
         sort = text[start]
         if sort == "\r":
             return self._carriage_return(text, start, kept)
@@ -101,16 +101,16 @@ class ColourFilter:
 
     @staticmethod
     def _sequence(text: str, body: re.Match[str] | None, first_final: str) -> int | None:
-        assert body is not None  # the patterns match the empty text
+        assert body is not None  # the patterns match the empty text, too
         end = body.end()
         if end == len(text):
             return None
-        # A character that cannot end the sequence breaks it off and is read anew.
+        # A character that cannot end the sequence interrupts it and is parsed again.
         return end + 1 if first_final <= text[end] <= "~" else end
 
     @staticmethod
     def _carriage_return(text: str, start: int, kept: list[str]) -> int | None:
-        """Overwriting a line can hide what it said: a lone carriage return becomes a line end."""
+        """Turn a lone carriage return into a line feed, because overwriting a line could hide its text."""
         if start + 1 == len(text):
             return None
         if text[start + 1] != "\n":
@@ -119,20 +119,20 @@ class ColourFilter:
 
 
 class Output:
-    """One of the process's own streams, as the place where a run's output goes."""
+    """A filtered stream of this process, for a run's output."""
 
     def __init__(self, stream: TextIO, *, is_strict: bool = False) -> None:
-        """`is_strict`: write into files what a terminal would get."""
+        """Wrap `stream`; with `is_strict`, files and pipes get the same text as a terminal."""
         self._stream = stream
         self.is_terminal: Final = is_terminal(stream)
         self._filter = ColourFilter(for_files=not (self.is_terminal or is_strict))
 
     def write(self, text: str) -> None:
-        """Write and flush; text that the stream cannot encode is replaced, never lost. Raises BrokenPipeError."""
+        """Write and flush. Characters that the stream cannot encode are replaced. Raises BrokenPipeError."""
         self._put(self._filter.feed(text))
 
     def close(self) -> None:
-        """Write what was held back. The stream stays open."""
+        """Write any text that was held back. The stream stays open."""
         self._put(self._filter.flush())
 
     def _put(self, text: str) -> None:
@@ -147,7 +147,7 @@ class Output:
 
 
 def is_terminal(stream: object) -> bool:
-    """Whether `stream` is a terminal; a closed or foreign object is none."""
+    """Return whether `stream` is a terminal; False for a closed or foreign object."""
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
     except (AttributeError, ValueError, OSError):
@@ -155,7 +155,7 @@ def is_terminal(stream: object) -> bool:
 
 
 def silence_stdout() -> None:
-    """Let the interpreter flush into nothing: the reader of stdout is gone."""
+    """Redirect stdout to the null device, so that the interpreter can flush after the reader is gone."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -165,11 +165,11 @@ def silence_stdout() -> None:
 
 
 def clean(text: str, *, for_files: bool = False) -> str:
-    """A whole text as it may reach a terminal, or a file."""
+    """Return a whole text, filtered for a terminal or, with `for_files`, for a file."""
     filtered = ColourFilter(for_files=for_files)
     return filtered.feed(text) + filtered.flush()
 
 
 def plain(text: str) -> str:
-    """The same in one line and without colours, for what is shown dim for a moment."""
+    """Return a text filtered to one line without colours, for a status line."""
     return _SGR.sub("", clean(text)).replace("\n", " ").replace("\t", " ")

@@ -1,4 +1,4 @@
-"""A job's events on the developer's terminal: output where it belongs, everything else on one line that goes away."""
+"""Display of a job's events: output to stdout and stderr, everything else on a temporary status line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire.control_characters import escaped
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
-#: Chunks of the runner's own log (dependency installation) that are kept in case the preparation fails.
+#: Most chunks of the runner's own log (dependency installation) that are stored in case the preparation fails.
 _KEPT_CHUNKS = 1000
-#: Phases before the first output, in words.
+#: Texts for the phases before the first output.
 _PHASES = {"queued": "queued", "preparing": "preparing the environment", "starting": "starting the container"}
 
 
 class Display:
-    """Shows the events of one job. Raises BrokenPipeError when nobody reads the output any more."""
+    """Display of the events of one job. Raises BrokenPipeError if stdout or stderr is closed by its reader."""
 
     def __init__(self, line: StatusLine, *, is_strict: bool = False) -> None:
-        """`is_strict`: files and pipes get what a terminal would; else what a direct run of pytest writes there."""
+        """Write to stdout, stderr and `line`; with `is_strict`, files and pipes get the same text as a terminal.
+
+        Without `is_strict`, files and pipes get what a direct run of pytest would write.
+        """
         self.line = line
         self._out = Output(sys.stdout, is_strict=is_strict)
         self._err = Output(sys.stderr, is_strict=is_strict)
@@ -34,7 +37,7 @@ class Display:
         self._said = ""
 
     def show(self, event: dict[str, Any]) -> None:
-        """Show one event; what is not for people (or newer than this client) is ignored."""
+        """Show one event. Events that are not for display, or newer than this client, are ignored."""
         kind = event.get("type")
         if kind == "log":
             self._log(str(event.get("data") or ""), event.get("stream"))
@@ -44,11 +47,11 @@ class Display:
             self._complete(event)
 
     def trouble(self, text: str) -> None:
-        """Say that the connection was interrupted."""
+        """Print that the connection was interrupted."""
         self._status(f"{text}; reconnecting …")
 
     def say(self, text: str) -> None:
-        """A lasting line of our own on stderr, also in the middle of a line of output."""
+        """Print a permanent line on stderr, starting a new line if output is in the middle of one."""
         self._end_line()
         self.line.say(text)
 
@@ -109,7 +112,7 @@ class Display:
         self._end_line()
 
     def _end_line(self) -> None:
-        """Our own lines begin at the left, if both streams are seen on one terminal."""
+        """End a line of output before a line of this class, if both streams are on a terminal."""
         if not self._at_line_start and self.line.is_terminal and self._out.is_terminal:
             self._err.write("\n")
         self._at_line_start = True
@@ -126,7 +129,10 @@ def exit_code(complete: dict[str, Any]) -> int:
 
 
 def local_color(choice: str, environ: Mapping[str, str], is_terminal: bool) -> bool:
-    """Whether pytest would colour its output here: `choice` is its ``--color``; variables as pytest reads them."""
+    """Return whether pytest would use colours locally.
+
+    `choice` is the value of ``--color``. Environment variables are read as pytest reads them.
+    """
     if choice in ("yes", "no"):
         return choice == "yes"
     if environ.get("PY_COLORS") in ("0", "1"):

@@ -1,4 +1,4 @@
-"""Sizes, durations and times for people: one format for each, on both sides. Machine-readable output has raw values."""
+"""Formats for sizes, durations and times: one for each, on both sides. Machine-readable output has raw values."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def duration(seconds: float) -> str:
 
 
 def exact_duration(seconds: object) -> str:
-    """Return a test's duration to the millisecond, for a column: ``0.123 s``; ``-`` for what is no number."""
+    """Return a test's duration to the millisecond, for a column: ``0.123 s``; ``-`` for anything but a number."""
     return f"{seconds:.3f} s" if isinstance(seconds, (int, float)) else "-"
 
 
 def parse_time(text: object) -> datetime | None:
-    """Return the moment of a time of the API (UTC where it names no zone), or None for anything else."""
+    """Return the datetime of a time from the API (UTC if it has no zone); None for anything else."""
     try:
         moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
     except ValueError:
@@ -47,11 +47,11 @@ def parse_time(text: object) -> datetime | None:
 
 
 def time(text: object, missing: str = "N/A") -> str:
-    """Return a time of the API in this machine's time zone, ``2026-01-31 12:00:05``; `missing` for anything else."""
+    """Return a time from the API in local time, as ``2026-01-31 12:00:05``; `missing` for anything else."""
     moment = parse_time(text)
     try:
         return missing if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, OSError, ValueError):  # a year that a time zone moves out of the calendar
+    except (OverflowError, OSError, ValueError):  # a year that the time zone moves out of range
         return missing
 
 

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM during a run: the first one asks, the second one insists.
+"""Handling of Ctrl-C and SIGTERM during a run.
 
-Both arrive as KeyboardInterrupt in the main thread. While a submission is waiting for its answer the first one is
-only noted: leaving then would leave a job behind that nobody knows.
+Both raise KeyboardInterrupt in the main thread. While a submission waits for its answer, the first interrupt is only
+recorded: leaving at that moment would abandon a job without knowing its id.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 
 class Interrupts:
-    """Handles the signals inside of its ``with`` block; in other threads than the main one it does nothing."""
+    """Context manager that handles the signals. It has no effect outside of the main thread."""
 
     def __init__(self, on_held: Callable[[], None] = lambda: None) -> None:
-        """`on_held` is called when an interrupt is only noted, to say that it was."""
+        """Register `on_held`, which is called when an interrupt is only recorded."""
         self._on_held = on_held
         self._before: dict[int, Any] = {}
         self._shielded = False
-        #: An interrupt that was noted and not raised.
+        #: Whether an interrupt was recorded and not yet raised.
         self.pending = False
 
     def __enter__(self) -> Interrupts:
@@ -40,18 +40,18 @@ class Interrupts:
             signal.signal(number, before)
 
     def hold(self) -> None:
-        """From now on note the first interrupt instead of raising it; the second is raised."""
+        """From now on, record the first interrupt instead of raising it. The second is raised."""
         self._shielded = True
 
     def release(self) -> None:
-        """Interrupts are raised again; one that was noted is raised now."""
+        """Raise interrupts again, including one that was recorded."""
         self._shielded = False
         if self.pending:
             self.pending = False
             raise KeyboardInterrupt
 
     def held_after(self, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """A progress that is told the same, and from the last byte on holds interrupts."""
+        """Return a progress callback that calls `progress` and holds interrupts from the last byte on."""
 
         def told(done: int, total: int) -> None:
             if done >= total:

@@ -1,6 +1,6 @@
-"""A run on the developer's terminal: a block of stages and jobs that redraws itself, or plain lines where it cannot.
+"""Display of a run: a block of stages and jobs that is redrawn or, without a terminal, plain lines.
 
-What is shown is a pure function of the run as the API gives it and of the time; events only say when to look again.
+The display is a pure function of the run (as the API returns it) and the time. Events only trigger a refresh.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _MARKS: Final = {
 _WORDS: Final = {"allowed": "failed, allowed", "skipped": "left out", "reused": "passed before"}
 _COLOURS: Final = {"passed": "32", "failed": "31", "allowed": "33", "running": "36", "cancelled": "33"}
 _BAR: Final = 12
-#: Seconds between two drawings.
+#: Seconds between two redraws.
 _INTERVAL: Final = 0.1
 
 
 def state_of(job: Mapping[str, Any]) -> str:
-    """One word for what has become of a job."""
+    """Return a job's state as one word."""
     if job["skipped"]:
         return "skipped"
     status = job["status"]
@@ -43,7 +43,7 @@ def state_of(job: Mapping[str, Any]) -> str:
 
 
 def seconds_of(job: Mapping[str, Any], now: datetime) -> float | None:
-    """How long it has taken so far; None before its start."""
+    """Return the seconds that a job has run so far; None before its start."""
     began = formats.parse_time(job["start_time"])
     if began is None:
         return None
@@ -51,7 +51,7 @@ def seconds_of(job: Mapping[str, Any], now: datetime) -> float | None:
 
 
 def words(job: Mapping[str, Any], now: datetime) -> str:
-    """All about a job behind its name."""
+    """Return a job's details as the text after its name."""
     state = state_of(job)
     parts = [_WORDS.get(state, state)]
     if state == "running" and job["phase"] not in (None, "testing"):
@@ -73,7 +73,7 @@ def words(job: Mapping[str, Any], now: datetime) -> str:
 
 
 def bar(job: Mapping[str, Any], now: datetime) -> str:
-    """How far a running job is, measured by how long it took before; nothing where that is not known."""
+    """Return a progress bar of a running job, relative to its past duration; "" if either is unknown."""
     past, seconds = job.get("past_seconds"), seconds_of(job, now)
     if state_of(job) != "running" or not past or seconds is None:
         return ""
@@ -82,7 +82,7 @@ def bar(job: Mapping[str, Any], now: datetime) -> str:
 
 
 def block(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
-    """(state, line) of each stage and job."""
+    """Yield (state, line) for each stage and job."""
     width = max((len(escaped(job["name"])) for job in run["jobs"]), default=0)
     for stage in run["stages"]:
         yield "", f"{escaped(stage)}:"
@@ -96,7 +96,7 @@ def block(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
 
 
 def verdict(run: Run) -> str:
-    """The run's end in one line."""
+    """Return the run's result as one line."""
     what = f"{run['pipeline']} #{run['number']}"
     if run["status"] == "completed":
         text = f"{what} passed" if run["success"] else f"{what} FAILED"
@@ -106,7 +106,7 @@ def verdict(run: Run) -> str:
 
 
 def tail_heading(run: Run, job: Mapping[str, Any]) -> str:
-    """What stands above the end of a job's log."""
+    """Return the heading for the tail of a job's log."""
     return escaped(
         f"{job['stage']} / {job['name']}: the end of its log (all of it: remote-ci pipeline logs "
         f"{run['pipeline']}#{run['number']} --job {job['name']!r})"
@@ -114,7 +114,7 @@ def tail_heading(run: Run, job: Mapping[str, Any]) -> str:
 
 
 class RunView:
-    """Shows a run while it goes on. One thread only."""
+    """Display of a run in progress. For one thread only."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -124,7 +124,7 @@ class RunView:
         self._said: dict[str, str] = {}
 
     def show(self, run: Run, *, hurried: bool = False) -> None:
-        """The run as it is now; hurried ones are drawn at most ten times a second."""
+        """Show the run as it is now; with `hurried`, at most ten times a second."""
         now = datetime.now(timezone.utc)
         if not self.is_terminal:
             self._tell(run, now)
@@ -148,16 +148,16 @@ class RunView:
             self._drawn = 0
 
     def keep(self) -> None:
-        """What is drawn stays."""
+        """Leave the block on the terminal."""
         self._drawn = 0
 
     def say(self, text: str) -> None:
-        """A lasting line."""
+        """Print a permanent line."""
         self.clear()
         self._write(f"{escaped_lines(text)}\n")
 
     def _tell(self, run: Run, now: datetime) -> None:
-        """One line for each job whose state changed."""
+        """Print one line for each job that has changed its state."""
         for job in run["jobs"]:
             state = state_of(job)
             if state == self._said.get(job["name"], "waiting"):

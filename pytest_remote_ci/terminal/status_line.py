@@ -1,6 +1,7 @@
-"""What the developer sees while there is no output yet: one line that rewrites itself, on a terminal only.
+"""Status line while there is no output yet: one line that is rewritten in place, on a terminal only.
 
-Where stderr is no terminal the same facts come as plain lines, once each, so that logs of scripts stay readable.
+If stderr is not a terminal, the same facts are printed as plain lines, once each, so that logs of scripts stay
+readable.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pytest_remote_ci.wire.control_characters import escaped_lines
 
 _CLEAR = "\r\x1b[K"
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
-#: Seconds between two drawings of a bar.
+#: Seconds between two redraws of a bar.
 _INTERVAL = 0.1
 
 
 class StatusLine:
-    """A dim line at the bottom of a terminal that is gone before anything else is written."""
+    """A dim line at the bottom of a terminal. It must be cleared before other output."""
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -32,9 +33,9 @@ class StatusLine:
         self._drawn_at = float("-inf")
 
     def show(self, text: str, *, hurried: bool = False) -> None:
-        """Replace the line; nothing where the stream is no terminal.
+        """Replace the line, if the stream is a terminal.
 
-        Hurried texts are drawn at most ten times a second.
+        With `hurried`, it is redrawn at most ten times a second.
         """
         if not self.is_terminal:
             return
@@ -56,7 +57,7 @@ class StatusLine:
             self._write(_CLEAR)
 
     def say(self, text: str) -> None:
-        """A lasting line of our own; texts of others in it come without what steers a terminal."""
+        """Print a permanent line. Control characters in it are escaped."""
         self.clear()
         self._write(escaped_lines(text) + "\n")
 
@@ -67,19 +68,19 @@ class StatusLine:
         except UnicodeEncodeError:
             self._stream.write(text.encode("ascii", "replace").decode("ascii"))
             self._stream.flush()
-        except (OSError, ValueError):  # nobody watches stderr: the run goes on
+        except (OSError, ValueError):  # stderr is closed: continue without it
             self.is_terminal = False
 
 
 class Bar:
-    """Progress of a known number of bytes on a `StatusLine`; callable as a progress callback."""
+    """Progress bar for a known number of bytes on a `StatusLine`, usable as a progress callback."""
 
     def __init__(self, line: StatusLine, label: str) -> None:
         self._line = line
         self._label = label
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` bytes."""
+        """Show `done` of `total` bytes."""
         share = done / total if total else 1.0
         filled = round(share * 24)
         bar = "█" * filled + "░" * (24 - filled)

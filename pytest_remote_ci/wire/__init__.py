@@ -1,1 +1,1 @@
-"""The format that client and runner share. Standard library only."""
+"""The format shared by client and runner. Standard library only."""

@@ -1,6 +1,6 @@
-"""Single values of what a peer sends: each function takes where it stood and the raw value, and returns it checked.
+"""Checks of single values that a peer sends: each takes a location and the raw value, and returns the checked value.
 
-Raises `WireError` with one line that names the place and says what to write. Standard library only.
+All raise `WireError` with one line that names the location and the expected value. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ from typing import Any, Final
 
 from pytest_remote_ci.wire import control_characters, globs
 
-#: Services of one job.
+#: Most services of one job.
 MAX_SERVICES: Final = 8
-#: A submission names at most so many patterns of artifacts, and of reports.
+#: Most patterns of artifacts in a submission; the same limit applies to patterns of reports.
 MAX_PATTERNS: Final = 200
 
-#: Variables of one job, and bytes of all of them: the kernel gives a program 2 MiB for these and its arguments.
+#: Most variables of one job, and most bytes in all of them. The kernel gives a program 2 MiB for its variables and
+#: arguments.
 MAX_VARIABLES: Final = 1000
 MAX_ENVIRONMENT: Final = 1 << 20
 
-#: Bytes that nothing has: sizes are smaller.
+#: Upper bound of any size in bytes (exclusive); far more than any machine has.
 MAX_SIZE: Final = 1 << 60
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-#: A label of RFC 1123.
+#: A label of a host name (RFC 1123).
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}\Z")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\Z", re.IGNORECASE)
 
 
 class WireError(ValueError):
-    """A peer sent something that the contract does not allow; the message is one line for its user."""
+    """A peer sent something that the contract does not allow. The message is one line for the peer's user."""
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of a size such as ``"2g"``, ``"512MB"`` or ``1048576`` (powers of 1024, as Docker reads them)."""
+    """Return the bytes of a size such as ``"2g"``, ``"512MB"`` or ``1048576`` (powers of 1024, as in Docker)."""
     if isinstance(text, int) and not isinstance(text, bool):
         return text
     match = _SIZE.match(str(text).strip())
@@ -42,33 +43,33 @@ def parse_size(text: str | int) -> int:
         raise WireError(f"{text!r} is no size: write a number and a unit, such as 512m or 2g")
     try:
         return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
-    except OverflowError as error:  # more digits than a float has
+    except OverflowError as error:  # more digits than a float can hold
         raise WireError("it is no size that anything has: write a number and a unit, such as 2g") from error
 
 
 def as_text(where: str, value: Any) -> str:
-    """Text of at most 4096 characters."""
+    """Return a text of at most 4096 characters."""
     if not isinstance(value, str) or "\0" in value or len(value) > 4096:
         raise WireError(f"{where}: must be text of at most 4096 characters")
     return value
 
 
 def as_texts(where: str, value: Any) -> tuple[str, ...]:
-    """A list of texts."""
+    """Return a list of texts as a tuple."""
     if not isinstance(value, (list, tuple)) or len(value) > 10_000:
         raise WireError(f"{where}: must be a list of texts")
     return tuple(as_long_text(f"{where}[{index}]", item) for index, item in enumerate(value))
 
 
 def as_long_text(where: str, value: Any) -> str:
-    """Text of any length that an argument may have."""
-    if not isinstance(value, str) or "\0" in value or _size(value) > 131_071:  # MAX_ARG_STRLEN of Linux
+    """Return a text that is short enough for a command-line argument."""
+    if not isinstance(value, str) or "\0" in value or _size(value) > 131_071:  # MAX_ARG_STRLEN on Linux
         raise WireError(f"{where}: must be text without NUL characters, at most 131071 bytes long")
     return value
 
 
 def _size(text: str) -> int:
-    """Bytes of a text as an argument has it; of what cannot be one: more than any may have."""
+    """Return a text's bytes as an argument; for a text that cannot be encoded, more than any argument may have."""
     try:
         return len(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
@@ -76,34 +77,34 @@ def _size(text: str) -> int:
 
 
 def as_flag(where: str, value: Any) -> bool:
-    """True or False."""
+    """Return True or False."""
     if not isinstance(value, bool):
         raise WireError(f"{where}: must be true or false")
     return value
 
 
 def as_positive(where: str, value: Any) -> float:
-    """A number above 0."""
+    """Return a number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
         raise WireError(f"{where}: must be a number above 0")
     return float(value)
 
 
 def as_bytes(where: str, value: Any) -> int:
-    """A number of bytes."""
+    """Return a number of bytes."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise WireError(f"{where}: must be a number of bytes or a size such as 2g")
     try:
         size = parse_size(value)
     except WireError as error:
         raise WireError(f"{where}: {error}") from error
-    if not 0 <= size < MAX_SIZE:  # 0: the runner's default, as older clients may say it
+    if not 0 <= size < MAX_SIZE:  # 0 means the runner's default; older clients may send it
         raise WireError(f"{where}: must be more than 0 bytes and less than 1 EiB")
     return size
 
 
 def as_globs(where: str, value: Any) -> tuple[str, ...]:
-    """A list of patterns (`pytest_remote_ci.wire.globs`)."""
+    """Return a list of patterns (`pytest_remote_ci.wire.globs`) as a tuple."""
     patterns = as_texts(where, value)
     if len(patterns) > MAX_PATTERNS:
         raise WireError(f"{where}: at most {MAX_PATTERNS} patterns")
@@ -115,7 +116,7 @@ def as_globs(where: str, value: Any) -> tuple[str, ...]:
 
 
 def as_relative(where: str, value: Any) -> str:
-    """A path below the project, in POSIX form."""
+    """Return a path below the project, in POSIX form."""
     text = as_text(where, value)
     parts = text.replace("\\", "/").split("/")
     if text.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
@@ -127,19 +128,19 @@ def as_relative(where: str, value: Any) -> str:
 
 
 def as_relatives(where: str, value: Any) -> tuple[str, ...]:
-    """A list of them."""
+    """Return a list of paths below the project as a tuple."""
     return tuple(as_relative(f"{where}[{index}]", item) for index, item in enumerate(as_texts(where, value)))
 
 
 def as_python(where: str, value: Any) -> str:
-    """A version such as "3.12"."""
+    """Return a Python version such as "3.12"."""
     if not isinstance(value, str) or not _PYTHON.match(value):
         raise WireError(f"{where}: {value!r} is no Python version: write it as '3.12'")
     return value
 
 
 def as_environment(where: str, value: Any) -> dict[str, str]:
-    """Names and values of environment variables."""
+    """Return names and values of environment variables."""
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object of texts")
     if len(value) > MAX_VARIABLES:
@@ -154,7 +155,7 @@ def as_environment(where: str, value: Any) -> dict[str, str]:
 
 
 def as_one_of(*allowed: str) -> Any:
-    """A check for one of these words."""
+    """Return a check that accepts only these words."""
 
     def check(where: str, value: Any) -> str:
         if value not in allowed:
@@ -165,14 +166,14 @@ def as_one_of(*allowed: str) -> Any:
 
 
 def as_columns(where: str, value: Any) -> int:
-    """The width of a terminal."""
+    """Return the width of a terminal in columns."""
     if type(value) is not int or not 1 <= value <= 10_000:
         raise WireError(f"{where}: must be an integer from 1 to 10000")
     return value
 
 
 def as_services(where: str, value: Any) -> tuple[dict[str, Any], ...]:
-    """Services of one job, each with all its keys."""
+    """Return the services of one job, each with all its keys."""
     if not isinstance(value, (list, tuple)) or len(value) > MAX_SERVICES:
         raise WireError(f"{where}: must be a list of at most {MAX_SERVICES} services")
     found = tuple(_service(f"{where}[{index}]", item) for index, item in enumerate(value))
@@ -208,14 +209,14 @@ def _service(where: str, value: Any) -> dict[str, Any]:
 
 
 def as_mapping(where: str, value: Any) -> dict[str, Any]:
-    """A JSON object."""
+    """Return a JSON object as a dictionary."""
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object")
     return value
 
 
 def as_restarts(where: str, value: Any) -> int:
-    """How often something may be started again."""
+    """Return a number of restarts."""
     if type(value) is not int or not 0 <= value <= 100:
         raise WireError(f"{where}: must be an integer from 0 to 100")
     return value

@@ -1,7 +1,7 @@
-"""Characters that steer a terminal or turn text around, and what becomes of them in names, messages and JSON.
+"""Characters that control a terminal or reverse text, and their treatment in names, messages and JSON.
 
-Both sides need the same list: names that hold one of these are refused, and texts of others are printed without them.
-Pure text, standard library only.
+Both sides need the same list: names with such a character are refused, and in foreign texts they are escaped before
+printing. Pure text, standard library only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 #: C0 (with line feed and tab), DEL, C1; bidirectional marks, embeddings, overrides, isolates and their deprecated
-#: kin; the line and paragraph separators; halves of surrogate pairs, which no encoding takes.
+#: variants; the line and paragraph separators; unpaired surrogates, which no encoding accepts.
 _CLASSES: Final = (
     r"\x00-\x1f\x7f-\x9f"
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"
@@ -20,7 +20,7 @@ _CLASSES: Final = (
     r"\ud800-\udfff"
 )
 _ANY: Final = re.compile(f"[{_CLASSES}]")
-#: The same without what ends a line or moves on in it.
+#: The same without line feed and tab.
 _IN_LINES: Final = re.compile(rf"(?![\n\t])[{_CLASSES}]")
 
 
@@ -30,7 +30,7 @@ def holds_any(text: str) -> bool:
 
 
 def name_problem(name: str) -> str | None:
-    """Say, in words that follow it, why no file or folder may have this name; None when it may."""
+    """Return why no file or folder may have this name, as words that can follow the name; None if it may."""
     match = _ANY.search(name)
     if match is None:
         return None
@@ -43,27 +43,28 @@ def name_problem(name: str) -> str | None:
 
 
 def escaped(value: object) -> str:
-    """Return the text of `value` in one line, with such characters as Python writes them: ``\\x1b``, ``\\u202e``."""
+    """Return `value` as one line of text, with such characters as Python escapes: ``\\x1b``, ``\\u202e``."""
     text = value if isinstance(value, str) else str(value)
     return _ANY.sub(_escape, text) if holds_any(text) else text
 
 
 def escaped_lines(text: str) -> str:
-    """Return `text` with the same escapes, but with its line feeds and tabs."""
+    """Return `text` with the same escapes, but with its line feeds and tabs unchanged."""
     return _IN_LINES.sub(_escape, text) if holds_any(text) else text
 
 
 def escaped_json(
     value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None
 ) -> str:
-    """Return `value` as JSON in which such characters are escaped and all others readable."""
+    """Return `value` as JSON in which such characters are escaped and all others are readable."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)
-    # What is left of them can only be in strings, but for the line feeds of an indentation.
+    # `json.dumps` has escaped C0 in strings, so a line feed is indentation. The other characters occur only in
+    # strings.
     return _IN_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def escaped_all(value: Any) -> Any:
-    """Return what was read from JSON with every text in it, names of members too, `escaped`."""
+    """Return a value from JSON with all its texts `escaped`, including the names of members."""
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """Patterns for the files that a run leaves behind, with one meaning on both sides.
 
-A pattern is relative to the project: `*`, `?` and `[…]` match within one name (also one that begins with a dot), `**`
-any number of folders, and a pattern that matches a folder means everything below it. Names are matched part by part on
-the way down, so a tree is only walked where something can match. Standard library only.
+A pattern is relative to the project. `*`, `?` and `[…]` match within one name, also one that begins with a dot. `**`
+matches any number of folders. A pattern that matches a folder includes everything below it. Names are matched part by
+part on the way down, so a tree is walked only where something can match. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Final
 from pytest_remote_ci.wire import control_characters
 
 MAX_LENGTH: Final = 1024
-#: A name is compared with each wildcard of a part; more of them than this are nobody's.
+#: Most wildcards in one part of a pattern. Each name is compared with all of them, and real patterns need fewer.
 _MAX_STARS: Final = 16
 _WILD: Final = re.compile(r"[*?\[]")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 
-#: None: any number of folders.
+#: A part's match function; None for `**`, any number of folders.
 _Part = Callable[[str], object] | None
-#: (number of a pattern, number of its next part).
+#: (index of a pattern, index of its next part).
 _Place = tuple[int, int]
 
 
 def problem(pattern: str) -> str | None:
-    """Why `pattern` is none, in words that follow it; None when it is one."""
+    """Return why `pattern` is invalid, as words that can follow it; None if it is valid."""
     if not pattern.strip("/. \t"):
         return None if pattern == "." else "names nothing"
     if len(pattern) > MAX_LENGTH:
@@ -51,11 +51,11 @@ class Step:
 
     _globs: Globs
     _places: frozenset[_Place]
-    #: Numbers of the patterns that match it, or a folder above it.
+    #: Indexes of the patterns that match it, or a folder above it.
     hits: frozenset[int]
 
     def down(self, name: str) -> Step | None:
-        """What `name` in this folder is; None when neither it nor anything below it can match."""
+        """Return the step for `name` in this folder; None if neither it nor anything below it can match."""
         places = self._globs.after(self._places, name)
         if not places and not self.hits:
             return None
@@ -63,26 +63,26 @@ class Step:
 
 
 class Globs:
-    """Some patterns, each of which `problem` has nothing against."""
+    """A list of valid patterns; `problem` has returned None for each."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
         self._parts = [_parts(pattern) for pattern in self.patterns]
 
     def root(self) -> Step:
-        """The project's folder."""
+        """Return the step for the project's folder."""
         places = self._closed((number, 0) for number in range(len(self._parts)))
         return Step(self, places, self.complete(places))
 
     def match(self, path: str) -> frozenset[int]:
-        """Numbers of the patterns that match `path`, or a folder that it lies in."""
+        """Return the indexes of the patterns that match `path`, or a folder that contains it."""
         step: Step | None = self.root()
         for name in path.split("/"):
             step = step.down(name) if step is not None else None
         return step.hits if step is not None else frozenset()
 
     def after(self, places: frozenset[_Place], name: str) -> frozenset[_Place]:
-        """For `Step`: where the patterns stand one name further."""
+        """Return the positions in the patterns after one more name (for `Step`)."""
         found = []
         for number, index in places:
             parts = self._parts[number]
@@ -96,11 +96,11 @@ class Globs:
         return self._closed(found)
 
     def complete(self, places: frozenset[_Place]) -> frozenset[int]:
-        """For `Step`: the patterns that match to their end."""
+        """Return the indexes of the patterns that are matched to their end (for `Step`)."""
         return frozenset(number for number, index in places if index == len(self._parts[number]))
 
     def _closed(self, places: Iterable[_Place]) -> frozenset[_Place]:
-        """With the places behind each `**`, which may stand for no folder at all."""
+        """Return `places` and those behind each `**`, because `**` may match no folder at all."""
         found = set()
         for number, start in places:
             index = start

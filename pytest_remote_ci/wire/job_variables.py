@@ -1,8 +1,8 @@
-"""Environment variables that a submission may not give to a job, and why; the same rule on both sides.
+"""Environment variables that a submission must not set for a job; the same rule on both sides.
 
-Refused are names by which the loader or an interpreter is made to run other code, or to end differently, before
-anything of the job is in charge (``PYTHONINSPECT`` makes a failed run end with 0), and those by which the runner talks
-to its own programs in the job. Standard library only; docs/reference/wire.md has the table.
+Two kinds are refused. The first makes the loader or an interpreter run other code, or end differently, before the
+job's own program is in control (``PYTHONINSPECT`` makes a failed run exit with 0). The second is used by the runner
+to talk to its own programs in the job. Standard library only; docs/reference/wire.md has the table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from pytest_remote_ci.wire.checks import WireError
 
-#: Variables of CPython that change how a program behaves, but neither which code it runs nor how it ends.
+#: Variables of CPython that change how a program behaves, but not which code it runs or how it ends.
 HARMLESS: Final = frozenset(
     {
         "PYTHONASYNCIODEBUG", "PYTHONBREAKPOINT", "PYTHONCOERCECLOCALE", "PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE",
@@ -23,12 +23,12 @@ HARMLESS: Final = frozenset(
         "PYTHON_CPU_COUNT", "PYTHON_GIL", "PYTHON_JIT", "PYTHON_THREAD_INHERIT_CONTEXT",
     }
 )  # fmt: skip
-#: Beginnings of the names that are the runner's own.
+#: Prefixes of names that are reserved for the runner.
 OWN: Final = ("REMOTE_CI_", "CI_RUNNER_")
 
 
 def refusal(name: str) -> str | None:
-    """Why a job may not be given this variable, with what to do instead; None when it may."""
+    """Return why a job may not have this variable and what to do instead; None if it may."""
     if name.startswith(OWN):
         return f"{name} cannot be passed to a job: such names are the runner's own; use another name"
     if name.startswith("LD_"):
@@ -50,7 +50,7 @@ def refusal(name: str) -> str | None:
 
 
 def check(where: str, names: Iterable[str]) -> None:
-    """Raise `WireError` for the first name that is refused."""
+    """Raise `WireError` for the first of `names` that is refused."""
     for name in names:
         reason = refusal(name)
         if reason is not None:

@@ -1,8 +1,8 @@
-"""The format that both sides share: submission options, manifests, events, statuses, exit codes.
+"""The format shared by both sides: submission options, manifests, statuses, keys.
 
-Standard library only; `ci_runner` imports this module, never the reverse. Everything that a peer sends is
-parsed here into frozen values, and every refusal is a `WireError` that names the field and says what to do.
-The contract for people is `docs/reference/wire.md`.
+Standard library only; `ci_runner` imports this module, never the reverse. Everything that a peer sends is parsed here
+into frozen values. Every refusal is a `WireError` that names the field and the remedy. The contract in prose is
+`docs/reference/wire.md`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = [
     "Manifest", "ManifestEntry", "SubmitOptions", "WireError", "is_digest", "parse_json", "parse_size",
 ]  # fmt: skip
 
-#: Raised when a change would break an older peer; each side says plainly which version the other has.
+#: Increased when a change would break an older peer. Each side's error message names the version of the other.
 PROTOCOL: Final = 1
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 Phase = Literal["queued", "preparing", "starting", "testing", "finishing"]
 LogStream = Literal["terminal", "stdout", "stderr", "runner"]
 Priority = Literal["high", "normal", "low"]
-#: When a job's artifacts are kept: whatever became of it, only when it passed, only when it did not.
+#: When a job's artifacts are kept: always, only if the job passed, or only if it did not.
 ArtifactsWhen = Literal["always", "success", "failure"]
 
 STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
@@ -35,7 +35,7 @@ TERMINAL_STATUSES: Final[frozenset[str]] = frozenset({"completed", "failed", "ca
 PHASES: Final[tuple[Phase, ...]] = ("queued", "preparing", "starting", "testing", "finishing")
 PRIORITIES: Final[tuple[Priority, ...]] = ("high", "normal", "low")
 
-#: One log event holds at most this much text (bytes of UTF-8).
+#: Most text in one log event (bytes of UTF-8).
 LOG_CHUNK_BYTES: Final = 64 * 1024
 
 
@@ -47,33 +47,33 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """What a submission says beside its files; the JSON of the multipart part ``options``.
+    """The options of a submission: the JSON of the multipart part ``options``.
 
-    Every field has a default, so that a client that knows only the seed contract (a zip in ``file``) gets
-    ``python -m pytest -v`` at the root of what it sent.
+    Every field has a default. So a client that sends nothing but a zip in ``file`` gets ``python -m pytest -v`` at
+    the root of that zip.
     """
 
     #: pytest's arguments, verbatim (paths inside `root` are absolute paths of the client or relative to `cwd`).
     args: tuple[str, ...] = ()
-    #: Absolute path of the project on the client (any path syntax); None for a seed client.
+    #: Absolute path of the project on the client (any path syntax); None for a client that sends no options.
     root: str | None = None
     #: Directory below `root` in which pytest runs, in POSIX form; "" is the root itself.
     cwd: str = ""
     #: Run as ``python -m pytest`` does (cwd on sys.path); False runs as the ``pytest`` script does.
     module: bool = True
-    #: ``"3.12"``: which Python runs the tests; None means the runner's default.
+    #: The Python that runs the tests, such as ``"3.12"``; None means the runner's default.
     python: str | None = None
     #: Base image; None means the runner's default for `python`.
     image: str | None = None
-    #: Requirements files to install, relative to `root`; empty means: find them.
+    #: Requirements files to install, relative to `root`; empty means that the runner looks for them.
     requirements: tuple[str, ...] = ()
     #: Extras of the project to install.
     extras: tuple[str, ...] = ()
-    #: Dependency groups (PEP 735) to install; empty means: try test, tests, dev, testing.
+    #: Dependency groups (PEP 735) to install; empty means that the runner tries test, tests, dev, testing.
     groups: tuple[str, ...] = ()
-    #: True: install the project (editable); False: never; None: when it is a package.
+    #: Whether to install the project (editable); None means only if it is a package.
     install_project: bool | None = None
-    #: Environment variables of the job, names and values, as the developer chose to pass them.
+    #: Environment variables of the job (name → value) that the developer chose to pass.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Seconds of testing after which the job is stopped; None means the runner's default.
     timeout: float | None = None
@@ -81,40 +81,42 @@ class SubmitOptions:
     cpus: float | None = None
     #: Bytes of memory; None means the runner's default.
     memory: int | None = None
-    #: "egress" or "none"; None means the runner's default. May only narrow it.
+    #: "egress" or "none"; None means the runner's default. It can only be narrowed.
     network: str | None = None
     #: Patterns (`pytest_remote_ci.wire.globs`) of files to keep after the run.
     artifacts: tuple[str, ...] = ()
-    #: Programs that run beside the tests, reachable by name: objects with `name` and `image`, and maybe `env`, `health`
-    #: (a shell command that ends with 0 once it is ready), `ports` (that must accept connections), `command`.
+    #: Programs that run beside the tests, reachable by name: objects with `name` and `image`, and optionally `env`,
+    #: `health` (a shell command that exits with 0 once the service is ready), `ports` (that must accept connections),
+    #: `command`.
     services: tuple[Mapping[str, Any], ...] = ()
-    #: When those are kept.
+    #: When the artifacts are kept.
     artifacts_when: ArtifactsWhen = "always"
-    #: Days for which they are kept; None means the runner's default. May only shorten it.
+    #: Days for which the artifacts are kept; None means the runner's default. It can only be shortened.
     artifacts_days: float | None = None
-    #: Patterns of reports that are kept when the run made any, whatever became of it: coverage data, JUnit files.
+    #: Patterns of reports, such as coverage data and JUnit files, that are kept whenever the run made them, passed or
+    #: not.
     reports: tuple[str, ...] = ()
-    #: A name for people.
+    #: A display name.
     name: str | None = None
-    #: Capped by what the operator allows the user.
+    #: Capped by the operator's limit for the user.
     priority: Priority = "normal"
-    #: Version of pytest that the client runs: installed when the project names none.
+    #: The client's version of pytest; installed if the project names none.
     pytest_version: str | None = None
-    #: Version that the project's version control would give (setuptools-scm and friends), because `.git` is not sent.
+    #: The version from the project's version control (setuptools-scm and others), because `.git` is not sent.
     scm_version: str | None = None
     #: Whether the client's terminal shows colours.
     color: bool = False
     #: Width of the client's terminal in columns.
     columns: int = 80
-    #: Record the session, so that a client can show it as its own pytest's.
+    #: Whether to record the session, so that a client can replay it as its own pytest's.
     records: bool = False
-    #: How often pytest may be started again for the rest after a test took it down; only of a recorded session.
+    #: Most restarts of pytest after a test took it down, to run the remaining tests; for recorded sessions only.
     restarts: int = 3
-    #: For plugins: submission options under names of their own (`pytest_remote_ci_submission`).
+    #: Options of plugins, each under a name of its own (hook `pytest_remote_ci_submission`).
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; fields that hold their default are left out, so that old runners see only what matters."""
+        """Return a JSON-ready dictionary. Fields with default values are omitted, for the sake of older runners."""
         result: dict[str, Any] = {"protocol": PROTOCOL}
         default = SubmitOptions()
         for item in fields(self):
@@ -125,7 +127,7 @@ class SubmitOptions:
 
     @classmethod
     def from_dict(cls, raw: Any) -> SubmitOptions:
-        """Parse and check; raises `WireError` naming the field. Unknown keys are ignored (a newer client)."""
+        """Parse and check; raises `WireError` naming the field. Unknown keys, from a newer client, are ignored."""
         if not isinstance(raw, dict):
             raise WireError("options: must be a JSON object")
         protocol = raw.get("protocol", PROTOCOL)
@@ -136,14 +138,14 @@ class SubmitOptions:
 
     @classmethod
     def from_client(cls, raw: Any) -> SubmitOptions:
-        """`from_dict` of what a client wants: variables that no job may be given are refused, too."""
+        """Parse options from a client: as `from_dict`, and variables that no job may have are refused."""
         found = cls.from_dict(raw)
         job_variables.check("options.env", found.env)
         return found
 
     @classmethod
     def from_json(cls, text: str | bytes) -> SubmitOptions:
-        """`from_client` of a JSON text; raises `WireError` for anything that is not JSON."""
+        """Parse options from a client's JSON, as `from_client`; raises `WireError` for anything that is not JSON."""
         return cls.from_client(parse_json("options", text, surrogates=True))
 
 
@@ -163,16 +165,16 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of a workspace, sorted by path; its digest names the workspace."""
+    """The files of a workspace, sorted by path. Its digest identifies the workspace."""
 
     files: tuple[ManifestEntry, ...]
-    #: Absolute path of the project on the client; no part of the digest.
+    #: Absolute path of the project on the client; not part of the digest.
     root: str | None = None
-    #: path → modification time in integer nanoseconds, only when an option needs them; no part of the digest.
+    #: Path → modification time in integer nanoseconds, only when an option needs them; not part of the digest.
     mtimes: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, as in the multipart part ``manifest``."""
+        """Return a JSON-ready dictionary, as sent in the multipart part ``manifest``."""
         result: dict[str, Any] = {
             "protocol": PROTOCOL,
             "files": [[entry.path, entry.mode, entry.size, entry.sha256] for entry in self.files],
@@ -185,7 +187,10 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, raw: Any) -> Manifest:
-        """Parse shapes and digests; raises `WireError`. Whether a path is safe is the runner's `archive` to say."""
+        """Parse and check types and digests; raises `WireError`.
+
+        Whether the paths are safe is checked by the runner (`ci_runner.model.path_checks`).
+        """
         if not isinstance(raw, dict) or not isinstance(raw.get("files"), list):
             raise WireError("manifest: must be a JSON object with a list 'files'")
         if raw.get("protocol", PROTOCOL) != PROTOCOL:
@@ -209,7 +214,7 @@ class Manifest:
         return cls(tuple(sorted(entries, key=lambda entry: entry.path)), root, mtimes)
 
     def canonical(self) -> bytes:
-        """The bytes whose SHA-256 is the workspace's digest: paths, executable bits and contents only."""
+        """Return the bytes to hash for the workspace's digest (SHA-256): paths, modes, sizes, contents' digests."""
         rows = [
             [entry.path, entry.mode, entry.size, entry.sha256]
             for entry in sorted(self.files, key=lambda e: e.path)
@@ -218,12 +223,12 @@ class Manifest:
 
 
 def parse_json(what: str, text: str | bytes, *, surrogates: bool = False) -> Any:
-    """Strict JSON (UTF-8, no NaN, bounded depth and digits); raises `WireError` starting with `what`.
+    """Parse strict JSON (UTF-8, no NaN, bounded depth and digits); raises `WireError` that starts with `what`.
 
-    `surrogates`: the caller checks texts itself and can name the field; else lone surrogates are refused, too.
+    `surrogates` allows lone surrogates, for callers that check texts themselves and can name the field.
     """
     try:
-        # Given bytes, json would take UTF-16 and surrogates for text, too.
+        # From bytes, json would also accept UTF-16 and encoded surrogates.
         text = text.decode("utf-8") if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_refuse_constant)
         if not surrogates and "\\u" in text:
@@ -236,7 +241,7 @@ def parse_json(what: str, text: str | bytes, *, surrogates: bool = False) -> Any
 
 
 def is_digest(text: object) -> bool:
-    """Whether `text` is a lower-case hexadecimal SHA-256."""
+    """Return whether `text` is a lower-case hexadecimal SHA-256."""
     return isinstance(text, str) and _DIGEST.match(text) is not None
 
 

@@ -1,1 +1,1 @@
-"""The project on disk: which of its files are sent, and in which form."""
+"""The project on disk: the files that are sent, and the form in which they are sent."""

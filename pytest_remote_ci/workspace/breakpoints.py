@@ -1,8 +1,8 @@
-"""Debuggers need a terminal where the tests run, and there is none: asking for one is refused before anything is sent.
+"""Refusal of debuggers before anything is sent, because they need a terminal and a job has none.
 
-Options are seen on the command line (`pytest_remote_ci.session.arguments`); calls are looked for in the test files
-that were chosen, by their bytes first, and what was found is remembered with the file's digest
-(`pytest_remote_ci.workspace.stat_cache`). A call that is reached nevertheless fails its test
+Options are checked on the command line (`pytest_remote_ci.session.arguments`). Calls are searched for in the selected
+test files, first in the raw bytes; the result is cached with the file's digest
+(`pytest_remote_ci.workspace.stat_cache`). A call that is reached in the job nevertheless fails its test
 (`pytest_remote_ci.job.debuggers`).
 """
 
@@ -19,14 +19,14 @@ from pytest_remote_ci.errors import WorkspaceError
 if TYPE_CHECKING:
     from pytest_remote_ci.workspace.collect import WorkspaceFile
 
-#: A variable by which Python is told what `breakpoint()` does; whoever sets it knows of such calls.
+#: The variable that configures `breakpoint()`. A user who sets it is aware of such calls.
 VARIABLE = "PYTHONBREAKPOINT"
 _NAMES = ("breakpoint", "set_trace")
 _MAYBE = re.compile(rb"\b(?:breakpoint|set_trace)\s*\(")
 
 
 def find_call(content: bytes) -> int | None:
-    """The line of the first call of a debugger in a Python file; None when there is none, or it is no Python."""
+    """Return the line of the first debugger call in a Python file; None if there is none, or on a syntax error."""
     if not _MAYBE.search(content):
         return None
     import ast
@@ -50,7 +50,7 @@ def find_call(content: bytes) -> int | None:
 def refuse_calls(
     files: Iterable[WorkspaceFile], root: Path, chosen: Sequence[Path], python_files: Sequence[str]
 ) -> None:
-    """Raise `WorkspaceError` for a test file with such a call that lies at or below one of the `chosen` paths."""
+    """Raise `WorkspaceError` for a test file with a debugger call that is at or below one of the `chosen` paths."""
     for file in files:
         if file.debugger is None or not _is_test_file(file.path, python_files):
             continue
@@ -63,7 +63,7 @@ def refuse_calls(
 
 
 def _is_test_file(path: str, patterns: Sequence[str]) -> bool:
-    """As pytest's `python_files` has it: a pattern with a slash is matched against the path."""
+    """Match as pytest's `python_files` does: a pattern with a slash is matched against the path."""
     name = path.rpartition("/")[2]
     return any(
         fnmatch(f"/{path}", f"*/{pattern}") if "/" in pattern else fnmatch(name, pattern)

@@ -1,4 +1,4 @@
-"""What changed in a working tree since a revision, for jobs that take part only when something of theirs did."""
+"""Changes in a working tree since a revision, for jobs that run only if certain files changed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pytest_remote_ci.workspace import git
 
 
 def since(project: Path, revision: str) -> list[str]:
-    """Paths below `project`, relative to it, that differ from `revision`: committed, uncommitted or untracked.
+    """Return paths below `project`, relative to it, that differ from `revision`.
 
-    Deleted paths are among them. Raises `ConfigError` where git cannot say.
+    Committed, uncommitted, untracked and deleted paths are included. Raises `ConfigError` if git fails.
     """
     if revision.startswith("-"):
         raise ConfigError(f"{revision!r} is no revision")

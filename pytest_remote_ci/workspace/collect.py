@@ -1,8 +1,8 @@
-"""The project as it is on disk now: the files that travel, their manifest, and the zips that carry them.
+"""The workspace: the project's files as they are on disk now, their manifest, and zips of them.
 
-`pytest_remote_ci.workspace.selection` names the candidates; here they are looked at. Links become what they point to,
-secrets and links that leave the project are refused, all of them in one message that says how to go on. What went
-away in the meantime is left out. Sending is for `pytest_remote_ci.client.client`.
+`pytest_remote_ci.workspace.selection` names the candidates; this module inspects them. Links are replaced by their
+targets. Secrets and links out of the project are refused; one message lists them all with the remedy. Files
+that have disappeared meanwhile are left out. Sending is done by `pytest_remote_ci.client.client`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = [
     "create_project_zip",
 ]
 
-#: More files of one kind below one folder than this are named by one pattern.
+#: With more files than this of one kind below one folder, a message suggests one pattern for all of them.
 _MOST_NAMES: Final = 3
 
 
 @dataclass(frozen=True)
 class WorkspaceFile:
-    """One file that travels."""
+    """One file to send."""
 
-    #: Relative POSIX path under which it travels.
+    #: Relative POSIX path under which it is sent.
     path: str
-    #: Absolute path of its content here; differs from `path` for links.
+    #: Absolute path of its content on disk; differs from `path` for links.
     source: str
     #: 0o644 or 0o755.
     mode: int
@@ -52,33 +52,33 @@ class WorkspaceFile:
     size: int
     #: Hexadecimal SHA-256.
     sha256: str
-    #: Nanoseconds since the epoch.
+    #: Modification time in nanoseconds since the epoch.
     mtime_ns: int
-    #: Line of the first call of a debugger in a Python file.
+    #: Line of the first debugger call in a Python file, if any.
     debugger: int | None = None
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The files of a project, sorted by path; made by `collect`."""
+    """The files of a project, sorted by path; returned by `collect`."""
 
     #: The project's folder, absolute.
     root: Path
     files: tuple[WorkspaceFile, ...]
-    #: What was left out and why, one line each.
+    #: Descriptions of files that were left out, one line each, with the reason.
     warnings: tuple[str, ...] = ()
     #: The patterns that allow secrets.
     include: PatternList = field(default_factory=lambda: PatternList(()), repr=False, compare=False)
-    #: Whether modification times travel, for options that sort by them.
+    #: Whether to send modification times, for options that sort by them.
     mtimes: bool = False
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total bytes of all files."""
         return sum(file.size for file in self.files)
 
     def manifest(self) -> protocol.Manifest:
-        """What the runner needs to know of the files."""
+        """Return the manifest to send to the runner."""
         return protocol.Manifest(
             files=tuple(
                 protocol.ManifestEntry(file.path, file.mode, file.size, file.sha256) for file in self.files
@@ -88,13 +88,13 @@ class Workspace:
         )
 
     def digests(self) -> dict[str, int]:
-        """The digest of every content, and its bytes."""
+        """Return digest → bytes for every content."""
         return {file.sha256: file.size for file in self.files}
 
     def choose(self, paths: Iterable[str]) -> Workspace:
-        """The workspace of exactly these paths; what is not in this one yet must lie below the root.
+        """Return a workspace of exactly these paths; paths that are not in this one must be files below the root.
 
-        Raises `WorkspaceError` for a path that cannot be added: a folder, nothing at all, a secret.
+        Raises `WorkspaceError` for a path that cannot be added: a folder, a missing file, a secret.
         """
         chosen = set(paths)
         known = {file.path: file for file in self.files if file.path in chosen}
@@ -117,7 +117,7 @@ class Workspace:
     def write_blobs(
         self, digests: Collection[str], target: Path | IO[bytes], progress: zip_writer.Progress | None = None
     ) -> None:
-        """Write the contents of some digests as a zip, each named by its digest; raises `WorkspaceChanged`."""
+        """Write the contents with these digests as a zip, each named by its digest. Raises `WorkspaceChanged`."""
         wanted = set(digests)
         members = []
         for file in self.files:
@@ -127,7 +127,7 @@ class Workspace:
         _write(members, target, progress)
 
     def listing(self) -> Iterator[str]:
-        """Lines for people: every file with its size, largest first, then the sum."""
+        """Yield lines for display: every file with its size, largest first, then the total."""
         for file in sorted(self.files, key=lambda file: (-file.size, file.path)):
             yield f"{formats.size(file.size):>10}  {file.path}"
         count = len(self.files)
@@ -143,10 +143,10 @@ def collect(
     use_cache: bool = True,
     cache_folder: Path | None = None,
 ) -> Workspace:
-    """The workspace of the project in `root`, as it is now; raises `WorkspaceError`.
+    """Return the workspace of the project in `root`, as it is now. Raises `WorkspaceError`.
 
-    `include` and `exclude` are patterns in gitignore's syntax; `include` beats `exclude`, and a pattern that names
-    files also allows secrets. `cache_folder` is where digests are remembered; None means the user's.
+    `include` and `exclude` are patterns in gitignore's syntax. `include` overrides `exclude`, and a pattern that
+    names files also allows secrets. Digests are cached in `cache_folder`; None means the user's cache folder.
     """
     root = Path(os.path.abspath(root))  # noqa: PTH100 - links in the project's own path are kept: it is shown to people
     if not root.is_dir():
@@ -171,14 +171,14 @@ def collect(
 def create_project_zip(
     directory: Path | str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> bytes:
-    """The zip of a project's files, whole in memory; raises `WorkspaceError`. An empty project gives an empty zip."""
+    """Return the zip of a project's files, in memory; an empty zip for an empty project. Raises `WorkspaceError`."""
     target = io.BytesIO()
     collect(Path(directory), include=include, exclude=exclude).write_zip(target)
     return target.getvalue()
 
 
 def _read(entries: dict[str, Found], cache: StatCache) -> tuple[tuple[WorkspaceFile, ...], dict[str, str]]:
-    """The files with their facts, sorted by the path they travel under, and those that look like secrets."""
+    """Return the files with their facts, sorted by sent path, and the suspected secrets (path → kind)."""
     files = []
     suspects = {}
     for path, entry in entries.items():
@@ -186,7 +186,7 @@ def _read(entries: dict[str, Found], cache: StatCache) -> tuple[tuple[WorkspaceF
         try:
             facts = cache.facts(travels_as, entry.source, entry.stat)
         except (FileNotFoundError, NotADirectoryError):
-            continue  # went away since it was listed
+            continue  # deleted since it was listed
         except OSError as error:
             raise WorkspaceError(
                 f'{path}: cannot be read ({error.strerror}); leave it out with exclude = ["/{path}"]'
@@ -209,7 +209,7 @@ def _read(entries: dict[str, Found], cache: StatCache) -> tuple[tuple[WorkspaceF
 
 
 def _composed(path: str, platform: str = sys.platform) -> str:
-    """macOS may spell accents as characters of their own, which would be another name on the runner."""
+    """Normalise a path to NFC. macOS may decompose accents, which would be a different name on the runner."""
     if platform != "darwin" or path.isascii():
         return path
     import unicodedata
@@ -218,7 +218,7 @@ def _composed(path: str, platform: str = sys.platform) -> str:
 
 
 def _refuse_bad_names(paths: Collection[str]) -> None:
-    """Names must be text, which a manifest in JSON can hold, without characters that steer a terminal."""
+    """Raise for names that are not UTF-8 text, as JSON requires, or that hold characters that control a terminal."""
     bad = []
     steering = []
     for path in paths:
@@ -254,7 +254,10 @@ def _without_control(path: str) -> str:
 
 
 def _refuse_secrets(suspects: dict[str, str], include: PatternList) -> None:
-    """Secrets travel only when a pattern that names files allows them; the message lists all and gives the line."""
+    """Raise for secrets that no `include` pattern allows by file names.
+
+    The message lists all of them and the line that would allow them.
+    """
     allowing = PatternList(tuple(pattern for pattern in include.patterns if pattern.names_files))
     refused = {
         path: what for path, what in sorted(suspects.items()) if not allowing.decide(path, is_folder=False)
@@ -272,7 +275,7 @@ def _refuse_secrets(suspects: dict[str, str], include: PatternList) -> None:
 
 
 def _patterns_for(paths: list[str]) -> list[str]:
-    """Patterns that match all `paths`: each by name, many of one kind below one folder together."""
+    """Return patterns that match all `paths`: one per name, or one for many of a kind below one folder."""
     kinds: dict[str, list[str]] = {}
     for path in paths:
         name = path.rpartition("/")[2]
@@ -291,13 +294,13 @@ def _patterns_for(paths: list[str]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """`text` as a pattern that means it literally."""
+    """Return a pattern that matches `text` literally."""
     literal = "".join(f"\\{char}" if char in "*?[\\" else char for char in text)
     return f"{literal[:-1]}\\ " if literal.endswith(" ") else literal
 
 
 def _quoted(text: str) -> str:
-    """`text` as the inside of a basic string of TOML."""
+    """Return `text` escaped for a basic string of TOML."""
     return "".join(
         f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\u{ord(char):04x}"
         for char in text

@@ -1,8 +1,8 @@
-"""The only place that runs git.
+"""The only module that runs git.
 
-Each call is bounded in time, has no standard input and asks nothing, takes no optional locks, speaks English, and is
-free of the variables by which a hook of git (pre-commit, pre-push) binds it to its own repository. What a repository's
-configuration would start beside git itself (a monitor of the file system) is switched off.
+Each call has a time limit, no standard input, no prompts, no optional locks and English messages. Variables by which
+a git hook (pre-commit, pre-push) binds git to its own repository are removed. Programs that a repository's
+configuration would start beside git (a file system monitor) are disabled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-#: Seconds that a call may take; git needs far less even for huge trees.
+#: Time limit of a call in seconds. git needs far less even for huge trees.
 _TIMEOUT: Final = 120.0
 #: Variables that bind git to one repository, or change how it reads paths.
 _REPOSITORY_VARIABLES: Final = frozenset(
@@ -24,12 +24,12 @@ _REPOSITORY_VARIABLES: Final = frozenset(
         *("ALTERNATE_OBJECT_DIRECTORIES", "LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS"),
     )
 )
-#: Beats the configuration of the repository, which may come from somebody else.
+#: Overrides the repository's configuration, which may be from an untrusted source.
 _SAFE_CONFIGURATION: Final = ("-c", "core.fsmonitor=false")
 
 
 class GitError(Exception):
-    """git is not installed, took too long, or ended with an error; the text says which, in one line."""
+    """git is not installed, took too long, or failed. The message is one line with the cause."""
 
 
 def run(folder: Path, *arguments: str) -> tuple[bytes, str]:
@@ -48,7 +48,7 @@ def run(folder: Path, *arguments: str) -> tuple[bytes, str]:
 
 
 def _run(arguments: list[str], folder: Path) -> tuple[int, bytes, bytes]:
-    """Run git in a session without a terminal, so that it and what it starts can be ended together."""
+    """Run git in a session without a terminal, so that it can be ended together with its child processes."""
     with subprocess.Popen(
         ["git", *arguments],
         cwd=folder,
@@ -60,14 +60,14 @@ def _run(arguments: list[str], folder: Path) -> tuple[int, bytes, bytes]:
     ) as process:
         try:
             output, errors = process.communicate(timeout=_TIMEOUT)
-        except BaseException:  # Ctrl-C, too
+        except BaseException:  # including Ctrl-C
             _kill(process)
             raise
         return process.returncode, output, errors
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill git and what it has started (filters, hooks), which would outlive it."""
+    """Kill git and the processes it has started (filters, hooks), which would outlive it."""
     if not hasattr(os, "killpg"):
         process.kill()
         return
@@ -76,12 +76,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for git: this process's, without what belongs to another repository or would ask."""
+    """Return this process's environment without variables of other repositories, set up for git without prompts."""
     kept = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
     return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat", "LC_ALL": "C"}
 
 
 def _reason(complaint: str) -> str:
-    """Return the line of an error that says why: warnings may precede it, and advice follow."""
+    """Return the line of an error that gives the reason. Warnings may precede it, and advice may follow."""
     lines = complaint.splitlines()
     return next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0] if lines else "")

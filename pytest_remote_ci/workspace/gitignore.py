@@ -1,8 +1,9 @@
 """Patterns in the syntax of `.gitignore`: the one language of ignore files, `include` and `exclude`.
 
-Git itself answers for git work trees; this is for folders without git and for the configured lists. The semantics are
-those of gitignore(5): the last pattern that matches decides, a pattern with a slash before its end is anchored, ``**``
-crosses folders, and what lies in a matching folder matches too. Case matters on every platform.
+In git work trees, git itself applies ignore files. This module is for folders without git and for the configured
+lists. The semantics are those of gitignore(5): the last matching pattern decides, a pattern with a slash before its
+end is anchored, ``**`` crosses folders, and a match of a folder includes everything in it. Case is significant on
+every platform.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ class Pattern:
 
     #: The line as it was written.
     text: str
-    #: Matches a whole path relative to where the pattern stands, or only its last part.
+    #: Matches a whole path relative to the pattern's location, or only the path's last part; see `anchored`.
     regex: str
-    #: Starts with ``!``: brings back what an earlier pattern matched.
+    #: Starts with ``!``: includes again what an earlier pattern matched.
     negated: bool
     #: Ends with ``/``: matches folders only.
     only_folders: bool
-    #: Compared with the whole path, not only with its last part.
+    #: Compared with the whole path, instead of only its last part.
     anchored: bool
 
     @property
     def prefix(self) -> str:
-        """The folders that the pattern names literally, such as ``a/b`` of ``/a/b/*.c``; "" when there are none."""
+        """The folders that the pattern names literally, such as ``a/b`` for ``/a/b/*.c``; "" if there are none."""
         if not self.anchored:
             return ""
         parts = self.text.lstrip("!/").rstrip("/").split("/")[:-1]
@@ -51,19 +52,19 @@ class Pattern:
 
     @property
     def names_files(self) -> bool:
-        """Whether its last part has a character that is no wildcard, as in ``keys/*.pem``, and it means no folder."""
+        """Whether the pattern can match files and its last part is more than wildcards, as in ``keys/*.pem``."""
         return not self.only_folders and not self.negated and bool(self.text.rsplit("/", 1)[-1].strip("*?"))
 
 
 def parse(line: str) -> Pattern | None:
-    """The pattern of one line; None for blank lines, comments and lines that cannot match anything."""
+    """Return the pattern of one line; None for blank lines, comments and lines that cannot match anything."""
     text = line.rstrip("\r\n")
     stripped = text.rstrip(" ")
     trailing = len(stripped) - len(stripped.rstrip("\\"))
     if trailing % 2 and len(stripped) < len(text):
-        stripped += " "  # a space that a backslash protects
+        stripped += " "  # a space that is escaped by a backslash
     elif trailing % 2:
-        return None  # git: a pattern that ends with a backslash never matches
+        return None  # as in git: a pattern that ends with a backslash never matches
     body = stripped
     if not body or body.startswith("#"):
         return None
@@ -79,7 +80,7 @@ def parse(line: str) -> Pattern | None:
 
 
 def _translate(body: str) -> str:
-    """The regular expression for a pattern without its ``!``, its leading and its last slash."""
+    """Return the regular expression for a pattern without its ``!``, its leading and its trailing slash."""
     parts = body.split("/")
     result = ""
     for index, part in enumerate(parts):
@@ -113,14 +114,14 @@ def _translate_part(part: str) -> str:
             result += _translate_class(part[at:end])
             at = end + 1
         elif char == "[":
-            return "(?!)"  # git: an unclosed class never matches
+            return "(?!)"  # as in git: an unclosed class never matches
         else:
             result += re.escape(char)
     return result
 
 
 def _class_end(part: str, at: int) -> int | None:
-    """Where the ``]`` stands that ends the class whose content begins at `at`."""
+    """Return the index of the ``]`` that ends the character class with content from index `at`; None if unclosed."""
     start = at + 1 if part[at : at + 1] in ("!", "^") else at
     index = start
     while index < len(part):
@@ -165,16 +166,16 @@ def _translate_class(content: str) -> str:
 
 @dataclass
 class PatternList:
-    """Patterns that stand together, in order; the last one that matches decides.
+    """An ordered list of patterns; the last one that matches decides.
 
-    Build it with `PatternList.of`. Paths are relative to where the patterns stand, in POSIX form.
+    Build it with `PatternList.of`. Paths are relative to the location of the patterns, in POSIX form.
     """
 
     patterns: tuple[Pattern, ...]
     _folders: dict[str, bool | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # One alternation per kind answers for the many paths that nothing matches.
+        # Most paths match no pattern. One alternation per kind rejects these quickly.
         named = [pattern.regex for pattern in self.patterns if not pattern.anchored]
         anchored = [pattern.regex for pattern in self.patterns if pattern.anchored]
         self._any_name = _alternation(named)
@@ -185,7 +186,7 @@ class PatternList:
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> PatternList:
-        """The patterns of some lines; ``./`` at a line's beginning is dropped."""
+        """Return the patterns of some lines. ``./`` at the beginning of a line is dropped."""
         parsed = (parse(line.removeprefix("./") if line.startswith("./") else line) for line in lines)
         return cls(tuple(pattern for pattern in parsed if pattern is not None))
 
@@ -193,12 +194,15 @@ class PatternList:
         return bool(self.patterns)
 
     def decide(self, path: str, is_folder: bool) -> bool | None:
-        """True: matched; False: brought back by a ``!`` pattern; None: no pattern says anything. Looks at no parent."""
+        """Return True if the last match is a plain pattern, False if it is a ``!`` pattern, None if nothing matches.
+
+        Only `path` itself is matched, not its parent folders.
+        """
         found = self.deciding(path, is_folder)
         return None if found is None else not found.negated
 
     def deciding(self, path: str, is_folder: bool) -> Pattern | None:
-        """The last pattern that matches `path` itself."""
+        """Return the last pattern that matches `path` itself, or None."""
         name = path.rsplit("/", 1)[-1]
         if not (
             (self._any_name is not None and self._any_name.fullmatch(name))
@@ -213,7 +217,7 @@ class PatternList:
         return None
 
     def covers(self, path: str, is_folder: bool = False) -> bool:
-        """Whether `path` or a folder that it lies in is matched. A matched folder is final, as it is for git."""
+        """Return whether `path` or a folder that contains it is matched. As in git, a matched folder is final."""
         head, slash, _ = path.rpartition("/")
         if slash and self._covers_folder(head):
             return True

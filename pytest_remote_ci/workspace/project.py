@@ -1,7 +1,7 @@
-"""Which folder is the project: the one that is sent, and relative to which the configuration is read.
+"""Detection of the project: the folder that is sent and that contains the configuration.
 
-pytest's rootdir alone is not enough: a `pytest.ini` in `tests/` makes `tests/` the rootdir, and the sources
-beside it would stay at home. Nothing here reads a configuration; `pytest_remote_ci.config.load` does.
+pytest's rootdir alone is not enough: a `pytest.ini` in `tests/` makes `tests/` the rootdir, and the sources beside it
+would not be sent. This module reads no configuration; `pytest_remote_ci.config.load` does.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Final
 
 from pytest_remote_ci.config.user_file import home_folder
 
-#: What describes a project or its requirements: a folder with one of these is a project.
+#: Files that describe a project or its requirements: a folder with one of these is a project.
 PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
-#: What may lie in a project's root or below it: a folder with one of these is a project when none is above
-#: it.
+#: Files that a project may have in its root or below it: a folder with one of these is a project only if no folder
+#: above it is one.
 WEAK_PROJECT_FILES: Final = ("pytest.ini", "tox.ini", ".git")
 
 
 def is_there(path: Path) -> bool:
-    """Whether something can be seen at `path`; what may not be looked at is not there (`Path.exists` raises)."""
+    """Return whether `path` exists. An inaccessible path counts as missing (for it, `Path.exists` raises)."""
     try:
         path.stat()
     except (OSError, ValueError):
@@ -28,19 +28,19 @@ def is_there(path: Path) -> bool:
 
 
 def git_toplevel(folder: Path) -> Path | None:
-    """The nearest folder from `folder` upwards that has a `.git` (a folder, or a file as in work trees)."""
+    """Return the nearest folder from `folder` upwards that has a `.git` (a folder, or a file as in work trees)."""
     return next((candidate for candidate in (folder, *folder.parents) if is_there(candidate / ".git")), None)
 
 
 def project_root(rootdir: Path, cwd: Path, home: Path | None = None) -> Path:
-    """The project that a session with this `rootdir`, started in `cwd`, belongs to; an absolute path.
+    """Return the project of a session with this `rootdir`, started in `cwd`; an absolute path.
 
-    The nearest folder from `rootdir` upwards with a file of `PROJECT_FILES`, else the nearest with one of
-    `WEAK_PROJECT_FILES`, else `rootdir`. The climb ends at the top of the git work tree. Outside git it ends
-    at the nearest folder with either kind of file, unless the user started pytest above it: then at `cwd`.
-    The home folder and the file system's root are projects only when `rootdir` is that very folder and has a
-    file of `PROJECT_FILES`: a stray file there, or a home folder under version control, must not send
-    everything.
+    It is the nearest folder from `rootdir` upwards with a file of `PROJECT_FILES`, else the nearest with one of
+    `WEAK_PROJECT_FILES`, else `rootdir`. The search ends at the top of the git work tree. Outside git, it ends at the
+    nearest folder with either kind of file, unless the user started pytest above that folder: then it ends at `cwd`.
+    The home folder and the file system's root are projects only if `rootdir` is that very folder and has a file of
+    `PROJECT_FILES`. Otherwise a stray file there, or a home folder under version control, would cause everything to
+    be sent.
     """
     rootdir, cwd = Path(rootdir).absolute(), Path(cwd).absolute()
     never = {Path(rootdir.anchor), home_folder() if home is None else home}

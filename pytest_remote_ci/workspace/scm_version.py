@@ -1,7 +1,7 @@
-"""The version that version control would give the project: `.git` does not travel, so the runner cannot ask it.
+"""The project's version from version control. `.git` is not sent, so the runner cannot compute it.
 
-Computed as setuptools-scm does by default (``guess-next-dev`` and ``node-and-date``), and only for projects that take
-their version from version control, because it costs a run of git. Nothing of those tools is imported.
+It is computed as setuptools-scm does by default (``guess-next-dev`` and ``node-and-date``), and only for projects
+that take their version from version control, because it requires running git. None of those tools is imported.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Final
 from pytest_remote_ci.workspace import git
 from pytest_remote_ci.workspace.project import git_toplevel
 
-#: What a project's files say when its version comes from version control.
+#: Marks in a project's files that show that its version is from version control.
 _TOOLS: Final = re.compile(
     r"setuptools[-_]scm|hatch-vcs|source\s*=\s*[\"'](?:vcs|scm)[\"']|versioningit|\bpbr\b|versioneer|dunamai"
     r"|poetry-dynamic-versioning|flit[-_]scm|uv-dynamic-versioning|vcs-versioning"
 )
 _FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
-#: Characters of a commit's name in a version.
+#: Number of hexadecimal digits of a commit in a version.
 _NODE_LENGTH: Final = 9
 
-#: A tag: an optional name and dash, an optional ``v``, a version (what setuptools-scm reads by default).
+#: A tag: an optional name and dash, an optional ``v``, a version (as setuptools-scm parses by default).
 _TAG: Final = re.compile(r"^(?:[\w-]+-)?(?P<version>[vV]?\d+(?:\.\d+){0,2}[^+]*)(?:\+.*)?$")
 #: A version (PEP 440) without its local part.
 _VERSION: Final = re.compile(
@@ -41,26 +41,26 @@ _PRE: Final = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc
 
 @dataclass(frozen=True)
 class _State:
-    """Where the work tree stands."""
+    """The state of the work tree."""
 
     #: Version of the nearest tag, normalised.
     tag: str
-    #: Commits since the tag; all of them when there is no tag.
+    #: Number of commits since the tag, or in all if there is no tag.
     distance: int
-    #: The commit, abbreviated, with a ``g`` before it; None before the first commit.
+    #: Abbreviated commit with a leading ``g``; None before the first commit.
     node: str | None
-    #: Whether tracked files are changed.
+    #: Whether tracked files have changes.
     dirty: bool
-    #: There is no tag: `tag` is where versions start.
+    #: Whether there is no tag, so that `tag` is the initial version.
     untagged: bool = False
 
 
 def version(
     project: Path, *, environ: Mapping[str, str] = os.environ, today: dt.date | None = None
 ) -> str | None:
-    """The version for the project in `project`; None when nothing takes it from git, or git has none to give.
+    """Return the version of the project in `project`; None if it is not from git, or git has none.
 
-    A version that the developer pretends to have (``SETUPTOOLS_SCM_PRETEND_VERSION``) wins. `today` is UTC.
+    ``SETUPTOOLS_SCM_PRETEND_VERSION`` overrides the version. `today` is a UTC date.
     """
     if not wants_version(project):
         return None
@@ -74,7 +74,7 @@ def version(
 
 
 def wants_version(project: Path) -> bool:
-    """Whether a file of the project mentions a tool that takes the version from version control."""
+    """Return whether a file of the project mentions a tool that takes the version from version control."""
     for name in _FILES:
         try:
             text = (project / name).read_text("utf-8", errors="replace")
@@ -86,7 +86,7 @@ def wants_version(project: Path) -> bool:
 
 
 def normalise(text: str) -> str | None:
-    """A version in PEP 440's normal form, without its local part; None when it is none."""
+    """Return a version in PEP 440's normal form without its local part; None if it is not a version."""
     found = _VERSION.match(text.strip().partition("+")[0])
     if found is None:
         return None
@@ -107,7 +107,7 @@ def _state(project: Path) -> _State | None:
     if top is None:
         return None
     if top != project and not _git(project, "ls-files", "--", "."):
-        return None  # a folder that the work tree around it does not know has nothing of its versions
+        return None  # the work tree does not contain this folder, so its versions do not apply
     described = _git(project, "describe", "--dirty", "--tags", "--long", "--abbrev=40", "--match", "*[0-9]*")
     if described is not None:
         dirty = described.endswith("-dirty")
@@ -139,7 +139,7 @@ def _format(state: _State, today: dt.date) -> str:
 
 
 def _next(tag: str) -> str:
-    """The version that work after `tag` leads to: its last number plus one, or what a ``.dev0`` tag is for."""
+    """Return the next version after `tag`: the last number plus one, or the release that a ``.dev0`` tag leads to."""
     head, dev, number = tag.rpartition(".dev")
     if dev and number == "0":
         return head
@@ -147,7 +147,7 @@ def _next(tag: str) -> str:
 
 
 def _git(project: Path, *arguments: str) -> str | None:
-    """Return what git answers, without the line's end, or None if it fails."""
+    """Return the stripped output of git, or None if it fails."""
     try:
         output, _ = git.run(project, *arguments)
     except git.GitError:

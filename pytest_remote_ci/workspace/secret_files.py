@@ -1,9 +1,8 @@
-"""Files that look like secrets: one fixed table, so that nobody sends a private key by accident.
+"""Detection of files that look like secrets, by one fixed table, so that no private key is sent by accident.
 
-The table knows files that hold a secret of a person: the runner's own key, private keys, stored passwords. A name alone
-is enough where it has only one use; otherwise the content must have the shape of the real thing, so that tests, stubs
-and documentation that merely mention one are sent. What happens to a file that is found,
-`pytest_remote_ci.workspace.collect` says.
+The table covers files with personal secrets: the runner's own key, private keys, stored passwords. A name alone is
+enough if it has only one use. Otherwise the content must match too, so that tests, stubs and documentation that
+merely mention a secret are sent. `pytest_remote_ci.workspace.collect` decides what happens to a detected file.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from typing import Final
 
 from pytest_remote_ci.wire.protocol import KEY_PATTERN
 
-#: Raised with every change of the table, so that remembered answers are asked again.
+#: Increased with every change of the table, so that cached results are recomputed.
 TABLE_VERSION: Final = 1
 
-#: Content is looked at up to this many bytes of a file; larger files hold data, not keys.
+#: The content is searched up to this many bytes; larger files hold data, not keys.
 CONTENT_LIMIT: Final = 1 << 20
 
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-#: Program text and documents quote keys as examples; a PEM block in them is no key file.
+#: Program text and documents quote keys as examples; a PEM block in them is not a key file.
 _PROSE: Final = (
     *(
         "*.py",
@@ -51,23 +50,23 @@ _NEWLINE: Final = rb"(?:\r?\n|\\r\\n|\\n)[ \t]*"
 
 @dataclass(frozen=True)
 class SecretPattern:
-    """One kind of secret. A file matches when its name and its content do."""
+    """One kind of secret. A file matches if both its name and its content match."""
 
-    #: What it is, for the message.
+    #: The kind of secret, for messages.
     what: str
     #: Shell patterns of the file's name, in lower case.
     names: tuple[str, ...] = ("*",)
-    #: Names that are never meant.
+    #: Names that never match.
     except_names: tuple[str, ...] = ()
-    #: Bytes without which there is no match; asked first, because that is cheap for many files.
+    #: Bytes that a match must contain; checked first, because this is cheap for many files.
     marker: bytes = b""
-    #: What the content must have; None: the name is enough.
+    #: Pattern that the content must contain; None if the name is enough.
     content: re.Pattern[bytes] | None = None
-    #: Looks closer at what `content` found.
+    #: Additional check of a match of `content`.
     confirm: Callable[[bytes], bool] | None = None
 
     def matches(self, path: str, content: bytes) -> bool:
-        """Whether the file at this relative POSIX path is one; `content` is its beginning."""
+        """Return whether the file at this relative POSIX path is such a secret; `content` is its beginning."""
         if self.marker and self.marker not in content:
             return False
         name = path.lower().rpartition("/")[2]
@@ -91,7 +90,7 @@ def _any_of(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _checksum_fits(found: bytes) -> bool:
-    """Whether the last six characters are the CRC-32 of those before, in base62: only then it is a key."""
+    """Return whether the last six characters are the CRC-32 of the others, in base62, as in every key."""
     head, given = found[:-6], found[-6:].decode("ascii")
     value = zlib.crc32(head)
     digits = ""
@@ -195,9 +194,9 @@ SECRET_PATTERNS: Final[tuple[SecretPattern, ...]] = (
 
 
 def find(path: str, content: bytes) -> str | None:
-    """What secret the file at this relative POSIX path looks like, for people; None when it looks like none.
+    """Return the kind of secret that the file at this relative POSIX path looks like, or None.
 
-    `content` is the file's beginning, at most `CONTENT_LIMIT` bytes.
+    `content` is the file's beginning, at most `CONTENT_LIMIT` bytes. The result is a text for messages.
     """
     for pattern in SECRET_PATTERNS:
         if pattern.matches(path, content):

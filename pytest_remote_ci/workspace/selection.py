@@ -1,8 +1,8 @@
-"""Which paths of a project travel: what git does not ignore, or, without git, what looks like the project's own.
+"""Selection of the paths to send: all that git does not ignore or, without git, all that look like the project's own.
 
-Only names are decided here; `pytest_remote_ci.workspace.collect` looks at what lies there. Paths are relative to the
-project's root, in POSIX form, as the operating system spells them (names that are no UTF-8 carry surrogates). Only
-the parts below the root count, so that a project below a hidden folder is a project like any other.
+Only names are selected; `pytest_remote_ci.workspace.collect` inspects the files. Paths are relative to the project's
+root, in POSIX form, as spelt by the operating system (names that are not UTF-8 contain surrogates). Only the parts
+below the root matter, so a project below a hidden folder is treated like any other.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pytest_remote_ci.workspace import git
 from pytest_remote_ci.workspace.gitignore import PatternList
 from pytest_remote_ci.workspace.project import git_toplevel, is_there
 
-#: Version control's own; never sent.
+#: Folders of version control systems; never sent.
 VCS_NAMES: Final = frozenset({".git", ".hg", ".svn", ".bzr", "_darcs", "CVS", ".jj"})
-#: Written by tools for this machine; sent only when git tracks them or `include` names them.
+#: Written by tools for this machine; sent only if git tracks them or `include` names them.
 CACHE_FOLDERS: Final = frozenset(
     {
         "__pycache__",
@@ -34,30 +34,30 @@ CACHE_FOLDERS: Final = frozenset(
         ".ipynb_checkpoints",
     }
 )
-#: Left out where no git says what belongs to the project.
+#: Left out if there is no git to define the project's files.
 OUTPUT_FOLDERS: Final = frozenset({"node_modules", ".cache", ".direnv"})
-#: The same, in the project's root only, and only when it is no package.
+#: The same, but only in the project's root, and only if they are not packages.
 ROOT_OUTPUT_FOLDERS: Final = frozenset({"build", "dist"})
-#: Marks a virtual environment.
+#: The file that marks a virtual environment.
 VENV_MARK: Final = "pyvenv.cfg"
 
 
 @dataclass
 class Selection:
-    """The paths that may travel, before anybody has looked at them."""
+    """The paths that may be sent, before they are inspected."""
 
     #: Relative paths of files and links (whatever they are now).
     paths: set[str] = field(default_factory=set)
-    #: Of these, the ones that git's index holds as executable.
+    #: The subset that is executable in git's index.
     executable: set[str] = field(default_factory=set)
-    #: Of these, the ones that git tracks.
+    #: The subset that git tracks.
     tracked: set[str] = field(default_factory=set)
-    #: What the user should know, one line each.
+    #: Messages for the user, one line each.
     warnings: list[str] = field(default_factory=list)
 
 
 def select(root: Path, include: PatternList, exclude: PatternList) -> Selection:
-    """The paths of the project in `root`; `include` beats `exclude`, which beats everything else."""
+    """Return the paths of the project in `root`. `include` overrides `exclude`, which overrides everything else."""
     selection = Selection()
     if not _add_from_git(selection, root, ""):
         _add_from_disk(selection, root, exclude)
@@ -69,7 +69,7 @@ def select(root: Path, include: PatternList, exclude: PatternList) -> Selection:
 
 
 def _add_from_git(selection: Selection, root: Path, prefix: str) -> bool:
-    """Add what git does not ignore below `root`, each path with `prefix` before it; False when git cannot say."""
+    """Add the paths that git does not ignore below `root`, with `prefix` before each; False if git cannot."""
     top = git_toplevel(root)
     if top is None:
         return False
@@ -81,14 +81,14 @@ def _add_from_git(selection: Selection, root: Path, prefix: str) -> bool:
         selection.warnings.append(f"{error}: everything but caches and what .gitignore names is sent")
         return False
     if not listed and top != root:
-        return False  # the project itself is ignored by a work tree around it: that one does not know it
+        return False  # the work tree around the project ignores it, so its git does not apply
     selection.warnings += [f"git: {line}" for line in complaint.splitlines()]
     _parse(selection, listed, root, prefix)
     return True
 
 
 def _parse(selection: Selection, output: bytes, root: Path, prefix: str) -> None:
-    """Add the records of ``git ls-files -z -t -s``; nested repositories and submodules are asked in turn."""
+    """Add the records of ``git ls-files -z -t -s``; nested repositories and submodules are listed in turn."""
     untracked: list[str] = []
     nested: list[tuple[str, bool]] = []
     for record in output.split(b"\0")[:-1]:
@@ -117,7 +117,10 @@ def _parse(selection: Selection, output: bytes, root: Path, prefix: str) -> None
 
 
 def _is_machine_local(path: str, environments: set[str]) -> bool:
-    """Whether an untracked file is of a cache or of a virtual environment (`environments`: folders, with a slash)."""
+    """Return whether an untracked file is in a cache or a virtual environment.
+
+    `environments` are the folders of virtual environments, with a trailing slash.
+    """
     folders = path.split("/")[:-1]
     if not CACHE_FOLDERS.isdisjoint(folders):
         return True
@@ -137,7 +140,7 @@ def _add_nested(selection: Selection, folder: Path, prefix: str, is_submodule: b
 
 
 def _add_from_disk(selection: Selection, root: Path, exclude: PatternList, prefix: str = "") -> None:
-    """Add what lies below `root` but caches, environments, outputs and what ignore files name."""
+    """Add the paths below `root`, except caches, environments, outputs and ignored files."""
     pending: list[tuple[str, tuple[tuple[str, PatternList], ...]]] = [("", _ignore_files_above(root))]
     while pending:
         folder, ignores = pending.pop()
@@ -164,7 +167,7 @@ def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(root / folder) as found:
             return list(found)
-    except FileNotFoundError:  # went away while we were walking
+    except FileNotFoundError:  # deleted while walking
         return []
     except OSError as error:
         name = folder.rstrip("/") or str(root)
@@ -190,9 +193,12 @@ def _is_environment(folder: str) -> bool:
 
 
 def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, PatternList]]) -> bool:
-    """What the nearest ignore file says that says anything; each is (its folder with a slash, its patterns)."""
+    """Return the decision of the nearest ignore file that has one; False if none has.
+
+    Each item of `ignores` is (its folder with a slash, its patterns).
+    """
     for folder, patterns in reversed(ignores):
-        if folder.startswith("/"):  # above the root: the path as seen from there
+        if folder.startswith("/"):  # above the root: match the path as seen from there
             decided = patterns.decide(folder[1:] + path, is_folder)
         else:
             decided = patterns.decide(path[len(folder) :], is_folder)
@@ -202,7 +208,7 @@ def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, Pattern
 
 
 def _ignore_files_above(root: Path) -> tuple[tuple[str, PatternList], ...]:
-    """Ignore files of the folders above `root`, up to the top of its work tree; none when they ignore `root` itself."""
+    """Return ignore files above `root`, up to the top of its work tree; none if they ignore `root` itself."""
     top = git_toplevel(root)
     if top is None or top == root:
         return ()
@@ -227,7 +233,10 @@ def _read_ignore_file(file: Path) -> PatternList:
 
 
 def _included(root: Path, include: PatternList) -> Iterator[str]:
-    """Files that `include` names, also ignored ones. Environments and caches are entered only where it names them."""
+    """Yield files that `include` names, even ignored ones.
+
+    Environments and caches are searched only if `include` names them.
+    """
     prefixes = [
         f"{pattern.prefix}/" if pattern.prefix else "" for pattern in include.patterns if not pattern.negated
     ]
@@ -254,7 +263,7 @@ def _included(root: Path, include: PatternList) -> Iterator[str]:
 
 
 def _is_named(folder: str, include: PatternList, prefixes: Sequence[str]) -> bool:
-    """Whether a pattern names this very folder, or a folder in it."""
+    """Return whether a pattern names this very folder or a folder in it."""
     return include.decide(folder, is_folder=True) is True or any(
         prefix.startswith(f"{folder}/") for prefix in prefixes
     )

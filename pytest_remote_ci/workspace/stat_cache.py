@@ -1,8 +1,8 @@
-"""What is known of files from the last time, by what `stat` says, so that a warm start reads nothing.
+"""Cache of facts about files, validated by `stat`, so that a warm start reads no file.
 
-One JSON file per project in the user's cache folder. An entry is believed only when size, modification time, change
-time and inode are all as they were, and it is written only for files that were at rest when they were read (git's rule
-for racy entries). The cache is never needed: whatever goes wrong with it means that files are read again.
+There is one JSON file per project in the user's cache folder. An entry is valid only if size, modification time,
+change time and inode are all unchanged. An entry is written only if the file was at rest when it was read (git's rule
+for racy entries). The cache is optional: if anything goes wrong with it, files are read again.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from typing import Any, Final
 from pytest_remote_ci.workspace import breakpoints, secret_files
 
 _FORMAT: Final = 2
-#: A file that changed this recently may change again without its times showing it (coarse clocks of file systems).
+#: A file changed within this time may change again without a change of its times (coarse clocks of file systems).
 _REST_NS: Final = 2_000_000_000
-#: Projects that nobody opened for so long are forgotten.
+#: Cache files of projects that have not been used for this long are deleted.
 _KEEP_SECONDS: Final = 60 * 86_400
 _CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What reading a file showed."""
+    """Facts from reading a file."""
 
     #: Bytes read.
     size: int
     #: Hexadecimal SHA-256.
     sha256: str
-    #: What secret it looks like, in words; None: none.
+    #: The kind of secret that the file looks like, in words, or None.
     secret: str | None
-    #: Line of the first call of a debugger in a Python file.
+    #: Line of the first debugger call in a Python file, if any.
     debugger: int | None = None
 
 
 class StatCache:
-    """Facts of one project's files. Not for several threads."""
+    """Facts of one project's files. Not thread-safe."""
 
     def __init__(self, folder: Path | None, root: Path) -> None:
-        """`folder` is the cache folder; None remembers nothing."""
+        """Read the cache file in `folder`, the cache folder. None disables caching."""
         name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
         self._file = None if folder is None else folder / "stat" / f"{name}.json"
         self._before = self._read()
         self._now: dict[str, list[Any]] = {}
         self._changed = False
-        #: Files that had to be read.
+        #: Number of files that had to be read.
         self.misses = 0
 
     def facts(self, path: str, source: str, known: os.stat_result) -> Facts:
-        """Facts of the file `source`, which travels as `path`; `known` is its stat. Raises `OSError`."""
+        """Return facts of the file `source`, which is sent as `path`; `known` is its stat. Raises `OSError`."""
         entry = self._before.get(path)
         key = _key(known)
         if entry is not None and entry[:4] == key:
@@ -70,7 +70,7 @@ class StatCache:
         return facts
 
     def save(self) -> None:
-        """Write what was learnt; files that are gone are forgotten. Never raises: the next start reads again."""
+        """Write the new facts and drop files that are gone. Errors are ignored: the next start reads files again."""
         if self._file is None or not (self._changed or self._now.keys() != self._before.keys()):
             return
         with suppress(OSError):
@@ -117,7 +117,7 @@ def _key(known: os.stat_result) -> list[int]:
 
 
 def _read_facts(path: str, source: str) -> tuple[Facts, os.stat_result]:
-    """Facts and the stat after reading."""
+    """Return a file's facts and its stat after reading."""
     digest = hashlib.sha256()
     size = 0
     head = b""

@@ -1,8 +1,8 @@
-"""What lies at the selected paths: files as they are, links as what they point to.
+"""Inspection of the selected paths: files as they are, links replaced by their targets.
 
-A link to a file travels as that file, a link to a folder as the selected files of that folder. A link that leaves the
-project is refused, because the runner has nothing to point it to; one that points nowhere or back at itself is left
-out.
+A link to a file is sent as that file, a link to a folder as the selected files of that folder. A link out of the
+project is refused, because its target does not exist on the runner. A link to nothing or to a folder around itself is
+left out.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pytest_remote_ci.errors import WorkspaceError
 from pytest_remote_ci.workspace.project import is_there
 from pytest_remote_ci.workspace.selection import VCS_NAMES, VENV_MARK, Selection
 
-#: Links to folders can multiply files without end (each of twenty folders linking twice to the next).
+#: Links to folders can multiply files without limit (for example, twenty folders that each link twice to the next).
 _MOST_FILES: Final = 200_000
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file that is there."""
+    """An existing file."""
 
     #: Absolute path of the content.
     source: str
@@ -35,14 +35,17 @@ class Found:
 
 @dataclass
 class Findings:
-    """All files by the path under which they travel."""
+    """All files by the path under which they are sent."""
 
     files: dict[str, Found] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
 def find(root: Path, selection: Selection, left_out: Callable[[str], bool]) -> Findings:
-    """Look at the selected paths; `left_out` says which paths below a link are excluded. Raises `WorkspaceError`."""
+    """Inspect the selected paths. Raises `WorkspaceError`.
+
+    `left_out` returns whether a path below a link is excluded.
+    """
     return _Finder(root, selection, left_out).find()
 
 
@@ -55,7 +58,7 @@ class _Finder:
         self._selection = selection
         self._left_out = left_out
         self._findings = Findings(warnings=list(selection.warnings))
-        #: Link → the folder that it points to, relative to the root ("" is the root itself).
+        #: Link → its target folder, relative to the root ("" is the root itself).
         self._folder_links: dict[str, str] = {}
         self._outside: list[str] = []
         self._through_link: dict[str, bool] = {"": False}
@@ -64,11 +67,11 @@ class _Finder:
         links = []
         for path in self._selection.paths:
             if self._lies_behind_link(path.rpartition("/")[0]):
-                continue  # a folder that became a link: the link itself was selected, or is ignored
+                continue  # the folder became a link; the link itself was selected, or is ignored
             try:
                 known = os.lstat(self._base + path)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # deleted, but tracked
+                continue  # tracked, but deleted
             if stat.S_ISREG(known.st_mode):
                 self._add(path, self._base + path, known)
             elif stat.S_ISLNK(known.st_mode):
@@ -99,7 +102,7 @@ class _Finder:
         return known
 
     def _resolve(self, path: str) -> None:
-        """Sort a link: to a file, to a folder, to the outside, to nothing."""
+        """Classify a link by its target: a file, a folder, outside of the project, nothing."""
         try:
             target = os.path.realpath(self._base + path, strict=True)
             known = Path(target).stat()
@@ -118,7 +121,7 @@ class _Finder:
             self._add(path, target, known)
 
     def _relative(self, target: str) -> str | None:
-        """`target` relative to the root; None when it lies elsewhere or belongs to version control."""
+        """Return `target` relative to the root; None if it is outside or belongs to version control."""
         if target == self._real:
             return ""
         base = self._real if self._real.endswith(os.sep) else self._real + os.sep
@@ -139,7 +142,7 @@ class _Finder:
     def _expand(
         self, link: str, path: str, chain: tuple[str, ...], files: list[str], links: list[str]
     ) -> None:
-        """Add what lies in the folder of `link` once more under `path`; `chain` are the folders that led here."""
+        """Add the content of the folder of `link` again under `path`; `chain` are the folders that led to it."""
         folder = self._folder_links[link]
         inside = f"{folder}/" if folder else ""
         if any(f"{place}/".startswith(inside) for place in (link.rpartition("/")[0], *chain)):
@@ -169,7 +172,7 @@ class _Finder:
 
 
 def _below(ordered: list[str], prefix: str) -> list[str]:
-    """The members of a sorted list that begin with `prefix`."""
+    """Return the members of a sorted list that begin with `prefix`."""
     if not prefix:
         return ordered
     start = bisect_left(ordered, prefix)

@@ -1,7 +1,7 @@
-"""Zips of files: the same bytes for the same tree, wherever and whenever they are made.
+"""Deterministic zips: the same bytes for the same tree, on any machine and at any time.
 
-Members are sorted, dated 1980-01-01, and carry only the executable bit. Which files, and under which names, is for
-`pytest_remote_ci.workspace.collect` to say.
+Members are sorted, dated 1980-01-01, and have no mode bits beyond the executable bit. The caller,
+`pytest_remote_ci.workspace.collect`, chooses the files and their names.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pytest_remote_ci.errors import WorkspaceChanged
 Progress = Callable[[int, int], None]
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
-#: Source code shrinks to a quarter at the fastest level; better ones cost more time than they save on a usual line.
+#: Source code shrinks to a quarter at the fastest level. Higher levels take longer than they save on a usual line.
 _LEVEL: Final = 1
 _CHUNK: Final = 1 << 20
-#: Contents that are compressed already.
+#: Suffixes of files that are already compressed.
 _STORED: Final = frozenset(
     f".{suffix}"
     for suffix in (
@@ -55,20 +55,20 @@ class Member:
 
     #: Its name in the zip.
     name: str
-    #: Where it lies now.
+    #: Path of the file on disk.
     source: str
     #: 0o644 or 0o755.
     mode: int
-    #: Bytes, as of when the file was looked at.
+    #: Bytes, at the time the file was inspected.
     size: int
-    #: What its content must be; None: whatever it is now, and nothing when it is gone.
+    #: Digest that the content must have. None accepts any content, and skips a missing file.
     sha256: str | None = None
 
 
 def pack(members: Iterable[Member], target: IO[bytes], progress: Progress | None = None) -> None:
     """Write the zip of `members` to `target`, which must be seekable.
 
-    A member with a digest whose content is another one by now, or that is gone, raises `WorkspaceChanged`.
+    Raises `WorkspaceChanged` for a member with a digest if its content has changed or is gone.
     """
     ordered = sorted(members, key=lambda member: member.name)
     total = sum(member.size for member in ordered)
@@ -82,13 +82,13 @@ def pack(members: Iterable[Member], target: IO[bytes], progress: Progress | None
 
 
 def _report(progress: Progress | None, before: int, total: int, read: int) -> None:
-    """`read` bytes of a member were read, after `before` bytes of others."""
+    """Report progress after `read` bytes of a member and `before` bytes of earlier members."""
     if progress:
         progress(min(before + read, total), total)
 
 
 def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None]) -> None:
-    """Add one member, telling `advance` now and then how many of its bytes were read."""
+    """Add one member. `advance` is called with the number of its bytes read so far."""
     try:
         source = Path(member.source).open("rb")  # noqa: SIM115 - an error here means something else than one below
     except OSError as error:
@@ -96,7 +96,7 @@ def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None
             return
         raise WorkspaceChanged(f"{member.source}: went away while it was packed; run again") from error
     info = zipfile.ZipInfo(member.name, _DATE)
-    info.create_system = 3  # Unix, also on Windows: the mode below is meant
+    info.create_system = 3  # Unix, even on Windows, so that the mode below applies
     info.external_attr = (0o100000 | member.mode) << 16
     info.compress_type = (
         zipfile.ZIP_STORED if Path(member.source).suffix.lower() in _STORED else zipfile.ZIP_DEFLATED
