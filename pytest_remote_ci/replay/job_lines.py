@@ -85,8 +85,9 @@ class RunLines:
             self.say(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
 
     def mix(self, *, are_several: bool) -> None:
-        """Set whether results of several jobs alternate: then show letters without file names, or each would need a
-        line.
+        """Choose how results are shown: without file names if results of several jobs alternate.
+
+        With file names, each result would need a line then.
         """
         reporter = self._reporter
         if are_several != self._are_mixed and hasattr(reporter, "showfspath"):

@@ -199,8 +199,8 @@ class Tree:
         return self._paths.setdefault(path, path)
 
     def _make_item(self, kind: str, parent: int, name: str, nodeid: str) -> Any:
-        # An id that pytest derives from the parent's shares its text. With these characters it would parse it
-        # differently.
+        # Without a node id pytest derives it from the parent's, and both share text. With "[" or "::" it would split
+        # the id differently.
         is_plain = "[" not in nodeid and "::" not in name
         item = self._make(RemoteItem, kind, parent, name=name) if is_plain else None
         if item is None or item.nodeid != nodeid:  # named by a plugin

@@ -26,9 +26,7 @@ class Passes:
     def __init__(
         self, config: pytest.Config, places: Places, before: dict[str, dict[str, Any]], *, wants_streams: bool
     ) -> None:  # fmt: skip
-        """`before`: node id → fields of the test's earlier phases; `wants_streams`: pytest-json-report is active
-        locally.
-        """
+        """`before`: node id → fields of earlier phases; `wants_streams`: pytest-json-report is active locally."""
         self._places = places
         self._before = before
         self._wants_streams = wants_streams

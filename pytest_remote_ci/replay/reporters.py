@@ -1,8 +1,7 @@
-"""Support for local report plugins and editors beyond pytest's own hooks: extra arguments for the pytest in the job,
-and handling of the records these produce.
+"""Extra arguments and records for local report plugins and editors, beyond pytest's own hooks.
 
 Arguments that are our own options are removed by `pytest_remote_ci.job.boot`. `ONLY_IF_KNOWN` carries words that
-pytest gets only if a plugin in the job knows the first of them.
+pytest in the job gets only if a plugin there knows the first of them.
 """
 
 from __future__ import annotations
