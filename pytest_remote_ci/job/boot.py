@@ -178,7 +178,7 @@ class HandsOver:
         self._worker = _socket.socket(fileno=descriptor)
 
     def pytest_sessionstart(self, session: Any) -> None:
-        """Send the files, which stay the same from now on. They are private to pytest, so failing here does no harm."""
+        """Send the files, which stay the same from now on. They are private to pytest, so errors are ignored."""
         import _socket
         import array
 

@@ -126,7 +126,7 @@ class Reports:
         return asked is report and bool(status) and isinstance(status[2], str) and tuple(status) in _PASSED
 
     def _passed(self, report: Any, more: dict[str, Any]) -> None:
-        """Record a plain pass, without fields already sent by earlier phases or the start; `more` are fields to add."""
+        """Record a plain pass, without fields already sent by earlier phases or the start, but with `more`."""
         said, nodeid = report.__dict__, report.nodeid
         self.status = (None, None)
         fields = {name: said[name] for name in ("when", "duration", "start", "stop") if name in said}
@@ -204,7 +204,7 @@ class Reports:
         return status
 
     def _difference(self, data: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the report without repeated fields: each phase repeats those of the previous one and its sections."""
+        """Return the report without fields and sections that the previous phase already contained."""
         before, self._before[data["nodeid"]] = self._before.get(data["nodeid"]), data
         if before is None:
             return data

@@ -18,9 +18,7 @@ class Ages:
     """The modification times of one workspace."""
 
     def __init__(self, path: str) -> None:
-        """`path`: a JSON file, `{"cwd": ..., "times": {path in the workspace: nanoseconds}}`; the process is in its
-        `cwd`.
-        """
+        """Read a JSON file, `{"cwd": ..., "times": {path in the workspace: nanoseconds}}`; we are in its `cwd`."""
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
         up = [os.pardir for part in found["cwd"].split("/") if part]

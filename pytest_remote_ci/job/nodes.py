@@ -54,9 +54,7 @@ class Tree:
         return None if 0 in numbers else numbers
 
     def item(self, item: Any) -> list[Any]:
-        """Return [parent, type, name, node id, location, has parameters, original name, is skipped, documentation,
-        marks].
-        """
+        """Return [parent, type, name, node id, location, has parameters, original name, is skipped, doc, marks]."""
         return [
             self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
             getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), _is_skipped(item),
@@ -78,8 +76,9 @@ class Tree:
         return [self._number(parent), type(item).__name__, item.name, line, nodeid]
 
     def _marks(self, item: Any) -> list[Any]:
-        """Return one list with the marks of the item and its parents, or nothing: [name, keyword arguments for
-        ``-m``].
+        """Return the marks of the item and its parents as one list, or nothing.
+
+        A mark is [name, keyword arguments for ``-m``].
         """
         marks = _own_marks(item) + self._marks_above(item.parent)
         return [marks] if marks else []

@@ -44,7 +44,7 @@ class Screen:
                 self._record_calls(target, name, method)
 
     def _record_calls(self, target: Any, name: str, method: str) -> None:
-        """Record plugins' calls of this method with their arguments, so that width and colours are the developer's."""
+        """Record plugins' calls of this method with their arguments: the replay adds width and colours."""
         original = getattr(target, method, None)
         if original is None:
             return

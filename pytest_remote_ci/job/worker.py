@@ -86,8 +86,9 @@ class Spool:
             self.frame("mark")
 
     def sizes(self) -> dict[str, int]:
-        """Return the sizes of the output files in bytes, without a record in between, which would seem to precede
-        them.
+        """Return the sizes of the output files in bytes.
+
+        No record may be written in between: it would seem to precede the output that it follows.
         """
         for _ in range(5):
             recorded = self._recorded_sizes()

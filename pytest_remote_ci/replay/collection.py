@@ -50,7 +50,7 @@ class Collection:
         return self._tree.items.keys() - self.unchosen.nodeids
 
     def look_for(self, paths: list[str]) -> None:
-        """Leave remote paths unmapped if none of the files exists locally: a session can be joined from any folder."""
+        """Leave remote paths unmapped if none of the files exists here: a session can be joined from any folder."""
         root = self._session.config.rootpath
         if self._is_late and paths and not any((root / path).exists() for path in paths):
             self.is_elsewhere = True
@@ -89,7 +89,7 @@ class Collection:
         self._tree.add(event["nodes"], event["items"])
 
     def complete(self, event: Event) -> None:
-        """Finish the collection, once all items are known. Raises `pytest.UsageError` for arguments without a match."""
+        """Finish the collection, once all items are known. Raises `pytest.UsageError` for an unmatched argument."""
         items = self._shown(self._tree.chosen)
         if self._choice is not None:
             missing = self._choice.missing([*self._tree.items, *self.collectors])

@@ -125,7 +125,7 @@ class Reports:
 
     @staticmethod
     def _add_extra(data: dict[str, Any], logs: Any) -> None:
-        """Add what pytest-json-report adds to a phase, if the job did not have it; log records are sent separately."""
+        """Add what pytest-json-report adds to a phase, if the job lacked it; log records are sent separately."""
         extra = data.setdefault("_json_report_extra", {data["when"]: _streams(data)})
         phase = extra.get(data["when"]) if isinstance(extra, dict) else None
         if logs and isinstance(phase, dict):

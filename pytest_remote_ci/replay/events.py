@@ -46,7 +46,7 @@ class Feed:
     """Pulls events on demand, so none pile up locally; after an interruption it continues where it stopped."""
 
     def __init__(self, run: RemoteRun, *, is_late: bool = False, is_over: bool = False) -> None:
-        """`is_late`: another process submitted the job; `is_over`: the job had ended before, so nothing of it is new."""
+        """`is_late`: another process submitted the job; `is_over`: the job had ended before, so nothing is new."""
         self.run = run
         self.is_late = is_late
         self.is_over = is_over
