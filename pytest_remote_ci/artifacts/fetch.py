@@ -61,7 +61,7 @@ class Homecoming:
 
         `is_early`: local reporters have not written yet, so replacements of their files wait for the next call.
         Nothing is fetched twice, and without artifacts nothing happens. Unless `is_whole`, no locally written report
-        is replaced. `has_died`: pytest died in the job, so its reports are incomplete, and a line says so.
+        is replaced. `has_died`: pytest died in the job, so its reports are incomplete: print a line about it.
         """
         left = (complete or {}).get("artifacts")
         if self._is_done or not isinstance(left, dict):

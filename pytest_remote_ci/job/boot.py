@@ -124,7 +124,7 @@ def like_a_terminal() -> None:
 
 
 def _tell_plugins_the_width(columns: int) -> None:
-    """Give the width to plugins that ask `shutil`; tests, whose output is captured, still find no terminal."""
+    """Give the width to plugins that ask `shutil`; tests still find no terminal, as their output is captured."""
     import shutil
 
     original, output = shutil.get_terminal_size, _identity(1)

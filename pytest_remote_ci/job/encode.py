@@ -50,7 +50,7 @@ class Reports:
         self._logs = logs
         self._add, self._hold, self._cut = records.add, records.hold, records.cut
         self._config = config
-        #: The report whose status was last requested, and the answer.
+        #: The report for which the status was last requested, and the answer.
         self.status: tuple[Any, Any] = (None, None)
         self._before: dict[str, dict[str, Any]] = {}
         #: Tells whether a result can wait for the next test.

@@ -14,7 +14,7 @@ import sys
 import types
 from typing import Any
 
-#: Types whose objects run the rest of their ``finally`` when they are freed in the middle.
+#: Types of objects that run the rest of their ``finally`` when freed in the middle.
 _FRAMES = {
     types.GeneratorType: "gi_frame", types.CoroutineType: "cr_frame", types.AsyncGeneratorType: "ag_frame",
 }  # fmt: skip

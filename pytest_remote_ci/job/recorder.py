@@ -301,7 +301,7 @@ def describe(config: Any) -> dict[str, Any]:
 
 
 def silence_reporters(config: Any, reporters: list[str]) -> None:
-    """Ignore warnings of packages whose plugins also run locally, if nothing records warnings in the job.
+    """Ignore warnings of packages with plugins that also run locally, if the job does not record warnings.
 
     Recorded warnings are compared locally instead, see `pytest_remote_ci.replay.player`.
     """

@@ -28,7 +28,7 @@ class Screen:
     """Watches one session's terminal reporter and its writer."""
 
     def __init__(self, records: Records, silent: Collection[str] = ()) -> None:
-        """`silent`: packages whose calls are not recorded."""
+        """`silent`: packages with calls that are not recorded."""
         self._records = records
         self._silent = silent
 

@@ -313,7 +313,7 @@ def _restore_values(data: dict[str, Any], values: dict[str, Any]) -> None:
 
 
 class _Shown(str):
-    """A text whose repr is the text itself."""
+    """A text that is its own repr."""
 
     __slots__ = ()
 

@@ -75,7 +75,7 @@ class RunLines:
                 self.write(f"stage {stage}: {', '.join(names[:_MOST])}{rest}")
 
     def tell(self, run: Run) -> None:
-        """Write one line for each job whose state changed."""
+        """Write one line for each job with a changed state."""
         now = datetime.now(timezone.utc)
         for job in run["jobs"]:
             state, name = state_of(job), str(job["name"])

@@ -15,7 +15,7 @@ from typing import Any
 from pytest_remote_ci.replay.events import Event
 from pytest_remote_ci.wire.control_characters import escaped
 
-#: Events whose `id` is a test or a collector.
+#: Kinds of events with the id of a test or collector in `id`.
 _WITH_ID = frozenset({"started", "passed", "logs", "finished", "exception", "warning", "junit_attribute"})
 #: Characters with a meaning in node ids, and their replacements.
 _MEANING = str.maketrans({"/": "_", "\\": "_", "[": "(", "]": ")", "\n": " ", "\t": " "})

@@ -377,7 +377,7 @@ class Takeover:
 
 
 class _Distributed:
-    """Plays the collection early if xdist runs in the job, whose lines replace "collecting …"."""
+    """Plays the collection early if xdist runs in the job: its lines replace "collecting …"."""
 
     def __init__(self, player: Player) -> None:
         self._player = player

@@ -69,7 +69,7 @@ def _listens_to_comparisons(config: pytest.Config) -> bool:
 
 
 def _listening(config: pytest.Config) -> set[str]:
-    """Return packages whose plugins receive reports locally, so that the job need not repeat their warnings."""
+    """Return packages with plugins that receive reports locally: the job need not repeat their warnings."""
     hooks = ("logstart", "logreport", "logfinish")
     return {
         implementation.function.__module__.partition(".")[0]
@@ -80,7 +80,7 @@ def _listening(config: pytest.Config) -> set[str]:
 
 
 def _registered_later(config: pytest.Config) -> set[str]:
-    """Return packages whose hooks are registered late: pytest-html's reporter in `pytest_configure`."""
+    """Return packages with hooks registered late: pytest-html registers its reporter in `pytest_configure`."""
     return {"pytest_html"} if config.getoption("htmlpath", None) else set()
 
 

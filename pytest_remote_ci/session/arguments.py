@@ -44,7 +44,7 @@ _LOCAL_QUESTIONS = frozenset({"-V", "-VV", "--version", "--cache-show"})
 #: Questions about the project, its conftests and plugins: only a pytest that has them can answer.
 _HELP = frozenset({"-h", "--help"})
 _QUESTIONS = _HELP | {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test"}
-#: Options that show an earlier job, whose questions cannot be changed.
+#: Options that show an earlier job: its options are settled.
 _EARLIER = frozenset({"--remote-ci-attach", "--remote-ci-replay"})
 #: Options that write a file: those of reporters, and those that need the tests' own process.
 _FILE_WRITING = frozenset(

@@ -132,13 +132,13 @@ class Preparation:
         return destinations.find(given, self.place, self.reports_here, twice, outsiders, self.given)
 
     def _led(self, given: list[str]) -> list[str]:
-        """Redirect reports outside of the project into it, except for a run, whose reports are not fetched."""
+        """Redirect reports outside of the project into it, except for a run: its reports are not fetched."""
         return (
             given if self.option("pipeline") else external_reports.led(given, self.place, self.reports_here)
         )
 
     def _report_files(self) -> list[ReportFile]:
-        """Return reports written both locally and in the job; none for a run, whose report covers all its jobs."""
+        """Return reports written both locally and in the job; none for a run: its report covers all jobs."""
         if not self.native or self.option("pipeline"):
             return []
         from pytest_remote_ci.replay import report_files

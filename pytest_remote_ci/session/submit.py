@@ -172,7 +172,7 @@ class _Session:
             return exit_codes.INTERRUPTED
         except ClientError:
             raise
-        except BaseException:  # the reader of the output is gone, or a plugin failed: the result would not be shown
+        except BaseException:  # output closed or a plugin failed: the result would not be seen
             current.abandon()
             raise
 
@@ -219,7 +219,7 @@ class _Session:
 
     def _attach(self, settings: Config, job_id: str) -> int | None:
         current = self._remote_run(settings, job_id)
-        current.keep(self._prepared.folder(settings))  # no reports: the job's can be of another state of the project
+        current.keep(self._prepared.folder(settings))  # no reports: they may not fit the project
 
         def leave() -> bool:
             self._display.say(
