@@ -55,7 +55,7 @@ class Kind:
     suffixes: frozenset[str]
     #: How the content begins.
     begins: re.Pattern[bytes]
-    #: Content of an existing file that may be replaced; None: any content, and the suffix decides.
+    #: Content of an existing file that may be replaced; None: not recognizable, the suffix decides.
     marks: re.Pattern[bytes] | None = None
 
     def name_problem(self, name: str, *, is_typed: bool) -> str | None:

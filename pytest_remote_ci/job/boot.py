@@ -38,10 +38,10 @@ _FLAGS = (
     "--remote-ci-comparisons",
     "--remote-ci-logs",
 )
-#: Set if the developer selected tests for several jobs: a job without any of them has not failed.
+#: Option for tests selected for several jobs: a job without any of them has not failed.
 NONE_IS_FINE = "--remote-ci-none-is-fine"
 _VALUES = ("--remote-ci-attach", "--remote-ci-here")
-#: Its value is a list of words for pytest, used only if a plugin knows the first one.
+#: Option with words for pytest as value, used only if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 
 
@@ -147,7 +147,7 @@ def _identity(handle: int) -> Any:
 
 
 def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
-    """Return the plugins that record this session; if there are none, its records contain the reason.
+    """Return the plugins that record this session; if recording is impossible, none: a record has the reason.
 
     `continued`: an earlier pytest of this job died.
     """

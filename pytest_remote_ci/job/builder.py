@@ -34,7 +34,7 @@ class Builder:
     def __init__(self, folder: str, job: dict[str, Any]) -> None:
         self._folder = folder
         self._uv = job["uv"]
-        #: Whether the scope's store is mounted: only then foreign code can run.
+        #: Whether the scope's store is mounted: only then may foreign code run.
         self._may_build = bool(job["may_build"])
         self._cwd = job["cwd"]
         self._env = dict(os.environ)

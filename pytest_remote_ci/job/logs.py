@@ -34,8 +34,7 @@ def are_wanted(config: Any) -> bool:
 def detach(data: dict[str, Any]) -> str:
     """Remove the log records that pytest-json-report added to a report's data, if they are too long for one record.
 
-    Log records of earlier phases, which it repeats, are removed, too. Return a JSON list, or "" if nothing was
-    removed.
+    Those of earlier phases, which it repeats, are removed, too. Return those of this phase as a JSON list, else "".
     """
     extra = data.get("_json_report_extra")
     if not isinstance(extra, dict):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 #: The order of phases; those of plugins count as calls.
 _PHASES = {"setup": 0, "call": 1, "teardown": 2}
-#: Packages that write a line about their report's file. If they also run locally, only that line is shown.
+#: Packages that print a line about their report's file; not recorded if they also run locally and print it there.
 _NAMING_THEIR_FILE = frozenset({"pytest_html"})
 #: Limit for the number of items in one record.
 _ITEMS = 400
@@ -126,7 +126,10 @@ class Recorder:
         self._add("summary", **({"metadata": metadata} if metadata != self._metadata else {}))
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
-        """Record an error of pytest or a plugin, after a report that only the terminal has shown so far, if any."""
+        """Record an internal error of pytest or a plugin.
+
+        If a plugin failed while it handled a report that the terminal has already shown, record that report first.
+        """
         shown = self._shown_last()
         if shown is not None:
             self._reports.add("report", shown)

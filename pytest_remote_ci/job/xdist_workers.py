@@ -59,7 +59,7 @@ def prepare(folder: str) -> None:
 
     def get_config(*args: Any, **kwargs: Any) -> Any:
         made = original(*args, **kwargs)
-        # Not the recorder: records of a worker would have no reader.
+        # No recorder: only the controller records reports.
         for plugin in (boot.InertOptions(), InWorker()):
             made.pluginmanager.register(plugin)
         return made

@@ -50,7 +50,7 @@ class Collection:
         return self._tree.items.keys() - self.unchosen.nodeids
 
     def look_for(self, paths: list[str]) -> None:
-        """Leave remote paths unmapped if none of the files exists here: a session can be joined from any folder."""
+        """Leave remote paths unmapped if no file exists locally: a session can be joined from any folder."""
         root = self._session.config.rootpath
         if self._is_late and paths and not any((root / path).exists() for path in paths):
             self.is_elsewhere = True

@@ -48,7 +48,7 @@ class Passes:
             if item is not None:  # its id object lives to the end anyway
                 known["_id"] = getattr(item, "id", item.nodeid)
         place = event.get("location") or known.get("location") or location
-        # A complete report sent before stores its location as a list.
+        # A complete report leaves the location as it was sent, as a list.
         known["location"] = place if isinstance(place, tuple) else self._places.location(place)
         if "keywords" in event:
             known["keywords"] = self._keywords(event["keywords"], item)

@@ -63,7 +63,7 @@ class Preparation:
         breakpoints.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
 
     def say_what_stays_there(self) -> None:
-        """Print which file-writing options and interpreter options have no effect on this machine or in the job."""
+        """Print which options write files only on the runner, and which interpreter options are not used there."""
         addopts = self._pytest.getini("addopts")
         given = [*addopts, *self.given]
         stays = destinations.staying(addopts, self.given, self.place)

@@ -219,7 +219,8 @@ class _Session:
 
     def _attach(self, settings: Config, job_id: str) -> int | None:
         current = self._remote_run(settings, job_id)
-        current.keep(self._prepared.folder(settings))  # no reports: they may not fit the project
+        # No reports: the job's may be of another state of the project, or of another project.
+        current.keep(self._prepared.folder(settings))
 
         def leave() -> bool:
             self._display.say(
