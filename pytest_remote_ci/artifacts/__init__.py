@@ -1,1 +1,1 @@
-"""Files that a job left behind: fetched, checked and put in their places."""
+"""Artifacts of a job: download, checks and local places."""

@@ -1,8 +1,8 @@
-"""The folder for what jobs left behind, kept apart from the project: git, pytest and unittest pass over it.
+"""The folder for artifacts, kept apart from the project: git, pytest and unittest skip it.
 
-What lies in it was made by tests: names that pytest would collect, a `conftest.py`, anything. So the folder's name
-begins with a dot, and two files in it keep others out: `.gitignore`, and a `conftest.py` that lets pytest collect
-nothing there, whatever the project's `norecursedirs` say.
+Its files were made by tests: names that pytest would collect, a `conftest.py`, anything. So the folder's name begins
+with a dot, and two files in it keep other tools out: `.gitignore`, and a `conftest.py` that makes pytest collect
+nothing in it, whatever the project's `norecursedirs` are.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pytest_remote_ci.config.load import COMMAND_LINE, Config
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.workspace.selection import VCS_NAMES
 
-#: Where artifacts go unless somebody says otherwise: a folder per job in this one.
+#: Default folder for artifacts: contains a folder for each job.
 NAME: Final = ".remote-ci-artifacts"
-#: Files that keep others out, and what is in them.
+#: Name → content of the files that keep other tools out.
 _GUARDS: Final = {
     ".gitignore": "*\n",
     "conftest.py": (
@@ -28,9 +28,9 @@ _GUARDS: Final = {
         'collect_ignore_glob = ["*"]\n'
     ),
 }
-#: No artifact gets these names directly in a folder that is guarded: the last would make it a package.
+#: Names that artifacts cannot have directly in a guarded folder: the last would make it a package.
 _RESERVED: Final = frozenset({*_GUARDS, "__init__.py"})
-#: Folders that pytest passes over by their names; others build in them.
+#: Folders that pytest skips by name; other tools write into them.
 _PASSED_OVER: Final = frozenset({"build", "dist", "node_modules", "venv"})
 
 
@@ -39,11 +39,11 @@ class ArtifactFolder:
     """A folder for artifacts."""
 
     path: Path
-    #: A folder above it, or itself, that the developer chose: from there on no link is followed.
+    #: This folder, or one above it, chosen by the developer: below it no link is followed.
     trusted: Path
-    #: The folder to be guarded: itself, or one above it.
+    #: The folder with the guard files: this one, or one above it.
     guarded: Path
-    #: Whether a setting of the project names it: then it must be empty, ours, or passed over by name.
+    #: Whether a setting of the project names it: then it must be empty, ours, or skipped by name.
     is_configured: bool = False
 
     def below(self, name: str) -> ArtifactFolder:
@@ -51,16 +51,16 @@ class ArtifactFolder:
         return replace(self, path=self.path / plain_name(name))
 
     def name_problem(self, path: str) -> str | None:
-        """Say, in words that follow it, why no artifact `path` may lie here; None when it may."""
+        """Return a phrase, to follow `path`, why no such artifact may be stored here, else None."""
         if self.guarded == self.path and path.casefold() in _RESERVED:
             return "is refused: files of that name keep git and pytest out of the folder"
         return None
 
     def make(self) -> bool:
-        """Make the folder, and what keeps others out; whether files in it may be replaced.
+        """Make the folder and the guard files; return whether files in it may be replaced.
 
-        They may not in a folder with files of the developer's own. Raises OSError, and `ConfigError` when a setting of
-        the project names such a folder.
+        They may not in a folder with the developer's own files. Raises OSError, and `ConfigError` if a setting of the
+        project names such a folder.
         """
         own_name = self.guarded.name in _PASSED_OVER
         with safe_fs.opened(self.trusted, self.guarded.relative_to(self.trusted).parts) as folder:
@@ -81,7 +81,7 @@ class ArtifactFolder:
 
 
 def default(name: str, base: Path) -> ArtifactFolder:
-    """Return the folder of the artifacts of a job, or of a run, of that name, below `base`."""
+    """Return the folder for artifacts of the job or run of that name, below `base`."""
     top = base / NAME
     return ArtifactFolder(top / plain_name(name), base, top)
 
@@ -93,7 +93,7 @@ def named(folder: Path) -> ArtifactFolder:
 
 
 def of(settings: Config, name: str, cwd: Path, root: Path) -> ArtifactFolder:
-    """Return the folder for artifacts as configured (by a file: relative to the project `root`), else the default."""
+    """Return the configured folder (from a file: relative to the project `root`), else the default one."""
     if settings.artifacts_dir is None:
         return default(name, cwd)
     folder = Path(settings.artifacts_dir)
@@ -106,6 +106,6 @@ def of(settings: Config, name: str, cwd: Path, root: Path) -> ArtifactFolder:
 
 
 def plain_name(name: str) -> str:
-    """Return `name` as the name of one folder: what is unusual in it becomes ``_``."""
+    """Return `name` as the name of one folder: unusual characters become ``_``."""
     plain = "".join(char if char.isalnum() or char in "-_.,=" else "_" for char in name)[:100]
     return f"_{plain[1:]}" if plain[:1] in ("", ".") else plain

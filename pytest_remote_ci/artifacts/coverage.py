@@ -1,7 +1,7 @@
-"""Coverage data and reports made elsewhere, made to speak of the files here: in each of the formats, without coverage.
+"""Map paths in remote coverage data and reports to local ones, in each of the formats, without coverage.
 
-The paths in it begin with the folder that the project had for the run. Only those are changed; what cannot be read is
-left as it is.
+Their paths begin with the folder that the project had in the job. Only those are changed; an unreadable file stays
+unchanged.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _LARGEST: Final = 64 << 20
 
 
 def is_coverage(name: str) -> bool:
-    """Whether a file of that name may be coverage data."""
+    """Whether a file of that name can contain coverage data."""
     return name == ".coverage" or name.startswith(".coverage.") or Path(name).suffix in _TEXTS
 
 
 def relocate(file: Path, name: str, old: str, new: str) -> None:
-    """Let the paths in `file`, which will be called `name`, begin with the folder `new` where they begin with `old`."""
+    """Replace the folder `old` by `new` at the beginning of paths in `file`, which will be called `name`."""
     if old == new or not old.startswith("/") or len(old) < 2 or not is_coverage(name):
         return
     with contextlib.suppress(OSError):
@@ -38,10 +38,10 @@ def relocate(file: Path, name: str, old: str, new: str) -> None:
 
 
 def _relocate_database(file: Path, old: str, new: str) -> None:
-    """In a copy of SQLite's own making (a transaction): all paths or none."""
+    """Map all paths in a transaction of SQLite: all or none."""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA journal_mode = MEMORY")  # nothing beside the file
+        connection.execute("PRAGMA journal_mode = MEMORY")  # no journal beside the file
         rows = connection.execute(
             "SELECT id, path FROM file WHERE substr(path, 1, ?) = ?", (len(old) + 1, f"{old}/")
         ).fetchall()
@@ -52,7 +52,7 @@ def _relocate_database(file: Path, old: str, new: str) -> None:
 
 
 def _relocate_text(file: Path, old: str, new: str) -> None:
-    """Wherever a path begins, also after what JSON makes of the end of a line."""
+    """Map paths in a text, also after an escaped line end in JSON."""
     content = file.read_bytes()
     pattern = rb"(?:(?<![\w./-])|(?<=\\[nrt]))" + re.escape(old.encode()) + rb"(?![\w.-])"
     fresh = new.replace(os.sep, "/").encode("utf-8", "surrogateescape")

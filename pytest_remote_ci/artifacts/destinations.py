@@ -1,9 +1,9 @@
-"""Where on this machine what a run left behind goes: reports to their places in the project, all else to a folder.
+"""Where artifacts go on the developer's machine: reports to their places in the project, others to a folder.
 
-A local run would have left coverage data and the files that options name; so a remote one brings them home. What
-comes is of the report's kind (`pytest_remote_ci.artifacts.report_kinds`), and a file in the project that is there
-already is replaced only when it is such a report. Of what lies outside `pytest_remote_ci.artifacts.external_reports`
-knows.
+A local session would leave coverage data and the files that options name, so those of a remote one are fetched. A
+file is accepted only if it is of the report's kind (`pytest_remote_ci.artifacts.report_kinds`), and it replaces an
+existing file in the project only if that is such a report, too. For reports outside of the project see
+`pytest_remote_ci.artifacts.external_reports`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.wire import globs
 
-#: What coverage and pytest-cov write when nobody says otherwise.
+#: Default files of coverage and pytest-cov.
 _COVERAGE: Final[Mapping[str, Kind | FolderKind]] = {
     ".coverage": report_kinds.COVERAGE_DATA,
     ".coverage.*": report_kinds.COVERAGE_DATA,
@@ -36,9 +36,9 @@ _COVERAGE: Final[Mapping[str, Kind | FolderKind]] = {
     "htmlcov": report_kinds.COVERAGE_HTML,
 }
 COVERAGE: Final = tuple(_COVERAGE)
-#: Options whose value is a file, or a folder, that the run writes.
+#: Options with a file or folder to write as value.
 WRITING: Final[frozenset[str]] = frozenset({*report_kinds.FILES, "--alluredir"})
-#: (section, key) of coverage's settings that name such a file → its kind.
+#: (section, key) of a coverage setting that names such a file → its kind.
 _COVERAGE_SETTINGS: Final[Mapping[tuple[str, str], Kind | FolderKind]] = {
     ("run", "data_file"): report_kinds.COVERAGE_DATA,
     ("xml", "output"): report_kinds.COVERAGE_XML,
@@ -51,61 +51,61 @@ _WILD: Final = re.compile(r"[*?\[\]]")
 
 @dataclass(frozen=True)
 class Expected:
-    """A report that the run may leave."""
+    """A report that the job may write."""
 
     kind: Kind | FolderKind
-    #: Whether it is named where the developer types, and not only in a file of the project.
+    #: Whether the developer typed its name; otherwise a file of the project contains it.
     is_typed: bool = False
-    #: Of the assets of an HTML report: that report, relative to the project.
+    #: For assets of an HTML report: that report, relative to the project.
     beside: str | None = None
 
 
 @dataclass(frozen=True)
 class Home:
-    """The place of an artifact that is a report."""
+    """The local place of an artifact that is a report."""
 
     place: Path
-    #: The folder here from which on no link is followed.
+    #: The local folder below which no link is followed.
     base: Path
-    #: What it is in its report, and the report's kind: its content is judged when it has come.
+    #: Its name within the report, and the report's kind; the content is checked after the download.
     name: str
     kind: Kind | FolderKind
 
     def content_problem(self, file: Path) -> str | None:
-        """Say why `file`, which has arrived, is not to have this place; None when it may."""
+        """Return why the downloaded `file` is rejected for this place, else None."""
         try:
             return self.kind.content_problem(self.name, file)
         except OSError as error:
             return f"cannot be read ({error.strerror})"
 
 
-#: Reports that lack a part of the tests if pytest died while it wrote them.
+#: Reports that lack some tests if pytest died while it wrote them.
 _OF_TESTS = (report_kinds.HTML, report_kinds.JSON_REPORT, report_kinds.REPORT_LOG, report_kinds.BENCHMARK)
 
 
 @dataclass(frozen=True)
 class Reports:
-    """The reports of one run."""
+    """The reports of one job."""
 
     root: Path
-    #: Pattern, relative to `root` → what is expected there.
+    #: Pattern, relative to `root` → the report expected there.
     expected: Mapping[str, Expected]
-    #: Of these: what takes the place of a file that a reporter here writes at its end.
+    #: Patterns of files that replace those that local reporters write at their end.
     last: tuple[str, ...] = ()
-    #: Folder, relative to `root` → the report in it, whose place is outside of the project.
+    #: Folder, relative to `root` → the report in it that belongs outside of the project.
     outside: Mapping[str, Outside] = field(default_factory=dict)
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """What the runner is asked for."""
+        """Patterns to request from the runner."""
         return tuple(dict.fromkeys((*self.expected, *self.outside)))
 
     def concerns(self, path: str) -> bool:
-        """Return whether the artifact `path` was asked for as a report."""
+        """Return whether the artifact `path` was requested as a report."""
         return bool(globs.Globs(self.patterns).match(path))
 
     def home(self, path: str) -> Home | str:
-        """Return the place of the artifact `path`; or, in words that follow its name, why it has none."""
+        """Return the place of the artifact `path`, or a phrase, to follow its name, why it has none."""
         for folder, report in self.outside.items():
             if path.startswith(f"{folder}/"):
                 return _outside_home(report, path[len(folder) + 1 :])
@@ -124,7 +124,7 @@ class Reports:
         if isinstance(kind, Kind):
             name = path
             problem = kind.name_problem(path, is_typed=expected.is_typed)
-            # A pattern that names a file matches what lies below a folder of that name, too.
+            # A pattern for a file also matches everything below a folder of that name.
             if path.count("/") != pattern.count("/"):
                 problem = "is no file of such a report"
         elif path.startswith(f"{pattern}/"):
@@ -141,12 +141,12 @@ class Reports:
         return problem if problem is not None else Home(place, self.root, name, kind)
 
     def _replacing_problem(self, place: Path, kind: Kind | FolderKind, expected: Expected) -> str | None:
-        """Say why what is at `place` now must stay there; None when it may be replaced."""
+        """Return why the existing file at `place` must stay, else None."""
         beside = None if expected.beside is None else self.root / expected.beside
         return _replacing_problem(place, kind, beside)
 
     def is_last(self, path: str) -> bool:
-        """Whether the artifact `path` is to come home after reporters here have written."""
+        """Whether the artifact `path` is fetched only after local reporters have written."""
         return bool(self.last) and bool(globs.Globs(self.last).match(path))
 
     def lists_tests(self, path: str) -> bool:
@@ -155,7 +155,7 @@ class Reports:
         return isinstance(home, Home) and home.kind in _OF_TESTS
 
     def name_of(self, path: str, place: Path) -> str:
-        """Return what a report is called in one line for people: a file by its name, a folder by its own."""
+        """Return the name of a report for messages: its own, or that of the report's folder it is in."""
         for folder, report in self.outside.items():
             if path.startswith(f"{folder}/"):
                 return str(place) if path == f"{folder}/{report.place.name}" else f"{place.parent}/"
@@ -177,7 +177,7 @@ def _outside_home(report: Outside, name: str) -> Home | str:
         problem = report_kinds.HTML_ASSETS.name_problem(name)
     if problem is None and os.path.lexists(place):
         problem = _replacing_problem(place, kind, report.place)
-    # A link of the developer's at the very place is followed, as reporters do; the assets lie beside the link.
+    # A link at the exact place is followed, as reporters do; the assets lie beside the link.
     return (
         problem
         if problem is not None
@@ -199,13 +199,13 @@ def _replacing_problem(place: Path, kind: Kind | FolderKind, beside: Path | None
 
 
 def _way_problem(root: Path, path: str) -> str | None:
-    """Say why nothing is put at `path` below `root`: a folder on the way is a link; None where all is well."""
+    """Return why nothing is written at `path` below `root`: a parent is a link or not a folder; else None."""
     here = root
     for part in path.split("/")[:-1]:
         here = here / part
         try:
             mode = here.lstat().st_mode
-        except OSError:  # not there yet; what else it is shows when it is to be made
+        except OSError:  # does not exist yet; other errors show when it is made
             return None
         if not stat.S_ISDIR(mode):
             return f"is not brought: {part} on its way is {'a link' if stat.S_ISLNK(mode) else 'no folder'}"
@@ -220,11 +220,11 @@ def find(
     argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), twice: Iterable[tuple[str, str]] = (),
     outsiders: Iterable[Outside] = (), typed: Sequence[str] | None = None,
 ) -> Reports:  # fmt: skip
-    """The reports of a run with these arguments of pytest; without those of `reports_here`, which are written here.
+    """Return the reports of a job with these arguments of pytest, without those of `reports_here`, written locally.
 
-    `twice` are files that are written here and in the job, each with its option; `outsiders` likewise, outside of the
-    project. `typed` are the arguments that no file of the project has (default: all); only these name
-    places outside of it, or with unusual names.
+    `twice` are files that are written both locally and in the job, each with its option; `outsiders` are the same,
+    outside of the project. `typed` are the arguments that come from no file of the project (default: all); only these
+    can name places outside of it, or unusual names.
     """
     typed = argv if typed is None else typed
     written = set(WRITING) - set(reports_here)
@@ -267,7 +267,7 @@ def _named_by(argv: Sequence[str], options: Iterable[str]) -> Iterator[tuple[str
 
 
 def _coverage_reports(argv: Sequence[str]) -> Iterator[tuple[Kind | FolderKind, str]]:
-    """What ``--cov-report=KIND:PLACE`` names."""
+    """Yield kind and place of each ``--cov-report=KIND:PLACE``."""
     for option, value in _values(argv):
         word, colon, name = value.partition(":")
         kind = report_kinds.COVERAGE_REPORTS.get(word)
@@ -276,23 +276,23 @@ def _coverage_reports(argv: Sequence[str]) -> Iterator[tuple[Kind | FolderKind, 
 
 
 def _below(report: Outside, place: Place) -> str:
-    """Its folder over there, relative to the project."""
+    """Return the report's folder in the job, relative to the project."""
     return f"{place.subdirectory}/{report.folder}" if place.subdirectory else report.folder
 
 
 def _assets(html: str) -> str:
-    """The folder beside a report of pytest-html's that is not self-contained."""
+    """Return the folder of assets beside a report of pytest-html that is not self-contained."""
     return str(Path(html).parent / "assets")
 
 
 def staying(settings: Sequence[str], typed: Sequence[str], place: Place) -> set[str]:
-    """Options whose file lies outside of the project, and which nothing brings home; `settings` are of the project."""
+    """Return options for files outside of the project that are not fetched; `settings` come from the project."""
     given = [*_values(settings), *_values(outside.led(typed, place))]
     return {option for option, value in given if option in WRITING and _in_project(value, place) is None}
 
 
 def _in_project(name: str, place: Place) -> str | None:
-    """`name`, relative to where the run happens, as a pattern; None when it lies outside of the project."""
+    """Return `name`, relative to the job's working directory, as a pattern; None if it is outside of the project."""
     relative = place.relative(name)
     if relative is None:
         return None
@@ -300,18 +300,18 @@ def _in_project(name: str, place: Place) -> str | None:
     below = os.path.relpath(os.path.normpath(folder / relative), place.root).replace(os.sep, "/")
     if below == "." or below.startswith("../") or globs.problem(below) is not None:
         return None
-    # A name is no pattern: one of a setting must not ask for files that it does not name.
+    # A name with wildcards is rejected: a setting must not request files that it does not name.
     return None if _WILD.search(below.removesuffix(".*")) else below
 
 
 def _values(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Long options with their values, in both spellings."""
+    """Yield option and value of long options, in both spellings."""
     for _, option, value in outside.values(argv):
         yield option, value
 
 
 def _coverage_settings(folder: Path) -> Iterator[tuple[str, Kind | FolderKind]]:
-    """Files that coverage's own configuration names; one that cannot be read is coverage's to complain about."""
+    """Yield files that coverage's configuration names; skip unreadable files, which coverage reports itself."""
     import configparser
 
     for name in (".coveragerc", "setup.cfg", "tox.ini"):
@@ -336,5 +336,5 @@ def _named(value: str, kind: Kind | FolderKind) -> Iterator[tuple[str, Kind | Fo
     name = value.strip()
     if name and not _WILD.search(name):
         yield name, kind
-        if kind is report_kinds.COVERAGE_DATA:  # what parallel runs append
+        if kind is report_kinds.COVERAGE_DATA:  # the suffix of parallel runs
             yield f"{name}.*", kind

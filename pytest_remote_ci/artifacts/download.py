@@ -1,9 +1,9 @@
-"""Brings the files that a job left behind to this machine: each whole or not at all, and never outside of its folder.
+"""Download artifacts of a job: each complete or not at all, and never outside of its folder.
 
-The list comes from the runner and the contents from tests, so neither is believed: names must be plain relative paths,
-no link on the way is followed (`pytest_remote_ci.artifacts.safe_fs`), contents must have the digest that the list
-gives. What broke off is resumed, in this run and by the next: the beginning of a file stays beside its place under a
-name of its own.
+The list comes from the runner and the contents from tests, so neither is trusted: names must be plain relative paths,
+no link on the way is followed (`pytest_remote_ci.artifacts.safe_fs`), and contents must have the digest in the list.
+An interrupted download is resumed, by this process or a later one: the partial file stays beside the final place
+under a temporary name.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from pytest_remote_ci.wire.protocol import is_digest
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
 
-#: With so many files to fetch they come as one archive.
+#: From this number of files on, they are fetched as one archive.
 MANY: Final = 8
-#: Seconds for which the runner may be away.
+#: Seconds for which the runner may be unreachable.
 PATIENCE: Final = 60.0
-#: This file, or this way to it, cannot be had; another may.
+#: Errors of one file or one way to fetch it; another may work.
 _REFUSED: Final = (JobNotFound, SubmissionRefused, NotOffered)
 _PIECE: Final = 1 << 16
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
-#: Characters that its file system leaves out of names: they cannot make another one of ``.git``.
+#: Characters that a file system of macOS ignores in names: they must not hide ``.git``.
 _IGNORED_ON_MACOS: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff")
-#: Names that mean a device on Windows, whatever their suffix.
+#: Names of devices on Windows, whatever their suffix.
 _DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a job left behind, as the runner lists it."""
+    """A file that a job made, as the runner lists it."""
 
     #: Relative to the project.
     path: str
@@ -58,25 +58,25 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What became of some artifacts."""
+    """The result of fetching artifacts."""
 
-    #: Where those are that came, or were there already.
+    #: Artifact path → local path of files that were fetched or already there.
     places: Mapping[str, Path]
-    #: Why others are not, one line each.
+    #: Why others were not fetched, one line each.
     problems: Sequence[str]
 
 
 @dataclass
 class Errand:
-    """Some artifacts to be fetched from one job."""
+    """Fetches artifacts of one job."""
 
     client: Client
     job_id: str
-    #: Called with bytes so far and in all.
+    #: Called with the bytes fetched so far and in total.
     progress: Callable[[int, int], None] = lambda done, total: None
-    #: Looks at a file that has arrived, and may change it, before it takes its place: why it must not, or None.
+    #: Checks a downloaded file, and can change it, before it gets its place; returns why it is rejected, else None.
     finish: Callable[[Artifact, Path], str | None] = lambda artifact, file: None
-    #: Whether files may be executable, and whether others in their places are replaced.
+    #: Whether files may be executable, and whether existing files are replaced.
     executables: bool = True
     replaces: bool = True
     patience: float = PATIENCE
@@ -88,8 +88,9 @@ class Errand:
     _total: int = 0
 
     def fetch(self, wanted: Iterable[tuple[Artifact, Path]], folder: Path) -> Fetched:
-        """Bring each artifact to its place, which must lie in `folder`. Raises `ClientError` when nothing comes at all
-        any more, and OSError when nothing can be written.
+        """Fetch each artifact to its place, which must be in `folder`.
+
+        Raises `ClientError` if nothing more can be fetched, and OSError if nothing can be written.
         """
         todo: list[tuple[Artifact, Path]] = []
         places: dict[str, Path] = {}
@@ -104,7 +105,7 @@ class Errand:
                 todo.append((artifact, place))
         self._total = sum(artifact.size for artifact, _ in todo)
         if len(todo) >= MANY:
-            # What the archive did not bring comes one by one.
+            # Files missing from the archive are fetched one by one.
             with contextlib.suppress(Interrupted, *_REFUSED, tarfile.TarError, EOFError):
                 for artifact, place in self._from_archive(
                     {item.path: (item, place) for item, place in todo}, folder
@@ -154,7 +155,7 @@ class Errand:
     def _from_archive(
         self, wanted: Mapping[str, tuple[Artifact, Path]], folder: Path
     ) -> Iterator[tuple[Artifact, Path]]:
-        """Those that arrive whole, as long as the archive lasts."""
+        """Yield the files that arrive complete, until the archive ends."""
         with (
             contextlib.closing(self.client.artifact_archive(self.job_id)) as source,
             tarfile.open(fileobj=source, mode="r|") as archive,
@@ -177,7 +178,7 @@ class Errand:
                         yield artifact, place
 
     def _fetch(self, artifact: Artifact, place: Path, folder: Path) -> bool:
-        """One file, going on where its beginning ends; whether it came."""
+        """Fetch one file, continuing a partial one; return whether it is complete."""
         with _opened(place, folder) as where:
             return self._fetch_into(where, artifact, place.name)
 
@@ -203,12 +204,12 @@ class Errand:
                 return self._settle(artifact, where, part, name)
             where.remove(part)
             if before == 0:
-                break  # not the fault of an old beginning
+                break  # the error is not due to an old partial file
         self._refuse(artifact, "did not come: its content is not what the runner says")
         return False
 
     def _continue(self, artifact: Artifact, where: Folder, part: str) -> str:
-        """The digest of `part` once all of the content is in it. Raises `Interrupted`, and other `ClientError`s."""
+        """Complete `part` and return its digest. Raises `Interrupted`, and other `ClientError`s."""
         hasher = hashlib.sha256()
         with _begun(where, part) as target:
             have = 0
@@ -237,7 +238,7 @@ class Errand:
         return str(hasher.hexdigest())
 
     def _settle(self, artifact: Artifact, where: Folder, part: str, name: str) -> bool:
-        """Give the file that has arrived its place; False when it must not have it."""
+        """Move the downloaded file to its place; return False if it was rejected."""
         problem = self.finish(artifact, where.reached(part))
         if problem is not None:
             where.remove(part)
@@ -252,7 +253,7 @@ class Errand:
 
 
 def parse_list(answer: Any) -> list[Artifact] | None:
-    """The runner's list; None for what is none."""
+    """Parse the runner's list; return None if it is malformed."""
     if not isinstance(answer, list):
         return None
     found = []
@@ -267,7 +268,7 @@ def parse_list(answer: Any) -> list[Artifact] | None:
 
 
 def name_problem(path: str) -> str | None:
-    """Why no file of that name is made here, or None when one may be."""
+    """Return why no file of that name is made locally, else None."""
     parts = path.split("/")
     if path.startswith("/") or _DRIVE.match(path) or "\\" in path or ".." in parts:
         return "leaves the folder"
@@ -278,7 +279,7 @@ def name_problem(path: str) -> str | None:
         return problem
     if any(_is_git(part) for part in parts):
         return "lies in a .git folder"
-    if parts[-1].casefold() == "head":  # beside objects/ and refs/ it makes any folder a repository
+    if parts[-1].casefold() == "head":  # with objects/ and refs/ beside it, any folder is a repository
         return "could make git take its folder for a repository"
     if os.name == "nt" and (any(_DEVICES.match(part) or part[-1] in ". " or ":" in part for part in parts)):
         return "has a name that Windows does not take"
@@ -286,20 +287,20 @@ def name_problem(path: str) -> str | None:
 
 
 def shown(path: str) -> str:
-    """A path of the runner for a message: one line, bounded."""
+    """Return a path from the runner for a message: one line, limited length."""
     text = control_characters.escaped(path)
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 def _is_git(part: str) -> bool:
-    """Whether some file system takes this for ``.git``: macOS drops joiners, Windows dots and streams at the end."""
+    """Whether a file system takes this for ``.git``: macOS ignores joiners, Windows trailing dots and streams."""
     plain = "".join(char for char in part if char not in _IGNORED_ON_MACOS).casefold()
     return plain.partition(":")[0].rstrip(". ") in (".git", "git~1")
 
 
 @contextlib.contextmanager
 def _opened(place: Path, folder: Path) -> Iterator[Folder]:
-    """The folder of `place`, which lies in `folder`."""
+    """Open the folder of `place`, which is in `folder`."""
     with safe_fs.opened(folder, place.relative_to(folder).parts[:-1]) as where:
         yield where
 
@@ -317,7 +318,7 @@ def _part(place: Path, artifact: Artifact) -> str:
 
 @contextlib.contextmanager
 def _begun(where: Folder, part: str) -> Iterator[IO[bytes]]:
-    """The file of a beginning, read from its start; what is no regular file is replaced."""
+    """Open a partial file, read from its start; replace anything other than a regular file."""
     file = where.open_regular(part, to_write=True)
     if file is None:
         where.remove(part)

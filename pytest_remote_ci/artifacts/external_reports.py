@@ -1,8 +1,8 @@
-"""Reports whose places here are outside of the project: written inside over there, put where they belong on arrival.
+"""Reports outside of the project: the job writes them inside of it, and the client moves them to their places.
 
-A job writes into its copy of the project only, and nothing that it says has a part in where a file goes here: each
-option has a folder of its own over there, and which place that stands for is known to this process alone. Nor has the
-project: what counts is what the developer types, or has in the environment.
+A job writes only into its copy of the project, and nothing it sends determines where a file goes on the developer's
+machine: each option has its own folder in the job, and only this process knows which local path that stands for. The
+project cannot determine it either: only the command line and the environment count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_remote_ci.job.boot import OUTSIDE
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.wire import globs
 
-#: Options whose value is one file, maybe with a folder "assets" beside it.
+#: Options with a file as value; a folder "assets" can lie beside it.
 _FILES: Final = frozenset(FILES)
 #: Names in pytest-html's folder of assets.
 _ASSET: Final = re.compile(r"assets/\w[\w.-]*")
@@ -29,28 +29,28 @@ _ASSET: Final = re.compile(r"assets/\w[\w.-]*")
 
 @dataclass(frozen=True)
 class Outside:
-    """One of them."""
+    """A report file outside of the project."""
 
-    #: Over there, relative to the directory of the run.
+    #: Folder in the job, relative to the job's working directory.
     folder: str
-    #: The file here, as the developer's options name it.
+    #: The local file, as the developer's options name it.
     place: Path
     has_assets: bool = False
 
     @property
     def file(self) -> str:
-        """The file over there, relative to the directory of the run."""
+        """The file in the job, relative to the job's working directory."""
         return f"{self.folder}/{self.place.name}"
 
     @property
     def kind(self) -> Kind:
-        """What the file is to be."""
+        """The kind of report."""
         return FILES[f"--{self.folder.rpartition('/')[2]}"]
 
     def home(self, path: str) -> Path | None:
-        """The place of what `path`, relative to the folder, is over there; None for what has none."""
+        """Return the local path for `path`, which is relative to the folder in the job; None if it has none."""
         if path == self.place.name:
-            place = Path(os.path.realpath(self.place))  # reporters write through links
+            place = Path(os.path.realpath(self.place))  # reporters follow links
             return place if _kind(place) in (None, stat.S_IFREG) else None
         if not (self.has_assets and _ASSET.fullmatch(path)):
             return None
@@ -59,7 +59,7 @@ class Outside:
 
 
 def leads_outside(option: str, value: str, place: Place) -> Path | None:
-    """The file that this option names, if it is one outside of the project; None: it is not."""
+    """Return the file that this option names if it is outside of the project, else None."""
     if option not in _FILES or not value:
         return None
     path = Path(os.path.normpath(place.cwd / expanded(option, value)))
@@ -67,22 +67,22 @@ def leads_outside(option: str, value: str, place: Place) -> Path | None:
 
 
 def made(option: str, file: Path, *, has_assets: bool = False) -> Outside | None:
-    """Where the report of this option is written over there; None: its name is none for that."""
+    """Return where the job writes the report of this option; None if its name is unsafe in the job."""
     found = Outside(f"{OUTSIDE}/{option.lstrip('-')}", file, has_assets)
-    # Over there "$" and "~" mean something again.
+    # "$" and "~" would be expanded again in the job.
     is_plain = globs.problem(found.file) is None and "$" not in file.name and file.name[0] != "~"
     return found if is_plain else None
 
 
 def names(typed: Sequence[str], option: str, file: Path, place: Place) -> bool:
-    """Whether these arguments say that the report of `option` is this file outside of the project."""
+    """Whether these arguments name this file outside of the project for the report of `option`."""
     return any(
         name == option and leads_outside(option, value, place) == file for _, name, value in values(typed)
     )
 
 
 def led(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> list[str]:
-    """`argv`, in which reports that are written over there are written inside of the project."""
+    """Return `argv` with reports outside of the project redirected into it, for the job."""
     result = list(argv)
     for index, option, report in _found(argv, place, reports_here):
         result[index] = f"{option}={report.file}" if argv[index].startswith("-") else report.file
@@ -90,14 +90,14 @@ def led(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> 
 
 
 def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> list[Outside]:
-    """Those reports; `reports_here` are the options of reporters that write here."""
+    """Return the redirected reports; `reports_here` are options of reporters that write locally."""
     return [report for _, _, report in _found(argv, place, reports_here)]
 
 
 def _found(
     argv: Sequence[str], place: Place, reports_here: Iterable[str]
 ) -> Iterator[tuple[int, str, Outside]]:
-    """With the number of the argument that has the value, and the option."""
+    """Yield index of the argument with the value, option, and report."""
     here = set(reports_here)
     for index, option, value in values(argv):
         file = leads_outside(option, value, place) if option not in here else None
@@ -108,7 +108,7 @@ def _found(
 
 
 def values(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Long options with their values, in both spellings, and with the number of the argument that has the value."""
+    """Yield index of the argument with the value, option, and value, for long options in both spellings."""
     for index, text in enumerate(argv):
         if text == "--":
             return
@@ -122,19 +122,19 @@ def values(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
 
 
 def expanded(option: str, value: str) -> str:
-    """As the reporter takes it: only pytest-html knows of a shell's variables."""
+    """Expand the value as the reporter does: only pytest-html expands variables of a shell."""
     if option != "--html":
         return value
-    with contextlib.suppress(RuntimeError):  # nobody's home
+    with contextlib.suppress(RuntimeError):  # no home directory
         return str(Path(os.path.expandvars(value)).expanduser())
     return value
 
 
 def _kind(place: Path) -> int | None:
-    """What is there; None: nothing."""
+    """Return the file type at this path; None if nothing exists."""
     try:
         return stat.S_IFMT(place.lstat().st_mode)
     except FileNotFoundError:
         return None
-    except OSError:  # a file in the way to it, and the like
+    except OSError:  # such as a file in place of a parent folder
         return stat.S_IFDIR

@@ -1,7 +1,7 @@
-"""The end of a run on this machine: reports take the places that a local run would have given them, artifacts a folder.
+"""Fetch a job's artifacts: reports go where a local session would write them, others into a folder.
 
-What comes is what was asked for, and nothing else that a job or a runner may list. What goes wrong here is said and
-changes no exit code: the job is over, and its files stay on the runner for a while.
+Only requested files are accepted, whatever else a job or a runner lists. Errors are reported but do not change the
+exit code: the job is over, and the runner keeps its files for some days.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.destinations import Reports
     from pytest_remote_ci.client.client import Client
 
-#: Names in one line, and lines about files that did not come.
+#: Limit for names in one line, and for lines about files that were not fetched.
 _MOST: Final = 5
 
 
 @dataclass
 class Homecoming:
-    """Brings what one job left behind, once."""
+    """Fetches the artifacts of one job, each once."""
 
     client: Client
     job_id: str
-    #: Where artifacts go that have no place of their own.
+    #: The folder for artifacts that are not reports.
     folder: ArtifactFolder
     line: StatusLine
     say: Callable[[str], None]
-    #: None: nothing has a place of its own here.
+    #: The reports with local places; None: there are none.
     reports: Reports | None = None
-    #: Patterns of what comes into the folder; None: all.
+    #: Patterns of artifacts for the folder; None: all.
     asked: tuple[str, ...] | None = None
-    #: Said to whom asks: artifact's path → where it is.
+    #: Artifact path → local path.
     places: dict[str, Path] = field(default_factory=dict)
     _is_done: bool = False
 
@@ -57,11 +57,11 @@ class Homecoming:
         is_whole: bool = True,
         has_died: bool = False,
     ) -> None:
-        """Fetch what the job's `complete` event says there is, and say in one line what came where.
+        """Fetch the artifacts of the job's `complete` event, and report in one line where they are.
 
-        `is_early`: reporters here have not yet written, so what replaces their files waits for the next time. Nothing
-        comes twice, and when there is nothing, nothing happens. Unless `is_whole`, no report that is written here is
-        replaced. `has_died`: pytest died in the job, so reports written there are not complete, and a line says so.
+        `is_early`: local reporters have not written yet, so replacements of their files wait for the next call.
+        Nothing is fetched twice, and without artifacts nothing happens. Unless `is_whole`, no locally written report
+        is replaced. `has_died`: pytest died in the job, so its reports are incomplete: print a line about it.
         """
         left = (complete or {}).get("artifacts")
         if self._is_done or not isinstance(left, dict):
@@ -92,8 +92,9 @@ class Homecoming:
             self.say(f"remote-ci: {names}: not complete, because pytest died in the job")
 
     def bring_all(self) -> bool:
-        """Fetch all that the runner lists into the folder; whether there was something and all of it came. Raises
-        `ClientError`, OSError.
+        """Fetch all artifacts into the folder; return whether there were any and all arrived.
+
+        Raises `ClientError`, OSError.
         """
         try:
             artifacts = self.client.artifacts(self.job_id)
@@ -190,7 +191,7 @@ def reason(error: ClientError | OSError) -> str:
 
 
 def _names(items: list[Artifact], reports: Reports, places: Mapping[str, Path]) -> str:
-    """Files by their names, folders with the number of what is in them."""
+    """Return names of files, and names of folders with the number of files in them."""
     counts: dict[str, int] = {}
     for item in items:
         name = reports.name_of(item.path, places[item.path])

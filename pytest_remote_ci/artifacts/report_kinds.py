@@ -1,8 +1,8 @@
-"""Which files a report may consist of: their names, how their content begins, and which files here they may replace.
+"""Kinds of reports: permitted file names, content signatures, and local files that they may replace.
 
-A job chooses names and contents of what it leaves behind, and a folder of the project is full of places whose files
-somebody executes or reads as configuration: pytest, Python, git, make, an editor. So each report has a kind, and only
-what is of that kind comes home. Names are judged before anything is fetched, contents before anything has its name.
+A job chooses names and contents of its artifacts, and many places in a project hold files that are executed or read
+as configuration: by pytest, Python, git, make, an editor. So each report has a kind, and only files of that kind are
+accepted. Names are checked before the download, contents before a file gets its name.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: Bytes of a file that are looked at.
+#: Bytes at the beginning of a file that are examined.
 _HEAD: Final = 256 << 10
-#: One part of a path: begins with a letter, a digit or an underscore, and holds nothing that a shell would expand.
+#: One part of a path: begins with a letter, digit or underscore, and has no character that a shell would expand.
 _PLAIN: Final = re.compile(r"\w[\w.,+@=~ -]*")
-#: Names with a dot in front that tools give to reports, and to folders of them.
+#: Names with a leading dot that tools give to reports and to folders of reports.
 _DOTTED: Final = re.compile(
     r"\.coverage(\.[\w.-]+)?|\.report\.json|\.reports?|\.cache|\.artifacts|\.tox|\.nox|\.test-results"
     r"|\.pytest-coverage"
 )
-#: Ends of names that something executes or reads as configuration: not even the command line may mean them.
+#: Suffixes of files that are executed or read as configuration: rejected even on the command line.
 _ACTIVE: Final = frozenset(
     {
         ".py", ".pyw", ".pyc", ".pyi", ".pyx", ".pyd", ".so", ".dll", ".pth", ".egg-link", ".ipynb", ".sh", ".bash",
@@ -30,36 +30,36 @@ _ACTIVE: Final = frozenset(
         ".env", ".js", ".cjs", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".vim", ".el",
     }
 )  # fmt: skip
-#: Names in JSON that a tool reads as its configuration.
+#: JSON files that a tool reads as its configuration.
 _JSON_SETTINGS: Final = re.compile(
     r"(?i)(package|package-lock|composer|tsconfig.*|jsconfig.*|pyrightconfig|deno|settings|launch|tasks|extensions"
     r"|devcontainer|pipelines?|renovate|lerna|nx|turbo|biome|project|components|vercel|now|app|manifest)\.json"
 )
-#: pytest takes ``test*.txt`` for a doctest and runs what follows such a prompt.
+#: pytest takes ``test*.txt`` for a doctest and runs the code after such a prompt.
 _PROMPT: Final = re.compile(rb"(?m)^[ \t]*>>>( |$|\r)")
-#: What comes before the first element. A comment can end in one place only, so hostile ones cost no time.
+#: Comments before the first element. A comment can end in one place only, so hostile input takes no time.
 _COMMENTS: Final = rb"(<!--((?!-->).){0,4000}-->\s*)*"
 _XML_HEAD: Final = (
     rb"(?s)\A(\xef\xbb\xbf)?\s*(<\?xml[^>]{0,200}\?>\s*)?(<!DOCTYPE[^>\[]{0,500}>\s*)?" + _COMMENTS
 )
 _HTML_HEAD: Final = rb"(?is)\A(\xef\xbb\xbf)?\s*" + _COMMENTS + rb"<(!doctype\s+html|html)\b"
-#: Larger texts are not looked through, and do not come.
+#: Longer texts are not searched, and are rejected.
 _LARGEST_TEXT: Final = 32 << 20
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of one report, by their names and contents."""
+    """A report that is a file, with its names and contents."""
 
-    #: Ends of their names where a setting of the project names them.
+    #: Suffixes that a setting of the project may use.
     suffixes: frozenset[str]
-    #: How a content begins.
+    #: How the content begins.
     begins: re.Pattern[bytes]
-    #: What a file here holds that may be replaced; None: such files cannot be told from others, and their end counts.
+    #: Content of an existing file that may be replaced; None: not recognizable, the suffix decides.
     marks: re.Pattern[bytes] | None = None
 
     def name_problem(self, name: str, *, is_typed: bool) -> str | None:
-        """Say why the report may not be called `name` (a path); None when it may. `is_typed`: on the command line."""
+        """Return why the report may not be called `name` (a path), else None. `is_typed`: on the command line."""
         parts = name.split("/")
         suffix = Path(name).suffix.lower()
         if not is_typed and not all(_PLAIN.fullmatch(part) or _DOTTED.fullmatch(part) for part in parts):
@@ -70,7 +70,7 @@ class Kind:
         return None if is_known or is_typed else "has a name that this report does not have"
 
     def content_problem(self, name: str, file: Path) -> str | None:
-        """Say why the content of `file`, which is to be called `name`, is none of this report; None when it is."""
+        """Return why the content of `file`, to be called `name`, is not such a report, else None."""
         if self.begins.search(_head(file)) is None:
             return "is no such report"
         return _doctest_problem(name, file)
@@ -87,20 +87,20 @@ class Kind:
 
 @dataclass(frozen=True)
 class FolderKind:
-    """Files of a report that is a folder; all of them lie directly in it."""
+    """A report that is a folder; all of its files are directly in it."""
 
     names: re.Pattern[str]
-    #: Name of a file in the folder by which a report's folder is known, and what it holds; None: names are enough.
+    #: Name and content of the file that identifies a report's folder; None: names are enough.
     mark: tuple[str, re.Pattern[bytes]] | None
 
     def name_problem(self, name: str) -> str | None:
-        """Say why no file `name` (relative to the folder) belongs to such a report; None when one does."""
+        """Return why a file `name` (relative to the folder) is not part of such a report, else None."""
         if self.names.fullmatch(name) is None or _JSON_SETTINGS.fullmatch(name):
             return "is no file of such a report"
         return None
 
     def content_problem(self, name: str, file: Path) -> str | None:
-        """Say why the content of `file`, which is to be called `name`, is none of this report; None when it is."""
+        """Return why the content of `file`, to be called `name`, is not part of this report, else None."""
         if name == ".gitignore":
             return None if _ignores_all(file) else "does more than to hide its folder"
         begins = _CONTENTS.get(Path(name).suffix.lower())
@@ -109,7 +109,7 @@ class FolderKind:
         return _doctest_problem(name, file)
 
     def may_replace(self, place: Path, beside: Path | None = None) -> bool:
-        """Return whether the regular file at `place` is a part of such a report. `beside`: the file that shows it."""
+        """Return whether the file at `place` is part of such a report; `beside` is the file that identifies it."""
         if self.mark is None or not _head(place):
             return True
         name, marks = self.mark
@@ -120,17 +120,17 @@ class FolderKind:
 
 
 def is_doctest(text: str) -> bool:
-    """Return whether pytest would find something to run in this text."""
+    """Return whether pytest would find code to run in this text."""
     return _PROMPT.search(text.encode("utf-8", "surrogatepass")) is not None
 
 
 def is_plain(path: str) -> bool:
-    """Return whether a file of the project may name this folder as that of a report."""
+    """Return whether a file of the project may use this path for a report's folder."""
     return all(_PLAIN.fullmatch(part) or _DOTTED.fullmatch(part) for part in path.split("/"))
 
 
 def _is_data_name(name: str) -> bool:
-    """Return whether coverage's data may be called that."""
+    """Return whether coverage data may have this name."""
     return (
         name == ".coverage"
         or name.startswith(".coverage.")
@@ -149,7 +149,7 @@ def _doctest_problem(name: str, file: Path) -> str | None:
 
 
 def _ignores_all(file: Path) -> bool:
-    """Return whether a file for git holds comments and ``*``, and nothing else."""
+    """Return whether a file for git contains only comments and ``*``."""
     lines = _head(file).splitlines() if file.stat().st_size < _HEAD else [b"!"]
     return all(line.strip() in (b"", b"*") or line.startswith(b"#") for line in lines)
 
@@ -208,7 +208,7 @@ ALLURE: Final = FolderKind(
     None,
 )
 
-#: Ends of names → how the content begins.
+#: Suffix → how the content begins.
 _CONTENTS: Final[Mapping[str, re.Pattern[bytes]]] = {
     ".html": _HTML,
     ".png": re.compile(rb"\A\x89PNG\r\n\x1a\n"),
@@ -216,7 +216,7 @@ _CONTENTS: Final[Mapping[str, re.Pattern[bytes]]] = {
     ".svg": re.compile(rb"\A(\xef\xbb\xbf)?\s*<"),
 }
 
-#: Options whose value is a file that the run writes → its kind.
+#: Option with a file to write as value → its kind.
 FILES: Final[Mapping[str, Kind]] = {
     "--junitxml": JUNIT,
     "--junit-xml": JUNIT,

@@ -1,4 +1,4 @@
-"""What the jobs of a run left behind, fetched into a folder that has one for each of them."""
+"""Fetch the artifacts of a run's jobs, with a folder for each job."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Folders opened one by one on the way down, never through a link, and files in them by their names only.
+"""Open folders one by one on the way down, never through a link, and access files in them only by name.
 
-Where the system can (all but Windows) every step goes through the descriptor of the folder above, so that nothing on
-the way can become a link between being looked at and being used; elsewhere each step is looked at first.
+On all systems but Windows every step uses the descriptor of the folder above, so that nothing on the way can become a
+link between check and use; on Windows each step is checked first.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ _FILE: Final = (
 
 
 class Blocked(OSError):
-    """A link, or what is no folder, is on the way; the text says which."""
+    """A link, or a file instead of a folder, is on the way; the text names it."""
 
 
 class Folder:
-    """An open folder; made by `opened`."""
+    """An open folder; created by `opened`."""
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path = path
         self._descriptor = descriptor
 
     def status(self, name: str) -> os.stat_result | None:
-        """Return the status of the file itself, no link followed; None when there is none."""
+        """Return the status of the file itself, without following a link; None if it does not exist."""
         try:
             return os.stat(self._at(name), dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def names(self) -> list[str]:
-        """Return the names of all that is in it."""
+        """Return the names of all entries."""
         return os.listdir(self.path if self._descriptor is None else self._descriptor)  # noqa: PTH208 - a descriptor
 
     def read(self, name: str, most: int = 1 << 20) -> bytes:
-        """Return the beginning of a regular file; nothing of anything else."""
+        """Return the beginning of a regular file; b"" for anything else."""
         status = self.status(name)
         if status is None or not stat.S_ISREG(status.st_mode):
             return b""
@@ -63,7 +63,7 @@ class Folder:
         return os.fdopen(os.open(self._at(name), flags, 0o600, dir_fd=self._descriptor), "r+b")
 
     def open_regular(self, name: str, *, to_write: bool = False) -> IO[bytes] | None:
-        """Open a regular file that is there; None for what is none."""
+        """Open an existing regular file; return None for anything else."""
         status = self.status(name)
         if status is None or not stat.S_ISREG(status.st_mode):
             return None
@@ -80,12 +80,12 @@ class Folder:
         return file
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._at(name), dir_fd=self._descriptor)
 
     def move(self, name: str, new: str) -> None:
-        """Give a file another name in this folder, in the place of one that has it; a link there is replaced."""
+        """Rename a file in this folder, replacing an existing file or link."""
         if self._descriptor is None:
             (self.path / name).replace(self.path / new)
         else:
@@ -102,7 +102,7 @@ class Folder:
                     (self.path / name).chmod(mode)
 
     def reached(self, name: str) -> Path:
-        """Return a path for those that take only paths; on Linux it goes through this open folder."""
+        """Return a path for functions that need one; on Linux it goes through this open folder."""
         through = Path(f"/proc/self/fd/{self._descriptor}")
         return (through if self._descriptor is not None and through.exists() else self.path) / name
 
@@ -112,9 +112,9 @@ class Folder:
 
 @contextlib.contextmanager
 def opened(base: Path, parts: Sequence[str]) -> Iterator[Folder]:
-    """Open the folder that `parts` lead to from `base`, and make what is missing. Raises `Blocked`, OSError.
+    """Open the folder at `parts` below `base`, and make missing ones. Raises `Blocked`, OSError.
 
-    Links in `base` itself are followed: it is what somebody chose.
+    Links in `base` itself are followed, because the developer chose it.
     """
     base.mkdir(parents=True, exist_ok=True)
     if not _BY_DESCRIPTOR:

@@ -1,9 +1,9 @@
-"""Starts pytest inside a job as the developer's command line would: ``python boot.py module|script ARGS…``.
+"""Start pytest inside a job as the developer's command line would: ``python boot.py module|script ARGS...``.
 
-``module`` is ``python -m pytest`` (the working directory comes first on ``sys.path``), ``script`` is the
-``pytest`` script. Standard library and pytest (6 or newer) only. The options of our own plugin are known
-but inert here, because ``addopts = --remote-ci`` in a project must neither fail nor submit again. The exit
-code is pytest's own. When records are asked for, the plugin that keeps them (`recorder`) comes along.
+``module`` is ``python -m pytest`` (the working directory comes first on ``sys.path``), ``script`` is the ``pytest``
+script. Standard library and pytest (6 or newer) only. Our own plugin's options are known but have no effect, because
+``addopts = --remote-ci`` in a project must neither fail nor submit again. The exit code is pytest's own. If records
+are requested, the plugin that writes them (`recorder`) is added.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import shlex
 import sys
 from typing import Any
 
-#: Columns of the developer's terminal; taken out of the environment before any user code sees it.
+#: Columns of the developer's terminal; removed from the environment before any user code runs.
 COLUMNS = "REMOTE_CI_COLUMNS"
-#: Folder for the records of the session, when they are asked for; taken out of the environment likewise.
+#: Folder for the session's records, if they are requested; also removed from the environment.
 RECORDS = "REMOTE_CI_RECORDS"
-#: File of modification times (see `ages`), when an option wants them.
+#: File of modification times (see `mtimes`), if an option needs them.
 AGES = "REMOTE_CI_AGES"
-#: Set when a pytest before this one died: only the tests that none has begun are to run.
+#: Set if an earlier pytest of this job died: only the tests that never began are to run.
 CONTINUED = "REMOTE_CI_CONTINUED"
-#: Descriptor by which the worker gets the files of captured output.
+#: Descriptor by which the worker receives the files of captured output.
 CAPTURED = "REMOTE_CI_CAPTURED"
-#: Folder for reports whose places are outside of the project at home, in that of the run.
+#: Folder, in the job's working directory, for reports that belong outside of the project on the developer's machine.
 OUTSIDE = ".remote-ci-reports"
-#: The package that the files beside this one are inside a job.
+#: The package name of the files beside this one inside a job.
 _PACKAGE = "_remote_ci"
-#: Name of the entry point of our own plugin.
+#: Name of our own plugin's entry point.
 PLUGIN = "remote_ci"
 _FLAGS = (
     "--remote-ci",
@@ -38,18 +38,18 @@ _FLAGS = (
     "--remote-ci-comparisons",
     "--remote-ci-logs",
 )
-#: Given where the developer chose tests for several jobs: that a job has none of them is no failure.
+#: Option for tests selected for several jobs: a job without any of them has not failed.
 NONE_IS_FINE = "--remote-ci-none-is-fine"
 _VALUES = ("--remote-ci-attach", "--remote-ci-here")
-#: Its value is words for pytest, if a plugin knows the first of them.
+#: Option with words for pytest as value, used only if a plugin knows the first of them.
 _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 
 
 class InertOptions:
-    """A pytest plugin: our own plugin stays out of this process, its options do nothing."""
+    """A pytest plugin that keeps our own plugin out of this process and makes its options have no effect."""
 
     def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
-        """Comes before any entry point is loaded."""
+        """Block our plugin and declare its options, before any entry point is loaded."""
         pluginmanager.set_blocked(PLUGIN)
         group = parser.getgroup("remote-ci")
         for flag in (*_FLAGS, NONE_IS_FINE):
@@ -58,11 +58,11 @@ class InertOptions:
             group.addoption(option, default=None, help=argparse.SUPPRESS)
 
     def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
-        """Options of a newer plugin: `args` is what pytest parses next, with ``addopts``."""
+        """Drop options of a newer plugin from `args`, which pytest parses next, with ``addopts``."""
         known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
         given, args[:] = list(args), []
         for item in given:
-            if item.startswith(_ONLY_IF_KNOWN):  # behind what the project's own options say
+            if item.startswith(_ONLY_IF_KNOWN):  # moved behind the project's own options
                 words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
                 if not parser.parse_known_and_unknown_args(words[:1])[1]:
                     args += words
@@ -71,20 +71,20 @@ class InertOptions:
 
 
 class NoneIsFine:
-    """A pytest plugin: a session without tests ends well, if that was asked for."""
+    """A pytest plugin that makes a session without tests succeed, if that was requested."""
 
     def pytest_configure(self, config: Any) -> None:
-        """Comes first."""
+        """Store whether it was requested."""
         self._is_asked = getattr(config.option, "remote_ci_none_is_fine", False)
 
     def pytest_sessionfinish(self, session: Any) -> None:
-        """5 is pytest's exit code for no tests."""
+        """Replace 5, pytest's exit code for no tests, by 0."""
         if self._is_asked and session.exitstatus == 5:
             session.exitstatus = 0
 
 
 def fix_path(mode: str) -> str:
-    """Make ``sys.path`` and ``sys.argv[0]`` those of the command we stand for; returns the new argv[0]."""
+    """Make ``sys.path`` and ``sys.argv[0]`` those of the command we stand for; return the new argv[0]."""
     here = os.path.dirname(os.path.abspath(__file__))
     if sys.path and os.path.abspath(sys.path[0]) == here:
         del sys.path[0]
@@ -96,12 +96,12 @@ def fix_path(mode: str) -> str:
         return os.path.join(os.path.dirname(os.path.abspath(pytest.__file__)), "__main__.py")
     scripts = os.path.dirname(sys.executable)
     if not getattr(sys.flags, "safe_path", False):
-        sys.path.insert(0, scripts)  # where a script lies comes first on its path
+        sys.path.insert(0, scripts)  # a script's folder comes first on its path
     return os.path.join(scripts, "pytest")
 
 
 def make_folders(args: list[str]) -> None:
-    """Where the places of reports are outside of the project, their folders are there; not all reporters make any."""
+    """Make folders for reports that belong outside of the project, because not all reporters do."""
     for word in args:
         path = word.partition("=")[2] if word.startswith("-") else word
         if path.startswith(f"{OUTSIDE}/"):
@@ -110,7 +110,7 @@ def make_folders(args: list[str]) -> None:
 
 
 def like_a_terminal() -> None:
-    """Output appears line by line, and pytest's lines are as wide as the developer's terminal."""
+    """Write output line by line, and make pytest's lines as wide as the developer's terminal."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -124,7 +124,7 @@ def like_a_terminal() -> None:
 
 
 def _tell_plugins_the_width(columns: int) -> None:
-    """Plugins that draw tables ask `shutil`; tests, whose output is captured, find no terminal as ever."""
+    """Give the width to plugins that ask `shutil`; tests still find no terminal, as their output is captured."""
     import shutil
 
     original, output = shutil.get_terminal_size, _identity(1)
@@ -147,9 +147,9 @@ def _identity(handle: int) -> Any:
 
 
 def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
-    """Return the plugins that record this session; none: the session goes on without, and its records say why.
+    """Return the plugins that record this session; if recording is impossible, none: a record has the reason.
 
-    `continued`: a pytest before this one died.
+    `continued`: an earlier pytest of this job died.
     """
     records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
     try:
@@ -169,7 +169,7 @@ def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
 
 
 class HandsOver:
-    """A pytest plugin: the files into which pytest captures output reach the worker, which outlives this process."""
+    """A pytest plugin that sends the files of captured output to the worker, which outlives this process."""
 
     def __init__(self, descriptor: int) -> None:
         import _socket
@@ -178,7 +178,7 @@ class HandsOver:
         self._worker = _socket.socket(fileno=descriptor)
 
     def pytest_sessionstart(self, session: Any) -> None:
-        """From now on they are the same to the end of the session. Private to pytest, so nothing depends on it."""
+        """Send the files, which stay the same from now on. They are private to pytest, so errors are ignored."""
         import _socket
         import array
 
@@ -190,7 +190,7 @@ class HandsOver:
 
 
 def _load(name: str) -> Any:
-    """A module that lies beside this file, of a package whose name nothing else has."""
+    """Import a module beside this file, as part of a package with a unique name."""
     import importlib
     import types
 
@@ -201,7 +201,7 @@ def _load(name: str) -> Any:
 
 
 def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
-    """`pytest.main`, under the name that usage errors give the command: since pytest 9 that is an argument."""
+    """Run `pytest.main` with the command's name for usage errors, which since pytest 9 is an argument."""
     import pytest
     from _pytest import config
 
@@ -222,7 +222,7 @@ def _guards() -> list[Any]:
 
 
 def main(mode: str, args: list[str]) -> int:
-    """Run pytest; returns its exit code. A reader that went away is code 1, as pytest has it."""
+    """Run pytest; return its exit code. A closed output is code 1, as in pytest."""
     sys.argv = [fix_path(mode), *args]
     like_a_terminal()
     make_folders(args)
@@ -242,7 +242,7 @@ def main(mode: str, args: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if records is not None:  # what ends the process otherwise is no end of a session, whatever its code
+    if records is not None:  # any other end of the process does not end the session, whatever its code
         records.add("returned", exitstatus=code)
         _load("ending").shorten()
     return code
@@ -251,5 +251,5 @@ def main(mode: str, args: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1], sys.argv[2:]))
-    except KeyboardInterrupt:  # before pytest, which has words of its own for it, has begun
+    except KeyboardInterrupt:  # before pytest, which has its own message, has begun
         sys.exit(2)

@@ -1,9 +1,9 @@
-"""The main process of a build container: resolves, installs and builds with uv, as a list of steps says.
+"""The main process of a build container: resolves, installs and builds with uv, as listed in steps.
 
 Run as ``<python> -I -S /ci/tools/builder.py /ci/spool`` with the base image's own interpreter (standard library,
-CPython 3.8 or newer). `job.json` holds the steps; everything for the user's eyes goes to `output` as it comes, and
-`result.json` appears, complete, when all is done or something failed. Which steps there are, what they may touch and
-what becomes of their results is the controller's to decide: nothing here is trusted by it.
+CPython 3.8 or newer). `job.json` holds the steps; output for the user is written to `output` as it arrives, and
+`result.json` appears, complete, when all steps are done or one failed. The controller decides which steps there are,
+what they can access and how their results are used; it does not trust this process.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _LOCAL = re.compile(r"^(?:-e\s+)?(?:[^\s;#]+\s*@\s*)?(file://[^\s;#]+|\.{1,2}/[^
 
 
 class StepFailed(Exception):
-    """A step cannot be done; the text is its first line of the cause."""
+    """A step failed; the text is the cause in one line."""
 
 
 class Builder:
-    """The steps, over one spool folder."""
+    """Runs the steps of one spool folder."""
 
     def __init__(self, folder: str, job: dict[str, Any]) -> None:
         self._folder = folder
         self._uv = job["uv"]
-        #: Name of the scope whose store is mounted: foreign code may run only where this is True.
+        #: Whether the scope's store is mounted: only then may foreign code run.
         self._may_build = bool(job["may_build"])
         self._cwd = job["cwd"]
         self._env = dict(os.environ)
@@ -45,7 +45,7 @@ class Builder:
         self.result: dict[str, Any] = {"python": "{}.{}.{}".format(*sys.version_info[:3])}
 
     def run(self, steps: list[dict[str, Any]]) -> None:
-        """All steps in order; `result` says what came of it."""
+        """Run all steps in order, and store the outcome in `result`."""
         began = time.monotonic()
         try:
             for step in steps:
@@ -59,14 +59,14 @@ class Builder:
         self.result["seconds"] = round(time.monotonic() - began, 3)
 
     def write_result(self) -> None:
-        """Make the result visible at once and whole."""
+        """Write the result atomically."""
         with open(self._path("result.json.tmp"), "w", encoding="utf-8") as file:
             json.dump(self.result, file)
         os.rename(self._path("result.json.tmp"), self._path("result.json"))
 
     # -- compile
     def _compile(self, step: dict[str, Any]) -> None:
-        """From the plan's sources to a lock: every distribution with its version and hashes."""
+        """Resolve the plan's sources to a lock: every distribution with its version and hashes."""
         plan = step["plan"]
         variants = _variants(plan)
         for number, variant in enumerate(variants, 1):
@@ -80,7 +80,7 @@ class Builder:
         lines = entries(lock)
         if (
             plan["install"] and plan["name"]
-        ):  # what depends on the project gets the project, not a release of it
+        ):  # dependents of the project get the project itself, not a release of it
             lines = [line for line in lines if _name(line) != _normalized(plan["name"])]
         self.result["lock"] = {"text": "".join(f"{line}\n" for line in lines)}
 
@@ -91,7 +91,7 @@ class Builder:
             if not plan["requirements"] and _has_pytest(exported):
                 return exported
             missing = [] if _has_pytest(exported) else [plan["pytest"]]
-            # What the lock says stays as it is; only what it lacks is resolved.
+            # Entries of the lock stay unchanged; only missing ones are resolved.
             requirements += [*_pinned(exported), *missing]
         command = [self._uv, "pip", "compile", "--python", sys.executable, "--no-header", "--no-annotate"]
         command += ["--generate-hashes", "--no-strip-markers", "--output-file", self._path("compiled.txt")]
@@ -110,7 +110,7 @@ class Builder:
         compiled = self._read("compiled.txt")
         if _has_pytest(compiled):
             return compiled
-        # The project's own metadata named no pytest after all.
+        # The project's own metadata did not include pytest after all.
         command.append(self._write("pytest.in", [plan["pytest"]]))
         self.uv(command, quiet=quiet)
         return self._read("compiled.txt")
@@ -128,7 +128,7 @@ class Builder:
 
     # -- sync
     def _sync(self, step: dict[str, Any]) -> None:
-        """From a lock to a relocatable virtual environment at ``stage``."""
+        """Install a lock as a relocatable virtual environment at ``stage``."""
         lock = step.get("lock") or without_folders(self.result["lock"]["text"], self._cwd)
         stage = step["stage"]
         python = os.path.join(stage, "bin", "python")
@@ -159,7 +159,7 @@ class Builder:
 
     # -- layer
     def _layer(self, step: dict[str, Any]) -> None:
-        """An editable install of the project in a virtual environment of its own that sees the other one."""
+        """Install the project as editable into a virtual environment that also sees the other one's packages."""
         stage = step["stage"]
         self._venv(stage)
         version = "python{}.{}".format(*sys.version_info[:2])
@@ -173,7 +173,7 @@ class Builder:
 
     # -- bytecode
     def _bytecode(self, step: dict[str, Any]) -> None:
-        """Compile what lies below ``source``, running nothing of it, into the same places below ``target``."""
+        """Compile sources below ``source`` into the same paths below ``target``, without running any of them."""
         os.nice(19)
         source, target = step["source"], step["target"]
         ends_at = time.monotonic() + step["seconds"]
@@ -190,7 +190,7 @@ class Builder:
 
     # -- plumbing
     def uv(self, command: list[str], quiet: bool = False) -> None:
-        """Run uv; what it says goes to the user line by line, or, if `quiet`, is kept for `say`."""
+        """Run uv; its messages go to the user line by line, or, if `quiet`, are stored in `_last`."""
         self._last = ""
         process = subprocess.Popen(
             command, cwd=self._cwd, env=self._step_env, stdin=subprocess.DEVNULL,
@@ -208,7 +208,7 @@ class Builder:
             raise StepFailed(cause(self._last) or f"uv ended with code {process.returncode}")
 
     def say(self, text: str) -> None:
-        """Something for the user."""
+        """Write a text for the user."""
         os.write(self._output, text.encode("utf-8", "replace"))
 
     def _path(self, name: str) -> str:
@@ -225,7 +225,7 @@ class Builder:
 
 
 def cause(output: str) -> str:
-    """What uv's output says is wrong, and why, as one line."""
+    """Return the error in uv's output, with its reason, as one line."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     for index, line in enumerate(lines):
         if _ERROR.match(line):
@@ -242,7 +242,7 @@ def cause(output: str) -> str:
 
 
 def _last_words(lines: list[str]) -> str:
-    """The last line that a build itself said: mostly the error that it ended with."""
+    """Return the last line that a build itself wrote: usually the error that ended it."""
     said = []
     for line in lines:
         stripped = line.strip()
@@ -254,7 +254,7 @@ def _last_words(lines: list[str]) -> str:
 
 
 def without_folders(lock: str, root: str) -> str:
-    """The entries of a lock but for folders, which are installed with the project."""
+    """Return the lock without local folders, which are installed with the project."""
     lines = []
     for entry in entries(lock):
         match = _LOCAL.match(entry)
@@ -266,7 +266,7 @@ def without_folders(lock: str, root: str) -> str:
 
 
 def entries(lock: str) -> list[str]:
-    """Requirements of a lock with their hashes, continued lines joined; no comments."""
+    """Return a lock's requirements with their hashes, continued lines joined, without comments."""
     joined = lock.replace("\\\n", " ")
     return [
         " ".join(line.split()) for line in joined.splitlines() if line.strip() and not line.startswith("#")
@@ -274,9 +274,9 @@ def entries(lock: str) -> list[str]:
 
 
 def scripts_for_project(source: str, target: str, python: str) -> None:
-    """Copies of an environment's scripts that run the project layer's interpreter, which sees the project too.
+    """Copy an environment's scripts so that they run the project layer's interpreter, which also sees the project.
 
-    `python` is where that lies; the variable `REMOTE_CI_PYTHON` of a job says otherwise.
+    `python` is the path of that interpreter; the job's variable `REMOTE_CI_PYTHON` overrides it.
     """
     os.mkdir(target)
     for name in os.listdir(source):
@@ -296,7 +296,7 @@ def scripts_for_project(source: str, target: str, python: str) -> None:
 
 
 def _variants(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plan, then the plan without what was only guessed: extras, the version of pytest."""
+    """Return the plan, then the plan without guesses: without guessed extras, without a guessed version of pytest."""
     variants = [plan]
     guessed = plan["guessed_extras"]
     if guessed:
@@ -314,12 +314,12 @@ def _variants(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _worth_another(error: str, plan: dict[str, Any]) -> bool:
-    """Whether leaving a guess out can help."""
+    """Whether leaving out a guess can help."""
     return "extra" in error.lower() or "pytest" in error.lower()
 
 
 def _pinned(exported: str) -> list[str]:
-    """Entries of an exported lock as requirements: hashes are found again while resolving."""
+    """Return the entries of an exported lock as requirements: resolving finds the hashes again."""
     return [entry.split(" --hash=")[0] for entry in entries(exported)]
 
 
@@ -336,7 +336,7 @@ def _has_pytest(lock: str) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """Do the job of the spool folder `argv[1]`; returns the exit code."""
+    """Run the job of the spool folder `argv[1]`; return the exit code."""
     with open(os.path.join(argv[1], "job.json"), encoding="utf-8") as file:
         job = json.load(file)
     builder = Builder(argv[1], job)

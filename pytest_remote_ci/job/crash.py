@@ -1,9 +1,8 @@
-"""What is left of a recorded session whose pytest died, read from its records: who did it, and whether to go on.
+"""Analyse the records of a session after pytest died: which test caused it, and whether to continue.
 
-The worker asks `settle` when pytest ended without a word of its own; what happened becomes records like any others,
-so whoever shows the session needs to know nothing of it. A pytest that is started again asks `read` what the ones
-before it have done (see `continued`). The records were written beside hostile code: whatever makes no sense is
-passed over. Standard library only.
+The worker calls `Settlement.settle` when pytest ended without completing its session. The outcome is written as
+ordinary records, so clients need no special handling. A restarted pytest calls `read` for the state of the earlier
+ones (see `resume`). The records were written next to hostile code: malformed ones are skipped. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,58 +13,58 @@ import os
 import time
 from typing import Any, BinaryIO, Callable, Iterator
 
-#: Bytes of the longest line that is a record.
+#: Longest line in bytes that counts as a record.
 _LONGEST = 4 << 20
-#: What of standard error comes with the failure: at most so many bytes and lines of its end.
+#: Limits in bytes and lines for the end of standard error that is shown with the failure.
 _TAIL_BYTES = 16384
 _TAIL_LINES = 60
-#: Files of output, in the order of a record's sizes.
+#: Output files, in the order of a record's sizes.
 _OUTPUTS = ("terminal", "stdout", "stderr")
 #: Exit codes: a test took pytest down; pytest died before any test.
 FAILED, INTERRUPTED = 1, 2
 
 
 class Aftermath:
-    """What the pytests of one job have done so far. Fields that say "newest" begin again with each of them."""
+    """The state of one job's session, over all its pytest processes. Fields marked "newest" start anew with each."""
 
     def __init__(self) -> None:
-        #: Node ids in the order in which they were first collected, and those that were begun.
+        #: Node ids in the order in which they were first collected, and those of tests that began.
         self.collected: dict[str, None] = {}
         self.started: dict[str, None] = {}
         #: Node ids of collectors that failed.
         self.broken: set[str] = set()
-        #: Tests that were begun and not ended: node id → what their `started` record says.
+        #: Tests that have begun and not ended: node id -> their `started` record.
         self.running: dict[str, dict[str, Any]] = {}
-        #: Phase of those that was reported last.
+        #: Node id -> the last reported phase of those tests.
         self.phases: dict[str, str] = {}
-        #: Failures that count for ``--maxfail``, and that limit (0: none).
+        #: The number of failures that count for ``--maxfail``, and that limit (0: none).
         self.failures = 0
         self.maxfail = 0
-        #: How many pytests died.
+        #: The number of pytest processes that died.
         self.deaths = 0
         self.xdist = False
-        #: Newest: tests that it began; it was ending; what was being collected.
+        #: Newest: number of tests that it began; whether its session was ending; the collector at work.
         self.fresh = 0
         self.ending = False
         self.collecting = ""
-        #: Newest: the exit status that pytest has come to; None: it did not get there.
+        #: Newest: pytest's exit status, None if it did not get that far.
         self.status: int | None = None
-        #: Newest: the session is not recorded.
+        #: Newest: whether the session is not recorded.
         self.unavailable = False
         self.last = ""
 
     @property
     def rest(self) -> list[str]:
-        """Node ids of the tests that were never begun."""
+        """Node ids of the tests that never began."""
         return [nodeid for nodeid in self.collected if nodeid not in self.started]
 
     @property
     def is_enough(self) -> bool:
-        """As many failures as ``-x`` or ``--maxfail`` allows."""
+        """Whether the failures reach the limit of ``-x`` or ``--maxfail``."""
         return 0 < self.maxfail <= self.failures + len(self.broken)
 
     def take(self, record: dict[str, Any]) -> None:
-        """One record, in the order in which they were written."""
+        """Handle one record; call this in the order in which they were written."""
         if record.get("t") == "several":
             for part in record["of"]:
                 self.take({"sizes": record.get("sizes"), **part})
@@ -149,7 +148,7 @@ class Aftermath:
 
 
 def read(file: BinaryIO) -> Aftermath:
-    """From the file of records, from its beginning."""
+    """Return the session's state from the file of records, read from its beginning."""
     found = Aftermath()
     for line in lines(file):
         try:
@@ -160,7 +159,7 @@ def read(file: BinaryIO) -> Aftermath:
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
-    """Whole lines; longer ones than any record are passed over in pieces."""
+    """Yield whole lines; skip lines longer than any record."""
     file.seek(0)
     inside = False
     while True:
@@ -174,7 +173,7 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def ending(code: int, signal_name: str | None, *, oom: bool, memory: str) -> str:
-    """How pytest ended, in words."""
+    """Describe how pytest ended."""
     if oom and signal_name == "SIGKILL":
         return "pytest was killed: out of memory" + (f" (limit {memory})" if memory else "")
     if signal_name:
@@ -183,37 +182,37 @@ def ending(code: int, signal_name: str | None, *, oom: bool, memory: str) -> str
 
 
 class Settlement:
-    """What becomes of a job whose pytest has died."""
+    """Decides how a job continues after its pytest died."""
 
     def __init__(self, folder: str, records: int, sizes: Callable[[], dict[str, int]]) -> None:
-        """`folder`: the spool; `records`: its file of that name, open for reading and appending.
+        """`folder`: the spool; `records`: descriptor of its `records`, open for reading and appending.
 
-        `sizes()`: bytes of the files of output by now.
+        `sizes()` returns the present sizes of the output files in bytes.
         """
         self._folder, self._records, self._sizes = folder, records, sizes
         with open(os.dup(records), "rb") as file:
             self._found = read(file)
-        #: For people: what happened.
+        #: Describes what happened, for people.
         self.words = ""
-        #: The exit code that it comes to, if pytest is not started again.
+        #: The job's exit code if pytest is not started again.
         self.code = FAILED
 
     @property
     def status(self) -> int | None:
-        """The exit status that pytest had come to before it ended."""
+        """The exit status that pytest had reached before it ended."""
         return self._found.status
 
     def settle(self, how: str, sections: list[list[str]], *, restarts: int, stopped: bool) -> bool:
-        """Record the death, and what it did to the tests that ran; True: start pytest again for the rest.
+        """Record the death and its effect on the running tests; return whether to start pytest again for the rest.
 
-        `sections`: what the test that ran had written; `restarts`: how often that may still be; `stopped`: the job
-        was asked to stop, and that is why.
+        `sections`: captured output of the running test; `restarts`: how many restarts are left; `stopped`: pytest
+        ended because the job was asked to stop.
         """
         found = self._found
         began = bool(found.started)
         self.code = FAILED if began or found.unavailable or found.ending else INTERRUPTED
         self.words = f"{how} {self._where()}".rstrip()
-        if stopped:  # whoever asked knows why, and says it of the tests that were running
+        if stopped:  # the client knows the reason, and reports the running tests itself
             self._add("died", text=self.words, again=False, stopped=True, sections=sections)
             return False
         for nodeid, begun in list(found.running.items()):
@@ -231,7 +230,7 @@ class Settlement:
         return again
 
     def _tell(self, text: str) -> None:
-        """For who reads what pytest prints."""
+        """Write a line into pytest's terminal output, for those who read it as text."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with contextlib.suppress(OSError):
             handle = os.open(os.path.join(self._folder, "terminal"), flags, 0o644)
@@ -254,8 +253,8 @@ class Settlement:
         return "before its first test"
 
     def _fail(self, nodeid: str, begun: dict[str, Any], how: str, sections: list[list[str]]) -> None:
-        """The reports that the test would have got: a failure of its phase, an empty teardown, its end."""
-        # That a setup passed is said with the next report only, so "nothing yet" is no proof of the setup.
+        """Add the reports that are missing for a test: a failure of its phase, an empty teardown, its end."""
+        # The record of a passed setup is sent with the next one, so its absence does not mean that the setup failed.
         phase = "teardown" if self._found.phases.get(nodeid) == "call" else "call"
         location, at = begun.get("location"), begun.get("at")
         if not (isinstance(location, list) and len(location) == 3):
@@ -286,7 +285,7 @@ class Settlement:
         )  # fmt: skip
 
     def _tail(self, begun: dict[str, Any]) -> str:
-        """The end of what was written to standard error since then."""
+        """Return the end of standard error since the test began."""
         sizes = begun.get("sizes")
         start = sizes[2] if isinstance(sizes, list) and len(sizes) == 3 and type(sizes[2]) is int else 0
         try:
@@ -309,6 +308,6 @@ class Settlement:
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         with contextlib.suppress(OSError):
             size = os.fstat(self._records).st_size
-            if size and os.pread(self._records, 1, size - 1) != b"\n":  # pytest died while it wrote
+            if size and os.pread(self._records, 1, size - 1) != b"\n":  # pytest died during a write
                 line = b"\n" + line
             os.write(self._records, line)

@@ -1,7 +1,7 @@
-"""No debugger inside a job: whoever calls one fails, where waiting for somebody to type would be for ever.
+"""Make calls of a debugger fail inside a job, where they would wait for input forever.
 
-Calls in chosen test files are refused by the client before anything is sent; this is for all others. The workers of
-pytest-xdist are told before their pytest begins: they run this file. Standard library and pytest only.
+The client refuses calls in selected test files before anything is sent; this handles all others. Workers of
+pytest-xdist run this file before their pytest begins. Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-#: Seconds in which a worker does so.
+#: Seconds to wait for a worker to run this file.
 _PATIENCE = 30
 
 
 class NoDebugger:
-    """A pytest plugin."""
+    """A pytest plugin that replaces the debugger by a failure."""
 
     def pytest_configure(self) -> None:
-        """`breakpoint()` and `pdb.set_trace()` both go through one private function of pytest's."""
+        """Replace the private function that both `breakpoint()` and `pdb.set_trace()` call."""
         with contextlib.suppress(ImportError, AttributeError):
             from _pytest import debugging
 
@@ -29,8 +29,8 @@ class NoDebugger:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """A worker of pytest-xdist has started, and does nothing yet."""
-        with contextlib.suppress(Exception):  # as ever, then
+        """Run this file in a new worker of pytest-xdist, which is idle."""
+        with contextlib.suppress(Exception):  # on an error the worker works as without us
             node.gateway.remote_exec(sys.modules[__name__]).waitclose(_PATIENCE)
 
     def _fail(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -43,5 +43,5 @@ class NoDebugger:
         )
 
 
-if __name__ == "__channelexec__":  # execnet's name for what it runs at the other end
+if __name__ == "__channelexec__":  # the name under which execnet runs a module remotely
     NoDebugger().pytest_configure()

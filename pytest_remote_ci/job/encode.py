@@ -1,6 +1,6 @@
-"""pytest's reports inside a container, as records: each phase of a test without what its earlier phases said.
+"""Encode pytest's reports as records, each phase without the fields that earlier phases of the test contained.
 
-The developer's side of it is `pytest_remote_ci.replay.decode`. Standard library and pytest only.
+The counterpart on the developer's machine is `pytest_remote_ci.replay.decode`. Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from .logs import Logs
     from .record_file import Records
 
-#: Statuses that every pytest works out by itself.
+#: Statuses that every pytest derives by itself.
 _ORDINARY = {
     ("", "", ""), ("passed", ".", "PASSED"), ("failed", "F", "FAILED"), ("error", "E", "ERROR"),
     ("skipped", "s", "SKIPPED"), ("xfailed", "x", "XFAIL"), ("xpassed", "X", "XPASS"),
 }  # fmt: skip
-#: Of phases that passed.
+#: Ordinary statuses of phases that passed.
 _PASSED = {("", "", ""), ("passed", ".", "PASSED")}
-#: Parts of a report that are the same in all its phases and travel once.
+#: Fields that are the same in all phases of a test and are sent once.
 _CONSTANT = ("location", "keywords", "user_properties")
-#: All parts that pytest itself gives a report; plugins add more.
+#: All fields that pytest itself gives a report; plugins add more.
 _PYTESTS_OWN = {
     "nodeid", "location", "keywords", "outcome", "longrepr", "when", "user_properties", "sections", "duration", "start",
     "stop", "$report_type", "item_index", "worker_id", "testrun_uid",
 }  # fmt: skip
-#: Characters of a property's value in Python's notation; of a longer one the text travels.
+#: Longest literal of a property value, in characters; of a longer one the text is sent.
 _LONGEST_LITERAL = 10_000
 
 
@@ -45,33 +45,33 @@ class Reports:
     """Records the reports of one session."""
 
     def __init__(self, records: Records, config: Any, logs: Logs | None = None) -> None:
-        """`logs`: the log records, if somebody wants them."""
+        """`logs`: the collected log records, if they are wanted."""
         self._records = records
         self._logs = logs
         self._add, self._hold, self._cut = records.add, records.hold, records.cut
         self._config = config
-        #: The report whose status was asked for last, and the answer.
+        #: The report for which the status was last requested, and the answer.
         self.status: tuple[Any, Any] = (None, None)
         self._before: dict[str, dict[str, Any]] = {}
-        #: Whether a result may wait for the next test.
+        #: Tells whether a result can wait for the next test.
         self.quiet = Quiet(config)
         #: The report that was recorded last.
         self.last: Any = None
         #: Node id → location, of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
-        #: Whether plugins or conftests have a say in statuses; then they come by `status`.
+        #: Whether plugins or conftests take part in statuses; then `status` has them.
         self.has_statuses = False
         self._workers: set[str] = set()
-        #: Whether nobody but pytest serialises reports here; None: not asked yet, conftests are still being loaded.
+        #: Whether only pytest serializes reports; None: not checked yet, conftests are still being loaded.
         self._only_pytest_serialises: bool | None = None
 
     def forget(self, nodeid: str) -> None:
-        """The test is over."""
+        """Drop the state of a test that is over."""
         self._before.pop(nodeid, None)
         self.running.pop(nodeid, None)
 
     def add(self, kind: str, report: Any, **more: Any) -> None:
-        """Record this report; `kind` is "report" or "collect_report"; `more` goes with it."""
+        """Record this report; `kind` is "report" or "collect_report"; `more` are fields to add."""
         self.last = report
         if kind == "report" and self._has_passed_as_most_do(report):
             self._passed(report, more)
@@ -98,7 +98,7 @@ class Reports:
             status = self._status_of(report)
             if status and not (isinstance(status[2], str) and tuple(status) in _ORDINARY):
                 fields["status"] = list(status)
-            if self._records.is_captured:  # what was shown of it is part of a test's output
+            if self._records.is_captured:  # shown while captured: part of a test's output
                 fields["unseen"] = True
             logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else detach(data)
             self._tell_logs(report, logs, fields)
@@ -110,7 +110,7 @@ class Reports:
         self._add(kind, **fields)
 
     def _has_passed_as_most_do(self, report: Any) -> bool:
-        """Whether nothing of it is worth telling but that it passed: most phases of most tests."""
+        """Whether the report contains nothing except that the phase passed, as for most phases of most tests."""
         said = report.__dict__
         return (
             said.get("outcome") == "passed" and type(report) is pytest.TestReport and said.keys() == _plain_parts()
@@ -126,7 +126,7 @@ class Reports:
         return asked is report and bool(status) and isinstance(status[2], str) and tuple(status) in _PASSED
 
     def _passed(self, report: Any, more: dict[str, Any]) -> None:
-        """What the earlier phases, or its start, have said is left out; `more` goes with it."""
+        """Record a plain pass, without fields already sent by earlier phases or the start, but with `more`."""
         said, nodeid = report.__dict__, report.nodeid
         self.status = (None, None)
         fields = {name: said[name] for name in ("when", "duration", "start", "stop") if name in said}
@@ -142,27 +142,27 @@ class Reports:
         (self._hold if is_held else self._add)("passed", id=nodeid, **fields, **more)
 
     def _serialized(self, report: Any) -> Any:
-        """Ordinary reports, of which each test has three, need not go through the hook where it is pytest's alone."""
+        """Serialize a report; skip the hook for ordinary reports, three per test, if only pytest implements it."""
         if type(report) is pytest.TestReport and self._pytest_serialises():
             return {**report._to_json(), "$report_type": "TestReport"}
         return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
 
     def _pytest_serialises(self) -> bool:
-        """Whether nobody but pytest makes data of reports."""
+        """Whether only pytest serializes reports."""
         if self._only_pytest_serialises is None:
             self._only_pytest_serialises = all_are_of(self._config.hook.pytest_report_to_serializable, PYTEST)
         return self._only_pytest_serialises
 
     @staticmethod
     def _says_nothing(data: dict[str, Any]) -> bool:
-        """Whether nothing is shown of it, and it cannot change until the next record."""
+        """Whether nothing of the report is shown, and it cannot change until the next record."""
         return (
             data["outcome"] == "passed" and data["when"] != "call" and not data.get("sections")
             and not data.keys() - _PYTESTS_OWN
         )  # fmt: skip
 
     def _tell_logs(self, report: Any, text: str, fields: dict[str, Any]) -> None:
-        """Few go with the report; what is too much for one record, or no JSON to others, goes before it in pieces."""
+        """Add log records to the report; send them before it in pieces if they are too long, or not strict JSON."""
         if text and len(text) <= TEXT_LIMIT and "NaN" not in text and "Infinity" not in text:
             fields["logs"] = json.loads(text)
             return
@@ -170,7 +170,7 @@ class Reports:
             self._add("logs", id=report.nodeid, when=str(report.when), text=text[start : start + PIECE])
 
     def _tell_values(self, fields: dict[str, Any]) -> None:
-        """Properties whose values JSON would change go as texts beside it, by their place."""
+        """Send property values that JSON would change as texts, by their index."""
         values = {}
         for place, (_, value) in enumerate(fields["d"].get("user_properties") or ()):
             if not _is_plain(value):
@@ -179,7 +179,7 @@ class Reports:
             fields["values"] = values
 
     def _flattened(self, longrepr: Any, data: dict[str, Any], fields: dict[str, Any]) -> None:
-        """pytest makes text of some representations; remember that they were none, and their colours."""
+        """Note which representations pytest turned into text, and keep their colours."""
         if not isinstance(data.get("longrepr"), str) or isinstance(longrepr, str):
             return
         if not hasattr(longrepr, "toterminal"):
@@ -204,7 +204,7 @@ class Reports:
         return status
 
     def _difference(self, data: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-        """Without what the test's previous phase said already: each phase repeats the earlier sections."""
+        """Return the report without fields and sections that the previous phase already contained."""
         before, self._before[data["nodeid"]] = self._before.get(data["nodeid"]), data
         if before is None:
             return data
@@ -234,7 +234,7 @@ class Reports:
 
 @functools.lru_cache(maxsize=None)
 def _plain_parts() -> Any:
-    """What a report has in this version of pytest, if nobody has added to it."""
+    """Return the names of a plain report's fields in this version of pytest."""
     some: Any = pytest.TestReport("some", ("some.py", 0, "some"), {}, "passed", None, "call")
     return set(some.__dict__)
 
@@ -248,7 +248,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def as_text(value: Any) -> list[str]:
-    """["literal", Python's notation] or, of what has none, ["text", its text]."""
+    """Return ["literal", Python literal] or, for a value without one, ["text", its text]."""
     with contextlib.suppress(Exception):
         notation = repr(value)
         if len(notation) <= _LONGEST_LITERAL:

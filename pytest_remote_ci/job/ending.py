@@ -1,9 +1,9 @@
-"""A quick end of the interpreter that has run a session: of ten thousand tests it takes a tenth of all processor time.
+"""Shorten the interpreter's exit after a session, which takes a tenth of all processor time for ten thousand tests.
 
-At its end Python looks through everything several times and frees what only reference cycles hold. Where nothing of
-it would do anything when it is freed, that is left to the kernel. Handlers of `atexit` (so `weakref.finalize`, too),
-threads and what modules hold end as ever; bare callbacks of weak references, which nobody is promised at the end of the
-interpreter, may not be called. Standard library only.
+At exit Python scans all objects several times and frees those that only reference cycles hold. If freeing them would
+have no effect, that is left to the kernel. Handlers of `atexit` (so `weakref.finalize`, too), threads and objects
+held by modules end as usual; bare callbacks of weak references, which Python does not guarantee at exit, may not be
+called. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import types
 from typing import Any
 
-#: Whoever is freed in the middle does the rest of its ``finally``.
+#: Types of objects that run the rest of their ``finally`` when freed in the middle.
 _FRAMES = {
     types.GeneratorType: "gi_frame", types.CoroutineType: "cr_frame", types.AsyncGeneratorType: "ag_frame",
 }  # fmt: skip
@@ -23,9 +23,9 @@ _IN_MEMORY = (io.StringIO, io.BytesIO)
 
 
 def is_quiet() -> bool:
-    """Whether no object that the garbage collector knows has anything left to do when it is freed.
+    """Whether freeing any object known to the garbage collector would have no effect.
 
-    Generators that are over have not, nor have closed files. The standard streams are flushed in any case.
+    Finished generators and closed files have none. The standard streams are flushed in any case.
     """
     living = gc.get_objects()
     kinds = {kind for kind in set(map(type, living)) if _has_finalizer(kind)}
@@ -34,11 +34,11 @@ def is_quiet() -> bool:
 
 
 def shorten() -> None:
-    """Leave everything to the kernel, if nobody can tell."""
+    """Leave freeing objects to the kernel, if that makes no visible difference."""
     try:
         if is_quiet():
             gc.freeze()
-    except Exception:  # a class that answers no questions: its objects are freed as ever
+    except Exception:  # a class that cannot be inspected: free objects as usual
         return
 
 

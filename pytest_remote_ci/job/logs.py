@@ -1,8 +1,8 @@
-"""Log records of each phase of a test, for a reporter of the developer's that keeps them as objects.
+"""Log records of each phase of a test, for a local reporter that needs them as objects.
 
-pytest's own reports have them as text. They are what pytest-json-report would see here: from every logger, at whatever
-level the root logger lets through. Where pytest-xdist runs they are made in its workers (see `workers`) and travel
-with the reports. Standard library and pytest only.
+pytest's own reports have them as text. They are what pytest-json-report would see in the job: from every logger, at
+the level that the root logger lets through. With pytest-xdist they are made in its workers (see `xdist_workers`) and
+sent with the reports. Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from .record_file import TEXT_LIMIT, clean, plain
 
 #: Name under which the plugin is registered.
 NAME = "remote-ci-logs"
-#: Part of a report, on its way from a worker.
+#: Attribute of a report from a worker.
 _PART = "_remote_ci_logs"
-#: Characters of log records in one record, which others that waited for it may join: in a text within a text each of
-#: them may take two bytes.
+#: Longest piece of log records in one record, in characters. Held records can join it, and a text within a text can
+#: take two bytes per character.
 PIECE = 256 << 10
 
 
 def are_wanted(config: Any) -> bool:
-    """Whether somebody wants them who does not find them in reports anyway."""
+    """Whether log records are requested and not already part of the reports."""
     option = config.option
     return bool(getattr(option, "remote_ci_logs", False)) and not getattr(option, "json_report", False)
 
 
 def detach(data: dict[str, Any]) -> str:
-    """What pytest-json-report itself has added to a report's data, where it is too much for one record.
+    """Remove the log records that pytest-json-report added to a report's data, if they are too long for one record.
 
-    Then the data is without it, also without what it repeats of earlier phases. A list in JSON; "" is none.
+    Those of earlier phases, which it repeats, are removed, too. Return those of this phase as a JSON list, else "".
     """
     extra = data.get("_json_report_extra")
     if not isinstance(extra, dict):
@@ -54,24 +54,24 @@ def detach(data: dict[str, Any]) -> str:
 
 
 class Logs:
-    """A pytest plugin, only there when somebody wants it."""
+    """A pytest plugin that collects log records; registered only if they are wanted."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], str] = {}
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_setup(self, item: Any) -> Iterator[None]:
-        """Until it is over."""
+        """Collect during setup."""
         yield from self._listen(item.nodeid, "setup")
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: Any) -> Iterator[None]:
-        """Until it is over."""
+        """Collect during the call."""
         yield from self._listen(item.nodeid, "call")
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_teardown(self, item: Any) -> Iterator[None]:
-        """Until it is over."""
+        """Collect during teardown."""
         yield from self._listen(item.nodeid, "teardown")
 
     def _listen(self, nodeid: str, when: str) -> Iterator[None]:
@@ -86,22 +86,22 @@ class Logs:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """In xdist's controller: before anybody else looks at the report."""
+        """In xdist's controller, take the log records out of a report before other plugins see it."""
         found = report.__dict__.pop(_PART, None)
         if found:
             self._found[report.nodeid, str(report.when)] = found
 
     def take(self, nodeid: str, when: object) -> str:
-        """Those of a phase that has just ended: a list in JSON, in ASCII; "" is none."""
+        """Return and forget the log records of a phase that has ended: a JSON list in ASCII, or "" for none."""
         return self._found.pop((nodeid, str(when)), "")
 
 
 class WorkersLogs(Logs):
-    """The same in a worker of xdist: its reports take them along."""
+    """The same plugin for a worker of xdist, where the records are attached to the reports."""
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: Any) -> Iterator[None]:
-        """A text survives every way of making data of a report."""
+        """Attach the log records as text, which survives every serialization of reports."""
         result: Any = yield
         report = result.get_result()
         found = self.take(item.nodeid, report.when)
@@ -109,7 +109,7 @@ class WorkersLogs(Logs):
             setattr(report, _PART, found)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """It leaves with them."""
+        """Do nothing: the report carries its log records."""
 
 
 class _Handler(logging.Handler):
@@ -118,10 +118,10 @@ class _Handler(logging.Handler):
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As pytest-json-report does, but as JSON right away: its arguments may change later."""
+        """Store a record as pytest-json-report does, but as JSON at once, because its arguments can change later."""
         with contextlib.suppress(
             Exception
-        ):  # a message that cannot be made is pytest's own handler's to tell
+        ):  # pytest's own handler reports a message that cannot be formatted
             fields = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
             fields.pop("message", None)
             self.found.append(_json(fields))
@@ -135,7 +135,7 @@ def _json(fields: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """What pytest-json-report writes for what is no JSON."""
+    """Return the text that pytest-json-report writes for a value that JSON does not have."""
     try:
         return str(value)
     except Exception:

@@ -1,7 +1,7 @@
-"""A pytest plugin: files of tests get the modification times that they have on the developer's machine.
+"""A pytest plugin that gives test files the modification times they have on the developer's machine.
 
-Workspaces are made of shared contents, whose times mean nothing; `--nf` sorts by them. Only files in which tests were
-found are touched, because in an overlay each touched file is copied. Standard library and pytest only.
+Workspaces consist of shared contents with meaningless times, but `--nf` sorts by them. Only files in which tests were
+found are touched, because an overlay copies each touched file. Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pytest
 
 
 class Ages:
-    """Knows the times of one workspace."""
+    """The modification times of one workspace."""
 
     def __init__(self, path: str) -> None:
-        """`path`: of a JSON file, `{"cwd": …, "times": {path in the workspace: nanoseconds}}`; we are in its `cwd`."""
+        """Read a JSON file, `{"cwd": ..., "times": {path in the workspace: nanoseconds}}`; we are in its `cwd`."""
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
         up = [os.pardir for part in found["cwd"].split("/") if part]
@@ -27,7 +27,7 @@ class Ages:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Sorting comes after this."""
+        """Set the times before items are sorted."""
         for path in {str(item.path) for item in items}:
             time = self._times.get(os.path.relpath(path, self._root).replace(os.sep, "/"))
             if time is not None:

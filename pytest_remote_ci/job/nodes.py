@@ -1,6 +1,6 @@
-"""What was collected inside a container, as records say it: each node by number, told before its children.
+"""Encode the collection as records: each node has a number and is sent before its children.
 
-The developer's side of it is `pytest_remote_ci.replay.nodes`. Standard library and pytest only.
+The counterpart on the developer's machine is `pytest_remote_ci.replay.nodes`. Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from typing import Any, Iterable
 
 import pytest
 
-#: What an argument of a mark may be for ``-m "name(key=value)"``.
+#: Types of mark arguments that ``-m "name(key=value)"`` can match.
 _ASKED_FOR = (str, int, bool, type(None))
 
 
 class Tree:
-    """Collectors and items by number: each is told once, before its first child."""
+    """Collectors and items by number; each is sent once, before its first child."""
 
     def __init__(self, config: Any) -> None:
         self._root = str(config.rootpath)
         self._wants_docs = config.option.collectonly and config.option.verbose >= 1
         self._numbers: dict[int, int] = {}
         self._items: dict[int, int] = {}
-        #: Keeps what has a number alive, so that no other object gets its address.
+        #: Keeps numbered nodes alive, so that no other object gets the same id().
         self._told: list[Any] = []
         self._new: list[Any] = []
-        #: Address of a collector → its marks, with those of what holds it.
+        #: id(collector) -> its marks, with those of its parents.
         self._marks_of: dict[int, list[Any]] = {}
 
     def found(self, result: Iterable[Any]) -> dict[str, list[Any]]:
-        """What a collector found: new nodes (see `take_nodes`), new items, and the numbers of all of it.
+        """Return what a collector found: new nodes (see `take_nodes`), new items, and the numbers of all of them.
 
-        An item is [parent, type, name, line from 0, node id or None where it is made of the parent's and the name];
+        An item is [parent, type, name, line from 0, node id or None if it consists of the parent's and the name];
         items are numbered from -1 downwards.
         """
         items: list[Any] = []
@@ -49,12 +49,12 @@ class Tree:
         return {"nodes": self.take_nodes(), "items": items, "found": numbers}
 
     def numbers(self, items: Iterable[Any]) -> list[int] | None:
-        """Of items that were found; None where one was not."""
+        """Return the numbers of found items; None if one of them was not found by a collector."""
         numbers = [self._items.get(id(item), 0) for item in items]
         return None if 0 in numbers else numbers
 
     def item(self, item: Any) -> list[Any]:
-        """[parent, type, name, node id, location, has parameters, original name, is skipped, documentation, marks]"""
+        """Return [parent, type, name, node id, location, has parameters, original name, is skipped, doc, marks]."""
         return [
             self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
             getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), _is_skipped(item),
@@ -62,7 +62,7 @@ class Tree:
         ]  # fmt: skip
 
     def take_nodes(self) -> list[Any]:
-        """New nodes: [parent, type, name, node id, path, base, documentation]; the session's parent is -1."""
+        """Return new nodes: [parent, type, name, node id, path, base, documentation]; the session's parent is -1."""
         nodes, self._new = self._new, []
         return nodes
 
@@ -71,17 +71,20 @@ class Tree:
         nodeid = None if item.nodeid == f"{parent.nodeid}::{item.name}" else item.nodeid
         try:
             line = item.location[1]
-        except Exception:  # a plugin's item; whoever runs it will say so
+        except Exception:  # a plugin's item; running it will show the error
             line = None
         return [self._number(parent), type(item).__name__, item.name, line, nodeid]
 
     def _marks(self, item: Any) -> list[Any]:
-        """One list of the marks of the item and what holds it, or nothing: [name, keyword arguments for ``-m``]"""
+        """Return the marks of the item and its parents as one list, or nothing.
+
+        A mark is [name, keyword arguments for ``-m``].
+        """
         marks = _own_marks(item) + self._marks_above(item.parent)
         return [marks] if marks else []
 
     def _marks_above(self, node: Any) -> list[Any]:
-        """The nearest first."""
+        """Return the marks of the parents, nearest first."""
         if node is None:
             return []
         known = self._marks_of.get(id(node))
@@ -135,7 +138,7 @@ def _base(node: Any) -> str:
 
 
 def _is_skipped(item: Any) -> bool:
-    """Whether editors take it for skipped: they look at the marks of the item and its classes."""
+    """Whether editors show the item as skipped: they check the marks of the item and its classes."""
     node = item
     while node is item or isinstance(node, pytest.Class):
         for mark in node.own_markers:
@@ -148,5 +151,5 @@ def _is_skipped(item: Any) -> bool:
 def _any(values: Any) -> bool:
     try:
         return any(values)
-    except Exception:  # a condition of a kind that has no truth
+    except Exception:  # a condition that has no truth value
         return False

@@ -1,15 +1,15 @@
-"""Whose implementations a hook of pytest has: where only pytest answers, the answer is known. Standard library only."""
+"""Check which modules implement a pytest hook: if only pytest does, the result is known. Standard library only."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: How the names of pytest's own modules begin.
+#: Prefix of the names of pytest's own modules.
 PYTEST = "_pytest."
 
 
 def all_are_of(hook: Any, *owners: str) -> bool:
-    """Whether the modules of all implementations, wrappers included, have names that begin with one of `owners`."""
+    """Whether the module names of all implementations, wrappers included, begin with one of `owners`."""
     return all(
         (getattr(implementation.function, "__module__", "") or "").startswith(owners)
         for implementation in hook.get_hookimpls()

@@ -1,8 +1,8 @@
-"""Whether anything that is not pytest's own runs between the result of a test and the beginning of the next one.
+"""Check whether only pytest's own code runs between a test's result and the start of the next test.
 
-Where nothing does, the two travel as one record, which spares a third of the work for tests that do next to nothing.
-As soon as a finalizer, a plugin or a conftest has a say in between, which may take its time or take pytest down, the
-result goes on its way at once. Standard library and pytest only.
+If so, the two are sent as one record, which saves a third of the work for tests that do almost nothing. If a
+finalizer, a plugin or a conftest runs in between, which can take time or take pytest down, the result is sent at
+once. Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ import pytest
 
 from .pytest_internals import PYTEST, all_are_of
 
-#: What is called in between.
+#: Hooks that are called in between.
 _HOOKS = (
     "pytest_runtest_teardown", "pytest_fixture_post_finalizer", "pytest_runtest_makereport", "pytest_runtest_logreport",
     "pytest_report_teststatus", "pytest_runtest_logfinish", "pytest_runtest_protocol", "pytest_runtest_logstart",
 )  # fmt: skip
-#: Whose plugins do not linger there.
+#: Prefixes of modules that take no time in these hooks.
 _KNOWN = (PYTEST, "pytest_timeout", "pytest_cov.", "_hypothesis_pytestplugin", f"{__package__}.")
 
 
 class Quiet:
-    """Follows one session."""
+    """The state of one session."""
 
     def __init__(self, config: Any) -> None:
         self._hooks = [getattr(config.hook, name) for name in _HOOKS]
-        #: None: not known, because plugins have come.
+        #: None: not checked, because plugins were added.
         self._are_known: bool | None = None
         self._item: Any = None
         self._next: Any = None
 
     def forget(self) -> None:
-        """There may be new plugins."""
+        """Check again, because there may be new plugins."""
         self._are_known = None
 
     def begin(self, item: Any, nextitem: Any) -> None:
-        """This test begins; `nextitem` follows."""
+        """Note that this test begins; `nextitem` follows."""
         self._item, self._next = item, nextitem
 
     @property
     def is_last(self) -> bool:
-        """Whether no other test follows at once; so it is in xdist's controller, too, which runs none."""
+        """Whether no other test follows at once; also True in xdist's controller, which runs no tests."""
         return self._next is None
 
     def follows(self, nodeid: str) -> bool:
-        """Whether the test, whose call has just passed, is followed at once by the beginning of another one."""
+        """Whether another test begins right after this one, of which the call has just passed."""
         item, following = self._item, self._next
         if type(item) is not pytest.Function or following is None or following.parent is not item.parent:
             return False

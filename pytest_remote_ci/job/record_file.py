@@ -1,9 +1,9 @@
-"""The file in which a session's records are kept inside a container, and pytest's terminal output beside it.
+"""The file of a session's records in the job's container, and pytest's terminal output next to it.
 
-A regular file, opened for appending, one write per record: it never blocks a test, survives the death of
-anything, and needs nobody at its other end. Each record carries the sizes of `terminal`, `stdout` and
-`stderr` when it was written, by which the reader interleaves them exactly. Everything here must survive
-hostile tests: closed and reused file descriptors, forks, patched modules. Standard library only.
+A regular file, opened for appending, with one write per record: it never blocks a test, survives any crash, and works
+without a reader. Each record carries the sizes of `terminal`, `stdout` and `stderr` at the time of writing, by which
+the reader interleaves them exactly. The code must survive hostile tests: closed and reused file descriptors, forks,
+patched modules. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ import json
 import os
 from typing import Any, TextIO
 
-#: Characters of one captured section that travel; of longer ones the beginning and the end.
+#: Longest captured section in characters; of a longer one the beginning and the end are sent.
 SECTION_LIMIT = 1 << 20
-#: Bytes of one record; in what is longer every text is cut, and if that is not enough, its text is dropped.
+#: Limits for a record in bytes and for a text in characters. In a longer record every text is cut; if that is not
+#: enough, the text is dropped.
 RECORD_LIMIT = 3 << 20
 TEXT_LIMIT = 64 << 10
-#: Bytes that are kept while they cannot be written.
+#: Bytes that are buffered while they cannot be written.
 LATE_LIMIT = 4 << 20
-#: Where our file descriptors begin: out of reach of the usual ``closerange(3, 20)``.
+#: Lowest number of our file descriptors: out of reach of the usual ``closerange(3, 20)``.
 _HIGH = 700
 
 
 class Records:
-    """Appends to `records` and `terminal` of the spool folder. What a forked child says is not recorded."""
+    """Appends to `records` and `terminal` of the spool folder. A forked child records nothing."""
 
-    #: Version of the records' format.
+    #: Version of the record format.
     protocol = 2
 
     def __init__(self, folder: str) -> None:
-        """Made before anything else runs: file descriptors 1 and 2 are the spool's `stdout` and `stderr`."""
-        # Bound now: tests patch `os.write`, `json` or the whole file system.
+        """Create this before any other code runs: descriptors 1 and 2 must be the spool's `stdout` and `stderr`."""
+        # Bound early: tests patch `os.write`, `json` or the whole file system.
         self._open, self._write, self._fstat, self._getpid = os.open, os.write, os.fstat, os.getpid
         self._flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        # A value within itself ends in a RecursionError, too; to look for it beforehand takes time.
+        # No check for cycles, which takes time: a cycle ends in a RecursionError, which is handled, too.
         self._encode = json.JSONEncoder(separators=(",", ":"), default=plain, check_circular=False).encode
         self._pid = os.getpid()
         self._paths = {name: os.path.join(folder, name) for name in ("records", "terminal")}
@@ -46,14 +47,14 @@ class Records:
         self._outputs = [_high_copy(1), _high_copy(2)]
         self._output_files = [self._identity(1), self._identity(2)]
         self._written = (0, 0)
-        #: What could not be written yet.
+        #: File name -> bytes that could not be written yet.
         self._late = {name: bytearray() for name in self._paths}
         self._held: list[dict[str, Any]] = []
         for name in self._paths:
             self._reopen(name)
 
     def add(self, kind: str, **fields: Any) -> None:
-        """Append one record of this kind. Never raises for what is in it."""
+        """Append one record of this kind. Never raises because of its content."""
         if self._getpid() != self._pid:
             return
         held, self._held = self._held, []
@@ -65,30 +66,30 @@ class Records:
         self._append("records", self._line(record))
 
     def hold(self, kind: str, **fields: Any) -> None:
-        """The same, together with the next record: for what is only of use with that one."""
+        """Write this record together with the next one, for records that are only useful with it."""
         self._held.append({"t": kind, **fields})
 
     def terminal(self, text: str) -> None:
-        """Append to pytest's own output, after whatever the tests have written since the last time."""
+        """Append to pytest's own output, after all output of the tests since the last record."""
         if self._getpid() != self._pid:
             return
-        # What is held is never shown together with this text, so the order of the two says nothing.
+        # Held records are never shown together with this text, so their order does not matter.
         if self._output_sizes() != self._written:
             self.add("mark")
         self._append("terminal", text.encode("utf-8", "backslashreplace"))
 
     @property
     def is_captured(self) -> bool:
-        """Whether file descriptor 1 leads elsewhere just now: pytest captures what a test writes."""
+        """Whether pytest captures the output of a test at the moment: file descriptor 1 is redirected."""
         return self._identity(1) not in (self._output_files[0], None)
 
     def in_place_of(self, stream: TextIO) -> Terminal:
-        """What pytest's terminal writer gets instead of `stream`."""
+        """Return the file that pytest's terminal writer gets instead of `stream`."""
         return Terminal(self, stream)
 
     @staticmethod
     def cut(text: str, limit: int = SECTION_LIMIT) -> str:
-        """`text`, or its first quarter and its end when it is longer than `limit`."""
+        """Return `text`, or its first quarter and its end if it is longer than `limit`."""
         if len(text) <= limit:
             return text
         head = limit // 4
@@ -115,12 +116,12 @@ class Records:
         try:
             while view:
                 view = view[self._write(self._handle(name), view) :]
-        except OSError:  # a full disk, or no descriptor is left: the session goes on, and this comes later
+        except OSError:  # full disk or no descriptor left: continue, and write this later
             if len(view) <= LATE_LIMIT:
                 late += view
 
     def _handle(self, name: str) -> int:
-        """The file's descriptor, opened again when a test has closed it or taken its number."""
+        """Return the file's descriptor; reopen it if a test closed it or reused its number."""
         if name in self._handles and self._identity(self._handles[name]) == self._identities[name]:
             return self._handles[name]
         self._reopen(name)
@@ -156,7 +157,7 @@ class Records:
         return self._output_size_anew(index)
 
     def _output_size_anew(self, index: int) -> int:
-        """A test has closed the descriptor or taken its number: find the file again."""
+        """Find the file again after a test closed the descriptor or reused its number; return its size."""
         path = os.path.join(self._folder, ("stdout", "stderr")[index])
         for by_name in (True, False):
             with contextlib.suppress(OSError):
@@ -175,12 +176,12 @@ class Terminal:
     errors = "backslashreplace"
 
     def __init__(self, records: Records, behind: TextIO) -> None:
-        """`behind`: what the tests print to; flushed first, so that the order is that of the calls."""
+        """`behind`: the stream of the tests' output; it is flushed first, to keep the order of the calls."""
         self._records = records
         self._behind = behind
 
     def write(self, text: str) -> int:
-        """Append to `terminal`; what is said while a test's output is captured is captured, as without us."""
+        """Append to `terminal`; while a test's output is captured, write there, as pytest would without us."""
         if self._records.is_captured:
             return self._behind.write(text)
         with contextlib.suppress(Exception):
@@ -189,21 +190,21 @@ class Terminal:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing of `terminal` is held back."""
+        """Flush the stream behind; `terminal` is not buffered."""
         with contextlib.suppress(Exception):
             self._behind.flush()
 
     def isatty(self) -> bool:
-        """As without us: never a terminal in a container."""
+        """Return False, as without us: there is no terminal in a container."""
         return False
 
     def fileno(self) -> int:
-        """Of standard output: some ask for the terminal's size."""
+        """Return the descriptor of standard output, which some callers use to find the terminal's size."""
         return self._behind.fileno()
 
 
 def plain(value: Any) -> Any:
-    """Something JSON can say for a value that it cannot."""
+    """Return a JSON-compatible substitute for a value that JSON does not have."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, bytes):
@@ -217,7 +218,7 @@ def plain(value: Any) -> Any:
 
 
 def clean(value: Any, depth: int = 0, limit: int | None = None) -> Any:
-    """What JSON can say of it, with texts of at most `limit` characters."""
+    """Return the value as far as JSON can represent it, with texts of at most `limit` characters."""
     if depth > 40:
         return "<...>"
     if isinstance(value, str):
@@ -249,7 +250,7 @@ def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
 
 
 def _high_copy(handle: int) -> int:
-    """A copy of a descriptor that later redirections do not touch."""
+    """Return a copy of a descriptor that later redirections do not affect."""
     try:
         import fcntl
 

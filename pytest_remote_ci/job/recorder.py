@@ -1,8 +1,8 @@
-"""The pytest plugin inside a container that writes down what pytest says, for the developer's pytest to say again.
+"""The pytest plugin in the job that records the session, so that the developer's pytest can replay it.
 
-Collection (`nodes`), reports and statuses (`reports`), warnings and what other plugins write to the terminal
-(`screen`) become records (see `records`; their kinds are in docs/reference/wire.md). Standard library and pytest 7.0 or
-newer only; it must change nothing of the session that it watches.
+Collection (`nodes`), reports and statuses (`encode`), warnings, and terminal output of other plugins (`screen`)
+become records (see `record_file`; their kinds are in docs/reference/wire.md). Standard library and pytest 7.0 or
+newer only; it must not change the session that it watches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .encode import Reports, as_text
 from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
 
-# Relative: in a container these files are a package of another name (see `boot`).
+# Relative imports: in a container these files are a package of another name (see `boot`).
 from .pytest_internals import PYTEST, all_are_of
 from .screen import Screen
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 #: The order of phases; those of plugins count as calls.
 _PHASES = {"setup": 0, "call": 1, "teardown": 2}
-#: Packages whose line about their report's file is written on the developer's side, if they also run there.
+#: Packages that print a line about their report's file; not recorded if they also run locally and print it there.
 _NAMING_THEIR_FILE = frozenset({"pytest_html"})
-#: Items of a collection in one record.
+#: Limit for the number of items in one record.
 _ITEMS = 400
 
 
 class Recorder:
-    """Hands what happens in one session to `records`."""
+    """Writes the events of one session to `records`."""
 
     def __init__(self, records: Records) -> None:
         self._add, self._cut = records.add, records.cut
@@ -53,7 +53,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: Any) -> None:
-        """Other hooks do not get the configuration."""
+        """Set up the recorder; other hooks do not get the configuration."""
         self._config = config
         logs = None
         if are_wanted(config):
@@ -67,7 +67,7 @@ class Recorder:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: Any) -> Any:
-        """Say what this session is; from here on the terminal reporter is the final one."""
+        """Record what session this is; from here on the terminal reporter is the final one."""
         config = session.config
         reporters = (getattr(config.option, "remote_ci_here", None) or "").split(",")
         silence_reporters(config, [name for name in reporters if name])
@@ -86,7 +86,7 @@ class Recorder:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_report_header(self) -> Any:
-        """The header's lines, in the terminal reporter's order."""
+        """Record the header's lines, in the terminal reporter's order."""
         result = yield
         import pluggy
 
@@ -100,7 +100,7 @@ class Recorder:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: Any) -> Any:
-        """The end of the tests; then the final exit status, which other plugins may have changed."""
+        """Record the end of the tests, then the final exit status, which other plugins may have changed."""
         with contextlib.suppress(Exception):
             from _pytest.junitxml import xml_key
 
@@ -121,19 +121,22 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self) -> None:
-        """What plugins write from here on belongs into the summary; the metadata may have changed since the start."""
+        """Record where the summary begins, with the metadata if it changed since the start."""
         metadata = describe(self._config)
         self._add("summary", **({"metadata": metadata} if metadata != self._metadata else {}))
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
-        """pytest or a plugin is broken, maybe while it heard of a report, which the terminal has shown already."""
+        """Record an internal error of pytest or a plugin.
+
+        If a plugin failed while it handled a report that the terminal has already shown, record that report first.
+        """
         shown = self._shown_last()
         if shown is not None:
             self._reports.add("report", shown)
         self._add("internal_error", text=str(excrepr), exception=excinfo.exconly())
 
     def _shown_last(self) -> Any:
-        """The report that the terminal has shown and that is not recorded; None: there is none."""
+        """Return the report that the terminal has shown but that is not recorded, else None."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         last = self._reports.last
         for shown in getattr(reporter, "stats", {}).values():
@@ -146,7 +149,7 @@ class Recorder:
         return None
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
-        """Ctrl-C, `pytest.exit` and the like."""
+        """Record Ctrl-C, `pytest.exit` and the like."""
         value, crash = excinfo.value, excinfo._getreprcrash()
         self._add(
             "interrupt", name=excinfo.typename, module=type(value).__module__,
@@ -158,27 +161,27 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        """pytest has started; command line and initial conftests were good."""
+        """Record that pytest has started: command line and initial conftests were valid."""
         self._add("collecting")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectstart(self, collector: Any) -> None:
-        """Which file: importing it may end this process."""
+        """Record which file is imported, because importing it can end this process."""
         if isinstance(collector, pytest.File):
             self._add("collecting_file", id=collector.nodeid)
 
     def pytest_collectreport(self, report: Any) -> None:
-        """What each collector found; what of it will run comes as one tree."""
+        """Record what each collector found; the tests that will run follow as one tree."""
         found = self._tree.found(report.result or ()) if report.outcome == "passed" else {}
         self._reports.add("collect_report", report, **found)
 
     def pytest_deselected(self, items: Any) -> None:
-        """How many, and which of those that were found."""
+        """Record the number of deselected items, and which of the found ones they are."""
         self._add("deselected", count=len(items), found=self._tree.numbers(items))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: Any) -> None:
-        """The tree of what will run, in portions."""
+        """Record the tree of the tests that will run, in portions."""
         tree, self._tree = self._tree, Tree(self._config)
         for start in range(0, len(session.items), _ITEMS):
             items = [tree.item(item) for item in session.items[start : start + _ITEMS]]
@@ -188,13 +191,13 @@ class Recorder:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_report_collectionfinish(self) -> Any:
-        """Lines such as "run-last-failure: …"."""
+        """Record lines such as "run-last-failure: ..."."""
         result = yield
         self._add("collection_lines", lines=_lines(result.get_result()))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Any) -> None:
-        """Under xdist the workers collect, all the same."""
+        """Record the tests that xdist's workers collected; all workers collect the same."""
         if not self._has_tree:
             self._has_tree = True
             self._add("collected_ids", ids=list(ids))
@@ -203,24 +206,24 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
-        """This test runs now."""
+        """Record that this test begins."""
         self._reports.running[nodeid] = location
         self._add("started", id=nodeid, location=list(location), at=time.time())
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
-        """Which test runs, and which comes behind it."""
+        """Note which test runs and which follows."""
         self._reports.quiet.begin(item, nextitem)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
-        """It is over; that travels with the next test's start, if that follows at once."""
+        """Record that the test is over, together with the next test's start if that follows at once."""
         self._reports.forget(nodeid)
         tell = self._add if self._reports.quiet.is_last else self._records.hold
         tell("finished", id=nodeid, location=list(location))
 
     def pytest_plugin_registered(self) -> None:
-        """Plugins and conftests that have a say in statuses are listened to, if there are any."""
+        """Watch statuses once there are plugins or conftests that take part in them."""
         if self._reports is None:
             return
         self._reports.quiet.forget()
@@ -233,11 +236,11 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """After the terminal reporter: since pytest 9 it is in there that a parent of failed subtests fails."""
+        """Record a report after the terminal reporter, where pytest 9+ fails the parent of failed subtests."""
         self._reports.add("report", report)
 
     def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
-        """Some reporters hear of errors only from this hook; for a collector's it comes before the report."""
+        """Record errors, which some reporters learn only from this hook; for a collector it precedes the report."""
         if call.excinfo is not None:
             of = {} if isinstance(node, pytest.Item) else self._tree.found([node])
             self._add(
@@ -246,7 +249,7 @@ class Recorder:
             )  # fmt: skip
 
     def pytest_assertrepr_compare(self, config: Any, op: str, left: Any, right: Any) -> None:
-        """Editors show what was compared, if the developer's says so."""
+        """Record compared values for editors that show them, if requested."""
         if getattr(config.option, "remote_ci_comparisons", False):
             self._compared(op, left, right)
 
@@ -254,7 +257,7 @@ class Recorder:
         self._add("compared", operator=operator, operands=[as_text(left), as_text(right)])
 
     def pytest_warning_recorded(self, warning_message: Any, when: str, nodeid: str, location: Any) -> None:
-        """With the source line, which the developer's pytest cannot look up."""
+        """Record a warning with its source line, which the developer's pytest cannot look up."""
         warning = warning_message
         category = warning.category or type(warning.message)
         line = warning.line
@@ -269,20 +272,20 @@ class Recorder:
 
 
 class _Statuses:
-    """A plugin of its own, because it takes time for each phase of each test."""
+    """A separate plugin, because it takes time for each phase of each test."""
 
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
-        """Remember what plugins and conftests make of a report."""
+        """Remember the status that plugins and conftests give a report."""
         result = yield
         self._reports.status = (report, result.get_result())
 
 
 def describe(config: Any) -> dict[str, Any]:
-    """This environment, as pytest-metadata has it, or would."""
+    """Return this environment's metadata in the form of pytest-metadata, whether that is installed or not."""
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
     found = config.stash.get(key, None) if key is not None else None
     if isinstance(found, dict):
@@ -301,9 +304,9 @@ def describe(config: Any) -> dict[str, Any]:
 
 
 def silence_reporters(config: Any, reporters: list[str]) -> None:
-    """Ignore warnings of packages whose plugins also run on the developer's side, where nothing records warnings.
+    """Ignore warnings of packages with plugins that also run locally, if the job does not record warnings.
 
-    Recorded warnings are compared there instead, see `pytest_remote_ci.replay.player`.
+    Recorded warnings are compared locally instead, see `pytest_remote_ci.replay.player`.
     """
     is_distributed = bool(getattr(config.option, "tx", None))
     if is_distributed or not config.pluginmanager.hasplugin("warnings"):
@@ -312,7 +315,7 @@ def silence_reporters(config: Any, reporters: list[str]) -> None:
 
 
 def watch_unittest(compared: Any) -> None:
-    """`unittest` has no hook for what its tests compare: actual value, expected value."""
+    """Report failed comparisons of `unittest`, which has no hook for them, as (actual value, expected value)."""
     import unittest
 
     original = unittest.TestCase.assertEqual
@@ -329,7 +332,7 @@ def watch_unittest(compared: Any) -> None:
 
 
 def watch_attributes(add: Any) -> None:
-    """Record what ``record_xml_attribute`` adds to the report that the developer's pytest will write."""
+    """Record additions by ``record_xml_attribute``, for the report that the developer's pytest will write."""
     from _pytest import junitxml
 
     original = junitxml._NodeReporter.add_attribute

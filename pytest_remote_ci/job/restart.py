@@ -1,12 +1,12 @@
-"""What the worker knows of a recorded session while it runs, and what it decides when pytest has ended.
+"""The worker's view of a recorded session: the records, captured output, and whether to start pytest again.
 
-Beside the records (see `records`) these are the files in which pytest keeps what a test writes: they would be gone
-with a pytest that dies, and with them the last words of whatever killed it. Standard library only.
+pytest keeps a test's captured output in files that vanish when it dies, and with them the last output of the test
+that caused it. So these files are passed to the worker. Standard library only.
 """
 
 from __future__ import annotations
 
-import _socket  # `socket` itself takes milliseconds to import
+import _socket  # importing `socket` takes milliseconds
 import array
 import contextlib
 import json
@@ -14,17 +14,17 @@ import os
 import stat
 from typing import Any, Callable
 
-#: Bytes of the end of what a test had written.
+#: Bytes of a test's captured output, taken from its end.
 _KEPT = 65536
-#: What pytest calls that, in the order in which the files are handed over.
+#: pytest's titles for it, in the order in which the files are sent.
 _CAPTURED = ("Captured stdout call", "Captured stderr call")
 
 
 class Recording:
-    """The records of one job, made here and kept open, so that deleting the file changes nothing."""
+    """The records of one job, created and kept open by the worker, so that deleting the file has no effect."""
 
     def __init__(self, folder: str, sizes: Callable[[], dict[str, int]], job: dict[str, Any]) -> None:
-        """`folder`: the spool; `sizes()`: bytes of its files of output by now."""
+        """`folder`: the spool; `sizes()`: the present sizes of its output files in bytes."""
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._folder, self._sizes = folder, sizes
         self._records = os.open(os.path.join(folder, "records"), flags, 0o644)
@@ -32,32 +32,32 @@ class Recording:
         self._memory = str(job.get("memory") or "")
         self._here: Any = None
         self._there: Any = None
-        #: The first time that pytest died, in words, and the exit code that this comes to.
+        #: How pytest died the first time, and the exit code for that.
         self.died, self.code = "", 0
 
     def connect(self) -> int:
-        """Before a start of pytest: the descriptor by which it hands over the files of its captured output.
+        """Prepare a start of pytest; return the descriptor by which it sends the files of captured output.
 
-        They wait in the socket, also beyond the death of whoever sent them, until somebody asks.
+        They wait in the socket, even after pytest has died, until they are received.
         """
         self._close()
         self._here, self._there = _socket.socketpair()
         return int(self._there.fileno())
 
     def say_stopped(self) -> None:
-        """The job was asked to stop: what pytest says from here on is said for that."""
+        """Record that the job was asked to stop, which explains the records that follow."""
         with contextlib.suppress(OSError):
             os.write(self._records, json.dumps({"t": "stopped"}).encode() + b"\n")
 
     def goes_on(self, code: int, killed: str | None, *, oom: bool, stopped: bool) -> bool:
-        """Whether pytest, which ended so, is to be started again; else `code` and `died` say what it comes to."""
+        """Return whether to start pytest again after this end; if not, set `code` and `died` to the outcome."""
         sections = self._sections()
         if killed is None and _returned(self._records) == code:
             self.code = code or self.code
             return False
         aftermath = __import__("crash")  # beside this file; few jobs need it
         settlement = aftermath.Settlement(self._folder, self._records, self._sizes)
-        if killed is None and settlement.status is not None:  # it was ended when its session was over
+        if killed is None and settlement.status is not None:  # it was ended after its session
             self.code = code or settlement.status or self.code
             return False
         how = aftermath.ending(code, killed, oom=oom, memory=self._memory)
@@ -68,7 +68,7 @@ class Recording:
         return again
 
     def _sections(self) -> list[list[str]]:
-        """What pytest had captured and not yet taken."""
+        """Return the captured output that pytest had not read yet."""
         sections = []
         for name, handle in zip(_CAPTURED, self._receive()):
             with contextlib.suppress(OSError):
@@ -97,7 +97,7 @@ class Recording:
 
 
 def _returned(handle: int) -> int | None:
-    """The exit status with which pytest itself came back, if that is the last thing the records say."""
+    """Return the exit status that pytest itself returned, if that is the last record."""
     size = os.fstat(handle).st_size
     with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, OSError, RecursionError):
         line = os.pread(handle, 4096, max(0, size - 4096)).split(b"\n")[-2]

@@ -1,8 +1,8 @@
-"""A pytest that is started again for the tests which one that died has not begun: one session to whoever looks on.
+"""Resume a session after its pytest died, with the tests that never began; clients see one session.
 
-What it collects is held against what was collected first. Only tests that were never begun run, in the order of the
-first collection; fixtures of every scope are made anew. Nothing of its beginning is recorded, because that has been
-shown. Standard library and pytest only.
+The new collection is compared with the first one. Only tests that never began run, in the order of the first
+collection; fixtures of every scope are set up again. The beginning is not recorded, because clients already have it.
+Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .crash import Aftermath
     from .record_file import Records
 
-#: Records that count before the first test, too: the session ends or cannot be.
+#: Records that are written even before the first test: the session ends or cannot be recorded.
 _ALWAYS = frozenset(
     {"unavailable", "interrupt", "internal_error", "tests_over", "summary", "end", "junit", "note", "collecting_file"}
 )  # fmt: skip
 
 
 class Continued:
-    """Stands before `Records`, and is one in all else: keeps what was said already from being said twice."""
+    """A wrapper of `Records` that drops records of things already recorded."""
 
     def __init__(self, records: Records, earlier: Aftermath) -> None:
         self._records = records
@@ -30,11 +30,11 @@ class Continued:
         self._has_begun = False
 
     def __getattr__(self, name: str) -> Any:
-        """What is not added here is none of our business."""
+        """Delegate to the wrapped `Records`."""
         return getattr(self._records, name)
 
     def add(self, kind: str, **fields: Any) -> None:
-        """Append one record, if it is news."""
+        """Append one record, unless the earlier pytest recorded the same."""
         self._has_begun = self._has_begun or kind == "started"
         if self._has_begun or kind in _ALWAYS or self._is_new_error(kind, fields):
             self._records.add(kind, **fields)
@@ -47,7 +47,7 @@ class Continued:
 
 
 class Rest:
-    """A pytest plugin: leaves only the tests that were never begun, and counts the failures before them."""
+    """A pytest plugin that selects the tests that never began, and counts the failures before them."""
 
     def __init__(self, records: Continued, earlier: Aftermath) -> None:
         self._add = records.add
@@ -56,7 +56,7 @@ class Rest:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, session: Any, items: list[Any]) -> Any:
-        """After all others, which have selected and sorted as they did the first time."""
+        """Select after all other plugins, which have selected and sorted as they did the first time."""
         yield
         self._session = session
         found: dict[str, Any] = {}
@@ -71,9 +71,9 @@ class Rest:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:
-        """From the first test on: the exit status and ``--maxfail`` are those of the whole session."""
+        """Add earlier failures at the first test: exit status and ``--maxfail`` apply to the whole session."""
         if self._session is not None:
-            # A death that no test was found guilty of is a failure, too.
+            # A death that no test was blamed for counts as a failure, too.
             self._session.testsfailed += max(1, self._earlier.failures)
             self._session = None
 

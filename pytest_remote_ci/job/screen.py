@@ -1,7 +1,7 @@
-"""What plugins write to pytest's terminal inside a container, by name of the call: width and colours are made there.
+"""Record calls by which plugins write to pytest's terminal; width and colours are added in the replay.
 
-What pytest's own reporter writes is not recorded: the developer's own reporter writes it again from the reports.
-Standard library only.
+Output of pytest's own reporter is not recorded: the developer's reporter writes it again from the reports. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Collection
 if TYPE_CHECKING:
     from .record_file import Records
 
-#: Calls of the terminal reporter ("tr") and its writer ("tw") that are recorded when a plugin makes them, and
-#: the modules of pytest that count as plugins because the developer's pytest will not make these calls.
+#: Calls of the terminal reporter ("tr") and its writer ("tw") that are recorded when a plugin makes them, and modules
+#: of pytest that count as plugins because the developer's pytest will not make these calls.
 _CALLS = {
     "tr": ("write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"),
     "tw": ("write", "line", "sep", "write_raw"),
@@ -28,12 +28,12 @@ class Screen:
     """Watches one session's terminal reporter and its writer."""
 
     def __init__(self, records: Records, silent: Collection[str] = ()) -> None:
-        """`silent`: packages whose calls are not recorded."""
+        """`silent`: packages with calls that are not recorded."""
         self._records = records
         self._silent = silent
 
     def watch(self, config: Any) -> None:
-        """From here on: the terminal reporter is the final one."""
+        """Start watching; from here on the terminal reporter is the final one."""
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         writer = getattr(reporter, "_tw", None)
         if writer is None or not hasattr(writer, "_file"):
@@ -44,7 +44,7 @@ class Screen:
                 self._record_calls(target, name, method)
 
     def _record_calls(self, target: Any, name: str, method: str) -> None:
-        """Record calls that plugins make, by name: so the width and the colours are the developer's."""
+        """Record plugins' calls of this method with their arguments: the replay adds width and colours."""
         original = getattr(target, method, None)
         if original is None:
             return
@@ -56,7 +56,7 @@ class Screen:
             of_plugin = not caller.startswith("_pytest.") or caller in like_plugins
             if of_plugin and caller.partition(".")[0] not in silent:
                 kept = {key: value for key, value in kwargs.items() if key != "flush"}
-                more = {"unseen": True} if records.is_captured else {}  # it is part of a test's output
+                more = {"unseen": True} if records.is_captured else {}  # part of a test's captured output
                 records.add("terminal", target=name, method=method, args=list(args), kwargs=kept, **more)
             return original(*args, **kwargs)
 

@@ -1,11 +1,11 @@
-"""The main process of a job's container: runs the user's command and says on the spool what becomes of it.
+"""The main process of a job's container: runs the user's command and reports it on the spool.
 
-Run as ``<python> -I -S /ci/tools/worker.py /ci/spool``: standard library only, CPython 3.8 or newer; nothing
-of the job's own is imported. The command gets an empty standard input, append-only files as standard output
-and error, and a session of its own; `frames` says when it started, how its output interleaves and how it
-ended (docs/internals/index.md, "The spool"). Everything here must survive a hostile command: a full disk, deleted
-files, stray children, and attempts to speak for us: no process of the job can look into this one. The exit code is the
-command's own (128+n for a signal), whatever becomes of frames.
+Run as ``<python> -I -S /ci/tools/worker.py /ci/spool``: standard library only, CPython 3.8 or newer; none of the
+job's own modules are imported. The command gets an empty standard input, append-only files as standard output and
+error, and its own session; `frames` records when it started, how its output interleaves and how it ended
+(docs/internals/index.md, "The spool"). The code must survive a hostile command: a full disk, deleted files, stray
+children, and attempts to forge frames; no process of the job can read this one. The exit code is the command's own
+(128+n for a signal), even if frames are lost.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from typing import Any, NoReturn
 VERSION = "1"
 PROTOCOL = 1
 
-#: Seconds between looks at the size of the output; the order of stdout and stderr is kept to this precision.
+#: Seconds between checks of the output's size; the order of stdout and stderr is kept to this precision.
 MARK_INTERVAL = 0.05
-#: Bytes set aside on the spool, so that the final frame fits when the disk is full.
+#: Bytes reserved on the spool, so that the final frame fits when the disk is full.
 RESERVE = 16384
-#: Our own exit code when the job cannot be read.
+#: Our own exit code if the job cannot be read.
 EXIT_BROKEN = 125
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Spool:
-    """The files that say what happens here; a failing write is forgotten, never raised."""
+    """The files that report on the job; a failed write is dropped, never raised."""
 
     def __init__(self, folder: str) -> None:
-        #: What a recorded session writes itself (see `records`); not there in others.
+        #: Files of a recorded session (see `record_file`); other commands do not have them.
         self._recorded = [(name, os.path.join(folder, name)) for name in ("records", "terminal")]
         #: The key of our seal.
         self.key: str | None = None
@@ -55,7 +55,7 @@ class Spool:
                 os.close(reserve)
 
     def frame(self, kind: str, key: str | None = None, **fields: Any) -> bool:
-        """Append one frame in one write, sealed with `key`; False when it could not be written whole."""
+        """Append one frame in one write, sealed with `key`; return False if it could not be written completely."""
         self._marked = self.sizes()
         record: dict[str, Any] = {"t": kind, "at": round(time.time(), 6)}
         record.update(self._marked)
@@ -64,7 +64,7 @@ class Spool:
         if key is not None:
             line = line[:-1] + b', "seal": "' + _seal(line, key) + b'"}'
         line += b"\n"
-        if self._torn:  # ends what an earlier failure left, so that only that line is lost
+        if self._torn:  # ends a partial line, so that only that one is lost
             line = b"\n" + line
         try:
             self._torn = os.write(self._frames, line) != len(line)
@@ -73,7 +73,7 @@ class Spool:
         return not self._torn
 
     def last_frame(self, **fields: Any) -> None:
-        """The `exit` frame: when the disk is full, the reserve makes room for it."""
+        """Write the `exit` frame; if the disk is full, the reserve makes room for it."""
         written = self.frame("exit", self.key, **fields)
         with contextlib.suppress(OSError):
             os.unlink(self._reserve)
@@ -81,12 +81,15 @@ class Spool:
             self.frame("exit", self.key, **fields)
 
     def mark(self) -> None:
-        """Say how much output there is, when there is more than the last frame said."""
+        """Write a `mark` frame if the output has grown since the last frame."""
         if self.sizes() != self._marked:
             self.frame("mark")
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the output files so far. No record may come between: it would seem to precede what it follows."""
+        """Return the sizes of the output files in bytes.
+
+        No record may be written in between: it would seem to precede the output that it follows.
+        """
         for _ in range(5):
             recorded = self._recorded_sizes()
             sizes = {"stdout": os.fstat(self.stdout).st_size, "stderr": os.fstat(self.stderr).st_size}
@@ -103,16 +106,16 @@ class Spool:
 
 
 def _seal(text: bytes, key: str) -> bytes:
-    """The keyed digest of a frame: whoever reads it in `frames` can neither change that line nor write another."""
+    """Return the keyed digest of a frame: a reader of `frames` can neither change that line nor forge another."""
     try:
-        from _blake2 import blake2b  # `hashlib` takes milliseconds to import, at the end of each job
+        from _blake2 import blake2b  # importing `hashlib` takes milliseconds at each job's end
     except ImportError:
         from hashlib import blake2b
     return blake2b(text, key=bytes.fromhex(key), digest_size=32).hexdigest().encode()
 
 
 def oom_kills() -> int:
-    """Processes of this control group that the kernel killed for memory so far; 0 where it does not say."""
+    """Return how many processes of this control group the kernel killed for memory; 0 if unknown."""
     for path in _oom_counters():
         try:
             with open(path) as file:
@@ -126,7 +129,7 @@ def oom_kills() -> int:
 
 
 def _oom_counters() -> list[str]:
-    """Where the kernel counts them: version 2 (namespaced, then not), version 1 (likewise)."""
+    """Return the paths of the kernel's counters: version 2 (namespaced, then not), version 1 (likewise)."""
     unified = legacy = ""
     with contextlib.suppress(OSError), open("/proc/self/cgroup") as file:
         for line in file:
@@ -146,13 +149,13 @@ def _oom_counters() -> list[str]:
 def become_undumpable() -> None:
     """Close memory, descriptors and environment of this process to others with its uid (PR_SET_DUMPABLE).
 
-    A fork inherits that, up to its `exec`. Does nothing where there is no `prctl`, or Python has no `ctypes`.
+    A fork inherits that, up to its `exec`. Does nothing if there is no `prctl`, or Python has no `ctypes`.
     """
     _prctl(4, 0)
 
 
 def become_subreaper() -> None:
-    """Adopt the orphans of the command where no init of a container does (PR_SET_CHILD_SUBREAPER)."""
+    """Adopt orphans of the command if the container has no init that does (PR_SET_CHILD_SUBREAPER)."""
     if os.getppid() != 1:
         _prctl(36, 1)
 
@@ -160,7 +163,7 @@ def become_subreaper() -> None:
 def _prctl(option: int, value: int) -> None:
     with contextlib.suppress(Exception):
         try:
-            import _ctypes  # `ctypes` takes milliseconds to import, before each job
+            import _ctypes  # importing `ctypes` takes milliseconds before each job
 
             function = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
             _ctypes.call_function(function, (option, value, 0, 0, 0))
@@ -171,14 +174,14 @@ def _prctl(option: int, value: int) -> None:
 
 
 def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | None = None) -> int:
-    """Fork and run the command; returns its process id, which is also its group and session.
+    """Fork and run the command; return its process id, which is also its group and session.
 
-    `more`: environment beside the job's; `kept`: a descriptor that the command inherits.
+    `more`: environment variables beside the job's; `kept`: a descriptor that the command inherits.
     """
     env = dict(os.environ)
     env.update(job["env"])
     env.update(more)
-    if job.get("path"):  # folders that come before the image's own
+    if job.get("path"):  # folders that precede the image's own
         env["PATH"] = os.pathsep.join([*job["path"], env.get("PATH") or os.defpath])
     pid = os.fork()
     if pid == 0:
@@ -189,7 +192,7 @@ def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | N
 
 
 def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoReturn:
-    """In the child: replace ourselves by the command, as a shell would (127 not found, 126 cannot run)."""
+    """Replace the child by the command, with a shell's exit codes on failure (127 not found, 126 cannot run)."""
     code = 126
     try:
         os.setsid()
@@ -210,7 +213,7 @@ def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoR
 
 
 class Supervisor:
-    """Waits for the command, keeps the frames going, and passes a request to stop on."""
+    """Waits for the command, writes frames, and forwards a request to stop."""
 
     def __init__(
         self,
@@ -224,16 +227,16 @@ class Supervisor:
         self._spool = spool
         self._pid = pid
         self._recording = recording
-        #: The whole container is killed after `grace`: we come before, so that the final frame is written.
+        #: Shorter than `grace`, after which the whole container is killed: the final frame must be written before.
         self._patience = max(0.1, grace - min(1.0, grace * 0.2))
         self._wake = wake
         self._kill_at: float | None = None
         self._killed = False
-        #: Filled by the handler of SIGTERM.
+        #: Signal numbers, added by the handler of SIGTERM.
         self._asked = asked
 
     def run(self) -> int:
-        """Until the command ended; returns its wait status."""
+        """Wait until the command has ended; return its wait status."""
         while True:
             ready, _, _ = select.select([self._wake], [], [], MARK_INTERVAL)
             if ready:
@@ -258,7 +261,7 @@ class Supervisor:
                 found = status
 
     def _stop_if_asked(self) -> None:
-        """SIGINT lets pytest report what it has; SIGKILL follows when that takes too long."""
+        """Forward a request to stop: SIGINT lets pytest report its results; SIGKILL follows after a while."""
         if not self._asked or self._killed:
             return
         now = time.monotonic()
@@ -277,7 +280,7 @@ class Supervisor:
 
 
 def end_leftovers(seconds: float = 2.0) -> None:
-    """Kill and reap what the command left running, as far as it is ours to reap."""
+    """Kill and reap processes that the command left running, if they are our children."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         children = _children()
@@ -293,7 +296,7 @@ def end_leftovers(seconds: float = 2.0) -> None:
 
 
 def _children() -> list[int]:
-    """Process ids whose parent we are (`/proc` is read because orphans come to us unannounced)."""
+    """Return the ids of our child processes; `/proc` is read because orphans are adopted without notice."""
     mine = []
     with contextlib.suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):
@@ -306,7 +309,7 @@ def _children() -> list[int]:
 
 
 def _recording(folder: str, spool: Spool, job: dict[str, Any]) -> Any:
-    """What is to be known of a recorded session (see `recording`); None for any other command."""
+    """Return the state of a recorded session (see `restart`); None for any other command."""
     if not job.get("recorded"):
         return None
     sys.dont_write_bytecode = True
@@ -315,16 +318,16 @@ def _recording(folder: str, spool: Spool, job: dict[str, Any]) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    """Run the job of the spool folder `argv[1]`; returns the exit code."""
+    """Run the job of the spool folder `argv[1]`; return the exit code."""
     folder = argv[1]
-    become_undumpable()  # before the key is read, and before anything of the user's runs
+    become_undumpable()  # before the key is read and user code runs
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
         job = json.load(file)
     if job.get("protocol") != PROTOCOL:
         sys.stderr.write(f"worker {VERSION}: job of protocol {job.get('protocol')!r}, not {PROTOCOL}\n")
         return EXIT_BROKEN
     spool = Spool(folder)
-    if job.get("seal"):  # what comes after this must not be able to speak for us
+    if job.get("seal"):  # user code must not be able to forge frames
         spool.key = str(job.pop("seal"))
         os.unlink(file.name)
     spool.frame("hello", worker=VERSION, python="{}.{}.{}".format(*sys.version_info[:3]))
@@ -353,7 +356,7 @@ def main(argv: list[str]) -> int:
 def _run(
     job: dict[str, Any], spool: Spool, recording: Any, wake: int, asked: list[int]
 ) -> tuple[int, str | None, str]:
-    """Run the command, a recorded pytest again while that is worth it: (exit code, signal, how it died)."""
+    """Run the command; restart a recorded pytest while that helps. Return exit code, signal, and cause of death."""
     more: dict[str, str] = {}
     while True:
         oom, kept = oom_kills(), None

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The main process of a job in an image without Python: does what worker.py does, as far as a POSIX shell can.
-# Run as `/bin/sh /ci/tools/worker.sh /ci/spool`; the command is the spool's `command`, a shell program. Output is not
-# marked while it grows, so stdout and stderr interleave only roughly; TERM reaches the command's shell as TERM.
-# A shell cannot keep a secret from other processes of the container: its last frame has no seal, and counts once the
-# engine has said how the container ended.
+# The main process of a job in an image without Python: does the work of worker.py, as far as a POSIX shell can.
+# Run as `/bin/sh /ci/tools/worker.sh /ci/spool`; the command is the spool's `command`, a shell program. There are no
+# marks while output grows, so stdout and stderr interleave only roughly; TERM is forwarded to the command's shell.
+# A shell cannot keep a secret from other processes of the container: its last frame has no seal, and is accepted only
+# once the engine has reported how the container ended.
 spool=$1
 asked=false
 : >>"$spool/stdout"
@@ -19,7 +19,7 @@ frame() {
 }
 
 frame hello ', "worker": "1 (sh)", "python": null'
-# It holds values of secrets: nothing of it stays on the disk.
+# The file contains values of secrets: delete it before the command runs.
 exec 3<"$spool/command"
 rm -f "$spool/command"
 /bin/sh /proc/self/fd/3 </dev/null >>"$spool/stdout" 2>>"$spool/stderr" &
@@ -29,7 +29,7 @@ frame started ", \"pid\": $child"
 wait "$child"
 code=$?
 while $asked && kill -0 "$child" 2>/dev/null; do
-    # The wait was only interrupted: by the request to stop.
+    # The request to stop only interrupted the wait.
     wait "$child"
     code=$?
 done

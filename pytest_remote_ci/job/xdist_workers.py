@@ -1,7 +1,7 @@
-"""The workers of pytest-xdist, which are processes of their own and get the command line as it was typed.
+"""Prepare the workers of pytest-xdist, which are separate processes and get the command line as it was typed.
 
-Before their pytest begins each is told by execnet to run this file, which lets their pytest know the options that are
-ours, and makes log records for reports where somebody wants them. Standard library and pytest only.
+Before a worker's pytest begins, execnet runs this file in it. It makes our options known to that pytest, and attaches
+log records to reports if they are wanted. Standard library and pytest only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-#: Seconds in which a worker does so.
+#: Seconds to wait for a worker to run this file.
 _PATIENCE = 30
-#: The package that the files beside this one are inside a job, there as here.
+#: The package name of the files beside this one inside a job, in workers as in the controller.
 _PACKAGE = "_remote_ci"
 
 
@@ -24,11 +24,11 @@ class Workers:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """A worker has started, and does nothing yet. On another machine these files are not."""
+        """Run this file in a new worker, which is idle; on another machine these files do not exist."""
         words = [*node.config.invocation_params.args, *node.config.getini("addopts")]
         words.append(os.environ.get("PYTEST_ADDOPTS", ""))
         if any("--remote-ci" in str(word) for word in words):
-            with contextlib.suppress(Exception):  # as ever, then
+            with contextlib.suppress(Exception):  # on an error the worker works as without us
                 channel = node.gateway.remote_exec(sys.modules[__name__])
                 channel.send(os.path.dirname(os.path.abspath(__file__)))
                 channel.waitclose(_PATIENCE)
@@ -38,14 +38,14 @@ class InWorker:
     """A pytest plugin of a worker."""
 
     def pytest_configure(self, config: Any) -> None:
-        """Options are known, and what is installed here."""
+        """Register the log plugin, once options and installed plugins are known."""
         logs = sys.modules[f"{_PACKAGE}.logs"]
         if logs.are_wanted(config):
             config.pluginmanager.register(logs.WorkersLogs(), logs.NAME)
 
 
 def prepare(folder: str) -> None:
-    """Let the pytest that this process will start have our plugins; `folder`: where these files are."""
+    """Add our plugins to the pytest that this process will start; `folder`: the path of these files."""
     import importlib
     import types
 
@@ -59,7 +59,7 @@ def prepare(folder: str) -> None:
 
     def get_config(*args: Any, **kwargs: Any) -> Any:
         made = original(*args, **kwargs)
-        # Reports of a worker's own would be in nobody's place.
+        # No recorder: only the controller records reports.
         for plugin in (boot.InertOptions(), InWorker()):
             made.pluginmanager.register(plugin)
         return made
@@ -67,5 +67,5 @@ def prepare(folder: str) -> None:
     config.get_config = get_config
 
 
-if __name__ == "__channelexec__":  # execnet's name for what it runs at the other end
+if __name__ == "__channelexec__":  # the name under which execnet runs a module remotely
     prepare(channel.receive())  # type: ignore[name-defined] # noqa: F821

@@ -1,8 +1,8 @@
-"""The native session: what a remote pytest recorded, said again by the pytest of this process.
+"""The replay: the local pytest reports what a remote pytest recorded.
 
-`feed` brings the events of a job and finds out whether it is recorded; `takeover` is the plugin whose hooks stand in
-for collection and running; `player` turns each event into the calls that pytest would have made itself; `nodes` and
-`reports` make what those calls are about. Nothing of the project is imported here.
+`events` reads the events of a job and finds out whether it is recorded; `plugin` has the hooks that replace
+collection and test loop; `player` turns each event into the hook calls that pytest itself would have made; `nodes`
+and `decode` make the objects for those calls. No code of the project is imported.
 
-A run of a pipeline is told in the same way: `run_takeover`, `run_player` and, for each of its jobs, `run_job`.
+A run of a pipeline is replayed in the same way by `run_plugin`, `run_player` and, for each of its jobs, `run_job`.
 """

@@ -1,4 +1,4 @@
-"""The collection of a recorded session: what was found and what will run, and, of a stored session, what is shown."""
+"""The collection of a recorded session: found tests, tests that will run and, in a replay, tests that are shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_remote_ci.replay.selection import Choice, Unchosen
 
 
 class Collection:
-    """Plays the events of type `collected`; made when the local session begins."""
+    """Plays the records of the collection; made when the local session begins."""
 
     def __init__(
         self, session: pytest.Session, reports: Reports, places: Places, tree: Tree | None = None, *,
@@ -28,36 +28,36 @@ class Collection:
         self._is_late = is_late
         self._choice = choice
         self._tree = Tree(session) if tree is None else tree
-        #: Node ids of collectors that were reported.
+        #: Node ids of reported collectors.
         self.collectors: list[str] = []
-        #: Node id of a collector → its exceptions, which come before its report.
+        #: Node id of a collector → its exceptions, which precede its report.
         self._exceptions: dict[str, list[Event]] = {}
         #: Tests that are not shown.
         self.unchosen = Unchosen()
-        #: The session's project does not lie here.
+        #: Whether the session's project is not in the local folder.
         self.is_elsewhere = False
-        #: Lines that belong below "collected … items".
+        #: Lines to show below "collected … items".
         self.lines: list[str] = []
 
     @property
     def items(self) -> dict[str, Any]:
-        """What runs, by node id."""
+        """Items that will run, by node id."""
         return self._tree.items
 
     @property
     def expected(self) -> set[str]:
-        """Node ids of the tests that are to be shown."""
+        """Node ids of the tests to show."""
         return self._tree.items.keys() - self.unchosen.nodeids
 
     def look_for(self, paths: list[str]) -> None:
-        """A session may be joined from anywhere: when none of its files is here, its places stay as they are."""
+        """Leave remote paths unmapped if no file exists locally: a session can be joined from any folder."""
         root = self._session.config.rootpath
         if self._is_late and paths and not any((root / path).exists() for path in paths):
             self.is_elsewhere = True
             self._places.stay()
 
     def report(self, event: Event) -> None:
-        """Of one collector."""
+        """Play the report of one collector."""
         report = self._reports.report(event)
         if event.get("found"):
             report.result = self._shown(self._tree.found(event))
@@ -73,23 +73,23 @@ class Collection:
         self._hook.pytest_collectreport(report=report)
 
     def exception(self, event: Event) -> None:
-        """Of a collector; its report follows."""
+        """Store a collector's exception until its report."""
         self._exceptions.setdefault(event["id"], []).append(event)
 
     def deselected(self, event: Event) -> None:
-        """There; what is deselected here follows."""
+        """Report tests deselected in the job; those deselected locally follow."""
         items = self._shown(self._tree.deselected(event))
         if items:
             self._hook.pytest_deselected(items=items)
 
     def grow(self, event: Event) -> None:
-        """A portion of what will run."""
+        """Add a portion of the items that will run."""
         if not self._tree.items:
             self.look_for([str(item[4][0]) for item in event["items"]])
         self._tree.add(event["nodes"], event["items"])
 
     def complete(self, event: Event) -> None:
-        """All of it is known."""
+        """Finish the collection, once all items are known. Raises `pytest.UsageError` for an unmatched argument."""
         items = self._shown(self._tree.chosen)
         if self._choice is not None:
             missing = self._choice.missing([*self._tree.items, *self.collectors])
@@ -101,7 +101,7 @@ class Collection:
         self._remember(items)
 
     def add_ids(self, event: Event) -> None:
-        """All that xdist's workers tell."""
+        """Add the tests of xdist's workers, all of them at once."""
         self._tree.add_ids(event["ids"])
         items = self._shown(self._tree.chosen)
         if self._choice is not None:
@@ -110,22 +110,22 @@ class Collection:
         self._settle(items)
 
     def _settle(self, items: list[Any]) -> None:
-        """These run."""
+        """Set the session's items."""
         self._session.items = items
         self._session.testscollected = len(items)
 
     def _remember(self, items: list[Any]) -> None:
-        """For ``--nf`` of the next run."""
+        """Remember the items for ``--nf`` of the next session."""
         newest: Any = self._session.config.pluginmanager.get_plugin("nfplugin")
         if hasattr(newest, "cached_nodeids"):
             newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
 
     def take_lines(self, event: Event) -> None:
-        """Such as "run-last-failure: …"."""
+        """Store lines such as "run-last-failure: …"."""
         self.lines = [self._places.text(line) for line in event["lines"]]
 
     def _shown(self, nodes: list[Any]) -> list[Any]:
-        """Those that lie below what was asked for, or hold it."""
+        """Return the nodes that are, contain, or are in the selected ones."""
         choice = self._choice
         if choice is None:
             return list(nodes)

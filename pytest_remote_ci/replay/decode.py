@@ -1,6 +1,6 @@
-"""Reports, warnings and exceptions as objects of the local pytest, made from what another version of it recorded.
+"""Rebuild recorded reports, warnings and exceptions as objects of the local pytest, whatever the remote version.
 
-Whatever cannot be rebuilt becomes text: a report is never lost, and no class is imported because a record names it.
+What cannot be rebuilt becomes text: no report is lost, and no class is imported because a record names it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.passed_phases import Passes
 from pytest_remote_ci.replay.paths import Places
 
-#: Ends of the names of files that pytest-html may write.
+#: File name extensions that pytest-html may write.
 _ENDS = frozenset(
     {"css", "csv", "gif", "html", "jpeg", "jpg", "json", "log", "mp4", "pdf", "png", "svg", "txt", "webm"}
 )
-#: Parts of a report that travel once per test.
+#: Fields of a report that are sent once per test.
 _CONSTANT = ("location", "keywords", "user_properties", "sections")
-#: Parts that are not of a plugin, whose parts may be anything; longrepr is mapped by itself.
+#: Fields that belong to pytest. Others are a plugin's and can hold anything. longrepr is mapped separately.
 _PYTESTS_OWN = {
     *_CONSTANT, "nodeid", "outcome", "longrepr", "when", "duration", "start", "stop", "result", "$report_type",
 }  # fmt: skip
 
 
 class RemoteText(TerminalRepr):
-    """A representation of an error that travelled as text, and in colour where there was colour."""
+    """An error representation that was sent as text, in colour if the job used colour."""
 
     def __init__(self, text: str, markup: str | None = None) -> None:
         self.longrepr = text
@@ -47,7 +47,7 @@ class RemoteText(TerminalRepr):
         return self.longrepr
 
     def toterminal(self, tw: Any) -> None:
-        """Write it."""
+        """Write the text, in colour if the terminal has it."""
         if tw.hasmarkup and self._markup:
             tw._file.write(self._markup)
         else:
@@ -55,42 +55,42 @@ class RemoteText(TerminalRepr):
 
 
 class Reports:
-    """Decodes the reports of one session; remembers each running test's previous phase."""
+    """Decodes the reports of one session; remembers the previous phase of each running test."""
 
     def __init__(self, config: pytest.Config, places: Places, note: Callable[[str], None]) -> None:
-        """`note` takes a line for the end of the session."""
+        """`note` adds a line to the end of the session."""
         self._config = config
         self._places = places
         self._note = note
         self._before: dict[str, dict[str, Any]] = {}
         self._categories: dict[tuple[str, str], type[Warning]] = {}
-        #: pytest-json-report is here; where it is over there, too, its reports have more.
+        #: Whether pytest-json-report is active locally; if the job has it, too, its reports carry extra data.
         self._wants_streams = bool(getattr(config.option, "json_report", False))
-        #: Node id and phase → log records in JSON, as far as they have come; the report follows.
+        #: Node id and phase → pieces of log records in JSON; their report follows.
         self._logs: dict[tuple[str, str], list[str]] = {}
-        #: Those that only passed.
+        #: Decodes the phases that only passed.
         self.passes = Passes(config, places, self._before, wants_streams=self._wants_streams)
-        #: Address of a report → the report, which keeps its address while it is here, and its status.
+        #: id(report) → the report, kept alive so that the id stays valid, and its status.
         self._statuses: dict[int, tuple[Any, tuple[str, str, Any]]] = {}
-        #: Version of pytest over there.
+        #: Version of pytest in the job.
         self.pytest_there = ""
-        #: Nobody but pytest makes reports here, so that the ordinary ones need not go through the hook.
+        #: Whether only pytest makes reports locally: ordinary ones can skip the hook then.
         self._takes_pytests_own = all_are_of(config.hook.pytest_report_from_serializable, PYTEST)
-        #: xdist's workers over there → line that describes them, and what stands for them.
+        #: xdist's workers in the job: id → describing line, and id → stand-in object.
         self.workers: dict[str, str] = {}
         self._nodes: dict[str, WorkerController] = {}
 
     def forget(self, nodeid: str) -> None:
-        """The test is over."""
+        """Drop the state of a test that is over."""
         self._before.pop(nodeid, None)
 
     def status(self, report: Any) -> tuple[str, str, Any] | None:
-        """What plugins over there made of a report, where that is out of the ordinary, or goes without saying."""
+        """Return the status that remote plugins gave a report; None if it is the ordinary one."""
         found = self._statuses.get(id(report))
         return self.passes.status(report) if found is None else found[1]
 
     def report(self, event: dict[str, Any]) -> Any:
-        """The report of a test or a collector."""
+        """Return the report of a test or a collector."""
         data = dict(event["d"])
         is_test = event["t"] == "report"
         if is_test:
@@ -107,7 +107,7 @@ class Reports:
                 report = pytest.TestReport._from_json(data)
             else:
                 report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
-        except Exception as error:  # other versions of pytest or plugins
+        except Exception as error:  # another version of pytest or of a plugin
             self._note(f"a report of {data['nodeid']} came as text ({type(error).__name__}: {error})")
         if report is None:
             report = _plain_report(original, is_test, self.pytest_there)
@@ -125,14 +125,14 @@ class Reports:
 
     @staticmethod
     def _add_extra(data: dict[str, Any], logs: Any) -> None:
-        """What pytest-json-report adds to a phase, as far as it was not there to do so; log records come beside it."""
+        """Add what pytest-json-report adds to a phase, if the job lacked it; log records are sent separately."""
         extra = data.setdefault("_json_report_extra", {data["when"]: _streams(data)})
         phase = extra.get(data["when"]) if isinstance(extra, dict) else None
         if logs and isinstance(phase, dict):
             phase["log"] = logs
 
     def take_logs(self, event: dict[str, Any]) -> None:
-        """A piece of the log records of a phase that is too long for one record."""
+        """Store a piece of log records too long for a single record."""
         if self._wants_streams:
             self._logs.setdefault((str(event["id"]), str(event["when"])), []).append(str(event["text"]))
 
@@ -140,7 +140,7 @@ class Reports:
         pieces = self._logs.pop((event["d"]["nodeid"], str(event["d"]["when"])), None)
         if pieces is None:
             return event.get("logs")
-        with contextlib.suppress(ValueError):  # tests can write there, too
+        with contextlib.suppress(ValueError):  # tests can write records, too
             return json.loads("".join(pieces))
         return None
 
@@ -163,7 +163,7 @@ class Reports:
         return self._nodes[name]
 
     def warning(self, event: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `pytest_warning_recorded`."""
+        """Return the arguments for `pytest_warning_recorded`."""
         category = self._category(event)
         message = warnings.WarningMessage(
             message=category(event["message"]), category=category, filename=self._places.path(event["file"]),
@@ -193,7 +193,7 @@ class Reports:
 def failed_reports(
     nodeid: str, location: Any, text: str, phase: str | None, sections: list[tuple[str, str]]
 ) -> list[pytest.TestReport]:
-    """The last reports of a test that could not report itself any more; `phase` was the last that it reported."""
+    """Return the final reports of a test that ended without them; `phase` is the last phase it reported."""
     now = "teardown" if phase == "call" else "call"
     failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now, sections)  # type: ignore[arg-type]
     if now == "teardown":
@@ -202,7 +202,7 @@ def failed_reports(
 
 
 class WorkerController:
-    """One of xdist's workers over there: what a report says that it comes from."""
+    """Stand-in for an xdist worker in the job, as reports refer to it."""
 
     def __init__(self, name: str, line: str) -> None:
         self.gateway = SimpleNamespace(id=name, spec=name)
@@ -215,7 +215,7 @@ class WorkerController:
 
 
 class RemoteValue:
-    """A property's value of which only the text has travelled; like the value itself it is nothing for JSON."""
+    """A property value of which only the text was sent. Like the original, it is not JSON-serializable."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -225,7 +225,7 @@ class RemoteValue:
 
 
 def value_of(kind: str, text: str) -> Any:
-    """A value that travelled in Python's notation ("literal") or as its text only."""
+    """Rebuild a value sent as a Python literal (`kind` "literal"), or wrap its text in `RemoteValue`."""
     if kind == "literal":
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             return ast.literal_eval(text)
@@ -236,12 +236,12 @@ class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final fo
     text = ""
 
     def exconly(self, tryshort: bool = False) -> str:
-        """As it was over there."""
+        """Return the text as it was in the job."""
         return self.text
 
 
 def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
-    """What `pytest_exception_interact` gets as `call`."""
+    """Return the `call` argument for `pytest_exception_interact`."""
     name, text = str(event["name"]), places.text(str(event["text"]))
     kind = type(name, (Exception,), {"__module__": "builtins"})
     info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
@@ -251,7 +251,7 @@ def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
 
 
 def internal_error(event: dict[str, Any], places: Places) -> dict[str, Any]:
-    """The arguments of `pytest_internalerror`."""
+    """Return the arguments for `pytest_internalerror`."""
     name, _, text = str(event["exception"]).partition(": ")
     kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
     try:
@@ -262,7 +262,7 @@ def internal_error(event: dict[str, Any], places: Places) -> dict[str, Any]:
 
 
 def _with_tuples(data: dict[str, Any], places: Places) -> None:
-    """JSON has no tuples, and reporters look for them."""
+    """Map paths, and restore the tuples that reporters expect and JSON does not have."""
     for name in data.keys() - _PYTESTS_OWN:
         data[name] = places.all(data[name])
     longrepr = data.get("longrepr")
@@ -279,9 +279,10 @@ def _with_tuples(data: dict[str, Any], places: Places) -> None:
 
 
 def _with_plain_extras(data: dict[str, Any]) -> None:
-    """Let pytest-html, which writes files from extras, name them by known ends only.
+    """Restrict the extensions of files that pytest-html writes from extras to known ones.
 
-    The end is a part of the path; with the right one a file gets any name, or one that the next pytest runs.
+    The extension is part of the path: a crafted one could give the file any name, even one that the next pytest
+    executes.
     """
     for key in ("extras", "extra"):
         extras = data.get(key)
@@ -299,7 +300,7 @@ def _with_plain_extras(data: dict[str, Any]) -> None:
 
 
 def _streams(data: dict[str, Any]) -> dict[str, str]:
-    """What a phase wrote, by name of the stream."""
+    """Return the captured output of a phase by stream name."""
     names = {f"Captured {name} {data['when']}": name for name in ("stdout", "stderr")}
     return {names[title]: text for title, text in data.get("sections", []) if title in names}
 
@@ -312,7 +313,7 @@ def _restore_values(data: dict[str, Any], values: dict[str, Any]) -> None:
 
 
 class _Shown(str):
-    """A text that is shown as it is, also by who asks for its representation."""
+    """A text that is its own repr."""
 
     __slots__ = ()
 
@@ -321,7 +322,7 @@ class _Shown(str):
 
 
 def _subtest_parameters(data: dict[str, Any], pytest_there: str) -> dict[str, str]:
-    """A subtest's parameters as texts: from pytest 9.1 on they travel as such, before as values."""
+    """Return a subtest's parameters as texts: pytest 9.1 and newer send texts, older versions send values."""
     context = data.get("_subtest.context")
     found = context.get("kwargs") if isinstance(context, dict) else None
     if not found:
@@ -341,7 +342,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
-    """Each version of pytest makes texts of the values once more, or not."""
+    """Set the parameters again: some versions of pytest convert the texts once more."""
     context = getattr(report, "context", None)
     if context is not None and parameters:
         with contextlib.suppress(AttributeError, TypeError):
@@ -349,14 +350,14 @@ def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
 
 
 def _plain_report(data: dict[str, Any], is_test: bool, pytest_there: str) -> Any:
-    """For reports of plugins that are not here, such as those of subtests: pytest's own kind of report."""
+    """Return pytest's own kind of report for one of a plugin that is not installed locally, such as for subtests."""
     kind: Any = pytest.TestReport if is_test else pytest.CollectReport
     fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
     if not is_test:
         fields.setdefault("result", None)
     try:
         report = kind._from_json(copy.deepcopy(fields))
-    except Exception:  # private to pytest, and made by another version
+    except Exception:  # a private method, and data of another version
         if isinstance(fields.get("longrepr"), dict):
             fields["longrepr"] = _traceback_text(fields["longrepr"])
         report = kind(**fields)

@@ -1,4 +1,4 @@
-"""The events of one job, one at a time, and the question whether they are a recorded session."""
+"""The events of one job, one at a time, and whether they form a recorded session."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
-#: Version of the records' format that is understood here, with all that came before it.
+#: Newest version of the record format that is understood; all older ones are, too.
 PROTOCOL = 2
-#: Log streams of a command whose session is not recorded; of the others, which a recorded one has, more may follow.
+#: Streams of a command that is not recorded; a recorded session can still follow output of other streams.
 _TEXT = (None, "terminal")
-#: Why a session is shown as text.
+#: Reasons for showing a session as text.
 UNRECORDED_JOB = "this job was submitted without records"
 OLD_RUNNER = "the runner records no sessions (it is older than this client)"
 
 
 class Source(Protocol):
-    """Where a player gets the events of its session from."""
+    """Where a player gets the events of its session."""
 
-    #: The job was submitted by another process.
+    #: Whether the job was submitted by another process.
     is_late: bool
 
     def next(self) -> Event | None:
-        """The next event; None: there is none now."""
+        """Return the next event; None if there is none now."""
 
     def hold(self, events: list[Event]) -> None:
-        """Give these events again, first."""
+        """Put these events back, to be returned first."""
 
     def peek(self, kind: str) -> Event:
-        """The first of the held events that is of this kind; an empty one where none is."""
+        """Return the first held event of this kind, else an empty one."""
 
 
 class Feed:
-    """Pulls events when asked, so nothing piles up here; after an interruption it goes on where it was."""
+    """Pulls events on demand, so none pile up locally; after an interruption it continues where it stopped."""
 
     def __init__(self, run: RemoteRun, *, is_late: bool = False, is_over: bool = False) -> None:
-        """`is_late`: the job was submitted by another process; `is_over`: nothing of it is news."""
+        """`is_late`: another process submitted the job; `is_over`: the job had ended before, so nothing is new."""
         self.run = run
         self.is_late = is_late
         self.is_over = is_over
@@ -56,11 +56,11 @@ class Feed:
         self._safe = SafeEvents()
         #: Called before and after each wait for an event.
         self.on_wait: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None)
-        #: The job's last event, once it was seen.
+        #: The job's last event, once received.
         self.complete: Event | None = None
 
     def next(self) -> Event | None:
-        """The next event; None after the last. Waits; raises `ClientError` when the runner is gone for long."""
+        """Return the next event; None after the last. Wait; raise `ClientError` if the runner stays unreachable."""
         if self._held:
             return self._held.popleft()
         if self.complete is not None or self._is_closed:
@@ -82,7 +82,7 @@ class Feed:
         return first
 
     def read_ahead(self) -> None:
-        """Wait for the job's last event; what comes before it is given as ever. Raises `ClientError`."""
+        """Wait for the job's last event, and hold all events for `next`. Raises `ClientError`."""
         events: list[Event] = []
         try:
             while (event := self.next()) is not None:
@@ -91,33 +91,34 @@ class Feed:
             self.hold(events)
 
     def bring_home(self, *, is_early: bool = False, is_whole: bool = True, has_died: bool = False) -> None:
-        """Fetch what the job left behind, once it is over: before others look for it (`is_early`), or at the end."""
+        """Fetch the job's files once it is over: before other plugins look for them (`is_early`), or at the end."""
         self.run.bring_home(self.complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def peek(self, kind: str) -> Event:
-        """The first of the held events that is of this kind; an empty one where none is."""
+        """Return the first held event of this kind, else an empty one."""
         return next((event for event in self._held if event.get("t") == kind), {})
 
     def close(self) -> None:
-        """Wait for no more events."""
+        """Drop held events and wait for no more."""
         self._held.clear()
         self._is_closed = True
 
     def hold(self, events: list[Event]) -> None:
-        """Give these events again, first."""
+        """Put these events back, to be returned first."""
         self._held.extendleft(reversed(events))
 
     def take_held(self) -> list[Event]:
-        """The events that `hold` was given, for somebody else."""
+        """Remove and return the held events."""
         held, self._held = list(self._held), deque()
         return held
 
 
 class SafeEvents:
-    """Takes from events, before anything is made of them, what could steer the terminal that they are shown on.
+    """Removes characters that could control the terminal from events, before anything else uses them.
 
-    Where the session goes into a file, characters stay as a direct run would write them, but no sequence does other
-    than colours. What tests printed is left to whoever writes it: sequences may be cut between two such events.
+    If the output goes into a file, characters stay as a direct pytest would write them, and of the control sequences
+    only colours remain. Output of tests is left to the code that writes it: a sequence can be cut between two such
+    events.
     """
 
     def __init__(self) -> None:
@@ -125,8 +126,8 @@ class SafeEvents:
         self._steering = STEERING if self._for_files else SPECIAL
 
     def __call__(self, event: Event) -> Event:
-        """Return the event as it may be shown. Raises `RunnerUnreachable` for one that makes no sense."""
-        if not self._is_steering(event):  # nearly always
+        """Return the event as it may be shown. Raises `RunnerUnreachable` for one that is nested too deeply."""
+        if not self._is_steering(event):  # almost always
             return event
         try:
             safe: Event = self._safe(event)
@@ -162,7 +163,7 @@ class SafeEvents:
 
 
 def parts_of(event: Event) -> list[Event]:
-    """The event itself, or those that travelled in it; what is none of them is left out, because tests can write it."""
+    """Return the event, or the events batched in it; drop parts that are not events, because tests can write them."""
     parts = event.get("of") if event.get("t") == "several" else None
     if not isinstance(parts, list):
         return [event]
@@ -173,9 +174,9 @@ def parts_of(event: Event) -> list[Event]:
 
 
 def unplayable(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
-    """Why this event, which comes before its session begins, makes it a text.
+    """Return why this event, which precedes its session, means plain text, else None.
 
-    `recorded`: the recorder has spoken before; where it has not and pytest prints, `unrecorded` is why.
+    `recorded`: the recorder has already written a record; if not, and pytest prints, the reason is `unrecorded`.
     """
     kind, name = event.get("type"), event.get("t")
     if kind == "session" and name == "unavailable":
@@ -188,11 +189,11 @@ def unplayable(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
 
 
 def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
-    """Wait until the remote pytest begins to collect.
+    """Wait until the remote pytest begins to collect; return None if the session is recorded.
 
-    None: it is recorded, and `feed` gives the session from its beginning. Otherwise its output is shown as text from
-    here on, and the result says why ("" when pytest ended before its session began, and its output is all there is;
-    the project's place over there is replaced in it by the one here, where pytest was started in `cwd`).
+    Then `feed` yields the session from its beginning. Otherwise `feed` yields output to be shown as text, and the
+    result is the reason. It is "" if pytest ended before its session began: its output is everything there is, and
+    the remote project path in it is replaced by `cwd`, where pytest was started locally.
     """
     seen: list[Event] = []
     recorded = False
@@ -200,7 +201,7 @@ def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
     while True:
         event = feed.next()
         if event is None:
-            return _as_text(feed, display, seen, "")  # cannot be: `complete` comes last
+            return _as_text(feed, display, seen, "")  # cannot happen: `complete` comes last
         kind, name = event.get("type"), event.get("t")
         seen.append(event)
         if kind == "complete":
@@ -236,7 +237,7 @@ def _as_text(feed: Feed, display: Display, seen: list[Event], reason: str) -> st
 
 
 def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
-    """`events` with the place of the project over there replaced in their texts."""
+    """Return `events` with the remote project path replaced by the local one in their texts."""
     while there != here and PurePath(there).name == PurePath(here).name and PurePath(there).name:
         there, here = str(PurePath(there).parent), str(PurePath(here).parent)
     if there == here:
@@ -248,7 +249,7 @@ def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
 
 
 def is_text_only(event: Event) -> bool:
-    """Whether a recorded session has no use for it: records tell the same."""
+    """Whether a recorded session does not need the event: records contain the same."""
     return event.get("type") == "state" or (
         event.get("type") == "log" and event.get("stream") in ("terminal", "runner")
     )

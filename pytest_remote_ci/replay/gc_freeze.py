@@ -1,7 +1,7 @@
-"""Less work for Python's garbage collector while results come in.
+"""Reduce the work of Python's garbage collector while results arrive.
 
-The proxies of a large collection live to the session's end, and each full collection would look through all of them.
-Results bring many small objects, so full collections are frequent: for ten thousand tests they cost a sixth of all
+The stand-ins of a large collection live until the session's end, and each full collection would scan all of them.
+Results create many small objects, so full collections are frequent: for ten thousand tests they cost a sixth of all
 processor time.
 """
 
@@ -15,20 +15,20 @@ import pytest
 
 
 class Settled:
-    """A plugin: what exists when the tests begin is left alone until all is over.
+    """A plugin that exempts existing objects from garbage collection from the first test until the session's end.
 
-    So are the results, when all have come: by pytest's own last looks for objects that complain when they are
-    collected (those of the tests are over there, where it looks for them, too), and by the interpreter's at its end.
+    When all results have arrived, they are exempted, too. That saves the scans of pytest's final search for objects
+    that complain when collected (for the tests, pytest in the job makes that search), and of the interpreter's exit.
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        """Made before `config` is configured: what is made later is cleaned up earlier."""
+        """Create this before `config` is configured: cleanups that are added later run earlier."""
         self._is_ours = False
         config.add_cleanup(self._release)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, None, None]:
-        """Around all results; nothing happens where somebody else has set objects apart."""
+        """Freeze objects around all results, unless other code has already frozen some."""
         self._is_ours = not gc.get_freeze_count()
         if self._is_ours:
             gc.freeze()

@@ -1,4 +1,4 @@
-"""What becomes of the jobs of a run, in lines between and after the results of tests."""
+"""Lines about the jobs of a run, between and after the results of tests."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pytest_remote_ci.terminal.ansi import clean
 from pytest_remote_ci.terminal.run_view import Run, block, state_of, words
 from pytest_remote_ci.wire.control_characters import escaped
 
-#: States that are news in themselves.
+#: States that are always reported.
 _ENDS: Final = ("passed", "failed", "allowed", "cancelled")
-#: What the reporter calls a line of results to which nothing is added any more.
+#: The reporter's value of `currentfspath` for a finished line of results.
 _ENDED: Final = -2
-#: Columns of a progress.
+#: Columns of the progress.
 _ROOM: Final = len(" [100%] ")
-#: Jobs of a stage that the header names.
+#: Limit for the number of jobs of a stage that the header lists.
 _MOST: Final = 12
 
 
 class RunLines:
-    """Writes through pytest's terminal reporter, so that lines and results keep apart."""
+    """Writes through pytest's terminal reporter, so that lines and results do not mix."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        #: Name of a job → its state that was told last.
+        #: Name of a job → its state last reported.
         self._told: dict[str, str] = {}
         self._are_mixed = False
 
@@ -40,26 +40,26 @@ class RunLines:
         return int(getattr(self._config.option, "verbose", 0))
 
     def write(self, line: str) -> None:
-        """A line of its own."""
+        """Write a separate line."""
         reporter = self._reporter
         if hasattr(reporter, "write_line"):
             self._end_results(reporter)
             reporter.write_line(escaped(line))
 
     def write_log(self, line: str) -> None:
-        """A line that a job has written, with its colours."""
+        """Write a line from a job's log, with its colours."""
         reporter = self._reporter
         if hasattr(reporter, "write_line"):
             self._end_results(reporter)
             reporter.write_line(clean(line))
 
     def say(self, line: str) -> None:
-        """The same, unless the session is to be quiet."""
+        """Write a separate line, unless the session is quiet."""
         if self._verbosity >= 0:
             self.write(line)
 
     def header(self, run: Run) -> None:
-        """Which run this is, and of what it consists."""
+        """Write which run this is, with its stages and jobs."""
         reporter = self._reporter
         if not getattr(reporter, "showheader", True):
             return
@@ -75,7 +75,7 @@ class RunLines:
                 self.write(f"stage {stage}: {', '.join(names[:_MOST])}{rest}")
 
     def tell(self, run: Run) -> None:
-        """One line for each job whose state changed."""
+        """Write one line for each job with a changed state."""
         now = datetime.now(timezone.utc)
         for job in run["jobs"]:
             state, name = state_of(job), str(job["name"])
@@ -85,7 +85,10 @@ class RunLines:
             self.say(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
 
     def mix(self, *, are_several: bool) -> None:
-        """Whether results of several jobs come by turns: then letters stand alone, or each would need a line."""
+        """Choose how results are shown: without file names if results of several jobs alternate.
+
+        With file names, each result would need a line then.
+        """
         reporter = self._reporter
         if are_several != self._are_mixed and hasattr(reporter, "showfspath"):
             self._are_mixed = are_several
@@ -94,25 +97,25 @@ class RunLines:
             reporter.showfspath = False if are_several else None
 
     def end_of_tests(self) -> None:
-        """pytest writes the progress behind the last results: not where a line of ours has come since."""
+        """Suppress the final progress if another line was written since the last results."""
         reporter = self._reporter
         if hasattr(reporter, "_show_progress_info") and not self._width(reporter):
             reporter._show_progress_info = False
 
     def _end_results(self, reporter: Any) -> None:
-        """A line of results that ends here gets its progress, as if another file came."""
+        """End a line of results with its progress, as pytest does when the next file begins."""
         width = self._width(reporter)
         if not width or reporter.currentfspath == _ENDED:
             return
         fill = getattr(reporter, "_write_progress_information_filling_space", None)
-        has_room = width + _ROOM < reporter._tw.fullwidth  # else it is there
+        has_room = width + _ROOM < reporter._tw.fullwidth  # otherwise it is already shown
         if fill is not None and has_room and getattr(reporter, "_show_progress_info", False):
             fill()
         reporter.currentfspath = _ENDED
 
     @staticmethod
     def _width(reporter: Any) -> int:
-        """Columns that are written in the current line."""
+        """Return the number of columns written in the current line."""
         return int(getattr(getattr(reporter, "_tw", None), "width_of_current_line", 0))
 
     def _is_news(self, job: Mapping[str, Any], state: str) -> bool:
@@ -122,7 +125,7 @@ class RunLines:
         return is_under_way and (job["kind"] == "script" or self._verbosity > 0)
 
     def overview(self, run: Run) -> list[str]:
-        """All stages and jobs; for a quiet session only what did not pass."""
+        """Return lines for all stages and jobs; in a quiet session only for those that did not pass."""
         lines = block(run, datetime.now(timezone.utc))
         if self._verbosity >= 0:
             return [line for _, line in lines]

@@ -1,8 +1,8 @@
-"""The sessions of several jobs told as one: which job a test is of stands before its path.
+"""Labels by which the sessions of several jobs become one: each node id begins with its job's label.
 
-A test's node id begins with its job's label as if that was a folder: ``tests (python=3.12)/tests/test_a.py::test_x``.
-So the same test in two cells of a matrix is two tests for every reporter, and each still says which file it is in.
-Events are rewritten before they are played; paths and lines stay those of the files here.
+The label looks like a folder: ``tests (python=3.12)/tests/test_a.py::test_x``. So the same test in two cells of a
+matrix is two tests for every reporter, and both still show their file. Events are rewritten before they are played;
+paths and lines stay those of the local files.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from pytest_remote_ci.replay.events import Event
 from pytest_remote_ci.wire.control_characters import escaped
 
-#: Events whose `id` is a test or a collector.
+#: Kinds of events with the id of a test or collector in `id`.
 _WITH_ID = frozenset({"started", "passed", "logs", "finished", "exception", "warning", "junit_attribute"})
-#: Characters that mean something in a node id.
+#: Characters with a meaning in node ids, and their replacements.
 _MEANING = str.maketrans({"/": "_", "\\": "_", "[": "(", "]": ")", "\n": " ", "\t": " "})
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:
-    """Job's name → its label, which has nothing that means something in a node id; no two are the same."""
+    """Return job's name → label; labels are unique, and none contains characters with a meaning in node ids."""
     found: dict[str, str] = {}
     for name in names:
         plain = escaped(name.translate(_MEANING)).replace("::", ":").strip()
@@ -39,28 +39,28 @@ class Labelling:
 
     def __init__(self, label: str) -> None:
         self.label = label
-        #: What node ids begin with.
+        #: The beginning of node ids.
         self.prefix = f"{label}/"
-        #: Its rootdir and the one of this session, where they differ.
+        #: Local path of the job's rootdir and rootdir of this session, if they differ.
         self._roots: tuple[Path, Path] | None = None
-        #: Its working directory and where this pytest was started, where they differ.
+        #: Local path of the job's working directory and start folder of this pytest, if they differ.
         self._starts: tuple[Path, Path] | None = None
 
     def settle(self, root: Path, cwd: Path, here: Path, started: Path) -> None:
-        """Where its rootdir and working directory are here; `here` and `started` are those of this session."""
+        """Set local paths of the job's rootdir and working directory; `here` and `started` are this session's."""
         self._roots = None if root == here else (root, here)
         self._starts = None if cwd == started else (cwd, started)
 
     def nodeid(self, nodeid: str) -> str:
-        """The node id here."""
+        """Return the local node id of a node id in the job."""
         return self.label if nodeid in ("", ".") else self.prefix + self._located(nodeid)
 
     def plain(self, nodeid: str) -> str | None:
-        """What a session of this project here calls the same; None: it is of another job."""
+        """Return the node id without the label; None if it belongs to another job."""
         return nodeid[len(self.prefix) :] if nodeid.startswith(self.prefix) else None
 
     def words(self, text: str, nodeids: Iterable[str]) -> str:
-        """A text that names one of these tests: so that it does it as here."""
+        """Replace the job's names of these tests in a text by the local ones."""
         for nodeid in nodeids:
             there = nodeid.removeprefix(self.prefix)
             if self._roots is not None:
@@ -70,7 +70,7 @@ class Labelling:
         return text
 
     def event(self, event: Event) -> Event:
-        """The event as it is played."""
+        """Return the event as it is played."""
         kind = event.get("t")
         changed: dict[str, Any] = {}
         if kind in _WITH_ID and event.get("id"):
@@ -110,19 +110,19 @@ class Labelling:
         return [*entry[:4], self.nodeid(str(entry[4])) if entry[4] else entry[4], *entry[5:]]
 
     def _location(self, location: Any) -> list[Any]:
-        """Of a test; its name, which is the headline of a failure, says the job, too."""
+        """Map a test's location; its name, the headline of a failure, gets the label."""
         path, line, name = location
         return [self._located(str(path)), line, f"{self.label}: {name}"]
 
     def _located(self, path: str) -> str:
-        """A path, or a node id, relative to the rootdir there: to the one here."""
+        """Map a path or node id relative to the job's rootdir to one relative to the local rootdir."""
         if self._roots is None or not path:
             return path
         file, colons, names = path.partition("::")
         return _from(self._roots, file) + colons + names
 
     def _seen_from_here(self, value: Any) -> Any:
-        """A representation of an error: its places are relative to where pytest was started."""
+        """Map the locations in an error representation, which are relative to pytest's start folder."""
         if isinstance(value, Mapping):
             changed = {key: self._seen_from_here(item) for key, item in value.items()}
             place = changed.get("reprfileloc")
@@ -135,7 +135,7 @@ class Labelling:
 
 
 def _from(folders: tuple[Path, Path], path: str) -> str:
-    """A path relative to the first folder, relative to the second, in POSIX form."""
+    """Make a path relative to the second folder instead of the first, in POSIX form."""
     if path.startswith(("/", "<")):
         return path
     try:

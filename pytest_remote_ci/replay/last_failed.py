@@ -1,6 +1,6 @@
-"""What the next run knows of a run with several jobs: the files and tests of this project, without the jobs' labels.
+"""Update pytest's caches after a run with several jobs, with node ids without the jobs' labels.
 
-So ``--lf`` means the same in every kind of session: a test failed last if it did so in any job.
+So ``--lf`` means the same in every kind of session: a test failed last if it failed in any job.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pytest
 
 
 def note_failures(config: pytest.Config, plain: Callable[[str], str | None], told: Iterable[str]) -> None:
-    """Let pytest's own cache of failures have node ids as they are without labels, before it is written.
+    """Remove labels from the node ids in pytest's cache of failures, before it is written.
 
-    `plain` takes the label off a node id (None: it has none); `told` are those of all tests and collectors that
-    something was told of.
+    `plain` removes the label from a node id (None: it has none); `told` are the node ids of all tests and collectors
+    for which anything was reported.
     """
     plugin: Any = config.pluginmanager.get_plugin("lfplugin")
     before = getattr(plugin, "lastfailed", None)
@@ -29,7 +29,7 @@ def note_failures(config: pytest.Config, plain: Callable[[str], str | None], tol
 
 
 def note_collected(config: pytest.Config, nodeids: Iterable[str]) -> None:
-    """Let ``--nf`` of the next run know these."""
+    """Add these to the tests that ``--nf`` knows."""
     plugin: Any = config.pluginmanager.get_plugin("nfplugin")
     if hasattr(plugin, "cached_nodeids"):
         make = _maker()
@@ -37,7 +37,7 @@ def note_collected(config: pytest.Config, nodeids: Iterable[str]) -> None:
 
 
 def _maker() -> Callable[[str], Any]:
-    """pytest 9.2 and newer have a class for node ids."""
+    """Return the constructor of cached node ids: pytest 9.2 and newer have a class for them."""
     try:
         from _pytest.nodeid import NodeId
     except ImportError:

@@ -1,7 +1,7 @@
-"""A session that is shown after it began lasts, in summaries and reports, as long as it did where it ran.
+"""Give a session that is shown later its original duration in summaries and reports.
 
-pytest measures from an attribute of each reporter to now, so these are set back. They are private: where they have
-other names, the time is that of the replay.
+pytest measures the time since the value of an attribute of each reporter, so that value is set back. The attributes
+are private: if they have other names, the duration is that of the replay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 
 def seconds_between(first: object, last: object) -> float | None:
-    """From one event's time to another's; None when one of them has none."""
+    """Return the seconds between two ISO timestamps, at least 0.0; None if either is missing or invalid."""
     try:
         start, end = (datetime.fromisoformat(str(text).replace("Z", "+00:00")) for text in (first, last))
     except ValueError:
@@ -23,7 +23,7 @@ def seconds_between(first: object, last: object) -> float | None:
 
 
 def backdate(config: pytest.Config, seconds: float) -> None:
-    """Let the session have begun so many seconds ago."""
+    """Set the session's start so many seconds back."""
     from _pytest.junitxml import xml_key
 
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")

@@ -1,4 +1,4 @@
-"""Stand-ins for the collected nodes: what reporters and editors ask of an item, and no code behind it."""
+"""Stand-ins for collected nodes: they have what reporters and editors read from an item, but no test code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Location = tuple[str, "int | None", str]
 
 
 class _StandIn:
-    """Common to all: `type(node).__name__` and the representation are those of the remote node."""
+    """Common base: `type(node).__name__` and the repr are those of the remote node."""
 
     obj: Any = None
     name: str
@@ -25,7 +25,7 @@ class _StandIn:
         return f"<{self.remote_type} {self.name}>"
 
     def collect(self) -> list[Any]:
-        """Nothing: it has been collected elsewhere."""
+        """Return nothing: the children come from the records."""
         return []
 
 
@@ -48,13 +48,13 @@ class _Class(_StandIn, pytest.Class):
 
 
 class RemoteItem(_StandIn, pytest.Item):
-    """A test that runs elsewhere."""
+    """A test that runs in the job."""
 
     remote_location: Location = ("", None, "")
     originalname: str | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """What `forget_what_is_empty` took away, as soon as somebody asks for it."""
+        """Make an attribute that `forget_what_is_empty` removed, when it is first used."""
         make = _EMPTY.get(name)
         if make is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -63,9 +63,9 @@ class RemoteItem(_StandIn, pytest.Item):
         return value
 
     def forget_what_is_empty(self, known: list[str]) -> None:
-        """Nobody asks most items for most of what pytest gives to each; it is half of the memory that an item takes.
+        """Remove empty attributes that are rarely read; they are half of the memory of an item.
 
-        `known`: the names of it in this version of pytest; filled by the first item.
+        `known`: names of these attributes in this version of pytest; filled by the first item.
         """
         if not known:
             known += [name for name in _EMPTY if name in vars(self) or hasattr(type(self), name)]
@@ -74,25 +74,25 @@ class RemoteItem(_StandIn, pytest.Item):
 
     @property
     def location(self) -> Location:
-        """File, line from 0, and name, as the remote pytest has them."""
+        """File, line from 0, and name, as in the remote pytest."""
         return self.remote_location
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """The same, with the path here."""
+        """Return the same with the local path."""
         return self.path, self.remote_location[1], self.remote_location[2]
 
     def runtest(self) -> None:
-        """For plugins that run items themselves."""
+        """Refuse to run, for plugins that run items themselves."""
         raise RuntimeError(f"{self.nodeid} runs on the runner, not here")
 
 
-#: Attributes of an item that has just been made, in which there is nothing, → what makes them.
+#: Attribute that is empty in a new item → function that makes it.
 _EMPTY: Mapping[str, Callable[[Any], Any]] = {
     "keywords": NodeKeywords,
     "own_markers": lambda item: [],
     "extra_keyword_matches": lambda item: set(),
     "stash": lambda item: pytest.Stash(),
-    "_store": lambda item: item.stash,  # its name in pytest 6, kept by later ones
+    "_store": lambda item: item.stash,  # the name in pytest 6, still present in later versions
     "_report_sections": lambda item: [],
     "user_properties": lambda item: [],
 }
@@ -101,28 +101,28 @@ _BASES: Mapping[str, type[Any]] = {"Class": _Class, "Module": _Module, "File": _
 
 
 class Tree:
-    """Makes the nodes of one session from the `tree` events, in their order."""
+    """Makes the nodes of one session from `tree` events, in the order of those."""
 
     def __init__(self, session: pytest.Session, prefix: str = "") -> None:
-        """`prefix`: what every node id begins with before its path."""
+        """`prefix`: the beginning of every node id, before the path."""
         self._session = session
         self._root = session.config.rootpath
         self._prefix = prefix
         self._nodes: list[Any] = []
         self._types: dict[tuple[type[Any], str], type[Any]] = {}
-        #: What will run, in this order; the same by node id.
+        #: Items that will run, in order; the same by node id.
         self.chosen: list[RemoteItem] = []
         self.items: dict[str, RemoteItem] = {}
-        #: What was found, in the order of its numbers; the same by node id, until it is known whether it will run.
+        #: Items that were found, in the order of their numbers; by node id those not yet known to run.
         self._found: list[RemoteItem] = []
         self._undecided: dict[str, RemoteItem] = {}
         #: Names of attributes that new items have and few need.
         self._empty: list[str] = []
-        #: Many tests lie in one file: its path, once.
+        #: Path → the same string, shared between the tests of a file.
         self._paths: dict[str, str] = {}
 
     def found(self, event: dict[str, Any]) -> list[Any]:
-        """What a collector found."""
+        """Return the nodes that a collector found."""
         self._add_nodes(event["nodes"])
         for parent, kind, name, line, nodeid in event["items"]:
             above = self._nodes[parent]
@@ -133,7 +133,7 @@ class Tree:
         return [self._nodes[number] if number >= 0 else self._found[-1 - number] for number in event["found"]]
 
     def deselected(self, event: dict[str, Any]) -> list[Any]:
-        """Items that will not run; as many others where they are not known."""
+        """Return the deselected items, or as many placeholders if they are not known."""
         if event.get("found") is not None:
             return [self._found[-1 - number] for number in event["found"]]
         some = next(iter(self._undecided.values()), None)
@@ -148,7 +148,7 @@ class Tree:
             if parent < 0:
                 self._nodes.append(self._session)
                 continue
-            if path == ".":  # the project's folder may have another name over there
+            if path == ".":  # the project's folder can have another name in the job
                 name = self._root.name
             more = {} if base == "Class" else {"path": self._root / path}
             node = self._make(_BASES[base], kind, parent, name=name, nodeid=nodeid, **more)
@@ -156,14 +156,14 @@ class Tree:
             self._nodes.append(node)
 
     def add(self, nodes: list[Any], items: list[Any]) -> None:
-        """A portion of what will run."""
+        """Add a portion of the items that will run."""
         self._add_nodes(nodes)
         for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc, *marks in items:
             item: Any = self._undecided.pop(nodeid, None)
             if item is None or type(item).__name__ != kind:
                 item = self._make_item(kind, parent, name, nodeid)
             path, line, domain = str(location[0]).replace("/", os.sep), location[1], location[2]
-            name = item.name  # the same string, where it is the same name
+            name = item.name  # share the string if the names are equal
             item.remote_location = (self._same(path), line, name if domain == name else domain)
             item.originalname = name if original == name else original
             _document(item, doc)
@@ -177,7 +177,7 @@ class Tree:
             self._choose(item)
 
     def add_ids(self, ids: list[str]) -> None:
-        """All that is known of tests which xdist's workers collected."""
+        """Add tests of xdist's workers, of which only the node ids are known."""
         files: dict[str, Any] = {}
         for nodeid in ids:
             file, _, rest = nodeid.partition("::")
@@ -199,10 +199,11 @@ class Tree:
         return self._paths.setdefault(path, path)
 
     def _make_item(self, kind: str, parent: int, name: str, nodeid: str) -> Any:
-        # What pytest makes of its parent's id shares text with that; of these it would make other parts of an id.
+        # Without a node id pytest derives it from the parent's, and both share text. With "[" or "::" it would split
+        # the id differently.
         is_plain = "[" not in nodeid and "::" not in name
         item = self._make(RemoteItem, kind, parent, name=name) if is_plain else None
-        if item is None or item.nodeid != nodeid:  # as plugins name tests
+        if item is None or item.nodeid != nodeid:  # named by a plugin
             item = self._make(RemoteItem, kind, parent, name=name, nodeid=nodeid)
         item.forget_what_is_empty(self._empty)
         return item

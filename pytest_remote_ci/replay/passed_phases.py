@@ -1,6 +1,6 @@
-"""Reports of phases of which nothing was said but that they passed: most of all reports, so they are made quickly.
+"""Fast path for reports of phases that passed without output, which are most reports.
 
-They are what `reports` would make of them. The other side of it is `pytest_remote_ci.job.encode`.
+The results equal those of `replay.decode`. The counterpart in the job is `pytest_remote_ci.job.encode`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.handover import OURS
 from pytest_remote_ci.replay.paths import Places
 
-#: What pytest itself makes of such a phase, by name of the phase.
+#: Phase → the status that pytest itself gives it.
 _STATUSES = {"setup": ("", "", ""), "call": ("passed", ".", "PASSED"), "teardown": ("", "", "")}
 
-#: Names of keywords in mind, at most.
+#: Limit for the number of cached keyword names.
 _MOST_WORDS = 1000
 
 
@@ -26,29 +26,29 @@ class Passes:
     def __init__(
         self, config: pytest.Config, places: Places, before: dict[str, dict[str, Any]], *, wants_streams: bool
     ) -> None:  # fmt: skip
-        """`before`: of each running test what earlier phases said; `wants_streams`: pytest-json-report is here."""
+        """`before`: node id → fields of earlier phases; `wants_streams`: pytest-json-report is active locally."""
         self._places = places
         self._before = before
         self._wants_streams = wants_streams
         self._asked: Any = config.hook.pytest_report_teststatus
-        #: How many are asked for a status, and whether none of them is of another plugin.
+        #: The number of status hooks, and whether all are pytest's or ours.
         self._count, self._is_alone = 0, False
-        #: Names that were seen lately.
+        #: Recently seen names, shared between tests.
         self._words: dict[str, str] = {}
-        #: The newest report, and its status where only pytest has a say in it.
+        #: The newest report, and its status if only pytest decides it.
         self._newest: Any = None
         self._status: tuple[str, str, str] | None = None
 
     def report(self, event: dict[str, Any], location: Any, item: Any = None) -> Any:
-        """The report; `location`: what was said of it when the test began; `item`: the test, if it is known."""
+        """Return the report; `location`: as sent when the test began; `item`: the test, if it is known."""
         nodeid, when = event["id"], event["when"]
         known = self._before.get(nodeid)
         if known is None:
             known = self._before[nodeid] = {"location": location, "keywords": {}}
-            if item is not None:  # whose name for itself is there to the end
+            if item is not None:  # its id object lives to the end anyway
                 known["_id"] = getattr(item, "id", item.nodeid)
         place = event.get("location") or known.get("location") or location
-        # A longer report leaves behind what travelled.
+        # A complete report leaves the location as it was sent, as a list.
         known["location"] = place if isinstance(place, tuple) else self._places.location(place)
         if "keywords" in event:
             known["keywords"] = self._keywords(event["keywords"], item)
@@ -58,7 +58,7 @@ class Passes:
         }
         if self._wants_streams:
             fields["_json_report_extra"] = {when: {}}
-        # Since pytest 9.2 a node id is taken apart, once for all phases.
+        # pytest 9.2 and newer parse a node id: do it once for all phases.
         report = pytest.TestReport(
             known.get("_id", nodeid),
             known["location"],
@@ -73,7 +73,7 @@ class Passes:
         return report
 
     def _keywords(self, words: list[str], item: Any) -> dict[str, int]:
-        """Names that tests have in common are kept once."""
+        """Share the names that tests have in common."""
         if len(self._words) > _MOST_WORDS:
             self._words.clear()
         if item is not None:
@@ -81,7 +81,7 @@ class Passes:
         return {self._places.name(self._words.setdefault(word, word)): 1 for word in words}
 
     def status(self, report: Any) -> tuple[str, str, str] | None:
-        """The status of the newest report, if this is it and nobody else has a say in it."""
+        """Return the status of the newest report, if this is it and only pytest decides its status."""
         return self._status if report is self._newest else None
 
     def _nobody_else_is_asked(self) -> bool:

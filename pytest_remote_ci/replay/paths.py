@@ -1,7 +1,7 @@
-"""Paths of the project over there, as the paths that they are here.
+"""Map paths of the remote project to local ones.
 
-Where tests run paths are always POSIX; here they may be Windows'. Only what pytest itself says is translated: what
-tests print stays as they printed it. Pure text; knows nothing of reports and events.
+In the job, paths are always POSIX; locally they can be Windows paths. Only texts of pytest itself are mapped: output
+of tests stays as it is. The mapping works on text only and does not depend on reports and events.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import re
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
-#: What may follow the root in a text without being more of the same name: `/a/proj` is not in `/a/proj-2`.
+#: What can follow the root in a text without continuing its name: `/a/proj` is not in `/a/proj-2`.
 _ROOT_ENDS = r"(?![\w+@~-]|\.\w)"
-#: What must not come before it: `/a/proj` is not in `/mnt/a/proj`, but it is in `file:///a/proj`.
+#: What must not precede the root: `/a/proj` is not in `/mnt/a/proj`, but it is in `file:///a/proj`.
 _ROOT_BEGINS = r"(?<![\w.~-])"
-#: Characters that surely end a path in a text.
+#: The rest of a path, up to a character that surely ends it.
 _REST = r"((?:/[^\s\"'<>|:*?,;()\[\]]*)?)"
 
 
 class Places:
-    """The remote project's root in texts, replaced by the one here."""
+    """Replaces the remote project's root in texts by the local one."""
 
     def __init__(self, here: PurePath | str) -> None:
         """`here`: the project's folder on this machine."""
@@ -29,7 +29,7 @@ class Places:
         self._separator = "/" if isinstance(self._here, PurePosixPath) else "\\"
 
     def learn(self, root: str) -> None:
-        """Where the project is over there."""
+        """Set the project's folder in the job."""
         there = PurePosixPath(root)
         self._there, self._pattern = None, None
         if not there.is_absolute() or there == PurePosixPath("/") or root == str(self._here):
@@ -38,11 +38,11 @@ class Places:
         self._pattern = re.compile(_ROOT_BEGINS + re.escape(str(there)) + _ROOT_ENDS + _REST)
 
     def stay(self) -> None:
-        """The project is not here: show its places as they are."""
+        """Map nothing, because the project is not on this machine."""
         self._there, self._pattern = None, None
 
     def path(self, path: str) -> str:
-        """One path: absolute in the project, or relative to a folder of it; others are returned as they are."""
+        """Map a path that is absolute in the project, or relative to a folder of it; return others unchanged."""
         if self._there is not None and path.startswith("/"):
             try:
                 return str(self._here / PurePosixPath(path).relative_to(self._there))
@@ -53,25 +53,25 @@ class Places:
         return path
 
     def location(self, location: Any) -> tuple[str, int | None, str]:
-        """Of a test: file, line and name."""
+        """Map a test's location: file, line and name."""
         return self.path(str(location[0])), location[1], str(location[2])
 
     def place(self, at: Any) -> tuple[str, int]:
-        """File and line here, of those over there; the line within reason."""
+        """Map file and line; the line is limited to a sensible range."""
         return self.path(str(at[0])), max(1, min(int(at[1]), 1_000_000))
 
     def name(self, name: str) -> str:
-        """The name of the project's folder, where it is one."""
+        """Map the name of the project's folder; return other names unchanged."""
         return self._here.name if self._there is not None and name == self._there.name else name
 
     def text(self, text: str) -> str:
-        """A text that pytest made, with paths in it."""
+        """Map the paths in a text that pytest made."""
         if self._pattern is not None and str(self._there) in text:
             text = self._pattern.sub(self._moved, text)
         return text
 
     def all(self, value: Any) -> Any:
-        """Every text in lists and mappings; what is there under the name `path` is a path."""
+        """Map every text in lists and mappings; values under the key `path` are mapped as paths."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, (list, tuple)):

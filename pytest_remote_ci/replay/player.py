@@ -1,7 +1,7 @@
-"""Each event of a recorded session, as the calls that pytest itself would have made.
+"""Replay each event of a recorded session as the hook calls that pytest itself would have made.
 
-The player pulls events only while a hook of `takeover` waits for a certain point of the session, so the local pytest
-is always in the phase that the remote one was in. It knows nothing about when it is called.
+The player pulls events only while a hook of `replay.plugin` waits for a certain point of the session, so the local
+pytest is always in the same phase as the remote one. It does not know when it is called.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pytest_remote_ci.replay.tb_style import restyle
 from pytest_remote_ci.wire.control_characters import escaped
 
 _TRUNCATED = "the runner keeps no more results of this job: what follows is missing here"
-#: With these the session ends in the middle of a test.
+#: Events that end the session even in the middle of a test.
 _ENDS = ("interrupt", "internal_error", "tests_over", "died")
 
 
@@ -38,10 +38,10 @@ class Player:
         self, config: pytest.Config, feed: Source, show: Callable[[Event], None], choice: Choice | None = None, *,
         root: Path | None = None, gathers: bool = False,
     ) -> None:  # fmt: skip
-        """`show` is given what is no part of the session: the runner's own log, changes of state.
+        """`show` gets the events that do not belong to the session: the runner's own log, changes of state.
 
-        `choice`: the session is over, and these of its tests are shown. `root`: where its rootdir is, here.
-        `gathers`: each test is told when it is over, and all of it at once, because other sessions are told meanwhile.
+        `choice`: the session is over, and these of its tests are shown. `root`: the local path of its rootdir.
+        `gathers`: play each test as a whole when it is over, because other sessions are played in between.
         """
         self._config = config
         self._feed = feed
@@ -50,7 +50,7 @@ class Player:
         self._places = Places(root or config.rootpath)
         self.reports = Reports(config, self._places, self.notes_add)
         self._screen = Screen(config, self._places)
-        #: Warnings that plugins here have emitted since the last test began: node id, category, text, file name.
+        #: Warnings of local plugins since the last test began: node id, category, text, file name.
         self._local_warnings: list[tuple[str, str, str, str]] = []
         self._is_replaying_warning = False
         self._choice = choice
@@ -63,31 +63,31 @@ class Player:
         self.said: dict[str, Event] = {}
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
-        #: Node ids of tests that something was reported of.
+        #: Node ids of tests for which anything was reported.
         self.reported: set[str] = set()
-        #: Of those: the phase that was reported last.
+        #: Node id of a running test → the phase last reported.
         self._phases: dict[str, str] = {}
-        #: Whether plugins here see each test through `pytest_runtest_protocol`.
+        #: Whether local plugins watch each test through `pytest_runtest_protocol`.
         self.with_protocol = False
-        #: Tests that wait for their end, because others are reported at the same time.
+        #: Node id → held events of a test, played when it ends, because other tests are reported meanwhile.
         self._waiting: dict[str, list[Event]] = {}
         self.no_header = False
-        #: Why nothing more can be played.
+        #: Why nothing more can be played, else None.
         self.broken: str | None = None
         self.lost: ClientError | None = None
 
     def notes_add(self, line: str) -> None:
-        """One more line for the end."""
+        """Add a line for the end of the session."""
         self.notes.append(escaped(line))
 
     def start(self, session: pytest.Session) -> None:
-        """The local session exists."""
+        """Prepare the player for a new local session, with a collection for it."""
         self.join(
             Collection(session, self.reports, self._places, is_late=self._feed.is_late, choice=self._choice)
         )
 
     def join(self, collection: Collection) -> None:
-        """The same, with a collection of somebody else's making."""
+        """Prepare the player for a local session with this collection."""
         reporters.adopt(self._config, self._feed.peek("session"))
         self.collection = collection
 
@@ -98,13 +98,13 @@ class Player:
 
     @property
     def is_measured(self) -> bool:
-        """Whether pytest-cov measures over there."""
+        """Whether pytest-cov measures in the job."""
         return bool(self.said.get("session", {}).get("measured"))
 
     # -- pulling
 
     def play_until(self, *points: str, stop: Callable[[], bool] = lambda: False) -> None:
-        """Play events up to and including the first of these kinds, or to the end, or until `stop` says so."""
+        """Play events up to and including the first of these kinds, to the end, or until `stop` returns True."""
         if self.broken is not None or self._passed_points & set(points):
             return
         while True:
@@ -116,13 +116,13 @@ class Player:
                 return
 
     def play_to_the_end(self) -> None:
-        """Play what is left, or only wait for it."""
+        """Play the remaining events, or discard them if nothing can be played; wait for the last one."""
         while (event := self._next()) is not None:
             if self.broken is None:
                 self.play(event)
 
     def play_collection(self) -> bool:
-        """Play up to the first test; whether a tree was collected."""
+        """Play up to the first test; return whether a tree was collected."""
         while True:
             event = self._next()
             if event is None:
@@ -136,7 +136,7 @@ class Player:
 
     @property
     def places(self) -> Places:
-        """Paths over there, as they are here."""
+        """The mapping of remote paths to local ones."""
         return self._places
 
     @property
@@ -144,13 +144,13 @@ class Player:
         return "collected" in self._passed_points
 
     def play_test(self, nodeid: str) -> None:
-        """Everything up to the end of this test."""
+        """Play everything up to the end of this test."""
         waiting = self._waiting.pop(nodeid, None)
         self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=self.running[nodeid])
         for held in (waiting or ())[1:]:
             self.play(held)
         while waiting is None and nodeid in self.running and (event := self._next()) is not None:
-            if event.get("t") in _ENDS:  # for whoever plays the session
+            if event.get("t") in _ENDS:  # for the caller that plays the session
                 self._feed.hold([event])
                 return
             self.play(event)
@@ -167,7 +167,7 @@ class Player:
         return event
 
     def play(self, event: Event) -> None:
-        """One event."""
+        """Play one event."""
         if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
             return
         if self._gathers and self._waiting and (is_output(event) or event.get("t") == "terminal"):
@@ -184,7 +184,7 @@ class Player:
         try:
             handler(self, event)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            # Records are written beside the tests, which can write there, too. What plugins here raise is theirs.
+            # Tests can write records, too, so a malformed one is reported; errors of local plugins are raised.
             if not is_ours(error):
                 raise
             self.broken = (
@@ -192,7 +192,7 @@ class Player:
             )
 
     def _play_text(self, event: Event) -> None:
-        """What is no record: output of tests, and what the runner says."""
+        """Play an event that is not a record: output of tests, or a message of the runner."""
         if is_output(event):
             self._screen.write(event, at_the_end="end" in self.said)
         elif event.get("type") in ("log", "state") and event.get("stream") != "terminal":
@@ -230,7 +230,7 @@ class Player:
         self._config.hook.pytest_internalerror(**internal_error(event, self._places))
 
     def _warning(self, event: Event) -> None:
-        """A plugin that runs in both places emits its warnings twice; they are reported once."""
+        """Report a warning once, although a plugin installed on both sides emits it twice."""
         arguments = self.reports.warning(event)
         identity = _warning_identity(arguments["warning_message"], arguments["nodeid"])
         if identity in self._local_warnings:
@@ -243,7 +243,7 @@ class Player:
             self._is_replaying_warning = False
 
     def note_warning(self, message: warnings.WarningMessage, nodeid: str) -> None:
-        """Remember a warning that was recorded by the local pytest, and not replayed."""
+        """Remember a warning that the local pytest recorded itself."""
         if not self._is_replaying_warning:
             self._local_warnings.append(_warning_identity(message, nodeid))
 
@@ -265,7 +265,7 @@ class Player:
 
     @property
     def is_distributed(self) -> bool:
-        """Whether xdist runs over there, so that several tests are under way at a time."""
+        """Whether xdist runs in the job, so that several tests run at a time."""
         return bool(self.said.get("session", {}).get("xdist"))
 
     def _report(self, event: Event) -> None:
@@ -288,7 +288,7 @@ class Player:
     def _say(self, report: Any, nodeid: str) -> None:
         self._config.hook.pytest_runtest_logreport(report=report)
         if nodeid not in self.reported:
-            self.reported.add(report.nodeid)  # which others keep, too
+            self.reported.add(report.nodeid)  # the report's id object, which others store, too
         if nodeid in self.running:
             self._phases[nodeid] = str(report.when)
 
@@ -326,7 +326,7 @@ class Player:
         return waiting is not None
 
     def _tell(self, nodeid: str) -> None:
-        """A test that waited for its end."""
+        """Play a test that was held until its end."""
         item = self.collection.items.get(nodeid)
         if self.with_protocol and item is not None:
             self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -334,7 +334,7 @@ class Player:
             self.play_test(nodeid)
 
     def fail_running(self, why: str) -> int:
-        """The remote pytest is gone: fail the tests that it was running; how many there were."""
+        """Fail the tests that were running when the remote pytest ended; return their number."""
         for nodeid in list(self._waiting):
             self.play_test(nodeid)
         running = list(self.running.items())
@@ -352,7 +352,7 @@ class Player:
         return len(running)
 
     def skip_to_the_end(self) -> None:
-        """Wait until the job's end is known; what comes before it is played later."""
+        """Wait for the job's end; the events before it are played later."""
         events: list[Event] = []
         while self.broken is None and (event := self._next()) is not None:
             events.append(event)
@@ -360,12 +360,12 @@ class Player:
 
     @property
     def not_run(self) -> int:
-        """Collected tests that nothing was reported of."""
+        """The number of collected tests for which nothing was reported."""
         return len(self.collection.expected - self.reported) if self.collection is not None else 0
 
     @property
     def has_results(self) -> bool:
-        """Whether anything was reported of a test."""
+        """Whether anything was reported for a test."""
         return bool(self.reported)
 
     @property

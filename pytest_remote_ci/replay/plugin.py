@@ -1,8 +1,8 @@
-"""The plugin that puts a remote session in the place of the local collection and test loop.
+"""The plugin that replaces the local collection and test loop by a remote session.
 
-Only five hooks are answered, and pytest's own session goes around them: so progress, reporters, caches and exit codes
-are its own. The places matter: registered before `pytest_configure`, plain `pytest_collection` and
-`pytest_runtestloop` come after the terminal reporter and observers of other plugins, and before pytest's own.
+It implements only a few hooks and leaves the rest of the session to pytest, so progress, reporters, caches and exit
+codes are pytest's own. The order matters: registered before `pytest_configure`, the plain `pytest_collection` and
+`pytest_runtestloop` run after the terminal reporter and observers of other plugins, but before pytest's own.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from pytest_remote_ci.replay.player import Player
 from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.terminal.display import Display, exit_code
 
-#: What pytest keeps from one run for the next, and only the pytest over there knows.
+#: A cache entry that pytest carries from one session to the next and that only the remote pytest can update.
 _STEPWISE = "cache/stepwise"
-#: Reporters whose reports a project changes by hooks.
+#: Report plugins with hooks by which a project can change the report.
 _WITH_HOOKS = {"pytest-html", "pytest-json-report"}
 _WITHOUT_HOOKS = (
     "pytest died in the job, so the HTML and JSON reports were written here: all results are in them, but nothing "
     "that hooks of the project add"
 )
-#: Options that choose: a replay applies them to the stored results.
+#: Options that select tests: a replay applies them to the stored results.
 _CHOOSING = ("maxfail", "keyword", "markexpr")
 
 
 class Takeover:
-    """Registered for one session, in `pytest_cmdline_main`."""
+    """The replay of one job, registered for one session in `pytest_cmdline_main`."""
 
     def __init__(
         self, config: pytest.Config, feed: Feed, display: Display, cancel: Callable[[], bool], resources: ExitStack,
         choice: Choice | None = None,
     ) -> None:  # fmt: skip
-        """`cancel` is called when this session is interrupted and says whether the remote session will now end.
+        """`cancel` is called when this session is interrupted; it returns whether the remote session will now end.
 
-        `resources` are closed at the end. `choice`: the session is over, and these of its tests are shown.
+        `resources` are closed at the end. With `choice`, the session is over, and these of its tests are shown.
         """
         self._config = config
-        show = display.show if choice is None else lambda event: None  # what the runner said then is no news
+        show = display.show if choice is None else lambda event: None  # the runner's messages are outdated
         self._player = Player(config, feed, show, choice)
-        #: The session is over and told again: nothing here may take its results for news.
+        #: Whether a finished session is replayed: local plugins must not treat its results as new.
         self._is_replay = choice is not None
         self._feed = feed
         self._say = display.say
@@ -58,20 +58,20 @@ class Takeover:
         self._resources = resources
         self._session: Any = None
         self._forced_code: int | None = None
-        #: The developer has interrupted it.
+        #: Whether the developer has interrupted the session.
         self._is_interrupted = False
-        #: Why there is no verdict was shown.
+        #: Whether the reason for the missing verdict was shown.
         self._has_said_why = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Switch off here what the remote session does, before pytest's own plugins look at it."""
+        """Switch off locally what the remote session does, before pytest's own plugins read the options."""
         self._player.no_header = getattr(config.option, "no_header", False)
         switch_off(config, _CHOOSING if self._is_replay else ())
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
-        """The header."""
+        """Start the player and play up to the start of the collection, which includes the header."""
         self._session = session
         self._player.start(session)
         yield
@@ -88,7 +88,7 @@ class Takeover:
         running_test.watch(session.config, self._feed)
 
     def pytest_collection(self, session: pytest.Session) -> bool:
-        """Collected elsewhere."""
+        """Replace the local collection by the remote one."""
         session.items = []
         with self._cancelled_by_interrupts():
             has_tree = self._player.play_collection()
@@ -97,11 +97,11 @@ class Takeover:
         return True
 
     def pytest_report_collectionfinish(self) -> list[str]:
-        """What the remote plugins say there."""
+        """Return the lines that remote plugins add after the collection."""
         return list(self._player.collection.lines)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run elsewhere."""
+        """Replace the local test loop by the remote one."""
         if self._is_replay and session.config.option.collectonly:
             self._leave()
             return True
@@ -111,7 +111,7 @@ class Takeover:
             self._interrupted()
             if "interrupt" not in self._player.said:
                 raise
-        except BaseException as error:  # a plugin here failed: nothing more can be played
+        except BaseException as error:  # a local plugin failed: nothing more can be played
             self._player.broken = str(error) or type(error).__name__
             self._cancel()
             raise
@@ -120,21 +120,21 @@ class Takeover:
         return True
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
-        """Only called when another plugin wants to see it."""
+        """Play one test; only called if another plugin watches this hook."""
         self._player.play_test(item.nodeid)
         return True
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
-        """Compare warnings of plugins here with the recorded ones."""
+        """Pass on warnings of local plugins, to compare them with the recorded ones."""
         self._player.note_warning(warning_message, nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
-        """As plugins and conftests over there have decided."""
+        """Return the status that remote plugins and conftests gave the report."""
         return self._player.reports.status(report)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """What remote plugins write into the summary, then what is to be said of ourselves."""
+        """Play what remote plugins write into the summary, then add our own notes."""
         with self._held_interrupts():
             self._player.play_until("end")
         if self._player.notes:
@@ -144,10 +144,10 @@ class Takeover:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
-        """The remote exit status counts: plugins and conftests may have changed it."""
+        """Use the remote exit status: remote plugins and conftests may have changed it."""
         player = self._player
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
-            player.broken = "wrong arguments"  # of a replay
+            player.broken = "wrong arguments"  # the arguments of a replay
         with self._held_interrupts():
             player.play_until("summary", "end")
             if player.is_measured and player.broken is None:
@@ -165,15 +165,18 @@ class Takeover:
         if end is not None and player.broken is None and not player.is_filtered:
             session.exitstatus = _status(int(end["exitstatus"]))
             cache = getattr(session.config, "cache", None)
-            # The key becomes the name of a file: only the one that the recorder knows is taken.
+            # The key becomes a file name: accept only the one that the recorder knows.
             if cache is not None and _STEPWISE in end["cache"]:
                 cache.set(_STEPWISE, end["cache"][_STEPWISE])
         elif self._forced_code is not None:
             session.exitstatus = _status(self._forced_code)
 
     def _bring_coverage_home(self) -> None:
-        """Editors look for it in this phase. It comes when the job is over, a moment after its tests."""
-        with suppress(ClientError):  # met again when the events are played
+        """Fetch the coverage data in this phase, where editors look for it.
+
+        It becomes available when the job is over, a moment after its tests.
+        """
+        with suppress(ClientError):  # raised again when the events are played
             self._feed.read_ahead()
             self._feed.bring_home(is_early=True)
 
@@ -185,7 +188,7 @@ class Takeover:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """Wait for the end of the job, whose last output may still come; then close the connection."""
+        """Wait for the end of the job, which may still send output; then close the connection."""
         with self._resources:
             try:
                 if self._player.has_started or self._is_interrupted:
@@ -194,14 +197,14 @@ class Takeover:
                     self._heed_the_runner()
                     self._confirm_cancellation()
                     self._compare_plugins()
-                else:  # a plugin here refused its configuration
+                else:  # a local plugin rejected the configuration
                     self._cancel()
             except KeyboardInterrupt:
                 if self._session is not None:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
 
     def _bring_reports_home(self) -> None:
-        """A report of the job replaces the one here if the job's pytest saw the whole session."""
+        """Fetch the job's reports; they replace the local ones if the job's pytest saw the whole session."""
         player = self._player
         has_died = "died" in player.said
         is_whole = "end" in player.said and not has_died and player.broken is None and not player.is_filtered
@@ -211,7 +214,7 @@ class Takeover:
             self._say(f"remote-ci: {_WITHOUT_HOOKS}")
 
     def _confirm_cancellation(self) -> None:
-        """Say that the job which was cancelled from here is over, and not merely asked to end."""
+        """Confirm that the cancelled job is over, and not merely asked to end."""
         complete = self._feed.complete or {}
         if self._is_interrupted and (complete.get("status") == "cancelled" or complete.get("cancelled")):
             self._say(f"Job {self._feed.run.job_id} was cancelled.")
@@ -228,7 +231,7 @@ class Takeover:
             self._say(f"remote-ci: {line}")
 
     def _heed_the_runner(self) -> None:
-        """A session that ended well in pytest's eyes may have been cut short: the time was up, somebody cancelled."""
+        """Apply the runner's verdict: pytest's session may have been cut short by a timeout or a cancellation."""
         player = self._player
         if (
             self._feed.complete is None
@@ -244,13 +247,13 @@ class Takeover:
             if not self._has_said_why:
                 self._say(f"remote-ci: {error}")
             return
-        if code and self._session.exitstatus == 0:  # what came after the session was no success
+        if code and self._session.exitstatus == 0:  # the job failed after its session
             self._session.exitstatus = _status(code)
             self._say(f"remote-ci: {why or f'the remote pytest exited with code {code}'}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Ctrl-C while none of our hooks waited for the remote session: nothing more is shown of it."""
+        """Handle Ctrl-C outside our waiting hooks: nothing more of the remote session is shown."""
         if self._is_interrupted or "interrupt" in self._player.said:
             return
         if issubclass(excinfo.type, KeyboardInterrupt):
@@ -267,7 +270,7 @@ class Takeover:
 
     @contextmanager
     def _held_interrupts(self) -> Generator[None, None, None]:
-        """At the end of a session an interrupt only means that nobody waits any more."""
+        """Cancel and stop waiting on an interrupt: the session is ending anyway."""
         try:
             yield
         except KeyboardInterrupt:
@@ -276,7 +279,7 @@ class Takeover:
             self._forced_code = exit_codes.INTERRUPTED
 
     def _interrupted(self) -> None:
-        """Ctrl-C: the remote pytest reports what it has."""
+        """Cancel on Ctrl-C, and play what the remote pytest still reports."""
         try:
             self._stop()
             self._player.play_until("tests_over")
@@ -284,7 +287,7 @@ class Takeover:
             self._leave()
 
     def _stop(self) -> None:
-        """Cancel the job; its last events are still to come, or nobody waits for them."""
+        """Cancel the job; its last events are still expected unless the cancellation fails."""
         self._is_interrupted = True
         try:
             if not self._cancel():
@@ -293,12 +296,12 @@ class Takeover:
             self._leave()
 
     def _leave(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for events."""
         self._player.broken = "interrupted"
         self._feed.close()
 
     def _raise_own_end(self, session: pytest.Session) -> None:
-        """Leave the loop because a plugin here, or ``--maxfail`` of a replay, wants to."""
+        """Leave the loop because a local plugin, or ``--maxfail`` of a replay, asks for it."""
         if not (session.shouldfail or session.shouldstop):
             return
         self._player.broken = "stopped here"
@@ -311,7 +314,7 @@ class Takeover:
         raise session.Interrupted(session.shouldstop)
 
     def _raise_its_end(self, session: pytest.Session) -> None:
-        """Leave the loop as the remote pytest left it; a part of a session has an end of its own."""
+        """Leave the loop as the remote pytest left it; a filtered session decides for itself."""
         player = self._player
         said = player.said
         if player.is_filtered and "tests_over" in said:
@@ -319,13 +322,13 @@ class Takeover:
             if failed and not session.config.option.continue_on_collection_errors and not player.has_results:
                 raise session.Interrupted(f"{failed} error{'s' if failed != 1 else ''} during collection")
             return
-        if "stopped" in said and not self._is_interrupted:  # not by a test: the job's end says why
+        if "stopped" in said and not self._is_interrupted:  # not by a test: the job's end has the reason
             player.skip_to_the_end()
             self._raise_lost(session)
             return
         if "internal_error" in said:
             config: Any = session.config
-            config.notify_exception = lambda excinfo, option=None: None  # it has been reported
+            config.notify_exception = lambda excinfo, option=None: None  # it was already reported
             raise RuntimeError("the remote pytest had an internal error")
         if "interrupt" in said:
             raise_interrupt(session, said["interrupt"], player)
@@ -347,7 +350,7 @@ class Takeover:
             self._player.notes_add(f"{self._player.not_run} test(s) were not run")
 
     def _raise_lost(self, session: pytest.Session) -> None:
-        """The remote session has no end: say which test did it, and with what the job ended."""
+        """Report a remote session without an end: fail the tests that were running, and raise the reason."""
         player, complete = self._player, self._feed.complete or {}
         code, why = exit_codes.NO_VERDICT, player.broken or "the remote pytest ended"
         if player.lost is not None:
@@ -368,27 +371,27 @@ class Takeover:
             raise session.Interrupted("1 error during collection")
         if not (
             failed or (died and session.testsfailed) or player.is_filtered
-        ):  # else the failure is shown, and what was not run
+        ):  # otherwise the failure and the number of tests not run are shown
             self._has_said_why = True
             raise pytest.exit.Exception(why, returncode=code)
 
 
 class _Distributed:
-    """Where xdist runs over there its lines replace "collecting …"."""
+    """Plays the collection early if xdist runs in the job: its lines replace "collecting …"."""
 
     def __init__(self, player: Player) -> None:
         self._player = player
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
-        """Before the terminal reporter."""
+        """Play the collection before the terminal reporter writes about it."""
         session.items = []
         self._player.play_collection()
         return True
 
 
 def raise_interrupt(session: pytest.Session, event: Event, player: Player) -> None:
-    """Raise what ended the remote session, at the place where it was raised."""
+    """Raise the exception that ended the remote session, with its remote file and line."""
     name, module, message = event["name"], event["module"], event["message"]
     error: BaseException
     if name == "Exit":
@@ -403,7 +406,7 @@ def raise_interrupt(session: pytest.Session, event: Event, player: Player) -> No
     if not event["at"]:
         raise error
     path, line = player.places.place(event["at"])
-    # pytest shows the file and line of the innermost frame, which is to be the remote one.
+    # pytest shows file and line of the innermost frame: compile one with the remote position.
     exec(compile("\n" * (line - 1) + "raise error", path, "exec"), {"error": error})  # noqa: S102
 
 

@@ -1,6 +1,6 @@
-"""Which pytest plugins are only here or only where the tests ran, as far as it may explain a result.
+"""Compare local and remote pytest plugins, as far as a difference can explain a result.
 
-What only reports has no use over there. A quiet session that went well says nothing.
+Plugins that only report are not needed in the job. A quiet session that succeeded is not commented.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _REPORTERS = frozenset(
         "pytest-progress", "pytest-github-actions-annotate-failures", "pytest-azurepipelines", "teamcity-messages",
     }
 )  # fmt: skip
-#: Libraries that are plugins by the way: where one is missing, an import says so.
+#: Libraries that contain a plugin: if one is missing, an import error shows it.
 _LIBRARIES = frozenset(
     {"anyio", "hypothesis", "faker", "typeguard", "jaxtyping", "beartype", "langsmith", "logfire", "dash"}
 )
 
 
 def remark(there: Iterable[object], *, failed: bool, is_quiet: bool) -> str | None:
-    """One line, or None. `there` are the names that the session told."""
+    """Return one line about the differences, or None. `there` are the plugin names in the `session` record."""
     remote = {_name(str(name)) for name in there}
     local = _installed()
     only_here = sorted(local - remote - _REPORTERS - _LIBRARIES) if failed or not is_quiet else []

@@ -1,7 +1,7 @@
-"""Report files that pytest-html and pytest-json-report write both here and in the job.
+"""Report files that pytest-html and pytest-json-report write both locally and in the job.
 
-No conftest.py is loaded here, so hooks by which a project changes such a report run only in the job. Its file replaces
-the one that is written here, unless the recorded session is not complete.
+No conftest.py is loaded locally, so hooks by which a project changes such a report run only in the job. The job's
+file replaces the local one, unless the recorded session is incomplete.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pytest_remote_ci.session.arguments import Place
 
 @dataclass(frozen=True)
 class ReportFile:
-    """One such file."""
+    """A report file that the job writes."""
 
     #: Arguments for the job's pytest; the first names the file.
     words: tuple[str, ...]
-    #: Path of the file, relative to where the run happens; None: it is outside of the project.
+    #: Path of the file, relative to the job's working directory; None if it is outside of the project.
     file: str | None = None
     outside: Outside | None = None
 
     @property
     def option(self) -> str:
-        """The option of the reporter that names its file."""
+        """The reporter's option that names the file."""
         return self.words[0].partition("=")[0]
 
     @property
@@ -41,7 +41,7 @@ class ReportFile:
 
 
 def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[ReportFile]:
-    """Return those of this session; only what the developer has `typed` names places outside of the project."""
+    """Return this session's report files; a path outside of the project counts only if the developer `typed` it."""
     found = [report for kind in (_html, _json) for report in kind(config, place)]
     return [
         report
@@ -52,7 +52,7 @@ def find(config: pytest.Config, place: Place, typed: Sequence[str]) -> list[Repo
 
 def _html(config: pytest.Config, place: Place) -> Iterator[ReportFile]:
     styles = [_inside("--html", style, place) for style in config.getoption("css", None) or ()]
-    if None in styles:  # the job cannot read it
+    if None in styles:  # the job cannot read the style sheet
         return
     is_one_file = bool(config.getoption("self_contained_html", False))
     more = [f"--css={style}" for style in styles]
@@ -90,7 +90,7 @@ def _files(
 
 
 def _inside(option: str, value: object, place: Place) -> str | None:
-    """A path, relative to where the run happens; None for one outside of the project, or that is none over there."""
+    """Return the path relative to the job's working directory; None if it is outside or unsafe in the job."""
     path = place.relative(outside.expanded(option, str(value)))
-    # Over there "$" and "~" mean something again.
+    # "$" and "~" would be expanded again in the job.
     return None if path is None or "$" in path or path[0] == "~" else path

@@ -1,8 +1,7 @@
-"""What reporters and editors here need beyond pytest's own hooks: arguments for the pytest in the container, and
-what is to be done here with the answers.
+"""Extra arguments and records for local report plugins and editors, beyond pytest's own hooks.
 
-Arguments that are options of ours are taken out by `pytest_remote_ci.job.boot`; `ONLY_IF_KNOWN` carries words that are
-given to pytest only where a plugin over there knows the first of them.
+Arguments that are our own options are removed by `pytest_remote_ci.job.boot`. `ONLY_IF_KNOWN` carries words that
+pytest in the job gets only if a plugin there knows the first of them.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from pytest_remote_ci.replay.paths import Places
 #: Understood by `pytest_remote_ci.job.boot`.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 COMPARISONS = "--remote-ci-comparisons"
-#: Packages of reporters that are here.
+#: Names the packages of local report plugins.
 HERE = "--remote-ci-here="
-#: Log records as objects, which only pytest-json-report keeps.
+#: Asks for log records as objects, which only pytest-json-report uses.
 LOGS = "--remote-ci-logs"
 
 
 def arguments(config: pytest.Config) -> list[str]:
-    """To be added at the end."""
+    """Return arguments to append to the command line."""
     words = []
     if config.getoption("xmlpath", None):
-        # `record_testsuite_property` and the like work only where a report is written, so one goes nowhere.
+        # `record_testsuite_property` and the like only work if a report is written, so write one to nowhere.
         words.append("--junitxml=/dev/null")
     if config.getoption("json_report", False):
         words.append(ONLY_IF_KNOWN + shlex.join(_json_report(config)))
         if "log" not in (config.getoption("json_report_omit", None) or ()):
             words.append(LOGS)
     if _has_teamcity(config):
-        words.append("--verbosity=2")  # as it sets here
+        words.append("--verbosity=2")  # as teamcity-messages sets it locally
     listening = sorted(_listening(config) | _registered_later(config))
     if listening:
         words.append(HERE + ",".join(listening))
@@ -48,14 +47,14 @@ def arguments(config: pytest.Config) -> list[str]:
 
 
 def _json_report(config: pytest.Config) -> list[str]:
-    """pytest-json-report over there adds to each report what it logged and printed; the file is written here."""
+    """Let pytest-json-report in the job add log and output to each report; the file is written locally."""
     omitted = [str(name) for name in config.getoption("json_report_omit", None) or ()]
     omit = ["--json-report-omit", *omitted] if omitted else []
     return ["--json-report", *omit, "--json-report-file=none", "--json-report-verbosity=-1"]
 
 
 def _has_teamcity(config: pytest.Config) -> bool:
-    """Whether teamcity-messages, which is PyCharm's reporter, is going to report."""
+    """Whether teamcity-messages, PyCharm's reporter, will report."""
     option = config.option
     if not hasattr(option, "teamcity") or option.no_teamcity:
         return False
@@ -70,7 +69,7 @@ def _listens_to_comparisons(config: pytest.Config) -> bool:
 
 
 def _listening(config: pytest.Config) -> set[str]:
-    """Packages whose plugins hear of tests here. The same ones over there need not warn of what these warn of."""
+    """Return packages with plugins that receive reports locally: the job need not repeat their warnings."""
     hooks = ("logstart", "logreport", "logfinish")
     return {
         implementation.function.__module__.partition(".")[0]
@@ -81,25 +80,25 @@ def _listening(config: pytest.Config) -> set[str]:
 
 
 def _registered_later(config: pytest.Config) -> set[str]:
-    """pytest-html's reporter is registered in `pytest_configure`."""
+    """Return packages with hooks registered late: pytest-html registers its reporter in `pytest_configure`."""
     return {"pytest_html"} if config.getoption("htmlpath", None) else set()
 
 
 def _is_foreign(implementation: Any) -> bool:
-    """Whether a hook is implemented by somebody else than pytest and us."""
+    """Whether a hook implementation belongs neither to pytest nor to this package."""
     module = getattr(implementation.function, "__module__", "") or ""
     return not module.startswith(("_pytest.", "pytest_remote_ci."))
 
 
 def adopt(config: pytest.Config, session: dict[str, Any]) -> None:
-    """Prepare plugins here for a session with this `session` record."""
-    if "pytest-json-report" in session.get("plugins", ()):  # it warns over there
+    """Prepare local plugins for a session with this `session` record."""
+    if "pytest-json-report" in session.get("plugins", ()):  # it warns in the job
         warnings.filterwarnings("ignore", module="pytest_jsonreport")
     adopt_metadata(config, session)
 
 
 def adopt_metadata(config: pytest.Config, event: dict[str, Any]) -> None:
-    """Reports tell about the environment of the tests: pytest-metadata's, if it is here, becomes the one over there."""
+    """Replace local pytest-metadata by the job's: reports should describe the environment of the tests."""
     found = event.get("metadata")
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
     metadata: Any = config.stash.get(key, None) if key is not None else None
@@ -109,7 +108,7 @@ def adopt_metadata(config: pytest.Config, event: dict[str, Any]) -> None:
 
 
 def write_header(reporter: Any, session: dict[str, Any], lines: list[str]) -> None:
-    """The header's lines; pytest-sugar words the first of them in its own way."""
+    """Write the header's lines; the first is formatted as pytest-sugar does if that is active."""
     first, *others = lines
     sugar: Any = sys.modules.get("pytest_sugar")
     if sugar is not None and type(reporter).__module__ == sugar.__name__:
@@ -123,7 +122,7 @@ def write_header(reporter: Any, session: dict[str, Any], lines: list[str]) -> No
 
 
 def play_junit(config: pytest.Config, event: dict[str, Any]) -> None:
-    """What fixtures add to a JUnit report, to that which is written here."""
+    """Add properties that fixtures set in the job to the local JUnit report."""
     from _pytest.junitxml import xml_key
 
     xml: Any = config.stash.get(xml_key, None)
@@ -137,7 +136,7 @@ def play_junit(config: pytest.Config, event: dict[str, Any]) -> None:
 
 
 def play_comparison(config: pytest.Config, event: dict[str, Any], places: Places) -> None:
-    """For editors that show what was compared; pytest's own words are in the report."""
+    """Call local plugins with compared values, for editors that show them; pytest's own text is in the report."""
     left, right = (value_of(kind, places.text(text)) for kind, text in event["operands"])
     given = {"config": config, "op": event["operator"], "left": left, "right": right}
     for implementation in config.hook.pytest_assertrepr_compare.get_hookimpls():

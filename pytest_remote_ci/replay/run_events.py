@@ -1,4 +1,4 @@
-"""The events of a whole run, one at a time; after an interruption it goes on where it was."""
+"""The events of a whole run, one at a time; after an interruption it continues where it stopped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class RunEvents:
-    """Pulls events when asked, so nothing piles up here."""
+    """Pulls events on demand, so none pile up locally."""
 
     def __init__(
         self, runs: Runs, run_id: str, see: Callable[[Event], None], on_trouble: Callable[[str], None]
     ) -> None:
-        """`see` is called with every event before it is given."""
+        """`see` is called with every event before it is returned."""
         self._runs = runs
         self._run_id = run_id
         self._see = see
@@ -32,7 +32,7 @@ class RunEvents:
         self.on_wait: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None)
 
     def next(self) -> Event | None:
-        """The next event; None after `run_complete`. Raises `ClientError` when the runner is gone for long."""
+        """Return the next event; None after `run_complete`. Raises `ClientError` if the runner stays unreachable."""
         held, self._held = self._held, None
         if held is not None or self._is_closed:
             return held
@@ -58,7 +58,7 @@ class RunEvents:
         return self._safe(event)
 
     def hold(self, event: Event) -> None:
-        """Give this event again, first."""
+        """Put this event back, to be returned first."""
         self._held = event
 
     def close(self) -> None:

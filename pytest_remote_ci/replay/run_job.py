@@ -1,7 +1,7 @@
-"""One job of a run, as far as the local session tells it: a recorded session, or something that only has a log.
+"""One job of a run in the local session: a recorded session, or a job that only has a log.
 
-Events of several jobs arrive mixed. Each job has a player of its own, which is pushed along: what belongs to the
-tests is played at once, what plugins write at the end of their session waits for the end of the local one.
+Events of several jobs arrive interleaved. Each job has its own player, and events are pushed into it: those of the
+tests are played at once; what plugins write at the end of their session waits for the end of the local one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pytest_remote_ci.replay.nodes import Tree
 from pytest_remote_ci.replay.player import Player
 from pytest_remote_ci.session.arguments import Place
 
-#: Kinds whose place is the end of the local session, once the tests of the job are over.
+#: Kinds of events that are played at the end of the local session, once the job's tests are over.
 _SAID_LAST = ("terminal", "summary", "end")
-#: With these all is known that will run.
+#: Kinds of events after which it is known which tests will run.
 _COLLECTED = ("collected", "collected_ids")
 
 
 class _Given:
-    """Events that are pushed: a player that asks for more gets none."""
+    """A source of pushed events: a player that asks for more gets none."""
 
     is_late = False
 
@@ -36,25 +36,25 @@ class _Given:
         self._events: deque[Event] = deque()
 
     def next(self) -> Event | None:
-        """See `feed.Source`."""
+        """See `events.Source`."""
         return self._events.popleft() if self._events else None
 
     def hold(self, events: list[Event]) -> None:
-        """See `feed.Source`."""
+        """See `events.Source`."""
         self._events.extendleft(reversed(events))
 
     def peek(self, kind: str) -> Event:
-        """See `feed.Source`."""
+        """See `events.Source`."""
         return next((event for event in self._events if event.get("t") == kind), {})
 
 
 class _Share(Collection):
-    """What one job adds to the tests of the local session."""
+    """One job's part of the tests of the local session."""
 
     labelling: Labelling
 
     def add_ids(self, event: Event) -> None:
-        """There are no reports of collectors then, from which the terminal counts."""
+        """Add tests without collector reports, and count them for the terminal, which counts from such reports."""
         super().add_ids(event)
         reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
         if hasattr(reporter, "_numcollected"):
@@ -72,7 +72,7 @@ class RunJob:
     """One attempt of a job of the run."""
 
     def __init__(self, session: pytest.Session, planned: Mapping[str, Any], label: str, place: Place) -> None:
-        """`planned`: the job as the run has it; `place`: what was sent, and where in it the job runs."""
+        """`planned`: the job's row in the run; `place`: the submitted project and the job's folder in it."""
         self.name = str(planned["name"])
         self.label = label
         self.is_allowed = bool(planned["allow_failure"])
@@ -81,38 +81,38 @@ class RunJob:
         self._place = place
         self._early: list[Event] = []
         self._late: list[Event] = []
-        #: None before its session begins, and where none does.
+        #: None before the recorded session begins, and for a job without one.
         self.player: Player | None = None
-        #: Why there is only a text.
+        #: Why there is only a log, else None.
         self.unrecorded: str | None = None
-        #: Its last event.
+        #: The job's last event, else None.
         self.complete: Event | None = None
-        #: Whether all is known that will run.
+        #: Whether it is known which tests will run.
         self.is_collected = False
-        #: How many failures were told of it.
+        #: Number of failures reported for the job.
         self.failures = 0
-        #: Whether somebody here ended it: then what it was doing is no failure.
+        #: Whether this session cancelled the job: the test that was running has not failed then.
         self.is_stopped_here = False
 
     @property
     def tests(self) -> int:
-        """How many tests it has."""
+        """The number of the job's tests."""
         return 0 if self.player is None else len(self.player.collection.items)
 
     @property
     def told(self) -> Iterable[str]:
-        """Node ids of tests and collectors that something was told of."""
+        """Node ids of tests and collectors for which anything was reported."""
         return () if self.player is None else {*self.player.reported, *self.player.collection.collectors}
 
     def take(self, event: Event, *, with_protocol: bool) -> None:
-        """The next event of this attempt; `with_protocol`: plugins here want to see each test as it runs."""
+        """Handle the next event of this attempt; `with_protocol`: local plugins watch each test as it runs."""
         if event.get("type") == "complete":
             self.complete = event
             self._fail_running(str(event.get("reason") or "the remote pytest ended"))
             return
         for part in parts_of(event):
             if self._session.shouldfail or self._session.shouldstop:
-                return  # what was over there before it heard of that is too much
+                return  # the job sent this before it was stopped
             if self.player is None:
                 self._begin(part, with_protocol=with_protocol)
             elif self._belongs_to_the_end(part):
@@ -121,12 +121,12 @@ class RunJob:
                 self._play(part)
 
     def lose(self, why: str) -> None:
-        """Nothing more will be heard of it."""
+        """Fail the running tests, because no more events will arrive."""
         if self.complete is None:
             self._fail_running(why)
 
     def tell_the_end(self, heading: Callable[[str], None]) -> None:
-        """What plugins over there wrote after the tests; `heading` is called before the first of it."""
+        """Play what remote plugins wrote after the tests; call `heading` before the first line."""
         if self.player is None:
             return
         if any(event.get("t") == "terminal" for event in self._late):
@@ -136,7 +136,7 @@ class RunJob:
             self._play(event)
 
     def remarks(self) -> list[str]:
-        """What is to be said about it beside its results."""
+        """Return remarks about the job that its results do not show."""
         player = self.player
         if player is None:
             return [] if self.unrecorded is None else [f"its tests are not shown: {self.unrecorded}"]
@@ -153,10 +153,8 @@ class RunJob:
             lines.append(f"{player.not_run} test(s) were not run")
         return lines
 
-    # -- inside
-
     def _begin(self, event: Event, *, with_protocol: bool) -> None:
-        """Wait for the beginning of the session, with what comes before it."""
+        """Collect events until the recorded session begins, then start its player."""
         if self.unrecorded is not None:
             return
         recorded = any(seen.get("t") == "recorder" for seen in self._early)
@@ -179,7 +177,7 @@ class RunJob:
             self._play(held)
 
     def _settle_place(self, early: list[Event]) -> Path:
-        """Tell the labelling where the session is; its rootdir, here."""
+        """Set the labelling's folders; return the local path of the job's rootdir."""
         said = {str(event.get("t")): event for event in early}
         there = PurePosixPath(str(said.get("recorder", {}).get("cwd") or "/"))
         rootdir = PurePosixPath(str(said.get("session", {}).get("rootdir") or there))
@@ -211,7 +209,7 @@ class RunJob:
         self.is_collected = self.is_collected or event.get("t") in _COLLECTED
 
     def _fail_running(self, why: str) -> None:
-        """What it was doing has failed, unless it was ended from here."""
+        """Fail the tests that were running, unless this session cancelled the job."""
         player = self.player
         if player is not None and not self.is_stopped_here:
             player.fail_running(self.labelling.words(why, player.running))

@@ -1,6 +1,6 @@
-"""A run of a pipeline, told as one session: which event belongs to which job, and what is known of the run itself.
+"""Play a run of a pipeline as one session: assign events to jobs and keep the state of the run.
 
-It pulls events only while a hook of `run_takeover` waits; each job's own are played by its `RunJob`.
+It pulls events only while a hook of `replay.run_plugin` waits; the events of each job are played by its `RunJob`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RunPlayer:
     def __init__(
         self, config: pytest.Config, runs: Runs, run: Run, places: Mapping[str, Place], display: Display
     ) -> None:
-        """`run` as it was submitted; `places`: planned name → what was sent, and where in it the job runs."""
+        """`run` as it was submitted; `places`: planned name → the submitted project and the job's folder in it."""
         self._config = config
         self._runs = runs
         self._places = places
@@ -42,27 +42,27 @@ class RunPlayer:
         self.events = RunEvents(runs, str(run["run_id"]), self._see, display.trouble)
         self.lines = RunLines(config)
         self._see_run(run)
-        #: Job id → attempt, in the order of their first events; label → the same.
+        #: Job id → attempt, in the order of their first events; label → attempt.
         self.jobs: dict[str, RunJob] = {}
         self._by_label: dict[str, RunJob] = {}
         self.with_protocol = False
-        #: Where the test that runs now is named.
+        #: Shows the name of the running test, if the terminal allows it.
         self.running_line: RunningLine | None = None
-        #: Nothing more is told: somebody here wanted an end.
+        #: Whether this session cancelled the run; whether nothing more is reported about it.
         self._is_stopped = self._is_mute = False
-        #: Whether the end of the run has been seen.
+        #: Whether the end of the run has been received.
         self.is_over = False
-        #: Ids of jobs that left artifacts.
+        #: Ids of jobs that have artifacts.
         self.left: list[str] = []
         self.lost: ClientError | None = None
 
     def start(self, session: pytest.Session) -> None:
-        """The local session exists."""
+        """Store the new local session, and write the header."""
         self._session = session
         self.lines.header(self.run)
 
     def job_of(self, nodeid: str) -> RunJob | None:
-        """Whose test that is."""
+        """Return the attempt to which this test belongs."""
         return self._by_label.get(nodeid.partition("/")[0])
 
     def play_until_tests(self) -> None:
@@ -74,12 +74,12 @@ class RunPlayer:
             self._take(event)
 
     def play_until(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Play events to the end of the run, or until `stop` says so."""
+        """Play events to the end of the run, or until `stop` returns True."""
         while not stop() and (event := self._next()) is not None:
             self._take(event)
 
     def stop(self, *, mute: bool = False) -> bool:
-        """Cancel the run; whether its last events are still to come. `mute`: nothing of them is told."""
+        """Cancel the run; return whether its last events are still expected. `mute`: report nothing of them."""
         if self.is_over or self.lost is not None:
             return False
         self._is_stopped, self._is_mute = True, mute
@@ -97,23 +97,21 @@ class RunPlayer:
         return True
 
     def look(self) -> None:
-        """How the run is now."""
-        with suppress(ClientError):  # the stream has the patience
+        """Fetch and report the present state of the run."""
+        with suppress(ClientError):  # the event stream retries and reports errors
             self._see_run(self._runs.get(str(self.run["run_id"])))
         if not self._is_mute:
             self.lines.tell(self.run)
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the run as it is now."""
+        """The exit code of the run in its present state."""
         if self.lost is not None:
             return exit_codes.of_lost(self.lost.exit_code)
         return exit_codes.of_run(self.run)
 
-    # -- inside
-
     def _see_run(self, run: Run) -> None:
-        #: As it was when it was looked at last; its jobs by their names.
+        #: The state last fetched; its jobs by name.
         self.run: Run = run
         self._planned = {str(job["name"]): job for job in run["jobs"]}
 
@@ -177,7 +175,7 @@ class RunPlayer:
         if job.is_collected or not hasattr(reporter, "report_collect"):
             job.take(event, with_protocol=self.with_protocol)
             return
-        reporter.report_collect = lambda final=False: None  # it would draw over the lines of other jobs
+        reporter.report_collect = lambda final=False: None  # it would overwrite the lines of other jobs
         try:
             job.take(event, with_protocol=self.with_protocol)
         finally:
@@ -197,7 +195,7 @@ class RunPlayer:
         self.lines.mix(are_several=under_way > 1)
 
     def _count(self) -> None:
-        """For the progress: each job that has not collected yet has at least one test."""
+        """Update the number of tests for the progress: each job not yet collected has at least one."""
         collected = {job.name for job in self.jobs.values() if job.is_collected or job.complete is not None}
         awaited = [
             job

@@ -1,8 +1,8 @@
-"""The plugin that puts a run of a pipeline in the place of the local collection and test loop.
+"""The plugin that replaces the local collection and test loop by a run of a pipeline.
 
-As `takeover` does it for one job: pytest's own session goes around what is told, so progress, reporters, caches and
-the summary are its own. What differs: results of several jobs come at the same time, jobs begin while the loop runs,
-and the exit code is the verdict on the run.
+It does for a run what `replay.plugin` does for one job: the rest of the session is pytest's, so progress, reporters,
+caches and the summary are its own. The differences: results of several jobs arrive at the same time, jobs begin while
+the loop runs, and the exit code is the run's verdict.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class RunTakeover:
-    """Registered for one session, in `pytest_cmdline_main`."""
+    """The replay of one run, registered for one session in `pytest_cmdline_main`."""
 
     def __init__(
         self,
@@ -37,28 +37,28 @@ class RunTakeover:
         bring_home: Callable[[Run, list[str]], None],
         resources: ExitStack,
     ) -> None:
-        """`bring_home` fetches what these jobs (ids) left behind; `resources` are closed at the end."""
+        """`bring_home` fetches the files of these jobs (ids); `resources` are closed at the end."""
         self._player = player
         self._runs = runs
         self._bring_home = bring_home
         self._resources = resources
         self._session: Any = None
-        #: Failures after which the run is ended here; 0: it goes on.
+        #: Number of failures after which the run is cancelled; 0: no limit.
         self._maxfail = 0
         self._failures = 0
         self._is_interrupted = False
-        #: The loop was left before the run's end: pytest knows the exit code.
+        #: Whether the loop was left before the run's end: pytest's own exit code counts then.
         self._has_ended_here = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Switch off here what the jobs do; how many failures are enough is counted here, over all of them."""
+        """Switch off locally what the jobs do; failures are counted locally, over all jobs."""
         self._maxfail = int(getattr(config.option, "maxfail", 0) or 0)
         switch_off(config)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
-        """The header."""
+        """Start the player, which writes the header."""
         self._session = session
         yield
         self._player.with_protocol = is_watched(session.config)
@@ -67,7 +67,7 @@ class RunTakeover:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
-        """What is collected elsewhere before the first test; other jobs add to it later."""
+        """Play collections up to the first test; other jobs add theirs later."""
         session.items = []
         try:
             self._player.play_until_tests()
@@ -78,13 +78,13 @@ class RunTakeover:
         return True
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run elsewhere."""
+        """Replace the local test loop by the run."""
         try:
             self._player.play_until(lambda: bool(session.shouldfail or session.shouldstop))
         except KeyboardInterrupt:
             self._interrupted()
             raise
-        except BaseException:  # a plugin here failed: nothing more can be told
+        except BaseException:  # a local plugin failed: nothing more can be reported
             self._has_ended_here = True
             self._player.stop(mute=True)
             raise
@@ -99,21 +99,21 @@ class RunTakeover:
         return True
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
-        """Only called when another plugin wants to see it."""
+        """Play one test; only called if another plugin watches this hook."""
         job = self._player.job_of(item.nodeid)
         if job is not None and job.player is not None:
             job.player.play_test(item.nodeid)
         return True
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
-        """Compare warnings of plugins here with the recorded ones."""
+        """Pass on warnings of local plugins, to compare them with the recorded ones."""
         job = self._player.job_of(nodeid)
         if job is not None and job.player is not None:
             job.player.note_warning(warning_message, nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
-        """As plugins over there have decided; where failures are allowed, that is said."""
+        """Return the status that remote plugins gave the report; mark allowed failures."""
         job = self._player.job_of(report.nodeid)
         if job is None or job.player is None:
             return None
@@ -125,18 +125,18 @@ class RunTakeover:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Count what failed."""
+        """Count a failed test."""
         if report.failed and not hasattr(report, "wasxfail"):
             self._count_failure(self._player.job_of(report.nodeid))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collectreport(self, report: Any) -> None:
-        """The same, of collectors."""
+        """Count a failed collector."""
         if report.failed:
             self._count_failure(self._player.job_of(report.nodeid))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """What plugins of the jobs write into the summary, then what became of the jobs."""
+        """Play what the jobs' plugins write into the summary, then show how the jobs ended."""
         player = self._player
         for job in player.jobs.values():
             job.tell_the_end(lambda label: terminalreporter.write_sep("-", label))
@@ -159,7 +159,7 @@ class RunTakeover:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
-        """The run's end is awaited; its verdict is the exit code."""
+        """Wait for the run's end; its verdict becomes the exit code."""
         player = self._player
         try:
             player.play_until()
@@ -182,10 +182,10 @@ class RunTakeover:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """Bring home what the jobs left behind; then close the connection."""
+        """Fetch the jobs' files; then close the connection."""
         player = self._player
         with self._resources:
-            if self._session is None:  # a plugin here refused its configuration
+            if self._session is None:  # a local plugin rejected the configuration
                 player.stop(mute=True)
                 return
             if player.left and player.lost is None:
@@ -193,8 +193,6 @@ class RunTakeover:
                     self._bring_home(player.run, player.left)
                 except KeyboardInterrupt:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
-
-    # -- inside
 
     def _count_failure(self, job: RunJob | None) -> None:
         if job is None:
@@ -211,7 +209,7 @@ class RunTakeover:
         return None if job is None else job.labelling.plain(nodeid)
 
     def _tails(self) -> Generator[tuple[str, tuple[str, ...]], None, None]:
-        """The end of the log of each job whose failure is not seen in its tests."""
+        """Yield heading and last log lines of each failed job without a failed test."""
         run = self._player.run
         if self._player.lost is not None:
             return
@@ -229,7 +227,7 @@ class RunTakeover:
                 yield tail_heading(run, planned), tail
 
     def _interrupted(self) -> None:
-        """Ctrl-C: the jobs report what they have."""
+        """Cancel on Ctrl-C, and play what the jobs still report."""
         self._is_interrupted = True
         try:
             if self._player.stop():
@@ -240,6 +238,6 @@ class RunTakeover:
             self._leave()
 
     def _leave(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for events."""
         self._is_interrupted = True
         self._player.events.close()

@@ -1,7 +1,7 @@
-"""The test that runs now, on a terminal where nothing has been printed for a while.
+"""Show the running test on a terminal that has been silent for a while.
 
-pytest prints a test's result; until then nobody sees which test a silent run is busy with, and over there nobody can
-look. The name appears, dim, behind what stands in the current line, and is erased before anything else is printed.
+pytest prints only results, so a silent session does not show which test is running, and a remote one cannot be
+inspected. The name appears, dim, behind the text of the current line, and is erased before anything else is printed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import pytest
 
 from pytest_remote_ci.terminal.ansi import is_terminal, plain
 
-#: Seconds of silence before a name is shown, and between two looks at the clock.
+#: Seconds of silence before a name is shown, and between two checks.
 PATIENCE, _INTERVAL = 2.0, 0.25
-#: Columns below which nothing sensible can be shown.
+#: Minimum number of free columns.
 _LEAST_ROOM = 12
 _SAVE, _RESTORE, _ERASE_REST = "\x1b7", "\x1b8", "\x1b[K"
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 class Waiting(Protocol):
-    """What waits for events."""
+    """An event source with hooks around each wait."""
 
     #: Called before and after each wait for an event.
     on_wait: tuple[Callable[[], None], Callable[[], None]]
@@ -39,20 +39,20 @@ class RunningLine:
     def __init__(
         self, reporter: Any, clock: Callable[[], float] = time.monotonic, *, is_alone: bool = False
     ) -> None:
-        """`reporter`: pytest's terminal reporter; `is_alone`: it does not write a name before the test's result."""
+        """`reporter`: pytest's terminal reporter; `is_alone`: it does not write a test's name before the result."""
         self._is_alone = is_alone
         self._reporter = reporter
         self._clock = clock
         self._lock = threading.Lock()
         self._over = threading.Event()
-        #: Node id → when it began.
+        #: Node id → start time by `clock`.
         self._tests: dict[str, float] = {}
         self._waits_since: float | None = None
         self._is_shown = False
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, None, None]:
-        """Only while tests run."""
+        """Run the watching thread while tests run."""
         thread = threading.Thread(target=self._watch, name="remote-ci-running", daemon=True)
         thread.start()
         yield
@@ -60,20 +60,20 @@ class RunningLine:
         thread.join()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """It runs."""
+        """Add a running test."""
         self._tests[nodeid] = self._clock()
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """It ran."""
+        """Remove a test that has finished."""
         self._tests.pop(nodeid, None)
 
     def begin(self) -> None:
-        """From now on nobody prints."""
+        """Note that a wait begins, during which nothing else is printed."""
         with self._lock:
             self._waits_since = self._clock()
 
     def end(self) -> None:
-        """Others may print again."""
+        """Note that the wait is over, and erase the name."""
         with self._lock:
             self._waits_since = None
             if self._is_shown:
@@ -81,7 +81,7 @@ class RunningLine:
                 self._write(_ERASE_REST)
 
     def look(self) -> None:
-        """Show what runs, if it is time."""
+        """Show the running test, if the wait is long enough."""
         with self._lock:
             now = self._clock()
             if self._waits_since is None or not self._tests or now - self._waits_since < PATIENCE:
@@ -101,11 +101,11 @@ class RunningLine:
             words = f"{words}, and {len(self._tests) - 1} more"
         is_named = self._reporter.verbosity > 0 and self._reporter.showlongtestinfo and not self._is_alone
         if not is_named or len(self._tests) > 1:
-            words = f"{nodeid} {words}"  # else it stands in this line already
+            words = f"{nodeid} {words}"  # otherwise the reporter already wrote it in this line
         return plain(words)
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError, UnicodeError):  # whoever prints next will notice
+        with contextlib.suppress(OSError, ValueError, UnicodeError):  # the next write will fail, too
             file = self._reporter._tw._file
             file.write(text)
             file.flush()
@@ -116,7 +116,7 @@ class RunningLine:
 
 
 def watch(config: pytest.Config, feed: Waiting, *, is_alone: bool = False) -> RunningLine | None:
-    """Show what runs, where that is possible: on a terminal that obeys, and where tests print nothing themselves."""
+    """Register a `RunningLine` if the terminal supports it and tests do not print directly; else return None."""
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     parts = ("_tw", "verbosity", "showlongtestinfo")
     if not all(hasattr(reporter, name) for name in parts) or not is_terminal(reporter._tw._file):

@@ -1,6 +1,6 @@
-"""What appears on the local terminal beside what pytest's own reporter writes there from the reports.
+"""The local terminal, apart from what pytest's own reporter writes there from the reports.
 
-The other side of it is `pytest_remote_ci.job.screen`.
+The counterpart in the job is `pytest_remote_ci.job.screen`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pytest_remote_ci.replay.events import Event
 from pytest_remote_ci.replay.paths import Places
 from pytest_remote_ci.terminal.ansi import Output
 
-#: Log streams that tests print to.
+#: Log streams with output of tests.
 OUTPUTS: Final = ("stdout", "stderr")
-#: What other plugins may have called over there, and is called here again.
+#: Calls of other plugins in the job that are repeated locally.
 _ALLOWED = {
     "tr": {"write", "write_line", "write_sep", "line", "section", "rewrite", "ensure_newline", "write_raw"},
     "tw": {"write", "line", "sep", "write_raw"},
@@ -28,7 +28,7 @@ _ALLOWED = {
 
 
 def is_output(event: Event) -> bool:
-    """Whether tests printed it."""
+    """Whether the event is output of tests."""
     return event.get("type") == "log" and event.get("stream") in OUTPUTS
 
 
@@ -45,17 +45,17 @@ class Screen:
         return self._config.pluginmanager.get_plugin("terminalreporter")
 
     def write(self, event: Event, *, at_the_end: bool) -> None:
-        """What the tests printed; `at_the_end`: of the session, when pytest itself speaks on stderr."""
+        """Write output of tests; `at_the_end`: of the session, when pytest itself writes to stderr."""
         text, stream = str(event.get("data") or ""), str(event["stream"])
         writer = getattr(self._terminal, "_tw", None)
         if writer is not None:
             writer.flush()
         sys.stdout.flush()
-        own = stream == "stderr" and at_the_end  # a usage error
+        own = stream == "stderr" and at_the_end  # a usage error of pytest
         self._output[stream].write(self._places.text(text) if own else text)
 
     def header(self, event: Event, session: Event, collection: Any) -> None:
-        """The lines below "test session starts"; `session` is what the session said of itself."""
+        """Write the lines below "test session starts"; `session` is the `session` record."""
         reporter = self._terminal
         if not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
             return
@@ -71,7 +71,7 @@ class Screen:
         reporters.write_header(reporter, session, lines)
 
     def call(self, event: Event) -> None:
-        """What a plugin wrote over there, by the same call here."""
+        """Repeat a call by which a plugin in the job wrote to the terminal."""
         target, method = event["target"], event["method"]
         reporter = self._terminal
         owner = reporter if target == "tr" else getattr(reporter, "_tw", None)
@@ -81,7 +81,7 @@ class Screen:
 
     @contextmanager
     def unseen(self, event: Event) -> Iterator[None]:
-        """What was shown while a test's output was captured is part of that, and not shown here."""
+        """Hide output that a test's capture swallowed in the job: it is part of the captured output."""
         writer: Any = getattr(self._terminal, "_tw", None)
         if not event.get("unseen") or not hasattr(writer, "_file"):
             yield

@@ -1,6 +1,6 @@
-"""Which tests of a stored session are shown: pytest's own ``-k``, ``-m`` and ``--deselect``, paths and node ids.
+"""Select the tests of a stored session to show: pytest's own ``-k``, ``-m`` and ``--deselect``, paths and node ids.
 
-The expressions are judged by pytest itself, on stand-ins that carry the names and marks of the real items.
+pytest itself evaluates the expressions, on stand-ins with the names and marks of the real items.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _DESELECTING = ("mark", "main")
 
 
 class Choice:
-    """What the arguments of a replay choose."""
+    """The selection by a replay's arguments."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         given = getattr(config.option, "file_or_dir", None) or ()
-        #: What was given → the node id of what it names, "" for everything.
+        #: Argument → node id, "" for everything.
         self._wanted = {str(text): _nodeid(str(text), config) for text in given}
 
     def has(self, nodeid: str) -> bool:
-        """Whether this test lies below a path or node id that was given; without any, all do."""
+        """Whether a given path or node id contains this test; without arguments True."""
         return not self._wanted or any(_is_below(nodeid, wanted) for wanted in self._wanted.values())
 
     def concerns(self, nodeid: str) -> bool:
-        """Whether this collector is, holds or lies below something that was given."""
+        """Whether this collector is, contains, or is in a given path or node id."""
         return (
             nodeid == "."
             or self.has(nodeid)
@@ -38,7 +38,7 @@ class Choice:
         )
 
     def missing(self, nodeids: Sequence[str]) -> list[str]:
-        """What was given and names none of these tests and collectors."""
+        """Return the arguments that match none of these tests and collectors."""
         return [
             text
             for text, wanted in self._wanted.items()
@@ -51,7 +51,7 @@ class Choice:
         return bool(self._wanted)
 
     def deselect(self, session: pytest.Session, items: list[Any]) -> None:
-        """Take out of `items` what the options deselect, which is reported as ever. Raises `pytest.UsageError`."""
+        """Remove deselected tests from `items`, and report them as pytest does. Raises `pytest.UsageError`."""
         manager = self._config.pluginmanager
         asked = [manager.get_plugin(name) for name in _DESELECTING]
         others = [plugin for plugin in manager.get_plugins() if plugin not in asked]
@@ -60,7 +60,7 @@ class Choice:
 
 
 def _nodeid(text: str, config: pytest.Config) -> str:
-    """The node id that an argument means; what is not here is taken to be one."""
+    """Return the node id of an argument; a path that does not exist locally is taken as a node id."""
     name, colons, rest = text.partition("::")
     path = Path(os.path.normpath(Path(config.invocation_params.dir) / name))
     if not path.exists() or not path.is_relative_to(config.rootpath):
@@ -74,14 +74,14 @@ def _is_below(nodeid: str, wanted: str) -> bool:
 
 
 class Unchosen:
-    """The tests of a stored session that are not shown, and what belongs to them."""
+    """The tests of a stored session that are not shown."""
 
     def __init__(self, nodeids: Iterable[str] = ()) -> None:
         self.nodeids = frozenset(nodeids)
         self._running: set[str] = set()
 
     def covers(self, event: dict[str, Any], *, others_run: bool) -> bool:
-        """Whether this event is not shown; `others_run`: a test that is shown has begun and not ended."""
+        """Whether this event is hidden; `others_run`: a shown test has begun and not ended."""
         if not self.nodeids:
             return False
         kind, data = event.get("t"), event.get("d")

@@ -1,7 +1,7 @@
-"""Tracebacks of a stored session in a shorter ``--tb`` than the one that they were recorded in.
+"""Shorten the tracebacks of a stored session to a shorter ``--tb`` style than the recorded one.
 
-pytest formats a traceback where the test fails, so a replay can leave things out of it, and not add any. What is not
-a traceback of pytest's stays as it is.
+pytest formats a traceback where the test fails, so a replay can remove parts but not add any. Anything other than
+pytest's own tracebacks stays unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FUNCTION = re.compile(r"^ *>? *(?:async )?def (\w+)")
 
 
 def restyle(report: Any, style: str) -> None:
-    """Shorten this report's traceback to `style`, if that is "short" or "line"."""
+    """Shorten this report's traceback if `style` is "short" or "line"."""
     if style not in ("short", "line") or not isinstance(report.longrepr, ExceptionChainRepr):
         return
     shorten = _short if style == "short" else _line
@@ -47,7 +47,7 @@ def _line(entry: ReprEntry) -> ReprEntry:
 
 
 def _errors(entry: ReprEntry) -> list[str]:
-    """The lines that say what was raised; they were as far to the right as the statement."""
+    """Return the lines with the exception, without the statement's indentation."""
     statement = next((line for line in reversed(entry.lines) if line.startswith(">")), "")
     extra = max(0, len(statement) - len(statement[1:].lstrip()) - 4)
     return ["E" + line[1:].removeprefix(" " * extra) for line in entry.lines if line.startswith("E")]

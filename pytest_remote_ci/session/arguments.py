@@ -1,8 +1,8 @@
-"""Which of pytest's arguments stay here and how the others travel: pure text, no parsing of what they mean.
+"""Decide which of pytest's arguments stay local and how the others are sent, as text, without parsing values.
 
-The raw command line is forwarded, never one rebuilt from parsed options, because the container's pytest has plugins
-and conftests that this one has not. Paths below the project are rewritten relative to the directory of the run, so
-that they hold wherever the runner puts the workspace; paths outside of it are refused by name.
+The raw command line is forwarded, never one rebuilt from parsed options, because the job's pytest has plugins and
+conftests that the local one does not. Paths below the project are made relative to the job's working directory, so
+that they are valid wherever the runner puts the workspace; paths outside of the project are refused by name.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pytest_remote_ci.config.user_file import home_folder
 from pytest_remote_ci.errors import WorkspaceError
 from pytest_remote_ci.workspace.project import PROJECT_FILES
 
-#: Tells whether an option string (``-k``, ``--ignore``) takes a value; None when the option is unknown here.
+#: Returns whether an option (``-k``, ``--ignore``) takes a value; None if it is not known locally.
 TakesValue = Callable[[str], "bool | None"]
 
-#: Short options of pytest with a value: what is known of its options where its parser cannot be asked.
+#: pytest's short options with a value, used if its parser cannot be asked.
 SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 #: Options of this plugin that take a value.
 OWN_WITH_VALUE = frozenset(
@@ -29,31 +29,31 @@ OWN_WITH_VALUE = frozenset(
         "env", "artifact", "artifacts-dir",
     )
 )  # fmt: skip
-#: Options of this plugin that stand alone.
+#: Options of this plugin without a value.
 OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-text"})
 
-#: Options that hand the session over.
+#: Options that hand the session over to a runner.
 _TAKE_OVER = frozenset(
     {
         "--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach", "--remote-ci-replay",
         "--remote-ci-pipeline",
     }
 )  # fmt: skip
-#: Questions about what is here, which the local pytest answers itself also beside ``--remote-ci``.
+#: Local questions, which the local pytest answers itself even with ``--remote-ci``.
 _LOCAL_QUESTIONS = frozenset({"-V", "-VV", "--version", "--cache-show"})
-#: Questions about the project, its conftests and plugins: only the pytest that has them knows the answer.
+#: Questions about the project, its conftests and plugins: only a pytest that has them can answer.
 _HELP = frozenset({"-h", "--help"})
 _QUESTIONS = _HELP | {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test"}
-#: A session that was asked for by its job: what it says is settled.
+#: Options that show an earlier job: its options are settled.
 _EARLIER = frozenset({"--remote-ci-attach", "--remote-ci-replay"})
-#: Options by which a run leaves a file: reporters, where they act, and what only the tests' own process can write.
+#: Options that write a file: those of reporters, and those that need the tests' own process.
 _FILE_WRITING = frozenset(
     {"--junitxml", "--junit-xml", "--html", "--report-log", "--json-report", "--json-report-file",
      "--log-file", "--benchmark-json", "--alluredir"}
 )  # fmt: skip
-#: pytest's own options that mean this machine only: the colour decision travels as a submission option.
+#: pytest's own options for this machine only; the colour decision is sent as a submission option.
 _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
-#: Options of reporters, which write here when the session is replayed here, and need not be there in the container.
+#: Options of reporters: applied locally in a replay, and not required in the job.
 _REPORTERS = frozenset(
     {
         "--junitxml", "--junit-xml", "--junitprefix", "--junit-prefix", "--html", "--css", "--self-contained-html",
@@ -62,50 +62,50 @@ _REPORTERS = frozenset(
         "--no-teamcity", "--jb-swapdiff",
     }
 )  # fmt: skip
-#: Plugins that talk to a program here (an editor, this plugin): of no use in the container.
+#: Plugins for a local program (an editor, this plugin), of no use in the job.
 _LOCAL_PLUGINS = frozenset(
     {
         "remote_ci", "no:remote_ci", "pytest_remote_ci.plugin", "no:pytest_remote_ci.plugin",
         "vscode_pytest", "teamcity", "pytest_teamcity", "teamcity.pytest_plugin",
     }
 )  # fmt: skip
-#: Their value is a path that the run reads, so it must be part of the project.
+#: Options with a path that the job reads, which must therefore be part of the project.
 _READS_PATH = frozenset({"-c", "--config-file", "--rootdir", "--confcutdir"})
-#: Their value is an expression, however much it looks like a path.
+#: Options with an expression as value, even if it looks like a path.
 _EXPRESSIONS = frozenset({"-k", "-m", "-r", "-p", "-W"})
-#: What the cache of this project decides.
+#: Options decided by the project's cache.
 _NEXT_RUN = frozenset(
     {"--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first", "--sw", "--stepwise", "--sw-skip",
      "--stepwise-skip"}
 )  # fmt: skip
-#: What needs a terminal in the container.
+#: Options that need a terminal in the job.
 _REFUSED = ("--pdb", "--trace", "--pdbcls")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the run happens on this machine."""
+    """The project and the start folder of a session on this machine."""
 
-    #: Absolute path of the project: what is sent.
+    #: Absolute path of the project, which is sent.
     root: Path
-    #: Absolute path of the directory in which pytest was started.
+    #: Absolute path of the folder in which pytest was started.
     cwd: Path
 
     @property
     def is_inside(self) -> bool:
-        """Whether pytest was started in the project; else the run happens in its root."""
+        """Whether pytest was started in the project; otherwise the job runs in the project's root."""
         return _below(self.cwd, self.root)
 
     @property
     def subdirectory(self) -> str:
-        """The directory of the run relative to `root` in POSIX form; "" for the root itself."""
+        """The job's working directory relative to `root` in POSIX form; "" for the root itself."""
         if not self.is_inside:
             return ""
         text = os.path.relpath(os.path.realpath(self.cwd), os.path.realpath(self.root)).replace(os.sep, "/")
         return "" if text == "." else text
 
     def relative(self, path: str) -> str | None:
-        """`path` relative to the directory of the run in POSIX form; None when it lies outside `root`."""
+        """Return `path` relative to the job's working directory in POSIX form; None if it is outside of `root`."""
         absolute = Path(os.path.normpath(self.cwd / path))
         if not _below(absolute, self.root):
             return None
@@ -116,7 +116,7 @@ class Place:
 
 
 def find_place(root: Path, cwd: Path, home: Path | None = None) -> Place:
-    """The place of a run in the project `root`; raises `WorkspaceError` for what is hardly meant to be sent."""
+    """Return the place for the project `root`. Raises `WorkspaceError` for folders hardly meant to be sent."""
     home = home_folder() if home is None else home
     if root in (Path(root.anchor), home) and not any((root / name).exists() for name in PROJECT_FILES):
         raise WorkspaceError(f"{root} is no project: start pytest in the folder of a project")
@@ -132,9 +132,10 @@ def _below(path: Path, root: Path) -> bool:
 
 
 def wants_remote(typed: Sequence[str], settings: Sequence[str] = ()) -> bool:
-    """Whether these arguments hand the session over to a runner; `settings` are those that nobody typed just now.
+    """Whether these arguments hand the session over to a runner; `settings` are those not typed just now.
 
-    ``--help`` goes along only where that was typed, too: it must not need a runner because of ``addopts``.
+    ``--help`` is handed over only if the option for that was typed, too: ``addopts`` alone must not make it need a
+    runner.
     """
     here = _heads(typed)
     heads = here | _heads(settings)
@@ -151,17 +152,17 @@ def is_question(argv: Iterable[str]) -> bool:
 
 
 def is_for_help(argv: Iterable[str]) -> bool:
-    """Whether the question is for help."""
+    """Whether help is requested."""
     return bool(_heads(argv) & _HELP)
 
 
 def without_help(args: list[str]) -> None:
-    """Take the question for help out of `args`, in place: pytest's parser stops at it, wherever it stands."""
+    """Remove options for help from `args`, in place: pytest's parser stops at them, wherever they are."""
     args[:] = [text for text in args if text not in _HELP]
 
 
 def refuse_interactive(argv: Iterable[str]) -> None:
-    """Raise `WorkspaceError` for options that need a terminal where the tests run."""
+    """Raise `WorkspaceError` for options that need a terminal in the job."""
     heads = _heads(argv)
     for option in _REFUSED:
         if option in heads:
@@ -172,7 +173,7 @@ def refuse_interactive(argv: Iterable[str]) -> None:
 
 
 def refuse_next_run(argv: Iterable[str]) -> None:
-    """Raise `WorkspaceError` for options that choose tests of the next run by the cache: a replay shows a past one."""
+    """Raise `WorkspaceError` for options that use the cache to select tests: a replay shows a past session."""
     for option in sorted(_heads(argv) & _NEXT_RUN):
         raise WorkspaceError(
             f"{option} chooses tests for a new run; a replay takes -k, -m, --deselect, paths and node ids"
@@ -182,9 +183,9 @@ def refuse_next_run(argv: Iterable[str]) -> None:
 def forward(
     argv: Sequence[str], place: Place, takes_value: TakesValue, *, reports_here: Collection[str] = ()
 ) -> list[str]:
-    """What the container's pytest is given of `argv`; `reports_here` are options of reporters that act here instead.
+    """Return the part of `argv` for the job's pytest; `reports_here` are reporters' options applied locally.
 
-    Raises `WorkspaceError` for a path outside the project.
+    Raises `WorkspaceError` for a path outside of the project.
     """
     result: list[str] = []
     for word in words(argv, takes_value):
@@ -201,29 +202,29 @@ def forward(
 
 @dataclass(frozen=True)
 class Word:
-    """An option with its value, or what is none: a path, a node id, the "--" before such that begin with a dash."""
+    """An option with its value, or another argument: a path, a node id, or "--" before names with a dash."""
 
     text: str
-    #: None: it is no option.
+    #: None for an argument that is not an option.
     option: str | None = None
     value: str | None = None
-    #: The value is an argument of its own.
+    #: Whether the value is a separate argument.
     is_apart: bool = False
 
     @property
     def texts(self) -> list[str]:
-        """As it was given."""
+        """The arguments as given."""
         return [self.text, self.value] if self.is_apart and self.value is not None else [self.text]
 
     def with_value(self, value: str) -> list[str]:
-        """The same with another value."""
+        """Return the arguments with another value."""
         if self.is_apart:
             return [self.text, value]
         return [self.text[: len(self.text) - len(self.value or "")] + value]
 
 
 def words(argv: Iterable[str], takes_value: TakesValue) -> Iterator[Word]:
-    """Arguments, each option with its value."""
+    """Yield the arguments, each option with its value."""
     rest = iter(argv)
     for text in rest:
         if text == "--":
@@ -238,17 +239,17 @@ def words(argv: Iterable[str], takes_value: TakesValue) -> Iterator[Word]:
 
 
 def reporting_here(is_known: Callable[[str], bool]) -> frozenset[str]:
-    """The options of reporters that this pytest, which replays the session, has: `is_known` asks its parser."""
+    """Return the options of reporters that the local pytest has: `is_known` asks its parser."""
     return frozenset(option for option in _REPORTERS if is_known(option))
 
 
 def written_there(argv: Iterable[str], reports_here: Collection[str] = ()) -> list[str]:
-    """The options among `argv` that make pytest, or a common plugin, write a file where the tests run."""
+    """Return the options in `argv` by which pytest, or a common plugin, writes a file in the job."""
     return sorted((_heads(argv) & _FILE_WRITING).difference(reports_here))
 
 
 def without_own(argv: Sequence[str]) -> list[str]:
-    """`argv` without this plugin's options; nothing else is touched."""
+    """Return `argv` without this plugin's options, otherwise unchanged."""
     result: list[str] = []
     rest = iter(argv)
     for text in rest:
@@ -271,11 +272,11 @@ def _heads(argv: Iterable[str]) -> set[str]:
 
 
 def _split(text: str, takes_value: TakesValue) -> tuple[str, str | None]:
-    """Option, and its value when that is the tail of `text`."""
+    """Return the option, and its value if that is the end of `text`."""
     if text.startswith("--"):
         option, equals, value = text.partition("=")
         return option, (value if equals else None)
-    for index in range(1, len(text)):  # a cluster such as -xvk: the first that takes a value takes the rest
+    for index in range(1, len(text)):  # a cluster such as -xvk: the first option with a value takes the rest
         option = "-" + text[index]
         if _waits_for_value(option, takes_value):
             value = text[index + 1 :]
@@ -290,7 +291,7 @@ def _waits_for_value(option: str, takes_value: TakesValue) -> bool:
 
 
 def _positional(text: str, place: Place) -> str:
-    """A file, directory or node id; what does not exist here is left to the container's pytest to judge."""
+    """Return a file, directory or node id for the job; names that do not exist locally are not checked."""
     if text.startswith("@"):  # a file of arguments
         return "@" + _inside(text[1:], place, text)
     path, colons, rest = text.partition("::")

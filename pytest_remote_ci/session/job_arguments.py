@@ -1,6 +1,6 @@
-"""pytest's arguments of the command line, given to the pytest jobs of a run: pure text, like `arguments`.
+"""Pass pytest's arguments from the command line to the pytest jobs of a run. Works on text only, like `arguments`.
 
-What is chosen here is chosen among the tests that a job would run anyway: its own ``-k`` and ``-m`` still hold.
+They select among the tests that a job would run anyway: the job's own ``-k`` and ``-m`` still apply.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_remote_ci.job.boot import NONE_IS_FINE
 from pytest_remote_ci.replay.reporters import ONLY_IF_KNOWN
 from pytest_remote_ci.session.arguments import Place, TakesValue, words
 
-#: Options of pytest that are of no use in a run → what to do instead.
+#: Option of pytest that is of no use in a run → explanation or alternative.
 _REFUSED: Final = {
     "--collect-only": "it would run the scripts: use `remote-ci pipeline dry-run`",
     "--co": "it would run the scripts: use `remote-ci pipeline dry-run`",
@@ -34,16 +34,16 @@ _REFUSED: Final = {
         "it asks one pytest: use it with --remote-ci",
     ),
 }
-#: Their values are expressions, of which the last one counts.
+#: Options with an expression as value, of which the last one counts.
 _EXPRESSIONS: Final = ("-k", "-m")
-#: Options by which tests are chosen.
+#: Options that select tests.
 _CHOOSING: Final = frozenset(
     {*_EXPRESSIONS, "--deselect", "--ignore", "--ignore-glob", "--lf", "--last-failed"}
 )
 
 
 def refuse(given: Sequence[str], takes_value: TakesValue) -> None:
-    """Raise `ConfigError` for what a run of a pipeline cannot do."""
+    """Raise `ConfigError` for options that a run of a pipeline does not support."""
     for word in words(given, takes_value):
         why = _REFUSED.get(word.option or "")
         if why is not None:
@@ -57,9 +57,9 @@ def appended(
     takes_value: TakesValue,
     forward: Callable[[Sequence[str], Place], list[str]],
 ) -> dict[str, Any]:
-    """The plan, whose pytest jobs have these arguments behind their own.
+    """Return the plan with these arguments appended to those of its pytest jobs.
 
-    `forward` is `arguments.forward` of this session. Raises `ConfigError` where a job's arguments exclude them.
+    `forward` is `arguments.forward` of this session. Raises `ConfigError` if a job's arguments exclude them.
     """
     chosen = _choice(given, takes_value)
     jobs = list(plan["jobs"])
@@ -81,17 +81,17 @@ def appended(
 
 
 def is_pytest(job: Mapping[str, Any]) -> bool:
-    """Whether a job of a plan is pytest."""
+    """Whether a job of a plan is a pytest job."""
     return job.get("script") is None
 
 
 def place_of(job: Mapping[str, Any], root: Path) -> Place:
-    """Where a job of a plan runs, as if it did so in the project `root` here."""
+    """Return where a job of a plan would run in the local project `root`."""
     return Place(root, root / str(job.get("working_dir") or ""))
 
 
 def _choice(given: Sequence[str], takes_value: TakesValue) -> list[str]:
-    """Options, paths and node ids by which tests are chosen."""
+    """Return the options, paths and node ids that select tests."""
     found = []
     for word in words(given, takes_value):
         if word.option in _CHOOSING:
@@ -102,7 +102,7 @@ def _choice(given: Sequence[str], takes_value: TakesValue) -> list[str]:
 
 
 def _refuse_other_paths(jobs: Sequence[Mapping[str, Any]], given: str, takes_value: TakesValue) -> None:
-    """pytest runs the tests of all its paths, so more of them would choose more, not less."""
+    """Raise `ConfigError` if a job names paths itself: pytest would run the tests of all paths, so more tests."""
     for job in jobs:
         for word in words(job.get("args", ()), takes_value):
             if word.option is None and word.text != "--":
@@ -113,7 +113,7 @@ def _refuse_other_paths(jobs: Sequence[Mapping[str, Any]], given: str, takes_val
 
 
 def _absolute(given: Sequence[str], place: Place, takes_value: TakesValue) -> Iterator[str]:
-    """Paths that are here, wherever a job is going to run."""
+    """Make paths that exist locally absolute, because jobs can run in other folders."""
     for word in words(given, takes_value):
         path, colons, rest = word.text.partition("::")
         if word.option is None and word.text != "--" and os.path.lexists(place.cwd / path):
@@ -123,7 +123,7 @@ def _absolute(given: Sequence[str], place: Place, takes_value: TakesValue) -> It
 
 
 def _joined(own: Sequence[str], more: Sequence[str], takes_value: TakesValue) -> list[str]:
-    """`more`, whose expressions choose among what those of `own` choose."""
+    """Return `more`; its expressions are combined with those of `own`, so that they select among those tests."""
     result = list(more)
     for option in _EXPRESSIONS:
         first, second = (_last(args, option, takes_value) for args in (own, more))

@@ -1,4 +1,4 @@
-"""What only the pytest here can tell before a session is handed over: its options, and where it was started."""
+"""Local facts that are needed before a session is submitted: pytest's options, and where it was started."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pytest_remote_ci.session import arguments
 
 
 def find_place(config: pytest.Config) -> arguments.Place:
-    """The project of this session. Raises `WorkspaceError` when the tests lie outside of it."""
+    """Return the project of this session. Raises `WorkspaceError` if the tests are outside of it."""
     cwd = Path(config.invocation_params.dir)
     around = configuration.project_root(cwd, cwd)
     rootdir = config.rootpath
-    # Without a configuration file pytest takes what all arguments have in common, which may be anything up to "/".
+    # Without a configuration file pytest takes the common parent of all arguments, which can be anything up to "/".
     chosen = config.inipath is not None or config.getoption("rootdir", None)
     if chosen or arguments.Place(around, rootdir).is_inside:
         return arguments.find_place(configuration.project_root(rootdir, cwd), cwd)
@@ -25,7 +25,7 @@ def find_place(config: pytest.Config) -> arguments.Place:
 
 
 def any_place(config: pytest.Config) -> arguments.Place:
-    """Where settings are read for a job that was sent before: it is shown from anywhere, also outside of projects."""
+    """Return where to read settings for an earlier job, which can be shown anywhere, even outside of projects."""
     cwd = Path(config.invocation_params.dir)
     return arguments.Place(configuration.project_root(cwd, cwd), cwd)
 
@@ -36,13 +36,13 @@ class OptionArity:
     def __init__(self, config: pytest.Config) -> None:
         parser: Any = getattr(config, "_parser", None)
         self._actions: Any = None
-        with contextlib.suppress(AttributeError):  # until pytest 8 it was made on demand
+        with contextlib.suppress(AttributeError):  # up to pytest 8 it was created on demand
             self._actions = (
                 parser.optparser if hasattr(parser, "optparser") else parser._getparser()
             )._option_string_actions
 
     def __call__(self, option: str) -> bool | None:
-        """Whether it takes a value; None when it may, or nobody here knows it."""
+        """Whether the option takes a value; None if the value is optional or the option is not known locally."""
         if self._actions is None:
             return True if option in arguments.SHORT_WITH_VALUE else None
         action = self._actions.get(option)
@@ -51,5 +51,5 @@ class OptionArity:
         return None if action.nargs == "?" else action.nargs != 0
 
     def is_known(self, option: str) -> bool:
-        """Whether pytest or a plugin here declares it."""
+        """Whether pytest or a local plugin declares the option."""
         return self._actions is None or option in self._actions

@@ -1,6 +1,6 @@
-"""``pytest --remote-ci-pipeline NAME``: from the definition of the pipeline to where the native session takes over.
+"""Run ``pytest --remote-ci-pipeline NAME`` from the definition of the pipeline to the start of the replay.
 
-The order is: plan, arguments, working tree, upload; whatever is wrong is said in one line before anything is sent.
+The order is: plan, arguments, working tree, upload; any error is reported in one line before anything is sent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Plan = dict[str, Any]
 
 
 class PipelineSession:
-    """Sends one run."""
+    """Submits one run."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class PipelineSession:
         self._resources = resources
 
     def run(self, settings: Config) -> int | None:
-        """The exit code; None: pytest's own session is to go on, with the run in the place of its tests."""
+        """Submit the run; return the exit code, or None if pytest's own session continues with the run's tests."""
         prepared = self._prepared
         given = [*self._pytest.getini("addopts"), *prepared.given]
         job_arguments.refuse(given, prepared.arity)
@@ -70,7 +70,7 @@ class PipelineSession:
         return self._sent(settings, workspace, plan, options)
 
     def _plan(self, settings: Config, name: str) -> Plan:
-        """What the pipeline of that name is going to do. Raises `ConfigError` where it cannot be told."""
+        """Return the plan of the pipeline of that name. Raises `ConfigError` if there is none."""
         root = self._prepared.place.root
         files = pipeline_files.find_some(root, self._prepared.place.cwd)
 
@@ -99,7 +99,7 @@ class PipelineSession:
             try:
                 run = self._submit(runs, settings, workspace, plan, options)
             except RunnerUnreachable:
-                # An idle embedded runner may have ended between the question and the submission.
+                # An idle embedded runner can have ended between the check and the submission.
                 if last_chance or settings.url is not None:
                     raise
                 continue
@@ -147,7 +147,7 @@ class PipelineSession:
         self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
 
     def _bring_home(self, client: Client, settings: Config, run: Run, job_ids: list[str]) -> None:
-        """Artifacts, a folder for each job; what goes wrong is said and changes no exit code."""
+        """Fetch artifacts into a folder for each job; errors are reported but do not change the exit code."""
         from pytest_remote_ci.artifacts import run_artifacts
         from pytest_remote_ci.artifacts.fetch import reason
 

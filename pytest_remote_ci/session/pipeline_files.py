@@ -1,7 +1,8 @@
-"""Where a project's pipelines are written, and who reads them: this side only carries their texts.
+"""Find a project's pipeline definitions and have them read; this module itself only handles their text.
 
-They are read by `ci_runner.pipelines`, which needs a parser that the light client has not: in a process of its own
-where the `runner` extra is installed, else by the configured runner. Both answer the same question with the same JSON.
+They are read by `ci_runner.pipelines`, which needs a parser that the light client does not have: in a separate
+process if the `runner` extra is installed, else by the configured runner. Both answer the same question with the same
+JSON.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.workspace.project import PROJECT_FILES, git_toplevel, is_there
 
-#: The folder of definitions in YAML, below the project.
+#: The folder of definitions in YAML, relative to the project.
 FOLDER: Final = ".pipelines"
 PROJECT_FILE: Final = "pyproject.toml"
 YAML: Final = (".yaml", ".yml")
-#: Longer files hold no pipelines, and are not sent.
+#: Longer files are rejected and not sent.
 LONGEST_FILE: Final = 256 * 1024
-#: Seconds for reading definitions in a process of its own.
+#: Seconds for reading definitions in a separate process.
 _READING_TIME: Final = 120.0
 
-#: A question of `ci_runner.pipelines.check.answer`, and its answer.
+#: A question for `ci_runner.pipelines.check.answer`, and its answer.
 Question = Mapping[str, Any]
 Answer = dict[str, Any]
 
@@ -35,11 +36,11 @@ Files = list[tuple[str, str]]
 
 
 class Unreadable(ConfigError):
-    """A file of definitions cannot be read; the text begins with its place."""
+    """A file of definitions cannot be read; the message begins with its position."""
 
 
 def find(project: Path, cwd: Path) -> Files:
-    """(name for messages, text) of all files of the project that may define pipelines."""
+    """Return (name for messages, text) of all files of the project that can define pipelines."""
     folder = project / FOLDER
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML)
@@ -54,7 +55,7 @@ def find(project: Path, cwd: Path) -> Files:
 
 
 def find_some(project: Path, cwd: Path) -> Files:
-    """The same; raises `ConfigError` where there are none."""
+    """Return the same; raise `ConfigError` if there are none."""
     files = find(project, cwd)
     if not files:
         table, file = "[tool.remote-ci.pipelines.<name>] in pyproject.toml", f"{FOLDER}/<name>.yaml"
@@ -63,30 +64,30 @@ def find_some(project: Path, cwd: Path) -> Files:
 
 
 def problems_in(answer: Answer) -> list[str]:
-    """What is wrong or odd, one line each."""
+    """Return errors and warnings, one line each."""
     lines = []
     for problem in answer["problems"]:
         path = f"{problem['path']}: " if problem["path"] else ""
         warning = "warning: " if problem["severity"] == "warning" else ""
         place = problem["file"]
-        if problem["line"] is not None:  # values of TOML have no places
+        if problem["line"] is not None:  # values of TOML have no positions
             place += f":{problem['line']}:{problem['column']}"
         lines.append(escaped(f"{place}: {warning}{path}{problem['message']}"))
     return lines
 
 
 def errors_in(answer: Answer) -> int:
-    """How many of them are errors."""
+    """Return the number of errors."""
     return sum(problem["severity"] == "error" for problem in answer["problems"])
 
 
 def shown(file: Path, cwd: Path) -> str:
-    """How a file is called in messages: from where the user stands."""
+    """Return a file's path for messages: relative to `cwd` if it is below that."""
     return file.relative_to(cwd).as_posix() if file.is_relative_to(cwd) else file.as_posix()
 
 
 def read(file: Path) -> str:
-    """The text of a file; raises `Unreadable`."""
+    """Return the text of a file; raises `Unreadable`."""
     try:
         if file.stat().st_size > LONGEST_FILE:
             raise Unreadable(f"{file}:1:1: the file is longer than {LONGEST_FILE} bytes")
@@ -102,7 +103,7 @@ def read(file: Path) -> str:
 
 
 def is_in_project(file: Path) -> bool:
-    """Whether a file lies in something that a run could send: a git work tree, or a folder with a project's file."""
+    """Whether a file is in a git work tree or in a folder with a project file, so that a run could send it."""
     folder = file.absolute().parent
     if git_toplevel(folder) is not None:
         return True
@@ -110,19 +111,19 @@ def is_in_project(file: Path) -> bool:
 
 
 def can_read_here() -> bool:
-    """Whether the part of the `runner` extra that reads pipelines is installed here."""
+    """Whether the modules of the `runner` extra that read pipelines are installed locally."""
     return all(find_spec(name) is not None for name in ("ci_runner", "yaml"))
 
 
 def ask_here(question: Question) -> Answer:
-    """The answer of a process of its own: reading takes modules that must not be loaded beside pytest."""
+    """Return the answer of a separate process: reading needs modules that must not be loaded beside pytest."""
     done = subprocess.run(
         [sys.executable, "-m", "ci_runner.pipelines"],
         input=json.dumps(question).encode(),
         capture_output=True,
         cwd=Path(__file__).parents[
             2
-        ],  # ``-m`` looks there first: no module of the user's project may be in the way
+        ],  # ``-m`` looks there first, so no module of the user's project is in the way
         timeout=_READING_TIME,
         check=False,
     )
@@ -134,5 +135,5 @@ def ask_here(question: Question) -> Answer:
 
 
 def ask(question: Question, ask_runner: Callable[[Question], Answer]) -> Answer:
-    """The answer from here, or from the runner."""
+    """Return the answer of a local process if possible, else of the runner."""
     return ask_here(question) if can_read_here() else ask_runner(question)

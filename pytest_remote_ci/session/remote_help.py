@@ -1,6 +1,6 @@
-"""``pytest --remote-ci --help``: the help of the pytest over there, then our own options, which it does not have.
+"""``pytest --remote-ci --help``: the help of the pytest in the job, followed by our own options, which that lacks.
 
-Where no runner can be reached the pytest here gives its own, which has both but for what the project adds.
+If no runner can be reached, the local pytest prints its help, which lacks only additions by the project.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pytest_remote_ci import plugin
 
 
 def own_options() -> str:
-    """The options of this plugin, in the form of pytest's help."""
+    """Return the options of this plugin in the format of pytest's help."""
     parser = argparse.ArgumentParser(
         add_help=False, usage=argparse.SUPPRESS, allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=24),
@@ -23,5 +23,5 @@ def own_options() -> str:
 
 
 def answer_here(config: pytest.Config) -> None:
-    """Let pytest's own `pytest_cmdline_main`, which comes next, show its help."""
+    """Let pytest's own `pytest_cmdline_main`, which is called next, print its help."""
     config.option.help = True

@@ -1,6 +1,6 @@
-"""One job of this process: sent, followed to its end, cancelled when the developer leaves.
+"""One job of this process: submitted, followed to its end, and cancelled if the developer leaves.
 
-At every point an interrupt leaves nothing behind: before the last byte of the upload there is no job, after it the
+An interrupt leaves nothing behind at any point: before the last byte of the upload there is no job; after it, the
 answer is awaited and the job cancelled.
 """
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.workspace.collect import Workspace
 
-#: All events: what is printed and what happens around it.
+#: All events: output and changes of state.
 _VIEW = "all"
-#: Seconds for which the end of a cancelled job is awaited.
+#: Seconds to wait for the end of a cancelled job.
 _CANCEL_TIME = 60.0
 
 
 class RemoteRun:
-    """Sends or joins one job and follows it. `see` is called with every event before it is shown."""
+    """Submits or joins one job and follows it. `see` is called with every event before it is shown."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class RemoteRun:
         self._home: Homecoming | None = None
 
     def submit(self, workspace: Workspace, options: SubmitOptions, *, again: Callable[[], Workspace]) -> str:
-        """Send the job with what the runner lacks of the workspace; `again` collects that anew."""
+        """Submit the job with the missing files of the workspace; `again` collects the workspace anew."""
         key = uuid.uuid4().hex
         return deliver(
             self._client, workspace, lambda parcel: self._send(parcel, options, key),
@@ -64,7 +64,7 @@ class RemoteRun:
         )  # fmt: skip
 
     def _send(self, parcel: Parcel, options: SubmitOptions, key: str) -> str:
-        """One submission; from its last byte on an interrupt waits until the job's id is known."""
+        """Submit once; after its last byte an interrupt waits until the job's id is known."""
         self._display.line.clear()
         progress = self._interrupts.held_after(Bar(self._display.line, "uploading"))
         try:
@@ -77,7 +77,7 @@ class RemoteRun:
         return self.job_id
 
     def require_over(self) -> None:
-        """Raise `StillRunning` when the job has not ended."""
+        """Raise `StillRunning` if the job has not ended."""
         assert self.job_id is not None
         status = self._client.job(self.job_id).get("status")
         if status in ("queued", "running"):
@@ -86,7 +86,7 @@ class RemoteRun:
             )
 
     def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> dict[str, Any]:
-        """Show the job up to its end; the `complete` event."""
+        """Show the job up to its end; return the `complete` event."""
         for event in self.events(from_beginning=from_beginning, time_limit=time_limit):
             self._display.show(event)
             if event.get("type") == "complete":
@@ -96,7 +96,7 @@ class RemoteRun:
     def events(
         self, *, from_beginning: bool = True, time_limit: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """The job's events after the last one seen, up to `complete`. Called again, it goes on where it was."""
+        """Yield the events after the last one seen, up to `complete`. A further call continues where it stopped."""
         assert self.job_id is not None
         again, self._again = self._again, []
         yield from again
@@ -121,10 +121,10 @@ class RemoteRun:
             except SubmissionRefused:
                 if view is None or self._last_seq:
                     raise
-                view = None  # a runner that does not know this view
+                view = None  # the runner does not know this view
 
     def give_again(self, events: list[dict[str, Any]]) -> None:
-        """`events` has these once more, before those that were not seen yet."""
+        """Let `events` yield these once more, before new ones."""
         self._again = events
 
     def keep(
@@ -133,15 +133,15 @@ class RemoteRun:
         reports: Reports | None = None,
         asked: tuple[str, ...] | None = None,
     ) -> None:
-        """What the job leaves behind is wanted here: `reports` in their places, other files in its id's `folder`.
+        """Set where the job's files are fetched to: `reports` to their places, others to the `folder` of its id.
 
-        `asked` are the patterns of those other files; None: all that the runner has.
+        `asked` are patterns for the other files; None: all of them.
         """
         self._folder, self._reports, self._asked = folder, reports, asked
 
     @property
     def has_reports_here(self) -> bool:
-        """Whether files of the job are to replace reports that are written here."""
+        """Whether files of the job are to replace locally written reports."""
         return self._reports is not None and bool(self._reports.last)
 
     def bring_home(
@@ -152,10 +152,10 @@ class RemoteRun:
         is_whole: bool = True,
         has_died: bool = False,
     ) -> None:
-        """Fetch what the job left behind, once, if it is wanted here; `complete` is its last event, None: not over.
+        """Fetch the job's files, once, if `keep` was called; `complete` is its last event, None if not over.
 
-        `is_early`: without what replaces files that are still to be written here; the others as `Homecoming.bring` has
-        them.
+        `is_early`: without files that replace reports still to be written locally; for the others see
+        `Homecoming.bring`.
         """
         if self.job_id is None or not complete or not complete.get("artifacts"):
             return
@@ -172,7 +172,7 @@ class RemoteRun:
         self._home.bring(complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def cancel(self) -> None:
-        """Ask for the job's end and await it; an interrupt meanwhile ends the waiting."""
+        """Cancel the job and wait for its end; an interrupt ends the waiting."""
         if self.job_id is None:
             return
         display = self._display
@@ -191,7 +191,7 @@ class RemoteRun:
             display.say(f"remote-ci: {error}")
 
     def ask_to_stop(self) -> bool:
-        """Ask for the job's end; whether its last events are still to come."""
+        """Cancel the job; return whether its last events are still expected."""
         assert self.job_id is not None
         self._display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
         try:
@@ -202,7 +202,7 @@ class RemoteRun:
         return True
 
     def abandon(self) -> None:
-        """Cancel without waiting or saying anything: nobody is there to see the result."""
+        """Cancel silently and without waiting: the result would not be shown."""
         if self.job_id is not None:
             with contextlib.suppress(ClientError):
                 self._client.cancel(self.job_id)

@@ -1,6 +1,6 @@
-"""What a session sends and whereto: settings, options and the working tree, as pytest's configuration has them.
+"""Build a submission from pytest's configuration: settings, options, the working tree and the runner.
 
-Common to a single job and to a run of a pipeline; who sends it, and what happens then, is left to others.
+This part is common to a single job and to a run of a pipeline; sending is done elsewhere.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ if TYPE_CHECKING:
 
 
 class Preparation:
-    """Answers what the configuration of one pytest asks for."""
+    """Builds the parts of a submission from the configuration of one pytest."""
 
     def __init__(
         self, config: pytest.Config, given: tuple[list[str], list[str]], display: Display, *, native: bool
     ) -> None:
-        """`given` are the arguments of PYTEST_ADDOPTS and of the command line; `native`: the session is recorded."""
+        """`given`: the arguments of PYTEST_ADDOPTS and of the command line; `native`: the session is recorded."""
         self._pytest = config
         self._display = display
         self.native = native
         self.given = [*given[0], *given[1]]
         self.arity = OptionArity(config)
-        #: Options that the local session obeys, and nobody else.
+        #: Options that only the local session applies.
         self.reports_here = arguments.reporting_here(self.arity.is_known) if native else frozenset()
         is_new = not (self.option("attach") or self.option("replay"))
         self.place = find_place(config) if is_new else any_place(config)
 
     def refuse_debuggers(self, workspace: Workspace) -> None:
-        """Raise `WorkspaceError` where a chosen test file calls one: there is no terminal where it runs."""
+        """Raise `WorkspaceError` if a selected test file calls a debugger: a job has no terminal."""
         if os.environ.get(breakpoints.VARIABLE) or arguments.is_question(self.given):
             return
         config = self._pytest
@@ -63,7 +63,7 @@ class Preparation:
         breakpoints.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
 
     def say_what_stays_there(self) -> None:
-        """Options that write a file do so where the tests run; nobody should look for it here."""
+        """Print which options write files only on the runner, and which interpreter options are not used there."""
         addopts = self._pytest.getini("addopts")
         given = [*addopts, *self.given]
         stays = destinations.staying(addopts, self.given, self.place)
@@ -79,16 +79,16 @@ class Preparation:
             self._display.say(f"remote-ci: {' '.join(ignored)} of the Python here: {words}")
 
     def option(self, name: str) -> Any:
-        """The value of ``--remote-ci-NAME``."""
+        """Return the value of ``--remote-ci-NAME``."""
         return self._pytest.getoption(f"remote_ci_{name}")
 
     def settings(self) -> Config:
-        """The project's settings, with what the command line says."""
+        """Return the project's settings, overridden by the command line."""
         names = ("url", "api_key", "image", "python", "timeout", "name", "network", "artifacts_dir")
         overrides: dict[str, object] = {name: self.option(name) for name in names}
         settings = configuration.load(self.place.root, overrides=overrides)
         more = {"env": self.option("env"), "artifacts": self.option("artifact")}
-        if any(more.values()):  # in addition to what is configured, and checked like that
+        if any(more.values()):  # added to the configured values, and checked like those
             overrides |= {
                 name: tuple(dict.fromkeys((*getattr(settings, name), *values)))
                 for name, values in more.items()
@@ -98,13 +98,13 @@ class Preparation:
         return settings
 
     def options(self, settings: Config, *, of_run: bool = False) -> SubmitOptions:
-        """What a submission says beside its files; `of_run`: what all jobs of a run share, in the project's root."""
+        """Return the options of a submission; `of_run`: those shared by all jobs of a run, in the project's root."""
         config, place = self._pytest, self.place
         given = [] if of_run else self.forwarded(self._led(self.given), place)
         options = settings.submit_options(
             root=place.root,
             cwd=place.root if of_run else place.root / place.subdirectory,
-            args=[*self._stripped_addopts(), *self._extra(), *given],  # given ones may hold a "--"
+            args=[*self._stripped_addopts(), *self._extra(), *given],  # given arguments can contain a "--"
             module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
             pytest_version=pytest.__version__,
             scm_version=scm_version.version(place.root),
@@ -120,11 +120,11 @@ class Preparation:
         return self._asked_plugins(options)
 
     def forwarded(self, given: Sequence[str], place: arguments.Place) -> list[str]:
-        """What the pytest that runs in `place` is given of `given`."""
+        """Return the part of `given` that the pytest running in `place` gets."""
         return arguments.forward(given, place, self.arity, reports_here=self.reports_here)
 
     def wanted_reports(self) -> destinations.Reports:
-        """What the run may leave for places in the project."""
+        """Return the reports that may be fetched into the project."""
         given = [*self._pytest.getini("addopts"), *self.given]
         found = self._report_files()
         twice = [(report.option, report.file) for report in found if report.file is not None]
@@ -132,13 +132,13 @@ class Preparation:
         return destinations.find(given, self.place, self.reports_here, twice, outsiders, self.given)
 
     def _led(self, given: list[str]) -> list[str]:
-        """Reports whose places are outside of the project are written in it over there; those of a run stay there."""
+        """Redirect reports outside of the project into it, except for a run: its reports are not fetched."""
         return (
             given if self.option("pipeline") else external_reports.led(given, self.place, self.reports_here)
         )
 
     def _report_files(self) -> list[ReportFile]:
-        """Return the reports that are written here and in the job; none of a run, whose report covers all its jobs."""
+        """Return reports written both locally and in the job; none for a run: its report covers all jobs."""
         if not self.native or self.option("pipeline"):
             return []
         from pytest_remote_ci.replay import report_files
@@ -154,7 +154,7 @@ class Preparation:
         return [*reporters.arguments(self._pytest), *files]
 
     def _stripped_addopts(self) -> list[str]:
-        """The container's pytest may lack this plugin: options of it that the project's file names must not arrive."""
+        """Return arguments to override ``addopts`` without our options, which the job's pytest may not know."""
         addopts = list(self._pytest.getini("addopts"))
         stripped = arguments.without_own(addopts)
         return [] if stripped == addopts else ["-o", f"addopts={shlex.join(stripped)}"]
@@ -168,7 +168,7 @@ class Preparation:
             raise ConfigError(str(error)) from error
 
     def workspace(self, settings: Config) -> Workspace:
-        """The working tree, as it is now."""
+        """Return the working tree in its present state."""
         from pytest_remote_ci.workspace import collect as workspace
 
         self._display.line.show("looking for the project's files")
@@ -186,7 +186,7 @@ class Preparation:
         return replace(found, mtimes=bool(getattr(self._pytest.option, "newfirst", False)))
 
     def _cache_files(self) -> tuple[str, ...]:
-        """What a remote ``--lf`` and its like need to know of the runs before."""
+        """Return cache files of earlier sessions that a remote ``--lf`` and similar options need."""
         options = self._pytest.option
         asked = any(getattr(options, name, False) for name in ("lf", "failedfirst", "newfirst", "stepwise"))
         if not (self.native and asked) or getattr(options, "cacheclear", False):
@@ -195,12 +195,12 @@ class Preparation:
         return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
 
     def folder(self, settings: Config) -> Callable[[str], ArtifactFolder]:
-        """Where artifacts of a job go."""
+        """Return a function from job id to the job's folder for artifacts."""
         cwd = Path(self._pytest.invocation_params.dir)
         return lambda job_id: artifact_folder.of(settings, job_id, cwd, self.place.root)
 
     def runner(self, settings: Config) -> embedded_runner.Runner:
-        """Where it goes."""
+        """Return the runner to use."""
         runner = embedded_runner.find(settings, notify=lambda text: self._display.line.show(f"{text} …"))
         self._display.line.clear()
         if runner.warning:
@@ -209,7 +209,7 @@ class Preparation:
 
 
 def interpreter_options() -> list[str]:
-    """Return options of this interpreter that change how tests end, as on its command line; jobs do not have them."""
+    """Return options of this interpreter that change test results, as typed; jobs do not get them."""
     flags = sys.flags
     implied = {"error::BytesWarning": flags.bytes_warning > 1, "default": flags.dev_mode}
     found = [f"-W {option}" for option in sys.warnoptions if not implied.get(option)]

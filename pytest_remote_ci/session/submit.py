@@ -1,7 +1,7 @@
-"""``pytest --remote-ci`` from the hand-over to the exit code, or to where the native session takes over.
+"""Run ``pytest --remote-ci`` from the start to the exit code, or to the point where the replay begins.
 
 The order is: configuration, runner, working tree, upload, events. Every way out is an exit code and at most one line
-on stderr; there is never a traceback of ours for something that the user, the runner or the network did.
+on stderr; errors of the user, the runner or the network never cause a traceback.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
     from pytest_remote_ci.replay.selection import Choice
     from pytest_remote_ci.workspace.collect import Workspace
 
-#: The first version that can replay a session.
+#: The oldest version that can replay a session.
 _OLDEST_PYTEST = 7
 
 
 def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None:
-    """Run the session on a runner. `given` are the arguments of PYTEST_ADDOPTS and of the command line.
+    """Run the session on a runner; return the exit code, or None if pytest's own session continues.
 
-    None: pytest's own session is to go on, with the remote one in the place of its tests.
+    In that session, a plugin replaces the local tests by the remote ones. `given` are the arguments of PYTEST_ADDOPTS
+    and of the command line.
     """
     display = Display(StatusLine())
     held = "Cancelling the submission … (press Ctrl-C again to leave at once)"
@@ -48,7 +49,7 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None
             return exit_codes.INTERRUPTED
         except BrokenPipeError:
             silence_stdout()
-            return exit_codes.FAILED  # as pytest's own entry point
+            return exit_codes.FAILED  # as in pytest's own entry point
         except ClientError as error:
             display.say(f"remote-ci: {error}")
             if arguments.is_for_help(given[1]):
@@ -70,7 +71,7 @@ class _Session:
     ) -> None:
         self._pytest = config
         self._display = display
-        #: Closed when the process is done with the job: at once, or at the end of the session that is taken over.
+        #: Closed when the process is done with the job: at once, or at the end of the replay.
         self._resources = resources
         self._native = not config.getoption("remote_ci_text") and not self._is_old_pytest()
         self._prepared = Preparation(config, given, display, native=self._native)
@@ -107,7 +108,7 @@ class _Session:
         return session.run(settings)
 
     def _refuse_runs(self, settings: Config, run_id: str) -> None:
-        """Raise `ConfigError` when this is a run of a pipeline, which is no job."""
+        """Raise `ConfigError` if this is the id of a run of a pipeline."""
         from pytest_remote_ci.client.client import Client
         from pytest_remote_ci.client.runs import Runs
 
@@ -121,7 +122,7 @@ class _Session:
             )
 
     def _is_old_pytest(self) -> bool:
-        """Whether the pytest here cannot take reports of others; says so."""
+        """Whether the local pytest is too old for a replay; if so, print a line."""
         is_old = int(pytest.__version__.partition(".")[0]) < _OLDEST_PYTEST
         if is_old:
             self._display.say(
@@ -134,13 +135,13 @@ class _Session:
         for last_chance in (False, True):
             current = self._remote_run(settings)
             expected = self._prepared.wanted_reports()
-            # A plugin may have asked for more.
+            # A plugin may have requested more.
             others = tuple(name for name in options.reports if name not in expected.patterns)
             current.keep(self._prepared.folder(settings), expected, (*options.artifacts, *others))
             try:
                 return self._sent(current, workspace, settings, options)
             except RunnerUnreachable:
-                # An idle embedded runner may have ended between the question and the submission.
+                # An idle embedded runner can have ended between the check and the submission.
                 if last_chance or settings.url is not None or current.job_id is not None:
                     raise
         raise AssertionError("the second attempt returns or raises")
@@ -171,7 +172,7 @@ class _Session:
             return exit_codes.INTERRUPTED
         except ClientError:
             raise
-        except BaseException:  # the output's reader is gone, or a plugin failed: nobody will see the result
+        except BaseException:  # output closed or a plugin failed: the result would not be seen
             current.abandon()
             raise
 
@@ -195,7 +196,7 @@ class _Session:
         is_late: bool = False,
         choice: Choice | None = None,
     ) -> bool:
-        """Let the local session replay the remote one; False when that cannot be, and its text is shown instead."""
+        """Let the local session replay the remote one; return False if its text must be shown instead."""
         from pytest_remote_ci.replay.events import Feed, wait_for_session
         from pytest_remote_ci.replay.gc_freeze import Settled
         from pytest_remote_ci.replay.plugin import Takeover
@@ -218,7 +219,8 @@ class _Session:
 
     def _attach(self, settings: Config, job_id: str) -> int | None:
         current = self._remote_run(settings, job_id)
-        current.keep(self._prepared.folder(settings))  # who knows of what time and project its reports are
+        # No reports: the job's may be of another state of the project, or of another project.
+        current.keep(self._prepared.folder(settings))
 
         def leave() -> bool:
             self._display.say(
@@ -236,7 +238,7 @@ class _Session:
             return exit_codes.INTERRUPTED
 
     def _replay(self, settings: Config, job_id: str) -> int | None:
-        """Tell the results of a job that is over again."""
+        """Replay the results of a job that is over."""
         from pytest_remote_ci.replay.selection import Choice
 
         arguments.refuse_next_run([*self._pytest.getini("addopts"), *self._prepared.given])
@@ -252,5 +254,5 @@ class _Session:
 
     def _see(self, event: dict[str, Any]) -> None:
         hook = self._pytest.hook.pytest_remote_ci_event
-        if hook.get_hookimpls():  # most often nobody listens, and there are several events for each test
+        if hook.get_hookimpls():  # usually there are none, and each test has several events
             hook(config=self._pytest, event=dict(event))
