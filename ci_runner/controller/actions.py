@@ -43,7 +43,7 @@ class JobAction(Action):
 
 @dataclass(frozen=True)
 class Claim(JobAction):
-    """Accept a waiting job."""
+    """Take up a waiting job."""
 
 
 @dataclass(frozen=True)

@@ -225,8 +225,9 @@ def _of_job(world: World, timer: _Timer, job: Job, sight: _Sight) -> Iterator[Ac
 
 
 def _has_ended(world: World, job: Job) -> bool:
-    """Return whether the worker sent its exit frame: the verdict need not wait until the engine has removed the
-    container.
+    """Return whether the worker sent its exit frame.
+
+    The verdict then need not wait until the engine has removed the container.
     """
     ending = world.endings.get((job.id, job.attempt))
     return ending is not None and ending.exit is not None

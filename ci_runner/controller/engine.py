@@ -86,7 +86,7 @@ class ContainerSpec:
     limits: Limits = Limits()
     #: "egress": the default network with inter-container traffic off; "none": loopback only.
     network: Literal["egress", "none"] = "egress"
-    #: Id of a running container whose network (loopback included) this one shares; `network` is then ignored.
+    #: Id of a running container that shares its network, loopback included; `network` is then ignored.
     join: str | None = None
     #: User id, if not that of jobs; engines that do not isolate have one user for all.
     uid: int | None = None
@@ -225,10 +225,10 @@ class Engine(Protocol):
         """
 
     def written_by_services(self) -> Mapping[str, int]:
-        """Return job id → bytes that its running services have written to disk, in their roots and volumes; {}
-        without any.
+        """Return job id → bytes on disk that its running services have written; {} without any.
 
-        May take a while: while there are services, a thread that does nothing else calls it every few seconds.
+        Includes the services' roots and volumes. May take a while: while there are services, a thread that does
+        nothing else calls it every few seconds.
         """
 
     def footprint(self, container_id: str) -> Footprint:

@@ -249,8 +249,9 @@ class Steps:
         failpoints.hit(_FINISH[1])
 
     def _collected(self, action: actions.Finish) -> Kept:
-        """Store the job's files durably and return them; read them only after the container is removed, so nothing
-        writes.
+        """Store the job's files durably and return them.
+
+        They are read only after the container is removed, so that nothing writes to them any more.
         """
         job = self._job(action)
         if job.is_over:

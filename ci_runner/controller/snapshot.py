@@ -40,7 +40,7 @@ class Policy:
     disk: int = 4 << 30
     #: Containers of one job, including those lost before the user's command ran.
     attempts: int = 3
-    #: Jobs that may wait for a free build beside those that are building; beyond that, no job is accepted.
+    #: Jobs that may wait for a free build beside those that are building; with more, no job is taken up.
     build_queue: int = 4
     #: Seconds between two announcements of a job's place: for the first ten in the queue, and for the others.
     announce: tuple[float, float] = (1.0, 15.0)
@@ -62,8 +62,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class Ending:
-    """The result of a spool that has been read to its end: the container has ended, or is about to, because the
-    worker has sent its exit frame.
+    """The result of a spool that has been read to its end.
+
+    The container has ended, or is about to, because the worker has sent its exit frame.
     """
 
     #: The user's command ran.
@@ -108,7 +109,7 @@ class World:
     jobs: tuple[Job, ...] = ()
     #: Ended jobs with remains to be removed.
     uncleaned: tuple[Job, ...] = ()
-    #: When each user's job was last accepted.
+    #: When a job of each user was last taken up.
     served: Mapping[str, dt.datetime] = field(default_factory=dict)
     #: All containers of this install; None if the engine does not answer.
     observed: tuple[Observed, ...] | None = ()

@@ -31,7 +31,7 @@ def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -
 
 
 def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -> Verdict:
-    """Return the verdict of a job whose container has ended, or is gone (`observed` is None)."""
+    """Return the verdict after the job's container has ended, or is gone (`observed` is None)."""
     if job.cancel_requested_at is not None:
         return stopped(job, "cancel", policy)
     if job.stop_intent is not None:

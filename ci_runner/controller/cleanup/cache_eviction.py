@@ -47,8 +47,9 @@ class Evictor:
         fresh: float,
         interval: float = INTERVAL,
     ) -> None:
-        """`size`: maximum bytes. `fresh`: seconds that an item stays after its last use: a preparation may be using
-        it.
+        """Set up the evictor.
+
+        `size`: maximum bytes. `fresh`: seconds that an item stays after its last use: a preparation may be using it.
         """
         self._root = data_dir / "environments"
         self._trees = data_dir / "trees"

@@ -265,7 +265,7 @@ class MemoryEngine:
             return (container.observed.error or "")[-limit:] if container is not None else ""
 
     def sweep(self, keep: frozenset[str]) -> int:
-        """Forget volumes whose containers were lost."""
+        """Forget the volumes of lost containers."""
         self._enter("sweep", "")
         with self._lock:
             stale = self._volumes - keep - {item.spec.name for item in self._containers.values()}

@@ -131,7 +131,7 @@ class Builds:
     def run(
         self, build: Build, tools: Path, *, log: Callable[[str], None], stopping: Callable[[], bool]
     ) -> Iterator[Built]:
-        """Run a build; the result's ``ok`` tells success.
+        """Run a build; the result's ``ok`` is true on success.
 
         Raises `EnvironmentFailed` if the container gave no result, `PreparationStopped`, `EngineUnavailable`.
         """
@@ -177,10 +177,9 @@ class Builds:
             _log.warning("what build %s left cannot be removed yet: %s", cell.name, error)
 
     def recover(self) -> None:
-        """Return caches from the cells of builds that ended with their controller, or without the engine's
-        confirmation.
+        """Return caches from the cells of builds without a handled end.
 
-        Raises `EngineUnavailable`.
+        Their controller ended first, or the engine never confirmed their end. Raises `EngineUnavailable`.
         """
         with self._recovering:
             if not self._looked:

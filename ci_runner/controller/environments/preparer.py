@@ -83,7 +83,7 @@ class Prepared:
     module: bool
     #: If the engine cannot mount: the folder in which the job runs.
     upper: Path | None = None
-    #: The container whose network the job shares: that of its first service.
+    #: The container that shares its network with the job: that of its first service.
     join: str | None = None
     #: Device and inode of mounted folders that a build made.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)

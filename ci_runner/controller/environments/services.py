@@ -51,7 +51,7 @@ class Services:
     def ensure(
         self, job_id: str, options: SubmitOptions, *, log: Callable[[str], None], stopping: Callable[[], bool]
     ) -> str | None:
-        """Start missing services and wait until all are ready; return the container whose network the job joins.
+        """Start missing services and wait until all are ready; return the first one's container, to join its network.
 
         Return None if the job has no services. `log` gets lines for the user. Raises `PermanentError` if one ends or
         is not ready in time, `ImageUnavailable`, `EngineUnavailable`, and `PreparationStopped` if `stopping` returns

@@ -296,7 +296,7 @@ class DockerEngine:
 
     # -- observing
     def list(self) -> list[Observed]:
-        """See `Engine.list`. One call, and one more per container whose state changed."""
+        """See `Engine.list`. One call, and one more per container with a changed state."""
         with translated("list containers"):
             summaries = self.api.client.containers(all=True, filters=self._ours())
         result = []

@@ -1,5 +1,6 @@
-"""The network of an install. Its containers reach the internet, but not each other nor, where possible, the host or
-private networks.
+"""The network of an install.
+
+Its containers reach the internet, but not each other nor, where possible, the host or private networks.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ class DockerNetwork:
         return next((str(pool["Gateway"]) for pool in pools if "Gateway" in pool), None)
 
     def release(self) -> None:
-        """Remove the network that this process made or used, unless a container uses it: engines have few address
-        ranges.
+        """Remove the network that this process made or used, unless a container uses it.
+
+        Engines have few address ranges.
         """
         with self._lock:
             if self._checked is None:

@@ -217,7 +217,7 @@ def _try_mounts(
 
 
 def _read(folder: Path, name: str) -> str:
-    """Return the text that a container, whose image is not trusted, wrote; "" unless it is a short plain file."""
+    """Return the text that a container of an untrusted image wrote; "" unless it is a short plain file."""
     with opened_folder(folder) as opened:
         return (read_plain_file(opened, name, 1000) or b"").decode(errors="replace").strip()
 

@@ -13,11 +13,10 @@ _GROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def of_container(container_id: str, main: int) -> tuple[int, ...]:
-    """Return all processes of the container whose main process is `main`; () if the engine's ids are not this
-    machine's.
+    """Return all processes of the container with the main process `main`; () if the ids are not this machine's.
 
-    An engine on another machine, or a runner in a container, reports ids that do not exist or belong to other
-    processes here. So a control group that does not name the container is ignored.
+    An engine on another machine, or a runner in a container, gets ids that do not exist in this /proc or belong to
+    other processes there. So a control group that does not name the container is ignored.
     """
     with contextlib.suppress(OSError, ValueError):
         for path in _groups(main):
