@@ -164,7 +164,7 @@ class Controller:
             except LeaseLost as error:
                 self._end(error)
             except Exception:
-                self._engine_changed.set()  # the changes of the failed pass are still unread
+                self._engine_changed.set()  # the failed tick has not handled the changes
                 _log.exception("a tick failed; trying again")
             else:
                 self.ready.set()

@@ -24,7 +24,7 @@ class JobOptions:
     script: tuple[str, ...] | None = None
     #: Names of the run's secrets that the job gets as environment variables.
     secrets: tuple[str, ...] = ()
-    #: Ids of the jobs whose artifacts are in its workspace.
+    #: Ids of the jobs with artifacts in its workspace.
     artifacts_from: tuple[str, ...] = ()
     #: Digest of the blob with its files' modification times.
     mtimes: str | None = None

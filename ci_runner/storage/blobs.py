@@ -55,7 +55,7 @@ class BlobStore:
     """The blobs of one data directory. Safe to use from several threads and processes at once."""
 
     def __init__(self, root: Path, owner: int | None) -> None:
-        """`root` is the data directory; `owner` is `job_owner()`."""
+        """Use the data directory `root`; `owner` is `job_owner()`."""
         self._blobs = root / "blobs"
         self._base = os.fspath(self._blobs)
         #: Where contents are received; on the blobs' file system.

@@ -241,7 +241,7 @@ class Trash:
     """
 
     def __init__(self, folder: Path) -> None:
-        """`folder`: a path that only the runner can change; made when needed."""
+        """Use `folder`, a path that only the runner can change; made when needed."""
         self._folder = folder
 
     def remove(self, path: Path, limit: int = MOST_AT_ONCE) -> None:

@@ -222,7 +222,7 @@ class _Room:
 
     @property
     def over_quota(self) -> str:
-        """The reason for files beyond the user's quota."""
+        """Return the reason for files beyond the user's quota."""
         return f"is too much: {formats.size(self._quota.limit)} are kept of all jobs of a user"
 
     def refusal(self, file: Leftover) -> str | None:

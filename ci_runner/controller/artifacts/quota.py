@@ -24,7 +24,7 @@ class Quota:
     """
 
     def __init__(self, limit: int = UNLIMITED, stored: Callable[[str], int] = lambda user_id: 0) -> None:
-        """`stored`: returns the bytes of a user's artifacts that have rows."""
+        """Set up the quota. `stored` returns the bytes of a user's artifacts that have rows."""
         self.limit = limit
         self._stored = stored
         self._lock = threading.Lock()

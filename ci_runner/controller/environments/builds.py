@@ -110,7 +110,10 @@ class Builds:
         limits: Limits,
         slots: int,
     ) -> None:
-        """`slots`: how many builds run at once; `owner`: the uid of jobs, None if it is the runner's."""
+        """Set up builds without starting one.
+
+        `slots`: how many run at once; `owner`: the uid of jobs, None if it is the runner's.
+        """
         self._engine = engine
         self._cells = cells
         self._prefix = f"{prefix}build-{install_id[:8]}-"
@@ -324,7 +327,7 @@ class _Output:
     """The builder's output file, followed line by line."""
 
     def __init__(self, spool: int, log: Callable[[str], None]) -> None:
-        """`spool`: descriptor of the file's folder."""
+        """Follow the file in the folder with the descriptor `spool`."""
         self._spool = spool
         self._log = log
         self._offset = 0

@@ -103,7 +103,10 @@ class Environments:
         *,
         owner: int | None,
     ) -> None:
-        """`data_dir`: without links in its path; `owner`: the uid of jobs, None if it is the runner's."""
+        """Set up the environments.
+
+        `data_dir`: without links in its path; `owner`: the uid of jobs, None if it is the runner's.
+        """
         self._root = data_dir / "environments"
         self._settings = settings
         self._builds = builds

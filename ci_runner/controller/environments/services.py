@@ -43,7 +43,7 @@ class Services:
     """The services of jobs; see the module. Thread-safe; may be called again for the same job."""
 
     def __init__(self, engine: Engine, settings: ReconcileSettings, patience: float = PATIENCE) -> None:
-        """`patience`: seconds."""
+        """Set up the object; `patience` is in seconds."""
         self._engine = engine
         self._settings = settings
         self._patience = patience

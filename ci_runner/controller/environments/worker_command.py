@@ -1,6 +1,6 @@
 """A job's command and its delivery to the worker: a file in the job's spool, with the key of its seal.
 
-Only the worker knows the key: it removes the file before it runs anything, and other processes of the container
+In the container, only the worker knows the key: it removes the file before it runs anything, and other processes
 cannot read its memory. So none of the job's code can forge its frames. A shell cannot protect its memory, so it gets
 no key, and its exit frame counts only once the engine reports how the container ended.
 """

@@ -43,7 +43,7 @@ class Workspaces:
     """The trees of one data directory. Thread-safe."""
 
     def __init__(self, data_dir: Path, blobs: BlobStore, owner: int | None) -> None:
-        """`owner`: the uid that trees are given to; None: they stay the runner's."""
+        """Give trees to the uid `owner`; None: they stay the runner's."""
         self._root = data_dir / "trees"
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = blobs

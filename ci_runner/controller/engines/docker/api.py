@@ -1,7 +1,7 @@
 """Connection to a Docker engine: one client, made at first use, and the translation of its errors.
 
-Only this package uses the SDK. Every call has a deadline; a call without an answer in time raises `EngineUnavailable`
-and has decided nothing.
+Only this module imports the SDK; the package's other modules use its client. Every call has a deadline; a call
+without an answer in time raises `EngineUnavailable` and has decided nothing.
 """
 
 from __future__ import annotations
