@@ -1,8 +1,8 @@
-"""``ci-runner image build``: a base image out of Debian packages, for machines that reach no image registry.
+"""``ci-runner image build``: a base image from Debian packages, for machines without access to an image registry.
 
-A recipe (suite, mirror, packages, CPython installations) is carried out by debootstrap in a temporary folder and handed
-to ``docker import``; its digest is a label of the image, so that the same recipe is carried out once. Needs root, for
-debootstrap does. What an image is used for is not this module's business.
+debootstrap carries out a recipe (suite, mirror, packages, CPython installations) in a temporary folder, and the
+result goes to ``docker import``. The recipe's digest is a label of the image, so that each recipe is built once.
+Needs root, because debootstrap does. The use of images is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ DEFAULT_MIRROR: Final = "http://deb.debian.org/debian"
 LABEL_RECIPE: Final = "ci-runner.recipe"
 LABEL_PYTHONS: Final = "ci-runner.pythons"
 
-#: `less` and `ps` are on every developer's machine, and suites call them.
+#: `less` and `ps` are on every developer's machine, and test suites call them.
 _PACKAGES: Final = (
     "python3", "python3-venv", "ca-certificates", "netbase", "tzdata", "media-types", "less", "procps",
 )  # fmt: skip
-#: What building a source distribution with C code, or one from a git repository, needs.
+#: Needed to build a source distribution with C code, or one from a git repository.
 _BUILD_PACKAGES: Final = ("gcc", "g++", "libc6-dev", "make", "pkg-config", "python3-dev", "git")
-#: Raised whenever the steps below change what comes out of a recipe.
+#: Raised when the steps below give another result for the same recipe.
 _VERSION: Final = 3
-#: Folders whose content no container needs; below the root of the tree.
+#: Folders to empty, below the tree's root: no container needs their contents.
 _EMPTIED: Final = (
     "var/cache/apt",
     "var/lib/apt/lists",
@@ -60,7 +60,7 @@ class BuildFailed(RunnerError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what the image holds."""
+    """All inputs of the image's contents."""
 
     tag: str = DEFAULT_TAG
     suite: str = DEFAULT_SUITE
@@ -70,7 +70,7 @@ class Recipe:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Debian packages, sorted; those that the installations' libraries come from are included."""
+        """Return the Debian packages, sorted, including those that provide the installations' libraries."""
         names = set(_PACKAGES) | (set(_BUILD_PACKAGES) if self.compiler else set())
         if self.pythons and _host_suite() == self.suite:
             for found in self.pythons:
@@ -83,7 +83,7 @@ class Recipe:
         return tuple(sorted(names))
 
     def digest(self, packages: tuple[str, ...]) -> str:
-        """Names what comes out; the tag is no part of it."""
+        """Return the digest of the image's contents; the tag does not count."""
         installations = [
             [found.full_version, str(found.prefix), _fingerprint(found)] for found in self.pythons
         ]
@@ -92,7 +92,7 @@ class Recipe:
 
 
 def _host_suite() -> str | None:
-    """The Debian release of this machine, such as ``bookworm``; None elsewhere."""
+    """Return the Debian release of this machine, such as ``bookworm``; None on other systems."""
     try:
         text = Path("/etc/os-release").read_text()
     except OSError:
@@ -107,8 +107,11 @@ def _fingerprint(found: Installation) -> list[int]:
 
 
 def build(recipe: Recipe, report: Report, *, force: bool = False, scratch: Path | None = None) -> str:
-    """Make the image unless it is there already; returns its id. `report` gets one line per step, `scratch` is where
-    the file tree grows (about 1 GB). Raises `BuildFailed`, `EngineUnavailable` or `SettingsError`."""
+    """Build the image unless it exists; return its id.
+
+    `report` gets one line per step. `scratch` is the folder for the file tree (about 1 GB). Raises `BuildFailed`,
+    `EngineUnavailable` or `SettingsError`.
+    """
     _require_docker()
     packages = recipe.packages
     digest = recipe.digest(packages)
@@ -133,7 +136,7 @@ def build(recipe: Recipe, report: Report, *, force: bool = False, scratch: Path 
 
 
 def built() -> list[tuple[str, str]]:
-    """Tag and CPython versions (``3.11,3.12``) of every image that was made here; empty without Docker."""
+    """Return tag and CPython versions (``3.11,3.12``) of every image built on this machine; empty without Docker."""
     if shutil.which("docker") is None:
         return []
     command = [
@@ -183,7 +186,7 @@ def _inspect(tag: str) -> dict[str, str] | None:
 
 @contextmanager
 def _tree(scratch: Path | None) -> Iterator[Path]:
-    """A folder for the tree, gone afterwards; nothing mounted below it is ever deleted through the mount."""
+    """Yield a folder for the tree and remove it afterwards; nothing is ever deleted through a mount below it."""
     folder = Path(tempfile.mkdtemp(prefix="ci-runner-image-", dir=scratch or "/var/tmp"))  # noqa: S108  # made by mkdtemp
     root = folder / "root"
     root.mkdir()
@@ -223,7 +226,7 @@ def _debootstrap(recipe: Recipe, packages: tuple[str, ...], root: Path, report: 
 
 
 def _finish(root: Path, recipe: Recipe) -> tuple[str, ...]:
-    """Thin the tree out, give it a `python`; returns the versions of CPython in it."""
+    """Remove unneeded files from the tree and give it a `python`; return its versions of CPython."""
     for name in _EMPTIED:
         folder = root / name
         for item in folder.iterdir() if folder.is_dir() else ():
@@ -258,7 +261,7 @@ def _name_the_user(root: Path) -> None:
 
 
 def _import(tag: str, root: Path, labels: dict[str, str]) -> str:
-    """Stream the tree into ``docker import``; returns the image's id."""
+    """Stream the tree into ``docker import``; return the image's id."""
     changes = [f'LABEL {name}="{value}"' for name, value in labels.items()]
     changes += [
         "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -289,7 +292,7 @@ def _import(tag: str, root: Path, labels: dict[str, str]) -> str:
         ) as importer,
     ):
         assert packer.stdout is not None
-        packer.stdout.close()  # the importer alone holds it: its death ends the packer
+        packer.stdout.close()  # leave the pipe to the importer: its death then ends the packer
         timer = threading.Timer(1800, importer.kill)
         timer.start()
         try:

@@ -1,8 +1,8 @@
 """CPython installations of this machine: found by version or path, and copied into an image's file tree.
 
-An installation prefix (pyenv's, uv's, a hand-built one) finds itself by the place of its executable, so it may be
-copied to ``/opt/python/<version>``; what it is linked against must come along. Everything that a test container never
-uses stays behind. What happens to the tree afterwards is `ci_runner.base_image.build`' to say.
+An installation prefix (pyenv's, uv's, a hand-built one) finds itself by its executable's location, so it may be
+copied to ``/opt/python/<version>`` together with its shared libraries. Parts that test containers never use are left
+out. `ci_runner.base_image.build` makes an image from the tree.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Final
 
 from ci_runner.errors import SettingsError
 
-#: Where installations lie in an image.
+#: Folder of installations in an image.
 HOME: Final = "/opt/python"
-#: Modules whose absence would break ordinary test suites; the others are optional in CPython, too.
+#: Ordinary test suites need these modules; the others are optional in CPython, too.
 REQUIRED_MODULES: Final = ("ssl", "zlib", "ctypes", "hashlib", "socket", "select", "subprocess", "venv")
-#: Parts of the standard library that stay behind, below ``lib/python3.X``.
+#: Parts of the standard library that are not copied, below ``lib/python3.X``.
 _LEFT_OUT: Final = (
     "test",
     "idlelib",
@@ -34,7 +34,7 @@ _LEFT_OUT: Final = (
     "lib2to3/tests",
 )
 _VERSION: Final = re.compile(r"3\.\d{1,2}(\.\d+)?\Z")
-#: Names of installations and commands that tell a final release: no ``3.14.0rc1``, no ``3.13.0t``.
+#: Names of installations and commands of final releases: no ``3.14.0rc1``, no ``3.13.0t``.
 _NAMED: Final = re.compile(r"(?:cpython-|python)?3\.(\d{1,2})(?:\.\d+)?(?:-.*)?\Z")
 
 
@@ -50,12 +50,12 @@ class Installation:
 
     @property
     def target(self) -> str:
-        """Its place in the image."""
+        """Return its path in the image."""
         return f"{HOME}/{self.version}"
 
 
 def find(wanted: str, environ: Mapping[str, str] = os.environ) -> Installation:
-    """The installation that `wanted` names: a prefix's path, or a version; raises `SettingsError`."""
+    """Return the installation that `wanted` names: a prefix's path, or a version; raises `SettingsError`."""
     if "/" in wanted:
         return _inspect(Path(os.path.expanduser(wanted)))  # noqa: PTH111  leaves unknown users alone
     if not _VERSION.match(wanted):
@@ -76,8 +76,10 @@ def find(wanted: str, environ: Mapping[str, str] = os.environ) -> Installation:
 
 
 def installed(environ: Mapping[str, str] = os.environ) -> tuple[Installation, ...]:
-    """One installation of each version (``3.12``) that this machine has and `find` would choose, oldest first; those
-    that do not start, or lack what test suites need, are left out."""
+    """Return the installation that `find` would choose for each version (``3.12``) of this machine, oldest first.
+
+    Leaves out those that do not start, or lack modules that test suites need.
+    """
     names = {path.name for root, pattern in _roots("3", environ) for path in root.glob(pattern)}
     names |= {path.name for path in Path("/usr/local/bin").glob("python3.*")}
     versions = {f"3.{match[1]}" for name in names if (match := _NAMED.match(name))}
@@ -97,7 +99,7 @@ def _is_whole(found: Installation) -> bool:
 
 
 def _roots(wanted: str, environ: Mapping[str, str]) -> list[tuple[Path, str]]:
-    """Folders with installations, each with the pattern of those of a version: ``3`` or ``3.12``."""
+    """Return folders with installations, each with the pattern of a version's names: ``3`` or ``3.12``."""
     home = Path(environ.get("HOME") or os.devnull)
     return [
         (Path(environ.get("PYENV_ROOT") or home / ".pyenv") / "versions", f"{wanted}.*"),
@@ -129,7 +131,7 @@ def _inspect(prefix: Path, version: str | None = None) -> Installation:
 
 
 def libraries(found: Installation) -> dict[str, Path]:
-    """Soname → file of this machine, of every shared library that the installation is linked against."""
+    """Return soname → file on this machine for every shared library of the installation."""
     files = [found.prefix / "bin" / f"python{found.version}"]
     dynload = found.prefix / "lib" / f"python{found.version}" / "lib-dynload"
     files += [
@@ -140,15 +142,15 @@ def libraries(found: Installation) -> dict[str, Path]:
 
 
 def packages(files: Iterable[Path]) -> set[str]:
-    """The Debian packages of this machine that own `files`; files of no package add nothing."""
+    """Return the Debian packages of this machine that own `files`; skip files without a package."""
     paths = {str(path) for path in files}
-    # On machines with merged /usr, packages know their files by either name.
+    # With merged /usr, packages may list their files by either name.
     paths |= {path.removeprefix("/usr") for path in paths} | {
         f"/usr{path}" for path in paths if path.startswith("/lib")
     }
     if not paths or shutil.which("dpkg") is None:
         return set()
-    # A file and its links: packages list the versioned file, not always the soname.
+    # Not every soname is found: packages may list only the versioned file.
     listing = subprocess.run(
         ["dpkg", "-S", *sorted(paths)], capture_output=True, text=True, check=False
     ).stdout
@@ -156,7 +158,7 @@ def packages(files: Iterable[Path]) -> set[str]:
 
 
 def copy(found: Installation, root: Path) -> None:
-    """Copy the installation into the file tree `root`, without what test containers never use."""
+    """Copy the installation into the file tree `root`, without the parts that test containers never use."""
     target = root / found.target.lstrip("/")
     library = f"python{found.version}"
     (target / "bin").mkdir(parents=True)
@@ -185,15 +187,18 @@ def copy(found: Installation, root: Path) -> None:
         shutil.copytree(headers, target / "include" / library, symlinks=True)
     links = root / "usr/local/bin"
     links.mkdir(parents=True, exist_ok=True)
-    # No link: a virtual environment made through one would look for its standard library beside the link.
+    # Do not use a link: a virtual environment made through it would look for its standard library beside the link.
     command = links / library
     command.write_text(f'#!/bin/sh\nexec {found.target}/bin/{library} "$@"\n')
     command.chmod(0o755)
 
 
 def complete(found: Installation, root: Path) -> list[str]:
-    """Make a copied installation start in `root`: its own libraries are found, missing ones are copied, bytecode is
-    written (containers cannot write it). Returns the names of copied libraries. Raises `SettingsError`."""
+    """Make a copied installation start in `root`; return the names of copied libraries.
+
+    Its own libraries are found, missing ones are copied, and bytecode is written (containers cannot write it). Raises
+    `SettingsError`.
+    """
     target = root / found.target.lstrip("/")
     conf = root / "etc/ld.so.conf.d" / f"ci-runner-python-{found.version}.conf"
     conf.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +223,7 @@ def complete(found: Installation, root: Path) -> list[str]:
 
 
 def chroot(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the tree in the tree; what it prints and how it ends is the caller's to judge."""
+    """Run a command of the tree in the tree; the caller checks its output and exit code."""
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
     return subprocess.run(
         ["chroot", root, *command], env=environment, capture_output=True, text=True, timeout=600, check=False

@@ -1,8 +1,7 @@
-"""What the controller may do, as frozen values: decided by `reconcile`, done by `perform`.
+"""Actions of the controller, as frozen values: `decide` chooses them, `executor` performs them.
 
-Each may be performed twice: a crash between the deed and its record only repeats it. No second action is
-started for a `subject` while one is going on; after a failure that passes, the same `key` is left alone for a
-while.
+An action may be performed twice: a crash before its effect is recorded repeats it. While an action for a `subject` is
+going on, no second one is started. After a temporary failure, the same `key` is paused for a while.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ class Action:
 
     @property
     def subject(self) -> str:
-        """What it is about: nothing else is done to that meanwhile."""
+        """Return the subject: while this action goes on, nothing else is done to it."""
         raise NotImplementedError
 
     @property
     def key(self) -> str:
-        """The action without its details, for counting failures."""
+        """Return the action without its details, for counting failures."""
         return f"{type(self).__name__} {self.subject}"
 
 
@@ -38,32 +37,32 @@ class JobAction(Action):
 
     @property
     def subject(self) -> str:
-        """The job."""
+        """Return the job."""
         return self.job_id
 
 
 @dataclass(frozen=True)
 class Claim(JobAction):
-    """Take a waiting job up."""
+    """Take up a waiting job."""
 
 
 @dataclass(frozen=True)
 class Prepare(JobAction):
-    """Make the job's workspace and environment ready; may take minutes."""
+    """Prepare the job's workspace and environment; may take minutes."""
 
 
 @dataclass(frozen=True)
 class Launch(JobAction):
-    """Create the attempt's container, or adopt the one that is there, and start it."""
+    """Create the attempt's container, or adopt an existing one, and start it."""
 
     attempt: int
-    #: A container that was created, but not started.
+    #: A container that was created but not started.
     container_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Record(JobAction):
-    """Write down which container the attempt has: it is there, but the row does not know it."""
+    """Record the attempt's container: it exists, but its id is not in the job's row."""
 
     attempt: int
     container_id: str
@@ -71,12 +70,12 @@ class Record(JobAction):
 
 @dataclass(frozen=True)
 class Finishing(JobAction):
-    """The container is over; the last of its output is being read."""
+    """Record that the container has ended; the rest of its output is being read."""
 
 
 @dataclass(frozen=True)
 class Stop(JobAction):
-    """Record why the job is being stopped, then ask: TERM for a container, else end the preparing."""
+    """Record why the job is to stop, then request it: send TERM to a container, or interrupt the preparation."""
 
     #: "cancel", "timeout", "disk" or "full".
     intent: str
@@ -84,13 +83,13 @@ class Stop(JobAction):
 
     @property
     def subject(self) -> str:
-        """Its own: it interrupts a `Prepare` that is going on."""
+        """Return the action's own subject: it may interrupt a `Prepare` that is going on."""
         return stop_subject(self.job_id)
 
 
 @dataclass(frozen=True)
 class Kill(JobAction):
-    """End the whole process tree; `intent` is recorded first where none is yet."""
+    """End the whole process tree; record `intent` first unless one is recorded."""
 
     container_id: str
     intent: str
@@ -98,7 +97,7 @@ class Kill(JobAction):
 
 @dataclass(frozen=True)
 class Retry(JobAction):
-    """Give the job a next attempt: the last one was lost before the user's command ran."""
+    """Give the job another attempt: the last one was lost before the user's command ran."""
 
     #: The lost attempt.
     attempt: int
@@ -111,63 +110,63 @@ class Finish(JobAction):
     """Write the job's one terminal status."""
 
     verdict: Verdict
-    #: Container whose own log says why the worker never started, if that is what happened.
+    #: The container with the log that explains why the worker never started, if that happened.
     post_mortem: str | None = None
-    #: The command ran and files of the job are asked for: first they are collected.
+    #: Collect the job's files first: the command ran, and the submission asks for files.
     collect: bool = False
-    #: Its container, if that may still be going; it must be gone before any file is read.
+    #: The job's container, if it may still run; it must be removed before any file is read.
     going: str | None = None
 
 
 @dataclass(frozen=True)
 class Clean(JobAction):
-    """Remove containers, spools and workspace of a job that is over; its events stay."""
+    """Remove a finished job's containers, spools and workspace; its events stay."""
 
     container_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RemoveContainer(Action):
-    """Remove a container that belongs to nothing any more (by its labels)."""
+    """Remove a container that, by its labels, no longer belongs to anything."""
 
     container_id: str
     name: str
 
     @property
     def subject(self) -> str:
-        """The container."""
+        """Return the container."""
         return self.container_id
 
 
 @dataclass(frozen=True)
 class Announce(Action):
-    """Tell waiting jobs their places."""
+    """Send waiting jobs their places in the queue."""
 
     #: Job id and place, 1 for the next to start.
     places: tuple[tuple[str, int], ...]
 
     @property
     def subject(self) -> str:
-        """The queue."""
+        """Return the queue."""
         return "queue"
 
 
 @dataclass(frozen=True)
 class AdvanceRun(Action):
-    """Bring a run of a pipeline forward: start, drop and end jobs of it, or end it. One transaction."""
+    """Advance a run: start, drop and end its jobs, or end the run. One transaction."""
 
     run: Run
-    #: What had become of its jobs when this was decided.
+    #: The state of its jobs when this was decided.
     facts: Mapping[str, Facts]
     step: Step
     stop_intent: StopIntent | None = None
 
     @property
     def subject(self) -> str:
-        """The run."""
+        """Return the run."""
         return self.run.id
 
 
 def stop_subject(job_id: str) -> str:
-    """The subject of a `Stop` of that job."""
+    """Return the subject of that job's `Stop`."""
     return f"stop {job_id}"

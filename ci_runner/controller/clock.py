@@ -1,6 +1,6 @@
-"""A clock for deadlines: the wall clock's time at the start, plus the time that really passed since.
+"""Clock for deadlines: the wall clock's time at the start plus the time that has really passed.
 
-When somebody sets the machine's clock, nothing expires early or late in this process; time asleep counts.
+If the machine's clock is set, nothing expires early or late in this process. Time asleep counts.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final
 
 from ci_runner.model.job import utcnow
 
-#: Counts time asleep, too, where the system has such a clock.
+#: Includes time asleep, if the system has such a clock.
 _SOURCE: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class SteadyClock:
-    """Call it for the time now, aware, in UTC."""
+    """A clock; call it for the current time, aware, in UTC."""
 
     def __init__(self) -> None:
         self._start = utcnow()

@@ -1,8 +1,8 @@
-"""`decide`: from one moment to what should be done next. Pure: no clock, no input or output, no memory.
+"""`decide`: from one snapshot to the next actions. Pure: no clock, no I/O, no memory.
 
-Level-triggered: it looks at what is, not at what happened, so it may be asked at any time, after any crash,
-and gives the same answer for the same world. At most one action is decided per job and moment (and a stop
-beside a preparation that is going on); the next moment sees its result.
+Level-triggered: it depends on the current state, not on what happened. So it may be called at any time, after any
+crash, and returns the same result for the same world. It decides at most one action per job and snapshot (plus a stop
+during a preparation); the next snapshot shows the result.
 """
 
 from __future__ import annotations
@@ -46,45 +46,45 @@ LINGER: Final = 1.0
 
 @dataclass(frozen=True)
 class Follow:
-    """An attempt whose spool is to be read."""
+    """An attempt with a spool to read."""
 
     job: Job
-    #: Its container is over or gone: nothing will be added to the spool.
+    #: The container has ended or is gone: nothing will be added to the spool.
     over: bool
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do in one world, and how long that holds."""
+    """The actions for one world, and how long they stay valid."""
 
     world: World
     #: In order of preference.
     actions: tuple[Action, ...]
-    #: The next moment at which time alone may change the actions; None: there is none.
+    #: The next moment at which time alone may change the actions; None if there is none.
     until: dt.datetime | None
 
     def holds_in(self, later: World) -> bool:
-        """Return whether the same would be decided about `later` without asking: only time has passed, not too much."""
+        """Return whether `later` needs no new decision: only time has passed, and no deadline."""
         return (self.until is None or later.now < self.until) and later.differs_only_in_time(self.world)
 
 
 def decide(world: World) -> Decision:
-    """Return what to do now and until when that holds; what failed lately is left out for a while."""
+    """Return the actions to perform now, and until when they hold; leave out those paused after a failure."""
     timer = _Timer(world.now)
     actions = tuple(action for action in _all(world, timer) if action.key not in world.held)
     return Decision(world, actions, timer.next)
 
 
 class _Timer:
-    """Says for one decision which times are up, and remembers the first one that is not."""
+    """Checks deadlines for one decision, and remembers the earliest one to come."""
 
     def __init__(self, now: dt.datetime) -> None:
         self._now = now
-        #: The earliest moment asked for that is still to come.
+        #: The earliest requested moment that is still to come.
         self.next: dt.datetime | None = None
 
     def is_past(self, since: dt.datetime | None, seconds: float) -> bool:
-        """Return whether so many seconds have passed since then; False where it has not begun."""
+        """Return whether `seconds` have passed since `since`; False if that is None."""
         return since is not None and self.has_come(since + dt.timedelta(seconds=seconds))
 
     def has_come(self, moment: dt.datetime) -> bool:
@@ -116,7 +116,7 @@ def _all(world: World, timer: _Timer) -> Iterator[Action]:
 
 
 def follows(world: World) -> dict[tuple[str, int], Follow] | None:
-    """The spools to read, by job and attempt; None where it cannot be said, because the engine is silent."""
+    """Return the spools to read, by job and attempt; None if unknown, because the engine does not answer."""
     if world.observed is None:
         return None
     sight = _Sight(world)
@@ -129,7 +129,7 @@ def follows(world: World) -> dict[tuple[str, int], Follow] | None:
 
 
 def writing(world: World) -> dict[str, tuple[str, ...]]:
-    """Return the open jobs that have containers which run: job id → ids of these, builds and services included."""
+    """Return open jobs with running containers: job id → container ids, builds and services included."""
     running: dict[str, tuple[str, ...]] = {}
     for item in world.observed or ():
         if item.state in ("running", "paused"):
@@ -138,7 +138,7 @@ def writing(world: World) -> dict[str, tuple[str, ...]]:
 
 
 def serving(world: World) -> frozenset[str]:
-    """Jobs whose services run, or may be started at any moment."""
+    """Return the jobs with services that run or may be started at any moment."""
     return frozenset(
         job.id
         for job in world.jobs
@@ -159,15 +159,15 @@ class _Sight:
                 self._services.setdefault(item.job_id, []).append(item)
 
     def all(self, job: Job) -> list[Observed]:
-        """Every test container of the job."""
+        """Return all test containers of the job."""
         return self._by_job.get(job.id, [])
 
     def services(self, job: Job) -> list[Observed]:
-        """The job's services."""
+        """Return the job's services."""
         return self._services.get(job.id, [])
 
     def current(self, job: Job) -> Observed | None:
-        """The container of the job's present attempt: the recorded one, else the only one there can be."""
+        """Return the container of the current attempt: the recorded one, else the only possible one."""
         mine = [item for item in self.all(job) if item.attempt == job.attempt]
         if job.container_id is not None:
             mine = [item for item in mine if item.id == job.container_id]
@@ -177,12 +177,12 @@ class _Sight:
 def _is_over(job: Job, current: Observed | None) -> bool:
     if current is None:
         return job.container_id is not None
-    # Created, though its command already ran: the engine lost what it knew.
+    # Created, though its command already ran: the engine lost its state.
     return current.state in _OVER or (current.state == "created" and job.phase in _STARTED)
 
 
 def _without_engine(world: World, timer: _Timer) -> Iterator[Action]:
-    """What needs no engine: jobs that wait can be cancelled, preparations interrupted."""
+    """Yield the actions that need no engine: cancel waiting jobs, interrupt preparations."""
     for job in world.jobs:
         if job.phase == "queued" and job.id not in world.in_flight:
             yield from _queued(world, job)
@@ -191,7 +191,7 @@ def _without_engine(world: World, timer: _Timer) -> Iterator[Action]:
 
 
 def _isolated(world: World, timer: _Timer, job: Job, sight: _Sight) -> list[Action]:
-    """A job that cannot be decided about ends; it does not keep the others waiting."""
+    """Return the job's actions; end the job if deciding fails, so that it does not block the others."""
     try:
         return list(_of_job(world, timer, job, sight))
     except Exception as error:
@@ -200,7 +200,7 @@ def _isolated(world: World, timer: _Timer, job: Job, sight: _Sight) -> list[Acti
 
 
 def _of_job(world: World, timer: _Timer, job: Job, sight: _Sight) -> Iterator[Action]:
-    """The one next action of an open job, but for those that need a free slot."""
+    """Yield the one next action of an open job, except actions that need a free slot."""
     if job.id in world.in_flight:
         yield from _interruption(world, timer, job)
         return
@@ -225,7 +225,10 @@ def _of_job(world: World, timer: _Timer, job: Job, sight: _Sight) -> Iterator[Ac
 
 
 def _has_ended(world: World, job: Job) -> bool:
-    """The worker has said its last word: the verdict need not wait until the engine has taken the container down."""
+    """Return whether the worker sent its exit frame.
+
+    The verdict then need not wait until the engine has removed the container.
+    """
     ending = world.endings.get((job.id, job.attempt))
     return ending is not None and ending.exit is not None
 
@@ -241,7 +244,7 @@ def _preparing(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
 
 
 def _interruption(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
-    """End a preparation that is going on when its job is to stop."""
+    """Yield what ends a preparation that is going on when its job is to stop."""
     intent = _wanted_stop(world, timer, job)
     asked = job.id in world.signalled or stop_subject(job.id) in world.in_flight
     if intent and not asked and "Prepare" in world.in_flight.get(job.id, ()):
@@ -249,12 +252,12 @@ def _interruption(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
 
 
 def _live(world: World, timer: _Timer, job: Job, current: Observed) -> Iterator[Action]:
-    """A container that is created, runs or is paused."""
+    """Yield the action for a container that is created, running or paused."""
     intent = _wanted_stop(world, timer, job)
     if current.state == "created":
-        if intent:  # nothing of the user's ever ran: there is nothing to signal
+        if intent:  # the user's command never ran: there is no process to signal
             yield Finish(job.id, verdicts.stopped(job, intent, world.policy))
-        return  # else it waits for `_launches`
+        return  # otherwise it waits for `_launches`
     if job.container_id is None:
         yield Record(job.id, job.attempt, current.id)
     elif intent is None:
@@ -266,7 +269,7 @@ def _live(world: World, timer: _Timer, job: Job, current: Observed) -> Iterator[
 
 
 def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
-    """A container that has ended or is gone; nothing is said before its spool has been read to the end."""
+    """Yield the action for a container that has ended or is gone; none before its spool has been read to the end."""
     ending = world.endings.get((job.id, job.attempt))
     if ending is None:
         if job.phase == "testing":
@@ -295,7 +298,7 @@ def _why_not_started(current: Observed | None) -> str:
 
 
 def _wanted_stop(world: World, timer: _Timer, job: Job) -> str | None:
-    """Why the job is to stop: what is recorded, else what is due now."""
+    """Return why the job is to stop: the recorded reason, else one that applies now."""
     if job.stop_intent is not None:
         return job.stop_intent
     if job.cancel_requested_at is not None:
@@ -306,7 +309,7 @@ def _wanted_stop(world: World, timer: _Timer, job: Job) -> str | None:
         return "full"
     if job.phase == "preparing" and timer.is_past(job.phase_since, world.policy.prepare_timeout):
         return "timeout"
-    # A container that runs, but whose command is not yet seen to run, gets no more time than a test run.
+    # A container that runs, but has not reported its command's start, gets no more time than a test run.
     if (job.phase == "testing" or (job.phase == "starting" and job.container_id)) and timer.is_past(
         job.phase_since, verdicts.timeout_of(job, world.policy)
     ):
@@ -315,7 +318,7 @@ def _wanted_stop(world: World, timer: _Timer, job: Job) -> str | None:
 
 
 def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
-    """Prepared jobs get the free run slots, first come, first served."""
+    """Yield launches of prepared jobs for the free run slots, first come, first served."""
     ready, running = [], 0
     for job in world.jobs:
         if job.phase not in ("starting", *_STARTED):
@@ -337,7 +340,7 @@ def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
 
 
 def _waiting(world: World) -> list[Job]:
-    """Jobs that wait to be taken up, the next one first."""
+    """Return the waiting jobs, the next one first."""
     queued = [
         job
         for job in world.jobs
@@ -347,29 +350,29 @@ def _waiting(world: World) -> list[Job]:
 
 
 def _claims(world: World, waiting: list[Job]) -> Iterator[Action]:
-    """As many of the waiting as may be taken up; those that build an environment hold no run slot."""
+    """Yield claims for as many waiting jobs as allowed; those that build an environment hold no run slot."""
     being_claimed = sum(job.phase == "queued" and job.id in world.in_flight for job in world.jobs)
     holding = being_claimed + sum(job.phase != "queued" and not job.building for job in world.jobs)
     building = sum(job.building for job in world.jobs)
     if building >= world.policy.builds + world.policy.build_queue:
         return
     free = world.policy.concurrency - holding
-    # One whose claim failed lately keeps its turn: nobody overtakes because of a failure that passes.
+    # A job with a recently failed claim keeps its turn: a temporary failure lets no other job overtake.
     yield from (Claim(job.id) for job in waiting[: max(0, free)])
 
 
 def _cleaning(world: World, timer: _Timer, sight: _Sight) -> Iterator[Action]:
     for job in world.uncleaned:
         remains = sight.all(job)
-        # After the worker's last word a container goes by itself, at once.
+        # After its exit frame, the worker's container ends by itself, at once.
         going = job.status == "completed" and any(item.state == "running" for item in remains)
         if job.id not in world.in_flight and not (going and not timer.is_past(job.end_time, LINGER)):
-            # The job's own containers first: the services hold the network that they are in.
+            # The job's own containers first: they use the services' network.
             yield Clean(job.id, tuple(item.id for item in (*remains, *reversed(sight.services(job)))))
 
 
 def _orphans(world: World) -> Iterator[Action]:
-    """Containers of ours (the engine lists no others) that belong to no job and to no build."""
+    """Yield removals of containers (the engine lists only this install's) that belong to no job and no build."""
     known = {job.id for job in world.jobs} | {job.id for job in world.uncleaned}
     for item in world.observed or ():
         orphaned = item.name not in world.builds if item.role == "build" else item.job_id not in known
@@ -383,7 +386,7 @@ def _removal(world: World, item: Observed) -> Iterator[Action]:
 
 
 def _announcements(world: World, timer: _Timer, waiting: Iterable[Job], claimed: int) -> Iterator[Action]:
-    """Places that changed, not too often: soon for those near the front, seldom for the rest."""
+    """Yield changed places in the queue, at most so often: soon for those near the front, seldom for the rest."""
     if "queue" in world.in_flight:
         return
     places = []

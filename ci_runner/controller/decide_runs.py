@@ -1,8 +1,8 @@
-"""Runs of pipelines in a tick: which of them have news, and what is decided about those.
+"""Runs in a tick: which of them have changed, and the next step of each.
 
-What a run does next is `ci_runner.pipelines.scheduler`'s to say. Its decision depends on rows alone, and every change
-of these raises the run's version; so a run whose version was decided about is not looked at again, and a run of
-hundreds of jobs costs an idle tick nothing.
+`ci_runner.pipelines.scheduler` decides a run's next step. Its decision depends on rows alone, and every change to
+these raises the run's version. So a run is not examined again until its version changes, and a run of hundreds of
+jobs adds nothing to an idle tick.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ci_runner.pipelines.scheduler import Step, StopIntent
 from ci_runner.store import Store
 from pytest_remote_ci.terminal import formats
 
-#: Jobs of one run that wait in the queue at most, beside one for each that may run: enough to keep the runner busy.
+#: Jobs of one run that may wait in the queue beyond the number that may run: enough to keep the runner busy.
 _MARGIN: Final = 2
 
 
 def decide(world: World) -> Iterator[Action]:
-    """The next step of each run that has one."""
+    """Yield the next step of each run that has one."""
     for item in world.runs:
         if item.run.id in world.in_flight:
             continue
@@ -36,7 +36,7 @@ def decide(world: World) -> Iterator[Action]:
 
 
 def deadlines(world: World) -> Iterator[dt.datetime]:
-    """Yield the moments, past or to come, at which time alone may change what is decided about the runs."""
+    """Yield the moments, past or to come, at which time alone may change the decision about runs."""
     for item in world.runs:
         yield from item.deadlines
         limit = _limit(item.run)
@@ -45,7 +45,7 @@ def deadlines(world: World) -> Iterator[dt.datetime]:
 
 
 def _isolated(item: OpenRun, now: dt.datetime, concurrency: int) -> AdvanceRun | None:
-    """A run that cannot be decided about ends; it does not keep the others waiting."""
+    """Return the run's step; end the run if deciding fails, so that it does not block the others."""
     intent = _intent(item)
     run = item.run
     queued = sum(facts.job_id is not None and facts.phase == "queued" for facts in item.facts.values())
@@ -67,7 +67,7 @@ def _isolated(item: OpenRun, now: dt.datetime, concurrency: int) -> AdvanceRun |
 
 
 def _intent(item: OpenRun) -> StopIntent | None:
-    """Why the run is to stop: what is recorded, else what is due now."""
+    """Return why the run is to stop: the recorded reason, else one that applies now."""
     if item.run.stop_intent is not None:
         return item.run.stop_intent
     if item.run.cancel_requested_at is not None:
@@ -76,16 +76,16 @@ def _intent(item: OpenRun) -> StopIntent | None:
 
 
 class RunTable:
-    """What a controller knows of the open runs; one thread only."""
+    """The controller's open runs; for one thread only."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, OpenRun] = {}
-        #: Run id → what was decided about, and there was nothing to do.
+        #: Run id → the state that was decided about without any action.
         self._settled: dict[str, OpenRun] = {}
 
     def read(self, now: dt.datetime, *, anew: bool = True) -> tuple[OpenRun, ...]:
-        """The runs that may have something to do; not `anew`: nobody has written to the store since the last time."""
+        """Return the runs that may need a step; `anew` False: the store has not changed since the last call."""
         if anew:
             self._update()
         found = []
@@ -108,13 +108,13 @@ class RunTable:
                 self._load(run_id, known)
 
     def settle(self, runs: Collection[OpenRun], busy: Collection[str]) -> None:
-        """These were decided about, and nothing is to be done but for those in `busy`."""
+        """Record that these runs were decided about and, except for those in `busy`, need nothing."""
         for item in runs:
             if item.run.id not in busy:
                 self._settled[item.run.id] = item
 
     def _load(self, run_id: str, known: OpenRun | None) -> None:
-        """The run before its facts: what changes in between makes the step be refused."""
+        """Load the run before its facts: a change in between makes the step be refused."""
         runs = self._store.runs
         run = runs.get(run_id) if known is None else runs.refreshed(known.run)
         if run is not None:
@@ -124,7 +124,7 @@ class RunTable:
 
 
 def _at(item: OpenRun, now: dt.datetime) -> OpenRun:
-    """The run as it is at that time: the same object, unless a time of it is up that was not."""
+    """Return the run as of `now`: the same object unless a deadline has passed since."""
     limit = _limit(item.run)
     timed_out = item.timed_out if limit is None else now >= limit
     passed = sum(now >= moment for moment in item.deadlines)
@@ -134,7 +134,7 @@ def _at(item: OpenRun, now: dt.datetime) -> OpenRun:
 
 
 def _limit(run: Run) -> dt.datetime | None:
-    """Return when the run's time is up; None: never, or it has not begun."""
+    """Return the run's deadline; None if it has none, or has not begun."""
     if run.timeout is None or run.start_time is None:
         return None
     return run.start_time + dt.timedelta(seconds=run.timeout)

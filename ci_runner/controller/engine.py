@@ -1,9 +1,8 @@
-"""`Engine`: where containers run, as a written contract; the nouns that go in and come out.
+"""`Engine`: the contract for running containers, and its input and output types.
 
-Every engine passes `tests/contract/test_engine.py`. Engines know nothing of jobs, stores or HTTP: they get
-frozen specs and answer with frozen observations. All methods may be called from several threads at once. SDK
-exceptions never leave an engine: `EngineUnavailable` (temporary), `ImageUnavailable` or `PermanentError`
-(permanent) do.
+Every engine passes `tests/contract/test_engine.py`. Engines know nothing of jobs, stores or HTTP: they take frozen
+specs and return frozen observations. All methods may be called from several threads at once. SDK exceptions never
+leave an engine; it raises `EngineUnavailable` (temporary), `ImageUnavailable` or `PermanentError` (permanent).
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-#: Labels that every container, volume and network of ours carries; orphans are recognised by these alone.
+#: Labels of all containers, volumes and networks of the runner; orphans are recognised by these alone.
 LABEL_INSTALL: Final = "ci-runner.install"
 LABEL_ROLE: Final = "ci-runner.role"
 LABEL_JOB: Final = "ci-runner.job"
 LABEL_ATTEMPT: Final = "ci-runner.attempt"
 
-#: Fixed mount points inside a container (below one folder, so that nothing of the user's is hidden).
+#: Fixed mount points inside a container (below one folder, so that none of the user's files are hidden).
 TOOLS: Final = "/ci/tools"
 ENVIRONMENT: Final = "/ci/env"
 PROJECT_LAYER: Final = "/ci/project"
@@ -35,7 +34,7 @@ ContainerState = Literal["created", "running", "paused", "exited", "dead", "remo
 
 @dataclass(frozen=True)
 class Bind:
-    """A folder or file of the host at a place in the container; a missing source is an error."""
+    """A folder or file of the host, mounted in the container; a missing source is an error."""
 
     source: Path
     target: str
@@ -44,7 +43,7 @@ class Bind:
 
 @dataclass(frozen=True)
 class Overlay:
-    """A writable view of read-only trees: what the job writes lands in `upper`."""
+    """A writable view of read-only trees: the job writes to `upper`."""
 
     #: Topmost first.
     lowers: tuple[Path, ...]
@@ -56,13 +55,13 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one container may use."""
+    """Resource limits of one container."""
 
     cpus: float = 1.0
     #: Bytes; swap is not added.
     memory: int = 2 << 30
     pids: int = 512
-    #: Bytes of one file.
+    #: Maximum bytes of one file.
     file_size: int = 1 << 30
     #: Bytes of each tmpfs (/tmp, /var/tmp, /dev/shm and the home folder); counted towards memory.
     tmp_size: int = 512 << 20
@@ -73,7 +72,7 @@ class Limits:
 class ContainerSpec:
     """Everything an engine needs to create one container."""
 
-    #: Unique and derived from labels: creating the same name again adopts the container that is there.
+    #: Unique and derived from labels: creating the same name again adopts the existing container.
     name: str
     image_id: str
     argv: tuple[str, ...]
@@ -87,15 +86,15 @@ class ContainerSpec:
     limits: Limits = Limits()
     #: "egress": the default network with inter-container traffic off; "none": loopback only.
     network: Literal["egress", "none"] = "egress"
-    #: Id of a running container whose network (loopback included) this one shares; `network` is that one's then.
+    #: Id of a running container that shares its network, loopback included; `network` is then ignored.
     join: str | None = None
-    #: Whom it runs as, where that is another than jobs do; engines that do not isolate have one user for all.
+    #: User id, if not that of jobs; engines that do not isolate have one user for all.
     uid: int | None = None
-    #: Device and inode of mounts' sources as they were when they were made or checked; others are not compared.
+    #: Device and inode of mounted sources when they were made or checked; other sources are not compared.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
     def sources(self) -> list[tuple[Path, str]]:
-        """(source, mount point) of everything that is mounted."""
+        """Return (source, mount point) of everything that is mounted."""
         result = [(bind.source, bind.target) for bind in self.binds]
         if self.overlay is not None:
             folders = (*self.overlay.lowers, self.overlay.upper, self.overlay.work)
@@ -105,17 +104,17 @@ class ContainerSpec:
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """A container that runs an image as its makers meant it, beside a job's: its user, entry point and volumes."""
+    """A container beside a job's that runs an image as its makers meant it: its user, entry point and volumes."""
 
     name: str
     image_id: str
     job_id: str
     env: Mapping[str, str] = field(default_factory=dict)
-    #: In place of the image's own command; empty means its own.
+    #: Replaces the image's own command, unless empty.
     command: tuple[str, ...] = ()
     limits: Limits = Limits()
     network: Literal["egress", "none"] = "egress"
-    #: Names that mean this machine's loopback; of the first container only, the others share its files.
+    #: Names that resolve to loopback; only for the first container, the others share its hosts file.
     hosts: tuple[str, ...] = ()
     #: As in `ContainerSpec`.
     join: str | None = None
@@ -133,27 +132,27 @@ class Observed:
     job_id: str
     attempt: int
     state: ContainerState
-    #: Set once exited; 128+n for a signal, as shells have it.
+    #: Set once exited; 128+n for a signal, as in shells.
     exit_code: int | None = None
-    #: Any process of the container was killed for memory (not necessarily the main one).
+    #: Some process of the container, not necessarily the main one, was killed for lack of memory.
     oom_killed: bool = False
-    #: The engine's own words about a container that could not start.
+    #: The engine's message about a container that could not start.
     error: str | None = None
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
-    #: What the image's own health check says; None where it has none.
+    #: Result of the image's own health check; None if it has none.
     healthy: bool | None = None
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Where on this machine to look for what a running container writes, beside its spec's own folders."""
+    """Where on this machine a running container writes, beyond its spec's own folders."""
 
-    #: Process ids as this machine's /proc has them; () where they are not known.
+    #: Process ids in this machine's /proc; () if unknown.
     processes: tuple[int, ...] = ()
-    #: Folders that the container can write; some may not be there, or be closed to the runner.
+    #: Folders that the container can write; some may not exist, or may be unreadable for the runner.
     folders: tuple[Path, ...] = ()
-    #: They are a service's: what is in them is part of what `written_by_services` says.
+    #: The folders are a service's: `written_by_services` includes their contents.
     is_service: bool = False
 
 
@@ -161,121 +160,123 @@ class Footprint:
 class Image:
     """A base image that is present."""
 
-    #: Content digest (`sha256:…`): what containers are created from, immune to a moved tag.
+    #: Content digest (`sha256:…`): containers are created from it, so a moved tag has no effect.
     id: str
     reference: str
-    #: Versions of CPython found in it, such as ("3.11", "3.12"); () where the engine does not know.
+    #: CPython versions found in it, such as ("3.11", "3.12"); () if unknown.
     pythons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What an engine can do here; `problems` are sentences for an operator, worst first."""
+    """An engine's abilities; `problems` are sentences for an operator, worst first."""
 
     version: str
     #: False: jobs are not isolated from each other and from the host.
     isolates: bool
-    #: False: no job can run here; the first problem says why.
+    #: False: no job can run; the first problem is the reason.
     usable: bool = True
     problems: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):
-    """Where containers run. `id`s are the engine's own; everything may be called twice.
+    """Runs containers. Ids are the engine's own; every method may be called twice.
 
-    Any method may raise `EngineUnavailable`: nothing was decided, the same call may be made again.
+    Any method may raise `EngineUnavailable`: nothing was decided, and the call may be repeated.
     """
 
-    #: The name an operator gives it: "docker", "process", "memory", …
+    #: The engine's name in the settings: "docker", "process", "memory", …
     name: str
 
     def probe(self) -> Probe:
         """Check that mounts, overlays and appended bytes are visible to both sides.
 
-        Checked once per engine object; what can change while it lives is read anew.
+        Checked once per engine object, except for what can change during its life.
         """
 
     def image(
         self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
     ) -> Image:
-        """Resolve, pulling when absent and allowed; `progress` gets one line per step.
+        """Resolve an image, pulling it if absent and allowed; `progress` gets one line per step.
 
-        Raises `ImageUnavailable`, which names the image and what to do.
+        Raises `ImageUnavailable`, which names the image and a remedy.
         """
 
     def create(self, spec: ContainerSpec) -> str:
-        """Create (not start) and return the id.
+        """Create (not start) a container and return its id.
 
-        A container of that name with the same install, role, job and attempt is adopted, never a second one
-        made. A name that something else has, a setting that the engine refuses, and a source that is missing,
-        reached through a link or not the one that `known` has raise `PermanentError`.
+        An existing container of that name with the same install, role, job and attempt is adopted; a second one is
+        never made. Raises `PermanentError` if anything else has the name, if the engine refuses a setting, or if a
+        source is missing, reached through a link, or differs from its entry in `known`.
         """
 
     def create_service(self, spec: ServiceSpec) -> str:
-        """Create (not start) a service and return the id; adopts as `create` does (attempt 0).
+        """Create (not start) a service and return its id; adopt one as `create` does (attempt 0).
 
-        An engine that runs no services raises `PermanentError`.
+        An engine that cannot run services raises `PermanentError`.
         """
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
-        """Run a command in a running container and wait for its end, for some seconds: its exit code.
+        """Run a command in a running container, wait some seconds for its end, and return its exit code.
 
-        None: the container does not run (any more), or the command goes on. For asking a service whether it is ready.
+        Return None if the container does not run (any more), or the command goes on. Used to ask a service whether it
+        is ready.
         """
 
     def written_by_services(self) -> Mapping[str, int]:
-        """Job id → bytes on disk that its running services have written, into their roots and volumes; {} without any.
+        """Return job id → bytes on disk that its running services have written; {} without any.
 
-        May take a while: asked every few seconds, where there are services, by a thread that waits for nothing else.
+        Includes the services' roots and volumes. May take a while: while there are services, a thread that does
+        nothing else calls it every few seconds.
         """
 
     def footprint(self, container_id: str) -> Footprint:
-        """Say where a running container's traces are; empty when it does not run, or runs on another machine.
+        """Return where a running container writes; empty if it does not run, or runs on another machine.
 
-        Cheap: asked for each running container about once a second.
+        Cheap: called for each running container about once a second.
         """
 
     def start(self, container_id: str) -> None:
-        """Start; harmless on a container that runs or has run.
+        """Start a container; harmless if it runs or has run.
 
-        A container that is gone raises `PermanentError`. So does a command that cannot be started, where the
-        engine notices (`Observed.error` and exit code 126 or 127 stay visible); where an init of its own starts
-        the command, the container exits with 126 or 127 and `output` has the words.
+        A container that is gone raises `PermanentError`. So does a command that cannot be started, if the engine
+        notices (`Observed.error` and exit code 126 or 127 stay visible); if the container's init starts the command,
+        the container exits with 126 or 127, and `output` has the message.
         """
 
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
-        """TERM reaches the main process; KILL ends the whole process tree. Harmless when it is over."""
+        """Send TERM to the main process, or KILL the whole process tree. Harmless if it has ended."""
 
     def remove(self, container_id: str) -> None:
-        """Remove with its volumes, killing it when it runs. Harmless when it is gone.
+        """Remove a container with its volumes; kill it if it runs. Harmless if it is gone.
 
         The overlay's `upper` stays: it is the caller's folder.
         """
 
     def list(self) -> list[Observed]:
-        """All containers of this install (by label), whatever their state. Cheap: called on every tick.
+        """Return all containers of this install (by label), in any state. Cheap: called on every tick.
 
-        `exit_code` is set for whatever has exited.
+        `exit_code` is set for all that have exited.
         """
 
     def inspect(self, container_id: str) -> Observed | None:
-        """One container with full detail (`oom_killed`, `error`), or None when it is gone."""
+        """Return one container in full detail (`oom_killed`, `error`), or None if it is gone."""
 
     def output(self, container_id: str, limit: int = 65536) -> str:
-        """The last `limit` bytes that a container wrote to its own log.
+        """Return the last `limit` bytes of a container's own log.
 
-        For the post-mortem of a worker that never started; empty when there is nothing or it is gone.
+        For the post-mortem of a worker that never started; empty if there is no output or the container is gone.
         """
 
     def sweep(self, keep: frozenset[str]) -> int:
-        """Remove what a crash left: things of this install that are no container (volumes, folders).
+        """Remove leftovers of a crash: things of this install other than containers (volumes, folders).
 
-        Names in `keep`, and whatever a container still uses, stay. Returns how many were removed.
+        Names in `keep`, and anything that a container still uses, stay. Return how many were removed.
         """
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """Call `wake` soon after a container of ours changes: a lossy hint, from a thread of the engine's."""
+        """Call `wake` soon after one of this install's containers changes: a lossy hint, from an engine's thread."""
 
     def close(self) -> None:
-        """End threads and connections; containers go on."""
+        """End threads and connections; containers keep running."""

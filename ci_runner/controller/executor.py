@@ -1,7 +1,7 @@
-"""`Performer`: the threads that do what was decided, and the one place where their errors are judged.
+"""`Performer`: the threads that perform actions, and the one place that handles their errors.
 
-Nothing waits for an action: it runs in a pool, its effects are in the store and the engine, and the next tick
-sees them. Environment builds have a pool of their own, so that they never hold up anything else.
+Nothing waits for an action: it runs in a pool, its effects are in the store and the engine, and the next tick sees
+them. Environment builds have a separate pool, so that they never delay anything else.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ci_runner.model.verdict import failed
 
 _log = logging.getLogger(__name__)
 
-#: Threads for everything but preparing.
+#: Threads for everything but preparations.
 WORKERS: Final = 8
-#: Threads that read what jobs left behind, so that large files never hold up anything else.
+#: Threads that collect jobs' files, so that large files never delay anything else.
 COLLECTORS: Final = 2
-#: Failures in a row of a kind that nobody foresaw, after which a job is given up.
+#: Unexpected failures in a row after which a job is given up.
 PATIENCE: Final = 5
 
-#: What is done for a job before it runs: when it cannot be done, the job fails and says why.
+#: Actions before a job runs: if one fails permanently, the job fails with the reason.
 _TOWARDS_RUNNING: Final = (actions.Claim, actions.Prepare, actions.Launch, actions.Record, actions.Retry)
 _TOUCH_ENGINE: Final = (
     actions.Prepare,
@@ -38,9 +38,9 @@ _TOUCH_ENGINE: Final = (
     actions.RemoveContainer,
 )
 
-#: The engine may show their effect only later; they are not repeated at once.
+#: The engine may show their effect only later, so they are not repeated at once.
 _SLOW_TO_SHOW: Final = (actions.Kill, actions.RemoveContainer)
-#: Seconds for which those are not repeated.
+#: Seconds for which they are not repeated.
 SETTLE: Final = 1.0
 
 
@@ -70,7 +70,7 @@ class Performer:
         self._collecting = ThreadPoolExecutor(COLLECTORS, thread_name_prefix="collect")
 
     def submit(self, action: actions.Action) -> None:
-        """Begin an action; returns at once."""
+        """Begin an action and return at once."""
         with self._lock:
             self._in_flight.setdefault(action.subject, []).append(type(action).__name__)
         pool = self._preparing if isinstance(action, actions.Prepare) else self._acting
@@ -79,18 +79,18 @@ class Performer:
         pool.submit(self._run, action)
 
     def in_flight(self) -> Mapping[str, frozenset[str]]:
-        """Subject → names of the actions that are going on for it."""
+        """Return subject → names of the actions that are going on for it."""
         with self._lock:
             return {subject: frozenset(names) for subject, names in self._in_flight.items()}
 
     def take_touched(self) -> bool:
-        """Whether an action may have changed a container since the last call."""
+        """Return whether an action may have changed a container since the last call."""
         with self._lock:
             touched, self._touched = self._touched, False
             return touched
 
     def close(self) -> None:
-        """Wait for what is going on (preparations give up); containers are left as they are."""
+        """Wait for actions that are going on (preparations give up); leave containers as they are."""
         self._steps.closing.set()
         self._preparing.shutdown(wait=True, cancel_futures=True)
         self._collecting.shutdown(wait=True, cancel_futures=True)
@@ -107,7 +107,8 @@ class Performer:
             self._judge(action, error)
         finally:
             with self._lock:
-                # Before it is out of flight: whoever sees it gone must look at the containers anew.
+                # Set before the action leaves flight: once it is no longer listed, a tick must list the containers
+                # again.
                 self._touched = self._touched or _touches_engine(action)
                 names = self._in_flight[action.subject]
                 names.remove(type(action).__name__)
@@ -116,7 +117,10 @@ class Performer:
             self._wake()
 
     def _judge(self, action: actions.Action, error: Exception) -> None:
-        """Temporary: later again. Permanent: the job fails. The lease: the end. The rest: some more times."""
+        """Retry a temporary error later, fail the job on a permanent one, and end the controller on a lost lease.
+
+        Retry any other error a few times.
+        """
         if isinstance(error, LeaseLost):
             self._fatal(error)
             return
@@ -139,12 +143,12 @@ class Performer:
                 self._give_up(action, f"internal error of the runner ({doing}: {type(error).__name__})")
 
     def _say(self, action: actions.Action, error: Exception) -> None:
-        """To the operator, and to the user whose job has to wait."""
+        """Report a temporary error to the operator, and to the user of the delayed job."""
         _log.warning("%s: %s; trying again", action.key, error)
         if isinstance(action, (actions.Prepare, actions.Launch)):
             try:
                 self._steps.tell(action.job_id, f"{error}; trying again")
-            except Exception:  # very likely the same trouble
+            except Exception:  # probably the same problem
                 _log.debug("job %s could not be told", action.job_id, exc_info=True)
 
     def _give_up(self, action: actions.JobAction, reason: str) -> None:

@@ -1,8 +1,8 @@
-"""`Steps`: how each action is done. Thin: what to do was decided; here it meets the engine and the store.
+"""`Steps`: how each action is performed, on the engine and the store. Thin: `decide` has made the decisions.
 
-Every step may be repeated after a crash at any of its failpoints: a row is changed by compare-and-set on its
-phase, and an engine's calls adopt or pass over what is there already. Before the engine is touched, the lease
-is looked at: a controller that lost it must not act on containers that are another's by now.
+Every step may be repeated after a crash at any of its failpoints: a row is changed by compare-and-set on its phase,
+and engine calls adopt or skip what exists. Before each engine call the lease is checked: a controller that lost it
+must not touch containers that now belong to another.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _REMOVED = _point("remove.after", "removal recorded")
 
 
 class JobPreparer(Protocol):
-    """What a controller needs of whatever makes jobs ready to run; `prepare.Preparer` is the real one."""
+    """The controller's interface to job preparation; `environments.preparer.Preparer` implements it."""
 
     def prepare(
         self,
@@ -66,25 +66,25 @@ class JobPreparer(Protocol):
         building: Callable[[], None],
         stopping: Callable[[], bool],
     ) -> Prepared:
-        """Blocks until all is there; a few milliseconds when it was there already."""
+        """Block until the workspace and environment are ready; takes milliseconds if they already are."""
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
-        """What to create; makes the attempt's working folder."""
+        """Return the container to create; make the attempt's working folder."""
 
     def written(self, job: Job) -> Written:
-        """Where the files of the job's present attempt lie; also after a restart."""
+        """Return where the files of the job's current attempt are; works after a restart, too."""
 
     def in_use(self) -> frozenset[str]:
-        """Names of the build containers of calls that are going on."""
+        """Return the names of the build containers in use by current calls."""
 
     def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
-        """What could wait until the job was over and makes the next one quicker; may take many seconds."""
+        """Do work that can wait until the job has ended and speeds up the next one; may take many seconds."""
 
     def remove_work(self, job_id: str) -> None:
         """Remove the working folders of all of the job's attempts."""
 
     def evict(self, keep: frozenset[str]) -> None:
-        """Remove what is cached beyond the limits, but for the keys in `keep`."""
+        """Remove cached data beyond the limits, except for the keys in `keep`."""
 
 
 class Interrupted(Exception):
@@ -93,7 +93,7 @@ class Interrupted(Exception):
 
 @dataclass
 class Steps:
-    """The performing side of every action; `perform` has the threads, the counting and the errors."""
+    """The implementation of every action; `executor` has the threads, the counting and the error handling."""
 
     store: Store
     engine: Engine
@@ -101,9 +101,9 @@ class Steps:
     epoch: int
     policy: Policy
     now: SteadyClock
-    #: Bytes of log kept per job.
+    #: Maximum bytes of log stored per job.
     budget: int
-    #: Called when a job got its terminal status.
+    #: Called when a job gets its terminal status.
     ended: Callable[[], None]
     keeper: Keeper
     #: Set when the controller ends: preparations give up.
@@ -114,7 +114,7 @@ class Steps:
         self.keeper.stopping = self.closing.is_set
 
     def perform(self, action: actions.Action) -> None:
-        """Do it. Raises what the engine, the store and the preparer raise."""
+        """Perform an action. Raises any error of the engine, the store and the preparer."""
         self._STEPS[type(action)](self, action)
 
     def _claim(self, action: actions.Claim) -> None:
@@ -133,7 +133,7 @@ class Steps:
         failpoints.hit(_PREPARE[0])
 
         def building() -> None:
-            """From here on the job holds no run slot; how many build at once is the preparer's to limit."""
+            """Release the run slot for the build; the preparer limits how many builds run at once."""
             self._advance(action, "preparing", "preparing", detail="building the environment", building=True)
 
         def stopping() -> bool:
@@ -162,7 +162,7 @@ class Steps:
         container_id = action.container_id
         if container_id is None:
             prepared = self.state.prepared(job.id)
-            if prepared is None:  # a controller before this one prepared it: quickly once more
+            if prepared is None:  # prepared by an earlier controller: repeat it, which is quick
                 self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
                 return
             spec = self.preparer.container_spec(
@@ -216,7 +216,7 @@ class Steps:
         failpoints.hit(_KILL[1])
 
     def _intend(self, job_id: str, intent: str) -> bool:
-        """Record why a job is stopped, unless that is known; False when the job is over."""
+        """Record why a job is stopped, unless a reason is recorded; return False if the job has ended."""
         job = self.store.jobs.get(job_id)
         if job is None or job.is_over or job.stop_intent is not None:
             return job is not None and not job.is_over
@@ -249,7 +249,10 @@ class Steps:
         failpoints.hit(_FINISH[1])
 
     def _collected(self, action: actions.Finish) -> Kept:
-        """What the job leaves behind, durable; read when its container is gone, and nobody writes any more."""
+        """Store the job's files durably and return them.
+
+        They are read only after the container is removed, so that nothing writes to them any more.
+        """
         job = self._job(action)
         if job.is_over:
             return Kept()
@@ -258,7 +261,7 @@ class Steps:
             if not self.state.is_collecting(job.id):
                 self._advance(action, ("starting", "testing", "finishing"), "finishing", detail="collecting")
                 self.state.set_collecting(job.id)
-            if action.going is not None:  # its worker has said its last word
+            if action.going is not None:  # its worker has sent its exit frame
                 self._hold_lease()
                 self.engine.remove(action.going)
 
@@ -266,7 +269,7 @@ class Steps:
             return self.keeper.keep(job, action.verdict, self.preparer.written(job), before_reading)
         except KeepingStopped as error:
             raise Interrupted from error
-        except PermanentError as error:  # would be the same the next time: the job ends without them
+        except PermanentError as error:  # a repetition would fail, too: the job ends without its files
             return Kept(notes=(f"none is kept: {error}",))
 
     def end(
@@ -276,7 +279,7 @@ class Steps:
         events: Sequence[JobEvent] = (),
         kept: Kept = Kept(),  # noqa: B008  # frozen
     ) -> None:
-        """Write the job's terminal status, once; `Notifier` tells who wants to know."""
+        """Write the job's terminal status, once; `Notifier` notifies the plugins."""
         if not self.store.jobs.finish(
             job_id, self.epoch, verdict, events=events, artifacts=kept.artifacts, more=kept.fields()
         ):
@@ -288,7 +291,7 @@ class Steps:
         self.ended()
 
     def tell(self, job_id: str, text: str) -> None:
-        """A line of the runner in the job's log, for its user."""
+        """Add a line of the runner to the job's log, for its user."""
         event = JobEvent("log", f"{text}\n", fields={"stream": "runner"})
         self.store.events.append(job_id, self.epoch, [event])
 
@@ -303,7 +306,7 @@ class Steps:
             try:
                 self.preparer.improve(job, self.closing.is_set)
             except RunnerError as error:
-                level = logging.DEBUG if self.closing.is_set() else logging.WARNING  # stopped: all is well
+                level = logging.DEBUG if self.closing.is_set() else logging.WARNING  # stopped normally
                 _log.log(level, "job %s: nothing was done for the next one: %s", job.id, error)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
@@ -345,7 +348,7 @@ class Steps:
         return job
 
     def _hold_lease(self) -> None:
-        """Before an engine call: is this still the controller?"""
+        """Check before an engine call that this controller still holds the lease."""
         state = self.store.lease.read()
         if state.epoch != self.epoch:
             raise LeaseLost(f"the lease was taken over by {state.holder}")
@@ -360,7 +363,7 @@ class Steps:
         quietly: bool = False,
         **changes: Any,
     ) -> bool:
-        """To the next phase, with the event that says so (unless `quietly`), and in it a `detail` for people."""
+        """Advance the job to the next phase, with an event (unless `quietly`) that may show a `detail` to people."""
         fields = {"phase": phase} if detail is None else {"phase": phase, "detail": detail}
         events = [] if quietly else [JobEvent("state", fields=fields)]
         changes.setdefault("phase_since", self.now())

@@ -1,9 +1,9 @@
-"""`Controller`: observe, decide, perform, again and again.
+"""`Controller`: observe, decide and perform in a loop.
 
-One thread ticks. It is woken by the engine, by changes in the store, by what its own threads finish, and at
-the latest after `interval`; a tick reads the world, decides, hands the actions over and never waits for any
-of them. There is one controller per data directory (a file lock) and one whose writes count (the lease's
-epoch). When it ends, containers go on; the next controller adopts them.
+One thread ticks. It is woken by the engine, by changes in the store, by finished actions of its own threads, and at
+the latest after `interval`. A tick reads the world, decides, hands over the actions and never waits for any of them.
+There is one controller per data directory (a file lock), and only one may write (the lease's epoch). When it ends,
+containers keep running; the next controller adopts them.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from ci_runner.store import Doorbell, Store
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the store's doorbell.
+#: Seconds between two checks of the store's doorbell.
 POLL: Final = 0.02
-#: Seconds that a tick which took long is followed by at most.
+#: Maximum seconds of pause after a tick that took long.
 LONGEST_PAUSE: Final = 0.25
-#: Seconds between two signs of life.
+#: Seconds between two heartbeats.
 HEARTBEAT: Final = 2.0
-#: Seconds between two sweeps for what crashes left behind at the engine.
+#: Seconds between two sweeps for what crashes left in the engine.
 SWEEP: Final = 15.0
 
 
 class ControllerRunning(RunnerError):
-    """There is a controller on this data directory already; a program ends with code 75 (EX_TEMPFAIL)."""
+    """Another controller runs on this data directory; programs exit with code 75 (EX_TEMPFAIL)."""
 
 
 class Controller:
@@ -70,8 +70,10 @@ class Controller:
         policy: Policy | None = None,
         finished: Callable[[Job], None] | None = None,
     ) -> None:
-        """`policy` replaces what the settings say; `finished` is called, in a thread of its own, with each job that
-        ends, at least once (see `notifier`).
+        """Set up the controller without starting it.
+
+        `policy` replaces the settings' limits; `finished` is called, in a thread of its own, at least once with each
+        job that ends (see `notifier`).
         """
         self._storage = storage
         self._settings = settings
@@ -89,7 +91,7 @@ class Controller:
     def run(self, stop: threading.Event) -> None:
         """Reconcile until `stop` is set.
 
-        Raises `ControllerRunning` at once, or `LeaseLost` when another took over.
+        Raises `ControllerRunning` at once, or `LeaseLost` when another controller took over.
         """
         with only_one(self._storage.data_dir), contextlib.ExitStack() as stack:
             epoch = self._store.lease.acquire(f"{socket.gethostname()}, process {os.getpid()}")
@@ -105,7 +107,7 @@ class Controller:
             raise self._fatal
 
     def _assemble(self, stack: contextlib.ExitStack, epoch: int) -> _Tick:
-        """Make and start everything that has a thread; `stack` ends it, last made first."""
+        """Make and start everything that has a thread; `stack` ends it in reverse order."""
         work = self._storage.data_dir / "work"
         clock = SteadyClock()
         notifier = Notifier(self._store, epoch, self._finished, self._end)
@@ -162,11 +164,11 @@ class Controller:
             except LeaseLost as error:
                 self._end(error)
             except Exception:
-                self._engine_changed.set()  # what should have been looked at was not
+                self._engine_changed.set()  # the failed tick has not handled the changes
                 _log.exception("a tick failed; trying again")
             else:
                 self.ready.set()
-            # However fast things change: no more than a third of the time for looking at them.
+            # Even with constant changes, spend at most a third of the time on reading them.
             stop.wait(min(LONGEST_PAUSE, 2 * (time.monotonic() - began)))
 
     def _on_engine(self) -> None:
@@ -174,7 +176,7 @@ class Controller:
         self._wake.set()
 
     def _end(self, error: BaseException) -> None:
-        """The lease is lost: stop at once."""
+        """Stop at once: the lease is lost."""
         if self._fatal is None:
             self._fatal = error
             _log.error("%s; this controller ends", error)
@@ -195,8 +197,10 @@ class Controller:
 
 
 class _Tick:
-    """One pass: observe, decide, hand over. Where everything is as it was when there was nothing to do, and no time is
-    up, there is nothing to do now: that is all that most passes find."""
+    """One pass: observe, decide, hand over.
+
+    Skips the decision if nothing changed since an idle pass and no deadline has passed; most passes end there.
+    """
 
     def __init__(
         self,
@@ -220,7 +224,7 @@ class _Tick:
         self._runs = RunTable(store)
         self._answers = True
         self._next_sweep = 0.0
-        #: The last decision, if it was that there is nothing to do.
+        #: The last decision, if it had no actions.
         self._quiet: Decision | None = None
 
     def __call__(self, *, anew: bool) -> None:
@@ -233,7 +237,7 @@ class _Tick:
             self._note(now)
             self._sweep(now)
         except BaseException:
-            self._rows.forget()  # who knows what was read of it
+            self._rows.forget()  # the rows may have been read only in part
             self._quiet = None
             raise
 
@@ -274,15 +278,15 @@ class _Tick:
         )
 
     def _note(self, seen: World) -> None:
-        """Say once that the engine went away or came back."""
+        """Log once that the engine stopped or resumed answering."""
         answers = seen.observed is not None
         if answers != self._answers:
             self._answers = answers
-            self._next_sweep = 0.0  # an engine that was restarted lets go of what it held
+            self._next_sweep = 0.0  # a restarted engine releases what it held
             _log.warning("the engine %s", "answers again" if answers else "does not answer; trying again")
 
     def _sweep(self, seen: World) -> None:
-        """Remove what crashes left, at a moment when nothing is being made that it could hit."""
+        """Remove what crashes left, at a moment when nothing is being created that this could hit."""
         if time.monotonic() < self._next_sweep or self._performer.in_flight() or seen.observed is None:
             return
         self._next_sweep = time.monotonic() + SWEEP
@@ -300,7 +304,7 @@ def _rang(bell: Doorbell) -> bool:
 
 @contextlib.contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
-    """Hold the lock of the one controller on `data_dir`; raises `ControllerRunning` when another holds it."""
+    """Hold the lock of the one controller on `data_dir`; raise `ControllerRunning` if another holds it."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(data_dir / "reconcile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

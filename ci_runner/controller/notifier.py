@@ -1,8 +1,8 @@
-"""`Notifier`: tells the plugins of every job that ended, at least once, whatever is killed in between.
+"""`Notifier`: notify plugins of each job's end, at least once, even if processes are killed.
 
-That somebody is to be told is stored in the transaction that ends the job, and forgotten when all were told. A
-controller that dies between the two leaves it to the next one, so a receiver may hear of a job twice and tells
-by its id.
+Transactional outbox: the pending notification is stored in the transaction that ends the job, and deleted once all
+plugins have handled it. If the controller dies between the two, the next one notifies again, so a receiver may get a
+job twice; it can recognise the job by its id.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _log = logging.getLogger(__name__)
 _BEFORE = failpoints.register("controller.tell.before", "a job is over, nobody was told")
 _AFTER = failpoints.register("controller.tell.after", "all were told of a job's end, not recorded")
 
-#: Seconds between two looks that nothing asked for: after an error, or where another program ended a job.
+#: Seconds between two unrequested checks: for errors, and for jobs that another program ended.
 INTERVAL: Final = 10.0
-#: Seconds that whoever is told gets when the controller ends.
+#: Seconds that a plugin's handler gets when the controller ends.
 _PATIENCE: Final = 10.0
 
 
 @dataclass
 class Notifier:
-    """Works in a thread of its own. `fatal` is called, once, when the lease is lost."""
+    """Sends notifications from its own thread. `fatal` is called, once, when the lease is lost."""
 
     store: Store
     epoch: int
-    #: Called with each job that ended. What it raises is logged, and it is called again later.
+    #: Called with each job that ended. Its exceptions are logged, and it is called again later.
     finished: Callable[[Job], None] | None
     fatal: Callable[[BaseException], None]
     interval: float = INTERVAL
@@ -46,15 +46,15 @@ class Notifier:
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
     def start(self) -> None:
-        """Begin with what an earlier controller did not come to."""
+        """Start with the notifications that an earlier controller left."""
         self._thread.start()
 
     def wake(self) -> None:
-        """A job is over."""
+        """Check for ended jobs now."""
         self._wake.set()
 
     def close(self) -> None:
-        """Tell what is to be told and end the thread; what was not told is left to the next controller."""
+        """Send pending notifications and end the thread; the next controller sends the rest."""
         self._stopping = True
         self._wake.set()
         if self._thread.ident is not None:
@@ -84,7 +84,7 @@ class Notifier:
             _log.exception("it is unknown whose ends are to be told; trying again")
 
     def _tell(self, job: Job) -> None:
-        """One that cannot be told does not keep the others waiting."""
+        """Send one notification; a failure does not delay the others."""
         try:
             failpoints.hit(_BEFORE)
             if self.finished is not None:

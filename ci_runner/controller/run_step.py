@@ -1,7 +1,7 @@
-"""What is done for a run of a pipeline: a decided step is written, with the jobs that it starts.
+"""Execution of a run's step: write the decided step with the jobs that it starts.
 
-A job that gets artifacts of others starts on a workspace of its own: the run's files with theirs over it. Contents are
-blobs already, so this is one new manifest, and everything behind it is as for any workspace.
+A job that gets other jobs' artifacts starts on a separate workspace: the run's files with the artifacts over them.
+The contents are blobs already, so this only adds a manifest; everything else works as for any workspace.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def advance(action: AdvanceRun, store: Store, blobs: BlobStore, epoch: int) -> N
 
 
 def with_secrets(job: Job, store: Store) -> Job:
-    """The job with the values of its secrets in its environment: only ever in memory, and in its spool."""
+    """Return the job with its secrets in its environment; the values are only in memory and in the job's spool."""
     names = job.options.secrets
     if not names or job.run_id is None:
         return job
@@ -56,7 +56,7 @@ def with_secrets(job: Job, store: Store) -> Job:
 def _with_artifacts(
     store: Store, blobs: BlobStore, user_id: str, workspace: str, artifacts: Sequence[Artifact]
 ) -> str:
-    """The digest of the workspace with these files in it; where two have one path the later one stays."""
+    """Return the digest of the workspace with these files added; of two with the same path the later one wins."""
     if not artifacts:
         return workspace
     with blobs.open(workspace) as file:
@@ -73,7 +73,7 @@ def _with_artifacts(
 
 
 def _make_room(entries: dict[str, ManifestEntry], path: str) -> None:
-    """What was a file may have become a folder, or the other way round."""
+    """Remove entries that conflict with `path`: a file may have become a folder, or the reverse."""
     for name in _in_the_way(entries, path):
         del entries[name]
 

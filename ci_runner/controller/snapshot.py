@@ -1,8 +1,8 @@
-"""`World`: everything a decision depends on, brought together once per tick into one frozen value.
+"""`World`: all input of a decision, read once per tick into one frozen value.
 
-The order of reading matters, because actions go on meanwhile: first what is in flight, then the rows, then
-the containers, then the builds that are going on. Whatever ends in between is seen either as in flight (and
-left alone) or with all its effects.
+The order of reading matters, because actions go on meanwhile: first the actions in flight, then the rows, then the
+containers, then the builds that are going on. An action that ends in between is seen either as in flight (and left
+alone) or with all its effects.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Policy:
     memory: int = 2 << 30
     max_memory: int = 8 << 30
     disk: int = 4 << 30
-    #: Containers of one job, counting those that were lost before the user's command ran.
+    #: Containers of one job, including those lost before the user's command ran.
     attempts: int = 3
-    #: Jobs that may wait for a free build beside those that are building: with more, no job is taken up.
+    #: Jobs that may wait for a free build beside those that are building; with more, no job is taken up.
     build_queue: int = 4
-    #: Seconds between two announcements of a job's place, for the first ten in the queue and for the others.
+    #: Seconds between two announcements of a job's place: for the first ten in the queue, and for the others.
     announce: tuple[float, float] = (1.0, 15.0)
 
     @classmethod
     def of(cls, settings: ReconcileSettings) -> Policy:
-        """The settings' part of it."""
+        """Return the policy from the settings."""
         return cls(
             concurrency=settings.concurrency,
             builds=settings.builds,
@@ -62,21 +62,22 @@ class Policy:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a spool that has been read to its end says about an attempt: its container is over, or as good as over,
-    because the worker has said its last word.
+    """The result of a spool that has been read to its end.
+
+    The container has ended, or is about to, because the worker has sent its exit frame.
     """
 
     #: The user's command ran.
     started: bool
-    #: The worker's last word; None: it had none.
+    #: The worker's exit frame; None if there was none.
     exit: ExitFrame | None = None
-    #: The test that ran when it ended; None: none, or nobody knows.
+    #: The test that was running at the end; None if there was none, or it is unknown.
     running: str | None = None
 
 
 @dataclass(frozen=True)
 class Announced:
-    """The place that a waiting job was last told."""
+    """The last place that was sent to a waiting job."""
 
     place: int
     at: dt.datetime
@@ -84,50 +85,50 @@ class Announced:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that is not over, and what has become of its jobs."""
+    """A run that has not ended, and the state of its jobs."""
 
     run: Run
     facts: Mapping[str, Facts]
-    #: It has lasted longer than it may.
+    #: It has exceeded its time limit.
     timed_out: bool = False
-    #: When stages of it must be over, and how many of these moments have passed.
+    #: The deadlines of its stages, and how many of them have passed.
     deadlines: tuple[dt.datetime, ...] = ()
     passed: int = 0
 
 
 @dataclass(frozen=True)
 class World:
-    """One moment. Nothing in it changes, and `decide` sees nothing else.
+    """The state at one moment. It never changes, and is all that `decide` sees.
 
     Mappings are copied, and the copies are read-only.
     """
 
     now: dt.datetime
     policy: Policy = Policy()
-    #: Jobs that are not over.
+    #: Jobs that have not ended.
     jobs: tuple[Job, ...] = ()
-    #: Jobs that are over and whose remains are not yet removed.
+    #: Ended jobs with remains to be removed.
     uncleaned: tuple[Job, ...] = ()
-    #: When each user's job was last taken up.
+    #: When a job of each user was last taken up.
     served: Mapping[str, dt.datetime] = field(default_factory=dict)
-    #: All our containers; None: the engine does not answer.
+    #: All containers of this install; None if the engine does not answer.
     observed: tuple[Observed, ...] | None = ()
     #: Subject → names of the actions that are going on for it.
     in_flight: InFlight = field(default_factory=dict)
-    #: Subjects to leave alone for a while, because something failed.
+    #: Subjects to leave alone for a while after a failure.
     held: frozenset[str] = frozenset()
-    #: (job id, attempt) → what its spool says, once that is read to its end.
+    #: (job id, attempt) → result of its spool, once read to the end.
     endings: Mapping[tuple[str, int], Ending] = field(default_factory=dict)
-    #: Jobs that have written more than they may.
+    #: Jobs that exceeded their disk limit.
     over_disk: frozenset[str] = frozenset()
-    #: Jobs that wrote most while the file system of all jobs got nearly full.
+    #: Jobs that wrote most while the file system of all jobs was nearly full.
     filling_disk: frozenset[str] = frozenset()
-    #: Jobs that this process has sent TERM.
+    #: Jobs to which this process has sent TERM.
     signalled: frozenset[str] = frozenset()
-    #: Names of the build containers that are in use.
+    #: Names of the build containers in use.
     builds: frozenset[str] = frozenset()
     announced: Mapping[str, Announced] = field(default_factory=dict)
-    #: Runs of pipelines that are not over, but for those about which nothing has changed since they were decided about.
+    #: Runs that have not ended, without those unchanged since their last decision.
     runs: tuple[OpenRun, ...] = ()
 
     def __post_init__(self) -> None:
@@ -136,7 +137,7 @@ class World:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def differs_only_in_time(self, other: World) -> bool:
-        """Return whether both are the same moment but for `now`."""
+        """Return whether both are equal except for `now`."""
         return all(getattr(self, name) == getattr(other, name) for name in _TIMELESS)
 
 
@@ -145,9 +146,9 @@ _TIMELESS: Final = tuple(item.name for item in fields(World) if item.name != "no
 
 
 class Rows:
-    """The rows of jobs as last read: read anew when anybody has committed anything since, else remembered.
+    """The rows of jobs as last read; read again only if there was a commit since.
 
-    SQLite's `data_version` leaves no commit out, so what is remembered is what would be read.
+    SQLite's `data_version` misses no commit, so remembered rows equal those that would be read.
     """
 
     def __init__(self, store: Store) -> None:
@@ -156,8 +157,8 @@ class Rows:
         self._known: _Rows | None = None
 
     def look(self) -> tuple[_Rows, bool]:
-        """The rows, and whether they were read anew: what else depends on the store alone need not be, if not."""
-        rang = self._bell.rang()  # before reading: what is committed meanwhile rings the next time
+        """Return the rows, and whether they were read again; if not, other data of the store is unchanged, too."""
+        rang = self._bell.rang()  # before reading: a later commit rings the next time
         if self._known is not None and not rang:
             return self._known, False
         self._known = None
@@ -166,7 +167,7 @@ class Rows:
         return known, True
 
     def forget(self) -> None:
-        """Read anew next time, whatever the bell says."""
+        """Read again next time, whether or not the bell rings."""
         self._known = None
 
     def close(self) -> None:
@@ -184,13 +185,13 @@ class _Rows(NamedTuple):
 
 @dataclass
 class Sight:
-    """The containers as last seen: listed anew when something may have changed, else remembered."""
+    """The containers as last seen; listed again only if something may have changed."""
 
     engine: Engine
     _observed: tuple[Observed, ...] | None = None
 
     def look(self, jobs: tuple[Job, ...], *, anew: bool) -> tuple[Observed, ...] | None:
-        """All our containers, in full detail where one of the open `jobs` is over; None: no answer."""
+        """Return all containers, in full detail if an open job's has ended; None if the engine does not answer."""
         if not anew and self._observed is not None and not self._is_outdated(jobs, self._observed):
             return self._observed
         try:
@@ -201,9 +202,9 @@ class Sight:
 
     @staticmethod
     def _is_outdated(jobs: tuple[Job, ...], observed: tuple[Observed, ...]) -> bool:
-        """Whether a command runs, as a row says, whose container is remembered from before its start.
+        """Return whether a job's command runs by its row, but its container is remembered from before the start.
 
-        What was remembered is older than the rows then; taken at its word, the container would count as lost.
+        The remembered list is then older than the rows; otherwise the container would count as lost.
         """
         created = {(item.job_id, item.attempt) for item in observed if item.state == "created"}
         return bool(created) and any(
@@ -213,7 +214,7 @@ class Sight:
     def _list(self, jobs: tuple[Job, ...]) -> tuple[Observed, ...]:
         listed = {item.id: item for item in self.engine.list()}
         open_ids = {job.id for job in jobs}
-        # A container that a row names must be looked for itself before it counts as lost.
+        # A container named in a row must be inspected itself before it counts as lost.
         doubtful = {job.container_id for job in jobs if job.container_id} - listed.keys()
         ended = {item.id for item in listed.values() if item.job_id in open_ids and item.state != "running"}
         for container_id in doubtful | ended:
@@ -235,9 +236,9 @@ def read(
     in_flight: InFlight,
     builds: Callable[[], frozenset[str]],
 ) -> World:
-    """Containers and builds, in this order; `in_flight` was read before, and the `rows` after it.
+    """Read containers and builds, in this order; `in_flight` was read before, and the `rows` after it.
 
-    `anew`: list the containers.
+    `anew`: list the containers again.
     """
     observed = sight.look(rows.jobs, anew=anew)
     return World(now, policy, *rows, observed, in_flight, builds=builds())

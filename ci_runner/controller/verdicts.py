@@ -1,7 +1,7 @@
-"""How a job ends, from what is known about its container: docs/reference/wire.md's table as a pure function.
+"""A job's verdict from the state of its container: the table in docs/reference/wire.md as a pure function.
 
-What was asked for (cancel, timeout, disk) goes first; then what the engine says; then the worker's last word.
-A worker's "passed" is never believed against the engine's exit code.
+A requested stop (cancel, timeout, disk) takes precedence; then the engine's report; then the worker's exit frame. A
+worker's "passed" is never trusted against the engine's exit code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pytest_remote_ci.terminal import formats
 
 
 def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -> Verdict:
-    """The end of a job that was stopped for `intent` (see `Job.stop_intent`) while a test was `running`."""
+    """Return the verdict of a job stopped for `intent` (see `Job.stop_intent`) during the test `running`."""
     if intent == "cancel":
         return cancelled(job.cancelled_by or "its user")
     if intent == "disk":
@@ -31,7 +31,7 @@ def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -
 
 
 def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -> Verdict:
-    """The end of a job whose container is over, or gone (`observed` is None)."""
+    """Return the verdict after the job's container has ended, or is gone (`observed` is None)."""
     if job.cancel_requested_at is not None:
         return stopped(job, "cancel", policy)
     if job.stop_intent is not None:
@@ -43,7 +43,7 @@ def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -
     if ending.exit is None:
         return failed(_naming(CONTAINER_LOST, ending.running))
     if ending.exit.stopped and ending.exit.code != 0:
-        # Nobody of ours asked: the engine or the machine went down, and what the command said is no verdict.
+        # The runner did not request this: the engine or the machine went down, so the command's exit is no verdict.
         return failed(
             _naming(f"{CONTAINER_LOST} (it was told to stop from outside of the runner)", ending.running)
         )
@@ -66,11 +66,11 @@ def _taken_down(exit_frame: ExitFrame, memory: str) -> str:
 
 
 def timeout_of(job: Job, policy: Policy) -> float:
-    """Seconds of testing: what the job asks for, but never more than the operator's limit."""
+    """Return the seconds of testing: the job's request, capped by the operator's limit."""
     asked = job.options.submitted.timeout
     return policy.test_timeout if asked is None else min(asked, policy.test_timeout)
 
 
 def memory_of(job: Job, policy: Policy) -> int:
-    """Bytes of memory that the job's container has."""
+    """Return the bytes of memory of the job's container."""
     return min(job.options.submitted.memory or policy.memory, policy.max_memory)

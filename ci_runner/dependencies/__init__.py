@@ -1,1 +1,1 @@
-"""What a project asks to have installed: read from its files, never executed."""
+"""A project's dependencies: read from its files, never executed."""

@@ -1,11 +1,11 @@
-"""Refuse TOML for which `tomllib` takes quadratic time: a key of thousands of parts."""
+"""Protection from TOML that takes `tomllib` quadratic time: keys with thousands of parts."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-#: More parts than any key has.
+#: More parts than any real key has.
 MOST_PARTS: Final = 60
 
 _LONG_KEY: Final = re.compile(
@@ -15,6 +15,6 @@ _LONG_KEY: Final = re.compile(
 
 
 def line_of_long_key(text: str) -> int | None:
-    """Return the line of the first key that `tomllib` must not be given, counted from 1."""
+    """Return the line, counted from 1, of the first key too long for `tomllib`; None if there is none."""
     found = _LONG_KEY.search(text)
     return None if found is None else text.count("\n", 0, found.start()) + 1

@@ -1,8 +1,8 @@
-"""What a workspace needs before its tests can run: a pure decision over its files.
+"""A workspace's installation plan: a pure decision over its files.
 
-`make_plan` says from which files the dependencies come, `mount_point` and `map_arguments` where the workspace
-appears. Installing is left to `ci_runner.controller.environments.environments`, the layer of the project itself to
-`layers`.
+`make_plan` chooses the files that define the dependencies; `mount_point` and `map_arguments` place the workspace in
+the container. `ci_runner.controller.environments.environments` installs; `project_layer` describes the layer of the
+project itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ci_runner.dependencies.project import BUILD_FILES, Project, Tree, read_toml
 from ci_runner.dependencies.requirements import names, normalized, read_all
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
-#: Raised when the meaning of a plan changes, so that no older lock is taken for it.
+#: Raised when the meaning of a plan changes, so that older locks are not reused.
 VERSION: Final = 1
-#: Dependency groups and extras that are tried when nothing is configured.
+#: Dependency groups and extras that are tried if nothing is configured.
 GUESSED: Final = ("test", "tests", "testing", "dev")
-#: Requirements files that are looked for when nothing is configured.
+#: Requirements files that are searched for if nothing is configured.
 FOUND: Final = (
     "requirements.txt",
     "requirements-dev.txt",
@@ -37,7 +37,7 @@ FOUND: Final = (
     "requirements/test*.txt",
     "tests/requirements.txt",
 )
-#: Where a workspace goes whose own path cannot be used.
+#: Mount point of a workspace if its own path cannot be used.
 DEFAULT_MOUNT: Final = "/workspace"
 
 _SYSTEM: Final = ("bin", "boot", "dev", "etc", "proc", "run", "sbin", "sys", "usr", "ci")
@@ -46,32 +46,32 @@ _SHARED_FOLDERS: Final = ("tmp", "home", "root", "var", "opt", "mnt", "srv", "me
 
 @dataclass(frozen=True)
 class Plan:
-    """What to install."""
+    """The dependencies and project to install."""
 
     #: "uv.lock": the lock is exported; "project": `project_file` is resolved; "lines": only `requirements` are.
     source: str
-    #: pyproject.toml, setup.py or setup.cfg, when the project's own metadata names dependencies.
+    #: pyproject.toml, setup.py or setup.cfg, if the project's own metadata names dependencies.
     project_file: str | None = None
-    #: Requirement lines beside the project's own; the pytest of the client comes last when it was added.
+    #: Requirement lines beside the project's own; the client's pytest comes last if it was added.
     requirements: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     #: Options of requirements files that choose indexes.
     index_options: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
-    #: Extras that nobody asked for: left out again when the project does not have them after all.
+    #: Extras that were not requested: left out again if the project turns out not to have them.
     guessed_extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    #: Added when the result would have no pytest otherwise.
+    #: Added if the result would have no pytest otherwise.
     pytest: str = "pytest"
-    #: Whether the pytest line is among `requirements` because nothing else names one.
+    #: Whether the pytest line is among `requirements` because nothing else names pytest.
     adds_pytest: bool = False
-    #: Whether the project is installed (editable) in a layer of its own.
+    #: Whether the project is installed (editable) in a separate layer.
     install: bool = False
-    #: Whether code of the project has to run before its dependencies are known.
+    #: Whether the project's code has to run before its dependencies are known.
     is_dynamic: bool = False
-    #: Distribution name, where it is known without running code.
+    #: Distribution name, if known without running code.
     name: str | None = None
-    #: Version that the project's version control would give.
+    #: Version from the project's version control.
     scm_version: str | None = None
     #: (path, digest) of every file that the above was read from or that the installer reads itself.
     files: tuple[tuple[str, str], ...] = ()
@@ -79,17 +79,17 @@ class Plan:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: what decides about the lock, and nothing else."""
+        """Return the fields that determine the lock, and no others, JSON-ready."""
         result = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "notes"}
         return {"version": VERSION, **result}
 
     def digest(self) -> str:
-        """Equal for plans that lead to the same lock (given the same image, Python and indexes)."""
+        """Return a digest that is equal for plans with the same lock (given the same image, Python and indexes)."""
         return _sha256(json.dumps(self.to_dict(), sort_keys=True))
 
 
 def make_plan(tree: Tree, options: SubmitOptions) -> Plan:
-    """Decide. Raises `EnvironmentFailed` for files that cannot be read, naming file and line."""
+    """Return the plan. Raises `EnvironmentFailed` for files that cannot be read, naming file and line."""
     pyproject = read_toml(tree, "pyproject.toml")
     project = Project(tree, pyproject)
     configured = bool(options.requirements or options.extras or options.groups)
@@ -136,7 +136,7 @@ def _choose_extras(
     known: tuple[str, ...],
     named: Iterable[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(extras, those of them that are only a guess): asked for, else those that tests usually need."""
+    """Return (extras, those of them that are guessed): the requested ones, else those that tests usually need."""
     asked = tuple(dict.fromkeys([*options.extras, *named]))
     if configured or asked or any(name in groups for name in GUESSED[:3]):
         return asked, ()
@@ -163,7 +163,7 @@ def _find_requirements(tree: Tree) -> tuple[str, ...]:
 
 
 def mount_point(root: str | None) -> str:
-    """Where a workspace appears in a container: at the client's own path, unless that is no path for it."""
+    """Return the workspace's path in the container: the client's own path, unless it cannot be used."""
     if root is None or not root.startswith("/") or root.startswith("//") or len(root) > 1000:
         return DEFAULT_MOUNT
     path = posixpath.normpath(root)
@@ -176,7 +176,7 @@ def mount_point(root: str | None) -> str:
 
 
 def map_arguments(args: Iterable[str], root: str | None, mount: str) -> tuple[str, ...]:
-    """pytest's arguments with the client's own root replaced by the mount point, where they differ."""
+    """Return pytest's arguments with the client's root replaced by the mount point, if they differ."""
     if root is None or root == mount:
         return tuple(args)
     return tuple(_map_argument(argument, root.rstrip("/\\"), mount) for argument in args)

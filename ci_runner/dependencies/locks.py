@@ -1,7 +1,7 @@
-"""Locks: what exactly an environment holds, as a container resolved it; pure.
+"""Locks: the exact contents of an environment, as a container resolved them; pure.
 
-A container's word is not trusted: `parse` takes nothing but requirement lines of the known forms, bounded in number
-and length, and works out itself which of them are folders of the workspace and whether the rest may be shared.
+A container's output is not trusted: `parse` accepts only requirement lines of the known forms, bounded in number and
+length. It works out itself which of them are folders of the workspace, and whether the rest may be shared.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ _NAME: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?"
 _EXTRAS: Final = rf"(?:\[{_NAME}(?:, ?{_NAME}){{0,50}}\])?"
 _PINNED: Final = re.compile(rf"{_NAME}{_EXTRAS}==[A-Za-z0-9][A-Za-z0-9.!+_-]{{0,100}}")
 _NAMED_URL: Final = re.compile(rf"{_NAME}{_EXTRAS} @ (\S+)")
-#: What only uv's own git support, a web server or this container's files can answer to.
+#: Only uv's own git support, a web server or the container's files can answer these.
 _URL: Final = re.compile(r"(?:(?:git\+)?(?:https?|ssh)|(?:git\+)?file)://[A-Za-z0-9._~:/?#\[\]@!&()*+,=%-]+")
 _PATH: Final = re.compile(r"(?:\.{1,2}/|/)[A-Za-z0-9._~/@+,=%-]*|\.")
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 _MARKER_PART: Final = re.compile(
-    r""" ?(?:'[^'"\\$]*'|"[^'"\\$]*"|[A-Za-z_.]+|[<>!=~]{1,3}|[()]) ?"""  # no option has a place in it
+    r""" ?(?:'[^'"\\$]*'|"[^'"\\$]*"|[A-Za-z_.]+|[<>!=~]{1,3}|[()]) ?"""  # contains no option
 )
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What exactly to install."""
+    """The exact packages to install."""
 
     #: Requirement lines.
     text: str
     #: Folders of the workspace, relative to it, to be installed editable.
     locals: tuple[str, ...] = ()
-    #: Whether every line is a name, a version and hashes: only certain files of the configured indexes can satisfy it.
+    #: Whether every line is a name, a version and hashes: only certain files of the configured indexes can satisfy
+    #: it.
     pinned: bool = False
     #: Something in it has to be built from source: known once an installation without building failed.
     needs_build: bool = False
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Lock:
-        """From what was stored with `dataclasses.asdict`; raises ValueError for anything else."""
+        """Return a lock from the result of `dataclasses.asdict`; raises ValueError for anything else."""
         try:
             return cls(**{**raw, "locals": tuple(raw["locals"])})
         except (TypeError, KeyError) as error:
@@ -59,7 +60,7 @@ class Lock:
 
 
 def parse(text: Any, mount: str, tree: Tree) -> Lock:
-    """Read the lock that a container made of the workspace `tree`, seen at `mount`.
+    """Parse the lock that a container made of the workspace `tree`, mounted at `mount`.
 
     Raises `EnvironmentFailed`, in one line, for anything but requirements of the known forms.
     """
@@ -83,7 +84,7 @@ def parse(text: Any, mount: str, tree: Tree) -> Lock:
             place, editable = _place(requirement)
             folder = None if place is None else _folder(place, mount, known)
             if folder is not None:
-                folders.extend([folder] if folder else [])  # the project itself has a layer of its own
+                folders.extend([folder] if folder else [])  # the project itself has a separate layer
                 continue
             if place is None or editable:
                 raise _refused(entry)
@@ -92,14 +93,14 @@ def parse(text: Any, mount: str, tree: Tree) -> Lock:
 
 
 def _entries(text: str) -> list[str]:
-    """Lines without comments, joined where a backslash continues them, with single blanks."""
+    """Return the lines without comments, joined at continuation backslashes, with single blanks."""
     joined = text.replace("\\\n", " ").split("\n")
     lines = (re.sub(r" +", " ", line).strip(" ") for line in joined if not line.startswith("#"))
     return [line for line in lines if line]
 
 
 def _split(entry: str) -> tuple[str, str, list[str]]:
-    """(requirement, marker, hash options) of an entry."""
+    """Return (requirement, marker, hash options) of an entry."""
     head, *hashes = entry.split(" --hash=")
     if len(head) > _MAX_LINE or len(hashes) > _MAX_HASHES or not all(map(_HASH.fullmatch, hashes)):
         raise _refused(entry)
@@ -121,7 +122,7 @@ def _is_marker(text: str) -> bool:
 
 
 def _place(requirement: str) -> tuple[str | None, bool]:
-    """(the URL or path that a requirement names, whether it is to be installed editable); None for neither."""
+    """Return (the URL or path of a requirement, whether it is installed editable); None if it has neither."""
     editable = requirement.startswith("-e ")
     target = requirement.removeprefix("-e ")
     named = _NAMED_URL.fullmatch(target)
@@ -133,7 +134,7 @@ def _place(requirement: str) -> tuple[str | None, bool]:
 
 
 def _folders(tree: Tree) -> set[str]:
-    """The folders that a workspace's files are in; "" is the workspace."""
+    """Return all folders of a workspace; "" is the workspace itself."""
     found = {""}
     for path in tree.digests:
         folder = posixpath.dirname(path)
@@ -144,7 +145,7 @@ def _folders(tree: Tree) -> set[str]:
 
 
 def _folder(place: str, mount: str, known: set[str]) -> str | None:
-    """The folder of the workspace that a URL or path names, relative to it; "" is the workspace; None: none."""
+    """Return the workspace's folder that a URL or path names, relative to it ("" is the workspace), or None."""
     if "://" in place and not place.startswith("file://"):
         return None
     path = posixpath.normpath(posixpath.join(mount, unquote(place.removeprefix("file://"))))

@@ -1,6 +1,6 @@
-"""Poetry's own notation into standard requirement lines; pure.
+"""Conversion of Poetry's notation into standard requirement lines; pure.
 
-Only what Poetry keeps outside the standard ``[project]`` table: its dependency tables, groups and lock. A
+Covers only what Poetry has outside of the standard ``[project]`` table: its dependency tables, groups and lock. A
 constraint that the standard cannot express (``||``) is left to the lock, else to the newest version.
 """
 
@@ -13,13 +13,13 @@ from typing import Any, Final
 from ci_runner.dependencies.requirements import normalized
 from ci_runner.errors import EnvironmentFailed
 
-#: Most characters of any text: reading a constraint may take quadratic time.
+#: Maximum characters of any text: parsing a constraint may take quadratic time.
 _LONGEST: Final = 1_000
 _VERSION = re.compile(r"(\^|~=|~|==|!=|>=|<=|>|<|=)?\s*v?([0-9][^\s,]*|\*)$")
 
 
 def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> list[str]:
-    """``[tool.poetry.dependencies]``: what is not optional, and what the chosen extras name."""
+    """Return the lines of ``[tool.poetry.dependencies]`` that are not optional, or in the chosen extras."""
     wanted = {
         normalized(re.split(r"[\s\[<>=!~;(]", item)[0])
         for extra in extras
@@ -35,7 +35,7 @@ def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> lis
 
 
 def groups(poetry: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Requirement lines by group; the old ``dev-dependencies`` are the group ``dev``."""
+    """Return requirement lines by group; the old ``dev-dependencies`` are the group ``dev``."""
     result: dict[str, list[str]] = {}
     if "dev-dependencies" in poetry:
         result["dev"] = _lines(_table(poetry, "dev-dependencies"))
@@ -45,7 +45,7 @@ def groups(poetry: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def pins(lock: Mapping[str, Any]) -> list[str]:
-    """``name==version`` for each package that a ``poetry.lock`` has once; forked ones stay free."""
+    """Return ``name==version`` for each package that a ``poetry.lock`` has once; forked ones are not pinned."""
     versions: dict[str, list[str]] = {}
     packages = lock.get("package", [])
     for package in packages if isinstance(packages, list) else [packages]:
@@ -59,7 +59,7 @@ def pins(lock: Mapping[str, Any]) -> list[str]:
 
 
 def requirement(name: str, value: Any) -> str:
-    """Return one dependency as a requirement line; raises `EnvironmentFailed` where it is none."""
+    """Return one dependency as a requirement line; raises `EnvironmentFailed` if it is invalid."""
     if isinstance(value, str):
         return name + specifier(_text(value, f"the version of {name[:80]!r}"))
     if not isinstance(value, Mapping):
@@ -87,7 +87,7 @@ def requirement(name: str, value: Any) -> str:
 
 
 def specifier(text: str) -> str:
-    """A version constraint in the standard's notation; empty when any version will do."""
+    """Return a version constraint in the standard's notation; "" if any version matches."""
     if "|" in text:
         return ""
     parts: list[str] = []
@@ -107,7 +107,7 @@ def _one(item: str) -> list[str]:
 
 
 def _above(operator: str, version: str) -> str:
-    """The first version that a caret or tilde constraint leaves out."""
+    """Return the first version that a caret or tilde constraint excludes."""
     numbers = [int(number) for number in re.findall(r"\d+", re.split(r"[a-zA-Z+-]", version)[0])] or [0]
     if operator == "~":
         place = 0 if len(numbers) == 1 else 1

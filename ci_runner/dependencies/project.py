@@ -1,7 +1,7 @@
-"""What a project's own build files say about it, read without running any of them; pure.
+"""A project's build files, read without running any of them; pure.
 
-pyproject.toml (standard tables and Poetry's), setup.cfg, and as much of setup.py as can be seen in its text. What
-to make of it is left to `plan`.
+Reads pyproject.toml (standard tables and Poetry's), setup.cfg, and the parts of setup.py that are visible in its
+text. `install_plan` interprets the result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: The files that say how a project is built.
+#: The files that define how a project is built.
 BUILD_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
@@ -37,12 +37,12 @@ class Tree:
     content: Callable[[str], bytes]
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file, or None when there is no such file."""
+        """Return the content of a file, or None if it does not exist."""
         return self.content(path) if path in self.digests else None
 
 
 def read_toml(tree: Tree, path: str) -> dict[str, Any]:
-    """A TOML file of the workspace; empty when absent. Raises `EnvironmentFailed` naming file and line."""
+    """Parse a TOML file of the workspace; {} if absent. Raises `EnvironmentFailed` naming file and line."""
     content = tree.read(path)
     if content is None:
         return {}
@@ -52,14 +52,14 @@ def read_toml(tree: Tree, path: str) -> dict[str, Any]:
         if line is not None:
             raise EnvironmentFailed(f"{path}: a key of more than {MOST_PARTS} parts in line {line}")
         return dict(tomllib.loads(text))
-    except (ValueError, RecursionError) as error:  # invalid, no UTF-8, an endless number; too deep
+    except (ValueError, RecursionError) as error:  # invalid, not UTF-8, an endless number; too deep
         last = content.count(b"\n") + 1
         words = str(error).replace("(at end of document)", f"(at the end, line {last})")
         raise EnvironmentFailed(f"{path}: {words}") from error
 
 
 class Project:
-    """What the project's own build files say, without running any of them."""
+    """The contents of a project's build files, without running any of them."""
 
     def __init__(self, tree: Tree, pyproject: dict[str, Any]) -> None:
         self._tree = tree
@@ -73,7 +73,7 @@ class Project:
         self.file = self._file()
         #: Whether it can be installed.
         self.is_package = self._is_package()
-        #: Whether its metadata is known only once its code ran.
+        #: Whether its metadata is known only after its code has run.
         self.is_dynamic = self.file in ("setup.py", "setup.cfg") or bool(
             self.file and (not self._table or self._table.get("dynamic"))
         )
@@ -95,7 +95,7 @@ class Project:
         return name if isinstance(name, str) else _name_in_setup_py(self._setup_py)
 
     def _file(self) -> str | None:
-        """The file whose metadata the installer resolves; Poetry's own tables are read here instead."""
+        """Return the file with metadata that the installer resolves; the runner reads Poetry's own tables itself."""
         if self._table:
             return "pyproject.toml"
         if self.is_poetry and "name" in self._poetry:
@@ -115,22 +115,22 @@ class Project:
         return bool(self._table) and (b"setup(" in self._setup_py or self._is_discoverable())
 
     def _is_discoverable(self) -> bool:
-        """Whether the default backend finds the package of a project that names no backend."""
+        """Return whether the default backend finds the package of a project that names no backend."""
         module = normalized(self.name or "").replace("-", "_")
         return any(path.startswith("src/") and path.endswith(".py") for path in self._tree.digests) or (
             f"{module}/__init__.py" in self._tree.digests or f"{module}.py" in self._tree.digests
         )
 
     def standard_groups(self) -> Mapping[str, Any]:
-        """PEP 735 groups."""
+        """Return the PEP 735 groups."""
         return _dict(self._pyproject.get("dependency-groups"))
 
     def groups(self) -> set[str]:
-        """Names of all groups, Poetry's included."""
+        """Return the names of all groups, Poetry's included."""
         return set(self.standard_groups()) | set(poetry.groups(self._poetry))
 
     def poetry_lines(self, extras: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
-        """Requirement lines that only Poetry's tables have."""
+        """Return the requirement lines that only Poetry's tables have."""
         if not self.is_poetry:
             return []
         lines = [] if self._table else poetry.main_requirements(self._poetry, extras)
@@ -140,7 +140,7 @@ class Project:
         return lines
 
     def extras(self) -> tuple[str, ...]:
-        """Names of the project's extras, as far as they can be known without running code."""
+        """Return the names of the project's extras that are known without running code."""
         found = [*_dict(self._table.get("optional-dependencies")), *_dict(self._poetry.get("extras"))]
         dynamic = _dict(_dict(_dict(self._pyproject.get("tool")).get("setuptools")).get("dynamic"))
         found += _dict(dynamic.get("optional-dependencies"))
@@ -151,7 +151,7 @@ class Project:
         return tuple(dict.fromkeys(found))
 
     def static_names(self, extras: tuple[str, ...], groups: tuple[str, ...]) -> set[str]:
-        """Normalized names that the project's own metadata asks for, as far as it says so statically."""
+        """Return the normalized names of the dependencies in the project's own static metadata."""
         lines = [*self._table.get("dependencies", ())]
         optional = _dict(self._table.get("optional-dependencies"))
         for extra in extras:
@@ -168,7 +168,7 @@ class Project:
 
 
 def _extras_of_setup_py(source: bytes) -> list[str]:
-    """Keys of `extras_require` in a setup.py, read without running it; best effort."""
+    """Return the keys of `extras_require` in a setup.py, without running it; best effort."""
     assigned: dict[str, ast.Dict] = {}
     wanted: list[str] = []
     found: list[str] = []
@@ -186,7 +186,7 @@ def _extras_of_setup_py(source: bytes) -> list[str]:
 
 
 def _name_in_setup_py(source: bytes) -> str | None:
-    """The distribution's name in a setup.py, where it stands there as a text."""
+    """Return the distribution's name in a setup.py if it is a literal text."""
     for node in _nodes(source):
         if isinstance(node, ast.Call) and _called(node) == "setup":
             for keyword in node.keywords:

@@ -1,6 +1,6 @@
-"""What the editable install of a project depends on, and what it may leave in the workspace; pure.
+"""The project layer: inputs of a project's editable install, and the files that it may add to the workspace; pure.
 
-An edited ``.py`` file changes nothing here: that is what makes the second run of a package quick.
+An edited ``.py`` file changes no input: this makes the second run of a package fast.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _VERSION_LINE: Final = re.compile(
 
 
 def layer_digest(tree: Tree, plan: Plan) -> str:
-    """Equal as long as an editable install of the project would give the same result.
+    """Return a digest that stays equal as long as the project's editable install would give the same result.
 
-    Decides: build configuration, compiled sources, files that the configuration mentions, version lines, and which
-    top-level packages and modules there are. An edited ``.py`` file changes nothing.
+    Its inputs are build configuration, compiled sources, files that the configuration mentions, version lines, and
+    the set of top-level packages and modules. An edited ``.py`` file changes nothing.
     """
     settings = b"\n".join(tree.read(path) or b"" for path in BUILD_FILES)
     rows: list[list[str]] = []
@@ -75,7 +75,7 @@ def _decides(name: str) -> bool:
 
 
 def _importable(paths: Iterable[str]) -> set[str]:
-    """Top-level packages and modules, and the parts of namespace packages: what an editable install may list."""
+    """Return top-level packages and modules, and parts of namespace packages: an editable install may list them."""
     files = [path.removeprefix("src/") for path in paths if path.endswith((".py", ".pyi"))]
     packages = {posixpath.dirname(path) for path in files if path.endswith("/__init__.py")}
     found = set()
@@ -88,15 +88,18 @@ def _importable(paths: Iterable[str]) -> set[str]:
 
 
 def is_product(path: str, tree: Tree) -> bool:
-    """Whether a file that the build wrote belongs to the layer: what it made, and what it makes anew from
-    sources that decide about the layer. Other files of the workspace stay as the developer has them."""
+    """Return whether a file that the build wrote belongs to the layer.
+
+    These are new files, and files regenerated from inputs of the layer. Other files of the workspace stay as the
+    developer has them.
+    """
     return path not in tree.digests or _decides(posixpath.basename(path)) or ".egg-info/" in path
 
 
 def version_env(plan: Plan, *, alone: bool) -> dict[str, str]:
-    """Variables by which build backends learn the version that version control would give.
+    """Return variables that pass version control's version to build backends.
 
-    `alone`: nothing but the project is built, so that variables which reach every distribution do no harm.
+    `alone`: only the project is built, so variables that affect every distribution do no harm.
     """
     if plan.scm_version is None:
         return {}

@@ -1,7 +1,7 @@
-"""Reads requirements files the way pip does, into flat lists of lines; pure.
+"""Reader of requirements files, like pip's, into flat lists of lines; pure.
 
 Nested ``-r`` and ``-c`` files are followed inside the workspace. The project itself (``.``, ``-e .``) is left out:
-it is installed by the project layer. What the lines mean is left to the installer.
+the project layer installs it. The lines are not interpreted; the installer does that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-#: Requirement lines end up in one file, so that a name is enough to find a requirement again.
+#: All lines end up in one file, so a name is enough to find a requirement again.
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:@|[=<>!~;(]|$|--)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _NESTED = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s*=\s*|\s*)(\S.*)$")
@@ -24,7 +24,7 @@ _MAX_FILES = 200
 
 @dataclass
 class Requirements:
-    """What a set of requirements files says."""
+    """The contents of a set of requirements files."""
 
     #: Requirement lines, local paths relative to the project's root; never the project itself.
     lines: list[str] = field(default_factory=list)
@@ -35,28 +35,28 @@ class Requirements:
     files: list[str] = field(default_factory=list)
     #: Files named but absent.
     missing: list[str] = field(default_factory=list)
-    #: Extras by which the files name the project itself (``-e .[test]``).
+    #: Extras with which the files name the project itself (``-e .[test]``).
     project_extras: list[str] = field(default_factory=list)
 
 
 def normalized(name: str) -> str:
-    """A distribution's name as indexes compare it (PEP 503)."""
+    """Return a distribution's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def requirement_name(line: str) -> str | None:
-    """The normalized name that a requirement line asks for; None for paths, URLs and options."""
+    """Return the normalized name in a requirement line; None for paths, URLs and options."""
     match = _NAME.match(line)
     return normalized(match[1]) if match else None
 
 
 def names(lines: Iterable[str]) -> set[str]:
-    """The normalized names that lines ask for."""
+    """Return the normalized names in requirement lines."""
     return {name for line in lines if (name := requirement_name(line)) is not None}
 
 
 def read_all(paths: Iterable[str], read: Callable[[str], bytes | None]) -> Requirements:
-    """Read `paths` and what they include; `read` gives a file's content or None when it is absent."""
+    """Read `paths` and their includes; `read` returns a file's content, or None if it is absent."""
     result = Requirements()
     for path in paths:
         _read(path, False, read, result)
@@ -86,7 +86,7 @@ def _read(path: str, constraint: bool, read: Callable[[str], bytes | None], into
 
 
 def _requirement(line: str, into: Requirements) -> None:
-    """One line of a requirements file that is neither nested nor an index option."""
+    """Add one line of a requirements file that is neither nested nor an index option."""
     editable = _EDITABLE.match(line)
     target = (editable[1] if editable else line).strip().strip("'\"")
     bare, _, extras = target.partition("[")
@@ -97,7 +97,7 @@ def _requirement(line: str, into: Requirements) -> None:
 
 
 def logical_lines(content: bytes) -> list[str]:
-    """Lines without comments, joined where a backslash continues them."""
+    """Return the lines without comments, joined at continuation backslashes."""
     text = content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\\\n", " ")
     stripped = (_COMMENT.sub("", line).strip() for line in text.split("\n"))
     return [line for line in stripped if line]

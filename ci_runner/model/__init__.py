@@ -1,1 +1,1 @@
-"""Values that all planes share: jobs, verdicts, test results, the queue's order. No I/O."""
+"""Values that all parts of the runner share: jobs, verdicts, test results, the queue's order. No I/O."""

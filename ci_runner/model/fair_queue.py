@@ -1,7 +1,7 @@
-"""Whose job starts next: users take turns, so that nobody waits behind somebody else's hundred jobs.
+"""Order of the queue: users take turns, so that nothing waits behind another user's hundred jobs.
 
-A pure function of what waits and what was served; the controller starts jobs in this order, and the store
-counts queue positions by it. How many may run at once is not decided here.
+A pure function of the waiting jobs and past turns. The controller starts jobs in this order, and the store derives
+queue positions from it. How many jobs may run at once is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ def fair_order(
     served: Mapping[str, dt.datetime],
     running: Mapping[str, int] | None = None,
 ) -> list[Job]:
-    """The waiting `jobs`, the next to start first.
+    """Return the waiting `jobs`, the next to start first.
 
-    Priority decides first. Within a priority the next job is of the user who has the fewest jobs taken up
-    (`running`: user id → number, as `running_per_user` counts them), then of the one served longest ago
-    (`served`: user id → when a job of theirs was last taken up; who is missing was never served), then of the
-    one whose job waits longest; within a user, submission decides. Each job that is placed counts as taken up
-    for the places behind it, so the order is what would happen if all jobs ran equally long. All `jobs` are
-    ordered, whatever their phase.
+    Priority comes first. Within a priority, the next job is of the user with the fewest jobs taken up (`running`:
+    user id → number, as from `running_per_user`), then of the one served longest ago (`served`: user id → when a job
+    of theirs was last taken up; missing users were never served), then of the one with the job that has waited
+    longest. Within a user, submission order decides. Each placed job counts as taken up for the places after it, so
+    the order is the real one if all jobs run equally long. All `jobs` are ordered, whatever their phase.
     """
     users: dict[str, _Turns] = {}
     levels: dict[int, dict[str, deque[Job]]] = {}
@@ -55,7 +54,7 @@ def fair_order(
 
 
 def running_per_user(jobs: Iterable[Job]) -> dict[str, int]:
-    """How many of the open `jobs` each user has taken up, without those whose environment is being built."""
+    """Return user id → number of open `jobs` taken up; jobs with an environment being built do not count."""
     count: dict[str, int] = {}
     for job in jobs:
         if not job.is_over and job.phase != "queued" and not job.building:
@@ -65,11 +64,11 @@ def running_per_user(jobs: Iterable[Job]) -> dict[str, int]:
 
 @dataclass
 class _Turns:
-    """How far a user has got while an order is made."""
+    """A user's progress while an order is made."""
 
     taken: int
     served: dt.datetime
-    #: Place in the order that was last given to the user: later than anything in `served`.
+    #: The user's last place in the order: later than anything in `served`.
     place: int = field(default=0)
 
     @property

@@ -1,7 +1,7 @@
-"""The nouns of the core: `Job`, `JobEvent`, `User`, `APIKey`, as frozen values.
+"""`Job`, `JobEvent`, `User` and `APIKey`, as frozen values.
 
-The first fields of each are the seed's, under the seed's names; the rest is ours. Times are aware UTC datetimes.
-`to_dict` and `from_dict` are lossless for what they carry; `to_summary_dict` is what a client may see.
+The first fields of each, with their names, come from the interface that this project was given. Times are aware UTC
+datetimes. `to_dict` and `from_dict` lose nothing that they cover; `to_summary_dict` is what a client may see.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from pytest_remote_ci.wire.protocol import Phase, Priority, Status
 
 
 def utcnow() -> dt.datetime:
-    """The time now, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return dt.datetime.now(dt.timezone.utc)
 
 
 def format_time(moment: dt.datetime | None) -> str | None:
-    """RFC 3339 in UTC with microseconds and a final ``Z``; None stays None. A naive time is refused."""
+    """Return RFC 3339 in UTC with microseconds and a final ``Z``; None stays None.
+
+    Raises ValueError for a naive time.
+    """
     if moment is None:
         return None
     if moment.tzinfo is None:
@@ -30,7 +33,7 @@ def format_time(moment: dt.datetime | None) -> str | None:
 
 
 def parse_time(text: str | None) -> dt.datetime | None:
-    """The inverse of `format_time`; accepts any RFC 3339 offset. Raises ValueError."""
+    """Parse the result of `format_time`; accepts any RFC 3339 offset. Raises ValueError."""
     if text is None:
         return None
     moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
@@ -38,14 +41,14 @@ def parse_time(text: str | None) -> dt.datetime | None:
         raise ValueError(f"{text!r} has no time zone")
     try:
         return moment.astimezone(dt.timezone.utc)
-    except OverflowError as error:  # in UTC it is before the year 1, or after 9999
+    except OverflowError as error:  # in UTC before the year 1, or after 9999
         raise ValueError(f"{text!r} is out of range") from error
 
 
 class Told(dict[str, Any]):
-    """Fields that came as JSON: stored as they came, they need not be made text again. Not to be changed."""
+    """Fields parsed from JSON, with their text, so that they need not be dumped again. Not to be changed."""
 
-    #: One line of JSON in ASCII that is the same as these; "" where it has to be made.
+    #: One line of JSON in ASCII equal to these fields; "" if it has to be made.
     text: str = ""
 
 
@@ -53,7 +56,7 @@ class Told(dict[str, Any]):
 class JobEvent:
     """A numbered fact about a job, as stored and as sent."""
 
-    #: `log`, `complete`, `state`, …: the types of docs/reference/wire.md.
+    #: `log`, `complete`, `state`, …: a type from docs/reference/wire.md.
     type: str
     #: Text of a log event.
     data: str | None = None
@@ -65,7 +68,7 @@ class JobEvent:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON that clients see: `type`, `timestamp`, then what is set."""
+        """Return the JSON that clients see: `type`, `timestamp`, then the fields that are set."""
         result: dict[str, Any] = {"type": self.type, **self.fields}
         if self.data is not None:
             result["data"] = self.data
@@ -77,7 +80,7 @@ class JobEvent:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], seq: int = 0) -> JobEvent:
-        """The inverse of `to_dict`."""
+        """Return an event from the result of `to_dict`."""
         rest = {
             key: value for key, value in raw.items() if key not in ("type", "data", "success", "timestamp")
         }
@@ -88,20 +91,20 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a job left behind; its content is a blob."""
+    """A file that a job made or changed; its content is a blob."""
 
-    #: Relative to the project, as a workspace's paths are.
+    #: Relative to the project, like a workspace's paths.
     path: str
     #: 0o644 or 0o755.
     mode: int
     #: Bytes.
     size: int
     sha256: str
-    #: When it is forgotten.
+    #: When it is deleted.
     kept_until: dt.datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What its owner sees."""
+        """Return the fields that its owner sees."""
         return {
             "path": self.path,
             "size": self.size,
@@ -113,23 +116,24 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Job:
-    """One container's worth of work."""
+    """A unit of work that runs in one container."""
 
     #: UUID4, text.
     id: str
     status: Status = "queued"
-    #: Only filled where a reader asked for them.
+    #: Only filled on request.
     events: tuple[JobEvent, ...] = ()
-    #: True, False, or None while, and where, there is no verdict.
+    #: True or False; None without a verdict.
     success: bool | None = None
     #: When the controller took the job up.
     start_time: dt.datetime | None = None
     end_time: dt.datetime | None = None
     container_id: str | None = None
-    #: Path of an uploaded archive that is not unpacked yet (seed contract; ours unpacks at submission).
+    #: Path of an uploaded archive that is not unpacked yet. Part of the given interface; this runner unpacks at
+    #: submission.
     zip_file_path: str | None = None
     user_id: str | None = None
-    # -- ours
+    # -- the runner's own fields
     phase: Phase = "queued"
     #: The command's own exit code.
     exit_code: int | None = None
@@ -141,15 +145,15 @@ class Job:
     options: JobOptions = field(default_factory=JobOptions)
     #: Digest of the workspace's manifest (itself a blob).
     workspace: str | None = None
-    #: The container's number, from 1; 0 before the first.
+    #: The attempt's number, from 1; 0 before the first.
     attempt: int = 0
-    #: An environment is being built for it now: it holds no run slot meanwhile.
+    #: An environment is being built for it, so it holds no run slot.
     building: bool = False
     #: Key of its prepared environment (`ci_runner.controller.environments.environments`), once there is one.
     environment: str | None = None
     cancel_requested_at: dt.datetime | None = None
     cancelled_by: str | None = None
-    #: When the present phase began.
+    #: When the current phase began.
     phase_since: dt.datetime | None = None
     #: Why the container is being stopped, recorded before the first signal: "cancel", "timeout", "disk" (the job's
     #: limit), "full" (the runner's disk).
@@ -161,10 +165,9 @@ class Job:
     last_seq: int = 0
     #: Bytes of log text stored so far.
     log_bytes: int = 0
-    #: Test outcomes so far: outcome → number (empty while nothing structured arrived).
+    #: Test outcomes so far: outcome → number (empty until a record arrives).
     counts: Mapping[str, int] = field(default_factory=dict)
-    #: The run of a pipeline that it belongs to, its stage, its name in the run's plan, and how many jobs of that name
-    #: the run had before it.
+    #: Its run, stage, name in the run's plan, and the number of earlier jobs of that name in the run.
     run_id: str | None = None
     stage: str | None = None
     planned: str | None = None
@@ -174,11 +177,11 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether the status is terminal."""
+        """Return whether the status is terminal."""
         return self.status in ("completed", "failed", "cancelled")
 
     def to_summary_dict(self) -> dict[str, Any]:
-        """What its owner sees: never user ids, container ids or paths of the host."""
+        """Return the fields that its owner sees: never user ids, container ids or paths of the host."""
         return {
             "job_id": self.id,
             "status": self.status,
@@ -200,7 +203,7 @@ class Job:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, JSON-ready (for backups and tests; not for clients)."""
+        """Return all fields, JSON-ready (for backups and tests; not for clients)."""
         result: dict[str, Any] = {}
         for key in self.__dataclass_fields__:
             value = getattr(self, key)
@@ -217,7 +220,7 @@ class Job:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Job:
-        """The inverse of `to_dict`; unknown keys raise TypeError."""
+        """Return a job from the result of `to_dict`; unknown keys raise TypeError."""
         values = dict(raw)
         for key in _JOB_TIMES & values.keys():
             values[key] = parse_time(values[key])
@@ -238,20 +241,20 @@ _JOB_TIMES = {
 
 @dataclass(frozen=True)
 class User:
-    """Somebody who may submit jobs."""
+    """A user who may submit jobs."""
 
     #: UUID4, text.
     id: str
     name: str
-    #: Unique without regard to case.
+    #: Unique, ignoring case.
     email: str
     created_at: dt.datetime
     is_active: bool = True
-    #: The most that the user's jobs may ask for.
+    #: The highest priority that the user's jobs may request.
     priority_cap: Priority = "normal"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return all fields, JSON-ready."""
         return {
             "id": self.id,
             "name": self.name,
@@ -265,15 +268,15 @@ class User:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> User:
-        """The inverse of `to_dict`."""
+        """Return a user from the result of `to_dict`."""
         return cls(**{**raw, "created_at": parse_time(raw["created_at"])})
 
 
 @dataclass(frozen=True)
 class APIKey:
-    """A key of a user. The key itself is never stored, only its SHA-256."""
+    """A user's key. The key itself is never stored, only its SHA-256."""
 
-    #: The 8 characters after ``ci_``; what people name a key by.
+    #: The 8 characters after ``ci_``; the key's name for people.
     id: str
     user_id: str
     #: Hexadecimal SHA-256 of the whole key.
@@ -285,7 +288,7 @@ class APIKey:
     expires_at: dt.datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without any key material."""
+        """Return the fields without any key material, JSON-ready."""
         return {
             "id": self.id,
             "user_id": self.user_id,
@@ -300,7 +303,7 @@ class APIKey:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> APIKey:
-        """The inverse of `to_dict`; `key_hash` must be given beside it where it matters."""
+        """Return a key from the result of `to_dict`; add `key_hash` if it is needed."""
         values = {"key_hash": "", **raw}
         for key in ("created_at", "last_used_at", "expires_at"):
             values[key] = parse_time(values.get(key))

@@ -1,7 +1,7 @@
-"""`JobOptions`: what a job asks for, parsed once from the JSON object in its row.
+"""`JobOptions`: the options of a job, parsed once from the JSON object in its row.
 
-The object is a submission's options (`SubmitOptions.to_dict`) with a few keys of the runner's own. It stays in the row
-as it came, whatever this version of the runner makes of it.
+The object has a submission's options (`SubmitOptions.to_dict`) and a few keys of the runner. It is stored unchanged,
+whether or not this version of the runner can read it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What a job asks for; made by `from_dict`."""
+    """The options of a job; made by `from_dict`."""
 
-    #: The client's options; of a pipeline's job with what the plan says of it.
+    #: The client's options; for a pipeline's job, merged with those in the plan.
     submitted: SubmitOptions = field(default_factory=SubmitOptions)
-    #: Shell commands that run in place of pytest; None: pytest runs.
+    #: Shell commands that replace pytest; None: pytest runs.
     script: tuple[str, ...] | None = None
     #: Names of the run's secrets that the job gets as environment variables.
     secrets: tuple[str, ...] = ()
-    #: Ids of the jobs whose artifacts are in its workspace.
+    #: Ids of the jobs with artifacts in its workspace.
     artifacts_from: tuple[str, ...] = ()
     #: Digest of the blob with its files' modification times.
     mtimes: str | None = None
@@ -54,7 +54,7 @@ class JobOptions:
             return cls(problem=str(error), stored=raw)
 
     def usable(self) -> SubmitOptions:
-        """Return the client's options; raises `PermanentError` where the stored ones cannot be read."""
+        """Return the client's options; raises `PermanentError` if the stored ones cannot be read."""
         if self.problem is not None:
             raise PermanentError(
                 f"this runner cannot read the job's options: {self.problem}; submit it again"
@@ -63,11 +63,14 @@ class JobOptions:
 
     @property
     def wants_files(self) -> bool:
-        """Whether files of the job may have to be kept; also when nobody can say, so that its log says why not."""
+        """Return whether files of the job may have to be stored.
+
+        Also true if that is unknown, so that the job's log gives the reason.
+        """
         return bool(self.submitted.artifacts or self.submitted.reports) or self.problem is not None
 
     def with_env(self, variables: Mapping[str, str]) -> JobOptions:
-        """Return the same with more environment variables, checked as a submission's are."""
+        """Return a copy with more environment variables, checked like those of a submission."""
         if self.problem is not None:
             return self
         return replace(

@@ -1,7 +1,7 @@
-"""Which names the files of a workspace may have: safe, unambiguous on every file system, bounded.
+"""Rules for file names in a workspace: safe, unambiguous on every file system, bounded.
 
-Archives and manifests are held to the same rules. A name is refused, never repaired: what runs in the
-container must be what the developer has.
+The same rules apply to archives and manifests. A name is refused, never repaired: the container must get exactly the
+developer's files.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 from ci_runner.errors import InvalidSubmission
 from pytest_remote_ci.wire import control_characters
 
-#: Bytes of UTF-8: what Linux allows a file name, and a little less than what it allows a path.
+#: Bytes of UTF-8: Linux's limit for a file name, and a little less than its limit for a path.
 MAX_PART_BYTES: Final = 255
 MAX_PATH_BYTES: Final = 1024
-#: Folders around a file.
+#: Maximum number of folders around a file.
 MAX_DEPTH: Final = 64
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def check_paths(what: str, paths: Iterable[str], *, max_files: int) -> None:
-    """Refuse names that are unsafe, ambiguous or too many, saying so in words that begin with `what`.
+    """Refuse unsafe, ambiguous or too many names, with a message that begins with `what`.
 
     Raises `InvalidSubmission`.
     """
@@ -51,13 +51,16 @@ def check_paths(what: str, paths: Iterable[str], *, max_files: int) -> None:
 
 
 def _fold(path: str) -> str:
-    """Equal for names that some file system takes for one; NUL sorts a folder before its contents."""
+    """Return a key that is equal for names that are one on some file system.
+
+    NUL sorts a folder before its contents.
+    """
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
     return folded.replace("/", "\0")
 
 
 def path_problem(path: str) -> str | None:
-    """Why `path` may not name a file of a workspace, or None when it may."""
+    """Return why `path` may not be the name of a workspace's file, or None if it may."""
     try:
         length = len(path.encode())
     except UnicodeEncodeError:
@@ -86,7 +89,7 @@ def path_problem(path: str) -> str | None:
 
 
 def _new_folders(before: str, key: str) -> int:
-    """How many folders `key` brings that `before`, its neighbour in order, did not."""
+    """Return how many folders `key` adds to those of its predecessor `before`."""
     old, new = before.split("\0")[:-1], key.split("\0")[:-1]
     shared = 0
     for one, other in zip(old, new, strict=False):
@@ -97,14 +100,14 @@ def _new_folders(before: str, key: str) -> int:
 
 
 def collision(path: str, other: str) -> str:
-    """In words: `path` is refused because of `other`."""
+    """Return a message that `path` is refused because of `other`."""
     if path == other:
         return "is there twice"
     return f"cannot be told from {shown(other)} on file systems that ignore case or Unicode forms"
 
 
 def shown(path: str) -> str:
-    """`path` for a message: quoted, escaped, bounded."""
+    """Return `path` for a message: quoted, escaped, bounded."""
     return repr(path if len(path) <= 120 else path[:119] + "…")
 
 

@@ -1,8 +1,7 @@
-"""The seal of a worker's last frame: a keyed digest of that very line, so that it cannot be moved to another one.
+"""Seals of exit frames: a keyed digest of the frame's line, so that it cannot be moved to another one.
 
-The frame lies where everything in the container can read and change it. The key is known to the runner and to the
-worker's memory alone (docs/internals/index.md, "The spool"); the worker has a copy of `seal_of`, because it runs
-without this package.
+Everything in the container can read and change the frame's file. Only the runner and the worker's memory have the key
+(docs/internals/index.md, "The spool"). The worker has a copy of `seal_of`, because it runs without this package.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def is_key(text: str) -> bool:
 
 
 def seal_of(text: bytes, key: str) -> str:
-    """Return the seal of a frame that is written as `text`, a JSON object without a seal."""
+    """Return the seal of a frame with this `text`, a JSON object without a seal."""
     return hashlib.blake2b(text, key=bytes.fromhex(key), digest_size=32).hexdigest()
 
 
@@ -36,9 +35,9 @@ def sealed(text: bytes, key: str) -> bytes:
 
 
 def is_sealed(line: bytes, key: str) -> bool:
-    """Return whether a line of frames bears the seal of everything else in it."""
+    """Return whether a line of frames has the right seal for the rest of it."""
     text, _, seal = line.rpartition(_FIELD)
     try:
         return hmac.compare_digest(seal, f'{seal_of(text + b"}", key)}"}}'.encode())
-    except ValueError:  # the key is none
+    except ValueError:  # not a valid key
         return False

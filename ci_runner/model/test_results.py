@@ -1,5 +1,6 @@
-"""What became of tests: from the reports of one session to one result each, and from many runs to what they say
-together. Pure; the reports are claims of a job's own code, so everything in them is looked at before it counts.
+"""Test results: from one session's reports to a result per test, and from many runs to a history.
+
+Pure. The reports are claims of a job's own code, so everything in them is checked before it counts.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from typing import Any, Final, Literal, get_args
 from ci_runner.model.job import JobEvent, format_time
 
 Outcome = Literal["unfinished", "passed", "skipped", "xfailed", "xpassed", "failed", "error"]
-#: From best to worst: of what the phases of one test say the worst counts. Stored as places in this list.
+#: From best to worst: of a test's phases the worst counts. Stored as indexes of this list.
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 GOOD: Final = frozenset({"passed", "xfailed"})
 BAD: Final = frozenset({"failed", "error"})
 
-#: Characters of a longer node id are cut off.
+#: Longer node ids are cut at so many characters.
 MAX_NODE_ID: Final = 2000
-#: Longest duration that is believed, in seconds.
+#: Maximum accepted duration, in seconds.
 _LONGEST: Final = 1e6
 _RANKS: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(OUTCOMES)}
 
 
 @dataclass(frozen=True)
 class TestResult:
-    """One test in one job."""
+    """The result of one test in one job."""
 
     __test__ = False
 
@@ -40,11 +41,11 @@ class TestResult:
     #: When its first report came.
     at: dt.datetime
     job_id: str = ""
-    #: Digest of the workspace it ran on.
+    #: Digest of its workspace.
     workspace: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What its owner sees."""
+        """Return the fields that its owner sees."""
         return {
             "id": self.node_id,
             "outcome": self.outcome,
@@ -56,7 +57,7 @@ class TestResult:
 
 @dataclass
 class Part:
-    """What some reports say about one test: the worst of them, and sums."""
+    """The result of some reports about one test: the worst of them, and sums."""
 
     at: dt.datetime
     rank: int = 0
@@ -65,7 +66,7 @@ class Part:
 
 
 def parts(events: Iterable[JobEvent], now: dt.datetime) -> dict[str, Part]:
-    """By node id, what the reports among `events` say; adding up over all events gives each test's result."""
+    """Return node id → result of the reports in `events`; all events together give each test's result."""
     found: dict[str, Part] = {}
     for event in events:
         if event.type != "report":
@@ -82,7 +83,7 @@ def parts(events: Iterable[JobEvent], now: dt.datetime) -> dict[str, Part]:
 
 
 def _reports(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """Node id, category and seconds of what the record reports, or of what those of `several` do."""
+    """Yield node id, category and seconds of a record's reports, also of the combined record `several`."""
     several = fields.get("of") if fields.get("t") == "several" else [fields]
     for record in several if isinstance(several, list) else ():
         if not isinstance(record, Mapping):
@@ -101,7 +102,7 @@ def _reports(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
 
 
 def _category(data: Mapping[str, Any], status: Any) -> str:
-    """As pytest counts it; "" for a phase that counts as nothing."""
+    """Return pytest's category; "" for a phase that does not count."""
     if isinstance(status, list) and status and isinstance(status[0], str):
         return status[0]
     when, outcome = data.get("when"), data.get("outcome")
@@ -122,34 +123,37 @@ def _duration(value: Any) -> float:
 
 @dataclass(frozen=True)
 class TestHistory:
-    """What several runs say about one test."""
+    """The history of one test over several runs."""
 
     __test__ = False
 
     node_id: str
     #: Runs by outcome.
     counts: Mapping[str, int]
-    #: Share of passed (or xfailed) among passed and failed; None: neither.
+    #: Share of passed (or xfailed) among passed and failed; None if there are neither.
     pass_rate: float | None
     #: Mean seconds, of all runs and of the older and newer half of them (None with fewer than four).
     duration: float
     before: float | None
     now: float | None
-    #: Runs again in the same session, altogether.
+    #: Total of repetitions within sessions.
     reruns: int
     #: Workspaces on which it both passed and failed.
     flaky_workspaces: int
-    #: The first of the failed runs that nothing good came after, when a good one came before; job and time.
+    #: Job and time of the first failed run without a later good one, if there is an earlier good one.
     failing_since: tuple[str, dt.datetime] | None
     last: TestResult
 
     @property
     def is_flaky(self) -> bool:
-        """The same files, both outcomes: on one workspace, or in one session that ran it again until it passed."""
+        """Return whether the same files had both outcomes.
+
+        This counts on one workspace, or in one session with reruns until the test passed.
+        """
         return self.flaky_workspaces > 0 or (self.reruns > 0 and self.counts.get("passed", 0) > 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """What its owner sees."""
+        """Return the fields that its owner sees."""
         since = self.failing_since
         return {
             "id": self.node_id,
@@ -167,7 +171,7 @@ class TestHistory:
 
 
 def history(runs: Sequence[TestResult]) -> TestHistory:
-    """All that the runs of one test, oldest first, say together; at least one."""
+    """Return the history of one test's runs, oldest first; at least one."""
     counts: dict[str, int] = {}
     workspaces: dict[str, set[bool]] = {}
     for run in runs:
@@ -198,7 +202,7 @@ def _failing_since(runs: Sequence[TestResult]) -> tuple[str, dt.datetime] | None
         if run.outcome in GOOD:
             return (first.job_id, first.at) if first is not None else None
         first = run
-    return None  # nothing good before: it is not known since when
+    return None  # no earlier good run: the beginning is unknown
 
 
 def _mean(values: Sequence[float]) -> float:

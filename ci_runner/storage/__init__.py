@@ -1,1 +1,1 @@
-"""Files in the data directory: contents by digest, archives, staging, safe removal."""
+"""Files in the data directory: blobs by digest, archives, staging, safe removal."""

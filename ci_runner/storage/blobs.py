@@ -1,10 +1,10 @@
-"""Contents by their SHA-256: what workspaces and artifacts are made of, kept once per data directory.
+"""Blobs: contents by SHA-256, of which workspaces and artifacts are made; stored once per data directory.
 
-`blobs/ab/<sha256>` is the content with mode 0644 and `<sha256>.x` its executable twin with mode 0755, made
-when first asked for: trees are hard links to these, and a mode belongs to the inode. What is on disk under
-its digest is complete and durable: contents are written in `uploads/`, synced, then renamed. There, each writer
-has a locked folder of its own, so that what a killed one left is known from what is being written. Who may use
-a digest is for the store to say; when a blob may go is for the controller.
+`blobs/ab/<sha256>` is the content with mode 0644, and `<sha256>.x` its executable twin with mode 0755, made at first
+use: trees are hard links to these, and a mode belongs to the inode. A file on disk under its digest is complete and
+durable: contents are written in `uploads/`, synced, then renamed. Each writer has a locked folder there, which
+distinguishes a killed writer's files from those being written. The store decides who may use a digest, and the
+controller when a blob is removed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ci_runner.storage.staging import Scratch, remove_abandoned
 from ci_runner.storage.zip_reader import Archive
 from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry, is_digest
 
-#: The uid that containers run as when the runner is root: nobody's, in every base image.
+#: The uid of containers if the runner is root: no base image has a user with it.
 UNPRIVILEGED_UID: Final = 65532
 
 _Item = TypeVar("_Item")
 
 _PIECE: Final = 1 << 16
-#: Contents up to this size are hashed in memory first, so that what is there already costs no write.
+#: Contents up to this size are hashed in memory first, so that a known one costs no write.
 _IN_MEMORY: Final = 1 << 20
 _SYNC_THREADS: Final = 8
 #: Seconds within which a folder's newest entry may not be durable yet.
@@ -47,15 +47,15 @@ _KEPT = failpoints.register("blobs.batch.kept", "contents are durable under thei
 
 
 def job_owner() -> int | None:
-    """The uid that trees and spools must be given to; None when that is the runner's own."""
+    """Return the uid to give trees and spools to; None if it is the runner's own."""
     return UNPRIVILEGED_UID if os.geteuid() == 0 else None
 
 
 class BlobStore:
-    """The blobs of one data directory. Methods may be called from any thread and any process at once."""
+    """The blobs of one data directory. Safe to use from several threads and processes at once."""
 
     def __init__(self, root: Path, owner: int | None) -> None:
-        """`root` is the data directory; `owner` is `job_owner()`."""
+        """Use the data directory `root`; `owner` is `job_owner()`."""
         self._blobs = root / "blobs"
         self._base = os.fspath(self._blobs)
         #: Where contents are received; on the blobs' file system.
@@ -68,22 +68,22 @@ class BlobStore:
     def put_stream(
         self, pieces: Iterable[bytes] | BinaryIO, *, expected: str | None = None
     ) -> tuple[str, int]:
-        """Keep one content; its digest and size. Raises `InvalidSubmission` when it is not as `expected`."""
+        """Store one content; return its digest and size. Raises `InvalidSubmission` if it differs from `expected`."""
         with self.batch() as batch:
             result = batch.put(pieces, expected=expected)
             batch.commit()
         return result
 
     def put_bytes(self, content: bytes) -> str:
-        """Keep a small content; its digest."""
+        """Store a small content; return its digest."""
         return self.put_stream([content])[0]
 
     def batch(self) -> Batch:
-        """Keep many contents with few waits for the disk; nothing is kept unless `Batch.commit` is called."""
+        """Return a batch for many contents with few waits for the disk; `Batch.commit` stores them."""
         return Batch(self)
 
     def assemble_manifest(self, archive: Archive) -> Manifest:
-        """Keep every file of `archive` and say what they are. Raises `InvalidSubmission`, keeping nothing."""
+        """Store every file of `archive` and return their manifest. Raises `InvalidSubmission`, storing nothing."""
         entries = []
         with self.batch() as batch:
             for entry in archive.entries:
@@ -93,17 +93,18 @@ class BlobStore:
         return Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
 
     def put_manifest(self, manifest: Manifest) -> str:
-        """Keep the canonical form of `manifest`; its digest names the workspace."""
+        """Store the canonical form of `manifest`; return its digest, the workspace's name."""
         return self.put_bytes(manifest.canonical())
 
     def has(self, digest: str) -> bool:
-        """Whether the content is here."""
+        """Return whether the content exists."""
         return self.size(digest) is not None
 
     def renew(self, digest: str) -> bool:
-        """Whether the content is here; if so, it is sent again as of now, and not collected for a while.
+        """Return whether the content exists; if so, count it as sent now, so that it is not collected for a while.
 
-        The access time says so: trees are hard links, and no file of a running job may get another modification time.
+        This is recorded as access time: trees are hard links, and a running job's files must keep their modification
+        time.
         """
         with self.granting(), contextlib.suppress(FileNotFoundError):
             place = self._place(digest)
@@ -112,25 +113,25 @@ class BlobStore:
         return False
 
     def size(self, digest: str) -> int | None:
-        """Bytes of the content, or None when it is not here."""
+        """Return the content's size in bytes, or None if it does not exist."""
         try:
             return os.stat(self._name(digest)).st_size  # noqa: PTH116 - asked for every file of every project
         except FileNotFoundError:
             return None
 
     def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of `digests` that are not here, each once, in order."""
+        """Return those of `digests` that do not exist, each once, in order."""
         return [digest for digest in dict.fromkeys(digests) if not self.has(digest)]
 
     def open(self, digest: str) -> BinaryIO:
-        """The content, to be read and closed. Raises `NotFound`."""
+        """Open the content for reading; the caller closes it. Raises `NotFound`."""
         try:
             return self._place(digest).open("rb")
         except FileNotFoundError as error:
             raise NotFound(f"blob {digest} is not here") from error
 
     def path(self, digest: str, executable: bool = False) -> Path:
-        """A file with the content and the right mode, never to be written to. Raises `NotFound`."""
+        """Return a file with the content and the right mode, never to be written to. Raises `NotFound`."""
         if not self.has(digest):
             raise NotFound(f"blob {digest} is not here")
         plain = self._place(digest)
@@ -147,43 +148,43 @@ class BlobStore:
         return twin
 
     def remove(self, digest: str) -> None:
-        """Forget the content; trees that link to it keep it. Harmless when it is not here."""
+        """Remove the content; trees that link to it keep it. Harmless if it does not exist."""
         plain = self._place(digest)
         plain.with_name(plain.name + ".x").unlink(missing_ok=True)
         plain.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def granting(self) -> Iterator[None]:
-        """While the block runs nothing is collected: for granting contents and seeing that they are here. Short."""
+        """Prevent collection during the block, for granting contents and checking that they exist. Keep it short."""
         with self._locked(fcntl.LOCK_SH):
             yield
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """While the block runs nobody is granting: for asking who may use contents and removing them. Short."""
+        """Prevent grants during the block, for checking who may use contents and removing them. Keep it short."""
         with self._locked(fcntl.LOCK_EX):
             yield
 
     def aged(self, before: float) -> Iterator[list[str]]:
-        """Digests of what nobody has sent since `before` (seconds since the epoch), in portions."""
+        """Yield digests not sent since `before` (seconds since the epoch), in portions."""
         for folder in sorted(self._blobs.iterdir()):
             yield [
                 path.name for path in folder.iterdir() if is_digest(path.name) and _last_sent(path) < before
             ]
 
     def remove_aged(self, digest: str, before: float) -> bool:
-        """`remove`, unless somebody has sent the content since `before`; whether it went."""
+        """Remove the content unless it was sent since `before`; return whether it was removed."""
         if _last_sent(self._place(digest)) >= before:
             return False
         self.remove(digest)
         return True
 
     def free_bytes(self) -> int:
-        """Bytes free on the blobs' file system."""
+        """Return the bytes free on the blobs' file system."""
         return shutil.disk_usage(self._blobs).free
 
     def sweep_uploads(self) -> int:
-        """Remove what writers that died left behind; how many folders went. What is being written stays."""
+        """Remove the files of dead writers; return the number of folders removed. Files being written stay."""
         return sum(remove_abandoned(path) for path in self.uploads.iterdir() if not path.is_symlink())
 
     def _place(self, digest: str) -> Path:
@@ -213,7 +214,7 @@ class BlobStore:
 
 
 class Batch:
-    """Contents on their way in; leaving its `with` block drops what was not committed. One thread only."""
+    """Contents being stored; leaving its `with` block drops those not committed. For one thread only."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
@@ -231,7 +232,10 @@ class Batch:
         self._scratch.close()
 
     def put(self, pieces: Iterable[bytes] | BinaryIO, *, expected: str | None = None) -> tuple[str, int]:
-        """Take in one content; its digest and size. Raises `InvalidSubmission` when not as `expected`."""
+        """Receive one content; return its digest and size.
+
+        Raises `InvalidSubmission` if it differs from `expected`.
+        """
         incoming = _Incoming(self._scratch)
         try:
             for piece in _pieces(pieces):
@@ -275,7 +279,7 @@ class Batch:
 
 
 class _Incoming:
-    """One content while it arrives: in memory as long as it is small, so that a known one costs no write."""
+    """One content being received: in memory as long as it is small, so that a known one costs no write."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -300,7 +304,7 @@ class _Incoming:
             self._spill()
 
     def keep(self) -> Path:
-        """The file with the content; the caller removes it."""
+        """Return the file with the content; the caller removes it."""
         file = self._file or self._spill()
         file.close()
         path, self._path = self._path, None
@@ -329,7 +333,7 @@ def _pieces(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
 
 
 def _last_sent(path: Path) -> float:
-    """When it was last sent (or read, at most); infinite for what is gone meanwhile."""
+    """Return when it was last sent (or possibly read); infinite if it is gone meanwhile."""
     try:
         return path.stat().st_atime
     except FileNotFoundError:
@@ -337,7 +341,7 @@ def _last_sent(path: Path) -> float:
 
 
 def in_parallel(action: Callable[[_Item], None], items: Iterable[_Item]) -> None:
-    """Call `action` on all `items`, several at once where that pays; raises the first error."""
+    """Call `action` on all `items`, several at once if that is faster; raise the first error."""
     todo = list(items)
     if len(todo) < _SYNC_THREADS:
         for item in todo:

@@ -1,7 +1,7 @@
-"""The data directory: made private, refused where others could write, and named by an install id.
+"""The data directory: kept private, refused if others could write to it, and identified by an install id.
 
-Everything that the runner must keep from others lies below one folder with mode 0700; contents of it are other
-modules' business (docs/internals/index.md lists them).
+All private files of the runner are below one folder with mode 0700; other modules define its contents
+(docs/internals/index.md lists them).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ci_runner.errors import RunnerError, SettingsError
 
 
 class Busy(RunnerError):
-    """Another process holds the lock; the text says which."""
+    """Another process holds the lock; the message names it."""
 
 
 def problem(folder: Path) -> str | None:
-    """Why `folder` (which exists) must not be used, as one line that says what to do; None when it may be."""
+    """Return why the existing `folder` must not be used, in one line with a remedy; None if it may."""
     try:
         info = folder.stat()
     except OSError as error:
@@ -37,10 +37,10 @@ def problem(folder: Path) -> str | None:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder with mode 0700, or check the one that is there; raises `SettingsError`.
+    """Make the folder with mode 0700, or check an existing one; raises `SettingsError`.
 
-    A folder that others may only read is closed to them; one that others may write to is refused, for what lies in it
-    may be theirs already.
+    A folder that others may only read is closed to them. One that others may write to is refused, because its
+    contents may be theirs already.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def prepare(folder: Path) -> None:
 
 
 def install_id(folder: Path) -> str:
-    """12 hexadecimal characters that name this runner for ever; whoever asks first makes them."""
+    """Return 12 hexadecimal characters that name this runner forever; the first caller makes them."""
     path = folder / "install-id"
     for _ in range(2):
         with contextlib.suppress(FileNotFoundError):
@@ -65,13 +65,13 @@ def install_id(folder: Path) -> str:
                 raise SettingsError(f"{path}: damaged; put 12 hexadecimal characters there")
             return text
         with write_beside(path, secrets.token_hex(6) + "\n") as made, contextlib.suppress(FileExistsError):
-            os.link(made, path)  # fails, unlike a rename, when another process was first
+            os.link(made, path)  # fails, unlike a rename, if another process was first
     return path.read_text().strip()
 
 
 @contextlib.contextmanager
 def write_beside(path: Path, text: str) -> Iterator[Path]:
-    """A complete, private (0600) file beside `path`, to be linked or moved into place; gone afterwards."""
+    """Yield a complete, private (0600) file beside `path`, to link or move into place; remove it afterwards."""
     made = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -86,7 +86,7 @@ def write_beside(path: Path, text: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (its content names this process); raises `Busy` at once when it is taken."""
+    """Hold an exclusive lock on `path` (its content names this process); raise `Busy` at once if it is taken."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -1,8 +1,8 @@
-"""File operations on folders that hostile code wrote: through descriptors, never through a link, never recursive.
+"""File operations on folders that hostile code wrote: by descriptors, without following links, without recursion.
 
-A container names what it writes as it likes: links, folders thousands of levels deep, paths longer than the system
-takes, millions of entries, folders closed to their owner. The functions here open such ground one folder at a time
-with `O_NOFOLLOW`, use a constant number of descriptors and no recursion, and can be bounded.
+A container can create anything: links, folders thousands of levels deep, paths longer than the system accepts,
+millions of entries, folders closed to their owner. The functions of this module open one folder at a time with
+`O_NOFOLLOW`, use a constant number of descriptors and no recursion, and can be bounded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-#: Flags that open a folder, or a plain file, and nothing that stands in its place.
+#: Flags that open a folder, or a plain file, and nothing else in its place.
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Names of folders that a walk remembers of one folder; for more it reads that folder several times.
+#: Folder names that a walk remembers per folder; if there are more, it reads the folder several times.
 MOST_NAMES: Final = 10_000
 #: Entries that one removal handles before it leaves the rest for later: some seconds of work.
 MOST_AT_ONCE: Final = 100_000
@@ -29,7 +29,7 @@ FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def opened_folder(root: Path | int, *names: str) -> Iterator[int]:
-    """Open the folder `names` below `root`, one name at a time, as a descriptor.
+    """Open the folder `names` below `root`, one name at a time; yield its descriptor.
 
     `root` is trusted: a path that only the runner can change, or a descriptor. Raises OSError (`ELOOP` or `ENOTDIR`
     for links and files) and ValueError for a name that is not a plain one.
@@ -76,35 +76,35 @@ def _plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """Something found by a walk."""
+    """An entry that a walk found."""
 
-    #: Relative to the walk's top, parts joined by slashes. May be longer than any system call takes.
+    #: Relative to the walk's top, parts joined by slashes. May be longer than system calls accept.
     path: str
     status: os.stat_result
-    #: The folder that holds it, valid until the walk goes on; `name` is its name in there.
+    #: The folder that holds it, valid until the walk continues; `name` is its name in that folder.
     folder: int
     name: str
 
     @property
     def is_folder(self) -> bool:
-        """Whether the walk will look into it."""
+        """Return whether the walk will visit it."""
         return stat.S_ISDIR(self.status.st_mode)
 
 
 @dataclass
 class Walk:
-    """All entries below a folder, folders before what is in them; iterate once.
+    """All entries below a folder, folders before their contents; iterate once.
 
-    At most one descriptor is open beside the top's, whatever the depth. A folder that is moved or removed meanwhile
-    is left out, with what is below it.
+    At most one descriptor is open besides the top's, at any depth. A folder that is moved or removed meanwhile is
+    left out, with its contents.
     """
 
     top: int
-    #: Entries to look at; the walk ends after them.
+    #: Maximum entries; the walk ends after them.
     limit: int = sys.maxsize
-    #: Levels of folders to look at; what is deeper is left out.
+    #: Maximum levels of folders; deeper ones are left out.
     depth: int = sys.maxsize
-    #: Whether everything was seen; known at the end.
+    #: Whether everything was visited; known at the end.
     complete: bool = field(default=True, init=False)
     seen: int = field(default=0, init=False)
 
@@ -161,7 +161,7 @@ class Walk:
         level.sort()
 
     def _read_on(self, here: int, level: _Level) -> None:
-        """Find the folders that come after those that were looked into."""
+        """Find the folders that come after the visited ones."""
         after, level.is_cut = level.last, False
         try:
             with os.scandir(here) as entries:
@@ -173,7 +173,7 @@ class Walk:
         level.sort()
 
     def _climb(self, here: int, levels: list[_Level]) -> int:
-        """Return the folder above, by its identity; a moved one is looked for from the top."""
+        """Return the parent folder, checked by its identity; search a moved one from the top."""
         try:
             above = os.open("..", FOLDER, dir_fd=here)
         except OSError:
@@ -201,20 +201,20 @@ class _Level:
     name: str
     prefix: str
     identity: tuple[int, int]
-    #: Folders in it that are still to be looked into, the next one last.
+    #: Its folders still to be visited, the next one last.
     folders: list[str] = field(default_factory=list)
-    #: There are more, whose names come after `last`.
+    #: There are more, with names after `last`.
     is_cut: bool = False
     last: str = ""
 
     def add(self, name: str) -> None:
-        """Remember a folder; of very many the first ones by name."""
+        """Remember a folder; of very many, the first ones by name."""
         self.folders.append(name)
         if len(self.folders) >= 2 * MOST_NAMES:
             self.sort()
 
     def sort(self) -> None:
-        """Put the folders in order, and drop those that come after the first `MOST_NAMES`."""
+        """Sort the folders, and drop those after the first `MOST_NAMES`."""
         self.folders.sort()
         if len(self.folders) > MOST_NAMES:
             del self.folders[MOST_NAMES:]
@@ -233,23 +233,23 @@ def identity(folder: int) -> tuple[int, int]:
 
 
 class Trash:
-    """A folder in which things are removed: out of sight at once, then entry by entry, in as many steps as it takes.
+    """A folder for removals: files are hidden at once, then deleted entry by entry, in as many steps as needed.
 
-    What is thrown away is first moved into a folder of its own below the trash, on the same file system, so that nobody
-    finds half of it; nested folders are moved up before they are emptied, so neither depth nor path length matters.
-    What a crash or a limit left over is removed by the next `empty`. Methods may be called from any thread.
+    Each removed item is first moved into a separate folder below the trash, on the same file system, so that it is
+    never seen half removed. Nested folders are moved up before they are emptied, so neither depth nor path length
+    matters. The next `empty` removes what a crash or a limit left. Thread-safe.
     """
 
     def __init__(self, folder: Path) -> None:
-        """`folder`: a path that only the runner can change; made when needed."""
+        """Use `folder`, a path that only the runner can change; made when needed."""
         self._folder = folder
 
     def remove(self, path: Path, limit: int = MOST_AT_ONCE) -> None:
-        """Remove `path`, a file, link or folder whose parent only the runner can change; do nothing when it is absent.
+        """Remove `path`, a file, link or folder; do nothing if it is absent. Only the runner may change its parent.
 
-        Of a huge folder about `limit` entries are removed at once, and the rest is left for `empty`.
-        Raises OSError when something cannot be removed: it is out of sight all the same. So it is when another
-        thread happens to empty the trash: then that one removes it.
+        Of a huge folder, about `limit` entries are removed at once, and the rest is left for `empty`. Raises OSError
+        if something cannot be removed; it is hidden all the same. If another thread is emptying the trash, that one
+        removes it.
         """
         with opened_folder(path.parent) as parent:
             self.remove_at(parent, path.name, limit)
@@ -262,7 +262,10 @@ class Trash:
                 self._empty_bag(bag, limit)
 
     def hide(self, parent: int, name: str) -> str | None:
-        """Move `name` out of the folder `parent` into the trash, quickly, for `empty`; None when it is absent."""
+        """Move `name` out of the folder `parent` into the trash, quickly, for `empty` to delete.
+
+        Return the name of its bag in the trash, or None if `name` is absent.
+        """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with opened_folder(self._folder) as trash:
             while True:
@@ -281,9 +284,9 @@ class Trash:
                         return None
 
     def empty(self, limit: int = sys.maxsize) -> bool:
-        """Remove at most about `limit` entries of what is in the trash; return whether nothing is left.
+        """Remove at most about `limit` entries of the trash; return whether nothing is left.
 
-        What cannot be removed does not keep the rest; the first such error is raised at the end.
+        An entry that cannot be removed does not stop the rest; the first such error is raised at the end.
         """
         try:
             with opened_folder(self._folder) as trash:
@@ -298,9 +301,9 @@ class Trash:
             try:
                 limit -= self._empty_bag(bag, limit)
             except FileNotFoundError:
-                continue  # another thread was quicker
+                continue  # another thread was faster
             except BlockingIOError:
-                is_busy = True  # another thread is at it
+                is_busy = True  # another thread is working on it
             except OSError as problem:
                 error = error or problem
         if error is not None:
@@ -308,9 +311,9 @@ class Trash:
         return limit > 0 and not is_busy
 
     def _empty_bag(self, bag: str, limit: int) -> int:
-        """Remove what is in a bag, and the bag when it is empty; return how many entries went.
+        """Remove a bag's entries, and the bag once it is empty; return how many entries were removed.
 
-        Raises BlockingIOError while another thread does that, and the first error of what cannot be removed.
+        Raises BlockingIOError while another thread does that, and the first error of an entry that cannot be removed.
         """
         removed = 0
         failed: dict[str, OSError] = {}
@@ -329,7 +332,7 @@ class Trash:
                             return removed
             if failed:
                 raise next(iter(failed.values()))
-            _removed_empty(trash, bag)  # it is not when something was put into it this very moment
+            _removed_empty(trash, bag)  # not removed if something was just added to it
         return removed + 1
 
 
@@ -347,7 +350,7 @@ def _names(folder: int, most: int) -> list[str]:
 
 
 def _flatten(bag: int, name: str, limit: int) -> int:
-    """Remove one entry of a bag; folders in it are moved up into the bag. Return how many entries were handled."""
+    """Remove one entry of a bag; move folders in it up into the bag. Return how many entries were handled."""
     if not is_folder(bag, name):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=bag)
@@ -367,7 +370,7 @@ def _flatten(bag: int, name: str, limit: int) -> int:
                 if handled >= limit:
                     return handled
     with contextlib.suppress(FileNotFoundError):
-        os.rmdir(name, dir_fd=bag)  # fails when somebody still writes there: a later pass goes on
+        os.rmdir(name, dir_fd=bag)  # fails while a process still writes to it: a later pass continues
     return handled + 1
 
 
@@ -383,7 +386,7 @@ def _removed_empty(parent: int, name: str) -> bool:
 
 
 def move(parent: int, name: str, target: int, new: str) -> None:
-    """Rename between open folders; a folder that its owner closed is opened first."""
+    """Rename between open folders; open up a folder that its owner closed first."""
     _plain(name)
     try:
         os.rename(name, _plain(new), src_dir_fd=parent, dst_dir_fd=target)
@@ -393,14 +396,14 @@ def move(parent: int, name: str, target: int, new: str) -> None:
 
 
 def open_up(parent: int, name: str) -> None:
-    """Let the owner read and write a folder; nothing is followed, and what fails is for whoever opens it to find."""
+    """Let the owner read and write a folder, following nothing; errors are left to the caller that opens it."""
     with contextlib.suppress(OSError):
         if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
             set_folder_mode(parent, name, 0o700)
 
 
 def set_folder_mode(parent: int, name: str, mode: int) -> None:
-    """Set the mode of a folder, never that of something else that has its name by now."""
+    """Set the mode of a folder, never of anything else that has replaced it."""
     if sys.platform != "linux":
         os.chmod(name, mode, dir_fd=parent, follow_symlinks=False)
         return

@@ -1,7 +1,7 @@
-"""Files that are being written, in folders that tell whether their writer lives: it holds a lock on its own.
+"""Files being written, in folders with locks that show whether their writers are alive.
 
-A process that is killed lets go of its locks, so what it left can be removed at once, by anybody, without asking
-how old it is or which process made it.
+A killed process releases its locks, so any process can remove its files at once, without asking for their age or
+origin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAMELESS_SOON: Final = 60.0
 
 
 class Scratch:
-    """A folder below `uploads`, made when first needed and locked for as long as its writer lives."""
+    """A folder below `uploads`, made when first needed and locked as long as its writer lives."""
 
     def __init__(self, uploads: Path) -> None:
         self._uploads = uploads
@@ -27,14 +27,14 @@ class Scratch:
         self._lock = -1
 
     def file(self) -> tuple[BinaryIO, Path]:
-        """A new empty file, to be closed by the caller."""
+        """Return a new empty file; the caller closes it."""
         if self._folder is None:
             self._folder, self._lock = self._made()
         descriptor, name = tempfile.mkstemp(dir=self._folder)
         return os.fdopen(descriptor, "wb"), Path(name)
 
     def close(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with all its contents."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             os.close(self._lock)
@@ -46,7 +46,7 @@ class Scratch:
             try:
                 lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             except FileNotFoundError:
-                continue  # swept before it could be locked
+                continue  # removed before it could be locked
             fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():
                 return folder, lock
@@ -54,7 +54,7 @@ class Scratch:
 
 
 def remove_abandoned(path: Path) -> bool:
-    """Remove a writer's folder (or a file that is in none) unless the writer lives; whether it went."""
+    """Remove a writer's folder (or a file outside of any) unless the writer lives; return whether it was removed."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

@@ -1,11 +1,10 @@
-"""What an uploaded zip archive may look like, and how its contents are read: reject, never sanitise.
+"""Strict reader of uploaded zip archives: reject, never sanitise.
 
-The archive comes from somebody who may be hostile, and `zipfile` repairs, renames and accepts too much, so
-the few structures that a project archive needs are read here, strictly: one central directory at the end,
-members that neither overlap nor lie about their sizes, regular files under plain relative names, stored or
-deflated. Every refusal is an `InvalidSubmission` that names the entry and why. Memory is bounded by the
-number of entries, and contents are only ever streamed. Nothing is written here; `ci_runner.storage.blobs` keeps what
-is read.
+The archive may be hostile, and `zipfile` repairs, renames and accepts too much. So the few structures that a project
+archive needs are read strictly: one central directory at the end, members that neither overlap nor have false sizes,
+regular files under plain relative names, stored or deflated. Every refusal is an `InvalidSubmission` that names the
+entry and the reason. Memory is bounded by the number of entries, and contents are only ever streamed. This module
+writes nothing; `ci_runner.storage.blobs` stores the contents.
 """
 
 from __future__ import annotations
@@ -20,40 +19,40 @@ from typing import Any, BinaryIO, Final
 from ci_runner.errors import InvalidSubmission
 from ci_runner.model.path_checks import MAX_PATH_BYTES, check_paths, collision, path_problem, shown
 
-#: Pieces in which contents are read and handed on.
+#: Bytes of a piece in which contents are read and passed on.
 _PIECE: Final = 1 << 16
 _EOCD = struct.Struct("<4s4H2LH")
 _EOCD64_LOCATOR = struct.Struct("<4sLQL")
 _EOCD64 = struct.Struct("<4sQ2H2L4Q")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-#: Bits of a member's flags that mean encryption, strong encryption, masked headers, patched data.
+#: A member's flags for encryption, strong encryption, masked headers and patched data.
 _FORBIDDEN_FLAGS: Final = 0x0001 | 0x0040 | 0x2000 | 0x0020
 _DATA_DESCRIPTOR: Final = 0x0008
 _UTF8: Final = 0x0800
 #: The newest version of the format that stored and deflated members need (ZIP64).
 _VERSION: Final = 45
 _STORED, _DEFLATED = 0, 8
-#: An honest central directory holds, per entry, a header, a name and a few dozen bytes of extra fields.
+#: Per entry, an honest central directory has a header, a name and a few dozen bytes of extra fields.
 _DIRECTORY_BYTES_PER_ENTRY: Final = _CENTRAL.size + MAX_PATH_BYTES + 512
 
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """How much one archive may hold."""
+    """Limits for one archive."""
 
-    #: Entries (files and folders), and folders that follow from file names.
+    #: Entries (files and folders), and folders implied by file names.
     max_files: int = 50_000
     #: Bytes of all contents together.
     max_unpacked: int = 2 << 30
-    #: Unpacked bytes per packed byte, for what unpacks to more than `ratio_from` bytes.
+    #: Unpacked bytes per packed byte, for contents of more than `ratio_from` bytes.
     max_ratio: int = 200
     ratio_from: int = 64 << 20
 
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """A regular file of an archive whose name and place have been checked."""
+    """A regular file of an archive, with checked name and position."""
 
     path: str
     executable: bool
@@ -67,7 +66,7 @@ class ArchiveEntry:
 
 
 class Archive:
-    """A checked archive over a seekable binary file, which stays open and this object's alone."""
+    """A checked archive over a seekable binary file, which must stay open and be used by this object only."""
 
     def __init__(self, file: BinaryIO, limits: ArchiveLimits) -> None:
         """Read and check the directory of the archive; raises `InvalidSubmission`."""
@@ -77,9 +76,9 @@ class Archive:
         self.unpacked_size: int = sum(entry.size for entry in self.entries)
 
     def read(self, entry: ArchiveEntry) -> Iterator[bytes]:
-        """The contents of `entry` in pieces of at most 64 KiB.
+        """Yield the contents of `entry` in pieces of at most 64 KiB.
 
-        Raises `InvalidSubmission` as soon as they are not as declared, at the latest after the last piece.
+        Raises `InvalidSubmission` as soon as they differ from the declaration, at the latest after the last piece.
         """
         total, crc = 0, 0
         pieces = self._inflated(entry) if entry.deflated else self._packed(entry)
@@ -164,7 +163,7 @@ def _read_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[ArchiveEntry
 
 
 def _find_directory(file: BinaryIO) -> tuple[int, int, int, int]:
-    """Where the directory must end, how many entries it has, where it starts, its size in bytes."""
+    """Return where the directory must end, its number of entries, its start and its size in bytes."""
     length = file.seek(0, 2)
     tail_start = max(0, length - _EOCD.size - 0xFFFF)
     file.seek(tail_start)
@@ -264,7 +263,7 @@ def _member(head: tuple[Any, ...], raw_name: bytes, extra: bytes) -> _Member:
 
 
 def _widened(name: str, extra: bytes, *values: int) -> tuple[int, int, int]:
-    """The three numbers of a directory line, from its ZIP64 field wherever the short form is all ones."""
+    """Return the three numbers of a directory line, from its ZIP64 field if the short form is all ones."""
     result: list[int] = list(values)
     position = 0
     wide = b""
@@ -285,7 +284,7 @@ def _widened(name: str, extra: bytes, *values: int) -> tuple[int, int, int]:
 
 
 def _locate(file: BinaryIO, members: list[_Member], end: int) -> Iterator[tuple[_Member, int]]:
-    """Each member with the place of its contents; members must not overlap and local headers must agree."""
+    """Yield each member with the position of its contents; members must not overlap and local headers must agree."""
     ordered = sorted(members, key=lambda member: member.header)
     starts = {}
     for index, member in enumerate(ordered):
@@ -314,7 +313,7 @@ def _check_local(file: BinaryIO, member: _Member, limit: int) -> int:
 
 
 def _check_folders(names: list[str]) -> None:
-    """Explicit folders must not be named twice, nor be files."""
+    """Check that explicit folders are neither named twice nor files."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.rstrip("/"), name)

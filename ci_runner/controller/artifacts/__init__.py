@@ -1,1 +1,1 @@
-"""Artifacts of ended jobs: found, bounded and stored."""
+"""Artifacts of ended jobs: finding, limiting and storing them."""

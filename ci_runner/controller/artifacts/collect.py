@@ -1,8 +1,8 @@
-"""`Keeper`: what becomes of the files that a run left behind, between its last word and the job's end.
+"""`Keeper`: collects a job's files as artifacts, between the worker's exit and the job's end.
 
-The order makes it safe to be killed anywhere: contents are durable first, rows come with the job's end in one
-transaction, the files themselves go afterwards. A job that is found without its end is simply collected again. What
-goes wrong here never changes a verdict: it is said in the job's log.
+The order makes a kill at any moment safe: contents become durable first, rows come with the job's end in one
+transaction, the files themselves are deleted afterwards. A job found without its end is simply collected again.
+Errors here never change a verdict: they are reported in the job's log.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ _PIECE: Final = 1 << 16
 
 @dataclass(frozen=True)
 class Written:
-    """Where the files of an attempt lie."""
+    """The location of an attempt's files."""
 
-    #: What the container wrote into the workspace; links in it must not be followed.
+    #: The container's changes to the workspace; links in it must not be followed.
     folder: Path
-    #: Where that was, as the tests saw it.
+    #: Path of that workspace for the tests.
     root: str
-    #: Reads path → digest of what was sent: such files are no artifacts, wherever they lie.
+    #: Reads path → digest of the submitted files, which are never artifacts, wherever they are.
     sent: Callable[[], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a job leaves behind."""
+    """The collected artifacts of a job."""
 
     artifacts: tuple[Artifact, ...] = ()
-    #: What is not kept, for the job's log.
+    #: Reasons for files that were not stored, for the job's log.
     notes: tuple[str, ...] = ()
     root: str = ""
 
     def events(self) -> list[JobEvent]:
-        """The notes as log of the runner."""
+        """Return the notes as log of the runner."""
         text = "".join(f"artifacts: {note}\n" for note in self.notes)
         return [JobEvent("log", text, fields={"stream": "runner"})] if text else []
 
     def fields(self) -> dict[str, Any]:
-        """What the `complete` event says of it."""
+        """Return fields about them for the `complete` event."""
         if not self.artifacts:
             return {}
         size = sum(item.size for item in self.artifacts)
@@ -73,23 +73,23 @@ class Kept:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one job may leave behind."""
+    """Limits for the artifacts of one job."""
 
-    #: Bytes of one file, and of all.
+    #: Bytes of one file; then bytes and number of all.
     file: int = 512 << 20
     total: int = 1 << 30
     files: int = 10_000
-    #: Free bytes that stay free.
+    #: Bytes that must stay free on the disk.
     reserve: int = 0
 
     @classmethod
     def of(cls, settings: ReconcileSettings, reserve: int) -> Limits:
-        """The operator's."""
+        """Return the operator's limits."""
         return cls(settings.max_artifact, settings.max_artifacts, settings.max_artifact_files, reserve)
 
 
 class Wanted:
-    """Which files of a job are asked for."""
+    """The patterns of the files that a submission asks for."""
 
     def __init__(self, job: Job, verdict: Verdict) -> None:
         options = job.options.usable()
@@ -99,7 +99,7 @@ class Wanted:
         self.days = options.artifacts_days
 
     def missed(self, matched: set[int]) -> list[str]:
-        """What was asked for in vain, one line each; reports are not missed."""
+        """Return a line for each pattern that matched nothing; reports are not included."""
         return [
             f"nothing matches {pattern!r}"
             for number, pattern in enumerate(self._asked)
@@ -109,24 +109,24 @@ class Wanted:
 
 @dataclass
 class Keeper:
-    """Keeps files of jobs as blobs of `blobs`. Methods may be called from any thread."""
+    """Stores jobs' files in `blobs`. Thread-safe."""
 
     blobs: BlobStore
     limits: Limits = Limits()
     retention_days: float = 7.0
-    #: What all jobs of a user may leave behind together; whoever calls `keep` settles the job afterwards.
+    #: Limit for all jobs of a user together; callers of `keep` must settle the job afterwards.
     quota: Quota = field(default_factory=Quota)
-    #: Says that the controller ends: a keeping that is under way is given up, for the next one to repeat.
+    #: Whether the controller is ending: the collection is then given up, and the next controller repeats it.
     stopping: Callable[[], bool] = lambda: False
 
     def keep(self, job: Job, verdict: Verdict, written: Written, before_reading: Callable[[], None]) -> Kept:
-        """Make durable what the job is asked for and made or changed; `before_reading` is called when there is any.
+        """Store durably the requested files that the job made or changed; call `before_reading` if there are any.
 
-        Raises what `before_reading` raises, and `KeepingStopped`.
+        Raises any error of `before_reading`, and `KeepingStopped`.
         """
         wanted = Wanted(job, verdict)
         found = scan.find(written.folder, wanted.globs)
-        if not found.files:  # then nobody has to wait for the container
+        if not found.files:  # no need to wait for the container then
             return Kept(notes=(*found.omissions.lines(), *wanted.missed(found.matched)))
         before_reading()
         failpoints.hit(_FOUND)
@@ -148,7 +148,7 @@ class Keeper:
     def _kept(self, job: Job, wanted: Wanted, written: Written) -> Kept:
         found = scan.find(written.folder, wanted.globs)
         sent: Mapping[str, str] = {}
-        with contextlib.suppress(PermanentError):  # the workspace is gone: then all that matches is kept
+        with contextlib.suppress(PermanentError):  # the workspace is gone: store everything that matches
             sent = written.sent()
         artifacts = []
         with self.blobs.batch() as batch:
@@ -183,7 +183,7 @@ class Keeper:
         )
 
     def _take(self, file: Leftover, folder: Path, batch: Batch) -> Artifact | None:
-        """One file into the batch; None for one that has nothing of the run's own."""
+        """Add one file to the batch; return None if the job did not write it."""
         with scan.opened(folder, file.path) as handle:
             if handle is None:
                 return None
@@ -191,7 +191,7 @@ class Keeper:
         return Artifact(file.path, 0o755 if file.executable else 0o644, size, digest)
 
     def _pieces(self, handle: int, size: int) -> Iterator[bytes]:
-        """The file's bytes; no more than it had when it was found."""
+        """Yield the file's bytes, at most as many as it had when it was found."""
         left = size
         while piece := os.read(handle, _PIECE):
             if self.stopping():
@@ -203,15 +203,15 @@ class Keeper:
 
 
 class KeepingStopped(Exception):
-    """The controller ends; the next one keeps the job's files."""
+    """The controller is ending; the next one collects the job's files."""
 
 
 class _Grown(Exception):
-    """Somebody still writes to the file."""
+    """The file is still being written to."""
 
 
 class _Room:
-    """How much more may be kept of a job."""
+    """The rest of a job's limits."""
 
     def __init__(self, limits: Limits, free: int, quota: Quota, job: Job) -> None:
         self._limits = limits
@@ -222,11 +222,11 @@ class _Room:
 
     @property
     def over_quota(self) -> str:
-        """Said of what no longer fits beside the user's other artifacts."""
+        """Return the reason for files beyond the user's quota."""
         return f"is too much: {formats.size(self._quota.limit)} are kept of all jobs of a user"
 
     def refusal(self, file: Leftover) -> str | None:
-        """Why there is no room for `file`, or None."""
+        """Return why `file` does not fit, or None."""
         limits = self._limits
         if file.size > limits.file:
             return f"is larger than {formats.size(limits.file)}"
@@ -239,7 +239,7 @@ class _Room:
         return None if self._quota.has_room(self._job, file.size) else self.over_quota
 
     def take(self, size: int) -> bool:
-        """A file is kept; False: another job of the user took the room meanwhile."""
+        """Count a stored file; return False if another job of the user took the space meanwhile."""
         if not self._quota.claim(self._job, size):
             return False
         self._files += 1

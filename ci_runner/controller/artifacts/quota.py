@@ -1,7 +1,7 @@
-"""`Quota`: how many bytes the artifacts of one user may take altogether.
+"""`Quota`: maximum bytes of all artifacts of one user.
 
-What is stored already is the store's to say; what other jobs of the user are keeping just now is known here alone.
-Nothing that is kept is ever deleted for something new: what does not fit is left out, and `artifacts` says so.
+The store knows the artifacts that are stored; only this object knows those that the user's other jobs are storing
+now. Nothing stored is ever deleted for something new: files that do not fit are left out, and `collect` reports them.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ UNLIMITED: Final = 1 << 62
 
 
 class Quota:
-    """Bytes that are kept, and claimed, of each user. Methods may be called from any thread.
+    """Stored and claimed bytes per user. Thread-safe.
 
-    A job claims bytes before its rows are written, and is `settle`d when they are, or when it keeps nothing after all.
-    Between the two its bytes count once more for other jobs of the user: never too little.
+    A job claims bytes before its rows are written, and is `settle`d when they are written or never will be. In
+    between, its bytes are counted twice for the user's other jobs: never too few.
     """
 
     def __init__(self, limit: int = UNLIMITED, stored: Callable[[str], int] = lambda user_id: 0) -> None:
-        """`stored`: the bytes of a user's artifacts that have rows."""
+        """Set up the quota. `stored` returns the bytes of a user's artifacts that have rows."""
         self.limit = limit
         self._stored = stored
         self._lock = threading.Lock()
-        #: User → what the store said when the last of their jobs began or was settled.
+        #: User → the store's answer when the last of their jobs began or was settled.
         self._base: dict[str, int] = {}
         #: User → job → bytes.
         self._claims: dict[str, dict[str, int]] = {}
 
     def has_room(self, job: Job, size: int) -> bool:
-        """Whether `claim` would take it now."""
+        """Return whether `claim` would succeed now."""
         if job.user_id is None:
             return True
         with self._lock:
             return self._taken(job.user_id, job.id) + size <= self.limit
 
     def claim(self, job: Job, size: int) -> bool:
-        """Count `size` bytes more for the job; False, and nothing is counted, when that is too much."""
+        """Claim `size` more bytes for the job; if that is too much, return False and claim nothing."""
         user_id = job.user_id
         if user_id is None:
             return True
@@ -52,7 +52,7 @@ class Quota:
             return True
 
     def settle(self, job_id: str) -> None:
-        """The job's rows are written, or never will be."""
+        """Drop the job's claims: its rows are written, or never will be."""
         with self._lock:
             for user_id, claims in list(self._claims.items()):
                 if claims.pop(job_id, None) is None:

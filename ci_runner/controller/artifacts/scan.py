@@ -1,8 +1,8 @@
-"""Finds the files that a run left behind, among what its container wrote: a walk through hostile ground.
+"""Search for the artifacts in a container's files: a walk through hostile folders.
 
-Everything here was made by untrusted code, which may still be running while `find` only looks. So: folders are opened
-one by one, never through a link; only regular files count; names must be such as a workspace may have; how much is
-looked at, and kept, is bounded. Whatever is left out is said, by its kind and one example.
+All of it was made by untrusted code, which may still run while `find` only looks. So folders are opened one by one,
+never through a link; only regular files count; names must be valid in a workspace; the number of visited and returned
+files is bounded. Each kind of omission is reported, with one example.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Final
 from ci_runner.model.path_checks import MAX_DEPTH, path_problem, shown
 from pytest_remote_ci.wire.globs import Globs, Step
 
-#: Files and folders that are looked at; a tree with more is walked no further.
+#: Maximum files and folders to visit; the walk ends there.
 MAX_ENTRIES: Final = 200_000
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-#: Marks a file of an overlay of which only the mode was changed: it has a size, but no content of its own.
+#: Marks an overlay's file of which only the mode was changed: it has a size, but no content.
 _ONLY_CHANGED: Final = "trusted.overlay.metacopy"
-#: Marks a folder of an overlay that was renamed: what the job did not change in it is in the lower layers. Like the one
-#: above it is the kernel's, and only root sees it.
+#: Marks an overlay's folder that was renamed: what the job did not change in it is in the lower layers. Like the one
+#: above, the kernel sets it, and only root sees it.
 _RENAMED: Final = "trusted.overlay.redirect"
 _RENAMED_WORDS: Final = (
     "is a folder of the project under another name: files in it that the job did not change"
@@ -35,7 +35,7 @@ _RENAMED_WORDS: Final = (
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that a pattern asks for."""
+    """A file that matches a pattern."""
 
     path: str
     size: int
@@ -43,18 +43,18 @@ class Leftover:
 
 
 class Omissions:
-    """What was left out, by reason, in words for the job's user."""
+    """Omitted files by reason, in words for the job's user."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str]] = {}
 
     def add(self, reason: str, path: str) -> None:
-        """Note that `path` is not kept because it `reason`."""
+        """Record that `path` is not stored because it `reason`."""
         count, first = self._found.get(reason, (0, path))
         self._found[reason] = count + 1, first
 
     def lines(self) -> list[str]:
-        """One line per reason."""
+        """Return one line per reason."""
         return [
             f"not kept: {shown(first)} {reason}" + (f" ({count - 1} more like it)" if count > 1 else "")
             for reason, (count, first) in self._found.items()
@@ -63,18 +63,18 @@ class Omissions:
 
 @dataclass
 class Found:
-    """What a walk found."""
+    """The result of a walk."""
 
     files: list[Leftover] = field(default_factory=list)
     omissions: Omissions = field(default_factory=Omissions)
-    #: Numbers of the patterns that matched something.
+    #: Indexes of the patterns that matched something.
     matched: set[int] = field(default_factory=set)
-    #: Files and folders that were looked at.
+    #: Number of visited files and folders.
     entries: int = 0
 
 
 def find(folder: Path, globs: Globs) -> Found:
-    """The files below `folder` that `globs` match, in the order of their names; a folder that is gone has none."""
+    """Return the files below `folder` that `globs` match, sorted by name; none if the folder is gone."""
     found = Found()
     try:
         top = os.open(folder, _FOLDER)
@@ -138,14 +138,15 @@ def _take(path: str, status: os.stat_result, step: Step, found: Found) -> None:
 
 
 def _is_deletion(status: os.stat_result) -> bool:
-    """How an overlay notes that a file of the workspace was removed."""
+    """Return whether this is an overlay's mark of a deleted file."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 @contextlib.contextmanager
 def opened(folder: Path, path: str) -> Iterator[int | None]:
-    """The regular file `path` below `folder` as a descriptor, reached without following a link; None when nothing of
-    it is the run's own. Raises OSError for what cannot be had, or is something else by now.
+    """Open the regular file `path` below `folder` without following a link; yield its descriptor.
+
+    Yield None if none of its content is the job's. Raises OSError if it cannot be opened, or was replaced meanwhile.
     """
     *parents, name = path.split("/")
     with contextlib.ExitStack() as stack:

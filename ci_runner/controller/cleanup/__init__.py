@@ -1,1 +1,1 @@
-"""Removing what nobody needs any more, and watching the disk."""
+"""Removal of unused data, and monitoring of the disk."""

@@ -1,9 +1,9 @@
-"""`Collector`: removes contents and trees that nobody may refer to any more, or has not for long.
+"""`Collector`: removes blobs and trees that are no longer accessible, or have long been unused.
 
-What a user sent is kept as long as it is submitted again now and then, so that most submissions find most of their
-contents here. Who may use what is known from the grants alone: deleting a user takes back theirs. Removing and
-granting exclude each other (`BlobStore.collecting`), so a submission either comes first and keeps what it names, or
-comes second and sees what is missing.
+A user's blobs stay as long as they are submitted again now and then, so that most submissions find most of their
+contents on the runner. Access is determined by the grants alone: deleting a user revokes theirs. Removing and
+granting exclude each other (`BlobStore.collecting`): a submission either comes first and keeps the blobs that it
+names, or comes second and sees which are missing.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _FORGOTTEN = failpoints.register(
     "controller.collect.forgotten", "grants are taken back, the files still there"
 )
 
-#: Contents that no submission named for so long go.
+#: Contents that no submission named for this long are removed.
 GRACE: Final = dt.timedelta(hours=24)
-#: What nobody may use goes when it is older than this: an upload, whose grants come last, may be under way.
+#: Minimum age of removed contents without a grant: they may belong to an upload, which is granted last.
 UPLOAD: Final = dt.timedelta(hours=2)
 #: Seconds between two collections.
 INTERVAL: Final = 600.0
-#: Contents that are removed while submissions wait.
+#: Contents removed at a time while submissions wait.
 _PORTION: Final = 100
 
 
 @dataclass
 class Collector:
-    """The blobs and trees of one data directory. One thread only."""
+    """The blobs and trees of one data directory. For one thread only."""
 
     store: Store
     data_dir: Path
@@ -55,7 +55,7 @@ class Collector:
         self._next = 0.0
 
     def collect(self, stopping: Callable[[], bool] = lambda: False) -> int:
-        """Collect, unless that was done lately; how many contents went."""
+        """Remove unused contents, unless that was done recently; return how many."""
         if time.monotonic() < self._next:
             return 0
         self._next = time.monotonic() + self.interval
@@ -77,7 +77,7 @@ class Collector:
                 if stopping():
                     return
                 yield self._remove(portion, limit, before)
-        for portion in _portions(unused):  # no file, or one that another has sent meanwhile
+        for portion in _portions(unused):  # without a file, or uploaded again meanwhile
             self.store.blobs.forget(portion, limit)
 
     def _remove(self, digests: list[str], limit: dt.datetime, before: float) -> int:
@@ -87,14 +87,14 @@ class Collector:
             return sum(self.blobs.remove_aged(digest, before) for digest in nobodys)
 
     def _trees(self, now: dt.datetime) -> None:
-        """A tree goes with its manifest, which is a content, too; a job that is not over keeps its own."""
+        """Remove trees without a manifest (itself a content); jobs that have not ended keep theirs."""
         before = (now - self.upload).timestamp()
         trees = [digest for used, digest in self._workspaces.unused() if used < before]
         with self.blobs.collecting():
             doomed = set(trees) - self.store.blobs.known(trees)
             doomed -= {job.workspace for job in self.store.jobs.open() if job.workspace}
             doomed -= self.store.runs.open_workspaces()
-            # Out of sight at once; what they hold is removed afterwards.
+            # Hide them at once; their files are removed afterwards.
             hidden = [self._workspaces.hide(digest) for digest in sorted(doomed)]
         for folder in hidden:
             self._workspaces.destroy(folder)

@@ -1,7 +1,7 @@
-"""Removes the least recently used of what is cached, by the bytes that removing really frees.
+"""Removal of the least recently used caches, counted by the bytes that are really freed.
 
-Environments are hard links into their scope's package cache: an inode counts once, and what only the package cache
-still holds goes when removing environments was not enough.
+Environments are hard links into their scope's package cache: an inode counts once. Data that only the package cache
+still holds is removed if removing environments was not enough.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ci_runner.storage.safe_fs import Trash, Walk, opened_folder
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two looks at how much there is.
+#: Seconds between two measurements of the caches.
 INTERVAL: Final = 600.0
-#: Files and folders of one cached thing; a package cache with more is dropped.
+#: Maximum files and folders of one cached item; a larger package cache is dropped.
 _MOST_ENTRIES: Final = 2_000_000
 
 
@@ -30,12 +30,12 @@ _MOST_ENTRIES: Final = 2_000_000
 class _Candidate:
     used: float
     folder: Path
-    #: What `keep` may name it by.
+    #: Its name in `keep`.
     key: str
 
 
 class Evictor:
-    """The caches of one data directory."""
+    """Evicts from the caches of one data directory."""
 
     def __init__(
         self,
@@ -47,7 +47,10 @@ class Evictor:
         fresh: float,
         interval: float = INTERVAL,
     ) -> None:
-        """`size`: bytes kept. `fresh`: seconds for which what was used stays: a preparation may be using it."""
+        """Set up the evictor.
+
+        `size`: maximum bytes. `fresh`: seconds that an item stays after its last use: a preparation may be using it.
+        """
         self._root = data_dir / "environments"
         self._trees = data_dir / "trees"
         self._workspaces = workspaces
@@ -60,9 +63,9 @@ class Evictor:
         self._next = 0.0
 
     def evict(self, keep: frozenset[str]) -> None:
-        """Bring the caches below their size, as far as `keep` (keys, joined ones too) and what is fresh allow.
+        """Reduce the caches to their size, but keep fresh items and those in `keep` (keys, also joined ones).
 
-        What cannot be removed does not keep the rest.
+        An item that cannot be removed does not stop the rest.
         """
         with self._lock:
             if time.monotonic() < self._next:
@@ -96,7 +99,7 @@ class Evictor:
             yield _Candidate(used, self._trees / digest, digest)
 
     def _remove(self, candidate: _Candidate) -> None:
-        """The marker first: what is half removed is never used."""
+        """Remove the marker first, so that a half-removed item is never used."""
         try:
             if candidate.folder.parent == self._trees:
                 self._workspaces.remove(candidate.key)
@@ -108,7 +111,7 @@ class Evictor:
             _log.warning("%s cannot be removed yet: %s", candidate.folder, error)
 
     def _drop(self, cache: Path, sizes: _Sizes) -> None:
-        """Remove a package cache in which nothing was built lately."""
+        """Remove a package cache without recent builds."""
         sizes.drop(cache)
         try:
             self._cells.drop_cache(cache)
@@ -116,7 +119,7 @@ class Evictor:
             _log.warning("%s cannot be removed yet: %s", cache, error)
 
     def _remove_leftovers(self, limit: float) -> None:
-        """What processes that died left half-made: in folders that no container ever saw."""
+        """Remove half-made folders of processes that died; no container ever saw them."""
         found = [path for name in (".tmp-*", ".del-*") for path in self._trees.glob(name)]
         found += self._root.glob("*/locks/.tmp-*")
         for path in found:
@@ -128,14 +131,14 @@ class Evictor:
 
 
 class _Sizes:
-    """Bytes of folders, each inode once; dropping a folder frees what no other folder holds."""
+    """Bytes of folders, counting each inode once; dropping a folder frees what no other folder holds."""
 
     def __init__(self) -> None:
         self.total = 0
         self._held: dict[tuple[int, int], int] = {}
 
     def add(self, folder: Path) -> bool:
-        """Count a folder; return whether all of it was seen."""
+        """Count a folder; return whether it was read completely."""
         walk = _Contents(folder)
         for inode, size, links in walk:
             before = self._held.get(inode, 0)
@@ -145,7 +148,7 @@ class _Sizes:
         return walk.is_complete
 
     def drop(self, folder: Path) -> None:
-        """Count it as removed."""
+        """Count a folder as removed."""
         for inode, size, links in _Contents(folder):
             left = self._held[inode] = self._held.get(inode, 1) - 1
             if not left and (links == 1 or not _is_tree(folder)):
@@ -153,12 +156,15 @@ class _Sizes:
 
 
 def _is_tree(folder: Path) -> bool:
-    """Trees are hard links to blobs, which stay."""
+    """Return whether a folder is a tree; trees are hard links to blobs, which stay."""
     return folder.parent.name == "trees"
 
 
 class _Contents:
-    """(inode, bytes on disk, links) of all that is in a folder, never following a link; nothing when it is gone."""
+    """The entries of a folder as (inode, bytes on disk, links); links are not followed.
+
+    Without entries if the folder is gone; incomplete above `_MOST_ENTRIES`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,10 +1,10 @@
-"""`Watchdog`: adds up what jobs write while they run, and names those that wrote too much.
+"""`Watchdog`: measures jobs' disk use while they run, and names those above their limit.
 
-Measured from outside, because the engine's own limits count files or memory but not a job's whole disk use: what lies
-in its folders (by descriptors, so that names and their length do not matter), files that were deleted and are still
-open, and what its services write. Measurements take turns in short slices, so that a job with a million files keeps
-nobody's turn away. Beside the limit of each job the file system itself is guarded: where free space gets short while
-jobs run, the one that wrote most is named. What to do about it is `reconcile`'s to decide.
+It measures from outside, because the engine's limits cover files or memory but not a job's whole disk use: the files
+in its folders (by descriptors, so that names and their length do not matter), deleted files that are still open, and
+its services' files. Measurements take turns in short slices, so that a job with a million files does not block the
+others. It guards the file system itself, too: if free space gets short while jobs run, it names the job that wrote
+most. `decide` chooses the reaction.
 """
 
 from __future__ import annotations
@@ -28,53 +28,53 @@ from ci_runner.storage.safe_fs import Entry, Walk, opened_folder
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two measurements of a job that is quickly measured.
+#: Seconds between two measurements of a job that is quick to measure.
 INTERVAL: Final = 1.0
-#: A measurement that took long is followed by a pause of so many times as long, at least.
+#: A long measurement is followed by a pause of at least this many times its duration.
 _PAUSE: Final = 4
-#: Seconds between looks at the free space.
+#: Seconds between checks of the free space.
 _TICK: Final = 0.2
-#: Seconds of one job's slice, and of all in one tick.
+#: Seconds of one job's slice, and of all slices in one tick.
 _SLICE: Final = 0.02
 _SLICES: Final = 0.1
-#: Seconds between two questions about services; the engine may take long to answer.
+#: Seconds between two queries of services; the engine may take long to answer.
 _SERVICES: Final = 2.0
-#: Parts of a working folder that a container can write; `work` is where an overlay keeps what it is copying.
+#: Parts of a working folder that a container can write; in `work` an overlay stores files while copying them.
 _PARTS: Final = ("upper", "copy", "spool", "work")
-#: What anything in a folder counts at least, so that empty files cannot use up a file system.
+#: Minimum bytes to count per entry of a folder, so that empty files cannot use up a file system.
 _ENTRY: Final = 4096
-#: Where space is short: who wrote less than this part of the reserve is not the reason.
+#: If space is short: a job that wrote less than this part of the reserve is not the cause.
 _NEGLIGIBLE: Final = 64
-#: A file system has too few inodes when less than this part is free.
+#: Inodes are short if less than this part is free.
 _INODES: Final = 50
-#: Seconds that a job which was named gets to go before another is, and its files after it.
+#: Seconds for a named job to end, and then for its files to be removed, before another is named.
 _PATIENCE: Final = 60.0
 _REMOVAL: Final = 10.0
 
 
 @dataclass
 class Watchdog:
-    """Measures the jobs that `watch` named last, in a thread of its own."""
+    """Measures the jobs of the last `watch`, in its own thread."""
 
-    #: The folder of all attempts' working folders.
+    #: Parent folder of all attempts' working folders.
     work: Path
-    #: Bytes one job may write, with its services.
+    #: Maximum bytes that a job may write, its services included.
     limit: int
     wake: Callable[[], None]
-    #: Job id → bytes that its services have written; may raise what an engine raises.
+    #: Returns job id → bytes written by its services; may raise any error of an engine.
     services: Callable[[], Mapping[str, int]] = dict
     #: As `Engine.footprint`.
     footprint: Callable[[str], Footprint] = lambda container_id: Footprint()
-    #: Bytes that are to stay free.
+    #: Bytes that must stay free.
     reserve: int = 0
     interval: float = INTERVAL
     _watched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _serving: frozenset[str] = frozenset()
-    #: What `services` said last.
+    #: The last result of `services`.
     _written: Mapping[str, int] = field(default_factory=dict)
     _over: frozenset[str] = field(default_factory=frozenset)
     _meters: dict[str, _Meter] = field(default_factory=dict)
-    #: The job that is ended because the file system is nearly full, and since when.
+    #: The job being ended because the file system is nearly full, and since when.
     _named: tuple[str, float] | None = None
     _warned: bool = False
 
@@ -86,7 +86,7 @@ class Watchdog:
         ]
 
     def start(self) -> None:
-        """Begin to measure."""
+        """Start measuring."""
         for thread in self._threads:
             thread.start()
 
@@ -98,19 +98,19 @@ class Watchdog:
                 thread.join()
 
     def watch(self, jobs: Mapping[str, tuple[str, ...]], serving: Iterable[str] = ()) -> None:
-        """Measure these jobs (id → ids of their containers that run) from now on.
+        """Measure these jobs (id → ids of their running containers) from now on.
 
-        And those that are `serving`, which have, or are about to get, services.
+        Include the services of the jobs in `serving`, which have services, or are about to get them.
         """
         self._serving = frozenset(serving)
         self._watched = {**dict.fromkeys(self._serving, ()), **jobs}
 
     def over(self) -> frozenset[str]:
-        """Return the ids of the watched jobs that have written more than one job may."""
+        """Return the ids of the watched jobs that exceeded their limit."""
         return self._over
 
     def filling(self) -> frozenset[str]:
-        """Return the ids of jobs that are to end because the file system is nearly full."""
+        """Return the ids of jobs to end because the file system is nearly full."""
         named = self._named
         return frozenset({named[0]}) if named is not None else frozenset()
 
@@ -127,7 +127,7 @@ class Watchdog:
             pause = max(_PAUSE * spent, 0 if unfinished else _TICK)
 
     def _tick(self) -> bool:
-        """Guard the file system and measure a little; return whether a measurement is not finished."""
+        """Guard the file system and measure a little; return whether a measurement is unfinished."""
         watched = self._watched
         self._meters = {job_id: self._meters.get(job_id) or _Meter(self, job_id) for job_id in watched}
         before = self._over, self._named
@@ -138,7 +138,7 @@ class Watchdog:
             for meter in list(due):
                 if meter.advance(watched[meter.job_id]):
                     due.remove(meter)
-        # Whoever did not get far goes first the next time.
+        # The jobs not measured in this tick go first the next time.
         self._meters = {meter.job_id: meter for meter in (*due, *self._meters.values())}
         self._over = frozenset(
             job_id
@@ -150,7 +150,7 @@ class Watchdog:
         return bool(due)
 
     def _unmeasured(self, meter: _Meter) -> int:
-        """Return what services wrote by the engine's count, as far as it was not seen here."""
+        """Return the bytes that services wrote by the engine's count, without those already measured."""
         return max(0, self._written.get(meter.job_id, 0) - meter.of_services)
 
     def _ask_services(self) -> None:
@@ -160,14 +160,14 @@ class Watchdog:
                 continue
             try:
                 self._written = self.services()
-            except (EngineUnavailable, PermanentError) as error:  # it said it a moment ago
+            except (EngineUnavailable, PermanentError) as error:  # logged a moment ago
                 _log.debug("what services wrote could not be measured: %s", error)
             except Exception as error:
                 _log.warning("what services wrote could not be measured: %s: %s", type(error).__name__, error)
 
     # -- the file system
     def _guard(self) -> None:
-        """Name the job that wrote most when the file system of all jobs is nearly full, one at a time."""
+        """Name the job that wrote most if the jobs' file system is nearly full, one at a time."""
         space = _space(self.work)
         is_short = space is not None and self.reserve > 0 and space.is_short(self.reserve)
         if self._named is not None and not self._is_there(*self._named, is_short):
@@ -187,7 +187,7 @@ class Watchdog:
         self._named = found, time.monotonic()
 
     def _is_there(self, job_id: str, since: float, is_short: bool) -> bool:
-        """Whether what a job wrote may still be on the disk."""
+        """Return whether a job's files may still be on the disk."""
         passed = time.monotonic() - since
         if job_id in self._watched or any(True for _ in self.folders(job_id)):
             return passed < _PATIENCE
@@ -196,8 +196,8 @@ class Watchdog:
     def _greediest(self, space: _Space) -> str | None:
         """Return the job that is most probably the reason why space is short.
 
-        By what was found, if that can explain the loss: else it was written since, or is where nobody can look, and
-        then by all that its processes have written so far.
+        Judge by the measured files if they can explain the loss. Otherwise the data is newer, or cannot be measured:
+        then judge by all that a job's processes have written so far.
         """
         meters = list(self._meters.values())
         if not meters:
@@ -213,7 +213,7 @@ class Watchdog:
 
     def folders(self, job_id: str) -> Iterator[tuple[str, ...]]:
         """Yield the paths below `work` of folders that a job's containers can write."""
-        # All working folders of the job: engines without mounts run it in one that no attempt owns.
+        # All working folders of the job: engines without mounts run it in one that belongs to no attempt.
         with contextlib.suppress(FileNotFoundError), os.scandir(self.work) as entries:
             for entry in entries:
                 if entry.name.startswith(f"{job_id}-"):
@@ -222,15 +222,15 @@ class Watchdog:
 
 @dataclass(frozen=True)
 class _Space:
-    """What is left of a file system."""
+    """Free space of a file system."""
 
     free: int
-    #: None where it has no fixed number of them.
+    #: None if their number is not fixed.
     inodes: int | None
     all_inodes: int
 
     def is_short(self, reserve: int) -> bool:
-        """Whether there is too little of either."""
+        """Return whether bytes or inodes are short."""
         return self.free < reserve or (self.inodes is not None and self.inodes * _INODES < self.all_inodes)
 
 
@@ -247,11 +247,11 @@ class _Meter:
 
     def __init__(self, watchdog: Watchdog, job_id: str) -> None:
         self.job_id = job_id
-        #: Bytes by the last measurement, or by the one that goes on when that is more.
+        #: Bytes of the last measurement, or of the current one if that is more.
         self.bytes = 0
-        #: Bytes of services that were seen by the last measurement.
+        #: Bytes of services in the last measurement.
         self.of_services = 0
-        #: Host process ids, as of the last measurement.
+        #: Process ids on this machine, as of the last measurement.
         self.processes: tuple[int, ...] = ()
         #: Bytes that were free before this job wrote anything.
         space = _space(watchdog.work)
@@ -263,7 +263,7 @@ class _Meter:
         self._due = 0.0
 
     def is_due(self) -> bool:
-        """Whether a measurement goes on, or is to begin."""
+        """Return whether a measurement is unfinished or due."""
         return self._steps is not None or time.monotonic() >= self._due
 
     def advance(self, containers: tuple[str, ...]) -> bool:
@@ -291,7 +291,7 @@ class _Meter:
         return done
 
     def _measure(self, containers: tuple[str, ...]) -> Generator[int, None, None]:
-        """Folders first: what is deleted meanwhile is open afterwards, or gone."""
+        """Measure folders first: a file deleted meanwhile is then found open, or is gone."""
         for path in self._watchdog.folders(self.job_id):
             yield from sizes_below(self._watchdog.work, *path)
         processes: list[int] = []
@@ -312,13 +312,13 @@ class _Meter:
 
 
 def sizes_below(root: Path, *names: str) -> Iterator[int]:
-    """Yield the bytes on disk of everything in a folder; the content of a file with several names counts once."""
+    """Yield the bytes on disk of everything in a folder; count the content of a file with several names once."""
     seen: set[tuple[int, int]] = set()
     try:
         with opened_folder(root, *names) as top:
             for entry in Walk(top):
                 yield _size(entry, seen)
-    except (FileNotFoundError, PermissionError):  # not made yet, or gone; closed to a runner that is not root
+    except (FileNotFoundError, PermissionError):  # not made yet, gone, or unreadable without root
         return
 
 
@@ -326,6 +326,6 @@ def _size(entry: Entry, seen: set[tuple[int, int]]) -> int:
     status = entry.status
     if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
         if (status.st_dev, status.st_ino) in seen:
-            return _ENTRY  # a name more, which is to be found each time
+            return _ENTRY  # another name of a counted file
         seen.add((status.st_dev, status.st_ino))
     return max(_ENTRY, status.st_blocks * 512)

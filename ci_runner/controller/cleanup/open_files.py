@@ -1,7 +1,7 @@
-"""What processes hold on disk that no walk through folders can find, read from /proc.
+"""Disk space that processes hold outside of folders, read from /proc.
 
-A file that was deleted while it is open, or mapped, keeps its blocks. Linux only; where a process may not be looked
-into, and on other systems, there is nothing to read and the answers are 0.
+A file that was deleted while it is open, or mapped, keeps its blocks. Linux only; for processes that may not be
+inspected, and on other systems, the results are 0.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH123  # thousands of links, several times a minute
@@ -15,11 +15,11 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-#: Kinds of file systems whose files are memory, not disk.
+#: Types of file systems that store files in memory, not on disk.
 _IN_MEMORY: Final = frozenset(
     {"tmpfs", "ramfs", "devtmpfs", "hugetlbfs", "mqueue", "proc", "sysfs", "devpts"}
 )
-#: How the names of files begin that the kernel keeps in memory and mounts nowhere.
+#: Prefixes of the names of files that the kernel keeps in memory without a mount.
 _KERNEL_NAMES: Final = (
     "/memfd:",
     "/SYSV",
@@ -29,15 +29,15 @@ _KERNEL_NAMES: Final = (
     "/drm mm object",
     "/i915",
 )
-#: A line of `maps` about a file without a name: start, end, device, inode, name.
+#: A line of `maps` for a file without a name: start, end, device, inode, name.
 _MAPPED: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+:[0-9a-f]+) (\d+) +(.*) \(deleted\)$")
 
 
 def unnamed_bytes(processes: Iterable[int]) -> Iterator[int]:
-    """Yield, file by file, bytes on disk of files without a name that are open or mapped; each file counts once.
+    """Yield, file by file, the bytes on disk of open or mapped files without a name; count each file once.
 
-    0 for everything else that was looked at, so that the caller can pause. All threads are asked, because each may have
-    a table of descriptors of its own.
+    Yield 0 for everything else, so that the caller can pause. Includes all threads, because each may have its own
+    table of descriptors.
     """
     seen: set[tuple[int, int]] = set()
     in_memory: dict[str, frozenset[int]] = {}
@@ -55,7 +55,7 @@ def unnamed_bytes(processes: Iterable[int]) -> Iterator[int]:
 
 
 def written_bytes(processes: Iterable[int]) -> int:
-    """Return how much the processes, and those that they have waited for, have written to disks so far."""
+    """Return the bytes that the processes, and those that they have waited for, have written to disks so far."""
     total = 0
     for process in processes:
         with contextlib.suppress(OSError, ValueError), open(f"/proc/{process}/io") as file:
@@ -78,7 +78,7 @@ def _mapped(folder: str, files: str, seen: set[tuple[int, int]], in_memory: froz
                 continue
             start, end, device, inode, name = match.groups()
             size = _size(f"{files}/{start}-{end}", seen, in_memory)
-            if size is None:  # only the kernel's administrator may look: what is mapped is there at least
+            if size is None:  # needs the kernel's administrator: mapped files are counted at least
                 major, minor = (int(number, 16) for number in device.split(":"))
                 identity = os.makedev(major, minor), int(inode)
                 is_disk = identity[0] not in in_memory and not name.startswith(_KERNEL_NAMES)
@@ -88,7 +88,7 @@ def _mapped(folder: str, files: str, seen: set[tuple[int, int]], in_memory: froz
 
 
 def _size(link: str, seen: set[tuple[int, int]], in_memory: frozenset[int]) -> int | None:
-    """Return the bytes of what a link of /proc leads to, if it is a file on disk without a name; None: unknown."""
+    """Return the bytes of a /proc link's target if it is a file on disk without a name; None if unknown."""
     try:
         status = os.stat(link)
         if status.st_nlink or not stat.S_ISREG(status.st_mode) or status.st_dev in in_memory:
@@ -102,7 +102,7 @@ def _size(link: str, seen: set[tuple[int, int]], in_memory: frozenset[int]) -> i
 
 
 def _memory_devices(folder: str) -> frozenset[int]:
-    """Return the devices of file systems in memory that a process sees."""
+    """Return the devices of the memory file systems that a process sees."""
     found = set()
     with open(f"{folder}/mountinfo", errors="surrogateescape") as lines:
         for line in lines:

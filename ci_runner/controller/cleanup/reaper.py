@@ -1,10 +1,10 @@
-"""`Reaper`: removes what nobody needs any more, once a minute and once at the start.
+"""`Reaper`: removes unused data, once a minute and once at the start.
 
-Logs and artifacts beyond their retention, caches beyond their size, contents that nobody uses, working folders of
-jobs that no longer exist, files of deleted users. Containers are not its business: `reconcile` decides about them.
+It removes logs and artifacts beyond their retention, caches beyond their size, unused blobs, working folders of jobs
+that no longer exist, and files of deleted users. `decide` handles containers.
 
-What is removed was written by hostile code. So a round is bounded, what is left of it goes on in the next one, and what
-fails for one job or user is logged in one line and keeps no other's turn away.
+The removed files were written by hostile code. So a round is bounded, the next one continues it, and a failure for
+one job or user is logged in one line and does not delay others.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _AFTER = failpoints.register("controller.reap.after", "a round of removing is do
 
 #: Seconds between two rounds.
 INTERVAL: Final = 60.0
-#: Entries of the trash that are removed in one step, and seconds of all steps of one round.
+#: Entries of the trash to remove per step, and seconds for all steps of one round.
 TRASH_STEP: Final = 10_000
 TRASH_TIME: Final = 30.0
 
 
 @dataclass
 class Reaper:
-    """Works in a thread of its own."""
+    """Removes data from its own thread."""
 
     store: Store
     preparer: JobPreparer
@@ -59,11 +59,11 @@ class Reaper:
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
     def start(self) -> None:
-        """Begin with a first round."""
+        """Start with a first round."""
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the step it is at."""
+        """End the thread after its current step."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -88,7 +88,7 @@ class Reaper:
             if self._stop.is_set():
                 return
             try:
-                # Removes files, which no epoch in a transaction guards.
+                # Check the lease: what follows removes files, which no epoch in a transaction protects.
                 self.store.lease.heartbeat(self.epoch)
                 step()
             except LeaseLost:
@@ -98,7 +98,10 @@ class Reaper:
         failpoints.hit(_AFTER)
 
     def _work_folders(self) -> None:
-        """Folders first, rows after: a folder is only ever made for a job that has a row."""
+        """Remove working folders without a job.
+
+        List the folders before the rows: a folder is only ever made for a job that has a row.
+        """
         work = self.data_dir / "work"
         found = {path.name.rpartition("-")[0] for path in work.iterdir()} if work.is_dir() else set()
         known = {job.id for job in self.store.jobs.open()} | {job.id for job in self.store.jobs.uncleaned()}
@@ -110,7 +113,7 @@ class Reaper:
         self._collector.blobs.sweep_uploads()
 
     def _contents(self) -> None:
-        """After the deleted users, whose grants are taken back."""
+        """Remove unused blobs, after the deleted users' grants are revoked."""
         self._collector.collect(self._stop.is_set)
 
     def _caches(self) -> None:
@@ -122,7 +125,7 @@ class Reaper:
         self.store.events.prune(utcnow() - dt.timedelta(days=self.log_retention_days))
 
     def _artifacts(self) -> None:
-        """Before the contents, which go with the last artifact that has them."""
+        """Remove expired artifacts, before the blobs, which go with their last artifact."""
         self.store.artifacts.prune(utcnow())
 
     def _tests(self) -> None:
@@ -134,7 +137,7 @@ class Reaper:
     def _delete_user(self, user_id: str) -> None:
         jobs = [*self.store.jobs.open(), *self.store.jobs.uncleaned()]
         if any(job.user_id == user_id for job in jobs):
-            return  # being cancelled and cleaned
+            return  # being cancelled and removed
         deleted = [job.id for job in self.store.jobs.delete_of_user(user_id)]
         self._each("the working folders of job", deleted, self.preparer.remove_work)
         with (
@@ -145,7 +148,7 @@ class Reaper:
         self.store.users.purge(user_id)
 
     def _each(self, what: str, names: Iterable[str], remove: Callable[[str], None]) -> None:
-        """Remove each; what fails is tried again in the next round."""
+        """Call `remove` for each name; failures are tried again in the next round."""
         for name in names:
             if self._stop.is_set():
                 return
@@ -157,7 +160,7 @@ class Reaper:
                 _complain(f"{what} {name}", error)
 
     def _empty_trash(self) -> None:
-        """What others only put out of sight, and what crashes left of that, for some seconds."""
+        """Delete hidden trash, and what crashes left of it, for some seconds."""
         end = time.monotonic() + TRASH_TIME
         while not self._stop.is_set() and time.monotonic() < end:
             self.store.lease.heartbeat(self.epoch)
@@ -166,6 +169,6 @@ class Reaper:
 
 
 def _complain(what: str, error: Exception) -> None:
-    """One line, however often it happens; the traceback only for who looks for it."""
+    """Log one line, however often it happens; the traceback only at debug level."""
     _log.warning("removing: %s failed: %s: %s", what, type(error).__name__, error)
     _log.debug("removing: %s failed", what, exc_info=error)

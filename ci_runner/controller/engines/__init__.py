@@ -1,4 +1,4 @@
-"""The engines that come with the runner, registered as plugins of other people's are.
+"""The engines that come with the runner, registered like those of external plugins.
 
 Importing this package imports no SDK; a factory does, when it is called.
 """
@@ -14,7 +14,7 @@ from ci_runner.settings.groups import Settings
 
 @hookimpl
 def register_engines() -> list[tuple[str, EngineFactory]]:
-    """`docker` (the default) and `process`; `memory` is for tests, which make it themselves."""
+    """Return `docker` (the default) and `process`; tests make `memory` themselves."""
     return [("docker", _docker), ("process", _process)]
 
 

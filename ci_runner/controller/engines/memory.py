@@ -1,9 +1,9 @@
 """`MemoryEngine`: a scripted engine for tests of everything above engines.
 
-A `Script` per job says what its container does: how long it runs, what it says, how it ends. Containers are
-values in a dictionary; the only things outside this process are the spool files, written as the real worker
-would write them (docs/internals/index.md), so that whole jobs run through the real controller without any engine on
-the machine. Nothing is persisted: a controller that "restarts" gets the same instance again.
+A `Script` per job defines its container's behaviour: run time, output and exit. Containers are values in a
+dictionary. Only the spool files are outside this process; they are written as the real worker would
+(docs/internals/index.md), so that whole jobs run through the real controller without any engine on the machine.
+Nothing is persisted: a controller that "restarts" gets the same instance again.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ class Output:
 
 @dataclass(frozen=True)
 class Script:
-    """What one container does. The default: end at once with code 0 and say nothing."""
+    """Behaviour of one container. The default: exit at once with code 0 and no output."""
 
     #: Seconds after the start; None: never by itself. 0 happens within `start`, so that tests need not wait.
     exit_after: float | None = 0.0
     exit_code: int = 0
     output: tuple[Output, ...] = ()
-    #: Frames as a worker writes them, where the spec has a spool; False: a worker that never started.
+    #: Write a worker's frames if the spec has a spool; False: a worker that never started.
     writes_spool: bool = True
-    #: False: the container ends without saying so in its spool, as one that was lost does.
+    #: False: the spool gets no exit frame, as with a lost container.
     final_frame: bool = True
-    #: The engine reports a kill for memory.
+    #: The engine reports a kill for lack of memory.
     oom_killed: bool = False
     #: Exit code after TERM; None: TERM is ignored.
     on_term: int | None = 143
-    #: The engine's words for a command that cannot be started.
+    #: The engine's message for a command that cannot be started.
     start_error: str | None = None
-    #: Called at the start in place of all of the above but `output`; its result is the exit code. For builds,
-    #: which leave files behind.
+    #: Called at the start in place of all of the above but `output`; its result is the exit code. For builds, which
+    #: write files.
     run: Callable[[ContainerSpec], int] | None = None
 
 
@@ -68,7 +68,7 @@ class _Container:
 
 
 class MemoryEngine:
-    """An `Engine` without containers. Beside the contract it has what tests steer and count by."""
+    """An `Engine` without containers. Beyond the contract it has controls and counters for tests."""
 
     name = "memory"
 
@@ -79,19 +79,22 @@ class MemoryEngine:
         install: str = "memory",
         pythons: tuple[str, ...] = ("3.10", "3.11", "3.12", "3.13", "3.14"),
     ) -> None:
-        """`script` chooses by spec; `scripts[job_id]` goes before it."""
+        """Set up an engine without containers.
+
+        `script` chooses a script by spec; `scripts[job_id]` has precedence.
+        """
         self.install = install
         self.pythons = pythons
         self.scripts: dict[str, Script] = {}
         #: False: every method raises `EngineUnavailable`.
         self.available = True
-        #: References (or ids) that exist; None: any.
+        #: Existing references (or ids); None: any.
         self.images: set[str] | None = None
-        #: What `written_by_services` says.
+        #: Result of `written_by_services`.
         self.written: dict[str, int] = {}
-        #: What `footprint` says of running containers, by name.
+        #: Results of `footprint` for running containers, by name.
         self.footprints: dict[str, Footprint] = {}
-        #: How often `create` made a container, by name; adoption does not count.
+        #: How often `create` made a container, by name; adoptions are not counted.
         self.creates: collections.Counter[str] = collections.Counter()
         #: Every call with its main argument, in order.
         self.calls: list[tuple[str, str]] = []
@@ -104,9 +107,9 @@ class MemoryEngine:
         self._timeline = _Timeline()
         self._numbers = itertools.count(1)
 
-    # -- steering
+    # -- controls
     def fail_next(self, method: str, error: RunnerError) -> None:
-        """The next call of `method` raises `error` (calls queue up)."""
+        """Make the next call of `method` raise `error` (errors queue up)."""
         with self._lock:
             self._failures[method].append(error)
 
@@ -119,25 +122,25 @@ class MemoryEngine:
         self._exit(container.observed.id, exit_code, script)
 
     def write(self, name: str, data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> None:
-        """Let the container of that name (or job id) say something now."""
+        """Let the container of that name (or job id) write output now."""
         self._say(self._find(name).spec, Output(data, stream=stream))
 
     def lose(self, name: str) -> None:
-        """Let the container of that name (or job id) vanish, leaving its volume behind."""
+        """Make the container of that name (or job id) vanish, leaving its volume behind."""
         with self._lock:
             del self._containers[self._find(name).observed.id]
         self._wake()
 
     # -- the contract
     def probe(self) -> Probe:
-        """Always fine."""
+        """Report success."""
         self._enter("probe", "")
         return Probe(version="memory", isolates=True)
 
     def image(
         self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
     ) -> Image:
-        """Any image exists unless `images` names those that do."""
+        """Return an image; any exists unless `images` limits them."""
         self._enter("image", reference)
         if self.images is not None and reference not in self.images:
             raise ImageUnavailable(f"image {reference!r} does not exist")
@@ -146,7 +149,7 @@ class MemoryEngine:
         return Image("sha256:" + hashlib.sha256(reference.encode()).hexdigest(), reference, self.pythons)
 
     def create(self, spec: ContainerSpec) -> str:
-        """Adopt or make; sources of binds and lowers must exist."""
+        """Adopt or make a container; sources of binds and lowers must exist."""
         self._enter("create", spec.name)
         sources.check(spec)
         with self._lock:
@@ -164,7 +167,7 @@ class MemoryEngine:
         return container_id
 
     def create_service(self, spec: ServiceSpec) -> str:
-        """A container like others; its script is asked for by a `ContainerSpec` of role "service"."""
+        """Make a service's container; its script is chosen by a `ContainerSpec` of role "service"."""
         argv = spec.command or ("service",)
         as_job = ContainerSpec(
             spec.name, spec.image_id, argv, "service", spec.job_id, 0, env=spec.env, network=spec.network,
@@ -173,18 +176,18 @@ class MemoryEngine:
         return self.create(as_job)
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
-        """0 while it runs."""
+        """Return 0 if the container runs."""
         self._enter("execute", " ".join(argv))
         seen = self.inspect(container_id)
         return 0 if seen is not None and seen.state == "running" else None
 
     def written_by_services(self) -> Mapping[str, int]:
-        """What `written` holds."""
+        """Return `written`."""
         self._enter("written_by_services", "")
         return dict(self.written)
 
     def footprint(self, container_id: str) -> Footprint:
-        """What `footprints` holds for its name."""
+        """Return the container's entry in `footprints`."""
         self._enter("footprint", container_id)
         seen = self.inspect(container_id)
         if seen is None or seen.state != "running":
@@ -220,7 +223,7 @@ class MemoryEngine:
             )
 
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
-        """TERM as the script has it; KILL ends with 137 and no final frame."""
+        """Handle TERM by the script; KILL exits with 137 and no exit frame."""
         self._enter("signal", f"{signal} {container_id}")
         with self._lock:
             container = self._containers.get(container_id)
@@ -233,7 +236,7 @@ class MemoryEngine:
             self._exit(container_id, script.on_term, script, stopped=True)
 
     def remove(self, container_id: str) -> None:
-        """Forget it and its volume."""
+        """Forget the container and its volume."""
         self._enter("remove", container_id)
         with self._lock:
             container = self._containers.pop(container_id, None)
@@ -242,27 +245,27 @@ class MemoryEngine:
         self._wake()
 
     def list(self) -> list[Observed]:
-        """Those of this install."""
+        """Return this install's containers."""
         self._enter("list", "")
         with self._lock:
             return [item.observed for item in self._containers.values() if item.install == self.install]
 
     def inspect(self, container_id: str) -> Observed | None:
-        """The same value that `list` gives."""
+        """Return the same value as `list`."""
         self._enter("inspect", container_id)
         with self._lock:
             container = self._containers.get(container_id)
             return container.observed if container is not None else None
 
     def output(self, container_id: str, limit: int = 65536) -> str:
-        """What the script's start error says, if anything."""
+        """Return the script's start error, if any."""
         self._enter("output", container_id)
         with self._lock:
             container = self._containers.get(container_id)
             return (container.observed.error or "")[-limit:] if container is not None else ""
 
     def sweep(self, keep: frozenset[str]) -> int:
-        """Forget volumes whose containers were lost."""
+        """Forget the volumes of lost containers."""
         self._enter("sweep", "")
         with self._lock:
             stale = self._volumes - keep - {item.spec.name for item in self._containers.values()}
@@ -270,17 +273,17 @@ class MemoryEngine:
             return len(stale)
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """Called from whatever thread changes a container."""
+        """Register `wake`; it is called from the thread that changes a container."""
         with self._lock:
             self._watchers.append(wake)
 
     def close(self) -> None:
-        """End the timeline's thread; containers stay as they are; nothing more happens to them."""
+        """End the timeline's thread; containers stay as they are."""
         with self._lock:
             self._watchers.clear()
         self._timeline.close()
 
-    # -- inside
+    # -- internals
     def _enter(self, method: str, argument: str) -> None:
         with self._lock:
             self.calls.append((method, argument))
@@ -355,7 +358,7 @@ class MemoryEngine:
 
 
 class _Timeline:
-    """Calls things later, in order of time, from one thread that starts when it is first needed."""
+    """Calls functions later, in order of time, from one thread that starts at first use."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -365,7 +368,7 @@ class _Timeline:
         self._closed = False
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` after `seconds`; at once, in this thread, when they are 0."""
+        """Call `action` after `seconds`; at once, in this thread, if they are 0."""
         if seconds <= 0:
             action()
             return
@@ -377,7 +380,7 @@ class _Timeline:
             self._changed.notify()
 
     def close(self) -> None:
-        """End the thread; what is still due is forgotten."""
+        """End the thread; pending calls are dropped."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -396,7 +399,7 @@ class _Timeline:
 
 
 def spool_of(spec: ContainerSpec) -> Path | None:
-    """The host's folder that is the container's spool, if it has one."""
+    """Return the host's folder of the container's spool, if it has one."""
     return next((bind.source for bind in spec.binds if bind.target == SPOOL), None)
 
 

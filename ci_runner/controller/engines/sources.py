@@ -1,4 +1,4 @@
-"""The last look at what is about to be mounted: engines resolve paths themselves, and follow every link in them."""
+"""Last check of mount sources: engines resolve paths themselves, and follow every link in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ci_runner.errors import PermanentError
 
 
 def check(spec: ContainerSpec) -> None:
-    """Raise `PermanentError` for the first source that is not what was prepared; the host's paths are not for users."""
+    """Raise `PermanentError` for the first source that is not the prepared one; keep the host's paths from users."""
     for source, target in spec.sources():
         words = _problem(source, spec)
         if words is not None:

@@ -1,1 +1,1 @@
-"""Everything a job's container needs before it starts: image, workspace, environment, services."""
+"""Preparation of a job's container: image, workspace, environment, services."""

@@ -1,4 +1,4 @@
-"""Which base image and which Python a job gets: from its options and the operator's settings."""
+"""A job's base image and Python, from its options and the operator's settings."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ci_runner.errors import ImageUnavailable
 from ci_runner.settings.groups import ReconcileSettings
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
-#: Images that `ci-runner image build` makes, tried where the official one cannot be had.
+#: Images from `ci-runner image build`, tried if the official one is unavailable.
 LOCAL_IMAGES: Final = ("ci-runner-base:{python}", "ci-runner-base:latest", "ci-runner-base:bookworm")
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a job's containers are made from."""
+    """The image and Python of a job's containers."""
 
     image: Image
     #: "3.12".
     python: str
-    #: Whether the user named the image: then its content is foreign.
+    #: Whether the user named the image: its content is then untrusted.
     named_by_user: bool
 
 
 def choose_base(
     engine: Engine, settings: ReconcileSettings, options: SubmitOptions, log: Callable[[str], None]
 ) -> Base:
-    """Resolve, pulling when needed. Raises `ImageUnavailable`, `EngineUnavailable`."""
+    """Return the image and Python, pulling if needed. Raises `ImageUnavailable`, `EngineUnavailable`."""
     wanted = options.python or settings.default_python
     default = (settings.base_image or "python:{python}-slim").replace("{python}", wanted)
     if options.image is not None and options.image != default:
@@ -57,7 +57,7 @@ def check_allowed(reference: str, patterns: tuple[str, ...]) -> None:
 
 
 def _local(engine: Engine, python: str | None, cause: ImageUnavailable) -> Image:
-    """An image that was made on this machine and has the Python asked for. Raises `cause` when there is none."""
+    """Return a local image from `ci-runner image build` with the wanted Python. Raises `cause` if there is none."""
     seen: set[str] = set()
     for pattern in LOCAL_IMAGES:
         try:
@@ -77,7 +77,7 @@ def _local(engine: Engine, python: str | None, cause: ImageUnavailable) -> Image
 
 
 def _python_of(image: Image, wanted: str | None, default: str) -> str:
-    """The version to use. Raises `ImageUnavailable` naming the versions that there are."""
+    """Return the version to use. Raises `ImageUnavailable`, naming the available versions."""
     if wanted is not None and image.pythons and wanted not in image.pythons:
         has = ", ".join(image.pythons)
         raise ImageUnavailable(f"image {image.reference!r} has no Python {wanted}; it has {has}")

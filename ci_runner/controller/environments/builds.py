@@ -1,8 +1,9 @@
-"""Runs one build container to its end, in a cell of its own: output to the job's log as it comes, result as a value.
+"""Build containers: run one to its end in a separate cell, with its output in the job's log, and return its result.
 
-What is built and what becomes of it is left to `environments`; the program inside is `pytest_remote_ci.job.builder`.
-Everything that comes out of such a container may be made by foreign code and is read as such: through descriptors of
-the cell, and but for output and result only once the engine says that the container is gone.
+`environments` decides the steps and the use of the result; the program in the container is
+`pytest_remote_ci.job.builder`. All data from such a container may come from foreign code and is read accordingly:
+through descriptors of the cell and, except for output and result, only once the engine confirms that the container is
+gone.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ _CREATED = failpoints.register("controller.build.created", "a build container is
 _STARTED = failpoints.register("controller.build.started", "a build container is started")
 _ENDED = failpoints.register("controller.build.ended", "a build container has ended and is not removed")
 
-#: Seconds between looks at the output, and between questions to the engine.
+#: Seconds between checks of the output, and between queries of the engine.
 _POLL: Final = 0.02
 _ASK: Final = 0.5
-#: Bytes of output that reach the log, and of a result.
+#: Maximum bytes of output for the log, and of a result.
 _OUTPUT_LIMIT: Final = 4 << 20
 _RESULT_LIMIT: Final = 8 << 20
 _LINE_LIMIT: Final = 4096
 
-#: Finds the base image's interpreter of the version in $1 and becomes it.
+#: Finds the base image's interpreter of version $1 and executes it.
 _FIND_PYTHON: Final = """
 wanted=$1; shift
 IFS=:
@@ -57,7 +58,7 @@ exit 127
 
 
 class PreparationStopped(RunnerError):
-    """Whoever asked for the preparation wants it no more (cancelled, timed out)."""
+    """The caller no longer wants the preparation (cancelled, timed out)."""
 
 
 @dataclass(frozen=True)
@@ -70,33 +71,33 @@ class Build:
     #: "3.12".
     python: str
     steps: tuple[Mapping[str, Any], ...]
-    #: The package cache that it borrows; None: it needs none.
+    #: The package cache to borrow; None: not needed.
     cache: CachePlace | None
     #: Whether foreign code may run in it.
     may_build: bool
     cwd: str
-    #: The uid that it runs as, and that owns what it makes; None: ours.
+    #: User id of its processes and files; None: the runner's.
     owner: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[Bind, ...] = ()
-    #: Read-only trees that appear, writable, at `cwd`.
+    #: Read-only trees, visible and writable at `cwd`.
     lowers: tuple[Path, ...] = ()
-    #: Where what is written over `lowers` lands; None: in a folder of the build's own.
+    #: Folder for writes over `lowers`; None: a folder of the build itself.
     upper: Path | None = None
-    #: Processors at most; None: what builds have.
+    #: Maximum processors; None: the default of builds.
     cpus: float | None = None
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a build left, its container gone; the cell is removed with the `with` block that gave it."""
+    """The result of a build with its container removed; the cell is removed at the end of the `with` block."""
 
     result: Mapping[str, Any]
     cell: Cell
 
 
 class Builds:
-    """Build containers of one controller. Methods may be called from any thread."""
+    """Build containers of one controller. Thread-safe."""
 
     def __init__(
         self,
@@ -109,7 +110,10 @@ class Builds:
         limits: Limits,
         slots: int,
     ) -> None:
-        """`slots`: how many run at once; `owner`: the uid of jobs, None when it is ours."""
+        """Set up builds without starting one.
+
+        `slots`: how many run at once; `owner`: the uid of jobs, None if it is the runner's.
+        """
         self._engine = engine
         self._cells = cells
         self._prefix = f"{prefix}build-{install_id[:8]}-"
@@ -122,7 +126,7 @@ class Builds:
         self._looked = False
 
     def in_use(self) -> frozenset[str]:
-        """Names of the build containers of calls in flight."""
+        """Return the names of the build containers of calls in flight."""
         with self._lock:
             return frozenset(self._names)
 
@@ -130,11 +134,11 @@ class Builds:
     def run(
         self, build: Build, tools: Path, *, log: Callable[[str], None], stopping: Callable[[], bool]
     ) -> Iterator[Built]:
-        """Run it; the result's ``ok`` says whether it succeeded.
+        """Run a build; the result's ``ok`` is true on success.
 
-        Raises `EnvironmentFailed` when the container gave no result, `PreparationStopped`, `EngineUnavailable`.
+        Raises `EnvironmentFailed` if the container gave no result, `PreparationStopped`, `EngineUnavailable`.
         """
-        self.recover()  # what was borrowed by a crashed controller's builds is wanted again
+        self.recover()  # caches borrowed by a crashed controller's builds are needed again
         identity = uuid.uuid4().hex[:16]
         name = self._prefix + identity
         with self._slot(stopping), self._named(name):
@@ -148,8 +152,8 @@ class Builds:
                 "steps": [dict(step) for step in build.steps],
             }
             write_for(cell.path("spool") / "job.json", json.dumps(job), build.owner)
-            # Raises with the container still there where the engine does not answer: then the cell is left for
-            # `recover`, because somebody may be writing in it.
+            # If the engine does not answer, this raises while the container may exist. The cell is then left for
+            # `recover`, because the container may still write to it.
             try:
                 result = self._follow(self._spec(build, name, cell, tools), cell, log, stopping)
             except EngineUnavailable:
@@ -172,18 +176,18 @@ class Builds:
     def _throw_away(self, cell: Cell) -> None:
         try:
             self._cells.throw_away(cell)
-        except OSError as error:  # out of sight; the trash is emptied again and again
+        except OSError as error:  # already hidden; emptying the trash is repeated
             _log.warning("what build %s left cannot be removed yet: %s", cell.name, error)
 
     def recover(self) -> None:
-        """Give back what the cells of builds hold that ended with their controller, or without the engine's word.
+        """Return caches from the cells of builds without a handled end.
 
-        Raises `EngineUnavailable`.
+        Their controller ended first, or the engine never confirmed their end. Raises `EngineUnavailable`.
         """
         with self._recovering:
             if not self._looked:
                 self._cells.discard_old_stores()
-            # In this order: a cell that is found and in nobody's use has no container that could still be made.
+            # In this order: a found cell that is not in use has no container that could still be made.
             found = self._cells.found()
             stale = found - {name.removeprefix(self._prefix) for name in self.in_use()}
             if stale:
@@ -249,7 +253,7 @@ class Builds:
     def _follow(
         self, spec: ContainerSpec, cell: Cell, log: Callable[[str], None], stopping: Callable[[], bool]
     ) -> Mapping[str, Any]:
-        """Run the container; it is gone when this returns, and when this raises anything but `EngineUnavailable`."""
+        """Run the container; it is gone when this returns, or raises anything but `EngineUnavailable`."""
         container = self._engine.create(spec)
         try:
             failpoints.hit(_CREATED)
@@ -267,7 +271,7 @@ class Builds:
             self._remove(container)
 
     def _remove(self, container: str) -> None:
-        """Remove a container and make sure that it is gone; raises `EngineUnavailable` where that is not so."""
+        """Remove a container and verify that it is gone; raises `EngineUnavailable` otherwise."""
         self._engine.remove(container)
         if self._engine.inspect(container) is not None:
             raise EngineUnavailable("the build's container does not go away")
@@ -295,7 +299,7 @@ class Builds:
         return result
 
     def _check(self, container: str, spool: int) -> None:
-        """Raise when the container is over without a result."""
+        """Raise if the container has ended without a result."""
         seen = self._engine.inspect(container)
         if seen is not None and seen.state not in ("exited", "dead"):
             return
@@ -311,10 +315,10 @@ class Builds:
 
 
 def _exists(folder: int, name: str) -> bool:
-    """Whether there is anything of that name; nothing is followed."""
+    """Return whether anything of that name exists, without following a link."""
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:  # absent, or in a folder that was closed by those who own it
+    except OSError:  # absent, or in a folder that its owner closed
         return False
     return True
 
@@ -323,14 +327,14 @@ class _Output:
     """The builder's output file, followed line by line."""
 
     def __init__(self, spool: int, log: Callable[[str], None]) -> None:
-        """`spool`: the open folder in which it is."""
+        """Follow the file in the folder with the descriptor `spool`."""
         self._spool = spool
         self._log = log
         self._offset = 0
         self._rest = b""
 
     def drain(self, last: bool = False) -> None:
-        """Pass on what is new; `last`: also a line that has no end."""
+        """Pass on new lines; `last`: an unfinished line, too."""
         piece = read_plain_file(self._spool, "output", 1 << 20, self._offset) or b""
         self._offset += len(piece)
         if self._offset > _OUTPUT_LIMIT:
@@ -344,7 +348,7 @@ class _Output:
 
 
 def write_for(path: Path, text: str, owner: int | None) -> None:
-    """Write a file that a container may read, and nobody else."""
+    """Write a file that only the container's user may read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         if owner is not None:

@@ -1,8 +1,8 @@
-"""Byte code for published environments: made once, when the job that built one is over and nobody waits.
+"""Byte code for published environments: compiled once, after the job that built one has ended.
 
-Jobs see an environment read-only, so Python would compile every module of it anew in every run. The byte code is made
-in a container that sees the environment read-only, too, and runs nothing of it, into a cell of its own; from there each
-file is moved beside its source (`takeover`). Without it everything works, only slower.
+Jobs see an environment read-only, so Python would otherwise compile every module of it again in each job. The byte
+code is made in a container that also sees the environment read-only, and runs none of it, into a separate cell. From
+there each file is moved beside its source (`takeover`). Without byte code everything works, only slower.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ci_runner.storage.safe_fs import opened_folder
 
 _log = logging.getLogger(__name__)
 
-#: Processors that it takes at most.
+#: Maximum processors.
 _CPUS: Final = 0.5
-#: Seconds after which what there is has to do.
+#: Seconds, after which the byte code made so far is used.
 _LONGEST: Final = 120.0
 
 
@@ -33,7 +33,7 @@ class _Wanted:
     """A published environment without byte code."""
 
     folder: Path
-    #: The uid of its scope's builds, None when it is ours.
+    #: User id of its scope's builds; None: the runner's.
     owner: int | None
     image_id: str
     python: str
@@ -41,7 +41,7 @@ class _Wanted:
 
 
 class Bytecode:
-    """The environments of one data directory that still lack it. Methods may be called from any thread."""
+    """The environments of one data directory without byte code. Thread-safe."""
 
     def __init__(self, builds: Builds) -> None:
         self._builds = builds
@@ -49,19 +49,19 @@ class Bytecode:
         self._wanted: dict[str, _Wanted] = {}
 
     def want(self, folder: Path, owner: int | None, *, image_id: str, python: str, tools: Path) -> None:
-        """Note an environment that is in use, unless it has its byte code."""
+        """Remember an environment that is in use, unless it has byte code."""
         if not _mark(folder).exists():
             with self._lock:
                 self._wanted.setdefault(folder.name, _Wanted(folder, owner, image_id, python, tools))
 
     def make(self, key: str, job_id: str, stopping: Callable[[], bool]) -> None:
-        """Make that of the environment `key`, if it is wanted; `job_id` names the job that used it.
+        """Compile the environment `key` if it was remembered; `job_id` names the job that used it.
 
-        Takes seconds. Failures are logged: it is tried again after the next job. Raises `EngineUnavailable` and
+        Takes seconds. Failures are logged, and the next job's end tries again. Raises `EngineUnavailable` and
         `PreparationStopped`.
         """
         with self._lock:
-            wanted = self._wanted.pop(key, None)  # who else asks meanwhile does not have to wait
+            wanted = self._wanted.pop(key, None)  # other callers need not wait meanwhile
         if wanted is None or not wanted.folder.is_dir():
             return
         step = {"do": "bytecode", "source": ENVIRONMENT, "target": STORE, "seconds": _LONGEST}
@@ -82,5 +82,5 @@ class Bytecode:
 
 
 def _mark(folder: Path) -> Path:
-    """Says that the environment has its byte code; beside it, because a build made what is in it."""
+    """Return the mark that the environment has byte code; beside it, because a build made its content."""
     return folder.with_name(f"{folder.name}.bytecode")

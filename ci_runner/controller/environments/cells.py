@@ -1,12 +1,12 @@
-"""Cells: a folder of its own for each build, which no other container ever sees; and the package caches they borrow.
+"""Cells: a private folder per build, which no other container ever sees; and the package caches that builds borrow.
 
-`builds/<id>/` is ours (0700). Of what is in it the build's container sees `store` (writable, at `/ci/store`), `spool`,
-and `upper` and `work` through an overlay; it can change what is inside of them, never these folders themselves. The
-scope's package cache is moved into `store` before the container starts, so that uv can make hard links out of it, and
-back once the container is gone. A scope has one cache per purpose, and one more for each build that finds none free.
+`builds/<id>/` is the runner's (0700). The build's container sees from it `store` (writable, at `/ci/store`), `spool`,
+and `upper` and `work` through an overlay; it can change their contents, never these folders themselves. The scope's
+package cache is moved into `store` before the container starts, so that uv can make hard links from it, and back once
+the container is gone. A scope has one cache per purpose, and one more for each build that finds none free.
 
-`origin` in a cell names the cache's place, so that a controller which finds the cell of a crashed one can give it back.
-Nothing here looks at what a container wrote before the caller says that the container is gone.
+`origin` in a cell names the cache's place, so that a controller that finds a crashed one's cell can return the cache.
+A container's files are never read before the caller confirms that the container is gone.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _RETURNED = failpoints.register("controller.cell.returned", "a package cache is 
 
 #: Folders of a cell that belong to its container's user.
 _PARTS: Final = ("store", "upper", "work", "spool")
-#: Package caches of one scope and purpose; more builds at once get one that is thrown away.
+#: Package caches of one scope and purpose; further concurrent builds get one that is thrown away.
 _MOST_CACHES: Final = 16
 
 
 @dataclass(frozen=True)
 class CachePlace:
-    """Which package cache a build borrows."""
+    """The package cache that a build borrows."""
 
     scope: str
     #: Builds of different purposes run at the same time and share no cache.
@@ -52,27 +52,27 @@ class Cell:
     """The folder of one build."""
 
     folder: Path
-    #: The uid of its container, None when it is ours.
+    #: User id of its container; None: the runner's.
     owner: int | None
     cache: CachePlace | None
 
     @property
     def name(self) -> str:
-        """What the container's name ends with."""
+        """Return the last part of the container's name."""
         return self.folder.name
 
     def path(self, part: str) -> Path:
-        """One of `store`, `upper`, `work`, `spool`: what is mounted."""
+        """Return the path of `store`, `upper`, `work` or `spool`, as mounted."""
         return self.folder / part
 
     @contextlib.contextmanager
     def opened(self, *names: str) -> Iterator[int]:
-        """A folder in the cell as a descriptor, reached without following a link."""
+        """Open a folder in the cell without following a link; yield its descriptor."""
         with opened_folder(self.folder, *names) as folder:
             yield folder
 
     def known(self) -> dict[Path, tuple[int, int]]:
-        """Device and inode of what is mounted."""
+        """Return device and inode of the mounted folders."""
         result = {}
         for part in _PARTS:
             with self.opened(part) as folder:
@@ -81,18 +81,18 @@ class Cell:
 
 
 class Cells:
-    """The cells and package caches of one data directory. Methods may be called from any thread."""
+    """The cells and package caches of one data directory. Thread-safe."""
 
     def __init__(self, data_dir: Path, trash: Trash) -> None:
-        """Makes nothing yet."""
+        """Set up the object without making a folder."""
         self._root = data_dir / "builds"
         self._environments = data_dir / "environments"
         self._trash = trash
         self._lock = threading.Lock()
 
-    # -- a build's
+    # -- for builds
     def open(self, name: str, owner: int | None, cache: CachePlace | None) -> Cell:
-        """Make a cell. `owner`: the uid that its container runs as; None: ours."""
+        """Make a cell. `owner`: the uid of its container; None: the runner's."""
         cell = Cell(self._root / name, owner, cache)
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         cell.folder.mkdir(mode=0o700)
@@ -107,9 +107,9 @@ class Cells:
         return cell
 
     def give_back(self, cell: Cell) -> None:
-        """Move the package cache back to its scope. The container must be gone: nobody may write any more."""
+        """Move the package cache back to its scope. The container must be gone, so that nothing writes any more."""
         with contextlib.suppress(FileNotFoundError), cell.opened() as folder:
-            for part in _PARTS:  # the container's user may have closed what is its own
+            for part in _PARTS:  # the container's user may have closed its own folders
                 open_up(folder, part)
         if cell.cache is None:
             return
@@ -120,17 +120,17 @@ class Cells:
         failpoints.hit(_RETURNED)
 
     def throw_away(self, cell: Cell) -> None:
-        """Remove a cell. The container must be gone, and what is wanted of it taken out."""
+        """Remove a cell. The container must be gone, and the needed files taken out."""
         with contextlib.suppress(FileNotFoundError):
             self._trash.remove(cell.folder)
 
     # -- after a crash
     def found(self) -> set[str]:
-        """Names of the cells that are there."""
+        """Return the names of the existing cells."""
         return {path.name for path in self._root.iterdir()} if self._root.is_dir() else set()
 
     def reclaim(self, name: str) -> None:
-        """End the cell of a build that ended without doing so; its container must be gone."""
+        """Clean up after a build that did not end properly; its container must be gone."""
         cell = Cell(self._root / name, None, None)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             raw = json.loads((cell.folder / "origin").read_text())
@@ -140,7 +140,7 @@ class Cells:
         self.throw_away(cell)
 
     def discard_old_stores(self) -> None:
-        """Throw away what versions before this one let containers write to: `environments/<scope>/store`."""
+        """Remove the folders that earlier versions made writable for containers: `environments/<scope>/store`."""
         for store in self._environments.glob("*/store"):
             _log.info("throwing away %s, which is no longer used", store)
             with opened_folder(store.parent) as scope:
@@ -148,7 +148,7 @@ class Cells:
 
     # -- caches
     def idle_caches(self) -> list[tuple[float, Path]]:
-        """(time of last use, folder) of each package cache that no build has, least recently used first."""
+        """Return (time of last use, folder) of each package cache that no build has borrowed, oldest use first."""
         found = []
         for path in self._environments.glob("*/cache/*"):
             with contextlib.suppress(FileNotFoundError):
@@ -156,7 +156,7 @@ class Cells:
         return sorted(found)
 
     def drop_cache(self, folder: Path) -> None:
-        """Remove a package cache, unless a build has it by now."""
+        """Remove a package cache, unless a build has borrowed it meanwhile."""
         with self._lock, contextlib.suppress(FileNotFoundError), opened_folder(folder.parent) as parent:
             self._trash.hide(parent, folder.name)
 
@@ -169,7 +169,7 @@ class Cells:
                         move(folder, name, store, "cache")
                         return
                     self._trash.hide(folder, name)
-        make_folder(cell.path("store") / "cache", cell.owner)  # nothing runs there yet
+        make_folder(cell.path("store") / "cache", cell.owner)  # nothing runs in it yet
 
     def _shelve(self, store: int, place: CachePlace) -> None:
         with opened_folder(self._shelf(place)) as shelf:
@@ -195,7 +195,7 @@ def make_folder(path: Path, owner: int | None) -> None:
 
 
 def _is_cache(parent: int, name: str, owner: int | None) -> bool:
-    """Whether `name` is a folder of the one who is to use it."""
+    """Return whether `name` is a folder of its intended user."""
     if not is_folder(parent, name):
         return False
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -203,7 +203,7 @@ def _is_cache(parent: int, name: str, owner: int | None) -> bool:
 
 
 def _numbered(names: list[str], purpose: str) -> list[str]:
-    """Those of a purpose, by number."""
+    """Return the names of a purpose, by number."""
     numbers = [
         int(match[1])
         for name in names

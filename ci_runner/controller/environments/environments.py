@@ -1,11 +1,11 @@
-"""Prepared environments: locks, dependency environments and project layers, cached on disk by what decides them.
+"""Prepared environments: locks, dependency environments and project layers, cached on disk by their inputs.
 
-`environments/<scope>/` holds what was published, `locks`, `envs` and `layers`, where `<name>.ok` marks what is complete
-and tells when it was used, and `cache`, what uv remembers. No container ever sees these folders: a build works in a
-cell of its own (`cells`), and what it made is taken over once its container is gone (`takeover`). Scope `shared` is for
-what can be installed without running foreign code, in the operator's images, from indexes that the operator chose,
-every file checked against its hash, under a uid that runs nothing else; all else goes to a scope of the user's own.
-Resolving may have to run foreign code (a `setup.py`), so it always happens in the user's scope.
+`environments/<scope>/` has the published `locks`, `envs` and `layers`, where the file `<name>.ok` marks a complete
+item and records its last use, and `cache`, uv's package cache. No container ever sees these folders: a build works in
+a separate cell (`cells`), and its results are taken over once its container is gone (`takeover`). Scope `shared` is
+for installations that run no foreign code, in the operator's images, from indexes that the operator chose, with every
+file checked against its hash, under a uid that runs nothing else. Everything else goes to a scope per user. Resolving
+may have to run foreign code (a `setup.py`), so it always happens in the user's scope.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from ci_runner.errors import EnvironmentFailed
 from ci_runner.settings.groups import EnvironmentSettings
 from ci_runner.storage.safe_fs import Trash, identity, is_folder, move, opened_folder
 
-#: Raised when what is built from the same inputs changes.
+#: Raised when builds from the same inputs give other results.
 VERSION: Final = 2
 SHARED: Final = "shared"
-#: Whom the shared scope belongs to where the runner is root: no job and no user's build runs as this uid.
+#: Owner of the shared scope if the runner is root: no job and no user's build runs as this uid.
 SHARED_UID: Final = 65533
-#: Where a CA bundle appears in containers.
+#: Path of the CA bundle in containers.
 CA_BUNDLE: Final = "/ci/ca.pem"
-#: Seconds after which a lock is resolved again, so that what is not pinned does not stay old for ever.
+#: Seconds after which a lock is resolved again, so that unpinned requirements do not stay old forever.
 LOCK_LIFE: Final = 7 * 86400.0
 
-#: What a build makes in its store.
+#: Name of a build's result in its store.
 _ENVIRONMENT: Final = "environment"
 _LAYER: Final = "venv"
 
@@ -57,42 +57,42 @@ _PUBLISHED = failpoints.register(
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that decides about a job's environment, and whom to tell."""
+    """All inputs of a job's environment, and its callbacks."""
 
     job_id: str
     attempt: int
-    #: Scope of the user's own.
+    #: The user's own scope.
     scope: str
-    #: Whether what needs no foreign code may be shared with other users.
+    #: Whether installations without foreign code may be shared with other users.
     may_share: bool
     image_id: str
     #: "3.12".
     python: str
     plan: Plan
     tree: Tree
-    #: The assembled workspace and where it appears.
+    #: The assembled workspace, and its path in the job.
     folder: Path
     mount: str
     tools: Path
     log: Callable[[str], None]
     building: Callable[[], None]
     stopping: Callable[[], bool]
-    #: Where the engine mounts nothing: the folder in which the job will run, and where the project is installed.
+    #: If the engine cannot mount: the folder in which the job runs and the project is installed.
     in_place: Path | None = None
 
 
 @dataclass(frozen=True)
 class Ready:
-    """Something published: a folder and the key that names it."""
+    """A published item: its folder and key."""
 
     key: str
     folder: Path
-    #: Device and inode of what is mounted of it.
+    #: Device and inode of its mounted folders.
     known: Mapping[Path, tuple[int, int]]
 
 
 class Environments:
-    """The environments of one data directory. Methods may be called from any thread."""
+    """The environments of one data directory. Thread-safe."""
 
     def __init__(
         self,
@@ -103,7 +103,10 @@ class Environments:
         *,
         owner: int | None,
     ) -> None:
-        """`data_dir`: without links in its path; `owner`: the uid of jobs, None when it is ours."""
+        """Set up the environments.
+
+        `data_dir`: without links in its path; `owner`: the uid of jobs, None if it is the runner's.
+        """
         self._root = data_dir / "environments"
         self._settings = settings
         self._builds = builds
@@ -113,7 +116,7 @@ class Environments:
 
     # -- dependencies
     def dependencies(self, request: Request) -> tuple[Ready, Lock]:
-        """The dependency environment; built when it is not there. Raises `EnvironmentFailed`."""
+        """Return the dependency environment, built if missing. Raises `EnvironmentFailed`."""
         name = self._lock_name(request)
 
         def look() -> tuple[Ready, Lock] | None:
@@ -130,7 +133,7 @@ class Environments:
         request.log("waiting for the environment that another job builds")
 
     def _install(self, request: Request, name: str) -> tuple[Ready, Lock]:
-        """Resolve where there is no lock, then install it where the result may live."""
+        """Resolve if there is no lock, then install it in its scope."""
         request.building()
         lock = self._read_lock(request.scope, name)
         if lock is None:
@@ -185,19 +188,19 @@ class Environments:
         }
 
     def _scope(self, request: Request, lock: Lock) -> str:
-        """Where an installation of `lock` may live."""
+        """Return the scope for an installation of `lock`."""
         free = request.may_share and lock.pinned and not lock.needs_build and not request.plan.index_options
         return SHARED if free else request.scope
 
     def owner(self, scope: str) -> int | None:
-        """The uid of the builds of a scope; None when it is ours."""
+        """Return the uid of a scope's builds; None if it is the runner's."""
         return self._owner if scope != SHARED or self._owner is None else SHARED_UID
 
     # -- the project
     def project(self, request: Request, lock: Lock, environment: Path | None = None) -> Ready | None:
-        """The layer with the project's editable install; None where nothing is to be installed.
+        """Return the layer with the project's editable install; None if there is nothing to install.
 
-        `environment`: the dependencies' folder, needed only where the engine mounts nothing.
+        `environment`: the dependencies' folder, needed only if the engine cannot mount.
         """
         inner = [f"{request.mount}/{folder}" for folder in lock.locals]
         projects = ([request.mount] if request.plan.install else []) + inner
@@ -234,7 +237,7 @@ class Environments:
                 str(error).replace("install dependencies", "install the project", 1) + hint
             ) from error
 
-    # -- runs
+    # -- builds
     @contextlib.contextmanager
     def _run(
         self,
@@ -245,7 +248,7 @@ class Environments:
         binds: tuple[Bind, ...] = (),
         upper: Path | None = None,
     ) -> Iterator[Built]:
-        """One container; what it made is removed unless it was published."""
+        """Run one container; its results are removed unless they were published."""
         own = scope != SHARED
         build = Build(
             job_id=request.job_id, attempt=request.attempt, image_id=request.image_id, python=request.python,
@@ -276,18 +279,18 @@ class Environments:
         return env
 
     def ca_env(self) -> dict[str, str]:
-        """Variables by which programs find the operator's CA bundle."""
+        """Return variables by which programs find the operator's CA bundle."""
         if self._settings.ca_bundle is None:
             return {}
         names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
         return dict.fromkeys(names, CA_BUNDLE)
 
     def ca_binds(self) -> tuple[Bind, ...]:
-        """Its mount."""
+        """Return the CA bundle's mount."""
         bundle = self._settings.ca_bundle
         return (
             () if bundle is None else (Bind(bundle.resolve(), CA_BUNDLE),)
-        )  # operators may have links in it
+        )  # operators' paths may contain links
 
     # -- on disk
     def _indexes(self) -> list[Any]:
@@ -309,13 +312,13 @@ class Environments:
         return _find(self._root / scope / "envs", self._environment_key(request, lock, scope))
 
     def _layers(self, request: Request) -> Path:
-        """Where a project's layer lives: with the job where it fits no other folder."""
+        """Return the folder of a project's layer: in the job's own one if it fits no other."""
         return (
             self._folder(request.scope, "layers") if request.in_place is None else request.in_place.parents[1]
         )
 
     def _publish(self, scope: str, key: str, built: Built) -> Ready:
-        """Take over the environment that a build made, and mark it complete."""
+        """Take over a build's environment, and mark it complete."""
         parent = self._folder(scope, "envs")
         with built.cell.opened("store") as store, opened_folder(parent) as target:
             takeover.settle(store, _ENVIRONMENT, built.cell.owner)
@@ -323,7 +326,7 @@ class Environments:
         return self._complete(parent, key)
 
     def _publish_layer(self, request: Request, key: str, built: Built) -> Ready:
-        """Take over the layer that a build made: its environment, and what it left in the workspace."""
+        """Take over a build's layer: its environment, and its files in the workspace."""
         parent = self._layers(request)
         with built.cell.opened() as cell, opened_folder(parent) as target:
             os.mkdir("layer", 0o755, dir_fd=cell)
@@ -342,7 +345,7 @@ class Environments:
 
     def _replace(self, source: int, name: str, target: int, key: str) -> None:
         failpoints.hit(_STAGED)
-        self._trash.remove_at(target, key)  # published once, but never marked complete
+        self._trash.remove_at(target, key)  # published before, but never marked complete
         move(source, name, target, key)
         failpoints.hit(_PUBLISHED)
 
@@ -372,7 +375,7 @@ class Environments:
 
 
 def _find(parent: Path, key: str) -> Ready | None:
-    """What is published and complete; noted as used now."""
+    """Return a published, complete item, and mark it as used now."""
     try:
         os.utime(parent / f"{key}.ok")
         with opened_folder(parent, key) as folder:
@@ -382,7 +385,7 @@ def _find(parent: Path, key: str) -> Ready | None:
 
 
 def _find_layer(parent: Path, key: str) -> Ready | None:
-    """A layer with what is mounted of it."""
+    """Return a layer with its mounted folders."""
     found = _find(parent, key)
     if found is None:
         return None
@@ -402,7 +405,7 @@ def _there(ready: Ready | None) -> Ready:
 
 
 def _lock_of(built: Built, request: Request) -> Lock:
-    """The lock that a container made, which is not to be trusted."""
+    """Return the lock that a container made; it is untrusted."""
     raw = built.result.get("lock")
     return locks.parse(raw.get("text") if isinstance(raw, dict) else None, request.mount, request.tree)
 

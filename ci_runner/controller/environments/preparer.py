@@ -1,7 +1,7 @@
-"""What a job needs before its tests run, put together: image, workspace, environment, the container's spec.
+"""Preparation of a job before its tests run: image, workspace, environment, the container's spec.
 
-`Preparer` is what the controller's loop calls. It decides nothing about jobs and writes nothing but files of the
-data directory. Parts: `images`, `workspaces`, `environments` and `bytecode` (over `builds`), `tools`, `eviction`.
+The controller's loop calls `Preparer`. It decides nothing about jobs, and writes only files of the data directory.
+Parts: `base_image`, `workspaces`, `environments` and `bytecode` (over `builds`), `tools`, `cache_eviction`.
 """
 
 from __future__ import annotations
@@ -57,40 +57,40 @@ _log = logging.getLogger(__name__)
 
 #: Entries of the trash that one round removes.
 _REMOVED_AT_ONCE: Final = 200_000
-#: Processes of one build.
+#: Maximum processes of one build.
 _BUILD_PIDS: Final = 1024
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that is the same for all attempts of a job."""
+    """Everything that all attempts of a job share."""
 
     #: Content digest of the image.
     image: str
-    #: Where the workspace appears.
+    #: Path of the workspace in the container.
     mount_point: str
-    #: Read-only trees, topmost first: what the project's build made, then the workspace.
+    #: Read-only trees, topmost first: the project build's output, then the workspace.
     lowers: tuple[Path, ...]
     binds: tuple[Bind, ...]
-    #: The tests' interpreter, as a path in the container; "" in an image that has none, where only scripts run.
+    #: The tests' interpreter, as a path in the container; "" in an image without Python, where only scripts run.
     python: str
     env: Mapping[str, str]
-    #: Folders that come first on the command's PATH.
+    #: First folders on the command's PATH.
     path: tuple[str, ...]
-    #: Names the environment and the layer, as `Job.environment` does: what must not be evicted while the job is open.
+    #: Names the environment and the layer, like `Job.environment`: not to be evicted while the job is open.
     key: str
     #: Run as ``python -m pytest``.
     module: bool
-    #: Where the engine mounts nothing: the folder in which the job runs.
+    #: If the engine cannot mount: the folder in which the job runs.
     upper: Path | None = None
-    #: The container whose network the job shares, that of its first service.
+    #: The container that shares its network with the job: that of its first service.
     join: str | None = None
-    #: Device and inode of what a build made and is mounted.
+    #: Device and inode of mounted folders that a build made.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
 
 class Preparer:
-    """See the module. Methods may be called from any thread."""
+    """A job preparer; see the module. Thread-safe."""
 
     def __init__(
         self,
@@ -101,8 +101,8 @@ class Preparer:
         engine: Engine,
         install_id: str,
     ) -> None:
-        """Makes folders of the data directory, and nothing else."""
-        self._data = storage.data_dir.resolve()  # operators may have links in it; mounts have none
+        """Make the data directory's folders, and nothing else."""
+        self._data = storage.data_dir.resolve()  # operators' paths may contain links; mounts must not
         self._settings = reconcile
         self._engine = engine
         self._owner = job_owner()
@@ -136,11 +136,11 @@ class Preparer:
         building: Callable[[], None],
         stopping: Callable[[], bool],
     ) -> Prepared:
-        """Blocks until all is there; when it was there already, for a few milliseconds.
+        """Block until everything is ready; takes some milliseconds if it already is.
 
-        `log` gets lines for the user; `building` is called at most once, before anything is really built; when
-        `stopping` says so, builds are killed and `PreparationStopped` is raised. Raises `EnvironmentFailed`,
-        `ImageUnavailable`, `PermanentError`, `EngineUnavailable`, `StorageFull`.
+        `log` gets lines for the user; `building` is called at most once, before a real build; when `stopping` returns
+        true, builds are killed and `PreparationStopped` is raised. Raises `EnvironmentFailed`, `ImageUnavailable`,
+        `PermanentError`, `EngineUnavailable`, `StorageFull`.
         """
         options = job.options.usable()
         log, building = _one_at_a_time(log), _once(building)
@@ -173,7 +173,7 @@ class Preparer:
         return replace(prepared, join=network)
 
     def _without_python(self, job: Job, image_id: str, folder: Path, options: SubmitOptions) -> Prepared:
-        """A script in an image of the user's that has no Python: nothing is installed."""
+        """Prepare a script in a user's image without Python: nothing is installed."""
         return Prepared(
             image=image_id, mount_point=mount_point(options.root), lowers=(folder,),
             binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()), python="",
@@ -181,7 +181,7 @@ class Preparer:
         )  # fmt: skip
 
     def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
-        """Environment and layer; both at once where neither needs the other."""
+        """Return environment and layer; build both at once if neither needs the other."""
         independent = (
             request.in_place is None and request.plan.install and request.plan.source != "uv.lock"
             and not any(line.startswith(("-e", "--editable", ".", "/", "file:")) for line in request.plan.requirements)
@@ -194,7 +194,7 @@ class Preparer:
             layer = aside.submit(lambda request: self._environments.project(request, Lock("")))
             environment, lock = self._environments.dependencies(request)
             first = layer.result()
-        # The lock may name folders of the workspace after all.
+        # The lock may still name folders of the workspace.
         return environment, self._environments.project(request, lock) if lock.locals else first
 
     def _prepared(
@@ -227,13 +227,16 @@ class Preparer:
         )  # fmt: skip
 
     def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
-        """Modification times for `pytest_remote_ci.job.mtimes`, where the client sent them."""
+        """Write the modification times for `pytest_remote_ci.job.mtimes`, if the client sent them.
+
+        Return the environment variable with the file's path, or {}.
+        """
         digest = job.options.mtimes
         if digest is None:
             return {}
         found = {"cwd": options.cwd, "times": self._workspaces.times(digest)}
         path = work / "spool" / "ages.json"
-        if not os.path.lexists(path):  # else written before a crash: the container may have it by now
+        if not os.path.lexists(path):  # otherwise written before a crash: the container may already have it
             temporary = path.with_name("ages.json.tmp")
             temporary.unlink(missing_ok=True)
             write_for(temporary, json.dumps(found), self._owner)
@@ -241,7 +244,7 @@ class Preparer:
         return {"REMOTE_CI_AGES": f"{SPOOL}/ages.json"}
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
-        """What to create; makes the attempt's folders, its seal and `job.json`, once."""
+        """Return the container to create; make the attempt's folders, its seal and `job.json`, once."""
         options = job.options.usable()
         settings = self._settings
         work = self._work(job.id, str(attempt))
@@ -296,7 +299,7 @@ class Preparer:
         )
 
     def written(self, job: Job) -> Written:
-        """Where the files of the job's present attempt lie."""
+        """Return where the files of the job's current attempt are."""
         workspace = job.workspace
 
         def sent() -> Mapping[str, str]:
@@ -311,16 +314,16 @@ class Preparer:
         return Written(folder, str(folder), sent)
 
     def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
-        """What could wait until the job was over and makes the next one quicker."""
+        """Do work that can wait until the job has ended and speeds up the next one."""
         if job.environment is not None:
             self._bytecode.make(job.environment.partition(".")[0], job.id, stopping)
 
     def in_use(self) -> frozenset[str]:
-        """Names of the build containers of calls in flight in this process."""
+        """Return the names of the build containers of calls in flight in this process."""
         return self._builds.in_use()
 
     def remove_work(self, job_id: str) -> None:
-        """Remove the working folders of all of a job's attempts and builds. Harmless when there are none."""
+        """Remove the working folders of all of a job's attempts and builds. Harmless if there are none."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
             return
         for folder in (self._data / "work").glob(f"{job_id}-*"):
@@ -329,7 +332,7 @@ class Preparer:
     def evict(self, keep: frozenset[str]) -> None:
         """Remove the least recently used trees and environments beyond the cache's size.
 
-        `keep`: workspaces' digests and `Prepared.key`s of jobs that are not over.
+        `keep`: workspaces' digests and `Prepared.key`s of jobs that have not ended.
         """
         try:
             self._builds.recover()
@@ -349,9 +352,9 @@ class Preparer:
         return copy
 
     def _copy(self, job: Job) -> Path:
-        """Where the project is copied to: named as it is at home, because pytest makes a keyword of that name."""
+        """Return the path of the project's copy: named as locally, because pytest makes a keyword of that name."""
         name = PurePosixPath(mount_point(job.options.submitted.root)).name
-        # A colon ends a path in PYTHONPATH, and so on: names are taken over where they are harmless.
+        # A colon ends a path in PYTHONPATH, and so on: only harmless names are used unchanged.
         return (
             self._work(job.id, "own")
             / "copy"
@@ -366,13 +369,13 @@ class Preparer:
     def _folders(self, work: Path, *parts: str) -> None:
         for part in parts or ("upper", "work", "spool"):
             (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
-            # Without isolation jobs are the runner's own user: git, among others, looks at the owner of its folder.
+            # Without isolation jobs are the runner's own user: git, among others, checks the owner of its folder.
             if self._owner is not None and self._engine_isolates():
                 os.chown(work / part, self._owner, self._owner)
 
 
 class _Aside:
-    """A second thread for one part of a preparation; when either part fails, the other is stopped."""
+    """A second thread for one part of a preparation; if either part fails, the other is stopped."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -388,7 +391,7 @@ class _Aside:
         self._pool.shutdown(wait=True)
 
     def submit(self, part: Callable[[Request], Ready | None]) -> Future[Ready | None]:
-        """Run `part` in the thread, with a request that stops when we do."""
+        """Run `part` in the thread, with a request that stops when this object does."""
         stopping = self._request.stopping
         return self._pool.submit(
             part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())
@@ -396,7 +399,7 @@ class _Aside:
 
 
 def _scope(user_id: str | None) -> str:
-    """The name of a user's own scope: no two users have the same, and none has the shared one."""
+    """Return the name of a user's own scope: unique per user, and never the shared one."""
     name = user_id or "nobody"
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", name) and name != SHARED:
         return name

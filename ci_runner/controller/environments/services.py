@@ -1,9 +1,9 @@
-"""`Services`: the programs that run beside a job's tests, such as a database, started and waited for before them.
+"""`Services`: programs that run beside a job's tests, such as a database; started and awaited before them.
 
-They and the job's container share one network, loopback included, as the containers of a Kubernetes pod do: each is
-reachable by its name or at 127.0.0.1, nobody else's job can see them, and nothing has to be made or removed but
-containers. The first one brings the network; it carries the job's labels, so whatever happens here, `reconcile`
-finds and removes them all with the job. Two services that listen on the same port exclude each other.
+They share one network with the job's container, loopback included, like the containers of a Kubernetes pod. Each is
+reachable by its name or at 127.0.0.1, other jobs cannot see them, and only containers have to be made and removed.
+The first one provides the network; it carries the job's labels, so in any case `decide` finds and removes them all
+with the job. Two services that listen on the same port exclude each other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ci_runner.errors import PermanentError
 from ci_runner.settings.groups import ReconcileSettings
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
-#: Seconds in which all services of a job must be ready.
+#: Seconds for all services of a job to become ready.
 PATIENCE: Final = 120.0
-#: Seconds between two looks, at first and at most.
+#: Seconds between two checks: at first, and at most.
 _PAUSES: Final = (0.05, 0.5)
-#: Characters of a failed service's output that its user sees.
+#: Characters of a failed service's output to show to its user.
 _TAIL: Final = 4000
-#: Ends with 0 when each of the ports (hexadecimal, as /proc has them) is listened on; needs nothing but a shell.
+#: Exits with 0 if each of the ports (hexadecimal, as in /proc) is listened on; needs only a shell.
 _LISTENING: Final = """
 for port in {ports}; do
     found=
@@ -40,10 +40,10 @@ done
 
 
 class Services:
-    """See the module. Methods may be called from any thread, and again for the same job."""
+    """The services of jobs; see the module. Thread-safe; may be called again for the same job."""
 
     def __init__(self, engine: Engine, settings: ReconcileSettings, patience: float = PATIENCE) -> None:
-        """`patience`: seconds."""
+        """Set up the object; `patience` is in seconds."""
         self._engine = engine
         self._settings = settings
         self._patience = patience
@@ -51,10 +51,11 @@ class Services:
     def ensure(
         self, job_id: str, options: SubmitOptions, *, log: Callable[[str], None], stopping: Callable[[], bool]
     ) -> str | None:
-        """Start what is not there yet and wait until all is ready; the container whose network the job is to join.
+        """Start missing services and wait until all are ready; return the first one's container, to join its network.
 
-        None: the job has no services. `log` gets lines for the user. Raises `PermanentError` when one ends or is not
-        ready in time, `ImageUnavailable`, `EngineUnavailable`, and `PreparationStopped` when `stopping` says so.
+        Return None if the job has no services. `log` gets lines for the user. Raises `PermanentError` if one ends or
+        is not ready in time, `ImageUnavailable`, `EngineUnavailable`, and `PreparationStopped` if `stopping` returns
+        true.
         """
         if not options.services:
             return None
@@ -66,7 +67,7 @@ class Services:
             try:
                 self._engine.start(container_id)
             except PermanentError as error:
-                self._look(started[:-1], log)  # it cannot join a network whose container has ended
+                self._look(started[:-1], log)  # it cannot join the network of an ended container
                 raise PermanentError(f"service {service['name']}: {error}") from error
         self._wait(started, log, stopping)
         return started[0][1]
@@ -119,7 +120,7 @@ class Services:
     def _look(
         self, started: Sequence[tuple[Mapping[str, Any], str]], log: Callable[[str], None]
     ) -> list[tuple[str, bool]]:
-        """Name and readiness of each. Raises `PermanentError` for one that has ended."""
+        """Return name and readiness of each. Raises `PermanentError` for one that has ended."""
         result = []
         for service, container_id in started:
             seen = self._engine.inspect(container_id)
@@ -145,7 +146,7 @@ class Services:
 
 
 def _check(service: Mapping[str, Any]) -> str:
-    """A shell script that ends with 0 once the service is ready; "" when nobody said what that means."""
+    """Return a shell script that exits with 0 once the service is ready; "" if no check is defined."""
     ports = " ".join(f"{port:04X}" for port in service["ports"])
     parts = [_LISTENING.format(ports=ports)] if ports else []
     return "\n".join([*parts, *([service["health"]] if service["health"] else [])])

@@ -1,4 +1,4 @@
-"""One thread does the work for a key, the others wait for it."""
+"""Single flight: one thread does the work for a key, others wait for its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Flight:
 
 
 class Flights:
-    """Work under way, by key. Methods may be called from any thread."""
+    """Work in progress, by key. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,9 +34,9 @@ class Flights:
         joined: Callable[[], Any],
         stopping: Callable[[], bool],
     ) -> T:
-        """What `look` finds, else what `work` makes. `joined` is called when somebody else is at it already.
+        """Return the result of `look`, else of `work`. Calls `joined` if another thread is already working.
 
-        A failure of the one who works is the failure of all who wait; when it is stopped, one of them takes over.
+        If the working thread fails, all waiting ones fail, too; if it is stopped, one of them takes over.
         """
         told = False
         while True:

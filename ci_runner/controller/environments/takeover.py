@@ -1,6 +1,6 @@
-"""Taking over what a build made: checked by descriptors, closed to its maker, moved without following anything.
+"""Takeover of a build's files: checked by descriptors, closed to their maker, moved without following anything.
 
-Every function here may only be called once all containers that could write there are gone.
+Call these functions only once all containers that could write to the files are gone.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ci_runner.dependencies.project_layer import is_product
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.storage.safe_fs import Walk, is_folder, open_up, opened_folder, set_folder_mode
 
-#: What one environment may hold.
+#: Maximum entries of one environment.
 MAX_ENTRIES: Final = 1_000_000
 MAX_DEPTH: Final = 100
 
 
 def settle(parent: int, name: str, owner: int | None) -> None:
-    """Check the tree `name` in the folder `parent`, which a container of the uid `owner` made (None: ours).
+    """Check the tree `name` in the folder `parent`, made by a container with the uid `owner` (None: the runner's).
 
-    Only folders, regular files and links are in it afterwards, all of that owner, none writable by anybody else; its
-    folders are ours. Raises `EnvironmentFailed` for anything else.
+    Afterwards it has only folders, regular files and links, all of that owner, and none that others can write; its
+    folders are the runner's. Raises `EnvironmentFailed` for anything else.
     """
     if not is_folder(parent, name):
         raise EnvironmentFailed("the build left no environment")
@@ -61,14 +61,14 @@ def _settle_file(parent: int, name: str, found: os.stat_result, allowed: set[int
         raise EnvironmentFailed("the build left something that is no file, folder or link")
     wanted = 0o755 if found.st_mode & 0o111 else 0o644
     if stat.S_IMODE(found.st_mode) != wanted:
-        os.chmod(name, wanted, dir_fd=parent)  # a regular file, and nobody is left to replace it
+        os.chmod(name, wanted, dir_fd=parent)  # a regular file that can no longer be replaced
 
 
 def keep_products(upper: int, target: int, tree: Tree, owner: int | None) -> None:
-    """Move what an editable install made in the workspace from the overlay's folder `upper` to `target`.
+    """Move an editable install's files in the workspace from the overlay's folder `upper` to `target`.
 
-    Left behind are files of the workspace that the build merely touched, marks of deletion, byte code, and folders
-    with what an overlay notes at them: they would hide the developer's files. `owner`: the uid of jobs.
+    Files of the workspace that the build merely touched, marks of deletion, byte code, and folders with an overlay's
+    attributes are left behind: they would hide the developer's files. `owner`: the uid of jobs.
     """
     allowed = {os.geteuid(), *([] if owner is None else [owner])}
     made = {""}
@@ -110,8 +110,7 @@ def _make_folders(target: int, names: list[str], made: set[str], owner: int | No
 def move_byte_code(made: int, environment: int, owner: int | None) -> int:
     """Move each byte code file below the folder `made` to the same place below `environment`; return how many.
 
-    Only plain files of `owner`'s, and only into folders that are really the environment's own: both sides hold
-    foreign files.
+    Moves only plain files of `owner`, and only into real folders of the environment: both sides have foreign files.
     """
     allowed = {os.geteuid(), *([] if owner is None else [owner])}
     moved = 0

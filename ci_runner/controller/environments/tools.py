@@ -1,6 +1,6 @@
-"""What is mounted at `/ci/tools`: the programs that run inside containers, and uv.
+"""Contents of `/ci/tools`: the programs that run inside containers, and uv.
 
-One folder per content, so that a running container keeps what it was started with while the runner is upgraded.
+There is one folder per content, so that a running container keeps its programs while the runner is upgraded.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from pathlib import Path
 
 from pytest_remote_ci import job
 
-#: Programs of `pytest_remote_ci.job`, mounted as plain files and never imported here.
+#: Programs of `pytest_remote_ci.job`, mounted as plain files and never imported by the runner.
 
 
 class Tools:
-    """The folder `tools/<digest>` of one data directory; may be used from any thread."""
+    """The folder `tools/<digest>` of one data directory. Thread-safe."""
 
     def __init__(self, data_dir: Path, uv: Path | None = None) -> None:
-        """`uv`: the binary; default: the one that is installed beside us."""
+        """Use the binary `uv`; default: the one installed beside the runner."""
         self._root = data_dir / "tools"
         self._uv = uv
         self._lock = threading.Lock()
         self._folder: Path | None = None
 
     def folder(self) -> Path:
-        """The complete folder, made when first asked for."""
+        """Return the complete folder, made at first use."""
         with self._lock:
             if self._folder is None or not self._folder.is_dir():
                 self._folder = self._make()
@@ -56,7 +56,7 @@ class Tools:
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)
-        except OSError:  # another process was quicker
+        except OSError:  # another process was faster
             shutil.rmtree(temporary, ignore_errors=True)
             if not folder.is_dir():
                 raise

@@ -1,8 +1,8 @@
-"""What a job's worker is to run, and how it learns that: a file in its spool, with the key of its seal.
+"""A job's command and its delivery to the worker: a file in the job's spool, with the key of its seal.
 
-The key is known to the worker alone, which removes the file before it runs anything, and which other processes of the
-container cannot look into: so nothing of the job's own can speak for it. A shell cannot protect its memory; it gets no
-key, and its last word counts only when the engine has said how the container ended.
+In the container, only the worker knows the key: it removes the file before it runs anything, and other processes
+cannot read its memory. So none of the job's code can forge its frames. A shell cannot protect its memory, so it gets
+no key, and its exit frame counts only once the engine reports how the container ended.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ci_runner.pipelines import script
 
 
 class Place(Protocol):
-    """What of a prepared job decides about its command."""
+    """The part of a prepared job that determines its command."""
 
     @property
     def python(self) -> str:
-        """The tests' interpreter, as a path in the container; "" in an image that has none."""
+        """Return the tests' interpreter, as a path in the container; "" in an image without Python."""
 
     @property
     def mount_point(self) -> str:
-        """Where the workspace appears."""
+        """Return the path of the workspace in the container."""
 
     @property
     def module(self) -> bool:
-        """Run as ``python -m pytest``."""
+        """Return whether to run ``python -m pytest``."""
 
 
 def command(job: Job, place: Place) -> list[str]:
-    """The program and its arguments: pytest, or the job's script."""
+    """Return the program and its arguments: pytest, or the job's script."""
     options = job.options.submitted
     if job.options.script is not None:
         return [script.SHELL, "-c", script.program(job.options.script)]
@@ -47,17 +47,17 @@ def command(job: Job, place: Place) -> list[str]:
 
 
 def worker(place: Place) -> tuple[str, ...]:
-    """The container's main process."""
+    """Return the container's main process."""
     if place.python:
         return (place.python, "-I", "-S", f"{TOOLS}/worker.py", SPOOL)
     return (script.SHELL, f"{TOOLS}/worker.sh", SPOOL)
 
 
 def write(work: Path, place: Place, description: Mapping[str, Any], owner: int | None) -> None:
-    """Write for the worker of the attempt whose folder is `work`, once. `owner`: the job's uid, None when it is ours.
+    """Write the worker's file into the attempt's folder `work`, once. `owner`: the job's uid, None if the runner's.
 
-    Our own file, a copy of the key where there is one, is written last: it is never there without the worker's, and
-    says that this was done even after the worker removed its own.
+    The runner's own file, with a copy of the key if there is one, is written last: it exists only if the worker's was
+    written, even after the worker has removed that.
     """
     spool, ours = work / "spool", work / ("seal" if place.python else "written")
     if ours.exists():
@@ -75,7 +75,7 @@ def write(work: Path, place: Place, description: Mapping[str, Any], owner: int |
 
 
 def _write(path: Path, content: str, owner: int | None) -> None:
-    """Write a file as a whole."""
+    """Write a file atomically."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     write_for(temporary, content, owner)

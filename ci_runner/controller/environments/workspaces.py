@@ -1,9 +1,9 @@
 """Workspaces as folders: one tree per manifest, assembled once, never mounted writable.
 
-Each path of a tree is an inode of its own, as in the developer's project: the first path of a content is a hard link to
-its blob, every other one a copy (which shares the blob's blocks where the file system can). A tree is complete once
-`trees/<digest>.ok` exists; the time of that file says when it was last used. What jobs write goes to overlays
-elsewhere. Whether the user may have these contents was decided at submission.
+Each path of a tree is a separate inode, as in the developer's project: the first path of a content is a hard link to
+its blob, every other one a copy (which shares the blob's blocks if the file system can). A tree is complete once
+`trees/<digest>.ok` exists; that file's time is the last use. Jobs write to overlays elsewhere. The user's access to
+these contents was checked at submission.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _PUBLISHED = failpoints.register("controller.tree.published", "a tree is publish
 #: The kernel's refusals to copy within itself; reading and writing works nevertheless.
 _COPY_REFUSED: Final = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
-#: Manifests kept parsed in memory.
+#: Parsed manifests to keep in memory.
 _REMEMBERED: Final = 16
 
 
 class Workspaces:
-    """The trees of one data directory. Methods may be called from any thread."""
+    """The trees of one data directory. Thread-safe."""
 
     def __init__(self, data_dir: Path, blobs: BlobStore, owner: int | None) -> None:
-        """`owner`: the uid that trees are given to; None: they stay ours."""
+        """Give trees to the uid `owner`; None: they stay the runner's."""
         self._root = data_dir / "trees"
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = blobs
@@ -54,7 +54,7 @@ class Workspaces:
         self._manifests: OrderedDict[str, dict[str, tuple[int, str]]] = OrderedDict()
 
     def tree(self, digest: str) -> Path:
-        """The folder of a workspace, assembled when absent. Raises `PermanentError`, `StorageFull`."""
+        """Return the folder of a workspace, assembled if absent. Raises `PermanentError`, `StorageFull`."""
         if not is_digest(digest):
             raise PermanentError("the job has no workspace")
         folder, mark = self._root / digest, self._root / f"{digest}.ok"
@@ -77,7 +77,7 @@ class Workspaces:
         return folder
 
     def files(self, digest: str) -> Tree:
-        """The workspace's files for `ci_runner.dependencies.install_plan`; reads blobs."""
+        """Return the workspace's files for `ci_runner.dependencies.install_plan`; reads blobs."""
         rows = self._manifest(digest)
 
         def content(path: str) -> bytes:
@@ -87,7 +87,7 @@ class Workspaces:
         return Tree({path: sha256 for path, (_, sha256) in rows.items()}, content)
 
     def times(self, digest: str) -> dict[str, int]:
-        """Modification times by path, in nanoseconds, as a submission brought them."""
+        """Return path → modification time in nanoseconds, as submitted."""
         try:
             with self._blobs.open(digest) as file:
                 found: dict[str, int] = json.load(file)
@@ -96,13 +96,13 @@ class Workspaces:
         return found
 
     def remove(self, digest: str) -> None:
-        """Forget a tree."""
+        """Remove a tree."""
         self.destroy(self.hide(digest))
 
     def hide(self, digest: str) -> Path:
-        """Take a tree out of use, quickly; what is returned is for `destroy`.
+        """Take a tree out of use, quickly; pass the result to `destroy`.
 
-        The marker goes first, so that a half-removed one is never used.
+        Removes the marker first, so that a half-removed tree is never used.
         """
         (self._root / f"{digest}.ok").unlink(missing_ok=True)
         doomed = self._root / f".del-{uuid.uuid4().hex}"
@@ -111,18 +111,18 @@ class Workspaces:
         return doomed
 
     def destroy(self, hidden: Path) -> None:
-        """Remove what `hide` returned."""
+        """Remove the result of `hide`."""
         try:
             self._trash.remove(hidden)
-        except OSError as error:  # out of sight; the trash is emptied again
+        except OSError as error:  # already hidden; emptying the trash is repeated
             _log.warning("a tree could not be removed as a whole: %s", error)
 
     def unused(self) -> list[tuple[float, str]]:
-        """(time of last use, digest) of every complete tree, least recently used first."""
+        """Return (time of last use, digest) of every complete tree, least recently used first."""
         return sorted((path.stat().st_mtime, path.stem) for path in self._root.glob("*.ok"))
 
     def _manifest(self, digest: str) -> dict[str, tuple[int, str]]:
-        """path → (mode, digest of the content)."""
+        """Return path → (mode, digest of the content)."""
         with self._guard:
             rows = self._manifests.get(digest)
             if rows is not None:
@@ -140,7 +140,7 @@ class Workspaces:
         return rows
 
     def _assemble(self, digest: str, folder: Path) -> None:
-        """Everything in a temporary folder, then one rename."""
+        """Assemble everything in a temporary folder, then rename it once."""
         rows = self._manifest(digest)
         temporary = self._root / f".tmp-{uuid.uuid4().hex}"
         temporary.mkdir(mode=0o755)
@@ -163,7 +163,7 @@ class Workspaces:
                     self._copy(source, target)
                     copies.append(target)
                 linked.add(source)
-            # Blobs are durable; after a loss of power, a copy that is not would be an empty file of a complete tree.
+            # Blobs are durable; without this, a power loss could leave an empty copy in a complete tree.
             in_parallel(_sync, copies)
             failpoints.hit(_ASSEMBLED)
             self.destroy(folder)  # published, but never marked complete
@@ -198,7 +198,7 @@ class Workspaces:
 
 
 def _link(source: str, target: str) -> bool:
-    """Make a hard link; False where the file system allows no more of them."""
+    """Make a hard link; return False if the file system allows no more of them."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
@@ -209,7 +209,7 @@ def _link(source: str, target: str) -> bool:
 
 
 def _copy_content(reading: BinaryIO, writing: BinaryIO, size: int) -> None:
-    """Copy within the kernel, which shares the blocks where the file system can (XFS, btrfs); else by hand."""
+    """Copy within the kernel, which shares the blocks if the file system can (XFS, btrfs); else read and write."""
     try:
         while size and (copied := os.copy_file_range(reading.fileno(), writing.fileno(), size)):
             size -= copied
@@ -223,14 +223,14 @@ def _copy_content(reading: BinaryIO, writing: BinaryIO, size: int) -> None:
 
 
 def _sync(path: str) -> None:
-    """Wait until a file's content is durable; an empty one has none."""
+    """Wait until a file's content is durable; skip empty files."""
     with Path(path).open("rb") as file:
         if os.fstat(file.fileno()).st_size:
             os.fsync(file.fileno())
 
 
 def _check(path: str) -> str:
-    """The folder of a path, which must be safe: checked at submission, and again where it matters."""
+    """Return the folder of a path, which must be safe: checked at submission, and again where it matters."""
     parts = path.split("/")
     if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise PermanentError(f"the workspace holds an unsafe path: {path!r}")
@@ -238,7 +238,7 @@ def _check(path: str) -> str:
 
 
 def _touch(mark: Path) -> bool:
-    """Note that something is in use; False when it is not there."""
+    """Mark something as used now; return False if it does not exist."""
     try:
         os.utime(mark)
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""What a job's container writes, read as untrusted text and turned into events."""
+"""A job's spool: output of its container, read as untrusted text and turned into events."""

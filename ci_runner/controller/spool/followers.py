@@ -1,9 +1,9 @@
-"""`Followers`: one thread that turns what running containers say into stored events, live.
+"""`Followers`: one thread that stores running containers' output as events, live.
 
-The loop tells it each tick which spools to read and which of their containers are over; it tells the loop
-what the spools of those say, once they are read to the end. Everything else goes to the store, events and
-offsets in one transaction, so a follower that dies anywhere neither loses nor repeats a byte. A slow database
-slows only this thread: containers write to files and never wait for it.
+On each tick, the loop passes the spools to read, with which of their containers have ended, and gets the results of
+spools that have been read to the end. Everything else goes to the store, events and offsets in one transaction, so a
+follower that dies anywhere neither loses nor repeats a byte. A slow database slows only this thread: containers write
+to files and never wait for it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _STARTED = failpoints.register(
 )
 _DRAINED = failpoints.register("controller.follow.drained", "spool read to its end, the loop does not know")
 
-#: Seconds between two looks at spools that say nothing.
+#: Seconds between two checks of spools without new output.
 POLL: Final = 0.01
-#: Seconds for which output waits for the frame that says what comes before it.
+#: Seconds for which output waits for the frame that follows it.
 PATIENCE: Final = 0.25
 #: Seconds for which a spool is left alone after an error.
 PAUSE: Final = 0.5
@@ -49,40 +49,39 @@ Key = tuple[str, int]
 
 @dataclass
 class _Follower:
-    """One attempt's spool; owned by the followers' thread."""
+    """One attempt's spool; only the followers' thread uses it."""
 
     job: Job
     spool: Spool
-    #: None: to be read from the store (at the beginning, and after an error, when it is unknown what was
-    #: stored).
+    #: None: read it from the store (at the beginning, and after an error, when it is unknown what was stored).
     position: SpoolPosition | None = None
-    #: What the store has: `position`, or less by frames that made no events.
+    #: The store's position: `position`, or earlier by frames that made no events.
     kept: SpoolPosition | None = None
     #: Bytes of log text stored for the job.
     stored: int = 0
-    #: Finds what its events must not contain.
+    #: Masks secrets in its events.
     masker: Masker = NOTHING_TO_MASK
-    #: Why that cannot be found, so that nothing of the output may be shown.
+    #: Why secrets cannot be masked, so that no output may be shown.
     hidden: str | None = None
     has_noticed: bool = False
     started: bool = False
-    #: Monotonic time since when there has been output that no frame covers.
+    #: Monotonic time since when there has been output without a frame.
     behind_since: float | None = None
-    #: Monotonic time before which nothing is to be done.
+    #: Monotonic time until which the spool is left alone.
     paused_until: float = 0.0
 
 
 @dataclass
 class Followers:
-    """Reads the spools of `work`'s folders. `fatal` is called, once, when the lease is lost."""
+    """Reads the spools in `work`'s folders. `fatal` is called, once, when the lease is lost."""
 
     store: Store
     epoch: int
-    #: The folder of all attempts' working folders.
+    #: Parent folder of all attempts' working folders.
     work: Path
-    #: Bytes of log text kept per job.
+    #: Maximum bytes of log text stored per job.
     budget: int
-    #: The controller's clock, for deadlines; and what to call when a spool was read to its end.
+    #: The controller's clock, for deadlines; then the function to call when a spool was read to its end.
     now: Callable[[], dt.datetime]
     wake: Callable[[], None]
     fatal: Callable[[BaseException], None]
@@ -97,11 +96,11 @@ class Followers:
         self._thread = threading.Thread(target=self._run, name="followers", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; what was read is stored."""
+        """End the thread; all that was read is stored."""
         self._stop.set()
         self._work_to_do.set()
         if self._thread.ident is not None:
@@ -116,7 +115,7 @@ class Followers:
             self._work_to_do.set()
 
     def endings(self) -> Mapping[Key, Ending]:
-        """What the spools say that are over, or have the worker's last word, and are read to their end."""
+        """Return the results of spools that are read to the end, and have an ended container or an exit frame."""
         with self._lock:
             return dict(self._endings)
 
@@ -136,7 +135,7 @@ class Followers:
             self.store.release()
 
     def _round(self) -> bool:
-        """One look at every spool; whether there is more to read at once."""
+        """Read every spool once; return whether there is more to read at once."""
         with self._lock:
             wanted = {key: follow for key, follow in self._wanted.items() if key not in self._endings}
         for key in self._followers.keys() - wanted.keys():
@@ -190,14 +189,14 @@ class Followers:
         if reading.started and not follower.started:
             self._record_start(follower)
         self._store(key, follower, position, reading, over)
-        # The worker's last frame comes after everything else: nobody has to wait for the container to go.
+        # The worker's exit frame comes after everything else, so the container's end need not be awaited.
         said_all = reading.exit is not None and not reading.behind
         if (over or said_all) and not reading.more:
             self._end(key, follower, over)
         return reading.more
 
     def _locate(self, key: Key, follower: _Follower) -> None:
-        """Go on where the stored events end."""
+        """Continue after the last stored event."""
         job = self.store.jobs.get(key[0])
         follower.position = follower.kept = self.store.events.position(*key)
         follower.stored = job.log_bytes if job is not None else 0
@@ -211,7 +210,7 @@ class Followers:
                 follower.hidden = str(error)
 
     def _record_start(self, follower: _Follower) -> None:
-        """The user's command runs: from here on the job is never started again."""
+        """Record that the user's command runs: the job is never started again from now on."""
         now = self.now()
         event = JobEvent("state", fields={"phase": "testing"})
         self.store.jobs.advance(
@@ -223,7 +222,7 @@ class Followers:
     def _store(
         self, key: Key, follower: _Follower, before: SpoolPosition, reading: Reading, over: bool
     ) -> None:
-        """Append what was read. A position that only passed frames is stored when the spool is at its end."""
+        """Store what was read. A position that only passed frames is stored at the spool's end."""
         only_frames = replace(reading.position, frames=before.frames) == before
         if not reading.events and only_frames and not (over and reading.position != before):
             follower.position = reading.position
@@ -231,8 +230,8 @@ class Followers:
         found = reading.events if follower.hidden is None else self._notice(follower, reading)
         events, size = within_budget(found, follower.stored, self.budget)
         failpoints.hit(_BEFORE)
-        # What is kept may lie behind `before` by frames that made no events; they are read again after a crash,
-        # which changes nothing. Where the store has another position, these bytes are in it already.
+        # The stored position may be before `before` by frames that made no events; after a crash they are read again,
+        # which changes nothing. If the store has another position, it includes these bytes already.
         self.store.events.append(
             key[0], self.epoch, events, spool=reading.position, attempt=key[1], expected=follower.kept
         )
@@ -241,7 +240,7 @@ class Followers:
         failpoints.hit(_AFTER)
 
     def _notice(self, follower: _Follower, reading: Reading) -> tuple[JobEvent, ...]:
-        """In place of output that may hold secrets which cannot be masked: one line that says so, once."""
+        """Return one line, once, in place of output with secrets that cannot be masked."""
         if follower.has_noticed or not reading.events:
             return ()
         follower.has_noticed = True
@@ -251,7 +250,7 @@ class Followers:
     def _end(self, key: Key, follower: _Follower, over: bool) -> None:
         last = spool.final_frame(follower.spool, over=over)
         if last is None and not over:
-            return  # it was not the worker who said so, or something follows
+            return  # not from the worker, or more output follows
         running = None
         if last is None or last.stopped:
             running = spool.running_test(follower.spool)

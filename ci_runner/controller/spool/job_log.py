@@ -1,4 +1,4 @@
-"""`JobLog`: what the controller itself says in a job's log while it prepares the job."""
+"""`JobLog`: the controller's own lines in a job's log while it prepares the job."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pytest_remote_ci.wire.protocol import LOG_CHUNK_BYTES
 
 @dataclass
 class JobLog:
-    """Takes the preparer's lines for the user, one at a time, as far as the job's log budget goes."""
+    """Stores the preparer's lines for the user, one at a time, within the job's log budget."""
 
     store: Store
     epoch: int
-    #: Bytes of log kept per job.
+    #: Maximum bytes of log stored per job.
     budget: int
     job: Job
 
@@ -24,9 +24,9 @@ class JobLog:
         self._stored = self.job.log_bytes
 
     def __call__(self, line: str) -> None:
-        """Store `line` as runner log."""
+        """Store `line` as log of the runner."""
         text = line.rstrip("\n") + "\n"
-        # In characters: at most a quarter of the bytes that a chunk may have.
+        # In characters: at most a quarter of a chunk's bytes.
         step = LOG_CHUNK_BYTES // 4
         parts = [text[start : start + step] for start in range(0, len(text), step)]
         clean = [part.encode("utf-8", "replace").decode() for part in parts]

@@ -1,4 +1,4 @@
-"""How much log a job may have: one pure rule for whatever writes a job's log."""
+"""Limit of a job's log: one pure rule for everything that writes to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pytest_remote_ci.terminal import formats
 
 
 def within_budget(events: Iterable[JobEvent], stored: int, budget: int) -> tuple[list[JobEvent], int]:
-    """The events that fit into what is left of a job's log, and the bytes of their text.
+    """Return the events that fit into the rest of a job's log, and the bytes of their text.
 
-    The first that does not fit is cut, and one line of the runner says so; with it the budget counts as used
-    up, also by whoever adds up the stored text after a restart.
+    The first one that does not fit is cut, and a line of the runner reports it. That line uses up the budget, also
+    when the stored text is added up again after a restart.
     """
     kept: list[JobEvent] = []
     size = 0

@@ -1,11 +1,11 @@
-"""Values of secrets do not get into events: whatever a job prints of them becomes three stars.
+"""Masking of secrets: their values in a job's output are replaced by three stars in events.
 
-Looked for are a value as it is, line by line where it has several, and as JSON, Python, URLs, XML, shells, base64 and
-hexadecimal write it (`forms`). Output comes in pieces, so the end of a piece that could be the beginning of a value is
-withheld until more of the output is there (`Masker.withheld`).
+A value is found as it is, line by line if it has several, and as written in JSON, Python, URLs, XML, shells, base64
+and hexadecimal (`forms`). Output comes in pieces, so the end of a piece that could be the beginning of a value is
+withheld until more output arrives (`Masker.withheld`).
 
-A help against accidents, not against the job itself, which may print a secret letter by letter. A value that is shorter
-than `SHORTEST` is not looked for.
+This protects from accidents, not from the job itself, which may print a secret letter by letter. Values shorter than
+`SHORTEST` are not masked.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from urllib.parse import quote, quote_plus
 from ci_runner.model.job import JobEvent
 
 MASK: Final = "***"
-#: Masking shorter ones would spoil ordinary text.
+#: Characters: masking shorter values would spoil ordinary text.
 SHORTEST: Final = 4
-#: The same for the part of a base64 text that is there whatever surrounds the value.
+#: The same for the part of a base64 text that does not depend on the value's surroundings.
 _SHORTEST_INSIDE: Final = 6
-#: What is longer is not looked for: less than what is read of an output at once.
+#: Longer values are not masked: this is less than one reading of an output.
 _LONGEST: Final = 1 << 18
-#: Characters of a beginning that are looked for at once.
+#: Characters of a value's beginning to search for at once.
 _HEAD: Final = 8
-#: Places where a value may begin, after which all from there on is taken for its beginning.
+#: Possible beginnings of a value to check; after that, the rest of the text counts as one.
 _TRIES: Final = 32
 
 
 def forms(value: str) -> frozenset[str]:
-    """The texts by which a value is recognised; what white space surrounds it is no part of it."""
+    """Return the texts by which a value is recognised, without white space around it."""
     inner = value.strip()
     raw = inner.encode("utf-8", "surrogateescape")
     lines = {line.strip() for line in value.splitlines()}
@@ -51,7 +51,7 @@ def forms(value: str) -> frozenset[str]:
 
 
 def _quoted(text: str) -> Iterator[str]:
-    """As JSON, Python and shells write it between quotes of either kind."""
+    """Yield the text as JSON, Python and shells write it between quotes of either kind."""
     escaped = json.dumps(text)[1:-1]
     raw = repr(text.encode("utf-8", "surrogateescape"))[2:-1]
     for each in (
@@ -83,7 +83,7 @@ def _in_markup(text: str) -> Iterator[str]:
 
 
 def _base64(raw: bytes) -> Iterator[str]:
-    """The whole of it, in lines too; and what is there of it at each of the three places that it can begin at."""
+    """Yield the whole encoding, also in lines, and the fixed part of it for each of the three possible offsets."""
     for alphabet in (None, b"-_"):
         for before in range(3):
             text = base64.b64encode(b"\0" * before + raw, alphabet).decode()
@@ -96,14 +96,14 @@ def _base64(raw: bytes) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class MaskedBytes:
-    """Bytes with three stars in the place of each value, and where they come from."""
+    """Bytes with three stars in place of each value, and their origin."""
 
     data: bytes
-    #: Of each mask: where it begins and ends in `data`, where its value begins and ends in what was read.
+    #: For each mask: its begin and end in `data`, and its value's begin and end in the bytes that were read.
     masks: tuple[tuple[int, int, int, int], ...]
 
     def read(self, used: int) -> int:
-        """How many bytes of what was read the first `used` bytes of `data` stand for; none of a value in part."""
+        """Return how many source bytes the first `used` bytes of `data` stand for; never splits a value."""
         index = bisect_right(self.masks, used, key=lambda mask: mask[0]) - 1
         if index < 0:
             return used
@@ -112,19 +112,19 @@ class MaskedBytes:
 
 
 class Masker:
-    """Finds the values of one job's secrets. False when there are none to look for."""
+    """Masks the secrets of one job. False if there are none."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._texts = tuple(sorted({form for value in values for form in forms(value)}))
         self._raw = tuple(text.encode("utf-8", "surrogateescape") for text in self._texts)
-        #: Bytes of the longest text that is looked for.
+        #: Bytes of the longest text to search for.
         self.longest = max(map(len, self._raw), default=0)
 
     def __bool__(self) -> bool:
         return bool(self._texts)
 
     def text(self, text: str) -> str:
-        """A text without the values."""
+        """Return the text with its values masked."""
         parts, at = [], 0
         for begin, end in _places(text, self._texts):
             parts += [text[at:begin], MASK]
@@ -132,7 +132,7 @@ class Masker:
         return "".join([*parts, text[at:]]) if parts else text
 
     def data(self, data: bytes) -> MaskedBytes:
-        """A piece of an output without the values."""
+        """Return a piece of an output with its values masked."""
         parts: list[bytes] = []
         masks: list[tuple[int, int, int, int]] = []
         at = length = 0
@@ -144,22 +144,22 @@ class Masker:
         return MaskedBytes(b"".join([*parts, data[at:]]), tuple(masks)) if parts else MaskedBytes(data, ())
 
     def withheld(self, data: bytes) -> int:
-        """How many bytes at the end of `data` could be the beginning of a value that continues behind it."""
+        """Return how many bytes at the end of `data` could begin a value that continues after it."""
         size = max((_beginning_at_end(data, value) for value in self._raw), default=0)
         start = len(data) - size
         for begin, end in reversed(_places(data[-2 * _LONGEST :], self._raw)) if size else ():
             shift = max(0, len(data) - 2 * _LONGEST)
-            if begin + shift < start < end + shift:  # the end of a value that is whole
+            if begin + shift < start < end + shift:  # the end of a complete value
                 return len(data) - end - shift
         return size
 
     def events(self, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
-        """The events without the values, but for those of an output, of which `data` was made."""
+        """Return the events with masked values, except an output's events, made from masked `data`."""
         return [event if event.type == "log" else self._event(event) for event in events] if self else events
 
     def _event(self, event: JobEvent) -> JobEvent:
         data, fields = self._value(event.data), self._value(event.fields)
-        # Fields keep the text that they were read from as long as nothing of them changes.
+        # Unchanged fields keep the text from which they were parsed.
         if data == event.data and fields == event.fields:
             return event
         return replace(event, data=data, fields=fields)
@@ -178,10 +178,10 @@ NOTHING_TO_MASK: Final = Masker()
 
 
 def _places(text: AnyStr, values: Iterable[AnyStr]) -> list[tuple[int, int]]:
-    """Where the values are, from left to right; those that touch or overlap are one."""
+    """Return where the values are, from left to right; merge those that touch or overlap."""
     found = []
     for value in values:
-        # Of a long value that repeats itself not every place is looked at, or this would take for ever.
+        # Do not check every position of a long repetitive value: it would take forever.
         step = max(1, len(value) // 16)
         start = text.find(value)
         while start >= 0:
@@ -197,7 +197,7 @@ def _places(text: AnyStr, values: Iterable[AnyStr]) -> list[tuple[int, int]]:
 
 
 def _beginning_at_end(data: bytes, value: bytes) -> int:
-    """The length of the longest end of `data` that is a beginning of `value`, and shorter than it; or more."""
+    """Return the length of the longest end of `data` that begins `value` and is shorter than it; or more."""
     tail, head = data[max(0, len(data) - len(value) + 1) :], value[:_HEAD]
     at = tail.find(head)
     for _ in range(_TRIES):

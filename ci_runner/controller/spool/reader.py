@@ -1,8 +1,8 @@
-"""Reads what a container says: from spool files and a position to events and the next position.
+"""Reader of spool files: from a position to events and the next position.
 
-Nothing is remembered here, so a reader that dies anywhere begins again at the position that was stored with
-the events. The files are written by untrusted code: they are opened without following links, only regular
-files count, lines are capped, and a frame that makes no sense is skipped. The format is in docs/internals/index.md.
+It has no memory, so after a crash it resumes at the position that was stored with the events. The files are written
+by untrusted code: they are opened without following links, only regular files count, lines are capped, and invalid
+frames are skipped. The format is in docs/internals/index.md.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ci_runner.model.job import JobEvent
 from ci_runner.store import SpoolPosition
 from pytest_remote_ci.wire.protocol import LOG_CHUNK_BYTES, LogStream
 
-#: A longer line among the frames is nobody's frame: it is skipped.
+#: Longer lines are not valid frames and are skipped.
 MAX_FRAME_BYTES: Final = 1 << 20
-#: Frames looked at in one reading, so that one container's flood does not keep others waiting.
+#: Frames per reading, so that one container's flood does not delay others.
 MAX_FRAMES: Final = 1000
-#: Bytes of output taken in one reading: what one transaction stores.
+#: Bytes of output per reading: one transaction stores them.
 READ_BYTES: Final = 1 << 20
 
-#: Bytes of the records' end in which a test that runs is looked for.
+#: Bytes at the end of the records that are searched for the running test.
 _LOOK_BACK: Final = 4 << 20
 
 _SIGNAL = re.compile(r"SIG[A-Z0-9+-]{1,16}\Z")
@@ -43,68 +43,68 @@ _ENDS: Final = ("again", "exit")
 
 Output = Literal["terminal", "stdout", "stderr"]
 SpoolFile = Literal["frames", "records", "terminal", "stdout", "stderr"]
-#: In the order in which they are taken: between two records pytest's own output comes before that of tests.
+#: In the order of reading: between two records, pytest's own output comes before that of tests.
 _OUTPUTS: Final[tuple[Output, ...]] = ("terminal", "stdout", "stderr")
 
 
 @dataclass(frozen=True)
 class ExitFrame:
-    """The worker's last word: how the command ended."""
+    """How the command ended: the worker's last frame."""
 
-    #: None when a signal ended the command.
+    #: None if a signal ended the command.
     code: int | None
     #: Name of that signal.
     signal: str | None = None
-    #: Some process of the container was killed for memory.
+    #: Some process of the container was killed for lack of memory.
     oom: bool = False
     #: The worker had been asked to stop.
     stopped: bool = False
-    #: How pytest died, if it did; it may have been started again since.
+    #: How pytest died, if it did; it may have been restarted since.
     died: str | None = None
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one look at a spool found."""
+    """The result of reading a spool once."""
 
     events: tuple[JobEvent, ...]
     position: SpoolPosition
     #: The command runs, or has run.
     started: bool = False
-    #: Only of the frames of this reading; `final_frame` has it for the whole spool.
+    #: Only from the frames of this reading; `final_frame` returns the whole spool's.
     exit: ExitFrame | None = None
-    #: There is more to read at once.
+    #: More can be read at once.
     more: bool = False
-    #: There is output that no frame covers yet.
+    #: There is output without a frame.
     behind: bool = False
 
 
 class Spool:
-    """The files of one spool folder, each opened when it first exists. Not for use by two threads."""
+    """The files of one spool folder, each opened once it exists. Not thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[SpoolFile, int] = {}
 
     def size(self, name: SpoolFile) -> int:
-        """Bytes now; 0 while there is no such regular file."""
+        """Return the current size in bytes; 0 if there is no such regular file."""
         handle = self._open(name)
         return os.fstat(handle).st_size if handle is not None else 0
 
     def read(self, name: SpoolFile, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`; fewer at the end."""
+        """Return at most `length` bytes from `offset`; fewer at the end."""
         handle = self._open(name)
         return os.pread(handle, length, offset) if handle is not None and length > 0 else b""
 
     def key(self) -> str | None:
-        """Return the key of the worker's seal; None where it has none, as in attempts that an older version began."""
+        """Return the key of the worker's seal; None without one, as in attempts that an older version began."""
         with contextlib.suppress(OSError, ValueError):
             key = (self._folder.parent / "seal").read_text()
             return key if seals.is_key(key) else None
         return None
 
     def close(self) -> None:
-        """Close what is open; the next call opens again."""
+        """Close the open files; the next call opens them again."""
         while self._files:
             os.close(self._files.popitem()[1])
 
@@ -135,14 +135,14 @@ def read(
     discard: bool = False,
     masker: Masker = NOTHING_TO_MASK,
 ) -> Reading:
-    """The next events after `position`.
+    """Return the next events after `position`.
 
-    Output is taken up to the sizes that the newest frame gives, so that output and frames interleave exactly.
-    `over`: nothing will be added, take everything. `impatient`: no frame came for a while, take what is
-    there. `discard`: pass over the output without making events of it. `masker`: what must not be in the events; the
-    end of an output that could be the beginning of it is left for later.
+    Output is read up to the sizes in the newest frame, so that output and frames interleave exactly. `over`: nothing
+    will be added, read everything. `impatient`: no frame came for a while, read all that exists. `discard`: skip the
+    output without making events. `masker`: masks secrets in the events; the end of an output that could begin a
+    secret is left for later.
     """
-    # Sizes first: what grows after this belongs to a later frame.
+    # Read sizes first: later growth belongs to a later frame.
     sizes: dict[str, int] = {name: spool.size(name) for name in _OUTPUTS}
     taking = _Taking(spool, position, now, discard, masker)
     frames, more = _frames(spool, position.frames)
@@ -158,7 +158,7 @@ def read(
         if kind == "exit":
             ending = parse_exit(frame) or ending
         started = started or kind == "started" or ending is not None
-    if not more:  # records need no frame: each says itself what comes before it
+    if not more:  # each record states itself what comes before it, so it needs no frame
         more = not taking.records(spool.size("records"), last=over)
     if not more and (over or impatient):
         more = not taking.advance(sizes, last=over, ends=over)
@@ -167,9 +167,9 @@ def read(
 
 
 def final_frame(spool: Spool, *, over: bool) -> ExitFrame | None:
-    """The exit frame, if it is the last complete line: without it the container is lost.
+    """Return the exit frame if it is the last complete line; without it the container is lost.
 
-    Only with the worker's seal; where the worker has none it counts once the container is `over`.
+    It counts only with the worker's seal; if the worker has none, only once the container is `over`.
     """
     size = spool.size("frames")
     start = max(0, size - 65536)
@@ -183,7 +183,7 @@ def final_frame(spool: Spool, *, over: bool) -> ExitFrame | None:
 
 
 def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:
-    """An exit frame's fields, or None for a frame that is none or makes no sense."""
+    """Return an exit frame's fields, or None if it is another or an invalid frame."""
     code, name, died = frame.get("code"), frame.get("signal"), frame.get("died")
     if frame.get("t") != "exit":
         return None
@@ -198,7 +198,7 @@ def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:
 
 
 def running_test(spool: Spool) -> str | None:
-    """The test that had been begun last and not ended, as the last records say."""
+    """Return the test that was last started and not finished, by the last records."""
     size = spool.size("records")
     start = max(0, size - _LOOK_BACK)
     ended: set[object] = set()
@@ -226,22 +226,22 @@ class _Taking:
     spool: Spool
     position: SpoolPosition
     now: dt.datetime
-    #: Pass over output; records have a limit of their own.
+    #: Skip output; records have a limit of their own.
     discard: bool
     masker: Masker
     events: list[JobEvent] = field(default_factory=list)
     left: int = READ_BYTES
 
     def advance(self, goals: dict[str, int], *, last: bool, ends: bool) -> bool:
-        """Take all outputs up to `goals`; False when the reading is full before that.
+        """Read all outputs up to `goals`; return False if the reading is full before that.
 
-        `ends`: what comes then has nothing to do with what was before, so nothing is withheld.
+        `ends`: another program writes afterwards, so nothing is withheld.
         """
         reached = [self._stream(name, goals[name], last, ends) for name in _OUTPUTS]
         return all(reached)
 
     def records(self, goal: int, *, last: bool = False) -> bool:
-        """Take records up to the byte `goal`, and before each the output that precedes it; False when full.
+        """Read records up to the byte `goal`, each after the output that precedes it; return False if full.
 
         An unfinished line is left for later, unless nothing will be added (`last`).
         """
@@ -262,7 +262,7 @@ class _Taking:
     def _record(self, line: bytes) -> bool:
         record = records.parse(line, self.now)
         sizes, position = record.sizes, self.position
-        # pytest's own output may wait until tests write something: records and it are never shown together.
+        # pytest's own output may wait until tests write something: it and records are never shown together.
         if sizes.get("stdout", 0) > position.stdout or sizes.get("stderr", 0) > position.stderr:
             goals: dict[str, int] = {
                 name: min(sizes.get(name, 0), self.spool.size(name)) for name in _OUTPUTS
@@ -303,7 +303,7 @@ class _Taking:
         return not full
 
     def is_behind(self, name: Output, size: int) -> bool:
-        """Whether output of that size is not all taken, but for what is withheld."""
+        """Return whether output of that size has unread bytes other than withheld ones."""
         start: int = getattr(self.position, name)
         if not self.masker or not 0 < size - start < self.masker.longest:
             return size > start
@@ -317,16 +317,16 @@ class _Taking:
         return self.masker.data(data[: len(data) - withheld])
 
     def _label(self, name: Output) -> LogStream:
-        """In a session without records pytest's own output is on `stdout`, with everything else."""
+        """Return the stream's label: without records, pytest's own output is on `stdout`, like all other."""
         return "terminal" if name == "stdout" and not self.position.records else name
 
 
 def pieces(data: bytes, *, last: bool, follows: bool = False) -> Iterator[tuple[str, int]]:
-    """Text of at most `LOG_CHUNK_BYTES` of UTF-8 each, with the number of raw bytes that it stands for.
+    """Yield texts of at most `LOG_CHUNK_BYTES` of UTF-8, each with the number of raw bytes that it stands for.
 
-    Cut at the last line end where there is one, never inside a character; what is no UTF-8 becomes U+FFFD. An
-    unfinished character at the end is left for later, unless this is the `last` of its stream. `follows`:
-    more output is there already, so that the end of `data` is no better place for a cut than any other.
+    Cut at the last line end if there is one, and never inside a character; invalid UTF-8 becomes U+FFFD. An
+    unfinished character at the end is left for later, unless this is the `last` of its stream. `follows`: more output
+    exists already, so the end of `data` is an arbitrary place to cut.
     """
     start = 0
     while start < len(data):
@@ -335,7 +335,7 @@ def pieces(data: bytes, *, last: bool, follows: bool = False) -> Iterator[tuple[
         if not whole or follows:
             line_end = window.rfind(b"\n") + 1
             if whole and not line_end and start:
-                return  # the rest of a line whose end the next reading has
+                return  # the rest of a line that the next reading completes
             window = window[:line_end] or window
             whole = start + len(window) == len(data)
         text, used = _decode(window, final=whole and last)
@@ -354,7 +354,7 @@ def _decode(data: bytes, *, final: bool) -> tuple[str, int]:
 
 
 def _frames(spool: Spool, start: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
-    """Complete lines from `start` as (offset after the line, frame), and whether there are more already."""
+    """Return complete lines from `start` as (offset after the line, frame), and whether there are more."""
     data = spool.read("frames", start, MAX_FRAME_BYTES)
     full = len(data) == MAX_FRAME_BYTES
     end = data.rfind(b"\n") + 1
@@ -378,7 +378,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _goals(frame: dict[str, Any], sizes: dict[str, int]) -> dict[str, int]:
-    """How far output goes before this frame: its sizes, but never beyond what is there."""
+    """Return how far output goes before this frame: its sizes, capped by the existing ones."""
     return {name: min(_size_in(frame, name), size) for name, size in sizes.items()}
 
 

@@ -1,7 +1,7 @@
-"""What a recorded session says, line by line, as events: a pure function over text that untrusted code wrote.
+"""Records as events: a pure function over lines that untrusted code wrote.
 
-The kinds are those of `pytest_remote_ci.job.recorder`; docs/reference/wire.md has them for clients. What is not one of
-them, is too deep or is no JSON is passed over.
+The kinds are those of `pytest_remote_ci.job.recorder`; docs/reference/wire.md describes them for clients. Unknown
+kinds, invalid JSON and data nested too deeply are skipped.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Final
 
 from ci_runner.model.job import JobEvent, Told
 
-#: Bytes of the longest line that is a record.
+#: Maximum bytes of a record's line.
 MAX_RECORD_BYTES: Final = 4 << 20
-#: Bytes of records kept per job; then one event says that the rest is not.
+#: Maximum bytes of records stored per job; one event then reports that the rest is missing.
 KEPT_BYTES: Final = 256 << 20
-#: Lists and objects within one another.
+#: Maximum nesting of lists and objects.
 _MAX_DEPTH: Final = 100
 
-#: Python's JSON has them, others' has not; they may be words in a text, too.
+#: Valid in Python's JSON only; they may also be words in a text.
 _NO_NUMBERS: Final = (b"NaN", b"Infinity")
 
 #: Kind of a record → type of its event.
@@ -44,9 +44,9 @@ TYPES: Final[Mapping[str, str]] = {
     "terminal": "section",
 }  # fmt: skip
 
-#: How the recorder ends a line: what comes before is the fields' JSON, but for its end.
+#: The end of a recorder's line: before it is the JSON of the fields without its closing brace.
 _SIZES: Final = re.compile(rb',"sizes":\[\d+,\d+,\d+\]\}\Z')
-#: Names that an event's JSON has for itself.
+#: Names that an event's JSON uses itself.
 _RESERVED: Final = frozenset({"sizes", "type", "data", "success", "timestamp", "seq", "stream"})
 
 
@@ -54,14 +54,14 @@ _RESERVED: Final = frozenset({"sizes", "type", "data", "success", "timestamp", "
 class Record:
     """One line."""
 
-    #: Bytes of `terminal`, `stdout` and `stderr` that come before it, as it claims.
+    #: Bytes of `terminal`, `stdout` and `stderr` that precede it, as it claims.
     sizes: Mapping[str, int]
-    #: None for a line that only keeps outputs in order.
+    #: None for a line that only orders outputs.
     event: JobEvent | None
 
 
 def parse(line: bytes, now: dt.datetime) -> Record:
-    """The record of one line; an empty one for what is none."""
+    """Return the record of one line; an empty one for an invalid line."""
     try:
         raw = json.loads(line, parse_constant=str)
     except (ValueError, RecursionError):
@@ -76,13 +76,13 @@ def parse(line: bytes, now: dt.datetime) -> Record:
     if not isinstance(kind, str) or kind not in TYPES:
         return Record(sizes, None)
     fields = Told((name, value) for name, value in raw.items() if name not in _RESERVED)
-    if len(fields) == len(raw) - 1:  # only the sizes are left out
+    if len(fields) == len(raw) - 1:  # only the sizes are missing
         fields.text = _own_text(line)
     return Record(sizes, JobEvent(TYPES[kind], timestamp=now, fields=fields))
 
 
 def _own_text(line: bytes) -> str:
-    """What the recorder wrote of the fields, where it is one line of JSON in ASCII; else ""."""
+    """Return the recorder's own text of the fields if it is one line of JSON in ASCII; else ""."""
     end = _SIZES.search(line)
     if end is None or not line.isascii() or b"\r" in line or any(word in line for word in _NO_NUMBERS):
         return ""
@@ -90,7 +90,7 @@ def _own_text(line: bytes) -> str:
 
 
 def truncated(now: dt.datetime) -> JobEvent:
-    """Says that there is more than is kept."""
+    """Return the event that reports missing records."""
     return JobEvent("session", timestamp=now, fields={"t": "truncated"})
 
 

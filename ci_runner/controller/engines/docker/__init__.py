@@ -1,1 +1,1 @@
-"""Containers of a Docker engine."""
+"""The Docker engine."""

@@ -1,7 +1,7 @@
-"""Services at addresses that are closed to containers, which may reach them all the same.
+"""Hosts that containers may reach although their network is closed.
 
-A package index or a proxy that the operator names in the settings may run on this very machine or in a private network;
-then exactly its address and port are let through (by `firewall`), for builds and jobs alike.
+A package index or proxy that the operator names in the settings may run on the runner's machine or in a private
+network. `firewall` then opens exactly its address and port, for builds and jobs alike.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Service = tuple[str, int]
 
 
 def named(settings: EnvironmentSettings) -> tuple[Service, ...]:
-    """The indexes and proxies of the settings, each once; what is no URL of a host is left out."""
+    """Return the indexes and proxies of the settings, each once; skip values that are not a host's URL."""
     urls = [settings.index_url, *settings.extra_index_urls, settings.http_proxy, settings.https_proxy]
     return tuple(dict.fromkeys(found for url in urls if url and (found := _service(url)) is not None))
 
@@ -34,7 +34,7 @@ def _service(url: str) -> Service | None:
     try:
         parts = urlsplit(
             url if "://" in url else f"http://{url}"
-        )  # proxies are also written without a scheme
+        )  # proxies may also be written without a scheme
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         return None
@@ -42,9 +42,9 @@ def _service(url: str) -> Service | None:
 
 
 def behind_the_firewall(services: Iterable[Service]) -> list[Service]:
-    """IPv4 addresses of these hosts, with their ports, as far as they are this machine's own or in a closed network.
+    """Return the IPv4 addresses and ports of hosts on this machine or in a closed network.
 
-    Loopback is none of them: a container that asks for it means itself.
+    Loopback addresses are skipped: inside a container they mean the container itself.
     """
     found = [
         (address, port)
@@ -56,7 +56,7 @@ def behind_the_firewall(services: Iterable[Service]) -> list[Service]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is the asking machine itself, by its address or its usual name."""
+    """Return whether a host is loopback, by its address or its usual name."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,7 @@
-"""Talking to a Docker engine: one lazily made client, and its errors put into our words.
+"""Connection to a Docker engine: one client, made at first use, and the translation of its errors.
 
-Only this module and those beside it named `docker*` know the SDK. Calls have deadlines; a call that did not
-get its answer in time has decided nothing (`EngineUnavailable`).
+Only this module imports the SDK; the package's other modules use its client. Every call has a deadline; a call
+without an answer in time raises `EngineUnavailable` and has decided nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_URL: Final = "unix:///var/run/docker.sock"
 
-#: Texts of 5xx answers that would come again: the request itself is at fault.
+#: Texts of 5xx answers that a repetition would not change: the request itself is at fault.
 _PERMANENT: Final = (
     "OCI runtime create failed",
     "failed to mount local volume",
@@ -36,7 +36,7 @@ _PERMANENT: Final = (
 
 
 class DockerAPI:
-    """The SDK's low-level client, made at first use and again after it could not be made."""
+    """The SDK's low-level client, made at first use and made again after a failure."""
 
     def __init__(self, base_url: str | None = None, timeout: float = 60.0) -> None:
         self.base_url = base_url or DEFAULT_URL
@@ -45,7 +45,7 @@ class DockerAPI:
         self._client: Any = None
 
     def open(self) -> Any:
-        """A new client of the engine's own API version; the caller closes it. Raises `EngineUnavailable`."""
+        """Return a new client with the engine's API version; the caller closes it. Raises `EngineUnavailable`."""
         self._knock()
         with translated("reach the engine"):
             return docker.APIClient(
@@ -54,7 +54,7 @@ class DockerAPI:
 
     @property
     def client(self) -> Any:
-        """The shared client; usable from any thread."""
+        """Return the shared client; usable from any thread."""
         with self._lock:
             if self._client is None:
                 self._client = self.open()
@@ -63,7 +63,7 @@ class DockerAPI:
             return self._client
 
     def _knock(self) -> None:
-        """Fail early where nobody listens: the SDK leaves its socket open when it cannot connect."""
+        """Fail early if the engine does not accept connections: the SDK would leave its socket open."""
         if not self.base_url.startswith("unix://"):
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -74,7 +74,7 @@ class DockerAPI:
                 raise EngineUnavailable(f"no Docker engine answers at {self.base_url}: {error}") from error
 
     def close(self) -> None:
-        """Close every connection; the next use opens new ones."""
+        """Close all connections; the next use opens new ones."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -83,7 +83,7 @@ class DockerAPI:
 
 @contextlib.contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Turn whatever the SDK raises inside into the runner's errors; `action` says what could not be done."""
+    """Translate the SDK's exceptions into the runner's errors; `action` names what failed."""
     try:
         yield
     except docker.errors.APIError as error:
@@ -93,12 +93,12 @@ def translated(action: str) -> Iterator[None]:
     except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise EngineUnavailable(f"could not {action}: {_innermost(error)}") from error
     except (OSError, ValueError) as error:
-        # A connection that breaks within an answer surfaces as whatever was being parsed.
+        # A connection that breaks within an answer surfaces as an error of its parser.
         raise EngineUnavailable(f"could not {action}: {error}") from error
 
 
 def from_answer(action: str, status: int | None, explanation: str) -> RunnerError:
-    """The error for an answer of the engine: 4xx and what would come again are permanent."""
+    """Return the error for an engine's answer: 4xx and known lasting 5xx answers are permanent."""
     text = f"could not {action}: {explanation.strip()}"
     if status is not None and 400 <= status < 500:
         return PermanentError(text)
@@ -108,13 +108,13 @@ def from_answer(action: str, status: int | None, explanation: str) -> RunnerErro
 
 
 def status_of(error: RunnerError) -> int | None:
-    """The HTTP status behind a translated error, if there was an answer at all."""
+    """Return the HTTP status behind a translated error, or None if there was no answer."""
     cause = error.__cause__
     return cause.status_code if isinstance(cause, docker.errors.APIError) else None
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """The cause that says something ("No such file or directory"), out of the SDK's wrappings."""
+    """Return the cause with the useful message ("No such file or directory") inside the SDK's wrappers."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))

@@ -1,7 +1,7 @@
-"""Between our nouns and Docker's JSON: pure functions, no SDK and no I/O.
+"""Conversion between the engine's specs and Docker's JSON: pure functions, no SDK and no I/O.
 
-The containment profile (what a container may not do) lives here and nowhere else; a golden file holds it.
-Sending the JSON, and everything that can fail, is left to `docker`.
+The containment profile (what a container may not do) is defined only here; a golden file pins it. `engine` sends the
+JSON and handles everything that can fail.
 """
 
 from __future__ import annotations
@@ -30,75 +30,75 @@ from ci_runner.controller.engine import (
 )
 from ci_runner.errors import PermanentError
 
-#: On volumes: the name of the container that they were made for.
+#: On volumes: name of the container that they were made for.
 LABEL_CONTAINER: Final = "ci-runner.container"
-#: Role of the throw-away containers by which an engine looks at itself; they are nobody's job.
+#: Role of the throw-away containers with which the engine probes itself; they belong to no job.
 ROLE_PROBE: Final = "probe"
 
-#: Bytes of the one log file that the engine keeps: for the post-mortem of a worker that never started.
+#: Size limit of the engine's one log file: for the post-mortem of a worker that never started.
 LOG_SIZE: Final = "1m"
 _HOSTNAME: Final = "job"
-#: Folders of the image that no mount may hide or go below.
+#: Folders of the image that no mount may hide, or be placed in.
 _SYSTEM: Final = ("/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc", "/boot")
-#: Open files of a process unless it asks for more, as on most machines.
+#: Soft limit of open files per process, as on most machines; a process may raise it.
 SOFT_OPEN_FILES: Final = 1024
-#: mount(2) takes one page of options.
+#: Bytes: mount(2) takes one page of options.
 _MOUNT_OPTIONS_LIMIT: Final = 4095
 #: A renamed folder stays in the lower layers, and `upper` gets a reference to it: an extended attribute that only the
 #: kernel can set (`trusted.` needs a capability that no container has) and that cannot lead out of the lower layers.
-#: Only of tests: what a build writes becomes a lower layer over other trees, where a reference would mean other files.
-#: Files of which only the mode changed are copied whole: artifacts are read from `upper`.
+#: Only for tests: a build's output becomes a lower layer over other trees, where a reference would mean other files.
+#: Files of which only the mode changed are copied whole, because artifacts are read from `upper`.
 _RENAMES: Final = ",redirect_dir=on,metacopy=off"
 _NO_TIME: Final = "0001-01-01"
 
 
 @dataclass(frozen=True)
 class Features:
-    """What not every kernel and engine allows; the engine's probe finds out."""
+    """Features that only some kernels and engines have; the engine's probe detects them."""
 
     #: Folders of a workspace can be renamed (the overlay's option `redirect_dir`).
     renames: bool = False
-    #: The loopback has `::1`, where the engine gives containers no IPv6 otherwise.
+    #: The loopback has `::1` even where the engine gives containers no IPv6.
     ipv6_loopback: bool = False
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What all containers of one install have in common."""
+    """Settings that all containers of one install share."""
 
     install: str
-    #: Whom the job's processes run as; never 0.
+    #: User id of the job's processes; never 0.
     uid: int
     gid: int
     features: Features = Features()
 
     @property
     def user(self) -> str:
-        """As the engine wants it."""
+        """Return the user and group in the engine's notation."""
         return f"{self.uid}:{self.gid}"
 
 
 def short_install(install: str) -> str:
-    """12 characters that name an install where space is short (bridge names have 15)."""
+    """Return 12 characters that identify an install where space is short (bridge names have 15)."""
     if re.fullmatch(r"[0-9a-f]{12}", install):
         return install
     return hashlib.sha256(install.encode()).hexdigest()[:12]
 
 
 def network_name(install: str) -> str:
-    """The network that containers with egress join."""
+    """Return the name of the network that containers with egress join."""
     return f"ci-runner-{short_install(install)}"
 
 
 def bridge_name(install: str) -> str:
-    """Its interface on the host, by which firewall rules know it."""
+    """Return the network's interface on the host, by which firewall rules match it."""
     return f"cir{short_install(install)}"
 
 
 def network_config(install: str, mtu: int | None = None) -> dict[str, Any]:
-    """Arguments of the SDK's `create_network`: containers of one install do not see each other, and have no IPv6."""
+    """Return arguments for the SDK's `create_network`: no traffic between containers of one install, and no IPv6."""
     options = {
-        # Daemons may be set to give new networks IPv6.
+        # Daemons may be configured to give new networks IPv6.
         "com.docker.network.enable_ipv6": "false",
         "com.docker.network.bridge.enable_icc": "false",
         "com.docker.network.bridge.name": bridge_name(install),
@@ -115,12 +115,12 @@ def network_config(install: str, mtu: int | None = None) -> dict[str, Any]:
 
 
 def volume_name(container: str) -> str:
-    """The volume of a container's workspace."""
+    """Return the name of a container's workspace volume."""
     return f"{container}-workspace"
 
 
 def labels(spec: ContainerSpec, install: str) -> dict[str, str]:
-    """By which a container is recognised and adopted."""
+    """Return the labels by which a container is recognised and adopted."""
     return {
         LABEL_INSTALL: install,
         LABEL_ROLE: spec.role,
@@ -130,10 +130,10 @@ def labels(spec: ContainerSpec, install: str) -> dict[str, str]:
 
 
 def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
-    """The body of `POST /containers/create`. Raises `PermanentError` for mounts that cannot be."""
+    """Return the body of `POST /containers/create`. Raises `PermanentError` for impossible mounts."""
     config = {
         "Image": spec.image_id,
-        # The image's own entry point would get in the way of literal arguments.
+        # Replaces the image's entry point, which would change literal arguments.
         "Entrypoint": [spec.argv[0]],
         "Cmd": list(spec.argv[1:]),
         "WorkingDir": spec.cwd,
@@ -150,7 +150,7 @@ def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "HostConfig": _host_config(spec, profile),
     }
     if spec.join is not None:
-        del config["Hostname"]  # comes with the network
+        del config["Hostname"]  # set by the joined network
     return config
 
 
@@ -198,38 +198,38 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
 
 
 def _names(spec: ContainerSpec) -> dict[str, Any]:
-    """Without a network the engine gives the container's own name no address; a joined network has its own names."""
+    """Return the container's host names: without a network its name has no address; a joined network has its own."""
     if spec.join is not None or spec.network != "none":
         return {}
     return {"ExtraHosts": [f"{_HOSTNAME}:127.0.0.1"]}
 
 
 def loopback(profile: Profile) -> dict[str, Any]:
-    """`::1`, which /etc/hosts names, on the loopback alone; no other interface gets IPv6 by it."""
+    """Return the setting that adds `::1`, which /etc/hosts names, to the loopback; other interfaces get no IPv6."""
     if not profile.features.ipv6_loopback:
         return {}
     return {"Sysctls": {"net.ipv6.conf.lo.disable_ipv6": "0"}}
 
 
 def network_mode(spec: ContainerSpec | ServiceSpec, profile: Profile) -> str:
-    """The network of a container, by the engine's name for it."""
+    """Return the engine's name for a container's network."""
     if spec.join is not None:
         return f"container:{spec.join}"
     return network_name(profile.install) if spec.network == "egress" else "none"
 
 
 def environment(env: Mapping[str, str]) -> list[str]:
-    """As the engine wants it."""
+    """Return environment variables in the engine's notation."""
     return [f"{name}={value}" for name, value in sorted(env.items())]
 
 
 def ulimit(name: str, value: int, soft: int | None = None) -> dict[str, Any]:
-    """One limit; a process may raise its own up to `value`."""
+    """Return one limit; a process may raise its soft limit up to `value`."""
     return {"Name": name, "Soft": value if soft is None else min(soft, value), "Hard": value}
 
 
 def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
-    """Masks, then the workspace, then binds; the engine sorts them by depth."""
+    """Return masks, then the workspace, then binds; the engine sorts them by depth."""
     targets = [bind.target for bind in spec.binds]
     if spec.overlay is not None:
         targets.append(spec.overlay.target)
@@ -246,10 +246,9 @@ def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
 
 
 def mask_for(target: str) -> str | None:
-    """The folder that has to be masked so that `target` below it can be reached by an unprivileged user.
+    """Return the folder to mask so that an unprivileged user can reach `target` below it, or None.
 
-    Images keep `/root`, and often the homes below `/home`, closed to others; a client's project often lies
-    there.
+    Images close `/root`, and often the homes below `/home`, to other users; a client's project is often there.
     """
     parts = target.split("/")[1:]
     if parts[0] == "root" and len(parts) > 1:
@@ -260,8 +259,8 @@ def mask_for(target: str) -> str | None:
 
 
 def _mask(folder: str, marks: Mapping[str, str]) -> dict[str, Any]:
-    # A plain tmpfs would take over the mode of the folder in the image; a volume without copying does not.
-    # It has no name, so the engine removes it with its container.
+    # A plain tmpfs would copy the mode of the image's folder; a volume without copying does not. It has no name, so
+    # the engine removes it with its container.
     options = {"type": "tmpfs", "device": "tmpfs", "o": "nosuid,nodev,mode=0755,size=1m"}
     return _volume(folder, None, options, marks)
 
@@ -293,7 +292,7 @@ def _volume(
         "Type": "volume",
         "Target": target,
         "VolumeOptions": {
-            # The image's content at that place is not wanted.
+            # Do not copy the image's content at this path.
             "NoCopy": True,
             "Labels": dict(marks),
             "DriverConfig": {"Name": "local", "Options": dict(options)},
@@ -329,29 +328,29 @@ def _check_target(target: str) -> None:
 
 
 def scrub(text: str, spec: ContainerSpec) -> str:
-    """`text` of the engine without the host's paths, which are not for users."""
+    """Return the engine's `text` without the host's paths, which users must not see."""
     for source, target in sorted(spec.sources(), key=lambda pair: -len(str(pair[0]))):
         text = text.replace(str(source), target)
     return text
 
 
 def is_ours(container_labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether a container with these labels is the one that has the `wanted` ones."""
+    """Return whether a container's labels include all `wanted` ones."""
     return {name: container_labels.get(name) for name in wanted} == wanted
 
 
 def summary_state(summary: Mapping[str, Any]) -> ContainerState:
-    """The state in an element of `GET /containers/json`."""
+    """Return the state from an element of `GET /containers/json`."""
     return _state(summary.get("State", ""))
 
 
 def is_job(container_labels: Mapping[str, str]) -> bool:
-    """Whether a container is a job's, and not a probe of the engine's own."""
+    """Return whether a container is a job's, not one of the engine's probes."""
     return container_labels.get(LABEL_ROLE) in get_args(Role) and LABEL_JOB in container_labels
 
 
 def observed(inspected: Mapping[str, Any]) -> Observed:
-    """From the answer of `GET /containers/{id}/json`."""
+    """Return an `Observed` from the answer of `GET /containers/{id}/json`."""
     state = inspected["State"]
     marks = inspected["Config"].get("Labels") or {}
     status = _state(state["Status"])
@@ -360,7 +359,7 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
     attempt = marks.get(LABEL_ATTEMPT, "")
     started, finished = parse_time(state.get("StartedAt")), parse_time(state.get("FinishedAt"))
     if started is not None and finished is not None:
-        started = min(started, finished)  # what ends at once can end before the engine notes its start
+        started = min(started, finished)  # a short command can end before the engine records its start
     return Observed(
         id=inspected["Id"],
         name=inspected["Name"].removeprefix("/"),
@@ -378,11 +377,11 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
 
 
 def _scrub_error(error: str, inspected: Mapping[str, Any]) -> str:
-    """The engine's words without the host's paths: those of mounts, and the options of volumes."""
+    """Return the engine's error without the host's paths: those of mounts and of volume options."""
     for mount in (inspected.get("HostConfig") or {}).get("Mounts") or ():
         driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
         options = (driver.get("Options") or {}).get("o", "")
-        # mount(2) gets the options without those that are flags.
+        # mount(2) gets the options without the flags.
         for text in (options, options.removeprefix("nosuid,nodev,")):
             if text:
                 error = error.replace(text, "…")
@@ -394,12 +393,12 @@ def _scrub_error(error: str, inspected: Mapping[str, Any]) -> str:
 def _state(text: str) -> ContainerState:
     if text in get_args(ContainerState):
         return cast(ContainerState, text)
-    # "restarting" cannot be (restart policy "no"); what newer engines may add is better watched than ended.
+    # "restarting" cannot occur (restart policy "no"); treat unknown states of newer engines as running.
     return "running"
 
 
 def parse_time(text: str | None) -> dt.datetime | None:
-    """An RFC 3339 time with nanoseconds, as the engine writes it; its zero time is None."""
+    """Parse an RFC 3339 time with nanoseconds, as the engine writes it; return None for its zero time."""
     if not text or text.startswith(_NO_TIME):
         return None
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", text)

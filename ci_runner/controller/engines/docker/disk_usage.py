@@ -1,6 +1,6 @@
-"""How much disk the services of jobs take: their writable roots and the volumes that their images ask for.
+"""Disk usage of services: their writable roots and their images' volumes.
 
-Only the engine can tell: layers and volumes lie where the runner may not look, and belong to whomever an image likes.
+Only the engine can measure it: the runner cannot read layers and volumes, and any user may own them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Final
 from ci_runner.controller.engine import LABEL_INSTALL, LABEL_JOB, LABEL_ROLE, STORE
 from ci_runner.controller.engines.docker.api import DockerAPI, translated
 
-#: In the options of an overlay: where what is written goes.
+#: The folders that receive writes, in the options of an overlay.
 _OVERLAY_FOLDER: Final = re.compile(r"(?:upperdir|workdir)=([^,]+)")
 
 
 def of_services(api: DockerAPI, install: str) -> dict[str, int]:
-    """Job id → bytes; see `Engine.written_by_services`."""
+    """Return job id → bytes; see `Engine.written_by_services`."""
     with translated("ask how much services have written"):
         wanted = {"label": [f"{LABEL_INSTALL}={install}", f"{LABEL_ROLE}=service"]}
         summaries = api.client.containers(filters=wanted, size=True)
@@ -34,9 +34,9 @@ def of_services(api: DockerAPI, install: str) -> dict[str, int]:
 
 
 def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Return where the engine keeps what a container writes: into its root and its volumes.
+    """Return the folders to which the engine writes a container's root and volumes.
 
-    The engine counts by paths, and what is too deep for these is nothing to it.
+    The engine measures by paths and ignores what is too deep for them.
     """
     root = ((inspected.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
     volumes = [
@@ -46,9 +46,9 @@ def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def build_folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Return the folders of the runner that a build's container can write.
+    """Return the runner's folders that a build's container can write.
 
-    Not its store: that holds the package cache, which belongs to more than this job and has a limit of its own.
+    Its store is left out: the package cache in it is shared by jobs and has its own limit.
     """
     found: list[str] = []
     for mount in inspected["HostConfig"].get("Mounts") or ():
@@ -64,6 +64,6 @@ def _volumes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _sizes(usage: Mapping[str, Any]) -> dict[str, int]:
-    """Name of a volume → bytes; -1 is the engine's word for what it does not know."""
+    """Return volume name → bytes; the engine's -1 means unknown."""
     volumes = usage.get("Volumes") or ()
     return {item["Name"]: max(0, (item.get("UsageData") or {}).get("Size", 0)) for item in volumes}

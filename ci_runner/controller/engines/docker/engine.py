@@ -1,8 +1,8 @@
-"""`DockerEngine`: containers of a Docker engine on this machine. Thin: `convert` decides, this module calls.
+"""`DockerEngine`: containers of a Docker engine on this machine. Thin: `container_config` decides, this module calls.
 
-Everything it makes carries the install's label and a name derived from the job's, so a controller that lost
-its memory finds it all again. The workspace is an overlay that the engine itself mounts (its `local` volume
-driver), so the controller needs no privilege to mount.
+Everything it makes carries the install's label and a name derived from the job's, so that a restarted controller
+finds it again. The engine itself mounts the workspace's overlay (by its `local` volume driver), so the controller
+needs no privilege to mount.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 
 log = logging.getLogger(__name__)
 
-#: Whom jobs run as where the runner itself is root.
+#: User id of jobs if the runner itself is root.
 UNPRIVILEGED: Final = 65532
-#: Seconds that a removal which somebody else began may take.
+#: Seconds to wait for a removal that another caller began.
 _REMOVAL_PATIENCE: Final = 15.0
-#: Seconds that a command in a running container may take.
+#: Maximum seconds of a command in a running container.
 _EXECUTION_PATIENCE: Final = 20.0
-#: What every engine allows.
+#: Features that every engine has.
 _NO_FEATURES: Final = container_config.Features()
-#: What the engine says of a volume that it believes to be mounted, though no container has it.
+#: The engine's error for a volume that it believes to be mounted, though no container has it.
 _ACTIVE_MOUNTS: Final = "has active mounts"
 
 
 class DockerEngine:
-    """The default engine. One object per process; `close` it."""
+    """The default engine. One object per process; must be closed."""
 
     name = "docker"
 
@@ -78,12 +78,11 @@ class DockerEngine:
         services: Sequence[Service] = (),
         allowed_networks: Sequence[str] = (),
     ) -> None:
-        """No connection is made yet.
+        """Set up the engine without connecting.
 
-        `scratch`: a folder on the file system of the data directory, for the probe. `uid`/`gid`: whom jobs
-        run as; default: the runner's own, or 65532 where that is root. `timeout`: seconds per call.
-        `services`: hosts and ports that containers may reach at closed addresses; `allowed_networks`: closed IPv4
-        networks that the operator opened.
+        `scratch`: a folder for the probe, on the data directory's file system. `uid`/`gid`: the jobs' user; default:
+        the runner's own, or 65532 if that is root. `timeout`: seconds per call. `services`: hosts and ports that
+        containers may reach in closed networks; `allowed_networks`: closed IPv4 networks that the operator opened.
         """
         uid = uid if uid is not None else os.getuid() or UNPRIVILEGED
         gid = gid if gid is not None else (os.getgid() if os.getuid() else UNPRIVILEGED)
@@ -97,20 +96,21 @@ class DockerEngine:
         self._lock = threading.Lock()
         self._probing = threading.Lock()
         self._probe: Probe | None = None
-        #: Names of throw-away containers that are at work now.
+        #: Names of the throw-away containers in use.
         self._probes: set[str] = set()
-        #: What was seen of containers, by id, while they were in the state given: nothing in it changes then.
+        #: Container id → last inspection; valid while the container's state is the same, as nothing else in it
+        #: changes.
         self._seen: dict[str, Observed] = {}
         self._failed_starts: set[str] = set()
 
-    # -- looking around
+    # -- probing
     def probe(self) -> Probe:
         """See `Engine.probe`."""
         with self._probing:
             if self._probe is not None:
                 return self._probe
             probe, features = self._look()
-            if features is not None:  # else there is no image yet, and more is known when there is one
+            if features is not None:  # None: there is no image yet; probe again when there is one
                 self.profile = dataclasses.replace(self.profile, features=features)
             if features is not None or not probe.usable:
                 self._probe = probe
@@ -127,7 +127,7 @@ class DockerEngine:
         )
 
     def _own(self, folder: Path) -> None:
-        """Give a folder and what is in it to the job's user; only root can, and only root has to."""
+        """Give a folder and its contents to the job's user; only root can, and only root has to."""
         if os.geteuid() == 0:
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, self.profile.uid, self.profile.gid)
@@ -143,7 +143,7 @@ class DockerEngine:
         """See `Engine.create`."""
         sources.check(spec)
         if spec.overlay is not None:
-            self.probe()  # `profile.features`
+            self.probe()  # sets `profile.features`
         config = container_config.container_config(spec, self.profile)
         try:
             return self._create(spec, config)
@@ -173,14 +173,14 @@ class DockerEngine:
     def _adopt(self, name: str, labels: dict[str, str]) -> str:
         inspected = self._inspect_raw(name)
         if inspected is None:
-            # A name is reserved a moment before, and freed a moment after, its container can be seen.
+            # A name is reserved shortly before its container is visible, and freed shortly after.
             raise EngineUnavailable(f"the name {name} is taken, but its container is not there")
         if not container_config.is_ours(inspected["Config"].get("Labels") or {}, labels):
             raise PermanentError(f"the container name {name} is taken by something else")
         return str(inspected["Id"])
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
-        """See `Engine.execute`. Nothing is attached, so its output, however much, is the engine's to drop."""
+        """See `Engine.execute`. Nothing is attached: the engine drops the output, however large."""
         deadline, pause = time.monotonic() + _EXECUTION_PATIENCE, 0.01
         try:
             with translated("run a command in the container"):
@@ -209,7 +209,7 @@ class DockerEngine:
         role = (inspected["Config"].get("Labels") or {}).get(LABEL_ROLE)
         if role == "build":
             return Footprint(processes, disk_usage.build_folders(inspected))
-        # The engine's folders are this machine's only if its processes are.
+        # The engine's folders are on this machine only if its processes are.
         folders = disk_usage.folders(inspected) if role == "service" and processes else ()
         return Footprint(processes, folders, role == "service")
 
@@ -237,7 +237,7 @@ class DockerEngine:
             except PermanentError as error:
                 if attempt == 2 or f"network {self.network.name} not found" not in str(error):
                     raise
-            self.network.ensure()  # another program of this install let go of it meanwhile
+            self.network.ensure()  # another program of this install removed it meanwhile
 
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
         """See `Engine.signal`."""
@@ -278,7 +278,7 @@ class DockerEngine:
                     raise
                 if time.monotonic() > deadline:
                     raise EngineUnavailable(str(error)) from error
-            time.sleep(0.05)  # somebody else's removal is under way
+            time.sleep(0.05)  # another removal is going on
 
     def _remove_volume(self, name: str) -> None:
         try:
@@ -287,16 +287,16 @@ class DockerEngine:
         except (PermanentError, EngineUnavailable) as error:
             if _ACTIVE_MOUNTS in str(error):
                 # Engines before 24 miscount a volume's mounts when they restart beside a running container
-                # (live-restore), and let go of it only after their next restart: `sweep` sees to it then.
+                # (live-restore), and release it only after their next restart: `sweep` removes it then.
                 log.debug("the engine keeps volume %s until it is restarted", name)
                 return
-            # 404: gone with its container. 409: another container (adopted by a successor) still uses it.
+            # 404: removed with its container. 409: another container (adopted by a successor) still uses it.
             if status_of(error) not in (404, 409):
                 raise
 
     # -- observing
     def list(self) -> list[Observed]:
-        """See `Engine.list`. One call, and one more for each container whose state is new."""
+        """See `Engine.list`. One call, and one more per container with a changed state."""
         with translated("list containers"):
             summaries = self.api.client.containers(all=True, filters=self._ours())
         result = []
@@ -358,7 +358,7 @@ class DockerEngine:
 
     # -- tidying up
     def sweep(self, keep: frozenset[str]) -> int:
-        """See `Engine.sweep`: volumes without a container, and throw-away containers of an earlier life."""
+        """See `Engine.sweep`: removes volumes without a container, and throw-away containers of earlier processes."""
         with translated("list volumes"):
             answer = self.api.client.volumes(filters={**self._ours(), "dangling": True})
         stale = [
@@ -382,7 +382,7 @@ class DockerEngine:
         return len(stale)
 
     def uninstall(self) -> None:
-        """Remove everything that carries this install's label: containers, volumes, the network."""
+        """Remove everything with this install's label: containers, volumes, the network."""
         with translated("list containers"):
             summaries = self.api.client.containers(all=True, filters=self._ours())
         for summary in summaries:
@@ -391,12 +391,12 @@ class DockerEngine:
         self.network.remove()
 
     def close(self) -> None:
-        """See `Engine.close`. A network that no container runs on goes, too; it is made again when needed."""
+        """See `Engine.close`. Also removes the network if no container uses it; it is created again when needed."""
         self.events.close()
         self.network.release()
         self.api.close()
 
-    # -- inside
+    # -- internals
     def _ours(self) -> dict[str, str]:
         return {"label": f"{LABEL_INSTALL}={self.install}"}
 
@@ -406,7 +406,7 @@ class DockerEngine:
         return self._run_probe(ContainerSpec(name, image_id, argv, "build", "", 0, network="none"))
 
     def _run_probe(self, spec: ContainerSpec, features: container_config.Features = _NO_FEATURES) -> str:
-        """The output of a throw-away container, under the jobs' profile; nothing is left of it."""
+        """Run a throw-away container under the jobs' profile and return its output; remove it completely."""
         config = container_config.container_config(spec, dataclasses.replace(self.profile, features=features))
         config["Labels"] = {LABEL_INSTALL: self.install, LABEL_ROLE: container_config.ROLE_PROBE}
         with self._lock:

@@ -1,7 +1,7 @@
-"""One thread that listens to an engine's events: a hint that something changed, never the news itself.
+"""Thread that listens to an engine's events: hints that something changed, not the change itself.
 
-Events can be lost (the engine restarts, its buffer overruns), so every reconnection wakes too, and whoever
-is woken lists anew.
+Events can be lost (the engine restarts, its buffer overruns). So every reconnection wakes, too, and a woken listener
+lists the containers again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LAST_PAUSE: Final = 5.0
 class DockerEvents:
     """Calls every registered `wake` after each event of this install's containers.
 
-    Before that, `ended` is called with the id of a container that died. Engines tell of a death before they show it
-    in their lists, where it would be missed until the next full pass; asking about the one container waits for it.
+    Before that, it calls `ended` with the id of a container that died. Engines announce a death before their lists
+    show it, so a list could miss it until the next full pass; inspecting the one container waits for it.
     """
 
     def __init__(self, api: DockerAPI, install: str, ended: Callable[[str], object]) -> None:
@@ -43,11 +43,11 @@ class DockerEvents:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._stream: Any = None
-        #: Set while a stream is open: from then on no change goes unnoticed.
+        #: Set while a stream is open: no change is missed from then on.
         self.connected = threading.Event()
 
     def add(self, wake: Callable[[], None]) -> None:
-        """Register; the thread starts with the first."""
+        """Register `wake`; the first registration starts the thread."""
         with self._lock:
             self._wakes.append(wake)
             if self._thread is None and not self._stop.is_set():
@@ -55,7 +55,7 @@ class DockerEvents:
                 self._thread.start()
 
     def close(self) -> None:
-        """End the thread, wherever it waits."""
+        """End the thread, even while it waits."""
         self._stop.set()
         with self._lock:
             self._close_stream()
@@ -76,7 +76,7 @@ class DockerEvents:
             pause = min(pause * 2, _LAST_PAUSE)
 
     def _listen(self) -> None:
-        """One connection, until it ends. A stream of its own client: reading it must not hold others up."""
+        """Read one connection until it ends. Uses its own client, so that reading does not block other calls."""
         with contextlib.closing(self._api.open()) as client, translated("listen to events"):
             with self._lock:
                 if self._stop.is_set():
@@ -95,13 +95,13 @@ class DockerEvents:
     def _settle(self, event: Any) -> None:
         if not isinstance(event, dict) or event.get("status") != "die":
             return
-        with contextlib.suppress(RunnerError):  # the next full pass sees it
+        with contextlib.suppress(RunnerError):  # the next full pass notices
             self._ended(str(event.get("id") or ""))
 
     def _close_stream(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            # Closing twice, or after the engine did, is an error only to the SDK.
+            # Only the SDK treats closing twice, or after the engine, as an error.
             with contextlib.suppress(OSError, AttributeError):
                 stream.close()
 

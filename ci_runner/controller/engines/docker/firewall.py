@@ -1,13 +1,14 @@
 """Packet filter rules that keep containers away from the host and from private networks.
 
-Two chains per install. What comes out of the install's bridge towards this machine (INPUT) enters the first, which
-rejects all but name resolution, the services that the operator named (`services`) and single addresses that the
-operator opened. What is forwarded (DOCKER-USER) enters the second, which rejects what goes to a closed network
-(`private_networks`), but for the same and for the networks that the operator opened. IPv6 is rejected altogether: the
-bridge has none. Each family's rules are replaced by one call of ``iptables-restore --noflush``, so that there is no
-moment without them; rules of others are never touched. Every rule carries a comment with the install's id.
+There are two chains per install. Packets from the install's bridge to this machine (INPUT) enter the first. It
+rejects all but name resolution, the services that the operator named (`allowed_hosts`) and single addresses that the
+operator opened. Forwarded packets (DOCKER-USER) enter the second. It rejects those to a closed network
+(`private_networks`), with the same exceptions and the networks that the operator opened. IPv6 is rejected altogether:
+the bridge has none. One call of ``iptables-restore --noflush`` replaces the rules of each family, so there is never a
+moment without them; foreign rules are never touched. Every rule carries a comment with the install's id.
 
-Only where the runner is root and Docker's own rules are iptables'; elsewhere `Firewall.problem` says what is missing.
+Works only if the runner is root and Docker's own rules are iptables rules; otherwise `Firewall.problem` names what is
+missing.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from ci_runner.controller.engines.docker.private_networks import CLOSED
 
 log = logging.getLogger(__name__)
 
-#: Filled by Docker's users, never touched by Docker.
+#: Docker leaves this chain to its users and never changes it.
 _DOCKER_USER: Final = "DOCKER-USER"
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
-#: What Docker reads where the usual file names only systemd's own resolver.
+#: Docker reads this file if the usual one names only systemd's own resolver.
 _UPLINK_RESOLV_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 _DAEMON_JSON: Final = Path("/etc/docker/daemon.json")
-#: Where the kernel lists IPv6 addresses; not there without IPv6.
+#: The kernel's list of IPv6 addresses; absent without IPv6.
 _IPV6: Final = Path("/proc/net/if_inet6")
-#: Another program of the same install may replace the rules between two calls.
+#: Number of tries: another program of the same install may replace the rules between two calls.
 _ATTEMPTS: Final = 3
 
 Program = Literal["iptables", "iptables-restore", "ip6tables", "ip6tables-restore"]
@@ -44,23 +45,23 @@ Run = Callable[[Program, Sequence[str], str], str]
 
 
 def chain_name(install: str) -> str:
-    """The chain of packets to this machine; at most 28 characters."""
+    """Return the chain for packets to this machine; at most 28 characters."""
     return f"CI-RUNNER-{short_install(install)}"
 
 
 def forward_chain_name(install: str) -> str:
-    """The chain of packets to other machines."""
+    """Return the chain for packets to other machines."""
     return f"{chain_name(install)}-FWD"
 
 
 def host_rules(resolvers: Iterable[str], services: Iterable[Service], allowed: Iterable[str]) -> list[str]:
-    """What the first chain holds, in order; of the `allowed` networks only single addresses."""
+    """Return the first chain's rules, in order; of the `allowed` networks it uses only single addresses."""
     single = [network for network in allowed if ipaddress.ip_network(network).num_addresses == 1]
     return [*_doors(resolvers, services, single), "-j REJECT"]
 
 
 def forward_rules(resolvers: Iterable[str], services: Iterable[Service], allowed: Iterable[str]) -> list[str]:
-    """What the second chain holds, in order."""
+    """Return the second chain's rules, in order."""
     closed = [f"-d {network} -j REJECT" for network in CLOSED]
     return [*_doors(resolvers, services, allowed), *closed]
 
@@ -81,7 +82,7 @@ def _doors(resolvers: Iterable[str], services: Iterable[Service], networks: Iter
 def name_servers(
     resolv_conf: Path = _RESOLV_CONF, uplink: Path = _UPLINK_RESOLV_CONF, daemon: Path = _DAEMON_JSON
 ) -> list[str]:
-    """IPv4 name servers that Docker could send a container to; loopback ones are asked by Docker itself."""
+    """Return the IPv4 name servers that Docker may configure in a container; Docker itself queries loopback ones."""
     texts = [_text_of(resolv_conf)]
     if "127.0.0.53" in texts[0]:
         texts.append(_text_of(uplink))
@@ -115,7 +116,7 @@ def _is_ordinary(text: str) -> bool:
 
 
 def run_iptables(program: Program, arguments: Sequence[str], text: str = "") -> str:
-    """Call a program of iptables, waiting for whoever else does; its output.
+    """Run a program of iptables, waiting for other callers' lock, and return its output.
 
     `text` is its standard input. Raises `subprocess.CalledProcessError`, OSError.
     """
@@ -134,19 +135,22 @@ class Firewall:
         services: Sequence[Service] = (),
         allowed: Sequence[str] = (),
     ) -> None:
-        """`services`: hosts and ports that are let through; `allowed`: IPv4 networks that the operator opened."""
+        """Set up the rules; nothing is changed yet.
+
+        `services`: hosts and ports to let through; `allowed`: IPv4 networks that the operator opened.
+        """
         self.install = install
         self.bridge = bridge
         self.services = services
         self.allowed = allowed
         self._run = run
-        #: Program → the script that set the rules, and how they were listed after that.
+        #: Program → the script that set the rules, and the listing after that.
         self._set: dict[Program, tuple[str, tuple[str, ...]]] = {}
         #: Why IPv6 is not filtered, or None; known after `ensure`. Containers have no IPv6 anyway.
         self.ipv6_problem: str | None = None
 
     def problem(self) -> str | None:
-        """Why rules cannot be set here, or None."""
+        """Return why rules cannot be set on this machine, or None."""
         if os.geteuid() != 0:
             return "the runner is not root"
         if shutil.which("iptables") is None or shutil.which("iptables-restore") is None:
@@ -156,7 +160,7 @@ class Firewall:
         return None
 
     def ensure(self) -> str | None:
-        """Set whatever rule is missing; the reason when that cannot be done, else None."""
+        """Set missing rules; return the reason if that is impossible, else None."""
         problem = self.problem()
         if problem is not None:
             return problem
@@ -164,7 +168,7 @@ class Firewall:
         return self._replace("iptables", self._chains(), ("INPUT", _DOCKER_USER))
 
     def remove(self) -> None:
-        """Remove every rule of this install, of whatever version; harmless where there is none."""
+        """Remove all rules of this install, of any version; harmless if there are none."""
         if os.geteuid() != 0:
             return
         programs: tuple[Program, ...] = ("iptables", "ip6tables")
@@ -187,7 +191,7 @@ class Firewall:
         return self._replace("ip6tables", {chain: ["-j REJECT"]}, ("INPUT", "FORWARD"))
 
     def _chains(self) -> dict[str, list[str]]:
-        """Chain → rules; in the order of the built-in chains from which they are entered."""
+        """Return chain → rules, in the order of the built-in chains that lead to them."""
         resolvers, services = name_servers(), behind_the_firewall(self.services)
         return {
             chain_name(self.install): host_rules(resolvers, services, self.allowed),
@@ -197,7 +201,7 @@ class Firewall:
     def _replace(
         self, program: Program, chains: dict[str, list[str]], entered_from: tuple[str, ...]
     ) -> str | None:
-        """Bring it about that these chains, and one entry to each, are all there is of this install."""
+        """Replace all rules of this install by these chains and one entry to each."""
         rules = [f":{chain} - [0:0]" for chain in chains]
         rules += [f"-A {chain} {self._comment} {rule}" for chain in chains for rule in chains[chain]]
         targets = [*chains] * (len(entered_from) // len(chains))
@@ -228,13 +232,13 @@ class Firewall:
         return f'-m comment --comment "ci-runner {short_install(self.install)}"'
 
     def _listed(self, program: Program) -> tuple[str, ...]:
-        """All chains and rules of this install, and what else leads into its chains, as iptables lists them."""
+        """Return this install's chains and rules, and all rules that lead into them, as iptables lists them."""
         name, comment = chain_name(self.install), f'"ci-runner {short_install(self.install)}"'
         listed = self._try(program, "-S") or ""
         return tuple(line for line in listed.splitlines() if name in line or comment in line)
 
     def _deletions(self, listed: Iterable[str]) -> list[str]:
-        """The commands that delete the listed rules of chains that are not this install's own."""
+        """Return commands that delete the listed rules outside this install's own chains."""
         own = f"-A {chain_name(self.install)}"
         return [
             f"-D {line.removeprefix('-A ')}"
@@ -243,7 +247,7 @@ class Firewall:
         ]
 
     def _try(self, program: Program, *arguments: str) -> str | None:
-        """The output, or None when iptables says no."""
+        """Return the output, or None if iptables fails."""
         try:
             return self._run(program, arguments, "")
         except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Base images by name: references, the Pythons that are found in them, and what a pull says. Pure."""
+"""Names of base images: references, the Pythons found in them, and progress lines of a pull. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-#: On images: CPython versions found in them, as "3.11,3.12".
+#: On images: the CPython versions found in them, as "3.11,3.12".
 LABEL_PYTHONS: Final = "ci-runner.pythons"
 
 
 def parse_pythons(text: str) -> tuple[str, ...]:
-    """Distinct versions out of "3.11,3.12" or lines of them, ascending; what is no version is left out."""
+    """Return the distinct versions in "3.11,3.12" or in lines of them, ascending; skip anything else."""
     found = set(re.findall(r"(?<![\d.])(3\.\d{1,2})(?![\d.])", text))
     return tuple(sorted(found, key=lambda version: int(version.split(".")[1])))
 
 
 def pull_line(step: Mapping[str, Any]) -> str | None:
-    """What one element of a pull's stream has to say to a person; progress within one layer says nothing."""
+    """Return a line for the user from one element of a pull's stream; None for progress within one layer."""
     status = str(step.get("status", "")).strip()
     if not status or status in (
         "Downloading",
@@ -31,7 +31,7 @@ def pull_line(step: Mapping[str, Any]) -> str | None:
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Repository and tag (or digest) of an image reference; a missing tag is `latest`."""
+    """Return repository and tag (or digest) of an image reference; a missing tag is `latest`."""
     if "@" in reference:
         repository, _, digest = reference.partition("@")
         return repository, digest

@@ -1,4 +1,4 @@
-"""Base images: resolving a reference to a content digest, pulling, and which CPythons an image has."""
+"""Base images: resolve a reference to a content digest, pull it, and find its CPythons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ci_runner.controller.engines.docker.api import DockerAPI, status_of, transl
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 from ci_runner.model.verdict import first_line
 
-#: Prints "3.11" for each CPython found; runs under the same profile as jobs do.
+#: Prints "3.11" for each CPython found; runs under the jobs' profile.
 FIND_PYTHONS: Final = """
 for folder in $(echo "$PATH" | tr ':' ' ') /usr/local/bin /usr/bin /opt/python/bin; do
   for python in "$folder"/python3 "$folder"/python3.[0-9] "$folder"/python3.[0-9][0-9]; do
@@ -25,7 +25,7 @@ true
 
 
 class DockerImages:
-    """What base images there are. `find` runs `FIND_PYTHONS` in one, by id."""
+    """The engine's base images. `find` runs `FIND_PYTHONS` in the image with a given id."""
 
     def __init__(self, api: DockerAPI, find: Callable[[str], str]) -> None:
         self._api = api
@@ -45,7 +45,7 @@ class DockerImages:
         return Image(image_id, reference, self._find_pythons(image_id, inspected))
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
-        """The engine's description, or None when there is no such image."""
+        """Return the engine's description of an image, or None if it does not exist."""
         try:
             with translated(f"look up image {reference!r}"):
                 found: dict[str, Any] = self._api.client.inspect_image(reference)
@@ -53,7 +53,7 @@ class DockerImages:
         except PermanentError as error:
             if status_of(error) == 404:
                 return None
-            # 400: not even the form of a reference.
+            # 400: the reference is malformed.
             raise ImageUnavailable(f"{reference!r} is no image: {first_line(str(error))}") from error
 
     def _pull(self, reference: str, progress: Callable[[str], None] | None) -> None:
@@ -69,7 +69,7 @@ class DockerImages:
         except (PermanentError, EngineUnavailable) as error:
             if isinstance(error, ImageUnavailable) or status_of(error) is None:
                 raise
-            # The engine answered: it is the registry that did not give the image.
+            # The engine answered: it is the registry that did not deliver the image.
             raise ImageUnavailable(_not_pulled(reference, str(error).partition(": ")[2])) from error
 
     def _find_pythons(self, image_id: str, inspected: dict[str, Any]) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class DockerImages:
             try:
                 known = image_refs.parse_pythons(label if label else self._find(image_id))
             except PermanentError:
-                known = ()  # an image without a shell: jobs in it must bring their own worker
+                known = ()  # an image without a shell: its jobs must bring their own worker
             with self._lock:
                 self._pythons[image_id] = known
         return known

@@ -1,5 +1,7 @@
-"""The network of an install: its containers reach the internet, and neither each other nor, where possible, the host
-or private networks."""
+"""The network of an install.
+
+Its containers reach the internet, but not each other nor, where possible, the host or private networks.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,22 @@ from ci_runner.controller.engines.docker.api import DockerAPI, status_of, transl
 from ci_runner.controller.engines.docker.firewall import Firewall
 from ci_runner.errors import EngineUnavailable, PermanentError
 
-#: Seconds after which it is checked anew that the rules are still there (a firewall may be reloaded).
+#: Seconds between two checks that the rules still exist (a firewall may be reloaded).
 _FRESH: Final = 30.0
 _DEFAULT_MTU: Final = 1500
 
 
 class DockerNetwork:
-    """Made when the first container needs it."""
+    """The network of one install, created when the first container needs it."""
 
     def __init__(
         self, api: DockerAPI, install: str, services: Sequence[Service] = (), allowed: Sequence[str] = ()
     ) -> None:
-        """`services`: what containers may reach at closed addresses (`engines.services`); `allowed`: open networks."""
+        """Set up the network without creating it.
+
+        `services`: what containers may reach in closed networks (`allowed_hosts`); `allowed`: networks that the
+        operator opened.
+        """
         self._api = api
         self.install = install
         self.name = container_config.network_name(install)
@@ -40,7 +46,7 @@ class DockerNetwork:
         self.problem: str | None = None
 
     def ensure(self) -> None:
-        """Create the network and set its rules where they are missing. Raises `EngineUnavailable`."""
+        """Create the network and set missing rules. Raises `EngineUnavailable`."""
         with self._lock:
             if self.inspect() is None:
                 self._create()
@@ -48,7 +54,7 @@ class DockerNetwork:
             self._check()
 
     def refresh(self) -> None:
-        """Set rules that are missing, where there is a network: containers may run when a firewall is reloaded."""
+        """Set missing rules if the network exists: containers may be running when a firewall is reloaded."""
         with self._lock:
             if self._checked is not None or self.inspect() is not None:
                 self._check()
@@ -60,19 +66,22 @@ class DockerNetwork:
             self._checked = now
 
     def inspect(self) -> dict[str, Any] | None:
-        """The engine's description, or None when there is none yet."""
+        """Return the engine's description of the network, or None if it does not exist."""
         with translated("look up the network"):
             found: list[dict[str, Any]] = self._api.client.networks(names=[self.name])
         return next((network for network in found if network["Name"] == self.name), None)
 
     def gateway(self) -> str | None:
-        """The host's own address on the network."""
+        """Return the host's address on the network."""
         found = self.inspect()
         pools = (found or {}).get("IPAM", {}).get("Config") or ()
         return next((str(pool["Gateway"]) for pool in pools if "Gateway" in pool), None)
 
     def release(self) -> None:
-        """Remove what this process made or used, if no container runs on it: engines have few address ranges."""
+        """Remove the network that this process made or used, unless a container uses it.
+
+        Engines have few address ranges.
+        """
         with self._lock:
             if self._checked is None:
                 return
@@ -81,7 +90,7 @@ class DockerNetwork:
                 with translated("remove the network"):
                     self._api.client.remove_network(self.name)
             except (PermanentError, EngineUnavailable):
-                return  # in use, gone already, or nobody answers
+                return  # in use, already removed, or the engine does not answer
             self.firewall.remove()
 
     def remove(self) -> None:
@@ -102,16 +111,16 @@ class DockerNetwork:
                 self._api.client.create_network(**container_config.network_config(self.install, uplink_mtu()))
         except PermanentError as error:
             if status_of(error) != 409:
-                # Mostly: no address range is left. Nothing about the job at hand is wrong.
+                # Usually no address range is left. The job itself is not at fault.
                 raise EngineUnavailable(str(error), retry_after=5.0) from error
 
 
 def uplink_mtu(
     routes: Path = Path("/proc/net/route"), interfaces: Path = Path("/sys/class/net")
 ) -> int | None:
-    """Where this machine's way out has smaller packets than usual: their size; else None.
+    """Return the MTU of this machine's uplink if it is smaller than usual, else None.
 
-    Bridges do not learn it by themselves, and large answers then never arrive.
+    Bridges do not learn it by themselves, and large answers would then never arrive.
     """
     try:
         for line in routes.read_text().splitlines()[1:]:

@@ -1,7 +1,7 @@
-"""The networks that containers with egress do not reach unless the operator opens them.
+"""Networks that containers with egress cannot reach unless the operator opens them.
 
-What is left is the internet. Networks that only documents use (192.0.2.0/24 and its like) are no place to protect and
-stay open. IPv6 has no list: containers have none, and the firewall rejects all of it.
+The rest is the internet. Networks reserved for documentation (192.0.2.0/24 and its like) need no protection and stay
+open. There is no list for IPv6: containers have none, and the firewall rejects all of it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-#: Metadata services of clouds, and nothing that a test needs.
+#: Metadata services of clouds; no test needs them.
 LINK_LOCAL: Final = "169.254.0.0/16"
-#: Everything that is not globally reachable by the registry of special-purpose addresses (RFC 6890), and multicast.
+#: All addresses that are not globally reachable by the registry of special-purpose addresses (RFC 6890), and
+#: multicast.
 CLOSED: Final[tuple[str, ...]] = (
     "0.0.0.0/8",  # this network
     "10.0.0.0/8",  # private (RFC 1918)
@@ -29,5 +30,5 @@ _CLOSED: Final = tuple(ipaddress.IPv4Network(network) for network in CLOSED)
 
 
 def is_closed(address: str) -> bool:
-    """Whether an IPv4 address lies in one of the closed networks."""
+    """Return whether an IPv4 address is in one of the closed networks."""
     return any(ipaddress.IPv4Address(address) in network for network in _CLOSED)

@@ -1,7 +1,7 @@
-"""What a Docker engine can do here, found out by doing it once with a throw-away container.
+"""Probe of a Docker engine: run a throw-away container once to learn what works.
 
-A remote or desktop engine may see none of the runner's folders; an old one may be unsafe. The operator gets
-sentences (`ci-runner doctor`, the log at the start), the controller gets `usable`.
+A remote or desktop engine may not see the runner's folders; an old one may be unsafe. The operator gets sentences
+(`ci-runner doctor`, the log at the start), the controller gets `usable`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ci_runner.storage.safe_fs import Trash, opened_folder, read_plain_file
 
 log = logging.getLogger(__name__)
 
-#: First runc of each line without the escapes of November 2025 (CVE-2025-31133, -52565, -52881).
+#: First runc of each line that fixes the escapes of November 2025 (CVE-2025-31133, -52565, -52881).
 _SAFE_RUNC: Final = ((1, 2, 8), (1, 3, 3), (1, 4, 0))
 METADATA: Final = "169.254.169.254"
-#: What the probe's container does; prints one word per thing that works.
+#: The script of the probe's container; prints one word per working feature.
 _SCRIPT: Final = """
 [ "$(cat /ci/spool/in)" = "$1" ] && echo bind
 echo "$1" >>/ci/spool/out && echo append
@@ -48,15 +48,15 @@ except OSError: pass
 print("network")' "$2" "$3" "$4" 2>/dev/null
 true
 """
-#: Tried one after the other, until a container starts.
+#: Feature sets to try in order, until a container starts.
 _CANDIDATES: Final = tuple(Features(renames, ipv6) for renames in (True, False) for ipv6 in (True, False))
 
 
 @dataclass(frozen=True)
 class Container:
-    """How the probe runs its container: the engine's own calls."""
+    """The engine calls with which the probe runs its container."""
 
-    #: Runs a spec to its end and returns its output, leaving nothing behind.
+    #: Runs a spec to its end, removes everything, and returns the output.
     run: Callable[[ContainerSpec, Features], str]
     own: Callable[[Path], None]
 
@@ -70,7 +70,7 @@ def look(
     network: DockerNetwork,
     container: Container,
 ) -> tuple[Probe, Features | None]:
-    """Everything that can be known; see `Engine.probe`. Features are None while there is no image to try them with."""
+    """Return all findings; see `Engine.probe`. Features are None if there is no image to test them with."""
     facts = describe(version, info, base_url)
     fatal = unreachable_host(info, base_url)
     problems = list(warnings(version, info))
@@ -96,7 +96,7 @@ def look(
 
 
 def describe(version: Mapping[str, Any], info: Mapping[str, Any], base_url: str) -> dict[str, str]:
-    """Facts for an operator."""
+    """Return facts for an operator."""
     return {
         "url": base_url,
         "api": str(version.get("ApiVersion")),
@@ -112,7 +112,7 @@ def describe(version: Mapping[str, Any], info: Mapping[str, Any], base_url: str)
 
 
 def unreachable_host(info: Mapping[str, Any], base_url: str) -> str | None:
-    """Why this engine cannot share folders with the runner, or None when it may."""
+    """Return why this engine cannot share folders with the runner, or None if it may."""
     if not base_url.startswith(("unix://", "http+unix://", "npipe://")):
         return f"the engine at {base_url} is on another machine, so it cannot see the runner's folders"
     if info.get("OSType", "linux") != "linux":
@@ -123,7 +123,7 @@ def unreachable_host(info: Mapping[str, Any], base_url: str) -> str | None:
 
 
 def warnings(version: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
-    """What is worth a sentence though jobs can run."""
+    """Return sentences about problems that do not prevent jobs."""
     result = []
     runc = runc_version(version)
     if runc is not None and not is_safe_runc(runc):
@@ -145,7 +145,7 @@ def warnings(version: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
 
 
 def runc_version(version: Mapping[str, Any]) -> str | None:
-    """As the engine tells it, or None for other runtimes."""
+    """Return the version that the engine reports, or None for other runtimes."""
     for component in version.get("Components") or ():
         if component.get("Name") == "runc":
             return str(component.get("Version"))
@@ -153,7 +153,7 @@ def runc_version(version: Mapping[str, Any]) -> str | None:
 
 
 def is_safe_runc(text: str) -> bool:
-    """Whether a version is at or above the fixed one of its line; versions that cannot be read are not judged."""
+    """Return whether a version is at least the fixed one of its line; accept versions that cannot be parsed."""
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     if match is None:
         return True
@@ -165,14 +165,14 @@ def is_safe_runc(text: str) -> bool:
 
 
 def _security(info: Mapping[str, Any]) -> list[str]:
-    """Names out of ["name=seccomp,profile=default", …]."""
+    """Return the names from ["name=seccomp,profile=default", …]."""
     return [part.split(",")[0].removeprefix("name=") for part in info.get("SecurityOptions") or ()]
 
 
 def _try_mounts(
     image_id: str, scratch: Path, network: DockerNetwork, container: Container, facts: dict[str, str]
 ) -> tuple[str | None, list[str], Features]:
-    """Run the probe's container: (why nothing can run, or None; further problems; what else works)."""
+    """Run the probe's container; return (why nothing can run, or None; further problems; working features)."""
     token = uuid.uuid4().hex
     scratch.mkdir(parents=True, exist_ok=True)
     folder = scratch / f".probe-{token}"
@@ -197,7 +197,7 @@ def _try_mounts(
             said = _run(container, spec).split()
         seen, above = _read(folder / "spool", "out"), _read(folder / "upper", "upper")
         facts["probe"] = " ".join(said)
-        # `mv` copies what cannot be renamed; then the copy is in `upper`.
+        # `mv` copies what it cannot rename; the copy is then in `upper`.
         renames = "renamed" in said and not (folder / "upper" / "renamed" / "inside").exists()
         features = Features(renames, "ipv6" in said)
         if "bind" not in said or "append" not in said or seen != token:
@@ -217,13 +217,13 @@ def _try_mounts(
 
 
 def _read(folder: Path, name: str) -> str:
-    """The text that a container wrote, whose image may be anybody's; "" for what is no short plain file."""
+    """Return the text that a container of an untrusted image wrote; "" unless it is a short plain file."""
     with opened_folder(folder) as opened:
         return (read_plain_file(opened, name, 1000) or b"").decode(errors="replace").strip()
 
 
 def _run(container: Container, spec: ContainerSpec) -> str:
-    """The output of the first container that starts: an engine refuses one whose kernel does not know a setting."""
+    """Return the output of the first container that starts: engines refuse settings unknown to their kernel."""
     for features in _CANDIDATES[:-1]:
         with contextlib.suppress(PermanentError):
             return container.run(spec, features)
@@ -231,7 +231,7 @@ def _run(container: Container, spec: ContainerSpec) -> str:
 
 
 def _lacking(features: Features) -> list[str]:
-    """Sentences about what works elsewhere."""
+    """Return sentences about features that only other engines have."""
     result = []
     if not features.renames:
         result.append(
@@ -250,7 +250,7 @@ def _open(problem: str) -> str:
 
 
 def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[str]:
-    """Sentences about what containers with egress reach that they should not."""
+    """Return sentences about what containers with egress reach although they should not."""
     why = f" ({network.problem})" if network.problem else ""
     result = []
     if "network" not in said:
@@ -273,7 +273,7 @@ def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[st
 
 @contextlib.contextmanager
 def _listener(address: str) -> Any:
-    """A port of this machine that answers on the network's own address; None where that cannot be had."""
+    """Return a socket that listens on the network's address of this machine, or None if that is impossible."""
     with contextlib.ExitStack() as stack:
         port: int | None = None
         if address:
@@ -288,7 +288,7 @@ def _listener(address: str) -> Any:
 
 
 def choose_image(images: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The local image that is most likely a base image: one of ours, then Python's own, then any tagged one."""
+    """Return the local image that is likeliest a base image: the runner's own, then Python's, then any tagged one."""
     tagged = [image for image in images if any(tag != "<none>:<none>" for tag in image.get("RepoTags") or ())]
 
     def rank(image: dict[str, Any]) -> tuple[int, int]:

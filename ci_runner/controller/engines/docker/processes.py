@@ -1,4 +1,4 @@
-"""The processes of a container by their ids on this machine, from its control group: no other process gets in."""
+"""Process ids of a container on this machine, read from its control group, so that no other process is included."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _GROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def of_container(container_id: str, main: int) -> tuple[int, ...]:
-    """Return all processes of the container whose main process is `main`; () where the engine's are not our own.
+    """Return all processes of the container with the main process `main`; () if the ids are not this machine's.
 
-    An engine on another machine, or a runner in a container of its own, names processes that are not there, or are
-    something else here: a control group that does not name the container is not believed.
+    An engine on another machine, or a runner in a container, gets ids that do not exist in this /proc or belong to
+    other processes there. So a control group that does not name the container is ignored.
     """
     with contextlib.suppress(OSError, ValueError):
         for path in _groups(main):
@@ -36,7 +36,7 @@ def _groups(process: int) -> Iterator[str]:
 
 
 def _hierarchies() -> Iterator[Path]:
-    """Yield where version 1 has its groups; they are the same in all that an engine uses."""
+    """Yield the folders of version 1's hierarchies; all that an engine uses have the same groups."""
     for name in ("pids", "memory", "freezer", "devices", "systemd", "unified"):
         if (_GROUPS / name).is_dir():
             yield _GROUPS / name

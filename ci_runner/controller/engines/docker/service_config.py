@@ -1,8 +1,8 @@
-"""What a service's container may do, as Docker's JSON: pure, like `convert`.
+"""Docker's JSON for a service's container, and what it may do: pure, like `container_config`.
 
-A service is an image as its makers meant it: its own user (often root, which then becomes another), entry point and
-volumes, and a writable root. So it gets more than a job's container, and less than Docker's default: no new
-privileges, only the capabilities that entry points need to hand themselves to a user of their own, and limits.
+A service runs its image as its makers meant it: its own user (often root, which then changes to another), entry point
+and volumes, and a writable root. So it gets more than a job's container, and less than Docker's default: no new
+privileges, limits, and only the capabilities that entry points need to switch to another user.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ci_runner.controller.engine import (
 )
 from ci_runner.controller.engines.docker import container_config
 
-#: What ``docker-entrypoint.sh`` of databases does: own a data folder, then run as somebody else.
+#: Needed by ``docker-entrypoint.sh`` of databases: it takes over a data folder, then runs as another user.
 _CAPABILITIES: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
-#: Nanoseconds between two checks.
+#: Nanoseconds between two health checks.
 _INTERVAL: Final = 1_000_000_000
 
 
 def labels(spec: ServiceSpec, install: str) -> dict[str, str]:
-    """By which a service is recognised and adopted: it belongs to the job, whatever the attempt."""
+    """Return the labels by which a service is recognised and adopted: it belongs to the job, whatever the attempt."""
     return {LABEL_INSTALL: install, LABEL_ROLE: "service", LABEL_JOB: spec.job_id, LABEL_ATTEMPT: "0"}
 
 
 def service_config(spec: ServiceSpec, profile: container_config.Profile) -> dict[str, Any]:
-    """The body of `POST /containers/create`."""
+    """Return the body of `POST /containers/create`."""
     config: dict[str, Any] = {
         "Image": spec.image_id,
         "Env": container_config.environment(spec.env),
@@ -41,7 +41,7 @@ def service_config(spec: ServiceSpec, profile: container_config.Profile) -> dict
         "Tty": False,
         "HostConfig": _host_config(spec, profile),
     }
-    # No test of our own: the image's, asked more often than images think of.
+    # An empty test keeps the image's own check, but it runs more often than images usually ask for.
     config["Healthcheck"] = {"Test": [], "Interval": _INTERVAL} if spec.own_check else {"Test": ["NONE"]}
     if spec.command:
         config["Cmd"] = list(spec.command)

@@ -1,1 +1,1 @@
-"""Jobs as plain processes of this machine."""
+"""Jobs as plain processes of the runner's machine."""

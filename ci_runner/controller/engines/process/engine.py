@@ -1,14 +1,13 @@
-"""`ProcessEngine`: commands as plain processes of this machine, for where there is no container engine.
+"""`ProcessEngine`: commands as plain processes of the runner's machine, for machines without a container engine.
 
-It does not isolate, and says so: a job can read and write what the runner's user can, reach the network,
-and use any memory (`RLIMIT_AS` breaks programs that only reserve address space, so it is not set). Nothing
-can be mounted either: mount points in arguments, environment, folder and `job.json` are replaced by where
-things really are, and a workspace is a copy. What it shares with real engines: a container survives the
-runner (a supervisor process of its own watches it) and is found again; a kill ends the whole tree; nothing
-is started twice.
+It does not isolate, and reports that: a job can read and write what the runner's user can, reach the network, and use
+any memory (`RLIMIT_AS` breaks programs that only reserve address space, so it is not set). Nor can it mount: mount
+points in arguments, environment, working folder and `job.json` are replaced by the real paths, and a workspace is a
+copy. As with real engines, a container survives the runner (a separate supervisor process watches it) and is found
+again, a kill ends the whole tree, and nothing is started twice.
 
-A container is a folder below `<folder>/<install>`: `spec.json`, `log`, `home/`, `tmp/`, and what
-`process_supervisor` writes.
+A container is a folder below `<folder>/<install>`: `spec.json`, `log`, `home/`, `tmp/`, and the files that
+`supervisor` writes.
 """
 
 from __future__ import annotations
@@ -51,12 +50,13 @@ from ci_runner.storage.safe_fs import Trash
 
 log = logging.getLogger(__name__)
 
-#: The one image: this machine.
+#: The one image: the runner's machine.
 HOST_IMAGE: Final = "host"
 _POLL: Final = 0.05
-#: Exit code of a container whose supervisor vanished, as container engines have it for a crashed node.
+#: Exit code of a container without its supervisor; container engines use it after a crash of the node.
 _LOST: Final = 255
-#: Where containers' folders are removed, beside them, and how many entries of it in one sweep.
+#: Containers' folders are moved into this one beside them for removal, and so many of its entries are removed per
+#: sweep.
 _TRASH: Final = ".trash"
 _SWEPT: Final = 100_000
 #: Environment variable by which a container's processes are recognised.
@@ -65,12 +65,15 @@ _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 
 
 class ProcessEngine:
-    """See the module. One object per process and folder."""
+    """A process engine; see the module. One object per process and folder."""
 
     name = "process"
 
     def __init__(self, install: str, *, folder: Path) -> None:
-        """`folder`: where containers are kept; made when needed."""
+        """Set up the engine.
+
+        `folder`: for the containers' folders; made when needed.
+        """
         self.install = install
         self.folder = folder / install
         self._trash = Trash(self.folder / _TRASH)
@@ -79,9 +82,9 @@ class ProcessEngine:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    # -- looking around
+    # -- probing
     def probe(self) -> Probe:
-        """Always usable, never isolating."""
+        """Return a probe that is always usable and never isolating."""
         problems = ["jobs are not isolated: they run as processes of the runner's user on this machine"]
         if sys.platform != "linux":
             problems.append("processes that detach themselves from a job are not found when it is stopped")
@@ -91,7 +94,7 @@ class ProcessEngine:
     def image(
         self, reference: str, *, pull: bool = True, progress: Callable[[str], None] | None = None
     ) -> Image:
-        """This machine, whichever official Python image is asked for; other images cannot be had."""
+        """Return this machine for any official Python image; other images are unavailable."""
         if reference != HOST_IMAGE and not re.match(r"(docker\.io/)?(library/)?python(:|$)", reference):
             raise ImageUnavailable(
                 f"image {reference!r} cannot be used: without a container engine jobs run on this machine itself; "
@@ -125,21 +128,21 @@ class ProcessEngine:
             return str(described["id"])
 
     def create_service(self, spec: ServiceSpec) -> str:
-        """See `Engine.create_service`: there are none here."""
+        """See `Engine.create_service`: services are not supported."""
         raise PermanentError(
             "services need a container engine, and this runner has none: start Docker, or leave the services out"
         )
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
-        """See `Engine.execute`; of services only, so of none here."""
+        """See `Engine.execute`: only for services, which are not supported."""
         return None
 
     def written_by_services(self) -> Mapping[str, int]:
-        """See `Engine.written_by_services`: there are none here."""
+        """See `Engine.written_by_services`: services are not supported."""
         return {}
 
     def footprint(self, container_id: str) -> Footprint:
-        """See `Engine.footprint`: everything below the supervisor, and the container's own folder."""
+        """See `Engine.footprint`: all processes below the supervisor, and the container's own folder."""
         found = self._find(container_id)
         supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
         if found is None or supervisor is None or (found[0] / "exit.json").exists():
@@ -176,7 +179,7 @@ class ProcessEngine:
             try:
                 os.kill(supervisor, number)
             except ProcessLookupError:
-                return  # it ended this very moment
+                return  # it has just ended
 
     def remove(self, container_id: str) -> None:
         """See `Engine.remove`."""
@@ -216,7 +219,7 @@ class ProcessEngine:
             return file.read(limit).decode(errors="replace")
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """See `Engine.watch`: looks at the folders, 20 times a second."""
+        """See `Engine.watch`: polls the folders 20 times a second."""
         with self._lock:
             self._wakes.append(wake)
             if self._thread is None:
@@ -225,7 +228,7 @@ class ProcessEngine:
 
     # -- tidying up
     def sweep(self, keep: frozenset[str]) -> int:
-        """See `Engine.sweep`: folders half made or half removed."""
+        """See `Engine.sweep`: removes folders that are half made or half removed."""
         with self._lock:
             if not self.folder.is_dir():
                 return 0
@@ -241,7 +244,7 @@ class ProcessEngine:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    # -- inside
+    # -- internals
     def _find(self, container_id: str) -> tuple[Path, dict[str, Any]] | None:
         folder = self.folder / container_id.rpartition(".")[0]
         described = self._read(folder) if folder != self.folder else None
@@ -258,7 +261,7 @@ class ProcessEngine:
         while not self._stop.wait(_POLL):
             try:
                 now = self._signature()
-            except OSError as error:  # a hint less; ticks find out by themselves
+            except OSError as error:  # only a hint is lost; ticks see the change anyway
                 log.debug("the processes cannot be listed now: %s", error)
                 continue
             if now != before:
@@ -273,7 +276,7 @@ class ProcessEngine:
 
 
 def _describe(spec: ContainerSpec, translate: Callable[[str], str], final: Path) -> dict[str, Any]:
-    """What is kept of a container; the supervisor reads argv, env, cwd and limits."""
+    """Return the container's stored description; the supervisor reads argv, env, cwd and limits."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     inherited["PATH"] = _search_path(inherited.get("PATH", os.defpath))
     container_id = f"{spec.name}.{uuid.uuid4().hex}"
@@ -303,17 +306,17 @@ def _adopt(described: dict[str, Any], spec: ContainerSpec) -> str:
 
 
 def _kill_strays(described: Mapping[str, Any]) -> None:
-    """KILL what a supervisor left that was itself killed."""
+    """KILL the processes left by a supervisor that was itself killed."""
     for pid in _marked(described):
         with contextlib.suppress(OSError):
             os.kill(pid, signals.SIGKILL)
 
 
 def _marked(described: Mapping[str, Any]) -> Iterator[int]:
-    """Processes of a container, wherever they hang: they know it by a variable.
+    """Yield a container's processes, wherever they are in the tree: an environment variable marks them.
 
-    The worker hides its environment from processes with its uid; it is recognised by its command, which names a folder
-    of this job's.
+    The worker hides its environment from processes with its uid; it is recognised by its command, which names a
+    folder of this job's.
     """
     mark = f"{_MARK}={described['id']}".encode()
     main = b"".join(argument.encode() + b"\0" for argument in described["argv"])
@@ -326,16 +329,16 @@ def _marked(described: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _supervisor(started: Any) -> int | None:
-    """The number of the living supervisor that `started` tells of, if it lives."""
+    """Return the process id in `started` if that supervisor is alive."""
     if started is None or process_supervisor.birth(started["pid"]) != started["birth"]:
         return None
     return int(started["pid"])
 
 
 def _observe(folder: Path, described: dict[str, Any]) -> Observed:
-    # Read once: a container that is starting this very moment must not look like one whose supervisor vanished.
+    # Read once: a container that is just starting must not look like one without its supervisor.
     started = _read_json(folder / "started")
-    alive = _supervisor(started)  # before the exit is read: who is gone afterwards has written it
+    alive = _supervisor(started)  # before the exit is read: a dead supervisor has written it
     ended = _read_json(folder / "exit.json")
     base = Observed(
         described["id"],
@@ -369,13 +372,13 @@ def _read_json(path: Path) -> Any:
 
 
 def find_pythons() -> tuple[str, ...]:
-    """CPython versions that start on this machine: those on PATH, those that uv has, and this one."""
+    """Return the CPython versions that start on this machine: on PATH, from uv, and the runner's own."""
     return parse_pythons("\n".join(_interpreters()))
 
 
 @functools.cache
 def _interpreters() -> dict[str, Path]:
-    """Version → interpreter. A command on PATH may be one that does not start, such as a shim of pyenv's."""
+    """Return version → interpreter. A command on PATH may fail to start, such as a shim of pyenv's."""
     found: dict[str, Path] = {}
     for minor in range(8, 21):
         command = shutil.which(f"python3.{minor}")
@@ -395,8 +398,9 @@ def _interpreters() -> dict[str, Path]:
 
 
 def _search_path(inherited: str) -> str:
-    """PATH with the folders of all interpreters: this one's need not be on it, for a virtual environment may be used
-    without being activated.
+    """Return PATH with the folders of all interpreters.
+
+    The runner's own may be missing from it: a virtual environment can be used without being activated.
     """
     folders = inherited.split(os.pathsep) if inherited else []
     more = dict.fromkeys(str(interpreter.parent) for interpreter in _interpreters().values())
@@ -404,7 +408,7 @@ def _search_path(inherited: str) -> str:
 
 
 def _say(command: list[str]) -> str:
-    """What a program prints; nothing when it fails."""
+    """Return a program's output; "" if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

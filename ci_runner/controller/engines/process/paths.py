@@ -1,4 +1,4 @@
-"""Mount points without mounting: the process engine's replacement of paths, and its writable workspaces."""
+"""Mount points without mounting: the process engine's path replacement and its writable workspaces."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ci_runner.controller.engine import HOME, SPOOL, ContainerSpec, Overlay
 from ci_runner.errors import PermanentError
 from ci_runner.storage.safe_fs import FILE, Entry, Walk, is_folder, opened_folder
 
-#: Marks a `job.json` whose paths were replaced already.
+#: Marks a `job.json` with paths that are already replaced.
 _MAPPED = "mapped"
-#: Levels of folders that are copied: more than a workspace may have.
+#: Maximum depth of folders to copy: more than a workspace may have.
 _MOST_LEVELS: Final = 200
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def mapping(spec: ContainerSpec, home: Path) -> dict[str, str]:
-    """Where each mount point of the container really is."""
+    """Return mount point → real path."""
     result = {bind.target: str(bind.source) for bind in spec.binds}
     if spec.overlay is not None:
         result[spec.overlay.target] = str(spec.overlay.upper)
@@ -33,11 +33,10 @@ def mapping(spec: ContainerSpec, home: Path) -> dict[str, str]:
 
 
 def translator(places: Mapping[str, str]) -> Callable[[str], str]:
-    """A function that replaces mount points in a text wherever they stand as (the beginning of) a path.
+    """Return a function that replaces mount points in a text wherever they are (the beginning of) a path.
 
-    ``/ci/spool`` is replaced in ``--out=/ci/spool/x`` and in ``file:///ci/spool``, not in
-    ``/data/ci/spool`` or in ``/ci/spooler``. The deepest mount point wins; what was put in is not looked at
-    again.
+    ``/ci/spool`` is replaced in ``--out=/ci/spool/x`` and in ``file:///ci/spool``, but not in ``/data/ci/spool`` or
+    ``/ci/spooler``. The deepest mount point wins; replacements are not replaced again.
     """
     targets = sorted(places, key=len, reverse=True)
     if not targets:
@@ -48,7 +47,7 @@ def translator(places: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def map_job(spec: ContainerSpec, translate: Callable[[str], str]) -> None:
-    """Replace the paths in the spool's `job.json`, by which the worker learns what to run."""
+    """Replace the paths in the spool's `job.json`, from which the worker reads its command."""
     spool = next((bind.source for bind in spec.binds if bind.target == SPOOL), None)
     if spool is None or not (spool / "job.json").is_file():
         return
@@ -73,8 +72,8 @@ def _translate(value: Any, translate: Callable[[str], str]) -> Any:
 def materialise(overlay: Overlay) -> None:
     """Copy the layers into `upper`, the topmost winning, with modes and times; may be repeated.
 
-    What a build left is hostile: only folders, plain files and links are copied, nothing is followed, and what is
-    deeper than any workspace raises `PermanentError`.
+    A build's output is hostile: only folders, plain files and links are copied, links are not followed, and anything
+    deeper than a workspace may be raises `PermanentError`.
     """
     with opened_folder(overlay.upper.parent) as parent:
         if not is_folder(parent, overlay.upper.name):
@@ -103,14 +102,14 @@ def _copy_tree(source: int, target: int) -> None:
         raise PermanentError(
             f"the project cannot be copied: it changes meanwhile, or has folders more than {_MOST_LEVELS} levels deep"
         )
-    for path, status in reversed(folders):  # what is put into a folder changes its time
+    for path, status in reversed(folders):  # copying into a folder changes its time
         with opened_folder(target, *filter(None, path.split("/"))) as folder:
             os.fchmod(folder, stat.S_IMODE(status.st_mode) | 0o700)
             os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _copy(entry: Entry, target: int) -> None:
-    """Put a copy of what was found into the folder `target`, in place of what has its name there."""
+    """Copy the entry into the folder `target`, replacing one of the same name."""
     name, mode = entry.name, entry.status.st_mode
     if entry.is_folder:
         if not is_folder(target, name):
@@ -135,7 +134,7 @@ def _copy(entry: Entry, target: int) -> None:
 
 
 def _clear(target: int, name: str) -> None:
-    """Remove a name from the folder `target`; a folder of a lower layer, with all that is in it."""
+    """Remove a name from the folder `target`; a folder of a lower layer with all its contents."""
     if not is_folder(target, name):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=target)

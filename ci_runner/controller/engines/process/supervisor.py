@@ -1,9 +1,9 @@
-"""Runs one command of the process engine and outlives the runner; a program, standard library only.
+"""Supervisor of one command of the process engine; a program that outlives the runner, standard library only.
 
-``python -I -S process_supervisor.py FOLDER`` detaches itself, starts what ``FOLDER/spec.json`` says and
-ends with it: TERM is passed to the command, USR1 kills the whole tree. Every descendant, daemons included,
-stays a descendant (subreaper), and none is left when ``exit.json`` appears. What it leaves behind, each
-written atomically: `started` (who supervises, since when) and `exit.json` (how it ended).
+``python -I -S supervisor.py FOLDER`` detaches itself, starts the command in ``FOLDER/spec.json`` and ends with it.
+TERM is passed to the command; USR1 kills the whole tree. Every descendant, daemons included, stays a descendant
+(subreaper), and none is left when ``exit.json`` appears. It writes two files, each atomically: `started` (the
+supervisor's id and start time) and `exit.json` (how the command ended).
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: Seconds for which killing a tree that keeps forking is tried.
+#: Seconds of trying to kill a tree that keeps forking.
 KILL_PATIENCE = 10.0
-#: Open files of a process unless it asks for more, as on most machines (and as `convert` has it for containers).
+#: Soft limit of open files per process, as on most machines and in `container_config`; a process may raise it.
 SOFT_OPEN_FILES = 1024
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}
 
 
 def birth(pid: int) -> str | None:
-    """What distinguishes a process from later ones with its number; None when there is none (a zombie is none)."""
+    """Return what distinguishes a process from later ones with its id; None if it does not exist or is a zombie."""
     try:
-        # The name (in parentheses) may hold anything; state is the first field behind it, start time the
-        # 20th.
+        # The name (in parentheses) may contain anything; state is the first field after it, start time the 20th.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         if Path("/proc/self/stat").exists():
@@ -43,7 +42,7 @@ def birth(pid: int) -> str | None:
 
 
 def descendants(root: int) -> list[int]:
-    """Every living process below `root`; empty where there is no /proc."""
+    """Return all living processes below `root`; empty without /proc."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir() if Path("/proc/self").exists() else ():
         if entry.name.isdigit():
@@ -63,14 +62,14 @@ def descendants(root: int) -> list[int]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a file as a whole."""
+    """Replace a file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(value))
     temporary.replace(path)
 
 
 def claim(folder: Path) -> bool:
-    """Become the one supervisor of this container; False when there is, or was, one."""
+    """Become the one supervisor of this container; return False if there is, or was, one."""
     temporary = folder / f".started.{os.getpid()}"
     mine = {"pid": os.getpid(), "birth": birth(os.getpid()), "at": time.time()}
     temporary.write_text(json.dumps(mine))
@@ -84,7 +83,7 @@ def claim(folder: Path) -> bool:
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """Of each process; never above what the runner itself has."""
+    """Set limits per process, capped by the runner's own."""
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name.upper()}")
         hard = resource.getrlimit(kind)[1]
@@ -95,7 +94,7 @@ def set_limits(limits: dict[str, int]) -> None:
 
 
 def become_subreaper() -> None:
-    """Orphans below become children of this process instead of init's (Linux)."""
+    """Adopt orphaned descendants, in place of init (Linux)."""
     if sys.platform == "linux":
         import ctypes
 
@@ -103,7 +102,7 @@ def become_subreaper() -> None:
 
 
 def reap(main: int) -> int | None:
-    """Collect every ended child; the wait status of `main` when it is among them."""
+    """Reap all ended children; return the wait status of `main` if it is among them."""
     result = None
     while True:
         try:
@@ -117,7 +116,7 @@ def reap(main: int) -> int | None:
 
 
 def kill_all(main: int) -> int | None:
-    """KILL whatever is below, until nothing is; the wait status of `main` when it ended meanwhile."""
+    """KILL all descendants until none is left; return the wait status of `main` if it ended meanwhile."""
     result = None
     deadline = time.monotonic() + KILL_PATIENCE
     while time.monotonic() < deadline:
@@ -136,7 +135,7 @@ def kill_all(main: int) -> int | None:
 
 
 def supervise(folder: Path, started: Callable[[], None]) -> None:
-    """Run the command to its end. `started` is called once it runs, or cannot."""
+    """Run the command to its end. Calls `started` once it runs or has failed to start."""
     spec = json.loads((folder / "spec.json").read_text())
     become_subreaper()
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -175,7 +174,7 @@ def supervise(folder: Path, started: Callable[[], None]) -> None:
 
 
 def main(folder: Path) -> int:
-    """Detach, supervise; the first process returns once the command runs or could not be started."""
+    """Detach and supervise; the first process returns once the command runs or has failed to start."""
     reading, writing = os.pipe()
     if os.fork():
         os.close(writing)
