@@ -69,7 +69,7 @@ class Matrix:
 
     @cached_property
     def cells(self) -> list[dict[str, str]]:
-        """Return axis → value of each cell, without duplicates: the product less excluded cells, then included ones."""
+        """Return axis → value of each cell: the product less excluded cells, then included ones; no duplicates."""
         product = (
             dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())
         )
