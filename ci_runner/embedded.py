@@ -2,7 +2,7 @@
 
 It differs from a team's runner only in its assumptions: a free port, any engine that works, the package settings of
 the user who starts it, a user `local` with a key that only the announcement file has, and an end once it is idle
-(never with an unfinished job). The client finds and starts it (`pytest_remote_ci.client`).
+(never with an unfinished job). The client finds and starts it (`pytest_remote_ci.client.embedded_runner`).
 """
 
 from __future__ import annotations

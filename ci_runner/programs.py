@@ -178,7 +178,7 @@ def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugi
     settings = loaded.settings
 
     def refusal() -> str | None:
-        """Checked for each job, because users may be added while the controller runs."""
+        """Return the refusal, checked for each job: users may be added while the controller runs."""
         return _shared_process_engine(engine, store)
 
     problem = refusal()
@@ -214,7 +214,7 @@ def _shared_process_engine(engine: Engine, store: Store) -> str | None:
 
 
 def reconcile(loaded: Loaded) -> int:
-    """``ci-runner reconcile``: run the controller until a signal; return the exit code."""
+    """Run the controller until a signal (``ci-runner reconcile``); return the exit code."""
     from ci_runner.plugins.manager import Plugins
 
     stop = stop_on_signals()
@@ -241,7 +241,7 @@ def serve(
     facts: Callable[[Store], dict[str, object]] | None = None,
     watch: Callable[[Store, Callable[[], float], threading.Event], None] | None = None,
 ) -> int:
-    """``ci-runner serve``: run the HTTP server (and the controller) until a signal; return the exit code.
+    """Run the HTTP server (and the controller) until a signal (``ci-runner serve``); return the exit code.
 
     `announce` is written once requests are answered and removed at the end; `facts` adds to it. `watch` gets the
     store, a function that returns the seconds without requests, and the event that ends the program.

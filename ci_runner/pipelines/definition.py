@@ -27,7 +27,7 @@ class Named:
 
     @property
     def position(self) -> str:
-        """Return the position in words, for a message about another place."""
+        """The position in words, for a message about another place."""
         return f"in line {self.place.line}" if self.place.is_known else f"at {self.path}"
 
 
@@ -69,7 +69,7 @@ class Matrix:
 
     @cached_property
     def cells(self) -> list[dict[str, str]]:
-        """Return axis → value of each cell: the product less excluded cells, then included ones; no duplicates."""
+        """Axis → value of each cell: the product less excluded cells, then included ones; no duplicates."""
         product = (
             dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())
         )

@@ -28,7 +28,7 @@ class Retries:
 class Service:
     """A program that runs beside a job, in a network used by that job alone."""
 
-    #: Host name for the job's connections to it.
+    #: Host name by which the job connects to it.
     name: str
     image: str
     env: Mapping[str, str] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def make_plan(definition: Definition, choice: Choice | None = None) -> Plan:
 def _stage_before(
     stages: list[str], by_stage: Mapping[str, list[str]], stage: str, going: set[str]
 ) -> tuple[str, ...]:
-    """Return the jobs that take part in the nearest earlier stage with any; waiting for them is enough."""
+    """Return the jobs taking part in the nearest earlier stage that has any; they wait for all before them."""
     for earlier in reversed(stages[: stages.index(stage)]):
         found = tuple(name for name in by_stage[earlier] if name in going)
         if found:

@@ -155,7 +155,7 @@ class Plugins:
         return [_Adapter(item) for item in found if item.plugin is plugin]
 
     def _implementations(self, hook: str) -> list[tuple[str, Any]]:
-        """Return (plugin's name, callable) in pluggy's order: those with `tryfirst`, then the last registered first."""
+        """Return (plugin's name, callable) in pluggy's order: `tryfirst` first, then the last registered first."""
         found = getattr(self._manager.hook, hook).get_hookimpls()
         return [(item.plugin_name, _Adapter(item)) for item in reversed(found)]
 

@@ -37,5 +37,5 @@ class Services:
 
     @property
     def archive_limits(self) -> ArchiveLimits:
-        """Return the limits on the size of one project."""
+        """The limits on the size of one project."""
         return ArchiveLimits(max_files=self.serve.max_files, max_unpacked=self.serve.max_unpacked)

@@ -257,7 +257,7 @@ class Jobs:
         return True
 
     def update(self, job_id: str, **changes: Any) -> bool:
-        """`advance` without a lease and from any phase, with phase and status consistent; for `JobRepository`."""
+        """Call `advance` without a lease, from any phase, keeping phase and status in step; for `JobRepository`."""
         if "status" in changes:
             changes["phase"] = "queued" if changes["status"] == "queued" else "testing"
         return self.advance(job_id, None, PHASES, **changes)

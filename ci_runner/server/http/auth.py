@@ -1,8 +1,8 @@
 """Authentication by bearer keys, before any other part of a request is looked at.
 
 Keys are looked up for every request, so a revocation takes effect at once; open streams check twice a second.
-Recently valid keys are also remembered for code that must not query the database. That memory decides the queue of a
-request and whether its body is read, but never what a request may do. Wrong keys are counted by address, and answered
+Recently valid keys are also remembered for code that must not query the database. That memory decides a request's turn
+and whether its body is read, but never what a request may do. Wrong keys are counted by address, and answered
 with 429 above a limit; a valid key is always served, whatever others at its address do. The last use of a key is
 remembered in memory and written at intervals, not within a request.
 """

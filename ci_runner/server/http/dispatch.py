@@ -26,7 +26,7 @@ class Work(Protocol):
         """Do the work."""
 
     def cancel(self) -> None:
-        """Give it up; the server stops."""
+        """Cancel the work; the server stops."""
 
 
 class _Turn:

@@ -25,7 +25,7 @@ RECEIVE_RETRY: Final = 2
 
 
 class Slot:
-    """The right to one stream; `close` returns it and may be called twice."""
+    """The right to one stream; `close` releases it and may be called twice."""
 
     def __init__(self, slots: StreamSlots, user_id: str, network: str) -> None:
         self._slots: StreamSlots | None = slots
@@ -33,7 +33,7 @@ class Slot:
         self._network = network
 
     def close(self) -> None:
-        """Return the slot."""
+        """Release the slot."""
         slots, self._slots = self._slots, None
         if slots is not None:
             slots._release(self._user_id, self._network)

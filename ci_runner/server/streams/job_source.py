@@ -59,7 +59,7 @@ def is_visible(event: JobEvent, view: View) -> bool:
 
 
 def _belongs(kind: str, view: View, stream: Callable[[], object]) -> bool:
-    """As `is_visible`, for an event of this type; `stream` returns the origin of a log's text, if needed."""
+    """Return the same as `is_visible`; `stream` returns the origin of a log's text, if needed."""
     if kind == "complete" or view == "all":
         return True
     if view == "log":
@@ -118,7 +118,7 @@ class JobSource:
         return frames
 
     def _shows(self, event: Sendable) -> bool:
-        """As `is_visible`, but parses the event only if necessary."""
+        """Return the same as `is_visible`, but parse the event only if necessary."""
         return _belongs(event.type, self._view, lambda: json.loads(event.text).get("stream"))
 
     def _at_the_end(self) -> list[bytes]:
