@@ -28,7 +28,7 @@ _LONGEST: Final = 1000
 
 
 class SecretsUnreadable(PermanentError):
-    """A stored secret cannot be decrypted; the text is for the user whose job needs it."""
+    """A stored secret cannot be decrypted; the text is for the owner of the job that needs it."""
 
 
 class Encryption:

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS schema_history (
 
 #: The schema number of the first of `MIGRATIONS`. Those before it were merged into it.
 OLDEST: Final = 7
-#: The last commit whose runner upgrades schemas before `OLDEST`.
+#: The last commit with a runner that upgrades schemas before `OLDEST`.
 LAST_UPGRADER: Final = "464944b"
 
 

@@ -89,7 +89,7 @@ class Authenticator:
         return caller
 
     def recent_user(self, header: str | None) -> str | None:
-        """Return the id of the user whose valid key this recently was, without a database query."""
+        """Return the user's id if the key was valid recently, else None, without a database query."""
         token = bearer_token(header)
         if token is None:
             return None
