@@ -1,6 +1,6 @@
-"""The runner: an HTTP plane (`serve`), a controller (`reconcile`) and one database between them.
+"""The runner: an HTTP server (`serve`), a controller (`reconcile`) and one database between them.
 
-`docs/internals/index.md` tells how a job walks through it and who may import whom.
+`docs/internals/index.md` describes the path of a job through it, and which package may import which.
 """
 
 #: As in `pytest_remote_ci`: this package is in the same distribution as a pytest plugin.

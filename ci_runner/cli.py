@@ -1,8 +1,8 @@
 """``ci-runner serve | reconcile | admin | doctor | image``: the command line, where all parts are put together.
 
-Options become `Settings` here, once; the programs themselves are in `ci_runner.programs`. What a command does not need
-is not imported: ``admin`` loads no HTTP and no engine. Exit codes: 0 ended as asked, 1 failed (one line on stderr),
-2 wrong usage or settings, 75 another one runs already, 78 the database cannot be used.
+Options become `Settings` here, once; the programs themselves are in `ci_runner.programs`. Each command imports only
+what it needs: ``admin`` loads no HTTP and no engine. Exit codes: 0 ended as requested, 1 failed (one line on stderr),
+2 wrong usage or settings, 75 another one is already running, 78 the database cannot be used.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ Find out what is wrong:         ci-runner doctor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    # Not 077: what is mounted into containers must be readable for the job's uid. The data directory itself is 0700,
-    # and so hides everything below it; the database and keys are created 0600.
+    """Run one command; return the exit code."""
+    # Not 077: files mounted into containers must be readable for the job's uid. The data directory itself is 0700,
+    # and so protects everything below it; the database and keys are created 0600.
     os.umask(0o022)
     words = list(sys.argv[1:] if argv is None else argv)
     args = make_parser(with_admin="admin" in words).parse_args(words)
@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, getattr(error, "exit_code", EXIT_FAILED))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output (head, less) has seen enough
+    except BrokenPipeError:  # the reader of our output (head, less) has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except Exception as error:  # one line for the operator; the rest for whoever asks with --log-level DEBUG
+    except Exception as error:  # one line for the operator; the traceback only with --log-level DEBUG
         _log.debug("fatal error", exc_info=True)
         return _complain(f"{type(error).__name__}: {error}", EXIT_FAILED)
 
@@ -72,7 +72,10 @@ def _complain(error: object, code: int) -> int:
 
 
 def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
-    """The whole command line. Without `with_admin`, the commands below ``admin`` (and the store) are left out."""
+    """Return the parser of the whole command line.
+
+    Without `with_admin`, the commands below ``admin`` (and the import of the store) are left out.
+    """
     anywhere = _options("log", "storage")
     anywhere.add_argument(
         "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="TOML file to read"
@@ -118,7 +121,7 @@ def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
 
 
 def _options(*groups: str) -> argparse.ArgumentParser:
-    """A parent parser with the flags of these settings groups."""
+    """Return a parent parser with the flags of these settings groups."""
     parent = argparse.ArgumentParser(add_help=False)
     for name in groups:
         add_arguments(parent.add_argument_group(f"{name} (see docs/reference/settings.md)"), (name,))
@@ -126,7 +129,7 @@ def _options(*groups: str) -> argparse.ArgumentParser:
 
 
 def _spread(parser: argparse.ArgumentParser, anywhere: argparse.ArgumentParser) -> None:
-    """Allow the options of `anywhere` after every command below `parser`, not only before."""
+    """Allow the options of `anywhere` also after every command below `parser`."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for child in set(action.choices.values()):
@@ -170,7 +173,7 @@ def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
 
 
 def _load(args: argparse.Namespace, **layers: Any) -> Loaded:
-    """The settings of this command, and the log set up by them."""
+    """Return the settings of this command, and set up the log."""
     try:
         loaded = load(vars(args), os.environ, config=getattr(args, "config", None), **layers)
     except SettingsError:

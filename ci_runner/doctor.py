@@ -1,7 +1,7 @@
-"""``ci-runner doctor``: what there is, what is wrong, and what to do about it.
+"""``ci-runner doctor``: show the state of the installation, its problems, and their remedies.
 
-Each check is a function that answers with findings and never raises; the engine's own knowledge (`Engine.probe`) is
-shown as it is. The doctor changes nothing, makes no folder and no database, and may run beside a running runner.
+Each check is a function that yields findings and never raises; the engine's own findings (`Engine.probe`) are shown
+unchanged. The doctor changes nothing, makes no folder and no database, and may run while the runner runs.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 #: Patch levels of CPython that first read crafted zip and tar files safely (CVE-2025-8194, CVE-2025-8291).
 _SAFE_ARCHIVES: Final = {10: 19, 11: 14, 12: 12, 13: 8}
-#: SQLite before this may damage a database when two processes checkpoint at once.
+#: Older SQLite may damage a database when two processes checkpoint at once.
 _SAFE_SQLITE: Final = (3, 51, 3)
-#: Seconds without a heartbeat after which a controller is taken for dead.
+#: Seconds without a heartbeat after which a controller counts as dead.
 _STALE: Final = 60.0
 
 Level = Literal["ok", "warn", "fail"]
@@ -43,32 +43,32 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer of one check."""
+    """One result of a check."""
 
     check: str
     level: Level
     text: str
-    #: What to do; empty when all is well.
+    #: What to do; empty if all is well.
     advice: str = ""
 
 
 def ok(check: str, text: str) -> Finding:
-    """All is well."""
+    """Return a finding: all is well."""
     return Finding(check, "ok", text)
 
 
 def warn(check: str, text: str, advice: str = "") -> Finding:
-    """Works, but somebody should know."""
+    """Return a finding: it works, but the operator should know."""
     return Finding(check, "warn", text, advice)
 
 
 def fail(check: str, text: str, advice: str = "") -> Finding:
-    """The runner cannot do its work."""
+    """Return a finding: the runner cannot work."""
     return Finding(check, "fail", text, advice)
 
 
 def python(version: Sequence[int] = sys.version_info[:3]) -> Iterator[Finding]:
-    """The interpreter that unpacks what users send."""
+    """Check the interpreter, which unpacks uploads."""
     text = ".".join(map(str, version))
     safe = _SAFE_ARCHIVES.get(version[1])
     if safe is not None and version[2] < safe:
@@ -82,7 +82,7 @@ def python(version: Sequence[int] = sys.version_info[:3]) -> Iterator[Finding]:
 
 
 def sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Iterator[Finding]:
-    """The library behind the store."""
+    """Check the library behind the store."""
     text = ".".join(map(str, version))
     if version < _SAFE_SQLITE:
         yield warn(
@@ -95,7 +95,7 @@ def sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Iterator[F
 
 
 def data_dir(settings: Settings) -> Iterator[Finding]:
-    """Permissions and free space."""
+    """Check permissions and free space."""
     folder = settings.storage.data_dir
     if folder.exists():
         text = datadir.problem(folder)
@@ -119,7 +119,7 @@ def data_dir(settings: Settings) -> Iterator[Finding]:
 
 
 def database(settings: Settings) -> Iterator[Finding]:
-    """Schema, damage, and who is the controller."""
+    """Check the schema, damage, and the controller's heartbeat."""
     from ci_runner.store import Store
 
     path = settings.storage.database_path
@@ -179,7 +179,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def port(settings: Settings) -> Iterator[Finding]:
-    """Whether `serve` could listen, or does."""
+    """Check whether `serve` could listen, or already does."""
     host, number = settings.serve.host, settings.serve.port
     where = f"{host}:{number}"
     if number == 0:
@@ -216,7 +216,7 @@ def _answers_as_runner(host: str, number: int) -> bool:
 
 
 def uv() -> Iterator[Finding]:
-    """The installer that is mounted into environment builds."""
+    """Find the installer that is mounted into environment builds."""
     beside = Path(sys.executable).parent / "uv"
     path = str(beside) if beside.is_file() else shutil.which("uv")
     if path:
@@ -226,7 +226,7 @@ def uv() -> Iterator[Finding]:
 
 
 def packages(settings: Settings) -> Iterator[Finding]:
-    """Whether containers can possibly reach the indexes and proxies that are set."""
+    """Check whether containers can reach the configured indexes and proxies at all."""
     from ci_runner.controller.engines.docker import allowed_hosts
 
     named = allowed_hosts.named(settings.environments)
@@ -242,7 +242,7 @@ def packages(settings: Settings) -> Iterator[Finding]:
 
 
 def network(settings: Settings) -> Iterator[Finding]:
-    """What jobs are meant to reach; whether the rest is really closed, the engine says."""
+    """Show the networks that jobs should reach; the engine checks whether the rest is really closed."""
     reconcile = settings.reconcile
     if reconcile.engine == "process":
         return
@@ -254,7 +254,7 @@ def network(settings: Settings) -> Iterator[Finding]:
 
 
 def engine(settings: Settings, make: Callable[[], Engine]) -> Iterator[Finding]:
-    """The engine, what it finds wrong, and the image that jobs get by default."""
+    """Check the engine, its own findings, and the default image of jobs."""
     name = settings.reconcile.engine
     try:
         found = make()
@@ -303,13 +303,13 @@ def _image(settings: Settings, found: Engine) -> Finding:
 
 
 def built_images(listing: Callable[[], list[tuple[str, str]]]) -> Iterator[Finding]:
-    """Images made by ``ci-runner image build``."""
+    """List images made by ``ci-runner image build``."""
     for tag, pythons in listing():
         yield ok("image", f"{tag} (Python {pythons.replace(',', ', ')})")
 
 
 def configuration(loaded: Loaded) -> Iterator[Finding]:
-    """What was read, and from where."""
+    """Show which settings were read, and from where."""
     source = str(loaded.file) if loaded.file else "no file"
     yield ok("settings", f"{source}; {len(loaded.origins)} not at their default")
     for text in loaded.warnings:
@@ -317,7 +317,7 @@ def configuration(loaded: Loaded) -> Iterator[Finding]:
 
 
 def limits(settings: Settings) -> Iterator[Finding]:
-    """What all jobs together may take, against what the machine has."""
+    """Compare the limits of all jobs together with the machine's resources."""
     reconcile = settings.reconcile
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     wanted = reconcile.concurrency * reconcile.memory
@@ -336,7 +336,7 @@ def limits(settings: Settings) -> Iterator[Finding]:
 def collect(
     loaded: Loaded, make_engine: Callable[[], Engine], listing: Callable[[], list[tuple[str, str]]]
 ) -> list[Finding]:
-    """All checks, in the order in which they are shown; a check that breaks is itself a finding."""
+    """Return all findings, in the order of display; a check that raises is itself a finding."""
     settings = loaded.settings
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("settings", lambda: configuration(loaded)),
@@ -362,7 +362,7 @@ def collect(
 
 
 def show(findings: Sequence[Finding], out: TextIO, *, as_json: bool = False) -> int:
-    """Print; returns the exit code: 1 when anything failed."""
+    """Print the findings; return the exit code: 1 if any check failed."""
     if as_json:
         document = {"host": platform.node(), "findings": [asdict(finding) for finding in findings]}
         out.write(escaped_json(document, indent=2) + "\n")

@@ -1,8 +1,8 @@
-"""The private runner that `pytest --remote-ci` starts where no runner is configured: one user, loopback, both planes.
+"""The private runner that `pytest --remote-ci` starts if no runner is configured: one user, loopback, both programs.
 
-It differs from a team's runner in what it assumes, and in nothing else: a free port, any engine that works, the
-package set-up of whoever starts it, a user `local` with a key that only the announcement holds, and an end once it is
-idle (never with a job unfinished). How a client finds and starts it is the client's business.
+It differs from a team's runner only in its assumptions: a free port, any engine that works, the package settings of
+the user who starts it, a user `local` with a key that only the announcement file has, and an end once it is idle
+(never with an unfinished job). The client finds and starts it (`pytest_remote_ci.client.embedded_runner`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEY_NAME: Final = "embedded"
 #: Seconds without requests and unfinished jobs after which it ends.
 IDLE_EXIT: Final = 900.0
 
-#: Setting → variables by which tools of the same user know it; the first that is set counts.
+#: Setting → variables with the same meaning for other tools of the user; the first that is set counts.
 _HOST_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "environments.ca_bundle": ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     "environments.index_url": ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"),
@@ -48,13 +48,13 @@ _HOST_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 def layers(
     arguments: Mapping[str, Any], environ: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """What an embedded runner forces (unless its own command line says otherwise), and what it assumes.
+    """Return the settings that an embedded runner forces (unless its command line overrides them), and its defaults.
 
-    A team's settings in the environment must not leak in: neither its address nor its database.
+    A team's settings in the environment must not affect it, such as an address or a database.
     """
     if "storage.data_dir" not in arguments:
         raise SettingsError("--embedded needs --data-dir: a private runner shares nothing with another one")
-    # An unknown user in it is an error later.
+    # An unknown user in the path is reported later.
     data_dir = os.path.expanduser(str(arguments["storage.data_dir"]))  # noqa: PTH111
     database = str(Path(data_dir) / "runner.db")
     forced = {
@@ -72,7 +72,7 @@ def layers(
 
 
 def host_package_settings(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Setting id → value and the variable it came from: what works for the user's pip works for the user's runner."""
+    """Return setting id → value and its variable, so that the runner uses the same settings as the user's pip."""
     found = {}
     for setting, variables in _HOST_VARIABLES.items():
         for variable in variables:
@@ -90,7 +90,7 @@ def host_package_settings(environ: Mapping[str, str]) -> dict[str, tuple[str, st
 
 
 def serve(loaded: Loaded, *, announce: Path) -> int:
-    """Run until idle or told to end; returns the exit code. Raises `Busy` when the data directory has one already."""
+    """Run until idle or stopped; return the exit code. Raises `Busy` if the data directory is already in use."""
     data_dir = loaded.settings.storage.data_dir
     datadir.prepare(data_dir)
     with datadir.locked(data_dir / "embedded.lock", "an embedded runner"):
@@ -104,7 +104,7 @@ def serve(loaded: Loaded, *, announce: Path) -> int:
 
 
 def make_key(store: Store) -> str:
-    """A new key of the user `local`, who is made when missing; older keys of this kind end here."""
+    """Return a new key of the user `local`, made if missing; revoke its older keys."""
     user = store.users.by_email(EMAIL)
     if user is None:
         user = store.users.create(User(str(uuid.uuid4()), "local", EMAIL, utcnow()))

@@ -1,19 +1,19 @@
 """The runner's errors: one tree, three families.
 
-*Yours*: the caller must change something (4xx, one line, what to do next). *Temporary*: try again with backoff
-and jitter. *Permanent*: the job ends `failed` with the text as its reason. Errors of SDKs stop in the module that
-imports the SDK and are chained. A red test is an outcome, not an error.
+*Yours*: the caller must change something (4xx, one line, what to do next). *Temporary*: retry with backoff and
+jitter. *Permanent*: the job ends `failed` with the text as its reason. Errors of SDKs are caught in the module that
+imports the SDK, and chained. A failing test is an outcome, not an error.
 """
 
 from __future__ import annotations
 
 
 class RunnerError(Exception):
-    """Root of everything that the runner raises on purpose."""
+    """The base of all errors that the runner raises on purpose."""
 
 
 class YoursError(RunnerError):
-    """The caller's to mend; `status` is the HTTP status and the text is the body's ``detail``."""
+    """The caller must change the request; `status` is the HTTP status, the text is the body's ``detail``."""
 
     status = 422
 
@@ -25,47 +25,47 @@ class NotAuthenticated(YoursError):
 
 
 class AccessDenied(YoursError):
-    """The thing belongs to another user."""
+    """The object belongs to another user."""
 
     status = 403
 
 
 class NotFound(YoursError):
-    """No such thing."""
+    """The object does not exist."""
 
     status = 404
 
 
 class Conflict(YoursError):
-    """The thing is no longer, or already, in a state that allows this."""
+    """The object is in a state that does not allow this."""
 
     status = 409
 
 
 class TooLarge(YoursError):
-    """The body is larger than the runner takes."""
+    """The body is larger than allowed."""
 
     status = 413
 
 
 class InvalidSubmission(YoursError):
-    """The archive, manifest or options are refused; names the entry or field and why."""
+    """The archive, manifest or options are refused; the text has the entry or field and the reason."""
 
 
 class TooManyRequests(YoursError):
-    """Over a limit; try again after `retry_after` seconds."""
+    """A limit is exceeded; try again after `retry_after` seconds."""
 
     status = 429
 
     def __init__(self, text: str, *, retry_after: float = 5) -> None:
         super().__init__(text)
         self.retry_after = retry_after
-        #: Further headers of the answer.
+        #: Additional headers of the response.
         self.headers: tuple[tuple[str, str], ...] = ()
 
 
 class TooManyWrongKeys(TooManyRequests):
-    """The key is wrong, and so were others from the same address; no right key is ever answered this."""
+    """The key is wrong, as were others from the same address; never raised for a valid key."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("Too many wrong keys came from your address", retry_after=retry_after)
@@ -73,28 +73,28 @@ class TooManyWrongKeys(TooManyRequests):
 
 
 class TemporaryError(RunnerError):
-    """The same call may succeed later; nothing was decided."""
+    """The same call may succeed later; nothing was changed."""
 
     def __init__(self, text: str, *, retry_after: float = 1.0) -> None:
         super().__init__(text)
-        #: Seconds to wait at least.
+        #: Minimum seconds to wait.
         self.retry_after = retry_after
 
 
 class EngineUnavailable(TemporaryError):
-    """The engine does not answer, or not in time."""
+    """The engine does not respond, or not in time."""
 
 
 class StorageFull(TemporaryError):
-    """The disk reserve is reached; nothing was kept."""
+    """The disk reserve is reached; nothing was stored."""
 
 
 class PermanentError(RunnerError):
-    """Trying again cannot help; the text is the job's reason, in words for its user."""
+    """Trying again cannot help; the text is the job's reason, written for its user."""
 
 
 class ImageUnavailable(PermanentError):
-    """The base image is not there and cannot be had."""
+    """The base image is missing and cannot be obtained."""
 
 
 class EnvironmentFailed(PermanentError):
@@ -106,4 +106,4 @@ class LeaseLost(RunnerError):
 
 
 class SettingsError(RunnerError):
-    """A setting is unknown or has a wrong value; names it, where it was read and what is allowed."""
+    """A setting is unknown or has a wrong value; the text has its name, its origin and the allowed values."""

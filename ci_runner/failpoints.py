@@ -1,10 +1,10 @@
 """Places where a test may kill, delay or break the runner: pairs around every commit and engine call.
 
-Off unless ``CI_RUNNER_ALLOW_FAILPOINTS=1`` is set when the process starts; then ``CI_RUNNER_FAILPOINTS`` says what
-happens where, for instance ``controller.launch.created=kill@2;server.submit.committed=sleep:5``: at the second hit of
-the first the process kills itself with SIGKILL (nothing is cleaned up), at each hit of the second it sleeps 5 seconds.
-``raise`` raises `FailpointError`. ``CI_RUNNER_FAILPOINT_TRACE`` names a file to which each reached name is appended, so
-that a test can prove that every registered failpoint is reached.
+Off unless ``CI_RUNNER_ALLOW_FAILPOINTS=1`` is set when the process starts. Then ``CI_RUNNER_FAILPOINTS`` defines the
+actions, for instance ``controller.launch.created=kill@2;server.submit.committed=sleep:5``: at the second hit of the
+first, the process kills itself with SIGKILL (nothing is cleaned up); at each hit of the second, it sleeps 5 seconds.
+``raise`` raises `FailpointError`. ``CI_RUNNER_FAILPOINT_TRACE`` names a file to which each reached name is appended,
+so that a test can prove that every registered failpoint is reached.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import time
 from pathlib import Path
 from typing import Final
 
-#: Every failpoint of the product with where it stands. `hit` refuses names that are not here.
+#: Every failpoint of the product with its place. `hit` refuses other names.
 REGISTRY: Final[dict[str, str]] = {}
 
 
 class FailpointError(RuntimeError):
-    """What a failpoint set to ``raise`` raises."""
+    """The error raised by a failpoint set to ``raise``."""
 
 
 class _Active:
-    """What the environment asked for, read once."""
+    """The configuration from the environment, read once."""
 
     def __init__(self) -> None:
         self.allowed = os.environ.get("CI_RUNNER_ALLOW_FAILPOINTS") == "1"
@@ -44,13 +44,13 @@ _active = _Active()
 
 
 def register(name: str, where: str) -> str:
-    """Declare a failpoint at import; returns the name, so that a module can keep it as a constant."""
+    """Declare a failpoint at import; return the name for use as a constant."""
     REGISTRY[name] = where
     return name
 
 
 def hit(name: str) -> None:
-    """Pass a failpoint: free when none are allowed."""
+    """Pass a failpoint; costs almost nothing unless failpoints are allowed."""
     if not _active.allowed:
         return
     if name not in REGISTRY:

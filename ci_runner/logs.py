@@ -1,8 +1,8 @@
-"""The runner's own log: one structured line per fact on stderr, as text for people or as JSON.
+"""The runner's own log: one structured line per fact on stderr, as readable text or as JSON.
 
-Modules log through ``logging.getLogger(__name__)`` with facts in ``extra={"job": …}``; which lines are written, where
-and how, is decided here once per process. Keys of users never reach the log, whoever passes them in; a line feed in a
-logged value cannot forge a second line, nor any other character steer the terminal that shows it.
+Modules log through ``logging.getLogger(__name__)`` with facts in ``extra={"job": …}``. This module decides once per
+process which lines are written, where and how. Keys of users never appear in the log, even if passed to it. A line
+feed in a logged value cannot forge a second line, and no character can control the terminal that shows it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, Final, TextIO
 from ci_runner.settings.groups import LogSettings
 from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
 
-#: Attributes that every record has; all others came in by ``extra``.
+#: Attributes of every record; all others come from ``extra``.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-#: Also keys that are cut off, or that other text follows: after the first eight characters, its id, each is secret.
+#: Matches also truncated keys and keys followed by text; all but the first eight characters, the id, is secret.
 _KEY: Final = re.compile(r"ci_[0-9A-Za-z]{9,}")
 _HIDDEN: Final = "ci_…"
-#: SDKs whose INFO lines would drown ours.
+#: SDKs with too many INFO lines.
 _NOISY: Final = ("docker", "urllib3", "waitress", "peewee")
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> logging.Handler:
-    """Send everything of this process to `stream` (stderr); called again, it replaces what it set up before."""
+    """Send this process's log to `stream` (default: stderr); a further call replaces the earlier set-up."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     handler.set_name("ci-runner")
@@ -43,12 +43,12 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> logging.Ha
 
 
 def facts(record: logging.LogRecord) -> dict[str, Any]:
-    """What the caller gave in ``extra``."""
+    """Return the facts that the caller passed in ``extra``."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
 def hide_keys(text: str) -> str:
-    """`text` without API keys."""
+    """Return `text` without API keys."""
     return _KEY.sub(_HIDDEN, text)
 
 
@@ -61,7 +61,7 @@ class TextFormatter(logging.Formatter):
     """``2026-01-31T12:00:00.000Z INFO    ci_runner.server: message job=… key=…``; a traceback follows indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback when there is one."""
+        """Return one line, and the traceback if there is one."""
         line = f"{_moment(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"
         for key, value in facts(record).items():
             text = str(value)
@@ -76,7 +76,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: time, level, logger, message, the facts, and ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         entry: dict[str, Any] = {
             "time": _moment(record),
             "level": record.levelname,

@@ -1,7 +1,7 @@
-"""``serve`` and ``reconcile``: which parts a program of the runner consists of, and how it ends.
+"""``serve`` and ``reconcile``: assemble the parts of a program of the runner, and end them.
 
-Parts get what they need here and nothing else; each runs in its own threads, and this module's one event ends them all:
-on SIGINT and SIGTERM, when a part gives up, or when an embedded runner has been idle. Containers go on without us.
+Parts get all their dependencies from this module and run in separate threads. A single event ends them all: on SIGINT
+and SIGTERM, when a part gives up, or when an embedded runner has been idle. Containers continue without the program.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: A database up to this size (bytes) is read through at every start; `doctor` reads any.
+#: A database up to this size (bytes) is checked completely at every start; `doctor` checks any size.
 _CHECKED_AT_START: Final = 256 << 20
-#: Seconds that the controller gets to end its threads.
+#: Seconds for the controller to end its threads.
 _PATIENCE: Final = 30.0
 
 AUTO_WARNING: Final = (
@@ -44,14 +44,14 @@ AUTO_WARNING: Final = (
 
 
 class DatabaseUnusable(RunnerError):
-    """The database is damaged, of a newer version, or not writable."""
+    """The database is damaged, from a newer version, or not writable."""
 
     exit_code = 78
 
 
 @contextlib.contextmanager
 def open_store(settings: Settings, *, check: bool = False) -> Iterator[Store]:
-    """The store in its prepared data directory; with `check`, a damaged file is refused although it opens."""
+    """Open the store in its prepared data directory; with `check`, also look for damage."""
     from ci_runner.store import Store, StoreError
 
     storage = settings.storage
@@ -75,7 +75,7 @@ def open_store(settings: Settings, *, check: bool = False) -> Iterator[Store]:
 
 
 def stop_on_signals() -> threading.Event:
-    """The event that ends this process: set by SIGINT and SIGTERM; a second signal ends it at once."""
+    """Return the event that ends this process: set by SIGINT and SIGTERM; a second signal ends it at once."""
     stop = threading.Event()
 
     def on_signal(number: int, _frame: object) -> None:
@@ -89,9 +89,9 @@ def stop_on_signals() -> threading.Event:
 
 
 def choose_engine(settings: Settings, plugins: Plugins) -> tuple[Engine, str | None]:
-    """The engine that the settings name, and a warning for whoever uses it; raises `SettingsError`.
+    """Return the engine in the settings, and a warning for its user; raises `SettingsError`.
 
-    ``auto`` is Docker when it answers, else plain processes.
+    ``auto`` is Docker if it responds, else plain processes.
     """
     name = settings.reconcile.engine
     if name != "auto":
@@ -110,13 +110,13 @@ def choose_engine(settings: Settings, plugins: Plugins) -> tuple[Engine, str | N
 
 
 def make_engine(name: str, settings: Settings, plugins: Plugins) -> Engine:
-    """One of the registered engines; raises `SettingsError` for a name that none has."""
+    """Return a registered engine; raises `SettingsError` for an unknown name."""
     return plugins.engine(name, settings, data_dir.install_id(settings.storage.data_dir))
 
 
 @contextlib.contextmanager
 def probing_engine(settings: Settings) -> Iterator[Callable[[], Engine]]:
-    """For `doctor`: makes the engine without making a data directory that is not there."""
+    """Yield a function that makes the engine without making a missing data directory; for `doctor`."""
     from ci_runner.plugins.manager import Plugins
 
     plugins = Plugins.load()
@@ -128,7 +128,7 @@ def probing_engine(settings: Settings) -> Iterator[Callable[[], Engine]]:
 
 
 class ControllerThread:
-    """The controller in a thread of its own; `failed` holds what ended it early."""
+    """The controller in a separate thread; `failed` is the error that ended it early."""
 
     def __init__(self, controller: Any, stop: threading.Event) -> None:
         self._controller = controller
@@ -145,40 +145,40 @@ class ControllerThread:
             self._stop.set()
 
     def start(self, patience: float = 60.0) -> None:
-        """Return after the first pass; raises what kept it from starting."""
+        """Start, and return after the first pass; raises the error that prevented the start."""
         self._thread.start()
         while patience > 0 and not self._controller.ready.wait(0.05) and not self._stop.is_set():
             patience -= 0.05
         self.check()
 
     def check(self) -> None:
-        """Raise what ended the controller, if anything did."""
+        """Raise the error that ended the controller, if any."""
         if self.failed is not None:
             raise as_busy(self.failed)
 
     def join(self) -> None:
-        """Wait for the end."""
+        """Stop the controller and wait for its end."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(_PATIENCE)
 
 
 def as_busy(error: BaseException) -> BaseException:
-    """A second controller's refusal as the error that ends a program with 75."""
+    """Return a second controller's refusal as the error that ends a program with 75, other errors unchanged."""
     from ci_runner.controller.loop import ControllerRunning
 
     return Busy(str(error)) if isinstance(error, ControllerRunning) else error
 
 
 def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugins) -> Any:
-    """The controller with its preparer."""
+    """Return the controller with its preparer."""
     from ci_runner.controller.loop import Controller
     from ci_runner.plugins.policy import PolicedPreparer
 
     settings = loaded.settings
 
     def refusal() -> str | None:
-        """Users may be added while the controller runs."""
+        """Return the refusal, checked for each job: users may be added while the controller runs."""
         return _shared_process_engine(engine, store)
 
     problem = refusal()
@@ -204,7 +204,7 @@ def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugi
 
 
 def _shared_process_engine(engine: Engine, store: Store) -> str | None:
-    """Why this engine must not serve this store's users, or None: plain processes see each other's files."""
+    """Return why this engine must not serve this store's users, or None: plain processes see each other's files."""
     if engine.name != "process" or len([user for user in store.users.list() if user.is_active]) <= 1:
         return None
     return (
@@ -214,7 +214,7 @@ def _shared_process_engine(engine: Engine, store: Store) -> str | None:
 
 
 def reconcile(loaded: Loaded) -> int:
-    """``ci-runner reconcile``: the controller until a signal; returns the exit code."""
+    """Run the controller until a signal (``ci-runner reconcile``); return the exit code."""
     from ci_runner.plugins.manager import Plugins
 
     stop = stop_on_signals()
@@ -241,10 +241,10 @@ def serve(
     facts: Callable[[Store], dict[str, object]] | None = None,
     watch: Callable[[Store, Callable[[], float], threading.Event], None] | None = None,
 ) -> int:
-    """``ci-runner serve``: the HTTP plane (and the controller) until a signal; returns the exit code.
+    """Run the HTTP server (and the controller) until a signal (``ci-runner serve``); return the exit code.
 
     `announce` is written once requests are answered and removed at the end; `facts` adds to it. `watch` gets the
-    store, how many seconds nobody asked for anything, and the event by which it may end the program.
+    store, a function that returns the seconds without requests, and the event that ends the program.
     """
     from ci_runner.plugins.manager import Plugins
     from ci_runner.server.app import create_app
@@ -289,7 +289,7 @@ def serve(
 
 @contextlib.contextmanager
 def announced(path: Path, document: dict[str, object]) -> Iterator[None]:
-    """Keep `document` (JSON, 0600) at `path`, complete from its first moment; only our own is removed again."""
+    """Keep `document` (JSON, 0600) at `path`, written atomically; a file of another process is not removed."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps(document) + "\n"
     with data_dir.write_beside(path, text) as made:
@@ -303,7 +303,7 @@ def announced(path: Path, document: dict[str, object]) -> Iterator[None]:
 
 
 def log_start(program: str, loaded: Loaded) -> None:
-    """What runs, with which settings (without secrets)."""
+    """Log the program and its settings (without secrets)."""
     _log.info(
         "%s %s started", program, __version__, extra={"pid": os.getpid(), "file": str(loaded.file or "none")}
     )

@@ -1,8 +1,8 @@
-"""`ci-runner admin`: users and keys from the command line, on the database itself.
+"""`ci-runner admin`: manage users and keys from the command line, directly in the database.
 
-Whoever can write the database file is an administrator; there is no remote administration. Every command is
-one transaction, so it works while the runner runs and takes effect at once. Exit codes: 0 done, 1 refused
-(one line on stderr), 2 wrong usage.
+Every user who can write the database file is an administrator; there is no remote administration. Every command is
+one transaction, so it works while the runner runs and takes effect at once. Exit codes: 0 done, 1 refused (one line
+on stderr), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def add_parsers(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace, store: Store, out: TextIO, err: TextIO, stdin: TextIO | None = None) -> int:
-    """Carry out what `add_parsers` parsed; returns the exit code. `stdin` is where a question is answered."""
+    """Execute the command parsed by `add_parsers`; return the exit code. `stdin` is read for confirmation."""
     console = Console(out, err, stdin or sys.stdin)
     try:
         args.admin_command(args, store, console)
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, store: Store, out: TextIO, err: TextIO, stdin:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The administration alone, on the database named by ``--db``."""
+    """Run the administration alone, on the database given by ``--db``."""
     parser = argparse.ArgumentParser(prog="ci-runner admin", description="Manage users and API keys.")
     parser.add_argument("--db", required=True, metavar="FILE", help="the runner's database")
     add_parsers(parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT"))

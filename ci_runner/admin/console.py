@@ -1,4 +1,4 @@
-"""What the administrator sees: lines, tables, JSON, one question."""
+"""Output for the administrator: lines, tables, JSON, and a confirmation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_remote_ci.wire.control_characters import escaped, escaped_json, esca
 
 
 class Console:
-    """Writes to the given streams whatever their encoding can show, and nothing that steers a terminal."""
+    """Writes to the given streams only text that their encoding can show, and nothing that controls a terminal."""
 
     def __init__(self, out: TextIO, err: TextIO, stdin: TextIO) -> None:
         self._out = out
@@ -18,19 +18,19 @@ class Console:
         self._in = stdin
 
     def line(self, text: str = "") -> None:
-        """A line on standard output."""
+        """Write a line to standard output."""
         _write(self._out, text + "\n")
 
     def error(self, text: str) -> None:
-        """``Error: …`` on standard error."""
+        """Write ``Error: …`` to standard error."""
         _write(self._err, f"Error: {text}\n")
 
     def json(self, value: Any) -> None:
-        """For programs."""
+        """Write JSON, for programs."""
         self.line(escaped_json(value, indent=2))
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns as wide as what is in them."""
+        """Write a table with columns as wide as their contents."""
         rows = [[escaped(cell) for cell in row] for row in rows]
         widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
         lines = [
@@ -45,7 +45,7 @@ class Console:
         self.line()
 
     def confirm(self, question: str) -> None:
-        """Ask; anything but yes, and nobody there to ask, raises `YoursError`."""
+        """Ask for confirmation; raises `YoursError` unless the answer is yes, or if there is no terminal."""
         if not self._in.isatty():
             raise YoursError("Nobody to ask for confirmation: pass --yes")
         _write(self._out, f"{question} [y/N] ")
@@ -55,7 +55,7 @@ class Console:
 
 
 def label(text: str, what: str) -> str:
-    """`text` without spaces around it; empty, overlong and unprintable names are refused."""
+    """Return `text` without surrounding spaces; refuses empty, overlong and unprintable names."""
     name = text.strip()
     if not name:
         raise YoursError(f"The {what} must not be empty")

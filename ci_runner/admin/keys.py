@@ -1,4 +1,4 @@
-"""``admin key``: a key is shown once, when it is made; lists name keys by their id and never show one."""
+"""``admin key``: a key is shown only once, when it is made; lists show only the ids of keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 _UNNAMED: Final = "(unnamed)"
-#: Two new keys may share the eight characters of their ids once in many billions; then another is made.
+#: Two new keys share the eight characters of their ids once in many billions; then another one is made.
 _ATTEMPTS: Final = 3
 
 

@@ -1,4 +1,4 @@
-"""``admin user``: who may submit, and with which priority at most."""
+"""``admin user``: manage users and the highest priority of their jobs."""
 
 from __future__ import annotations
 
@@ -64,8 +64,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def find(store: Store, user_id: str | None, email: str | None, option: str) -> User:
-    """The one user that is named by id (given by `option`) or by e-mail address; anything else raises
-    `YoursError`.
+    """Return the one user given by id (option `option`) or by e-mail address.
+
+    Raises `YoursError` if none or both are given, or the user is unknown.
     """
     if not user_id and not email:
         raise YoursError(f"Must provide either {option} or --email")
@@ -136,7 +137,7 @@ def _delete(args: argparse.Namespace, store: Store, console: Console) -> None:
         console.confirm(f"Delete {user.email} with all jobs, logs, keys and files, for ever?")
     try:
         deletion = store.users.delete(user.id)
-    except NotFound as error:  # while the question was open
+    except NotFound as error:  # deleted while the question was open
         raise Conflict(f"User was deleted meanwhile: {user.email}") from error
     console.line(f"✓ User deleted: {user.email}")
     console.line(f"  Jobs deleted:         {len(deletion.deleted)}")

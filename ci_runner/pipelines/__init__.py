@@ -1,5 +1,5 @@
-"""Pipelines: stages of jobs, defined in a project's files, checked as a whole, and laid out as a plan of jobs.
+"""Pipelines: stages of jobs, defined in a project's files, checked as a whole, and turned into a plan of jobs.
 
-Everything here is pure: texts come in, frozen values and lists of mistakes come out. What is kept of a run lives in
-`ci_runner.store`, what becomes of it is decided in `ci_runner.controller`.
+This package is pure: it turns texts into frozen values and lists of problems. `ci_runner.store` stores runs;
+`ci_runner.controller` decides their progress.
 """

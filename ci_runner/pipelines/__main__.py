@@ -1,4 +1,4 @@
-"""``python -m ci_runner.pipelines``: one question of `checking.answer` on stdin, its answer on stdout, as JSON."""
+"""``python -m ci_runner.pipelines``: read one request for `check.answer` on stdin, print the answer, as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_remote_ci.wire.protocol import WireError, parse_json
 
 
 def main() -> int:
-    """Answer and end; 2 for what is no question."""
+    """Answer and return the exit code: 2 for an invalid request."""
     try:
         result = answer(parse_json("question", sys.stdin.buffer.read()))
     except WireError as error:

@@ -1,7 +1,7 @@
-"""Files in, definitions and problems out; and the same as one JSON question with one JSON answer.
+"""Check files and return definitions and problems; also as one JSON request with one JSON answer.
 
-The question is asked by `POST /pipelines/check` and by `python -m ci_runner.pipelines`, which a client runs where this
-package is installed beside it.
+The request comes from `POST /pipelines/check` and from `python -m ci_runner.pipelines`, which a client runs if this
+package is installed locally.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ci_runner.pipelines.source.tree import NOWHERE, Place, Problem, Problems, T
 from ci_runner.pipelines.values import Value, nearest
 from pytest_remote_ci.wire.protocol import WireError
 
-#: Most files of one question.
+#: Maximum number of files in one request.
 MOST_FILES: Final = 100
 
 _YAML: Final = (".yaml", ".yml")
@@ -29,19 +29,19 @@ _YAML: Final = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Checked:
-    """What files say."""
+    """The pipelines and problems found in files."""
 
-    #: In the order of the files; those with errors in them, too.
+    #: In the order of the files, including those with errors.
     pipelines: tuple[Definition, ...]
     problems: tuple[Problem, ...]
 
     @property
     def is_valid(self) -> bool:
-        """No errors; warnings may be there."""
+        """Whether there are no errors; warnings are allowed."""
         return not any(problem.severity == "error" for problem in self.problems)
 
     def allows(self, definition: Definition) -> bool:
-        """No errors in the definition's own file: a mistake in another pipeline's stops nobody else."""
+        """Return whether the definition's own file has no errors: problems in other pipelines' files do not count."""
         return not any(one.severity == "error" and one.file == definition.file for one in self.problems)
 
 
@@ -110,12 +110,12 @@ def _read_yaml(name: str, text: str, problems: Problems) -> list[Definition]:
 
 
 def default_name(file: str) -> str:
-    """What a pipeline without a name is called: ``ci`` of ``.pipelines/ci.yaml``."""
+    """Return the default name of a file's pipeline: ``ci`` for ``.pipelines/ci.yaml``."""
     return PurePosixPath(file.replace("\\", "/")).stem or "pipeline"
 
 
 def _names(pipelines: Iterable[Definition]) -> list[Problem]:
-    """Pipelines with one name, whatever its case; each after the first is told where that is."""
+    """Return a problem for each repeated pipeline name (ignoring case), with the position of the first."""
     first: dict[str, Definition] = {}
     problems = []
     for definition in pipelines:
@@ -130,7 +130,7 @@ def _names(pipelines: Iterable[Definition]) -> list[Problem]:
 
 
 def choose(checked: Checked, name: str | None) -> Definition:
-    """The pipeline of that name, or the only one; raises `InvalidSubmission`."""
+    """Return the pipeline with that name, or the only one; raises `InvalidSubmission`."""
     names = [definition.name for definition in checked.pipelines]
     if name is None and len(names) == 1:
         return checked.pipelines[0]
@@ -146,11 +146,11 @@ def choose(checked: Checked, name: str | None) -> Definition:
 
 
 def answer(question: Any) -> dict[str, Any]:
-    """The answer to one question, both as JSON; raises `WireError` for what is no question.
+    """Answer one request, both as JSON; raises `WireError` if the request is invalid.
 
-    Question: `files` ([[name, text], …]), and for a plan `plan` ({pipeline, stages, jobs, changed, tag, keep_going},
-    all optional). Answer: `valid`, `problems`, `pipelines` ([{name, file, line, stages, jobs}]), and where a plan was
-    asked for and its file has no errors, `plan`, or `refused`: why there is none.
+    Request: `files` ([[name, text], …]), and for a plan `plan` ({pipeline, stages, jobs, changed, tag, keep_going},
+    all optional). Answer: `valid`, `problems`, `pipelines` ([{name, file, line, stages, jobs}]). If a plan was
+    requested and its file has no errors, also `plan`, or `refused` with the reason why there is none.
     """
     if not isinstance(question, dict):
         raise WireError("body: must be a JSON object")

@@ -1,6 +1,6 @@
-"""A pipeline as its author wrote it: stages and jobs with the defaults filled in, matrices not yet expanded.
+"""A pipeline as defined by its author: stages and jobs with defaults filled in, matrices not yet expanded.
 
-`forms` makes it out of a file, `rules` checks what no single value can show, `planning` turns it into a plan.
+`parse` makes it from a file, `validate` checks it as a whole, `planning` turns it into a plan.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NONE = Retries()
 
 @dataclass(frozen=True)
 class Named:
-    """A name and where it was written."""
+    """A name and its position in the file."""
 
     name: str
     place: Place = field(default=Place(), compare=False)
@@ -27,13 +27,13 @@ class Named:
 
     @property
     def position(self) -> str:
-        """Say where it is, for a message about another place."""
+        """The position in words, for a message about another place."""
         return f"in line {self.place.line}" if self.place.is_known else f"at {self.path}"
 
 
 @dataclass(frozen=True)
 class Artifacts:
-    """What a job leaves behind."""
+    """The artifacts of a job."""
 
     paths: tuple[str, ...]
     when: ArtifactsWhen = "always"
@@ -42,13 +42,13 @@ class Artifacts:
 
 @dataclass(frozen=True)
 class When:
-    """When a job takes part in a run; all that is given must hold."""
+    """The conditions for a job to take part in a run; all that are given must hold."""
 
     #: False: never.
     ever: bool = True
-    #: One of these patterns must match a changed path; None: does not matter.
+    #: One of these patterns must match a changed path; None: no condition.
     changed: tuple[str, ...] | None = None
-    #: One of these patterns must match the tag; None: does not matter.
+    #: One of these patterns must match the tag; None: no condition.
     tags: tuple[str, ...] | None = None
 
 
@@ -57,19 +57,19 @@ class Matrix:
     """One job per combination of values."""
 
     axes: Mapping[str, tuple[str, ...]]
-    #: Further cells, each with all axes.
+    #: Additional cells, each with all axes.
     include: tuple[Mapping[str, str], ...] = ()
-    #: Cells that are left out: those with all these values.
+    #: Excluded cells: those with all these values.
     exclude: tuple[Mapping[str, str], ...] = ()
 
     @property
     def size(self) -> int:
-        """How many cells there are before any is excluded."""
+        """The number of cells before exclusion."""
         return math.prod(len(values) for values in self.axes.values()) + len(self.include)
 
     @cached_property
     def cells(self) -> list[dict[str, str]]:
-        """Axis → value of each cell: the product without what is excluded, then what is included; none twice."""
+        """Axis → value of each cell: the product less excluded cells, then included ones; no duplicates."""
         product = (
             dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())
         )
@@ -80,7 +80,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class JobDefinition:
-    """One job; None, empty and the defaults mean: nobody said anything."""
+    """One job; None, empty values and the defaults mean: not set."""
 
     named: Named
     stage: Named
@@ -104,7 +104,7 @@ class JobDefinition:
 
     @property
     def name(self) -> str:
-        """Its name, which all cells of its matrix share."""
+        """The job's name, shared by all cells of its matrix."""
         return self.named.name
 
 
@@ -113,16 +113,16 @@ class Definition:
     """One pipeline."""
 
     named: Named
-    #: The file as it is called in messages.
+    #: The file's name in messages.
     file: str
     stages: tuple[Named, ...]
     #: In the order of stages, then of the file.
     jobs: tuple[JobDefinition, ...]
     keep_going: bool = False
-    #: Name of a stage → seconds that it may take.
+    #: Name of a stage → its time limit in seconds.
     stage_timeouts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """What the pipeline is called."""
+        """The pipeline's name."""
         return self.named.name

@@ -1,4 +1,4 @@
-"""Questions to a graph of names: is there a cycle, what does a job need with all that this needs. Nothing recursive."""
+"""Cycles and reachable nodes in a graph of names, without recursion."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 
 def find_cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:
-    """One cycle as ``[a, b, a]``, the first that is met in the order of `edges`; [] when there is none.
+    """Return one cycle as ``[a, b, a]``, the first found in the order of `edges`; [] if there is none.
 
-    Names that are no key of `edges` have no edges.
+    Names that are not a key of `edges` have no edges.
     """
     done: set[str] = set()
     for start in edges:
@@ -33,7 +33,7 @@ def find_cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def closure(names: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
-    """`names` and everything that can be reached from them."""
+    """Return `names` and all names reachable from them."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:

@@ -1,4 +1,4 @@
-"""The values of a job that have parts of their own: matrix, services, artifacts, retries, resources, when."""
+"""Parse the structured values of a job: matrix, services, artifacts, retries, resources, when."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pytest_remote_ci.wire import checks
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _AXIS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
-#: Most cells of a matrix, before any is excluded, and most entries that exclude some.
+#: Maximum number of cells of a matrix before exclusion, and of excluding entries.
 MOST_CELLS: Final = 256
 _MOST_EXCLUDED: Final = 64
 
 
 def _fields(value: Value, known: Collection[str]) -> dict[str, Value] | None:
-    """The values of a table by canonical name; says which are unknown."""
+    """Return a table's values by canonical name; report unknown keys."""
     if not isinstance(value.node, Table):
         value.must(f"a table with {', '.join(known)}")
         return None
@@ -41,13 +41,13 @@ def _fields(value: Value, known: Collection[str]) -> dict[str, Value] | None:
 
 
 def secrets(value: Value) -> tuple[str, ...] | None:
-    """Names of variables, each once."""
+    """Return the names of variables, without duplicates."""
     found = reading.list_of(value, reading.secret, "names of variables")
     return None if found is None else tuple(dict.fromkeys(found))
 
 
 def retries(value: Value) -> Retries | None:
-    """A number of further attempts, or a table."""
+    """Return the retries from a number or a table."""
     count_of = reading.integer(0, 10)
     if not isinstance(value.node, Table):
         if not (isinstance(value.node, Scalar) and type(value.node.value) is int):
@@ -66,13 +66,13 @@ def retries(value: Value) -> Retries | None:
 
 
 def docker(value: Value) -> str | None:
-    """The image in a table of its own."""
+    """Return the image from a table with the key `image`."""
     found = _fields(value, ("image",))
     return reading.image(found["image"]) if found and "image" in found else None
 
 
 def resources(value: Value) -> tuple[float | None, int | None] | None:
-    """Processors and bytes."""
+    """Return the number of processors and the memory in bytes."""
     found = _fields(value, ("cpus", "memory"))
     if found is None:
         return None
@@ -83,7 +83,7 @@ def resources(value: Value) -> tuple[float | None, int | None] | None:
 
 
 def artifacts(value: Value) -> Artifacts | None:
-    """Patterns, or a table with them."""
+    """Return the artifacts from patterns, or from a table with patterns."""
     if not isinstance(value.node, Table):
         paths = reading.one_or_many(value, reading.pattern, "patterns")
         return None if paths is None else Artifacts(paths)
@@ -106,7 +106,7 @@ def artifacts(value: Value) -> Artifacts | None:
 
 
 def when(value: Value) -> When | None:
-    """When a job takes part."""
+    """Return the conditions for a job to take part."""
     if isinstance(value.node, Scalar) and value.node.value in ("always", "never"):
         return When(ever=value.node.value == "always")
     if not isinstance(value.node, Table):
@@ -131,7 +131,7 @@ def when(value: Value) -> When | None:
 
 
 def services(value: Value) -> tuple[Service, ...] | None:
-    """A list of tables, or a table of tables by name."""
+    """Return the services from a list of tables, or from a table of tables by name."""
     named: list[tuple[str | None, Value]]
     if isinstance(value.node, Table):
         named = list(value.entries())
@@ -153,7 +153,7 @@ def services(value: Value) -> tuple[Service, ...] | None:
 
 
 def _service(given: str | None, value: Value) -> Service | None:
-    """One service; without a name that of its image."""
+    """Return one service; it is named after its image by default."""
     if isinstance(value.node, Scalar) and isinstance(value.node.value, str):
         image, fields = reading.image(value), dict[str, Value]()
     else:
@@ -190,12 +190,12 @@ def _details(fields: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _name_of(image: str) -> str:
-    """``postgres`` of ``docker.io/library/postgres:17``."""
+    """Return ``postgres`` for ``docker.io/library/postgres:17``."""
     return image.rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
 
 
 def matrix(value: Value) -> Matrix | None:
-    """Axes with their values, further cells and excluded ones."""
+    """Return the matrix: axes with their values, included and excluded cells."""
     if not isinstance(value.node, Table):
         value.must("a table of lists")
         return None

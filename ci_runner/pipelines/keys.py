@@ -1,7 +1,7 @@
-"""Every key that a pipeline may have: how it is spelt, what it holds and what it means.
+"""All keys of a pipeline: their spellings, values and meanings.
 
-One table for the reader (`forms`), the hints, the documentation and the JSON schema for editors
-(`python -m ci_runner.pipelines.keys` writes both). Keys may be spelt with ``-``, with ``_`` or in camel case.
+One table for the parser (`parse`), the hints, the documentation and the JSON schema for editors (`python -m
+ci_runner.pipelines.reference` writes both). Keys may be written with ``-``, with ``_`` or in camel case.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _FLAG: Final[Schema] = {"oneOf": [{"type": "boolean"}, {"enum": ["true", "false"
 class Key:
     """One key."""
 
-    #: What the documentation says about its value and its meaning.
+    #: Its value and meaning in the documentation.
     value: str
     meaning: str
     schema: Schema
     read: Callable[[Value], Any] | None = None
-    #: Other names, beside spellings of the same one.
+    #: Other names, in addition to spellings of the same name.
     also: tuple[str, ...] = ()
 
 
-#: What a job and ``global`` may have.
+#: Keys of jobs and of ``global``.
 SHARED: Final[Mapping[str, Key]] = {
     "image": Key(
         "text", "base image; without one the runner's for `python`", _TEXT, values.image, ("docker-image",)
@@ -141,7 +141,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
 }  # fmt: skip
 
-#: What only a job may have.
+#: Keys of jobs only.
 JOB: Final[Mapping[str, Key]] = {
     "name": Key("text", "unique in the pipeline; in TOML usually the key of the job's table", _TEXT),
     "stage": Key("text", "one of the pipeline's stages", _TEXT),
@@ -154,7 +154,7 @@ JOB: Final[Mapping[str, Key]] = {
     **SHARED,
 }
 
-#: What a stage may have that is written as a table.
+#: Keys of a stage that is written as a table.
 STAGE: Final[Mapping[str, Key]] = {
     "name": Key("text", "unique in the pipeline", _TEXT),
     "jobs": Key("list", "its jobs, where they do not stand below `jobs` of the pipeline", {"type": "array"}),
@@ -167,7 +167,7 @@ STAGE: Final[Mapping[str, Key]] = {
     ),
 }
 
-#: What a pipeline may have.
+#: Keys of a pipeline.
 PIPELINE: Final[Mapping[str, Key]] = {
     "name": Key("text", "unique in the project; without it the file's name (TOML: the table's key)", _TEXT),
     "stages": Key(
@@ -184,9 +184,9 @@ PIPELINE: Final[Mapping[str, Key]] = {
 
 
 def take(value: Value, known: Mapping[str, Key], what: str) -> dict[str, Value] | None:
-    """The values of a table by the names of `known`; says which keys are unknown or there twice.
+    """Return a table's values by the names of `known`; report unknown and repeated keys.
 
-    `what` is the owner in words.
+    `what` describes the owner in messages.
     """
     if not isinstance(value.node, Table):
         value.must("a table")

@@ -1,4 +1,4 @@
-"""The cells of a matrix, their names, and what ``${axis}`` and ``{axis}`` become in them."""
+"""The cells of a matrix, their names, and the substitution of ``${axis}`` and ``{axis}``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Cell = Mapping[str, str]
 
 
 def cells(matrix: Matrix | None) -> list[dict[str, str]]:
-    """All cells in order; one empty cell without a matrix."""
+    """Return all cells in order; one empty cell if there is no matrix."""
     return [{}] if matrix is None else matrix.cells
 
 
 def name_of(job: str, cell: Cell) -> str:
-    """``tests (python=3.12, database=none)``; the job's own name without a matrix."""
+    """Return ``tests (python=3.12, database=none)``, or the job's own name if there is no matrix."""
     inner = ", ".join(f"{axis}={value}" for axis, value in cell.items())
     return f"{job} ({inner})" if inner else job
 
 
 def filled(job: JobDefinition, cell: Cell) -> JobDefinition:
-    """`job` with the values of `cell` where it names their axes.
+    """Return `job` with the values of `cell` in place of axis names.
 
-    Axes `python` and `image` set these by themselves, unless the job says how its axes make them up.
+    The axes `python` and `image` set these fields themselves, unless the job derives them from its axes.
     """
     if not cell:
         return job
@@ -66,7 +66,7 @@ def _service(service: Service, cell: Cell) -> Service:
 
 
 def substitute(text: str, cell: Cell) -> str:
-    """`text` with ``${axis}`` and ``{axis}`` replaced, once; everything else in braces stays as it is."""
+    """Return `text` with ``${axis}`` and ``{axis}`` replaced, once; other braces stay."""
     if "{" not in text or not cell:
         return text
     names = "|".join(re.escape(axis) for axis in cell)

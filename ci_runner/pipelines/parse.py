@@ -1,7 +1,7 @@
-"""From a tree to a definition: the two forms, TOML's tables and the YAML of `.pipelines/`, are one thing here.
+"""Turn a tree into a definition: both forms, TOML's tables and the YAML of `.pipelines/`, are treated alike.
 
-Jobs stand below ``jobs`` and name their stage, or stand in their stage's table. What is wrong with a value is told
-where it is read; what only the whole shows is for `rules`.
+Jobs are below ``jobs`` and name their stage, or are in their stage's table. Problems of a single value are reported
+as it is read; problems of the whole are left to `validate`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, take
 from ci_runner.pipelines.source.tree import Items, Place, Problems, Scalar, Table
 from ci_runner.pipelines.values import Value
 
-#: Most jobs of one definition, before matrices are expanded.
+#: Maximum number of jobs in one definition, before matrices are expanded.
 MOST_JOBS: Final = 1000
 
 Defaults = Mapping[str, Any]
@@ -25,9 +25,9 @@ Defaults = Mapping[str, Any]
 def read_pipeline(
     root: Table, path: str, problems: Problems, default_name: str, place: Place, *, is_toml: bool
 ) -> Definition:
-    """The pipeline in a table; of what is wrong the rest is kept, so that nothing else looks wrong for it.
+    """Return the pipeline in a table; valid parts of an invalid value are kept, to avoid follow-up problems.
 
-    `default_name` is its name when the table has none, `place` where that comes from.
+    `default_name` is its name if the table has none; `place` is the position of that name.
     """
     fields = take(Value(root, path, problems, place, label=path), PIPELINE, "the pipeline") or {}
     name = Named(default_name, place, path)
@@ -62,7 +62,7 @@ def read_pipeline(
 
 
 def document_root(tree: Table, problems: Problems) -> Table:
-    """The pipeline's table of a YAML document: below ``pipeline``, or the document itself, or both together."""
+    """Return the pipeline's table of a YAML document: below ``pipeline``, the document itself, or both merged."""
     entry = tree.entries.get("pipeline")
     if entry is None:
         return tree
@@ -83,16 +83,16 @@ def document_root(tree: Table, problems: Problems) -> Table:
 
 @dataclass(frozen=True)
 class _Stage:
-    """A stage as it stands in the list."""
+    """An entry of the list of stages."""
 
     named: Named
-    #: The jobs that stand in it.
+    #: The jobs inside the entry.
     jobs: tuple[Value, ...] = ()
     timeout: float | None = None
 
 
 def _stages(fields: Mapping[str, Value], path: str, problems: Problems, place: Place) -> list[_Stage]:
-    """The stages in order, none twice; what a second one of a name has counts for the first."""
+    """Return the stages in order; an entry with a repeated name is merged into the first."""
     value = fields.get("stages")
     if value is None:
         problems.error(place, path, "Missing 'stages' field: a list of names, in the order in which they run")
@@ -158,7 +158,7 @@ def _stage_name(value: Value) -> Named | None:
 
 
 def _top_level(value: Value, *, is_toml: bool) -> Iterator[tuple[str | None, Value]]:
-    """The jobs below ``jobs``, with their names where these are keys."""
+    """Yield the jobs below ``jobs``, with their names if these are keys."""
     if isinstance(value.node, Items):
         for item in value.items():
             yield None, item
@@ -173,7 +173,7 @@ def _top_level(value: Value, *, is_toml: bool) -> Iterator[tuple[str | None, Val
 def _job(
     value: Value, defaults: Defaults, stage: Named | None, name: str | None = None
 ) -> JobDefinition | None:
-    """One job; None when it has no name by which anything could be said about it."""
+    """Return one job; None if it has no name, because problems could not refer to it."""
     if not isinstance(value.node, Table):
         value.error(f"Each job must be a map, not {value.shown}")
         return None
@@ -195,7 +195,7 @@ def _job(
 
 
 def _job_name(value: Value, stage: Named | None, name: str | None) -> Named | None:
-    """The job's name and place; says when there is none."""
+    """Return the job's name and position; report if there is none."""
     assert isinstance(value.node, Table)
     if name is not None:
         if not name.strip() or not name.isprintable() or len(name) > 200:
@@ -234,7 +234,7 @@ def _job_stage(fields: Mapping[str, Value], stage: Named | None, value: Value, n
 
 
 def _settings(fields: Mapping[str, Value]) -> dict[str, Any]:
-    """Key → what was read; keys with mistakes are left out."""
+    """Return key → parsed value; keys with errors are left out."""
     found = {}
     for key, value in fields.items():
         read = SHARED[key].read

@@ -1,7 +1,7 @@
-"""A plan as JSON, for the store and for the wire; what comes back is checked as if a stranger had written it.
+"""Convert plans to and from JSON, for the store and for clients; parsing trusts no input.
 
-Unknown fields are refused, not ignored: a field that an older runner passes over could be the one that keeps a job
-from running.
+Unknown fields are refused, not ignored: a field that an older runner ignores might be the one that keeps a job from
+running.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pytest_remote_ci.wire import globs
 from pytest_remote_ci.wire.checks import MAX_SERVICES
 from pytest_remote_ci.wire.protocol import WireError
 
-#: Raised when the meaning of a stored plan changes.
+#: Increased when the meaning of a stored plan changes.
 VERSION: Final = 1
-#: Most jobs of one run.
+#: Maximum number of jobs in one run.
 MOST_JOBS: Final = 1000
-#: Longest name of a job, with its cell.
+#: Maximum length of a job's name, with its cell.
 LONGEST_NAME: Final = 1000
 
 _Made = TypeVar("_Made", PlannedJob, Retries, Service)
@@ -42,7 +42,7 @@ def write(plan: Plan) -> dict[str, Any]:
         "jobs": [_plain(job) for job in plan.jobs],
         "keep_going": plan.keep_going,
     }
-    if plan.stage_timeouts:  # runners that know of none go on taking plans without any
+    if plan.stage_timeouts:  # older runners accept plans without the field
         found["stage_timeouts"] = dict(plan.stage_timeouts)
     return found
 
@@ -91,7 +91,7 @@ def _plain(value: PlannedJob | Retries | Service) -> dict[str, Any]:
 
 
 def _hold_together(plan: Plan) -> None:
-    """Raise unless names are unique, references lead somewhere and nothing waits for itself."""
+    """Raise unless names are unique, references are valid, and no job waits for itself."""
     jobs = {job.name: job for job in plan.jobs}
     for what, names in (("stages", plan.stages), ("jobs", [job.name for job in plan.jobs])):
         twice = next((name for name in names if list(names).count(name) > 1), None)

@@ -1,6 +1,6 @@
-"""From a definition without mistakes to a plan: matrices expanded, stages turned into needs, what is left out marked.
+"""Turn a valid definition into a plan: expand matrices, turn stages into needs, mark jobs that are left out.
 
-Everything is decided here once, by pure functions of the definition and of what the run is for (`Choice`).
+All decisions are made here, once, by pure functions of the definition and of the selection for the run (`Choice`).
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from pytest_remote_ci.wire.globs import Globs
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run is for."""
+    """The selection for one run."""
 
-    #: Only the jobs of these stages, with what they name as needs; empty: all.
+    #: Only the jobs of these stages, and the needs that they name; empty: all.
     stages: tuple[str, ...] = ()
-    #: Only these jobs (or cells), with what they name as needs, whatever their `when` says; empty: all.
+    #: Only these jobs (or cells), and the needs that they name, ignoring `when`; empty: all.
     jobs: tuple[str, ...] = ()
-    #: Changed paths, relative to the project; None: unknown, so no job is left out for them.
+    #: Changed paths, relative to the project; None: unknown, so they exclude no job.
     changed: tuple[str, ...] | None = None
-    #: The tag that the run is for.
+    #: The tag of the run.
     tag: str | None = None
-    #: Overrides the definition's.
+    #: Overrides the definition's value.
     keep_going: bool | None = None
 
 
 def make_plan(definition: Definition, choice: Choice | None = None) -> Plan:
-    """The plan of one run; `definition` has no errors. Raises `InvalidSubmission` for stages and jobs that are none."""
+    """Return the plan of one run; `definition` must have no errors.
+
+    Raises `InvalidSubmission` for unknown stages and jobs.
+    """
     choice = choice or Choice()
     drafts = _drafts(definition)
     chosen = _chosen(definition, drafts, choice)
@@ -58,7 +61,7 @@ def make_plan(definition: Definition, choice: Choice | None = None) -> Plan:
 def _stage_before(
     stages: list[str], by_stage: Mapping[str, list[str]], stage: str, going: set[str]
 ) -> tuple[str, ...]:
-    """The jobs of the nearest stage before `stage` that has any that take part: who waits for them waits for all."""
+    """Return the jobs taking part in the nearest earlier stage that has any; they wait for all before them."""
     for earlier in reversed(stages[: stages.index(stage)]):
         found = tuple(name for name in by_stage[earlier] if name in going)
         if found:
@@ -67,7 +70,7 @@ def _stage_before(
 
 
 def _drafts(definition: Definition) -> list[PlannedJob]:
-    """All cells of all jobs, with the needs that the definition names."""
+    """Return all cells of all jobs, with the needs that the definition names."""
     names = {job.name: [name_of(job.name, cell) for cell in cells(job.matrix)] for job in definition.jobs}
     return [_draft(filled(job, cell), cell, names) for job in definition.jobs for cell in cells(job.matrix)]
 
@@ -104,7 +107,7 @@ def _plain(path: str) -> str:
 
 
 def _chosen(definition: Definition, drafts: Iterable[PlannedJob], choice: Choice) -> set[str]:
-    """Names of the jobs that were asked for, with what they name as needs."""
+    """Return the names of the selected jobs, and of the needs that they name."""
     drafts = list(drafts)
     if not choice.stages and not choice.jobs:
         return {draft.name for draft in drafts}
@@ -133,9 +136,9 @@ def _chosen(definition: Definition, drafts: Iterable[PlannedJob], choice: Choice
 
 
 def _left_out(definition: Definition, drafts: list[PlannedJob], choice: Choice) -> dict[str, str]:
-    """Job → why it is left out: by its own `when`, or because it names as a need one that is."""
+    """Return job → why it is left out: by its own `when`, or because a need that it names is."""
     if choice.jobs:
-        return {}  # who names a job wants it
+        return {}  # jobs selected by name always take part
     whens = {job.name: job.when for job in definition.jobs}
     found: dict[str, str] = {}
     users: dict[str, list[str]] = {}
@@ -156,7 +159,7 @@ def _left_out(definition: Definition, drafts: list[PlannedJob], choice: Choice) 
 
 
 def why_left_out(when: When, changed: tuple[str, ...] | None, tag: str | None) -> str | None:
-    """Why a job with this `when` is left out of a run; None: it takes part."""
+    """Return why a job with this `when` is left out of a run; None if it takes part."""
     if not when.ever:
         return "'when' always leaves it out"
     if when.tags is not None and (tag is None or not any(fnmatchcase(tag, pattern) for pattern in when.tags)):

@@ -1,6 +1,6 @@
-"""The tables of keys in docs/guide/pipelines.md and the JSON schema for editors, both made from `keys`.
+"""Generate the tables of keys in docs/guide/pipelines.md and the JSON schema for editors, both from `keys`.
 
-``python -m ci_runner.pipelines.reference DOCS`` brings the files of that folder up to date.
+``python -m ci_runner.pipelines.reference DOCS`` updates the files in that folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCHEMA: Final = "reference/pipeline.schema.json"
 
 
 def spellings(name: str, key: Key) -> list[str]:
-    """All ways to write a key, the usual one first."""
+    """Return all spellings of a key, the usual one first."""
     found = []
     for each in (name, *key.also):
         first, *rest = each.split("-")
@@ -28,7 +28,7 @@ def spellings(name: str, key: Key) -> list[str]:
 
 
 def table(keys: Mapping[str, Key]) -> str:
-    """A table of keys for the documentation."""
+    """Return a table of keys for the documentation."""
     lines = ["| key | value | meaning |", "|---|---|---|"]
     for name, key in keys.items():
         others = [f"`{other}`" for other in spellings(name, key) if other != name]
@@ -38,7 +38,7 @@ def table(keys: Mapping[str, Key]) -> str:
 
 
 def page(text: str) -> str:
-    """`text` with its tables made anew: they stand between comments ``keys of …`` and ``end``."""
+    """Return `text` with new tables, which are between the comments ``keys of …`` and ``end``."""
     made = {"a pipeline": table(PIPELINE), "a stage": table(STAGE), "a job": table(JOB)}
     return re.sub(
         r"(<!-- keys of ([a-z ]+) -->\n).*?(<!-- end -->)",
@@ -57,7 +57,7 @@ def _properties(keys: Mapping[str, Key]) -> Schema:
 
 
 def schema() -> dict[str, Any]:
-    """What editors hold a definition against; the checks of `rules` are beyond it."""
+    """Return the JSON schema for editors; it does not cover the checks of `validate`."""
     job: Schema = {"type": "object", "properties": _properties(JOB), "additionalProperties": False}
     job["patternProperties"] = {"^x-": {}}
     reference = {"$ref": "#/$defs/job"}

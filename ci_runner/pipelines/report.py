@@ -1,7 +1,7 @@
-"""What runs, stages and jobs came to, in the reference system's words and fields: typed, frozen, JSON-ready.
+"""Reports on runs, stages and jobs, with the reference system's words and fields: typed, frozen, for JSON.
 
-A report is made of one run and what became of its jobs; nothing here knows a database or HTTP. `commitHash` is the
-digest of the workspace: what ran is a working tree, and that names it exactly.
+A report is made from one run and the states of its jobs, without access to a database or HTTP. `commitHash` is the
+digest of the workspace, which identifies exactly the files that ran.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class JobReport:
     runNumber: int
     commitHash: str
     stageName: str
-    #: With its allowance: a failure that is allowed stays FAILED here.
+    #: Does not consider `allow_failure`: an allowed failure is FAILED.
     status: str = "PENDING"
     #: Why it has no execution: left out, or dropped.
     reason: str | None = None
@@ -83,7 +83,7 @@ class PipelineReport:
 
 @dataclass(frozen=True)
 class ReportQuery:
-    """Which report is asked for: the more is said, the less it covers."""
+    """The requested report: the more fields are set, the less it covers."""
 
     pipelineName: str | None = None
     runNumber: int | None = None
@@ -94,7 +94,7 @@ class ReportQuery:
 
 
 def to_dict(report: PipelineReport | StageReport | JobReport) -> dict[str, Any]:
-    """JSON-ready; a `pipelineName` that says nothing new is left out."""
+    """Return the report for JSON; a `pipelineName` of None is left out."""
     result = asdict(report)
     if result.get("pipelineName") is None:
         result.pop("pipelineName", None)
@@ -102,7 +102,7 @@ def to_dict(report: PipelineReport | StageReport | JobReport) -> dict[str, Any]:
 
 
 def pipeline_report(run: Run, states: Sequence[PlannedState], executions: Iterable[Job]) -> PipelineReport:
-    """The report of one run, with its stages and jobs."""
+    """Return the report of one run, with its stages and jobs."""
     tries = list(executions)
     stages = tuple(_stage(run, stage, states, tries) for stage in run.plan.stages)
     return PipelineReport(
@@ -114,7 +114,7 @@ def pipeline_report(run: Run, states: Sequence[PlannedState], executions: Iterab
 def stage_report(
     run: Run, stage: str, states: Sequence[PlannedState], executions: Iterable[Job]
 ) -> StageReport:
-    """The report of one stage; raises `NotFound`."""
+    """Return the report of one stage; raises `NotFound`."""
     if stage not in run.plan.stages:
         raise NotFound(f"No executions found for stage: {stage}")
     report = _stage(run, stage, states, list(executions))
@@ -126,7 +126,7 @@ def stage_report(
 def job_report(
     run: Run, stage: str, job: str, states: Sequence[PlannedState], executions: Iterable[Job]
 ) -> JobReport:
-    """The report of one planned job, or of the first cell of a definition; raises `NotFound`."""
+    """Return the report of one planned job, or of the first cell of a definition; raises `NotFound`."""
     report = stage_report(run, stage, states, executions)
     definitions = {state.planned.name: state.planned.definition for state in states}
     for wanted in (lambda name: name == job, lambda name: definitions.get(name) == job):

@@ -1,7 +1,7 @@
-"""The five words of the reference system for a job, a stage and a run, and how the last two follow from the first.
+"""The five statuses of the reference system for a job, a stage and a run, and how the last two follow from the first.
 
-Ours are the seed's statuses (`queued`, …) with `success`; reports and `remote-ci pipeline` speak these words. What is
-to be done next says `progress`.
+Reports and `remote-ci pipeline` use these words; the store has statuses (`queued`, …) with `success` instead. The
+next step of a run is decided in `scheduler`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pytest_remote_ci.wire.protocol import Status
 
 
 class ExecutionStatus(str, Enum):
-    """What an execution of a job, a stage or a pipeline has come to."""
+    """The status of a job, a stage or a pipeline in reports."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -25,12 +25,12 @@ class ExecutionStatus(str, Enum):
 
     @property
     def description(self) -> str:
-        """In a few words, for people."""
+        """A short description for users."""
         return _DESCRIPTIONS[self]
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can change any more."""
+        """Whether the status is final."""
         return self in (ExecutionStatus.SUCCESS, ExecutionStatus.FAILED, ExecutionStatus.CANCELED)
 
 
@@ -45,17 +45,17 @@ _DESCRIPTIONS: Final = {
 
 @dataclass(frozen=True)
 class Part:
-    """One job, as far as the status of what it belongs to depends on it."""
+    """One job, as far as it affects the status of its stage or run."""
 
     status: ExecutionStatus
-    #: Its failure counts for nothing.
+    #: A failure does not count.
     allow_failure: bool = False
-    #: It is left out of this run.
+    #: The job is left out of this run.
     skipped: bool = False
 
 
 def of_job(status: Status, success: bool | None) -> ExecutionStatus:
-    """The word for a job's, or a run's, own status."""
+    """Return the status for a job or run with this stored status."""
     if status == "queued":
         return ExecutionStatus.PENDING
     if status == "running":
@@ -66,11 +66,11 @@ def of_job(status: Status, success: bool | None) -> ExecutionStatus:
 
 
 def overall(parts: Iterable[Part]) -> ExecutionStatus:
-    """The word for a stage or a run with these jobs.
+    """Return the status of a stage or a run with these jobs.
 
-    FAILED before CANCELED before RUNNING before PENDING before SUCCESS; a failure that is allowed counts as success,
-    a job that is left out counts for nothing. Where something is done and the rest waits it is under way. Nothing at
-    all is PENDING; only jobs that are left out are a success.
+    The first of FAILED, CANCELED, RUNNING, PENDING, SUCCESS that occurs. An allowed failure counts as success; a job
+    that is left out does not count. If some jobs are done and the rest wait, it is RUNNING. Without jobs it is
+    PENDING; if all jobs are left out, it is SUCCESS.
     """
     parts = list(parts)
     words = {

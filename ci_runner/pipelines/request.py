@@ -1,7 +1,7 @@
-"""What a client says beside its files when it asks for a run: parsed and checked into one frozen value.
+"""Parse and check a client's options for a run into one frozen value.
 
-The JSON part ``options`` of `POST /runs`. Where the plan comes from (the client's own, or the definition in the project
-that was sent) is decided by whoever receives it.
+These are the JSON part ``options`` of `POST /runs`. The receiver decides where the plan comes from: the client's own,
+or the definition in the submitted project.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _KNOWN: Final = frozenset(
         "submit",
     }
 )
-#: Bytes of one secret's value.
+#: Maximum bytes of one secret's value.
 _LONGEST_SECRET: Final = 65536
-#: Each is looked for in all output of its jobs, in many forms.
+#: Limited because all output of a job is searched for each secret, in many forms.
 _MOST_SECRETS: Final = 100
 _ALL_SECRETS: Final = 1 << 18
 
@@ -42,28 +42,28 @@ _ALL_SECRETS: Final = 1 << 18
 class RunRequest:
     """The parsed part ``options`` of a submission of a run."""
 
-    #: A plan that the client made itself; None: the definition is in the project.
+    #: A plan made by the client; None: the definition is in the project.
     plan: Plan | None = None
-    #: Which pipeline of the project's; None: its only one.
+    #: The name of one of the project's pipelines; None: its only one.
     pipeline: str | None = None
-    #: Only these stages, these jobs, and what they need; of a definition in the project.
+    #: Only these stages, these jobs, and their needs; for a definition in the project.
     stages: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
-    #: Go on with what does not depend on a failed job.
+    #: Continue with jobs that do not depend on a failed job.
     keep_going: bool = False
     #: Values of the secrets that jobs name.
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    #: Seconds for the whole run.
+    #: Time limit of the whole run in seconds.
     timeout: float | None = None
-    #: Paths that changed, for jobs that run only then; None: not known.
+    #: Changed paths, for jobs that depend on them; None: unknown.
     changed: tuple[str, ...] | None = None
     tag: str | None = None
-    #: What all jobs share: root, dependencies, versions.
+    #: Options shared by all jobs: root, dependencies, versions.
     submit: SubmitOptions = field(default_factory=SubmitOptions)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> RunRequest:
-        """Parse; raises `WireError` naming the field. Unknown keys are refused: they may change what runs."""
+        """Parse; raises `WireError` with the field's name. Unknown keys are refused, as they may change the run."""
         raw = parse_json("options", text)
         if not isinstance(raw, dict):
             raise WireError("options: must be a JSON object")
@@ -88,7 +88,7 @@ class RunRequest:
         )
 
     def complete(self, plan: Plan) -> Plan:
-        """The plan as it will run. Raises `InvalidSubmission` where the request does not fit it."""
+        """Return the plan as it will run. Raises `InvalidSubmission` if the request does not fit it."""
         if self.keep_going:
             plan = replace(plan, keep_going=True)
         if not plan.jobs:
@@ -100,24 +100,24 @@ class RunRequest:
         return plan
 
     def needed_secrets(self, plan: Plan) -> dict[str, str]:
-        """The values that jobs of the plan name, and no others."""
+        """Return only the values that jobs of the plan name."""
         return {name: value for name, value in self.secrets.items() if name in secrets_of(plan)}
 
 
 def secrets_of(plan: Plan) -> set[str]:
-    """Names of all secrets of a plan's jobs that take part."""
+    """Return the names of all secrets of the jobs that take part."""
     return {name for job in plan.jobs if job.skipped is None for name in job.secrets}
 
 
 def require_passable(plan: Plan) -> None:
-    """Raise `WireError` naming the first variable of a job that may not be passed to one."""
+    """Raise `WireError` with the name of the first variable that must not be passed to a job."""
     for job in plan.jobs:
         job_variables.check(f"env of job {job.name!r}", job.env)
         job_variables.check(f"secrets of job {job.name!r}", job.secrets)
 
 
 def require_secrets(plan: Plan, given: Mapping[str, str]) -> None:
-    """Raise `InvalidSubmission` naming the secrets whose values were not sent."""
+    """Raise `InvalidSubmission` with the names of secrets that were not sent."""
     missing = sorted(secrets_of(plan) - given.keys())
     if missing:
         raise InvalidSubmission(
@@ -127,7 +127,7 @@ def require_secrets(plan: Plan, given: Mapping[str, str]) -> None:
 
 
 def parse_secrets(value: Any) -> dict[str, str]:
-    """An object of secrets' values, as in `RunRequest`; raises `WireError` that never repeats a value."""
+    """Parse an object of secrets, as in `RunRequest`; raises `WireError`, which never contains a value."""
     return _secrets(value)
 
 

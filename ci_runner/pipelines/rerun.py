@@ -1,4 +1,4 @@
-"""What a repetition of a run does again, and what it takes over: a pure choice over the plan and what became of it."""
+"""Decide which results a rerun reuses: a pure choice from the plan and the states of its jobs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def reusable(
     stage: str | None = None,
     job: str | None = None,
 ) -> dict[str, str]:
-    """Planned name → id of the job whose result is taken over; nothing at all for a plain repetition.
+    """Return planned name → id of the job with the result to reuse; empty for a plain rerun.
 
-    `failed`: what did not pass, and all that depends on it, runs again; a failure that is allowed stays as it is.
-    `stage`, `job` (a planned job, or all cells of one): that, all that depends on it, and what did not pass. Raises
-    `Conflict` where nothing failed and `InvalidSubmission` for a stage or job that is none.
+    `failed`: jobs that did not pass, and all jobs that depend on them, run again; allowed failures are reused.
+    `stage`, `job` (a planned job, or all cells of one): it, all jobs that depend on it, and jobs that did not pass
+    run again. Raises `Conflict` if no job failed, and `InvalidSubmission` for an unknown stage or job.
     """
     if not failed and stage is None and job is None:
         return {}

@@ -1,7 +1,7 @@
-"""`Run`: one execution of a plan on a workspace, as a frozen value; and the jobs that it is made of.
+"""`Run`: one execution of a plan on a workspace, as a frozen value; and the jobs made for it.
 
-A job of a run is an ordinary job with the run's id, its stage and its name in the plan. Its id follows from these, so
-whoever makes it twice makes the same one.
+A job of a run is an ordinary job with the run's id, its stage and its name in the plan. Its id is derived from these,
+so making it twice gives the same job.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMESPACE: Final = uuid.UUID("5f0c4f4e-2f6a-4e0e-9a55-6d6f7e1f6b0b")
 class Run:
     """One execution of a pipeline."""
 
-    #: UUID4, text.
+    #: UUID4 as text.
     id: str
     user_id: str
     plan: Plan
@@ -34,13 +34,13 @@ class Run:
     workspace: str
     #: Counts the runs of this pipeline and user from 1; 0 before it is stored.
     number: int = 0
-    #: `SubmitOptions.to_dict()` that all its jobs share; `mtimes` as a job's; `run_timeout`: seconds for all of it.
+    #: `SubmitOptions.to_dict()` shared by all jobs; `mtimes` as a job's; `run_timeout`: seconds for the whole run.
     options: Mapping[str, Any] = field(default_factory=dict)
     status: Status = "queued"
     success: bool | None = None
     reason: str | None = None
     submitted_at: dt.datetime | None = None
-    #: When the first of its jobs was taken up.
+    #: When its first job left the queue.
     start_time: dt.datetime | None = None
     end_time: dt.datetime | None = None
     cancel_requested_at: dt.datetime | None = None
@@ -59,22 +59,22 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has its one terminal status."""
+        """Whether it has its final status."""
         return self.end_time is not None
 
     @property
     def word(self) -> ExecutionStatus:
-        """The reference system's word for its status."""
+        """Its status as one of the reference system's words."""
         return of_job(self.status, self.success)
 
     @property
     def timeout(self) -> float | None:
-        """Seconds for the whole run, from the moment in which its first job is taken up."""
+        """Seconds for the whole run, from the moment when its first job leaves the queue."""
         value = self.options.get("run_timeout")
         return None if value is None else float(value)
 
     def to_summary_dict(self) -> dict[str, Any]:
-        """What its owner sees of it in a list."""
+        """Return the JSON for a list shown to its owner."""
         return {
             "run_id": self.id,
             "pipeline": self.pipeline,
@@ -93,19 +93,19 @@ class Run:
 
 @dataclass(frozen=True)
 class PlannedState:
-    """A job of the plan and what has become of it, for those who look at a run."""
+    """A job of the plan with its state, for display."""
 
     planned: PlannedJob
     facts: Facts
-    #: The newest job that was made of it.
+    #: The newest job made for it.
     job: Job | None = None
     #: That job belongs to the run that this one repeats.
     reused: bool = False
-    #: Seconds that jobs of that name usually take.
+    #: Usual duration of jobs with that name, in seconds.
     past_seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the state for JSON."""
         job, facts, planned = self.job, self.facts, self.planned
         reason = planned.skipped or facts.dropped or (job.reason if job else None)
         return {
@@ -134,12 +134,15 @@ class PlannedState:
 
 
 def job_id_of(run_id: str, name: str, retry: int) -> str:
-    """The id of the job that a run makes of a planned one at its n-th further try."""
+    """Return the id of the job for a planned job and its number of retries."""
     return str(uuid.uuid5(_NAMESPACE, f"{run_id}/{retry}/{name}"))
 
 
 def job_of(run: Run, name: str, retry: int, sources: Mapping[str, str], now: dt.datetime) -> Job:
-    """The job that runs planned job `name`. `sources`: the jobs of the run whose artifacts it gets, name → id."""
+    """Return the job that runs planned job `name`.
+
+    `sources`: the jobs of the run with artifacts for this one, name → id.
+    """
     planned = next(job for job in run.plan.jobs if job.name == name)
     raw = options_of(run.options, planned)
     if sources:
@@ -162,7 +165,7 @@ def job_of(run: Run, name: str, retry: int, sources: Mapping[str, str], now: dt.
 
 
 def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
-    """A job's options: what the run's jobs share, and over it what the plan says of this one."""
+    """Return a job's options: those shared by the run's jobs, overridden by the plan's for this job."""
     options = {name: value for name, value in base.items() if name != "run_timeout"}
     own: dict[str, Any] = {
         "timeout": planned.timeout,
@@ -198,7 +201,7 @@ def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
 
 
 def service_dict(service: Service) -> dict[str, Any]:
-    """A service, JSON-ready."""
+    """Return a service for JSON."""
     return {
         "name": service.name,
         "image": service.image,

@@ -1,7 +1,7 @@
-"""What is to be done next in a run: a pure decision over its plan and what has become of its jobs.
+"""Decide the next step of a run: a pure function of its plan and the states of its jobs.
 
-Level-triggered like `controller.reconcile`: the same rows give the same answer, whoever asks and however often. What is
-decided is written in one transaction with the number by which the rows were read, so that nothing is started twice.
+It is level-triggered like `controller.decide`: the same rows always give the same answer. The decision is written in
+one transaction that checks the version of the rows it was based on, so that no job is started twice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pytest_remote_ci.wire.protocol import TERMINAL_STATUSES, Phase, Status
 
 #: Why a run is stopped as a whole.
 StopIntent = Literal["cancel", "timeout"]
-#: What has become of a planned job: not begun; a job of it is queued or runs; it ended and may run again; ended well;
-#: ended badly; ended badly, which is allowed; cancelled or never to be started; left out of this run.
+#: The state of a planned job: not begun; its job is queued or running; ended and may be retried; succeeded;
+#: failed; failed, but allowed to; cancelled or never to be started; left out of this run.
 State = Literal["waiting", "open", "again", "passed", "failed", "allowed", "cancelled", "skipped"]
 
 _DONE: Final = ("passed", "allowed", "skipped")
@@ -33,30 +33,30 @@ _STATES: Final = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rows say about one planned job: its newest job, if there is one."""
+    """The rows about one planned job and its newest job, if there is one."""
 
     job_id: str | None = None
-    #: How many jobs there were before it.
+    #: The number of jobs made before it.
     retry: int = 0
     status: Status = "queued"
     phase: Phase = "queued"
     success: bool | None = None
     exit_code: int | None = None
     reason: str | None = None
-    #: Its end has been asked for already.
+    #: Its end has already been requested.
     cancelling: bool = False
-    #: Why it never starts.
+    #: The reason why it never starts.
     dropped: str | None = None
-    #: Who asked for the end of this planned job.
+    #: The user or cause behind the request to end this planned job.
     cancelled_by: str | None = None
-    #: In whose name the end of its newest job was asked for.
+    #: The user or cause behind the request to end its newest job.
     halted_by: str | None = None
-    #: When the first job that this run made of it was taken up.
+    #: When the first job that this run made for it left the queue.
     started: dt.datetime | None = None
 
     @property
     def word(self) -> ExecutionStatus:
-        """The word for what has become of it."""
+        """The status of the planned job in reports."""
         if self.dropped is not None:
             return ExecutionStatus.CANCELED
         return ExecutionStatus.PENDING if self.job_id is None else of_job(self.status, self.success)
@@ -64,16 +64,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Start:
-    """Make a job of a planned one."""
+    """Make a job for a planned one."""
 
     name: str
-    #: 0 for the first.
+    #: 0 for the first job.
     retry: int = 0
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A planned job that never starts."""
+    """Never start a planned job."""
 
     name: str
     reason: str
@@ -81,23 +81,23 @@ class Drop:
 
 @dataclass(frozen=True)
 class Halt:
-    """Ask for the end of a job."""
+    """Request the end of a job."""
 
     job_id: str
-    #: In whose name.
+    #: The user or cause behind the request.
     by: str
-    #: Only if it was not taken up yet.
+    #: Only if it still waits in the queue.
     waiting_only: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
-    """All that is to be written at once."""
+    """All changes to write at once."""
 
     starts: tuple[Start, ...] = ()
     drops: tuple[Drop, ...] = ()
     halts: tuple[Halt, ...] = ()
-    #: How the run ends.
+    #: The run's verdict, if it ends.
     outcome: Verdict | None = None
 
     def __bool__(self) -> bool:
@@ -105,12 +105,12 @@ class Step:
 
 
 def part_of(job: PlannedJob, facts: Facts) -> Part:
-    """A planned job as `statuses.overall` wants it."""
+    """Return a planned job in the form for `report_status.overall`."""
     return Part(facts.word, job.allow_failure, job.skipped is not None)
 
 
 def deadlines(plan: Plan, facts: Mapping[str, Facts]) -> dict[str, dt.datetime]:
-    """Stage → when it must be over, of those that have begun and have a limit."""
+    """Return stage → its deadline, for stages that have begun and have a limit."""
     found = {}
     for stage, seconds in plan.stage_timeouts.items():
         begun = [
@@ -133,10 +133,11 @@ def decide(
     reason: str | None = None,
     room: int = 1 << 30,
 ) -> Step:
-    """The next step. `stop`: the run is to end, in the name of `by`, and `reason` becomes its own where it timed out.
+    """Return the next step.
 
-    `now`: what the timeouts of stages are held against; without it, none comes up. `room`: how many more of its jobs
-    may wait in the runner's queue.
+    `stop`: the run must end, on behalf of `by`; after a timeout, `reason` becomes the run's reason. `now`: compared
+    with the deadlines of stages; without it, none passes. `room`: how many more of its jobs may wait in the runner's
+    queue.
     """
     found = _Run(plan, facts, stop, now)
     drops = tuple(found.drops(by))
@@ -146,7 +147,7 @@ def decide(
 
 
 class _Run:
-    """The states of all jobs, brought forward while a step is decided."""
+    """The states of all jobs, updated while a step is decided."""
 
     def __init__(
         self, plan: Plan, facts: Mapping[str, Facts], stop: StopIntent | None, now: dt.datetime | None
@@ -157,20 +158,20 @@ class _Run:
         self._states: dict[str, State] = {job.name: _state(job, facts[job.name]) for job in plan.jobs}
         self._broken = next((name for name, state in self._states.items() if state == "failed"), None)
         self._late = self._late_stages(now)
-        #: Why nothing more is started, though nobody asked for the run's end.
+        #: Why no more jobs are started without a request to end the run.
         self._cause = (
             None if plan.keep_going else f"{self._broken!r} failed" if self._broken is not None else None
         )
         if self._cause is None and self._late and not plan.keep_going:
             self._cause = _timed_out(plan, self._late[0])
-        #: Nothing more is started.
+        #: No more jobs are started.
         self._ending = stop is not None or self._cause is not None
         for job in plan.jobs:
             if self._states[job.name] == "again" and (self._ending or job.stage in self._late):
                 self._states[job.name] = "allowed" if job.allow_failure else "failed"
 
     def _late_stages(self, now: dt.datetime | None) -> list[str]:
-        """The stages whose time is up before they are over, and those that were cut off for it, in their order."""
+        """Return, in order, unfinished stages past their deadline, and stages with jobs stopped for it earlier."""
         due = deadlines(self._plan, self._facts) if now is not None else {}
         found = []
         for stage in self._plan.stages:
@@ -184,13 +185,13 @@ class _Run:
         return found
 
     def _was_cut(self, stage: str, facts: Facts) -> bool:
-        """Whether the end of a job was written down before, for its stage's time: the words are the mark."""
+        """Return whether a job was already stopped for its stage's timeout, recognised by the stored text."""
         if facts.dropped is not None:
             return facts.dropped == _timed_out(self._plan, stage)
         return facts.halted_by == _blamed(self._plan, stage)
 
     def drops(self, by: str | None) -> Iterator[Drop]:
-        """Those that can no longer start, and those that wait for them in turn."""
+        """Yield jobs that can no longer start, and then those that need them."""
         changed = True
         while changed:
             changed = False
@@ -218,7 +219,7 @@ class _Run:
         return self._cause
 
     def starts(self, room: int) -> Iterator[Start]:
-        """Those whose needs are done, as far as there is room; a further try goes first."""
+        """Yield jobs with all needs done, up to `room`; retries first."""
         if self._ending:
             return
         ready = [job for job in self._plan.jobs if self._states[job.name] == "again"]
@@ -232,7 +233,7 @@ class _Run:
             yield Start(job.name, self._facts[job.name].retry + 1 if again else 0)
 
     def halts(self, by: str | None) -> Iterator[Halt]:
-        """Jobs that are queued or run and are to end."""
+        """Yield queued and running jobs that must end."""
         for job in self._plan.jobs:
             facts = self._facts[job.name]
             if self._states[job.name] != "open" or facts.cancelling or facts.job_id is None:
@@ -249,7 +250,7 @@ class _Run:
                 yield Halt(facts.job_id, f"the run, because {self._cause}", waiting_only=True)
 
     def outcome(self, by: str | None, reason: str | None) -> Verdict | None:
-        """How the run ends, once nothing of it can change."""
+        """Return the run's verdict once nothing in it can change, else None."""
         states = self._states.values()
         if any(state in ("waiting", "open", "again") for state in states):
             return None
@@ -311,7 +312,7 @@ def _state(job: PlannedJob, facts: Facts) -> State:
 
 
 def _is_worth_another(job: PlannedJob, facts: Facts) -> bool:
-    """The runner's own fault (no verdict, and not for a timeout), or an exit code that the job names."""
+    """Return whether to retry: for the runner's own faults (no verdict, not a timeout) and for listed exit codes."""
     if facts.retry >= job.retries.count or facts.cancelling or facts.cancelled_by is not None:
         return False
     if facts.status == "failed":

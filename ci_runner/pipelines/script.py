@@ -1,7 +1,7 @@
-"""A job's script as one program of a POSIX shell: each command is shown, then run; the first that fails ends it.
+"""Turn a job's script into one POSIX shell program: each command is shown, then run; the first failure ends it.
 
-All commands share one shell, so that `cd` and `export` hold for those behind them, and each is parsed by itself, so
-that an unclosed quote spoils no other.
+All commands share one shell, so that `cd` and `export` apply to the following ones. Each is parsed separately, so
+that an unclosed quote does not affect others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SHELL = "/bin/sh"
 
 
 def program(commands: Iterable[str]) -> str:
-    """The text of the program; its exit code is that of the command that failed, or 0."""
+    """Return the program; its exit code is that of the failed command, or 0."""
     lines = ["set -e"]
     for command in commands:
         lines.append(f"printf '%s\\n' {shlex.quote(_shown(command))}")
@@ -30,8 +30,8 @@ def _shown(command: str) -> str:
 
 
 def launcher(argv: Iterable[str], *, cwd: str, env: Mapping[str, str], path: Iterable[str]) -> str:
-    """A shell program that becomes `argv`, for where no Python reads a `job.json`."""
-    lines = ["exec 3<&-"]  # by which `worker.sh` hands the program over
+    """Return a shell program that executes `argv`, for images without a Python to read `job.json`."""
+    lines = ["exec 3<&-"]  # the descriptor on which `worker.sh` passes the program
     lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
     folders = ":".join(path)
     if folders:

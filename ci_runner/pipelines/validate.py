@@ -1,5 +1,7 @@
-"""What only the whole of a definition shows: names that come twice, references that lead nowhere, cycles, jobs that can
-never run, matrices that say the same twice. Everything is told at once."""
+"""Check a definition as a whole, and report all problems at once.
+
+Found are duplicate names, dangling references, cycles, jobs that can never run, and duplicate cells of matrices.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ from ci_runner.pipelines.source.tree import Problems, below
 from ci_runner.pipelines.values import nearest
 from pytest_remote_ci.wire import globs
 
-#: Most cycles that are told of.
+#: Maximum number of reported cycles.
 _MOST_CYCLES: Final = 20
 _PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
 
 
 def check(definition: Definition, problems: Problems) -> None:
-    """Tell everything that is wrong with a definition as a whole."""
+    """Report all problems of the definition as a whole."""
     _duplicates(definition, problems)
     _stages(definition, problems)
     _matrices(definition, problems)
@@ -64,7 +66,7 @@ def _stages(definition: Definition, problems: Problems) -> None:
 
 
 def _matrices(definition: Definition, problems: Problems) -> None:
-    """Tell of matrices with too many cells, with none, with impossible ones, and of cells with another job's name."""
+    """Report matrices with too many, no or invalid cells, and cells with the name of another job."""
     planned: dict[str, list[str]] = {}
     for job in definition.jobs:
         path = below(job.named.path, "matrix") if job.matrix else job.named.path
@@ -100,7 +102,7 @@ def _matrices(definition: Definition, problems: Problems) -> None:
 
 
 def _impossible(job: JobDefinition) -> Iterator[str]:
-    """What the values of a cell make wrong."""
+    """Yield the problems caused by the values of a cell."""
     if job.python is not None and not _PYTHON.match(job.python):
         yield f"python must be a version such as '3.12', not {job.python!r}"
     if job.image is not None and (not job.image.strip() or len(job.image) > 1000):
@@ -139,7 +141,7 @@ def _needs(definition: Definition, problems: Problems) -> None:
 
 
 def _edges(definition: Definition) -> dict[str, list[str]]:
-    """Job → the jobs that it names as needs, by the names of the definition; unknown ones and itself left out."""
+    """Return job → the jobs that it names as needs; unknown jobs and itself are left out."""
     owners = _owners(definition)
     found: dict[str, list[str]] = {}
     for job in definition.jobs:
@@ -149,13 +151,13 @@ def _edges(definition: Definition) -> dict[str, list[str]]:
 
 
 def _owners(definition: Definition) -> dict[str, str]:
-    """Name of a job or of a cell → name of the job."""
+    """Return name of a job or of a cell → name of the job."""
     owners = {name_of(job.name, cell): job.name for job in definition.jobs for cell in cells(job.matrix)}
     return owners | {job.name: job.name for job in definition.jobs}
 
 
 def _cycles(definition: Definition, problems: Problems) -> None:
-    """Each cycle once; its jobs are taken out before the next is looked for."""
+    """Report each cycle once; its jobs are removed before the next search."""
     left, owners = _edges(definition), _owners(definition)
     jobs = {job.name: job for job in reversed(definition.jobs)}
     for _ in range(_MOST_CYCLES):
@@ -173,7 +175,7 @@ def _cycles(definition: Definition, problems: Problems) -> None:
 
 
 def _never(definition: Definition, problems: Problems) -> None:
-    """Jobs that need one that never takes part."""
+    """Report jobs that need a job that never takes part."""
     users: dict[str, list[str]] = {}
     for name, targets in _edges(definition).items():
         for target in targets:

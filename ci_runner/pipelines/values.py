@@ -1,6 +1,6 @@
-"""Typed values out of a tree: each function takes one `Value`, and says what is wrong with it when it gives None.
+"""Read typed values from a tree: each function takes one `Value`, and reports a problem if it returns None.
 
-Nothing here knows which keys there are; `keys` does.
+This module does not know the keys; see `keys`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*[smhdw]\s*)+\Z")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _PLACEHOLDER: Final = re.compile(r"\{[^}]+\}")
-#: Words by which a line of shell opens, divides or closes something.
+#: Words that open, divide or close a compound command of the shell.
 _COMPOUND: Final = frozenset(
     {"if", "then", "elif", "else", "fi", "for", "while", "until", "do", "done", "case", "esac", "select"}
     | {"{", "}", "(", ")", ";;", "|", "&&", "||", "\\"}
 )
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _UNIT: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-#: Loosely what a reference to an image looks like: odd ones are warned of, never refused.
+#: A loose pattern for references to images; others cause a warning, never an error.
 _IMAGE: Final = re.compile(r"[a-z0-9]+([._:/@-]+[A-Za-z0-9]+)*\Z")
 #: Variables that hold the developer's key to the runner.
 _KEYS_OF_RUNNERS: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
@@ -41,12 +41,12 @@ DAY: Final = 86_400.0
 
 @dataclass(frozen=True)
 class Value:
-    """A node, where it stands and whose it is."""
+    """A node with its position and owner."""
 
     node: Node
     path: str
     problems: Problems
-    #: Where its key stands.
+    #: The position of its key.
     key: Place
     #: In words for messages: ``job 'tests'``.
     owner: str = ""
@@ -54,55 +54,55 @@ class Value:
     label: str = ""
 
     def error(self, message: str) -> None:
-        """Say what is wrong with the value."""
+        """Report an error in the value."""
         self.problems.error(self.node.place, self.path, message)
 
     def warn(self, message: str) -> None:
-        """Say what is odd about the value."""
+        """Report a probable mistake in the value."""
         self.problems.warn(self.node.place, self.path, message)
 
     def must(self, be: str) -> None:
-        """Say what the value must be."""
+        """Report what the value must be."""
         self.error(f"{self.subject} must be {be}, not {self.shown}")
 
     @property
     def subject(self) -> str:
-        """``'script' of job 'tests'``."""
+        """The value's name for messages: ``'script' of job 'tests'``."""
         return f"'{self.label}' of {self.owner}" if self.owner else f"'{self.label}'"
 
     @property
     def shown(self) -> str:
-        """The value in a message."""
+        """The value for messages."""
         if isinstance(self.node, Scalar) and self.node.value is not None:
             text = self.node.text if len(self.node.text) <= 60 else f"{self.node.text[:60]}…"
             return repr(text) if isinstance(self.node.value, str) else text
         return kind_of(self.node)
 
     def items(self) -> Iterator[Value]:
-        """What a list holds; nothing for everything else."""
+        """Yield the items of a list; nothing for other nodes."""
         if isinstance(self.node, Items):
             for index, item in enumerate(self.node.items):
                 yield Value(item, below(self.path, index), self.problems, item.place, self.owner, self.label)
 
     def entries(self) -> Iterator[tuple[str, Value]]:
-        """What a table holds; nothing for everything else."""
+        """Yield the entries of a table; nothing for other nodes."""
         if isinstance(self.node, Table):
             for key, entry in self.node.entries.items():
                 path = below(below(self.path, entry.within) if entry.within else self.path, key)
                 yield key, Value(entry.node, path, self.problems, entry.key, self.owner, key)
 
     def of(self, owner: str) -> Value:
-        """The same value of somebody else."""
+        """Return the same value with another owner."""
         return Value(self.node, self.path, self.problems, self.key, owner, self.label)
 
 
 def canonical(key: str) -> str:
-    """``allowFailure`` and ``allow_failure`` as ``allow-failure``."""
+    """Return ``allow-failure`` for ``allowFailure`` and ``allow_failure``."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"-\1", key).replace("_", "-").lower()
 
 
 def nearest(word: str, known: Collection[str]) -> str:
-    """``; did you mean 'needs'?``, or what there is when it is little, or nothing."""
+    """Return ``; did you mean 'needs'?``, else the list of known words if it is short, else ""."""
     close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
@@ -110,7 +110,7 @@ def nearest(word: str, known: Collection[str]) -> str:
 
 
 def text(value: Value) -> str | None:
-    """Text that is not blank."""
+    """Read text that is not blank."""
     node = value.node
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
         value.must(
@@ -131,7 +131,7 @@ def _bounded(value: Value, content: str) -> str | None:
 
 
 def name(value: Value) -> str | None:
-    """Text for people: one line that is printable."""
+    """Read a name: one line of printable text."""
     content = text(value)
     if content is not None and (not content.isprintable() or len(content) > 200):
         value.must("at most 200 printable characters")
@@ -140,7 +140,7 @@ def name(value: Value) -> str | None:
 
 
 def word(value: Value) -> str | None:
-    """A scalar as it was written, whatever its type: 3.10 stays 3.10."""
+    """Read a scalar as written, whatever its type: 3.10 stays 3.10."""
     if not isinstance(value.node, Scalar) or value.node.value is None:
         value.must("text")
         return None
@@ -152,7 +152,7 @@ def word(value: Value) -> str | None:
 
 
 def flag(value: Value) -> bool | None:
-    """true or false; as text in any case, and YAML 1.1's words for them."""
+    """Read true or false; also as text in any case, and YAML 1.1's words."""
     node = value.node
     if isinstance(node, Scalar) and isinstance(node.value, (bool, str)) and node.text.lower() in _FLAGS:
         return _FLAGS[node.text.lower()]
@@ -161,7 +161,7 @@ def flag(value: Value) -> bool | None:
 
 
 def list_of(value: Value, read: Callable[[Value], _T | None], what: str) -> tuple[_T, ...] | None:
-    """A list; all of its wrong items are told."""
+    """Read a list; all of its wrong items are reported."""
     if not isinstance(value.node, Items):
         value.must(f"a list of {what}")
         return None
@@ -170,7 +170,7 @@ def list_of(value: Value, read: Callable[[Value], _T | None], what: str) -> tupl
 
 
 def one_or_many(value: Value, read: Callable[[Value], _T | None], what: str) -> tuple[_T, ...] | None:
-    """One, or a list."""
+    """Read a single item, or a list."""
     if isinstance(value.node, Scalar) and isinstance(value.node.value, str):
         single = read(value)
         return None if single is None else (single,)
@@ -181,12 +181,12 @@ def one_or_many(value: Value, read: Callable[[Value], _T | None], what: str) -> 
 
 
 def texts(value: Value) -> tuple[str, ...] | None:
-    """A list of arguments, which may be anything; numbers as they were written."""
+    """Read a list of arguments of any scalar type; numbers as written."""
     return list_of(value, word, "texts")
 
 
 def script(value: Value) -> tuple[str, ...] | None:
-    """Commands: a list, or text of which each line is one."""
+    """Read commands: a list, or text with one command per line."""
     node = value.node
     if isinstance(node, Scalar) and isinstance(node.value, str):
         if "\0" in node.value or len(node.value) > _LONGEST:
@@ -206,7 +206,7 @@ def script(value: Value) -> tuple[str, ...] | None:
 
 
 def commands(block: str) -> tuple[str, ...]:
-    """Each line of a block, or the block as one command where lines look as if they belonged together."""
+    """Return each line of a block, or the whole block as one command if lines seem to belong together."""
     lines = [line.strip() for line in block.splitlines() if line.strip()]
     if len(lines) > 1 and any(map(_goes_on, lines)):
         return (textwrap.dedent(block).strip("\n"),)
@@ -214,7 +214,7 @@ def commands(block: str) -> tuple[str, ...]:
 
 
 def _goes_on(line: str) -> bool:
-    """Whether a line of shell is probably no command of its own: part of a loop, a here-document, an open quote."""
+    """Return whether a line of shell is probably incomplete: part of a loop, a here-document, an open quote."""
     words = line.split()
     if words[0] in _COMPOUND or words[-1] in _COMPOUND or words[-1].endswith(("\\", "|", "&&", "{", "(")):
         return True
@@ -235,7 +235,7 @@ def _command(value: Value) -> str | None:
 
 
 def image(value: Value) -> str | None:
-    """Name of an image; what looks odd is only warned of."""
+    """Read the name of an image; an unusual one only causes a warning."""
     content = text(value)
     if content is not None and (not content.isprintable() or len(content) > 500):
         value.must("at most 500 printable characters")
@@ -246,7 +246,7 @@ def image(value: Value) -> str | None:
 
 
 def python(value: Value) -> str | None:
-    """A version such as 3.12, in quotes or not."""
+    """Read a version such as 3.12, in quotes or not."""
     node = value.node
     if isinstance(node, Scalar) and (_PYTHON.match(node.text) or _PLACEHOLDER.search(node.text)):
         return node.text
@@ -255,14 +255,14 @@ def python(value: Value) -> str | None:
 
 
 def job_variables_of(value: Value) -> dict[str, str] | None:
-    """Environment variables of a job, which may not be given all."""
+    """Read environment variables of a job; some names are reserved."""
     return variables(value, job_variables.refusal)
 
 
 def variables(
     value: Value, refusal: Callable[[str], str | None] = lambda _name: None
 ) -> dict[str, str] | None:
-    """Environment variables with their values; `refusal` says why a name may not be there."""
+    """Read environment variables; `refusal` returns why a name is not allowed, or None."""
     if not isinstance(value.node, Table):
         more = " (names whose values are yours belong to 'secrets')" if isinstance(value.node, Items) else ""
         value.must(f"a table of variables and their values{more}")
@@ -282,7 +282,7 @@ def variables(
 
 
 def secret(value: Value) -> str | None:
-    """Name of a variable of the developer."""
+    """Read the name of one of the developer's variables."""
     content = text(value)
     if content is None:
         return None
@@ -298,7 +298,7 @@ def secret(value: Value) -> str | None:
 
 
 def relative(value: Value) -> str | None:
-    """A path, or a pattern of paths, below the project."""
+    """Read a path, or a pattern of paths, below the project."""
     content = text(value)
     if content is None:
         return None
@@ -310,7 +310,7 @@ def relative(value: Value) -> str | None:
 
 
 def number(value: Value, most: float = 1e9) -> float | None:
-    """A number above 0."""
+    """Read a number above 0."""
     found = _number(value)
     if found is not None and 0 < found < most:
         return float(found)
@@ -319,7 +319,7 @@ def number(value: Value, most: float = 1e9) -> float | None:
 
 
 def pattern(value: Value) -> str | None:
-    """A pattern of paths below the project; axes of a matrix may be named in it."""
+    """Read a pattern of paths below the project; it may contain axes of a matrix."""
     content = text(value)
     wrong = None if content is None else globs.problem(content)
     if wrong is not None:
@@ -334,7 +334,7 @@ def _number(value: Value) -> int | float | None:
 
 
 def seconds(value: Value) -> float | None:
-    """A time: seconds, or text such as "90s", "10m" or "1h 30m"."""
+    """Read a time in seconds, or text such as "90s", "10m" or "1h 30m"."""
     node = value.node
     found = _number(value)
     if isinstance(node, Scalar) and isinstance(node.value, str) and _DURATION.match(node.value.strip()):
@@ -346,7 +346,7 @@ def seconds(value: Value) -> float | None:
 
 
 def days(value: Value) -> float | None:
-    """A time: days, or text such as "12h", "7d" or "2w"."""
+    """Read a time in days, or text such as "12h", "7d" or "2w"."""
     if isinstance(value.node, Scalar) and isinstance(value.node.value, str):
         found = seconds(value)
         return None if found is None else found / DAY
@@ -354,7 +354,7 @@ def days(value: Value) -> float | None:
 
 
 def size(value: Value) -> int | None:
-    """Bytes, or text such as "2g"."""
+    """Read a number of bytes, or text such as "2g"."""
     node = value.node
     if isinstance(node, Scalar) and isinstance(node.value, (int, str)) and not isinstance(node.value, bool):
         try:
@@ -368,7 +368,7 @@ def size(value: Value) -> int | None:
 
 
 def integer(low: int, high: int) -> Callable[[Value], int | None]:
-    """A reader of integers between two bounds."""
+    """Return a function that reads integers between two bounds."""
 
     def read(value: Value) -> int | None:
         node = value.node
@@ -381,6 +381,6 @@ def integer(low: int, high: int) -> Callable[[Value], int | None]:
 
 
 def reference(value: Value) -> Named | None:
-    """The name of a stage or job, with its place."""
+    """Read the name of a stage or job, with its position."""
     found = name(value)
     return None if found is None else Named(found, value.node.place, value.path)

@@ -1,8 +1,8 @@
-"""What plugins of the runner may do: the hooks, each with its contract.
+"""The hooks for plugins of the runner, each with its contract.
 
-A plugin is a module, an object or a class (called without arguments) whose methods carry `hookimpl`, named
-by an entry point of the group ``ci_runner``; docs/guide/hooks.md has a complete example. Hooks are called from
-any thread and must return soon: what takes long belongs into a thread of the plugin's own.
+A plugin is a module, an object or a class (called without arguments) with methods marked by `hookimpl`, named by an
+entry point of the group ``ci_runner``; docs/guide/hooks.md has a complete example. Hooks are called from any thread
+and must return soon: slow work belongs in a thread of the plugin.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ hookspec = pluggy.HookspecMarker(GROUP)
 #: Marks a plugin's implementation of a hook.
 hookimpl = pluggy.HookimplMarker(GROUP)
 
-#: Makes an engine: settings and the install's id (the label by which its containers are recognised).
+#: Makes an engine from the settings and the install's id (the label that identifies its containers).
 EngineFactory = Callable[[Settings, str], Engine]
 
 
@@ -32,48 +32,52 @@ class Hooks:
 
     @hookspec
     def configure(self, environ: Mapping[str, str]) -> None:
-        """Read settings, once, before anything else is called.
+        """Read settings; called once, before any other hook.
 
-        Variables of plugins are named ``CI_RUNNER_PLUGIN_…``. A wrong value raises
-        `ci_runner.errors.SettingsError`; a plugin for which nothing is set does nothing.
+        Variables of plugins are named ``CI_RUNNER_PLUGIN_…``. For a wrong value, raise
+        `ci_runner.errors.SettingsError`. A plugin without settings should do nothing.
         """
 
     @hookspec
     def register_engines(self) -> list[tuple[str, EngineFactory]]:  # type: ignore[empty-body]
-        """Names (for the setting `engine`) and factories of further engines.
+        """Return names (for the setting `engine`) and factories of additional engines.
 
-        They must keep the contract of `ci_runner.controller.engine.Engine`.
+        They must fulfil the contract of `ci_runner.controller.engine.Engine`.
         """
 
     @hookspec
     def job_submitted(self, job: Job) -> None:
-        """A job was accepted and is stored durably. Called by `serve`; an exception is logged and changes nothing."""
+        """Handle a job that was accepted and durably stored.
+
+        Called by `serve`; an exception is logged and has no other effect.
+        """
 
     @hookspec
     def job_finished(self, job: Job) -> None:
-        """A job has its final status. Called by the controller; an exception is logged and changes nothing.
+        """Handle a job that has its final status.
 
-        Called at least once per job, whatever is killed: the call is made again, by the next controller, unless all
-        implementations were seen to return. Receivers recognise a repetition by the job's id. Only the jobs of a
-        user who is deleted meanwhile are not told.
+        Called by the controller; an exception is logged and has no other effect. Called at least once per job, even
+        if processes are killed: the next controller calls again unless all implementations have returned. Receivers
+        recognise a repeated call by the job's id. The hook is not called for jobs of a user who has been deleted
+        meanwhile.
         """
 
     @hookspec
     def container_options(self, job: Job, spec: ContainerSpec) -> ContainerSpec | None:
-        """What a job's container is made of; None leaves it as it is.
+        """Return a changed spec of a job's container; None leaves it unchanged.
 
-        May only narrow: smaller limits, no network, fewer or read-only binds, fewer variables. Each
-        implementation gets what the one before it made of it; what widens anything ends the job.
+        Changes may only narrow it: smaller limits, no network, fewer or read-only binds, fewer variables. Each
+        implementation gets the result of the one before. A change that widens anything ends the job.
         """
 
     @hookspec(firstresult=True)
     def authenticate(self, credentials: str) -> str | None:
-        """Whose bearer credentials these are, where they are no key of the runner's.
+        """Return the user with these bearer credentials, which are not one of the runner's own keys.
 
-        The result is the id or the e-mail address of an existing, active user; None: unknown, ask the next.
+        The result is the id or the e-mail address of an existing, active user; None: unknown, try the next plugin.
         Called for every request; an exception is logged and counts as unknown.
         """
 
     @hookspec
     def close(self) -> None:
-        """The program ends: stop threads, within a few seconds."""
+        """Stop threads, within a few seconds; called at the end of the program."""

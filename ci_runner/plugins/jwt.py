@@ -1,10 +1,9 @@
-"""A plugin: accepts JSON Web Tokens of an identity provider in place of the runner's own keys.
+"""A plugin that accepts JSON Web Tokens of an identity provider in place of the runner's own keys.
 
-On when ``CI_RUNNER_JWT_SECRET`` (HS256) or ``CI_RUNNER_JWT_PUBLIC_KEY`` (RS256, path of a PEM file) is set;
-then ``CI_RUNNER_JWT_AUDIENCE`` and ``CI_RUNNER_JWT_ISSUER`` must be, too: a token that was made for
-somebody else is no good here. ``CI_RUNNER_JWT_CLAIM`` says which claim names the user: ``email`` (default)
-or ``sub`` (a user's id or address). The user must exist and be active; nothing is made up from a token.
-Needs the extra ``pytest-remote-ci[jwt]``.
+It is on if ``CI_RUNNER_JWT_SECRET`` (HS256) or ``CI_RUNNER_JWT_PUBLIC_KEY`` (RS256, path of a PEM file) is set. Then
+``CI_RUNNER_JWT_AUDIENCE`` and ``CI_RUNNER_JWT_ISSUER`` are required, too, so that tokens made for other services are
+refused. ``CI_RUNNER_JWT_CLAIM`` is the claim that identifies the user: ``email`` (default) or ``sub`` (a user's id or
+address). The user must exist and be active; tokens never create users. Needs the extra ``pytest-remote-ci[jwt]``.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from ci_runner.plugins.hookspecs import hookimpl
 _log = logging.getLogger(__name__)
 
 _PREFIX: Final = "CI_RUNNER_JWT_"
-#: Seconds by which clocks may differ.
+#: Allowed difference between clocks in seconds.
 LEEWAY: Final = 10
-#: RFC 7518, section 3.2: a key as long as the hash, at least.
+#: RFC 7518, section 3.2: the key must be at least as long as the hash.
 _SHORTEST_SECRET: Final = 32
 
 
 class JWTAuth:
-    """The plugin; without settings it knows nobody."""
+    """The plugin; without settings it accepts no token."""
 
     def __init__(self) -> None:
         self._key: str | None = None
@@ -39,7 +38,7 @@ class JWTAuth:
 
     @hookimpl
     def configure(self, environ: Mapping[str, str]) -> None:
-        """One kind of key, for one issuer and one audience."""
+        """Read the settings: one kind of key, one issuer and one audience."""
         secret, public = environ.get(_PREFIX + "SECRET"), environ.get(_PREFIX + "PUBLIC_KEY")
         if not secret and not public:
             return
@@ -65,7 +64,7 @@ class JWTAuth:
 
     @hookimpl
     def authenticate(self, credentials: str) -> str | None:
-        """The user's id or e-mail address, or None for whatever is no valid token."""
+        """Return the user's id or e-mail address, or None if this is not a valid token."""
         if self._key is None or credentials.count(".") != 2:
             return None
         try:

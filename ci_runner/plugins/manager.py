@@ -1,8 +1,7 @@
-"""Loading plugins and calling their hooks with types; what they return is checked before anybody believes it.
+"""Load plugins and call their hooks with types; results are checked before use.
 
-A plugin that cannot be loaded or has a wrong hook keeps the runner from starting, by name. A plugin that
-fails later is logged: it neither stops the other plugins nor the job (except where it would have narrowed
-the job's container).
+A plugin that cannot be loaded or has an invalid hook prevents the start, with an error that names it. A plugin that
+fails later is logged: other plugins and the job continue (unless it would have narrowed the job's container).
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from ci_runner.settings.groups import Settings
 _log = logging.getLogger(__name__)
 
 _HOOKS: Final = frozenset(name for name in vars(Hooks) if not name.startswith("_"))
-#: What an implementation of `container_options` may change at all.
+#: The fields that `container_options` may change.
 _NARROWABLE: Final = frozenset({"env", "binds", "limits", "network"})
 
 
 class Plugins:
-    """All plugins of one program. Usable from any thread; `close` it."""
+    """All plugins of one program; usable from any thread. Call `close` at the end."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        """Without any plugin; `environ` is what they are configured from (default: this process's)."""
+        """Start without plugins; `environ` is their configuration (default: this process's environment)."""
         self._environ = os.environ if environ is None else environ
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(Hooks)
@@ -46,7 +45,10 @@ class Plugins:
         *,
         found: Iterable[EntryPoint] | None = None,
     ) -> Plugins:
-        """Those of the entry-point group `ci_runner`, ours included. Raises `SettingsError` naming the plugin."""
+        """Load the plugins of the entry-point group `ci_runner`, including ours.
+
+        Raises `SettingsError` with the plugin's name.
+        """
         plugins = cls(environ)
         for entry in entry_points(group=GROUP) if found is None else found:
             name = f"{entry.name} ({entry.value})"
@@ -59,7 +61,10 @@ class Plugins:
         return plugins
 
     def register(self, plugin: object, name: str) -> None:
-        """Check a plugin, configure it and take its engines. Raises `SettingsError` naming the plugin and the hook."""
+        """Check and configure a plugin and add its engines.
+
+        Raises `SettingsError` with the names of the plugin and the hook.
+        """
         _refuse_unmarked(plugin, name)
         try:
             self._manager.register(plugin, name)
@@ -78,21 +83,21 @@ class Plugins:
 
     @property
     def hook(self) -> Plugins:
-        """What the HTTP plane calls: `authenticate` and `job_submitted`."""
+        """The hooks for the HTTP server: `authenticate` and `job_submitted`."""
         return self
 
     def names(self) -> list[str]:
-        """Of all plugins, as they were registered."""
+        """The names of all plugins, in the order of their registration."""
         return [name for name, _ in self._manager.list_name_plugin()]
 
     # -- engines
     @property
     def engine_names(self) -> list[str]:
-        """What the setting `engine` may say."""
+        """The allowed values of the setting `engine`."""
         return sorted(self._factories)
 
     def engine(self, name: str, settings: Settings, install_id: str) -> Engine:
-        """A new engine. Raises `SettingsError` for a name that nothing registered."""
+        """Return a new engine. Raises `SettingsError` for an unknown name."""
         factory = self._factories.get(name)
         if factory is None:
             raise SettingsError(f"engine: there is no {name!r}; known: {', '.join(self.engine_names)}")
@@ -108,7 +113,7 @@ class Plugins:
         self._notify("job_finished", job=job)
 
     def container_options(self, job: Job, spec: ContainerSpec) -> ContainerSpec:
-        """The spec as all plugins narrowed it. Raises `PermanentError` where one fails or widens it."""
+        """Return the spec as narrowed by all plugins. Raises `PermanentError` if one fails or widens it."""
         for plugin, implementation in self._implementations("container_options"):
             try:
                 changed = implementation(job=job, spec=spec)
@@ -125,7 +130,7 @@ class Plugins:
         return spec
 
     def authenticate(self, *, credentials: str) -> str | None:
-        """See `Hooks.authenticate`: the first answer counts."""
+        """See `Hooks.authenticate`; the first result that is not None counts."""
         for plugin, implementation in self._implementations("authenticate"):
             try:
                 user = implementation(credentials=credentials)
@@ -141,16 +146,16 @@ class Plugins:
         return None
 
     def close(self) -> None:
-        """Tell all plugins that the program ends."""
+        """Call `close` of all plugins: the program ends."""
         self._notify("close")
 
-    # -- inside
+    # -- helpers
     def _of(self, hook: str, plugin: object) -> list[Any]:
         found = getattr(self._manager.hook, hook).get_hookimpls()
         return [_Adapter(item) for item in found if item.plugin is plugin]
 
     def _implementations(self, hook: str) -> list[tuple[str, Any]]:
-        """(Plugin's name, callable), in pluggy's order: those that say `tryfirst`, then the last registered first."""
+        """Return (plugin's name, callable) in pluggy's order: `tryfirst` first, then the last registered first."""
         found = getattr(self._manager.hook, hook).get_hookimpls()
         return [(item.plugin_name, _Adapter(item)) for item in reversed(found)]
 
@@ -177,7 +182,7 @@ class Plugins:
 
 
 class _Adapter:
-    """Calls one implementation with those of the hook's arguments that it takes."""
+    """Calls one implementation with only those of the hook's arguments that it accepts."""
 
     def __init__(self, implementation: Any) -> None:
         self._implementation = implementation
@@ -188,7 +193,7 @@ class _Adapter:
 
 
 def _refuse_unmarked(plugin: object, name: str) -> None:
-    """A function named like a hook without its mark is forgotten silently by pluggy: a plugin that does nothing."""
+    """Raise `SettingsError` for an unmarked function named like a hook, which pluggy would silently ignore."""
     marked = [attribute for attribute in dir(plugin) if _is_marked(plugin, attribute)]
     unmarked = [
         hook for hook in sorted(_HOOKS) if callable(getattr(plugin, hook, None)) and hook not in marked
@@ -206,7 +211,7 @@ def _is_marked(plugin: object, attribute: str) -> bool:
 
 
 def widening(before: ContainerSpec, after: object) -> str | None:
-    """How `after` allows a container more than `before` does, or changes what it is; None when it only narrows."""
+    """Return how `after` permits more than `before` or changes other fields; None if it only narrows."""
     if not isinstance(after, ContainerSpec):
         return f"{type(after).__name__} is no ContainerSpec"
     kept = {name: getattr(before, name) for name in _NARROWABLE}

@@ -1,5 +1,4 @@
-"""What stands between a job and its container beside the preparation itself: whether this runner may run it at all,
-and the hook `container_options`."""
+"""Checks between a job and its container: whether this runner may run it, and the hook `container_options`."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from ci_runner.plugins.manager import Plugins
 
 
 class PolicedPreparer(Preparer):
-    """A preparer whose specs of test containers pass through all plugins; builds are the runner's own affair.
+    """A preparer that passes the specs of test containers, but not of builds, through all plugins.
 
-    `refusal` is asked before each job: the reason why none may run here now, or None.
+    `refusal` is called before each job: it returns the reason why no job may run now, or None.
     """
 
     def __init__(self, plugins: Plugins, refusal: Callable[[], str | None], **parts: Any) -> None:
@@ -32,5 +31,5 @@ class PolicedPreparer(Preparer):
         return super().prepare(job, **hooks)
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
-        """As plugins narrowed it; raises `PermanentError` where one fails or widens it."""
+        """Return the spec as narrowed by plugins; raises `PermanentError` if one fails or widens it."""
         return self._plugins.container_options(job, super().container_spec(job, prepared, attempt))

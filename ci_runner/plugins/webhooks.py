@@ -1,10 +1,10 @@
-"""A plugin: tells a web server of every job that ended, signed, trying again until it listens.
+"""A plugin that notifies a web server of every job that ended: signed, and with retries.
 
-On when ``CI_RUNNER_WEBHOOK_URL`` and ``CI_RUNNER_WEBHOOK_SECRET`` are set. The request is a POST of JSON
-with the headers ``X-CI-Runner-Event``, ``-Delivery`` (unique per event, the same for every try),
-``-Timestamp`` (seconds since the epoch) and ``-Signature-256``: ``sha256=`` and the HMAC-SHA256, by the
-secret, of timestamp, a full stop and the body. `verify` does the receiver's part. Deliveries wait in memory
-only: those still waiting when the program ends get one last try.
+It is on if ``CI_RUNNER_WEBHOOK_URL`` and ``CI_RUNNER_WEBHOOK_SECRET`` are set. The request is a POST of JSON with the
+headers ``X-CI-Runner-Event``, ``-Delivery`` (unique per event, the same for every try), ``-Timestamp`` (seconds since
+the epoch) and ``-Signature-256``: ``sha256=`` and the HMAC-SHA256, by the secret, of timestamp, a full stop and the
+body. Receivers can check it with `verify`. Deliveries wait in memory only: those still waiting when the program ends
+get one last try.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from pytest_remote_ci import __version__
 
 _log = logging.getLogger(__name__)
 
-#: Seconds before the second, third, … try; each is spread by up to a quarter.
+#: Seconds before the second, third, … try; each is lengthened by a random part of up to a quarter.
 RETRIES: Final = (1.0, 5.0, 30.0, 120.0, 600.0)
 #: Seconds for one try.
 TIMEOUT: Final = 10.0
-#: Deliveries that wait at most; when there are more, the oldest is given up.
+#: Maximum number of waiting deliveries; beyond it, the oldest is dropped.
 MOST_WAITING: Final = 1000
 #: Seconds for the last tries when the program ends.
 _PARTING: Final = 5.0
-#: Statuses that another try may change, beside 5xx.
+#: Statuses that may change with another try, in addition to 5xx.
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """The value of ``X-CI-Runner-Signature-256``."""
+    """Return the value of ``X-CI-Runner-Signature-256``."""
     return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 def verify(
     secret: str, headers: Mapping[str, str], body: bytes, *, now: float, tolerance: float = 300.0
 ) -> bool:
-    """Whether a request comes from who has the secret, and lately (seconds): for receivers."""
+    """Return whether a request is signed with the secret and at most `tolerance` seconds old; for receivers."""
     plain = {name.lower(): value for name, value in headers.items()}
     timestamp = plain.get("x-ci-runner-timestamp", "")
     signature = plain.get("x-ci-runner-signature-256", "")
@@ -70,14 +70,14 @@ class _Delivery:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer like any other: where the secret's owner did not point us, nothing is sent."""
+    """Treats a redirect as any other response: data is sent only to the configured URL."""
 
     def redirect_request(self, *arguments: Any, **named: Any) -> None:
         return None
 
 
 class Webhooks:
-    """The plugin. One thread sends; `job_finished` only puts into a queue."""
+    """The plugin. One thread sends; `job_finished` only adds to a queue."""
 
     def __init__(self, retries: Sequence[float] = RETRIES, timeout: float = TIMEOUT) -> None:
         self._retries = retries
@@ -93,7 +93,7 @@ class Webhooks:
 
     @hookimpl
     def configure(self, environ: Mapping[str, str]) -> None:
-        """Both settings or none."""
+        """Read the settings: both or none."""
         url, secret = environ.get("CI_RUNNER_WEBHOOK_URL"), environ.get("CI_RUNNER_WEBHOOK_SECRET")
         if not url:
             return
@@ -109,13 +109,13 @@ class Webhooks:
         """Queue a delivery."""
         if self._url is None:
             return
-        identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:uuid:{job.id}"))  # the same if told twice
+        identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:uuid:{job.id}"))  # the same for a repeated call
         content = {"event": "job.finished", "delivery": identity, "job": job.to_summary_dict()}
         self._queue(_Delivery(identity, json.dumps(content).encode()), 0.0)
 
     @hookimpl
     def close(self) -> None:
-        """Try what waits once more, then end the thread."""
+        """Try waiting deliveries once more, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -144,7 +144,7 @@ class Webhooks:
                 self._send(delivery, min(self._timeout, _PARTING))
 
     def _next(self) -> _Delivery | None:
-        """The next delivery once it is due; None when the program ends."""
+        """Return the next delivery once it is due; None when the program ends."""
         with self._changed:
             while not self._closed:
                 now = time.monotonic()
@@ -163,7 +163,7 @@ class Webhooks:
         self._queue(_Delivery(delivery.id, delivery.body, delivery.tries + 1), pause)
 
     def _send(self, delivery: _Delivery, timeout: float) -> bool:
-        """One try; True when there is nothing more to do."""
+        """Make one try; return True if no further try is needed."""
         assert self._url is not None
         timestamp = str(int(time.time()))
         headers = {

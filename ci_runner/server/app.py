@@ -1,7 +1,7 @@
-"""The HTTP API as one WSGI application: its routes, and the one place where errors become answers.
+"""The HTTP API as one WSGI application: its routes, and the conversion of all errors to responses.
 
-Every error body is `{"detail": "..."}` with words for the caller: never a traceback, never a path of the
-host. What a route does is in the module of its subject; what the contract promises is in docs/reference/wire.md.
+Every error body is `{"detail": "..."}` with a text for the caller, without tracebacks or paths of the host. Each
+route is implemented in the module of its resource; docs/reference/wire.md describes the contract.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MOST_PARTS: Final = 16
 
 
 class RunnerApp(falcon.App):  # type: ignore[type-arg]
-    """The application, with what must be started and stopped around it."""
+    """The application, with the background work that is started and stopped around it."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
@@ -61,12 +61,12 @@ class RunnerApp(falcon.App):  # type: ignore[type-arg]
         super().__init__(middleware=[self._activity, AuthMiddleware(self.authenticator)])
 
     def start(self) -> None:
-        """Sweep what dead uploads left behind and start waking streams."""
+        """Remove the remains of interrupted uploads and start the thread that wakes streams."""
         self.services.blobs.sweep_uploads()
         self.streams.start()
 
     def stop(self) -> None:
-        """End all streams (their clients resume) and remember when keys were last used."""
+        """End all streams (their clients resume) and store when keys were last used."""
         self.streams.stop()
         try:
             self.authenticator.flush()
@@ -74,33 +74,33 @@ class RunnerApp(falcon.App):  # type: ignore[type-arg]
             _log.warning("the last use of keys is not written: %s", error)
 
     def idle_seconds(self) -> float:
-        """How long nobody has asked for anything; 0 while a stream is open."""
+        """Return the seconds without any request; 0 while a stream is open."""
         return 0.0 if len(self.streams) else self._activity.idle_seconds()
 
 
 class Activity:
-    """Remembers when the last request was answered."""
+    """Tracks when the last request began or was answered."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Falcon calls this first."""
+        """Note a request; Falcon calls this before anything else."""
         self._last = time.monotonic()
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
-        """Falcon calls this last, before a stream is iterated."""
+        """Note a response; Falcon calls this last, before a stream is iterated."""
         self._last = time.monotonic()
 
     def idle_seconds(self) -> float:
-        """Seconds since the last request began or was answered."""
+        """Return the seconds since the last request began or was answered."""
         return time.monotonic() - self._last
 
 
 def create_app(services: Services) -> RunnerApp:
-    """The application; call its `start` before and its `stop` after serving it."""
+    """Return the application; call its `start` before serving it and its `stop` afterwards."""
     app = RunnerApp(services)
     handler = MultipartFormHandler()
     handler.parse_options.max_body_part_count = _MOST_PARTS
@@ -152,7 +152,7 @@ def _stream_slots(serve: ServeSettings) -> StreamSlots:
 
 def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float | None = None) -> None:
     resp.status = status
-    # Whatever a message quotes: half characters have no UTF-8.
+    # A quoted text may have lone surrogates, which UTF-8 cannot encode.
     resp.media = {"detail": detail.encode("utf-8", "backslashreplace").decode("utf-8")}
     if status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
@@ -200,7 +200,7 @@ def _unexpected(req: falcon.Request, resp: falcon.Response, error: Any, params: 
 
 
 def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
-    """Errors of Falcon itself in the contract's form."""
+    """Write an error raised by Falcon in the contract's form."""
     detail = error.description or error.title or "Error"
     if detail == error.title:
         detail = detail.removeprefix(f"{error.status_code} ")
@@ -209,5 +209,5 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
 
 
 def _logged(text: str) -> str:
-    """Text of a client for a log line: one line, bounded."""
+    """Return a client's text for a log line: one line, bounded."""
     return ascii(text[:200])

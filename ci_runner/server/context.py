@@ -1,4 +1,4 @@
-"""What the routes work with, handed over once: the store, the blobs, the settings, the clock, the hooks."""
+"""Dependencies of all routes: the store, the blobs, the settings, the clock, the hooks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ci_runner.store import Store
 
 
 class Hooks(Protocol):
-    """The part of the runner's plugin hooks that the HTTP plane calls (a `pluggy.HookRelay` fits)."""
+    """The plugin hooks that the HTTP server calls (a `pluggy.HookRelay` fits)."""
 
     def authenticate(self, *, credentials: str) -> str | None:
-        """Id or e-mail address of the user whose bearer credentials these are; None when they are unknown."""
+        """Return the id or e-mail address of the user with these bearer credentials; None if unknown."""
 
     def job_submitted(self, *, job: Job) -> object:
-        """A job was accepted and is durable."""
+        """Handle a job that was accepted and is durable."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """Everything that a request may need; shared by all threads."""
+    """Dependencies of the routes, shared by all threads."""
 
     store: Store
     blobs: BlobStore
@@ -37,5 +37,5 @@ class Services:
 
     @property
     def archive_limits(self) -> ArchiveLimits:
-        """How much one project may hold."""
+        """The limits on the size of one project."""
         return ArchiveLimits(max_files=self.serve.max_files, max_unpacked=self.serve.max_unpacked)

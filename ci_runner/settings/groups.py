@@ -1,7 +1,7 @@
-"""The runner's settings: frozen groups, read once in `ci_runner.cli` (by `ci_runner.settings.loader`) and passed down.
+"""The runner's settings: frozen groups, read once in `ci_runner.cli` (by `settings.loader`) and passed down.
 
 Precedence: command line > environment > TOML file > default. Every field has a flag, an environment variable and a
-TOML key, all derived from the metadata that stands beside it here. Nothing here reads the environment at import.
+TOML key, all derived from its metadata below. Importing this module does not read the environment.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 from pytest_remote_ci.wire.protocol import Priority
 
-#: Seconds between full passes of the controller; also what a useless interval is replaced by.
+#: Seconds between full passes of the controller; also the replacement for an unusable interval.
 DEFAULT_INTERVAL = 2.0
 
 
 def _setting(default: Any, env: str, help_text: str, **metadata: Any) -> Any:
-    """A field with its environment variable (`env`; more names may follow, separated by spaces) and a help text.
+    """Return a field with its environment variable (`env`, or several separated by spaces) and a help text.
 
     Further metadata: `size` (bytes, units allowed), `choices`, `minimum` (inclusive), `above` (exclusive), `maximum`,
-    `flag` (where the field's name would be ambiguous), `shown` (a computed default, in words), `lenient` (a useless
-    value gives a warning and the default), `item` (of a list: checks one text, returns it as it counts, or raises
-    ValueError with words for the operator).
+    `flag` (if the field's name would be ambiguous), `shown` (a computed default, in words), `lenient` (an unusable
+    value gives a warning and the default), `item` (for a list: checks one text and returns its normal form, or raises
+    ValueError with a text for the operator).
     """
     info = {"env": tuple(env.split()), "help": help_text, **metadata}
     if callable(default):
@@ -34,7 +34,7 @@ def _setting(default: Any, env: str, help_text: str, **metadata: Any) -> Any:
 
 
 def ipv4_network(text: str) -> str:
-    """`text` in CIDR notation, checked; a single address is a network of one. Raises ValueError."""
+    """Return `text` in CIDR notation; a single address is a network of one. Raises ValueError."""
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -47,10 +47,10 @@ def ipv4_network(text: str) -> str:
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """``$XDG_DATA_HOME/ci-runner``, else ``~/.local/share/ci-runner`` (XDG Base Directory Specification)."""
+    """Return ``$XDG_DATA_HOME/ci-runner``, else ``~/.local/share/ci-runner`` (XDG Base Directory Specification)."""
     try:
         base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    except RuntimeError:  # a user id without an account: nothing can be made below this
+    except RuntimeError:  # a user id without an account: no directory can be made below this
         base = os.devnull
     return Path(base) / "ci-runner"
 
@@ -66,11 +66,11 @@ class StorageSettings:
         "folder of everything the runner keeps",
         shown="~/.local/share/ci-runner",
     )
-    #: The database; None means `runner.db` in the data directory.
+    #: The database; None: `runner.db` in the data directory.
     database: Path | None = _setting(
         None, "CI_RUNNER_DB CI_DB_PATH", "SQLite file", shown="runner.db in the data directory"
     )
-    #: Bytes of free disk below which nothing new is accepted, and the running job that wrote most is ended.
+    #: Free bytes on the disk below which nothing is accepted, and the running job that wrote most is ended.
     disk_reserve: int = _setting(
         1 << 30,
         "CI_RUNNER_DISK_RESERVE",
@@ -81,7 +81,7 @@ class StorageSettings:
 
     @property
     def database_path(self) -> Path:
-        """The one default for all programs."""
+        """The path of the database, with the same default for all programs."""
         return self.database or self.data_dir / "runner.db"
 
 
@@ -93,7 +93,7 @@ class ServeSettings:
     port: int = _setting(
         8000, "CI_RUNNER_PORT", "port to listen on; 0 picks a free one", minimum=0, maximum=65535
     )
-    #: Threads for ordinary requests; streams have threads of their own beside these.
+    #: Threads for ordinary requests; streams have additional threads.
     threads: int = _setting(16, "CI_RUNNER_THREADS", "threads for ordinary requests", minimum=1)
     max_streams: int = _setting(
         256, "CI_RUNNER_MAX_STREAMS", "event streams open at once; more get 503", minimum=1
@@ -119,7 +119,7 @@ class ServeSettings:
         "the same of one client address (429); raise it where a whole office has one",
         minimum=4,
     )
-    #: The others wait for their turn, so no client is refused for it.
+    #: Further requests wait for their turn; none is refused.
     max_requests_per_user: int = _setting(
         8,
         "CI_RUNNER_MAX_REQUESTS_PER_USER",
@@ -140,7 +140,7 @@ class ServeSettings:
     )
     #: Bytes of a request's body.
     max_upload: int = _setting(512 << 20, "CI_RUNNER_MAX_UPLOAD", "largest upload", size=True, minimum=1)
-    #: Bytes of all files together once unpacked.
+    #: Total bytes of all unpacked files.
     max_unpacked: int = _setting(
         2 << 30, "CI_RUNNER_MAX_UNPACKED", "largest project once unpacked", size=True, minimum=1
     )
@@ -153,7 +153,7 @@ class ServeSettings:
         10.0, "CI_RUNNER_HEARTBEAT", "seconds between heartbeats on silent streams", above=0
     )
     reconcile: bool = _setting(False, "CI_RUNNER_RECONCILE", "run the controller in the same process")
-    #: Seconds without any job or request after which an embedded runner ends itself; None: never.
+    #: Seconds without any job or request after which an embedded runner ends; None: never.
     idle_exit: float | None = _setting(
         None, "CI_RUNNER_IDLE_EXIT", "end after so many idle seconds", above=0, shown="never"
     )
@@ -175,7 +175,7 @@ class ReconcileSettings:
         lenient=True,
     )
     prefix: str = _setting("cir-", "CI_RUNNER_PREFIX CI_CONTAINER_PREFIX", "prefix of container names")
-    #: None means `python:<version>-slim`; ``{python}`` in it is replaced by the version.
+    #: None: `python:<version>-slim`; ``{python}`` is replaced by the version.
     base_image: str | None = _setting(
         None,
         "CI_RUNNER_BASE_IMAGE CI_PYTHON_BASE_IMAGE",
@@ -183,7 +183,7 @@ class ReconcileSettings:
         shown="python:{python}-slim",
     )
     default_python: str = _setting("3.12", "CI_RUNNER_DEFAULT_PYTHON", "Python of jobs that name none")
-    #: Images that users may name, as fnmatch patterns; () allows any.
+    #: Images that users may name, as fnmatch patterns; (): any.
     allowed_images: tuple[str, ...] = _setting(
         (), "CI_RUNNER_ALLOWED_IMAGES", "patterns of images that users may name; none given: any"
     )
@@ -217,7 +217,7 @@ class ReconcileSettings:
         8 << 30, "CI_RUNNER_MAX_MEMORY", "most memory a job may ask for", size=True, minimum=6 << 20
     )
     pids: int = _setting(512, "CI_RUNNER_PIDS", "processes of one job", minimum=8)
-    #: Bytes that a job may write (workspace, output and what its services write, together).
+    #: Bytes that a job may write (workspace, output and data of its services, together).
     disk: int = _setting(
         4 << 30, "CI_RUNNER_DISK", "bytes one job may write, with its services", size=True, minimum=1 << 20
     )
@@ -227,7 +227,7 @@ class ReconcileSettings:
         "egress (the internet, neither private networks nor other jobs) or none",
         choices=("egress", "none"),
     )
-    #: IPv4 networks as `ipaddress` writes them.
+    #: IPv4 networks in the notation of `ipaddress`.
     allow_network: tuple[str, ...] = _setting(
         (),
         "CI_RUNNER_ALLOW_NETWORK",
@@ -276,7 +276,7 @@ class EnvironmentSettings:
     extra_index_urls: tuple[str, ...] = _setting(
         (), "CI_RUNNER_EXTRA_INDEX_URLS", "further indexes", secret=True
     )
-    #: A PEM file of the host; mounted into builds (and test containers) and named by SSL_CERT_FILE, PIP_CERT, ….
+    #: A PEM file of the host; mounted into builds (and test containers); SSL_CERT_FILE, PIP_CERT, … name it.
     ca_bundle: Path | None = _setting(
         None, "CI_RUNNER_CA_BUNDLE", "PEM file of certificate authorities for builds and jobs"
     )
@@ -287,7 +287,7 @@ class EnvironmentSettings:
         None, "CI_RUNNER_HTTPS_PROXY", "proxy of builds and jobs for https", secret=True
     )
     no_proxy: str | None = _setting(None, "CI_RUNNER_NO_PROXY", "hosts reached without a proxy")
-    #: Bytes of environments kept; the least recently used go first.
+    #: Total bytes of environments; the least recently used are deleted first.
     cache_size: int = _setting(
         20 << 30, "CI_RUNNER_CACHE_SIZE", "bytes of prepared environments kept", size=True, minimum=0
     )
@@ -327,5 +327,5 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
 
 
-#: For `admin user` options and submissions: rank of a priority, 0 starts first.
+#: Rank of a priority, 0 starts first; for `admin user` options and submissions.
 PRIORITY_RANK: Mapping[Priority, int] = {"high": 0, "normal": 1, "low": 2}

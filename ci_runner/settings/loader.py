@@ -1,8 +1,8 @@
 """Load `Settings` from the command line, the environment and a TOML file, by the metadata of its fields.
 
-Every field of every group is one `Option` with a flag, environment variables and a TOML key; this module parses and
-checks them in one way and says in one line what is wrong and where it was read. It decides nothing else: which
-programs take which groups is `ci_runner.cli`'s to say.
+Every field of every group is one `Option` with a flag, environment variables and a TOML key. This module parses and
+checks them all alike; an error is one line with the problem and the origin of the value. `ci_runner.cli` decides
+which programs use which groups.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Looked for when neither ``--config`` nor ``CI_RUNNER_CONFIG`` names a file: first in the data directory, then here.
+#: Read if neither ``--config`` nor ``CI_RUNNER_CONFIG`` is given: this file in the data directory, else the next.
 FILE_NAME: Final = "ci-runner.toml"
 SYSTEM_FILE: Final = Path("/etc/ci-runner/config.toml")
 
-#: Variables with our prefix that are no settings.
+#: Variables with our prefix that are not settings.
 _OTHER_VARIABLES: Final = frozenset(
     {
         "CI_RUNNER_CONFIG",
@@ -48,20 +48,20 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 @dataclass(frozen=True)
 class Option:
-    """One setting, as its field's metadata describe it."""
+    """One setting, as described by its field's metadata."""
 
     group: str
     name: str
     #: bool, int, float, str, Path or tuple.
     kind: type
-    #: Whether "" or "none" (in TOML: nothing) stands for None.
+    #: Whether "" or "none" (in TOML: a missing key) stands for None.
     optional: bool
     default: Any
     info: Mapping[str, Any]
 
     @property
     def id(self) -> str:
-        """``group.name``: how layers of values name it."""
+        """``group.name``, the setting's key in layers of values."""
         return f"{self.group}.{self.name}"
 
     @property
@@ -71,21 +71,21 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """On the command line."""
+        """The flag on the command line."""
         return "--" + str(self.info.get("flag", self.key))
 
     @property
     def env(self) -> tuple[str, ...]:
-        """Environment variables, the first set one counts."""
+        """Environment variables; the first one that is set counts."""
         return tuple(self.info["env"])
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings, and how they came to be."""
+    """The settings, and the origins of their values."""
 
     settings: Settings
-    #: Option id → where its value was read (a flag, a variable, a file); only what is not the default.
+    #: Option id → origin of its value (a flag, a variable, a file), for all but default values.
     origins: Mapping[str, str] = field(default_factory=dict)
     #: One line each, for the log.
     warnings: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Loaded:
     file: Path | None = None
 
     def describe(self) -> list[str]:
-        """One line per setting that is not the default, without secrets: for the log at start."""
+        """Return one line per setting with another value than the default, without secrets, for the log at start."""
         lines = []
         for option in options():
             if option.id in self.origins:
@@ -105,7 +105,7 @@ class Loaded:
 
 @cache
 def options() -> tuple[Option, ...]:
-    """All settings, in the order of the groups."""
+    """Return all settings, in the order of the groups."""
     found = []
     for group in fields(Settings):
         cls: Any = group.default_factory
@@ -118,7 +118,7 @@ def options() -> tuple[Option, ...]:
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
-    """The plain type behind an annotation, and whether None is allowed."""
+    """Return the plain type of an annotation, and whether None is allowed."""
     if get_origin(hint) in (Union, types.UnionType):
         rest = [part for part in get_args(hint) if part is not type(None)]
         return _kind(rest[0])[0], True
@@ -128,7 +128,7 @@ def _kind(hint: Any) -> tuple[type, bool]:
 
 
 def add_arguments(parser: argparse._ActionsContainer, groups: Iterable[str]) -> None:
-    """Give `parser` the flags of these groups; what is not given stays out of the namespace (dest: option id)."""
+    """Add the flags of these groups to `parser`; the namespace has only flags that are given (dest: option id)."""
     wanted = frozenset(groups)
     for option in options():
         if option.group not in wanted:
@@ -157,7 +157,7 @@ def _metavar(option: Option) -> str:
 
 
 def default_text(option: Option) -> str:
-    """The default in words, the same on every machine."""
+    """Return the default in words, the same on every machine."""
     if "shown" in option.info:
         return str(option.info["shown"])
     if option.default is None or option.default == ():
@@ -172,7 +172,7 @@ def default_text(option: Option) -> str:
 
 
 def size_text(size: int) -> str:
-    """``2g`` for 2147483648: the largest unit without a remainder."""
+    """Return ``2g`` for 2147483648: the largest unit without a remainder."""
     for unit, shift in (("g", 30), ("m", 20), ("k", 10)):
         if size and size % (1 << shift) == 0:
             return f"{size >> shift}{unit}"
@@ -180,7 +180,10 @@ def size_text(size: int) -> str:
 
 
 def parse(option: Option, raw: Any, where: str) -> Any:
-    """The checked value of `raw` (text, or what TOML gave); raises `SettingsError` that starts with `where`."""
+    """Return the checked value of `raw` (text, or a TOML value).
+
+    Raises `SettingsError` with a text that starts with `where`.
+    """
     if option.optional and isinstance(raw, str) and raw.strip().lower() in ("", "none"):
         return None
     value = _convert(option, raw, where)
@@ -195,7 +198,7 @@ def parse(option: Option, raw: Any, where: str) -> Any:
 
 
 def _convert(option: Option, raw: Any, where: str) -> Any:
-    """`raw` as the option's type, without a look at its range."""
+    """Return `raw` as the option's type, without checking its range."""
     kind = option.kind
     if kind is bool:
         return _boolean(raw, where)
@@ -223,7 +226,7 @@ def _convert(option: Option, raw: Any, where: str) -> Any:
 
 
 def _path(raw: str, where: str) -> Path:
-    """An absolute path; ``~`` may begin it."""
+    """Return an absolute path; ``~`` may begin it."""
     try:
         return Path(raw).expanduser().absolute()
     except RuntimeError:
@@ -231,7 +234,7 @@ def _path(raw: str, where: str) -> Path:
 
 
 def _exact(kind: type, raw: Any) -> Any:
-    """A TOML number that loses nothing as `kind`; raises TypeError."""
+    """Return a TOML number that is exact as `kind`; raises TypeError."""
     if not isinstance(raw, (int, float)) or (kind is int and not isinstance(raw, int)):
         raise TypeError(raw)
     return raw
@@ -274,8 +277,8 @@ def load(
 ) -> Loaded:
     """Read all layers. `arguments`: option id → value, as `add_arguments` leaves it (other keys are ignored).
 
-    `config` is the file given on the command line. `defaults` (option id → value and its origin) stand below the
-    file. Raises `SettingsError`: one line that names the key, where it was read and the nearest valid key.
+    `config` is the file given on the command line. `defaults` (option id → value and its origin) are overridden by
+    the file. Raises `SettingsError`: one line with the key, its origin and the nearest valid key.
     """
     file = _config_file(config, arguments, environ, defaults or {}, system_file)
     layers: dict[str, tuple[Any, str, str]] = {}
@@ -318,7 +321,7 @@ def _config_file(
     defaults: Mapping[str, tuple[Any, str]],
     system_file: Path | None,
 ) -> Path | None:
-    """The file that was named (which must exist), else the first of the usual places that has one."""
+    """Return the named file (which must exist), else the first of the usual files that exists, else None."""
     named = config or (Path(environ["CI_RUNNER_CONFIG"]) if environ.get("CI_RUNNER_CONFIG") else None)
     if named is not None:
         if not named.is_file():
@@ -332,7 +335,7 @@ def _config_file(
 
 
 def _from_file(path: Path) -> dict[str, tuple[Any, str, str]]:
-    """Option id → value, where, origin. Unknown tables and keys are errors that name the nearest known one."""
+    """Return option id → value, where, origin. Unknown tables and keys are errors that name the nearest known one."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -354,7 +357,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str, str]]:
     return found
 
 
-#: Beginnings of variables that plugins read themselves (`ci_runner.plugins.hookspecs.Hooks.configure`).
+#: Prefixes of variables that plugins read themselves (`ci_runner.plugins.hookspecs.Hooks.configure`).
 _OF_PLUGINS: Final = ("CI_RUNNER_PLUGIN_", "CI_RUNNER_WEBHOOK_", "CI_RUNNER_JWT_")
 
 
@@ -365,7 +368,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """A warning for each CI_RUNNER_… variable that nothing reads: most likely misspelt."""
+    """Return a warning for each unknown CI_RUNNER_… variable, probably a typing error."""
     known = {variable for option in options() for variable in option.env} | _OTHER_VARIABLES
     strays = sorted(
         name
@@ -376,7 +379,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def document() -> str:
-    """The tables of docs/reference/settings.md, from the metadata (a test holds the file to this)."""
+    """Return docs/reference/settings.md, made from the metadata (a test compares the file)."""
     parts = [_HEAD]
     for group in fields(Settings):
         summary = str(getattr(group.default_factory, "__doc__", "")).strip()

@@ -1,6 +1,6 @@
-"""What the runner remembers: one SQLite file behind `Store`, by subject.
+"""The runner's persistent state: one SQLite file behind `Store`, divided by subject.
 
-Values go in and come out as frozen dataclasses; Peewee stays inside.
+Values go in and come out as frozen dataclasses; Peewee is not visible outside this package.
 """
 
 from ci_runner.store.database import Doorbell, StoreError

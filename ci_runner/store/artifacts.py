@@ -1,7 +1,7 @@
-"""The files that jobs left behind: which there are, whose content is which blob, until when they are kept.
+"""Artifacts of jobs: their paths, the blobs with their contents, and the date until which they are kept.
 
-They are written with the job's end, in its transaction, so an ended job has all of its artifacts or none. As long as a
-row names a content, that is not collected (`ci_runner.store.blobs`).
+They are written in the transaction that ends the job, so an ended job has all of its artifacts or none. A content is
+not collected while a row refers to it (`ci_runner.store.blobs`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ci_runner.model.job import Artifact
 from ci_runner.store.database import Database
 from ci_runner.store.schema import ArtifactRow
 
-#: Rows per insert statement: six parameters each, and SQLite before 3.32 takes 999 of them.
+#: Rows per insert statement: six parameters each, and SQLite before 3.32 takes at most 999.
 _ROWS: Final = 150
 _COLUMNS: Final = tuple(getattr(ArtifactRow, name) for name in Artifact.__dataclass_fields__)
 
@@ -25,36 +25,36 @@ SELECT COALESCE(SUM(a.size), 0) FROM artifacts a JOIN jobs j ON j.id = a.job_id 
 
 
 class Artifacts:
-    """`store.artifacts`."""
+    """Stored artifacts (`store.artifacts`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def list(self, job_id: str) -> builtins.list[Artifact]:
-        """All of a job's, in the order of their paths; none for a job that is not over or unknown."""
+        """Return the job's artifacts, ordered by path; empty if the job is unknown or not over."""
         query = ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id).order_by(ArtifactRow.path)
         return [Artifact(**row) for row in self._database.rows(query)]
 
     def get(self, job_id: str, path: str) -> Artifact | None:
-        """The one with exactly this path."""
+        """Return the artifact with exactly this path, or None."""
         row = self._database.first(
             ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, ArtifactRow.path == path)
         )
         return Artifact(**row) if row is not None else None
 
     def bytes_of(self, user_id: str) -> int:
-        """Bytes of all artifacts of a user's jobs, each counted by itself."""
+        """Return the total bytes of all artifacts of a user's jobs; equal contents count each time."""
         found = self._database.sql(_BYTES, (user_id,))
         return int(found[0][0])
 
     def prune(self, now: dt.datetime) -> int:
-        """Forget those that were kept long enough; how many. Their contents go when nobody else needs them."""
+        """Delete artifacts past their date and return how many; unreferenced contents are collected later."""
         with self._database.write(durable=False):
             return self._database.run(ArtifactRow.delete().where(ArtifactRow.kept_until < now))
 
 
 def add_inside(database: Database, job_id: str, artifacts: Sequence[Artifact]) -> None:
-    """Inside the transaction that ends the job: store what it left behind."""
+    """Store a job's artifacts, inside the transaction that ends the job."""
     for start in range(0, len(artifacts), _ROWS):
         rows = [{**vars(item), "job_id": job_id} for item in artifacts[start : start + _ROWS]]
         database.insert(ArtifactRow.insert_many(rows))

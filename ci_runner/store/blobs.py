@@ -1,8 +1,8 @@
-"""Which user may refer to which content by its digest, and which contents nobody used for long.
+"""Grants: which user may refer to which content by its digest, and which contents are unused.
 
-The contents are files and no part of the database. Knowing a digest gives no access: only who sent the bytes
-once has a grant. A grant is renewed by every submission that refers to it; contents go when no grant was
-renewed for a while, and no artifact has them.
+The contents are files outside the database. Knowing a digest gives no access: only a user who has sent the bytes has
+a grant. Every submission that refers to a content renews the grant. A content is deleted when no grant was renewed
+for a while and no artifact refers to it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ci_runner.model.job import utcnow
 from ci_runner.store.database import Database
 from ci_runner.store.schema import ArtifactRow, GrantRow, JobRow, RunRow, to_micros
 
-#: Digests per statement; SQLite before 3.32 takes 999 parameters.
+#: Digests per statement; SQLite before 3.32 takes at most 999 parameters.
 _DIGESTS: Final = 300
-#: A grant that was renewed more recently is not written again: most submissions repeat what was just sent.
+#: A grant renewed more recently is not written again: most submissions repeat what was just sent.
 _RENEWAL: Final = dt.timedelta(hours=1)
-#: A job's grants are at most this much older than its submission: `_RENEWAL`, and a long upload.
+#: A job's grants are at most this much older than its submission: `_RENEWAL` plus a long upload.
 _MARGIN: Final = 2 * _RENEWAL
 
 
 class Blobs:
-    """`store.blobs`."""
+    """Grants of contents to users (`store.blobs`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def grant(self, user_id: str, digests: Iterable[str], now: dt.datetime | None = None) -> None:
-        """Let the user refer to these contents, durably, or renew that; to be called at every submission.
+        """Grant the user these contents, or renew the grants, durably; call this at every submission.
 
-        It must come before the job's row. What was renewed within the last hour is not written again.
+        The call must come before the job's row is stored. Grants renewed within the last hour are not written again.
         """
         moment = now or utcnow()
         wanted = set(digests)
@@ -51,22 +51,22 @@ class Blobs:
                 )
 
     def granted(self, user_id: str, digests: Iterable[str]) -> set[str]:
-        """Those of `digests` that the user may refer to."""
+        """Return those of `digests` that the user may refer to."""
         return self._granted(digests, GrantRow.user_id == user_id)
 
     def unreferenced(self, older_than: dt.datetime) -> list[str]:
-        """Digests that no submission used since `older_than`, and no open job needs; for `forget`.
+        """Return digests unused by submissions since `older_than` and not needed by an open job; for `forget`.
 
-        `older_than` must lie some hours back, for a submission may be under way.
+        `older_than` must be some hours ago, because a submission may be in progress.
         """
         query = GrantRow.select(GrantRow.digest).group_by(GrantRow.digest)
         query = query.having(peewee.fn.MAX(GrantRow.used_at) < to_micros(self._limit(older_than)))
         return [row["digest"] for row in self._database.rows(query)]
 
     def forget(self, digests: Iterable[str], older_than: dt.datetime) -> set[str]:
-        """Take back those grants of `digests` that are still unused; returns the digests nobody has now.
+        """Delete those grants of `digests` that are still unused; return the digests without any grant left.
 
-        Only the files of these may be deleted; a submission that came in between keeps its own.
+        Only the files of the returned digests may be deleted: a submission in the meantime keeps its grants.
         """
         unused: set[str] = set()
         for piece in _pieces(digests):
@@ -81,7 +81,7 @@ class Blobs:
         return unused
 
     def known(self, digests: Iterable[str]) -> set[str]:
-        """Those of `digests` that anybody may refer to, or an artifact has: any other file is nobody's."""
+        """Return those of `digests` that any user may refer to or an artifact has; other files are unreferenced."""
         wanted = set(digests)
         return self._granted(wanted) | {
             found for piece in _pieces(wanted) for found in self._of_artifacts(piece)
@@ -99,8 +99,9 @@ class Blobs:
         return found
 
     def _limit(self, older_than: dt.datetime) -> dt.datetime:
-        """`older_than`, or earlier: what an open job or run was submitted with was granted shortly before its
-        submission.
+        """Return `older_than`, or an earlier time if an open job or run needs it.
+
+        Contents of a job or run were granted shortly before its submission.
         """
         oldest = (
             JobRow.select(JobRow.submitted_at).where(JobRow.end_time.is_null()).order_by(JobRow.submitted_at)

@@ -1,11 +1,10 @@
 """One SQLite file, one connection per thread, every write an immediate transaction.
 
-Everything that knows SQLite is here and in `migrations`: durability, locking, checkpoints, damage. The rest
-of the package writes Peewee queries that would run on PostgreSQL as they are.
+Everything specific to SQLite is in this module and in `migrations`: durability, locking, checkpoints, damage. The
+rest of the package writes Peewee queries that would run unchanged on PostgreSQL.
 
-Two kinds of durability: a *durable* write is on the disk when the call returns (``synchronous=FULL``); any
-other survives the death of every process but may be lost with the machine's power (``NORMAL``; never
-inconsistent).
+There are two kinds of durability. A *durable* write is on the disk when the call returns (``synchronous=FULL``). Any
+other write survives the death of every process, but may be lost in a power failure (``NORMAL``; never inconsistent).
 """
 
 from __future__ import annotations
@@ -27,26 +26,25 @@ from ci_runner.store.encryption import Encryption
 _NORMAL: Final = 1
 _FULL: Final = 2
 
-#: The write-ahead log is moved into the database file when it has grown beyond this (bytes).
+#: The write-ahead log is moved into the database file when it exceeds this size (bytes).
 CHECKPOINT_BYTES: Final = 16 << 20
 
 
 class StoreError(RunnerError):
-    """The database cannot be used; the text is one line that says why and what to do."""
+    """The database cannot be used; the text is one line with the reason and the remedy."""
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that remembers which durability it was set to."""
+    """A connection that remembers the durability it was set to."""
 
     synchronous = _NORMAL
 
 
 class _SqliteDatabase(peewee.SqliteDatabase):
-    """Peewee's database with every connection known, so that none outlives its thread or the store.
+    """Peewee's database with every connection tracked, so that none outlives its thread or the store.
 
-    Peewee keeps connections in thread-local storage; a thread that ends without closing its own would leave
-    it to the garbage collector. Here the next connection that is opened closes those of threads that are
-    gone.
+    Peewee keeps connections in thread-local storage and leaves those of ended threads to the garbage collector. This
+    class closes them when it opens the next connection.
     """
 
     def __init__(self, path: Path, busy_timeout: float) -> None:
@@ -58,7 +56,7 @@ class _SqliteDatabase(peewee.SqliteDatabase):
             "synchronous": _NORMAL,
             "wal_autocheckpoint": 0,
             "journal_size_limit": 4 * CHECKPOINT_BYTES,
-            "secure_delete": 1,  # what is deleted is overwritten
+            "secure_delete": 1,  # overwrite deleted content
         }
         super().__init__(
             str(path), pragmas=pragmas, timeout=busy_timeout, check_same_thread=False, factory=_Connection
@@ -71,8 +69,8 @@ class _SqliteDatabase(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         if self._shut:
             raise StoreError("the store is closed")
-        # Private whatever the umask and the folder; SQLite gives its -wal and -shm the same mode.
-        with contextlib.suppress(OSError):  # what cannot be made is said by the connection below
+        # Private whatever the umask and the folder; SQLite gives its -wal and -shm files the same mode.
+        with contextlib.suppress(OSError):  # the connection below reports the error
             create_private(self._private_path)
         connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         with self._known_lock:
@@ -89,7 +87,7 @@ class _SqliteDatabase(peewee.SqliteDatabase):
         conn.close()
 
     def rollback(self) -> None:
-        # After some errors (a full disk) SQLite has rolled back already: trying again would hide the cause.
+        # After some errors (a full disk), SQLite has already rolled back: trying again would hide the cause.
         thread_connection: Callable[[], _Connection] = self.connection
         if not self.is_closed() and thread_connection().in_transaction:
             super().rollback()
@@ -99,7 +97,7 @@ class _SqliteDatabase(peewee.SqliteDatabase):
         self._shut = True
         with contextlib.suppress(
             peewee.OperationalError
-        ):  # a transaction is open here: its owner is being ended
+        ):  # a transaction is open in this thread, which is being ended
             self.close()
         with self._known_lock:
             connections = list(self._known.values())
@@ -117,11 +115,11 @@ class Database:
 
     def __init__(self, path: Path, backups: Path, *, busy_timeout: float = 5.0) -> None:
         self.path = path
-        #: Where copies of the database lie.
+        #: Folder with copies of the database.
         self.backups = backups
-        #: For values that must not be readable in the file.
+        #: Encrypts values that must not be readable in the file.
         self.encryption = Encryption(path.with_name(encryption.FILE_NAME))
-        #: Something was deleted of which no copy may stay in the write-ahead log: the next checkpoint is due at once.
+        #: Deleted content must not stay in the write-ahead log: the next checkpoint is due at once.
         self.must_checkpoint = False
         self._database = _SqliteDatabase(path, busy_timeout)
         self._doorbells: list[Doorbell] = []
@@ -129,28 +127,26 @@ class Database:
     # -- queries
 
     def rows(self, query: Any) -> list[dict[str, Any]]:
-        """All rows of a select, field name → Python value."""
+        """Return all rows of a select as field name → Python value."""
         with self._translated():
             return list(query.dicts().execute(self._database))
 
     def first(self, query: Any) -> dict[str, Any] | None:
-        """The first row of a select, or None."""
+        """Return the first row of a select, or None."""
         return next(iter(self.rows(query.limit(1))), None)
 
     def scalar(self, query: Any) -> Any:
-        """The first column of the first row, as the database gives it."""
+        """Return the first column of the first row, unconverted."""
         with self._translated():
             return query.scalar(self._database)
 
     def stream(self, query: Any) -> Generator[tuple[Any, ...], None, None]:
-        """Rows as the database gives them, one by one: whoever stops early reads no further. Exhaust or
-        `close` it.
-        """
+        """Yield rows unconverted, one by one, reading only as far as needed. Exhaust or `close` the generator."""
         with self._translated(), contextlib.closing(self._execute(query)) as cursor:
             yield from cursor
 
     def run(self, query: Any) -> int:
-        """Execute an update or delete inside `write`; how many rows it touched."""
+        """Execute an update or delete inside `write`; return how many rows it affected."""
         with self._translated():
             return int(query.execute(self._database))
 
@@ -160,9 +156,9 @@ class Database:
             query.execute(self._database)
 
     def insert_rows(self, model: type[peewee.Model], rows: Sequence[Sequence[Any]]) -> None:
-        """Inside `write`: insert rows of plain values, in the order of the model's fields.
+        """Insert rows of plain values in the order of the model's fields, inside `write`.
 
-        For many small rows: making a statement of `insert_many` costs several times what executing it does.
+        For many small rows: building an `insert_many` statement costs several times its execution.
         """
         meta: Any = model._meta
         names = ", ".join(f'"{field.column_name}"' for field in meta.sorted_fields)
@@ -174,7 +170,7 @@ class Database:
             cursor.close()
 
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Inside `write`: one statement, with ``?`` for values, over many rows."""
+        """Execute one statement, with ``?`` for values, for many rows, inside `write`."""
         with self._translated():
             open_cursor: Callable[[], sqlite3.Cursor] = self._database.cursor
             cursor = open_cursor()
@@ -182,15 +178,16 @@ class Database:
             cursor.close()
 
     def compiled(self, query: Any) -> tuple[str, tuple[Any, ...]]:
-        """Statement and parameters of a query, for `sql`: where the same is asked again and again, making it costs
-        several times what executing it does.
+        """Return statement and parameters of a query, for `sql`.
+
+        For repeated queries: building a statement costs several times its execution.
         """
         context: Any = self._database.get_sql_context()
         statement, parameters = context.sql(query).query()
         return str(statement), tuple(parameters)
 
     def sql(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Plain SQL, for migrations and pragmas."""
+        """Execute plain SQL, for migrations and pragmas."""
         with self._translated():
             execute: Callable[..., sqlite3.Cursor] = self._database.execute_sql
             return execute(statement, parameters).fetchall()
@@ -201,10 +198,10 @@ class Database:
 
     @contextlib.contextmanager
     def write(self, *, durable: bool = True) -> Iterator[None]:
-        """One transaction that holds the write lock from its beginning.
+        """Run one transaction that holds the write lock from its beginning.
 
-        A transaction that begins with a read and then writes fails under SQLite whenever another process
-        wrote in between, whatever the timeout: hence IMMEDIATE. Inside another `write` this is a savepoint.
+        In SQLite, a transaction that reads first and then writes fails if another process wrote in between, whatever
+        the timeout: hence IMMEDIATE. Inside another `write`, this is a savepoint.
         """
         with self._translated():
             if not self._database.in_transaction():
@@ -224,7 +221,7 @@ class Database:
     def use_wal(self) -> None:
         """Switch the file to write-ahead logging (readers and the writer do not wait for each other).
 
-        SQLite does not wait for other processes here, whatever the busy timeout; `migrations` serialises the
+        SQLite does not wait for other processes in this call, whatever the busy timeout; `migrations` serialises the
         callers.
         """
         mode = self.sql("PRAGMA journal_mode = WAL")[0][0]
@@ -234,11 +231,11 @@ class Database:
             )
 
     def checkpoint(self, *, at_bytes: int = CHECKPOINT_BYTES) -> bool:
-        """Move the write-ahead log into the database when it has `at_bytes`, or `must_checkpoint` says so; whether
-        that was done completely. What was in the log is not there any more.
+        """Move the write-ahead log into the database if it has `at_bytes` or `must_checkpoint` is set.
 
-        Only the holder of the lease calls this. It takes the writer's lock and waits a moment for readers;
-        when they are too slow, the next call tries again.
+        Returns whether that was completed; the log then no longer has its old content. Only the holder of the lease
+        calls this. It takes the writer's lock and waits a moment for readers; if they are too slow, the next call
+        tries again.
         """
         with contextlib.suppress(OSError):
             if Path(f"{self.path}-wal").stat().st_size < (1 if self.must_checkpoint else at_bytes):
@@ -249,8 +246,9 @@ class Database:
         return not busy
 
     def backup(self, target: Path) -> None:
-        """Copy the database as it is now to the new file `target` (0600), checked, while others go on
-        working. Secrets of runs are not in it.
+        """Copy the database to the new file `target` (0600) and check the copy, while other work goes on.
+
+        The copy does not contain secrets of runs.
         """
         partial = target.with_name(target.name + ".partial")
         create_private(partial)
@@ -272,14 +270,14 @@ class Database:
         partial.replace(target)
 
     def check(self) -> str | None:
-        """What SQLite finds wrong in the whole file (reads all of it), or None."""
+        """Return the first damage that SQLite finds, or None; reads the whole file."""
         verdict = str(self.sql("PRAGMA quick_check(1)")[0][0])
         return None if verdict == "ok" else verdict
 
     # -- connections
 
     def doorbell(self) -> Doorbell:
-        """A new `Doorbell`; closed with the database at the latest."""
+        """Return a new `Doorbell`; it is closed with the database at the latest."""
         bell = Doorbell(self.path)
         self._doorbells.append(bell)
         return bell
@@ -297,7 +295,7 @@ class Database:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn errors of SQLite into the runner's own; constraints pass, for callers know what they mean."""
+        """Translate errors of SQLite into the runner's own, except constraints, which callers interpret."""
         try:
             yield
         except (peewee.IntegrityError, sqlite3.IntegrityError):
@@ -324,11 +322,10 @@ class Database:
 
 
 class Doorbell:
-    """Says whether anybody committed to the database since it was last asked: a hint to look, and cheap to
-    ask.
+    """A cheap hint whether the database was committed to since the last check.
 
-    May ring although nothing that matters changed. Uses a connection of its own, so it hears this process,
-    too; one thread at a time may ask.
+    It may ring although nothing relevant changed. It has a separate connection, so it also notices commits of this
+    process. One thread at a time may use it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -337,10 +334,10 @@ class Doorbell:
         self._seen: int = self._execute("PRAGMA data_version").fetchone()[0]
 
     def rang(self) -> bool:
-        """Whether there was a commit since the last call (or since the bell was made)."""
+        """Return whether there was a commit since the last call (or since the bell was made)."""
         try:
             version: int = self._execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.OperationalError:  # busy in a checkpoint: looking once too often does no harm
+        except sqlite3.OperationalError:  # busy in a checkpoint: an unnecessary look does no harm
             return True
         except sqlite3.ProgrammingError as error:
             raise StoreError("the store is closed") from error
@@ -354,7 +351,7 @@ class Doorbell:
 
 
 def connect(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
-    """A plain connection in autocommit mode that never checkpoints by itself."""
+    """Open a plain connection in autocommit mode that never checkpoints by itself."""
     connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -365,10 +362,11 @@ def connect(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
 
 
 def create_private(path: Path) -> None:
-    """Make an empty file that only its owner may read, unless it is there; SQLite's side files inherit its mode.
+    """Create an empty file that only its owner may read, unless it exists.
 
-    A file that is there must not even be opened: closing it would drop the locks (POSIX) that this process's
-    connections hold on it, and another process would take itself for the last one and delete the write-ahead log.
+    SQLite's side files inherit its mode. An existing file must not even be opened: closing it would drop the (POSIX)
+    locks that this process's connections hold on it. Another process would then take itself for the last one and
+    delete the write-ahead log.
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))

@@ -1,8 +1,8 @@
-"""Values of secrets are encrypted in the database, with a key that lies in a file beside it.
+"""Encrypt secrets in the database with a key that is stored in a file beside it.
 
-So neither the database's pages nor its write-ahead log nor a copy of it alone holds a value. Whoever can read both
-files can read the values: that is the runner's own user, and root. The key is made when the first value is stored;
-without it, or with another one, stored values are lost, and nothing else is.
+Neither the database's pages, its write-ahead log, nor a copy of it reveals a value without that file. The runner's
+own user and root can read both files, and so the values. The key is made when the first value is stored. If it is
+lost or replaced, the stored values are lost, but nothing else.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "secrets.key"
-#: Bytes of a key's file at most.
+#: Maximum size of a key file in bytes.
 _LONGEST: Final = 1000
 
 
 class SecretsUnreadable(PermanentError):
-    """A stored secret cannot be decrypted; the text is for the user whose job needs it."""
+    """A stored secret cannot be decrypted; the text is for the owner of the job that needs it."""
 
 
 class Encryption:
     """Encrypts and decrypts with the key in `path`; may be used from any thread and by several processes."""
 
     def __init__(self, path: Path) -> None:
-        """Reads nothing yet."""
+        """Set the path; the key is read at first use."""
         self.path = path
         self._fernet: Fernet | None = None
 
     def encrypt(self, text: str) -> str:
-        """ASCII text for the database; makes the key when there is none. Raises `SecretsUnreadable`, OSError."""
+        """Return the encrypted text in ASCII; makes the key if missing. Raises `SecretsUnreadable`, OSError."""
         fernet = self._read()
         if fernet is None:
             self._make()
@@ -50,10 +50,10 @@ class Encryption:
         return fernet.encrypt(text.encode("utf-8", "surrogatepass")).decode("ascii")
 
     def decrypt(self, token: str) -> str:
-        """What `encrypt` was given. Raises `SecretsUnreadable`."""
+        """Return the text that `encrypt` got. Raises `SecretsUnreadable`."""
         from cryptography.fernet import InvalidToken
 
-        # The key in memory may be older than the file: another process makes a new one when it is gone.
+        # The key in memory may be outdated: another process makes a new one when the file is missing.
         for fernet in (self._fernet, self._read()):
             if fernet is not None:
                 with contextlib.suppress(InvalidToken):
@@ -63,7 +63,7 @@ class Encryption:
         )
 
     def _read(self) -> Fernet | None:
-        """The key in the file; None when there is no file."""
+        """Return the key in the file; None if there is no file."""
         from cryptography.fernet import Fernet
 
         try:
@@ -88,7 +88,7 @@ class Encryption:
         return self._fernet
 
     def _make(self) -> None:
-        """A new key, unless another process was first."""
+        """Make a new key, unless another process was first."""
         from cryptography.fernet import Fernet
 
         with (

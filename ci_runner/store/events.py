@@ -1,8 +1,6 @@
-"""Events: numbered per job without gaps, appended with the spool's offsets in one transaction, read in
-bounded pieces.
+"""Events: numbered per job without gaps, stored together with the spool's offsets, read in bounded pieces.
 
-The number is taken from the job's own row inside the transaction, so the order of commits is the order of
-numbers.
+The number is taken from the job's row inside the transaction, so the order of commits is the order of numbers.
 """
 
 from __future__ import annotations
@@ -34,9 +32,9 @@ from ci_runner.store.schema import (
 _BEFORE = failpoints.register("store.events.append.before", "events and offsets written, not committed")
 _AFTER = failpoints.register("store.events.append.after", "events and offsets committed")
 
-#: Jobs per transaction while logs are pruned, so that others need not wait long for the write lock.
+#: Jobs per transaction while logs are pruned, so that other writers do not wait long for the lock.
 _PRUNED_JOBS: Final = 50
-#: How the body of an event begins that has fields.
+#: The beginning of the body of an event that has fields.
 _FIELDS: Final = '{"fields":{'
 
 
@@ -53,7 +51,7 @@ class SpoolPosition:
 
 @dataclass(frozen=True)
 class Sendable:
-    """An event on its way to clients."""
+    """An event in the form sent to clients."""
 
     seq: int
     type: str
@@ -62,7 +60,7 @@ class Sendable:
 
 
 class Events:
-    """`store.events`."""
+    """Stored events (`store.events`)."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
         self._database = database
@@ -78,13 +76,12 @@ class Events:
         attempt: int = 0,
         expected: SpoolPosition | None = None,
     ) -> int:
-        """Append `events`, and the new `spool` position of `attempt` with them; returns the job's newest
-        number.
+        """Append `events` with the new `spool` position of `attempt`; return the job's newest number.
 
-        Writes nothing when the job is over. When `expected` is given and is not the attempt's stored position,
-        somebody has stored these bytes already: that raises `Conflict`, and the writer reads `position` and
-        goes on from there, so every byte becomes an event exactly once. Events without a timestamp get the
-        time now. Raises `NotFound` and `LeaseLost`.
+        Writes nothing if the job is over. If `expected` is given and differs from the attempt's stored position,
+        these bytes were already stored: raises `Conflict`, and the writer must read `position` and continue from
+        there. So every byte becomes an event exactly once. Events without a timestamp get the current time. Raises
+        `NotFound` and `LeaseLost`.
         """
         with self._database.write(durable=False):
             self._lease.require(epoch)
@@ -102,8 +99,9 @@ class Events:
         return newest
 
     def add(self, job_id: str, event: JobEvent) -> int:
-        """Append one event, durably and without a lease; its number. `NotFound`, or `Conflict` when the job
-        is over.
+        """Append one event, durably and without a lease; return its number.
+
+        Raises `NotFound`, and `Conflict` if the job is over.
         """
         with self._database.write():
             job = _require_job(self._database, job_id)
@@ -112,7 +110,7 @@ class Events:
             return append_inside(self._database, job_id, job["last_seq"], [event], job["run_id"])
 
     def position(self, job_id: str, attempt: int) -> SpoolPosition:
-        """How far the attempt's spool is stored; zero for one that was never read."""
+        """Return how far the attempt's spool is stored; zero if it was never read."""
         row = self._database.first(
             SpoolRow.select().where(SpoolRow.job_id == job_id, SpoolRow.attempt == attempt)
         )
@@ -131,15 +129,14 @@ class Events:
             self._database.insert(SpoolRow.insert(job_id=job_id, attempt=attempt, **offsets))
 
     def after(self, job_id: str, seq: int, limit: int = 500, max_bytes: int = 1 << 20) -> list[JobEvent]:
-        """Events numbered above `seq`, in order: at most `limit`, and no more once `max_bytes` of JSON are
-        reached.
+        """Return events numbered above `seq`, in order: at most `limit`, and about `max_bytes` of JSON.
 
-        Empty only when there are none. An unknown job has none.
+        Empty only if there are none; an unknown job has none. The event that reaches `max_bytes` is the last.
         """
         return [_from_row(*row) for row in self._rows(job_id, seq, limit, max_bytes)]
 
     def _rows(self, job_id: str, seq: int, limit: int, max_bytes: int) -> list[tuple[int, str, int, str]]:
-        """Number, type, time and body of each."""
+        """Return number, type, time and body of each event."""
         query = (
             EventRow.select(EventRow.seq, EventRow.type, EventRow.at, EventRow.body)
             .where(EventRow.job_id == job_id, EventRow.seq > seq)
@@ -157,16 +154,16 @@ class Events:
         return found
 
     def sendable(self, job_id: str, seq: int, limit: int = 500, max_bytes: int = 1 << 20) -> list[Sendable]:
-        """The same as `after`, as clients get it."""
+        """Return the events of `after` in the form sent to clients."""
         return [
             Sendable(number, kind, _text(number, kind, at, body))
             for number, kind, at, body in self._rows(job_id, seq, limit, max_bytes)
         ]
 
     def prune(self, older_than: dt.datetime) -> int:
-        """Delete log events of jobs that were over before `older_than`; how many events went.
+        """Delete log events of jobs that were over before `older_than`; return how many events were deleted.
 
-        The other events stay, so what became of a job remains known.
+        The other events stay, so the outcome of a job remains known.
         """
         pruned = 0
         while True:
@@ -184,9 +181,9 @@ class Events:
 def append_inside(
     database: Database, job_id: str, last_seq: int, events: Sequence[JobEvent], run_id: str | None
 ) -> int:
-    """Inside a transaction that has read `last_seq`: store `events`; returns the job's newest number.
+    """Store `events` inside a transaction that has read `last_seq`; return the job's newest number.
 
-    `run_id`: the run whose feed has them as well.
+    `run_id`: the run that has the events in its feed as well.
     """
     if not events:
         return last_seq
@@ -218,7 +215,7 @@ def feed_inside(
     first: int = 0,
     body: Mapping[str, Any] | None = None,
 ) -> None:
-    """Inside a transaction: the run's feed has `number` more events of a job, or one of its own."""
+    """Add `number` events of a job, or one event of the run itself, to the run's feed, inside a transaction."""
     database.run(RunRow.update(last_seq=RunRow.last_seq + number).where(RunRow.id == run_id))
     row = database.first(RunRow.select(RunRow.last_seq).where(RunRow.id == run_id))
     if row is None:
@@ -263,8 +260,11 @@ def _from_row(seq: int, kind: str, at: int, body: str) -> JobEvent:
 
 
 def _text(seq: int, kind: str, at: int, body: str) -> str:
-    """`JobEvent.to_dict` as JSON. Most events have nothing but fields; these are JSON already, and are not read."""
-    if body.startswith(_FIELDS) and body.endswith("}}"):  # a text or a success would stand behind the fields
+    """Return `JobEvent.to_dict` as JSON.
+
+    Most events have only fields; these are already JSON and are copied unparsed.
+    """
+    if body.startswith(_FIELDS) and body.endswith("}}"):  # a text or a success would follow the fields
         timestamp = format_time(from_micros(at))
         return f'{{"type":{json.dumps(kind)},{body[len(_FIELDS) : -2]},"timestamp":"{timestamp}"}}'
     return json.dumps(_from_row(seq, kind, at, body).to_dict())

@@ -1,7 +1,7 @@
-"""Jobs: what is wanted (created and cancelled by the server) and what is (written by the controller alone).
+"""Jobs: the requested state (creation, cancellation; by the server) and the actual state (by the controller only).
 
-A job is over when it has an `end_time`. That is written once, with the status and the `complete` event, and
-nothing about the outcome changes afterwards.
+A job is over when it has an `end_time`. It is written once, with the status and the `complete` event; the outcome
+never changes afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ADVANCE_AFTER = failpoints.register("store.jobs.advance.after", "phase committe
 _FINISH_BEFORE = failpoints.register("store.jobs.finish.before", "outcome written, not committed")
 _FINISH_AFTER = failpoints.register("store.jobs.finish.after", "outcome committed")
 
-#: What `advance` may change; the rest has a writer of its own.
+#: The fields that `advance` may change; other fields have other writers.
 _CHANGEABLE: Final = frozenset(
     {
         "status", "phase", "phase_since", "start_time", "container_id", "zip_file_path", "reason",
@@ -43,7 +43,7 @@ _CHANGEABLE: Final = frozenset(
     }
 )  # fmt: skip
 _NOT_STORED: Final = frozenset({"events", "queue_position"})
-#: Columns of `Job`'s fields; the order of turns needs only the second list.
+#: Columns of `Job`'s fields; the queue's order needs only the second list.
 JOB_COLUMNS: Final = tuple(
     getattr(JobRow, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED
 )
@@ -62,17 +62,17 @@ _TURN_COLUMNS: Final = tuple(
 )
 _READ: Final = reader(JOB_COLUMNS)
 _PAGE: Final = 1000
-#: Ids per statement; SQLite before 3.32 takes 999 parameters.
+#: Ids per statement; SQLite before 3.32 takes at most 999 parameters.
 _IDS: Final = 300
 
 
 class Jobs:
-    """`store.jobs`."""
+    """Stored jobs (`store.jobs`)."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
         self._database = database
         self._lease = lease
-        # What every tick asks.
+        # Queries of every tick, compiled once.
         self._decode_open, self._decode_uncleaned = (Decoder(lambda row: Job(**_READ(row))) for _ in range(2))
         jobs = JobRow.select(*JOB_COLUMNS)
         self._open = database.compiled(
@@ -83,13 +83,13 @@ class Jobs:
         users = UserRow.select(UserRow.id, UserRow.served_at)
         self._served = database.compiled(users.where(UserRow.served_at.is_null(False)))
 
-    # -- what is wanted
+    # -- requested state
 
     def create(self, job: Job, idempotency_key: str | None = None, body_digest: str | None = None) -> Job:
-        """Store a new job, durably; returns it as stored (submitted now, unless it says when).
+        """Store a new job, durably; return it as stored (`submitted_at` defaults to now).
 
-        With an `idempotency_key` that the user has used before: the first job when `body_digest` is the same,
-        else `Conflict`. A known id raises `Conflict`, an unknown user `NotFound`.
+        If the user has used the `idempotency_key` before, returns the first job if `body_digest` is the same, else
+        raises `Conflict`. A known id raises `Conflict`, an unknown user `NotFound`.
         """
         with self._database.write():
             if idempotency_key is not None:
@@ -110,10 +110,10 @@ class Jobs:
         return stored
 
     def request_cancel(self, job_id: str, by: str) -> Job:
-        """Ask for the job's end; the controller brings it about. Asking again changes nothing.
+        """Request the job's end, which the controller then brings about. Repeated calls change nothing.
 
-        A cancelled job is answered as it is; a completed or failed one raises `Conflict`, an unknown one
-        `NotFound`.
+        Returns a cancelled job as it is; raises `Conflict` for a completed or failed job, `NotFound` for an unknown
+        one.
         """
         with self._database.write():
             job = self._require(job_id)
@@ -129,7 +129,7 @@ class Jobs:
     # -- reading
 
     def get(self, job_id: str, user_id: str | None = None) -> Job | None:
-        """The job with its place in the queue, or None when there is none (of that user)."""
+        """Return the job with its place in the queue, or None if it does not exist (or is not that user's)."""
         query = JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id)
         if user_id is not None:
             query = query.where(JobRow.user_id == user_id)
@@ -146,10 +146,10 @@ class Jobs:
         limit: int = _PAGE,
         before: str | None = None,
     ) -> builtins.list[Job]:
-        """Newest submission first, at most `limit` (never more than 1,000).
+        """Return jobs, newest submission first, at most `limit` (never more than 1,000).
 
-        `since`: submitted then or later. `query`: beginning of the id or part of the name, whatever the case.
-        `before`: a job id; the page behind that job (`NotFound` when it is unknown).
+        `since`: submitted then or later. `query`: the beginning of the id or a part of the name, ignoring case.
+        `before`: a job id; returns the page after that job (`NotFound` if it is unknown).
         """
         select = JobRow.select(*JOB_COLUMNS)
         if user_id is not None:
@@ -172,7 +172,7 @@ class Jobs:
         return self._with_positions(self._database.rows(select.limit(max(0, min(limit, _PAGE)))))
 
     def newest(self, job_ids: Collection[str]) -> dict[str, int]:
-        """Job id → number of its newest event, in one cheap query; unknown ids are missing."""
+        """Return job id → number of its newest event, in one cheap query; unknown ids are missing."""
         found: dict[str, int] = {}
         wanted = sorted(job_ids)
         for start in range(0, len(wanted), _IDS):
@@ -183,28 +183,26 @@ class Jobs:
         return found
 
     def count_waiting(self, user_id: str) -> int:
-        """How many jobs of the user wait in the queue."""
+        """Return how many jobs of the user wait in the queue."""
         waiting = JobRow.select(peewee.fn.COUNT(JobRow.id)).where(
             JobRow.end_time.is_null(), JobRow.phase == "queued", JobRow.user_id == user_id
         )
         return int(self._database.scalar(waiting))
 
     def open(self) -> builtins.list[Job]:
-        """All jobs that are not over, oldest submission first, without queue positions."""
+        """Return all jobs that are not over, oldest submission first, without queue positions."""
         return self._decode_open(self._database.sql(*self._open))
 
     def uncleaned(self) -> builtins.list[Job]:
-        """Jobs that are over and whose container, spool or workspace is not removed yet, in the order they
-        ended.
-        """
+        """Return jobs that are over with container, spool or workspace not yet removed, in the order they ended."""
         return self._decode_uncleaned(self._database.sql(*self._uncleaned))
 
     def served(self) -> dict[str, dt.datetime]:
-        """User id → when a job of the user was last taken up; users who were never served are missing."""
+        """Return user id → when a job of the user last left the queue; missing if none ever did."""
         return {row[0]: from_micros(row[1]) for row in self._database.sql(*self._served)}
 
     def queue(self) -> dict[str, int]:
-        """Job id → place in the queue, from 1; jobs about to be cancelled have none."""
+        """Return job id → place in the queue, from 1; jobs about to be cancelled have none."""
         rows = self._database.rows(JobRow.select(*_TURN_COLUMNS).where(JobRow.end_time.is_null()))
         jobs = [Job(**row) for row in rows]
         waiting = [job for job in jobs if job.phase == "queued" and job.cancel_requested_at is None]
@@ -216,7 +214,7 @@ class Jobs:
         places = self.queue() if waiting else {}
         return [Job(**row, queue_position=places.get(row["id"])) for row in rows]
 
-    # -- what is: the controller's
+    # -- actual state, written by the controller
 
     def advance(
         self,
@@ -227,12 +225,10 @@ class Jobs:
         events: Sequence[JobEvent] = (),
         **changes: Any,
     ) -> bool:
-        """Change fields of a job that is in one of the phases `expect` and not over; False when it is not
-        (any more).
+        """Change fields of a job that is not over and in one of the phases `expect`; else return False.
 
-        `events` are appended in the same transaction. A new `phase` sets `phase_since`, and a `start_time`
-        counts as the user's turn. Raises `LeaseLost`, and TypeError for fields that are not the controller's
-        to change.
+        `events` are appended in the same transaction. A new `phase` sets `phase_since`, and a `start_time` counts as
+        the user's turn. Raises `LeaseLost`, and TypeError for fields that the controller must not change.
         """
         _require_changeable(changes)
         if "phase" in changes:
@@ -261,9 +257,7 @@ class Jobs:
         return True
 
     def update(self, job_id: str, **changes: Any) -> bool:
-        """`advance` without a lease, from whatever phase, keeping phase and status in step; for
-        `JobRepository`.
-        """
+        """Call `advance` without a lease, from any phase, keeping phase and status in step; for `JobRepository`."""
         if "status" in changes:
             changes["phase"] = "queued" if changes["status"] == "queued" else "testing"
         return self.advance(job_id, None, PHASES, **changes)
@@ -279,9 +273,11 @@ class Jobs:
         artifacts: Sequence[Artifact] = (),
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> bool:
-        """End the job, durably: outcome, `artifacts` (whose contents are durable already and which say until
-        when they are kept), `events`, the `complete` event (with the fields `more`) and the note that somebody
-        is to be told (`untold`) in one; False when it is over already.
+        """End the job, durably and in one transaction; return False if it is already over.
+
+        The transaction stores the outcome, `artifacts`, `events`, the `complete` event (with the fields `more`) and
+        the pending notification (`untold`). The contents of `artifacts` must already be durable; each has its date of
+        deletion.
         """
         if verdict.status not in TERMINAL_STATUSES:
             raise ValueError(f"{verdict.status} is no end")
@@ -323,9 +319,7 @@ class Jobs:
         return True
 
     def cleaned(self, job_id: str, epoch: int) -> None:
-        """Remember that nothing of the job's container, spool and workspace is left. Unknown jobs are passed
-        over.
-        """
+        """Mark the job's container, spool and workspace as removed. Unknown jobs are ignored."""
         with self._database.write(durable=False):
             self._lease.require(epoch)
             self._database.run(
@@ -335,19 +329,19 @@ class Jobs:
             )
 
     def untold(self) -> builtins.list[Job]:
-        """Jobs that are over and whose end was not told (`told`) yet, in the order they ended."""
+        """Return ended jobs with a pending notification (see `told`), in the order they ended."""
         waiting = OutboxRow.select(OutboxRow.job_id)
         query = JobRow.select(*JOB_COLUMNS).where(JobRow.id.in_(waiting)).order_by(JobRow.end_time)
         return [Job(**row) for row in self._database.rows(query)]
 
     def told(self, job_id: str, epoch: int) -> None:
-        """Remember that the job's end was told to all who want to know."""
+        """Delete the job's pending notification: every plugin has handled it."""
         with self._database.write(durable=False):
             self._lease.require(epoch)
             self._database.run(OutboxRow.delete().where(OutboxRow.job_id == job_id))
 
     def delete_of_user(self, user_id: str) -> builtins.list[Job]:
-        """Delete the user's jobs that are over, with their events; returns them as they were."""
+        """Delete the user's jobs that are over, with their events; return them as they were."""
         over = (JobRow.user_id == user_id) & JobRow.end_time.is_null(False)
         with self._database.write():
             jobs = [Job(**row) for row in self._database.rows(JobRow.select(*JOB_COLUMNS).where(over))]
@@ -355,7 +349,7 @@ class Jobs:
         return jobs
 
     def _start_run(self, run_id: str, moment: dt.datetime) -> None:
-        """The first job that is taken up starts its run; whatever waits in the queue is one less."""
+        """Start the run with its first job that leaves the queue, and mark the run as changed."""
         self._database.run(
             RunRow.update(
                 status="running",
@@ -365,7 +359,7 @@ class Jobs:
         )
 
     def _require(self, job_id: str) -> Job:
-        """The job without its place in the queue, which would take too long under the write lock."""
+        """Return the job without its place in the queue, which would take too long under the write lock."""
         row = self._database.first(JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id))
         if row is None:
             raise NotFound("Job not found")
@@ -384,7 +378,10 @@ class Jobs:
 def insert_inside(
     database: Database, job: Job, *, idempotency_key: str | None = None, body_digest: str | None = None
 ) -> None:
-    """Inside a transaction: store a new job; a known id, or a second of the same try in a run, raises `Conflict`."""
+    """Store a new job, inside a transaction.
+
+    Raises `Conflict` for a known id, or if the run already has a job for the same try.
+    """
     values = {name: getattr(job, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED}
     values |= {"last_seq": 0, "log_bytes": 0, "submitted_at": job.submitted_at or utcnow()}
     try:

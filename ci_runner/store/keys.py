@@ -1,4 +1,4 @@
-"""API keys: hashes, never the keys themselves. A revoked key stays, so that lists show what there was."""
+"""API keys: only their hashes, never the keys. Revoked keys stay stored, so that lists still show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = tuple(getattr(KeyRow, name) for name in _NAMES)
 
 
 class Keys:
-    """`store.keys`."""
+    """Stored API keys (`store.keys`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -35,15 +35,15 @@ class Keys:
         return key
 
     def get(self, key_id: str) -> APIKey | None:
-        """The key of that id, active or not, or None."""
+        """Return the key with that id, active or not, or None."""
         return self._find(KeyRow.id == key_id)
 
     def by_hash(self, key_hash: str) -> APIKey | None:
-        """The key of that hash, active or not, or None."""
+        """Return the key with that hash, active or not, or None."""
         return self._find(KeyRow.key_hash == key_hash)
 
     def list(self, user_id: str | None = None) -> builtins.list[APIKey]:
-        """Newest first; an unknown user has none."""
+        """Return keys, newest first; empty for an unknown user."""
         query = KeyRow.select(*_COLUMNS)
         if user_id is not None:
             query = query.where(KeyRow.user_id == user_id)
@@ -52,7 +52,7 @@ class Keys:
         ]
 
     def revoke(self, key_id: str) -> APIKey:
-        """Switch the key off for ever, durably; again changes nothing. `NotFound` for an unknown one."""
+        """Revoke the key for ever, durably; repeated calls change nothing. `NotFound` if unknown."""
         with self._database.write():
             self._database.run(KeyRow.update(is_active=False).where(KeyRow.id == key_id))
             key = self.get(key_id)
@@ -61,7 +61,7 @@ class Keys:
         return key
 
     def touch(self, key_id: str, moment: dt.datetime) -> None:
-        """Remember that the key was used; an earlier moment than the stored one changes nothing."""
+        """Store when the key was last used; ignores a moment before the stored one."""
         with self._database.write(durable=False):
             self._database.run(
                 KeyRow.update(last_used_at=moment).where(

@@ -1,7 +1,7 @@
-"""Which controller may write: a row with an epoch that grows with every holder.
+"""The lease: a row with an epoch that grows with every holder, to decide which controller may write.
 
-The lock that keeps a second controller from starting is a file lock, taken elsewhere; the epoch is what stops
-one that was suspended, lost its lock and wakes up: its writes touch nothing.
+A file lock, taken elsewhere, keeps a second controller from starting. The epoch stops a controller that was
+suspended, lost its lock and wakes up: its writes change nothing.
 """
 
 from __future__ import annotations
@@ -17,37 +17,35 @@ from ci_runner.store.schema import LeaseRow
 
 @dataclass(frozen=True)
 class LeaseState:
-    """Who holds the lease; epoch 0 means that nobody ever did."""
+    """The present holder of the lease; epoch 0 means that it was never held."""
 
     epoch: int = 0
-    #: Words for people: host, process, start.
+    #: For display: host, process, start.
     holder: str | None = None
     acquired_at: dt.datetime | None = None
     heartbeat_at: dt.datetime | None = None
 
 
 class Lease:
-    """`store.lease`."""
+    """The stored lease (`store.lease`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def acquire(self, holder: str) -> int:
-        """Become the one that writes; returns the new epoch. Whoever held the lease gets `LeaseLost` from now
-        on.
-        """
+        """Take the lease and return the new epoch; the previous holder gets `LeaseLost` from now on."""
         now = utcnow()
         with self._database.write():
             self._database.run(
                 LeaseRow.update(epoch=LeaseRow.epoch + 1, holder=holder, acquired_at=now, heartbeat_at=now)
             )
-            self._database.must_checkpoint = True  # whoever had the lease before may have owed it
+            self._database.must_checkpoint = True  # the previous holder may have left a due checkpoint
             return int(self._database.scalar(LeaseRow.select(LeaseRow.epoch)))
 
     def heartbeat(self, epoch: int) -> None:
-        """Say that the holder of `epoch` lives, and tidy the write-ahead log, which is the holder's to do.
+        """Store that the holder of `epoch` is alive, and checkpoint the write-ahead log (the holder's duty).
 
-        Raises `LeaseLost` when there is a newer epoch. To be called every few seconds.
+        Call this every few seconds. Raises `LeaseLost` if there is a newer epoch.
         """
         with self._database.write(durable=False):
             self.require(epoch)
@@ -55,17 +53,16 @@ class Lease:
         self._database.checkpoint()
 
     def read(self) -> LeaseState:
-        """The lease as it is now."""
+        """Return the present lease."""
         row = self._database.first(LeaseRow.select())
         assert row is not None, "made by the first migration"
         return LeaseState(row["epoch"], row["holder"], row["acquired_at"], row["heartbeat_at"])
 
     def require(self, epoch: int | None) -> None:
-        """Inside a transaction: raise `LeaseLost` unless `epoch` is the present one.
+        """Raise `LeaseLost`, inside a transaction, unless `epoch` is the present one.
 
-        None is not checked: `JobRepository` knows no lease. A controller always passes its epoch.
-
-        The write lock is held, so nobody can acquire the lease before the transaction ends.
+        None is not checked: `JobRepository` has no lease. A controller always passes its epoch. As the write lock is
+        held, the lease cannot change hands before the transaction ends.
         """
         if epoch is None:
             return

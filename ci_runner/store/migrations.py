@@ -1,7 +1,7 @@
 """Make and upgrade the schema: ordered, named migrations, each one transaction, after a backup of the database.
 
 A new database is made in one transaction. The process that starts first migrates; others wait for the write lock and
-find it done. A released migration is never edited: the next one changes what it did.
+find the work done. A released migration is never edited: a later one changes its result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS schema_history (
 
 #: The schema number of the first of `MIGRATIONS`. Those before it were merged into it.
 OLDEST: Final = 7
-#: The last commit whose runner upgrades schemas before `OLDEST`.
+#: The last commit with a runner that upgrades schemas before `OLDEST`.
 LAST_UPGRADER: Final = "464944b"
 
 
@@ -36,7 +36,7 @@ class Migration:
     """One step of the schema; the first of `MIGRATIONS` has the number `OLDEST`."""
 
     name: str
-    #: Standard SQL where possible: what PostgreSQL would not take must say why.
+    #: Standard SQL where possible; give the reason for anything that PostgreSQL would not accept.
     statements: tuple[str, ...]
 
 
@@ -80,7 +80,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """
             CREATE INDEX jobs_uncleaned ON jobs (end_time) WHERE end_time IS NOT NULL AND cleaned_at IS NULL
             """,
-            # However often a run is asked to start a job: there is one of each try.
+            # One job per try, however often a run is asked to start it.
             "CREATE UNIQUE INDEX jobs_of_run ON jobs (run_id, planned, retry) WHERE run_id IS NOT NULL",
             """
             CREATE TABLE events (
@@ -115,7 +115,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """,
             "CREATE INDEX artifacts_content ON artifacts (sha256)",
             "CREATE INDEX artifacts_ended ON artifacts (kept_until)",
-            # SQLite: in the order of their key, without an index beside the table.
+            # SQLite: stored in the order of the key, without a separate index.
             """
             CREATE TABLE tests (
               job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, node_id TEXT NOT NULL,
@@ -158,7 +158,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
 
 
 def version(database: Database) -> int:
-    """The number of the newest migration that was applied; 0 for an empty database."""
+    """Return the number of the newest applied migration; 0 for an empty database."""
     tables = {name for (name,) in database.sql("SELECT name FROM sqlite_master")}
     if "schema_history" not in tables:
         if tables:
@@ -189,10 +189,10 @@ def migrate(
     *,
     now: dt.datetime | None = None,
 ) -> None:
-    """Bring the schema up to date; safe when several processes start at once.
+    """Bring the schema up to date; safe if several processes start at once.
 
-    Copies a database that holds a schema into its backups folder first. Raises `StoreError` and changes nothing when
-    the schema is a newer version's, or older than `OLDEST`.
+    Copies a database that has a schema into its backups folder first. Raises `StoreError` and changes nothing if the
+    schema is from a newer version, or older than `OLDEST`.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -219,11 +219,11 @@ def _apply_all(database: Database, migrations: tuple[Migration, ...], now: dt.da
             if found == newest(migrations):
                 return
             if found and not saved:
-                # The lock is held, so the copy is exactly what the migration starts from.
+                # The lock is held, so the copy is exactly the state that the migration starts from.
                 _back_up(database, found, now)
                 saved = True
             database.sql(_HISTORY)
-            # A new database is made at once, or another process would find it half made and back it up.
+            # A new database is made in one step; else another process would find it half made and back it up.
             first = found + 1 if found else OLDEST
             last = first if found else newest(migrations)
             for number in range(first, last + 1):

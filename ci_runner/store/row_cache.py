@@ -1,6 +1,6 @@
-"""`Decoder`: rows that are asked for again and again become values once each, for as long as they stay as they are.
+"""`Decoder`: decode rows that are queried repeatedly only once, as long as they do not change.
 
-From one tick of the controller to the next most rows do; comparing one costs a small part of decoding it.
+Most rows are the same from one tick of the controller to the next. Comparing a row costs far less than decoding it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ Row = tuple[Any, ...]
 
 
 class Decoder(Generic[Made]):
-    """Call it with all rows of a query whose first column is a key, from any thread; what it gives stays unchanged."""
+    """Decodes the rows of a query with a key as its first column, from any thread; results must not be modified."""
 
     def __init__(self, make: Callable[[Row], Made]) -> None:
         self._make = make
-        #: Key → the row that was decoded last, and what came out.
+        #: Key → the last decoded row, and its result.
         self._known: dict[Any, tuple[Row, Made]] = {}
 
     def __call__(self, rows: Sequence[Row]) -> list[Made]:
-        """What the rows say, in their order; those of earlier calls that are no longer there are forgotten."""
+        """Return the decoded rows in their order; results for rows that are no longer present are dropped."""
         known, found = self._known, dict[Any, tuple[Row, Made]]()
         for row in rows:
             before = known.get(row[0])

@@ -1,7 +1,7 @@
-"""A run's feed: the events of all its jobs, and its own, in one order and with numbers of its own.
+"""A run's feed: the events of all its jobs, and of the run itself, in one order with their own numbers.
 
-A row stands for several events of one job; their bodies are in the job's events. So a client resumes the stream of a
-whole run by one number, whichever jobs it has.
+A row stands for several events of one job; their bodies are in the job's events. So one number is enough to resume
+the stream of a whole run, with any number of jobs.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from ci_runner.store.schema import FeedRow, JobRow
 class FeedItem:
     """One event of a run."""
 
-    #: Number in the run, from 1; gaps are where logs were pruned.
+    #: Number in the run, from 1; pruned logs leave gaps.
     seq: int
     event: JobEvent
-    #: The job that it belongs to and that one's name in the plan; None for the run's own.
+    #: The event's job and its name in the plan; None for the run's own events.
     job_id: str | None = None
     planned: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON that clients see: the job's own event, tagged."""
+        """Return the JSON for clients: the job's event, with the job's name and id."""
         tag = {} if self.job_id is None else {"job": self.planned, "job_id": self.job_id}
         return {**self.event.to_dict(), **tag}
 
 
 class Feed:
-    """`store.feed`."""
+    """Stored feeds of runs (`store.feed`)."""
 
     def __init__(self, database: Database, events: Events) -> None:
         self._database = database
         self._events = events
 
     def after(self, run_id: str, seq: int, limit: int = 500, max_bytes: int = 1 << 20) -> list[FeedItem]:
-        """Events numbered above `seq`, in order: at most about `limit`, and no more once `max_bytes` are reached.
+        """Return events numbered above `seq`, in order: at most about `limit`, and about `max_bytes`.
 
-        Empty only when there are none.
+        Empty only if there are none.
         """
         found: list[FeedItem] = []
         while not found:
@@ -64,7 +64,7 @@ class Feed:
         return found
 
     def _rows(self, run_id: str, seq: int, limit: int) -> list[dict[str, Any]]:
-        """The rows that have something above `seq`; the first of them may begin before it."""
+        """Return the rows with events above `seq`; the first row may begin before `seq`."""
         query = (
             FeedRow.select(FeedRow, JobRow.planned)
             .join(JobRow, peewee.JOIN.LEFT_OUTER, on=(JobRow.id == FeedRow.job_id))

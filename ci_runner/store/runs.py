@@ -1,8 +1,8 @@
-"""Runs of pipelines: what is wanted (submitted, cancelled) and, written by the controller alone, what is.
+"""Runs of pipelines: the requested state (submission, cancellation) and the actual state (by the controller only).
 
 `advance` writes a whole step of a run in one transaction, and only if nothing has changed since its rows were read
-(`version`): new jobs, dropped ones, requests to end, the run's own end. So a job is made once, and never before what it
-needs is over, wherever a controller dies.
+(`version`): new jobs, dropped jobs, requests to end, the run's own end. So wherever a controller dies, a job is made
+only once, and never before the jobs that it needs are over.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SELECT r.name, r.job_id, r.retry, r.dropped, r.cancelled_by, r.reused,
          (SELECT MIN(e.start_time) FROM jobs e WHERE e.run_id = r.run_id AND e.planned = r.name) END
 FROM run_jobs r LEFT JOIN jobs j ON j.id = r.job_id WHERE r.run_id = ? ORDER BY r.position
 """
-#: Runs by which usual durations are told.
+#: Number of runs from which usual durations are computed.
 _PAST_RUNS: Final = 10
 _DURATIONS: Final = """
 SELECT j.planned, j.start_time, j.end_time FROM jobs j WHERE j.success AND j.start_time IS NOT NULL AND j.run_id IN
@@ -54,13 +54,13 @@ SELECT j.planned, j.start_time, j.end_time FROM jobs j WHERE j.success AND j.sta
 
 
 class Runs:
-    """`store.runs`."""
+    """Stored runs (`store.runs`)."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
         self._database = database
         self._lease = lease
 
-    # -- what is wanted
+    # -- requested state
 
     def create(
         self,
@@ -71,10 +71,10 @@ class Runs:
         idempotency_key: str | None = None,
         body_digest: str | None = None,
     ) -> Run:
-        """Store a new run, durably, and give it the next number of its pipeline and user; returns it as stored.
+        """Store a new run, durably, with the next number of its pipeline and user; return it as stored.
 
-        `reuse`: planned name → id of a job whose result is taken over. An `idempotency_key` that was used before
-        gives the first run when `body_digest` is the same, else `Conflict`. An unknown user raises `NotFound`.
+        `reuse`: planned name → id of the job with the result to reuse. For an `idempotency_key` that was used before,
+        returns the first run if `body_digest` is the same, else raises `Conflict`. An unknown user raises `NotFound`.
         """
         with self._database.write():
             first = self._first_with(run.user_id, idempotency_key)
@@ -113,10 +113,10 @@ class Runs:
     def request_cancel(
         self, run_id: str, by: str, *, stage: str | None = None, job: str | None = None
     ) -> Run:
-        """Ask for the end of the run, or of a stage or a planned job of it; the controller brings it about.
+        """Request the end of the run, or of one of its stages or planned jobs; the controller brings it about.
 
-        Asking again changes nothing. A run that is over without having been cancelled raises `Conflict`; an
-        unknown run, stage or job raises `NotFound`.
+        Repeated calls change nothing. A run that is over but was not cancelled raises `Conflict`; an unknown run,
+        stage or job raises `NotFound`.
         """
         with self._database.write():
             run = self._require(run_id)
@@ -153,7 +153,7 @@ class Runs:
     # -- reading
 
     def get(self, run_id: str, user_id: str | None = None) -> Run | None:
-        """The run, or None when there is none (of that user)."""
+        """Return the run, or None if it does not exist (or is not that user's)."""
         query = RunRow.select(*_COLUMNS).where(RunRow.id == run_id)
         if user_id is not None:
             query = query.where(RunRow.user_id == user_id)
@@ -161,13 +161,13 @@ class Runs:
         return _run(row) if row else None
 
     def refreshed(self, run: Run) -> Run | None:
-        """The run as it is now, without reading its plan again, which never changes."""
+        """Return the run's present state without reading its plan again, which never changes."""
         columns = [column for column in _COLUMNS if column is not RunRow.plan]
         row = self._database.first(RunRow.select(*columns).where(RunRow.id == run.id))
         return Run(**row, plan=run.plan) if row else None
 
     def by_number(self, user_id: str, pipeline: str, number: int) -> Run | None:
-        """The user's run of that number, or None."""
+        """Return the user's run with that number, or None."""
         row = self._database.first(
             RunRow.select(*_COLUMNS).where(
                 RunRow.user_id == user_id, RunRow.pipeline == pipeline, RunRow.number == number
@@ -185,9 +185,9 @@ class Runs:
         limit: int = _PAGE,
         before: str | None = None,
     ) -> builtins.list[Run]:
-        """The user's runs, newest submission first, at most `limit` (never more than 1,000).
+        """Return the user's runs, newest submission first, at most `limit` (never more than 1,000).
 
-        `before`: a run's id; the page behind that run (`NotFound` when it is unknown).
+        `before`: a run's id; returns the page after that run (`NotFound` if it is unknown).
         """
         select = RunRow.select(*_COLUMNS).where(RunRow.user_id == user_id)
         if pipeline is not None:
@@ -208,11 +208,11 @@ class Runs:
         return [_run(row) for row in self._database.rows(select.limit(max(0, min(limit, _PAGE))))]
 
     def facts(self, run_id: str) -> dict[str, Facts]:
-        """What has become of each job of the run's plan, in the plan's order."""
+        """Return the state of each job of the run's plan, in the plan's order."""
         return {str(row[0]): _facts(row) for row in self._database.sql(_FACTS, (run_id,))}
 
     def states(self, run: Run) -> builtins.list[PlannedState]:
-        """The jobs of the plan with the newest job of each."""
+        """Return the jobs of the plan, with the newest job made for each."""
         rows = self._database.sql(_FACTS, (run.id,))
         jobs = self._jobs_by_id([str(row[1]) for row in rows if row[1] is not None])
         planned = {job.name: job for job in run.plan.jobs}
@@ -223,19 +223,19 @@ class Runs:
         ]
 
     def durations(self, user_id: str, pipeline: str) -> dict[str, float]:
-        """Planned name → median seconds of its good jobs in the newest runs of the user's pipeline."""
+        """Return planned name → median seconds of its good jobs in the newest runs of the user's pipeline."""
         found: dict[str, builtins.list[float]] = {}
         for name, began, ended in self._database.sql(_DURATIONS, (user_id, pipeline, _PAST_RUNS)):
             found.setdefault(str(name), []).append((ended - began) / 1e6)
         return {name: round(statistics.median(seconds), 3) for name, seconds in found.items()}
 
     def executions(self, run_id: str) -> builtins.list[Job]:
-        """All jobs that were made for the run, in the order of their making."""
+        """Return all jobs made for the run, oldest first."""
         query = JobRow.select(*JOB_COLUMNS).where(JobRow.run_id == run_id)
         return [Job(**row) for row in self._database.rows(query.order_by(JobRow.submitted_at, JobRow.retry))]
 
     def newest(self, run_ids: Collection[str]) -> dict[str, int]:
-        """Run id → number of the newest entry of its feed; unknown ids are missing."""
+        """Return run id → number of the newest entry of its feed; unknown ids are missing."""
         found: dict[str, int] = {}
         wanted = sorted(run_ids)
         for start in range(0, len(wanted), _IDS):
@@ -246,20 +246,20 @@ class Runs:
         return found
 
     def open_versions(self) -> dict[str, int]:
-        """Id → version of each run that is not over, oldest first: cheap enough for every tick."""
+        """Return id → version of each run that is not over, oldest first: cheap enough for every tick."""
         rows = self._database.sql(
             "SELECT id, version FROM runs WHERE end_time IS NULL ORDER BY submitted_at, id"
         )
         return {str(run_id): int(version) for run_id, version in rows}
 
     def open_workspaces(self) -> set[str]:
-        """Digests of the workspaces of runs that are not over."""
+        """Return digests of the workspaces of runs that are not over."""
         return {
             str(row[0]) for row in self._database.sql("SELECT workspace FROM runs WHERE end_time IS NULL")
         }
 
     def secrets(self, run_id: str) -> dict[str, str]:
-        """The values of the run's secrets; none once it is over. Raises `SecretsUnreadable`."""
+        """Return the values of the run's secrets; empty once it is over. Raises `SecretsUnreadable`."""
         query = RunSecretRow.select(RunSecretRow.name, RunSecretRow.value).where(
             RunSecretRow.run_id == run_id
         )
@@ -267,7 +267,7 @@ class Runs:
             row["name"]: self._database.encryption.decrypt(row["value"]) for row in self._database.rows(query)
         }
 
-    # -- what is: the controller's
+    # -- actual state, written by the controller
 
     def advance(
         self,
@@ -279,7 +279,7 @@ class Runs:
         *,
         stop_intent: StopIntent | None = None,
     ) -> bool:
-        """Write a step, durably; False, and nothing is written, when the run has changed since it was read.
+        """Write a step, durably; if the run has changed since it was read, write nothing and return False.
 
         `jobs`: those of `step.starts`. Raises `LeaseLost`.
         """
@@ -351,7 +351,7 @@ class Runs:
         }  # fmt: skip
         feed_inside(self._database, run_id, 1, now, body=body)
 
-    # -- inside
+    # -- helpers
 
     def _first_with(self, user_id: str, idempotency_key: str | None) -> dict[str, Any] | None:
         if idempotency_key is None:

@@ -1,8 +1,7 @@
-"""The tables as Peewee models, and how their columns become Python values.
+"""The tables as Peewee models, and the conversion of their columns to Python values.
 
-Models are private to the package and bound to no database: each query is executed on the `Database` at hand,
-so that one process can have several stores. The tables themselves are made by `migrations`; a test compares
-both.
+Models are private to the package and not bound to a database: each query is executed on a given `Database`, so that
+one process can have several stores. The tables are made by `migrations`; a test compares both.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 def to_micros(moment: dt.datetime) -> int:
-    """Microseconds since 1970 in UTC: the same number, order and index on every database. Refuses naive
-    times.
+    """Return microseconds since 1970 in UTC: same number, order and index on every database.
+
+    Raises ValueError for naive times.
     """
     if moment.tzinfo is None:
         raise ValueError("naive datetime")
@@ -29,16 +29,16 @@ def to_micros(moment: dt.datetime) -> int:
 
 
 def from_micros(micros: int) -> dt.datetime:
-    """The inverse of `to_micros`."""
+    """Return the inverse of `to_micros`."""
     return _EPOCH + dt.timedelta(microseconds=micros)
 
 
-#: Made once: `json.dumps` with options makes an encoder each time.
+#: Made once: `json.dumps` with options makes an encoder in each call.
 _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=dict).encode
 
 
 def to_json(value: Any) -> str:
-    """JSON in ASCII: NUL and lone surrogates, which no database takes as text, survive as escapes."""
+    """Return JSON in ASCII: NUL and lone surrogates, which databases refuse in text, are escaped."""
     return _encode(value)
 
 
@@ -53,7 +53,7 @@ class UtcField(peewee.BigIntegerField):
 
 
 class CleanTextField(peewee.TextField):
-    """Text without what databases refuse: lone surrogates become question marks, NUL goes."""
+    """Text without characters that databases refuse: lone surrogates become question marks, NUL is removed."""
 
     def db_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -72,7 +72,7 @@ class MappingField(peewee.TextField):
 
 
 class JobOptionsField(MappingField):
-    """A JSON object that is parsed where it is read; it is written as it was read, or made."""
+    """A JSON object that is parsed only on use, and written as it was read or made."""
 
     def db_value(self, value: Any) -> Any:
         return super().db_value(value.stored if isinstance(value, JobOptions) else value)
@@ -82,7 +82,7 @@ class JobOptionsField(MappingField):
 
 
 def reader(columns: Sequence[peewee.Field]) -> Callable[[Sequence[Any]], dict[str, Any]]:
-    """What turns a row of these columns, as the database gives it, into Python values by name."""
+    """Return a function that turns an unconverted row of these columns into Python values by name."""
     names = [column.name for column in columns]
     special = [
         (index, column.python_value)
@@ -101,17 +101,17 @@ def reader(columns: Sequence[peewee.Field]) -> Callable[[Sequence[Any]], dict[st
 
 
 class UserRow(peewee.Model):
-    """Who may submit; a row with `deleted_at` is a tombstone until nothing of the user is left."""
+    """A user; a row with `deleted_at` is a tombstone until all data of the user is removed."""
 
     id = CleanTextField(primary_key=True)
     name = CleanTextField()
     email = CleanTextField()
-    #: What must be unique: the address without regard to case; NULL in a tombstone.
+    #: The unique form of the address, case-folded; NULL in a tombstone.
     email_key = CleanTextField(null=True)
     created_at = UtcField()
     is_active = peewee.BooleanField()
     priority_cap = CleanTextField()
-    #: When a job of the user was last taken up.
+    #: When a job of the user last left the queue.
     served_at = UtcField(null=True)
     deleted_at = UtcField(null=True)
 
@@ -120,7 +120,7 @@ class UserRow(peewee.Model):
 
 
 class KeyRow(peewee.Model):
-    """An API key; never the key itself."""
+    """An API key, without the key itself."""
 
     id = CleanTextField(primary_key=True)
     user_id = CleanTextField()
@@ -136,14 +136,14 @@ class KeyRow(peewee.Model):
 
 
 class JobRow(peewee.Model):
-    """A job; columns are named as the fields of `ci_runner.model.job.Job`."""
+    """A job; columns have the names of the fields of `ci_runner.model.job.Job`."""
 
     id = CleanTextField(primary_key=True)
     user_id = CleanTextField(null=True)
     status = CleanTextField()
     success = peewee.BooleanField(null=True)
     start_time = UtcField(null=True)
-    #: NULL as long as the job is not over.
+    #: NULL while the job is not over.
     end_time = UtcField(null=True)
     container_id = CleanTextField(null=True)
     zip_file_path = CleanTextField(null=True)
@@ -179,7 +179,7 @@ class JobRow(peewee.Model):
 
 
 class EventRow(peewee.Model):
-    """A numbered event: `body` is the JSON of what is neither type, number nor time."""
+    """A numbered event: `body` is the JSON of everything but type, number and time."""
 
     job_id = CleanTextField()
     seq = peewee.BigIntegerField()
@@ -193,7 +193,7 @@ class EventRow(peewee.Model):
 
 
 class SpoolRow(peewee.Model):
-    """How far an attempt's spool files are read (bytes)."""
+    """How far an attempt's spool files have been read (bytes)."""
 
     job_id = CleanTextField()
     attempt = peewee.IntegerField()
@@ -221,7 +221,7 @@ class GrantRow(peewee.Model):
 
 
 class ArtifactRow(peewee.Model):
-    """A file that a job left behind."""
+    """An artifact of a job."""
 
     job_id = CleanTextField()
     path = CleanTextField()
@@ -236,13 +236,13 @@ class ArtifactRow(peewee.Model):
 
 
 class TestRow(peewee.Model):
-    """What became of one test in one job."""
+    """The result of one test in one job."""
 
     __test__ = False
 
     job_id = CleanTextField()
     node_id = CleanTextField()
-    #: Place in `ci_runner.model.test_results.OUTCOMES`.
+    #: Index in `ci_runner.model.test_results.OUTCOMES`.
     outcome = peewee.IntegerField()
     #: Microseconds.
     duration = peewee.BigIntegerField()
@@ -255,7 +255,7 @@ class TestRow(peewee.Model):
 
 
 class OutboxRow(peewee.Model):
-    """A job that is over and whose end the plugins were not told yet."""
+    """A job that is over, with a notification pending for plugins."""
 
     job_id = CleanTextField(primary_key=True)
 
@@ -279,14 +279,14 @@ class RunRow(peewee.Model):
     reason = CleanTextField(null=True)
     submitted_at = UtcField()
     start_time = UtcField(null=True)
-    #: NULL as long as the run is not over.
+    #: NULL while the run is not over.
     end_time = UtcField(null=True)
     cancel_requested_at = UtcField(null=True)
     cancelled_by = CleanTextField(null=True)
     stop_intent = CleanTextField(null=True)
     #: The run that this one repeats.
     rerun_of = CleanTextField(null=True)
-    #: Raised by every change on which a decision may depend.
+    #: Increased by every change that a decision may depend on.
     version = peewee.BigIntegerField()
     #: Number of the newest entry of the feed.
     last_seq = peewee.BigIntegerField()
@@ -298,7 +298,7 @@ class RunRow(peewee.Model):
 
 
 class RunJobRow(peewee.Model):
-    """A job of a run's plan, and the newest job that was made of it."""
+    """A job of a run's plan, and the newest job made for it."""
 
     run_id = CleanTextField()
     name = CleanTextField()
@@ -306,11 +306,11 @@ class RunJobRow(peewee.Model):
     stage = CleanTextField()
     job_id = CleanTextField(null=True)
     retry = peewee.IntegerField()
-    #: The job is one of an earlier run, whose result is taken over.
+    #: Whether the job is from an earlier run and its result is reused.
     reused = peewee.BooleanField()
-    #: Why it never starts.
+    #: The reason why it never starts.
     dropped = CleanTextField(null=True)
-    #: Who asked for its end.
+    #: The user or reason behind the request to end it.
     cancelled_by = CleanTextField(null=True)
 
     class Meta:
@@ -331,10 +331,10 @@ class RunSecretRow(peewee.Model):
 
 
 class FeedRow(peewee.Model):
-    """A run's events in order: `number` events of a job from its event `first` on, or one of the run's own."""
+    """A run's events in order: `number` events of a job from its event `first` on, or one event of the run itself."""
 
     run_id = CleanTextField()
-    #: The number of the first of them in the run.
+    #: The number of the first of these events in the run.
     seq = peewee.BigIntegerField()
     number = peewee.IntegerField()
     job_id = CleanTextField(null=True)
@@ -349,7 +349,7 @@ class FeedRow(peewee.Model):
 
 
 class LeaseRow(peewee.Model):
-    """The one row that says which controller may write."""
+    """The single row that identifies the controller with the right to write."""
 
     id = peewee.IntegerField(primary_key=True)
     epoch = peewee.BigIntegerField()

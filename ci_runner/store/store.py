@@ -1,4 +1,4 @@
-"""`Store`: the database of one runner, by subject, and the core's `JobRepository` on top of it."""
+"""`Store`: the database of one runner, by subject, and an implementation of the core's `JobRepository`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from pytest_remote_ci.wire.protocol import TERMINAL_STATUSES, Status
 
 
 class Store:
-    """Open it with `Store.open`; may be used from any thread and by several processes at once.
+    """The runner's database; open it with `Store.open`. Any thread and several processes may use it at once.
 
-    The attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `users`, `keys`, `blobs` and `lease` are what
-    the planes use; the methods of `JobRepository` are for whoever knows only that interface (they carry no lease).
+    The server and the controller use the attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `users`,
+    `keys`, `blobs` and `lease`. The methods of `JobRepository` are for callers that depend only on that interface
+    (they check no lease).
     """
 
     def __init__(self, database: Database) -> None:
@@ -55,9 +56,9 @@ class Store:
     ) -> Store:
         """Open the database, making or migrating it first; several processes may do so at once.
 
-        `backups`: where a copy is put before a migration, default ``backups`` beside the file.
-        `migrate=False` refuses a missing or older schema instead. `busy_timeout`: seconds to wait for
-        another's write. Raises `StoreError`.
+        `backups`: folder for the copy made before a migration, by default ``backups`` beside the file.
+        `migrate=False` refuses a missing or older schema instead. `busy_timeout`: seconds to wait for another
+        process's write. Raises `StoreError`.
         """
         file = Path(path)
         folder = Path(backups) if backups is not None else file.parent / "backups"
@@ -81,25 +82,25 @@ class Store:
         return store
 
     def doorbell(self) -> Doorbell:
-        """A new bell that says, cheaply, whether anybody wrote."""
+        """Return a new bell, a cheap check for writes to the database."""
         return self._database.doorbell()
 
     def release(self) -> None:
-        """Close this thread's connection; a thread that goes on using the store gets a new one."""
+        """Close this thread's connection; the next use in this thread opens a new one."""
         self._database.release()
 
     def backup(self, target: Path) -> None:
-        """Copy the database as it is now to a new, checked file; others go on working."""
+        """Copy the database to a new, checked file, while other work goes on."""
         self._database.backup(target)
 
     def check(self) -> str | None:
-        """What is wrong with the file (reads all of it), or None."""
+        """Return the first damage found in the file, or None; reads the whole file."""
         return self._database.check()
 
     # -- JobRepository
 
     def initialize(self) -> None:
-        """Create or migrate the schema; may be called by whoever starts first, and again."""
+        """Create or migrate the schema; any process may call this, more than once."""
         migrations.migrate(self._database)
 
     def close(self) -> None:

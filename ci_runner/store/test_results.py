@@ -1,7 +1,7 @@
-"""What became of each test: one row per test and job, written with the events that say it.
+"""Test results: one row per test and job, written together with the events that report them.
 
-A batch of events is stored exactly once, so adding what it says to the rows in the same transaction counts every report
-exactly once, whatever is killed in between. The rest (whose, on which workspace) is in the job's row.
+A batch of events is stored exactly once. Its results are added in the same transaction, so every report is counted
+exactly once, whichever process is killed in between. The job's row has the rest (user, workspace).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ci_runner.model.test_results import BAD, GOOD, OUTCOMES, TestHistory, TestR
 from ci_runner.store.database import Database
 from ci_runner.store.schema import JobRow, TestRow, from_micros, to_micros
 
-#: What a report on tests is about.
+#: The kinds of reports on tests.
 Kind = Literal["all", "slowest", "flaky", "failing-since"]
 KINDS: Final[tuple[Kind, ...]] = ("all", "slowest", "flaky", "failing-since")
-#: Jobs that a report looks at, at most.
+#: Maximum number of jobs in a report.
 MAX_RUNS: Final = 200
-#: Tests of which all runs are looked at to find those that a report is about.
+#: Maximum number of tests with all runs examined for a report.
 _CANDIDATES: Final = 1000
 _IDS: Final = 300
 
 _RANKS: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(OUTCOMES)}
 _GOOD: Final = [_RANKS[name] for name in sorted(GOOD)]
 _BAD: Final = [_RANKS[name] for name in sorted(BAD)]
-#: Takes the worst and adds up; the columns are those of `TestRow`.
+#: Keeps the worst outcome and adds the rest; the columns are those of `TestRow`.
 _ADD: Final = """
 INSERT INTO tests (job_id, node_id, outcome, duration, reruns, at) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (job_id, node_id) DO UPDATE SET
@@ -42,17 +42,17 @@ ON CONFLICT (job_id, node_id) DO UPDATE SET
 
 @dataclass(frozen=True)
 class Run:
-    """One job as a report on tests sees it."""
+    """One job in a report on tests."""
 
     job_id: str
     workspace: str | None
     at: dt.datetime
-    #: Tests by outcome, and their seconds together.
+    #: Number of tests by outcome, and their total seconds.
     counts: Mapping[str, int]
     duration: float
 
     def to_dict(self) -> dict[str, Any]:
-        """What its owner sees."""
+        """Return the JSON for the run's owner."""
         return {
             "job_id": self.job_id,
             "workspace": self.workspace,
@@ -63,7 +63,7 @@ class Run:
 
 
 class Tests:
-    """`store.tests`."""
+    """Stored test results (`store.tests`)."""
 
     __test__ = False
 
@@ -71,7 +71,7 @@ class Tests:
         self._database = database
 
     def list(self, job_id: str, after: str = "", limit: int = 1000) -> builtins.list[TestResult]:
-        """A job's tests in the order of their ids, those behind `after`."""
+        """Return a job's tests after the id `after`, ordered by id."""
         query = (
             TestRow.select()
             .where(TestRow.job_id == job_id, TestRow.node_id > after)
@@ -81,7 +81,7 @@ class Tests:
         return [_result(row) for row in self._database.rows(query)]
 
     def runs(self, user_id: str, *, root: str | None = None, limit: int = 50) -> builtins.list[Run]:
-        """The user's newest recorded jobs (of the project in `root`), oldest first."""
+        """Return the user's newest recorded jobs (of the project in `root`), oldest first."""
         jobs = self._jobs(user_id, root, max(1, min(limit, MAX_RUNS)))
         counted: dict[str, dict[str, int]] = {job["id"]: {} for job in jobs}
         seconds: dict[str, int] = dict.fromkeys(counted, 0)
@@ -106,8 +106,10 @@ class Tests:
         ]
 
     def report(self, runs: Sequence[Run], kind: Kind = "all", limit: int = 50) -> builtins.list[TestHistory]:
-        """At most `limit` tests of these runs: the least reliable first, or the slowest; those that are flaky; those
-        that fail since a run that is known, the newest failure first.
+        """Return at most `limit` tests of these runs, selected and ordered by `kind`.
+
+        `all`: least reliable first. `slowest`: slowest first. `flaky`: only flaky tests. `failing-since`: only tests
+        that fail since a known run, newest failure first.
         """
         chosen = self._candidates([run.job_id for run in runs], kind, limit)
         found = [history(results) for results in self._histories(runs, chosen)]
@@ -126,7 +128,7 @@ class Tests:
         return found[:limit]
 
     def prune(self, older_than: dt.datetime) -> int:
-        """Forget the tests of jobs that were over before then; how many rows went."""
+        """Delete the tests of jobs that were over before `older_than`; return the number of deleted rows."""
         ended = JobRow.select(JobRow.id).where(JobRow.end_time < older_than)
         pruned = 0
         while True:
@@ -138,7 +140,7 @@ class Tests:
                 pruned += self._database.run(TestRow.delete().where(TestRow.job_id.in_(ids)))
 
     def _jobs(self, user_id: str, root: str | None, limit: int) -> builtins.list[dict[str, Any]]:
-        """The newest jobs that have tests, oldest first."""
+        """Return the newest jobs that have tests, oldest first."""
         query = (
             JobRow.select(JobRow.id, JobRow.workspace, JobRow.submitted_at, JobRow.options)
             .where(
@@ -154,7 +156,7 @@ class Tests:
         return rows[:limit][::-1]
 
     def _candidates(self, job_ids: builtins.list[str], kind: Kind, limit: int) -> builtins.list[str]:
-        """Ids of the tests that may be what is asked for; found by the database."""
+        """Return ids of tests that may belong in the report; selected by the database."""
         good = fn.SUM(Case(None, [(TestRow.outcome.in_(_GOOD), 1)], 0))
         bad = fn.SUM(Case(None, [(TestRow.outcome.in_(_BAD), 1)], 0))
         query = TestRow.select(TestRow.node_id).where(TestRow.job_id.in_(job_ids)).group_by(TestRow.node_id)
@@ -170,7 +172,7 @@ class Tests:
         return [row["node_id"] for row in self._database.rows(query)]
 
     def _histories(self, runs: Sequence[Run], node_ids: Sequence[str]) -> Iterator[builtins.list[TestResult]]:
-        """The results of each of these tests, oldest run first."""
+        """Yield the results of each of these tests, oldest run first."""
         by_job = {run.job_id: (number, run) for number, run in enumerate(runs)}
         for start in range(0, len(node_ids), _IDS):
             found: dict[str, builtins.list[tuple[int, TestResult]]] = {}
@@ -184,7 +186,7 @@ class Tests:
 
 
 def add_inside(database: Database, job_id: str, events: Sequence[JobEvent]) -> None:
-    """Inside the transaction that appends `events`: count what they say of tests."""
+    """Count the test results in `events`, inside the transaction that appends them."""
     found = parts(events, utcnow())
     if found:
         database.execute_many(
@@ -204,14 +206,14 @@ def add_inside(database: Database, job_id: str, events: Sequence[JobEvent]) -> N
 
 
 def counts_inside(database: Database, job_id: str) -> dict[str, int]:
-    """Tests of a job by outcome; empty for one that is not recorded."""
+    """Return the number of a job's tests by outcome; empty for a job that is not recorded."""
     query = TestRow.select(TestRow.outcome, fn.COUNT(TestRow.node_id).alias("n"))
     query = query.where(TestRow.job_id == job_id).group_by(TestRow.outcome)
     return {OUTCOMES[row["outcome"]]: int(row["n"]) for row in database.rows(query)}
 
 
 def _clean(text: str) -> str:
-    """Without what databases refuse."""
+    """Return the text without characters that databases refuse."""
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "").encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""Users, and how they go: at once for everybody who asks, completely as soon as nothing of theirs runs.
+"""Users, and their deletion: effective at once, complete as soon as none of their jobs runs.
 
-Deleting leaves a tombstone, because files and running containers cannot go within a transaction: the
-controller ends what runs, removes the user's files, and then purges the tombstone.
+Deletion leaves a tombstone, because files and running containers cannot be removed within a transaction: the
+controller ends running jobs, removes the user's files, and then purges the tombstone.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _COLUMNS = tuple(getattr(UserRow, name) for name in User.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class Deletion:
-    """What `Users.delete` did."""
+    """The result of `Users.delete`."""
 
     user: User
-    #: Jobs that were over: their rows and events are gone.
+    #: Jobs that were over: their rows and events are deleted.
     deleted: tuple[Job, ...]
-    #: How many jobs were still waiting or running: they are being cancelled.
+    #: How many jobs were still waiting or running and are being cancelled.
     cancelling: int
 
 
 class Users:
-    """`store.users`."""
+    """Stored users (`store.users`)."""
 
     def __init__(self, database: Database, jobs: Jobs) -> None:
         self._database = database
         self._jobs = jobs
 
     def create(self, user: User) -> User:
-        """Store a new user; a known id or an e-mail address in use (whatever its case) raises `Conflict`."""
+        """Store a new user; a known id or an e-mail address in use (ignoring case) raises `Conflict`."""
         with self._database.write():
             try:
                 self._database.insert(
@@ -54,34 +54,33 @@ class Users:
         return user
 
     def get(self, user_id: str) -> User | None:
-        """The user, or None."""
+        """Return the user, or None."""
         return self._find(UserRow.id == user_id)
 
     def by_email(self, email: str) -> User | None:
-        """The user with that address, whatever its case, or None."""
+        """Return the user with that address (ignoring case), or None."""
         return self._find(UserRow.email_key == email_key(email))
 
     def list(self) -> builtins.list[User]:
-        """All users, newest first."""
+        """Return all users, newest first."""
         query = UserRow.select(*_COLUMNS).where(UserRow.deleted_at.is_null())
         return [
             User(**row) for row in self._database.rows(query.order_by(UserRow.created_at.desc(), UserRow.id))
         ]
 
     def set_active(self, user_id: str, is_active: bool) -> User:
-        """Switch the user, and with it all its keys, on or off; `NotFound` for an unknown one."""
+        """Switch the user, with all its keys, on or off; `NotFound` if unknown."""
         return self._change(user_id, is_active=is_active)
 
     def set_cap(self, user_id: str, priority_cap: Priority) -> User:
-        """Change the most that the user's jobs may ask for; `NotFound` for an unknown one."""
+        """Change the highest priority that the user's jobs may have; `NotFound` if unknown."""
         return self._change(user_id, priority_cap=priority_cap)
 
     def delete(self, user_id: str, by: str = "an administrator") -> Deletion:
-        """Take the user out: keys, grants and jobs that are over go now, other jobs are cancelled (in the
-        name of `by`).
+        """Delete a user: keys, grants and ended jobs at once; other jobs are cancelled (in the name of `by`).
 
-        From the moment of return the user cannot be found; its files go when the controller has seen
-        `deleted`. Raises `NotFound` for an unknown user.
+        When this returns, the user cannot be found any more; its files are removed when the controller has read
+        `deleted`. Raises `NotFound` if the user is unknown.
         """
         now = utcnow()
         with self._database.write():
@@ -114,15 +113,14 @@ class Users:
         return Deletion(user, tuple(deleted), cancelling)
 
     def deleted(self) -> builtins.list[str]:
-        """Ids of deleted users of whom something may be left: files, or jobs that are being cancelled."""
+        """Return ids of deleted users that may still have files, or jobs that are being cancelled."""
         query = UserRow.select(UserRow.id).where(UserRow.deleted_at.is_null(False))
         return [row["id"] for row in self._database.rows(query.order_by(UserRow.deleted_at))]
 
     def purge(self, user_id: str) -> bool:
-        """Forget a deleted user whose files are gone; False while one of its jobs is not over, or is not
-        cleaned.
+        """Purge a deleted user after its files are removed; False while a job is not over or not cleaned.
 
-        An unknown user counts as purged; one that was not deleted raises `Conflict`.
+        An unknown user counts as purged; a user that was not deleted raises `Conflict`.
         """
         with self._database.write():
             row = self._database.first(UserRow.select(UserRow.deleted_at).where(UserRow.id == user_id))
@@ -133,7 +131,7 @@ class Users:
             busy = JobRow.select(JobRow.id).where(JobRow.user_id == user_id, JobRow.cleaned_at.is_null())
             if self._database.first(busy) is not None:
                 return False
-            self._database.run(UserRow.delete().where(UserRow.id == user_id))  # the rest cascades
+            self._database.run(UserRow.delete().where(UserRow.id == user_id))  # other tables cascade
             self._database.must_checkpoint = True
         return True
 
@@ -153,5 +151,5 @@ class Users:
 
 
 def email_key(email: str) -> str:
-    """What makes two e-mail addresses the same."""
+    """Return the form of an e-mail address by which two addresses are compared."""
     return email.strip().casefold()

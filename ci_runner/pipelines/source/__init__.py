@@ -1,1 +1,1 @@
-"""Pipeline files, YAML or TOML, as trees of values that know where they stand."""
+"""Parsers that turn pipeline files, YAML or TOML, into trees of values with positions."""

@@ -1,4 +1,4 @@
-"""Parse TOML into a tree. Its values have no places: `tomllib` does not say where they stand."""
+"""Parse TOML into a tree. Its values have no positions, because `tomllib` gives none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST_NUMBER: Final = 1_000
 
 
 class _Float(float):
-    """A number that knows how it is written."""
+    """A float that keeps its spelling."""
 
     text: str
 

@@ -1,6 +1,6 @@
-"""What a file says, whatever its language: scalars, lists and tables, with places where these are known; its mistakes.
+"""The tree for all file formats: scalars, lists and tables, with known positions, and the file's problems.
 
-`yaml_tree` and `toml_tree` make such trees, `reading` takes typed values out of them.
+`source.yaml` and `source.toml` make such trees; `pipelines.values` converts them into typed values.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-#: Most characters of one file: no pipeline is longer, and a stranger's must not take long.
+#: Maximum characters of one file, so that parsing an untrusted file is fast; no real pipeline is longer.
 LONGEST_FILE: Final = 256 * 1024
-#: Deepest nesting, and most values after aliases are followed.
+#: Maximum nesting, and maximum number of values after aliases are followed.
 DEEPEST: Final = 60
 MOST_VALUES: Final = 50_000
 
-#: Most problems that are kept of one file; hints are looked for only at the first.
+#: Maximum number of problems kept per file, and of those with hints.
 MOST_PROBLEMS: Final = 200
 HINTED_PROBLEMS: Final = 50
 
@@ -24,18 +24,18 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where something begins; both count characters from 1."""
+    """A position; line and column count characters from 1."""
 
     line: int = 1
     column: int = 1
 
     @property
     def is_known(self) -> bool:
-        """Whether this is a place at all."""
+        """Whether the position is known."""
         return self != NOWHERE
 
 
-#: The place of all values of a TOML file: its parser does not give any. Mistakes name the path of the key.
+#: The position of all values in a TOML file, as its parser gives none. Problems name the path of the key.
 NOWHERE: Final = Place(0, 0)
 
 
@@ -44,7 +44,7 @@ class Scalar:
     """Text, number, flag, null or a date."""
 
     value: object
-    #: As it was written, without quotes: 3.10 and 3.1 are one number, but not one Python.
+    #: As written, without quotes: 3.10 and 3.1 are the same number, but not the same Python.
     text: str
     place: Place
 
@@ -59,17 +59,17 @@ class Items:
 
 @dataclass(frozen=True)
 class Entry:
-    """A key of a table and what it holds."""
+    """A key of a table with its value."""
 
     key: Place
     node: Node
-    #: The table that it was taken from into this one, where there is one between.
+    #: The key of the inner table from which it was merged into this one, if any.
     within: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A mapping whose keys are text, in the order of the file."""
+    """A mapping with text keys, in the order of the file."""
 
     entries: Mapping[str, Entry]
     place: Place
@@ -80,11 +80,11 @@ Node = Scalar | Items | Table
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong or odd in a file, for its author."""
+    """An error or warning about a file, for its author."""
 
     file: str
     place: Place
-    #: Exact path of the key, as ``jobs[2].needs[0]``; "" is the file as a whole.
+    #: Exact path of the key, as ``jobs[2].needs[0]``; "" for the file as a whole.
     path: str
     message: str
     severity: Severity = "error"
@@ -96,7 +96,7 @@ class Problem:
         return f"{self.file}{place}: {warning}{path}{self.message}"
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready."""
+        """Return the problem for JSON."""
         return {
             "file": self.file,
             "line": self.place.line or None,
@@ -109,23 +109,23 @@ class Problem:
 
 @dataclass
 class Problems:
-    """All problems of one file, while it is read."""
+    """All problems of one file, collected while it is read."""
 
     file: str
     found: list[Problem] = field(default_factory=list)
 
     def error(self, place: Place, path: str, message: str) -> None:
-        """Something that must be changed."""
+        """Report an error, which must be fixed."""
         self._add(Problem(self.file, place, path, message))
 
     def warn(self, place: Place, path: str, message: str) -> None:
-        """Something that is probably not meant."""
+        """Report something that is probably a mistake."""
         self._add(Problem(self.file, place, path, message, "warning"))
 
     def _add(self, problem: Problem) -> None:
         if (
             len(self.found) < MOST_PROBLEMS and problem not in self.found
-        ):  # what an alias repeats is one mistake
+        ):  # report a problem repeated by an alias once
             self.found.append(problem)
 
     @property
@@ -134,7 +134,7 @@ class Problems:
         return len(self.found) >= HINTED_PROBLEMS
 
     def sorted(self) -> list[Problem]:
-        """Return them in the order of the file; those without a place as they were found."""
+        """Return the problems in the order of the file; those without a position stay as found."""
 
         def order(problem: Problem) -> tuple[Place, str, str]:
             known = problem.place.is_known
@@ -144,7 +144,7 @@ class Problems:
 
 
 class Unreadable(Exception):
-    """The text is not of its language at all: nothing after `place` can be understood."""
+    """The text is not valid YAML or TOML: nothing after `place` can be parsed."""
 
     def __init__(self, place: Place, message: str, path: str = "") -> None:
         super().__init__(message)
@@ -154,7 +154,7 @@ class Unreadable(Exception):
 
 
 def below(path: str, part: str | int) -> str:
-    """The path of what `part` names in `path`."""
+    """Return the path of `part` in `path`."""
     if isinstance(part, int):
         return f"{path}[{part}]"
     bare = part.replace("-", "").replace("_", "").isalnum()
@@ -163,7 +163,7 @@ def below(path: str, part: str | int) -> str:
 
 
 def kind_of(node: Node) -> str:
-    """What a node is, in words for a message."""
+    """Return the kind of a node in words, for a message."""
     if isinstance(node, Table):
         return "a table"
     if isinstance(node, Items):

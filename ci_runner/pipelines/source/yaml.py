@@ -1,8 +1,8 @@
-"""Parse YAML into a tree whose nodes know their line and column; no objects are made of it.
+"""Parse YAML into a tree with lines and columns, without making objects.
 
-PyYAML's `compose` makes the nodes. It follows nesting by recursion, in C, so `_guard` looks at the parser's events
+PyYAML's `compose` makes the nodes. It follows nesting by recursion, in C, so `_guard` checks the parser's events
 first. Scalars are resolved by YAML 1.2's core schema (``on`` and ``yes`` are text), only the core tags are known, and
-aliases may not add up to more than `MOST_VALUES` values.
+aliases must not expand to more than `MOST_VALUES` values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OTHER_INTEGER: Final = re.compile(r"0o[0-7]{1,30}\Z|0x[0-9a-fA-F]{1,30}\Z")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?\Z")
 _CORE: Final = "tag:yaml.org,2002:"
 _SCALAR_TAGS: Final = frozenset(_CORE + name for name in ("str", "int", "float", "bool", "null"))
-#: Instead of a tag: the file has none there.
+#: The tag of nodes without one in the file.
 _UNTAGGED: Final = ""
 
 
@@ -41,21 +41,21 @@ class _Untagged:
     """Keeps PyYAML from resolving scalars by YAML 1.1."""
 
     def resolve(self, kind: object, value: object, implicit: object) -> str:
-        """Return the tag of a node for which the file has none."""
+        """Return the tag for a node without one in the file."""
         return _UNTAGGED
 
 
 def loader(base: type) -> Any:
-    """Return a loader class of PyYAML that leaves plain scalars alone."""
+    """Return a loader class of PyYAML that does not resolve plain scalars."""
     return type("_Loader", (_Untagged, base), {})
 
 
-#: libyaml's parser where it is there: ten times as fast, the same nodes.
+#: libyaml's parser if available: ten times as fast, with the same nodes.
 _LOADER: Final = loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def parse(text: str, problems: Problems, loader: Any = _LOADER) -> Node | None:
-    """Return the tree of the only document in `text`, None when there is none; raises `Unreadable`."""
+    """Return the tree of the only document in `text`, None if it is empty; raises `Unreadable`."""
     if len(text) > LONGEST_FILE:
         raise Unreadable(Place(), f"the file is longer than {LONGEST_FILE} characters")
     try:
@@ -75,7 +75,7 @@ def parse(text: str, problems: Problems, loader: Any = _LOADER) -> Node | None:
 
 
 def _place_of(text: str, error: Exception) -> Place:
-    """Return where the reader found a character that YAML does not allow."""
+    """Return the position of a character that YAML does not allow."""
     position = getattr(error, "position", None)
     if position is None and isinstance(error, UnicodeEncodeError):
         position = error.start
@@ -86,7 +86,7 @@ def _place_of(text: str, error: Exception) -> Place:
 
 
 def _guard(events: Iterable[Any]) -> None:
-    """Refuse nesting that `compose` would follow to the end of the stack, and say well what it says badly."""
+    """Refuse nesting that would overflow the stack in `compose`, with better messages than PyYAML's."""
     depth = documents = 0
     anchors: dict[str, int] = {}
     for event in events:
@@ -113,15 +113,15 @@ def _guard(events: Iterable[Any]) -> None:
 
 
 class _Converter:
-    """Makes our nodes of PyYAML's; each once, however many aliases stand for it."""
+    """Converts PyYAML's nodes to ours, each once, even if several aliases refer to it."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        #: PyYAML's node → ours and how many values it holds; None while it is being converted.
+        #: PyYAML's node → ours and its number of values; None while it is being converted.
         self._done: dict[yaml.Node, tuple[Node, int] | None] = {}
 
     def convert(self, node: yaml.Node, path: str) -> tuple[Node, int]:
-        """Return our node and how many values it holds, those behind aliases included."""
+        """Return our node and its number of values, including those of aliases."""
         found = self._done.get(node)
         if found is None:
             if node in self._done:

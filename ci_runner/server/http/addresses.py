@@ -1,7 +1,7 @@
-"""Whose request it is when no key says so: client addresses, trusted proxies, and a count of wrong keys per address.
+"""Identify clients without a valid key: client addresses, trusted proxies, and wrong keys counted per address.
 
-An IPv6 client owns at least a /64, so all addresses of one /64 count as one. Behind a reverse proxy the address is the
-one that the proxy forwards; `X-Forwarded-For` counts only from proxies that the operator names.
+An IPv6 client owns at least a /64, so all addresses of one /64 count as one. Behind a reverse proxy, the address is
+the one that the proxy forwards; `X-Forwarded-For` is used only from proxies that the operator names.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ci_runner.errors import SettingsError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: Proxies in one chain; more are not followed.
+#: Maximum number of proxies followed in one chain.
 _MOST_HOPS: Final = 16
 #: Seconds for which a wrong key counts.
 WINDOW: Final = 60.0
-#: Addresses whose wrong keys are counted at once; the one that was longest without any is forgotten first.
+#: Maximum number of addresses tracked at once; the one longest without a wrong key is dropped first.
 MOST_ADDRESSES: Final = 4096
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address in `text`, with or without a port or brackets; None when it is none."""
+    """Return the address in `text`, with or without a port or brackets; None if there is no valid one."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -43,7 +43,7 @@ def parse_address(text: str) -> Address | None:
 
 @lru_cache(MOST_ADDRESSES)
 def network_of(text: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
     address = parse_address(text)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
@@ -51,7 +51,7 @@ def network_of(text: str) -> str:
 
 
 class TrustedProxies:
-    """The reverse proxies whose `X-Forwarded-For` is believed."""
+    """The reverse proxies with a trusted `X-Forwarded-For`."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         """`entries`: addresses or networks. Raises `SettingsError`."""
@@ -64,16 +64,16 @@ class TrustedProxies:
                 raise SettingsError(text) from error
 
     def trusts(self, text: str) -> bool:
-        """Whether the peer at this address is one of the proxies."""
+        """Return whether the peer at this address is one of the proxies."""
         if not self._networks:
             return False
         address = parse_address(text)
         return address is not None and self._covers(address)
 
     def client(self, peer: str, forwarded: str | None) -> str:
-        """Return the client's address: `peer`, or what trusted proxies say in `X-Forwarded-For`.
+        """Return the client's address: `peer`, or the one that trusted proxies give in `X-Forwarded-For`.
 
-        Entries are read from the right: the first that is no trusted proxy is the client. What stands left of it may
+        Entries are read from the right: the first that is not a trusted proxy is the client. Entries left of it may
         be invented by the client.
         """
         if not forwarded or not self.trusts(peer):

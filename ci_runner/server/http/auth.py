@@ -1,10 +1,10 @@
-"""Who is asking: bearer keys, judged before anything else of a request is looked at.
+"""Authentication by bearer keys, before any other part of a request is looked at.
 
-Keys are looked up for every request, so that a revocation holds at once; open streams ask twice a second. Which keys
-were right a moment ago is remembered for those who may not ask the database: it decides whose turn a request is and
-whether a body is read, never what a request may do. Wrong keys are counted by address, and answered 429 above a
-limit; a right key is looked up and served whatever its neighbours do.
-When a key was last used is remembered in memory and written now and then, off the request's path.
+Keys are looked up for every request, so a revocation takes effect at once; open streams check twice a second.
+Recently valid keys are also remembered for code that must not query the database. That memory decides a request's turn
+and whether its body is read, but never what a request may do. Wrong keys are counted by address, and answered
+with 429 above a limit; a valid key is always served, whatever others at its address do. The last use of a key is
+remembered in memory and written at intervals, not within a request.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 _LONGEST: Final = 8192
 #: Seconds between two writes of one key's last use.
 _LAST_USED_EVERY: Final = 300.0
-#: Seconds for which a key that was right is remembered, and how many are.
+#: Seconds for which a valid key is remembered, and the maximum number of such keys.
 _RECENT: Final = 30.0
 _MOST_RECENT: Final = 4096
 
 
 @dataclass(frozen=True)
 class Caller:
-    """An authenticated user and what proved it."""
+    """An authenticated user and the credentials."""
 
     user: User
-    #: The key's id; None when a plugin knew the credentials.
+    #: The key's id; None if a plugin accepted the credentials.
     key_id: str | None = None
-    #: The bearer credentials, to ask again; never shown.
+    #: The bearer credentials, for later checks; never shown.
     token: str = field(default="", repr=False)
 
 
 class Authenticator:
-    """Turns an `Authorization` header into a `Caller`; any thread."""
+    """Turns an `Authorization` header into a `Caller`; safe in any thread."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -64,14 +64,14 @@ class Authenticator:
         self._used: dict[str, dt.datetime] = {}
         self._written: dict[str, float] = {}
         self._wrong = WrongKeys(services.serve.wrong_keys)
-        #: Digest of a token → its user and until when that counts; the oldest first.
+        #: Digest of a token → its user and the time until which it is remembered; oldest first.
         self._recent: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     def authenticate(self, header: str | None, network: str | None = None) -> Caller:
-        """The caller; raises `NotAuthenticated` with the text of the contract.
+        """Return the caller; raises `NotAuthenticated` with the text of the contract.
 
-        `network`: where the request came from; wrong keys from there are counted, and raise `TooManyWrongKeys` when
-        they were too many.
+        `network`: the origin of the request; wrong keys are counted by it, and raise `TooManyWrongKeys` above the
+        limit.
         """
         token = bearer_token(header)
         if token is None:
@@ -89,7 +89,7 @@ class Authenticator:
         return caller
 
     def recent_user(self, header: str | None) -> str | None:
-        """Id of the user whose key this was a moment ago; asks no database."""
+        """Return the user's id if the key was valid recently, else None, without a database query."""
         token = bearer_token(header)
         if token is None:
             return None
@@ -98,7 +98,7 @@ class Authenticator:
         return user_id if time.monotonic() < until else None
 
     def still_valid(self, caller: Caller) -> bool:
-        """Whether the caller's credentials would be accepted now; True when the store cannot say."""
+        """Return whether the caller's credentials are still accepted; True if the store cannot be queried."""
         try:
             return self.authenticate(f"Bearer {caller.token}").user.id == caller.user.id
         except NotAuthenticated:
@@ -107,7 +107,7 @@ class Authenticator:
             return True
 
     def flush(self) -> None:
-        """Write when keys were last used, each at most every five minutes."""
+        """Store when keys were last used, for each key at most every five minutes."""
         now = time.monotonic()
         with self._lock:
             due = [
@@ -151,7 +151,7 @@ class Authenticator:
         return Caller(self._active(users.by_email(name) if "@" in name else users.get(name)), None, token)
 
     def _ask_hook(self, token: str) -> str | None:
-        """Id or e-mail address of the user whose token it is; a plugin that fails knows nobody."""
+        """Return the id or e-mail address of the token's user; None if the plugin fails."""
         hooks = self._services.hooks
         try:
             return hooks.authenticate(credentials=token) if hooks is not None else None
@@ -167,7 +167,7 @@ class Authenticator:
 
 
 class AuthMiddleware:
-    """Asks for credentials on every route that does not say `public = True`, before its responder runs."""
+    """Requires credentials on every route without `public = True`, before its responder runs."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
@@ -175,7 +175,7 @@ class AuthMiddleware:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
     ) -> None:
-        """Falcon calls this once a route is found; a method that the route lacks is 405 for anybody."""
+        """Authenticate; Falcon calls this once a route is found. A method that the route lacks is always 405."""
         if resource is None or getattr(resource, "public", False):
             return
         if not hasattr(resource, f"on_{req.method.lower()}"):
@@ -185,7 +185,7 @@ class AuthMiddleware:
 
 
 def bearer_token(header: str | None) -> str | None:
-    """What an `Authorization` header says, or None when it is no single bearer credential."""
+    """Return the token of an `Authorization` header, or None unless it is a single bearer credential."""
     scheme, _, token = (header or "").partition(" ")
     token = token.strip(" ")
     if scheme.lower() != "bearer" or len(token) > _LONGEST or not _TOKEN.match(token):
@@ -198,7 +198,7 @@ def _digest(token: str) -> bytes:
 
 
 def caller_of(req: falcon.Request) -> Caller:
-    """The caller of a request that passed `AuthMiddleware`."""
+    """Return the caller of a request that passed `AuthMiddleware`."""
     caller = req.context.caller
     assert isinstance(caller, Caller)
     return caller

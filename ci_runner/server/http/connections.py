@@ -1,9 +1,9 @@
-"""Which connections may stay: bounded per address and in all, at the cost of those that do nothing.
+"""Limit connections per address and in total, by closing those that do nothing.
 
-A connection is idle while it holds nothing but an unfinished request that no key vouches for, or no request at all.
-When an address has too many, its oldest idle one goes; when there are too many in all, the oldest idle one of the
-address with the most idle ones. So whoever floods the runner displaces himself, and there is room for one more. Only
-where nothing is idle a new connection is turned away: its requests are answered 429 or 503, unless for `/health`.
+A connection is idle if it has no request, or only an unfinished request without a known key. If an address has too
+many connections, its oldest idle one is closed; if there are too many in total, the oldest idle one of the address
+with the most idle ones. So a client that floods the runner displaces only itself. A new connection is turned away
+only if none is idle: its requests are answered with 429 or 503, except for `/health`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ _RETRY: Final = 5
 
 
 class Connection(Protocol):
-    """What is known of one connection."""
+    """The state of one connection."""
 
-    #: The client's address, as `network_of` has it; None: a trusted proxy.
+    #: The client's address as `network_of` returns it; None for a trusted proxy.
     network: str | None
-    #: When it last did something useful: it was opened, or a request was answered.
+    #: Time of its last useful work: it was opened, or a request was answered.
     useful_at: float
-    #: What its requests are answered with, when there was no room for it.
+    #: The response to its requests if there was no room for it.
     turned_away: Refusal | None
 
     def is_idle(self) -> bool:
-        """Whether closing it harms no work."""
+        """Return whether closing it interrupts no work."""
 
     def drop(self) -> None:
         """Close it at once."""
 
 
 class Connections:
-    """All connections; the I/O thread only."""
+    """All connections; for the I/O thread only."""
 
     def __init__(self, most: int, per_network: int) -> None:
         self.most = most
@@ -43,7 +43,7 @@ class Connections:
         self._dropping: list[Connection] = []
 
     def opened(self, connection: Connection) -> None:
-        """Count a new connection, and choose who goes for it."""
+        """Count a new connection; if there are too many, choose one to close or turn the new one away."""
         group = self._all.setdefault(connection.network, {})
         group[connection] = None
         self._count += 1
@@ -55,7 +55,7 @@ class Connections:
             connection.turned_away = busy("All connections of the runner are in use", _RETRY)
 
     def closed(self, connection: Connection) -> None:
-        """Count it no more."""
+        """Stop counting a connection."""
         group = self._all.get(connection.network, {})
         if connection in group:
             del group[connection]
@@ -64,13 +64,13 @@ class Connections:
                 del self._all[connection.network]
 
     def make_room(self, besides: Connection | None = None) -> bool:
-        """Choose an idle connection of the address with the most of them; False when there is none."""
+        """Choose an idle connection of the address with the most idle ones; False if there is none."""
         groups = ([item for item in group if item is not besides] for group in self._all.values())
         idle = [[item for item in group if item.is_idle() and item not in self._dropping] for group in groups]
         return self._displace(max(idle, key=len, default=[]))
 
     def drop_chosen(self) -> None:
-        """Close those that were chosen; not while events of this turn still name their descriptors."""
+        """Close the chosen connections; not while events of this turn still refer to their descriptors."""
         chosen, self._dropping = self._dropping, []
         for connection in chosen:
             if connection.is_idle():

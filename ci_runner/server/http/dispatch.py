@@ -1,7 +1,7 @@
-"""Worker threads shared fairly: requests are taken in turn by who asks, and nobody has more than a share of them.
+"""Worker threads shared fairly: owners of requests take turns, and each has a limited share of the threads.
 
-Whoever asks is a user where a known key says so, else a client address. Short answers that need neither database nor
-disk (`/health`, refusals) have threads of their own, so that they come even while all others are busy.
+The owner is a user if a known key identifies it, else a client address. Quick responses that need neither database
+nor disk (`/health`, refusals) have separate threads, so that they are sent even while all others are busy.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _QUICK_THREADS: Final = 2
 
 
 class Work(Protocol):
-    """What a worker thread does."""
+    """A piece of work for a worker thread."""
 
     @property
     def owner(self) -> str | None:
-        """Who asked; None: it is quick and waits for nothing."""
+        """The requesting user or address; None: quick work that waits for nothing."""
 
     def service(self) -> None:
-        """Do it."""
+        """Do the work."""
 
     def cancel(self) -> None:
-        """Give it up; the server stops."""
+        """Cancel the work; the server stops."""
 
 
 class _Turn:
@@ -51,14 +51,14 @@ class _Turn:
 
 
 class FairQueue:
-    """The dispatcher's queue: one line per owner, taken in turn; used under the dispatcher's lock."""
+    """The dispatcher's queue: one line per owner, in turns; used under the dispatcher's lock."""
 
     def __init__(self, dispatcher: FairDispatcher, share: int) -> None:
         self.current = threading.local()
         self._dispatcher = dispatcher
         self._share = share
         self._running: Counter[str] = Counter()
-        #: Owners that may have a thread now, next turn first; and those that have their share of them.
+        #: Lines of owners that may get a thread now, next turn first; and of owners that use their whole share.
         self._ready: OrderedDict[str, deque[_Turn]] = OrderedDict()
         self._held: dict[str, deque[_Turn]] = {}
 
@@ -69,7 +69,7 @@ class FairQueue:
         lines.setdefault(owner, deque()).append(_Turn(self, owner, work))
 
     def popleft(self) -> _Turn:
-        """Take the next piece of work; raises IndexError when none may run now."""
+        """Return the next piece of work; raises IndexError if none may run now."""
         if not self._ready:
             raise IndexError
         owner, line = self._ready.popitem(last=False)
@@ -94,7 +94,7 @@ class FairQueue:
                 self._dispatcher.queue_cv.notify()
 
     def drain(self) -> None:
-        """Cancel all that waits."""
+        """Cancel all waiting work."""
         for lines in (self._ready, self._held):
             while lines:
                 _, line = lines.popitem()
@@ -112,7 +112,7 @@ class FairDispatcher(ThreadedTaskDispatcher):
     """Waitress' threads behind a `FairQueue`."""
 
     def __init__(self, threads: int, share: int) -> None:
-        """`share`: the most threads that one owner has at once; streams beside it have limits of their own."""
+        """`share`: maximum number of threads per owner; streams are not counted, they have their own limits."""
         super().__init__()
         self.queue: Any = FairQueue(self, share)
         self._quick = ThreadedTaskDispatcher()
@@ -129,13 +129,13 @@ class FairDispatcher(ThreadedTaskDispatcher):
                 self.queue_cv.notify()
 
     def detach(self) -> None:
-        """Let the calling thread's work no longer count for its owner: it became a stream."""
+        """Stop counting the calling thread's work for its owner, because it became a stream."""
         turn = getattr(self.queue.current, "turn", None)
         if turn is not None:
             self.queue.finish(turn)
 
     def shutdown(self, cancel_pending: bool = True, timeout: Any = 5) -> bool:
-        """End all threads, waiting for at most so long."""
+        """End all threads, waiting at most `timeout` seconds."""
         with self.lock:
             self.queue.drain()
         self._quick.shutdown(timeout=1)

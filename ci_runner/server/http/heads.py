@@ -1,6 +1,6 @@
-"""Heads and chunks of requests, read more strictly than Waitress does: what two servers could read in two ways is 400.
+"""Parse heads and chunks of requests more strictly than Waitress: ambiguous input is answered with 400.
 
-Waitress' own regular expressions run on heads that passed here only: some of them need quadratic time for others.
+Waitress' own regular expressions run only on heads that were accepted here: for others, some need quadratic time.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from waitress.utilities import BadRequest, Error
 
-#: Header lines of one request.
+#: Maximum number of header lines in one request.
 MOST_HEADERS: Final = 128
-#: Bytes of the line before a chunk, extensions included, and of all trailer lines.
+#: Maximum bytes of the line before a chunk, extensions included, and of all trailer lines.
 LONGEST_CHUNK_LINE: Final = 256
 _TRAILER: Final = 8192
-#: Bytes of chunk framing that a body may have beside as many bytes as its content.
+#: Bytes of chunk framing allowed in addition to the size of the content.
 _FRAMING: Final = 64 << 10
-#: A length with more digits is no length.
+#: A length with more digits is invalid.
 _LENGTH = re.compile(rb"[0-9]{1,20}\Z")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -28,21 +28,21 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#\[\]]+|https?://\[[0-9A-Fa-f:.]+\](?::[0
 
 
 class UnsupportedVersion(Error):
-    """HTTP of another major version."""
+    """A request with another major version of HTTP."""
 
     code = 505
     reason = "HTTP Version Not Supported"
 
 
 class TooManyHeaders(Error):
-    """More header lines than are read."""
+    """A request with too many header lines."""
 
     code = 431
     reason = "Request Header Fields Too Large"
 
 
 class MalformedHead(Exception):
-    """The head is refused; `error` is the answer."""
+    """The head is refused; `error` is the response."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.body)
@@ -54,7 +54,7 @@ def _bad(text: str) -> MalformedHead:
 
 
 def strict_head(head: bytes) -> bytes:
-    """Return the same head with one blank after each colon, for Waitress to parse; raises `MalformedHead`."""
+    """Return the head with one blank after each colon, for Waitress to parse; raises `MalformedHead`."""
     if _CONTROL.search(head):
         raise _bad("a control character in the head")
     if not has_clean_line_ends(head):
@@ -82,13 +82,13 @@ def strict_head(head: bytes) -> bytes:
 
 
 def has_clean_line_ends(head: bytes) -> bool:
-    """Whether CR and LF occur only as CR LF; a CR at the very end may wait for its LF."""
+    """Return whether CR and LF occur only as CR LF; a CR at the very end may precede an LF yet to come."""
     pairs = head.count(b"\r\n")
     return head.count(b"\n") == pairs and head.count(b"\r") - head.endswith(b"\r") == pairs
 
 
 def _check_first_line(line: bytes) -> bytes:
-    """Return the version."""
+    """Check the first line and return the version."""
     parts = line.split(b" ")
     if len(parts) != 3:
         raise _bad("the first line is not 'METHOD target HTTP/1.1'")
@@ -124,14 +124,14 @@ def _check_length(lengths: list[bytes], codings: list[bytes] | None, version: by
 
 
 class ChunkedBody:
-    """Takes the chunks of a body apart; in the place of Waitress' receiver, whose lines have no limit."""
+    """Decodes a chunked body; replaces Waitress' receiver, which does not limit the length of lines."""
 
     def __init__(self, buf: Any) -> None:
         self.buf = buf
         self.completed = False
         self.error: Error | None = None
         self._line = b""
-        #: What comes next: a chunk's size, so many bytes of it, its end, or the trailer.
+        #: The next part: a chunk's size, its data (`_left` bytes), its end, or the trailer.
         self._expects = "size"
         self._left = 0
         self._content = 0
@@ -139,7 +139,7 @@ class ChunkedBody:
         self._trailer = 0
 
     def received(self, data: bytes) -> int:
-        """Take what belongs to the body; return how many bytes that was."""
+        """Consume data of the body; return the number of bytes used."""
         taken = 0
         while taken < len(data) and not self.completed and self.error is None:
             if self._expects == "data":
@@ -155,7 +155,7 @@ class ChunkedBody:
         return taken
 
     def _take_line(self, data: bytes, start: int) -> int:
-        """Take up to the next line's end; return how many bytes that was."""
+        """Consume data up to the next line's end; return the number of bytes used."""
         end = data.find(b"\n", start, start + LONGEST_CHUNK_LINE + 2) + 1
         piece = data[start : end or start + LONGEST_CHUNK_LINE + 2]
         self._line += piece
@@ -192,9 +192,9 @@ class ChunkedBody:
         return len(self.buf)
 
     def getfile(self) -> Any:
-        """What is read of the body later."""
+        """Return the buffer as a file."""
         return self.buf.getfile()
 
     def getbuf(self) -> Any:
-        """Where it is."""
+        """Return the buffer."""
         return self.buf

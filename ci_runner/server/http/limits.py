@@ -1,7 +1,7 @@
-"""How much one user, and all of them together, may ask of the runner at once.
+"""Limits on concurrent use of the runner, per user and in total.
 
-Streams hold a thread each, so they are admitted by number and ordinary requests always find a thread.
-Everything here is in memory and belongs to one server process; the queue's length is asked of the store.
+Each stream occupies a thread, so streams are limited in number and ordinary requests always find a thread. All counts
+are in memory and per server process; the length of the queue is read from the store.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ci_runner.server.context import Services
 from ci_runner.server.http.addresses import network_of
 from ci_runner.server.http.auth import caller_of
 
-#: Seconds that a client should wait before it tries again.
+#: Seconds that a client should wait before the next try.
 STREAM_RETRY: Final = 5
 QUEUE_RETRY: Final = 30
 RECEIVE_RETRY: Final = 2
 
 
 class Slot:
-    """The right to one stream; `close` gives it back and may be called twice."""
+    """The right to one stream; `close` releases it and may be called twice."""
 
     def __init__(self, slots: StreamSlots, user_id: str, network: str) -> None:
         self._slots: StreamSlots | None = slots
@@ -33,7 +33,7 @@ class Slot:
         self._network = network
 
     def close(self) -> None:
-        """Give the slot back."""
+        """Release the slot."""
         slots, self._slots = self._slots, None
         if slots is not None:
             slots._release(self._user_id, self._network)
@@ -59,7 +59,7 @@ class StreamSlots:
         self._networks: Counter[str] = Counter()
 
     def acquire(self, user_id: str, network: str) -> Slot:
-        """A slot for a user at an address; raises `TooManyRequests` (theirs are used) or `TemporaryError` (all are)."""
+        """Return a slot; raises `TooManyRequests` (the user's or address's limit) or `TemporaryError` (the total)."""
         with self._lock:
             if self._networks[network] >= self._per_network:
                 text = f"Your address has {self._per_network} event streams open, which is the most for one address"
@@ -86,14 +86,17 @@ class StreamSlots:
 
 
 def take_slot(slots: StreamSlots, req: falcon.Request) -> Slot:
-    """A slot for the caller of `req`, whose request no longer counts as an ordinary one; raises as `acquire` does."""
+    """Return a slot for the caller of `req` and stop counting the request as an ordinary one.
+
+    Raises as `StreamSlots.acquire` does.
+    """
     slot = slots.acquire(caller_of(req).user.id, network_of(req.remote_addr))
     req.env.get("ci_runner.detach", lambda: None)()
     return slot
 
 
 def check_queue(services: Services, user_id: str) -> None:
-    """Raises `TooManyRequests` when the user has as many jobs waiting as one may have."""
+    """Raise `TooManyRequests` if the user has the maximum number of waiting jobs."""
     limit = services.serve.max_queued_per_user
     if services.store.jobs.count_waiting(user_id) >= limit:
         raise TooManyRequests(
@@ -102,6 +105,6 @@ def check_queue(services: Services, user_id: str) -> None:
 
 
 def check_disk(services: Services, needed: int) -> None:
-    """Raises `StorageFull` when `needed` bytes more would touch the disk reserve."""
+    """Raise `StorageFull` if `needed` more bytes would use the disk reserve."""
     if services.blobs.free_bytes() - needed < services.storage.disk_reserve:
         raise StorageFull("The runner's disk is full; nothing was kept", retry_after=QUEUE_RETRY)

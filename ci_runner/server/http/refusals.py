@@ -1,4 +1,4 @@
-"""Answers that the HTTP server gives by itself, before a request reaches the application."""
+"""Responses of the HTTP server itself, sent before a request reaches the application."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ci_runner.errors import NotAuthenticated, RunnerError, TooManyRequests
 DISK_FULL: Final = "The runner's disk is full; nothing was kept"
 
 
-class Refusal(Error):  # an answer, no exception
-    """An answer that is given before the body is read."""
+class Refusal(Error):  # a response, not an exception
+    """A response that is sent before the body is read."""
 
     def __init__(self, code: int, reason: str, detail: str, *headers: tuple[str, str]) -> None:
         super().__init__(detail)
@@ -25,27 +25,27 @@ class Refusal(Error):  # an answer, no exception
 
 
 def unauthorized(detail: str) -> Refusal:
-    """401, as the application answers it."""
+    """Return a 401 response, equal to the application's."""
     return Refusal(401, "Unauthorized", detail, ("WWW-Authenticate", "Bearer"))
 
 
 def too_many(detail: str, seconds: float, *headers: tuple[str, str]) -> Refusal:
-    """429, to be tried again after `seconds`."""
+    """Return a 429 response; the client should retry after `seconds`."""
     return Refusal(429, "Too Many Requests", detail, ("Retry-After", str(math.ceil(seconds))), *headers)
 
 
 def busy(detail: str, seconds: float) -> Refusal:
-    """503, to be tried again after `seconds`."""
+    """Return a 503 response; the client should retry after `seconds`."""
     return Refusal(503, "Service Unavailable", detail, ("Retry-After", str(math.ceil(seconds))))
 
 
 def disk_full() -> Refusal:
-    """The answer when nothing more can be kept."""
+    """Return the response for a full disk."""
     return Refusal(507, "Insufficient Storage", DISK_FULL, ("Retry-After", "30"))
 
 
 def of_key_check(error: RunnerError) -> Refusal:
-    """The answer to a request whose key was looked up in vain."""
+    """Return the response to a request with a key that was not accepted."""
     if isinstance(error, NotAuthenticated):
         return unauthorized(str(error))
     if isinstance(error, TooManyRequests):
@@ -54,10 +54,10 @@ def of_key_check(error: RunnerError) -> Refusal:
 
 
 class JsonErrorTask(ErrorTask):
-    """Errors of the server itself in the contract's form."""
+    """Sends errors of the server itself in the contract's form."""
 
     def execute(self: Any) -> None:
-        """Answer and close."""
+        """Send the response and close the connection."""
         error = self.request.error
         body = json.dumps({"detail": _detail(error)}).encode()
         self.status = f"{error.code} {error.reason}"

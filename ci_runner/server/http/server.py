@@ -1,8 +1,8 @@
-"""The HTTP server around the application: one listening socket, Waitress with the settings that streams need.
+"""The HTTP server around the application: one listening socket, and Waitress with settings for streams.
 
-Starting binds at once, so that a port in use is known before anything else begins. Stopping is orderly and
-bounded: no new connections, streams end (their clients resume elsewhere or later), requests that are being
-answered are finished, then everything is closed.
+The constructor binds at once, so that a port in use is found before anything else begins. Stopping is orderly and
+bounded: no new connections, streams end (their clients resume elsewhere or later), requests in progress are finished,
+then everything is closed.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from ci_runner.settings.groups import ServeSettings
 
 _log = logging.getLogger(__name__)
 
-#: Milliseconds after which a client that takes no data is given up.
+#: Milliseconds after which a connection is closed if its client accepts no data.
 _USER_TIMEOUT_MS: Final = 30_000
 _SEND_BUFFER: Final = 128 << 10
-#: Bytes waiting for one slow client before its thread waits.
+#: Bytes buffered for a slow client before its thread waits.
 _WATERMARK: Final = 256 << 10
 _SILENT_CONNECTION: Final = 60
-#: Bytes of a request's head.
+#: Maximum bytes of a request's head.
 _LONGEST_HEAD: Final = 64 << 10
-#: Connections that are accepted in one turn of the loop.
+#: Connections accepted in one turn of the loop.
 _BATCH: Final = 32
-#: Seconds without new connections when no more files can be opened and nothing can be closed for them.
+#: Seconds without new connections if no more files can be opened and no idle connection can be closed.
 _OUT_OF_FILES_PAUSE: Final = 0.1
-#: Files per streaming thread: its connection and its part of the database.
+#: Files per streaming thread: its connection and its share of the database's.
 _FILES_PER_THREAD: Final = 4
 _LOOP_SECONDS: Final = 0.5
 
 
 class HttpServer:
-    """Serves one application from a thread of its own."""
+    """Serves one application in a separate thread."""
 
     def __init__(self, app: RunnerApp, settings: ServeSettings, data_dir: Path) -> None:
-        """Bind the address; raises `SettingsError` when that is not possible."""
+        """Bind the address; raises `SettingsError` if that fails."""
         self._app = app
         self._stopping = threading.Event()
         self._ending = threading.Lock()
@@ -70,19 +70,19 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on, also when 0 was asked for."""
+        """The listening port, also if 0 was requested."""
         return int(self._bound[1])
 
     @property
     def url(self) -> str:
-        """Where clients on this machine find the server."""
+        """The server's URL for clients on this machine."""
         host = self._settings.host
         if host in ("", "0.0.0.0", "::"):  # noqa: S104  # compared, not bound
             host = "127.0.0.1" if host != "::" else "::1"
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start serving."""
         settings = self._settings
         threads = settings.threads + settings.max_streams
         files = _allow_files(settings.max_connections + _FILES_PER_THREAD * threads)
@@ -94,7 +94,7 @@ class HttpServer:
             threads=threads,
             ident=None,
             asyncore_use_poll=True,
-            # Lets a stream notice within milliseconds that its client went away.
+            # Lets a stream notice within milliseconds that its client disconnected.
             channel_request_lookahead=1,
             connection_limit=1 << 30,  # `Connections` keeps count
             outbuf_high_watermark=_WATERMARK,
@@ -136,13 +136,13 @@ class HttpServer:
         _log.info("listening on %s", self.url)
 
     def stop(self, seconds: float = 10.0) -> None:
-        """End within about so many seconds, answering what is being asked; may be called twice."""
+        """Stop within about `seconds`, finishing requests in progress; may be called twice."""
         self._stop_seconds = seconds
         if self._thread is None:
             self._stopping.set()
             self._socket.close()
             return
-        with self._ending:  # the trigger is not closed before it was pulled
+        with self._ending:  # do not close the trigger before it is pulled
             if not self._stopping.is_set():
                 self._stopping.set()
                 self._server.pull_trigger()
@@ -160,7 +160,7 @@ class HttpServer:
             self._turn(0.05)
         for channel in list(self._server.active_channels.values()):
             channel.handle_close()
-            channel.handle_close()  # a refused client is not waited for any longer
+            channel.handle_close()  # stop waiting for refused clients
         self._dispatcher.shutdown(timeout=max(0.5, deadline - time.monotonic()))
         with self._ending:
             self._server.trigger.close()
@@ -168,7 +168,7 @@ class HttpServer:
         _log.info("stopped listening")
 
     def _turn(self, seconds: float) -> None:
-        """One look at all sockets; what goes wrong with one of them must not end the server."""
+        """Poll all sockets once; an error on one of them must not end the server."""
         try:
             wasyncore.loop(seconds, use_poll=True, map=self._map, count=1)
             assert self._gate is not None
@@ -178,7 +178,7 @@ class HttpServer:
             time.sleep(0.05)
 
     def _finishing(self) -> bool:
-        """Whether a request is being received, answered or sent; connections that do nothing are closed."""
+        """Return whether a request is being received, answered or sent; close idle connections."""
         busy = False
         for channel in list(self._server.active_channels.values()):
             if channel.requests or channel.request is not None or channel.total_outbufs_len:
@@ -189,7 +189,7 @@ class HttpServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections give up clients that take no data."""
+    """Return a listening socket with connections that time out if the client accepts no data."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -212,7 +212,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(TcpWSGIServer):
-    """Waitress' server, accepting several connections in one turn, and surviving a lack of files."""
+    """Waitress' server; accepts several connections per turn, and survives a lack of file descriptors."""
 
     connections: Connections
     _map: Any
@@ -234,23 +234,23 @@ class _Server(TcpWSGIServer):
             try:
                 self.set_socket_options(connection)
                 self.channel_class(self, connection, address, self.adj, map=self._map)
-            except OSError:  # gone already
+            except OSError:  # already disconnected
                 connection.close()
 
     def _run_out(self) -> None:
-        """No file is left for a new connection: close an idle one, or wait a moment."""
+        """Close an idle connection, or pause: no file descriptor is left for a new connection."""
         if not self.connections.make_room():
             self._closed_until = time.monotonic() + _OUT_OF_FILES_PAUSE
         _log.warning("no more files can be opened; %d connections are open", len(self.connections))
 
 
 def _connections(wanted: int, files: int) -> int:
-    """How many connections may be open where so many files may be: they must leave some for the rest."""
+    """Return how many connections may be open with `files` descriptors, leaving some for other uses."""
     return min(wanted, max(8, files // 2))
 
 
 def _allow_files(wanted: int) -> int:
-    """Raise this process's limit of open files as far as the system lets it; return how many of `wanted` it allows."""
+    """Raise this process's limit of open files as far as possible; return how many of `wanted` are allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < target:

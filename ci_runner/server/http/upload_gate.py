@@ -1,9 +1,10 @@
-"""Connections and requests before the application: strict heads, keys before bodies, limits per client, no dawdlers.
+"""Checks before the application: strict heads, keys before bodies, limits per client, time limits.
 
 Only the hook points of Waitress 3.0 are used (`parser_class`, `task_class`, `error_task_class`, `channel_class`). The
-gate runs on the thread that serves every connection: it looks at headers and at numbers in memory. A body waits until
-its key is known: from a request a moment ago, or because a worker thread looked it up while nothing more is read from
-that connection. Small bodies stay in memory and need not wait; the application checks their key as it does for all.
+gate runs on the I/O thread, which serves every connection: it uses only headers and numbers in memory. A large body
+is read only once its key is known: from a recent request, or from a lookup by a worker thread, during which nothing
+more is read from that connection. Small bodies stay in memory and need not wait; the application checks their key as
+usual.
 """
 
 from __future__ import annotations
@@ -41,41 +42,41 @@ from ci_runner.server.http.uploads import UploadSpace
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for the head of a request; seconds until a body must flow; bytes per second from then on.
+#: Seconds for the head of a request; seconds until a body must arrive steadily; its minimum bytes per second.
 HEAD_SECONDS: Final = 15.0
 BODY_GRACE: Final = 30.0
 BODY_RATE: Final = 1000.0
-#: Seconds for which a refused client is still listened to, so that it reads the answer before the end.
+#: Seconds to keep reading from a refused client, so that it receives the response before the close.
 LINGER: Final = 2.0
-#: Bytes of a body that is read before its key is looked up.
+#: Maximum bytes of a body that is read before its key is looked up.
 SMALL_BODY: Final = 64 << 10
-#: Routes whose bodies are large; whoever shows no credentials need not send one.
+#: Routes with large bodies; a request without credentials is refused before its body.
 _WITH_KEY: Final = ("/submit", "/blobs/", "/runs")
-#: Answered at any time, also when everything else is turned away.
+#: Always answered, even if all other requests are turned away.
 _ALWAYS: Final = frozenset({"/health"})
 
 
 @dataclass
 class Gate:
-    """What connections and requests are judged by."""
+    """Shared state for the checks of connections and requests."""
 
     authenticator: Authenticator
     space: UploadSpace
     connections: Connections
     proxies: TrustedProxies
-    #: Bytes of a body.
+    #: Maximum bytes of a body.
     max_upload: int
-    #: Takes work for a worker thread.
+    #: Queues work for a worker thread.
     add_task: Callable[[Any], None]
     #: Wakes the I/O thread.
     wake: Callable[[], None]
-    #: Lets the calling thread's request no longer count for its owner (see `dispatch`).
+    #: Stops counting the calling thread's request for its owner (see `dispatch`).
     detach: Callable[[], None]
-    #: Key checks that are done, for the I/O thread.
+    #: Finished key checks, for the I/O thread.
     checked: deque[KeyCheck] = field(default_factory=deque)
 
     def settle(self) -> None:
-        """Go on with requests whose key was looked up, and close connections that had to make room."""
+        """Resume requests after their key check, and close connections that were chosen to make room."""
         while self.checked:
             check = self.checked.popleft()
             check.channel.resume(check)
@@ -83,18 +84,18 @@ class Gate:
 
 
 class KeyCheck:
-    """A key that a worker thread looks up before the body of its request is read."""
+    """The lookup of a key, by a worker thread, before the body of its request is read."""
 
     def __init__(self, channel: GatedChannel, request: GatedParser) -> None:
         self.channel = channel
         self.request = request
-        #: The address: nothing else is known of the client yet.
+        #: The address, because the user is not known yet.
         self.owner = f"address {request.network}"
         self.user_id: str | None = None
         self.refusal: Refusal | None = None
 
     def service(self) -> None:
-        """Look it up."""
+        """Look the key up."""
         gate = self.channel.gate
         try:
             header = self.request.headers.get("AUTHORIZATION")
@@ -110,12 +111,12 @@ class KeyCheck:
         gate.wake()
 
     def cancel(self) -> None:
-        """The server stops."""
+        """Close the connection; the server stops."""
         self.channel.cancel()
 
 
 class _UploadFile(TempfileBasedBuffer):
-    """Waitress' buffer in a temporary file, in a folder of our choice."""
+    """Waitress' buffer in a temporary file, in a given folder."""
 
     def __init__(self, folder: Path, from_buffer: Any = None) -> None:
         self._folder = folder
@@ -126,7 +127,7 @@ class _UploadFile(TempfileBasedBuffer):
 
 
 class UploadBuffer(OverflowableBuffer):
-    """A body too large for memory goes to an unnamed file in the data directory, not to /tmp."""
+    """A buffer that writes bodies too large for memory to an unnamed file in the data directory, not to /tmp."""
 
     def __init__(self, overflow: int, folder: Path) -> None:
         super().__init__(overflow)
@@ -138,21 +139,21 @@ class UploadBuffer(OverflowableBuffer):
 
 
 class GatedParser(HTTPRequestParser):
-    """One request; refused after its head, before the first byte of a body is kept."""
+    """One request; refused, if necessary, after its head and before any of its body is stored."""
 
-    # What an answer needs of a request whose head was refused.
+    # Attributes that the response needs if the head is refused.
     command: Any = "GET"
     version: Any = "1.1"
     path: Any = "/"
     body_rcv: Any = None
-    #: An answer of the server itself.
+    #: A response of the server itself.
     error: Any = None
     judged = False
-    #: The key is being looked up; what arrived meanwhile of the body, and whether the client waits to be asked for it.
+    #: Whether the key is being looked up; body data received meanwhile; whether the client awaits 100 Continue.
     pending = False
     backlog = b""
     expects = False
-    #: Whose body it is, once that is known, and the bytes of it that were counted.
+    #: The user that sends the body, once known, and how many of its bytes were counted.
     user_id: str | None = None
     counted = 0
 
@@ -160,10 +161,10 @@ class GatedParser(HTTPRequestParser):
         super().__init__(adj)
         self.channel = channel
         self.gate = channel.gate
-        #: The client's address; behind a trusted proxy the one that it forwards.
+        #: The client's address; behind a trusted proxy, the address that it forwards.
         self.client = str(channel.addr[0])
         self.network = network_of(self.client)
-        #: Who is to wait for this request's turn; None: nobody, it is quick.
+        #: The owner in the fair queue; None: a quick request, which does not wait.
         self.owner: str | None = None
 
     @property
@@ -172,7 +173,7 @@ class GatedParser(HTTPRequestParser):
         return self.error is not None
 
     def received(self: Any, data: bytes) -> int:
-        """Take bytes; return how many of them belong to this request."""
+        """Consume data; return how many bytes belong to this request."""
         if self.pending:
             self.backlog += data
             return len(data)
@@ -182,7 +183,7 @@ class GatedParser(HTTPRequestParser):
         if self.is_refused:
             self.completed = True
             self.expect_continue = False
-            return len(data)  # whatever follows a refused request is none
+            return len(data)  # ignore everything after a refused request
         return consumed
 
     def _take(self: Any, data: bytes) -> int:
@@ -198,7 +199,7 @@ class GatedParser(HTTPRequestParser):
             self.judged = True
             self._judge()
         if self.body_bytes_received:
-            self.expect_continue = False  # the client did not wait to be asked; Waitress would wait for more
+            self.expect_continue = False  # the client did not await it; Waitress would wait for more
         if self.user_id is not None and not self.is_refused and self.body_bytes_received > self.counted:
             size = self.body_bytes_received - self.counted
             self.counted += size
@@ -208,7 +209,7 @@ class GatedParser(HTTPRequestParser):
         return consumed
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Parse the head, unless it could be read in two ways."""
+        """Parse the head, unless it is ambiguous."""
         try:
             super().parse_header(strict_head(header_plus))
         except MalformedHead as malformed:
@@ -227,7 +228,7 @@ class GatedParser(HTTPRequestParser):
         self.expect_continue = False
 
     def accept_body(self: Any, user_id: str) -> None:
-        """Let the user's body in, if there is room for it."""
+        """Start receiving the user's body, if there is room for it."""
         refusal = self.gate.space.begin(user_id, self.content_length)
         if refusal is not None:
             self.refuse(refusal)
@@ -266,7 +267,7 @@ class GatedParser(HTTPRequestParser):
                 self.gate.add_task(KeyCheck(self.channel, self))
 
     def close(self) -> None:
-        """Free what the request holds; may be called twice, by any thread."""
+        """Free the request's resources; may be called twice, from any thread."""
         user_id, self.user_id = self.user_id, None
         if user_id is not None:
             self.gate.space.end(user_id, self.counted)
@@ -274,10 +275,10 @@ class GatedParser(HTTPRequestParser):
 
 
 class GatedTask(WSGITask):
-    """A request on its way into the application."""
+    """A request that is passed to the application."""
 
     def get_environment(self: Any) -> dict[str, Any]:
-        """The WSGI environment, with the client's own address behind a trusted proxy."""
+        """Return the WSGI environment, with the client's own address if it is behind a trusted proxy."""
         environ: dict[str, Any] = super().get_environment()
         environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = self.request.client
         environ["ci_runner.detach"] = self.channel.gate.detach
@@ -303,12 +304,12 @@ class GatedChannel(HTTPChannel):
         self.gate.connections.opened(self)
 
     def parser_class(self, adj: Any) -> GatedParser:  # type: ignore[override]
-        """A request of this connection."""
+        """Return the parser for a request of this connection."""
         return GatedParser(adj, self)
 
     @property
     def owner(self) -> str | None:
-        """Who waits for the turn of the next request (see `dispatch`)."""
+        """The owner of the next request in the fair queue (see `dispatch`)."""
         request: Any = self.requests[0]
         if self.total_outbufs_len > self.adj.outbuf_high_watermark // 2:
             return request.owner or f"address {request.network}"  # its thread may have to wait for the client
@@ -316,7 +317,7 @@ class GatedChannel(HTTPChannel):
         return owner
 
     def is_idle(self) -> bool:
-        """Whether closing it harms no work: see `connections`."""
+        """Return whether closing it interrupts no work: see `connections`."""
         request: Any = self.request
         if self.lingering:
             return True
@@ -330,7 +331,7 @@ class GatedChannel(HTTPChannel):
 
     def received(self, data: bytes) -> bool:
         if self.refused:
-            return False  # what a refused client still sends is nothing
+            return False  # ignore further data of a refused client
         before = self.request
         result: bool = super().received(data)
         if self.request is not before:
@@ -340,7 +341,7 @@ class GatedChannel(HTTPChannel):
         return result
 
     def resume(self: Any, check: KeyCheck) -> None:
-        """Go on with a request whose key was looked up."""
+        """Resume a request after its key check."""
         request = check.request
         if not self.connected or self.request is not request or not request.pending:
             return
@@ -357,7 +358,7 @@ class GatedChannel(HTTPChannel):
                 if request.expects and not self.requests and not self.sent_continue:
                     self.send_continue()
         else:
-            self.received(data or b"\r\n")  # takes it through: a refused request is answered
+            self.received(data or b"\r\n")  # also sends the response to a refused request
 
     def readable(self) -> bool:
         if self.lingering:
@@ -391,7 +392,7 @@ class GatedChannel(HTTPChannel):
 
     def handle_close(self: Any) -> None:
         if self.refused and self.connected and not self.lingering and not self.total_outbufs_len:
-            # Closing while the client sends would make the system forget the answer it has not read yet.
+            # Closing while the client sends would make the system discard the response before the client reads it.
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
                 self.lingering = time.monotonic() + LINGER
@@ -429,5 +430,5 @@ class GatedChannel(HTTPChannel):
 
 
 def channel_class(gate: Gate) -> type[HTTPChannel]:
-    """The class of connections that `gate` watches."""
+    """Return a class of connections that use `gate`."""
     return type("Channel", (GatedChannel,), {"gate": gate})

@@ -1,1 +1,1 @@
-"""The OpenAPI document of the API, and its page for people."""
+"""The OpenAPI document of the API, and a page that shows it."""

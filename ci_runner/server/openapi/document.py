@@ -1,4 +1,4 @@
-"""The API described for machines, in OpenAPI 3.1; a test holds it against the real routes."""
+"""The OpenAPI 3.1 document of the API; a test compares it with the real routes."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _public_paths() -> dict[str, Schema]:
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole document; not to be changed."""
+    """Return the whole document; callers must not change it."""
     created = content(reference("JobCreated"), "The job is durable and waits for its turn.")
     digests = reference("Digests")
     missing = operation(
@@ -269,5 +269,5 @@ class OpenApi:
     public = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The document."""
+        """Send the document."""
         resp.media = document()

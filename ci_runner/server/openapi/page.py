@@ -1,4 +1,4 @@
-"""The API described for people: one page made from the OpenAPI document, without outside resources."""
+"""The API's documentation as one page, made from the OpenAPI document, without external resources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ section { margin: 2rem 0; }
 
 @cache
 def page() -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     api = document()
     info = api["info"]
     operations = [
@@ -87,7 +87,7 @@ class DocsPage:
     public = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The page."""
+        """Send the page."""
         resp.content_type = falcon.MEDIA_HTML
         resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
         resp.set_header("X-Content-Type-Options", "nosniff")

@@ -1,4 +1,4 @@
-"""The routes of runs, described for machines: paths and schemas that `openapi` puts into its document."""
+"""The routes of runs in the OpenAPI document: paths and schemas for `document`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORD: Final[Schema] = {"enum": [word.value for word in ExecutionStatus]}
 
 
 def closed(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
-    """An object with these fields and no others."""
+    """Return the schema of an object with these fields and no others."""
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},
@@ -165,7 +165,7 @@ SCHEMAS["PipelineReport"] = closed(
     {"pipelineName": _TEXT},
 )
 
-#: Behind `/reports/pipelines`: everything, a history, a run, a stage of it, a job of that.
+#: Paths below `/reports/pipelines`: everything, a history, a run, one of its stages, a job of the stage.
 REPORT_PATHS: Final = (
     "",
     "/{name}",
@@ -178,7 +178,7 @@ _RUN_ID: Final[Schema] = {"name": "run_id", "in": "path", "required": True, "sch
 
 
 def paths() -> dict[str, Schema]:
-    """What can be asked about runs."""
+    """Return the paths about runs."""
     whole = content(reference("RunDetail"), "The run and its jobs.")
     own = (401, 403, 404, 503)
     return {

@@ -1,4 +1,4 @@
-"""JSON Schemas of what the API takes and gives, for the OpenAPI document."""
+"""JSON Schemas of the API's requests and responses, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$", "descrip
 
 
 def or_null(schema: Schema) -> Schema:
-    """`schema`, or null."""
+    """Return a schema that allows `schema` or null."""
     return {"oneOf": [schema, {"type": "null"}]}
 
 
 def reference(name: str) -> Schema:
-    """The schema of that name."""
+    """Return a reference to the schema with that name."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -70,7 +70,7 @@ _RESULT: Final[dict[str, Schema]] = {
 
 
 def _event(kind: str, *required: str, **properties: Schema) -> Schema:
-    """What an event of one type must have."""
+    """Return a schema with the required fields of one type of event."""
     then: Schema = {"required": list(required), "properties": properties}
     return {"if": {"properties": {"type": {"const": kind}}}, "then": then}
 

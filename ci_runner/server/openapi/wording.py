@@ -1,4 +1,4 @@
-"""The words of an OpenAPI document that several parts of it need."""
+"""Building blocks shared by several parts of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ IDEMPOTENCY: Final[Schema] = {
 
 
 def query(name: str, schema: Schema, text: str) -> Schema:
-    """A parameter of the query."""
+    """Return a query parameter."""
     return {"name": name, "in": "query", "schema": schema, "description": text}
 
 
 def content(schema: Schema, text: str, media: str = JSON, **more: Any) -> Schema:
-    """An answer with a body."""
+    """Return a response with a body."""
     return {"description": text, "content": {media: {"schema": schema}}, **more}
 
 
 def events(text: str) -> Schema:
-    """An answer that is a stream of events."""
+    """Return a response that is a stream of events."""
     return content(
         {"type": "string", "description": "`data:` lines, each one Event as JSON; `id:` lines number them"},
         text,
@@ -59,9 +59,9 @@ def events(text: str) -> Schema:
 def operation(
     summary: str, answers: dict[int, Schema], errors: tuple[int, ...], public: bool = False, **more: Any
 ) -> Schema:
-    """What may be asked, its `answers` by status and its `errors`; `public`: without a key.
+    """Return an operation with its `answers` by status and its `errors`; `public`: without a key.
 
-    What any request with a key, or with a body, may be answered need not be among the errors.
+    Errors that are common to all requests with a key, or with a body, are added automatically.
     """
     responses = {str(status): answer for status, answer in answers.items()}
     always = set() if public else {401, 429, 503}

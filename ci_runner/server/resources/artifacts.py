@@ -1,7 +1,7 @@
-"""What a job left behind, for its owner: the list, one file (also a part of it), all of them as a tar archive.
+"""A job's artifacts, for its owner: the list, one file (or a part of it), all of them as a tar archive.
 
-A path in a request is only ever looked up among the job's rows, never on a disk. Contents are downloads and nothing
-else: no browser is to show or run what tests have written.
+The path in a request is looked up only among the job's rows, never on a disk. Contents are sent as downloads only: a
+browser must not display or run files that tests have written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ArtifactList:
         self._store = services.store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """What there is, in the order of paths; empty as long as the job is not over."""
+        """Send the list, ordered by path; empty while the job is not over."""
         job = own_job(self._store, req, job_id)
         resp.media = [item.to_dict() for item in self._store.artifacts.list(job.id)]
         resp.set_header("Cache-Control", "no-store")
@@ -49,7 +49,7 @@ class ArtifactContent:
         self._blobs = services.blobs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str, path: str) -> None:
-        """One file, or the part of it that a `Range` names; the server's own thread sends it."""
+        """Send one file, or the part requested by `Range`; the server's own thread sends it."""
         job = own_job(self._store, req, job_id)
         found = self._store.artifacts.get(job.id, path)
         if found is None or found.path != path:
@@ -94,7 +94,7 @@ class ArtifactArchive:
         self._slots = slots
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """All files in one uncompressed archive, made while it is sent; takes a stream's place meanwhile."""
+        """Send all files in one uncompressed archive, made on the fly; uses a stream slot meanwhile."""
         job = own_job(self._store, req, job_id)
         archive = _Archive(self._blobs, job, self._store.artifacts.list(job.id))
         archive.slot = take_slot(self._slots, req)
@@ -104,7 +104,7 @@ class ArtifactArchive:
 
 
 class _Archive:
-    """Regular files and nothing else, in the POSIX format (pax) that holds any name."""
+    """A tar stream of regular files, in the POSIX format (pax), which allows any name."""
 
     def __init__(self, blobs: BlobStore, job: Job, artifacts: list[Artifact]) -> None:
         self._blobs = blobs
@@ -125,7 +125,7 @@ class _Archive:
         yield bytes(2 * _BLOCK)
 
     def close(self) -> None:
-        """The client has all, or is gone."""
+        """Free the slot: the client has received all, or is disconnected."""
         if self.slot is not None:
             self.slot.close()
 
@@ -155,9 +155,9 @@ def _as_download(resp: falcon.Response, name: str, media: str = "application/oct
 
 
 def _range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Start and end (exclusive) of the one part that is asked for; None: all of it, also for what makes no sense.
+    """Return start and end (exclusive) of the single requested part; None for the whole file.
 
-    A part that lies behind the end is empty.
+    An invalid range means the whole file. A part beyond the end is empty.
     """
     match = _RANGE.fullmatch(header.replace(" ", "")) if header else None
     if match is None or match.group(1) == match.group(2) == "":

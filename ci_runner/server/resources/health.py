@@ -1,4 +1,4 @@
-"""Whether the process answers (`/health`) and whether jobs can be done (`/ready`)."""
+"""Whether the process responds (`/health`) and whether jobs can run (`/ready`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ci_runner.errors import RunnerError
 from ci_runner.server.context import Services
 from pytest_remote_ci.terminal import formats
 
-#: A controller that was not heard of for so long is taken for gone.
+#: Without a heartbeat for this long, a controller counts as gone.
 _SILENCE: Final = dt.timedelta(seconds=15)
 
 
@@ -21,7 +21,7 @@ class Health:
     public = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The process answers."""
+        """Confirm that the process responds."""
         resp.media = {"status": "ok"}
 
     on_head = on_get
@@ -36,7 +36,7 @@ class Ready:
         self._services = services
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """One line per dependency; 503 when one of them is missing."""
+        """Send one line per dependency; status 503 if one of them fails."""
         lines = {**self._store(), "disk": self._disk()}
         checks = [{"name": name, "ok": text is None, "detail": text or "ok"} for name, text in lines.items()]
         problems = [f"{name}: {text}" for name, text in lines.items() if text is not None]

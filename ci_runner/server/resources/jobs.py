@@ -1,7 +1,7 @@
-"""Jobs as their owners see them: lists, summaries, event streams, cancelling.
+"""Jobs for their owners: lists, summaries, event streams, cancelling.
 
-Whose job it is comes from the key alone, and is part of every query. Another user's job answers 403, as the
-reference system does: ids are random, so that says nothing that an id does not say.
+The owner is known from the key alone, and is part of every query. Another user's job gives 403, as in the reference
+system: ids are random, so this reveals only that an id exists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ci_runner.server.streams.job_source import ALREADY_COMPLETED, View, frame, 
 from ci_runner.server.streams.response import StreamResponder, flag, number, parse_number
 from ci_runner.store import Store
 
-#: Most jobs of one answer, and how many when nothing is asked for.
+#: Maximum number of jobs or events in one response, and the default number of events.
 _PAGE: Final = 1000
 _EVENTS: Final = 500
 _LONGEST_WAIT: Final = 60
@@ -27,7 +27,7 @@ _MOST: Final = 10**15
 
 
 def own_job(store: Store, req: falcon.Request, job_id: str) -> Job:
-    """The caller's job; raises `AccessDenied` for another's and `NotFound`."""
+    """Return the caller's job; raises `AccessDenied` if it is another user's, and `NotFound`."""
     job = store.jobs.get(job_id, caller_of(req).user.id)
     if job is None:
         if store.jobs.get(job_id) is not None:
@@ -43,7 +43,7 @@ class JobList:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The caller's own jobs, newest submission first."""
+        """Send the caller's own jobs, newest submission first."""
         user_id = caller_of(req).user.id
         limit = number(req, "limit", _PAGE, 1, _PAGE)
         wanted = self._wanted(req)
@@ -65,11 +65,11 @@ class JobSummary:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """The job's summary."""
+        """Send the job's summary."""
         resp.media = own_job(self._store, req, job_id).to_summary_dict()
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """Ask for the job's end; the controller brings it about."""
+        """Request the job's end, which the controller then brings about."""
         job = own_job(self._store, req, job_id)
         self._store.jobs.request_cancel(job.id, caller_of(req).user.name)
         resp.status = falcon.HTTP_202
@@ -83,7 +83,7 @@ class JobStream:
         self._responder = responder
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """The job's events as Server-Sent Events."""
+        """Send the job's events as Server-Sent Events."""
         store = self._responder.store
         job = own_job(store, req, job_id)
         view = self._responder.view(req)
@@ -100,7 +100,7 @@ class JobStream:
 
     @staticmethod
     def _cursor(req: falcon.Request) -> int | None:
-        """Number of the last event that the client has, if it says so."""
+        """Return the number of the client's last event, if the request has one."""
         header = req.get_header("Last-Event-ID")
         if header:
             return parse_number("Last-Event-ID", header, 0, _MOST)
@@ -114,7 +114,7 @@ class JobEvents:
         self._responder = responder
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """Events after a number; waits for one when asked to, which takes a stream's place meanwhile."""
+        """Send events after a number; may wait for one on request, using a stream slot meanwhile."""
         job = own_job(self._responder.store, req, job_id)
         view = self._responder.view(req)
         after = number(req, "after", 0, 0, _MOST)
@@ -144,7 +144,7 @@ class JobEvents:
                 streams.wait(listener, left)
 
     def _visible(self, job_id: str, after: int, limit: int, view: View) -> list[JobEvent]:
-        """The next events of `view`, looking past pages that hold none."""
+        """Return the next events of `view`, skipping pages without any."""
         while True:
             events = self._responder.store.events.after(job_id, after, limit)
             visible = [event for event in events if is_visible(event, view)]
@@ -154,7 +154,7 @@ class JobEvents:
 
 
 def _already_completed(job: Job) -> tuple[bytes, ...]:
-    """What a client that wants only news hears of a job that is over; `complete` follows by itself."""
+    """Return the frames for a client that wants only new events of a job that is over; `complete` follows."""
     log = {
         "type": "log",
         "data": ALREADY_COMPLETED,

@@ -1,4 +1,4 @@
-"""What lists of jobs, runs and reports have in common: the filters that all know, and the link to the next page."""
+"""Helpers shared by lists of jobs, runs and reports: common filters, and the link to the next page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_remote_ci.wire.protocol import STATUSES
 
 
 def status_and_since(req: falcon.Request) -> tuple[str | None, dt.datetime | None]:
-    """The filters `status` and `since`, None where they are not given. Raises `InvalidSubmission`."""
+    """Return the filters `status` and `since`, each None if absent. Raises `InvalidSubmission`."""
     status = req.get_param("status")
     if status is not None and status not in STATUSES:
         raise InvalidSubmission(f"status: must be one of {', '.join(STATUSES)}")
@@ -25,6 +25,6 @@ def status_and_since(req: falcon.Request) -> tuple[str | None, dt.datetime | Non
 
 
 def link_next_page(req: falcon.Request, resp: falcon.Response, kept: Iterable[str], last_id: str) -> None:
-    """RFC 8288: the same list behind `last_id`, with the parameters `kept` as they were given."""
+    """Add a link (RFC 8288) to the same list after `last_id`, with the parameters `kept` of the request."""
     query = {name: value for name in kept if (value := req.get_param(name)) is not None}
     resp.append_link(f"{req.path}?{urlencode(query | {'before': last_id})}", "next")

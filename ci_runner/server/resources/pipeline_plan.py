@@ -1,4 +1,4 @@
-"""The plan that a submitted project's own files define, for clients that send none."""
+"""Make the plan from a submitted project's own files, for clients that send none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST: Final = 256 * 1024
 
 
 def plan_in(blobs: BlobStore, manifest: Manifest, request: RunRequest) -> Plan:
-    """The plan of the pipeline that `request` names; raises `InvalidSubmission` with all that is wrong with it."""
+    """Return the plan of the pipeline in `request`; raises `InvalidSubmission` with all problems in it."""
     files = []
     for entry in manifest.files:
         in_yaml = entry.path.startswith(_FOLDER) and entry.path.endswith((".yaml", ".yml"))
@@ -33,7 +33,7 @@ def plan_in(blobs: BlobStore, manifest: Manifest, request: RunRequest) -> Plan:
     except InvalidSubmission:
         if not errors:
             raise
-    else:  # a mistake in another pipeline's file stops nobody
+    else:  # problems in other pipelines' files do not matter
         errors = [problem for problem in errors if problem.file == definition.file]
     if errors:
         raise InvalidSubmission("; ".join(map(str, errors)))

@@ -1,4 +1,4 @@
-"""`GET /reports/pipelines…`: what the caller's runs came to, at four levels, and their histories, newest first."""
+"""`GET /reports/pipelines…`: reports on the caller's runs, at four levels, and their histories, newest first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ci_runner.server.streams.response import number, parse_number
 from ci_runner.store import Store
 from pytest_remote_ci.wire.protocol import Status
 
-#: Runs of one answer.
+#: Runs in one response: the default and the maximum.
 _PAGE: Final = 50
 _MOST: Final = 1000
 _NUMBER: Final = 10**15
@@ -38,7 +38,7 @@ class Reports:
         stage: str | None = None,
         job: str | None = None,
     ) -> None:
-        """One report, or a list of them where no run is named."""
+        """Send one report, or a list of reports if no run is named."""
         wanted = _query(req, name, run_number, stage, job)
         user_id = caller_of(req).user.id
         if wanted.jobName is not None and wanted.stageName is None:

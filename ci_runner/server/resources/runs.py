@@ -1,7 +1,7 @@
-"""Runs of pipelines over HTTP: submitting, looking, following, cancelling, repeating.
+"""Runs of pipelines over HTTP: submit, list, follow, cancel, rerun.
 
-A run is submitted as a job is (`submit`), with what is to run in the part ``options`` (`pipelines.request`). Whose run
-it is comes from the key alone, as with jobs.
+A run is submitted like a job (`submit`), with the definition of the run in the part ``options``
+(`pipelines.request`). The owner is known from the key alone, as with jobs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _BODY: Final = 4 << 20
 
 
 def own_run(store: Store, req: falcon.Request, run_id: str) -> Run:
-    """The caller's run; raises `AccessDenied` for another's and `NotFound`."""
+    """Return the caller's run; raises `AccessDenied` if it is another user's, and `NotFound`."""
     run = store.runs.get(run_id, caller_of(req).user.id)
     if run is None:
         if store.runs.get(run_id) is not None:
@@ -55,7 +55,7 @@ def own_run(store: Store, req: falcon.Request, run_id: str) -> Run:
 
 
 def detail(store: Store, run: Run) -> dict[str, Any]:
-    """A run with its stages and jobs, as its owner sees it."""
+    """Return the JSON of a run with its stages and jobs, for its owner."""
     return {
         **run.to_summary_dict(),
         "stages": list(run.plan.stages),
@@ -71,7 +71,7 @@ class RunList:
         self._submission = submission
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Take a project and make a run of it; what was sent is durable before the answer."""
+        """Accept a project and make a run of it; the upload is durable before the response."""
         user = caller_of(req).user
         key = idempotency_key(req)
         received = self._submission.receive(req, RunRequest.from_json, RunRequest())
@@ -97,7 +97,7 @@ class RunList:
             str(uuid.uuid4()), user.id, plan, received.workspace, options=options,
         )  # fmt: skip
         digest = None
-        if key:  # what is secret counts by its name alone
+        if key:  # secrets are compared by name only
             same = [run.workspace, plan.to_dict(), options, sorted(request.secrets)]
             digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
         return self._services.store.runs.create(
@@ -105,7 +105,7 @@ class RunList:
         )
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The caller's own runs, newest submission first."""
+        """Send the caller's own runs, newest submission first."""
         user_id = caller_of(req).user.id
         limit = number(req, "limit", _PAGE, 1, _PAGE)
         runs, wanted = self._services.store.runs, self._wanted(req)
@@ -127,11 +127,11 @@ class RunDetail:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
-        """The run with all its jobs."""
+        """Send the run with all its jobs."""
         resp.media = detail(self._store, own_run(self._store, req, run_id))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
-        """Ask for the end of the run, or of a stage or a job of it; the controller brings it about."""
+        """Request the end of the run, or of one of its stages or jobs; the controller brings it about."""
         run = own_run(self._store, req, run_id)
         stage, job = req.get_param("stage"), req.get_param("job")
         self._store.runs.request_cancel(run.id, caller_of(req).user.name, stage=stage, job=job)
@@ -146,7 +146,7 @@ class NumberedRun:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str, run_number: str) -> None:
-        """The caller's run of that pipeline and number."""
+        """Send the caller's run with that pipeline and number."""
         wanted = parse_number("number", run_number, 1, _MOST)
         run = self._store.runs.by_number(caller_of(req).user.id, name, wanted)
         if run is None:
@@ -161,7 +161,7 @@ class Durations:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """How long the jobs of the caller's pipeline usually take, in seconds."""
+        """Send the usual durations of the jobs of the caller's pipeline, in seconds."""
         resp.media = self._store.runs.durations(caller_of(req).user.id, name)
 
 
@@ -172,7 +172,7 @@ class RunStream:
         self._responder = responder
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
-        """The events of all the run's jobs, and its own, as Server-Sent Events."""
+        """Send the events of all the run's jobs, and of the run itself, as Server-Sent Events."""
         run = own_run(self._responder.store, req, run_id)
         view = self._responder.view(req)
         header = req.get_header("Last-Event-ID")
@@ -193,7 +193,7 @@ class Rerun:
         self._services = services
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
-        """A new run of the same plan on the same workspace, of everything or only of what did not pass."""
+        """Make a new run of the same plan on the same workspace, of all jobs or only of those that did not pass."""
         store, user = self._services.store, caller_of(req).user
         old = own_run(store, req, run_id)
         wanted = _rerun_options(limited("body", req.bounded_stream, _BODY))
@@ -201,7 +201,7 @@ class Rerun:
             raise Conflict("The run is not over: cancel it first, or wait for its end")
         check_queue(self._services, user.id)
         secrets = parse_secrets(wanted.pop("secrets", None))
-        require_passable(old.plan)  # it may be older than that rule
+        require_passable(old.plan)  # the run may be older than this rule
         require_secrets(old.plan, secrets)
         reuse = reusable(old.plan, store.runs.facts(old.id), **wanted)
         self._renew(old, user.id)
@@ -218,7 +218,7 @@ class Rerun:
         failpoints.hit(_ANSWERED)
 
     def _renew(self, old: Run, user_id: str) -> None:
-        """Keep the workspace for the new run. Raises `Conflict` when it is gone."""
+        """Keep the workspace for the new run. Raises `Conflict` if it was deleted."""
         blobs, granted = self._services.blobs, self._services.store.blobs
         gone = Conflict("The run's workspace is no longer kept: submit the project again")
         mtimes = old.options.get("mtimes")

@@ -1,9 +1,8 @@
-"""From an upload to a durable job: `POST /submit`, `/submit-stream`, `/submit-async` and `/blobs/missing`.
+"""Turn an upload into a durable job: `POST /submit`, `/submit-stream`, `/submit-async` and `/blobs/missing`.
 
-What a client is told to be accepted survives any crash: contents are synced, then granted to the user, then
-the job's row is committed, then the answer goes out. Whatever is refused leaves nothing behind. A full zip
-and a manifest with the missing blobs come to the same thing: a manifest among the blobs, whose digest names
-the workspace.
+An accepted submission survives any crash: contents are synced, then granted to the user, then the job's row is
+committed, then the response is sent. A refused submission leaves nothing behind. A full zip and a manifest with the
+missing blobs lead to the same result: a manifest among the blobs, with the digest that names the workspace.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ _ANSWERED = failpoints.register("server.submit.answered", "the answer is handed 
 
 _PIECE: Final = 1 << 18
 _OPTIONS_BYTES: Final = 4 << 20
-#: What a client asks for that knows no options: what the reference system ran for everybody.
+#: Options for clients that send none: the command that the reference system always ran.
 SEED_OPTIONS: Final = SubmitOptions(args=("-v",))
-#: Bytes of JSON per file of a manifest: a path of the longest kind, escaped, and the rest.
+#: Maximum bytes of JSON per file of a manifest: a path of maximum length, escaped, and the rest.
 _MANIFEST_BYTES_PER_FILE: Final = 1536
 _LONGEST_KEY: Final = 255
 #: Seconds that a submission waits for others to be unpacked.
 _PATIENCE: Final = 10.0
-#: More digests than any workspace has.
+#: Bytes of JSON per digest in a request, with some room.
 _DIGESTS_BYTES: Final = 70
 
 
@@ -63,14 +62,14 @@ class Upload(Generic[Options]):
     """The parts of a submission."""
 
     options: Options
-    #: The zip, open for reading; None in a delta submission that misses nothing.
+    #: The zip, open for reading; None in a delta submission without missing blobs.
     file: BinaryIO | None
     manifest: Manifest | None
 
 
 @dataclass(frozen=True)
 class Received(Generic[Options]):
-    """A submission whose contents are durable and its user's."""
+    """A submission with durable contents that are granted to its user."""
 
     options: Options
     manifest: Manifest
@@ -84,16 +83,16 @@ class Received(Generic[Options]):
 
 
 class Submission:
-    """Accepts uploads; shared by all routes that take a project."""
+    """Accepts uploads; shared by all routes that receive a project."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        # Unpacking is work for a thread: half of the ordinary ones do it, a quarter may wait to do it.
+        # Unpacking occupies a thread: half of the ordinary threads may unpack, another quarter may wait to do so.
         self._receiving = threading.BoundedSemaphore(max(1, services.serve.threads // 2))
         self._waiting = threading.BoundedSemaphore(max(1, services.serve.threads // 4))
 
     def accept(self, req: falcon.Request) -> Job:
-        """Read the request's body and make a durable job of it, or find the one made before.
+        """Read the request's body and make a durable job of it, or return the job made earlier.
 
         Raises `InvalidSubmission`, `WireError`, `Conflict`, `TooManyRequests` and `TemporaryError`.
         """
@@ -112,9 +111,9 @@ class Submission:
     def receive(
         self, req: falcon.Request, parse: Callable[[bytes], Options], default: Options
     ) -> Received[Options]:
-        """Read the request's body and keep its contents. `parse`: what its part ``options`` means.
+        """Read the request's body and store its contents. `parse`: converts the part ``options``.
 
-        Raises what `accept` raises, but for `Conflict`.
+        Raises the errors of `accept` except `Conflict`.
         """
         user = caller_of(req).user
         check_queue(self._services, user.id)
@@ -127,7 +126,7 @@ class Submission:
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
-        """One of the places for unpacking; raises `TemporaryError` when none is free in time."""
+        """Hold one of the places for unpacking; raises `TemporaryError` if none is free in time."""
         free = self._receiving.acquire(blocking=False)
         if not free and self._waiting.acquire(blocking=False):
             try:
@@ -150,7 +149,7 @@ class Submission:
         parse: Callable[[bytes], Options],
         options: Options,
     ) -> Upload[Options]:
-        """Parse the multipart body; its files live as long as `stack`."""
+        """Parse the multipart body; its files are open as long as `stack`."""
         if not (req.content_type or "").lower().startswith("multipart/form-data"):
             raise InvalidSubmission("file: send the project as multipart/form-data with a part 'file'")
         file: BinaryIO | None = None
@@ -177,7 +176,7 @@ class Submission:
         return Upload(options, file, manifest)
 
     def _spool(self, stream: Any, stack: contextlib.ExitStack) -> BinaryIO:
-        """Copy a part to an unnamed file, which no crash can leave behind."""
+        """Copy a part to an unnamed file, which cannot be left behind by a crash."""
         file: BinaryIO = stack.enter_context(tempfile.TemporaryFile(dir=self._services.blobs.uploads))  # noqa: SIM115
         while piece := stream.read(_PIECE):
             file.write(piece)
@@ -186,7 +185,7 @@ class Submission:
     # -- contents
 
     def _keep(self, upload: Upload[Any], user: User) -> tuple[Manifest, str | None]:
-        """Make the workspace's contents durable and the user's; the digest of its times, if it has any."""
+        """Store the workspace's contents durably and grant them; return the digest of its times, if it has any."""
         blobs, granted = self._services.blobs, self._services.store.blobs
         archive = self._archive(upload.file)
         if upload.manifest is None:
@@ -204,7 +203,7 @@ class Submission:
         with blobs.granting():
             granted.grant(user.id, digests)
             gone = blobs.missing(digests)
-        if gone:  # collected in between
+        if gone:  # deleted in the meantime
             raise TemporaryError("Contents of the project went while it was submitted; send it again")
         return manifest, mtimes
 
@@ -216,7 +215,7 @@ class Submission:
         return archive
 
     def _keep_delta(self, manifest: Manifest, archive: Archive | None, user: User) -> None:
-        """Check a client's manifest and keep the blobs that came with it."""
+        """Check a client's manifest and store the blobs that came with it."""
         paths = [entry.path for entry in manifest.files]
         check_paths("manifest", paths, max_files=self._services.serve.max_files)
         if sum(entry.size for entry in manifest.files) > self._services.serve.max_unpacked:
@@ -242,7 +241,7 @@ class Submission:
                 raise InvalidSubmission(f"manifest: {shown(entry.path)} has another size than its content")
 
     def _keep_blobs(self, archive: Archive, wanted: dict[str, int]) -> set[str]:
-        """Keep the blobs of a delta's zip; their digests."""
+        """Store the blobs of a delta's zip; return their digests."""
         with self._services.blobs.batch() as batch:
             for entry in archive.entries:
                 if entry.path not in wanted:
@@ -252,13 +251,13 @@ class Submission:
         return {entry.path for entry in archive.entries}
 
     def missing(self, user_id: str, digests: Any) -> list[str]:
-        """Those of `digests` that the user must send: not granted to this user, or not here."""
+        """Return those of `digests` that the user must send: not granted to this user, or not stored."""
         wanted = sorted(digests)
         granted = self._services.store.blobs.granted(user_id, wanted)
         return [digest for digest in wanted if digest not in granted or not self._services.blobs.has(digest)]
 
     def reserve(self, user_id: str, digests: set[str]) -> list[str]:
-        """`missing`; the others stay for as long as it takes to send what is missing."""
+        """Return `missing` digests, and keep the others until the missing ones can be sent."""
         with self._services.blobs.granting():
             missing = self.missing(user_id, digests)
             self._services.store.blobs.grant(user_id, digests - set(missing))
@@ -297,7 +296,7 @@ class SubmitAsync:
         self._submission = submission
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer with the id of the job."""
+        """Accept the project and send the id of the job."""
         resp.media = {"job_id": self._submission.accept(req).id}
         failpoints.hit(_ANSWERED)
 
@@ -306,13 +305,13 @@ class SubmitStream:
     """`POST /submit` and `POST /submit-stream`: the job's events are the answer."""
 
     def __init__(self, submission: Submission, responder: StreamResponder, *, announce: bool) -> None:
-        """`announce`: the stream begins with a `job_id` event."""
+        """`announce`: whether the stream begins with a `job_id` event."""
         self._submission = submission
         self._responder = responder
         self._announce = announce
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Accept the project and stream; a place among the streams is taken before the body is looked at."""
+        """Accept the project and stream; the stream slot is taken before the body is read."""
         view = self._responder.view(req)
         with self._responder.admit(req) as admission:
             job = self._submission.accept(req)
@@ -329,7 +328,7 @@ class MissingBlobs:
         self._most = max_files
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Which of the digests in the body the user must send."""
+        """Send those of the digests in the body that the user must send."""
         digests = parse_json("body", limited("body", req.bounded_stream, _DIGESTS_BYTES * (self._most + 1)))
         if not isinstance(digests, list) or not all(is_digest(digest) for digest in digests):
             raise InvalidSubmission("body: must be a JSON array of SHA-256 digests in lower-case hexadecimal")
@@ -337,7 +336,7 @@ class MissingBlobs:
 
 
 def fitted(options: SubmitOptions, manifest: Manifest, user: User) -> SubmitOptions:
-    """The options with no more priority than the user may have, and with the root that the manifest names."""
+    """Return the options with the priority limited to the user's, and with the manifest's root as default."""
     if PRIORITY_RANK[options.priority] < PRIORITY_RANK[user.priority_cap]:
         options = replace(options, priority=user.priority_cap)
     if options.root is None and manifest.root is not None:
@@ -356,7 +355,7 @@ def _name_of(part: Any) -> str | None:
 
 
 def limited(what: str, stream: Any, most: int) -> bytes:
-    """All of `stream`, which may not hold more than `most` bytes."""
+    """Return all of `stream`, which may have at most `most` bytes."""
     return b"".join(_pieces(what, stream, most))
 
 
@@ -369,7 +368,7 @@ def _pieces(what: str, stream: Any, most: int) -> Iterator[bytes]:
 
 
 def idempotency_key(req: falcon.Request) -> str | None:
-    """The request's header of that name; raises `InvalidSubmission`."""
+    """Return the request's Idempotency-Key, or None; raises `InvalidSubmission`."""
     key = req.get_header("Idempotency-Key")
     if key is None:
         return None
@@ -379,7 +378,7 @@ def idempotency_key(req: falcon.Request) -> str | None:
 
 
 def _digest_of(job: Job) -> str:
-    """What makes two submissions the same: the files and the options, not the bytes of the archive."""
+    """Return a digest that identifies the submission: the files and options, not the bytes of the archive."""
     return hashlib.sha256(
         json.dumps([job.workspace, job.options.stored], sort_keys=True).encode()
     ).hexdigest()

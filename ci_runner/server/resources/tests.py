@@ -1,4 +1,4 @@
-"""What became of tests: those of one job, and what a user's runs say about them together."""
+"""Test results: those of one job, and reports over a user's recorded jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class JobTests:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """The job's tests in the order of their ids, a page at a time."""
+        """Send the job's tests, ordered by id, one page at a time."""
         job = own_job(self._store, req, job_id)
         limit = number(req, "limit", _PAGE, 1, _PAGE)
         found = self._store.tests.list(job.id, req.get_param("after") or "", limit)
@@ -43,7 +43,7 @@ class TestReport:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Over the caller's own newest recorded jobs, and no others."""
+        """Send a report over the newest recorded jobs of the caller."""
         kind = req.get_param("kind", default="all")
         if kind not in KINDS:
             raise InvalidSubmission(f"kind: must be one of {', '.join(KINDS)}")

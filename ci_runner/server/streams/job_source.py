@@ -1,9 +1,9 @@
-"""Events on their way to clients: Server-Sent Events, one thread per open stream, woken by one poller.
+"""Streams of events as Server-Sent Events: one thread per open stream, woken by one poller.
 
-A `Source` is pulled only while its client has room, so a slow client lags and costs no memory. Wake-ups are
-hints: the poller asks the store's doorbell every 10 ms and tells the streams of jobs that have news; rows are
-the truth. A stream ends only after `complete`; when the server stops, or the client's key is revoked, it ends
-early and the client resumes by the number of the last event it saw. Frames are described in docs/reference/wire.md.
+A `Source` is read only while its client has room, so a slow client lags and costs no memory. Wake-ups are only hints:
+the poller checks the store's doorbell every 10 ms and wakes the streams of jobs with news; the rows decide. A stream
+normally ends only after `complete`. If the server stops or the client's key is revoked, it ends early, and the client
+resumes with the number of its last event. Frames are described in docs/reference/wire.md.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ View = Literal["log", "report", "all"]
 VIEWS: Final = ("log", "report", "all")
 ALREADY_COMPLETED: Final = "Job already completed.\n"
 
-#: Bytes of JSON pulled at once.
+#: Bytes of JSON read at once.
 BUDGET: Final = 64 * 1024
 _RING_EVERY: Final = 0.010
-#: Seconds between looks at clients and keys of open streams, and between looks without a ring.
+#: Seconds between checks of clients and keys of open streams, and between looks without a ring.
 _SWEEP_EVERY: Final = 0.5
 _LOOK_EVERY: Final = 1.0
-#: Seconds of silence after which a stream gives its database connection back.
+#: Seconds of silence after which a stream releases its database connection.
 _RELEASE_AFTER: Final = 1.0
-#: Seconds between looks at a silent job itself: its end is an event, so only a deletion is seen this way.
+#: Seconds between looks at a silent job: its end is an event, so only a deletion is found this way.
 _LOOK_AT_JOB_EVERY: Final = 5.0
 _HEARTBEAT: Final = b": heartbeat\n\n"
 
 
 def frame(data: Mapping[str, object], seq: int = 0) -> bytes:
-    """One event as SSE: a single `data:` line of ASCII JSON, with an `id:` line when it is a stored event."""
+    """Return one event as SSE: a single `data:` line of ASCII JSON, with an `id:` line for a stored event."""
     return _framed(json.dumps(data), seq)
 
 
@@ -54,12 +54,12 @@ def _framed(text: str, seq: int) -> bytes:
 
 
 def is_visible(event: JobEvent, view: View) -> bool:
-    """Whether `event` belongs to `view`."""
+    """Return whether `event` belongs to `view`."""
     return _belongs(event.type, view, lambda: event.fields.get("stream"))
 
 
 def _belongs(kind: str, view: View, stream: Callable[[], object]) -> bool:
-    """The same of an event of this type; `stream` tells where a log's text came from, if that matters."""
+    """Return the same as `is_visible`; `stream` returns the origin of a log's text, if needed."""
     if kind == "complete" or view == "all":
         return True
     if view == "log":
@@ -68,7 +68,7 @@ def _belongs(kind: str, view: View, stream: Callable[[], object]) -> bool:
 
 
 def complete_of(job: Job) -> dict[str, object]:
-    """A `complete` event made from a job that is over, for one whose stored one is gone."""
+    """Return a `complete` event made from a job that is over, for a job without a stored one."""
     data: dict[str, object] = {"type": "complete", "success": job.success is True, "status": job.status}
     data |= {
         "exit_code": job.exit_code,
@@ -79,22 +79,22 @@ def complete_of(job: Job) -> dict[str, object]:
 
 
 class Source(Protocol):
-    """Where a stream's frames come from."""
+    """A source of a stream's frames."""
 
-    #: Nothing will ever come again.
+    #: There will be no more frames.
     done: bool
 
     def pull(self, budget: int) -> list[bytes]:
-        """The next frames, of about `budget` bytes at most; [] when there is nothing now. Must not wait."""
+        """Return the next frames, about `budget` bytes at most; [] if there are none now. Must not wait."""
 
 
 class JobSource:
-    """The events of one job after a cursor; one thread only."""
+    """The events of one job after a cursor; for one thread only."""
 
     def __init__(
         self, store: Store, job_id: str, cursor: int, view: View, first: tuple[bytes, ...] = ()
     ) -> None:
-        """`first`: frames that come before any event."""
+        """`first`: frames that are sent before any event."""
         self.done = False
         self._store = store
         self._job_id = job_id
@@ -118,11 +118,11 @@ class JobSource:
         return frames
 
     def _shows(self, event: Sendable) -> bool:
-        """As `is_visible`, but only what must be read of an event is."""
+        """Return the same as `is_visible`, but parse the event only if necessary."""
         return _belongs(event.type, self._view, lambda: json.loads(event.text).get("stream"))
 
     def _at_the_end(self) -> list[bytes]:
-        """Nothing is stored behind the cursor: wait, unless the job is over or gone."""
+        """Handle the end of the stored events: wait, unless the job is over or deleted."""
         now = time.monotonic()
         if now - self._looked < _LOOK_AT_JOB_EVERY:
             return []
@@ -143,14 +143,14 @@ class JobSource:
 
 
 class Listener:
-    """Somebody who waits for news of one job, or of one run; made and ended by `Streams`."""
+    """A waiter for news of one job, or of one run; made and ended by `Streams`."""
 
     def __init__(self, job_id: str, caller: Caller, disconnected: Callable[[], bool]) -> None:
         self.job_id = job_id
         self.caller = caller
         self.disconnected = disconnected
         self.news = threading.Event()
-        #: No more frames are wanted: the client went, its key was revoked, or the server stops.
+        #: No more frames are wanted: the client disconnected, its key was revoked, or the server stops.
         self.ended = False
 
     def end(self) -> None:
@@ -160,7 +160,7 @@ class Listener:
 
 
 class Streams:
-    """Everything that is open, and the poller thread that wakes it."""
+    """All open streams, and the poller thread that wakes them."""
 
     def __init__(self, store: Store, authenticator: Authenticator, heartbeat: float) -> None:
         self.heartbeat = heartbeat
@@ -178,7 +178,7 @@ class Streams:
         self._thread.start()
 
     def stop(self) -> None:
-        """End every stream, now and from now on, and the poller."""
+        """End every present and future stream, and the poller."""
         self._stopping.set()
         with self._lock:
             listeners = list(self._listeners)
@@ -193,7 +193,7 @@ class Streams:
 
     @contextlib.contextmanager
     def listen(self, job_id: str, caller: Caller, disconnected: Callable[[], bool]) -> Iterator[Listener]:
-        """Be woken by news of the job until the block ends."""
+        """Wake the listener at news of the job until the block ends."""
         listener = self.add(job_id, caller, disconnected)
         try:
             yield listener
@@ -202,7 +202,7 @@ class Streams:
             self.release()
 
     def add(self, job_id: str, caller: Caller, disconnected: Callable[[], bool]) -> Listener:
-        """A listener, to be given to `drop` in the end."""
+        """Return a listener, which must later be passed to `drop`."""
         listener = Listener(job_id, caller, disconnected)
         with self._lock:
             self._listeners.add(listener)
@@ -211,16 +211,16 @@ class Streams:
         return listener
 
     def drop(self, listener: Listener) -> None:
-        """Wake `listener` no more; may be called twice."""
+        """Stop waking `listener`; may be called twice."""
         with self._lock:
             self._listeners.discard(listener)
 
     def release(self) -> None:
-        """Give back this thread's database connection; it must not be in the middle of anything."""
+        """Release this thread's database connection; it must not be in use."""
         self._store.release()
 
     def wait(self, listener: Listener, seconds: float) -> None:
-        """Wait for news of the listener's job, at most so long; a long wait holds no database connection."""
+        """Wait for news of the listener's job, at most `seconds`; a long wait holds no database connection."""
         if not listener.news.wait(min(seconds, _RELEASE_AFTER)) and seconds > _RELEASE_AFTER:
             self._store.release()
             listener.news.wait(seconds - _RELEASE_AFTER)
@@ -251,7 +251,7 @@ class Streams:
         self._store.release()
 
     def _look(self) -> None:
-        """Wake the listeners of jobs whose newest number changed, or that are gone."""
+        """Wake the listeners of jobs that have a new newest number, or are deleted."""
         with self._lock:
             listeners = list(self._listeners)
         if not listeners:
@@ -268,7 +268,7 @@ class Streams:
         self._newest = newest
 
     def _sweep(self) -> None:
-        """End the listeners whose client is gone or whose key is no longer good."""
+        """End listeners if their client disconnected or their key is no longer valid."""
         with self._lock:
             listeners = list(self._listeners)
         valid: dict[str, bool] = {}
@@ -282,7 +282,7 @@ class Streams:
 
 
 class StreamBody:
-    """The body of a streaming response; the WSGI server iterates and, in any case, closes it."""
+    """The body of a streaming response; the WSGI server iterates it, and always closes it."""
 
     def __init__(self, source: Source, streams: Streams, listener: Listener, slot: Slot) -> None:
         self._source = source
@@ -314,11 +314,11 @@ class StreamBody:
         raise StopIteration
 
     def close(self) -> None:
-        """Give back what the stream holds; called by the thread that iterated."""
+        """Release the stream's resources; called by the thread that iterated."""
         self._streams.release()
         self.__del__()
 
     def __del__(self) -> None:
-        # Also for a body that was never iterated; in whatever thread, so nothing of a thread is touched here.
+        # Also for a body that was never iterated, and in any thread, so nothing that belongs to a thread is used.
         self._streams.drop(self._listener)
         self._slot.close()

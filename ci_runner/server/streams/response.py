@@ -1,4 +1,4 @@
-"""How a response becomes a stream, and how the parameters of requests are read."""
+"""Turn a response into a stream, and read parameters of requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FALSE: Final = frozenset({"false", "0", "no", "n", "off", "f"})
 
 
 class Admission:
-    """A place among the streams, until it is handed to a response or its block ends."""
+    """A stream slot, held until it is passed to a response or its block ends."""
 
     def __init__(
         self, responder: StreamResponder, slot: Slot, caller: Caller, gone: Callable[[], bool]
@@ -61,7 +61,7 @@ class Admission:
 
 
 class StreamResponder:
-    """What all streaming routes share."""
+    """Dependencies shared by all streaming routes."""
 
     def __init__(self, store: Store, streams: Streams, slots: StreamSlots) -> None:
         self.store = store
@@ -69,14 +69,14 @@ class StreamResponder:
         self._slots = slots
 
     def admit(self, req: falcon.Request) -> Admission:
-        """Take a place for the caller; raises `TooManyRequests` or `TemporaryError`."""
+        """Take a stream slot for the caller; raises `TooManyRequests` or `TemporaryError`."""
         caller = caller_of(req)
         gone = req.env.get("waitress.client_disconnected", lambda: False)
         return Admission(self, take_slot(self._slots, req), caller, gone)
 
     @staticmethod
     def view(req: falcon.Request) -> View:
-        """The parameter `view`; raises `InvalidSubmission`."""
+        """Return the parameter `view`; raises `InvalidSubmission`."""
         view = req.get_param("view", default="log")
         if view not in VIEWS:
             raise InvalidSubmission(f"view: must be one of {', '.join(VIEWS)}")
@@ -84,7 +84,7 @@ class StreamResponder:
 
 
 def flag(req: falcon.Request, name: str, default: bool) -> bool:
-    """A true-or-false parameter, in the spellings of the reference system; raises `InvalidSubmission`."""
+    """Return a boolean parameter, in the spellings of the reference system; raises `InvalidSubmission`."""
     text = req.get_param(name)
     if text is None:
         return default
@@ -96,7 +96,7 @@ def flag(req: falcon.Request, name: str, default: bool) -> bool:
 
 
 def number(req: falcon.Request, name: str, default: int, least: int, most: int) -> int:
-    """A whole number; raises `InvalidSubmission`."""
+    """Return an integer parameter; raises `InvalidSubmission`."""
     text = req.get_param(name)
     if text is None:
         return default
@@ -104,7 +104,7 @@ def number(req: falcon.Request, name: str, default: int, least: int, most: int) 
 
 
 def parse_number(name: str, text: str, least: int, most: int) -> int:
-    """`text` as a whole number from `least` to `most`; raises `InvalidSubmission` naming it."""
+    """Return `text` as an integer from `least` to `most`; raises `InvalidSubmission` with the name."""
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or not least <= int(text) <= most:
         raise InvalidSubmission(f"{name}: must be a whole number from {least} to {most}")
     return int(text)

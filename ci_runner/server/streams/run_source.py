@@ -1,4 +1,4 @@
-"""The stream of a whole run: the events of all its jobs, each tagged, and its own, resumable by one number."""
+"""The stream of a whole run: the tagged events of all its jobs, and its own, resumable by one number."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ci_runner.model.job import format_time
 from ci_runner.server.streams.job_source import View, frame, is_visible
 from ci_runner.store import Store
 
-#: Seconds between looks at a silent run itself: its end is an event, so only a deletion is seen this way.
+#: Seconds between looks at a silent run: its end is an event, so only a deletion is found this way.
 _LOOK_EVERY: Final = 5.0
 
 
 class RunSource:
-    """The events of one run after a cursor; see `streams.Source`. One thread only."""
+    """The events of one run after a cursor; see `job_source.Source`. For one thread only."""
 
     def __init__(self, store: Store, run_id: str, cursor: int, view: View) -> None:
         self.done = False
@@ -39,7 +39,7 @@ class RunSource:
         return frames
 
     def _at_the_end(self) -> list[bytes]:
-        """Nothing is stored behind the cursor: wait, unless the run is over or gone."""
+        """Handle the end of the stored events: wait, unless the run is over or deleted."""
         now = time.monotonic()
         if now - self._looked < _LOOK_EVERY:
             return []
@@ -49,7 +49,7 @@ class RunSource:
             return []
         self.done = True
         lost = {"status": "failed", "success": False, "reason": "the run was deleted"}
-        if run is not None:  # the client has its last event already
+        if run is not None:  # the client already has its last event
             lost = {"status": run.status, "success": run.success is True, "reason": run.reason}
         moment = {} if run is None else {"timestamp": format_time(run.end_time)}
         return [frame({"type": "run_complete", "run_id": self._run_id, **lost, **moment})]
