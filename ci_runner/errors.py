@@ -12,47 +12,47 @@ class RunnerError(Exception):
     """The base of all errors that the runner raises on purpose."""
 
 
-class YoursError(RunnerError):
+class RequestError(RunnerError):
     """The caller must change the request; `status` is the HTTP status, the text is the body's ``detail``."""
 
     status = 422
 
 
-class NotAuthenticated(YoursError):
+class NotAuthenticated(RequestError):
     """No usable credentials (RFC 6750)."""
 
     status = 401
 
 
-class AccessDenied(YoursError):
+class AccessDenied(RequestError):
     """The object belongs to another user."""
 
     status = 403
 
 
-class NotFound(YoursError):
+class NotFound(RequestError):
     """The object does not exist."""
 
     status = 404
 
 
-class Conflict(YoursError):
+class Conflict(RequestError):
     """The object is in a state that does not allow this."""
 
     status = 409
 
 
-class TooLarge(YoursError):
+class TooLarge(RequestError):
     """The body is larger than allowed."""
 
     status = 413
 
 
-class InvalidSubmission(YoursError):
+class InvalidSubmission(RequestError):
     """The archive, manifest or options are refused; the text has the entry or field and the reason."""
 
 
-class TooManyRequests(YoursError):
+class TooManyRequests(RequestError):
     """A limit is exceeded; try again after `retry_after` seconds."""
 
     status = 429

@@ -13,10 +13,10 @@ BEGIN = "<!-- made by `python tests/import_table.py` -->\n"
 END = "<!-- end of what is made -->\n"
 
 #: Name of a row → (prefixes of its modules, rows that it may import, third-party packages that it may import).
-Rows = Mapping[str, tuple[Sequence[str], Sequence[str], Collection[str]]]
+JobRows = Mapping[str, tuple[Sequence[str], Sequence[str], Collection[str]]]
 
 
-def markdown(rows: Rows) -> str:
+def markdown(rows: JobRows) -> str:
     """The table as lines of Markdown."""
     lines = ["| name | modules | may import of ours | of others |", "|---|---|---|---|"]
     for name, (prefixes, ours, others) in rows.items():
@@ -25,7 +25,7 @@ def markdown(rows: Rows) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(page: str, rows: Rows) -> str:
+def with_table(page: str, rows: JobRows) -> str:
     """The text of the page with the table as it is now."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)

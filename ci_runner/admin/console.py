@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from ci_runner.errors import YoursError
+from ci_runner.errors import RequestError
 from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
 
 
@@ -45,22 +45,22 @@ class Console:
         self.line()
 
     def confirm(self, question: str) -> None:
-        """Ask for confirmation; raises `YoursError` unless the answer is yes, or if there is no terminal."""
+        """Ask for confirmation; raises `RequestError` unless the answer is yes, or if there is no terminal."""
         if not self._in.isatty():
-            raise YoursError("Nobody to ask for confirmation: pass --yes")
+            raise RequestError("Nobody to ask for confirmation: pass --yes")
         _write(self._out, f"{question} [y/N] ")
         self._out.flush()
         if self._in.readline().strip().lower() not in ("y", "yes"):
-            raise YoursError("Not confirmed; nothing was changed")
+            raise RequestError("Not confirmed; nothing was changed")
 
 
 def label(text: str, what: str) -> str:
     """Return `text` without surrounding spaces; refuses empty, overlong and unprintable names."""
     name = text.strip()
     if not name:
-        raise YoursError(f"The {what} must not be empty")
+        raise RequestError(f"The {what} must not be empty")
     if len(name) > 200 or not name.isprintable():
-        raise YoursError(f"The {what} must be at most 200 printable characters")
+        raise RequestError(f"The {what} must be at most 200 printable characters")
     return name
 
 

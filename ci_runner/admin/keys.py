@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ci_runner.admin.console import Console, label
 from ci_runner.admin.users import find
-from ci_runner.errors import Conflict, YoursError
+from ci_runner.errors import Conflict, RequestError
 from ci_runner.model import api_keys
 from ci_runner.model.job import APIKey, User, format_time, utcnow
 from ci_runner.store import Store
@@ -83,7 +83,7 @@ def _store_new(
 
 def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
     if args.user_id and args.email:
-        raise YoursError("Provide either --user-id or --email, not both")
+        raise RequestError("Provide either --user-id or --email, not both")
     user_id = find(store, None, args.email, "--user-id").id if args.email else args.user_id
     keys = store.keys.list(user_id)
     if args.json:

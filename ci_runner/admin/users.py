@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Final
 
 from ci_runner.admin.console import Console, label
-from ci_runner.errors import Conflict, NotFound, YoursError
+from ci_runner.errors import Conflict, NotFound, RequestError
 from ci_runner.model.job import User, format_time, utcnow
 from ci_runner.store import Store
 from pytest_remote_ci.wire.control_characters import escaped
@@ -66,12 +66,12 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def find(store: Store, user_id: str | None, email: str | None, option: str) -> User:
     """Return the one user given by id (option `option`) or by e-mail address.
 
-    Raises `YoursError` if none or both are given, or the user is unknown.
+    Raises `RequestError` if none or both are given, or the user is unknown.
     """
     if not user_id and not email:
-        raise YoursError(f"Must provide either {option} or --email")
+        raise RequestError(f"Must provide either {option} or --email")
     if user_id and email:
-        raise YoursError(f"Provide either {option} or --email, not both")
+        raise RequestError(f"Provide either {option} or --email, not both")
     user = store.users.by_email(email) if email else store.users.get(user_id or "")
     if user is None:
         raise NotFound(f"User not found with email: {email}" if email else f"User not found: {user_id}")
@@ -80,7 +80,7 @@ def find(store: Store, user_id: str | None, email: str | None, option: str) -> U
 
 def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
     if _EMAIL.fullmatch(args.email) is None:
-        raise YoursError(f"Invalid email format: {args.email}")
+        raise RequestError(f"Invalid email format: {args.email}")
     user = User(str(uuid.uuid4()), label(args.name, "name"), args.email, utcnow(), True, args.priority_cap)
     store.users.create(user)
     if args.json:

@@ -30,7 +30,7 @@ from ci_runner.controller.actions import (
     stop_subject,
 )
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.snapshot import World
+from ci_runner.controller.snapshot import Snapshot
 from ci_runner.model.fair_queue import fair_order, running_per_user
 from ci_runner.model.job import Job
 from ci_runner.model.verdict import CONTAINER_LOST, failed
@@ -57,18 +57,18 @@ class Follow:
 class Decision:
     """The actions for one world, and how long they stay valid."""
 
-    world: World
+    world: Snapshot
     #: In order of preference.
     actions: tuple[Action, ...]
     #: The next moment at which time alone may change the actions; None if there is none.
     until: dt.datetime | None
 
-    def holds_in(self, later: World) -> bool:
+    def holds_in(self, later: Snapshot) -> bool:
         """Return whether `later` needs no new decision: only time has passed, and no deadline."""
         return (self.until is None or later.now < self.until) and later.differs_only_in_time(self.world)
 
 
-def decide(world: World) -> Decision:
+def decide(world: Snapshot) -> Decision:
     """Return the actions to perform now, and until when they hold; leave out those paused after a failure."""
     timer = _Timer(world.now)
     actions = tuple(action for action in _all(world, timer) if action.key not in world.held)
@@ -95,7 +95,7 @@ class _Timer:
         return False
 
 
-def _all(world: World, timer: _Timer) -> Iterator[Action]:
+def _all(world: Snapshot, timer: _Timer) -> Iterator[Action]:
     yield from decide_runs.decide(world)
     for moment in decide_runs.deadlines(world):
         timer.has_come(moment)
@@ -104,7 +104,7 @@ def _all(world: World, timer: _Timer) -> Iterator[Action]:
         yield from _without_engine(world, timer)
         yield from _announcements(world, timer, waiting, 0)
         return
-    sight = _Sight(world)
+    sight = _ContainersByJob(world)
     own = [action for job in world.jobs for action in _isolated(world, timer, job, sight)]
     claims = list(_claims(world, waiting))
     yield from own
@@ -115,11 +115,11 @@ def _all(world: World, timer: _Timer) -> Iterator[Action]:
     yield from _announcements(world, timer, waiting, len(claims))
 
 
-def follows(world: World) -> dict[tuple[str, int], Follow] | None:
+def follows(world: Snapshot) -> dict[tuple[str, int], Follow] | None:
     """Return the spools to read, by job and attempt; None if unknown, because the engine does not answer."""
     if world.observed is None:
         return None
-    sight = _Sight(world)
+    sight = _ContainersByJob(world)
     result = {}
     for job in world.jobs:
         if job.phase in ("starting", *_STARTED) and (job.container_id or sight.current(job)):
@@ -128,7 +128,7 @@ def follows(world: World) -> dict[tuple[str, int], Follow] | None:
     return result
 
 
-def writing(world: World) -> dict[str, tuple[str, ...]]:
+def writing(world: Snapshot) -> dict[str, tuple[str, ...]]:
     """Return open jobs with running containers: job id → container ids, builds and services included."""
     running: dict[str, tuple[str, ...]] = {}
     for item in world.observed or ():
@@ -137,7 +137,7 @@ def writing(world: World) -> dict[str, tuple[str, ...]]:
     return {job.id: running[job.id] for job in world.jobs if job.id in running}
 
 
-def serving(world: World) -> frozenset[str]:
+def serving(world: Snapshot) -> frozenset[str]:
     """Return the jobs with services that run or may be started at any moment."""
     return frozenset(
         job.id
@@ -146,10 +146,10 @@ def serving(world: World) -> frozenset[str]:
     )
 
 
-class _Sight:
+class _ContainersByJob:
     """The observed test containers by job."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Snapshot) -> None:
         self._by_job: dict[str, list[Observed]] = {}
         self._services: dict[str, list[Observed]] = {}
         for item in world.observed or ():
@@ -181,7 +181,7 @@ def _is_over(job: Job, current: Observed | None) -> bool:
     return current.state in _OVER or (current.state == "created" and job.phase in _STARTED)
 
 
-def _without_engine(world: World, timer: _Timer) -> Iterator[Action]:
+def _without_engine(world: Snapshot, timer: _Timer) -> Iterator[Action]:
     """Yield the actions that need no engine: cancel waiting jobs, interrupt preparations."""
     for job in world.jobs:
         if job.phase == "queued" and job.id not in world.in_flight:
@@ -190,7 +190,7 @@ def _without_engine(world: World, timer: _Timer) -> Iterator[Action]:
             yield from _interruption(world, timer, job)
 
 
-def _isolated(world: World, timer: _Timer, job: Job, sight: _Sight) -> list[Action]:
+def _isolated(world: Snapshot, timer: _Timer, job: Job, sight: _ContainersByJob) -> list[Action]:
     """Return the job's actions; end the job if deciding fails, so that it does not block the others."""
     try:
         return list(_of_job(world, timer, job, sight))
@@ -199,7 +199,7 @@ def _isolated(world: World, timer: _Timer, job: Job, sight: _Sight) -> list[Acti
         return [Finish(job.id, failed(words))] if job.id not in world.in_flight else []
 
 
-def _of_job(world: World, timer: _Timer, job: Job, sight: _Sight) -> Iterator[Action]:
+def _of_job(world: Snapshot, timer: _Timer, job: Job, sight: _ContainersByJob) -> Iterator[Action]:
     """Yield the one next action of an open job, except actions that need a free slot."""
     if job.id in world.in_flight:
         yield from _interruption(world, timer, job)
@@ -224,7 +224,7 @@ def _of_job(world: World, timer: _Timer, job: Job, sight: _Sight) -> Iterator[Ac
         yield from _live(world, timer, job, current)
 
 
-def _has_ended(world: World, job: Job) -> bool:
+def _has_ended(world: Snapshot, job: Job) -> bool:
     """Return whether the worker sent its exit frame.
 
     The verdict then need not wait until the engine has removed the container.
@@ -233,17 +233,17 @@ def _has_ended(world: World, job: Job) -> bool:
     return ending is not None and ending.exit is not None
 
 
-def _queued(world: World, job: Job) -> Iterator[Action]:
+def _queued(world: Snapshot, job: Job) -> Iterator[Action]:
     if job.cancel_requested_at is not None:
         yield Finish(job.id, verdicts.stopped(job, "cancel", world.policy))
 
 
-def _preparing(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
+def _preparing(world: Snapshot, timer: _Timer, job: Job) -> Iterator[Action]:
     intent = _wanted_stop(world, timer, job)
     yield Finish(job.id, verdicts.stopped(job, intent, world.policy)) if intent else Prepare(job.id)
 
 
-def _interruption(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
+def _interruption(world: Snapshot, timer: _Timer, job: Job) -> Iterator[Action]:
     """Yield what ends a preparation that is going on when its job is to stop."""
     intent = _wanted_stop(world, timer, job)
     asked = job.id in world.signalled or stop_subject(job.id) in world.in_flight
@@ -251,7 +251,7 @@ def _interruption(world: World, timer: _Timer, job: Job) -> Iterator[Action]:
         yield Stop(job.id, intent, None)
 
 
-def _live(world: World, timer: _Timer, job: Job, current: Observed) -> Iterator[Action]:
+def _live(world: Snapshot, timer: _Timer, job: Job, current: Observed) -> Iterator[Action]:
     """Yield the action for a container that is created, running or paused."""
     intent = _wanted_stop(world, timer, job)
     if current.state == "created":
@@ -268,7 +268,7 @@ def _live(world: World, timer: _Timer, job: Job, current: Observed) -> Iterator[
         yield Stop(job.id, intent, current.id)
 
 
-def _over(world: World, job: Job, current: Observed | None) -> Iterator[Action]:
+def _over(world: Snapshot, job: Job, current: Observed | None) -> Iterator[Action]:
     """Yield the action for a container that has ended or is gone; none before its spool has been read to the end."""
     ending = world.endings.get((job.id, job.attempt))
     if ending is None:
@@ -297,7 +297,7 @@ def _why_not_started(current: Observed | None) -> str:
     return f"it ended with code {current.exit_code} before the tests began"
 
 
-def _wanted_stop(world: World, timer: _Timer, job: Job) -> str | None:
+def _wanted_stop(world: Snapshot, timer: _Timer, job: Job) -> str | None:
     """Return why the job is to stop: the recorded reason, else one that applies now."""
     if job.stop_intent is not None:
         return job.stop_intent
@@ -317,7 +317,7 @@ def _wanted_stop(world: World, timer: _Timer, job: Job) -> str | None:
     return None
 
 
-def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
+def _launches(world: Snapshot, sight: _ContainersByJob, busy: set[str]) -> Iterator[Action]:
     """Yield launches of prepared jobs for the free run slots, first come, first served."""
     ready, running = [], 0
     for job in world.jobs:
@@ -339,7 +339,7 @@ def _launches(world: World, sight: _Sight, busy: set[str]) -> Iterator[Action]:
             yield launch
 
 
-def _waiting(world: World) -> list[Job]:
+def _waiting(world: Snapshot) -> list[Job]:
     """Return the waiting jobs, the next one first."""
     queued = [
         job
@@ -349,7 +349,7 @@ def _waiting(world: World) -> list[Job]:
     return fair_order(queued, world.served, running_per_user(world.jobs)) if queued else []
 
 
-def _claims(world: World, waiting: list[Job]) -> Iterator[Action]:
+def _claims(world: Snapshot, waiting: list[Job]) -> Iterator[Action]:
     """Yield claims for as many waiting jobs as allowed; those that build an environment hold no run slot."""
     being_claimed = sum(job.phase == "queued" and job.id in world.in_flight for job in world.jobs)
     holding = being_claimed + sum(job.phase != "queued" and not job.building for job in world.jobs)
@@ -361,7 +361,7 @@ def _claims(world: World, waiting: list[Job]) -> Iterator[Action]:
     yield from (Claim(job.id) for job in waiting[: max(0, free)])
 
 
-def _cleaning(world: World, timer: _Timer, sight: _Sight) -> Iterator[Action]:
+def _cleaning(world: Snapshot, timer: _Timer, sight: _ContainersByJob) -> Iterator[Action]:
     for job in world.uncleaned:
         remains = sight.all(job)
         # After its exit frame, the worker's container ends by itself, at once.
@@ -371,7 +371,7 @@ def _cleaning(world: World, timer: _Timer, sight: _Sight) -> Iterator[Action]:
             yield Clean(job.id, tuple(item.id for item in (*remains, *reversed(sight.services(job)))))
 
 
-def _orphans(world: World) -> Iterator[Action]:
+def _orphans(world: Snapshot) -> Iterator[Action]:
     """Yield removals of containers (the engine lists only this install's) that belong to no job and no build."""
     known = {job.id for job in world.jobs} | {job.id for job in world.uncleaned}
     for item in world.observed or ():
@@ -380,12 +380,12 @@ def _orphans(world: World) -> Iterator[Action]:
             yield from _removal(world, item)
 
 
-def _removal(world: World, item: Observed) -> Iterator[Action]:
+def _removal(world: Snapshot, item: Observed) -> Iterator[Action]:
     if item.id not in world.in_flight:
         yield RemoveContainer(item.id, item.name)
 
 
-def _announcements(world: World, timer: _Timer, waiting: Iterable[Job], claimed: int) -> Iterator[Action]:
+def _announcements(world: Snapshot, timer: _Timer, waiting: Iterable[Job], claimed: int) -> Iterator[Action]:
     """Yield changed places in the queue, at most so often: soon for those near the front, seldom for the rest."""
     if "queue" in world.in_flight:
         return

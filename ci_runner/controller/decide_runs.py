@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from ci_runner.controller.actions import Action, AdvanceRun
-from ci_runner.controller.snapshot import OpenRun, World
+from ci_runner.controller.snapshot import OpenRun, Snapshot
 from ci_runner.model.verdict import failed
 from ci_runner.pipelines import scheduler
 from ci_runner.pipelines.run import Run
@@ -25,7 +25,7 @@ from pytest_remote_ci.terminal import formats
 _MARGIN: Final = 2
 
 
-def decide(world: World) -> Iterator[Action]:
+def decide(world: Snapshot) -> Iterator[Action]:
     """Yield the next step of each run that has one."""
     for item in world.runs:
         if item.run.id in world.in_flight:
@@ -35,7 +35,7 @@ def decide(world: World) -> Iterator[Action]:
             yield action
 
 
-def deadlines(world: World) -> Iterator[dt.datetime]:
+def deadlines(world: Snapshot) -> Iterator[dt.datetime]:
     """Yield the moments, past or to come, at which time alone may change the decision about runs."""
     for item in world.runs:
         yield from item.deadlines

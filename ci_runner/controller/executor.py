@@ -1,4 +1,4 @@
-"""`Performer`: the threads that perform actions, and the one place that handles their errors.
+"""`Executor`: the threads that perform actions, and the one place that handles their errors.
 
 Nothing waits for an action: it runs in a pool, its effects are in the store and the engine, and the next tick sees
 them. Environment builds have a separate pool, so that they never delay anything else.
@@ -14,7 +14,7 @@ from typing import Final
 
 from ci_runner.controller import actions
 from ci_runner.controller.backoff import Backoff
-from ci_runner.controller.handlers import Interrupted, Steps
+from ci_runner.controller.handlers import ActionHandlers, Interrupted
 from ci_runner.errors import LeaseLost, NotFound, PermanentError, TemporaryError
 from ci_runner.model.verdict import failed
 
@@ -44,12 +44,12 @@ _SLOW_TO_SHOW: Final = (actions.Kill, actions.RemoveContainer)
 SETTLE: Final = 1.0
 
 
-class Performer:
+class Executor:
     """Runs actions. `wake` is called after each; `fatal` when the lease is lost."""
 
     def __init__(
         self,
-        steps: Steps,
+        steps: ActionHandlers,
         *,
         wake: Callable[[], None],
         fatal: Callable[[BaseException], None],

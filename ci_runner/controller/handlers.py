@@ -1,4 +1,4 @@
-"""`Steps`: how each action is performed, on the engine and the store. Thin: `decide` has made the decisions.
+"""`ActionHandlers`: how each action is performed, on the engine and the store. Thin: `decide` has made the decisions.
 
 Every step may be repeated after a crash at any of its failpoints: a row is changed by compare-and-set on its phase,
 and engine calls adopt or skip what exists. Before each engine call the lease is checked: a controller that lost it
@@ -15,7 +15,12 @@ from typing import Any, ClassVar, Protocol
 
 from ci_runner import failpoints
 from ci_runner.controller import actions, run_step
-from ci_runner.controller.artifacts.collect import Keeper, KeepingStopped, Kept, Written
+from ci_runner.controller.artifacts.collect import (
+    ArtifactCollector,
+    CollectedArtifacts,
+    JobOutput,
+    KeepingStopped,
+)
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.environments.preparer import Prepared
@@ -71,13 +76,13 @@ class JobPreparer(Protocol):
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """Return the container to create; make the attempt's working folder."""
 
-    def written(self, job: Job) -> Written:
+    def written(self, job: Job) -> JobOutput:
         """Return where the files of the job's current attempt are; works after a restart, too."""
 
     def in_use(self) -> frozenset[str]:
         """Return the names of the build containers in use by current calls."""
 
-    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+    def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
         """Do work that can wait until the job has ended and speeds up the next one; may take many seconds."""
 
     def remove_work(self, job_id: str) -> None:
@@ -92,7 +97,7 @@ class Interrupted(Exception):
 
 
 @dataclass
-class Steps:
+class ActionHandlers:
     """The implementation of every action; `executor` has the threads, the counting and the error handling."""
 
     store: Store
@@ -105,7 +110,7 @@ class Steps:
     budget: int
     #: Called when a job gets its terminal status.
     ended: Callable[[], None]
-    keeper: Keeper
+    keeper: ArtifactCollector
     #: Set when the controller ends: preparations give up.
     closing: threading.Event = field(default_factory=threading.Event)
     state: ProcessState = field(default_factory=ProcessState)
@@ -242,20 +247,20 @@ class Steps:
             output = self.engine.output(action.post_mortem)
             events = [JobEvent("log", output, fields={"stream": "runner"})] if output else []
         try:
-            kept = self._collected(action) if action.collect else Kept()
+            kept = self._collected(action) if action.collect else CollectedArtifacts()
             self.end(action.job_id, action.verdict, [*events, *kept.events()], kept)
         finally:
             self.keeper.quota.settle(action.job_id)
         failpoints.hit(_FINISH[1])
 
-    def _collected(self, action: actions.Finish) -> Kept:
+    def _collected(self, action: actions.Finish) -> CollectedArtifacts:
         """Store the job's files durably and return them.
 
         They are read only after the container is removed, so that nothing writes to them any more.
         """
         job = self._job(action)
         if job.is_over:
-            return Kept()
+            return CollectedArtifacts()
 
         def before_reading() -> None:
             if not self.state.is_collecting(job.id):
@@ -270,14 +275,14 @@ class Steps:
         except KeepingStopped as error:
             raise Interrupted from error
         except PermanentError as error:  # a repetition would fail, too: the job ends without its files
-            return Kept(notes=(f"none is kept: {error}",))
+            return CollectedArtifacts(notes=(f"none is kept: {error}",))
 
     def end(
         self,
         job_id: str,
         verdict: Verdict,
         events: Sequence[JobEvent] = (),
-        kept: Kept = Kept(),  # noqa: B008  # frozen
+        kept: CollectedArtifacts = CollectedArtifacts(),  # noqa: B008  # frozen
     ) -> None:
         """Write the job's terminal status, once; `Notifier` notifies the plugins."""
         if not self.store.jobs.finish(
@@ -304,7 +309,7 @@ class Steps:
         job = self._job(action)
         if job.status == "completed":
             try:
-                self.preparer.improve(job, self.closing.is_set)
+                self.preparer.compile_bytecode(job, self.closing.is_set)
             except RunnerError as error:
                 level = logging.DEBUG if self.closing.is_set() else logging.WARNING  # stopped normally
                 _log.log(level, "job %s: nothing was done for the next one: %s", job.id, error)
@@ -323,7 +328,7 @@ class Steps:
             if self.store.jobs.advance(job_id, self.epoch, "queued", events=[event]):
                 self.state.set_announced(job_id, place, self.now())
 
-    _STEPS: ClassVar[Mapping[type[actions.Action], Callable[[Steps, Any], None]]] = {
+    _STEPS: ClassVar[Mapping[type[actions.Action], Callable[[ActionHandlers, Any], None]]] = {
         actions.Claim: _claim,
         actions.Prepare: _prepare,
         actions.Launch: _launch,

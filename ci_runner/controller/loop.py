@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner.controller import decide, snapshot
-from ci_runner.controller.artifacts.collect import Keeper, Limits
+from ci_runner.controller.artifacts.collect import ArtifactCollector, Limits
 from ci_runner.controller.artifacts.quota import Quota
 from ci_runner.controller.cleanup.disk_watchdog import Watchdog
 from ci_runner.controller.cleanup.reaper import Reaper
@@ -29,10 +29,10 @@ from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.decide import Decision
 from ci_runner.controller.decide_runs import RunTable
 from ci_runner.controller.engine import Engine
-from ci_runner.controller.executor import Performer
-from ci_runner.controller.handlers import JobPreparer, Steps
+from ci_runner.controller.executor import Executor
+from ci_runner.controller.handlers import ActionHandlers, JobPreparer
 from ci_runner.controller.notifier import Notifier
-from ci_runner.controller.snapshot import Policy, Rows, Sight, World
+from ci_runner.controller.snapshot import ContainerView, JobRows, Policy, Snapshot
 from ci_runner.controller.spool.followers import Followers
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
 from ci_runner.model.job import Job
@@ -111,12 +111,12 @@ class Controller:
         work = self._storage.data_dir / "work"
         clock = SteadyClock()
         notifier = Notifier(self._store, epoch, self._finished, self._end)
-        keeper = Keeper(
+        keeper = ArtifactCollector(
             BlobStore(self._storage.data_dir, job_owner()),
             Limits.of(self._settings, self._storage.disk_reserve), self._settings.artifact_retention_days,
             Quota(self._settings.artifact_quota, self._store.artifacts.bytes_of),
         )  # fmt: skip
-        steps = Steps(
+        steps = ActionHandlers(
             self._store, self._engine, self._preparer, epoch, self._policy, clock,
             self._settings.log_budget, notifier.wake, keeper,
         )  # fmt: skip
@@ -126,7 +126,7 @@ class Controller:
         followers = Followers(
             self._store, epoch, work, self._settings.log_budget, clock, self._wake.set, self._end
         )
-        performer = Performer(steps, wake=self._wake.set, fatal=self._end)
+        performer = Executor(steps, wake=self._wake.set, fatal=self._end)
         watchdog = Watchdog(
             work, self._policy.disk, self._wake.set, self._engine.written_by_services, self._engine.footprint,
             self._storage.disk_reserve,
@@ -143,7 +143,7 @@ class Controller:
             stack.callback(part.close)
             part.start()
         stack.callback(performer.close)
-        rows = stack.enter_context(contextlib.closing(Rows(self._store)))
+        rows = stack.enter_context(contextlib.closing(JobRows(self._store)))
         return _Tick(rows, self._store, self._engine, self._preparer, steps, performer, followers, watchdog)
 
     def _loop(self, stop: threading.Event, bell: Doorbell, tick: _Tick) -> None:
@@ -204,12 +204,12 @@ class _Tick:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: JobRows,
         store: Store,
         engine: Engine,
         preparer: JobPreparer,
-        steps: Steps,
-        performer: Performer,
+        steps: ActionHandlers,
+        performer: Executor,
         followers: Followers,
         watchdog: Watchdog,
     ) -> None:
@@ -220,7 +220,7 @@ class _Tick:
         self._performer = performer
         self._followers = followers
         self._watchdog = watchdog
-        self._sight = Sight(engine)
+        self._sight = ContainerView(engine)
         self._runs = RunTable(store)
         self._answers = True
         self._next_sweep = 0.0
@@ -241,7 +241,7 @@ class _Tick:
             self._quiet = None
             raise
 
-    def _decide(self, now: World) -> None:
+    def _decide(self, now: Snapshot) -> None:
         wanted = decide.follows(now)
         if wanted is not None:
             self._followers.sync(wanted)
@@ -253,7 +253,7 @@ class _Tick:
         if not decision.actions:
             self._quiet = decision
 
-    def _read(self, in_flight: snapshot.InFlight, *, anew: bool) -> World:
+    def _read(self, in_flight: snapshot.InFlight, *, anew: bool) -> Snapshot:
         steps = self._steps
         rows, read_anew = self._rows.look()
         seen = snapshot.read(
@@ -277,7 +277,7 @@ class _Tick:
             runs=self._runs.read(seen.now, anew=read_anew),
         )
 
-    def _note(self, seen: World) -> None:
+    def _note(self, seen: Snapshot) -> None:
         """Log once that the engine stopped or resumed answering."""
         answers = seen.observed is not None
         if answers != self._answers:
@@ -285,7 +285,7 @@ class _Tick:
             self._next_sweep = 0.0  # a restarted engine releases what it held
             _log.warning("the engine %s", "answers again" if answers else "does not answer; trying again")
 
-    def _sweep(self, seen: World) -> None:
+    def _sweep(self, seen: Snapshot) -> None:
         """Remove what crashes left, at a moment when nothing is being created that this could hit."""
         if time.monotonic() < self._next_sweep or self._performer.in_flight() or seen.observed is None:
             return

@@ -28,7 +28,7 @@ class _JobState:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class StateSnapshot:
     """The part that a decision needs, at one moment."""
 
     signalled: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ class ProcessState:
         self._lock = threading.Lock()
         self._jobs: dict[str, _JobState] = {}
 
-    def snapshot(self, open_jobs: Collection[str]) -> Snapshot:
+    def snapshot(self, open_jobs: Collection[str]) -> StateSnapshot:
         """Forget all jobs but those in `open_jobs`, as last read, and return the state of these.
 
         A job with an entry was open once, and no job is opened again, so a missing one has ended.
@@ -50,7 +50,7 @@ class ProcessState:
         with self._lock:
             for job_id in self._jobs.keys() - open_jobs:
                 del self._jobs[job_id]
-            return Snapshot(
+            return StateSnapshot(
                 frozenset(job_id for job_id, state in self._jobs.items() if state.signalled),
                 {
                     job_id: state.announced

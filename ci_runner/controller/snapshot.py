@@ -1,4 +1,4 @@
-"""`World`: all input of a decision, read once per tick into one frozen value.
+"""`Snapshot`: all input of a decision, read once per tick into one frozen value.
 
 The order of reading matters, because actions go on meanwhile: first the actions in flight, then the rows, then the
 containers, then the builds that are going on. An action that ends in between is seen either as in flight (and left
@@ -61,7 +61,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Ending:
+class SpoolResult:
     """The result of a spool that has been read to its end.
 
     The container has ended, or is about to, because the worker has sent its exit frame.
@@ -97,7 +97,7 @@ class OpenRun:
 
 
 @dataclass(frozen=True)
-class World:
+class Snapshot:
     """The state at one moment. It never changes, and is all that `decide` sees.
 
     Mappings are copied, and the copies are read-only.
@@ -118,7 +118,7 @@ class World:
     #: Subjects to leave alone for a while after a failure.
     held: frozenset[str] = frozenset()
     #: (job id, attempt) → result of its spool, once read to the end.
-    endings: Mapping[tuple[str, int], Ending] = field(default_factory=dict)
+    endings: Mapping[tuple[str, int], SpoolResult] = field(default_factory=dict)
     #: Jobs that exceeded their disk limit.
     over_disk: frozenset[str] = frozenset()
     #: Jobs that wrote most while the file system of all jobs was nearly full.
@@ -136,16 +136,16 @@ class World:
         for name in _MAPPINGS:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
-    def differs_only_in_time(self, other: World) -> bool:
+    def differs_only_in_time(self, other: Snapshot) -> bool:
         """Return whether both are equal except for `now`."""
         return all(getattr(self, name) == getattr(other, name) for name in _TIMELESS)
 
 
 _MAPPINGS: Final = ("served", "in_flight", "endings", "announced")
-_TIMELESS: Final = tuple(item.name for item in fields(World) if item.name != "now")
+_TIMELESS: Final = tuple(item.name for item in fields(Snapshot) if item.name != "now")
 
 
-class Rows:
+class JobRows:
     """The rows of jobs as last read; read again only if there was a commit since.
 
     SQLite's `data_version` misses no commit, so remembered rows equal those that would be read.
@@ -154,16 +154,16 @@ class Rows:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._bell = store.doorbell()
-        self._known: _Rows | None = None
+        self._known: _JobRows | None = None
 
-    def look(self) -> tuple[_Rows, bool]:
+    def look(self) -> tuple[_JobRows, bool]:
         """Return the rows, and whether they were read again; if not, other data of the store is unchanged, too."""
         rang = self._bell.rang()  # before reading: a later commit rings the next time
         if self._known is not None and not rang:
             return self._known, False
         self._known = None
         jobs = self._store.jobs
-        known = self._known = _Rows(tuple(jobs.open()), tuple(jobs.uncleaned()), jobs.served())
+        known = self._known = _JobRows(tuple(jobs.open()), tuple(jobs.uncleaned()), jobs.served())
         return known, True
 
     def forget(self) -> None:
@@ -175,8 +175,8 @@ class Rows:
         self._bell.close()
 
 
-class _Rows(NamedTuple):
-    """As in `World`."""
+class _JobRows(NamedTuple):
+    """As in `Snapshot`."""
 
     jobs: tuple[Job, ...]
     uncleaned: tuple[Job, ...]
@@ -184,7 +184,7 @@ class _Rows(NamedTuple):
 
 
 @dataclass
-class Sight:
+class ContainerView:
     """The containers as last seen; listed again only if something may have changed."""
 
     engine: Engine
@@ -227,18 +227,18 @@ class Sight:
 
 
 def read(
-    rows: _Rows,
-    sight: Sight,
+    rows: _JobRows,
+    sight: ContainerView,
     *,
     now: dt.datetime,
     policy: Policy,
     anew: bool,
     in_flight: InFlight,
     builds: Callable[[], frozenset[str]],
-) -> World:
+) -> Snapshot:
     """Read containers and builds, in this order; `in_flight` was read before, and the `rows` after it.
 
     `anew`: list the containers again.
     """
     observed = sight.look(rows.jobs, anew=anew)
-    return World(now, policy, *rows, observed, in_flight, builds=builds())
+    return Snapshot(now, policy, *rows, observed, in_flight, builds=builds())

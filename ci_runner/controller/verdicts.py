@@ -7,7 +7,7 @@ worker's "passed" is never trusted against the engine's exit code.
 from __future__ import annotations
 
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.snapshot import Ending, Policy
+from ci_runner.controller.snapshot import Policy, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.model.job import Job
 from ci_runner.model.verdict import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
@@ -30,7 +30,7 @@ def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -
     return failed(_naming(words, running), timed_out=True)
 
 
-def ended(job: Job, observed: Observed | None, ending: Ending, policy: Policy) -> Verdict:
+def ended(job: Job, observed: Observed | None, ending: SpoolResult, policy: Policy) -> Verdict:
     """Return the verdict after the job's container has ended, or is gone (`observed` is None)."""
     if job.cancel_requested_at is not None:
         return stopped(job, "cancel", policy)

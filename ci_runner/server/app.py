@@ -18,11 +18,11 @@ from falcon.media import MultipartFormHandler
 
 from ci_runner.errors import (
     NotAuthenticated,
+    RequestError,
     RunnerError,
     StorageFull,
     TemporaryError,
     TooManyRequests,
-    YoursError,
 )
 from ci_runner.server.context import Services
 from ci_runner.server.http.auth import Authenticator, AuthMiddleware
@@ -164,7 +164,7 @@ def _runner_error(req: falcon.Request, resp: falcon.Response, error: Any, params
     if isinstance(error, TooManyRequests):
         _answer(resp, error.status, str(error), error.retry_after)
         resp.set_headers(list(error.headers))
-    elif isinstance(error, YoursError):
+    elif isinstance(error, RequestError):
         _answer(resp, error.status, str(error))
         if isinstance(error, NotAuthenticated):
             _log.info("refused %s %s from %s: %s", req.method, _logged(req.path), req.remote_addr, error)

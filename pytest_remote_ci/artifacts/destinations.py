@@ -18,7 +18,7 @@ from typing import Final
 
 from pytest_remote_ci.artifacts import external_reports as outside
 from pytest_remote_ci.artifacts import report_kinds
-from pytest_remote_ci.artifacts.external_reports import Outside
+from pytest_remote_ci.artifacts.external_reports import ExternalReport
 from pytest_remote_ci.artifacts.report_kinds import FolderKind, Kind
 from pytest_remote_ci.config.user_file import read_toml
 from pytest_remote_ci.errors import ConfigError
@@ -93,7 +93,7 @@ class Reports:
     #: Patterns of files that replace those that local reporters write at their end.
     last: tuple[str, ...] = ()
     #: Folder, relative to `root` → the report in it that belongs outside of the project.
-    outside: Mapping[str, Outside] = field(default_factory=dict)
+    outside: Mapping[str, ExternalReport] = field(default_factory=dict)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ class Reports:
         return path
 
 
-def _outside_home(report: Outside, name: str) -> Home | str:
+def _outside_home(report: ExternalReport, name: str) -> Home | str:
     place = report.home(name)
     if place is None:
         return "is no file of such a report"
@@ -218,7 +218,7 @@ def _folder_problem(folder: str, *, is_typed: bool) -> str | None:
 
 def find(
     argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), twice: Iterable[tuple[str, str]] = (),
-    outsiders: Iterable[Outside] = (), typed: Sequence[str] | None = None,
+    outsiders: Iterable[ExternalReport] = (), typed: Sequence[str] | None = None,
 ) -> Reports:  # fmt: skip
     """Return the reports of a job with these arguments of pytest, without those of `reports_here`, written locally.
 
@@ -275,7 +275,7 @@ def _coverage_reports(argv: Sequence[str]) -> Iterator[tuple[Kind | FolderKind, 
             yield kind, name.split(",")[0]
 
 
-def _below(report: Outside, place: Place) -> str:
+def _below(report: ExternalReport, place: Place) -> str:
     """Return the report's folder in the job, relative to the project."""
     return f"{place.subdirectory}/{report.folder}" if place.subdirectory else report.folder
 

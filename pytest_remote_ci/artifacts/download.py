@@ -67,7 +67,7 @@ class Fetched:
 
 
 @dataclass
-class Errand:
+class Downloader:
     """Fetches artifacts of one job."""
 
     client: Client

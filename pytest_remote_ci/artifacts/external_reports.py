@@ -28,7 +28,7 @@ _ASSET: Final = re.compile(r"assets/\w[\w.-]*")
 
 
 @dataclass(frozen=True)
-class Outside:
+class ExternalReport:
     """A report file outside of the project."""
 
     #: Folder in the job, relative to the job's working directory.
@@ -66,9 +66,9 @@ def leads_outside(option: str, value: str, place: Place) -> Path | None:
     return None if place.relative(str(path)) is not None or not path.name else path
 
 
-def made(option: str, file: Path, *, has_assets: bool = False) -> Outside | None:
+def made(option: str, file: Path, *, has_assets: bool = False) -> ExternalReport | None:
     """Return where the job writes the report of this option; None if its name is unsafe in the job."""
-    found = Outside(f"{OUTSIDE}/{option.lstrip('-')}", file, has_assets)
+    found = ExternalReport(f"{OUTSIDE}/{option.lstrip('-')}", file, has_assets)
     # "$" and "~" would be expanded again in the job.
     is_plain = globs.problem(found.file) is None and "$" not in file.name and file.name[0] != "~"
     return found if is_plain else None
@@ -89,14 +89,14 @@ def led(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> 
     return result
 
 
-def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> list[Outside]:
+def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> list[ExternalReport]:
     """Return the redirected reports; `reports_here` are options of reporters that write locally."""
     return [report for _, _, report in _found(argv, place, reports_here)]
 
 
 def _found(
     argv: Sequence[str], place: Place, reports_here: Iterable[str]
-) -> Iterator[tuple[int, str, Outside]]:
+) -> Iterator[tuple[int, str, ExternalReport]]:
     """Yield index of the argument with the value, option, and report."""
     here = set(reports_here)
     for index, option, value in values(argv):

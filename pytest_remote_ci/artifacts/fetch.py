@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_remote_ci.artifacts import coverage
 from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
 from pytest_remote_ci.artifacts.destinations import Home
-from pytest_remote_ci.artifacts.download import Artifact, Errand, Fetched, shown
+from pytest_remote_ci.artifacts.download import Artifact, Downloader, Fetched, shown
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.terminal import formats
 from pytest_remote_ci.terminal.status_line import Bar, StatusLine
@@ -32,7 +32,7 @@ _MOST: Final = 5
 
 
 @dataclass
-class Homecoming:
+class ArtifactFetcher:
     """Fetches the artifacts of one job, each once."""
 
     client: Client
@@ -140,7 +140,7 @@ class Homecoming:
     def _bring_into_folder(self, items: list[Artifact], problems: list[str]) -> dict[str, Path]:
         if not items:
             return {}
-        errand = Errand(self.client, self.job_id, Bar(self.line, "fetching artifacts"), problems=problems)
+        errand = Downloader(self.client, self.job_id, Bar(self.line, "fetching artifacts"), problems=problems)
         errand.replaces = self.folder.make()
         wanted = [(item, self.folder.path / item.path) for item in items]
         return dict(errand.fetch(wanted, self.folder.trusted).places)
@@ -159,7 +159,7 @@ class Homecoming:
                 coverage.relocate(file, item.path.rpartition("/")[2], root, here)
             return problem
 
-        errand = Errand(
+        errand = Downloader(
             self.client, self.job_id, Bar(self.line, "fetching artifacts"), finish, executables=False,
             problems=problems,
         )  # fmt: skip

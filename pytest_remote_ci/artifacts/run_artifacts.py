@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
-from pytest_remote_ci.artifacts.fetch import Homecoming
+from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
 from pytest_remote_ci.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -28,6 +28,6 @@ def fetch(
     for job in jobs:
         job_id = job["job_id"]
         if job_id is not None and client.artifacts(job_id):
-            home = Homecoming(client, job_id, base.below(str(job["name"])), line, say)
+            home = ArtifactFetcher(client, job_id, base.below(str(job["name"])), line, say)
             is_complete = home.bring_all() and is_complete
     return is_complete

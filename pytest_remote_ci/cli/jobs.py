@@ -95,10 +95,10 @@ def artifacts(options: argparse.Namespace) -> int:
             for item in found:
                 print_line(f"{item['size']:>12}  {shown(item['path'])}")
         else:
-            from pytest_remote_ci.artifacts.fetch import Homecoming, reason
+            from pytest_remote_ci.artifacts.fetch import ArtifactFetcher, reason
 
             line = StatusLine()
-            home = Homecoming(client, options.id, folder(configured)(options.id), line, line.say)
+            home = ArtifactFetcher(client, options.id, folder(configured)(options.id), line, line.say)
             try:
                 return exit_codes.OK if home.bring_all() else exit_codes.FAILED
             except OSError as error:

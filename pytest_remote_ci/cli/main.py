@@ -32,7 +32,7 @@ from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import load as configuration
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.session import arguments
-from pytest_remote_ci.session.remote_job import RemoteRun
+from pytest_remote_ci.session.remote_job import RemoteJob
 from pytest_remote_ci.terminal.ansi import is_terminal, silence_stdout
 from pytest_remote_ci.terminal.display import Display, local_color
 from pytest_remote_ci.terminal.interrupts import Interrupts
@@ -94,7 +94,7 @@ def submit(options: argparse.Namespace) -> int:
     """Send the project of the current directory and follow its job."""
     display = Display(StatusLine(), is_strict=True)
     with Interrupts() as interrupts:
-        run: RemoteRun | None = None
+        run: RemoteJob | None = None
         try:
             configured = settings(options)
             place = arguments.find_place(configuration.project_root(Path.cwd(), Path.cwd()), Path.cwd())
@@ -113,7 +113,7 @@ def submit(options: argparse.Namespace) -> int:
                 _submit_options(configured, place, options.pytest_args), reports=found_reports.patterns
             )
             with connected(configured) as client:
-                run = RemoteRun(client, display, interrupts)
+                run = RemoteJob(client, display, interrupts)
                 run.keep(folder(configured), found_reports, sent.artifacts)
                 with _prefixed("Error submitting to CI server", display, on_stdout=not options.asynchronous):
                     job_id = run.submit(found, sent, again=collect)
@@ -143,7 +143,7 @@ def wait(options: argparse.Namespace) -> int:
                 connected(settings(options)) as client,
                 _prefixed("Error waiting for job", display, on_stdout=True),
             ):
-                run = RemoteRun(client, display, interrupts, _is_result, job_id=options.id)
+                run = RemoteJob(client, display, interrupts, _is_result, job_id=options.id)
                 return _followed(run, display, from_beginning=options.all)
         except KeyboardInterrupt:
             display.say(f"Stopped waiting for job {options.id}.")
@@ -196,9 +196,9 @@ def _is_result(event: dict[str, Any]) -> None:
         event["stream"] = "terminal"
 
 
-def _followed(run: RemoteRun, display: Display, *, from_beginning: bool = True) -> int:
+def _followed(run: RemoteJob, display: Display, *, from_beginning: bool = True) -> int:
     complete = run.follow(from_beginning=from_beginning)
-    run.bring_home(complete)
+    run.fetch_artifacts(complete)
     reason = complete.get("reason")
     if reason:
         display.say(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))

@@ -27,7 +27,7 @@ SMALL_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True)
-class Parcel:
+class WorkspaceUpload:
     """The parts of one submission. The archive is an open temporary file."""
 
     #: All files or, with a manifest, the contents that the runner lacks; None if it lacks none.
@@ -38,7 +38,7 @@ class Parcel:
 def deliver(
     client: Client,
     workspace: Workspace,
-    send: Callable[[Parcel], str],
+    send: Callable[[WorkspaceUpload], str],
     *,
     again: Callable[[], Workspace],
     progress: Progress | None = None,
@@ -79,15 +79,17 @@ def _lacking(client: Client, workspace: Workspace) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def _packed(workspace: Workspace, lacking: list[str] | None, progress: Progress | None) -> Iterator[Parcel]:
+def _packed(
+    workspace: Workspace, lacking: list[str] | None, progress: Progress | None
+) -> Iterator[WorkspaceUpload]:
     """Yield the parcel. Its zip is an unnamed temporary file, which disappears even if this process is killed."""
     if lacking is not None and not lacking:
-        yield Parcel(None, workspace.manifest())
+        yield WorkspaceUpload(None, workspace.manifest())
         return
     with tempfile.TemporaryFile(prefix="remote-ci-") as archive:
         if lacking is None:
             workspace.write_zip(archive, progress)
-            yield Parcel(archive)
+            yield WorkspaceUpload(archive)
         else:
             workspace.write_blobs(lacking, archive, progress)
-            yield Parcel(archive, workspace.manifest())
+            yield WorkspaceUpload(archive, workspace.manifest())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_remote_ci.client.client import AuthenticationFailed, Client, with_key_help
-from pytest_remote_ci.client.delta import Parcel, deliver
+from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.client.stream import Event
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.workspace.collect import collect
@@ -66,7 +66,7 @@ def list_jobs(server_url: str, api_key: str | None = None) -> list[dict[str, Any
 def _submit_folder(client: Client, folder: Path) -> str:
     key = uuid.uuid4().hex
 
-    def send(parcel: Parcel) -> str:
+    def send(parcel: WorkspaceUpload) -> str:
         return client.submit(parcel.archive, manifest=parcel.manifest, idempotency_key=key)
 
     return deliver(client, collect(folder), send, again=lambda: collect(folder))

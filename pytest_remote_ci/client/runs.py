@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pytest_remote_ci.client.delta import Parcel, deliver
+from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.errors import ConfigError, JobNotFound
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Runs:
         key, text = uuid.uuid4().hex, json.dumps(request)
         sent: dict[str, Run] = {}
 
-        def send(parcel: Parcel) -> str:
+        def send(parcel: WorkspaceUpload) -> str:
             run = self._client.upload("/runs", parcel.archive, text, parcel.manifest, progress, key)
             sent["run"] = run
             return str(run["run_id"])

@@ -70,7 +70,7 @@ class InertOptions:
                 args.append(item)
 
 
-class NoneIsFine:
+class AllowNoTests:
     """A pytest plugin that makes a session without tests succeed, if that was requested."""
 
     def pytest_configure(self, config: Any) -> None:
@@ -161,14 +161,14 @@ def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
             return [_load("recorder").Recorder(records)]
         with open(records.path, "rb") as file:
             earlier = _load("crash").read(file)
-        continuing = _load("resume").Continued(records, earlier)
-        return [_load("recorder").Recorder(continuing), _load("resume").Rest(continuing, earlier)]
+        continuing = _load("resume").ResumedRecords(records, earlier)
+        return [_load("recorder").Recorder(continuing), _load("resume").OnlyUnstarted(continuing, earlier)]
     except Exception as error:
         records.add("unavailable", reason=f"{error}")
         return []
 
 
-class HandsOver:
+class ShareCaptureFiles:
     """A pytest plugin that sends the files of captured output to the worker, which outlives this process."""
 
     def __init__(self, descriptor: int) -> None:
@@ -207,7 +207,7 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
 
     times = os.environ.pop(AGES, "")
     if times:
-        plugins = [*plugins, _load("mtimes").Ages(times)]
+        plugins = [*plugins, _load("mtimes").ModificationTimes(times)]
     named: Any = getattr(config, "_main", None)
     code = getattr(named, "__code__", None)
     if code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
@@ -231,12 +231,12 @@ def main(mode: str, args: list[str]) -> int:
     plugins = recording_plugins(records, continued=continued) if records is not None else []
     captured = os.environ.pop(CAPTURED, "")
     if captured:
-        plugins.append(HandsOver(int(captured)))
+        plugins.append(ShareCaptureFiles(int(captured)))
     try:
         code = run_pytest(
             mode,
             list(args),
-            [InertOptions(), NoneIsFine(), *_guards(), *plugins],
+            [InertOptions(), AllowNoTests(), *_guards(), *plugins],
         )
         sys.stdout.flush()
     except BrokenPipeError:

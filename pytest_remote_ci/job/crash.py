@@ -1,6 +1,6 @@
 """Analyse the records of a session after pytest died: which test caused it, and whether to continue.
 
-The worker calls `Settlement.settle` when pytest ended without completing its session. The outcome is written as
+The worker calls `CrashResolution.settle` when pytest ended without completing its session. The outcome is written as
 ordinary records, so clients need no special handling. A restarted pytest calls `read` for the state of the earlier
 ones (see `resume`). The records were written next to hostile code: malformed ones are skipped. Standard library only.
 """
@@ -24,7 +24,7 @@ _OUTPUTS = ("terminal", "stdout", "stderr")
 FAILED, INTERRUPTED = 1, 2
 
 
-class Aftermath:
+class SessionState:
     """The state of one job's session, over all its pytest processes. Fields marked "newest" start anew with each."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Aftermath:
         return [nodeid for nodeid in self.collected if nodeid not in self.started]
 
     @property
-    def is_enough(self) -> bool:
+    def reached_maxfail(self) -> bool:
         """Whether the failures reach the limit of ``-x`` or ``--maxfail``."""
         return 0 < self.maxfail <= self.failures + len(self.broken)
 
@@ -147,9 +147,9 @@ class Aftermath:
     }
 
 
-def read(file: BinaryIO) -> Aftermath:
+def read(file: BinaryIO) -> SessionState:
     """Return the session's state from the file of records, read from its beginning."""
-    found = Aftermath()
+    found = SessionState()
     for line in lines(file):
         try:
             found.take(json.loads(line))
@@ -181,7 +181,7 @@ def ending(code: int, signal_name: str | None, *, oom: bool, memory: str) -> str
     return f"pytest ended with code {code} in the middle of its session"
 
 
-class Settlement:
+class CrashResolution:
     """Decides how a job continues after its pytest died."""
 
     def __init__(self, folder: str, records: int, sizes: Callable[[], dict[str, int]]) -> None:
@@ -220,7 +220,7 @@ class Settlement:
         collecting = not began and bool(found.collecting)
         if collecting:
             self._fail_collecting(how)
-        rest, enough = found.rest, found.is_enough
+        rest, enough = found.rest, found.reached_maxfail
         again = bool(found.fresh and rest and restarts > 0 and not (enough or found.xdist or found.ending))
         if enough and not found.ending:
             self._add("tests_over", shouldfail=f"stopping after {found.failures} failures", shouldstop=None)

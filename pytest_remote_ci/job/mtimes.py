@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 
-class Ages:
+class ModificationTimes:
     """The modification times of one workspace."""
 
     def __init__(self, path: str) -> None:

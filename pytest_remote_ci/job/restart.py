@@ -49,14 +49,14 @@ class Recording:
         with contextlib.suppress(OSError):
             os.write(self._records, json.dumps({"t": "stopped"}).encode() + b"\n")
 
-    def goes_on(self, code: int, killed: str | None, *, oom: bool, stopped: bool) -> bool:
+    def should_restart(self, code: int, killed: str | None, *, oom: bool, stopped: bool) -> bool:
         """Return whether to start pytest again after this end; if not, set `code` and `died` to the outcome."""
         sections = self._sections()
         if killed is None and _returned(self._records) == code:
             self.code = code or self.code
             return False
         aftermath = __import__("crash")  # beside this file; few jobs need it
-        settlement = aftermath.Settlement(self._folder, self._records, self._sizes)
+        settlement = aftermath.CrashResolution(self._folder, self._records, self._sizes)
         if killed is None and settlement.status is not None:  # it was ended after its session
             self.code = code or settlement.status or self.code
             return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .crash import Aftermath
+    from .crash import SessionState
     from .record_file import Records
 
 #: Records that are written even before the first test: the session ends or cannot be recorded.
@@ -21,10 +21,10 @@ _ALWAYS = frozenset(
 )  # fmt: skip
 
 
-class Continued:
+class ResumedRecords:
     """A wrapper of `Records` that drops records of things already recorded."""
 
-    def __init__(self, records: Records, earlier: Aftermath) -> None:
+    def __init__(self, records: Records, earlier: SessionState) -> None:
         self._records = records
         self._earlier = earlier
         self._has_begun = False
@@ -46,10 +46,10 @@ class Continued:
         return data.get("nodeid") not in self._earlier.broken
 
 
-class Rest:
+class OnlyUnstarted:
     """A pytest plugin that selects the tests that never began, and counts the failures before them."""
 
-    def __init__(self, records: Continued, earlier: Aftermath) -> None:
+    def __init__(self, records: ResumedRecords, earlier: SessionState) -> None:
         self._add = records.add
         self._earlier = earlier
         self._session: Any = None

@@ -375,7 +375,7 @@ def _run(
         code = 128 + number if number else os.WEXITSTATUS(status)
         if recording is None:
             return code, killed, ""
-        if not recording.goes_on(code, killed, oom=oom_kills() > oom, stopped=bool(asked)):
+        if not recording.should_restart(code, killed, oom=oom_kills() > oom, stopped=bool(asked)):
             return recording.code, None, recording.died
         more = {"REMOTE_CI_CONTINUED": "1"}
 

@@ -9,7 +9,7 @@ import pytest
 from pytest_remote_ci.replay.decode import Reports, exception_call
 from pytest_remote_ci.replay.events import Event
 from pytest_remote_ci.replay.nodes import Tree
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.selection import Choice, Unchosen
 
 
@@ -17,7 +17,7 @@ class Collection:
     """Plays the records of the collection; made when the local session begins."""
 
     def __init__(
-        self, session: pytest.Session, reports: Reports, places: Places, tree: Tree | None = None, *,
+        self, session: pytest.Session, reports: Reports, places: PathMapper, tree: Tree | None = None, *,
         is_late: bool = False, choice: Choice | None = None,
     ) -> None:  # fmt: skip
         """`is_late`: another process submitted the job, maybe elsewhere; `choice`: only these tests are shown."""

@@ -22,7 +22,7 @@ from _pytest._code.code import TerminalRepr
 from pytest_remote_ci.artifacts import report_kinds
 from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.passed_phases import Passes
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 
 #: File name extensions that pytest-html may write.
 _ENDS = frozenset(
@@ -57,7 +57,7 @@ class RemoteText(TerminalRepr):
 class Reports:
     """Decodes the reports of one session; remembers the previous phase of each running test."""
 
-    def __init__(self, config: pytest.Config, places: Places, note: Callable[[str], None]) -> None:
+    def __init__(self, config: pytest.Config, places: PathMapper, note: Callable[[str], None]) -> None:
         """`note` adds a line to the end of the session."""
         self._config = config
         self._places = places
@@ -240,7 +240,7 @@ class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final fo
         return self.text
 
 
-def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
+def exception_call(event: dict[str, Any], report: Any, places: PathMapper) -> Any:
     """Return the `call` argument for `pytest_exception_interact`."""
     name, text = str(event["name"]), places.text(str(event["text"]))
     kind = type(name, (Exception,), {"__module__": "builtins"})
@@ -250,7 +250,7 @@ def exception_call(event: dict[str, Any], report: Any, places: Places) -> Any:
     return SimpleNamespace(excinfo=info, when=event["when"], **times)
 
 
-def internal_error(event: dict[str, Any], places: Places) -> dict[str, Any]:
+def internal_error(event: dict[str, Any], places: PathMapper) -> dict[str, Any]:
     """Return the arguments for `pytest_internalerror`."""
     name, _, text = str(event["exception"]).partition(": ")
     kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
@@ -261,7 +261,7 @@ def internal_error(event: dict[str, Any], places: Places) -> dict[str, Any]:
     return {"excrepr": RemoteText(places.text(event["text"])), "excinfo": info}
 
 
-def _with_tuples(data: dict[str, Any], places: Places) -> None:
+def _with_tuples(data: dict[str, Any], places: PathMapper) -> None:
     """Map paths, and restore the tuples that reporters expect and JSON does not have."""
     for name in data.keys() - _PYTESTS_OWN:
         data[name] = places.all(data[name])

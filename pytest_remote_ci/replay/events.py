@@ -12,7 +12,7 @@ from pytest_remote_ci.errors import RunnerUnreachable
 from pytest_remote_ci.terminal.ansi import SPECIAL, STEERING, clean, is_terminal
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.session.remote_job import RemoteRun
+    from pytest_remote_ci.session.remote_job import RemoteJob
     from pytest_remote_ci.terminal.display import Display
 
 Event = dict[str, Any]
@@ -45,7 +45,7 @@ class Source(Protocol):
 class Feed:
     """Pulls events on demand, so none pile up locally; after an interruption it continues where it stopped."""
 
-    def __init__(self, run: RemoteRun, *, is_late: bool = False, is_over: bool = False) -> None:
+    def __init__(self, run: RemoteJob, *, is_late: bool = False, is_over: bool = False) -> None:
         """`is_late`: another process submitted the job; `is_over`: the job had ended before, so nothing is new."""
         self.run = run
         self.is_late = is_late
@@ -90,9 +90,11 @@ class Feed:
         finally:
             self.hold(events)
 
-    def bring_home(self, *, is_early: bool = False, is_whole: bool = True, has_died: bool = False) -> None:
+    def fetch_artifacts(
+        self, *, is_early: bool = False, is_whole: bool = True, has_died: bool = False
+    ) -> None:
         """Fetch the job's files once it is over: before other plugins look for them (`is_early`), or at the end."""
-        self.run.bring_home(self.complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
+        self.run.fetch_artifacts(self.complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def peek(self, kind: str) -> Event:
         """Return the first held event of this kind, else an empty one."""
@@ -173,7 +175,7 @@ def parts_of(event: Event) -> list[Event]:
     return found or [event]
 
 
-def unplayable(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
+def why_not_recorded(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
     """Return why this event, which precedes its session, means plain text, else None.
 
     `recorded`: the recorder has already written a record; if not, and pytest prints, the reason is `unrecorded`.
@@ -206,7 +208,7 @@ def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
         seen.append(event)
         if kind == "complete":
             return _as_text(feed, display, _at_home(seen, there, cwd), "")
-        reason = unplayable(
+        reason = why_not_recorded(
             event, recorded=recorded, unrecorded=UNRECORDED_JOB if feed.is_late else OLD_RUNNER
         )
         if reason is not None:

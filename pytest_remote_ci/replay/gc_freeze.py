@@ -14,7 +14,7 @@ from collections.abc import Generator
 import pytest
 
 
-class Settled:
+class GcFreeze:
     """A plugin that exempts existing objects from garbage collection from the first test until the session's end.
 
     When all results have arrived, they are exempted, too. That saves the scans of pytest's final search for objects

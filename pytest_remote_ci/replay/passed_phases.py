@@ -11,7 +11,7 @@ import pytest
 
 from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.handover import OURS
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 
 #: Phase → the status that pytest itself gives it.
 _STATUSES = {"setup": ("", "", ""), "call": ("passed", ".", "PASSED"), "teardown": ("", "", "")}
@@ -24,7 +24,7 @@ class Passes:
     """Makes the reports of one session."""
 
     def __init__(
-        self, config: pytest.Config, places: Places, before: dict[str, dict[str, Any]], *, wants_streams: bool
+        self, config: pytest.Config, places: PathMapper, before: dict[str, dict[str, Any]], *, wants_streams: bool
     ) -> None:  # fmt: skip
         """`before`: node id → fields of earlier phases; `wants_streams`: pytest-json-report is active locally."""
         self._places = places

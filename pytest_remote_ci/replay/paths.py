@@ -18,7 +18,7 @@ _ROOT_BEGINS = r"(?<![\w.~-])"
 _REST = r"((?:/[^\s\"'<>|:*?,;()\[\]]*)?)"
 
 
-class Places:
+class PathMapper:
     """Replaces the remote project's root in texts by the local one."""
 
     def __init__(self, here: PurePath | str) -> None:

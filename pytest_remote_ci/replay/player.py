@@ -20,7 +20,7 @@ from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.events import Event, Source
 from pytest_remote_ci.replay.handover import is_ours
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.screen import Screen, is_output
 from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.replay.tb_style import restyle
@@ -32,7 +32,7 @@ _ENDS = ("interrupt", "internal_error", "tests_over", "died")
 
 
 class Player:
-    """Plays one session; owned by one `Takeover`, or by a job of a run."""
+    """Plays one session; owned by one `RemoteSessionPlugin`, or by a job of a run."""
 
     def __init__(
         self, config: pytest.Config, feed: Source, show: Callable[[Event], None], choice: Choice | None = None, *,
@@ -47,7 +47,7 @@ class Player:
         self._feed = feed
         self._show = show
         self._gathers = gathers
-        self._places = Places(root or config.rootpath)
+        self._places = PathMapper(root or config.rootpath)
         self.reports = Reports(config, self._places, self.notes_add)
         self._screen = Screen(config, self._places)
         #: Warnings of local plugins since the last test began: node id, category, text, file name.
@@ -135,7 +135,7 @@ class Player:
                 return self._has_tree
 
     @property
-    def places(self) -> Places:
+    def places(self) -> PathMapper:
         """The mapping of remote paths to local ones."""
         return self._places
 

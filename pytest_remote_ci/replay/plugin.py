@@ -36,7 +36,7 @@ _WITHOUT_HOOKS = (
 _CHOOSING = ("maxfail", "keyword", "markexpr")
 
 
-class Takeover:
+class RemoteSessionPlugin:
     """The replay of one job, registered for one session in `pytest_cmdline_main`."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Takeover:
             self._cancel()
             raise
         self._raise_own_end(session)
-        self._raise_its_end(session)
+        self._raise_remote_outcome(session)
         return True
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
@@ -178,7 +178,7 @@ class Takeover:
         """
         with suppress(ClientError):  # raised again when the events are played
             self._feed.read_ahead()
-            self._feed.bring_home(is_early=True)
+            self._feed.fetch_artifacts(is_early=True)
 
     def _set_back(self) -> None:
         first, last = (self._player.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over"))
@@ -194,7 +194,7 @@ class Takeover:
                 if self._player.has_started or self._is_interrupted:
                     self._player.play_to_the_end()
                     self._bring_reports_home()
-                    self._heed_the_runner()
+                    self._apply_runner_verdict()
                     self._confirm_cancellation()
                     self._compare_plugins()
                 else:  # a local plugin rejected the configuration
@@ -208,7 +208,7 @@ class Takeover:
         player = self._player
         has_died = "died" in player.said
         is_whole = "end" in player.said and not has_died and player.broken is None and not player.is_filtered
-        self._feed.bring_home(is_whole=is_whole, has_died=has_died)
+        self._feed.fetch_artifacts(is_whole=is_whole, has_died=has_died)
         there = set(player.said.get("session", {}).get("plugins") or ())
         if has_died and self._feed.run.has_reports_here and there & _WITH_HOOKS:
             self._say(f"remote-ci: {_WITHOUT_HOOKS}")
@@ -230,7 +230,7 @@ class Takeover:
         if line:
             self._say(f"remote-ci: {line}")
 
-    def _heed_the_runner(self) -> None:
+    def _apply_runner_verdict(self) -> None:
         """Apply the runner's verdict: pytest's session may have been cut short by a timeout or a cancellation."""
         player = self._player
         if (
@@ -313,7 +313,7 @@ class Takeover:
             raise session.Failed(session.shouldfail)
         raise session.Interrupted(session.shouldstop)
 
-    def _raise_its_end(self, session: pytest.Session) -> None:
+    def _raise_remote_outcome(self, session: pytest.Session) -> None:
         """Leave the loop as the remote pytest left it; a filtered session decides for itself."""
         player = self._player
         said = player.said

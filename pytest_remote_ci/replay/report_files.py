@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_remote_ci.artifacts import external_reports as outside
-from pytest_remote_ci.artifacts.external_reports import Outside
+from pytest_remote_ci.artifacts.external_reports import ExternalReport
 from pytest_remote_ci.replay.reporters import ONLY_IF_KNOWN
 from pytest_remote_ci.session.arguments import Place
 
@@ -27,7 +27,7 @@ class ReportFile:
     words: tuple[str, ...]
     #: Path of the file, relative to the job's working directory; None if it is outside of the project.
     file: str | None = None
-    outside: Outside | None = None
+    outside: ExternalReport | None = None
 
     @property
     def option(self) -> str:

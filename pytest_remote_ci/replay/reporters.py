@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.decode import value_of
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 
 #: Understood by `pytest_remote_ci.job.boot`.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="
@@ -135,7 +135,7 @@ def play_junit(config: pytest.Config, event: dict[str, Any]) -> None:
         xml.add_global_property(name, value)
 
 
-def play_comparison(config: pytest.Config, event: dict[str, Any], places: Places) -> None:
+def play_comparison(config: pytest.Config, event: dict[str, Any], places: PathMapper) -> None:
     """Call local plugins with compared values, for editors that show them; pytest's own text is in the report."""
     left, right = (value_of(kind, places.text(text)) for kind, text in event["operands"])
     given = {"config": config, "op": event["operator"], "left": left, "right": right}

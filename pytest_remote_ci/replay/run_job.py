@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.collection import Collection
-from pytest_remote_ci.replay.events import OLD_RUNNER, Event, is_text_only, parts_of, unplayable
+from pytest_remote_ci.replay.events import OLD_RUNNER, Event, is_text_only, parts_of, why_not_recorded
 from pytest_remote_ci.replay.labels import Labelling
 from pytest_remote_ci.replay.last_failed import note_collected
 from pytest_remote_ci.replay.nodes import Tree
@@ -48,7 +48,7 @@ class _Given:
         return next((event for event in self._events if event.get("t") == kind), {})
 
 
-class _Share(Collection):
+class JobCollection(Collection):
     """One job's part of the tests of the local session."""
 
     labelling: Labelling
@@ -158,7 +158,7 @@ class RunJob:
         if self.unrecorded is not None:
             return
         recorded = any(seen.get("t") == "recorder" for seen in self._early)
-        self.unrecorded = unplayable(event, recorded=recorded, unrecorded=OLD_RUNNER)
+        self.unrecorded = why_not_recorded(event, recorded=recorded, unrecorded=OLD_RUNNER)
         self._early.append(event)
         if self.unrecorded is not None or event.get("t") != "collecting":
             return
@@ -169,7 +169,7 @@ class RunJob:
         self.player = Player(config, given, lambda event: None, root=root, gathers=True)
         self.player.no_header, self.player.with_protocol = True, with_protocol
         tree = Tree(self._session, self.labelling.prefix)
-        share = _Share(self._session, self.player.reports, self.player.places, tree)
+        share = JobCollection(self._session, self.player.reports, self.player.places, tree)
         share.labelling = self.labelling
         self.player.join(share)
         self._early = []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class RunPlayer:
-    """Plays one run; owned by one `RunTakeover`."""
+    """Plays one run; owned by one `RemoteRunPlugin`."""
 
     def __init__(
         self, config: pytest.Config, runs: Runs, run: Run, places: Mapping[str, Place], display: Display

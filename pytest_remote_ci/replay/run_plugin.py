@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from pytest_remote_ci.replay.run_job import RunJob
 
 
-class RunTakeover:
+class RemoteRunPlugin:
     """The replay of one run, registered for one session in `pytest_cmdline_main`."""
 
     def __init__(
         self,
         player: RunPlayer,
         runs: Runs,
-        bring_home: Callable[[Run, list[str]], None],
+        fetch_artifacts: Callable[[Run, list[str]], None],
         resources: ExitStack,
     ) -> None:
-        """`bring_home` fetches the files of these jobs (ids); `resources` are closed at the end."""
+        """`fetch_artifacts` fetches the files of these jobs (ids); `resources` are closed at the end."""
         self._player = player
         self._runs = runs
-        self._bring_home = bring_home
+        self._bring_home = fetch_artifacts
         self._resources = resources
         self._session: Any = None
         #: Number of failures after which the run is cancelled; 0: no limit.

@@ -15,7 +15,7 @@ import pytest
 
 from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.events import Event
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.terminal.ansi import Output
 
 #: Log streams with output of tests.
@@ -35,7 +35,7 @@ def is_output(event: Event) -> bool:
 class Screen:
     """The terminal of one session."""
 
-    def __init__(self, config: pytest.Config, places: Places) -> None:
+    def __init__(self, config: pytest.Config, places: PathMapper) -> None:
         self._config = config
         self._places = places
         self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}

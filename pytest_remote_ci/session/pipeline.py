@@ -17,7 +17,7 @@ from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.client.runs import Run, Runs
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
 from pytest_remote_ci.session import job_arguments, pipeline_files
-from pytest_remote_ci.session.submission import Preparation
+from pytest_remote_ci.session.submission import SubmissionBuilder
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.status_line import Bar
@@ -36,7 +36,7 @@ class PipelineSession:
     def __init__(
         self,
         config: pytest.Config,
-        prepared: Preparation,
+        prepared: SubmissionBuilder,
         display: Display,
         interrupts: Interrupts,
         resources: ExitStack,
@@ -134,16 +134,16 @@ class PipelineSession:
 
     def _take_over(self, client: Client, runs: Runs, run: Run, plan: Plan, settings: Config) -> None:
         from pytest_remote_ci.replay.run_player import RunPlayer
-        from pytest_remote_ci.replay.run_plugin import RunTakeover
+        from pytest_remote_ci.replay.run_plugin import RemoteRunPlugin
 
         root = self._prepared.place.root
         places = {str(job["name"]): job_arguments.place_of(job, root) for job in plan["jobs"]}
         player = RunPlayer(self._pytest, runs, run, places, self._display)
 
-        def bring_home(run: Run, job_ids: list[str]) -> None:
+        def fetch_artifacts(run: Run, job_ids: list[str]) -> None:
             self._bring_home(client, settings, run, job_ids)
 
-        plugin = RunTakeover(player, runs, bring_home, self._resources.pop_all())
+        plugin = RemoteRunPlugin(player, runs, fetch_artifacts, self._resources.pop_all())
         self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
 
     def _bring_home(self, client: Client, settings: Config, run: Run, job_ids: list[str]) -> None:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci.client.delta import Parcel, deliver
+from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.errors import ClientError, StillRunning, SubmissionRefused
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
@@ -21,7 +21,7 @@ from pytest_remote_ci.wire.protocol import SubmitOptions
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
     from pytest_remote_ci.artifacts.destinations import Reports
-    from pytest_remote_ci.artifacts.fetch import Homecoming
+    from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.workspace.collect import Workspace
 
@@ -31,7 +31,7 @@ _VIEW = "all"
 _CANCEL_TIME = 60.0
 
 
-class RemoteRun:
+class RemoteJob:
     """Submits or joins one job and follows it. `see` is called with every event before it is shown."""
 
     def __init__(
@@ -53,7 +53,7 @@ class RemoteRun:
         self._folder: Callable[[str], ArtifactFolder] | None = None
         self._reports: Reports | None = None
         self._asked: tuple[str, ...] | None = None
-        self._home: Homecoming | None = None
+        self._home: ArtifactFetcher | None = None
 
     def submit(self, workspace: Workspace, options: SubmitOptions, *, again: Callable[[], Workspace]) -> str:
         """Submit the job with the missing files of the workspace; `again` collects the workspace anew."""
@@ -63,7 +63,7 @@ class RemoteRun:
             again=again, progress=Bar(self._display.line, "packing"),
         )  # fmt: skip
 
-    def _send(self, parcel: Parcel, options: SubmitOptions, key: str) -> str:
+    def _send(self, parcel: WorkspaceUpload, options: SubmitOptions, key: str) -> str:
         """Submit once; after its last byte an interrupt waits until the job's id is known."""
         self._display.line.clear()
         progress = self._interrupts.held_after(Bar(self._display.line, "uploading"))
@@ -76,7 +76,7 @@ class RemoteRun:
             self._interrupts.release()
         return self.job_id
 
-    def require_over(self) -> None:
+    def require_finished(self) -> None:
         """Raise `StillRunning` if the job has not ended."""
         assert self.job_id is not None
         status = self._client.job(self.job_id).get("status")
@@ -123,7 +123,7 @@ class RemoteRun:
                     raise
                 view = None  # the runner does not know this view
 
-    def give_again(self, events: list[dict[str, Any]]) -> None:
+    def push_back(self, events: list[dict[str, Any]]) -> None:
         """Let `events` yield these once more, before new ones."""
         self._again = events
 
@@ -144,7 +144,7 @@ class RemoteRun:
         """Whether files of the job are to replace locally written reports."""
         return self._reports is not None and bool(self._reports.last)
 
-    def bring_home(
+    def fetch_artifacts(
         self,
         complete: Mapping[str, Any] | None,
         *,
@@ -155,7 +155,7 @@ class RemoteRun:
         """Fetch the job's files, once, if `keep` was called; `complete` is its last event, None if not over.
 
         `is_early`: without files that replace reports still to be written locally; for the others see
-        `Homecoming.bring`.
+        `ArtifactFetcher.bring`.
         """
         if self.job_id is None or not complete or not complete.get("artifacts"):
             return
@@ -163,9 +163,9 @@ class RemoteRun:
             self._display.say(f"It left artifacts; fetch them with: remote-ci artifacts {self.job_id}")
             return
         if self._home is None:
-            from pytest_remote_ci.artifacts.fetch import Homecoming
+            from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
 
-            self._home = Homecoming(
+            self._home = ArtifactFetcher(
                 self._client, self.job_id, self._folder(self.job_id), self._display.line, self._display.say,
                 self._reports, self._asked,
             )  # fmt: skip
@@ -182,7 +182,7 @@ class RemoteRun:
                 display.say(f"Job {self.job_id} was over already.")
                 return
             complete = self.follow(time_limit=_CANCEL_TIME)
-            self.bring_home(complete)
+            self.fetch_artifacts(complete)
             if complete.get("status") == "cancelled" or complete.get("cancelled"):
                 display.say(f"Job {self.job_id} was cancelled.")
         except KeyboardInterrupt:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_remote_ci.workspace.collect import Workspace
 
 
-class Preparation:
+class SubmissionBuilder:
     """Builds the parts of a submission from the configuration of one pytest."""
 
     def __init__(

@@ -15,8 +15,8 @@ import pytest
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound, RunnerUnreachable
 from pytest_remote_ci.session import arguments
-from pytest_remote_ci.session.remote_job import RemoteRun
-from pytest_remote_ci.session.submission import Preparation
+from pytest_remote_ci.session.remote_job import RemoteJob
+from pytest_remote_ci.session.submission import SubmissionBuilder
 from pytest_remote_ci.terminal.ansi import silence_stdout
 from pytest_remote_ci.terminal.display import Display, exit_code
 from pytest_remote_ci.terminal.interrupts import Interrupts
@@ -74,7 +74,7 @@ class _Session:
         #: Closed when the process is done with the job: at once, or at the end of the replay.
         self._resources = resources
         self._native = not config.getoption("remote_ci_text") and not self._is_old_pytest()
-        self._prepared = Preparation(config, given, display, native=self._native)
+        self._prepared = SubmissionBuilder(config, given, display, native=self._native)
         self._interrupts = interrupts
 
     def run(self) -> int | None:
@@ -146,15 +146,15 @@ class _Session:
                     raise
         raise AssertionError("the second attempt returns or raises")
 
-    def _remote_run(self, settings: Config, job_id: str | None = None) -> RemoteRun:
+    def _remote_run(self, settings: Config, job_id: str | None = None) -> RemoteJob:
         from pytest_remote_ci.client.client import Client
 
         runner = self._prepared.runner(settings)
         client = self._resources.enter_context(Client(runner.url, runner.key, on_wait=self._display.say))
-        return RemoteRun(client, self._display, self._interrupts, self._see, job_id)
+        return RemoteJob(client, self._display, self._interrupts, self._see, job_id)
 
     def _sent(
-        self, current: RemoteRun, workspace: Workspace, settings: Config, options: SubmitOptions
+        self, current: RemoteJob, workspace: Workspace, settings: Config, options: SubmitOptions
     ) -> int | None:
         try:
             job_id = current.submit(workspace, options, again=lambda: self._prepared.workspace(settings))
@@ -176,9 +176,9 @@ class _Session:
             current.abandon()
             raise
 
-    def _result(self, current: RemoteRun) -> int:
+    def _result(self, current: RemoteJob) -> int:
         complete = current.follow()
-        current.bring_home(complete)
+        current.fetch_artifacts(complete)
         code = exit_code(complete)
         if complete.get("reason"):  # a verdict with a remark: a test took pytest down
             self._display.say(f"remote-ci: {complete['reason']}")
@@ -190,7 +190,7 @@ class _Session:
 
     def _take_over(
         self,
-        current: RemoteRun,
+        current: RemoteJob,
         cancel: Callable[[], bool],
         *,
         is_late: bool = False,
@@ -198,14 +198,14 @@ class _Session:
     ) -> bool:
         """Let the local session replay the remote one; return False if its text must be shown instead."""
         from pytest_remote_ci.replay.events import Feed, wait_for_session
-        from pytest_remote_ci.replay.gc_freeze import Settled
-        from pytest_remote_ci.replay.plugin import Takeover
+        from pytest_remote_ci.replay.gc_freeze import GcFreeze
+        from pytest_remote_ci.replay.plugin import RemoteSessionPlugin
 
         feed = Feed(current, is_late=is_late, is_over=choice is not None)
         if wait_for_session(feed, self._display, str(self._prepared.place.cwd)) is not None:
-            current.give_again(feed.take_held())
+            current.push_back(feed.take_held())
             return False
-        plugin = Takeover(
+        plugin = RemoteSessionPlugin(
             self._pytest,
             feed,
             self._display,
@@ -214,7 +214,7 @@ class _Session:
             choice=choice,
         )
         self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
-        self._pytest.pluginmanager.register(Settled(self._pytest), "remote-ci-settled")
+        self._pytest.pluginmanager.register(GcFreeze(self._pytest), "remote-ci-settled")
         return True
 
     def _attach(self, settings: Config, job_id: str) -> int | None:
@@ -243,7 +243,7 @@ class _Session:
 
         arguments.refuse_next_run([*self._pytest.getini("addopts"), *self._prepared.given])
         current = self._remote_run(settings, job_id)
-        current.require_over()
+        current.require_finished()
         try:
             choice = Choice(self._pytest)
             if self._native and self._take_over(current, lambda: False, is_late=True, choice=choice):

@@ -19,7 +19,7 @@ from typing import Any
 
 from waiting import wait_until
 
-from ci_runner.controller.artifacts.collect import Written
+from ci_runner.controller.artifacts.collect import JobOutput
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.controller.engines.process.engine import ProcessEngine
 from ci_runner.controller.environments import worker_command
@@ -129,10 +129,10 @@ class SimplePreparer:
         for folder in (self.data_dir / "work").glob(f"{job_id}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def written(self, job: Job) -> Written:
-        return Written(self.data_dir / "work" / f"{job.id}-{job.attempt}" / "upper", "/workspace", dict)
+    def written(self, job: Job) -> JobOutput:
+        return JobOutput(self.data_dir / "work" / f"{job.id}-{job.attempt}" / "upper", "/workspace", dict)
 
-    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+    def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
         pass
 
     def evict(self, keep: frozenset[str]) -> None:

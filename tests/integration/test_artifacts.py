@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faults.harness import OTHER, USER, Runner, check_invariants, runner
 
-from ci_runner.controller.artifacts.collect import Written
+from ci_runner.controller.artifacts.collect import JobOutput
 from ci_runner.controller.cleanup.blob_gc import Collector
 from ci_runner.controller.cleanup.reaper import Reaper
 from ci_runner.controller.engine import ContainerSpec
@@ -154,7 +154,7 @@ def test_a_job_whose_wishes_make_no_sense_ends_all_the_same(found: Runner) -> No
 def test_a_job_whose_files_cannot_be_found_ends_all_the_same(
     found: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def written(job: Job) -> Written:
+    def written(job: Job) -> JobOutput:
         raise PermanentError("the job has no workspace")
 
     monkeypatch.setattr(found.preparer, "written", written)

@@ -14,7 +14,7 @@ from http_kit import Person, Runner, running
 
 from pytest_remote_ci.client import delta
 from pytest_remote_ci.client.client import Client
-from pytest_remote_ci.client.delta import Parcel
+from pytest_remote_ci.client.delta import WorkspaceUpload
 from pytest_remote_ci.errors import SubmissionRefused
 from pytest_remote_ci.workspace.collect import Workspace, WorkspaceChanged, collect
 
@@ -63,7 +63,7 @@ class Sender:
         self.by_manifest = False
         self.parcels = 0
 
-    def send(self, parcel: Parcel) -> str:
+    def send(self, parcel: WorkspaceUpload) -> str:
         self.parcels += 1
         self.by_manifest = parcel.manifest is not None
         self.contents = 0 if parcel.archive is None else parcel.archive.seek(0, 2)
@@ -229,11 +229,11 @@ def test_a_runner_that_knows_no_manifests_gets_the_whole_project(project: Path, 
     def old(request: Request) -> tuple[int, dict[str, str], dict[str, str]] | None:
         return (status, {"detail": "Not Found"}, {}) if request.path == "/blobs/missing" else None
 
-    parcels: list[Parcel] = []
+    parcels: list[WorkspaceUpload] = []
     with fake_runner() as fake, Client(fake.url, KEY) as client:
         fake.intercept = old
 
-        def send(parcel: Parcel) -> str:
+        def send(parcel: WorkspaceUpload) -> str:
             parcels.append(parcel)
             return client.submit(parcel.archive, manifest=parcel.manifest)
 

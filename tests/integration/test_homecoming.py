@@ -21,8 +21,8 @@ from ci_runner.model.job import utcnow
 from ci_runner.model.verdict import ran
 from pytest_remote_ci.artifacts import artifact_folder, destinations
 from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
-from pytest_remote_ci.artifacts.download import MANY, Artifact, Errand, name_problem, parse_list
-from pytest_remote_ci.artifacts.fetch import Homecoming
+from pytest_remote_ci.artifacts.download import MANY, Artifact, Downloader, name_problem, parse_list
+from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
 from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.client.transport import AuthenticationFailed, Content, Interrupted
 from pytest_remote_ci.errors import ConfigError, JobNotFound, RunnerUnreachable
@@ -114,7 +114,7 @@ class Breaking(Client):
 
 def fetch(client: Client, job_id: str, folder: Path, **more: Any) -> tuple[set[str], list[str]]:
     """Everything into `folder`: what came, and what is said about the rest."""
-    errand = Errand(client, job_id, sleep=lambda seconds: None, **more)
+    errand = Downloader(client, job_id, sleep=lambda seconds: None, **more)
     found = errand.fetch([(item, folder / item.path) for item in client.artifacts(job_id)], folder)
     return set(found.places), list(found.problems)
 
@@ -195,7 +195,7 @@ def test_a_content_that_is_not_what_the_list_says_never_gets_its_name(
     runner: Runner, person: Person, client: Client, here: Path
 ) -> None:
     job_id = left(runner, person, {"x": b"evil!!!"})
-    errand = Errand(client, job_id)
+    errand = Downloader(client, job_id)
     found = errand.fetch([(one("x"), here / "x")], here)
     assert found.problems == ("x did not come: its content is not what the runner says",)
     assert disk(here) == {}
@@ -210,7 +210,7 @@ def test_a_content_of_an_archive_that_is_not_what_the_list_says_never_gets_its_n
     wanted = [one(path, content) for path, content in files.items()]
     wanted.insert(3, one("x"))
     arrived: list[str] = []
-    errand = Errand(client, job_id, finish=lambda artifact, file: arrived.append(artifact.path))
+    errand = Downloader(client, job_id, finish=lambda artifact, file: arrived.append(artifact.path))
     found = errand.fetch([(item, here / item.path) for item in wanted], here)
     assert found.problems == ("x did not come: its content is not what the runner says",)
     assert set(found.places) == set(files)
@@ -224,7 +224,7 @@ def test_one_that_is_gone_does_not_keep_the_others(
     job_id = left(runner, person, {"a": b"1", "gone": b"only here"})
     listed = client.artifacts(job_id)
     runner.blobs.remove(sha256(b"only here").hexdigest())
-    found = Errand(client, job_id).fetch([(item, here / item.path) for item in listed], here)
+    found = Downloader(client, job_id).fetch([(item, here / item.path) for item in listed], here)
     assert set(found.places) == {"a"}
     assert found.problems == ("gone did not come: The artifact's content is no longer on the runner",)
 
@@ -232,7 +232,7 @@ def test_one_that_is_gone_does_not_keep_the_others(
 def test_a_key_that_is_refused_ends_it(runner: Runner, person: Person, here: Path) -> None:
     job_id = left(runner, person, {"a": b"1"})
     with Client(runner.url, "ci_" + "x" * 46) as client, pytest.raises(AuthenticationFailed):
-        Errand(client, job_id).fetch([(one("a"), here / "a")], here)
+        Downloader(client, job_id).fetch([(one("a"), here / "a")], here)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_key_that_is_refused_ends_it(runner: Runner, person: Person, here: Pat
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(client: Client, here: Path, path: str) -> None:
     assert name_problem(path) is not None
-    found = Errand(client, "job").fetch([(one(path), here / "x")], here)
+    found = Downloader(client, "job").fetch([(one(path), here / "x")], here)
     assert (found.places, len(found.problems)) == ({}, 1)
     assert not control_characters.holds_any(found.problems[0])
     assert list(here.iterdir()) == []
@@ -263,7 +263,7 @@ def test_a_link_in_the_way_is_not_followed(client: Client, here: Path, tmp_path:
     (here / "file").write_text("mine")
     (here / "folder").mkdir()
     wanted = [(one(path), here / path) for path in ("sub/x", "file/x", "folder")]
-    found = Errand(client, "job").fetch(wanted, here)
+    found = Downloader(client, "job").fetch(wanted, here)
     assert [problem.partition(": ")[2] for problem in found.problems] == [
         f"{here}/sub is a link", f"{here}/file is no folder", f"{here}/folder is a folder",
     ]  # fmt: skip
@@ -303,7 +303,7 @@ def test_an_unknown_job_is_said(client: Client) -> None:
 
 def home(
     client: Client, job_id: str, here: Path, root: Path | None = None, asked: tuple[str, ...] | None = ()
-) -> tuple[Homecoming, list[str]]:
+) -> tuple[ArtifactFetcher, list[str]]:
     said: list[str] = []
     found = None
     if root is not None:
@@ -311,7 +311,7 @@ def home(
             ["--junitxml=out/junit.xml", "--cov-report", "html:site"], Place(root, root)
         )
     folder = artifact_folder.named(here)
-    return Homecoming(client, job_id, folder, StatusLine(), said.append, found, asked), said
+    return ArtifactFetcher(client, job_id, folder, StatusLine(), said.append, found, asked), said
 
 
 #: What a folder for artifacts holds beside them.
@@ -366,7 +366,7 @@ def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
     found = destinations.find([f"--html={tmp_path}/out/r.html"], Place(root, root))
     said: list[str] = []
     kept = artifact_folder.named(tmp_path / "kept")
-    bringing = Homecoming(client, job_id, kept, StatusLine(), said.append, found, ())
+    bringing = ArtifactFetcher(client, job_id, kept, StatusLine(), said.append, found, ())
     bringing.bring(complete())
     assert disk(tmp_path / "out") == {"r.html": f"<html>{root}/a".encode(), "assets/style.css": b"s"}
     assert disk(root) == {}
@@ -389,7 +389,7 @@ def test_a_report_that_is_written_here_stays_if_pytest_died_in_the_job(
     found = destinations.find(argv, Place(root, root), ["--html"], [("--html", "r.html")])
     said: list[str] = []
     kept = artifact_folder.named(tmp_path / "kept")
-    bringing = Homecoming(client, job_id, kept, StatusLine(), said.append, found, ())
+    bringing = ArtifactFetcher(client, job_id, kept, StatusLine(), said.append, found, ())
     bringing.bring(complete(), is_early=True)
     assert disk(root) == {"r.jsonl": log}
     (root / "r.html").write_bytes(here)
@@ -431,7 +431,7 @@ def test_the_default_folder_hides_itself_from_git(
 ) -> None:
     job_id = left(runner, person, {"a": b"1"})
     folder = artifact_folder.default(job_id, tmp_path)
-    assert Homecoming(client, job_id, folder, StatusLine(), print).bring_all()
+    assert ArtifactFetcher(client, job_id, folder, StatusLine(), print).bring_all()
     assert disk(tmp_path / ".remote-ci-artifacts") == {**GUARDS, f"{job_id}/a": b"1"}
 
 
@@ -457,7 +457,7 @@ def test_a_source_file_is_never_replaced(
     said: list[str] = []
     found = destinations.find(["--junitxml=setup.py", "--cov-report=html:src"], Place(root, root))
     kept = artifact_folder.named(tmp_path / "kept")
-    Homecoming(client, job_id, kept, StatusLine(), said.append, found, ()).bring(complete())
+    ArtifactFetcher(client, job_id, kept, StatusLine(), said.append, found, ()).bring(complete())
     assert disk(root) == {"setup.py": b"mine", "src/x.py": b"mine", "src/index.html": HTML}
     assert not (tmp_path / "kept").exists()
     assert said[1] == (
@@ -535,7 +535,7 @@ def test_nothing_runs_the_artifacts_that_were_asked_for(
         artifact_folder.default(job_id, root)
     )  # fmt: skip
     said: list[str] = []
-    assert Homecoming(client, job_id, folder, StatusLine(), said.append).bring_all(), said
+    assert ArtifactFetcher(client, job_id, folder, StatusLine(), said.append).bring_all(), said
     assert disk(folder.path).keys() >= files.keys()
     for arguments in ([], ["-o", "norecursedirs=nothing"], ["--doctest-modules"]):
         if named == "dist" and "norecursedirs=nothing" in arguments:
@@ -600,7 +600,7 @@ def test_a_link_to_the_folder_is_not_followed(
     configured = ArtifactFolder(root / "kept/sub", root, root / "kept/sub", is_configured=True)
     for folder in (own, configured):
         said: list[str] = []
-        bringing = Homecoming(client, job_id, folder, StatusLine(), said.append)
+        bringing = ArtifactFetcher(client, job_id, folder, StatusLine(), said.append)
         bringing.bring(complete())
         assert "is a link" in said[0], said
     assert list(elsewhere.iterdir()) == []

@@ -424,7 +424,7 @@ def test_after_a_job_its_environment_gets_byte_code_which_the_next_one_uses(benc
     assert not list(folder.rglob("*.pyc"))
     job = replace(bench.submit(files), environment=first.prepared.key)
     for _ in range(2):  # the second time there is nothing to do
-        bench.preparer.improve(job, lambda: False)
+        bench.preparer.compile_bytecode(job, lambda: False)
         assert len(list(folder.rglob("*.pyc"))) > 80
         assert bench.preparer.in_use() == frozenset()
     files["test_a.py"] = (

@@ -17,7 +17,7 @@ from waiting import wait_until
 from ci_runner.controller import decide as reconcile
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.engines.memory import MemoryEngine, Script
-from ci_runner.controller.snapshot import Policy, Rows, World
+from ci_runner.controller.snapshot import JobRows, Policy, Snapshot
 from ci_runner.model.job import Job
 from ci_runner.store import Store, StoreError
 
@@ -34,13 +34,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def rows(store: Store) -> Iterator[Rows]:
-    made = Rows(store)
+def rows(store: Store) -> Iterator[JobRows]:
+    made = JobRows(store)
     yield made
     made.close()
 
 
-def test_rows_are_read_once_until_somebody_commits(rows: Rows) -> None:
+def test_rows_are_read_once_until_somebody_commits(rows: JobRows) -> None:
     first, anew = rows.look()
     assert ([job.id for job in first.jobs], anew) == (["a"], True)
     again, anew = rows.look()
@@ -48,7 +48,7 @@ def test_rows_are_read_once_until_somebody_commits(rows: Rows) -> None:
 
 
 def test_a_commit_of_this_thread_of_another_and_of_another_process_is_seen_at_once(
-    rows: Rows, store: Store
+    rows: JobRows, store: Store
 ) -> None:
     def cancel() -> None:
         store.jobs.request_cancel("a", "ann")
@@ -86,7 +86,7 @@ store.close()
 
 
 def test_what_could_not_be_read_is_read_the_next_time(
-    rows: Rows, store: Store, monkeypatch: pytest.MonkeyPatch
+    rows: JobRows, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows.look()
     store.jobs.create(Job("b", user_id="ann"))
@@ -118,13 +118,13 @@ def test_a_row_is_decoded_once_for_as_long_as_it_stays_as_it_is(store: Store) ->
 def test_a_decision_holds_until_a_time_that_it_asked_for() -> None:
     job = Job("a", phase="testing", status="running", phase_since=NOW, container_id="c", attempt=1)
     box = Observed("c", "a-1", "test", "a", 1, "running")
-    seen = World(NOW, Policy(test_timeout=60), (job,), observed=(box,))
+    seen = Snapshot(NOW, Policy(test_timeout=60), (job,), observed=(box,))
     decision = reconcile.decide(seen)
     assert (decision.actions, decision.until) == ((), NOW + dt.timedelta(seconds=60))
 
-    def at(seconds: float, **changes: object) -> World:
+    def at(seconds: float, **changes: object) -> Snapshot:
         fields = {"jobs": seen.jobs, "observed": seen.observed, **changes}
-        return World(NOW + dt.timedelta(seconds=seconds), seen.policy, **fields)  # type: ignore[arg-type]
+        return Snapshot(NOW + dt.timedelta(seconds=seconds), seen.policy, **fields)  # type: ignore[arg-type]
 
     assert decision.holds_in(at(59.9))
     assert not decision.holds_in(at(60))
@@ -146,10 +146,10 @@ def test_a_controller_with_nothing_to_do_neither_reads_nor_decides_and_misses_no
     lasting: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job runs and says nothing. Only its time that is up, and signs of life, are anything new."""
-    decided: list[World] = []
+    decided: list[Snapshot] = []
     decide = reconcile.decide
 
-    def counting(world: World) -> reconcile.Decision:
+    def counting(world: Snapshot) -> reconcile.Decision:
         decided.append(world)
         return decide(world)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.session import arguments
 
 from .both_ways import Pair
@@ -20,9 +20,9 @@ POSIX, SPACES = PurePosixPath("/home/x/proj"), PurePosixPath("/Users/x/My Projec
 DRIVE, SHARE = PureWindowsPath(r"C:\Users\x\proj"), PureWindowsPath(r"\\server\share\proj")
 
 
-def places(here: PurePath, there: str = THERE) -> Places:
+def places(here: PurePath, there: str = THERE) -> PathMapper:
     """As a session makes them."""
-    made = Places(here)
+    made = PathMapper(here)
     made.learn(there)
     return made
 

@@ -207,7 +207,7 @@ def test_a_build_cannot_turn_the_mount_of_another_one_into_a_link(bench: Bench, 
     """
     with Attack(bench, code.strip(), "mallory"):
         job = replace(own_image.submit(files, "mallory", image=docker_engine), environment=own.key)
-        own_image.preparer.improve(job, lambda: False)
+        own_image.preparer.compile_bytecode(job, lambda: False)
     assert contents(bench.data / "environments" / "shared") == before
 
 
@@ -286,7 +286,7 @@ while True:
     job = own_image.submit(files, "mallory", image=docker_engine)
     prepared = own_image.prepare(job)[0]
     assert (environment(prepared) / ".bytecode").is_symlink()
-    own_image.preparer.improve(replace(job, environment=prepared.key), lambda: False)
+    own_image.preparer.compile_bytecode(replace(job, environment=prepared.key), lambda: False)
     assert not (victim / "planted").exists()
 
 

@@ -18,7 +18,7 @@ from waiting import wait_until
 from ci_runner.controller import verdicts
 from ci_runner.controller.engine import TOOLS, Bind, Observed
 from ci_runner.controller.environments import worker_command
-from ci_runner.controller.snapshot import Ending, Policy
+from ci_runner.controller.snapshot import Policy, SpoolResult
 from ci_runner.controller.spool import reader
 from ci_runner.controller.spool.reader import ExitFrame, Spool
 from ci_runner.model.job import Job, utcnow
@@ -96,7 +96,7 @@ def attack(kit: Kit, name: str, how: str, place: Place | None = None) -> Outcome
         spool.close()
         kit.engine.remove(container_id)
     job = Job(id="a", user_id="u", workspace="0" * 64, submitted_at=utcnow(), phase="testing")
-    verdict = verdicts.ended(job, seen, Ending(True, last), Policy())
+    verdict = verdicts.ended(job, seen, SpoolResult(True, last), Policy())
     stdout = kit.spool(name) / "stdout"
     return Outcome(early[0] if early else None, seen, verdict, stdout.read_text() if stdout.is_file() else "")
 

@@ -48,7 +48,7 @@ class Case:
         self.handle = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self.before = len(self.path.read_bytes())
         sizes = {"stdout": 0, "stderr": len(stderr)}
-        self.settlement = crash.Settlement(str(folder), self.handle, lambda: sizes)
+        self.settlement = crash.CrashResolution(str(folder), self.handle, lambda: sizes)
 
     def settle(self, restarts: int = 3, *, stopped: bool = False, sections: Any = ()) -> bool:
         try:
@@ -183,7 +183,7 @@ def test_what_was_shown_before_a_restart_is_not_recorded_again() -> None:
     earlier = crash.read(
         io.BytesIO(b'{"t": "collect_report", "d": {"nodeid": "old", "outcome": "failed"}}\n')
     )
-    again = resume.Continued(kept, earlier)
+    again = resume.ResumedRecords(kept, earlier)
     for kind in ("session", "header", "collecting", "tree", "collected", "warning", "terminal", "deselected"):
         again.add(kind)
     for nodeid in ("old", "new"):
@@ -195,10 +195,10 @@ def test_what_was_shown_before_a_restart_is_not_recorded_again() -> None:
 
 def test_a_second_collection_is_held_against_the_first() -> None:
     kept: Any = Kept()
-    earlier = crash.Aftermath()
+    earlier = crash.SessionState()
     for record in (tree("a", "b", "c", "d"), started("a")):
         earlier.take(record)
-    rest = resume.Rest(resume.Continued(kept, earlier), earlier)
+    rest = resume.OnlyUnstarted(resume.ResumedRecords(kept, earlier), earlier)
     items = [type("Item", (), {"nodeid": nodeid})() for nodeid in ("x", "d", "a", "b")]
     hook = rest.pytest_collection_modifyitems(None, items)
     next(hook)

@@ -14,7 +14,7 @@ from engine_kit import FOREVER, MemoryKit
 from ci_runner.controller.backoff import Backoff
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.loop import ControllerRunning, only_one
-from ci_runner.controller.snapshot import Sight
+from ci_runner.controller.snapshot import ContainerView
 from ci_runner.model.job import Job, utcnow
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc)
@@ -98,7 +98,7 @@ def test_a_container_whose_command_runs_is_not_remembered_from_before_its_start(
     spec = kit.spec(FOREVER)
     container_id = kit.engine.create(spec)
     job = Job(spec.job_id, user_id="u", phase="starting", attempt=1, container_id=container_id)
-    sight = Sight(kit.engine)
+    sight = ContainerView(kit.engine)
 
     def state(job: Job) -> str:
         [seen] = sight.look((job,), anew=False) or ()

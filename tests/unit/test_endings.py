@@ -12,7 +12,7 @@ import pytest
 from ci_runner.controller import verdicts
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.environments import worker_command
-from ci_runner.controller.snapshot import Ending, Policy
+from ci_runner.controller.snapshot import Policy, SpoolResult
 from ci_runner.controller.spool import reader
 from ci_runner.controller.spool.reader import ExitFrame, Spool
 from ci_runner.model import seals
@@ -188,7 +188,7 @@ NAMED: dict[str, tuple[Job, Observed | None, ExitFrame | None, str]] = {
 def test_a_job_without_a_verdict_names_the_test_that_ran(
     whose: Job, seen: Observed | None, last: ExitFrame | None, reason: str
 ) -> None:
-    verdict = verdicts.ended(whose, seen, Ending(True, last, "t.py::a"), Policy())
+    verdict = verdicts.ended(whose, seen, SpoolResult(True, last, "t.py::a"), Policy())
     assert (verdict.status, verdict.exit_code, verdict.reason) == ("failed", None, reason)
     assert verdict.success is (False if whose.stop_intent == "timeout" else None)
 
@@ -213,12 +213,12 @@ def test_the_memory_that_is_named_is_what_the_container_has(
     policy = replace(Policy(), memory=default, max_memory=most)
     options = {} if asked is None else {"memory": asked}
     verdict = verdicts.ended(
-        job(options=JobOptions.from_dict(options)), box(137, oom=True), Ending(True, None), policy
+        job(options=JobOptions.from_dict(options)), box(137, oom=True), SpoolResult(True, None), policy
     )
     assert verdict.reason == f"out of memory (limit {words})"
     killed = ExitFrame(None, "SIGKILL", oom=True)
     verdict = verdicts.ended(
-        job(options=JobOptions.from_dict(options)), box(137), Ending(True, killed), policy
+        job(options=JobOptions.from_dict(options)), box(137), SpoolResult(True, killed), policy
     )
     assert verdict == ran(1, f"a test took pytest down: out of memory (limit {words})")
 
@@ -260,6 +260,6 @@ def test_what_the_last_event_says_of_a_verdict(verdict: Verdict, fields: dict[st
 
 
 def test_a_death_of_pytest_is_the_reason_of_a_failure() -> None:
-    ending = Ending(True, ExitFrame(1, died="pytest was ended by SIGSEGV while running t.py::a"))
+    ending = SpoolResult(True, ExitFrame(1, died="pytest was ended by SIGSEGV while running t.py::a"))
     verdict = verdicts.ended(job(), box(1), ending, Policy())
     assert verdict == Verdict("completed", False, 1, "pytest was ended by SIGSEGV while running t.py::a")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_remote_ci.replay.gc_freeze import Settled
+from pytest_remote_ci.replay.gc_freeze import GcFreeze
 
 pytest_plugins = ["pytester"]
 
@@ -32,7 +32,7 @@ class Looks:
         self.is_looked_through = True
 
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
-        config.pluginmanager.register(Settled(config))
+        config.pluginmanager.register(GcFreeze(config))
 
     def pytest_runtest_logstart(self) -> None:
         self.counts.append(gc.get_freeze_count())

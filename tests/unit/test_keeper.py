@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from ci_runner.controller.artifacts.collect import Keeper, KeepingStopped, Kept, Limits, Written
+from ci_runner.controller.artifacts.collect import (
+    ArtifactCollector,
+    CollectedArtifacts,
+    JobOutput,
+    KeepingStopped,
+    Limits,
+)
 from ci_runner.controller.artifacts.quota import Quota
 from ci_runner.errors import PermanentError
 from ci_runner.model.job import Job, utcnow
@@ -28,7 +34,7 @@ class Bench:
         self.folder = data / "upper"
         self.folder.mkdir()
         self.blobs = BlobStore(data, None)
-        self.keeper = Keeper(self.blobs)
+        self.keeper = ArtifactCollector(self.blobs)
         self.calls: list[str] = []
         self.sent: Mapping[str, str] = {}
 
@@ -38,13 +44,15 @@ class Bench:
         file.write_bytes(content)
         return file
 
-    def keep(self, verdict: Verdict | None = None, *, user: str | None = None, **options: Any) -> Kept:
+    def keep(
+        self, verdict: Verdict | None = None, *, user: str | None = None, **options: Any
+    ) -> CollectedArtifacts:
         options.setdefault("artifacts", ["**"])
         job = Job("job", user_id=user, options=JobOptions.from_dict(options))
-        written = Written(self.folder, "/workspace", lambda: self.sent)
+        written = JobOutput(self.folder, "/workspace", lambda: self.sent)
         return self.keeper.keep(job, verdict or ran(0), written, lambda: self.calls.append("read"))
 
-    def names(self, kept: Kept) -> list[str]:
+    def names(self, kept: CollectedArtifacts) -> list[str]:
         return [item.path for item in kept.artifacts]
 
 
@@ -114,7 +122,7 @@ def test_without_its_workspace_all_that_matches_is_kept(bench: Bench) -> None:
         raise PermanentError("the job's workspace is no longer on the runner")
 
     bench.put("a")
-    written = Written(bench.folder, "/workspace", gone)
+    written = JobOutput(bench.folder, "/workspace", gone)
     kept = bench.keeper.keep(
         Job("job", options=JobOptions.from_dict({"artifacts": ["a"]})), ran(0), written, lambda: None
     )
@@ -236,14 +244,14 @@ def test_a_file_that_still_grows_is_left_out(bench: Bench, monkeypatch: pytest.M
 def test_a_file_that_vanishes_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.put("a")
     bench.put("b")
-    taking = Keeper._take
+    taking = ArtifactCollector._take
 
-    def take(self: Keeper, file: Any, folder: Path, batch: Batch) -> Any:
+    def take(self: ArtifactCollector, file: Any, folder: Path, batch: Batch) -> Any:
         if file.path == "a":
             (folder / "a").unlink()
         return taking(self, file, folder, batch)
 
-    monkeypatch.setattr(Keeper, "_take", take)
+    monkeypatch.setattr(ArtifactCollector, "_take", take)
     kept = bench.keep()
     assert bench.names(kept) == ["b"]
     assert kept.notes == ("not kept: 'a' cannot be read (No such file or directory)",)

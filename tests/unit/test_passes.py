@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.decode import Reports, _with_plain_extras
-from pytest_remote_ci.replay.paths import Places
+from pytest_remote_ci.replay.paths import PathMapper
 
 pytest_plugins = ["pytester"]
 
@@ -38,7 +38,7 @@ def config(pytester: pytest.Pytester) -> pytest.Config:
 
 
 def made(config: pytest.Config) -> Reports:
-    places = Places(config.rootpath)
+    places = PathMapper(config.rootpath)
     places.learn("/somewhere/there")
     return Reports(config, places, lambda line: None)
 

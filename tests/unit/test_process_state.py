@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from faults.harness import PREPARED
 
-from ci_runner.controller.process_state import ProcessState, Snapshot
+from ci_runner.controller.process_state import ProcessState, StateSnapshot
 from ci_runner.controller.snapshot import Announced
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc)
@@ -34,7 +34,7 @@ def switching() -> Iterator[None]:
 
 
 def test_nothing_is_known_at_first(state: ProcessState) -> None:
-    assert state.snapshot({"a"}) == Snapshot(frozenset(), {})
+    assert state.snapshot({"a"}) == StateSnapshot(frozenset(), {})
     assert not state.is_signalled("a")
     assert not state.is_collecting("a")
     assert state.prepared("a") is None
@@ -46,7 +46,7 @@ def test_what_is_set_is_known_until_the_job_is_over(state: ProcessState) -> None
     state.set_collecting("a")
     state.set_prepared("a", PREPARED)
     state.set_announced("b", 4, NOW)
-    assert state.snapshot({"a", "b"}) == Snapshot(
+    assert state.snapshot({"a", "b"}) == StateSnapshot(
         frozenset({"a"}), {"a": Announced(3, NOW), "b": Announced(4, NOW)}
     )
     assert state.is_signalled("a")
@@ -56,7 +56,7 @@ def test_what_is_set_is_known_until_the_job_is_over(state: ProcessState) -> None
     assert state.prepared("a") is None
     assert state.is_signalled("a")
     state.forget("a")
-    assert state.snapshot({"a", "b"}) == Snapshot(frozenset(), {"b": Announced(4, NOW)})
+    assert state.snapshot({"a", "b"}) == StateSnapshot(frozenset(), {"b": Announced(4, NOW)})
     assert not state.is_collecting("a")
 
 
@@ -66,7 +66,7 @@ def test_a_snapshot_does_not_change(state: ProcessState) -> None:
     state.set_announced("b", 2, NOW)
     state.set_signalled("b")
     state.forget("a")
-    assert taken == Snapshot(frozenset(), {"a": Announced(1, NOW)})
+    assert taken == StateSnapshot(frozenset(), {"a": Announced(1, NOW)})
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_is_written_about_a_job_that_is_over_does_not_stay(
     state.forget("a")
     write(state)
     state.snapshot(set())
-    assert state.snapshot({"a"}) == Snapshot()
+    assert state.snapshot({"a"}) == StateSnapshot()
     assert not state.is_signalled("a")
     assert not state.is_collecting("a")
     assert state.prepared("a") is None
@@ -97,7 +97,7 @@ def test_no_write_is_lost_and_each_snapshot_is_whole(state: ProcessState, switch
     open_jobs = {f"{job_id}-{writer}" for job_id in JOBS for writer in range(WRITERS)}
     done = threading.Event()
     together = threading.Barrier(WRITERS + 1)
-    torn: list[Snapshot] = []
+    torn: list[StateSnapshot] = []
 
     def write(writer: int) -> None:
         together.wait(30)

@@ -28,7 +28,7 @@ from ci_runner.controller.actions import (
 )
 from ci_runner.controller.decide import Follow, decide, follows
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.snapshot import Announced, Ending, OpenRun, Policy, World
+from ci_runner.controller.snapshot import Announced, OpenRun, Policy, Snapshot, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.model.job import Job
 from ci_runner.model.job_options import JobOptions
@@ -65,9 +65,9 @@ def box(job_id: str = "a", state: str = "running", **fields: Any) -> Observed:
     return Observed(**{**values, "job_id": job_id, "state": state, **fields})
 
 
-def world(*jobs: Job, boxes: Sequence[Observed] = (), **fields: Any) -> World:
+def world(*jobs: Job, boxes: Sequence[Observed] = (), **fields: Any) -> Snapshot:
     announced = {item.id: Announced(1, NOW) for item in jobs}
-    return World(
+    return Snapshot(
         **{
             "now": NOW,
             "policy": POLICY,
@@ -83,11 +83,11 @@ CANCEL = {"cancel_requested_at": NOW, "cancelled_by": "somebody"}
 STOPPED = {"stop_intent": "cancel", "stop_requested_at": ago(3), **CANCEL}
 BUSY = {"in_flight": {"a": frozenset({"Launch"})}}
 PREPARING = {"in_flight": {"a": frozenset({"Prepare"})}}
-GONE = {("a", 1): Ending(started=True)}
-NEVER_RAN = {("a", 1): Ending(started=False)}
-RAN = {("a", 1): Ending(started=True, exit=ExitFrame(0))}
+GONE = {("a", 1): SpoolResult(started=True)}
+NEVER_RAN = {("a", 1): SpoolResult(started=False)}
+RAN = {("a", 1): SpoolResult(started=True, exit=ExitFrame(0))}
 
-CASES: dict[str, tuple[World, list[Action]]] = {
+CASES: dict[str, tuple[Snapshot, list[Action]]] = {
     "nothing to do": (world(), []),
     "a waiting job is taken up": (world(job()), [Claim("a")]),
     "a waiting job that is being taken up is left alone": (world(job(), in_flight={"a": frozenset({"Claim"})}), []),
@@ -239,7 +239,7 @@ CASES: dict[str, tuple[World, list[Action]]] = {
     "a third container lost before the command ran is the last": (
         world(
             job(phase="starting", container_id="c-a", attempt=3),
-            boxes=[box(state="exited", exit_code=3, attempt=3)], endings={("a", 3): Ending(False)},
+            boxes=[box(state="exited", exit_code=3, attempt=3)], endings={("a", 3): SpoolResult(False)},
         ),
         [Finish("a", failed("container lost: it ended with code 3 before the tests began (3 attempts)"), "c-a")],
     ),
@@ -352,7 +352,7 @@ CASES: dict[str, tuple[World, list[Action]]] = {
     "files are collected of a command that was not seen to start": (
         world(
             job(phase="starting", container_id="c-a", options=asking({"artifacts": ["x"]})),
-            endings={("a", 1): Ending(False, ExitFrame(0))},
+            endings={("a", 1): SpoolResult(False, ExitFrame(0))},
         ), [Finish("a", ran(0), collect=True)],
     ),
     "a container that is created again does not hold up the collection of files": (
@@ -360,7 +360,7 @@ CASES: dict[str, tuple[World, list[Action]]] = {
         [Finish("a", failed(CONTAINER_LOST), collect=True)],
     ),
     "a third container that vanished before the command ran is the last": (
-        world(job(phase="starting", container_id="c-a", attempt=3), endings={("a", 3): Ending(False)}),
+        world(job(phase="starting", container_id="c-a", attempt=3), endings={("a", 3): SpoolResult(False)}),
         [Finish("a", failed("container lost: it vanished before the tests began (3 attempts)"))],
     ),
     "a container that has ended is removed at once": (
@@ -398,16 +398,16 @@ CASES: dict[str, tuple[World, list[Action]]] = {
 }  # fmt: skip
 
 
-def actions_in(moment: World) -> list[Action]:
+def actions_in(moment: Snapshot) -> list[Action]:
     return list(decide(moment).actions)
 
 
 @pytest.mark.parametrize(("moment", "expected"), CASES.values(), ids=CASES.keys())
-def test_decision(moment: World, expected: list[Action]) -> None:
+def test_decision(moment: Snapshot, expected: list[Action]) -> None:
     assert actions_in(moment) == expected
 
 
-def claimed(moment: World) -> list[str]:
+def claimed(moment: Snapshot) -> list[str]:
     return [action.job_id for action in actions_in(moment) if isinstance(action, Claim)]
 
 
@@ -469,7 +469,7 @@ def test_what_waits_does_not_keep_what_is_prepared_from_its_slot() -> None:
     ],
     ids=["is being launched", "vanished", "is being recorded", "runs", "is being ended"],
 )
-def test_a_slot_is_taken_by_whatever_may_run(other: World) -> None:
+def test_a_slot_is_taken_by_whatever_may_run(other: Snapshot) -> None:
     policy = replace(POLICY, concurrency=1)
     moment = replace(other, jobs=(*other.jobs, job("a", "starting")), policy=policy)
     assert [action for action in actions_in(moment) if isinstance(action, Launch)] == []
@@ -502,7 +502,7 @@ def test_a_launch_that_failed_lately_does_not_keep_others_from_the_slot() -> Non
     assert actions_in(world(*ready, policy=policy, held=frozenset({"Launch a"}))) == [Launch("b", 1)]
 
 
-FOLLOWS: dict[str, tuple[World, dict[tuple[str, int], bool] | None]] = {
+FOLLOWS: dict[str, tuple[Snapshot, dict[tuple[str, int], bool] | None]] = {
     "a waiting job has no spool": (world(job()), {}),
     "a job without container has no spool": (world(job(phase="starting")), {}),
     "a running container is read": (world(job(phase="testing"), boxes=[box()]), {("a", 1): False}),
@@ -518,7 +518,7 @@ FOLLOWS: dict[str, tuple[World, dict[tuple[str, int], bool] | None]] = {
 
 
 @pytest.mark.parametrize(("moment", "expected"), FOLLOWS.values(), ids=FOLLOWS.keys())
-def test_which_spools_are_read(moment: World, expected: dict[tuple[str, int], bool] | None) -> None:
+def test_which_spools_are_read(moment: Snapshot, expected: dict[tuple[str, int], bool] | None) -> None:
     found = follows(moment)
     if expected is None:
         assert found is None
@@ -532,7 +532,7 @@ def verdict(
 ) -> Callable[[], Verdict]:
     """The question what this end means, asked in the test."""
     return lambda: verdicts.ended(
-        job(phase="testing", **fields), observed, Ending(started, exit_frame), POLICY
+        job(phase="testing", **fields), observed, SpoolResult(started, exit_frame), POLICY
     )
 
 
@@ -594,7 +594,7 @@ def test_verdict(found: Callable[[], Verdict], expected: Verdict) -> None:
 
 
 ASKED = {"options": asking({"artifacts": ["dist"]})}
-DONE = {("a", 1): Ending(True, ExitFrame(0))}
+DONE = {("a", 1): SpoolResult(True, ExitFrame(0))}
 
 
 @pytest.mark.parametrize("phase", ["testing", "finishing"])
@@ -612,7 +612,7 @@ def test_a_container_that_may_still_write_goes_before_files_are_read() -> None:
 
 
 def test_files_of_a_lost_container_are_collected_too() -> None:
-    moment = world(job("a", "testing", **ASKED), boxes=[], endings={("a", 1): Ending(True, None)})
+    moment = world(job("a", "testing", **ASKED), boxes=[], endings={("a", 1): SpoolResult(True, None)})
     assert actions_in(moment) == [Finish("a", failed(CONTAINER_LOST), collect=True)]
 
 
@@ -621,7 +621,7 @@ def test_files_of_a_job_that_was_stopped_are_collected_too() -> None:
         "a", "testing", **ASKED, cancel_requested_at=ago(1), cancelled_by="x", stop_intent="cancel"
     )
     moment = world(
-        stopping, boxes=[box(state="exited", exit_code=137)], endings={("a", 1): Ending(True, None)}
+        stopping, boxes=[box(state="exited", exit_code=137)], endings={("a", 1): SpoolResult(True, None)}
     )
     assert actions_in(moment) == [Finish("a", cancelled("x"), collect=True)]
 
@@ -648,7 +648,7 @@ def run(plan: Plan, **fields: Any) -> OpenRun:
 RUNNING = job("a", "testing", phase_since=ago(600))
 WITH_TIMEOUT = {"options": {"run_timeout": 60}, "start_time": ago(20)}
 
-UNTIL: dict[str, tuple[World, float | None]] = {
+UNTIL: dict[str, tuple[Snapshot, float | None]] = {
     "nothing": (world(), None),
     "a preparation's limit": (world(job("a", "preparing", phase_since=ago(100)), **PREPARING), 800),
     "a preparation's limit, while the engine is silent": (
@@ -719,7 +719,7 @@ UNTIL: dict[str, tuple[World, float | None]] = {
 
 
 @pytest.mark.parametrize(("moment", "seconds"), UNTIL.values(), ids=UNTIL.keys())
-def test_a_decision_says_when_time_alone_may_change_it(moment: World, seconds: float | None) -> None:
+def test_a_decision_says_when_time_alone_may_change_it(moment: Snapshot, seconds: float | None) -> None:
     assert decide(moment).until == (None if seconds is None else later(seconds))
 
 
@@ -738,7 +738,7 @@ def test_a_decision_holds_until_then_for_a_world_that_is_the_same_otherwise() ->
 
 
 @pytest.mark.parametrize("moment", [case[0] for case in CASES.values()], ids=CASES.keys())
-def test_deciding_changes_nothing(moment: World) -> None:
+def test_deciding_changes_nothing(moment: Snapshot) -> None:
     before = repr(vars(moment))
     decision = decide(moment)
     assert repr(vars(moment)) == before

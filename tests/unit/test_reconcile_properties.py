@@ -30,7 +30,7 @@ from ci_runner.controller.actions import (
 )
 from ci_runner.controller.decide import decide, follows
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.snapshot import Ending, Policy, World
+from ci_runner.controller.snapshot import Policy, Snapshot, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.model.job import Job
 
@@ -60,8 +60,8 @@ class Model:
         self.ends: Counter[str] = Counter()
         self.claims: list[str] = []
 
-    def world(self) -> World:
-        world = World(
+    def world(self) -> Snapshot:
+        world = Snapshot(
             self.now,
             POLICY,
             tuple(job for job in self.jobs.values() if not job.is_over),
@@ -71,7 +71,7 @@ class Model:
             signalled=frozenset(self.signalled),
         )
         endings = {
-            key: Ending(*self.spools.get(key, (False, None)))
+            key: SpoolResult(*self.spools.get(key, (False, None)))
             for key, item in (follows(world) or {}).items()
             if item.over
         }
@@ -240,7 +240,7 @@ def tick(model: Model, reach: list[Reach]) -> None:
         model.perform(action, reach[number] if number < len(reach) else "all")
 
 
-def _is_overtaken(model: Model, world: World, action: Any) -> bool:
+def _is_overtaken(model: Model, world: Snapshot, action: Any) -> bool:
     """Compare-and-set: a row that changed since the world was read is not written."""
     before = {job.id: job for job in (*world.jobs, *world.uncleaned)}
     return model.jobs[action.job_id] != before.get(action.job_id)

@@ -1,4 +1,4 @@
-"""`Keeper`: collects a job's files as artifacts, between the worker's exit and the job's end.
+"""`ArtifactCollector`: collects a job's files as artifacts, between the worker's exit and the job's end.
 
 The order makes a kill at any moment safe: contents become durable first, rows come with the job's end in one
 transaction, the files themselves are deleted afterwards. A job found without its end is simply collected again.
@@ -38,7 +38,7 @@ _PIECE: Final = 1 << 16
 
 
 @dataclass(frozen=True)
-class Written:
+class JobOutput:
     """The location of an attempt's files."""
 
     #: The container's changes to the workspace; links in it must not be followed.
@@ -50,7 +50,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CollectedArtifacts:
     """The collected artifacts of a job."""
 
     artifacts: tuple[Artifact, ...] = ()
@@ -88,7 +88,7 @@ class Limits:
         return cls(settings.max_artifact, settings.max_artifacts, settings.max_artifact_files, reserve)
 
 
-class Wanted:
+class ArtifactRequest:
     """The patterns of the files that a submission asks for."""
 
     def __init__(self, job: Job, verdict: Verdict) -> None:
@@ -108,7 +108,7 @@ class Wanted:
 
 
 @dataclass
-class Keeper:
+class ArtifactCollector:
     """Stores jobs' files in `blobs`. Thread-safe."""
 
     blobs: BlobStore
@@ -119,15 +119,17 @@ class Keeper:
     #: Whether the controller is ending: the collection is then given up, and the next controller repeats it.
     stopping: Callable[[], bool] = lambda: False
 
-    def keep(self, job: Job, verdict: Verdict, written: Written, before_reading: Callable[[], None]) -> Kept:
+    def keep(
+        self, job: Job, verdict: Verdict, written: JobOutput, before_reading: Callable[[], None]
+    ) -> CollectedArtifacts:
         """Store durably the requested files that the job made or changed; call `before_reading` if there are any.
 
         Raises any error of `before_reading`, and `KeepingStopped`.
         """
-        wanted = Wanted(job, verdict)
+        wanted = ArtifactRequest(job, verdict)
         found = scan.find(written.folder, wanted.globs)
         if not found.files:  # no need to wait for the container then
-            return Kept(notes=(*found.omissions.lines(), *wanted.missed(found.matched)))
+            return CollectedArtifacts(notes=(*found.omissions.lines(), *wanted.missed(found.matched)))
         before_reading()
         failpoints.hit(_FOUND)
         try:
@@ -143,16 +145,16 @@ class Keeper:
         except Exception as error:
             _log.exception("job %s: its artifacts are not kept", job.id)
             words = f"internal error of the runner ({type(error).__name__})"
-        return Kept(notes=(f"none is kept: {words}",))
+        return CollectedArtifacts(notes=(f"none is kept: {words}",))
 
-    def _kept(self, job: Job, wanted: Wanted, written: Written) -> Kept:
+    def _kept(self, job: Job, wanted: ArtifactRequest, written: JobOutput) -> CollectedArtifacts:
         found = scan.find(written.folder, wanted.globs)
         sent: Mapping[str, str] = {}
         with contextlib.suppress(PermanentError):  # the workspace is gone: store everything that matches
             sent = written.sent()
         artifacts = []
         with self.blobs.batch() as batch:
-            room = _Room(self.limits, self.blobs.free_bytes(), self.quota, job)
+            room = _Allowance(self.limits, self.blobs.free_bytes(), self.quota, job)
             for file in found.files:
                 refusal = room.refusal(file)
                 if refusal is not None:
@@ -160,7 +162,7 @@ class Keeper:
                     continue
                 try:
                     taken = self._take(file, written.folder, batch)
-                except _Grown:
+                except _FileChanged:
                     found.omissions.add("grew while it was read", file.path)
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -176,7 +178,7 @@ class Keeper:
             batch.commit()
         failpoints.hit(_KEPT)
         until = utcnow() + dt.timedelta(days=min(self.retention_days, wanted.days or self.retention_days))
-        return Kept(
+        return CollectedArtifacts(
             tuple(replace(item, kept_until=until) for item in artifacts),
             (*found.omissions.lines(), *wanted.missed(found.matched)),
             written.root,
@@ -198,7 +200,7 @@ class Keeper:
                 raise KeepingStopped
             left -= len(piece)
             if left < 0:
-                raise _Grown
+                raise _FileChanged
             yield piece
 
 
@@ -206,11 +208,11 @@ class KeepingStopped(Exception):
     """The controller is ending; the next one collects the job's files."""
 
 
-class _Grown(Exception):
+class _FileChanged(Exception):
     """The file is still being written to."""
 
 
-class _Room:
+class _Allowance:
     """The rest of a job's limits."""
 
     def __init__(self, limits: Limits, free: int, quota: Quota, job: Job) -> None:

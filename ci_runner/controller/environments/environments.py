@@ -26,7 +26,7 @@ from ci_runner.controller.engine import ENVIRONMENT, PROJECT_LAYER, STORE, Bind
 from ci_runner.controller.environments import takeover
 from ci_runner.controller.environments.builds import Build, Builds, Built
 from ci_runner.controller.environments.cells import CachePlace
-from ci_runner.controller.environments.single_flight import Flights
+from ci_runner.controller.environments.single_flight import SingleFlight
 from ci_runner.dependencies import locks, project_layer
 from ci_runner.dependencies.install_plan import Plan
 from ci_runner.dependencies.locks import Lock
@@ -82,7 +82,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Ready:
+class Published:
     """A published item: its folder and key."""
 
     key: str
@@ -112,14 +112,14 @@ class Environments:
         self._builds = builds
         self._trash = trash
         self._owner = owner
-        self._flights = Flights()
+        self._flights = SingleFlight()
 
     # -- dependencies
-    def dependencies(self, request: Request) -> tuple[Ready, Lock]:
+    def dependencies(self, request: Request) -> tuple[Published, Lock]:
         """Return the dependency environment, built if missing. Raises `EnvironmentFailed`."""
         name = self._lock_name(request)
 
-        def look() -> tuple[Ready, Lock] | None:
+        def look() -> tuple[Published, Lock] | None:
             lock = self._read_lock(request.scope, name)
             ready = lock and (self._find_environment(request, lock, self._scope(request, lock)))
             return (ready, lock) if lock and ready else None
@@ -132,7 +132,7 @@ class Environments:
     def _join(self, request: Request) -> None:
         request.log("waiting for the environment that another job builds")
 
-    def _install(self, request: Request, name: str) -> tuple[Ready, Lock]:
+    def _install(self, request: Request, name: str) -> tuple[Published, Lock]:
         """Resolve if there is no lock, then install it in its scope."""
         request.building()
         lock = self._read_lock(request.scope, name)
@@ -160,10 +160,10 @@ class Environments:
             ready = self._find_environment(request, lock, request.scope)
         return ready or self._sync(request, lock, request.scope), lock
 
-    def _sync(self, request: Request, lock: Lock, scope: str) -> Ready:
+    def _sync(self, request: Request, lock: Lock, scope: str) -> Published:
         key = self._environment_key(request, lock, scope)
 
-        def build() -> Ready:
+        def build() -> Published:
             request.log("installing dependencies")
             steps = [self._sync_step(request, lock)]
             with self._run(request, scope, "dependencies", steps) as built:
@@ -197,7 +197,7 @@ class Environments:
         return self._owner if scope != SHARED or self._owner is None else SHARED_UID
 
     # -- the project
-    def project(self, request: Request, lock: Lock, environment: Path | None = None) -> Ready | None:
+    def project(self, request: Request, lock: Lock, environment: Path | None = None) -> Published | None:
         """Return the layer with the project's editable install; None if there is nothing to install.
 
         `environment`: the dependencies' folder, needed only if the engine cannot mount.
@@ -220,7 +220,7 @@ class Environments:
 
     def _install_project(
         self, request: Request, key: str, projects: list[str], environment: Path | None
-    ) -> Ready:
+    ) -> Published:
         request.building()
         request.log("installing the project")
         step = {
@@ -308,7 +308,7 @@ class Environments:
             "env", scope, request.image_id, request.python, lock.text, list(request.plan.index_options)
         )
 
-    def _find_environment(self, request: Request, lock: Lock, scope: str) -> Ready | None:
+    def _find_environment(self, request: Request, lock: Lock, scope: str) -> Published | None:
         return _find(self._root / scope / "envs", self._environment_key(request, lock, scope))
 
     def _layers(self, request: Request) -> Path:
@@ -317,7 +317,7 @@ class Environments:
             self._folder(request.scope, "layers") if request.in_place is None else request.in_place.parents[1]
         )
 
-    def _publish(self, scope: str, key: str, built: Built) -> Ready:
+    def _publish(self, scope: str, key: str, built: Built) -> Published:
         """Take over a build's environment, and mark it complete."""
         parent = self._folder(scope, "envs")
         with built.cell.opened("store") as store, opened_folder(parent) as target:
@@ -325,7 +325,7 @@ class Environments:
             self._replace(store, _ENVIRONMENT, target, key)
         return self._complete(parent, key)
 
-    def _publish_layer(self, request: Request, key: str, built: Built) -> Ready:
+    def _publish_layer(self, request: Request, key: str, built: Built) -> Published:
         """Take over a build's layer: its environment, and its files in the workspace."""
         parent = self._layers(request)
         with built.cell.opened() as cell, opened_folder(parent) as target:
@@ -349,7 +349,7 @@ class Environments:
         move(source, name, target, key)
         failpoints.hit(_PUBLISHED)
 
-    def _complete(self, parent: Path, key: str) -> Ready:
+    def _complete(self, parent: Path, key: str) -> Published:
         (parent / f"{key}.ok").touch()
         return _there(_find(parent, key))
 
@@ -374,17 +374,17 @@ class Environments:
         return folder
 
 
-def _find(parent: Path, key: str) -> Ready | None:
+def _find(parent: Path, key: str) -> Published | None:
     """Return a published, complete item, and mark it as used now."""
     try:
         os.utime(parent / f"{key}.ok")
         with opened_folder(parent, key) as folder:
-            return Ready(key, parent / key, {parent / key: identity(folder)})
+            return Published(key, parent / key, {parent / key: identity(folder)})
     except FileNotFoundError:
         return None
 
 
-def _find_layer(parent: Path, key: str) -> Ready | None:
+def _find_layer(parent: Path, key: str) -> Published | None:
     """Return a layer with its mounted folders."""
     found = _find(parent, key)
     if found is None:
@@ -395,10 +395,10 @@ def _find_layer(parent: Path, key: str) -> Ready | None:
             if part == "venv" or is_folder(layer, part):
                 with opened_folder(layer, part) as folder:
                     known[found.folder / part] = identity(folder)
-    return Ready(key, found.folder, known)
+    return Published(key, found.folder, known)
 
 
-def _there(ready: Ready | None) -> Ready:
+def _there(ready: Published | None) -> Published:
     if ready is None:
         raise EnvironmentFailed("the environment was removed at the moment when it was ready: submit again")
     return ready

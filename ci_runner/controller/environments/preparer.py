@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from ci_runner.controller.artifacts.collect import Written
+from ci_runner.controller.artifacts.collect import JobOutput
 from ci_runner.controller.cleanup.cache_eviction import Evictor
 from ci_runner.controller.engine import (
     ENVIRONMENT,
@@ -37,7 +37,7 @@ from ci_runner.controller.environments.base_image import choose_base
 from ci_runner.controller.environments.builds import Builds, PreparationStopped, write_for
 from ci_runner.controller.environments.bytecode import Bytecode
 from ci_runner.controller.environments.cells import Cells
-from ci_runner.controller.environments.environments import SHARED, Environments, Ready, Request
+from ci_runner.controller.environments.environments import SHARED, Environments, Published, Request
 from ci_runner.controller.environments.services import Services
 from ci_runner.controller.environments.tools import Tools
 from ci_runner.controller.environments.workspaces import Workspaces
@@ -180,7 +180,7 @@ class Preparer:
             env={**self._environments.ca_env(), "REMOTE_CI_JOB": job.id}, path=(), key="", module=False,
         )  # fmt: skip
 
-    def _ready(self, request: Request) -> tuple[Ready, Ready | None]:
+    def _ready(self, request: Request) -> tuple[Published, Published | None]:
         """Return environment and layer; build both at once if neither needs the other."""
         independent = (
             request.in_place is None and request.plan.install and request.plan.source != "uv.lock"
@@ -190,7 +190,7 @@ class Preparer:
             environment, lock = self._environments.dependencies(request)
             place = environment.folder if request.in_place is not None else None
             return environment, self._environments.project(request, lock, place)
-        with _Aside(request) as aside:
+        with _ParallelBuild(request) as aside:
             layer = aside.submit(lambda request: self._environments.project(request, Lock("")))
             environment, lock = self._environments.dependencies(request)
             first = layer.result()
@@ -198,7 +198,7 @@ class Preparer:
         return environment, self._environments.project(request, lock) if lock.locals else first
 
     def _prepared(
-        self, request: Request, options: SubmitOptions, environment: Ready, layer: Ready | None
+        self, request: Request, options: SubmitOptions, environment: Published, layer: Published | None
     ) -> Prepared:
         binds = [
             Bind(request.tools, TOOLS),
@@ -298,7 +298,7 @@ class Preparer:
             known=prepared.known,
         )
 
-    def written(self, job: Job) -> Written:
+    def written(self, job: Job) -> JobOutput:
         """Return where the files of the job's current attempt are."""
         workspace = job.workspace
 
@@ -307,13 +307,13 @@ class Preparer:
 
         if self._engine_isolates():
             root = mount_point(job.options.submitted.root)
-            return Written(self._work(job.id, str(job.attempt)) / "upper", root, sent)
+            return JobOutput(self._work(job.id, str(job.attempt)) / "upper", root, sent)
         folder = self._copy(job)
         if not folder.is_dir():  # of a job that began under an earlier version of the runner
             folder = self._work(job.id, "own") / "upper"
-        return Written(folder, str(folder), sent)
+        return JobOutput(folder, str(folder), sent)
 
-    def improve(self, job: Job, stopping: Callable[[], bool]) -> None:
+    def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
         """Do work that can wait until the job has ended and speeds up the next one."""
         if job.environment is not None:
             self._bytecode.make(job.environment.partition(".")[0], job.id, stopping)
@@ -374,7 +374,7 @@ class Preparer:
                 os.chown(work / part, self._owner, self._owner)
 
 
-class _Aside:
+class _ParallelBuild:
     """A second thread for one part of a preparation; if either part fails, the other is stopped."""
 
     def __init__(self, request: Request) -> None:
@@ -382,7 +382,7 @@ class _Aside:
         self._failed = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="prepare-project")
 
-    def __enter__(self) -> _Aside:
+    def __enter__(self) -> _ParallelBuild:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -390,7 +390,7 @@ class _Aside:
             self._failed.set()
         self._pool.shutdown(wait=True)
 
-    def submit(self, part: Callable[[Request], Ready | None]) -> Future[Ready | None]:
+    def submit(self, part: Callable[[Request], Published | None]) -> Future[Published | None]:
         """Run `part` in the thread, with a request that stops when this object does."""
         stopping = self._request.stopping
         return self._pool.submit(

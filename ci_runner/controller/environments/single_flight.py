@@ -18,7 +18,7 @@ class _Flight:
         self.error: EnvironmentFailed | None = None
 
 
-class Flights:
+class SingleFlight:
     """Work in progress, by key. Thread-safe."""
 
     def __init__(self) -> None:

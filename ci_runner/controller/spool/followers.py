@@ -19,7 +19,7 @@ from typing import Final
 
 from ci_runner import failpoints
 from ci_runner.controller.decide import Follow
-from ci_runner.controller.snapshot import Ending
+from ci_runner.controller.snapshot import SpoolResult
 from ci_runner.controller.spool import reader as spool
 from ci_runner.controller.spool.log_budget import within_budget
 from ci_runner.controller.spool.masking import NOTHING_TO_MASK, Masker
@@ -87,7 +87,7 @@ class Followers:
     fatal: Callable[[BaseException], None]
     _followers: dict[Key, _Follower] = field(default_factory=dict)
     _wanted: Mapping[Key, Follow] = field(default_factory=dict)
-    _endings: dict[Key, Ending] = field(default_factory=dict)
+    _endings: dict[Key, SpoolResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -114,7 +114,7 @@ class Followers:
         if wanted:
             self._work_to_do.set()
 
-    def endings(self) -> Mapping[Key, Ending]:
+    def endings(self) -> Mapping[Key, SpoolResult]:
         """Return the results of spools that are read to the end, and have an ended container or an exit frame."""
         with self._lock:
             return dict(self._endings)
@@ -261,5 +261,5 @@ class Followers:
         failpoints.hit(_DRAINED)
         with self._lock:
             if key in self._wanted:
-                self._endings[key] = Ending(follower.started, last, running)
+                self._endings[key] = SpoolResult(follower.started, last, running)
         self.wake()

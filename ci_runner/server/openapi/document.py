@@ -191,7 +191,7 @@ def _pipeline_paths() -> dict[str, Schema]:
 
 
 def _public_paths() -> dict[str, Schema]:
-    ready = reference("Ready")
+    ready = reference("Published")
     health = content(reference("Health"), "It answers.")
     checks = {200: content(ready, "Jobs can be done."), 503: content(ready, "Something is missing.")}
     return {

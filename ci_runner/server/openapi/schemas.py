@@ -352,7 +352,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "Digests": {"type": "array", "items": DIGEST},
     "Health": _object({"status": {"const": "ok"}}, additionalProperties=False),
-    "Ready": _object(
+    "Published": _object(
         {
             "status": {"enum": ["ready", "not ready"]},
             "checks": {

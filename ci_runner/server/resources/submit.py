@@ -266,7 +266,7 @@ class Submission:
     # -- the job
 
     def _job(self, received: Received[SubmitOptions], user: User) -> Job:
-        options = fitted(received.options, received.manifest, user)
+        options = cap_priority(received.options, received.manifest, user)
         mtimes = received.mtimes
         now = self._services.clock()
         return Job(
@@ -335,7 +335,7 @@ class MissingBlobs:
         resp.media = self._submission.reserve(caller_of(req).user.id, set(digests))
 
 
-def fitted(options: SubmitOptions, manifest: Manifest, user: User) -> SubmitOptions:
+def cap_priority(options: SubmitOptions, manifest: Manifest, user: User) -> SubmitOptions:
     """Return the options with the priority limited to the user's, and with the manifest's root as default."""
     if PRIORITY_RANK[options.priority] < PRIORITY_RANK[user.priority_cap]:
         options = replace(options, priority=user.priority_cap)
