@@ -24,7 +24,7 @@ from ci_runner.controller import decide, snapshot
 from ci_runner.controller.artifacts.collect import ArtifactCollector, Limits
 from ci_runner.controller.artifacts.quota import Quota
 from ci_runner.controller.cleanup.disk_watchdog import Watchdog
-from ci_runner.controller.cleanup.reaper import Reaper
+from ci_runner.controller.cleanup.retention import Reaper
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.decide import Decision
 from ci_runner.controller.decide_runs import RunTable

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_remote_ci.artifacts import safe_fs
-from pytest_remote_ci.config.load import COMMAND_LINE, Config
+from pytest_remote_ci.config.config import COMMAND_LINE, Config
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.workspace.selection import VCS_NAMES
 

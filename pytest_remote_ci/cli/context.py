@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
 from pytest_remote_ci.client import embedded_runner
-from pytest_remote_ci.config import load as configuration
+from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.terminal.ansi import clean
 from pytest_remote_ci.wire.control_characters import escaped_lines
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
     from pytest_remote_ci.client.client import Client
-    from pytest_remote_ci.config.load import Config
+    from pytest_remote_ci.config.config import Config
 
 
 class Failure(Exception):

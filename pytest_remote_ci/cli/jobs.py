@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli.context import Failure, connected, folder, print_line, settings, unless_key
-from pytest_remote_ci.config.load import project_root
+from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.terminal import formats

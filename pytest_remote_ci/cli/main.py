@@ -29,7 +29,7 @@ from pytest_remote_ci.cli.context import (
     unless_key,
 )
 from pytest_remote_ci.client import embedded_runner
-from pytest_remote_ci.config import load as configuration
+from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.session.remote_job import RemoteJob
@@ -44,7 +44,7 @@ from pytest_remote_ci.workspace import scm_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_remote_ci.config.load import Config
+    from pytest_remote_ci.config.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:

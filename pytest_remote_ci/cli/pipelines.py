@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli import plan_view, runs
 from pytest_remote_ci.cli.context import Failure, connected, print_line, say, settings
-from pytest_remote_ci.config.load import project_root
+from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import pipeline_files
 from pytest_remote_ci.session.pipeline_files import Answer, Files, Question

@@ -18,7 +18,7 @@ from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli import report_formats
 from pytest_remote_ci.cli.context import Failure, connected, print_line, print_log, say, settings, write
 from pytest_remote_ci.client.runs import Run, Runs
-from pytest_remote_ci.config import load as configuration
+from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.terminal.interrupts import Interrupts

@@ -23,7 +23,7 @@ from pytest_remote_ci.config.user_file import home_folder
 from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.config.load import Config
+    from pytest_remote_ci.config.config import Config
 
 #: The address that is tried if a key is configured, but no address.
 DEFAULT_URL = "http://localhost:8000"

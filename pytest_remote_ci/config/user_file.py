@@ -1,7 +1,7 @@
 """The user file: its location on each platform, reading, and writing by `remote-ci login`.
 
 It holds the address and the API key, and optionally any other key of the configuration.
-`pytest_remote_ci.config.load` checks the values; this module handles only locations, TOML and permissions.
+`pytest_remote_ci.config.config` checks the values; this module handles only locations, TOML and permissions.
 """
 
 from __future__ import annotations

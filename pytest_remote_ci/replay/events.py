@@ -42,7 +42,7 @@ class Source(Protocol):
         """Return the first held event of this kind, else an empty one."""
 
 
-class Feed:
+class EventSource:
     """Pulls events on demand, so none pile up locally; after an interruption it continues where it stopped."""
 
     def __init__(self, run: RemoteJob, *, is_late: bool = False, is_over: bool = False) -> None:
@@ -190,7 +190,7 @@ def why_not_recorded(event: Event, *, recorded: bool, unrecorded: str) -> str | 
     return None
 
 
-def wait_for_session(feed: Feed, display: Display, cwd: str) -> str | None:
+def wait_for_session(feed: EventSource, display: Display, cwd: str) -> str | None:
     """Wait until the remote pytest begins to collect; return None if the session is recorded.
 
     Then `feed` yields the session from its beginning. Otherwise `feed` yields output to be shown as text, and the
@@ -231,7 +231,7 @@ def _other_version(theirs: object) -> str:
     return f"the runner's records are of version {theirs}, older than this client's {PROTOCOL}: upgrade the runner"
 
 
-def _as_text(feed: Feed, display: Display, seen: list[Event], reason: str) -> str:
+def _as_text(feed: EventSource, display: Display, seen: list[Event], reason: str) -> str:
     feed.hold(seen)
     if reason:
         display.say(f"remote-ci: {reason}; showing pytest's text instead")

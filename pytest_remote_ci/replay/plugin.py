@@ -17,7 +17,7 @@ import pytest
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugin_diff, running_test
-from pytest_remote_ci.replay.events import Event, Feed
+from pytest_remote_ci.replay.events import Event, EventSource
 from pytest_remote_ci.replay.handover import is_heard, is_watched, switch_off
 from pytest_remote_ci.replay.lateness import backdate, seconds_between
 from pytest_remote_ci.replay.player import Player
@@ -40,9 +40,8 @@ class RemoteSessionPlugin:
     """The replay of one job, registered for one session in `pytest_cmdline_main`."""
 
     def __init__(
-        self, config: pytest.Config, feed: Feed, display: Display, cancel: Callable[[], bool], resources: ExitStack,
-        choice: Choice | None = None,
-    ) -> None:  # fmt: skip
+        self, config: pytest.Config, feed: EventSource, display: Display, cancel: Callable[[], bool], resources:
+        ExitStack, choice: Choice | None = None, ) -> None:  # fmt: skip
         """`cancel` is called when this session is interrupted; it returns whether the remote session will now end.
 
         `resources` are closed at the end. With `choice`, the session is over, and these of its tests are shown.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.config import load as configuration
+from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.session import arguments
 
 

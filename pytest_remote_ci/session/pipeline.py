@@ -24,7 +24,7 @@ from pytest_remote_ci.terminal.status_line import Bar
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.config.load import Config
+    from pytest_remote_ci.config.config import Config
     from pytest_remote_ci.workspace.collect import Workspace
 
 Plan = dict[str, Any]

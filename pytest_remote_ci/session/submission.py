@@ -18,7 +18,7 @@ import pytest
 
 from pytest_remote_ci.artifacts import artifact_folder, destinations, external_reports
 from pytest_remote_ci.client import embedded_runner
-from pytest_remote_ci.config import load as configuration
+from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.session.local_options import OptionArity, any_place, find_place
@@ -29,7 +29,7 @@ from pytest_remote_ci.workspace import breakpoints, scm_version
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
-    from pytest_remote_ci.config.load import Config
+    from pytest_remote_ci.config.config import Config
     from pytest_remote_ci.replay.report_files import ReportFile
     from pytest_remote_ci.workspace.collect import Workspace
 

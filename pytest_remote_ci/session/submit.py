@@ -24,7 +24,7 @@ from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.config.load import Config
+    from pytest_remote_ci.config.config import Config
     from pytest_remote_ci.replay.selection import Choice
     from pytest_remote_ci.workspace.collect import Workspace
 
@@ -197,11 +197,11 @@ class _Session:
         choice: Choice | None = None,
     ) -> bool:
         """Let the local session replay the remote one; return False if its text must be shown instead."""
-        from pytest_remote_ci.replay.events import Feed, wait_for_session
+        from pytest_remote_ci.replay.events import EventSource, wait_for_session
         from pytest_remote_ci.replay.gc_freeze import GcFreeze
         from pytest_remote_ci.replay.plugin import RemoteSessionPlugin
 
-        feed = Feed(current, is_late=is_late, is_over=choice is not None)
+        feed = EventSource(current, is_late=is_late, is_over=choice is not None)
         if wait_for_session(feed, self._display, str(self._prepared.place.cwd)) is not None:
             current.push_back(feed.take_held())
             return False

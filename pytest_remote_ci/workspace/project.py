@@ -1,7 +1,7 @@
 """Detection of the project: the folder that is sent and that contains the configuration.
 
 pytest's rootdir alone is not enough: a `pytest.ini` in `tests/` makes `tests/` the rootdir, and the sources beside it
-would not be sent. This module reads no configuration; `pytest_remote_ci.config.load` does.
+would not be sent. This module reads no configuration; `pytest_remote_ci.config.config` does.
 """
 
 from __future__ import annotations

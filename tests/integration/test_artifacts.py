@@ -13,7 +13,7 @@ from faults.harness import OTHER, USER, Runner, check_invariants, runner
 
 from ci_runner.controller.artifacts.collect import JobOutput
 from ci_runner.controller.cleanup.blob_gc import Collector
-from ci_runner.controller.cleanup.reaper import Reaper
+from ci_runner.controller.cleanup.retention import Reaper
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.controller.engines.memory import MemoryEngine, Script
 from ci_runner.controller.snapshot import Policy

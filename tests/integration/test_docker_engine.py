@@ -18,7 +18,7 @@ from waiting import wait_until
 
 from ci_runner.controller.artifacts import scan
 from ci_runner.controller.engine import STORE, Bind, Limits
-from ci_runner.controller.engines.docker import container_config
+from ci_runner.controller.engines.docker import container_profile
 from ci_runner.controller.engines.docker.engine import DockerEngine
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 from pytest_remote_ci.wire.globs import Globs
@@ -80,15 +80,15 @@ def test_masks_go_with_their_container(kit: Kit, client: Any) -> None:
 
 
 def test_a_volume_left_by_a_crash_is_swept_unless_its_container_is_wanted(kit: Kit, client: Any) -> None:
-    marks = {"ci-runner.install": kit.install, container_config.LABEL_CONTAINER: "cir-x-1"}
-    client.create_volume(container_config.volume_name(f"cir-{kit.install}-1"), labels=marks)
+    marks = {"ci-runner.install": kit.install, container_profile.LABEL_CONTAINER: "cir-x-1"}
+    client.create_volume(container_profile.volume_name(f"cir-{kit.install}-1"), labels=marks)
     assert kit.engine.sweep(frozenset({"cir-x-1"})) == 0
     assert kit.engine.sweep(frozenset()) == 1
     assert kit.engine.sweep(frozenset()) == 0
 
 
 def test_a_throw_away_container_left_by_a_crash_is_swept_and_never_observed(kit: Kit, client: Any) -> None:
-    marks = {"ci-runner.install": kit.install, "ci-runner.role": container_config.ROLE_PROBE}
+    marks = {"ci-runner.install": kit.install, "ci-runner.role": container_profile.ROLE_PROBE}
     image = kit.engine.image(kit.image).id
     made = client.create_container_from_config({"Image": image, "Cmd": ["true"], "Labels": marks})
     assert kit.engine.list() == []
@@ -190,7 +190,7 @@ def test_a_network_is_let_go_unless_a_container_runs_on_it(kit: Kit, client: Any
 
 def test_a_network_that_went_between_create_and_start_is_made_again(kit: Kit, client: Any) -> None:
     container_id = kit.engine.create(kit.spec(ENDS, network="egress"))
-    client.remove_network(container_config.network_name(kit.install))
+    client.remove_network(container_profile.network_name(kit.install))
     kit.engine.start(container_id)
     assert kit.ended(container_id).exit_code == 0
 
@@ -325,11 +325,11 @@ def test_the_probe_looks_once_and_leaves_nothing(kit: Kit, client: Any) -> None:
 def test_what_a_kernel_refuses_is_found_out_and_left_out(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown option of the overlay, a sysctl of a kernel without IPv6: the engine's own refusals."""
     refused = (
-        container_config._RENAMES.replace("redirect_dir", "redirect_dir_of_later"),
+        container_profile._RENAMES.replace("redirect_dir", "redirect_dir_of_later"),
         "net.ipv6.conf.nowhere.disable_ipv6",
     )
-    monkeypatch.setattr(container_config, "_RENAMES", refused[0])
-    monkeypatch.setattr(container_config, "loopback", lambda profile: (
+    monkeypatch.setattr(container_profile, "_RENAMES", refused[0])
+    monkeypatch.setattr(container_profile, "loopback", lambda profile: (
         {"Sysctls": {refused[1]: "0"}} if profile.features.ipv6_loopback else {}
     ))  # fmt: skip
     probe = kit.engine.probe()
@@ -409,7 +409,7 @@ def test_an_engine_that_sees_other_folders_is_refused(kit: Kit, monkeypatch: pyt
     assert isinstance(engine, DockerEngine)
     ordinary = engine._run_probe
 
-    def elsewhere(spec: Any, features: container_config.Features) -> str:
+    def elsewhere(spec: Any, features: container_profile.Features) -> str:
         """What a container on another machine would do: see, and write to, folders of the same names."""
         other = kit.new_folder("other-machine")
         binds = tuple(dataclasses.replace(bind, source=other) for bind in spec.binds)

@@ -22,7 +22,7 @@ from engine_kit import BASE_IMAGE, CONNECT, FOREVER, DockerKit
 from needs import skip
 from waiting import wait_until
 
-from ci_runner.controller.engines.docker import container_config, network
+from ci_runner.controller.engines.docker import container_profile, network
 from ci_runner.controller.engines.docker.allowed_hosts import Service
 from ci_runner.controller.engines.docker.engine import DockerEngine
 from ci_runner.controller.engines.docker.network import DockerNetwork
@@ -257,7 +257,7 @@ def test_ipv6_is_rejected_where_a_network_has_it_all_the_same(kit: EgressKit) ->
     """As a daemon would make it that gives every network IPv6."""
     assert isinstance(kit.engine, DockerEngine)
     client = kit.engine.api.client
-    config = container_config.network_config(kit.install)
+    config = container_profile.network_config(kit.install)
     del config["options"]["com.docker.network.enable_ipv6"]
     prefix = f"fd00:{secrets.token_hex(2)}:{secrets.token_hex(2)}"
     ipam = {"Driver": "default", "Config": [{"Subnet": f"{prefix}::/64"}]}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci.config import load as config
-from pytest_remote_ci.config import user_file
+from pytest_remote_ci.config import config, user_file
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire import protocol
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_remote_ci.config.load import project_root
+from pytest_remote_ci.config.config import project_root
 
 
 @pytest.mark.parametrize(

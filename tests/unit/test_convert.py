@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from ci_runner.controller.engine import Bind, ContainerSpec, Limits, Overlay
-from ci_runner.controller.engines.docker import container_config, image_refs
+from ci_runner.controller.engines.docker import container_profile, image_refs
 from ci_runner.errors import PermanentError
 
 GOLDEN = Path(__file__).with_name("container_profile.json")
-FEATURES = container_config.Features(renames=True, ipv6_loopback=True)
-PROFILE = container_config.Profile("0123456789ab", 65532, 65532, FEATURES)
+FEATURES = container_profile.Features(renames=True, ipv6_loopback=True)
+PROFILE = container_profile.Profile("0123456789ab", 65532, 65532, FEATURES)
 SPEC = ContainerSpec(
     name="cir-job-1",
     image_id="sha256:abc",
@@ -42,17 +42,17 @@ SPEC = ContainerSpec(
 
 def test_the_containment_profile_is_the_golden_one() -> None:
     """Every line of that file keeps something from escaping: change it only with a reason that a review accepts."""
-    assert container_config.container_config(SPEC, PROFILE) == json.loads(GOLDEN.read_text())
+    assert container_profile.container_config(SPEC, PROFILE) == json.loads(GOLDEN.read_text())
 
 
 def test_without_network_there_is_only_loopback() -> None:
     spec = dataclasses.replace(SPEC, network="none")
-    assert container_config.container_config(spec, PROFILE)["HostConfig"]["NetworkMode"] == "none"
+    assert container_profile.container_config(spec, PROFILE)["HostConfig"]["NetworkMode"] == "none"
 
 
 def test_a_name_without_network_has_an_address() -> None:
     hosts = [
-        container_config.container_config(dataclasses.replace(SPEC, **changes), PROFILE)["HostConfig"].get(
+        container_profile.container_config(dataclasses.replace(SPEC, **changes), PROFILE)["HostConfig"].get(
             "ExtraHosts"
         )
         for changes in ({"network": "none"}, {"network": "none", "join": "abc"}, {})
@@ -61,20 +61,20 @@ def test_a_name_without_network_has_an_address() -> None:
 
 
 def test_what_an_engine_does_not_allow_is_not_asked_of_it() -> None:
-    config = container_config.container_config(
-        SPEC, dataclasses.replace(PROFILE, features=container_config.Features())
+    config = container_profile.container_config(
+        SPEC, dataclasses.replace(PROFILE, features=container_profile.Features())
     )
     assert "Sysctls" not in config["HostConfig"]
     assert "redirect_dir" not in json.dumps(config)
 
 
 def test_what_a_build_writes_refers_to_no_other_layer() -> None:
-    config = container_config.container_config(dataclasses.replace(SPEC, role="build"), PROFILE)
+    config = container_profile.container_config(dataclasses.replace(SPEC, role="build"), PROFILE)
     assert "redirect_dir" not in json.dumps(config)
 
 
 def test_the_network_separates_containers() -> None:
-    config = container_config.network_config("0123456789ab", 1400)
+    config = container_profile.network_config("0123456789ab", 1400)
     assert config["name"] == "ci-runner-0123456789ab"
     assert config["labels"] == {"ci-runner.install": "0123456789ab"}
     assert config["options"] == {
@@ -83,12 +83,12 @@ def test_the_network_separates_containers() -> None:
         "com.docker.network.bridge.name": "cir0123456789ab",
         "com.docker.network.driver.mtu": "1400",
     }
-    assert "com.docker.network.driver.mtu" not in container_config.network_config("0123456789ab")["options"]
+    assert "com.docker.network.driver.mtu" not in container_profile.network_config("0123456789ab")["options"]
 
 
 @pytest.mark.parametrize("install", ["0123456789ab", "x", "a-much-longer-name-than-fits", "ÜÄ"])
 def test_a_bridge_name_fits_the_kernel(install: str) -> None:
-    assert len(container_config.bridge_name(install)) == 15
+    assert len(container_profile.bridge_name(install)) == 15
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_a_bridge_name_fits_the_kernel(install: str) -> None:
     ],
 )
 def test_closed_folders_above_a_mount_point_are_masked(target: str, mask: str | None) -> None:
-    assert container_config.mask_for(target) == mask
+    assert container_profile.mask_for(target) == mask
 
 
 def test_a_folder_that_is_a_mount_point_itself_is_not_masked() -> None:
     binds = (Bind(Path("/x"), "/home/me"), Bind(Path("/y"), "/home/me/sub"))
-    mounts = container_config.mounts(dataclasses.replace(SPEC, overlay=None, binds=binds), PROFILE)
+    mounts = container_profile.mounts(dataclasses.replace(SPEC, overlay=None, binds=binds), PROFILE)
     assert [mount["Target"] for mount in mounts] == ["/home/me", "/home/me/sub"]
 
 
@@ -122,14 +122,14 @@ def test_a_folder_that_is_a_mount_point_itself_is_not_masked() -> None:
 def test_mount_points_that_would_break_a_container_are_refused(target: str) -> None:
     spec = dataclasses.replace(SPEC, overlay=None, binds=(Bind(Path("/x"), target),))
     with pytest.raises(PermanentError):
-        container_config.container_config(spec, PROFILE)
+        container_profile.container_config(spec, PROFILE)
 
 
 @pytest.mark.parametrize("folder", ["/da,ta", "/da:ta", "/da\\ta", '/da"ta'])
 def test_a_data_directory_that_mount_options_cannot_name_is_refused(folder: str) -> None:
     overlay = Overlay((Path(folder),), Path("/u"), Path("/w"), "/workspace")
     with pytest.raises(PermanentError, match="data directory"):
-        container_config.container_config(dataclasses.replace(SPEC, overlay=overlay), PROFILE)
+        container_profile.container_config(dataclasses.replace(SPEC, overlay=overlay), PROFILE)
 
 
 def test_too_many_layers_are_refused() -> None:
@@ -137,16 +137,16 @@ def test_too_many_layers_are_refused() -> None:
         tuple(Path(f"/data/{'x' * 100}{i}") for i in range(40)), Path("/u"), Path("/w"), "/workspace"
     )
     with pytest.raises(PermanentError, match="layers"):
-        container_config.container_config(dataclasses.replace(SPEC, overlay=overlay), PROFILE)
+        container_profile.container_config(dataclasses.replace(SPEC, overlay=overlay), PROFILE)
 
 
 def test_the_hosts_paths_are_taken_out_of_the_engines_words() -> None:
     text = "invalid mount: /data/work/1/upper and /data/tools/1/x"
-    assert container_config.scrub(text, SPEC) == "invalid mount: /root/projects/demo and /ci/tools/x"
+    assert container_profile.scrub(text, SPEC) == "invalid mount: /root/projects/demo and /ci/tools/x"
 
 
 def test_a_container_of_another_user_has_its_home(tmp_path: Path) -> None:
-    config = container_config.container_config(dataclasses.replace(SPEC, uid=65533), PROFILE)
+    config = container_profile.container_config(dataclasses.replace(SPEC, uid=65533), PROFILE)
     assert config["User"] == "65533:65533"
     assert "uid=65533,gid=65533" in config["HostConfig"]["Tmpfs"]["/ci/home"]
 
@@ -155,7 +155,7 @@ def inspected(**state: Any) -> dict[str, Any]:
     return {
         "Id": "c1",
         "Name": "/cir-job-1",
-        "Config": {"Labels": container_config.labels(SPEC, "0123456789ab")},
+        "Config": {"Labels": container_profile.labels(SPEC, "0123456789ab")},
         "State": {
             "Status": "running", "ExitCode": 0, "OOMKilled": False, "Error": "",
             "StartedAt": "2026-01-02T03:04:05.123456789Z", "FinishedAt": "0001-01-01T00:00:00Z",
@@ -192,13 +192,13 @@ def inspected(**state: Any) -> dict[str, Any]:
     ],
 )
 def test_an_inspection_becomes_an_observation(state: dict[str, Any], expected: dict[str, Any]) -> None:
-    seen = container_config.observed(inspected(**state))
+    seen = container_profile.observed(inspected(**state))
     assert (seen.id, seen.name, seen.role, seen.job_id, seen.attempt) == ("c1", "cir-job-1", "test", "job", 1)
     assert {name: getattr(seen, name) for name in expected} == expected
 
 
 def test_what_ended_at_once_did_not_end_before_it_started() -> None:
-    seen = container_config.observed(inspected(Status="exited", FinishedAt="2026-01-02T03:04:05.1Z"))
+    seen = container_profile.observed(inspected(Status="exited", FinishedAt="2026-01-02T03:04:05.1Z"))
     assert seen.started_at is not None
     assert seen.started_at == seen.finished_at
 
@@ -216,29 +216,29 @@ def test_what_ended_at_once_did_not_end_before_it_started() -> None:
     ],
 )
 def test_times_of_the_engine(text: str | None, expected: dt.datetime | None) -> None:
-    assert container_config.parse_time(text) == expected
+    assert container_profile.parse_time(text) == expected
 
 
 def test_only_the_same_install_role_job_and_attempt_is_ours() -> None:
-    marks = container_config.labels(SPEC, "0123456789ab")
-    assert container_config.is_ours({**marks, "more": "x"}, marks)
-    assert not container_config.is_ours(marks, container_config.labels(SPEC, "other"))
-    assert not container_config.is_ours(
-        marks, container_config.labels(dataclasses.replace(SPEC, attempt=2), "0123456789ab")
+    marks = container_profile.labels(SPEC, "0123456789ab")
+    assert container_profile.is_ours({**marks, "more": "x"}, marks)
+    assert not container_profile.is_ours(marks, container_profile.labels(SPEC, "other"))
+    assert not container_profile.is_ours(
+        marks, container_profile.labels(dataclasses.replace(SPEC, attempt=2), "0123456789ab")
     )
-    assert not container_config.is_ours({}, marks)
+    assert not container_profile.is_ours({}, marks)
 
 
 @pytest.mark.parametrize(
     ("marks", "expected"),
     [
-        (container_config.labels(SPEC, "x"), True),
-        ({**container_config.labels(SPEC, "x"), "ci-runner.role": "probe"}, False),
+        (container_profile.labels(SPEC, "x"), True),
+        ({**container_profile.labels(SPEC, "x"), "ci-runner.role": "probe"}, False),
         ({"ci-runner.install": "x"}, False),
     ],
 )
 def test_what_is_no_job_is_not_observed(marks: dict[str, str], expected: bool) -> None:
-    assert container_config.is_job(marks) is expected
+    assert container_profile.is_job(marks) is expected
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from waiting import wait_until
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.client import embedded_runner
-from pytest_remote_ci.config.load import Config
+from pytest_remote_ci.config.config import Config
 from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
 
 STAND_IN = f"""
@@ -103,7 +103,7 @@ def test_nothing_of_the_extra_is_imported_to_find_out(home: Home) -> None:
     code = (
         "import sys\n"
         "from pytest_remote_ci.client import embedded_runner\n"
-        "from pytest_remote_ci.config.load import Config\n"
+        "from pytest_remote_ci.config.config import Config\n"
         "embedded_runner.ensure = lambda *a, **k: None\n"
         "embedded_runner.find(Config())\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('ci_runner', 'falcon', 'peewee', 'docker')])"

@@ -12,7 +12,7 @@ import pytest
 from ci_runner.pipelines.check import check
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.request import RunRequest
-from pytest_remote_ci.config.load import load
+from pytest_remote_ci.config.config import load
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire import checks, job_variables
 from pytest_remote_ci.wire.protocol import SubmitOptions, WireError

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_remote_ci.artifacts import artifact_folder, destinations
 from pytest_remote_ci.artifacts.coverage import relocate
-from pytest_remote_ci.config import load
+from pytest_remote_ci.config import config
 from pytest_remote_ci.session.arguments import Place
 
 INI = "[coverage:run]\ndata_file = d/cov\n[coverage:xml]\noutput = x.xml\n[coverage:html]\ndirectory = site\n"
@@ -313,19 +313,19 @@ def test_hostile_beginnings_cost_no_time(root: Path, tmp_path: Path, part: bytes
 def test_a_project_may_name_a_folder_of_its_own_only(root: Path, tmp_path: Path) -> None:
     pyproject = root / "pyproject.toml"
     pyproject.write_text('[tool.remote-ci]\nartifacts-dir = "out"\n')
-    settings = load.load(root, environ={}, home=tmp_path)
+    settings = config.load(root, environ={}, home=tmp_path)
     assert artifact_folder.of(settings, "job", tmp_path, root).path == root / "out"
-    settings = load.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "/else/where"})
+    settings = config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "/else/where"})
     assert artifact_folder.of(settings, "job", tmp_path, root).path == Path("/else/where")
-    settings = load.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "x"})
+    settings = config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "x"})
     assert artifact_folder.of(settings, "job", tmp_path, root).path == tmp_path / "x"
     for folder in ("/else/where", "../x", "~", "~root/x", "~/.ssh"):
         pyproject.write_text(f'[tool.remote-ci]\nartifacts-dir = "{folder}"\n')
-        with pytest.raises(load.ConfigError, match="artifacts-dir must be a folder of the project"):
-            load.load(root, environ={}, home=tmp_path)
+        with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder of the project"):
+            config.load(root, environ={}, home=tmp_path)
     pyproject.write_text("")
-    with pytest.raises(load.ConfigError, match="artifacts-dir must be a folder"):
-        load.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "~no-such-user/x"})
+    with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder"):
+        config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "~no-such-user/x"})
 
 
 @pytest.mark.parametrize(

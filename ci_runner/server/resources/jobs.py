@@ -15,8 +15,8 @@ from ci_runner.errors import AccessDenied, NotFound
 from ci_runner.model.job import Job, JobEvent, format_time
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.resources.paging import link_next_page, status_and_since
-from ci_runner.server.streams.job_source import ALREADY_COMPLETED, View, frame, is_visible
-from ci_runner.server.streams.response import StreamResponder, flag, number, parse_number
+from ci_runner.server.streams.job_stream import ALREADY_COMPLETED, View, frame, is_visible
+from ci_runner.server.streams.stream_response import StreamResponder, flag, number, parse_number
 from ci_runner.store import Store
 
 #: Maximum number of jobs or events in one response, and the default number of events.

@@ -13,7 +13,7 @@ from ci_runner.pipelines.report import ReportQuery
 from ci_runner.pipelines.run import Run
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.resources.paging import status_and_since
-from ci_runner.server.streams.response import number, parse_number
+from ci_runner.server.streams.stream_response import number, parse_number
 from ci_runner.store import Store
 from pytest_remote_ci.wire.protocol import Status
 

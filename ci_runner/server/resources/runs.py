@@ -31,7 +31,7 @@ from ci_runner.server.http.limits import check_queue
 from ci_runner.server.resources.paging import link_next_page, status_and_since
 from ci_runner.server.resources.pipeline_plan import plan_in
 from ci_runner.server.resources.submit import Received, Submission, cap_priority, idempotency_key, limited
-from ci_runner.server.streams.response import StreamResponder, flag, number, parse_number
+from ci_runner.server.streams.stream_response import StreamResponder, flag, number, parse_number
 from ci_runner.store import Store
 from pytest_remote_ci.wire.protocol import Manifest, parse_json
 

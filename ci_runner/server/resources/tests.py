@@ -9,7 +9,7 @@ import falcon
 from ci_runner.errors import InvalidSubmission
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.resources.jobs import own_job
-from ci_runner.server.streams.response import number
+from ci_runner.server.streams.stream_response import number
 from ci_runner.store import KINDS, MAX_RUNS, Store
 
 _PAGE: Final = 1000

@@ -1,4 +1,4 @@
-"""`DockerEngine`: containers of a Docker engine on this machine. Thin: `container_config` decides, this module calls.
+"""`DockerEngine`: containers of a Docker engine on this machine. Thin: `container_profile` decides, this module calls.
 
 Everything it makes carries the install's label and a name derived from the job's, so that a restarted controller
 finds it again. The engine itself mounts the workspace's overlay (by its `local` volume driver), so the controller
@@ -29,11 +29,7 @@ from ci_runner.controller.engine import (
     ServiceSpec,
 )
 from ci_runner.controller.engines import sources
-from ci_runner.controller.engines.docker import (
-    container_config,
-    disk_usage,
-    service_config,
-)
+from ci_runner.controller.engines.docker import container_profile, disk_usage, service_profile
 from ci_runner.controller.engines.docker import (
     probe as docker_probe,
 )
@@ -56,7 +52,7 @@ _REMOVAL_PATIENCE: Final = 15.0
 #: Maximum seconds of a command in a running container.
 _EXECUTION_PATIENCE: Final = 20.0
 #: Features that every engine has.
-_NO_FEATURES: Final = container_config.Features()
+_NO_FEATURES: Final = container_profile.Features()
 #: The engine's error for a volume that it believes to be mounted, though no container has it.
 _ACTIVE_MOUNTS: Final = "has active mounts"
 
@@ -87,7 +83,7 @@ class DockerEngine:
         uid = uid if uid is not None else os.getuid() or UNPRIVILEGED
         gid = gid if gid is not None else (os.getgid() if os.getuid() else UNPRIVILEGED)
         self.install = install
-        self.profile = container_config.Profile(install, uid, gid)
+        self.profile = container_profile.Profile(install, uid, gid)
         self.scratch = scratch
         self.api = DockerAPI(base_url, timeout)
         self.images = DockerImages(self.api, self._find_pythons)
@@ -116,7 +112,7 @@ class DockerEngine:
                 self._probe = probe
             return probe
 
-    def _look(self) -> tuple[Probe, container_config.Features | None]:
+    def _look(self) -> tuple[Probe, container_profile.Features | None]:
         with translated("ask for the engine's version"):
             version, info = self.api.client.version(), self.api.client.info()
             images = self.api.client.images()
@@ -144,17 +140,17 @@ class DockerEngine:
         sources.check(spec)
         if spec.overlay is not None:
             self.probe()  # sets `profile.features`
-        config = container_config.container_config(spec, self.profile)
+        config = container_profile.container_config(spec, self.profile)
         try:
             return self._create(spec, config)
         except ImageUnavailable:
             raise
         except PermanentError as error:
-            raise PermanentError(container_config.scrub(str(error), spec)) from error
+            raise PermanentError(container_profile.scrub(str(error), spec)) from error
 
     def create_service(self, spec: ServiceSpec) -> str:
         """See `Engine.create_service`."""
-        return self._create(spec, service_config.service_config(spec, self.profile))
+        return self._create(spec, service_profile.service_config(spec, self.profile))
 
     def _create(self, spec: ContainerSpec | ServiceSpec, config: dict[str, Any]) -> str:
         if spec.network == "egress" and spec.join is None:
@@ -175,7 +171,7 @@ class DockerEngine:
         if inspected is None:
             # A name is reserved shortly before its container is visible, and freed shortly after.
             raise EngineUnavailable(f"the name {name} is taken, but its container is not there")
-        if not container_config.is_ours(inspected["Config"].get("Labels") or {}, labels):
+        if not container_profile.is_ours(inspected["Config"].get("Labels") or {}, labels):
             raise PermanentError(f"the container name {name} is taken by something else")
         return str(inspected["Id"])
 
@@ -301,7 +297,7 @@ class DockerEngine:
             summaries = self.api.client.containers(all=True, filters=self._ours())
         result = []
         for summary in summaries:
-            if not container_config.is_job(summary.get("Labels") or {}):
+            if not container_profile.is_job(summary.get("Labels") or {}):
                 continue
             seen = self._see(summary)
             if seen is not None:
@@ -316,7 +312,7 @@ class DockerEngine:
         container_id = summary["Id"]
         with self._lock:
             seen = self._seen.get(container_id)
-            fresh = seen is not None and seen.state == container_config.summary_state(summary)
+            fresh = seen is not None and seen.state == container_profile.summary_state(summary)
             if seen is not None and fresh and (seen.error or container_id not in self._failed_starts):
                 return seen
         return self.inspect(container_id)
@@ -326,7 +322,7 @@ class DockerEngine:
         inspected = self._inspect_raw(container_id)
         if inspected is None:
             return None
-        seen = container_config.observed(inspected)
+        seen = container_profile.observed(inspected)
         with self._lock:
             self._seen[container_id] = seen
         return seen
@@ -364,7 +360,7 @@ class DockerEngine:
         stale = [
             volume["Name"]
             for volume in answer.get("Volumes") or ()
-            if (volume.get("Labels") or {}).get(container_config.LABEL_CONTAINER) not in keep
+            if (volume.get("Labels") or {}).get(container_profile.LABEL_CONTAINER) not in keep
         ]
         for name in stale:
             self._remove_volume(name)
@@ -373,7 +369,7 @@ class DockerEngine:
 
     def _sweep_probes(self) -> int:
         with translated("list containers"):
-            label = [f"{LABEL_INSTALL}={self.install}", f"{LABEL_ROLE}={container_config.ROLE_PROBE}"]
+            label = [f"{LABEL_INSTALL}={self.install}", f"{LABEL_ROLE}={container_profile.ROLE_PROBE}"]
             summaries = self.api.client.containers(all=True, filters={"label": label})
         with self._lock:
             stale = [item["Id"] for item in summaries if item["Names"][0].lstrip("/") not in self._probes]
@@ -405,10 +401,12 @@ class DockerEngine:
         name = f"ci-runner-probe-{uuid.uuid4().hex}"
         return self._run_probe(ContainerSpec(name, image_id, argv, "build", "", 0, network="none"))
 
-    def _run_probe(self, spec: ContainerSpec, features: container_config.Features = _NO_FEATURES) -> str:
+    def _run_probe(self, spec: ContainerSpec, features: container_profile.Features = _NO_FEATURES) -> str:
         """Run a throw-away container under the jobs' profile and return its output; remove it completely."""
-        config = container_config.container_config(spec, dataclasses.replace(self.profile, features=features))
-        config["Labels"] = {LABEL_INSTALL: self.install, LABEL_ROLE: container_config.ROLE_PROBE}
+        config = container_profile.container_config(
+            spec, dataclasses.replace(self.profile, features=features)
+        )
+        config["Labels"] = {LABEL_INSTALL: self.install, LABEL_ROLE: container_profile.ROLE_PROBE}
         with self._lock:
             self._probes.add(spec.name)
         try:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ci_runner.controller.engines.docker.allowed_hosts import Service, behind_the_firewall
-from ci_runner.controller.engines.docker.container_config import short_install
+from ci_runner.controller.engines.docker.container_profile import short_install
 from ci_runner.controller.engines.docker.private_networks import CLOSED
 
 log = logging.getLogger(__name__)

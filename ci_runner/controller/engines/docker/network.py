@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ci_runner.controller.engine import LABEL_INSTALL
-from ci_runner.controller.engines.docker import container_config
+from ci_runner.controller.engines.docker import container_profile
 from ci_runner.controller.engines.docker.allowed_hosts import Service
 from ci_runner.controller.engines.docker.api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker.firewall import Firewall
@@ -36,9 +36,9 @@ class DockerNetwork:
         """
         self._api = api
         self.install = install
-        self.name = container_config.network_name(install)
+        self.name = container_profile.network_name(install)
         self.firewall = Firewall(
-            install, container_config.bridge_name(install), services=services, allowed=allowed
+            install, container_profile.bridge_name(install), services=services, allowed=allowed
         )
         self._lock = threading.Lock()
         self._checked: float | None = None
@@ -108,7 +108,9 @@ class DockerNetwork:
     def _create(self) -> None:
         try:
             with translated("create the network"):
-                self._api.client.create_network(**container_config.network_config(self.install, uplink_mtu()))
+                self._api.client.create_network(
+                    **container_profile.network_config(self.install, uplink_mtu())
+                )
         except PermanentError as error:
             if status_of(error) != 409:
                 # Usually no address range is left. The job itself is not at fault.

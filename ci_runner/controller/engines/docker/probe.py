@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Limits, Overlay, Probe
 from ci_runner.controller.engines.docker import image_refs
-from ci_runner.controller.engines.docker.container_config import Features
+from ci_runner.controller.engines.docker.container_profile import Features
 from ci_runner.controller.engines.docker.network import DockerNetwork
 from ci_runner.errors import EngineUnavailable, PermanentError
 from ci_runner.storage.safe_fs import Trash, opened_folder, read_plain_file

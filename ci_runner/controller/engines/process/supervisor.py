@@ -22,7 +22,7 @@ from typing import Any
 
 #: Seconds of trying to kill a tree that keeps forking.
 KILL_PATIENCE = 10.0
-#: Soft limit of open files per process, as on most machines and in `container_config`; a process may raise it.
+#: Soft limit of open files per process, as on most machines and in `container_profile`; a process may raise it.
 SOFT_OPEN_FILES = 1024
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}

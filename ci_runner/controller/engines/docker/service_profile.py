@@ -1,4 +1,4 @@
-"""Docker's JSON for a service's container, and what it may do: pure, like `container_config`.
+"""Docker's JSON for a service's container, and what it may do: pure, like `container_profile`.
 
 A service runs its image as its makers meant it: its own user (often root, which then changes to another), entry point
 and volumes, and a writable root. So it gets more than a job's container, and less than Docker's default: no new
@@ -16,7 +16,7 @@ from ci_runner.controller.engine import (
     LABEL_ROLE,
     ServiceSpec,
 )
-from ci_runner.controller.engines.docker import container_config
+from ci_runner.controller.engines.docker import container_profile
 
 #: Needed by ``docker-entrypoint.sh`` of databases: it takes over a data folder, then runs as another user.
 _CAPABILITIES: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
@@ -29,11 +29,11 @@ def labels(spec: ServiceSpec, install: str) -> dict[str, str]:
     return {LABEL_INSTALL: install, LABEL_ROLE: "service", LABEL_JOB: spec.job_id, LABEL_ATTEMPT: "0"}
 
 
-def service_config(spec: ServiceSpec, profile: container_config.Profile) -> dict[str, Any]:
+def service_config(spec: ServiceSpec, profile: container_profile.Profile) -> dict[str, Any]:
     """Return the body of `POST /containers/create`."""
     config: dict[str, Any] = {
         "Image": spec.image_id,
-        "Env": container_config.environment(spec.env),
+        "Env": container_profile.environment(spec.env),
         "Labels": labels(spec, profile.install),
         "AttachStdout": False,
         "AttachStderr": False,
@@ -51,11 +51,11 @@ def service_config(spec: ServiceSpec, profile: container_config.Profile) -> dict
     return config
 
 
-def _host_config(spec: ServiceSpec, profile: container_config.Profile) -> dict[str, Any]:
+def _host_config(spec: ServiceSpec, profile: container_profile.Profile) -> dict[str, Any]:
     limits = spec.limits
     return {
-        **container_config.loopback(profile),
-        "NetworkMode": container_config.network_mode(spec, profile),
+        **container_profile.loopback(profile),
+        "NetworkMode": container_profile.network_mode(spec, profile),
         "Init": True,
         "Privileged": False,
         "CapDrop": ["ALL"],
@@ -67,10 +67,10 @@ def _host_config(spec: ServiceSpec, profile: container_config.Profile) -> dict[s
         "NanoCpus": round(limits.cpus * 1_000_000_000),
         "PidsLimit": limits.pids,
         "OomScoreAdj": 600,
-        "Ulimits": [container_config.ulimit("core", 0), container_config.ulimit("fsize", limits.file_size)],
+        "Ulimits": [container_profile.ulimit("core", 0), container_profile.ulimit("fsize", limits.file_size)],
         "LogConfig": {
             "Type": "json-file",
-            "Config": {"max-size": container_config.LOG_SIZE, "max-file": "1"},
+            "Config": {"max-size": container_profile.LOG_SIZE, "max-file": "1"},
         },
         "RestartPolicy": {"Name": "no"},
         "AutoRemove": False,

@@ -11,8 +11,8 @@ import falcon
 from ci_runner.errors import InvalidSubmission
 from ci_runner.server.http.auth import Caller, caller_of
 from ci_runner.server.http.limits import Slot, StreamSlots, take_slot
-from ci_runner.server.streams.job_source import VIEWS, JobSource, Source, StreamBody, Streams, View
-from ci_runner.server.streams.run_source import RunSource
+from ci_runner.server.streams.job_stream import VIEWS, JobSource, Source, StreamBody, Streams, View
+from ci_runner.server.streams.run_stream import RunSource
 from ci_runner.store import Store
 
 _TRUE: Final = frozenset({"true", "1", "yes", "y", "on", "t"})

@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from ci_runner.model.job import format_time
-from ci_runner.server.streams.job_source import View, frame, is_visible
+from ci_runner.server.streams.job_stream import View, frame, is_visible
 from ci_runner.store import Store
 
 #: Seconds between looks at a silent run: its end is an event, so only a deletion is found this way.
@@ -14,7 +14,7 @@ _LOOK_EVERY: Final = 5.0
 
 
 class RunSource:
-    """The events of one run after a cursor; see `job_source.Source`. For one thread only."""
+    """The events of one run after a cursor; see `job_stream.Source`. For one thread only."""
 
     def __init__(self, store: Store, run_id: str, cursor: int, view: View) -> None:
         self.done = False
