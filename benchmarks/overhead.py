@@ -50,8 +50,12 @@ def local_run(project: Path, environ: dict[str, str]) -> float:
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=project, env=environ, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=project,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"the local run failed:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - began
@@ -68,8 +72,12 @@ def remote_run(project: Path, environ: dict[str, str], clock: Path) -> Figures:
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--remote-ci", "-q"],
-        cwd=project, env=environ | more, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=project,
+        env=environ | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     ended = time.time()
     if done.returncode:
         raise SystemExit(f"the remote run failed ({done.returncode}):\n{done.stdout}{done.stderr}")
@@ -82,9 +90,17 @@ def _phases(marks: list[dict[str, Any]], began: float, ended: float) -> Figures:
     states = {mark["phase"]: _seconds(mark) for mark in marks if mark.get("type") == "state"}
     output = [mark for mark in marks if mark.get("type") == "log" and mark.get("stream") == "terminal"]
     steps = [
-        began, at["handover"], at["collected"], at["upload"], at["submitted"],
-        states["preparing"], states["starting"], states["testing"], _seconds(output[-1]), ended,
-    ]  # fmt: skip
+        began,
+        at["handover"],
+        at["collected"],
+        at["upload"],
+        at["submitted"],
+        states["preparing"],
+        states["starting"],
+        states["testing"],
+        _seconds(output[-1]),
+        ended,
+    ]
     # The job may be taken up before the client has the answer: no phase is shorter than nothing.
     steps = list(itertools.accumulate(steps, max))
     figures = {
@@ -101,8 +117,12 @@ def interrupted_run(project: Path, environ: dict[str, str], until: str) -> float
     """Seconds from Ctrl-C, pressed when a line with `until` was printed, to the client's end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "--remote-ci", "-s"],
-        cwd=project, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=project,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
     with process, process.stdout:
         for line in process.stdout:

@@ -119,9 +119,11 @@ def delays(project: Path, environ: Mapping[str, str], folder: Path) -> tuple[lis
     """Seconds from the end of each test to the local hook, and to its line on the screen."""
     clock = folder / "hooks"
     more = {
-        "PYTEST_PLUGINS": "replay_clock", "REPLAY_CLOCK": str(clock), "PYTHONUNBUFFERED": "1",
+        "PYTEST_PLUGINS": "replay_clock",
+        "REPLAY_CLOCK": str(clock),
+        "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(Path(__file__).parent),
-    }  # fmt: skip
+    }
     command = [sys.executable, "-m", "pytest", "--remote-ci", "-v"]
     process = subprocess.Popen(
         command,
@@ -191,14 +193,16 @@ def summary(raw: dict[str, Any]) -> dict[str, float]:
     if raw["runs"]["xdist"]:
         xdist = (median("xdist", "cpu") - direct) * per_test
         result |= {
-            "xdist, s": median("xdist", "cpu"), "added by xdist, us/test": xdist,
+            "xdist, s": median("xdist", "cpu"),
+            "added by xdist, us/test": xdist,
             "added, remote / xdist": added / xdist,
             "wall, xdist / direct": median("xdist", "wall") / median("direct", "wall"),
-        }  # fmt: skip
+        }
     result |= {
-        "client peak, MB": median("remote", "peak") / 1e6, "direct peak, MB": median("direct", "peak") / 1e6,
+        "client peak, MB": median("remote", "peak") / 1e6,
+        "direct peak, MB": median("direct", "peak") / 1e6,
         **{f"{name} of the tests, peak, MB": value / 1e6 for name, value in raw["peaks"].items()},
-    }  # fmt: skip
+    }
     if raw["heard"]:
         result |= _delays_of(raw)
     return result

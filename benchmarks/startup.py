@@ -38,8 +38,12 @@ def session(folder: Path, *options: str) -> tuple[float, float]:
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
-        cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     elapsed = time.perf_counter() - began
     if done.returncode != 5:
         raise SystemExit(f"pytest did not end as it should:\n{done.stdout}{done.stderr}")

@@ -63,8 +63,17 @@ def built_wheel() -> Path:
             with tempfile.TemporaryDirectory(dir=WHEELS, prefix=".build-") as made:
                 copy_sources(Path(made) / "source")
                 out = Path(made) / "out"
-                _uv("build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable,
-                    "--out-dir", str(out), str(Path(made) / "source"))  # fmt: skip
+                _uv(
+                    "build",
+                    "--quiet",
+                    "--wheel",
+                    "--no-build-isolation",
+                    "--python",
+                    sys.executable,
+                    "--out-dir",
+                    str(out),
+                    str(Path(made) / "source"),
+                )
                 out.rename(folder)
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -79,9 +88,17 @@ def install() -> bool:
         if stamp.exists() and stamp.read_text() == wanted and _is_installed():
             return False
         # As pip leaves it: else each of the programs that tests start compiles it where PYTHONDONTWRITEBYTECODE is set.
-        _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable,
-            "--reinstall-package", "pytest-remote-ci",
-            f"pytest-remote-ci[runner] @ {wheel.as_uri()}")  # fmt: skip
+        _uv(
+            "pip",
+            "install",
+            "--quiet",
+            "--compile-bytecode",
+            "--python",
+            sys.executable,
+            "--reinstall-package",
+            "pytest-remote-ci",
+            f"pytest-remote-ci[runner] @ {wheel.as_uri()}",
+        )
         stamp.write_text(wanted)
     return True
 

@@ -98,9 +98,16 @@ def make_developer(runner: Runner, folder: Path) -> Developer:
 def run(command: list[str], *, env: Mapping[str, str], cwd: Path | None = None, timeout: float = 180) -> Done:
     """Run to the end."""
     done = subprocess.run(
-        command, cwd=cwd, env=dict(env), capture_output=True, text=True, errors="replace", timeout=timeout,
-        check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        command,
+        cwd=cwd,
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
 

@@ -35,10 +35,19 @@ class FakeJob:
 
     def summary(self) -> dict[str, Any]:
         return {
-            "job_id": self.id, "status": self.status, "success": self.success, "start_time": TIME, "end_time": TIME,
-            "exit_code": None, "reason": None, "phase": "finished", "submitted_at": TIME, "queue_position": None,
-            "name": None, "counts": {"passed": 2},
-        }  # fmt: skip
+            "job_id": self.id,
+            "status": self.status,
+            "success": self.success,
+            "start_time": TIME,
+            "end_time": TIME,
+            "exit_code": None,
+            "reason": None,
+            "phase": "finished",
+            "submitted_at": TIME,
+            "queue_position": None,
+            "name": None,
+            "counts": {"passed": 2},
+        }
 
 
 def log(text: str, stream: str = "terminal") -> dict[str, Any]:
@@ -293,7 +302,13 @@ def session_of(root: str, *names: str, plugins: tuple[str, ...] = ()) -> list[di
     return [
         record("session", "recorder", protocol=1, cwd=root),
         record(
-            "session", "session", protocol=1, pytest="8.0.0", python="3.11.2", rootdir=root, plugins=list(plugins),
+            "session",
+            "session",
+            protocol=1,
+            pytest="8.0.0",
+            python="3.11.2",
+            rootdir=root,
+            plugins=list(plugins),
             xdist=False,
         ),
         record("session", "header", lines=["platform remote", f"rootdir: {root}"]),
@@ -302,17 +317,26 @@ def session_of(root: str, *names: str, plugins: tuple[str, ...] = ()) -> list[di
         record("collected", "collected", count=len(names)),
         record("collected", "collection_lines", lines=[]),
         *outcome_of(names[0])[:1],
-    ]  # fmt: skip
+    ]
 
 
 def outcome_of(name: str, outcome: str = "passed") -> list[dict[str, Any]]:
     """One test of it."""
     location = ["test_it.py", 0, name]
     data = {
-        "$report_type": "TestReport", "nodeid": f"test_it.py::{name}", "location": location, "keywords": {},
-        "outcome": outcome, "longrepr": None if outcome == "passed" else "broken", "when": "call", "sections": [],
-        "user_properties": [], "duration": 0.1, "start": 1.0, "stop": 1.1,
-    }  # fmt: skip
+        "$report_type": "TestReport",
+        "nodeid": f"test_it.py::{name}",
+        "location": location,
+        "keywords": {},
+        "outcome": outcome,
+        "longrepr": None if outcome == "passed" else "broken",
+        "when": "call",
+        "sections": [],
+        "user_properties": [],
+        "duration": 0.1,
+        "start": 1.0,
+        "stop": 1.1,
+    }
     return [
         record("started", "started", id=data["nodeid"], location=location),
         record("report", "report", d=data),

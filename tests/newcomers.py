@@ -58,10 +58,15 @@ class Newcomer:
         pipe = subprocess.PIPE
         self.started.append(
             subprocess.Popen(
-                command, cwd=cwd, env=self.environ(**env), stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL,
+                command,
+                cwd=cwd,
+                env=self.environ(**env),
+                stdout=pipe,
+                stderr=pipe,
+                stdin=subprocess.DEVNULL,
                 text=True,
             )
-        )  # fmt: skip
+        )
         return self.started[-1]
 
     def announced(self) -> dict[str, Any] | None:

@@ -57,9 +57,12 @@ class Bench:
         self.blobs = BlobStore(self.data, job_owner())
         settings = {"base_image": self.base_image, "default_python": "3.11", "grace": 5.0, **self.reconcile}
         self.preparer = Preparer(
-            storage=StorageSettings(data_dir=self.data), reconcile=ReconcileSettings(**settings),
-            environments=self.environments, engine=self.engine, install_id=self.install_id,
-        )  # fmt: skip
+            storage=StorageSettings(data_dir=self.data),
+            reconcile=ReconcileSettings(**settings),
+            environments=self.environments,
+            engine=self.engine,
+            install_id=self.install_id,
+        )
 
     def submit(self, files: Mapping[str, str | bytes], user: str = "user-1", **options: Any) -> Job:
         """A job for these files."""
@@ -119,9 +122,15 @@ class Bench:
         assert last["t"] == "exit"
         assert seen.exit_code == last["code"]
         return Ran(
-            last["code"], (spool / "stdout").read_text(), (spool / "stderr").read_text(), prepared, log, built,
-            ready - began, over - ready,
-        )  # fmt: skip
+            last["code"],
+            (spool / "stdout").read_text(),
+            (spool / "stderr").read_text(),
+            prepared,
+            log,
+            built,
+            ready - began,
+            over - ready,
+        )
 
 
 @contextmanager

@@ -93,12 +93,42 @@ def certificate(folder: Path, address: str) -> tuple[Path, Path, Path]:
     extensions.write_text(f"subjectAltName=IP:{address}\nbasicConstraints=CA:FALSE\n")
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     commands = [
-        ["req", "-x509", *new_key, "-keyout", authority_key, "-out", authority, "-days", "2", "-subj", "/CN=test CA",
-         "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"],
+        [
+            "req",
+            "-x509",
+            *new_key,
+            "-keyout",
+            authority_key,
+            "-out",
+            authority,
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test CA",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
+        ],
         ["req", *new_key, "-keyout", key, "-out", request, "-subj", f"/CN={address}"],
-        ["x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial", "-days", "2",
-         "-extfile", extensions, "-out", leaf],
-    ]  # fmt: skip
+        [
+            "x509",
+            "-req",
+            "-in",
+            request,
+            "-CA",
+            authority,
+            "-CAkey",
+            authority_key,
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            extensions,
+            "-out",
+            leaf,
+        ],
+    ]
     for command in commands:
         subprocess.run(["openssl", *command], check=True, capture_output=True)
     return authority, leaf, key

@@ -40,15 +40,18 @@ class Registry:
         layer = gzip.compress(buffer.getvalue())
         config = json.dumps(
             {
-                "architecture": "amd64", "os": "linux", "config": {"Labels": self.labels, "Cmd": ["/none"]},
+                "architecture": "amd64",
+                "os": "linux",
+                "config": {"Labels": self.labels, "Cmd": ["/none"]},
                 "rootfs": {"type": "layers", "diff_ids": [_digest(buffer.getvalue())]},
             }
-        ).encode()  # fmt: skip
+        ).encode()
         manifest = {
-            "schemaVersion": 2, "mediaType": _MANIFEST,
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
             "config": self._blob(config, "application/vnd.docker.container.image.v1+json"),
             "layers": [self._blob(layer, "application/vnd.docker.image.rootfs.diff.tar.gzip")],
-        }  # fmt: skip
+        }
         raw = json.dumps(manifest).encode()
         for name in ("1", _digest(raw)):
             self.content[f"/v2/mark/manifests/{name}"] = (_MANIFEST, raw)

@@ -161,9 +161,13 @@ class Runner:
         command = [self.python, "-m", "ci_runner", "admin", "--data-dir", str(self.data_dir), *words]
         done = subprocess.run(
             [*command, "--json"] if has_json else command,
-            cwd=self.data_dir.parent, env=self.environment(),
-            capture_output=True, text=True, timeout=PATIENCE, check=False,
-        )  # fmt: skip
+            cwd=self.data_dir.parent,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if has_json else None
 
@@ -210,14 +214,23 @@ class Runner:
     ) -> subprocess.CompletedProcess[str]:
         """Any command as a user of this runner."""
         return subprocess.run(
-            command, cwd=cwd, env=self.client_environment(**(env or {})),
-            capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+            command,
+            cwd=cwd,
+            env=self.client_environment(**(env or {})),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
 
 
 def docker(*words: str, env: dict[str, str] | None = None) -> str:
     """What a docker command prints; with `env` in addition to our own environment."""
     return subprocess.run(
-        ["docker", *words], env={**os.environ, **(env or {})},
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
+        ["docker", *words],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout

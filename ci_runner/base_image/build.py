@@ -35,8 +35,15 @@ LABEL_PYTHONS: Final = "ci-runner.pythons"
 
 #: `less` and `ps` are on every developer's machine, and test suites call them.
 _PACKAGES: Final = (
-    "python3", "python3-venv", "ca-certificates", "netbase", "tzdata", "media-types", "less", "procps",
-)  # fmt: skip
+    "python3",
+    "python3-venv",
+    "ca-certificates",
+    "netbase",
+    "tzdata",
+    "media-types",
+    "less",
+    "procps",
+)
 #: Needed to build a source distribution with C code, or one from a git repository.
 _BUILD_PACKAGES: Final = ("gcc", "g++", "libc6-dev", "make", "pkg-config", "python3-dev", "git")
 #: Raised when the steps below give another result for the same recipe.

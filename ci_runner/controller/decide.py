@@ -325,9 +325,11 @@ def _launches(world: Snapshot, sight: _ContainersByJob, busy: set[str]) -> Itera
             continue
         current = sight.current(job)
         created = current is not None and current.state == "created"
-        if job.phase == "starting" and job.id not in world.in_flight and (
-            created or (current is None and job.container_id is None)
-        ):  # fmt: skip
+        if (
+            job.phase == "starting"
+            and job.id not in world.in_flight
+            and (created or (current is None and job.container_id is None))
+        ):
             ready.append(job)
         else:
             running += 1

@@ -126,9 +126,14 @@ class ActionHandlers:
         failpoints.hit(_CLAIM[0])
         moment = utcnow()
         self._advance(
-            action, "queued", "preparing",
-            status="running", start_time=moment, phase_since=self.now(), attempt=1,
-        )  # fmt: skip
+            action,
+            "queued",
+            "preparing",
+            status="running",
+            start_time=moment,
+            phase_since=self.now(),
+            attempt=1,
+        )
         failpoints.hit(_CLAIM[1])
 
     def _prepare(self, action: actions.Prepare) -> None:
@@ -235,9 +240,14 @@ class ActionHandlers:
         job = self._job(action)
         if job.attempt == action.attempt:
             self.store.jobs.advance(
-                job.id, self.epoch, "starting", events=events,
-                attempt=action.attempt + 1, container_id=None, phase_since=self.now(),
-            )  # fmt: skip
+                job.id,
+                self.epoch,
+                "starting",
+                events=events,
+                attempt=action.attempt + 1,
+                container_id=None,
+                phase_since=self.now(),
+            )
         failpoints.hit(_RETRY[1])
 
     def _finish(self, action: actions.Finish) -> None:

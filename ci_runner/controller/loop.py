@@ -113,13 +113,21 @@ class Controller:
         notifier = Notifier(self._store, epoch, self._finished, self._end)
         keeper = ArtifactCollector(
             BlobStore(self._storage.data_dir, job_owner()),
-            Limits.of(self._settings, self._storage.disk_reserve), self._settings.artifact_retention_days,
+            Limits.of(self._settings, self._storage.disk_reserve),
+            self._settings.artifact_retention_days,
             Quota(self._settings.artifact_quota, self._store.artifacts.bytes_of),
-        )  # fmt: skip
+        )
         steps = ActionHandlers(
-            self._store, self._engine, self._preparer, epoch, self._policy, clock,
-            self._settings.log_budget, notifier.wake, keeper,
-        )  # fmt: skip
+            self._store,
+            self._engine,
+            self._preparer,
+            epoch,
+            self._policy,
+            clock,
+            self._settings.log_budget,
+            notifier.wake,
+            keeper,
+        )
         heart = threading.Thread(
             target=self._beat, args=(epoch, steps.closing), name="heartbeat", daemon=True
         )
@@ -128,14 +136,22 @@ class Controller:
         )
         performer = Executor(steps, wake=self._wake.set, fatal=self._end)
         watchdog = Watchdog(
-            work, self._policy.disk, self._wake.set, self._engine.written_by_services, self._engine.footprint,
+            work,
+            self._policy.disk,
+            self._wake.set,
+            self._engine.written_by_services,
+            self._engine.footprint,
             self._storage.disk_reserve,
-        )  # fmt: skip
+        )
         reaper = Reaper(
-            self._store, self._preparer, epoch, self._storage.data_dir,
-            self._settings.log_retention_days, self._end,
+            self._store,
+            self._preparer,
+            epoch,
+            self._storage.data_dir,
+            self._settings.log_retention_days,
+            self._end,
             result_retention_days=self._settings.result_retention_days,
-        )  # fmt: skip
+        )
         stack.callback(heart.join)
         stack.callback(steps.closing.set)
         heart.start()

@@ -21,19 +21,61 @@ from ci_runner.dependencies.requirements import normalized
 VERSION: Final = 1
 
 _CONFIGURATION: Final = (
-    *BUILD_FILES, "MANIFEST.in", "CMakeLists.txt", "*.cmake", "meson.build", "meson_options.txt", "meson.options",
-    "Cargo.toml", "Cargo.lock", "build.rs", "hatch.toml", "hatch_build.py", "versioneer.py", "PKG-INFO",
-)  # fmt: skip
+    *BUILD_FILES,
+    "MANIFEST.in",
+    "CMakeLists.txt",
+    "*.cmake",
+    "meson.build",
+    "meson_options.txt",
+    "meson.options",
+    "Cargo.toml",
+    "Cargo.lock",
+    "build.rs",
+    "hatch.toml",
+    "hatch_build.py",
+    "versioneer.py",
+    "PKG-INFO",
+)
 _COMPILED: Final = (
-    "*.pyx", "*.pxd", "*.pxi", "*.c", "*.cc", "*.cpp", "*.cxx", "*.h", "*.hh", "*.hpp", "*.hxx", "*.inl", "*.rs",
-    "*.f", "*.f77", "*.f90", "*.f95", "*.s", "*.S", "*.asm", "*.m", "*.mm", "*.cu", "*.cuh", "*.i", "*.go", "*.proto",
-    "*.in", "*.tmpl", "*.templ",
-)  # fmt: skip
+    "*.pyx",
+    "*.pxd",
+    "*.pxi",
+    "*.c",
+    "*.cc",
+    "*.cpp",
+    "*.cxx",
+    "*.h",
+    "*.hh",
+    "*.hpp",
+    "*.hxx",
+    "*.inl",
+    "*.rs",
+    "*.f",
+    "*.f77",
+    "*.f90",
+    "*.f95",
+    "*.s",
+    "*.S",
+    "*.asm",
+    "*.m",
+    "*.mm",
+    "*.cu",
+    "*.cuh",
+    "*.i",
+    "*.go",
+    "*.proto",
+    "*.in",
+    "*.tmpl",
+    "*.templ",
+)
 #: setuptools-scm and hatch-vcs, pbr, pdm-backend, poetry-dynamic-versioning, uv-dynamic-versioning.
 _VERSION_VARIABLES: Final = (
-    "SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS",
+    "SETUPTOOLS_SCM_PRETEND_VERSION",
+    "PBR_VERSION",
+    "PDM_BUILD_SCM_VERSION",
+    "POETRY_DYNAMIC_VERSIONING_BYPASS",
     "UV_DYNAMIC_VERSIONING_BYPASS",
-)  # fmt: skip
+)
 _NEVER_INSTALLED: Final = (
     "tests",
     "test",

@@ -235,8 +235,14 @@ class Job:
 
 
 _JOB_TIMES = {
-    "start_time", "end_time", "submitted_at", "cancel_requested_at", "phase_since", "stop_requested_at", "cleaned_at",
-}  # fmt: skip
+    "start_time",
+    "end_time",
+    "submitted_at",
+    "cancel_requested_at",
+    "phase_since",
+    "stop_requested_at",
+    "cleaned_at",
+}
 
 
 @dataclass(frozen=True)

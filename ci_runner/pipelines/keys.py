@@ -47,7 +47,9 @@ SHARED: Final[Mapping[str, Key]] = {
     "image": Key(
         "text", "base image; without one the runner's for `python`", _TEXT, values.image, ("docker-image",)
     ),
-    "docker": Key("`{image}`", "as `image`", {"type": "object", "properties": {"image": _TEXT}}, job_values.docker),
+    "docker": Key(
+        "`{image}`", "as `image`", {"type": "object", "properties": {"image": _TEXT}}, job_values.docker
+    ),
     "python": Key('"3.12"', "which Python runs the tests", {"type": ["string", "number"]}, values.python),
     "script": Key(
         "text or list of texts",
@@ -83,14 +85,19 @@ SHARED: Final[Mapping[str, Key]] = {
                     "type": "object",
                     "properties": {
                         "count": {"type": "integer", "minimum": 0, "maximum": 10},
-                        "exit-codes": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 255}},
+                        "exit-codes": {
+                            "type": "array",
+                            "items": {"type": "integer", "minimum": 1, "maximum": 255},
+                        },
                     },
                 },
             ]
         },
         job_values.retries,
     ),
-    "timeout": Key('seconds, or "10m"', "time of testing after which the job is stopped", _TIME, values.seconds),
+    "timeout": Key(
+        'seconds, or "10m"', "time of testing after which the job is stopped", _TIME, values.seconds
+    ),
     "matrix": Key(
         "table of lists; `include`, `exclude`: lists of tables",
         "one job per combination of values; `python` and `image` set these, others are used as `${axis}` or `{axis}`",
@@ -99,7 +106,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "artifacts": Key(
         "list of patterns, or `{paths, when, retention}`",
-        "files to keep; `when`: always, success or failure; `retention`: days, or a time such as \"12h\"",
+        'files to keep; `when`: always, success or failure; `retention`: days, or a time such as "12h"',
         {
             "oneOf": [
                 *_TEXT_OR_TEXTS["oneOf"],
@@ -134,12 +141,16 @@ SHARED: Final[Mapping[str, Key]] = {
         {
             "oneOf": [
                 {"enum": ["always", "never"]},
-                {"type": "object", "properties": {"changed": _TEXT_OR_TEXTS, "tag": {}}, "additionalProperties": False},
+                {
+                    "type": "object",
+                    "properties": {"changed": _TEXT_OR_TEXTS, "tag": {}},
+                    "additionalProperties": False,
+                },
             ]
         },
         job_values.when,
     ),
-}  # fmt: skip
+}
 
 #: Keys of jobs only.
 JOB: Final[Mapping[str, Key]] = {

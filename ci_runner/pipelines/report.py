@@ -106,9 +106,16 @@ def pipeline_report(run: Run, states: Sequence[PlannedState], executions: Iterab
     tries = list(executions)
     stages = tuple(_stage(run, stage, states, tries) for stage in run.plan.stages)
     return PipelineReport(
-        run.id, run.pipeline, run.number, run.workspace, run.word.value,
-        format_time(run.start_time), format_time(run.end_time), stages, reason=run.reason,
-    )  # fmt: skip
+        run.id,
+        run.pipeline,
+        run.number,
+        run.workspace,
+        run.word.value,
+        format_time(run.start_time),
+        format_time(run.end_time),
+        stages,
+        reason=run.reason,
+    )
 
 
 def stage_report(
@@ -142,11 +149,13 @@ def _stage(run: Run, stage: str, states: Sequence[PlannedState], tries: Sequence
     started = [state.job.start_time for state in mine if state.job and state.job.start_time]
     ended = [state.job.end_time for state in mine if state.job and state.job.end_time]
     return StageReport(
-        str(uuid.uuid5(_NAMESPACE, f"{run.id}/{stage}")), stage, status.value,
+        str(uuid.uuid5(_NAMESPACE, f"{run.id}/{stage}")),
+        stage,
+        status.value,
         format_time(min(started, default=None)),
         format_time(max(ended, default=None)) if status.is_over or run.is_over else None,
         tuple(_job(run, state, tries) for state in mine),
-    )  # fmt: skip
+    )
 
 
 def _job(run: Run, state: PlannedState, tries: Sequence[Job]) -> JobReport:
@@ -167,6 +176,12 @@ def _job(run: Run, state: PlannedState, tries: Sequence[Job]) -> JobReport:
         for job in sorted(mine, key=lambda job: -job.retry)
     )
     return JobReport(
-        planned.name, executions, run.pipeline, run.number, run.workspace, planned.stage,
-        state.facts.word.value, planned.skipped or state.facts.dropped,
-    )  # fmt: skip
+        planned.name,
+        executions,
+        run.pipeline,
+        run.number,
+        run.workspace,
+        planned.stage,
+        state.facts.word.value,
+        planned.skipped or state.facts.dropped,
+    )

@@ -222,10 +222,15 @@ def feed_inside(
         return
     database.insert(
         FeedRow.insert(
-            run_id=run_id, seq=row["last_seq"] - number + 1, number=number, job_id=job_id, first=first, at=now,
+            run_id=run_id,
+            seq=row["last_seq"] - number + 1,
+            number=number,
+            job_id=job_id,
+            first=first,
+            at=now,
             body=None if body is None else to_json(body),
         )
-    )  # fmt: skip
+    )
 
 
 def _require_job(database: Database, job_id: str) -> dict[str, Any]:

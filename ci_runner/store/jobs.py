@@ -38,10 +38,22 @@ _FINISH_AFTER = failpoints.register("store.jobs.finish.after", "outcome committe
 #: The fields that `advance` may change; other fields have other writers.
 _CHANGEABLE: Final = frozenset(
     {
-        "status", "phase", "phase_since", "start_time", "container_id", "zip_file_path", "reason",
-        "workspace", "attempt", "building", "environment", "stop_intent", "stop_requested_at", "counts",
+        "status",
+        "phase",
+        "phase_since",
+        "start_time",
+        "container_id",
+        "zip_file_path",
+        "reason",
+        "workspace",
+        "attempt",
+        "building",
+        "environment",
+        "stop_intent",
+        "stop_requested_at",
+        "counts",
     }
-)  # fmt: skip
+)
 _NOT_STORED: Final = frozenset({"events", "queue_position"})
 #: Columns of `Job`'s fields; the queue's order needs only the second list.
 JOB_COLUMNS: Final = tuple(
@@ -303,11 +315,16 @@ class Jobs:
                 )
             self._database.run(
                 JobRow.update(
-                    status=verdict.status, success=verdict.success, exit_code=verdict.exit_code,
-                    reason=verdict.reason, end_time=moment, phase="finishing", phase_since=moment,
+                    status=verdict.status,
+                    success=verdict.success,
+                    exit_code=verdict.exit_code,
+                    reason=verdict.reason,
+                    end_time=moment,
+                    phase="finishing",
+                    phase_since=moment,
                     building=False,
                 ).where(JobRow.id == job_id)
-            )  # fmt: skip
+            )
             add_inside(self._database, job_id, artifacts)
             counts = counts_inside(self._database, job_id)
             if counts:

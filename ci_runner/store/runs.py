@@ -88,21 +88,35 @@ class Runs:
             )
             self._database.insert(
                 RunRow.insert(
-                    id=run.id, user_id=run.user_id, pipeline=run.pipeline, number=int(self._database.scalar(number)),
-                    plan=json.dumps(run.plan.to_dict(), separators=(",", ":")), workspace=run.workspace,
-                    options=run.options, status="queued", submitted_at=run.submitted_at or utcnow(),
-                    rerun_of=run.rerun_of, version=1, last_seq=0, idempotency_key=idempotency_key,
+                    id=run.id,
+                    user_id=run.user_id,
+                    pipeline=run.pipeline,
+                    number=int(self._database.scalar(number)),
+                    plan=json.dumps(run.plan.to_dict(), separators=(",", ":")),
+                    workspace=run.workspace,
+                    options=run.options,
+                    status="queued",
+                    submitted_at=run.submitted_at or utcnow(),
+                    rerun_of=run.rerun_of,
+                    version=1,
+                    last_seq=0,
+                    idempotency_key=idempotency_key,
                     body_digest=body_digest,
                 )
-            )  # fmt: skip
+            )
             for position, planned in enumerate(run.plan.jobs):
                 old = (reuse or {}).get(planned.name)
                 self._database.insert(
                     RunJobRow.insert(
-                        run_id=run.id, name=planned.name, position=position, stage=planned.stage, job_id=old,
-                        retry=0, reused=old is not None,
+                        run_id=run.id,
+                        name=planned.name,
+                        position=position,
+                        stage=planned.stage,
+                        job_id=old,
+                        retry=0,
+                        reused=old is not None,
                     )
-                )  # fmt: skip
+                )
             for name, value in (secrets or {}).items():
                 encrypted = self._database.encryption.encrypt(value)
                 self._database.insert(RunSecretRow.insert(run_id=run.id, name=name, value=encrypted))
@@ -302,10 +316,12 @@ class Runs:
                 waiting = (JobRow.phase == "queued",) if halt.waiting_only else ()
                 self._database.run(
                     JobRow.update(cancel_requested_at=now, cancelled_by=halt.by).where(
-                        JobRow.id == halt.job_id, JobRow.end_time.is_null(),
-                        JobRow.cancel_requested_at.is_null(), *waiting,
+                        JobRow.id == halt.job_id,
+                        JobRow.end_time.is_null(),
+                        JobRow.cancel_requested_at.is_null(),
+                        *waiting,
                     )
-                )  # fmt: skip
+                )
             if step.outcome is not None:
                 self._end(run_id, step.outcome, now)
             failpoints.hit(_ADVANCE_BEFORE)
@@ -346,9 +362,12 @@ class Runs:
         if self._database.run(RunSecretRow.delete().where(RunSecretRow.run_id == run_id)):
             self._database.must_checkpoint = True
         body = {
-            "type": "run_complete", "run_id": run_id, "status": outcome.status,
-            "success": outcome.success is True, "reason": outcome.reason,
-        }  # fmt: skip
+            "type": "run_complete",
+            "run_id": run_id,
+            "status": outcome.status,
+            "success": outcome.success is True,
+            "reason": outcome.reason,
+        }
         feed_inside(self._database, run_id, 1, now, body=body)
 
     # -- helpers
@@ -391,8 +410,16 @@ def _facts(row: tuple[Any, ...]) -> Facts:
     if job_id is not None and status is None:  # deleted with its user
         status, dropped = "cancelled", dropped or "its job was deleted"
     return Facts(
-        job_id=job_id, retry=retry, status=status or "queued", phase=phase or "queued",
-        success=None if success is None else bool(success), exit_code=exit_code, reason=reason,
-        cancelling=cancelling is not None, dropped=dropped, cancelled_by=cancelled_by, halted_by=halted_by,
+        job_id=job_id,
+        retry=retry,
+        status=status or "queued",
+        phase=phase or "queued",
+        success=None if success is None else bool(success),
+        exit_code=exit_code,
+        reason=reason,
+        cancelling=cancelling is not None,
+        dropped=dropped,
+        cancelled_by=cancelled_by,
+        halted_by=halted_by,
         started=None if started is None else from_micros(started),
-    )  # fmt: skip
+    )

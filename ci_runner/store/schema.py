@@ -362,6 +362,18 @@ class LeaseRow(peewee.Model):
 
 
 MODELS: Final = (
-    UserRow, KeyRow, JobRow, EventRow, SpoolRow, GrantRow, ArtifactRow, TestRow, OutboxRow,
-    RunRow, RunJobRow, RunSecretRow, FeedRow, LeaseRow,
-)  # fmt: skip
+    UserRow,
+    KeyRow,
+    JobRow,
+    EventRow,
+    SpoolRow,
+    GrantRow,
+    ArtifactRow,
+    TestRow,
+    OutboxRow,
+    RunRow,
+    RunJobRow,
+    RunSecretRow,
+    FeedRow,
+    LeaseRow,
+)

@@ -45,10 +45,15 @@ class Users:
             try:
                 self._database.insert(
                     UserRow.insert(
-                        id=user.id, name=user.name, email=user.email, email_key=email_key(user.email),
-                        created_at=user.created_at, is_active=user.is_active, priority_cap=user.priority_cap,
+                        id=user.id,
+                        name=user.name,
+                        email=user.email,
+                        email_key=email_key(user.email),
+                        created_at=user.created_at,
+                        is_active=user.is_active,
+                        priority_cap=user.priority_cap,
                     )
-                )  # fmt: skip
+                )
             except peewee.IntegrityError as error:
                 raise Conflict(f"User with email {user.email} already exists") from error
         return user

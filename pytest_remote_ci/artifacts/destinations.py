@@ -217,9 +217,13 @@ def _folder_problem(folder: str, *, is_typed: bool) -> str | None:
 
 
 def find(
-    argv: Sequence[str], place: Place, reports_here: Iterable[str] = (), twice: Iterable[tuple[str, str]] = (),
-    outsiders: Iterable[ExternalReport] = (), typed: Sequence[str] | None = None,
-) -> Reports:  # fmt: skip
+    argv: Sequence[str],
+    place: Place,
+    reports_here: Iterable[str] = (),
+    twice: Iterable[tuple[str, str]] = (),
+    outsiders: Iterable[ExternalReport] = (),
+    typed: Sequence[str] | None = None,
+) -> Reports:
     """Return the reports of a job with these arguments of pytest, without those of `reports_here`, written locally.
 
     `twice` are files that are written both locally and in the job, each with its option; `outsiders` are the same,

@@ -160,9 +160,13 @@ class ArtifactFetcher:
             return problem
 
         errand = Downloader(
-            self.client, self.job_id, Bar(self.line, "fetching artifacts"), finish, executables=False,
+            self.client,
+            self.job_id,
+            Bar(self.line, "fetching artifacts"),
+            finish,
+            executables=False,
             problems=problems,
-        )  # fmt: skip
+        )
         places: dict[str, Path] = {}
         bases: dict[Path, list[tuple[Artifact, Path]]] = {}
         for item, home in items:

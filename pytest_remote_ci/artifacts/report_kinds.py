@@ -25,11 +25,45 @@ _DOTTED: Final = re.compile(
 #: Suffixes of files that are executed or read as configuration: rejected even on the command line.
 _ACTIVE: Final = frozenset(
     {
-        ".py", ".pyw", ".pyc", ".pyi", ".pyx", ".pyd", ".so", ".dll", ".pth", ".egg-link", ".ipynb", ".sh", ".bash",
-        ".zsh", ".fish", ".bat", ".cmd", ".ps1", ".exe", ".toml", ".cfg", ".ini", ".conf", ".yaml", ".yml", ".mk",
-        ".env", ".js", ".cjs", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".vim", ".el",
+        ".py",
+        ".pyw",
+        ".pyc",
+        ".pyi",
+        ".pyx",
+        ".pyd",
+        ".so",
+        ".dll",
+        ".pth",
+        ".egg-link",
+        ".ipynb",
+        ".sh",
+        ".bash",
+        ".zsh",
+        ".fish",
+        ".bat",
+        ".cmd",
+        ".ps1",
+        ".exe",
+        ".toml",
+        ".cfg",
+        ".ini",
+        ".conf",
+        ".yaml",
+        ".yml",
+        ".mk",
+        ".env",
+        ".js",
+        ".cjs",
+        ".mjs",
+        ".ts",
+        ".rb",
+        ".pl",
+        ".php",
+        ".lua",
+        ".vim",
+        ".el",
     }
-)  # fmt: skip
+)
 #: JSON files that a tool reads as its configuration.
 _JSON_SETTINGS: Final = re.compile(
     r"(?i)(package|package-lock|composer|tsconfig.*|jsconfig.*|pyrightconfig|deno|settings|launch|tasks|extensions"
@@ -171,8 +205,10 @@ _IS_PYTEST_HTML: Final = re.compile(rb"pytest[-_]html|<h1 id=\"title\">|id=\"res
 _TABLE: Final = re.compile(rb"\A\s*\|\s*Name\b")
 
 COVERAGE_DATA: Final = Kind(
-    frozenset({".coverage", ".db", ".sqlite", ".sqlite3", ".dat", ".data"}), _SQLITE, re.compile(rb"coverage_schema")
-)  # fmt: skip
+    frozenset({".coverage", ".db", ".sqlite", ".sqlite3", ".dat", ".data"}),
+    _SQLITE,
+    re.compile(rb"coverage_schema"),
+)
 COVERAGE_XML: Final = Kind(frozenset({".xml"}), _root("coverage"), _root("coverage"))
 COVERAGE_JSON: Final = Kind(frozenset({".json"}), _OBJECT, re.compile(rb'\A\s*\{\s*"meta"\s*:'))
 COVERAGE_LCOV: Final = Kind(

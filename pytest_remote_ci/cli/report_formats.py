@@ -157,9 +157,13 @@ def page(report: Any) -> str:
         for job in jobs:
             newest = job["executions"][0] if job["executions"] else {}
             cells = [
-                suite, job["name"], str(job.get("status")), report_time(newest.get("startTime")), _seconds(newest),
+                suite,
+                job["name"],
+                str(job.get("status")),
+                report_time(newest.get("startTime")),
+                _seconds(newest),
                 str((newest or job).get("reason") or ""),
-            ]  # fmt: skip
+            ]
             marked = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
             rows.append(f'<tr class="{html.escape(str(job.get("status")))}">{marked}</tr>')
     heads = "".join(

@@ -105,9 +105,14 @@ def run(options: argparse.Namespace) -> int:
         progress = interrupts.held_after(Bar(StatusLine(), "uploading"))
         try:
             made = runs.submit(
-                collect(), plan, _shared(settings_here, place.root), again=collect,
-                keep_going=options.keep_going, timeout=options.timeout, progress=progress,
-            )  # fmt: skip
+                collect(),
+                plan,
+                _shared(settings_here, place.root),
+                again=collect,
+                keep_going=options.keep_going,
+                timeout=options.timeout,
+                progress=progress,
+            )
             StatusLine().clear()
         except KeyboardInterrupt:
             say("Interrupted: nothing was left on the runner.")
@@ -234,9 +239,12 @@ def rerun(options: argparse.Namespace) -> int:
         runs = Runs(client)
         found = runs.find(options.id)
         made = runs.rerun(
-            found["run_id"], failed=options.failed, stage=options.stage, job=options.job,
+            found["run_id"],
+            failed=options.failed,
+            stage=options.stage,
+            job=options.job,
             secrets=runs.needed_secrets(found),
-        )  # fmt: skip
+        )
         return _sent(runs, made, options.asynchronous, interrupts)
 
 

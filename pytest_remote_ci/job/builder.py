@@ -193,9 +193,13 @@ class Builder:
         """Run uv; its messages go to the user line by line, or, if `quiet`, are stored in `_last`."""
         self._last = ""
         process = subprocess.Popen(
-            command, cwd=self._cwd, env=self._step_env, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            command,
+            cwd=self._cwd,
+            env=self._step_env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         assert process.stderr is not None
         kept = []
         with process.stderr as stream:

@@ -262,9 +262,13 @@ class CrashResolution:
         now = time.time()
         start = at if isinstance(at, (int, float)) and 0 < at <= now else now
         common = {
-            "$report_type": "TestReport", "nodeid": nodeid, "location": location, "keywords": {},
-            "user_properties": [], "sections": sections,
-        }  # fmt: skip
+            "$report_type": "TestReport",
+            "nodeid": nodeid,
+            "location": location,
+            "keywords": {},
+            "user_properties": [],
+            "sections": sections,
+        }
         text = f"{how} while running {nodeid}{self._tail(begun)}"
         failure = {"outcome": "failed", "longrepr": text, "when": phase, "start": start, "stop": now}
         self._add("report", crash=True, d={**common, **failure, "duration": now - start})
@@ -279,10 +283,14 @@ class CrashResolution:
         self._add(
             "collect_report",
             d={
-                "$report_type": "CollectReport", "nodeid": nodeid, "outcome": "failed", "longrepr": text,
-                "result": None, "sections": [],
+                "$report_type": "CollectReport",
+                "nodeid": nodeid,
+                "outcome": "failed",
+                "longrepr": text,
+                "result": None,
+                "sections": [],
             },
-        )  # fmt: skip
+        )
 
     def _tail(self, begun: dict[str, Any]) -> str:
         """Return the end of standard error since the test began."""

@@ -25,18 +25,36 @@ if TYPE_CHECKING:
 
 #: Statuses that every pytest derives by itself.
 _ORDINARY = {
-    ("", "", ""), ("passed", ".", "PASSED"), ("failed", "F", "FAILED"), ("error", "E", "ERROR"),
-    ("skipped", "s", "SKIPPED"), ("xfailed", "x", "XFAIL"), ("xpassed", "X", "XPASS"),
-}  # fmt: skip
+    ("", "", ""),
+    ("passed", ".", "PASSED"),
+    ("failed", "F", "FAILED"),
+    ("error", "E", "ERROR"),
+    ("skipped", "s", "SKIPPED"),
+    ("xfailed", "x", "XFAIL"),
+    ("xpassed", "X", "XPASS"),
+}
 #: Ordinary statuses of phases that passed.
 _PASSED = {("", "", ""), ("passed", ".", "PASSED")}
 #: Fields that are the same in all phases of a test and are sent once.
 _CONSTANT = ("location", "keywords", "user_properties")
 #: All fields that pytest itself gives a report; plugins add more.
 _PYTESTS_OWN = {
-    "nodeid", "location", "keywords", "outcome", "longrepr", "when", "user_properties", "sections", "duration", "start",
-    "stop", "$report_type", "item_index", "worker_id", "testrun_uid",
-}  # fmt: skip
+    "nodeid",
+    "location",
+    "keywords",
+    "outcome",
+    "longrepr",
+    "when",
+    "user_properties",
+    "sections",
+    "duration",
+    "start",
+    "stop",
+    "$report_type",
+    "item_index",
+    "worker_id",
+    "testrun_uid",
+}
 #: Longest literal of a property value, in characters; of a longer one the text is sent.
 _LONGEST_LITERAL = 10_000
 
@@ -113,11 +131,15 @@ class Reports:
         """Whether the report contains nothing except that the phase passed, as for most phases of most tests."""
         said = report.__dict__
         return (
-            said.get("outcome") == "passed" and type(report) is pytest.TestReport and said.keys() == _plain_parts()
+            said.get("outcome") == "passed"
+            and type(report) is pytest.TestReport
+            and said.keys() == _plain_parts()
             and not (said["sections"] or said["user_properties"] or said["longrepr"])
-            and self._logs is None and self._pytest_serialises() and self._has_ordinary_status(report)
+            and self._logs is None
+            and self._pytest_serialises()
+            and self._has_ordinary_status(report)
             and not self._records.is_captured
-        )  # fmt: skip
+        )
 
     def _has_ordinary_status(self, report: Any) -> bool:
         if not self.has_statuses:
@@ -136,8 +158,11 @@ class Reports:
         if before.get("keywords") != report.keywords:
             fields["keywords"] = list(report.keywords)
         self._before[nodeid] = {
-            "location": report.location, "keywords": report.keywords, "user_properties": [], "sections": [],
-        }  # fmt: skip
+            "location": report.location,
+            "keywords": report.keywords,
+            "user_properties": [],
+            "sections": [],
+        }
         is_held = report.when != "call" or self.quiet.follows(nodeid)
         (self._hold if is_held else self._add)("passed", id=nodeid, **fields, **more)
 
@@ -157,9 +182,11 @@ class Reports:
     def _says_nothing(data: dict[str, Any]) -> bool:
         """Whether nothing of the report is shown, and it cannot change until the next record."""
         return (
-            data["outcome"] == "passed" and data["when"] != "call" and not data.get("sections")
+            data["outcome"] == "passed"
+            and data["when"] != "call"
+            and not data.get("sections")
             and not data.keys() - _PYTESTS_OWN
-        )  # fmt: skip
+        )
 
     def _tell_logs(self, report: Any, text: str, fields: dict[str, Any]) -> None:
         """Add log records to the report; send them before it in pieces if they are too long, or not strict JSON."""

@@ -16,8 +16,10 @@ from typing import Any
 
 #: Types of objects that run the rest of their ``finally`` when freed in the middle.
 _FRAMES = {
-    types.GeneratorType: "gi_frame", types.CoroutineType: "cr_frame", types.AsyncGeneratorType: "ag_frame",
-}  # fmt: skip
+    types.GeneratorType: "gi_frame",
+    types.CoroutineType: "cr_frame",
+    types.AsyncGeneratorType: "ag_frame",
+}
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
 _IN_MEMORY = (io.StringIO, io.BytesIO)
 

@@ -56,10 +56,17 @@ class Tree:
     def item(self, item: Any) -> list[Any]:
         """Return [parent, type, name, node id, location, has parameters, original name, is skipped, doc, marks]."""
         return [
-            self._number(item.parent), type(item).__name__, item.name, item.nodeid, list(item.location),
-            getattr(item, "callspec", None) is not None, getattr(item, "originalname", None), _is_skipped(item),
-            self._doc(item), *self._marks(item),
-        ]  # fmt: skip
+            self._number(item.parent),
+            type(item).__name__,
+            item.name,
+            item.nodeid,
+            list(item.location),
+            getattr(item, "callspec", None) is not None,
+            getattr(item, "originalname", None),
+            _is_skipped(item),
+            self._doc(item),
+            *self._marks(item),
+        ]
 
     def take_nodes(self) -> list[Any]:
         """Return new nodes: [parent, type, name, node id, path, base, documentation]; the session's parent is -1."""

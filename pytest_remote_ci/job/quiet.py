@@ -15,9 +15,15 @@ from .pytest_internals import PYTEST, all_are_of
 
 #: Hooks that are called in between.
 _HOOKS = (
-    "pytest_runtest_teardown", "pytest_fixture_post_finalizer", "pytest_runtest_makereport", "pytest_runtest_logreport",
-    "pytest_report_teststatus", "pytest_runtest_logfinish", "pytest_runtest_protocol", "pytest_runtest_logstart",
-)  # fmt: skip
+    "pytest_runtest_teardown",
+    "pytest_fixture_post_finalizer",
+    "pytest_runtest_makereport",
+    "pytest_runtest_logreport",
+    "pytest_report_teststatus",
+    "pytest_runtest_logfinish",
+    "pytest_runtest_protocol",
+    "pytest_runtest_logstart",
+)
 #: Prefixes of modules that take no time in these hooks.
 _KNOWN = (PYTEST, "pytest_timeout", "pytest_cov.", "_hypothesis_pytestplugin", f"{__package__}.")
 

@@ -73,12 +73,18 @@ class Recorder:
         silence_reporters(config, [name for name in reporters if name])
         self._metadata = describe(config)
         self._add(
-            "session", protocol=self._records.protocol, pytest=pytest.__version__, python=platform.python_version(),
-            rootdir=str(config.rootpath), xdist=bool(getattr(config.option, "tx", None)), at=time.time(),
+            "session",
+            protocol=self._records.protocol,
+            pytest=pytest.__version__,
+            python=platform.python_version(),
+            rootdir=str(config.rootpath),
+            xdist=bool(getattr(config.option, "tx", None)),
+            at=time.time(),
             maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
-            metadata=self._metadata, measured=config.pluginmanager.hasplugin("_cov"),
+            metadata=self._metadata,
+            measured=config.pluginmanager.hasplugin("_cov"),
             plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
-        )  # fmt: skip
+        )
         Screen(self._records, silent=_NAMING_THEIR_FILE.intersection(reporters)).watch(config)
         with contextlib.suppress(Exception):
             watch_attributes(self._add)
@@ -152,10 +158,13 @@ class Recorder:
         """Record Ctrl-C, `pytest.exit` and the like."""
         value, crash = excinfo.value, excinfo._getreprcrash()
         self._add(
-            "interrupt", name=excinfo.typename, module=type(value).__module__,
-            message=str(getattr(value, "msg", value)), code=getattr(value, "returncode", None),
+            "interrupt",
+            name=excinfo.typename,
+            module=type(value).__module__,
+            message=str(getattr(value, "msg", value)),
+            code=getattr(value, "returncode", None),
             at=[str(crash.path), crash.lineno] if crash else None,
-        )  # fmt: skip
+        )
 
     # -- collection
 
@@ -244,9 +253,13 @@ class Recorder:
         if call.excinfo is not None:
             of = {} if isinstance(node, pytest.Item) else self._tree.found([node])
             self._add(
-                "exception", id=report.nodeid, when=getattr(report, "when", None), name=call.excinfo.typename,
-                text=self._cut(call.excinfo.exconly()), **of,
-            )  # fmt: skip
+                "exception",
+                id=report.nodeid,
+                when=getattr(report, "when", None),
+                name=call.excinfo.typename,
+                text=self._cut(call.excinfo.exconly()),
+                **of,
+            )
 
     def pytest_assertrepr_compare(self, config: Any, op: str, left: Any, right: Any) -> None:
         """Record compared values for editors that show them, if requested."""
@@ -264,11 +277,18 @@ class Recorder:
         if line is None:
             line = linecache.getline(warning.filename, warning.lineno).rstrip("\n")
         self._add(
-            "warning", message=str(warning.message), name=category.__name__, module=category.__module__,
+            "warning",
+            message=str(warning.message),
+            name=category.__name__,
+            module=category.__module__,
             bases=[base.__name__ for base in category.__mro__ if base.__module__ == "builtins"],
-            file=warning.filename, lineno=warning.lineno, line=line, when=when, id=nodeid,
+            file=warning.filename,
+            lineno=warning.lineno,
+            line=line,
+            when=when,
+            id=nodeid,
             location=list(location) if location else None,
-        )  # fmt: skip
+        )
 
 
 class _Statuses:

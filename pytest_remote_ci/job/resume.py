@@ -17,8 +17,18 @@ if TYPE_CHECKING:
 
 #: Records that are written even before the first test: the session ends or cannot be recorded.
 _ALWAYS = frozenset(
-    {"unavailable", "interrupt", "internal_error", "tests_over", "summary", "end", "junit", "note", "collecting_file"}
-)  # fmt: skip
+    {
+        "unavailable",
+        "interrupt",
+        "internal_error",
+        "tests_over",
+        "summary",
+        "end",
+        "junit",
+        "note",
+        "collecting_file",
+    }
+)
 
 
 class ResumedRecords:

@@ -17,9 +17,15 @@ class Collection:
     """Plays the records of the collection; made when the local session begins."""
 
     def __init__(
-        self, session: pytest.Session, reports: Reports, places: PathMapper, tree: Tree | None = None, *,
-        is_late: bool = False, choice: Choice | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        session: pytest.Session,
+        reports: Reports,
+        places: PathMapper,
+        tree: Tree | None = None,
+        *,
+        is_late: bool = False,
+        choice: Choice | None = None,
+    ) -> None:
         """`is_late`: another process submitted the job, maybe elsewhere; `choice`: only these tests are shown."""
         self._session = session
         self._hook: Any = session.config.hook

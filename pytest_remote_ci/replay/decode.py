@@ -32,8 +32,17 @@ _ENDS = frozenset(
 _CONSTANT = ("location", "keywords", "user_properties", "sections")
 #: Fields that belong to pytest. Others are a plugin's and can hold anything. longrepr is mapped separately.
 _PYTESTS_OWN = {
-    *_CONSTANT, "nodeid", "outcome", "longrepr", "when", "duration", "start", "stop", "result", "$report_type",
-}  # fmt: skip
+    *_CONSTANT,
+    "nodeid",
+    "outcome",
+    "longrepr",
+    "when",
+    "duration",
+    "start",
+    "stop",
+    "result",
+    "$report_type",
+}
 
 
 class RemoteText(TerminalRepr):
@@ -166,15 +175,21 @@ class Reports:
         """Return the arguments for `pytest_warning_recorded`."""
         category = self._category(event)
         message = warnings.WarningMessage(
-            message=category(event["message"]), category=category, filename=self._places.path(event["file"]),
-            lineno=event["lineno"], line=event["line"],
-        )  # fmt: skip
+            message=category(event["message"]),
+            category=category,
+            filename=self._places.path(event["file"]),
+            lineno=event["lineno"],
+            line=event["line"],
+        )
         location = event["location"]
         if location:
             location = (self._places.path(location[0]), location[1], location[2])
         return {
-            "warning_message": message, "when": event["when"], "nodeid": event["id"], "location": location or None,
-        }  # fmt: skip
+            "warning_message": message,
+            "when": event["when"],
+            "nodeid": event["id"],
+            "location": location or None,
+        }
 
     def _category(self, event: dict[str, Any]) -> type[Warning]:
         key = (str(event["module"]), str(event["name"]))

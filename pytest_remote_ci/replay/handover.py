@@ -10,9 +10,18 @@ from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 
 #: Options that were applied in the job and must not be applied twice.
 _OBEYED = {
-    "lf": False, "failedfirst": False, "newfirst": False, "stepwise": False, "stepwise_skip": False,
-    "stepwise_reset": False, "maxfail": 0, "keyword": "", "markexpr": "", "pythonwarnings": None, "log_file": None,
-}  # fmt: skip
+    "lf": False,
+    "failedfirst": False,
+    "newfirst": False,
+    "stepwise": False,
+    "stepwise_skip": False,
+    "stepwise_reset": False,
+    "maxfail": 0,
+    "keyword": "",
+    "markexpr": "",
+    "pythonwarnings": None,
+    "log_file": None,
+}
 #: Prefix of the names of our own modules.
 OURS = "pytest_remote_ci."
 

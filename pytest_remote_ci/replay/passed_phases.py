@@ -24,8 +24,13 @@ class Passes:
     """Makes the reports of one session."""
 
     def __init__(
-        self, config: pytest.Config, places: PathMapper, before: dict[str, dict[str, Any]], *, wants_streams: bool
-    ) -> None:  # fmt: skip
+        self,
+        config: pytest.Config,
+        places: PathMapper,
+        before: dict[str, dict[str, Any]],
+        *,
+        wants_streams: bool,
+    ) -> None:
         """`before`: node id → fields of earlier phases; `wants_streams`: pytest-json-report is active locally."""
         self._places = places
         self._before = before

@@ -35,9 +35,15 @@ class Player:
     """Plays one session; owned by one `RemoteSessionPlugin`, or by a job of a run."""
 
     def __init__(
-        self, config: pytest.Config, feed: Source, show: Callable[[Event], None], choice: Choice | None = None, *,
-        root: Path | None = None, gathers: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        config: pytest.Config,
+        feed: Source,
+        show: Callable[[Event], None],
+        choice: Choice | None = None,
+        *,
+        root: Path | None = None,
+        gathers: bool = False,
+    ) -> None:
         """`show` gets the events that do not belong to the session: the runner's own log, changes of state.
 
         `choice`: the session is over, and these of its tests are shown. `root`: the local path of its rootdir.

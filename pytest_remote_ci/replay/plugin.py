@@ -40,8 +40,14 @@ class RemoteSessionPlugin:
     """The replay of one job, registered for one session in `pytest_cmdline_main`."""
 
     def __init__(
-        self, config: pytest.Config, feed: EventSource, display: Display, cancel: Callable[[], bool], resources:
-        ExitStack, choice: Choice | None = None, ) -> None:  # fmt: skip
+        self,
+        config: pytest.Config,
+        feed: EventSource,
+        display: Display,
+        cancel: Callable[[], bool],
+        resources: ExitStack,
+        choice: Choice | None = None,
+    ) -> None:
         """`cancel` is called when this session is interrupted; it returns whether the remote session will now end.
 
         `resources` are closed at the end. With `choice`, the session is over, and these of its tests are shown.

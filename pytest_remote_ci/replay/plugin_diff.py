@@ -12,12 +12,30 @@ from importlib import metadata
 #: Plugins that act where results are shown.
 _REPORTERS = frozenset(
     {
-        "pytest-remote-ci", "pytest-html", "pytest-sugar", "pytest-rich", "pytest-json-report", "pytest-reportlog",
-        "pytest-metadata", "pytest-md", "pytest-md-report", "pytest-tldr", "pytest-pretty", "pytest-clarity",
-        "pytest-icdiff", "pytest-csv", "pytest-emoji", "pytest-spec", "pytest-testdox", "pytest-instafail",
-        "pytest-progress", "pytest-github-actions-annotate-failures", "pytest-azurepipelines", "teamcity-messages",
+        "pytest-remote-ci",
+        "pytest-html",
+        "pytest-sugar",
+        "pytest-rich",
+        "pytest-json-report",
+        "pytest-reportlog",
+        "pytest-metadata",
+        "pytest-md",
+        "pytest-md-report",
+        "pytest-tldr",
+        "pytest-pretty",
+        "pytest-clarity",
+        "pytest-icdiff",
+        "pytest-csv",
+        "pytest-emoji",
+        "pytest-spec",
+        "pytest-testdox",
+        "pytest-instafail",
+        "pytest-progress",
+        "pytest-github-actions-annotate-failures",
+        "pytest-azurepipelines",
+        "teamcity-messages",
     }
-)  # fmt: skip
+)
 #: Libraries that contain a plugin: if one is missing, an import error shows it.
 _LIBRARIES = frozenset(
     {"anyio", "hypothesis", "faker", "typeguard", "jaxtyping", "beartype", "langsmith", "logfire", "dash"}

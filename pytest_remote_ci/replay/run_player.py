@@ -200,7 +200,9 @@ class RunPlayer:
         awaited = [
             job
             for job in self.run["jobs"]
-            if job["kind"] == "pytest" and job["name"] not in collected
-            and not job["skipped"] and job["status"] in ("queued", "running")
-        ]  # fmt: skip
+            if job["kind"] == "pytest"
+            and job["name"] not in collected
+            and not job["skipped"]
+            and job["status"] in ("queued", "running")
+        ]
         self._session.testscollected = len(self._session.items) + len(awaited)

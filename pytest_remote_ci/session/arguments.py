@@ -25,20 +25,36 @@ SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
 OWN_WITH_VALUE = frozenset(
     f"--remote-ci-{name}"
     for name in (
-        "attach", "replay", "pipeline", "url", "api-key", "image", "python", "timeout", "name", "priority", "network",
-        "env", "artifact", "artifacts-dir",
+        "attach",
+        "replay",
+        "pipeline",
+        "url",
+        "api-key",
+        "image",
+        "python",
+        "timeout",
+        "name",
+        "priority",
+        "network",
+        "env",
+        "artifact",
+        "artifacts-dir",
     )
-)  # fmt: skip
+)
 #: Options of this plugin without a value.
 OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-text"})
 
 #: Options that hand the session over to a runner.
 _TAKE_OVER = frozenset(
     {
-        "--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-attach", "--remote-ci-replay",
+        "--remote-ci",
+        "--remote-ci-async",
+        "--remote-ci-dry-run",
+        "--remote-ci-attach",
+        "--remote-ci-replay",
         "--remote-ci-pipeline",
     }
-)  # fmt: skip
+)
 #: Local questions, which the local pytest answers itself even with ``--remote-ci``.
 _LOCAL_QUESTIONS = frozenset({"-V", "-VV", "--version", "--cache-show"})
 #: Questions about the project, its conftests and plugins: only a pytest that has them can answer.
@@ -48,36 +64,76 @@ _QUESTIONS = _HELP | {"--markers", "--fixtures", "--funcargs", "--fixtures-per-t
 _EARLIER = frozenset({"--remote-ci-attach", "--remote-ci-replay"})
 #: Options that write a file: those of reporters, and those that need the tests' own process.
 _FILE_WRITING = frozenset(
-    {"--junitxml", "--junit-xml", "--html", "--report-log", "--json-report", "--json-report-file",
-     "--log-file", "--benchmark-json", "--alluredir"}
-)  # fmt: skip
+    {
+        "--junitxml",
+        "--junit-xml",
+        "--html",
+        "--report-log",
+        "--json-report",
+        "--json-report-file",
+        "--log-file",
+        "--benchmark-json",
+        "--alluredir",
+    }
+)
 #: pytest's own options for this machine only; the colour decision is sent as a submission option.
 _LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
 #: Options of reporters: applied locally in a replay, and not required in the job.
 _REPORTERS = frozenset(
     {
-        "--junitxml", "--junit-xml", "--junitprefix", "--junit-prefix", "--html", "--css", "--self-contained-html",
-        "--json-report", "--json-report-file", "--json-report-summary", "--json-report-indent",
-        "--json-report-verbosity", "--report-log", "--pastebin", "--rich", "--force-sugar", "--teamcity",
-        "--no-teamcity", "--jb-swapdiff",
+        "--junitxml",
+        "--junit-xml",
+        "--junitprefix",
+        "--junit-prefix",
+        "--html",
+        "--css",
+        "--self-contained-html",
+        "--json-report",
+        "--json-report-file",
+        "--json-report-summary",
+        "--json-report-indent",
+        "--json-report-verbosity",
+        "--report-log",
+        "--pastebin",
+        "--rich",
+        "--force-sugar",
+        "--teamcity",
+        "--no-teamcity",
+        "--jb-swapdiff",
     }
-)  # fmt: skip
+)
 #: Plugins for a local program (an editor, this plugin), of no use in the job.
 _LOCAL_PLUGINS = frozenset(
     {
-        "remote_ci", "no:remote_ci", "pytest_remote_ci.plugin", "no:pytest_remote_ci.plugin",
-        "vscode_pytest", "teamcity", "pytest_teamcity", "teamcity.pytest_plugin",
+        "remote_ci",
+        "no:remote_ci",
+        "pytest_remote_ci.plugin",
+        "no:pytest_remote_ci.plugin",
+        "vscode_pytest",
+        "teamcity",
+        "pytest_teamcity",
+        "teamcity.pytest_plugin",
     }
-)  # fmt: skip
+)
 #: Options with a path that the job reads, which must therefore be part of the project.
 _READS_PATH = frozenset({"-c", "--config-file", "--rootdir", "--confcutdir"})
 #: Options with an expression as value, even if it looks like a path.
 _EXPRESSIONS = frozenset({"-k", "-m", "-r", "-p", "-W"})
 #: Options decided by the project's cache.
 _NEXT_RUN = frozenset(
-    {"--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first", "--sw", "--stepwise", "--sw-skip",
-     "--stepwise-skip"}
-)  # fmt: skip
+    {
+        "--lf",
+        "--last-failed",
+        "--ff",
+        "--failed-first",
+        "--nf",
+        "--new-first",
+        "--sw",
+        "--stepwise",
+        "--sw-skip",
+        "--stepwise-skip",
+    }
+)
 #: Options that need a terminal in the job.
 _REFUSED = ("--pdb", "--trace", "--pdbcls")
 

@@ -56,9 +56,12 @@ class PipelineSession:
         if not prepared.native:
             raise ConfigError("this pytest cannot show a run: use `remote-ci pipeline run`")
         plan = job_arguments.appended(
-            self._plan(settings, str(prepared.option("pipeline"))), prepared.given, prepared.place,
-            prepared.arity, prepared.forwarded,
-        )  # fmt: skip
+            self._plan(settings, str(prepared.option("pipeline"))),
+            prepared.given,
+            prepared.place,
+            prepared.arity,
+            prepared.forwarded,
+        )
         options = prepared.options(settings, of_run=True)
         workspace = prepared.workspace(settings)
         prepared.say_what_stays_there()

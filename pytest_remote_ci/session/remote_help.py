@@ -15,9 +15,11 @@ from pytest_remote_ci import plugin
 def own_options() -> str:
     """Return the options of this plugin in the format of pytest's help."""
     parser = argparse.ArgumentParser(
-        add_help=False, usage=argparse.SUPPRESS, allow_abbrev=False,
+        add_help=False,
+        usage=argparse.SUPPRESS,
+        allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=24),
-    )  # fmt: skip
+    )
     plugin.declare_options(parser.add_argument_group(plugin.OPTIONS_TITLE).add_argument)
     return parser.format_help()
 

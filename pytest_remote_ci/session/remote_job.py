@@ -59,9 +59,12 @@ class RemoteJob:
         """Submit the job with the missing files of the workspace; `again` collects the workspace anew."""
         key = uuid.uuid4().hex
         return deliver(
-            self._client, workspace, lambda parcel: self._send(parcel, options, key),
-            again=again, progress=Bar(self._display.line, "packing"),
-        )  # fmt: skip
+            self._client,
+            workspace,
+            lambda parcel: self._send(parcel, options, key),
+            again=again,
+            progress=Bar(self._display.line, "packing"),
+        )
 
     def _send(self, parcel: WorkspaceUpload, options: SubmitOptions, key: str) -> str:
         """Submit once; after its last byte an interrupt waits until the job's id is known."""
@@ -166,9 +169,14 @@ class RemoteJob:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
 
             self._home = ArtifactFetcher(
-                self._client, self.job_id, self._folder(self.job_id), self._display.line, self._display.say,
-                self._reports, self._asked,
-            )  # fmt: skip
+                self._client,
+                self.job_id,
+                self._folder(self.job_id),
+                self._display.line,
+                self._display.say,
+                self._reports,
+                self._asked,
+            )
         self._home.bring(complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def cancel(self) -> None:

@@ -18,9 +18,16 @@ from pytest_remote_ci.wire.control_characters import escaped, escaped_lines
 Run = Mapping[str, Any]
 
 _MARKS: Final = {
-    "waiting": "·", "queued": "◦", "running": "▶", "passed": "✓", "failed": "✗", "allowed": "!", "cancelled": "-",
-    "skipped": "-", "reused": "=",
-}  # fmt: skip
+    "waiting": "·",
+    "queued": "◦",
+    "running": "▶",
+    "passed": "✓",
+    "failed": "✗",
+    "allowed": "!",
+    "cancelled": "-",
+    "skipped": "-",
+    "reused": "=",
+}
 _WORDS: Final = {"allowed": "failed, allowed", "skipped": "left out", "reused": "passed before"}
 _COLOURS: Final = {"passed": "32", "failed": "31", "allowed": "33", "running": "36", "cancelled": "33"}
 _BAR: Final = 12

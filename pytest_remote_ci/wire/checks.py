@@ -201,11 +201,13 @@ def _service(where: str, value: Any) -> dict[str, Any]:
     ):
         raise WireError(f"{where}.ports: must be a list of numbers from 1 to 65535")
     return {
-        "name": raw["name"], "image": as_text(f"{where}.image", raw["image"]), "ports": list(ports),
+        "name": raw["name"],
+        "image": as_text(f"{where}.image", raw["image"]),
+        "ports": list(ports),
         "env": as_environment(f"{where}.env", raw.get("env") or {}),
         "health": as_text(f"{where}.health", raw["health"]) if raw.get("health") else None,
         "command": list(as_texts(f"{where}.command", raw.get("command") or ())),
-    }  # fmt: skip
+    }
 
 
 def as_mapping(where: str, value: Any) -> dict[str, Any]:

@@ -17,8 +17,14 @@ from pytest_remote_ci.wire import checks, job_variables
 from pytest_remote_ci.wire.checks import WireError, parse_size
 
 __all__ = [
-    "Manifest", "ManifestEntry", "SubmitOptions", "WireError", "is_digest", "parse_json", "parse_size",
-]  # fmt: skip
+    "Manifest",
+    "ManifestEntry",
+    "SubmitOptions",
+    "WireError",
+    "is_digest",
+    "parse_json",
+    "parse_size",
+]
 
 #: Increased when a change would break an older peer. Each side's error message names the version of the other.
 PROTOCOL: Final = 1

@@ -69,8 +69,12 @@ def test_what_is_observed_names_the_job(kit: Kit) -> None:
     container_id = kit.engine.create(spec)
     (seen,) = kit.engine.list()
     assert (seen.id, seen.name, seen.role, seen.job_id, seen.attempt) == (
-        container_id, spec.name, "build", spec.job_id, 3,
-    )  # fmt: skip
+        container_id,
+        spec.name,
+        "build",
+        spec.job_id,
+        3,
+    )
 
 
 def test_a_listed_container_that_ended_has_its_exit_code(kit: Kit) -> None:
@@ -594,9 +598,13 @@ def service(kit: Kit, name: str, argv: tuple[str, ...], **changes: Any) -> Servi
     """A service of the job that `kit.spec` makes."""
     spec = kit.spec(FOREVER)
     fields: dict[str, Any] = {
-        "name": f"{spec.name}-s-{name}", "image_id": spec.image_id, "job_id": spec.job_id, "command": argv,
-        "limits": spec.limits, "network": "none",
-    }  # fmt: skip
+        "name": f"{spec.name}-s-{name}",
+        "image_id": spec.image_id,
+        "job_id": spec.job_id,
+        "command": argv,
+        "limits": spec.limits,
+        "network": "none",
+    }
     return ServiceSpec(**{**fields, **changes})
 
 

@@ -65,11 +65,15 @@ def make_key(repository: JobRepository, user: User, key_id: str = "AAAAAAAA", **
 def test_a_job_comes_back_as_it_was_stored(repository: JobRepository) -> None:
     user = make_user(repository)
     job = Job(
-        str(uuid.uuid4()), user_id=user.id, zip_file_path="/tmp/x.zip", name="näme", priority="high",
+        str(uuid.uuid4()),
+        user_id=user.id,
+        zip_file_path="/tmp/x.zip",
+        name="näme",
+        priority="high",
         submitted_at=NOON.astimezone(ELSEWHERE),
         options=JobOptions.from_dict({"args": ["-k", "ü\ud800\0"], "protocol": 1}),
         workspace="ab" * 32,
-    )  # fmt: skip
+    )
     assert repository.create_job(job) == job
     stored = repository.get_job(job.id)
     assert stored is not None

@@ -60,9 +60,16 @@ def suite(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("mode", [[], ["--remote-ci-text"]], ids=["native", "text"])
 def test_coverage_and_reports_come_home(developer: Developer, suite: Path, mode: list[str]) -> None:
     done = developer.pytest(
-        *mode, "--cov=half", "--cov-report=xml:out/cov.xml", "--cov-report=html", "--junitxml=out/junit.xml",
-        "-p", "no:cacheprovider", "test_half.py::test_half", cwd=suite,
-    )  # fmt: skip
+        *mode,
+        "--cov=half",
+        "--cov-report=xml:out/cov.xml",
+        "--cov-report=html",
+        "--junitxml=out/junit.xml",
+        "-p",
+        "no:cacheprovider",
+        "test_half.py::test_half",
+        cwd=suite,
+    )
     assert done.code == 0, done.text
     assert "remote-ci: brought home: .coverage, htmlcov/ (" in done.err, done.text
     assert "out/cov.xml" in done.err
@@ -86,9 +93,14 @@ def test_coverage_and_reports_come_home(developer: Developer, suite: Path, mode:
 
 def test_artifacts_come_into_a_folder(developer: Developer, suite: Path) -> None:
     done = developer.pytest(
-        "--remote-ci-artifact=out", "--remote-ci-artifact", "*.txt", "--remote-ci-artifact=dist/*.whl",
-        "-k", "leaves", cwd=suite,
-    )  # fmt: skip
+        "--remote-ci-artifact=out",
+        "--remote-ci-artifact",
+        "*.txt",
+        "--remote-ci-artifact=dist/*.whl",
+        "-k",
+        "leaves",
+        cwd=suite,
+    )
     assert done.code == 0, done.text
     [job] = developer.jobs()
     folder = suite / ".remote-ci-artifacts" / job["job_id"]

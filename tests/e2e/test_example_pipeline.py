@@ -39,8 +39,11 @@ def versions(docker_engine: str) -> tuple[str, ...]:
         return MATRIX
     here = [found.version for found in pythons.installed() if minor(found.version) >= 10]
     if len(present) < 2 and len({*present, *here}) > 1 and os.environ.get("CI"):
-        pytest.fail(f"{docker_engine} has Python {label} only, this machine has {', '.join(here)}: "
-                    "run scripts/base-image", pytrace=False)  # fmt: skip
+        pytest.fail(
+            f"{docker_engine} has Python {label} only, this machine has {', '.join(here)}: "
+            "run scripts/base-image",
+            pytrace=False,
+        )
     return tuple(present[-2:])
 
 

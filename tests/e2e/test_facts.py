@@ -67,9 +67,12 @@ def environment(developer: Developer) -> dict[str, str]:
     scripts = Path(sys.executable).parent
     path = [str(scripts), str(developer.home / "bin"), os.environ["PATH"]]
     return {
-        **found, **_DEVELOPER, "HOME": str(developer.home), "PATH": os.pathsep.join(path),
+        **found,
+        **_DEVELOPER,
+        "HOME": str(developer.home),
+        "PATH": os.pathsep.join(path),
         "VIRTUAL_ENV": str(scripts.parent),
-    }  # fmt: skip
+    }
 
 
 def prepare_home(home: Path) -> None:
@@ -98,9 +101,12 @@ def prepare(project: Path) -> Path:
     (project / ".gitignore").write_text("ignored.txt\n")
     (project / "ignored.txt").touch()
     outside = {
-        "project": str(project), "host": socket.gethostname(), "processors": os.cpu_count(), "pid": os.getpid(),
+        "project": str(project),
+        "host": socket.gethostname(),
+        "processors": os.cpu_count(),
+        "pid": os.getpid(),
         "command": Path("/proc/self/cmdline").read_text(),
-    }  # fmt: skip
+    }
     (project / "outside.json").write_text(json.dumps(outside))
     subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
     return project
@@ -124,9 +130,15 @@ def on_a_terminal(command: list[str], cwd: Path, env: Mapping[str, str]) -> str:
             signal.signal(ignored, signal.SIG_DFL)
 
     process = subprocess.Popen(
-        command, cwd=cwd, env=dict(env), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        command,
+        cwd=cwd,
+        env=dict(env),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
         preexec_fn=become_a_developers,
-    )  # fmt: skip
+    )
     os.close(theirs)
     text, deadline = b"", time.monotonic() + _PATIENCE
     try:

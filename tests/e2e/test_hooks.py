@@ -256,8 +256,13 @@ def test_a_client_plugin_changes_nothing_in_local_runs(plugged: str, tmp_path: P
     folder = make(tmp_path / "p", "def test_it(): pass\n")
     trail = tmp_path / "trail.jsonl"
     done = subprocess.run(
-        [plugged, "-m", "pytest", "-q"], cwd=folder, env={**os.environ, "TRAIL_FILE": str(trail)},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [plugged, "-m", "pytest", "-q"],
+        cwd=folder,
+        env={**os.environ, "TRAIL_FILE": str(trail)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not trail.exists()

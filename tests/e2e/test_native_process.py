@@ -152,13 +152,17 @@ FILTERS = [
     (["tests/unit/test_more.py"], 0, "2 passed"),
     (["tests/unit", "-k", "test_fail or test_pass"], 1, "1 failed, 1 passed, 32 deselected"),
     (["tests/unit", "-m", "slow"], 0, "1 skipped, 33 deselected"),
-    (["tests/unit/test_more.py", "--deselect", "tests/unit/test_more.py::test_one"], 0, "1 passed, 1 deselected"),
+    (
+        ["tests/unit/test_more.py", "--deselect", "tests/unit/test_more.py::test_one"],
+        0,
+        "1 passed, 1 deselected",
+    ),
     (["tests/unit", "-k", "zzz"], 5, "34 deselected"),
     (["tests/unit/test_basic.py", "--maxfail=2"], 1, "stopping after 2 failures"),
     (["tests/nope.py"], 4, "not in this job: tests/nope.py"),
     (["-k", "a or"], 4, "Wrong expression passed to '-k'"),
     (["--lf"], 4, "--lf chooses tests for a new run"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,16 @@ def check_reports(developer: Developer, folder: Path) -> None:
     one = json.loads(report("-p", "ci", "--run", "1", "--format", "json"))
     assert (one["runNumber"], one["status"]) == (1, "FAILED")
     assert [(stage["name"], stage["status"]) for stage in one["stages"]] == [
-        ("check", "SUCCESS"), ("test", "SUCCESS"), ("late", "FAILED"),
-    ]  # fmt: skip
+        ("check", "SUCCESS"),
+        ("test", "SUCCESS"),
+        ("late", "FAILED"),
+    ]
     flaky = one["stages"][0]["jobs"][1]
     assert (flaky["name"], flaky["executions"][0]["status"], flaky["executions"][0]["allowFailure"]) == (
-        "flaky", "FAILED", True,
-    )  # fmt: skip
+        "flaky",
+        "FAILED",
+        True,
+    )
     assert "Allow Failure: true" in report("ci", "--run", "1", "--stage", "check")
     job = report("ci", "--run", "1", "--stage", "late", "--job", "last")
     assert "Status: CANCELED (needs 'switch', which failed)" in job
@@ -148,8 +152,10 @@ def check_reports(developer: Developer, folder: Path) -> None:
     assert report("ci", "--stage", "late", "--job", "switch").count("Execution ID: ") == 2
     suites = ElementTree.fromstring(report("ci", "--run", "1", "--format", "junit"))
     assert {suite.get("name"): suite.get("failures") for suite in suites} == {
-        "ci#1 check": "0", "ci#1 test": "0", "ci#1 late": "1",
-    }  # fmt: skip
+        "ci#1 check": "0",
+        "ci#1 test": "0",
+        "ci#1 late": "1",
+    }
     assert "<td>switch</td><td>FAILED</td>" in report("ci", "--format", "html")
     assert "Pipeline Name: ci" in report()
     assert "Pipeline not found: nine" in report("nine", code=4)

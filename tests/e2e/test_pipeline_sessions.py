@@ -435,14 +435,23 @@ def test_a_job_that_is_tried_again_is_told_twice_and_the_last_time_counts(
 
 REFUSED = [
     (["--remote-ci-pipeline=cii"], "no pipeline 'cii'; did you mean 'ci'?"),
-    (["late"], "late: job 'last' names its own tests (late), so a path would add to them: choose with -k or -m"),
+    (
+        ["late"],
+        "late: job 'last' names its own tests (late), so a path would add to them: choose with -k or -m",
+    ),
     (["--co"], "--co cannot be used with --remote-ci-pipeline: it would run the scripts"),
     (["--sw"], "--sw cannot be used with --remote-ci-pipeline: which test comes next"),
-    (["--remote-ci-text"], "--remote-ci-text cannot be used with --remote-ci-pipeline: use `remote-ci pipeline run`"),
+    (
+        ["--remote-ci-text"],
+        "--remote-ci-text cannot be used with --remote-ci-pipeline: use `remote-ci pipeline run`",
+    ),
     (["--remote-ci-attach=x"], "--remote-ci-attach cannot be used with --remote-ci-pipeline"),
-    (["--remote-ci-pipeline=scripts", "-k", "x"], "pipeline 'scripts' has no pytest job, so -k chooses nothing"),
+    (
+        ["--remote-ci-pipeline=scripts", "-k", "x"],
+        "pipeline 'scripts' has no pytest job, so -k chooses nothing",
+    ),
     (["--remote-ci-pipeline=secret"], "secrets of the pipeline are not set in the environment: LICENCE_KEY"),
-]  # fmt: skip
+]
 MORE = """
 [tool.remote-ci.pipelines.scripts]
 stages = ["only"]

@@ -16,9 +16,20 @@ StartRunner = Callable[..., Runner]
 
 #: Would give a way out to packages that the settings under test do not name.
 HIDDEN = (
-    "CI_RUNNER_INDEX_URL", "CI_RUNNER_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy",
-)  # fmt: skip
+    "CI_RUNNER_INDEX_URL",
+    "CI_RUNNER_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL",
+    "PIP_INDEX_URL",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +70,7 @@ def test_dependencies_come_from_an_index_on_the_runners_own_machine(
 ) -> None:
     """Its address and port are let through the firewall by themselves."""
     with serve(packages, host_address()) as (url, authority):
-        developer = start(
-            "--index-url", url.replace("://", "://ann:s3cret@"), "--ca-bundle", str(authority)
-        )  # fmt: skip
+        developer = start("--index-url", url.replace("://", "://ann:s3cret@"), "--ca-bundle", str(authority))
         done = developer.pytest(cwd=project)
         assert done.code == 0, done.text
         assert "1 passed" in done.out

@@ -46,9 +46,12 @@ CASES = [
     pytest.param(["no_such_file.py"], 4, "not found", id="a missing file is 4"),
     pytest.param(["tests/test_kinds.py", "--durations=1", "-vv"], 1, "slowest", id="--durations and -vv"),
     pytest.param(
-        ["-o", "python_functions=check_*", "tests/test_kinds.py"], 5, "no tests ran", id="-o overrides the ini file"
+        ["-o", "python_functions=check_*", "tests/test_kinds.py"],
+        5,
+        "no tests ran",
+        id="-o overrides the ini file",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("args", "code", "words"), CASES)

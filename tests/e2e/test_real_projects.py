@@ -25,8 +25,12 @@ SOURCES = ROOT / ".cache" / "sdists"
 
 #: What a test is about: a project and options of the script.
 ITSDANGEROUS = (
-    "itsdangerous==2.2.0", "--replace", "src/itsdangerous/timed.py", "if age > max_age:", "if age > max_age + 10:",
-)  # fmt: skip
+    "itsdangerous==2.2.0",
+    "--replace",
+    "src/itsdangerous/timed.py",
+    "if age > max_age:",
+    "if age > max_age + 10:",
+)
 FLASK = ("flask==3.1.3",)
 PLUGGY = ("pluggy==1.6.0", "--git", "1.6.0")
 TABULATE = ("tabulate==0.10.0",)

@@ -57,14 +57,19 @@ def test_a_script_stops_at_its_first_failure_and_keeps_its_shell(api: Api) -> No
     """Commands run in the order of the definition (the reference system's order was undefined, its bug 9)."""
     plan = plan_of(
         planned(
-            "script", "mkdir -p sub && cd sub", "export WORD=kept", 'echo "$WORD in $(basename "$PWD")"',
-            "echo one\necho two", "false", "echo never",
+            "script",
+            "mkdir -p sub && cd sub",
+            "export WORD=kept",
+            'echo "$WORD in $(basename "$PWD")"',
+            "echo one\necho two",
+            "false",
+            "echo never",
         ),
         planned("folder", "cat here.txt", working_dir="sub"),
         planned("missing", "no-such-program-at-all"),
         planned("quote", "echo 'open"),
         keep_going=True,
-    )  # fmt: skip
+    )
     over = api.until_over(api.run(plan, {**PROJECT, "sub/here.txt": "here I am\n"})["run_id"])
     jobs = by_name(over)
     log = api.log(jobs["script"]["job_id"])
@@ -221,10 +226,12 @@ def test_cancelling_a_run_ends_what_runs_and_drops_the_rest(api: Api) -> None:
 @pytest.mark.case("B66")
 def test_a_job_and_a_stage_are_cancelled_by_name(api: Api) -> None:
     plan = plan_of(
-        planned("gone", "sleep 300", stage="one"), planned("kept", "true", stage="one"),
-        planned("waits", "true", stage="two", needs=("gone",)), planned("free", "sleep 300", stage="three"),
+        planned("gone", "sleep 300", stage="one"),
+        planned("kept", "true", stage="one"),
+        planned("waits", "true", stage="two", needs=("gone",)),
+        planned("free", "sleep 300", stage="three"),
         pipeline="parts",
-    )  # fmt: skip
+    )
     run = api.run(plan, PROJECT)
     path = f"/runs/{run['run_id']}"
     assert api.ask("DELETE", f"{path}?job=gone").status_code == 202
@@ -232,8 +239,11 @@ def test_a_job_and_a_stage_are_cancelled_by_name(api: Api) -> None:
     assert api.ask("DELETE", f"{path}?stage=nine").status_code == 404
     over = api.until_over(run["run_id"])
     assert {job["name"]: job["status"] for job in over["jobs"]} == {
-        "gone": "cancelled", "kept": "completed", "waits": "cancelled", "free": "cancelled"
-    }  # fmt: skip
+        "gone": "cancelled",
+        "kept": "completed",
+        "waits": "cancelled",
+        "free": "cancelled",
+    }
     assert over["status"] == "cancelled"
     assert api.ask("DELETE", f"{path}?job=kept").status_code == 202  # over, and cancelled
 
@@ -244,8 +254,9 @@ def test_timeouts_of_a_job_and_of_a_run(api: Api) -> None:
     )
     over = api.until_over(api.run(plan, PROJECT)["run_id"])
     assert (over["status"], over["reason"]) == (
-        "completed", "job 'slow' failed: timed out after 1 s of testing",
-    )  # fmt: skip
+        "completed",
+        "job 'slow' failed: timed out after 1 s of testing",
+    )
     endless = plan_of(
         planned("slow", "sleep 300"), planned("next", "true", needs=("slow",)), pipeline="timed"
     )
@@ -303,8 +314,9 @@ def test_a_repetition_runs_all_or_only_what_did_not_pass(api: Api) -> None:
         "POST", f"/runs/{second['run_id']}/rerun", json={"failed": True, "secrets": {"TOKEN": "x"}}
     )
     assert (nothing.status_code, nothing.json()["detail"]) == (
-        409, "Nothing failed in this run: there is nothing to run again",
-    )  # fmt: skip
+        409,
+        "Nothing failed in this run: there is nothing to run again",
+    )
     whole = api.ask("POST", f"/runs/{second['run_id']}/rerun", json={"secrets": {"TOKEN": "right"}}).json()
     third = api.until_over(whole["run_id"])
     assert not any(job["reused"] for job in third["jobs"])
@@ -319,8 +331,9 @@ def test_a_run_that_goes_on_is_not_repeated(api: Api) -> None:
     run = api.run(plan_of(planned("long", "sleep 300")), PROJECT)
     again = api.ask("POST", f"/runs/{run['run_id']}/rerun", json={})
     assert (again.status_code, again.json()["detail"]) == (
-        409, "The run is not over: cancel it first, or wait for its end",
-    )  # fmt: skip
+        409,
+        "The run is not over: cancel it first, or wait for its end",
+    )
     api.ask("DELETE", f"/runs/{run['run_id']}")
     api.until_over(run["run_id"])
 
@@ -410,8 +423,9 @@ def test_a_lost_key_costs_the_jobs_with_secrets_and_no_others(api: Api, runner: 
     jobs = by_name(api.until_over(run["run_id"]))
     assert jobs["without"]["success"] is True
     assert (jobs["with"]["status"], jobs["with"]["reason"]) == (
-        "failed", "the run's secrets cannot be read: the runner's key for them is missing; submit the run again",
-    )  # fmt: skip
+        "failed",
+        "the run's secrets cannot be read: the runner's key for them is missing; submit the run again",
+    )
     again = api.until_over(api.run(plan, PROJECT, secrets={"TOKEN": "s3cr3t-value"})["run_id"])
     assert again["success"] is True, again
 
@@ -445,9 +459,12 @@ def test_what_makes_no_run_is_refused_in_words(api: Api, options: dict[str, obje
 @pytest.mark.case("B60", "B66", "B71")
 def test_unknown_runs_are_not_found(api: Api) -> None:
     for method, path in (
-        ("GET", "/runs/nothing"), ("DELETE", "/runs/nothing"), ("GET", "/runs/nothing/stream"),
-        ("POST", "/runs/nothing/rerun"), ("GET", "/pipelines/default/runs/4711"),
-    ):  # fmt: skip
+        ("GET", "/runs/nothing"),
+        ("DELETE", "/runs/nothing"),
+        ("GET", "/runs/nothing/stream"),
+        ("POST", "/runs/nothing/rerun"),
+        ("GET", "/pipelines/default/runs/4711"),
+    ):
         answer = api.ask(method, path)
         assert (answer.status_code, answer.json()["detail"]) == (404, "Run not found")
         assert requests.request(method, api.url + path, timeout=30).status_code == 401

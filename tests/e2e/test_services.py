@@ -31,7 +31,9 @@ def test_so_is_the_other():
 
 
 #: Its own service answers; at no other address of the network does anybody.
-LOOKS_AROUND = MappingProxyType({"test_it.py": b"""
+LOOKS_AROUND = MappingProxyType(
+    {
+        "test_it.py": b"""
 import ipaddress, os, socket, struct, time, urllib.request
 def answer(host):
     try:
@@ -52,7 +54,9 @@ def test_only_its_own_service_is_there(capsys):
             assert answer(own + near) == (os.environ["NAME"] if near == 0 else None)
     with capsys.disabled():
         print(f"\\nended {time.time()}")
-"""})  # fmt: skip
+"""
+    }
+)
 #: What most jobs consist of.
 ASKING = MappingProxyType({"test_it.py": ASKS.encode()})
 #: What the job gets with the database.
@@ -123,9 +127,14 @@ def log(developer: Developer, job_id: str) -> str:
 def test_tests_reach_their_services_by_name(developer: Developer, docker_engine: str, network: str) -> None:
     services = [
         {"name": "web", "command": ["sh", "-c", WEB], "ports": [8123]},
-        {"name": "second", "command": ["python3", "-m", "http.server", "8124"], "health": "test -e /etc/passwd",
-         "ports": [8124], "env": {"MODE": "test"}},
-    ]  # fmt: skip
+        {
+            "name": "second",
+            "command": ["python3", "-m", "http.server", "8124"],
+            "health": "test -e /etc/passwd",
+            "ports": [8124],
+            "env": {"MODE": "test"},
+        },
+    ]
     job_id = submit(developer, docker_engine, services, network=network)
     job = over(developer, job_id)
     assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job_id)
@@ -134,9 +143,11 @@ def test_tests_reach_their_services_by_name(developer: Developer, docker_engine:
 
 def test_a_postgresql_is_ready_when_the_tests_begin(developer: Developer, postgres_image: str) -> None:
     database = {
-        "name": "db", "ports": [5432], "health": "pg_isready --username ada --dbname notes",
+        "name": "db",
+        "ports": [5432],
+        "health": "pg_isready --username ada --dbname notes",
         "env": {"POSTGRES_USER": "ada", "POSTGRES_PASSWORD": "secret", "POSTGRES_DB": "notes"},
-    }  # fmt: skip
+    }
     job_id = submit(developer, postgres_image, [database], USES_POSTGRES)
     job = over(developer, job_id)
     assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job_id)

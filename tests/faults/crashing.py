@@ -167,9 +167,13 @@ class Crashing:
         """`pytest --remote-ci` with pipes."""
         command = [sys.executable, "-m", "pytest", "--remote-ci", "-s", *args]
         return subprocess.Popen(
-            command, cwd=project, env=self.user_environment(), stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            command,
+            cwd=project,
+            env=self.user_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def user_environment(self) -> dict[str, str]:
         """What a developer's commands see."""
@@ -255,10 +259,21 @@ class Crashing:
     def starts(self, job_id: str) -> int:
         """How many containers the engine has started for the job's tests."""
         found = docker(
-            "events", "--since", "1h", "--until", f"{time.time():.9f}", "--filter", "event=start",
-            "--filter", f"label=ci-runner.job={job_id}", "--filter", "label=ci-runner.role=test",
-            "--format", "{{.ID}}", env=self.runner.env,
-        )  # fmt: skip
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            f"{time.time():.9f}",
+            "--filter",
+            "event=start",
+            "--filter",
+            f"label=ci-runner.job={job_id}",
+            "--filter",
+            "label=ci-runner.role=test",
+            "--format",
+            "{{.ID}}",
+            env=self.runner.env,
+        )
         return len(found.split())
 
 

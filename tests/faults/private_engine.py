@@ -54,10 +54,20 @@ class PrivateEngine:
         config = self.run / "daemon.json"
         config.write_text(json.dumps({"live-restore": self.live_restore}))
         command = [
-            "nsenter", f"--net=/run/netns/{self.namespace}", "dockerd", "--config-file", str(config),
-            "--data-root", str(self.folder / "data"), "--exec-root", str(self.run / "exec"),
-            "--pidfile", str(self.run / "docker.pid"), "-H", self.url,
-        ]  # fmt: skip
+            "nsenter",
+            f"--net=/run/netns/{self.namespace}",
+            "dockerd",
+            "--config-file",
+            str(config),
+            "--data-root",
+            str(self.folder / "data"),
+            "--exec-root",
+            str(self.run / "exec"),
+            "--pidfile",
+            str(self.run / "docker.pid"),
+            "-H",
+            self.url,
+        ]
         with (self.run / "dockerd.log").open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + timeout

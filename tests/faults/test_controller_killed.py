@@ -20,9 +20,13 @@ from ci_runner.storage.blobs import BlobStore
 TESTS = Path(__file__).parents[1]
 #: Failpoints of the real preparer, of the collector and of runs (`test_runs_killed`): there is nothing to do for them.
 PREPARER = (
-    "controller.build.", "controller.cell.", "controller.environment.", "controller.tree.", "controller.collect.",
+    "controller.build.",
+    "controller.cell.",
+    "controller.environment.",
+    "controller.tree.",
+    "controller.collect.",
     "controller.run.",
-)  # fmt: skip
+)
 #: Every other failpoint of the controller, and of the transactions that only the controller makes.
 POINTS = sorted(
     name
@@ -50,8 +54,13 @@ class Mix:
         self.cancelled = self._submit("time.sleep(60)")
         self.stubborn = self._submit("signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)")
         self.ids = [
-            self.passing, self.failing, self.building, self.replaced, self.cancelled, self.stubborn,
-        ]  # fmt: skip
+            self.passing,
+            self.failing,
+            self.building,
+            self.replaced,
+            self.cancelled,
+            self.stubborn,
+        ]
 
     def _submit(self, body: str, artifacts: Sequence[str] = (), **extra: object) -> str:
         name = f"job{len(list(self._found.store.jobs.list()))}"
@@ -117,8 +126,11 @@ def finish(found: Runner, mix: Mix) -> None:
     for job_id, before in over.items():
         after = found.job(job_id)
         assert (after.status, after.exit_code, after.reason, after.end_time) == (
-            before.status, before.exit_code, before.reason, before.end_time,
-        ), "a terminal row stays as it is"  # fmt: skip
+            before.status,
+            before.exit_code,
+            before.reason,
+            before.end_time,
+        ), "a terminal row stays as it is"
     jobs = {name: found.job(getattr(mix, name)) for name in ("passing", "failing", "building", "replaced")}
     assert {name: (job.status, job.exit_code, job.reason) for name, job in jobs.items()} == {
         "passing": ("completed", 0, None),

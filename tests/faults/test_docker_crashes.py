@@ -194,10 +194,18 @@ def test_a_client_killed_before_its_answer(crashing: Crashing, point: str) -> No
     )
     runner = crashing.runner
     with subprocess.Popen(
-        [sys.executable, "-c", send, runner.url, runner.key, str(crashing.archive(project)), key,
-         json.dumps(OPTIONS.to_dict())],
+        [
+            sys.executable,
+            "-c",
+            send,
+            runner.url,
+            runner.key,
+            str(crashing.archive(project)),
+            key,
+            json.dumps(OPTIONS.to_dict()),
+        ],
         cwd=crashing.folder,
-    ) as process:  # fmt: skip
+    ) as process:
         crashing.until_reached(point)
         process.kill()
     jobs = wait_until(lambda: len(found := crashing.jobs()) > before and found, PATIENCE, what="the job")

@@ -100,12 +100,16 @@ def test_output_arrives_line_by_line_and_a_result_at_the_end(bench: Bench) -> No
         pytest.param("os.mkfifo(path('result.json'))", "no readable result", id="a pipe"),
         pytest.param("os.mkdir(path('result.json'))", "no readable result", id="a folder"),
         pytest.param("result('{\"x\": \"' + 'y' * (33 << 20) + '\"}')", "no readable result", id="too large"),
-        pytest.param("sys.exit('these are\\nmy last words')", "ended early: these are", id="an end without a result"),
+        pytest.param(
+            "sys.exit('these are\\nmy last words')", "ended early: these are", id="an end without a result"
+        ),
         pytest.param("sys.exit(3)", "ended early: exit code 3", id="a silent end"),
         pytest.param("os.kill(os.getpid(), 9)", "ended early: exit code 137", id="killed"),
-        pytest.param("os.symlink('/nowhere', path('result.json'))", "no readable result", id="a link to nothing"),
+        pytest.param(
+            "os.symlink('/nowhere', path('result.json'))", "no readable result", id="a link to nothing"
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_build_leaves_instead_of_a_result_is_no_result(bench: Bench, code: str, words: str) -> None:
     with pytest.raises(EnvironmentFailed, match=words):
         bench.run(code)
@@ -348,8 +352,11 @@ def test_a_controller_killed_in_a_build_loses_no_package_cache(bench: Bench, poi
     killed = subprocess.run(
         [sys.executable, "-c", program, str(bench.folder), bench.engine.install, f"{tests}:{tests.parent}"],
         env={**os.environ, "CI_RUNNER_ALLOW_FAILPOINTS": "1", "CI_RUNNER_FAILPOINTS": f"{point}=kill"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list((bench.folder / "builds").iterdir())) == 1
     orphans = bench.engine.list()

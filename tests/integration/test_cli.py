@@ -20,8 +20,12 @@ def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
     """Run a command that ends by itself."""
     return subprocess.run(
         [sys.executable, "-m", "ci_runner", *words],
-        env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_without_a_command_the_usage_is_shown() -> None:

@@ -31,14 +31,20 @@ HERE = Path(__file__)
         ({"SSL_CERT_FILE": "/none", "PIP_CERT": str(HERE)}, {"environments.ca_bundle": str(HERE)}),
         ({"PIP_INDEX_URL": "https://i/simple"}, {"environments.index_url": "https://i/simple"}),
         ({"PIP_INDEX_URL": "file:///opt/simple"}, {}),
-        ({"UV_INDEX_URL": "https://u", "PIP_INDEX_URL": "https://p"}, {"environments.index_url": "https://u"}),
-        ({"PIP_EXTRA_INDEX_URL": "https://a file:///b https://c"}, {"environments.extra_index_urls": "https://a,https://c"}),
+        (
+            {"UV_INDEX_URL": "https://u", "PIP_INDEX_URL": "https://p"},
+            {"environments.index_url": "https://u"},
+        ),
+        (
+            {"PIP_EXTRA_INDEX_URL": "https://a file:///b https://c"},
+            {"environments.extra_index_urls": "https://a,https://c"},
+        ),
         ({"https_proxy": "http://p:1"}, {"environments.https_proxy": "http://p:1"}),
         ({"NO_PROXY": "x"}, {"environments.no_proxy": "x"}),
         ({}, {}),
     ],
     ids=lambda value: " ".join(value) or "nothing",
-)  # fmt: skip
+)
 def test_what_works_for_the_user_s_pip_works_for_the_user_s_runner(
     variables: dict[str, str], expected: dict[str, str]
 ) -> None:
@@ -105,9 +111,16 @@ class Embedded:
         self.announce = folder / "runner.json"
         self.log = folder / "runner.log"
         self.command = [
-            sys.executable, "-m", "ci_runner", "serve", "--embedded",
-            "--announce", str(self.announce), "--data-dir", str(folder / "data"),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "ci_runner",
+            "serve",
+            "--embedded",
+            "--announce",
+            str(self.announce),
+            "--data-dir",
+            str(folder / "data"),
+        ]
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:

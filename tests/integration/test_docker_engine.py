@@ -40,9 +40,19 @@ def client(kit: Kit) -> Any:
 
 @pytest.mark.parametrize(
     "target",
-    ["/workspace", "/root/proj", "/root/deep/er/proj", "/home/somebody/src/proj", "/tmp/pytest/proj", "/srv/a b/ü",
-     "/var/lib/proj", "/Users/me/proj", "/opt/x/y", "/mnt/c/proj"],
-)  # fmt: skip
+    [
+        "/workspace",
+        "/root/proj",
+        "/root/deep/er/proj",
+        "/home/somebody/src/proj",
+        "/tmp/pytest/proj",
+        "/srv/a b/ü",
+        "/var/lib/proj",
+        "/Users/me/proj",
+        "/opt/x/y",
+        "/mnt/c/proj",
+    ],
+)
 def test_a_workspace_can_be_anywhere_and_is_writable_for_the_jobs_user(kit: Kit, target: str) -> None:
     script = (
         'set -e; test "$(pwd)" = "$0"; cat both.txt >/ci/spool/stdout; echo x >"$0/new"; '
@@ -329,9 +339,11 @@ def test_what_a_kernel_refuses_is_found_out_and_left_out(kit: Kit, monkeypatch: 
         "net.ipv6.conf.nowhere.disable_ipv6",
     )
     monkeypatch.setattr(container_profile, "_RENAMES", refused[0])
-    monkeypatch.setattr(container_profile, "loopback", lambda profile: (
-        {"Sysctls": {refused[1]: "0"}} if profile.features.ipv6_loopback else {}
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        container_profile,
+        "loopback",
+        lambda profile: {"Sysctls": {refused[1]: "0"}} if profile.features.ipv6_loopback else {},
+    )
     probe = kit.engine.probe()
     assert probe.usable
     assert probe.facts["probe"].split() == ["bind", "append", "overlay", "renamed", "network"]
@@ -385,8 +397,12 @@ def test_folders_of_the_workspace_can_be_renamed(kind: str, tmp_path: Path) -> N
             assert seen.exit_code == 0, kit.engine.output(container_id)
         assert (kit.spool() / "stdout").read_text() == "all\n"
         assert sorted(path.name for path in overlay.lowers[1].rglob("*")) == [
-            "both.txt", "doomed.txt", "folder", "kept.txt", "run.sh",
-        ]  # fmt: skip
+            "both.txt",
+            "doomed.txt",
+            "folder",
+            "kept.txt",
+            "run.sh",
+        ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can see which folders were renamed")

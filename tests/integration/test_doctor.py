@@ -151,9 +151,23 @@ def test_the_table_has_one_line_per_finding_and_one_per_advice() -> None:
 
 def run_doctor(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ci_runner", "doctor", "--data-dir", str(tmp_path / "data"), "--port", "0", *words],
-        env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "ci_runner",
+            "doctor",
+            "--data-dir",
+            str(tmp_path / "data"),
+            "--port",
+            "0",
+            *words,
+        ],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_without_an_engine_the_doctor_fails_and_says_what_to_do(tmp_path: Path) -> None:

@@ -34,9 +34,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = shutil.copytree(EXAMPLE, folder / "source")
     uv = Path(sys.executable).with_name("uv")
     command = [
-        str(uv) if uv.exists() else "uv", "pip", "install", "--quiet", "--no-deps", "--python", sys.executable,
-        "--target", str(folder / "site"), str(source),
-    ]  # fmt: skip
+        str(uv) if uv.exists() else "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--python",
+        sys.executable,
+        "--target",
+        str(folder / "site"),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         pytest.skip(f"the example cannot be built here: {done.stderr}")

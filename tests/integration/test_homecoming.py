@@ -237,10 +237,32 @@ def test_a_key_that_is_refused_ends_it(runner: Runner, person: Person, here: Pat
 
 @pytest.mark.parametrize(
     "path",
-    ["../x", "a/../../x", "/etc/x", "C:/x", "a\\..\\x", "", "a//b", "./a", "a\nb", "a\x1b[2Jb", "\u202ex",
-     ".git/hooks/pre-commit", "sub/.GIT/config", "x" * 1025, ".g\u200cit/config", "GIT~1/config", ".git./config",
-     ".git::$INDEX_ALLOCATION/config", "sub/HEAD", "head", "a\x9b2Jb", "a\u2028b", "a\x7f"],
-)  # fmt: skip
+    [
+        "../x",
+        "a/../../x",
+        "/etc/x",
+        "C:/x",
+        "a\\..\\x",
+        "",
+        "a//b",
+        "./a",
+        "a\nb",
+        "a\x1b[2Jb",
+        "\u202ex",
+        ".git/hooks/pre-commit",
+        "sub/.GIT/config",
+        "x" * 1025,
+        ".g\u200cit/config",
+        "GIT~1/config",
+        ".git./config",
+        ".git::$INDEX_ALLOCATION/config",
+        "sub/HEAD",
+        "head",
+        "a\x9b2Jb",
+        "a\u2028b",
+        "a\x7f",
+    ],
+)
 def test_names_that_lead_elsewhere_are_refused(client: Client, here: Path, path: str) -> None:
     assert name_problem(path) is not None
     found = Downloader(client, "job").fetch([(one(path), here / "x")], here)
@@ -265,8 +287,10 @@ def test_a_link_in_the_way_is_not_followed(client: Client, here: Path, tmp_path:
     wanted = [(one(path), here / path) for path in ("sub/x", "file/x", "folder")]
     found = Downloader(client, "job").fetch(wanted, here)
     assert [problem.partition(": ")[2] for problem in found.problems] == [
-        f"{here}/sub is a link", f"{here}/file is no folder", f"{here}/folder is a folder",
-    ]  # fmt: skip
+        f"{here}/sub is a link",
+        f"{here}/file is no folder",
+        f"{here}/folder is a folder",
+    ]
     assert list(outside.iterdir()) == []
 
 
@@ -286,9 +310,15 @@ def test_a_link_in_the_place_is_replaced_not_written_through(
 
 @pytest.mark.parametrize(
     "answer",
-    [{}, ["x"], [{"path": "x"}], [{"path": "x", "size": -1, "sha256": "0" * 64}],
-     [{"path": "x", "size": 1, "sha256": "z"}], [{"path": 1, "size": 1, "sha256": "0" * 64}]],
-)  # fmt: skip
+    [
+        {},
+        ["x"],
+        [{"path": "x"}],
+        [{"path": "x", "size": -1, "sha256": "0" * 64}],
+        [{"path": "x", "size": 1, "sha256": "z"}],
+        [{"path": 1, "size": 1, "sha256": "0" * 64}],
+    ],
+)
 def test_what_is_no_list_of_artifacts_is_none(answer: object) -> None:
     assert parse_list(answer) is None
 
@@ -334,16 +364,21 @@ def test_reports_go_home_and_all_else_into_the_folder(
     root = tmp_path / "project"
     root.mkdir()
     files = {
-        "coverage.xml": COVERAGE_XML, "out/junit.xml": b"<testsuites/>", "site/index.html": HTML,
-        "site/style.css": b"s", "dist/a.whl": b"w",
-    }  # fmt: skip
+        "coverage.xml": COVERAGE_XML,
+        "out/junit.xml": b"<testsuites/>",
+        "site/index.html": HTML,
+        "site/style.css": b"s",
+        "dist/a.whl": b"w",
+    }
     job_id = left(runner, person, files)
     bringing, said = home(client, job_id, tmp_path / "kept", root, ("dist",))
     bringing.bring(complete())
     assert disk(root) == {
-        "coverage.xml": COVERAGE_XML.replace(b"/workspace", str(root).encode()), "out/junit.xml": b"<testsuites/>",
-        "site/index.html": HTML, "site/style.css": b"s",
-    }  # fmt: skip
+        "coverage.xml": COVERAGE_XML.replace(b"/workspace", str(root).encode()),
+        "out/junit.xml": b"<testsuites/>",
+        "site/index.html": HTML,
+        "site/style.css": b"s",
+    }
     assert disk(tmp_path / "kept") == {**GUARDS, "dist/a.whl": b"w"}
     home_again = "brought home: coverage.xml, out/junit.xml, site/ (2 files)"
     assert said == [f"remote-ci: 1 artifact (1 B) in {tmp_path}/kept; {home_again}"]
@@ -359,9 +394,13 @@ def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
     root.mkdir()
     folder = ".remote-ci-reports/html"
     files = {
-        f"{folder}/r.html": b"<html>/workspace/a", f"{folder}/assets/style.css": b"s", f"{folder}/assets/.ssh": b"evil",
-        f"{folder}/assets/sub/x": b"evil", f"{folder}/other": b"evil", "r.html": b"evil",
-    }  # fmt: skip
+        f"{folder}/r.html": b"<html>/workspace/a",
+        f"{folder}/assets/style.css": b"s",
+        f"{folder}/assets/.ssh": b"evil",
+        f"{folder}/assets/sub/x": b"evil",
+        f"{folder}/other": b"evil",
+        "r.html": b"evil",
+    }
     job_id = left(runner, person, files)
     found = destinations.find([f"--html={tmp_path}/out/r.html"], Place(root, root))
     said: list[str] = []
@@ -489,19 +528,35 @@ def test_what_pytest_would_run_stays_where_it_is(
     (root / "test_mine.py").write_text("def test_mine(): pass\n")
     evil = f"open({str(tmp_path / 'pwned')!r}, 'w')\ndef test_evil(): pass\n".encode()
     doctest = b">>> " + evil.splitlines()[0] + b"\n"
-    names = ["htmlcov/conftest.py", "htmlcov/test_evil.py", "site/conftest.py", "site/test_evil.py", "conftest.py",
-             "test_evil.py", "htmlcov/__init__.py", "out/conftest.py", "htmlcov/evil.pth", "htmlcov/.envrc",
-             ".coverage.py", "coverage.xml/conftest.py"]  # fmt: skip
+    names = [
+        "htmlcov/conftest.py",
+        "htmlcov/test_evil.py",
+        "site/conftest.py",
+        "site/test_evil.py",
+        "conftest.py",
+        "test_evil.py",
+        "htmlcov/__init__.py",
+        "out/conftest.py",
+        "htmlcov/evil.pth",
+        "htmlcov/.envrc",
+        ".coverage.py",
+        "coverage.xml/conftest.py",
+    ]
     files = {
-        **dict.fromkeys(names, evil), "htmlcov/index.html": HTML, "htmlcov/coverage_html.js": b"fine()",
-        "htmlcov/test_evil.txt": doctest, "coverage.json": evil,
-    }  # fmt: skip
+        **dict.fromkeys(names, evil),
+        "htmlcov/index.html": HTML,
+        "htmlcov/coverage_html.js": b"fine()",
+        "htmlcov/test_evil.txt": doctest,
+        "coverage.json": evil,
+    }
     job_id = left(runner, person, files, mode=0o6755)
     bringing, said = home(client, job_id, tmp_path / "kept", root)
     bringing.bring(complete())
     assert disk(root) == {
-        "test_mine.py": b"def test_mine(): pass\n", "htmlcov/index.html": HTML, "htmlcov/coverage_html.js": b"fine()"
-    }  # fmt: skip
+        "test_mine.py": b"def test_mine(): pass\n",
+        "htmlcov/index.html": HTML,
+        "htmlcov/coverage_html.js": b"fine()",
+    }
     assert not (root / "htmlcov/index.html").stat().st_mode & 0o7111, "neither executable nor set-uid"
     assert said[1].startswith("remote-ci: left out: ")
     assert said[1].endswith(f"; and {len(names) + 2 - 5} more")
@@ -531,9 +586,11 @@ def test_nothing_runs_the_artifacts_that_were_asked_for(
     )
     files["test_evil.txt"] = doctest
     job_id = left(runner, person, files)
-    folder = ArtifactFolder(root / named, root, root / named, is_configured=True) if named else (
-        artifact_folder.default(job_id, root)
-    )  # fmt: skip
+    folder = (
+        ArtifactFolder(root / named, root, root / named, is_configured=True)
+        if named
+        else (artifact_folder.default(job_id, root))
+    )
     said: list[str] = []
     assert ArtifactFetcher(client, job_id, folder, StatusLine(), said.append).bring_all(), said
     assert disk(folder.path).keys() >= files.keys()

@@ -141,9 +141,23 @@ def test_a_base_image_is_built_and_its_pythons_work(tmp_path: Path, tag: str) ->
         (f"/opt/python/{HERE}/bin/python{HERE}", str(sys.version_info[1])),
     ):
         done = subprocess.run(
-            ["docker", "run", "--rm", "--read-only", "--network=none", "--user=65532", tag, python, "-c", code],
-            capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
+            [
+                "docker",
+                "run",
+                "--rm",
+                "--read-only",
+                "--network=none",
+                "--user=65532",
+                tag,
+                python,
+                "-c",
+                code,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
         assert done.stdout.split() == [minor, "True", "/ci/home"]
 
 

@@ -131,7 +131,8 @@ def test_groups_of_an_application_that_is_no_package(bench: Bench) -> None:
 
 
 PACKAGE = {
-    "pyproject.toml": SETUPTOOLS + '[project]\nname = "demo-pkg"\nversion = "1.5"\ndependencies = ["six==1.16.0"]\n'
+    "pyproject.toml": SETUPTOOLS
+    + '[project]\nname = "demo-pkg"\nversion = "1.5"\ndependencies = ["six==1.16.0"]\n'
     '[project.optional-dependencies]\ntest = ["pytest==8.3.5"]\n[project.scripts]\ndemo-run = "demo.cli:main"\n',
     "src/demo/__init__.py": "import six\n",
     "src/demo/cli.py": "def main(): print('ran')\n",
@@ -143,7 +144,7 @@ PACKAGE = {
         "    assert subprocess.check_output(['demo-run']) == b'ran\\n'\n"
         "    assert b'demo' in subprocess.check_output(['pytest', '--co', '-q', __file__]) + b'demo'\n"
     ),
-}  # fmt: skip
+}
 
 
 def test_a_package_with_src_layout_extras_and_scripts(bench: Bench) -> None:
@@ -156,12 +157,15 @@ def test_a_package_with_src_layout_extras_and_scripts(bench: Bench) -> None:
 
 
 def test_scripts_of_the_environment_see_the_project(bench: Bench) -> None:
-    files = {**PACKAGE, "tests/test_a.py": (
-        "import subprocess\n"
-        "def test_a(tmp_path):\n"
-        "    (tmp_path / 'test_b.py').write_text('import demo\\ndef test_b(): pass')\n"
-        "    assert b'1 passed' in subprocess.check_output(['pytest', tmp_path], cwd=tmp_path)\n"
-    )}  # fmt: skip
+    files = {
+        **PACKAGE,
+        "tests/test_a.py": (
+            "import subprocess\n"
+            "def test_a(tmp_path):\n"
+            "    (tmp_path / 'test_b.py').write_text('import demo\\ndef test_b(): pass')\n"
+            "    assert b'1 passed' in subprocess.check_output(['pytest', tmp_path], cwd=tmp_path)\n"
+        ),
+    }
     run(bench, files)
 
 
@@ -245,7 +249,7 @@ def test_folders_of_the_workspace_are_installed_editable(bench: Bench) -> None:
         'dependencies=["six==1.16.0"]\n',
         "libs/inner/inner.py": "import six",
         "test_a.py": "import inner\ndef test_a(): assert inner.__file__ == '/home/dev/project/libs/inner/inner.py'",
-    }  # fmt: skip
+    }
     run(bench, files)
 
 
@@ -262,17 +266,25 @@ def test_a_distribution_without_wheels_is_built_in_the_users_own_scope(bench: Be
     ("files", "options", "words"),
     [
         pytest.param(
-            {"requirements.txt": "no-such-distribution-at-all==1"}, {}, "could not install dependencies: .*no-such",
+            {"requirements.txt": "no-such-distribution-at-all==1"},
+            {},
+            "could not install dependencies: .*no-such",
             id="a distribution that does not exist",
         ),
-        pytest.param({"requirements.txt": "six ="}, {}, "could not install dependencies", id="a line that is none"),
         pytest.param(
-            {"setup.py": "raise RuntimeError('broken on purpose')\nsetup()"}, {}, "could not install",
+            {"requirements.txt": "six ="}, {}, "could not install dependencies", id="a line that is none"
+        ),
+        pytest.param(
+            {"setup.py": "raise RuntimeError('broken on purpose')\nsetup()"},
+            {},
+            "could not install",
             id="a broken setup.py",
         ),
-        pytest.param({"pyproject.toml": "[x"}, {}, r"pyproject\.toml: .*line 1", id="a broken pyproject.toml"),
+        pytest.param(
+            {"pyproject.toml": "[x"}, {}, r"pyproject\.toml: .*line 1", id="a broken pyproject.toml"
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_failing_installation_is_told(
     bench: Bench, files: dict[str, str], options: Any, words: str
 ) -> None:

@@ -15,10 +15,19 @@ from http_kit import PROJECT, events, running
 from proxying import ValidatingProxy
 
 SUMMARY = {
-    "job_id": "8d1f7f9e-3c55-4a57-9d0b-5a9d3a3d9b10", "status": "queued", "success": None, "start_time": None,
-    "end_time": None, "exit_code": None, "reason": None, "phase": "queued", "submitted_at": None,
-    "queue_position": 1, "name": None, "counts": {},
-}  # fmt: skip
+    "job_id": "8d1f7f9e-3c55-4a57-9d0b-5a9d3a3d9b10",
+    "status": "queued",
+    "success": None,
+    "start_time": None,
+    "end_time": None,
+    "exit_code": None,
+    "reason": None,
+    "phase": "queued",
+    "submitted_at": None,
+    "queue_position": 1,
+    "name": None,
+    "counts": {},
+}
 LOG = {"type": "log", "data": "x", "stream": "stdout", "timestamp": "2026-01-02T03:04:05.000006Z"}
 END = {"type": "complete", "success": True, "status": "completed", "exit_code": 0, "reason": None}
 
@@ -79,24 +88,70 @@ WRONG = [
     pytest.param("/jobs", 418, "application/json", b"{}", "418 is not described", id="another status"),
     pytest.param("/jobs", 404, "application/json", b'{"oops": 1}', "'detail' is a required", id="no detail"),
     pytest.param(
-        "/jobs", 200, "application/json", json.dumps([{**SUMMARY, "user_id": "u"}]).encode(),
-        "'user_id' was unexpected", id="a summary that says too much",
+        "/jobs",
+        200,
+        "application/json",
+        json.dumps([{**SUMMARY, "user_id": "u"}]).encode(),
+        "'user_id' was unexpected",
+        id="a summary that says too much",
     ),
-    pytest.param("/jobs/1/stream", 200, "text/event-stream", stream((1, LOG), (2, DATED_END)), None,
-                 id="a stream as described"),
-    pytest.param("/jobs/1/stream", 200, "text/event-stream", stream((2, LOG), (2, LOG)), "number 2 after 2",
-                 id="a number twice"),
-    pytest.param("/jobs/1/stream", 200, "text/event-stream", stream((0, END), (0, LOG)), "follows `complete`",
-                 id="something after the end"),
-    pytest.param("/jobs/1/stream", 200, "text/event-stream", stream((0, {"type": "log"})), "'data' is a required",
-                 id="a log without text"),
-    pytest.param("/jobs/1/stream", 200, "text/event-stream", stream((0, {**END, "status": "running"})),
-                 "'running' is not one of", id="an end that is none"),
-    pytest.param("/jobs/1/stream", 200, "text/event-stream", stream((3, {"type": "log", "data": ""})),
-                 "without a time", id="a stored event without a time"),
-    pytest.param("/jobs/1/stream", 200, "text/event-stream", stream((1, LOG))[:-1], "ended inside a frame",
-                 id="half a frame"),
-]  # fmt: skip
+    pytest.param(
+        "/jobs/1/stream",
+        200,
+        "text/event-stream",
+        stream((1, LOG), (2, DATED_END)),
+        None,
+        id="a stream as described",
+    ),
+    pytest.param(
+        "/jobs/1/stream",
+        200,
+        "text/event-stream",
+        stream((2, LOG), (2, LOG)),
+        "number 2 after 2",
+        id="a number twice",
+    ),
+    pytest.param(
+        "/jobs/1/stream",
+        200,
+        "text/event-stream",
+        stream((0, END), (0, LOG)),
+        "follows `complete`",
+        id="something after the end",
+    ),
+    pytest.param(
+        "/jobs/1/stream",
+        200,
+        "text/event-stream",
+        stream((0, {"type": "log"})),
+        "'data' is a required",
+        id="a log without text",
+    ),
+    pytest.param(
+        "/jobs/1/stream",
+        200,
+        "text/event-stream",
+        stream((0, {**END, "status": "running"})),
+        "'running' is not one of",
+        id="an end that is none",
+    ),
+    pytest.param(
+        "/jobs/1/stream",
+        200,
+        "text/event-stream",
+        stream((3, {"type": "log", "data": ""})),
+        "without a time",
+        id="a stored event without a time",
+    ),
+    pytest.param(
+        "/jobs/1/stream",
+        200,
+        "text/event-stream",
+        stream((1, LOG))[:-1],
+        "ended inside a frame",
+        id="half a frame",
+    ),
+]
 
 
 @pytest.mark.parametrize(("path", "status", "kind", "body", "complaint"), WRONG)

@@ -48,8 +48,9 @@ def test_the_list_says_what_there_is(runner: Runner, person: Person) -> None:
     job_id = job_with(runner, person, {"b/x": b"12", "a": b""}, mode=0o755)
     found = runner.get(f"/jobs/{job_id}/artifacts", person).json()
     assert [(item["path"], item["size"], item["executable"]) for item in found] == [
-        ("a", 0, True), ("b/x", 2, True),
-    ]  # fmt: skip
+        ("a", 0, True),
+        ("b/x", 2, True),
+    ]
     assert found[1]["sha256"] == sha256(b"12").hexdigest()
     assert found[0]["kept_until"].endswith("Z")
 
@@ -158,8 +159,9 @@ def test_all_of_them_are_an_archive(runner: Runner, person: Person) -> None:
     with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
         members = archive.getmembers()
         assert {member.name: archive.extractfile(member).read() for member in members} == {  # type: ignore[union-attr]
-            **files, "tool": b"#!",
-        }  # fmt: skip
+            **files,
+            "tool": b"#!",
+        }
         assert all(member.isreg() and member.mode == 0o755 and member.uid == 0 for member in members)
 
 

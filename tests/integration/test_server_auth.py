@@ -75,9 +75,14 @@ ROUTES = [
 
 #: Places in the document's paths, as they are above.
 PLACES = {
-    "{job_id}": "{id}", "{run_id}": "{run}", "{path}": "some/file", "{name}": "ci", "{run_number}": "1",
-    "{stage}": "test", "{job}": "unit",
-}  # fmt: skip
+    "{job_id}": "{id}",
+    "{run_id}": "{run}",
+    "{path}": "some/file",
+    "{name}": "ci",
+    "{run_number}": "1",
+    "{stage}": "test",
+    "{job}": "unit",
+}
 
 
 @pytest.mark.case(45, 18)

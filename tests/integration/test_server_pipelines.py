@@ -43,15 +43,23 @@ def test_mistakes_come_with_their_places(runner: Runner, person: Person) -> None
         "pipelines": [{"name": "a", "file": "a.yaml", "line": 1, "stages": ["s"], "jobs": []}],
         "problems": [
             {
-                "file": "a.yaml", "line": 1, "column": 10, "path": "stages[0]", "severity": "warning",
+                "file": "a.yaml",
+                "line": 1,
+                "column": 10,
+                "path": "stages[0]",
+                "severity": "warning",
                 "message": "stage 's' has no jobs",
             },
             {
-                "file": "a.yaml", "line": 2, "column": 7, "path": "name", "severity": "error",
+                "file": "a.yaml",
+                "line": 2,
+                "column": 7,
+                "path": "name",
+                "severity": "error",
                 "message": "'name' must be text (in quotes: \"…\"), not 7",
             },
         ],
-    }  # fmt: skip
+    }
 
 
 def test_a_plan_is_made_when_asked_for(runner: Runner, person: Person) -> None:

@@ -159,8 +159,9 @@ def test_a_run_whose_files_are_gone_is_not_repeated(runner: Runner, ann: Person)
     runner.blobs.remove(stored(runner, run_id).workspace)
     answer = runner.request("POST", f"/runs/{run_id}/rerun", ann, data="{}")
     assert (answer.status_code, answer.json()["detail"]) == (
-        409, "The run's workspace is no longer kept: submit the project again",
-    )  # fmt: skip
+        409,
+        "The run's workspace is no longer kept: submit the project again",
+    )
 
 
 def test_a_user_with_many_waiting_jobs_submits_no_run(tmp_path: Path) -> None:

@@ -191,10 +191,16 @@ def ada(tmp_path: Path) -> Person:
 
 
 POINTS = [
-    "server.submit.received", "blobs.batch.written", "blobs.batch.synced", "blobs.batch.kept",
-    "server.submit.stored", "store.jobs.create.before", "store.jobs.create.after",
-    "server.submit.committed", "server.submit.answered",
-]  # fmt: skip
+    "server.submit.received",
+    "blobs.batch.written",
+    "blobs.batch.synced",
+    "blobs.batch.kept",
+    "server.submit.stored",
+    "store.jobs.create.before",
+    "store.jobs.create.after",
+    "server.submit.committed",
+    "server.submit.answered",
+]
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -108,8 +108,12 @@ def test_headers_and_first_frame_are_those_of_the_contract(runner: Runner, perso
     assert log == {"type": "log", "stream": "terminal", "data": "line 0\n"}
     assert complete.pop("timestamp").endswith("Z")
     assert complete == {
-        "type": "complete", "success": True, "status": "completed", "exit_code": 0, "reason": None,
-    }  # fmt: skip
+        "type": "complete",
+        "success": True,
+        "status": "completed",
+        "exit_code": 0,
+        "reason": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,10 @@ def test_a_jobs_tests_are_listed_in_pages(runner: Runner, person: Person) -> Non
     job_id = recorded(runner, person, a="passed", b="failed", c="skipped")
     found = runner.get(f"/jobs/{job_id}/tests", person).json()
     assert [(item["id"], item["outcome"], item["duration"]) for item in found] == [
-        ("a", "passed", 0.5), ("b", "failed", 0.5), ("c", "skipped", 0.5),
-    ]  # fmt: skip
+        ("a", "passed", 0.5),
+        ("b", "failed", 0.5),
+        ("c", "skipped", 0.5),
+    ]
     page = runner.get(f"/jobs/{job_id}/tests", person, params={"after": "a", "limit": 1}).json()
     assert [item["id"] for item in page] == ["b"]
     assert runner.get(f"/jobs/{job_id}", person).json()["counts"] == {"passed": 1, "failed": 1, "skipped": 1}

@@ -30,8 +30,12 @@ class PrivateDaemon:
         env.pop("DOCKER_HOST", None)
         return subprocess.run(
             ["nsenter", f"--net=/run/netns/{self.namespace}", SCRIPT],
-            env=env, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     @property
     def pid(self) -> int:

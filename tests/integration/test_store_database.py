@@ -60,8 +60,11 @@ def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen
     """Another process that runs `code` with `sys.argv[1:]`."""
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:

@@ -178,9 +178,16 @@ class TestAdvance:
     def test_fields_and_events_change_together(self, store: Store, epoch: int) -> None:
         job = add_job(store)
         moved = store.jobs.advance(
-            job.id, epoch, "queued", events=[JobEvent("state", fields={"phase": "preparing"})],
-            status="running", phase="preparing", start_time=at(1), attempt=1, counts={"passed": 2},
-        )  # fmt: skip
+            job.id,
+            epoch,
+            "queued",
+            events=[JobEvent("state", fields={"phase": "preparing"})],
+            status="running",
+            phase="preparing",
+            start_time=at(1),
+            attempt=1,
+            counts={"passed": 2},
+        )
         now = reread(store, job)
         assert moved
         assert (now.status, now.phase, now.start_time, now.attempt) == ("running", "preparing", at(1), 1)

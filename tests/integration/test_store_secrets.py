@@ -114,7 +114,7 @@ def test_a_deleted_user_leaves_no_secrets(store: Store) -> None:
         (lambda key: key.write_text("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n"), "is not the one that"),
     ],
     ids=["missing", "short", "bytes", "link", "folder", "pipe", "another"],
-)  # fmt: skip
+)
 def test_without_its_key_a_value_is_lost_and_one_line_says_so(
     store: Store, damage: object, words: str
 ) -> None:

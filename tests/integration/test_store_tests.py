@@ -33,11 +33,15 @@ def reports(node_id: str, outcome: str = "passed", duration: float = 1.0) -> lis
     phases = (("setup", "passed", 0.0), ("call", outcome, duration), ("teardown", "passed", 0.0))
     return [
         JobEvent(
-            "report", timestamp=NOON,
-            fields={"t": "report", "d": {"nodeid": node_id, "when": when, "outcome": result, "duration": seconds}},
+            "report",
+            timestamp=NOON,
+            fields={
+                "t": "report",
+                "d": {"nodeid": node_id, "when": when, "outcome": result, "duration": seconds},
+            },
         )
         for when, result, seconds in phases
-    ]  # fmt: skip
+    ]
 
 
 class Past:
@@ -81,8 +85,9 @@ def test_each_test_of_a_job_is_one_row(past: Past) -> None:
     job_id = past.job({"b": "failed", "a": ("passed", 0.25)})
     found = past.store.tests.list(job_id)
     assert [(item.node_id, item.outcome, item.duration, item.at) for item in found] == [
-        ("a", "passed", 0.25, NOON), ("b", "failed", 1.0, NOON),
-    ]  # fmt: skip
+        ("a", "passed", 0.25, NOON),
+        ("b", "failed", 1.0, NOON),
+    ]
     assert past.store.tests.list(job_id, after="a") == found[1:]
     assert past.store.tests.list(job_id, limit=1) == found[:1]
 

@@ -80,11 +80,15 @@ def difference(direct: Done, remote: Done, direct_root: Path, local_root: Path) 
     for name, one, other in (
         ("stdout", direct.out, remote.out),
         ("stderr", _without_own_lines(direct.err), _without_own_lines(remote.err)),
-    ):  # fmt: skip
+    ):
         lines += difflib.unified_diff(
-            normalised(one, direct_root).splitlines(), normalised(other, local_root).splitlines(),
-            f"{name} directly", f"{name} remotely", lineterm="", n=1,
-        )  # fmt: skip
+            normalised(one, direct_root).splitlines(),
+            normalised(other, local_root).splitlines(),
+            f"{name} directly",
+            f"{name} remotely",
+            lineterm="",
+            n=1,
+        )
     return "\n".join(lines)
 
 

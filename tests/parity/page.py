@@ -104,9 +104,10 @@ def _block(lines: Any) -> str:
 
 def _lines() -> str:
     tests = {
-        "basic": "test_a_command_line_shows_the_same", "extra": "test_what_is_typed_daily_shows_the_same",
+        "basic": "test_a_command_line_shows_the_same",
+        "extra": "test_what_is_typed_daily_shows_the_same",
         "ends": "test_a_session_that_ends_early_shows_the_same",
-    }  # fmt: skip
+    }
     parts = ["## Command lines\n\n`tests/parity/test_command_lines.py`; all are equal.\n"]
     for suite, lines in table.LINES.items():
         some = " Every third is compared in each run of the tests." if suite == "extra" else ""

@@ -40,9 +40,14 @@ class Terminal:
             if key not in ("COLUMNS", "LINES", "NO_COLOR", "PY_COLORS")
         }
         self._process = subprocess.Popen(
-            command, cwd=cwd, env=env | {"TERM": "xterm"}, stdin=subprocess.DEVNULL, stdout=theirs,
-            stderr=theirs if errors else subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            command,
+            cwd=cwd,
+            env=env | {"TERM": "xterm"},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs if errors else subprocess.DEVNULL,
+            start_new_session=True,
+        )
         os.close(theirs)
 
     def __enter__(self) -> Terminal:

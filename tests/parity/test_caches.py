@@ -18,10 +18,20 @@ from developers import Developer
 from .both_ways import Pair, make_pair
 
 ROW = (
-    "t", "t --lf", "t --lf", "t --ff -q", "t/test_a.py --lf -v", "t/test_a.py t/test_b.py --sw",
-    "t/test_a.py t/test_b.py --sw", "t/test_a.py t/test_b.py --sw --sw-skip", "t --lf --lfnf=none -k test_1",
-    "t --cache-clear", "t --lf", "t/test_c.py", "t/test_c.py --lf",
-)  # fmt: skip
+    "t",
+    "t --lf",
+    "t --lf",
+    "t --ff -q",
+    "t/test_a.py --lf -v",
+    "t/test_a.py t/test_b.py --sw",
+    "t/test_a.py t/test_b.py --sw",
+    "t/test_a.py t/test_b.py --sw --sw-skip",
+    "t --lf --lfnf=none -k test_1",
+    "t --cache-clear",
+    "t --lf",
+    "t/test_c.py",
+    "t/test_c.py --lf",
+)
 
 
 #: Run locally, remotely, locally and so on, in one folder.

@@ -12,15 +12,20 @@ from developers import Developer, Done
 #: What a test does → how its failure says it, and what of standard error comes with it.
 CRASHES = {
     "killed": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended by SIGKILL", ""),
-    "segfault": ("import ctypes; ctypes.string_at(0)", "ended by SIGSEGV", "Fatal Python error: Segmentation fault"),
+    "segfault": (
+        "import ctypes; ctypes.string_at(0)",
+        "ended by SIGSEGV",
+        "Fatal Python error: Segmentation fault",
+    ),
     "abort": ("import os; os.abort()", "ended by SIGABRT", "Fatal Python error: Aborted"),
     "fatal": (
-        "import ctypes; ctypes.pythonapi.Py_FatalError(b'broken beyond repair')", "ended by SIGABRT",
+        "import ctypes; ctypes.pythonapi.Py_FatalError(b'broken beyond repair')",
+        "ended by SIGABRT",
         "broken beyond repair",
     ),
     "exit_7": ("import os; os._exit(7)", "ended with code 7", ""),
     "exit_0": ("import os; os._exit(0)", "ended with code 0", ""),
-}  # fmt: skip
+}
 
 
 def project(folder: Path, text: str, restarts: int | None = None) -> Path:
@@ -102,8 +107,11 @@ def test_fails(made): assert 0
 def test_fixtures_are_made_anew_and_what_was_printed_is_kept(developer: Developer, tmp_path: Path) -> None:
     done = developer.pytest("-v", cwd=project(tmp_path / "p", MODULE_FIXTURE))
     assert outcomes(done) == {
-        "test_first": "PASSED", "test_dies": "FAILED", "test_second": "PASSED", "test_fails": "FAILED",
-    }, done.text  # fmt: skip
+        "test_first": "PASSED",
+        "test_dies": "FAILED",
+        "test_second": "PASSED",
+        "test_fails": "FAILED",
+    }, done.text
     assert "the last words" in done.out
     assert "while running test_it.py::test_dies; it was started again for the rest" in done.out
     assert summary(done) == "2 failed, 2 passed"

@@ -72,8 +72,9 @@ def test_pycharm_can_show_what_differs(make: Callable[[str, str, Path], Pair], f
     }
     assert differences["test_fails_and_teardown_error"] == ("left", "right")
     assert differences["test_fails"] == (
-        "{|'a|': 1, |'b|': |[1, 2, 3|]}", "{|'a|': 1, |'b|': |[1, 2, 4|]}",
-    )  # fmt: skip
+        "{|'a|': 1, |'b|': |[1, 2, 3|]}",
+        "{|'a|': 1, |'b|': |[1, 2, 4|]}",
+    )
     assert differences["test_equal"] == ("2", "1")
 
 

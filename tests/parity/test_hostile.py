@@ -35,8 +35,11 @@ DEEDS: dict[str, str] = {
 }
 #: Of those, the ones that fail, as they do without us.
 FAILING = {
-    "waits_for_input", "fails_with_escapes", "fails_with_nuls_and_surrogates", "has_a_message_of_ten_megabytes",
-}  # fmt: skip
+    "waits_for_input",
+    "fails_with_escapes",
+    "fails_with_nuls_and_surrogates",
+    "has_a_message_of_ten_megabytes",
+}
 #: The same; pytest itself survives these only when it captures nothing.
 DESCRIPTORS = {
     "closes_every_descriptor": "os.closerange(3, 4096)",

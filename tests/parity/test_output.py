@@ -80,8 +80,10 @@ def test_standard_input_is_empty_and_asking_for_it_fails_at_once(
     )
     done = developer.pytest("-v", option, cwd=tmp_path)
     assert re.findall(r"test_it\.py::test_(\w+) .*?(PASSED|FAILED)", done.out) == [
-        ("child", "PASSED"), ("descriptor", "PASSED"), ("asks", "FAILED"),
-    ], done.text  # fmt: skip
+        ("child", "PASSED"),
+        ("descriptor", "PASSED"),
+        ("asks", "FAILED"),
+    ], done.text
     words = "EOFError" if option == "-s" else "pytest: reading from stdin while output is captured"
     assert words in done.out
 
@@ -99,8 +101,12 @@ def test_only_colours_reach_a_terminal(developer: Developer, tmp_path: Path) -> 
     here, there = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "--remote-ci", "-v"],
-        cwd=tmp_path, env=developer.environ(TERM="xterm"), stdin=there, stdout=there, stderr=there,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=developer.environ(TERM="xterm"),
+        stdin=there,
+        stdout=there,
+        stderr=there,
+    )
     os.close(there)
     shown = b""
     with contextlib.suppress(OSError):  # the other end is closed

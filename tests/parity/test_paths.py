@@ -30,20 +30,34 @@ def places(here: PurePath, there: str = THERE) -> PathMapper:
 TEXTS = [
     ("a path in the project", POSIX, f"{THERE}/a/b.py:3: Error", "/home/x/proj/a/b.py:3: Error"),
     ("the project itself", POSIX, f"rootdir: {THERE}", "rootdir: /home/x/proj"),
-    ("followed by a comma", POSIX, f"rootdir: {THERE}, configfile: x.ini", "rootdir: /home/x/proj, configfile: x.ini"),
+    (
+        "followed by a comma",
+        POSIX,
+        f"rootdir: {THERE}, configfile: x.ini",
+        "rootdir: /home/x/proj, configfile: x.ini",
+    ),
     ("quoted", POSIX, f"File '{THERE}/a.py', line 3", "File '/home/x/proj/a.py', line 3"),
     ("the end of a sentence", POSIX, f"not in {THERE}.", "not in /home/x/proj."),
     ("twice", POSIX, f"{THERE}/a {THERE}/b", "/home/x/proj/a /home/x/proj/b"),
     ("an address", POSIX, f"file://{THERE}/r.html", "file:///home/x/proj/r.html"),
-    ("another folder of a longer name", POSIX, f"{THERE}-2/a.py {THERE}2/a.py {THERE}.bak/a.py",
-     f"{THERE}-2/a.py {THERE}2/a.py {THERE}.bak/a.py"),
+    (
+        "another folder of a longer name",
+        POSIX,
+        f"{THERE}-2/a.py {THERE}2/a.py {THERE}.bak/a.py",
+        f"{THERE}-2/a.py {THERE}2/a.py {THERE}.bak/a.py",
+    ),
     ("the same names elsewhere", POSIX, f"/mnt{THERE}/a.py", f"/mnt{THERE}/a.py"),
     ("a folder with spaces", SPACES, f"{THERE}/a.py:1", "/Users/x/My Project/a.py:1"),
     ("a drive", DRIVE, f"{THERE}/a/b.py:3: Error", r"C:\Users\x\proj\a\b.py:3: Error"),
-    ("a drive, quoted", DRIVE, f'  File "{THERE}/a/b.py", line 3', r'  File "C:\Users\x\proj\a\b.py", line 3'),
+    (
+        "a drive, quoted",
+        DRIVE,
+        f'  File "{THERE}/a/b.py", line 3',
+        r'  File "C:\Users\x\proj\a\b.py", line 3',
+    ),
     ("a share", SHARE, f"rootdir: {THERE}/sub", r"rootdir: \\server\share\proj\sub"),
     ("nothing of the project", DRIVE, "/usr/lib/python3/os.py:3 and/or", "/usr/lib/python3/os.py:3 and/or"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +76,7 @@ PATHS = [
     ("with a space", DRIVE, f"{THERE}/a b/c.py", r"C:\Users\x\proj\a b\c.py"),
     ("relative, for Windows", DRIVE, "tests/unit/test_a.py", r"tests\unit\test_a.py"),
     ("on a share", SHARE, f"{THERE}/t.py", r"\\server\share\proj\t.py"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

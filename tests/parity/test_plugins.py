@@ -37,7 +37,7 @@ _RANDOM = (
     (r"created: \d/\d workers?", "created: N workers"),
     (r"\d workers? \[", "N workers ["),
     (r"[~_+=-]{10,}", "---"),
-)  # fmt: skip
+)
 
 
 def tamed(done: Done, root: Path, *, is_ordered: bool = True) -> Done:
@@ -150,9 +150,17 @@ def test_a_debugger_that_is_called_in_a_worker_of_xdist_fails_its_test(
 def test_reporters_in_both_places_write_the_same(make: Callable[[str, str, Path], Pair], full: Path) -> None:
     both = make("reporters", "reporters", full)
     args = (
-        C, *QUIET, "-k", "not xpasses", "--junitxml=r.xml", "--report-log=out/r.jsonl", "--json-report",
-        "--json-report-file=r.json", "--html=r.html", "--self-contained-html",
-    )  # fmt: skip
+        C,
+        *QUIET,
+        "-k",
+        "not xpasses",
+        "--junitxml=r.xml",
+        "--report-log=out/r.jsonl",
+        "--json-report",
+        "--json-report-file=r.json",
+        "--html=r.html",
+        "--self-contained-html",
+    )
     direct, remote = both.run(*args)
     difference = both.difference(direct, remote)
     assert not difference, difference
@@ -170,9 +178,14 @@ def test_reporters_that_are_only_here_write_the_same(
     both = make("reporters", "none", full)
     directly = equipped.pair("reporters", "reporters", full, tmp_path / "with")
     args = (
-        C, *QUIET, "--ignore=tests/test_extras.py", "--report-log=r.jsonl", "--json-report", "--html=r.html",
+        C,
+        *QUIET,
+        "--ignore=tests/test_extras.py",
+        "--report-log=r.jsonl",
+        "--json-report",
+        "--html=r.html",
         "--self-contained-html",
-    )  # fmt: skip
+    )
     direct, remote = directly.directly(*args), both.remotely(*args)
     assert remote.code == direct.code, remote.text
     paired = Pair(directly.direct, both.local, both.python, both.developer)
@@ -206,9 +219,15 @@ def test_files_of_reporters_that_are_only_there_come_home(
 ) -> None:
     both = make("reporters", "reporters", bare)
     args = (
-        C, *QUIET, "-k", "passes or attaches", "--report-log=out/r.jsonl", "--json-report", "--html=out/r.html",
+        C,
+        *QUIET,
+        "-k",
+        "passes or attaches",
+        "--report-log=out/r.jsonl",
+        "--json-report",
+        "--html=out/r.html",
         "--self-contained-html",
-    )  # fmt: skip
+    )
     difference = both.compare(*args)
     assert not difference, difference
     compare(both, "out/r.jsonl", json_lines)
@@ -290,8 +309,17 @@ def xml_text(path: Path) -> str:
 
 #: What is another number each time.
 _TIMES = {
-    "duration", "start", "stop", "created", "time", "msecs", "process", "thread", "relativeCreated", "pathname",
-}  # fmt: skip
+    "duration",
+    "start",
+    "stop",
+    "created",
+    "time",
+    "msecs",
+    "process",
+    "thread",
+    "relativeCreated",
+    "pathname",
+}
 
 
 def json_lines(path: Path, without: set[str] | None = None) -> str:
@@ -335,14 +363,26 @@ def check_xunit2(path: Path) -> None:
     assert root.tag == "testsuites"
     (suite,) = root
     assert set(suite.keys()) == {
-        "name", "errors", "failures", "skipped", "tests", "time", "timestamp", "hostname",
-    }  # fmt: skip
+        "name",
+        "errors",
+        "failures",
+        "skipped",
+        "tests",
+        "time",
+        "timestamp",
+        "hostname",
+    }
     assert {child.tag for child in suite} == {"properties", "testcase"}
     for case in suite.iter("testcase"):
         assert {"classname", "name", "time"} <= set(case.keys())
         assert {child.tag for child in case} <= {
-            "properties", "skipped", "failure", "error", "system-out", "system-err",
-        }  # fmt: skip
+            "properties",
+            "skipped",
+            "failure",
+            "error",
+            "system-out",
+            "system-err",
+        }
     counts = {name: int(suite.get(name, "0")) for name in ("errors", "failures", "skipped")}
     assert counts["errors"] == len(list(suite.iter("error")))
     assert counts["failures"] == len(list(suite.iter("failure")))

@@ -114,9 +114,12 @@ def engine(
 
 @pytest.fixture
 def bench(
-    engine: DockerEngine, index: EnvironmentSettings, docker_engine: str, tmp_path: Path,
+    engine: DockerEngine,
+    index: EnvironmentSettings,
+    docker_engine: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Bench:  # fmt: skip
+) -> Bench:
     if engine.profile.uid == os.geteuid():
         for module in ("ci_runner.controller.environments.preparer", "preparing"):
             monkeypatch.setattr(f"{module}.job_owner", lambda: None)
@@ -296,10 +299,12 @@ while True:
         pytest.param("--extra-index-url https://127.0.0.1:1/simple", False, id="an index"),
         pytest.param("--find-links /ci/spool", False, id="links"),
         pytest.param("-r /ci/spool/job.json", False, id="another file"),
-        pytest.param(f"evil @ https://127.0.0.1:1/evil-1-py3-none-any.whl --hash=sha256:{64 * '0'}", True, id="a URL"),
+        pytest.param(
+            f"evil @ https://127.0.0.1:1/evil-1-py3-none-any.whl --hash=sha256:{64 * '0'}", True, id="a URL"
+        ),
         pytest.param("evil==1.0", True, id="without hashes"),
     ],
-)  # fmt: skip
+)
 def test_a_forged_lock_makes_no_shared_environment(bench: Bench, root: Path, line: str, own: bool) -> None:
     """`own`: it may be what a project asks for, and fails in the user's own scope at most."""
     only_as_root(bench)
@@ -339,10 +344,15 @@ def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, doc
         "sys.exit(bool(done))\n"
     )
     spec = ContainerSpec(
-        name=f"writes-{bench.engine.install}", image_id=bench.engine.image(docker_engine).id,  # type: ignore[attr-defined]
-        argv=("python3", "-I", "-c", program), role="test", job_id="writes", attempt=1,
-        binds=(Bind(shared, "/ci/env", read_only=False),), network="none",
-    )  # fmt: skip
+        name=f"writes-{bench.engine.install}",
+        image_id=bench.engine.image(docker_engine).id,  # type: ignore[attr-defined]
+        argv=("python3", "-I", "-c", program),
+        role="test",
+        job_id="writes",
+        attempt=1,
+        binds=(Bind(shared, "/ci/env", read_only=False),),
+        network="none",
+    )
     container = bench.engine.create(spec)
     try:
         bench.engine.start(container)

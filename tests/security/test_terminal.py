@@ -39,65 +39,183 @@ from pytest_remote_ci.wire.control_characters import escaped_json, holds_any
 
 #: One text of each class; the letters beside them show that the rest of a text survives.
 CLASSES = {
-    "NUL": "\x00", "bell": "\x07", "backspace": "\x08", "vertical tab": "\x0b", "form feed": "\x0c",
-    "carriage return": "a\rb", "shift out": "\x0e", "shift in": "\x0f", "cancel": "\x18", "escape alone": "\x1b",
-    "clear": "\x1b[2J", "cursor": "\x1b[1A\x1b[K", "report": "\x1b[6n\x1b[c", "alternate screen": "\x1b[?1049h",
-    "title": "\x1b]0;t\x07", "clipboard": "\x1b]52;c;eA==\x07", "link": "\x1b]8;;http://x\x1b\\l\x1b]8;;\x1b\\",
-    "DCS": "\x1bP$q\x1b\\", "APC": "\x1b_G\x1b\\", "PM": "\x1b^x\x1b\\", "SOS": "\x1bXx\x1b\\",
-    "charset": "\x1b(0\x1b)B", "reset": "\x1bc", "save": "\x1b7", "DEL": "\x7f", "NEL": "\x85", "C1 CSI": "\x9b2J",
-    "C1 OSC": "\x9d52;c;eA==\x9c", "C1 DCS": "\x90q\x9c", "C1 APC": "\x9fx\x9c", "C1 PM": "\x9ex\x9c",
-    "C1 SOS": "\x98x\x9c", "separators": "\u2028\u2029",
+    "NUL": "\x00",
+    "bell": "\x07",
+    "backspace": "\x08",
+    "vertical tab": "\x0b",
+    "form feed": "\x0c",
+    "carriage return": "a\rb",
+    "shift out": "\x0e",
+    "shift in": "\x0f",
+    "cancel": "\x18",
+    "escape alone": "\x1b",
+    "clear": "\x1b[2J",
+    "cursor": "\x1b[1A\x1b[K",
+    "report": "\x1b[6n\x1b[c",
+    "alternate screen": "\x1b[?1049h",
+    "title": "\x1b]0;t\x07",
+    "clipboard": "\x1b]52;c;eA==\x07",
+    "link": "\x1b]8;;http://x\x1b\\l\x1b]8;;\x1b\\",
+    "DCS": "\x1bP$q\x1b\\",
+    "APC": "\x1b_G\x1b\\",
+    "PM": "\x1b^x\x1b\\",
+    "SOS": "\x1bXx\x1b\\",
+    "charset": "\x1b(0\x1b)B",
+    "reset": "\x1bc",
+    "save": "\x1b7",
+    "DEL": "\x7f",
+    "NEL": "\x85",
+    "C1 CSI": "\x9b2J",
+    "C1 OSC": "\x9d52;c;eA==\x9c",
+    "C1 DCS": "\x90q\x9c",
+    "C1 APC": "\x9fx\x9c",
+    "C1 PM": "\x9ex\x9c",
+    "C1 SOS": "\x98x\x9c",
+    "separators": "\u2028\u2029",
     **{
         f"bidi {code:04x}": chr(code)
         for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
     },
-}  # fmt: skip
+}
 ALL = "".join(f"<{text}>" for text in CLASSES.values())
 COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 JOB = "11111111-1111-4111-8111-111111111111"
 RUN = "22222222-2222-4222-8222-222222222222"
 
 SUMMARY = {
-    "job_id": JOB, "status": "completed", "success": True, "start_time": TIME, "end_time": TIME, "exit_code": 0,
-    "reason": "because", "phase": "finished", "submitted_at": TIME, "queue_position": None, "name": "mine",
-    "counts": {"passed": 2}, "user": "me",
-}  # fmt: skip
+    "job_id": JOB,
+    "status": "completed",
+    "success": True,
+    "start_time": TIME,
+    "end_time": TIME,
+    "exit_code": 0,
+    "reason": "because",
+    "phase": "finished",
+    "submitted_at": TIME,
+    "queue_position": None,
+    "name": "mine",
+    "counts": {"passed": 2},
+    "user": "me",
+}
 RUN_JOB = {
-    "name": "tests", "definition": "tests", "stage": "one", "kind": "script", "skipped": False, "status": "completed",
-    "success": False, "job_id": JOB, "reused": False, "allow_failure": False, "phase": "testing", "retry": 0,
-    "start_time": TIME, "end_time": TIME, "counts": {"passed": 1}, "reason": "because", "exit_code": 1,
-    "past_seconds": None, "secrets": [],
-}  # fmt: skip
+    "name": "tests",
+    "definition": "tests",
+    "stage": "one",
+    "kind": "script",
+    "skipped": False,
+    "status": "completed",
+    "success": False,
+    "job_id": JOB,
+    "reused": False,
+    "allow_failure": False,
+    "phase": "testing",
+    "retry": 0,
+    "start_time": TIME,
+    "end_time": TIME,
+    "counts": {"passed": 1},
+    "reason": "because",
+    "exit_code": 1,
+    "past_seconds": None,
+    "secrets": [],
+}
 RUN_ANSWER = {
-    "run_id": RUN, "pipeline": "ci", "number": 3, "status": "completed", "success": False, "reason": "tests failed",
-    "start_time": TIME, "end_time": TIME, "stages": ["one"],
-    "jobs": [RUN_JOB, {**RUN_JOB, "name": "waits", "job_id": None, "status": "queued"},
-             {**RUN_JOB, "name": "left", "skipped": True, "job_id": None}],
-}  # fmt: skip
+    "run_id": RUN,
+    "pipeline": "ci",
+    "number": 3,
+    "status": "completed",
+    "success": False,
+    "reason": "tests failed",
+    "start_time": TIME,
+    "end_time": TIME,
+    "stages": ["one"],
+    "jobs": [
+        RUN_JOB,
+        {**RUN_JOB, "name": "waits", "job_id": None, "status": "queued"},
+        {**RUN_JOB, "name": "left", "skipped": True, "job_id": None},
+    ],
+}
 EXECUTION = {
-    "id": "e", "status": "FAILED", "reason": "because", "allowFailure": False, "startTime": TIME,
+    "id": "e",
+    "status": "FAILED",
+    "reason": "because",
+    "allowFailure": False,
+    "startTime": TIME,
     "completionTime": TIME,
-}  # fmt: skip
+}
 REPORT = {
-    "id": "r", "name": "ci", "runNumber": 1, "commitHash": "abc", "status": "FAILED", "startTime": TIME,
-    "completionTime": TIME, "reason": "because",
-    "stages": [{"id": "s", "name": "one", "status": "FAILED", "pipelineName": "ci", "startTime": TIME,
-                "completionTime": TIME, "jobs": [{"name": "a", "runNumber": 1, "stageName": "one", "commitHash": "c",
-                                                  "status": "FAILED", "reason": "x", "executions": [EXECUTION]},
-                                                 {"name": "b", "runNumber": 1, "stageName": "one", "commitHash": "c",
-                                                  "status": "PENDING", "reason": "x", "executions": []}]}],
-}  # fmt: skip
+    "id": "r",
+    "name": "ci",
+    "runNumber": 1,
+    "commitHash": "abc",
+    "status": "FAILED",
+    "startTime": TIME,
+    "completionTime": TIME,
+    "reason": "because",
+    "stages": [
+        {
+            "id": "s",
+            "name": "one",
+            "status": "FAILED",
+            "pipelineName": "ci",
+            "startTime": TIME,
+            "completionTime": TIME,
+            "jobs": [
+                {
+                    "name": "a",
+                    "runNumber": 1,
+                    "stageName": "one",
+                    "commitHash": "c",
+                    "status": "FAILED",
+                    "reason": "x",
+                    "executions": [EXECUTION],
+                },
+                {
+                    "name": "b",
+                    "runNumber": 1,
+                    "stageName": "one",
+                    "commitHash": "c",
+                    "status": "PENDING",
+                    "reason": "x",
+                    "executions": [],
+                },
+            ],
+        }
+    ],
+}
 TEST = {
-    "id": "test_a.py::test_it", "outcome": "failed", "duration": 0.1, "pass_rate": 0.5, "counts": {"passed": 1},
-    "before": 0.1, "now": 0.2, "failing_since": {"at": TIME, "job_id": JOB}, "flaky": True, "flaky_workspaces": True,
-}  # fmt: skip
+    "id": "test_a.py::test_it",
+    "outcome": "failed",
+    "duration": 0.1,
+    "pass_rate": 0.5,
+    "counts": {"passed": 1},
+    "before": 0.1,
+    "now": 0.2,
+    "failing_since": {"at": TIME, "job_id": JOB},
+    "flaky": True,
+    "flaky_workspaces": True,
+}
 PLAN = {
-    "pipeline": "ci", "stages": ["one"], "stage_timeouts": {"one": 5.0},
-    "jobs": [{"name": "a", "stage": "one", "image": "image", "python": "3.12", "script": ["echo"], "needs": [],
-              "env": {"NAME": "value"}, "services": [{"name": "db", "image": "postgres"}], "skipped": "unchanged",
-              "secrets": ["S"], "artifacts": ["x"], "artifacts_from": ["b"]},
-             {"name": "b", "stage": "one", "args": ["-v"]}],
-}  # fmt: skip
+    "pipeline": "ci",
+    "stages": ["one"],
+    "stage_timeouts": {"one": 5.0},
+    "jobs": [
+        {
+            "name": "a",
+            "stage": "one",
+            "image": "image",
+            "python": "3.12",
+            "script": ["echo"],
+            "needs": [],
+            "env": {"NAME": "value"},
+            "services": [{"name": "db", "image": "postgres"}],
+            "skipped": "unchanged",
+            "secrets": ["S"],
+            "artifacts": ["x"],
+            "artifacts_from": ["b"],
+        },
+        {"name": "b", "stage": "one", "args": ["-v"]},
+    ],
+}
 PROBLEM = {
     "file": "x.yaml",
     "line": 1,
@@ -109,9 +227,10 @@ PROBLEM = {
 CHECKED = {"problems": [PROBLEM, {**PROBLEM, "severity": "warning"}], "pipelines": ["ci"]}
 ARTIFACT = {"path": "out/a.txt", "size": 1, "sha256": "0" * 64, "executable": False, "kept_until": TIME}
 LOGGED = [
-    {"seq": 1, **log("line one\n", "stdout")}, {"seq": 2, **log("of the runner\n", "runner")},
+    {"seq": 1, **log("line one\n", "stdout")},
+    {"seq": 2, **log("of the runner\n", "runner")},
     {"seq": 3, "type": "state", "phase": "queued", "queue_position": 2, "detail": "waiting"},
-]  # fmt: skip
+]
 
 #: Beginning of a path → the answer.
 ANSWERS: list[tuple[str, str, Any]] = [
@@ -135,17 +254,39 @@ ANSWERS: list[tuple[str, str, Any]] = [
 ]
 #: Command line → whether jobs' own output is shown, which may have colours.
 COMMANDS: dict[str, bool] = {
-    "list": False, "list --json": False, f"show {JOB}": False, f"show {JOB} --json --tests": False,
-    f"show {JOB} --tests": False, "tests --flaky": False, "tests --failing-since": False, "tests --format json": False,
-    f"artifacts {JOB} --list": False, f"artifacts {JOB} --json": False, f"artifacts {JOB}": False,
-    f"cancel {JOB}": False, "submit --async": False, "submit": True, f"wait {JOB} --all": True,
-    "pipeline check x.yaml": False, "pipeline dry-run x.yaml": False, "pipeline dry-run x.yaml --format json": False,
-    "pipeline status ci#3": False, "pipeline status ci#3 --watch": False, f"pipeline status {RUN[:8]}": False,
-    "pipeline logs ci#3": True, "pipeline logs ci#3 --job nothing": False, "pipeline rerun ci#3 --async": False,
-    "pipeline cancel ci#3": False, "pipeline report ci": False, "pipeline report ci --format junit": False,
-    "pipeline report ci --format html": False, "pipeline report ci --format json": False,
-    "pipeline artifacts ci#3": False, "pipeline run x.yaml --async": False, "pipeline run x.yaml": True,
-}  # fmt: skip
+    "list": False,
+    "list --json": False,
+    f"show {JOB}": False,
+    f"show {JOB} --json --tests": False,
+    f"show {JOB} --tests": False,
+    "tests --flaky": False,
+    "tests --failing-since": False,
+    "tests --format json": False,
+    f"artifacts {JOB} --list": False,
+    f"artifacts {JOB} --json": False,
+    f"artifacts {JOB}": False,
+    f"cancel {JOB}": False,
+    "submit --async": False,
+    "submit": True,
+    f"wait {JOB} --all": True,
+    "pipeline check x.yaml": False,
+    "pipeline dry-run x.yaml": False,
+    "pipeline dry-run x.yaml --format json": False,
+    "pipeline status ci#3": False,
+    "pipeline status ci#3 --watch": False,
+    f"pipeline status {RUN[:8]}": False,
+    "pipeline logs ci#3": True,
+    "pipeline logs ci#3 --job nothing": False,
+    "pipeline rerun ci#3 --async": False,
+    "pipeline cancel ci#3": False,
+    "pipeline report ci": False,
+    "pipeline report ci --format junit": False,
+    "pipeline report ci --format html": False,
+    "pipeline report ci --format json": False,
+    "pipeline artifacts ci#3": False,
+    "pipeline run x.yaml --async": False,
+    "pipeline run x.yaml": True,
+}
 
 
 @dataclass
@@ -203,9 +344,10 @@ JOB_EVENTS = [
     complete(1, reason="because", artifacts={"files": 1, "root": "/w"}),
 ]
 RUN_EVENTS = [
-    {"type": "run_job", "job": "tests", "reason": "x"}, {**log("text\n", "stdout"), "job": "tests", "job_id": JOB},
+    {"type": "run_job", "job": "tests", "reason": "x"},
+    {**log("text\n", "stdout"), "job": "tests", "job_id": JOB},
     {"type": "run_complete", "status": "failed", "reason": "because"},
-]  # fmt: skip
+]
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -281,10 +423,14 @@ def test_each_field_of_each_event_is_printed_harmlessly(
         if only and only[-1] == "type":
             continue  # then it is another event
         if only is None:
-            kept = [{**event, "type": plain["type"]} for event, plain in zip(
-                with_evil(JOB_EVENTS, evil), JOB_EVENTS, strict=True)]  # fmt: skip
-            kept_run = [{**event, "type": plain["type"]} for event, plain in zip(
-                with_evil(RUN_EVENTS, evil), RUN_EVENTS, strict=True)]  # fmt: skip
+            kept = [
+                {**event, "type": plain["type"]}
+                for event, plain in zip(with_evil(JOB_EVENTS, evil), JOB_EVENTS, strict=True)
+            ]
+            kept_run = [
+                {**event, "type": plain["type"]}
+                for event, plain in zip(with_evil(RUN_EVENTS, evil), RUN_EVENTS, strict=True)
+            ]
             stream(malice, kept, kept_run)
         malice.runner.by_idempotency_key.clear()
         assert not bad(run(capfd, line), has_colours=True), only
@@ -344,8 +490,18 @@ def test_answers_of_a_wrong_shape_give_no_traceback(
     stream(malice, JOB_EVENTS, RUN_EVENTS)
     run(capfd, line)
     wrong: list[Any] = [
-        None, 3, evil, [], [evil], [[evil]], {}, {evil: evil}, [{evil: evil}], {"detail": evil}, [None],
-    ]  # fmt: skip
+        None,
+        3,
+        evil,
+        [],
+        [evil],
+        [[evil]],
+        {},
+        {evil: evil},
+        [{evil: evil}],
+        {"detail": evil},
+        [None],
+    ]
     for route in dict.fromkeys(malice.asked):
         if route.endswith("/rerun"):  # then it is followed for ever
             continue
@@ -361,25 +517,44 @@ def test_answers_of_a_wrong_shape_give_no_traceback(
 def session(root: str, name: str = "test_a") -> list[dict[str, Any]]:
     failed = outcome_of(name, "failed")
     failed[1]["d"] |= {
-        "longrepr": "broken", "sections": [["Captured stdout call", "printed"]], "user_properties": [["k", "v"]],
+        "longrepr": "broken",
+        "sections": [["Captured stdout call", "printed"]],
+        "user_properties": [["k", "v"]],
         "keywords": {"word": 1},
-    }  # fmt: skip
+    }
     failed[1]["status"] = ["failed", "F", "FAILED"]
     warning = record(
-        "session", "warning", message="careful", name="UserWarning", module="builtins", bases=["UserWarning"],
-        file="test_it.py", lineno=1, line="x", location=["test_it.py", 1, "f"], when="runtest",
+        "session",
+        "warning",
+        message="careful",
+        name="UserWarning",
+        module="builtins",
+        bases=["UserWarning"],
+        file="test_it.py",
+        lineno=1,
+        line="x",
+        location=["test_it.py", 1, "f"],
+        when="runtest",
         id=f"test_it.py::{name}",
-    )  # fmt: skip
+    )
     head = session_of(root, name, plugins=("other-plugin",))
     lines = record("collected", "collection_lines", lines=["run-last-failure: none"])
     say = record("session", "terminal", target="tr", method="write_line", args=["a plugin's line"], kwargs={})
     return [
-        {"type": "state", "phase": "preparing", "detail": "installing"}, log("Collecting pytest\n", "runner"),
-        *head[:-2], lines, *head[-1:], log("printed past pytest\n", "stdout"), log("and again\n", "stderr"),
-        *failed[1:], warning,
-        record("session", "note", text="a note"), say, *end_of_session(1),
+        {"type": "state", "phase": "preparing", "detail": "installing"},
+        log("Collecting pytest\n", "runner"),
+        *head[:-2],
+        lines,
+        *head[-1:],
+        log("printed past pytest\n", "stdout"),
+        log("and again\n", "stderr"),
+        *failed[1:],
+        warning,
+        record("session", "note", text="a note"),
+        say,
+        *end_of_session(1),
         complete(1, reason="because", artifacts={"files": 1, "bytes": 1, "root": root}),
-    ]  # fmt: skip
+    ]
 
 
 #: Names of members that say what an event is, or which test it is of.
@@ -475,8 +650,12 @@ def test_what_a_runner_sends_for_the_cache_names_no_files(malice: Malice, tmp_pa
         "session", "end", exitstatus=0, cache={"../../../evil.json": {"a": 1}, "cache/stepwise": ["x"]}
     )
     malice.runner.script = [
-        *session_of(str(project), "test_a"), *outcome_of("test_a")[1:], *end_of_session(0)[:-1], end, complete(0)
-    ]  # fmt: skip
+        *session_of(str(project), "test_a"),
+        *outcome_of("test_a")[1:],
+        *end_of_session(0)[:-1],
+        end,
+        complete(0),
+    ]
     malice.runner.intercept = lambda request: None
     text = direct(project, runner=malice.runner, is_terminal=False)
     assert "1 passed" in text

@@ -42,8 +42,10 @@ class Case:
     def __init__(self, folder: Path, records: list[Any], stderr: bytes = b"") -> None:
         self.path = folder / "records"
         self.path.write_bytes(
-            b"".join((item if isinstance(item, bytes) else json.dumps(item).encode()) + b"\n" for item in records)
-        )  # fmt: skip
+            b"".join(
+                (item if isinstance(item, bytes) else json.dumps(item).encode()) + b"\n" for item in records
+            )
+        )
         (folder / "stderr").write_bytes(stderr)
         self.handle = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self.before = len(self.path.read_bytes())
@@ -68,14 +70,16 @@ NEVER_AGAIN: dict[str, tuple[list[Any], int, int]] = {
     "nothing is left": ([*HEAD, started("a"), started("b"), started("c")], 3, 1),
     "-x": ([{**SESSION, "maxfail": 1}, *HEAD[1:], started("a")], 3, 1),
     "--maxfail, with a failure before": (
-        [{**SESSION, "maxfail": 2}, *HEAD[1:], started("a"), report("a"), finished("a"), started("b")], 3, 1,
+        [{**SESSION, "maxfail": 2}, *HEAD[1:], started("a"), report("a"), finished("a"), started("b")],
+        3,
+        1,
     ),
     "xdist": ([{**SESSION, "xdist": True}, *HEAD[1:], started("a")], 3, 1),
     "its tests were over": ([*HEAD, started("a"), finished("a"), {"t": "tests_over"}], 3, 1),
     "it was interrupted": ([*HEAD, started("a"), {"t": "interrupt"}], 3, 1),
     "the one after it began no test": ([*HEAD, started("a"), {"t": "died", "again": True}, SESSION], 3, 1),
     "the session is not recorded": ([{"t": "unavailable"}], 3, 1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("records", "restarts", "code"), NEVER_AGAIN.values(), ids=NEVER_AGAIN)
@@ -155,11 +159,24 @@ def test_a_record_that_pytest_died_in_does_not_swallow_the_next(tmp_path: Path) 
 
 
 GARBAGE = [
-    b"", b"x", b"[]", b"1", b'{"t": []}', b'{"t": "tree"}', b'{"t": "tree", "items": [1]}', b'{"t": "started"}',
-    b'{"t": "report", "d": 1}', b'{"t": "several", "of": 1}', b'{"t": "several", "of": [1]}', b"[" * 100_000,
-    b'{"t": "session", "maxfail": "x"}', b'{"t": "end"}', b"\xff\x00", b'{"t": "x", "v": "' + b"y" * (5 << 20) + b'"}',
+    b"",
+    b"x",
+    b"[]",
+    b"1",
+    b'{"t": []}',
+    b'{"t": "tree"}',
+    b'{"t": "tree", "items": [1]}',
+    b'{"t": "started"}',
+    b'{"t": "report", "d": 1}',
+    b'{"t": "several", "of": 1}',
+    b'{"t": "several", "of": [1]}',
+    b"[" * 100_000,
+    b'{"t": "session", "maxfail": "x"}',
+    b'{"t": "end"}',
+    b"\xff\x00",
+    b'{"t": "x", "v": "' + b"y" * (5 << 20) + b'"}',
     b'{"t": "started", "id": "a", "location": 7, "at": "x", "sizes": [1, 2, {}]}',
-]  # fmt: skip
+]
 
 
 def test_what_is_no_record_changes_nothing(tmp_path: Path) -> None:
@@ -218,10 +235,16 @@ def run_recorded(folder: Path, text: str, *args: str, **more: Any) -> tuple[int,
     spool.mkdir()
     (folder / "test_it.py").write_text(text)
     job = {
-        "protocol": 1, "argv": [sys.executable, boot.__file__, "module", "-p", "no:cacheprovider", *args],
-        "cwd": str(folder), "env": {"REMOTE_CI_RECORDS": str(spool), "PYTHONDONTWRITEBYTECODE": "1"},
-        "grace": 5, "recorded": True, "restarts": 3, "seal": KEY, **more,
-    }  # fmt: skip
+        "protocol": 1,
+        "argv": [sys.executable, boot.__file__, "module", "-p", "no:cacheprovider", *args],
+        "cwd": str(folder),
+        "env": {"REMOTE_CI_RECORDS": str(spool), "PYTHONDONTWRITEBYTECODE": "1"},
+        "grace": 5,
+        "recorded": True,
+        "restarts": 3,
+        "seal": KEY,
+        **more,
+    }
     (spool / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-I", "-S", worker.__file__, str(spool)]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
@@ -235,23 +258,31 @@ ENDS: dict[str, tuple[str, int, str | None]] = {
     "all is well": ("def test(): pass", 0, None),
     "a failure": ("def test(): assert 0", 1, None),
     "leaving with 0 from a test": (
-        "import os\ndef test(): os._exit(0)", 1,
+        "import os\ndef test(): os._exit(0)",
+        1,
         "pytest ended with code 0 in the middle of its session while running test_it.py::test",
     ),
     "leaving with 0 from a collected file": (
-        "import os; os._exit(0)", 2,
+        "import os; os._exit(0)",
+        2,
         "pytest ended with code 0 in the middle of its session while collecting test_it.py",
     ),
     "leaving with 0 at the end of the process, after a failure": (
-        "import os, atexit\ndef test():\n    atexit.register(os._exit, 0)\n    assert 0", 1, None,
+        "import os, atexit\ndef test():\n    atexit.register(os._exit, 0)\n    assert 0",
+        1,
+        None,
     ),
     "leaving with 3 at the end of the process": (
-        "import os, atexit\ndef test(): atexit.register(os._exit, 3)", 3, None,
+        "import os, atexit\ndef test(): atexit.register(os._exit, 3)",
+        3,
+        None,
     ),
     "a crash at the end of the process": (
-        "import os, atexit\ndef test(): atexit.register(os.abort)", 1, "pytest was ended by SIGABRT after its tests",
+        "import os, atexit\ndef test(): atexit.register(os.abort)",
+        1,
+        "pytest was ended by SIGABRT after its tests",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "code", "died"), ENDS.values(), ids=ENDS)

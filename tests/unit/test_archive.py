@@ -276,8 +276,20 @@ def test_unusual_but_harmless_names_are_taken(path: str) -> None:
     assert path_problem(path) is None
 
 
-@pytest.mark.parametrize("char", ["\n", "\r", "\t", "\x1b", "\x7f", "\x85", "\x9b", *"\u202a\u202b\u202c\u202d\u202e",
-                                  *"\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u2028\u2029"])  # fmt: skip
+@pytest.mark.parametrize(
+    "char",
+    [
+        "\n",
+        "\r",
+        "\t",
+        "\x1b",
+        "\x7f",
+        "\x85",
+        "\x9b",
+        *"\u202a\u202b\u202c\u202d\u202e",
+        *"\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u2028\u2029",
+    ],
+)
 @pytest.mark.parametrize("place", ["{}x", "x/{}", "a{}b/c"])
 def test_names_with_control_characters_are_refused_in_one_line(char: str, place: str) -> None:
     path = place.format(char)

@@ -40,9 +40,16 @@ class Member:
 
     def fields(self, **changes: Any) -> dict[str, Any]:
         true = {
-            "version": 20, "flags": 0x800, "method": self.method, "crc": self.crc, "packed": len(self.packed),
-            "size": self.size, "disk": 0, "external": REGULAR, "name": self.name.encode(),
-        }  # fmt: skip
+            "version": 20,
+            "flags": 0x800,
+            "method": self.method,
+            "crc": self.crc,
+            "packed": len(self.packed),
+            "size": self.size,
+            "disk": 0,
+            "external": REGULAR,
+            "name": self.name.encode(),
+        }
         return {**true, **changes}
 
 
@@ -56,15 +63,49 @@ def archive_of(*members: Member, before_end: bytes = b"", comment: bytes = b"", 
     for member in members:
         here = member.fields(**{"header": len(body), **member.central})
         there = member.fields(**member.local)
-        body += struct.pack(
-            "<4s5H3L2H", b"PK\3\4", there["version"], there["flags"], there["method"], 0, 0, there["crc"],
-            there["packed"], there["size"], len(there["name"]), 0,
-        ) + there["name"] + member.packed  # fmt: skip
-        directory += struct.pack(
-            "<4s6H3L5H2L", here.get("signature", b"PK\1\2"), 0, here["version"], here["flags"], here["method"], 0, 0,
-            here["crc"], here["packed"], here["size"], len(here["name"]), len(member.extra), len(member.comment),
-            here["disk"], 0, here["external"], here["header"],
-        ) + here["name"] + member.extra + member.comment  # fmt: skip
+        body += (
+            struct.pack(
+                "<4s5H3L2H",
+                b"PK\3\4",
+                there["version"],
+                there["flags"],
+                there["method"],
+                0,
+                0,
+                there["crc"],
+                there["packed"],
+                there["size"],
+                len(there["name"]),
+                0,
+            )
+            + there["name"]
+            + member.packed
+        )
+        directory += (
+            struct.pack(
+                "<4s6H3L5H2L",
+                here.get("signature", b"PK\1\2"),
+                0,
+                here["version"],
+                here["flags"],
+                here["method"],
+                0,
+                0,
+                here["crc"],
+                here["packed"],
+                here["size"],
+                len(here["name"]),
+                len(member.extra),
+                len(member.comment),
+                here["disk"],
+                0,
+                here["external"],
+                here["header"],
+            )
+            + here["name"]
+            + member.extra
+            + member.comment
+        )
     last = {
         "disk": 0,
         "first": 0,
@@ -75,9 +116,16 @@ def archive_of(*members: Member, before_end: bytes = b"", comment: bytes = b"", 
     }
     last |= {"comment": len(comment), **end}
     record = struct.pack(
-        "<4s4H2LH", b"PK\5\6", last["disk"], last["first"], last["here"], last["count"], last["size"], last["start"],
+        "<4s4H2LH",
+        b"PK\5\6",
+        last["disk"],
+        last["first"],
+        last["here"],
+        last["count"],
+        last["size"],
+        last["start"],
         last["comment"],
-    )  # fmt: skip
+    )
     return body + directory + before_end + record + comment
 
 
@@ -86,14 +134,30 @@ def with_zip64(*members: Member, locator: dict[str, int] | None = None, **record
     plain = archive_of(*members)
     here, count, size, start = struct.unpack_from("<2H2L", plain, len(plain) - 14)
     found = {
-        "signature": b"PK\6\6", "length": 44, "disk": 0, "first": 0, "here": here, "count": count, "size": size,
-        "start": start, **record,
-    }  # fmt: skip
+        "signature": b"PK\6\6",
+        "length": 44,
+        "disk": 0,
+        "first": 0,
+        "here": here,
+        "count": count,
+        "size": size,
+        "start": start,
+        **record,
+    }
     where = {"end": start + size, "disks": 1, **(locator or {})}
     wide = struct.pack(
-        "<4sQ2H2L4Q", found["signature"], found["length"], 45, 45, found["disk"], found["first"], found["here"],
-        found["count"], found["size"], found["start"],
-    ) + struct.pack("<4sLQL", b"PK\6\7", 0, where["end"], where["disks"])  # fmt: skip
+        "<4sQ2H2L4Q",
+        found["signature"],
+        found["length"],
+        45,
+        45,
+        found["disk"],
+        found["first"],
+        found["here"],
+        found["count"],
+        found["size"],
+        found["start"],
+    ) + struct.pack("<4sLQL", b"PK\6\7", 0, where["end"], where["disks"])
     return archive_of(*members, before_end=wide, here=0xFFFF, count=0xFFFF, size=WIDE, start=WIDE)
 
 
@@ -128,30 +192,48 @@ TAKEN: dict[str, tuple[bytes, dict[str, bytes], dict[str, int]]] = {
     "the longest comment": (archive_of(Member(), comment=b"x" * 0xFFFF), FIVE, {}),
     "a member's comment": (archive_of(Member(comment=b"note"), Member("b")), {**FIVE, "b": b"12345"}, {}),
     "flags that change nothing": (
-        archive_of(deflated_member(local={"flags": 0x806}, central={"flags": 0x806})), {"a": TEXT}, {},
+        archive_of(deflated_member(local={"flags": 0x806}, central={"flags": 0x806})),
+        {"a": TEXT},
+        {},
     ),
     "sizes that follow the contents": (
         archive_of(
             Member(local={"flags": 0x808, "crc": 0, "packed": 0, "size": 0}, central={"flags": 0x808})
-        ), FIVE, {},
+        ),
+        FIVE,
+        {},
     ),
-    "sizes of the header that are elsewhere": (archive_of(Member(local={"packed": WIDE, "size": WIDE})), FIVE, {}),
+    "sizes of the header that are elsewhere": (
+        archive_of(Member(local={"packed": WIDE, "size": WIDE})),
+        FIVE,
+        {},
+    ),
     "wide numbers": (
-        archive_of(Member(central={"size": WIDE, "packed": WIDE, "header": WIDE}, extra=wide(5, 5, 0))), FIVE, {},
+        archive_of(Member(central={"size": WIDE, "packed": WIDE, "header": WIDE}, extra=wide(5, 5, 0))),
+        FIVE,
+        {},
     ),
     "one wide number": (archive_of(Member(central={"packed": WIDE}, extra=wide(5))), FIVE, {}),
     "wide numbers behind another field": (
-        archive_of(Member(central={"size": WIDE}, extra=wide(7, identifier=9) + wide(5))), FIVE, {},
+        archive_of(Member(central={"size": WIDE}, extra=wide(7, identifier=9) + wide(5))),
+        FIVE,
+        {},
     ),
     "a field that ends early": (archive_of(Member(extra=b"\1\0\0")), FIVE, {}),
     "a wide directory": (with_zip64(Member(), Member("b")), {**FIVE, "b": b"12345"}, {}),
-    "as many entries as may be": (archive_of(Member(), Member("b")), {**FIVE, "b": b"12345"}, {"max_files": 2}),
+    "as many entries as may be": (
+        archive_of(Member(), Member("b")),
+        {**FIVE, "b": b"12345"},
+        {"max_files": 2},
+    ),
     "as many bytes as may be": (
-        archive_of(Member(), Member("b")), {**FIVE, "b": b"12345"}, {"max_unpacked": 10, "ratio_from": 0},
+        archive_of(Member(), Member("b")),
+        {**FIVE, "b": b"12345"},
+        {"max_unpacked": 10, "ratio_from": 0},
     ),
     "just the ratio": (archive_of(Member()), FIVE, {"ratio_from": 0, "max_ratio": 1}),
     "a ratio that is too high for more": (archive_of(Member()), FIVE, {"ratio_from": 5, "max_ratio": 0}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("raw", "files", "limits"), TAKEN.values(), ids=TAKEN)
@@ -174,22 +256,46 @@ def test_members_in_any_order_keep_the_order_of_the_directory() -> None:
 
 
 REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
-    "data after the end of a member": (archive_of(deflated_member(tail=b"more")), "has data after its end", {}),
-    "one byte after the end of a member": (archive_of(deflated_member(tail=b"\0")), "has data after its end", {}),
+    "data after the end of a member": (
+        archive_of(deflated_member(tail=b"more")),
+        "has data after its end",
+        {},
+    ),
+    "one byte after the end of a member": (
+        archive_of(deflated_member(tail=b"\0")),
+        "has data after its end",
+        {},
+    ),
     "a second piece after the end of a member": (
-        archive_of(deflated_member(b"", tail=b"\0" * 70_000)), "has data after its end", {},
+        archive_of(deflated_member(b"", tail=b"\0" * 70_000)),
+        "has data after its end",
+        {},
     ),
     "a piece of its own after the end of a member": (
-        archive_of(ending_with_its_piece()), "has data after its end", {},
+        archive_of(ending_with_its_piece()),
+        "has data after its end",
+        {},
     ),
     "much after the end of a long member": (
-        archive_of(deflated_member(bytes(range(256)) * 2000, tail=b"x" * 200_000)), "has data after its end", {},
+        archive_of(deflated_member(bytes(range(256)) * 2000, tail=b"x" * 200_000)),
+        "has data after its end",
+        {},
     ),
     "a member without its end": (
-        archive_of(replace(deflated_member(), packed=deflated(TEXT)[:-3])), "is cut off", {},
+        archive_of(replace(deflated_member(), packed=deflated(TEXT)[:-3])),
+        "is cut off",
+        {},
     ),
-    "a newer version": (archive_of(Member(central={"version": 46})), "needs version 4.6 of the zip format", {}),
-    "a much newer version": (archive_of(Member(central={"version": 63})), "needs version 6.3 of the zip format", {}),
+    "a newer version": (
+        archive_of(Member(central={"version": 46})),
+        "needs version 4.6 of the zip format",
+        {},
+    ),
+    "a much newer version": (
+        archive_of(Member(central={"version": 63})),
+        "needs version 6.3 of the zip format",
+        {},
+    ),
     "an encrypted member": (archive_of(Member(central={"flags": 0x801})), "is encrypted", {}),
     "patched data": (archive_of(Member(central={"flags": 0x820})), "is encrypted", {}),
     "strong encryption": (archive_of(Member(central={"flags": 0x840})), "is encrypted", {}),
@@ -205,28 +311,45 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     "another disk": (archive_of(Member(central={"disk": 1})), "another part of a split archive", {}),
     "an unknown method": (archive_of(Member(method=1)), "uses compression method 1;", {}),
     "a broken line": (archive_of(Member(central={"signature": b"PK\1\3"})), "its directory is damaged", {}),
-    "a folder that is a file": (archive_of(Member("d/", b"", 0, 0)), "neither a regular file nor a folder", {}),
+    "a folder that is a file": (
+        archive_of(Member("d/", b"", 0, 0)),
+        "neither a regular file nor a folder",
+        {},
+    ),
     "a file that is a folder": (
-        archive_of(Member(central={"external": FOLDER})), "neither a regular file nor a folder", {},
+        archive_of(Member(central={"external": FOLDER})),
+        "neither a regular file nor a folder",
+        {},
     ),
     "a folder twice": (
-        archive_of(*[Member("d/", b"", 0, 0, central={"external": FOLDER})] * 2), "is there twice", {},
+        archive_of(*[Member("d/", b"", 0, 0, central={"external": FOLDER})] * 2),
+        "is there twice",
+        {},
     ),
     "a header one byte off": (archive_of(Member(central={"header": 1})), "has no header where", {}),
     "contents that reach into the directory": (
-        archive_of(Member(central={"packed": 6, "size": 6}, local={"packed": 6, "size": 6})), "overlaps another", {},
+        archive_of(Member(central={"packed": 6, "size": 6}, local={"packed": 6, "size": 6})),
+        "overlaps another",
+        {},
     ),
     "contents that reach into the next": (
         archive_of(Member(central={"packed": 6, "size": 6}, local={"packed": 6, "size": 6}), Member("b")),
-        "overlaps another", {},
+        "overlaps another",
+        {},
     ),
-    "two members in one place": (archive_of(Member(), Member(central={"header": 0}, name="b")), "overlaps another", {}),
+    "two members in one place": (
+        archive_of(Member(), Member(central={"header": 0}, name="b")),
+        "overlaps another",
+        {},
+    ),
     "a gap before the directory": (archive_of(Member(), start=34), "wrong size or place", {}),
     "a directory that ends early": (archive_of(Member(), size=46), "wrong size or place", {}),
     "a directory of nothing": (archive_of(Member(), count=0, here=0), "wrong size or place", {}),
     "more entries than there is room for": (archive_of(Member(), count=2, here=2), "wrong size or place", {}),
     "a name longer than the directory": (
-        archive_of(Member(), Member("b" * 60), count=3, here=3), "its directory is", {},
+        archive_of(Member(), Member("b" * 60), count=3, here=3),
+        "its directory is",
+        {},
     ),
     "two counts": (archive_of(Member(), here=2), "one part of a split zip archive", {}),
     "a second disk": (archive_of(Member(), disk=1), "one part of a split zip archive", {}),
@@ -234,33 +357,60 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     "a comment that is longer": (archive_of(Member(), comment=b"12") + b"3", "data after its end", {}),
     "a comment that is shorter": (archive_of(Member(), comment=b"12")[:-1], "data after its end", {}),
     "a wide number that is missing": (
-        archive_of(Member(central={"size": WIDE, "packed": WIDE}, extra=wide(5))), "lacks its ZIP64 sizes", {},
+        archive_of(Member(central={"size": WIDE, "packed": WIDE}, extra=wide(5))),
+        "lacks its ZIP64 sizes",
+        {},
     ),
     "wide numbers under another name": (
-        archive_of(Member(central={"size": WIDE}, extra=wide(5, identifier=2))), "lacks its ZIP64 sizes", {},
+        archive_of(Member(central={"size": WIDE}, extra=wide(5, identifier=2))),
+        "lacks its ZIP64 sizes",
+        {},
     ),
     "an extra field that is longer than it is": (
-        archive_of(Member(extra=struct.pack("<HH", 9, 4) + b"123")), "damaged extra field", {},
+        archive_of(Member(extra=struct.pack("<HH", 9, 4) + b"123")),
+        "damaged extra field",
+        {},
     ),
-    "a wide directory on two disks": (with_zip64(Member(), locator={"disks": 2}), "its ZIP64 record is misplaced", {}),
-    "a wide directory elsewhere": (with_zip64(Member(), locator={"end": 1}), "its ZIP64 record is misplaced", {}),
-    "a wide directory of another kind": (with_zip64(Member(), signature=b"PK\6\5"), "ZIP64 record is damaged", {}),
+    "a wide directory on two disks": (
+        with_zip64(Member(), locator={"disks": 2}),
+        "its ZIP64 record is misplaced",
+        {},
+    ),
+    "a wide directory elsewhere": (
+        with_zip64(Member(), locator={"end": 1}),
+        "its ZIP64 record is misplaced",
+        {},
+    ),
+    "a wide directory of another kind": (
+        with_zip64(Member(), signature=b"PK\6\5"),
+        "ZIP64 record is damaged",
+        {},
+    ),
     "a longer wide record": (with_zip64(Member(), length=45), "ZIP64 record is damaged", {}),
     "a wide record of a second disk": (with_zip64(Member(), disk=1), "ZIP64 record is damaged", {}),
     "a wide directory of a second disk": (with_zip64(Member(), first=1), "ZIP64 record is damaged", {}),
     "two wide counts": (with_zip64(Member(), here=2), "ZIP64 record is damaged", {}),
     "one entry too many": (
-        archive_of(Member(), Member("b")), "holds 2 entries; this runner takes at most 1", {"max_files": 1},
+        archive_of(Member(), Member("b")),
+        "holds 2 entries; this runner takes at most 1",
+        {"max_files": 1},
     ),
-    "one byte too many": (archive_of(Member(), Member("b")), "unpacks to more than the 9 bytes", {"max_unpacked": 9}),
+    "one byte too many": (
+        archive_of(Member(), Member("b")),
+        "unpacks to more than the 9 bytes",
+        {"max_unpacked": 9},
+    ),
     "a ratio that is too high": (
-        archive_of(Member()), "unpacks to more than 0 times its size", {"ratio_from": 4, "max_ratio": 0},
+        archive_of(Member()),
+        "unpacks to more than 0 times its size",
+        {"ratio_from": 4, "max_ratio": 0},
     ),
     "a ratio that is too high in all": (
-        archive_of(deflated_member(), Member("b")), "unpacks to more than 2 times its size",
+        archive_of(deflated_member(), Member("b")),
+        "unpacks to more than 2 times its size",
         {"ratio_from": 100, "max_ratio": 2},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("raw", "reason", "limits"), REFUSED.values(), ids=REFUSED)

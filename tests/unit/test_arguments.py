@@ -38,30 +38,50 @@ def arity(option: str) -> bool | None:
     [
         pytest.param([], [], id="nothing stays nothing"),
         pytest.param(["--remote-ci", "-x", "-q"], ["-x", "-q"], id="own flags stay here"),
-        pytest.param(["--remote-ci-url", "http://h", "-x"], ["-x"], id="own options stay with their separate values"),
-        pytest.param(["--remote-ci-url=http://h", "-x"], ["-x"], id="own options stay with their attached values"),
+        pytest.param(
+            ["--remote-ci-url", "http://h", "-x"], ["-x"], id="own options stay with their separate values"
+        ),
+        pytest.param(
+            ["--remote-ci-url=http://h", "-x"], ["-x"], id="own options stay with their attached values"
+        ),
         pytest.param(["--remote-ci-env", "A", "--remote-ci-env=B"], [], id="repeated own options stay"),
         pytest.param(["--color", "yes", "--basetemp=/t", "-v"], ["-v"], id="options for this machine stay"),
-        pytest.param(["-k", "a and b", "-m", "slow"], ["-k", "a and b", "-m", "slow"], id="expressions are verbatim"),
-        pytest.param(["-k", "/ROOT/tests"], ["-k", "/ROOT/tests"], id="an expression that looks like a path is none"),
+        pytest.param(
+            ["-k", "a and b", "-m", "slow"], ["-k", "a and b", "-m", "slow"], id="expressions are verbatim"
+        ),
+        pytest.param(
+            ["-k", "/ROOT/tests"], ["-k", "/ROOT/tests"], id="an expression that looks like a path is none"
+        ),
         pytest.param(["-xvk", "/ROOT/tests"], ["-xvk", "/ROOT/tests"], id="also at the end of a cluster"),
         pytest.param(["-p", "teamcity", "-p", "x"], ["-p", "x"], id="plugins of editors stay"),
         pytest.param(["-pteamcity", "-pno:randomly"], ["-pno:randomly"], id="also when attached"),
         pytest.param(["test_a.py::T::test[a/b]"], ["test_a.py::T::test[a/b]"], id="node ids travel verbatim"),
-        pytest.param(["/ROOT/tests/test_a.py::t"], ["test_a.py::t"], id="absolute node ids become relative to the run"),
+        pytest.param(
+            ["/ROOT/tests/test_a.py::t"], ["test_a.py::t"], id="absolute node ids become relative to the run"
+        ),
         pytest.param(["/ROOT"], [".."], id="the project itself"),
         pytest.param(["../tests/unit"], ["unit"], id="a detour inside the project"),
-        pytest.param(["missing.py", "/missing/x.py"], ["missing.py", "/missing/x.py"], id="what is missing passes"),
+        pytest.param(
+            ["missing.py", "/missing/x.py"], ["missing.py", "/missing/x.py"], id="what is missing passes"
+        ),
         pytest.param(["--ignore=/ROOT/tests/unit"], ["--ignore=unit"], id="values of options are rewritten"),
         pytest.param(["--ignore", "/ROOT/tests/unit"], ["--ignore", "unit"], id="separate values, too"),
-        pytest.param(["--unknown", "/ROOT/tests"], ["--unknown", "."], id="values of options that nobody here knows"),
+        pytest.param(
+            ["--unknown", "/ROOT/tests"], ["--unknown", "."], id="values of options that nobody here knows"
+        ),
         pytest.param(["--base-url=/api", "--x", "/y"], ["--base-url=/api", "--x", "/y"], id="other values"),
-        pytest.param(["-o", "cache_dir=/ROOT/c"], ["-o", "cache_dir=../c"], id="settings on the command line"),
+        pytest.param(
+            ["-o", "cache_dir=/ROOT/c"], ["-o", "cache_dir=../c"], id="settings on the command line"
+        ),
         pytest.param(["-o", "a=b=/ROOT/c"], ["-o", "a=b=/ROOT/c"], id="a value that only ends like a path"),
         pytest.param(["--ignore=/ROOT/tests/a=b"], ["--ignore=a=b"], id="a path with an equals sign"),
-        pytest.param(["--deselect=/ROOT/tests/test_a.py::T::t"], ["--deselect=test_a.py::T::t"], id="a node id given"),
         pytest.param(
-            ["--deselect=/ROOT/tests/test_a.py::t[a//b]"], ["--deselect=test_a.py::t[a//b]"], id="its name is no path"
+            ["--deselect=/ROOT/tests/test_a.py::T::t"], ["--deselect=test_a.py::T::t"], id="a node id given"
+        ),
+        pytest.param(
+            ["--deselect=/ROOT/tests/test_a.py::t[a//b]"],
+            ["--deselect=test_a.py::t[a//b]"],
+            id="its name is no path",
         ),
         pytest.param(["/ROOT/tests/none.py"], ["none.py"], id="what is missing in the project"),
         pytest.param(["unit/none.py::t[a/b]"], ["unit/none.py::t[a/b]"], id="what is missing in a folder"),
@@ -72,10 +92,12 @@ def arity(option: str) -> bool | None:
         pytest.param(["-c/ROOT/tests/p.ini"], ["-cp.ini"], id="the configuration file, attached"),
         pytest.param(["--rootdir=/ROOT"], ["--rootdir=.."], id="the root directory"),
         pytest.param(["@/ROOT/tests/args"], ["@args"], id="a file of arguments"),
-        pytest.param(["--", "--remote-ci", "test_a.py"], ["--", "--remote-ci", "test_a.py"], id="after two dashes"),
+        pytest.param(
+            ["--", "--remote-ci", "test_a.py"], ["--", "--remote-ci", "test_a.py"], id="after two dashes"
+        ),
         pytest.param(["--maxfail", "2", "-n", "4"], ["--maxfail", "2", "-n", "4"], id="numbers travel"),
     ],
-)  # fmt: skip
+)
 def test_arguments_are_forwarded(place: arguments.Place, given: list[str], forwarded: list[str]) -> None:
     root = str(place.root)
     result = arguments.forward([text.replace("/ROOT", root) for text in given], place, arity)

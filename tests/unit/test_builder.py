@@ -17,10 +17,19 @@ from ci_runner.dependencies.project import Tree
 from pytest_remote_ci.job import builder
 
 PLAN: dict[str, Any] = {
-    "source": "requirements", "project_file": "pyproject.toml", "extras": [], "groups": [], "requirements": [],
-    "constraints": [], "index_options": [], "install": False, "name": None, "pytest": "pytest", "adds_pytest": False,
+    "source": "requirements",
+    "project_file": "pyproject.toml",
+    "extras": [],
+    "groups": [],
+    "requirements": [],
+    "constraints": [],
+    "index_options": [],
+    "install": False,
+    "name": None,
+    "pytest": "pytest",
+    "adds_pytest": False,
     "guessed_extras": [],
-}  # fmt: skip
+}
 PYTEST = pytest.__version__
 NO_FILES = Tree({}, lambda path: b"")
 
@@ -48,9 +57,14 @@ class Bench:
     def run(self, *steps: dict[str, Any], may_build: bool = False, **job: Any) -> dict[str, Any]:
         """What the builder's result says."""
         document = {
-            "protocol": 1, "uv": str(Path(sys.executable).with_name("uv")), "may_build": may_build,
-            "cwd": str(self.project), "env": self.env, "steps": steps, **job,
-        }  # fmt: skip
+            "protocol": 1,
+            "uv": str(Path(sys.executable).with_name("uv")),
+            "may_build": may_build,
+            "cwd": str(self.project),
+            "env": self.env,
+            "steps": steps,
+            **job,
+        }
         (self.spool / "job.json").write_text(json.dumps(document))
         code = builder.main(["builder.py", str(self.spool)])
         result: dict[str, Any] = json.loads((self.spool / "result.json").read_text())
@@ -67,9 +81,12 @@ class Bench:
 
     def sync(self, lock: str | None = None) -> dict[str, Any]:
         return {
-            "do": "sync", "stage": str(self.stage), "lock": lock, "index_options": [],
+            "do": "sync",
+            "stage": str(self.stage),
+            "lock": lock,
+            "index_options": [],
             "project_python": "/ci/project/bin/python",
-        }  # fmt: skip
+        }
 
 
 @pytest.fixture
@@ -153,8 +170,10 @@ def test_an_environment_is_installed_from_the_lock_of_the_step_before(bench: Ben
     python = bench.stage / "bin" / "python"
     said = subprocess.run(
         [python, "-c", "import thing, pytest; print(thing.version, pytest.__version__)"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert said.stdout == f"2.0 {PYTEST}\n"
     script = (bench.stage / "project-bin" / "pytest").read_text()
     assert '"${REMOTE_CI_PYTHON:-/ci/project/bin/python}"' in script

@@ -90,7 +90,11 @@ def test_the_builder_compiles_what_it_can_and_runs_nothing(
     assert not trap.exists()
     verbose = [sys.executable, "-v", "-c", "import package.module"]
     done = subprocess.run(
-        verbose, env={"PYTHONPATH": str(environment / "lib"), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        verbose,
+        env={"PYTHONPATH": str(environment / "lib"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert f"matches {environment}/lib/package/module.py" in done.stderr, "the byte code is used"

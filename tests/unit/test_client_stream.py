@@ -70,8 +70,11 @@ def test_events_that_come_again_are_dropped(runner: FakeRunner, client: Client) 
     runner.cut_streams_after = [600, 900, 1500]
     events = list(client.stream(job.id))
     assert [request.headers.get("last-event-id", "0") > "0" for request in runner.requests] == [
-        False, True, True, True,
-    ]  # fmt: skip
+        False,
+        True,
+        True,
+        True,
+    ]
     assert numbers(events) == [str(number) for number in range(20)]
 
 

@@ -116,9 +116,25 @@ def test_a_folder_that_is_a_mount_point_itself_is_not_masked() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "", "relative", "/a/../b", "/a/", "//a", "/proc", "/proc/x", "/sys/fs", "/dev/x", "/usr", "/etc", "/ci",
-     "/tmp", "/ci/home", "/a\0b"],
-)  # fmt: skip
+    [
+        "/",
+        "",
+        "relative",
+        "/a/../b",
+        "/a/",
+        "//a",
+        "/proc",
+        "/proc/x",
+        "/sys/fs",
+        "/dev/x",
+        "/usr",
+        "/etc",
+        "/ci",
+        "/tmp",
+        "/ci/home",
+        "/a\0b",
+    ],
+)
 def test_mount_points_that_would_break_a_container_are_refused(target: str) -> None:
     spec = dataclasses.replace(SPEC, overlay=None, binds=(Bind(Path("/x"), target),))
     with pytest.raises(PermanentError):
@@ -157,11 +173,15 @@ def inspected(**state: Any) -> dict[str, Any]:
         "Name": "/cir-job-1",
         "Config": {"Labels": container_profile.labels(SPEC, "0123456789ab")},
         "State": {
-            "Status": "running", "ExitCode": 0, "OOMKilled": False, "Error": "",
-            "StartedAt": "2026-01-02T03:04:05.123456789Z", "FinishedAt": "0001-01-01T00:00:00Z",
+            "Status": "running",
+            "ExitCode": 0,
+            "OOMKilled": False,
+            "Error": "",
+            "StartedAt": "2026-01-02T03:04:05.123456789Z",
+            "FinishedAt": "0001-01-01T00:00:00Z",
             **state,
         },
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,16 @@ from ci_runner.controller.engines.docker import api, probe
 from ci_runner.errors import EngineUnavailable, PermanentError
 
 SOUND: dict[str, Any] = {
-    "OSType": "linux", "LiveRestoreEnabled": True, "MemoryLimit": True, "PidsLimit": True, "CpuCfsQuota": True,
+    "OSType": "linux",
+    "LiveRestoreEnabled": True,
+    "MemoryLimit": True,
+    "PidsLimit": True,
+    "CpuCfsQuota": True,
     "SecurityOptions": ["name=apparmor", "name=seccomp,profile=default", "name=cgroupns"],
-    "Driver": "overlay2", "CgroupVersion": "2", "CgroupDriver": "systemd",
-}  # fmt: skip
+    "Driver": "overlay2",
+    "CgroupVersion": "2",
+    "CgroupDriver": "systemd",
+}
 
 
 def version(runc: str = "1.3.3") -> dict[str, Any]:
@@ -42,10 +48,18 @@ def test_each_weakness_is_one_sentence(info: dict[str, Any], words: str) -> None
 @pytest.mark.parametrize(
     ("text", "safe"),
     [
-        ("1.1.5+ds1", False), ("1.2.7", False), ("1.2.8", True), ("1.3.2", False), ("1.3.3", True), ("1.4.0", True),
-        ("1.5.1", True), ("2.0.0", True), ("1.0.0-rc95", False), ("unknown", True),
+        ("1.1.5+ds1", False),
+        ("1.2.7", False),
+        ("1.2.8", True),
+        ("1.3.2", False),
+        ("1.3.3", True),
+        ("1.4.0", True),
+        ("1.5.1", True),
+        ("2.0.0", True),
+        ("1.0.0-rc95", False),
+        ("unknown", True),
     ],
-)  # fmt: skip
+)
 def test_versions_of_runc_with_known_escapes(text: str, safe: bool) -> None:
     assert probe.is_safe_runc(text) is safe
     assert bool(probe.warnings(version(text), SOUND)) is not safe

@@ -224,8 +224,12 @@ def test_a_session_uses_it_and_says_what_it_lacks(
     for _ in range(2):
         answer = subprocess.run(
             [sys.executable, "-m", "pytest", "--remote-ci"],
-            cwd=project, env=environ, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            cwd=project,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert answer.returncode == 0, answer.stderr
         assert answer.stdout == "2 passed\n"
         assert answer.stderr.startswith("remote-ci: no isolation here\n")

@@ -138,10 +138,13 @@ RUNNING: dict[str, tuple[list[Any], str | None]] = {
     "its end": ([STARTED, FINISHED], None),
     "its end with a report": ([STARTED, {"t": "several", "of": [{"t": "report"}, FINISHED]}], None),
     "the newest of two": ([STARTED, {"t": "started", "id": "t.py::b"}], "t.py::b"),
-    "the one that is left of two": ([STARTED, {"t": "started", "id": "b"}, {"t": "finished", "id": "b"}], "t.py::a"),
+    "the one that is left of two": (
+        [STARTED, {"t": "started", "id": "b"}, {"t": "finished", "id": "b"}],
+        "t.py::a",
+    ),
     "pytest died since": ([STARTED, {"t": "died"}], None),
     "garbage": ([STARTED, 1, [], {"t": "finished", "id": []}, {"t": "several", "of": [1]}, "x"], "t.py::a"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("records", "expected"), RUNNING.values(), ids=RUNNING)
@@ -170,18 +173,25 @@ NAMED: dict[str, tuple[Job, Observed | None, ExitFrame | None, str]] = {
     "disk": (job(stop_intent="disk"), box(137), None, f"disk limit of 4 GiB exceeded {T}"),
     "memory of the container": (job(), box(137, oom=True), None, f"out of memory (limit 2 GiB) {T}"),
     "memory of the container, as the last word has it": (
-        job(), box(137, oom=True), ExitFrame(137), f"out of memory (limit 2 GiB) {T}",
+        job(),
+        box(137, oom=True),
+        ExitFrame(137),
+        f"out of memory (limit 2 GiB) {T}",
     ),
     "lost": (job(), None, None, f"container lost {T}"),
     "stopped by somebody else": (
-        job(), box(2), ExitFrame(2, stopped=True),
+        job(),
+        box(2),
+        ExitFrame(2, stopped=True),
         f"container lost (it was told to stop from outside of the runner) {T}",
     ),
     "a failure when somebody else stopped it": (
-        job(), box(1), ExitFrame(1, stopped=True),
+        job(),
+        box(1),
+        ExitFrame(1, stopped=True),
         f"container lost (it was told to stop from outside of the runner) {T}",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("whose", "seen", "last", "reason"), NAMED.values(), ids=NAMED)

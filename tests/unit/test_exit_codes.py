@@ -96,17 +96,40 @@ def pytest_code(folder: Path, *arguments: str) -> int:
 
 def run_of(status: str, success: bool | None, *jobs: dict[str, Any]) -> dict[str, Any]:
     return {
-        "run_id": RUN, "pipeline": "ci", "number": 1, "status": status, "success": success, "reason": None,
-        "end_time": TIME, "stages": ["test"], "jobs": list(jobs),
-    }  # fmt: skip
+        "run_id": RUN,
+        "pipeline": "ci",
+        "number": 1,
+        "status": status,
+        "success": success,
+        "reason": None,
+        "end_time": TIME,
+        "stages": ["test"],
+        "jobs": list(jobs),
+    }
 
 
 def job_of_run(status: str, success: bool | None, **more: Any) -> dict[str, Any]:
     return {
-        "job_id": JOB, "name": "one", "definition": "one", "stage": "test", "status": status, "success": success,
-        "allow_failure": False, "skipped": False, "reused": False, "phase": None, "retry": 0, "reason": None,
-        "start_time": TIME, "end_time": TIME, "counts": {}, "exit_code": None, "secrets": [], "kind": "script", **more,
-    }  # fmt: skip
+        "job_id": JOB,
+        "name": "one",
+        "definition": "one",
+        "stage": "test",
+        "status": status,
+        "success": success,
+        "allow_failure": False,
+        "skipped": False,
+        "reused": False,
+        "phase": None,
+        "retry": 0,
+        "reason": None,
+        "start_time": TIME,
+        "end_time": TIME,
+        "counts": {},
+        "exit_code": None,
+        "secrets": [],
+        "kind": "script",
+        **more,
+    }
 
 
 RUNS = {

@@ -57,10 +57,13 @@ def test_addresses_of_this_machine_are_told_from_others(address: str, own: bool)
             {"extra_index_urls": ("https://a.example/s", "https://a.example/t", "file:///srv/simple")},
             (("a.example", 443),),
         ),
-        ({"http_proxy": "proxy.example:3128", "https_proxy": "http://proxy.example:3128"}, (("proxy.example", 3128),)),
+        (
+            {"http_proxy": "proxy.example:3128", "https_proxy": "http://proxy.example:3128"},
+            (("proxy.example", 3128),),
+        ),
         ({"http_proxy": "socks5://p", "https_proxy": "http://p:x", "index_url": "http://[::1"}, ()),
     ],
-)  # fmt: skip
+)
 def test_services_are_the_indexes_and_proxies_of_the_settings(
     values: dict[str, Any], expected: tuple[tuple[str, int], ...]
 ) -> None:
@@ -84,8 +87,9 @@ def test_ipv6_that_cannot_be_filtered_is_told_apart(monkeypatch: pytest.MonkeyPa
     rules = Firewall(INSTALL, BRIDGE, refusing("ip6tables-restore"))
     monkeypatch.setattr(firewall, "_IPV6", tmp_path)
     assert (rules.ensure(), rules.ipv6_problem) == (
-        None, "ip6tables refused the rules: line 3: unknown option --ctstate",
-    )  # fmt: skip
+        None,
+        "ip6tables refused the rules: line 3: unknown option --ctstate",
+    )
     monkeypatch.setattr("shutil.which", lambda name: None if name.startswith("ip6") else f"/sbin/{name}")
     assert (rules.ensure(), rules.ipv6_problem) == (None, "there is no ip6tables program")
     monkeypatch.setattr(firewall, "_IPV6", tmp_path / "none")
@@ -131,23 +135,52 @@ def test_networks_are_opened_for_what_is_forwarded_and_single_addresses_of_this_
 
 def test_every_special_purpose_address_is_closed_and_the_internet_is_not() -> None:
     special = [
-        "0.0.0.0", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.127.255.255", "127.0.0.1", "169.254.169.254",
-        "172.16.0.1", "172.31.255.255", "192.0.0.170", "192.168.255.1", "198.18.0.1", "198.19.255.255",
-        "224.0.0.251", "239.255.255.250", "240.0.0.1", "255.255.255.255",
-    ]  # fmt: skip
+        "0.0.0.0",
+        "10.0.0.1",
+        "10.255.255.255",
+        "100.64.0.1",
+        "100.127.255.255",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.0.0.170",
+        "192.168.255.1",
+        "198.18.0.1",
+        "198.19.255.255",
+        "224.0.0.251",
+        "239.255.255.250",
+        "240.0.0.1",
+        "255.255.255.255",
+    ]
     assert [address for address in special if not private_networks.is_closed(address)] == []
     public = [
-        "1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0",
-        "192.0.1.0", "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255",
-    ]  # fmt: skip
+        "1.1.1.1",
+        "9.255.255.255",
+        "11.0.0.0",
+        "100.63.255.255",
+        "100.128.0.0",
+        "172.15.255.255",
+        "172.32.0.0",
+        "192.0.1.0",
+        "192.167.255.255",
+        "192.169.0.0",
+        "198.17.255.255",
+        "198.20.0.0",
+        "223.255.255.255",
+    ]
     assert [address for address in public if private_networks.is_closed(address)] == []
 
 
 def test_named_services_are_let_through_where_they_would_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     named = [
-        ("192.0.2.1", 443), ("127.0.0.1", 3141), ("no.such.host.invalid", 80), ("10.0.0.7", 3141), ("10.0.0.7", 3141),
+        ("192.0.2.1", 443),
+        ("127.0.0.1", 3141),
+        ("no.such.host.invalid", 80),
+        ("10.0.0.7", 3141),
+        ("10.0.0.7", 3141),
         ("203.0.113.9", 3142),
-    ]  # fmt: skip
+    ]
     monkeypatch.setattr(allowed_hosts, "_is_own", lambda address: address in ("127.0.0.1", "203.0.113.9"))
     assert allowed_hosts.behind_the_firewall(named) == [("10.0.0.7", 3141), ("203.0.113.9", 3142)]
 

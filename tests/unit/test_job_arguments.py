@@ -43,15 +43,24 @@ def given_to(place: Place, given: Sequence[str], *jobs: dict[str, Any]) -> list[
 
 TABLE: list[tuple[str, list[str], list[str], list[str]]] = [
     ("nothing", [], ["-x"], ["-x"]),
-    ("what chooses nothing", ["-v", "--tb=short", "--remote-ci-pipeline", "ci"], ["-x"], ["-x", "-v", "--tb=short"]),
+    (
+        "what chooses nothing",
+        ["-v", "--tb=short", "--remote-ci-pipeline", "ci"],
+        ["-x"],
+        ["-x", "-v", "--tb=short"],
+    ),
     ("an expression", ["-k", "a"], ["-x"], ["-x", FINE, "-k", "a"]),
     ("an expression of its own", ["-v"], ["-k", "b"], ["-k", "b", "-v"]),
     ("both", ["-xk", "a or c"], ["-kb"], ["-kb", FINE, "-xk", "a or c", "-k", "(b) and (a or c)"]),
-    ("both, before a path", ["-m", "slow", "--", "-a"], ["-m", "not db"],
-     ["-m", "not db", FINE, "-m", "slow", "-m", "(not db) and (slow)", "--", "-a"]),
+    (
+        "both, before a path",
+        ["-m", "slow", "--", "-a"],
+        ["-m", "not db"],
+        ["-m", "not db", FINE, "-m", "slow", "-m", "(not db) and (slow)", "--", "-a"],
+    ),
     ("a path from a subdirectory", ["test_a.py::test_b"], [], [FINE, "sub/test_a.py::test_b"]),
     ("failures of the last time", ["--lf"], [], [FINE, "--lf"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,37 @@ from pytest_remote_ci.wire import checks, job_variables
 from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
 
 REFUSED = (
-    "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT",
-    "PYTHONUSERBASE", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX", "PYTHON_PRESITE", "PYTHON",
-    "PYTHON_OF_SOME_LATER_VERSION", "REMOTE_CI_RECORDS", "REMOTE_CI_CAPTURED", "REMOTE_CI_CONTINUED", "REMOTE_CI_URL",
-    "REMOTE_CI_ANYTHING", "CI_RUNNER_DATA_DIR",
-)  # fmt: skip
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "LD_AUDIT",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "PYTHONINSPECT",
+    "PYTHONUSERBASE",
+    "PYTHONEXECUTABLE",
+    "PYTHONPLATLIBDIR",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHON_PRESITE",
+    "PYTHON",
+    "PYTHON_OF_SOME_LATER_VERSION",
+    "REMOTE_CI_RECORDS",
+    "REMOTE_CI_CAPTURED",
+    "REMOTE_CI_CONTINUED",
+    "REMOTE_CI_URL",
+    "REMOTE_CI_ANYTHING",
+    "CI_RUNNER_DATA_DIR",
+)
 PASSED = (
-    *sorted(job_variables.HARMLESS), "PATH", "HOME", "TOKEN", "LDAP_URL", "MY_LD_PRELOAD", "PYTEST_ADDOPTS", "CI",
-)  # fmt: skip
+    *sorted(job_variables.HARMLESS),
+    "PATH",
+    "HOME",
+    "TOKEN",
+    "LDAP_URL",
+    "MY_LD_PRELOAD",
+    "PYTEST_ADDOPTS",
+    "CI",
+)
 
 PIPELINE = "stages: [s]\njobs: [{{name: a, stage: s, {body}}}]\n"
 

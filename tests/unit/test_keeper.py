@@ -66,8 +66,9 @@ def test_contents_are_blobs_when_keep_returns(bench: Bench) -> None:
     bench.put("tool", b"#!").chmod(0o755)
     kept = bench.keep()
     assert [(item.path, item.mode, item.size) for item in kept.artifacts] == [
-        ("dist/a.whl", 0o644, 5), ("tool", 0o755, 2),
-    ]  # fmt: skip
+        ("dist/a.whl", 0o644, 5),
+        ("tool", 0o755, 2),
+    ]
     with bench.blobs.open(kept.artifacts[0].sha256) as file:
         assert file.read() == b"wheel"
     assert kept.notes == ()

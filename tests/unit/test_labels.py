@@ -34,7 +34,11 @@ def test_labels_mean_nothing_in_a_node_id_and_are_all_different(names: list[str]
 
 EVENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
-        {"t": "started", "id": "a/test_a.py::T::test_x[1/2]", "location": ["a/test_a.py", 3, "T.test_x[1/2]"]},
+        {
+            "t": "started",
+            "id": "a/test_a.py::T::test_x[1/2]",
+            "location": ["a/test_a.py", 3, "T.test_x[1/2]"],
+        },
         {
             "id": f"{LABEL}/a/test_a.py::T::test_x[1/2]",
             "location": ["a/test_a.py", 3, f"{LABEL}: T.test_x[1/2]"],
@@ -51,17 +55,31 @@ EVENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     ({"t": "worker", "id": "gw0", "line": "[gw0]"}, {"id": "gw0"}),
     (
-        {"t": "collect_report", "d": {"nodeid": ".", "longrepr": None}, "items": [[0, "Function", "t", 3, None]]},
+        {
+            "t": "collect_report",
+            "d": {"nodeid": ".", "longrepr": None},
+            "items": [[0, "Function", "t", 3, None]],
+        },
         {"d": {"nodeid": LABEL, "longrepr": None}, "items": [[0, "Function", "t", 3, None]]},
     ),
     (
-        {"t": "tree", "nodes": [[-1, "S", "", "", ".", "Dir", None], [0, "M", "a.py", "a.py", "a.py", "M", "doc"]],
-         "items": [[1, "Function", "t", "a.py::t", ["a.py", 1, "t"], False, None, False, None]]},
-        {"nodes": [[-1, "S", "", LABEL, ".", "Dir", None], [0, "M", "a.py", f"{LABEL}/a.py", "a.py", "M", "doc"]],
-         "items": [[1, "Function", "t", f"{LABEL}/a.py::t", ["a.py", 1, f"{LABEL}: t"], False, None, False, None]]},
+        {
+            "t": "tree",
+            "nodes": [[-1, "S", "", "", ".", "Dir", None], [0, "M", "a.py", "a.py", "a.py", "M", "doc"]],
+            "items": [[1, "Function", "t", "a.py::t", ["a.py", 1, "t"], False, None, False, None]],
+        },
+        {
+            "nodes": [
+                [-1, "S", "", LABEL, ".", "Dir", None],
+                [0, "M", "a.py", f"{LABEL}/a.py", "a.py", "M", "doc"],
+            ],
+            "items": [
+                [1, "Function", "t", f"{LABEL}/a.py::t", ["a.py", 1, f"{LABEL}: t"], False, None, False, None]
+            ],
+        },
     ),
     ({"t": "collected_ids", "ids": ["a.py::t"]}, {"ids": [f"{LABEL}/a.py::t"]}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("event", "changed"), EVENTS, ids=[event["t"] for event, _ in EVENTS])
@@ -85,8 +103,9 @@ def test_a_test_of_a_job_in_a_folder_is_where_its_file_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "seen"), [("sub/a.py", "a.py"), ("b.py", "../b.py"), ("/usr/x.py", "/usr/x.py"), ("<string>", "<string>")]
-)  # fmt: skip
+    ("path", "seen"),
+    [("sub/a.py", "a.py"), ("b.py", "../b.py"), ("/usr/x.py", "/usr/x.py"), ("<string>", "<string>")],
+)
 def test_tracebacks_are_seen_from_where_pytest_was_started(path: str, seen: str) -> None:
     made = labelling(started=ROOT / "sub")
     place = {"path": path, "lineno": 3, "message": ""}

@@ -48,8 +48,9 @@ def test_files_are_found_in_order_with_size_and_mode(folder: Path) -> None:
     put(folder, "c.py")
     found = find(folder, Globs(["b", "*.sh", "missing"]))
     assert [(file.path, file.size, file.executable) for file in found.files] == [
-        ("a.sh", 1, True), ("b/two.txt", 2, False),
-    ]  # fmt: skip
+        ("a.sh", 1, True),
+        ("b/two.txt", 2, False),
+    ]
     assert found.matched == {0, 1}
     assert found.omissions.lines() == []
 

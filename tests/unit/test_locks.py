@@ -11,10 +11,13 @@ from ci_runner.errors import EnvironmentFailed
 HASH = "--hash=sha256:" + 64 * "a"
 TREE = Tree(
     {
-        "libs/inner/pyproject.toml": "", "my libs/x/setup.py": "", "libs.txt": "", "vendor/a.whl": "",
+        "libs/inner/pyproject.toml": "",
+        "my libs/x/setup.py": "",
+        "libs.txt": "",
+        "vendor/a.whl": "",
     },
     lambda path: b"",
-)  # fmt: skip
+)
 
 
 def parse(text: str) -> locks.Lock:

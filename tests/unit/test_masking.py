@@ -46,17 +46,25 @@ FORMS: dict[str, Callable[[str], str]] = {
     "URL in lower case": lambda value: re.sub("%..", lambda found: found[0].lower(), quote(value, safe="")),
     "HTML": html.escape,
     "XML text": lambda value: html.escape(value, quote=False),
-    "XML attribute": lambda value: html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
+    "XML attribute": lambda value: (
+        html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;")
+    ),
     "shell": shlex.quote,
-    "bash": lambda value: subprocess.run(
-        ["bash", "-c", "set -x; : \"$1\"", "x", value], env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, check=True).stderr,
+    "bash": lambda value: (
+        subprocess.run(
+            ["bash", "-c", 'set -x; : "$1"', "x", value],
+            env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+    ),
     "hexadecimal": lambda value: value.encode().hex(),
     "HEXADECIMAL": lambda value: value.encode().hex().upper(),
     "base64": lambda value: base64.b64encode(value.encode()).decode(),
     "base64 for URLs": lambda value: base64.urlsafe_b64encode(value.encode()).decode(),
     "base64 in lines": lambda value: base64.encodebytes(value.encode()).decode(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -125,10 +133,18 @@ def test_events_are_masked_in_every_field() -> None:
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("it is s3c", 3), ("it is s", 1), ("it is s3cr3", 5), ("it is", 1), ("it is s3cr3t", 0), ("it was", 1),
-        ("it was!", 0), ("s3cr3ts3c", 3), ("", 0), ("s3cr3s", 1),
+        ("it is s3c", 3),
+        ("it is s", 1),
+        ("it is s3cr3", 5),
+        ("it is", 1),
+        ("it is s3cr3t", 0),
+        ("it was", 1),
+        ("it was!", 0),
+        ("s3cr3ts3c", 3),
+        ("", 0),
+        ("s3cr3s", 1),
     ],
-)  # fmt: skip
+)
 def test_an_end_that_may_be_a_beginning_is_withheld(text: str, size: int) -> None:
     assert Masker(["s3cr3t"]).withheld(text.encode()) == size
 

@@ -21,13 +21,34 @@ EVENTS = [
     JobEvent("complete"),
 ]
 JOB = Job(
-    "job", "completed", tuple(EVENTS[:3]), True, MOMENT, LATER, "of-the-engine", None, "ann",
-    phase="over", exit_code=0, name="mine", priority="high", submitted_at=MOMENT,
+    "job",
+    "completed",
+    tuple(EVENTS[:3]),
+    True,
+    MOMENT,
+    LATER,
+    "of-the-engine",
+    None,
+    "ann",
+    phase="over",
+    exit_code=0,
+    name="mine",
+    priority="high",
+    submitted_at=MOMENT,
     options=JobOptions.from_dict({"args": ["-x"]}),
-    workspace="digest-of-files", attempt=2, environment="key", cancel_requested_at=MOMENT, cancelled_by="bob",
-    phase_since=LATER, stop_intent="cancel", stop_requested_at=MOMENT, cleaned_at=LATER, last_seq=3, log_bytes=5,
+    workspace="digest-of-files",
+    attempt=2,
+    environment="key",
+    cancel_requested_at=MOMENT,
+    cancelled_by="bob",
+    phase_since=LATER,
+    stop_intent="cancel",
+    stop_requested_at=MOMENT,
+    cleaned_at=LATER,
+    last_seq=3,
+    log_bytes=5,
     counts={"passed": 2},
-)  # fmt: skip
+)
 USER = User("u", "Ann", "ann@example.org", MOMENT, False, "high")
 KEY = APIKey("abcdefgh", "u", "f" * 64, "laptop", MOMENT, LATER, True, None)
 
@@ -68,8 +89,10 @@ def test_a_client_sees_no_ids_of_others_no_paths_and_no_key() -> None:
     assert "f" * 64 not in json.dumps(KEY.to_dict()) + json.dumps(KEY.to_summary_dict())
 
 
-@pytest.mark.parametrize(("status", "over"), [("queued", False), ("running", False), ("completed", True),
-                                              ("failed", True), ("cancelled", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "over"),
+    [("queued", False), ("running", False), ("completed", True), ("failed", True), ("cancelled", True)],
+)
 def test_a_job_is_over_when_its_status_is_final(status: str, over: bool) -> None:
     assert Job.from_dict({"id": "x", "status": status}).is_over is over
 

@@ -35,8 +35,9 @@ def held(tmp_path: Path) -> Iterator[Callable[[str], int]]:
     def run(program: str) -> int:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", START + program + END, str(tmp_path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

@@ -92,12 +92,20 @@ def test_reruns_are_counted() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {}, {"t": "report"}, {"t": "report", "d": 3}, {"t": "report", "d": {}}, {"t": "report", "d": {"nodeid": ""}},
-        {"t": "report", "d": {"nodeid": 7}}, {"t": "several"}, {"t": "several", "of": [3, {"t": "report"}]},
-        {"t": "exception", "d": {"nodeid": "x"}}, {"t": "passed"}, {"t": "passed", "id": 7, "when": "call"},
+        {},
+        {"t": "report"},
+        {"t": "report", "d": 3},
+        {"t": "report", "d": {}},
+        {"t": "report", "d": {"nodeid": ""}},
+        {"t": "report", "d": {"nodeid": 7}},
+        {"t": "several"},
+        {"t": "several", "of": [3, {"t": "report"}]},
+        {"t": "exception", "d": {"nodeid": "x"}},
+        {"t": "passed"},
+        {"t": "passed", "id": 7, "when": "call"},
         {"t": "passed", "d": {"nodeid": "x"}},
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_counts_as_nothing(fields: dict[str, Any]) -> None:
     assert parts([JobEvent("report", fields=fields)], NOON) == {}
 
@@ -191,12 +199,17 @@ def runs(text: str, workspaces: str = "", seconds: tuple[float, ...] = ()) -> Te
     return history(
         [
             TestResult(
-                "t", words.get(letter, "unfinished"), seconds[number] if seconds else 1.0, 0,  # type: ignore[arg-type]
-                NOON + dt.timedelta(hours=number), f"job{number}", workspaces[number] if workspaces else f"w{number}",
+                "t",
+                words.get(letter, "unfinished"),
+                seconds[number] if seconds else 1.0,
+                0,  # type: ignore[arg-type]
+                NOON + dt.timedelta(hours=number),
+                f"job{number}",
+                workspaces[number] if workspaces else f"w{number}",
             )
             for number, letter in enumerate(text)
         ]
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,10 +222,18 @@ def test_the_pass_rate_is_of_those_with_a_verdict(text: str, rate: float | None)
 @pytest.mark.parametrize(
     ("text", "since"),
     [
-        ("ppff", "job2"), ("pfpf", "job3"), ("pf", "job1"), ("pfs", "job1"), ("pfue", "job1"), ("ff", None),
-        ("pp", None),         ("pffp", None), ("s", None), ("xe", "job1"),
+        ("ppff", "job2"),
+        ("pfpf", "job3"),
+        ("pf", "job1"),
+        ("pfs", "job1"),
+        ("pfue", "job1"),
+        ("ff", None),
+        ("pp", None),
+        ("pffp", None),
+        ("s", None),
+        ("xe", "job1"),
     ],
-)  # fmt: skip
+)
 def test_failing_since_is_the_first_failure_after_the_last_success(text: str, since: str | None) -> None:
     found = runs(text).failing_since
     assert (found[0] if found else None) == since

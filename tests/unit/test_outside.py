@@ -68,9 +68,21 @@ def test_each_thing_has_its_place(root: Path, tmp_path: Path, sub: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["other.html", "r.html/x", "../r.html", "assets", "assets/", "assets/../x", "assets/sub/x", "assets/.hidden",
-     "assets/a b", "/etc/passwd", "R.html", "assets/x\n"],
-)  # fmt: skip
+    [
+        "other.html",
+        "r.html/x",
+        "../r.html",
+        "assets",
+        "assets/",
+        "assets/../x",
+        "assets/sub/x",
+        "assets/.hidden",
+        "assets/a b",
+        "/etc/passwd",
+        "R.html",
+        "assets/x\n",
+    ],
+)
 def test_no_other_name_has_a_place_there(root: Path, tmp_path: Path, path: str) -> None:
     assert (
         found(root, f"--html={tmp_path}/out/r.html").home(f"{FOLDER}/{path}") == "is no file of such a report"
@@ -112,8 +124,10 @@ def test_only_files_give_way_and_beside_a_report_only_what_it_is_made_of(root: P
     assert [name for name in names if place_of(wanted, f"{FOLDER}/{name}")] == ["assets/new.png"]
     (tmp_path / "r.html").write_text("<!DOCTYPE html><html><p>by pytest-html</p></html>")
     assert [name for name in names if place_of(wanted, f"{FOLDER}/{name}")] == [
-        "r.html", "assets/style.css", "assets/new.png"
-    ]  # fmt: skip
+        "r.html",
+        "assets/style.css",
+        "assets/new.png",
+    ]
     (tmp_path / "r.html").unlink()
     os.mkfifo(tmp_path / "r.html")
     assert place_of(wanted, f"{FOLDER}/r.html") is None

@@ -39,9 +39,13 @@ def lines_of(folder: Path, tests: str, *args: str, conftest: str = "") -> list[d
         plugins = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:remote_ci"]
         done = subprocess.run(
             [sys.executable, boot.__file__, "module", *plugins, *args],
-            cwd=folder, stdout=out, stderr=err, timeout=60, check=False,
+            cwd=folder,
+            stdout=out,
+            stderr=err,
+            timeout=60,
+            check=False,
             env={**environ, "REMOTE_CI_RECORDS": str(spool), "SPOOL": str(spool)},
-        )  # fmt: skip
+        )
     assert done.returncode == 0, (spool / "terminal").read_text()
     return [json.loads(line) for line in (spool / "records").read_text().splitlines()]
 
@@ -57,8 +61,11 @@ def of_tests(lines: list[dict[str, Any]]) -> list[str]:
 
 def test_a_test_is_one_record_from_its_start_to_the_next_one(tmp_path: Path) -> None:
     assert of_tests(lines_of(tmp_path, TWO)) == [
-        "started", "passed passed passed finished started", "passed passed", "passed finished"
-    ]  # fmt: skip
+        "started",
+        "passed passed passed finished started",
+        "passed passed",
+        "passed finished",
+    ]
 
 
 def test_what_is_said_once_is_not_said_again(tmp_path: Path) -> None:
@@ -113,10 +120,13 @@ class TestIt(unittest.TestCase):
         pass
 """
 LATER = {
-    "a fixture's end": (FIXTURE, SPIES), "a function of the module": (FUNCTION, SPIES),
-    "a hook of a conftest": (TWO, HOOK), "a hook around it": (TWO, WRAPPER), "the end of a class": (CLASS, SPIES),
+    "a fixture's end": (FIXTURE, SPIES),
+    "a function of the module": (FUNCTION, SPIES),
+    "a hook of a conftest": (TWO, HOOK),
+    "a hook around it": (TWO, WRAPPER),
+    "the end of a class": (CLASS, SPIES),
     "unittest": (UNITTEST, SPIES),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("tests", "conftest"), LATER.values(), ids=LATER)

@@ -19,16 +19,31 @@ KEYWORDS = {"test_y": 1, "test_x.py": 1, "there": 1}
 def short(when: str) -> dict[str, Any]:
     known = {"keywords": list(KEYWORDS)} if when == "setup" else {}
     return {
-        "t": "passed", "id": "test_x.py::test_y", "when": when, "duration": 0.25, "start": 1.5, "stop": 1.75, **known
-    }  # fmt: skip
+        "t": "passed",
+        "id": "test_x.py::test_y",
+        "when": when,
+        "duration": 0.25,
+        "start": 1.5,
+        "stop": 1.75,
+        **known,
+    }
 
 
 def long(when: str) -> dict[str, Any]:
     data = {
-        "nodeid": "test_x.py::test_y", "location": list(LOCATION), "keywords": KEYWORDS, "outcome": "passed",
-        "longrepr": None, "when": when, "user_properties": [], "sections": [], "duration": 0.25, "start": 1.5,
-        "stop": 1.75, "$report_type": "TestReport",
-    }  # fmt: skip
+        "nodeid": "test_x.py::test_y",
+        "location": list(LOCATION),
+        "keywords": KEYWORDS,
+        "outcome": "passed",
+        "longrepr": None,
+        "when": when,
+        "user_properties": [],
+        "sections": [],
+        "duration": 0.25,
+        "start": 1.5,
+        "stop": 1.75,
+        "$report_type": "TestReport",
+    }
     return {"t": "report", "d": data}
 
 

@@ -36,60 +36,98 @@ def plan(files: Mapping[str, str], **options: Any) -> Plan:
 
 REQUIREMENTS: dict[str, tuple[dict[str, str], dict[str, Any], tuple[str, ...]]] = {
     "nothing at all gets pytest": ({"test_a.py": ""}, {}, ("pytest",)),
-    "the client's pytest when nothing names one": ({"a.py": ""}, {"pytest_version": "8.3.1"}, ("pytest==8.3.1",)),
+    "the client's pytest when nothing names one": (
+        {"a.py": ""},
+        {"pytest_version": "8.3.1"},
+        ("pytest==8.3.1",),
+    ),
     "a named pytest is left alone": (
-        {"requirements.txt": "pytest==7.4.3"}, {"pytest_version": "9.0.0"}, ("pytest==7.4.3",),
+        {"requirements.txt": "pytest==7.4.3"},
+        {"pytest_version": "9.0.0"},
+        ("pytest==7.4.3",),
     ),
     "all usual requirements files are found, in order": (
         {
-            "requirements/test-more.txt": "d", "requirements.txt": "a", "tests/requirements.txt": "e",
-            "requirements-dev.txt": "b", "requirements/test.txt": "c", "requirements/docs.txt": "x", "other.txt": "y",
+            "requirements/test-more.txt": "d",
+            "requirements.txt": "a",
+            "tests/requirements.txt": "e",
+            "requirements-dev.txt": "b",
+            "requirements/test.txt": "c",
+            "requirements/docs.txt": "x",
+            "other.txt": "y",
             "sub/requirements.txt": "z",
         },
-        {}, ("a", "b", "d", "c", "e", "pytest"),
+        {},
+        ("a", "b", "d", "c", "e", "pytest"),
     ),
     "other usual names are found, too": (
-        {"test-requirements.txt": "c", "requirements_dev.txt": "a", "requirements-tests.txt": "b", "test.txt": "x"},
-        {}, ("a", "b", "c", "pytest"),
+        {
+            "test-requirements.txt": "c",
+            "requirements_dev.txt": "a",
+            "requirements-tests.txt": "b",
+            "test.txt": "x",
+        },
+        {},
+        ("a", "b", "c", "pytest"),
     ),
     "configured files replace the found ones": (
-        {"requirements.txt": "a", "ci/all.txt": "b"}, {"requirements": ("ci/all.txt",)}, ("b", "pytest"),
+        {"requirements.txt": "a", "ci/all.txt": "b"},
+        {"requirements": ("ci/all.txt",)},
+        ("b", "pytest"),
     ),
     "nested files are relative to the one that names them": (
-        {"requirements.txt": "-r ci/more.txt\na", "ci/more.txt": "--requirement=../last.txt\nb", "last.txt": "pytest"},
-        {}, ("pytest", "b", "a"),
+        {
+            "requirements.txt": "-r ci/more.txt\na",
+            "ci/more.txt": "--requirement=../last.txt\nb",
+            "last.txt": "pytest",
+        },
+        {},
+        ("pytest", "b", "a"),
     ),
     "files that include each other end": (
-        {"requirements.txt": "-r a.txt\nx", "a.txt": "-r requirements.txt\ny"}, {}, ("y", "x", "pytest"),
+        {"requirements.txt": "-r a.txt\nx", "a.txt": "-r requirements.txt\ny"},
+        {},
+        ("y", "x", "pytest"),
     ),
     "the project itself is left out": (
-        {"requirements.txt": "-e .\n.\n-e .[test]\n--editable=./\n./\nfile:.\nsix"}, {}, ("six", "pytest"),
+        {"requirements.txt": "-e .\n.\n-e .[test]\n--editable=./\n./\nfile:.\nsix"},
+        {},
+        ("six", "pytest"),
     ),
     "comments, continuations and markers": (
-        {"requirements.txt": "# no\nsix \\\n  >=1 # why\nurl @ https://x/y#egg=z\npytest; python_version<'3.9'\n"},
-        {}, ("six    >=1", "url @ https://x/y#egg=z", "pytest; python_version<'3.9'"),
+        {
+            "requirements.txt": "# no\nsix \\\n  >=1 # why\nurl @ https://x/y#egg=z\npytest; python_version<'3.9'\n"
+        },
+        {},
+        ("six    >=1", "url @ https://x/y#egg=z", "pytest; python_version<'3.9'"),
     ),
     "other folders of the workspace stay": (
-        {"requirements.txt": "-e ./lib\n./wheels/x.whl\n"}, {}, ("-e ./lib", "./wheels/x.whl", "pytest"),
+        {"requirements.txt": "-e ./lib\n./wheels/x.whl\n"},
+        {},
+        ("-e ./lib", "./wheels/x.whl", "pytest"),
     ),
     "poetry's tables and a guessed group": (
         {
             "pyproject.toml": POETRY + 'six = "^1.2"\nopt = {version = "*", optional = true}\n'
             '[tool.poetry.group.dev.dependencies]\npytest = "^8"\n[tool.poetry.group.docs.dependencies]\nsphinx="*"\n'
         },
-        {}, ("six>=1.2,<2", "pytest>=8,<9"),
+        {},
+        ("six>=1.2,<2", "pytest>=8,<9"),
     ),
     "poetry's old dev-dependencies": (
-        {"pyproject.toml": POETRY + '[tool.poetry.dev-dependencies]\npytest = "~7.1"\n'}, {}, ("pytest>=7.1,<7.2",),
+        {"pyproject.toml": POETRY + '[tool.poetry.dev-dependencies]\npytest = "~7.1"\n'},
+        {},
+        ("pytest>=7.1,<7.2",),
     ),
     "an extra of poetry brings its optional dependencies": (
         {
             "pyproject.toml": POETRY + 'opt = {version = "1.*", optional = true}\n'
             '[tool.poetry.extras]\nmore = ["opt"]\n'
         },
-        {"extras": ("more",)}, ("opt==1.*", "pytest"),
+        {"extras": ("more",)},
+        ("opt==1.*", "pytest"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("files", "options", "expected"), REQUIREMENTS.values(), ids=REQUIREMENTS.keys())
@@ -187,34 +225,63 @@ CHOICES: dict[str, tuple[dict[str, str], dict[str, Any], tuple[str, ...], tuple[
     "configured groups only": ({"pyproject.toml": PROJECT + GROUPS}, {"groups": ("docs",)}, ("docs",), ()),
     "groups that do not exist are left out": ({"pyproject.toml": PROJECT}, {"groups": ("docs",)}, (), ()),
     "usual extras where no test group is": ({"pyproject.toml": PROJECT + EXTRAS}, {}, (), ("testing",)),
-    "no extras where a test group is": ({"pyproject.toml": PROJECT + GROUPS + EXTRAS}, {}, ("test", "dev"), ()),
+    "no extras where a test group is": (
+        {"pyproject.toml": PROJECT + GROUPS + EXTRAS},
+        {},
+        ("test", "dev"),
+        (),
+    ),
     "configured extras only": ({"pyproject.toml": PROJECT + EXTRAS}, {"extras": ("docs",)}, (), ("docs",)),
     "nothing is guessed beside configured requirements": (
-        {"pyproject.toml": PROJECT + GROUPS + EXTRAS, "r.txt": ""}, {"requirements": ("r.txt",)}, (), (),
+        {"pyproject.toml": PROJECT + GROUPS + EXTRAS, "r.txt": ""},
+        {"requirements": ("r.txt",)},
+        (),
+        (),
     ),
     "the extra dev only as a last resort": (
-        {"pyproject.toml": PROJECT + '[project.optional-dependencies]\ndev = ["pytest"]'}, {}, (), ("dev",),
+        {"pyproject.toml": PROJECT + '[project.optional-dependencies]\ndev = ["pytest"]'},
+        {},
+        (),
+        ("dev",),
     ),
     "extras that a requirements file names": (
-        {"pyproject.toml": PROJECT + EXTRAS, "requirements-dev.txt": "-e .[docs]"}, {}, (), ("docs",),
+        {"pyproject.toml": PROJECT + EXTRAS, "requirements-dev.txt": "-e .[docs]"},
+        {},
+        (),
+        ("docs",),
     ),
     "extras of setup.cfg": (
-        {"setup.cfg": "[metadata]\nname = demo\n[options.extras_require]\ntests =\n  pytest\n"}, {}, (), ("tests",),
+        {"setup.cfg": "[metadata]\nname = demo\n[options.extras_require]\ntests =\n  pytest\n"},
+        {},
+        (),
+        ("tests",),
     ),
     "extras of setup.py": (
-        {"setup.py": "E = {'test': ['pytest'], 'x': []}\nfrom setuptools import setup\nsetup(extras_require=E)"},
-        {}, (), ("test",),
+        {
+            "setup.py": "E = {'test': ['pytest'], 'x': []}\nfrom setuptools import setup\nsetup(extras_require=E)"
+        },
+        {},
+        (),
+        ("test",),
     ),
-    "extras of setup.py in place": ({"setup.py": "setup(extras_require={'testing': []})"}, {}, (), ("testing",)),
+    "extras of setup.py in place": (
+        {"setup.py": "setup(extras_require={'testing': []})"},
+        {},
+        (),
+        ("testing",),
+    ),
     "a setup.py that is no Python": ({"setup.py": "setup(extras_require={'test': []"}, {}, (), ()),
     "dynamic extras of setuptools": (
         {
-            "pyproject.toml": BUILD + '[project]\nname = "d"\ndynamic = ["version", "optional-dependencies"]\n'
+            "pyproject.toml": BUILD
+            + '[project]\nname = "d"\ndynamic = ["version", "optional-dependencies"]\n'
             '[tool.setuptools.dynamic]\noptional-dependencies.test = {file = ["t.txt"]}\n'
         },
-        {}, (), ("test",),
+        {},
+        (),
+        ("test",),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("files", "options", "groups", "extras"), CHOICES.values(), ids=CHOICES.keys())
@@ -232,39 +299,79 @@ def test_a_test_group_names_pytest_so_that_none_is_added() -> None:
 SOURCES: dict[str, tuple[dict[str, str], dict[str, Any], str, str | None, bool]] = {
     "a plain folder": ({"src/a.py": "", "tests/test_a.py": ""}, {}, "lines", None, False),
     "a uv lock": ({"pyproject.toml": BUILD + PROJECT, "uv.lock": ""}, {}, "uv.lock", "pyproject.toml", True),
-    "a project with a build system": ({"pyproject.toml": BUILD + PROJECT}, {}, "project", "pyproject.toml", True),
+    "a project with a build system": (
+        {"pyproject.toml": BUILD + PROJECT},
+        {},
+        "project",
+        "pyproject.toml",
+        True,
+    ),
     "a project without one, src layout": (
-        {"pyproject.toml": PROJECT, "src/demo/a.py": ""}, {}, "project", "pyproject.toml", True,
+        {"pyproject.toml": PROJECT, "src/demo/a.py": ""},
+        {},
+        "project",
+        "pyproject.toml",
+        True,
     ),
     "a project without one, flat layout": (
-        {"pyproject.toml": PROJECT, "demo/__init__.py": ""}, {}, "project", "pyproject.toml", True,
+        {"pyproject.toml": PROJECT, "demo/__init__.py": ""},
+        {},
+        "project",
+        "pyproject.toml",
+        True,
     ),
     "an application with a project table": (
-        {"pyproject.toml": PROJECT, "app/main.py": ""}, {}, "project", "pyproject.toml", False,
+        {"pyproject.toml": PROJECT, "app/main.py": ""},
+        {},
+        "project",
+        "pyproject.toml",
+        False,
     ),
     "uv says it is no package": (
-        {"pyproject.toml": BUILD + PROJECT + "[tool.uv]\npackage = false"}, {}, "project", "pyproject.toml", False,
+        {"pyproject.toml": BUILD + PROJECT + "[tool.uv]\npackage = false"},
+        {},
+        "project",
+        "pyproject.toml",
+        False,
     ),
     "only tools are configured": ({"pyproject.toml": "[tool.black]\n"}, {}, "lines", None, False),
     "a setup.py": ({"setup.py": "from setuptools import setup\nsetup()"}, {}, "project", "setup.py", True),
     "a setup.py beside a build system": (
-        {"pyproject.toml": BUILD, "setup.py": "import setuptools\nsetuptools.setup()"}, {}, "project", "setup.py", True,
+        {"pyproject.toml": BUILD, "setup.py": "import setuptools\nsetuptools.setup()"},
+        {},
+        "project",
+        "setup.py",
+        True,
     ),
     "a setup.py that sets nothing up": ({"setup.py": "print()"}, {}, "lines", None, False),
     "a setup.cfg with metadata": ({"setup.cfg": "[metadata]\nname = d"}, {}, "project", "setup.cfg", True),
     "a setup.cfg of tools": ({"setup.cfg": "[flake8]\nx = 1"}, {}, "lines", None, False),
     "poetry": ({"pyproject.toml": BUILD + POETRY}, {}, "lines", None, True),
     "poetry without a package": (
-        {"pyproject.toml": BUILD + POETRY.replace("[tool.poetry.dep", "package-mode = false\n[tool.poetry.dep")},
-        {}, "lines", None, False,
+        {
+            "pyproject.toml": BUILD
+            + POETRY.replace("[tool.poetry.dep", "package-mode = false\n[tool.poetry.dep")
+        },
+        {},
+        "lines",
+        None,
+        False,
     ),
     "installation switched off": (
-        {"pyproject.toml": BUILD + PROJECT}, {"install_project": False}, "project", "pyproject.toml", False,
+        {"pyproject.toml": BUILD + PROJECT},
+        {"install_project": False},
+        "project",
+        "pyproject.toml",
+        False,
     ),
     "installation insisted on": (
-        {"pyproject.toml": PROJECT}, {"install_project": True}, "project", "pyproject.toml", True,
+        {"pyproject.toml": PROJECT},
+        {"install_project": True},
+        "project",
+        "pyproject.toml",
+        True,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -316,12 +423,23 @@ def test_requirement_names(line: str, name: str | None) -> None:
 @pytest.mark.parametrize(
     ("constraint", "specifier"),
     [
-        ("*", ""), ("1.2", "==1.2"), ("1.2.*", "==1.2.*"), ("=1.2", "==1.2"), (">=1,<2", ">=1,<2"),
+        ("*", ""),
+        ("1.2", "==1.2"),
+        ("1.2.*", "==1.2.*"),
+        ("=1.2", "==1.2"),
+        (">=1,<2", ">=1,<2"),
         (">=1 <2", ">=1,<2"),
-        ("^1.2.3", ">=1.2.3,<2"), ("^0.2.3", ">=0.2.3,<0.3"), ("^0.0.3", ">=0.0.3,<0.0.4"), ("^0", ">=0,<1"),
-        ("~1.2.3", ">=1.2.3,<1.3"), ("~1", ">=1,<2"), ("~=1.2", "~=1.2"), ("^1 || ^2", ""), ("!=1.5", "!=1.5"),
+        ("^1.2.3", ">=1.2.3,<2"),
+        ("^0.2.3", ">=0.2.3,<0.3"),
+        ("^0.0.3", ">=0.0.3,<0.0.4"),
+        ("^0", ">=0,<1"),
+        ("~1.2.3", ">=1.2.3,<1.3"),
+        ("~1", ">=1,<2"),
+        ("~=1.2", "~=1.2"),
+        ("^1 || ^2", ""),
+        ("!=1.5", "!=1.5"),
     ],
-)  # fmt: skip
+)
 def test_poetrys_constraints(constraint: str, specifier: str) -> None:
     assert poetry.specifier(constraint) == specifier
 
@@ -334,18 +452,25 @@ def test_poetrys_constraints(constraint: str, specifier: str) -> None:
         ({"path": "../n", "develop": True}, "-e ../n"),
         ({"path": "lib/n"}, "./lib/n"),
         ({"url": "https://x/n.whl"}, "n @ https://x/n.whl"),
-        ({"version": "*", "python": ">=3.8,<3.9", "markers": "os_name == 'nt'"},
-         "n ; (os_name == 'nt') and python_version >= '3.8' and python_version < '3.9'"),
+        (
+            {"version": "*", "python": ">=3.8,<3.9", "markers": "os_name == 'nt'"},
+            "n ; (os_name == 'nt') and python_version >= '3.8' and python_version < '3.9'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_poetrys_dependencies(value: dict[str, Any], line: str) -> None:
     assert poetry.requirement("n", value) == line
 
 
 LAYER = {
-    "pyproject.toml": BUILD + PROJECT + 'readme = "README.md"\n', "src/demo/__init__.py": '__version__ = "1"\nx = 1\n',
-    "src/demo/a.py": "a", "src/demo/fast.pyx": "p", "README.md": "r", "notes.md": "n", "tests/test_a.py": "t",
-}  # fmt: skip
+    "pyproject.toml": BUILD + PROJECT + 'readme = "README.md"\n',
+    "src/demo/__init__.py": '__version__ = "1"\nx = 1\n',
+    "src/demo/a.py": "a",
+    "src/demo/fast.pyx": "p",
+    "README.md": "r",
+    "notes.md": "n",
+    "tests/test_a.py": "t",
+}
 
 
 @pytest.mark.parametrize(
@@ -372,10 +497,13 @@ def test_the_layer_is_built_again_only_for_what_it_depends_on(change: dict[str, 
 @pytest.mark.parametrize(
     ("path", "kept"),
     [
-        ("src/demo/fast.so", True), ("src/demo.egg-info/PKG-INFO", True), ("src/demo/a.py", False),
-        ("src/demo/fast.pyx", True), ("src/demo/_version.py", True),
+        ("src/demo/fast.so", True),
+        ("src/demo.egg-info/PKG-INFO", True),
+        ("src/demo/a.py", False),
+        ("src/demo/fast.pyx", True),
+        ("src/demo/_version.py", True),
     ],
-)  # fmt: skip
+)
 def test_products_of_a_build(path: str, kept: bool) -> None:
     assert is_product(path, tree(LAYER)) is kept
 
@@ -391,15 +519,29 @@ def test_the_version_reaches_the_project_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("root", "mount"),
     [
-        ("/home/me/project", "/home/me/project"), ("/tmp/x", "/tmp/x"), ("/root/p", "/root/p"), ("/srv/a/", "/srv/a"),
-        ("/data/deep/p", "/data/deep/p"), ("/libra/x", "/workspace"),
-        ("/", "/workspace"), ("/tmp", "/workspace"), ("/home", "/workspace"), ("/root", "/workspace"),
-        ("/usr/src/app", "/workspace"), ("/etc/x", "/workspace"), ("/lib64/x", "/workspace"), ("/ci/x", "/workspace"),
-        ("/proc/1", "/workspace"), ("C:\\work\\p", "/workspace"), ("//server/share", "/workspace"),
+        ("/home/me/project", "/home/me/project"),
+        ("/tmp/x", "/tmp/x"),
+        ("/root/p", "/root/p"),
+        ("/srv/a/", "/srv/a"),
+        ("/data/deep/p", "/data/deep/p"),
+        ("/libra/x", "/workspace"),
+        ("/", "/workspace"),
+        ("/tmp", "/workspace"),
+        ("/home", "/workspace"),
+        ("/root", "/workspace"),
+        ("/usr/src/app", "/workspace"),
+        ("/etc/x", "/workspace"),
+        ("/lib64/x", "/workspace"),
+        ("/ci/x", "/workspace"),
+        ("/proc/1", "/workspace"),
+        ("C:\\work\\p", "/workspace"),
+        ("//server/share", "/workspace"),
         ("rel", "/workspace"),
-        ("/a/../etc", "/workspace"), ("/a\nb", "/workspace"), (None, "/workspace"),
+        ("/a/../etc", "/workspace"),
+        ("/a\nb", "/workspace"),
+        (None, "/workspace"),
     ],
-)  # fmt: skip
+)
 def test_the_workspace_lies_at_the_clients_own_path_where_it_can(root: str | None, mount: str) -> None:
     assert mount_point(root) == mount
 
@@ -409,10 +551,14 @@ def test_the_workspace_lies_at_the_clients_own_path_where_it_can(root: str | Non
     [
         (["-v", "tests/a.py::t"], "/usr/p", ["-v", "tests/a.py::t"]),
         (["/usr/p/tests/a.py::t[/usr/p]"], "/usr/p", ["/workspace/tests/a.py::t[/usr/p]"]),
-        (["--ignore=/usr/p/x", "/usr/pq/x", "/usr/p"], "/usr/p", ["--ignore=/workspace/x", "/usr/pq/x", "/workspace"]),
+        (
+            ["--ignore=/usr/p/x", "/usr/pq/x", "/usr/p"],
+            "/usr/p",
+            ["--ignore=/workspace/x", "/usr/pq/x", "/workspace"],
+        ),
         (["C:\\p\\tests\\a.py::T::b"], "C:\\p", ["/workspace/tests/a.py::T::b"]),
     ],
-)  # fmt: skip
+)
 def test_arguments_follow_the_workspace(args: list[str], root: str, mapped: list[str]) -> None:
     assert list(map_arguments(args, root, "/workspace")) == mapped
 
@@ -442,21 +588,37 @@ def test_a_plan_has_all_that_decides() -> None:
     }
     found = plan(files, scm_version="1.2", pytest_version="8.3.1", groups=("nope",), extras=("test",))
     assert found == Plan(
-        source="project", project_file="pyproject.toml", requirements=("pytest==8.3.1",), extras=("test",),
-        pytest="pytest==8.3.1", adds_pytest=True, install=True, is_dynamic=True, name="demo", scm_version="1.2",
+        source="project",
+        project_file="pyproject.toml",
+        requirements=("pytest==8.3.1",),
+        extras=("test",),
+        pytest="pytest==8.3.1",
+        adds_pytest=True,
+        install=True,
+        is_dynamic=True,
+        name="demo",
+        scm_version="1.2",
         files=tuple((path, digest_of(files[path])) for path in ("pyproject.toml", "poetry.lock", "uv.toml")),
-    )  # fmt: skip
+    )
     assert found.notes == ("dependency group 'nope' does not exist",)
     unconfigured = plan(files)
     assert unconfigured == Plan(
-        source="project", project_file="pyproject.toml", requirements=("attrs", "pytest"),
-        constraints=("attrs<99",), index_options=("--extra-index-url https://example.org/simple",),
-        extras=("test",), guessed_extras=("test",), adds_pytest=True, install=True, is_dynamic=True, name="demo",
+        source="project",
+        project_file="pyproject.toml",
+        requirements=("attrs", "pytest"),
+        constraints=("attrs<99",),
+        index_options=("--extra-index-url https://example.org/simple",),
+        extras=("test",),
+        guessed_extras=("test",),
+        adds_pytest=True,
+        install=True,
+        is_dynamic=True,
+        name="demo",
         files=tuple(
             (path, digest_of(files[path]))
             for path in ("requirements.txt", "limits.txt", "pyproject.toml", "poetry.lock", "uv.toml")
         ),
-    )  # fmt: skip
+    )
     assert unconfigured.notes == ()
 
 

@@ -248,8 +248,12 @@ def test_a_dry_run_lists_the_largest_file_first_and_sends_nothing(runner: FakeRu
     answer = run_pytest(runner, project, "--remote-ci-dry-run")
     assert answer.returncode == 0
     assert [line.split()[-1] for line in answer.stdout.splitlines()] == [
-        "large.bin", "conftest.py", "tests/test_a.py", "pyproject.toml", "files",
-    ]  # fmt: skip
+        "large.bin",
+        "conftest.py",
+        "tests/test_a.py",
+        "pyproject.toml",
+        "files",
+    ]
     assert runner.requests == []
 
 

@@ -77,22 +77,31 @@ TEXT = [log("1 failed\n"), complete(1)]
 EXPLAINED = [
     pytest.param(TEXT, "the runner records no sessions (it is older than this client)", id="an old runner"),
     pytest.param(
-        [RECORDER, record("session", "unavailable", reason="no module 'x'"), log("1 failed\n", "stdout"), TEXT[1]],
-        "the session could not be recorded: no module 'x'", id="no recorder",
+        [
+            RECORDER,
+            record("session", "unavailable", reason="no module 'x'"),
+            log("1 failed\n", "stdout"),
+            TEXT[1],
+        ],
+        "the session could not be recorded: no module 'x'",
+        id="no recorder",
     ),
     pytest.param(
         [RECORDER, record("session", "unavailable", reason="pytest 6.2.5 is older than 7.0"), *TEXT],
-        "the session could not be recorded: pytest 6.2.5 is older than 7.0", id="an old pytest",
+        "the session could not be recorded: pytest 6.2.5 is older than 7.0",
+        id="an old pytest",
     ),
     pytest.param(
         [{**RECORDER, "protocol": 3}, *TEXT],
-        "the runner's records are of version 3, newer than this client's 2: upgrade it", id="newer records",
+        "the runner's records are of version 3, newer than this client's 2: upgrade it",
+        id="newer records",
     ),
     pytest.param(
         [{**RECORDER, "protocol": 0}, *TEXT],
-        "the runner's records are of version 0, older than this client's 2: upgrade the runner", id="older records",
+        "the runner's records are of version 0, older than this client's 2: upgrade the runner",
+        id="older records",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("script", "why"), EXPLAINED)
@@ -299,9 +308,14 @@ def begun(runner: FakeRunner, project: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "pytest", "--remote-ci", "-v"]
     environ = environment(runner, PYTHONUNBUFFERED="1")
     with subprocess.Popen(
-        command, cwd=project, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        cwd=project,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout is not None
         while "test_a PASSED" not in (line := process.stdout.readline()):
             assert line

@@ -20,10 +20,15 @@ from ci_runner.settings.groups import Settings
 
 JOB = Job("job-1")
 SPEC = ContainerSpec(
-    "n", "sha256:1", ("python",), "test", "job-1", 1,
+    "n",
+    "sha256:1",
+    ("python",),
+    "test",
+    "job-1",
+    1,
     env={"A": "1", "B": "2"},
     binds=(Bind(Path("/x"), "/ci/tools"), Bind(Path("/y"), "/ci/spool", read_only=False)),
-)  # fmt: skip
+)
 
 
 def change(**changes: Any) -> ContainerSpec:

@@ -58,9 +58,13 @@ def test_the_job_file_is_mapped_once(tmp_path: Path) -> None:
     paths.map_job(spec, translate)
     mapped = json.loads((spool / "job.json").read_text())
     assert mapped == {
-        "protocol": 1, "argv": ["/w/x/python", "x"], "cwd": "/w/x", "env": {"P": "/w/x:/x"}, "grace": 10,
+        "protocol": 1,
+        "argv": ["/w/x/python", "x"],
+        "cwd": "/w/x",
+        "env": {"P": "/w/x:/x"},
+        "grace": 10,
         "mapped": True,
-    }  # fmt: skip
+    }
 
 
 def test_layers_are_copied_the_topmost_wins_and_modes_and_times_stay(tmp_path: Path) -> None:

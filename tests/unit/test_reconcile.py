@@ -90,74 +90,96 @@ RAN = {("a", 1): SpoolResult(started=True, exit=ExitFrame(0))}
 CASES: dict[str, tuple[Snapshot, list[Action]]] = {
     "nothing to do": (world(), []),
     "a waiting job is taken up": (world(job()), [Claim("a")]),
-    "a waiting job that is being taken up is left alone": (world(job(), in_flight={"a": frozenset({"Claim"})}), []),
+    "a waiting job that is being taken up is left alone": (
+        world(job(), in_flight={"a": frozenset({"Claim"})}),
+        [],
+    ),
     "a waiting job whose claim failed lately is left alone": (world(job(), held=frozenset({"Claim a"})), []),
     "a waiting job that is cancelled ends": (world(job(**CANCEL)), [Finish("a", cancelled("somebody"))]),
     "a waiting job that has a container loses that container": (
-        world(job(), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Claim("a")],
+        world(job(), boxes=[box()]),
+        [RemoveContainer("c-a", "n-a"), Claim("a")],
     ),
     "a waiting job is cancelled while the engine is silent": (
-        world(job(**CANCEL), observed=None), [Finish("a", cancelled("somebody"))],
+        world(job(**CANCEL), observed=None),
+        [Finish("a", cancelled("somebody"))],
     ),
     "a waiting job is not taken up while the engine is silent": (world(job(), observed=None), []),
     "a job taken up is prepared": (world(job(phase="preparing")), [Prepare("a")]),
     "a preparation that goes on is left alone": (world(job(phase="preparing"), **PREPARING), []),
     "a preparation that goes on is ended when its job is cancelled": (
-        world(job(phase="preparing", **CANCEL), **PREPARING), [Stop("a", "cancel", None)],
+        world(job(phase="preparing", **CANCEL), **PREPARING),
+        [Stop("a", "cancel", None)],
     ),
     "a preparation that goes on is ended, also while the engine is silent": (
-        world(job(phase="preparing", **CANCEL), observed=None, **PREPARING), [Stop("a", "cancel", None)],
+        world(job(phase="preparing", **CANCEL), observed=None, **PREPARING),
+        [Stop("a", "cancel", None)],
     ),
     "a preparation that was told to end is not told again": (
-        world(job(phase="preparing", **STOPPED), signalled=frozenset({"a"}), **PREPARING), [],
+        world(job(phase="preparing", **STOPPED), signalled=frozenset({"a"}), **PREPARING),
+        [],
     ),
     "a preparation that takes too long is ended": (
-        world(job(phase="preparing", phase_since=ago(900)), **PREPARING), [Stop("a", "timeout", None)],
+        world(job(phase="preparing", phase_since=ago(900)), **PREPARING),
+        [Stop("a", "timeout", None)],
     ),
     "a job whose preparation was ended is over": (
-        world(job(phase="preparing", **STOPPED)), [Finish("a", cancelled("somebody"))],
+        world(job(phase="preparing", **STOPPED)),
+        [Finish("a", cancelled("somebody"))],
     ),
     "a job whose preparation took too long is over": (
         world(job(phase="preparing", stop_intent="timeout")),
         [Finish("a", failed("timed out after 15 min of preparing", timed_out=True))],
     ),
     "a cancelled job does not wait for its failed preparation's turn": (
-        world(job(phase="preparing", **CANCEL), held=frozenset({"Prepare a"})), [Finish("a", cancelled("somebody"))],
+        world(job(phase="preparing", **CANCEL), held=frozenset({"Prepare a"})),
+        [Finish("a", cancelled("somebody"))],
     ),
     "a prepared job is launched": (world(job(phase="starting")), [Launch("a", 1)]),
     "a prepared job that is cancelled ends": (
-        world(job(phase="starting", **CANCEL)), [Finish("a", cancelled("somebody"))],
+        world(job(phase="starting", **CANCEL)),
+        [Finish("a", cancelled("somebody"))],
     ),
-    "a launch that goes on is left alone": (world(job(phase="starting"), boxes=[box(state="created")], **BUSY), []),
+    "a launch that goes on is left alone": (
+        world(job(phase="starting"), boxes=[box(state="created")], **BUSY),
+        [],
+    ),
     "a container that was created, but not recorded, is adopted": (
-        world(job(phase="starting"), boxes=[box(state="created")]), [Launch("a", 1, "c-a")],
+        world(job(phase="starting"), boxes=[box(state="created")]),
+        [Launch("a", 1, "c-a")],
     ),
     "a container that was created and recorded is started": (
-        world(job(phase="starting", container_id="c-a"), boxes=[box(state="created")]), [Launch("a", 1, "c-a")],
+        world(job(phase="starting", container_id="c-a"), boxes=[box(state="created")]),
+        [Launch("a", 1, "c-a")],
     ),
     "a created container of a cancelled job is never started": (
         world(job(phase="starting", container_id="c-a", **CANCEL), boxes=[box(state="created")]),
         [Finish("a", cancelled("somebody"))],
     ),
     "a running container that nobody recorded is recorded": (
-        world(job(phase="starting"), boxes=[box()]), [Record("a", 1, "c-a")],
+        world(job(phase="starting"), boxes=[box()]),
+        [Record("a", 1, "c-a")],
     ),
     "a running container whose command is not yet seen is left alone": (
-        world(job(phase="starting", container_id="c-a"), boxes=[box()]), [],
+        world(job(phase="starting", container_id="c-a"), boxes=[box()]),
+        [],
     ),
     "a running container whose command never comes is stopped in the end": (
         world(job(phase="starting", container_id="c-a", phase_since=ago(3600)), boxes=[box()]),
         [Stop("a", "timeout", "c-a")],
     ),
     "a container of an earlier attempt is removed": (
-        world(job(phase="starting", attempt=2), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Launch("a", 2)],
+        world(job(phase="starting", attempt=2), boxes=[box()]),
+        [RemoveContainer("c-a", "n-a"), Launch("a", 2)],
     ),
     "a second container of the same attempt is removed": (
-        world(job(phase="testing"), boxes=[box(), box(id="x", name="n-x")]), [RemoveContainer("x", "n-x")],
+        world(job(phase="testing"), boxes=[box(), box(id="x", name="n-x")]),
+        [RemoveContainer("x", "n-x")],
     ),
     "a running job is left alone": (world(job(phase="testing"), boxes=[box()]), []),
     "a paused container is left alone until its time is over": (
-        world(job(phase="testing"), boxes=[box(state="paused")]), [],
+        world(job(phase="testing"), boxes=[box(state="paused")]),
+        [],
     ),
     "a paused container is stopped when its time is over": (
         world(job(phase="testing", phase_since=ago(3600)), boxes=[box(state="paused")]),
@@ -172,63 +194,82 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
         [Stop("a", "timeout", "c-a")],
     ),
     "a running job that is cancelled is asked to stop": (
-        world(job(phase="testing", **CANCEL), boxes=[box()]), [Stop("a", "cancel", "c-a")],
+        world(job(phase="testing", **CANCEL), boxes=[box()]),
+        [Stop("a", "cancel", "c-a")],
     ),
     "a job that was asked to stop has its grace": (
-        world(job(phase="testing", **STOPPED), boxes=[box()], signalled=frozenset({"a"})), [],
+        world(job(phase="testing", **STOPPED), boxes=[box()], signalled=frozenset({"a"})),
+        [],
     ),
     "a job whose signal may have been lost in a crash is asked again": (
-        world(job(phase="testing", **STOPPED), boxes=[box()]), [Stop("a", "cancel", "c-a")],
+        world(job(phase="testing", **STOPPED), boxes=[box()]),
+        [Stop("a", "cancel", "c-a")],
     ),
     "a job that is being asked to stop is not asked again": (
-        world(job(phase="testing", **CANCEL), boxes=[box()], in_flight={"stop a": frozenset({"Stop"})}), [],
+        world(job(phase="testing", **CANCEL), boxes=[box()], in_flight={"stop a": frozenset({"Stop"})}),
+        [],
     ),
     "a job that outlives its grace is killed": (
         world(job(phase="testing", **{**STOPPED, "stop_requested_at": ago(10)}), boxes=[box()]),
         [Kill("a", "c-a", "cancel")],
     ),
     "a job that writes too much is killed without grace": (
-        world(job(phase="testing"), boxes=[box()], over_disk=frozenset({"a"})), [Kill("a", "c-a", "disk")],
+        world(job(phase="testing"), boxes=[box()], over_disk=frozenset({"a"})),
+        [Kill("a", "c-a", "disk")],
     ),
     "an ended container is read to its end first": (
-        world(job(phase="testing"), boxes=[box(state="exited", exit_code=0)]), [Finishing("a")],
+        world(job(phase="testing"), boxes=[box(state="exited", exit_code=0)]),
+        [Finishing("a")],
     ),
     "an ended container that is being read is left alone": (
-        world(job(phase="finishing"), boxes=[box(state="exited", exit_code=0)]), [],
+        world(job(phase="finishing"), boxes=[box(state="exited", exit_code=0)]),
+        [],
     ),
     "an ended container that was read gives the verdict": (
-        world(job(phase="finishing"), boxes=[box(state="exited", exit_code=0)], endings=RAN), [Finish("a", ran(0))],
+        world(job(phase="finishing"), boxes=[box(state="exited", exit_code=0)], endings=RAN),
+        [Finish("a", ran(0))],
     ),
     "a container whose worker has said its last word gives the verdict at once": (
-        world(job(phase="testing"), boxes=[box()], endings=RAN), [Finish("a", ran(0))],
+        world(job(phase="testing"), boxes=[box()], endings=RAN),
+        [Finish("a", ran(0))],
     ),
     "a container that ends by itself after its last word is not removed before": (
-        world(uncleaned=(job(status="completed", end_time=ago(0.1)),), boxes=[box()]), [],
+        world(uncleaned=(job(status="completed", end_time=ago(0.1)),), boxes=[box()]),
+        [],
     ),
     "a container that goes on after its last word is removed": (
-        world(uncleaned=(job(status="completed", end_time=ago(1)),), boxes=[box()]), [Clean("a", ("c-a",))],
+        world(uncleaned=(job(status="completed", end_time=ago(1)),), boxes=[box()]),
+        [Clean("a", ("c-a",))],
     ),
     "a vanished container is lost": (
-        world(job(phase="testing"), endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+        world(job(phase="testing"), endings=GONE),
+        [Finish("a", failed(CONTAINER_LOST))],
     ),
     "a vanished container that had said its last word gives the verdict": (
-        world(job(phase="testing"), endings=RAN), [Finish("a", ran(0))],
+        world(job(phase="testing"), endings=RAN),
+        [Finish("a", ran(0))],
     ),
     "a dead container is lost": (
-        world(job(phase="testing"), boxes=[box(state="dead")], endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+        world(job(phase="testing"), boxes=[box(state="dead")], endings=GONE),
+        [Finish("a", failed(CONTAINER_LOST))],
     ),
     "a container that is created again after its command ran is lost": (
-        world(job(phase="testing"), boxes=[box(state="created")], endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+        world(job(phase="testing"), boxes=[box(state="created")], endings=GONE),
+        [Finish("a", failed(CONTAINER_LOST))],
     ),
     "a running job that has lost even its container's name is lost": (
-        world(job(phase="testing", container_id=None)), [Finish("a", failed(CONTAINER_LOST))],
+        world(job(phase="testing", container_id=None)),
+        [Finish("a", failed(CONTAINER_LOST))],
     ),
     "nothing is said about containers while the engine is silent": (
-        world(job(phase="testing"), observed=None, endings=GONE), [],
+        world(job(phase="testing"), observed=None, endings=GONE),
+        [],
     ),
     "a container that ended before the command ran is replaced": (
         world(
-            job(phase="starting", container_id="c-a"), boxes=[box(state="exited", exit_code=3)], endings=NEVER_RAN
+            job(phase="starting", container_id="c-a"),
+            boxes=[box(state="exited", exit_code=3)],
+            endings=NEVER_RAN,
         ),
         [Retry("a", 1, "it ended with code 3 before the tests began")],
     ),
@@ -239,14 +280,20 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
     "a third container lost before the command ran is the last": (
         world(
             job(phase="starting", container_id="c-a", attempt=3),
-            boxes=[box(state="exited", exit_code=3, attempt=3)], endings={("a", 3): SpoolResult(False)},
+            boxes=[box(state="exited", exit_code=3, attempt=3)],
+            endings={("a", 3): SpoolResult(False)},
         ),
-        [Finish("a", failed("container lost: it ended with code 3 before the tests began (3 attempts)"), "c-a")],
+        [
+            Finish(
+                "a", failed("container lost: it ended with code 3 before the tests began (3 attempts)"), "c-a"
+            )
+        ],
     ),
     "a container that was out of memory before the command ran is not replaced": (
         world(
             job(phase="starting", container_id="c-a"),
-            boxes=[box(state="exited", exit_code=137, oom_killed=True)], endings=NEVER_RAN,
+            boxes=[box(state="exited", exit_code=137, oom_killed=True)],
+            endings=NEVER_RAN,
         ),
         [Finish("a", failed("out of memory (limit 2 GiB)"))],
     ),
@@ -262,72 +309,96 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
         world(
             uncleaned=(job(status="failed", container_id="c-a"),),
             boxes=[
-                box(id="s1", role="service", attempt=0), box(id="s2", role="service", attempt=0), box(state="exited"),
+                box(id="s1", role="service", attempt=0),
+                box(id="s2", role="service", attempt=0),
+                box(state="exited"),
             ],
         ),
         [Clean("a", ("c-a", "s2", "s1"))],
     ),
     "services of a job that waits or runs are left alone": (
         world(
-            job(phase="testing"), job("b", phase="preparing"),
-            boxes=[box(), box(id="s1", role="service", attempt=0), box("b", id="s2", role="service", attempt=0)],
+            job(phase="testing"),
+            job("b", phase="preparing"),
+            boxes=[
+                box(),
+                box(id="s1", role="service", attempt=0),
+                box("b", id="s2", role="service", attempt=0),
+            ],
             in_flight={"b": frozenset({"Prepare"})},
-        ), [],
+        ),
+        [],
     ),
     "a service of no job is removed": (
-        world(boxes=[box(role="service", attempt=0)]), [RemoveContainer("c-a", "n-a")],
+        world(boxes=[box(role="service", attempt=0)]),
+        [RemoveContainer("c-a", "n-a")],
     ),
     "remains that are being removed are left alone": (
-        world(uncleaned=(job(status="failed"),), in_flight={"a": frozenset({"Clean"})}), [],
+        world(uncleaned=(job(status="failed"),), in_flight={"a": frozenset({"Clean"})}),
+        [],
     ),
     "remains whose removal failed lately are left alone": (
-        world(uncleaned=(job(status="failed"),), held=frozenset({"Clean a"})), [],
+        world(uncleaned=(job(status="failed"),), held=frozenset({"Clean a"})),
+        [],
     ),
     "remains wait while the engine is silent": (world(uncleaned=(job(status="failed"),), observed=None), []),
     "a container of no job is removed": (world(boxes=[box()]), [RemoveContainer("c-a", "n-a")]),
     "a container that is being removed is left alone": (
-        world(boxes=[box()], in_flight={"c-a": frozenset({"RemoveContainer"})}), [],
+        world(boxes=[box()], in_flight={"c-a": frozenset({"RemoveContainer"})}),
+        [],
     ),
     "a build container of nobody is removed": (
-        world(job(phase="preparing"), boxes=[box(role="build")], **PREPARING), [RemoveContainer("c-a", "n-a")],
+        world(job(phase="preparing"), boxes=[box(role="build")], **PREPARING),
+        [RemoveContainer("c-a", "n-a")],
     ),
     "a build container in use is left alone": (
-        world(job(phase="preparing"), boxes=[box(role="build")], builds=frozenset({"n-a"}), **PREPARING), [],
+        world(job(phase="preparing"), boxes=[box(role="build")], builds=frozenset({"n-a"}), **PREPARING),
+        [],
     ),
     "a waiting job is told its place": (world(job(), observed=None, announced={}), [Announce((("a", 1),))]),
     "a job about to be taken up is told nothing": (world(job(), announced={}), [Claim("a")]),
     "a place that changed a moment ago is told later": (
-        world(job(), observed=None, announced={"a": Announced(2, ago(0.5))}), [],
+        world(job(), observed=None, announced={"a": Announced(2, ago(0.5))}),
+        [],
     ),
     "a place that changed is told": (
-        world(job(), observed=None, announced={"a": Announced(2, ago(1))}), [Announce((("a", 1),))],
+        world(job(), observed=None, announced={"a": Announced(2, ago(1))}),
+        [Announce((("a", 1),))],
     ),
     "a waiting job that is being taken up is not ended while the engine is silent": (
-        world(job(**CANCEL), observed=None, in_flight={"a": frozenset({"Claim"})}), [],
+        world(job(**CANCEL), observed=None, in_flight={"a": frozenset({"Claim"})}),
+        [],
     ),
     "a running job is not ended while the engine is silent": (
-        world(job(phase="testing", **CANCEL), observed=None), [],
+        world(job(phase="testing", **CANCEL), observed=None),
+        [],
     ),
     "a preparation that is not going on needs no end while the engine is silent": (
-        world(job(phase="preparing", **CANCEL), observed=None), [],
+        world(job(phase="preparing", **CANCEL), observed=None),
+        [],
     ),
     "a preparation that is being told to end is not told again": (
         world(
             job(phase="preparing", **CANCEL),
             in_flight={"a": frozenset({"Prepare"}), "stop a": frozenset({"Stop"})},
-        ), [],
+        ),
+        [],
     ),
     "a job that waits has written nothing, whatever is counted": (
-        world(job(), over_disk=frozenset({"a"}), **PREPARING), [],
+        world(job(), over_disk=frozenset({"a"}), **PREPARING),
+        [],
     ),
     "a job that cannot be decided about is left alone while something is done for it": (
-        world(job(phase="testing", phase_since=NAIVE), boxes=[box()], **BUSY), [],
+        world(job(phase="testing", phase_since=NAIVE), boxes=[box()], **BUSY),
+        [],
     ),
     "a job that is prepared again loses the container that it has": (
-        world(job(phase="preparing"), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Prepare("a")],
+        world(job(phase="preparing"), boxes=[box()]),
+        [RemoveContainer("c-a", "n-a"), Prepare("a")],
     ),
     "a job that waits again loses the container that it has": (
-        world(job(attempt=1), boxes=[box()]), [RemoveContainer("c-a", "n-a"), Claim("a")],
+        world(job(attempt=1), boxes=[box()]),
+        [RemoveContainer("c-a", "n-a"), Claim("a")],
     ),
     "a job without a container whose time is up is over": (
         world(job(phase="testing", container_id=None, stop_intent="timeout")),
@@ -338,25 +409,34 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
         [Finish("a", failed("timed out after 60 min of testing", timed_out=True))],
     ),
     "a job that waits long for its container has all of its time": (
-        world(job(phase="starting", phase_since=ago(3600))), [Launch("a", 1)],
+        world(job(phase="starting", phase_since=ago(3600))),
+        [Launch("a", 1)],
     ),
     "a job whose tests are over in time is not too late": (
-        world(job(phase="finishing", phase_since=ago(3600)), boxes=[box()]), [],
+        world(job(phase="finishing", phase_since=ago(3600)), boxes=[box()]),
+        [],
     ),
     "a container that vanished is not launched again before its spool is read": (
-        world(job(phase="starting", container_id="c-a")), [],
+        world(job(phase="starting", container_id="c-a")),
+        [],
     ),
     "a container whose command ran, but was not seen to, is lost and not replaced": (
-        world(job(phase="starting", container_id="c-a"), endings=GONE), [Finish("a", failed(CONTAINER_LOST))],
+        world(job(phase="starting", container_id="c-a"), endings=GONE),
+        [Finish("a", failed(CONTAINER_LOST))],
     ),
     "files are collected of a command that was not seen to start": (
         world(
             job(phase="starting", container_id="c-a", options=asking({"artifacts": ["x"]})),
             endings={("a", 1): SpoolResult(False, ExitFrame(0))},
-        ), [Finish("a", ran(0), collect=True)],
+        ),
+        [Finish("a", ran(0), collect=True)],
     ),
     "a container that is created again does not hold up the collection of files": (
-        world(job(phase="testing", options=asking({"artifacts": ["x"]})), boxes=[box(state="created")], endings=GONE),
+        world(
+            job(phase="testing", options=asking({"artifacts": ["x"]})),
+            boxes=[box(state="created")],
+            endings=GONE,
+        ),
         [Finish("a", failed(CONTAINER_LOST), collect=True)],
     ),
     "a third container that vanished before the command ran is the last": (
@@ -368,10 +448,12 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
         [Clean("a", ("c-a",))],
     ),
     "a container that runs on after a failure of the runner is removed at once": (
-        world(uncleaned=(job(status="failed", end_time=ago(0.1)),), boxes=[box()]), [Clean("a", ("c-a",))],
+        world(uncleaned=(job(status="failed", end_time=ago(0.1)),), boxes=[box()]),
+        [Clean("a", ("c-a",))],
     ),
     "places are not told while others are": (
-        world(job(), observed=None, announced={}, in_flight={"queue": frozenset({"Announce"})}), [],
+        world(job(), observed=None, announced={}, in_flight={"queue": frozenset({"Announce"})}),
+        [],
     ),
     "a job that cannot be decided about ends": (
         world(job(phase="testing", phase_since=NAIVE), boxes=[box()]),
@@ -385,17 +467,20 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
         ],
     ),
     "a job whose options cannot be read runs on": (
-        world(job(phase="testing", options=asking({"timeout": "soon"})), boxes=[box()]), [],
+        world(job(phase="testing", options=asking({"timeout": "soon"})), boxes=[box()]),
+        [],
     ),
     "a job whose options cannot be read ends when the operator says": (
-        world(job(phase="testing", phase_since=ago(3600), options=asking({"timeout": "soon"})), boxes=[box()]),
+        world(
+            job(phase="testing", phase_since=ago(3600), options=asking({"timeout": "soon"})), boxes=[box()]
+        ),
         [Stop("a", "timeout", "c-a")],
     ),
     "the log of a job whose options cannot be read says why no file of it is kept": (
         world(job(phase="finishing", options=asking({"timeout": "soon"})), endings=RAN),
         [Finish("a", ran(0), collect=True)],
     ),
-}  # fmt: skip
+}
 
 
 def actions_in(moment: Snapshot) -> list[Action]:
@@ -507,14 +592,16 @@ FOLLOWS: dict[str, tuple[Snapshot, dict[tuple[str, int], bool] | None]] = {
     "a job without container has no spool": (world(job(phase="starting")), {}),
     "a running container is read": (world(job(phase="testing"), boxes=[box()]), {("a", 1): False}),
     "an ended container is read to its end": (
-        world(job(phase="testing"), boxes=[box(state="exited")]), {("a", 1): True},
+        world(job(phase="testing"), boxes=[box(state="exited")]),
+        {("a", 1): True},
     ),
     "a vanished container is read to its end": (world(job(phase="testing")), {("a", 1): True}),
     "a container that is being launched is not yet gone": (
-        world(job(phase="starting", container_id="c-a"), **BUSY), {("a", 1): False},
+        world(job(phase="starting", container_id="c-a"), **BUSY),
+        {("a", 1): False},
     ),
     "nothing is known while the engine is silent": (world(job(phase="testing"), observed=None), None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("moment", "expected"), FOLLOWS.values(), ids=FOLLOWS.keys())
@@ -545,11 +632,13 @@ VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
         failed("container lost (it was told to stop from outside of the runner)"),
     ),
     "it passed while the engine went down": (
-        verdict(box(state="exited", exit_code=0), ExitFrame(0, stopped=True)), ran(0),
+        verdict(box(state="exited", exit_code=0), ExitFrame(0, stopped=True)),
+        ran(0),
     ),
     "there were no tests": (verdict(box(state="exited", exit_code=5), ExitFrame(5)), ran(5)),
     "a forged pass is not believed": (
-        verdict(box(state="exited", exit_code=137), ExitFrame(0)), failed("container lost (it ended with code 137)"),
+        verdict(box(state="exited", exit_code=137), ExitFrame(0)),
+        failed("container lost (it ended with code 137)"),
     ),
     "pytest was killed": (
         verdict(box(state="exited", exit_code=137), KILLED),
@@ -560,22 +649,28 @@ VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
         ran(1, "a test took pytest down: out of memory (limit 2 GiB)"),
     ),
     "the whole container was out of memory": (
-        verdict(box(state="exited", exit_code=137, oom_killed=True), None), failed("out of memory (limit 2 GiB)"),
+        verdict(box(state="exited", exit_code=137, oom_killed=True), None),
+        failed("out of memory (limit 2 GiB)"),
     ),
     "the job's own memory limit is named": (
-        verdict(box(state="exited", exit_code=137, oom_killed=True), None, options=asking({"memory": 512 << 20})),
+        verdict(
+            box(state="exited", exit_code=137, oom_killed=True), None, options=asking({"memory": 512 << 20})
+        ),
         failed("out of memory (limit 512 MiB)"),
     ),
     "a child was out of memory and the tests passed": (
-        verdict(box(state="exited", exit_code=0, oom_killed=True), ExitFrame(0)), ran(0),
+        verdict(box(state="exited", exit_code=0, oom_killed=True), ExitFrame(0)),
+        ran(0),
     ),
     "the engine was shut down": (verdict(box(state="exited", exit_code=143), None), failed(CONTAINER_LOST)),
     "the machine was rebooted": (verdict(box(state="exited", exit_code=255), None), failed(CONTAINER_LOST)),
     "it ended with 0 and without a last word": (
-        verdict(box(state="exited", exit_code=0), None), failed(CONTAINER_LOST),
+        verdict(box(state="exited", exit_code=0), None),
+        failed(CONTAINER_LOST),
     ),
     "it was cancelled, whatever its last word is": (
-        verdict(box(state="exited", exit_code=0), ExitFrame(0), **CANCEL), cancelled("somebody"),
+        verdict(box(state="exited", exit_code=0), ExitFrame(0), **CANCEL),
+        cancelled("somebody"),
     ),
     "it took too long": (
         verdict(box(state="exited", exit_code=137), None, stop_intent="timeout"),
@@ -585,7 +680,7 @@ VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
         verdict(box(state="exited", exit_code=137), None, stop_intent="disk"),
         failed("disk limit of 4 GiB exceeded"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("found", "expected"), VERDICTS.values(), ids=VERDICTS.keys())

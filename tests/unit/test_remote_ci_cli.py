@@ -170,9 +170,13 @@ def test_an_interrupted_wait_leaves_the_job_running(
 ) -> None:
     job = runner.add_job(log("running\n"))
     process = subprocess.Popen(
-        [COMMAND, "wait", job.id, "--all"], cwd=project, env=environ, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [COMMAND, "wait", job.id, "--all"],
+        cwd=project,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)

@@ -86,9 +86,12 @@ def test_folders_outside_stay_there_and_are_named(root: Path) -> None:
         (".coveragerc", "[run]\ndata_file = d/cov\n[xml]\noutput = x.xml\n[html]\ndirectory = site\n"),
         ("setup.cfg", INI),
         ("tox.ini", INI),
-        ("pyproject.toml", "[tool.coverage]\nrun.data_file = 'd/cov'\nxml.output='x.xml'\nhtml.directory='site'\n"),
+        (
+            "pyproject.toml",
+            "[tool.coverage]\nrun.data_file = 'd/cov'\nxml.output='x.xml'\nhtml.directory='site'\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_coverages_settings_name_files(root: Path, file: str, text: str) -> None:
     (root / file).write_text(text)
     assert named([], root) == {"d/cov", "d/cov.*", "x.xml", "site"}
@@ -107,15 +110,58 @@ def has_home(found: destinations.Reports, path: str) -> bool:
 
 #: Names that pytest, Python, git, direnv, make or an editor would execute or obey, or that no report has.
 HOSTILE = (
-    "conftest.py", "test_evil.py", "evil.pth", "sitecustomize.py", "__init__.py", ".envrc", ".gitattributes",
-    ".gitmodules", ".git/config", ".git/hooks/post-checkout", ".vscode/settings.json", ".idea/workspace.xml",
-    ".editorconfig", ".pre-commit-config.yaml", ".coveragerc", ".pylintrc", ".flake8", "Makefile", "GNUmakefile",
-    "makefile", "pyproject.toml", "setup.py", "setup.cfg", "tox.ini", "pytest.ini", "package.json", "tsconfig.json",
-    "pyrightconfig.json", "settings.json", "jest.config.js", "evil.test.js", "evil.spec.js", "coverage_html.test.js",
-    "jquery.config.js", "evil.js", "evil.sh", "evil", "Dockerfile", "compose.yaml", "evil.txt", "test_evil.txt",
-    "evil.so", "evil.ipynb", "HEAD", "config", "sub/index.html", "a\nb.html", "\u202elmth.html", "-rf.html",
-    "$HOME.html", "~.html",
-)  # fmt: skip
+    "conftest.py",
+    "test_evil.py",
+    "evil.pth",
+    "sitecustomize.py",
+    "__init__.py",
+    ".envrc",
+    ".gitattributes",
+    ".gitmodules",
+    ".git/config",
+    ".git/hooks/post-checkout",
+    ".vscode/settings.json",
+    ".idea/workspace.xml",
+    ".editorconfig",
+    ".pre-commit-config.yaml",
+    ".coveragerc",
+    ".pylintrc",
+    ".flake8",
+    "Makefile",
+    "GNUmakefile",
+    "makefile",
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "tox.ini",
+    "pytest.ini",
+    "package.json",
+    "tsconfig.json",
+    "pyrightconfig.json",
+    "settings.json",
+    "jest.config.js",
+    "evil.test.js",
+    "evil.spec.js",
+    "coverage_html.test.js",
+    "jquery.config.js",
+    "evil.js",
+    "evil.sh",
+    "evil",
+    "Dockerfile",
+    "compose.yaml",
+    "evil.txt",
+    "test_evil.txt",
+    "evil.so",
+    "evil.ipynb",
+    "HEAD",
+    "config",
+    "sub/index.html",
+    "a\nb.html",
+    "\u202elmth.html",
+    "-rf.html",
+    "$HOME.html",
+    "~.html",
+)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -149,19 +195,42 @@ def test_nothing_that_is_executed_or_obeyed_has_a_place(root: Path, name: str) -
 @pytest.mark.parametrize(
     "path",
     [
-        ".coverage", ".coverage.host-1.pid77.XabcdeX", "coverage.xml", "coverage.json", "coverage.lcov", "lcov.info",
-        "htmlcov/index.html", "htmlcov/z_145eef247bfb46b6_half_py.html", "htmlcov/style_cb_8e611ae1.css",
-        "htmlcov/coverage_html_cb_6fb7b396.js", "htmlcov/jquery.ba-throttle-debounce.min.js",
-        "htmlcov/favicon_32_cb_58284776.png", "htmlcov/status.json", "htmlcov/.gitignore", "r.html",
-        "assets/style.css", "assets/test_a_py__test_b_0_0.png", "j.xml", "l.jsonl", "b.json", ".report.json",
-        "allure/04b2c3d4-aaaa-result.json", "allure/04b2c3d4-bbbb-attachment.txt", "a/z_half.py,cover",
+        ".coverage",
+        ".coverage.host-1.pid77.XabcdeX",
+        "coverage.xml",
+        "coverage.json",
+        "coverage.lcov",
+        "lcov.info",
+        "htmlcov/index.html",
+        "htmlcov/z_145eef247bfb46b6_half_py.html",
+        "htmlcov/style_cb_8e611ae1.css",
+        "htmlcov/coverage_html_cb_6fb7b396.js",
+        "htmlcov/jquery.ba-throttle-debounce.min.js",
+        "htmlcov/favicon_32_cb_58284776.png",
+        "htmlcov/status.json",
+        "htmlcov/.gitignore",
+        "r.html",
+        "assets/style.css",
+        "assets/test_a_py__test_b_0_0.png",
+        "j.xml",
+        "l.jsonl",
+        "b.json",
+        ".report.json",
+        "allure/04b2c3d4-aaaa-result.json",
+        "allure/04b2c3d4-bbbb-attachment.txt",
+        "a/z_half.py,cover",
     ],
-)  # fmt: skip
+)
 def test_reports_have_a_place_of_their_own(root: Path, path: str) -> None:
     argv = [
-        "--html=r.html", "--junitxml=j.xml", "--report-log=l.jsonl", "--benchmark-json=b.json", "--json-report",
-        "--alluredir=allure", "--cov-report=annotate:a",
-    ]  # fmt: skip
+        "--html=r.html",
+        "--junitxml=j.xml",
+        "--report-log=l.jsonl",
+        "--benchmark-json=b.json",
+        "--json-report",
+        "--alluredir=allure",
+        "--cov-report=annotate:a",
+    ]
     home = destinations.find(argv, Place(root, root)).home(path)
     assert isinstance(home, destinations.Home), home
     assert (home.place, home.base) == (root / path, root)
@@ -178,7 +247,7 @@ def test_reports_have_a_place_of_their_own(root: Path, path: str) -> None:
         ("--cov-report=html:.site", ".site/index.html", True),
         ("--html=Makefile", "Makefile", True),
     ],
-)  # fmt: skip
+)
 def test_only_the_command_line_names_unusual_places(
     root: Path, argument: str, path: str, only_typed: bool
 ) -> None:
@@ -189,9 +258,15 @@ def test_only_the_command_line_names_unusual_places(
 
 @pytest.mark.parametrize(
     "argument",
-    ["--junitxml=conftest.py", "--report-log=.vscode/settings.json", "--html=x.py", "--log-file=pytest.ini",
-     "--cov-report=json:package.json", "--benchmark-json=.envrc.toml"],
-)  # fmt: skip
+    [
+        "--junitxml=conftest.py",
+        "--report-log=.vscode/settings.json",
+        "--html=x.py",
+        "--log-file=pytest.ini",
+        "--cov-report=json:package.json",
+        "--benchmark-json=.envrc.toml",
+    ],
+)
 def test_not_even_the_command_line_names_what_would_be_executed(root: Path, argument: str) -> None:
     path = argument.partition("=")[2].removeprefix("json:")
     assert destinations.find([argument], Place(root, root)).home(path) == (
@@ -220,7 +295,7 @@ THERE = {
     "l.jsonl": (b'{"mine": 1}', b'{"pytest_version": "8.0.0", "$report_type": "SessionStart"}'),
     "b.json": (b'{"mine": 1}', b'{\n    "machine_info": {}}'),
     "c.md": (b"# mine", b"| Name | Stmts |"),
-}  # fmt: skip
+}
 ARGV = [
     "--junitxml=j.xml",
     "--html=r.html",
@@ -283,7 +358,7 @@ def test_no_link_is_followed_on_the_way(root: Path, tmp_path: Path) -> None:
         ("assets/test_a.txt", b"as it was\n", b"x\n  >>> import os\n"),
         ("o.txt", b"a log >>> b\n", b">>> import os\n"),
     ],
-)  # fmt: skip
+)
 def test_the_content_is_judged_when_it_has_come(
     root: Path, tmp_path: Path, path: str, good: bytes, bad: bytes
 ) -> None:
@@ -361,8 +436,9 @@ def test_what_replaces_a_file_that_is_written_here_comes_last(root: Path) -> Non
     assert found.last == ("sub/r.html", "sub/assets")
     assert set(found.patterns) >= set(found.last)
     assert [path for path in ("sub/r.html", "sub/assets/a.css", "sub/.coverage") if found.is_last(path)] == [
-        "sub/r.html", "sub/assets/a.css",
-    ]  # fmt: skip
+        "sub/r.html",
+        "sub/assets/a.css",
+    ]
 
 
 @pytest.mark.parametrize("root", ["", "/", "relative", "/h"])

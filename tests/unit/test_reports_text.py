@@ -14,13 +14,24 @@ import pytest
 from pytest_remote_ci.cli.report_formats import junit, page, rendered, report_time, text
 
 EXECUTION = {
-    "id": "e1", "status": "FAILED", "startTime": "2026-01-01T11:00:00.000000Z",
-    "completionTime": "2026-01-01T11:00:02.500000Z", "allowFailure": False, "exitCode": 1, "reason": None,
-}  # fmt: skip
+    "id": "e1",
+    "status": "FAILED",
+    "startTime": "2026-01-01T11:00:00.000000Z",
+    "completionTime": "2026-01-01T11:00:02.500000Z",
+    "allowFailure": False,
+    "exitCode": 1,
+    "reason": None,
+}
 JOB = {
-    "name": "tests <x>", "executions": [EXECUTION], "pipelineName": "ci", "runNumber": 3, "commitHash": None,
-    "stageName": "test", "status": "FAILED", "reason": None,
-}  # fmt: skip
+    "name": "tests <x>",
+    "executions": [EXECUTION],
+    "pipelineName": "ci",
+    "runNumber": 3,
+    "commitHash": None,
+    "stageName": "test",
+    "status": "FAILED",
+    "reason": None,
+}
 DROPPED = {
     **JOB,
     "name": "late",
@@ -29,13 +40,24 @@ DROPPED = {
     "reason": "needs 'tests', which failed",
 }
 STAGE = {
-    "id": "s1", "name": "test", "status": "FAILED", "startTime": EXECUTION["startTime"], "completionTime": None,
+    "id": "s1",
+    "name": "test",
+    "status": "FAILED",
+    "startTime": EXECUTION["startTime"],
+    "completionTime": None,
     "jobs": [JOB, DROPPED],
-}  # fmt: skip
+}
 PIPELINE = {
-    "id": "p1", "name": "ci", "runNumber": 3, "commitHash": "abc", "status": "FAILED", "startTime": None,
-    "completionTime": None, "stages": [STAGE], "reason": None,
-}  # fmt: skip
+    "id": "p1",
+    "name": "ci",
+    "runNumber": 3,
+    "commitHash": "abc",
+    "status": "FAILED",
+    "startTime": None,
+    "completionTime": None,
+    "stages": [STAGE],
+    "reason": None,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -52,16 +74,36 @@ def utc() -> Iterator[None]:
 @pytest.mark.case("B54")
 def test_text_has_the_reference_system_s_labels() -> None:
     assert text(PIPELINE).splitlines() == [
-        "Pipeline ID: p1", "Pipeline Name: ci", "Run Number: 3", "Commit Hash: abc", "Status: FAILED",
-        "Start Time: N/A", "Completion Time: In Progress", "Stages:",
-        "  Stage ID: s1", "  Stage Name: test", "  Status: FAILED", "  Start Time: 2026-01-01 11:00:00",
-        "  Completion Time: In Progress", "  Jobs:",
-        "    Job Name: tests <x>", "    Run Number: 3", "    Stage Name: test", "    Commit Hash: N/A",
-        "    Executions:", "      Execution ID: e1", "      Status: FAILED", "      Allow Failure: false",
-        "      Start Time: 2026-01-01 11:00:00", "      Completion Time: 2026-01-01 11:00:02",
-        "    Job Name: late", "    Run Number: 3", "    Stage Name: test", "    Commit Hash: N/A",
+        "Pipeline ID: p1",
+        "Pipeline Name: ci",
+        "Run Number: 3",
+        "Commit Hash: abc",
+        "Status: FAILED",
+        "Start Time: N/A",
+        "Completion Time: In Progress",
+        "Stages:",
+        "  Stage ID: s1",
+        "  Stage Name: test",
+        "  Status: FAILED",
+        "  Start Time: 2026-01-01 11:00:00",
+        "  Completion Time: In Progress",
+        "  Jobs:",
+        "    Job Name: tests <x>",
+        "    Run Number: 3",
+        "    Stage Name: test",
+        "    Commit Hash: N/A",
+        "    Executions:",
+        "      Execution ID: e1",
+        "      Status: FAILED",
+        "      Allow Failure: false",
+        "      Start Time: 2026-01-01 11:00:00",
+        "      Completion Time: 2026-01-01 11:00:02",
+        "    Job Name: late",
+        "    Run Number: 3",
+        "    Stage Name: test",
+        "    Commit Hash: N/A",
         "    Status: CANCELED (needs 'tests', which failed)",
-    ]  # fmt: skip
+    ]
     assert "Pipeline Name: ci" in text({**STAGE, "pipelineName": "ci"}), "only in a stage's own report"
     two = text([PIPELINE, {**PIPELINE, "id": "p0"}])
     assert f"\n\n{'-' * 40}\nPipeline ID: p0\n" in two
@@ -107,8 +149,11 @@ def test_junit_has_a_suite_per_stage_and_a_case_per_job() -> None:
     )
     (suite,) = root
     assert {key: suite.get(key) for key in ("name", "tests", "failures", "skipped")} == {
-        "name": "ci#3 test", "tests": "4", "failures": "1", "skipped": "2",
-    }  # fmt: skip
+        "name": "ci#3 test",
+        "tests": "4",
+        "failures": "1",
+        "skipped": "2",
+    }
     cases = {case.get("name"): case for case in suite}
     assert cases["tests <x>"].get("time") == "2.500"
     assert cases["tests <x>"].find("failure").get("message") == "exit code 1"  # type: ignore[union-attr]

@@ -12,18 +12,39 @@ from pytest_remote_ci.terminal.run_view import RunView, bar, block, state_of, ve
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=timezone.utc)
 JOB: dict[str, Any] = {
-    "name": "a", "stage": "one", "skipped": False, "status": "queued", "success": None, "job_id": None,
-    "reused": False, "allow_failure": False, "phase": None, "retry": 0, "start_time": None, "end_time": None,
-    "counts": {}, "reason": None, "exit_code": None, "past_seconds": None,
-}  # fmt: skip
+    "name": "a",
+    "stage": "one",
+    "skipped": False,
+    "status": "queued",
+    "success": None,
+    "job_id": None,
+    "reused": False,
+    "allow_failure": False,
+    "phase": None,
+    "retry": 0,
+    "start_time": None,
+    "end_time": None,
+    "counts": {},
+    "reason": None,
+    "exit_code": None,
+    "past_seconds": None,
+}
 STARTED = {"job_id": "j", "start_time": "2026-01-01T12:00:00Z"}
 OVER = {**STARTED, "end_time": "2026-01-01T12:00:12Z"}
 RUNNING = {**JOB, **STARTED, "status": "running", "phase": "testing"}
 
 
 def run(*jobs: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"pipeline": "ci", "number": 2, "stages": ["one"], "jobs": list(jobs), "status": "running",
-            "success": None, "reason": None, **more}  # fmt: skip
+    return {
+        "pipeline": "ci",
+        "number": 2,
+        "stages": ["one"],
+        "jobs": list(jobs),
+        "status": "running",
+        "success": None,
+        "reason": None,
+        **more,
+    }
 
 
 @pytest.mark.parametrize(
@@ -35,7 +56,10 @@ def run(*jobs: dict[str, Any], **more: Any) -> dict[str, Any]:
         ({**RUNNING, "counts": {"passed": 3}}, "running  30 s  3 passed"),
         ({**JOB, **OVER, "status": "completed", "success": True}, "passed  12 s"),
         ({**JOB, **OVER, "status": "completed", "success": True, "reused": True}, "passed before"),
-        ({**JOB, **OVER, "status": "completed", "success": False, "exit_code": 4}, "failed  12 s  exit code 4"),
+        (
+            {**JOB, **OVER, "status": "completed", "success": False, "exit_code": 4},
+            "failed  12 s  exit code 4",
+        ),
         (
             {**JOB, **OVER, "status": "completed", "success": False, "exit_code": 4, "allow_failure": True},
             "failed, allowed  12 s  exit code 4",
@@ -44,10 +68,13 @@ def run(*jobs: dict[str, Any], **more: Any) -> dict[str, Any]:
             {**JOB, **OVER, "status": "failed", "reason": "container lost", "retry": 1},
             "failed  try 2  12 s  container lost",
         ),
-        ({**JOB, "status": "cancelled", "reason": "needs 'b', which failed"}, "cancelled  needs 'b', which failed"),
+        (
+            {**JOB, "status": "cancelled", "reason": "needs 'b', which failed"},
+            "cancelled  needs 'b', which failed",
+        ),
         ({**JOB, "skipped": True, "reason": "nothing changed"}, "left out  nothing changed"),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_a_job(job: dict[str, Any], shown: str) -> None:
     assert words(job, NOW) == shown
 

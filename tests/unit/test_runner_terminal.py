@@ -37,10 +37,22 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "line",
-    ["user list", "user list --json", "user get u1", "user get u1 --json", "key list", "key list --json",
-     "user deactivate u1", "user set-priority-cap u1 low", "key revoke k1", "user delete u1 --yes",
-     "key create --user-id u1 --name new", f"user get {EVIL}", f"key list --email {EVIL}"],
-)  # fmt: skip
+    [
+        "user list",
+        "user list --json",
+        "user get u1",
+        "user get u1 --json",
+        "key list",
+        "key list --json",
+        "user deactivate u1",
+        "user set-priority-cap u1 low",
+        "key revoke k1",
+        "user delete u1 --yes",
+        "key create --user-id u1 --name new",
+        f"user get {EVIL}",
+        f"key list --email {EVIL}",
+    ],
+)
 def test_names_in_the_database_are_printed_harmlessly(
     data_dir: Path, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:

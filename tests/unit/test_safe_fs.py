@@ -73,8 +73,13 @@ def test_a_walk_sees_everything_and_follows_no_link(tmp_path: Path) -> None:
         walk = Walk(folder)
         found = {entry.path: entry.is_folder for entry in walk}
     assert found == {
-        "a": True, "a/b": True, "a/b/file": False, "c": True, "c/other": False, "link": False,
-    }  # fmt: skip
+        "a": True,
+        "a/b": True,
+        "a/b/file": False,
+        "c": True,
+        "c/other": False,
+        "link": False,
+    }
     assert walk.complete
 
 

@@ -36,8 +36,9 @@ def test_all_join_the_first_and_are_found_again() -> None:
     seen = engine.list()
     assert seen[0].id == first
     assert [(item.role, item.job_id, item.name.rpartition("-")[2]) for item in seen] == [
-        ("service", "job", "db"), ("service", "job", "cache"),
-    ]  # fmt: skip
+        ("service", "job", "db"),
+        ("service", "job", "cache"),
+    ]
     assert set(engine.creates.values()) == {1}
 
 

@@ -160,11 +160,24 @@ def test_a_character_that_never_ends_is_replaced_at_the_end(folder: Folder) -> N
         b'{"t": "mark", "stdout": ' + b"9" * 10_000 + b"}",
     ],
     ids=[
-        "empty line", "not json", "a list", "null", "a text", "not a number", "too deep", "wrong types",
-        "absurd sizes", "sizes of other types", "exit without code", "exit code is text", "exit code out of range",
-        "absurd signal", "not UTF-8", "a number too long",
+        "empty line",
+        "not json",
+        "a list",
+        "null",
+        "a text",
+        "not a number",
+        "too deep",
+        "wrong types",
+        "absurd sizes",
+        "sizes of other types",
+        "exit without code",
+        "exit code is text",
+        "exit code out of range",
+        "absurd signal",
+        "not UTF-8",
+        "a number too long",
     ],
-)  # fmt: skip
+)
 def test_a_hostile_frame_is_passed_over(folder: Folder, line: bytes) -> None:
     folder.write("stdout", b"hello\n")
     folder.write("frames", line + b"\n")

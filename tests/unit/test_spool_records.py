@@ -117,11 +117,19 @@ def test_a_frame_brings_the_records_that_precede_its_output(session: Session) ->
 
 
 HOSTILE = [
-    b"", b"no JSON", b"[]", b"1", b'{"t": 1}', b'{"t": "complete", "success": true}', b'{"t": "log", "data": "x"}',
-    b'{"t": "started", "id": ' + b"[" * 500 + b"]" * 500 + b"}", b"[" * 100_000,
+    b"",
+    b"no JSON",
+    b"[]",
+    b"1",
+    b'{"t": 1}',
+    b'{"t": "complete", "success": true}',
+    b'{"t": "log", "data": "x"}',
+    b'{"t": "started", "id": ' + b"[" * 500 + b"]" * 500 + b"}",
+    b"[" * 100_000,
     b'{"t": "started", "n": ' + b"9" * 9999 + b"}",
-    b"\xff\xfe", b'{"sizes": [1, 2, 3]}',
-]  # fmt: skip
+    b"\xff\xfe",
+    b'{"sizes": [1, 2, 3]}',
+]
 
 
 @pytest.mark.parametrize("line", HOSTILE, ids=lambda line: line[:20].decode("latin-1"))
@@ -177,13 +185,18 @@ def test_a_record_is_stored_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"t":"report","sizes":[1,2,3],"d":1}', b'{"t":"report","d":NaN,"sizes":[1,2,3]}',
-        b'{"t":"report","d":-Infinity,"sizes":[1,2,3]}', b'{"t":"report","seq":9,"sizes":[1,2,3]}',
-        b'{"t":"report","s\\u0065q":9,"sizes":[1,2,3]}', b'{"t":"report",\r"d":1,"sizes":[1,2,3]}',
-        '{"t":"report","d":"\u00e9","sizes":[1,2,3]}'.encode(), b'{"t":"report","d":1,"sizes":[1,2]}',
-        b'{"t":"report","d":1,"sizes":[1,2,3] }', b'{"t":"report","sizes":[0,0,0],"d":{"a":1,"sizes":[1,2,3]}}',
+        b'{"t":"report","sizes":[1,2,3],"d":1}',
+        b'{"t":"report","d":NaN,"sizes":[1,2,3]}',
+        b'{"t":"report","d":-Infinity,"sizes":[1,2,3]}',
+        b'{"t":"report","seq":9,"sizes":[1,2,3]}',
+        b'{"t":"report","s\\u0065q":9,"sizes":[1,2,3]}',
+        b'{"t":"report",\r"d":1,"sizes":[1,2,3]}',
+        '{"t":"report","d":"\u00e9","sizes":[1,2,3]}'.encode(),
+        b'{"t":"report","d":1,"sizes":[1,2]}',
+        b'{"t":"report","d":1,"sizes":[1,2,3] }',
+        b'{"t":"report","sizes":[0,0,0],"d":{"a":1,"sizes":[1,2,3]}}',
     ],
-)  # fmt: skip
+)
 def test_what_is_written_in_another_way_is_written_anew(line: bytes) -> None:
     event = records.parse(line, utcnow()).event
     assert event is not None

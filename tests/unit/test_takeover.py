@@ -44,9 +44,13 @@ def test_an_environment_is_closed_to_all_but_its_readers(environment: Path) -> N
         if not path.is_symlink()
     }
     assert modes == {
-        ".": "0o755", "lib": "0o755", "lib/package": "0o755", "lib/package/module.py": "0o644",
-        "bin": "0o755", "bin/tool": "0o755",
-    }  # fmt: skip
+        ".": "0o755",
+        "lib": "0o755",
+        "lib/package": "0o755",
+        "lib/package/module.py": "0o644",
+        "bin": "0o755",
+        "bin/tool": "0o755",
+    }
     assert (environment / "bin" / "python").readlink() == Path("/usr/bin/python3")
 
 
@@ -159,9 +163,16 @@ def test_only_products_are_kept(upper: Path, tmp_path: Path) -> None:
     (upper / "a").chmod(0o700)
     found = keep(upper, tmp_path / "kept")
     assert list(found) == [
-        "a", "a/b", "a/b/c.txt", "link", "src", "src/app", "src/app/fast.so", "src/app.egg-info",
+        "a",
+        "a/b",
+        "a/b/c.txt",
+        "link",
+        "src",
+        "src/app",
+        "src/app/fast.so",
+        "src/app.egg-info",
         "src/app.egg-info/PKG-INFO",
-    ]  # fmt: skip
+    ]
     assert found["a"] & 0o777 == 0o755, "a job can look into it"
     assert found["src/app/fast.so"] & 0o7777 == 0o755
 

@@ -63,8 +63,14 @@ def test_frames_say_hello_started_and_exit_with_the_commands_own_code(spool: Pat
     assert started["t"] == "started"
     assert started["pid"] > 0
     assert {key: last[key] for key in ("t", "code", "signal", "oom", "stopped", "stdout", "stderr")} == {
-        "t": "exit", "code": 3, "signal": None, "oom": 0, "stopped": False, "stdout": 4, "stderr": 4,
-    }  # fmt: skip
+        "t": "exit",
+        "code": 3,
+        "signal": None,
+        "oom": 0,
+        "stopped": False,
+        "stdout": 4,
+        "stderr": 4,
+    }
     assert (spool / "stdout").read_text() == "out\n"
     assert (spool / "stderr").read_text() == "err\n"
 

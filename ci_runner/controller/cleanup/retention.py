@@ -82,9 +82,16 @@ class Reaper:
     def _round(self) -> None:
         failpoints.hit(_BEFORE)
         for step in (
-            self._work_folders, self._uploads, self._caches, self._logs, self._artifacts, self._tests,
-            self._deleted_users, self._contents, self._empty_trash,
-        ):  # fmt: skip
+            self._work_folders,
+            self._uploads,
+            self._caches,
+            self._logs,
+            self._artifacts,
+            self._tests,
+            self._deleted_users,
+            self._contents,
+            self._empty_trash,
+        ):
             if self._stop.is_set():
                 return
             try:

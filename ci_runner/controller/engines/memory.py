@@ -170,9 +170,16 @@ class MemoryEngine:
         """Make a service's container; its script is chosen by a `ContainerSpec` of role "service"."""
         argv = spec.command or ("service",)
         as_job = ContainerSpec(
-            spec.name, spec.image_id, argv, "service", spec.job_id, 0, env=spec.env, network=spec.network,
+            spec.name,
+            spec.image_id,
+            argv,
+            "service",
+            spec.job_id,
+            0,
+            env=spec.env,
+            network=spec.network,
             join=spec.join,
-        )  # fmt: skip
+        )
         return self.create(as_job)
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
@@ -301,8 +308,11 @@ class MemoryEngine:
     def _adopt(self, container: _Container, spec: ContainerSpec) -> str:
         there = container.observed
         if (container.install, there.role, there.job_id, there.attempt) != (
-            self.install, spec.role, spec.job_id, spec.attempt,
-        ):  # fmt: skip
+            self.install,
+            spec.role,
+            spec.job_id,
+            spec.attempt,
+        ):
             raise PermanentError(f"the container name {spec.name!r} is taken by something else")
         return there.id
 

@@ -66,9 +66,18 @@ class Bytecode:
             return
         step = {"do": "bytecode", "source": ENVIRONMENT, "target": STORE, "seconds": _LONGEST}
         build = Build(
-            job_id=job_id, attempt=1, image_id=wanted.image_id, python=wanted.python, steps=(step,), cache=None,
-            may_build=False, cwd="/", owner=wanted.owner, binds=(Bind(wanted.folder, ENVIRONMENT),), cpus=_CPUS,
-        )  # fmt: skip
+            job_id=job_id,
+            attempt=1,
+            image_id=wanted.image_id,
+            python=wanted.python,
+            steps=(step,),
+            cache=None,
+            may_build=False,
+            cwd="/",
+            owner=wanted.owner,
+            binds=(Bind(wanted.folder, ENVIRONMENT),),
+            cpus=_CPUS,
+        )
         try:
             with self._builds.run(build, wanted.tools, log=_log.debug, stopping=stopping) as built:
                 if built.result.get("ok") is not True:

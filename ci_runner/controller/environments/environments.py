@@ -125,9 +125,12 @@ class Environments:
             return (ready, lock) if lock and ready else None
 
         return self._flights.once(
-            ("lock", request.scope, name), look, lambda: self._install(request, name),
-            joined=lambda: self._join(request), stopping=request.stopping,
-        )  # fmt: skip
+            ("lock", request.scope, name),
+            look,
+            lambda: self._install(request, name),
+            joined=lambda: self._join(request),
+            stopping=request.stopping,
+        )
 
     def _join(self, request: Request) -> None:
         request.log("waiting for the environment that another job builds")
@@ -170,9 +173,12 @@ class Environments:
                 return self._publish(scope, key, built)
 
         return self._flights.once(
-            ("env", scope, key), lambda: self._find_environment(request, lock, scope), build,
-            joined=lambda: self._join(request), stopping=request.stopping,
-        )  # fmt: skip
+            ("env", scope, key),
+            lambda: self._find_environment(request, lock, scope),
+            build,
+            joined=lambda: self._join(request),
+            stopping=request.stopping,
+        )
 
     def _compile_step(self, request: Request) -> Mapping[str, Any]:
         version = project_layer.version_env(request.plan, alone=False)
@@ -207,16 +213,24 @@ class Environments:
         if not projects:
             return None
         key = _digest(
-            "layer", request.scope, request.image_id, request.python, request.mount, projects, self._indexes(),
-            project_layer.layer_digest(request.tree, request.plan), str(request.in_place),
+            "layer",
+            request.scope,
+            request.image_id,
+            request.python,
+            request.mount,
+            projects,
+            self._indexes(),
+            project_layer.layer_digest(request.tree, request.plan),
+            str(request.in_place),
             None if environment is None else environment.name,
-        )  # fmt: skip
+        )
         return self._flights.once(
             ("layer", request.scope, key),
             lambda: _find_layer(self._layers(request), key),
             lambda: self._install_project(request, key, projects, environment),
-            joined=lambda: self._join(request), stopping=request.stopping,
-        )  # fmt: skip
+            joined=lambda: self._join(request),
+            stopping=request.stopping,
+        )
 
     def _install_project(
         self, request: Request, key: str, projects: list[str], environment: Path | None
@@ -224,9 +238,12 @@ class Environments:
         request.building()
         request.log("installing the project")
         step = {
-            "do": "layer", "stage": f"{STORE}/{_LAYER}", "projects": projects, "environment": ENVIRONMENT,
+            "do": "layer",
+            "stage": f"{STORE}/{_LAYER}",
+            "projects": projects,
+            "environment": ENVIRONMENT,
             "env": project_layer.version_env(request.plan, alone=True),
-        }  # fmt: skip
+        }
         binds = () if environment is None else (Bind(environment, ENVIRONMENT),)
         try:
             with self._run(request, request.scope, "project", [step], binds, request.in_place) as built:
@@ -251,11 +268,20 @@ class Environments:
         """Run one container; its results are removed unless they were published."""
         own = scope != SHARED
         build = Build(
-            job_id=request.job_id, attempt=request.attempt, image_id=request.image_id, python=request.python,
-            steps=tuple(steps), cache=CachePlace(scope, purpose), may_build=own, cwd=request.mount if own else "/",
-            owner=self.owner(scope), env=self._env(), binds=(*self.ca_binds(), *binds),
-            lowers=(request.folder,) if own else (), upper=upper,
-        )  # fmt: skip
+            job_id=request.job_id,
+            attempt=request.attempt,
+            image_id=request.image_id,
+            python=request.python,
+            steps=tuple(steps),
+            cache=CachePlace(scope, purpose),
+            may_build=own,
+            cwd=request.mount if own else "/",
+            owner=self.owner(scope),
+            env=self._env(),
+            binds=(*self.ca_binds(), *binds),
+            lowers=(request.folder,) if own else (),
+            upper=upper,
+        )
         with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
             if built.result.get("ok") is not True:
                 words = _one_line(built.result.get("error"))
@@ -265,9 +291,12 @@ class Environments:
     def _env(self) -> dict[str, str]:
         settings = self._settings
         env = {
-            "UV_CACHE_DIR": f"{STORE}/cache", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1",
+            "UV_CACHE_DIR": f"{STORE}/cache",
+            "UV_NO_PROGRESS": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
+            "NO_COLOR": "1",
             **self.ca_env(),
-        }  # fmt: skip
+        }
         if settings.index_url:
             env["UV_DEFAULT_INDEX"] = env["PIP_INDEX_URL"] = settings.index_url
         if settings.extra_index_urls:

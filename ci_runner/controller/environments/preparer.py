@@ -114,17 +114,26 @@ class Preparer:
         self._trash = Trash(self._data / "trash")
         self._cells = Cells(self._data, self._trash)
         self._builds = Builds(
-            engine, self._cells, prefix=reconcile.prefix, install_id=install_id, owner=self._owner, limits=limits,
+            engine,
+            self._cells,
+            prefix=reconcile.prefix,
+            install_id=install_id,
+            owner=self._owner,
+            limits=limits,
             slots=2 * reconcile.builds,
-        )  # fmt: skip
+        )
         self._bytecode = Bytecode(self._builds)
         self._environments = Environments(
             self._data, environments, self._builds, self._trash, owner=self._owner
         )
         self._evictor = Evictor(
-            self._data, self._workspaces, self._cells, self._trash, environments.cache_size,
+            self._data,
+            self._workspaces,
+            self._cells,
+            self._trash,
+            environments.cache_size,
             2 * reconcile.prepare_timeout,
-        )  # fmt: skip
+        )
         self._services = Services(engine, reconcile)
         self._isolates: bool | None = None
 
@@ -154,11 +163,22 @@ class Preparer:
             prepared = self._without_python(job, base.image.id, folder, options)
             return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
         request = Request(
-            job_id=job.id, attempt=job.attempt, scope=_scope(job.user_id), may_share=not base.named_by_user,
-            image_id=base.image.id, python=base.python, plan=plan, tree=tree, folder=folder,
-            mount=mount_point(options.root), tools=self._tools.folder(), log=log, building=building, stopping=stopping,
+            job_id=job.id,
+            attempt=job.attempt,
+            scope=_scope(job.user_id),
+            may_share=not base.named_by_user,
+            image_id=base.image.id,
+            python=base.python,
+            plan=plan,
+            tree=tree,
+            folder=folder,
+            mount=mount_point(options.root),
+            tools=self._tools.folder(),
+            log=log,
+            building=building,
+            stopping=stopping,
             in_place=None if self._engine_isolates() else self._own_folder(job),
-        )  # fmt: skip
+        )
         environment, layer = self._ready(request)
         if request.in_place is None:
             self._bytecode.want(
@@ -175,17 +195,27 @@ class Preparer:
     def _without_python(self, job: Job, image_id: str, folder: Path, options: SubmitOptions) -> Prepared:
         """Prepare a script in a user's image without Python: nothing is installed."""
         return Prepared(
-            image=image_id, mount_point=mount_point(options.root), lowers=(folder,),
-            binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()), python="",
-            env={**self._environments.ca_env(), "REMOTE_CI_JOB": job.id}, path=(), key="", module=False,
-        )  # fmt: skip
+            image=image_id,
+            mount_point=mount_point(options.root),
+            lowers=(folder,),
+            binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()),
+            python="",
+            env={**self._environments.ca_env(), "REMOTE_CI_JOB": job.id},
+            path=(),
+            key="",
+            module=False,
+        )
 
     def _ready(self, request: Request) -> tuple[Published, Published | None]:
         """Return environment and layer; build both at once if neither needs the other."""
         independent = (
-            request.in_place is None and request.plan.install and request.plan.source != "uv.lock"
-            and not any(line.startswith(("-e", "--editable", ".", "/", "file:")) for line in request.plan.requirements)
-        )  # fmt: skip
+            request.in_place is None
+            and request.plan.install
+            and request.plan.source != "uv.lock"
+            and not any(
+                line.startswith(("-e", "--editable", ".", "/", "file:")) for line in request.plan.requirements
+            )
+        )
         if not independent:
             environment, lock = self._environments.dependencies(request)
             place = environment.folder if request.in_place is not None else None
@@ -219,12 +249,18 @@ class Preparer:
             "REMOTE_CI_PYTHON": f"{home}/bin/python",
         }
         return Prepared(
-            image=request.image_id, mount_point=request.mount, lowers=tuple(lowers), binds=tuple(binds),
-            python=f"{home}/bin/python", env=env, path=tuple(path),
+            image=request.image_id,
+            mount_point=request.mount,
+            lowers=tuple(lowers),
+            binds=tuple(binds),
+            python=f"{home}/bin/python",
+            env=env,
+            path=tuple(path),
             key=environment.key + (f".{layer.key}" if layer is not None else ""),
-            module=options.module, upper=request.in_place,
+            module=options.module,
+            upper=request.in_place,
             known={**environment.known, **(layer.known if layer is not None else {})},
-        )  # fmt: skip
+        )
 
     def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
         """Write the modification times for `pytest_remote_ci.job.mtimes`, if the client sent them.

@@ -70,8 +70,11 @@ def _quoted(text: str) -> Iterator[str]:
 
 
 def _in_urls(text: str) -> Iterator[str]:
-    for each in (quote(text, safe="", errors="surrogateescape"), quote(text, errors="surrogateescape"),
-                 quote_plus(text, errors="surrogateescape")):  # fmt: skip
+    for each in (
+        quote(text, safe="", errors="surrogateescape"),
+        quote(text, errors="surrogateescape"),
+        quote_plus(text, errors="surrogateescape"),
+    ):
         yield each
         yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), each)
 

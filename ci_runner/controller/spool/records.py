@@ -29,20 +29,35 @@ _NO_NUMBERS: Final = (b"NaN", b"Infinity")
 TYPES: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
-            "recorder", "unavailable", "session", "header", "collecting", "junit", "junit_attribute", "worker",
-            "tests_over", "summary", "end", "interrupt", "internal_error", "stopped", "died", "note",
+            "recorder",
+            "unavailable",
+            "session",
+            "header",
+            "collecting",
+            "junit",
+            "junit_attribute",
+            "worker",
+            "tests_over",
+            "summary",
+            "end",
+            "interrupt",
+            "internal_error",
+            "stopped",
+            "died",
+            "note",
         ),
         "session",
     ),
     **dict.fromkeys(
-        ("collect_report", "deselected", "tree", "collected", "collected_ids", "collection_lines"), "collected"
+        ("collect_report", "deselected", "tree", "collected", "collected_ids", "collection_lines"),
+        "collected",
     ),
     "started": "started",
     **dict.fromkeys(("report", "passed", "logs", "exception", "compared", "several"), "report"),
     "finished": "finished",
     "warning": "warning",
     "terminal": "section",
-}  # fmt: skip
+}
 
 #: The end of a recorder's line: before it is the JSON of the fields without its closing brace.
 _SIZES: Final = re.compile(rb',"sizes":\[\d+,\d+,\d+\]\}\Z')

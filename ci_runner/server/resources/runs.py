@@ -94,8 +94,12 @@ class RunList:
         if request.timeout is not None:
             options["run_timeout"] = request.timeout
         run = Run(
-            str(uuid.uuid4()), user.id, plan, received.workspace, options=options,
-        )  # fmt: skip
+            str(uuid.uuid4()),
+            user.id,
+            plan,
+            received.workspace,
+            options=options,
+        )
         digest = None
         if key:  # secrets are compared by name only
             same = [run.workspace, plan.to_dict(), options, sorted(request.secrets)]
@@ -206,8 +210,13 @@ class Rerun:
         reuse = reusable(old.plan, store.runs.facts(old.id), **wanted)
         self._renew(old, user.id)
         fresh = Run(
-            str(uuid.uuid4()), user.id, old.plan, old.workspace, options=old.options, rerun_of=old.id,
-        )  # fmt: skip
+            str(uuid.uuid4()),
+            user.id,
+            old.plan,
+            old.workspace,
+            options=old.options,
+            rerun_of=old.id,
+        )
         key = idempotency_key(req)
         digest = (
             hashlib.sha256(json.dumps([old.id, wanted], sort_keys=True).encode()).hexdigest() if key else None

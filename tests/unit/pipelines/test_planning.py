@@ -81,7 +81,7 @@ def test_jobs_are_in_the_order_of_stages_then_of_the_file() -> None:
         (Choice(stages=("nothing",)), {}),
         (Choice(stages=("test",), jobs=("unit",)), {"wheel": (), "unit": ("wheel",)}),
     ],
-)  # fmt: skip
+)
 def test_a_chosen_job_runs_with_what_it_names_as_needs(
     choice: Choice, expected: Mapping[str, tuple[str, ...]]
 ) -> None:
@@ -213,13 +213,31 @@ def test_a_job_overrides_the_defaults_and_adds_variables() -> None:
     a, b = made.jobs
     assert made.keep_going
     assert a == PlannedJob(
-        name="a", definition="a", stage="s", image="base", env={"A": "1", "B": "true"}, timeout=5400.0,
-        retries=Retries(2, (75,)), cpus=1.5, memory=2 << 30, artifacts=("*.xml",), secrets=("TOKEN",),
-    )  # fmt: skip
+        name="a",
+        definition="a",
+        stage="s",
+        image="base",
+        env={"A": "1", "B": "true"},
+        timeout=5400.0,
+        retries=Retries(2, (75,)),
+        cpus=1.5,
+        memory=2 << 30,
+        artifacts=("*.xml",),
+        secrets=("TOKEN",),
+    )
     assert b == PlannedJob(
-        name="b", definition="b", stage="s", image="own", env={"A": "1", "B": "2"}, timeout=30.0, cpus=1.5,
-        memory=1048576, artifacts_when="failure", artifacts_days=0.5, allow_failure=True,
-    )  # fmt: skip
+        name="b",
+        definition="b",
+        stage="s",
+        image="own",
+        env={"A": "1", "B": "2"},
+        timeout=30.0,
+        cpus=1.5,
+        memory=1048576,
+        artifacts_when="failure",
+        artifacts_days=0.5,
+        allow_failure=True,
+    )
 
 
 def test_a_stage_has_a_timeout_in_both_forms() -> None:

@@ -235,7 +235,11 @@ def after(seconds: float) -> dt.datetime:
         ((QUEUED, NOTHING, NOTHING), 1e6, Step((Start("c"),))),
         ((replace(PASSED, started=T0), replace(PASSED, started=T0), NOTHING), 1e6, Step((Start("b"),))),
         (
-            (replace(RUNNING, started=T0, cancelling=True, halted_by=BLAME), replace(PASSED, started=T0), NOTHING),
+            (
+                replace(RUNNING, started=T0, cancelling=True, halted_by=BLAME),
+                replace(PASSED, started=T0),
+                NOTHING,
+            ),
             60,
             Step(drops=(Drop("b", "stage 'one' timed out after 60 s"),)),
         ),
@@ -247,7 +251,7 @@ def after(seconds: float) -> dt.datetime:
         "a stage that was over in time is none of its business",
         "what was stopped is not stopped again",
     ],
-)  # fmt: skip
+)
 def test_the_time_of_a_stage(facts: tuple[Facts, ...], seconds: float, expected: Step) -> None:
     assert step(LIMITED, *facts, now=after(seconds)) == expected
 
@@ -337,11 +341,14 @@ def plans(draw: st.DrawFn) -> Plan:
         needs = tuple(draw(st.sets(st.sampled_from(names[:index])))) if index else ()
         jobs.append(
             planned(
-                name, "x", needs=needs, stage=f"s{index % 3}",
+                name,
+                "x",
+                needs=needs,
+                stage=f"s{index % 3}",
                 allow_failure=draw(st.booleans()),
                 retries=Retries(draw(st.integers(0, 2)), draw(st.sampled_from([(), (1,)]))),
             )
-        )  # fmt: skip
+        )
     made = plan_of(*draw(st.permutations(jobs)))
     limits = draw(st.dictionaries(st.sampled_from(made.stages), st.integers(1, 30).map(float)))
     return replace(made, keep_going=draw(st.booleans()), stage_timeouts=limits)
@@ -399,9 +406,13 @@ def test_whatever_happens_every_run_ends_and_nothing_starts_early_or_twice(
             else:
                 ending = data.draw(st.sampled_from(ENDS))
             facts[name] = replace(
-                ending, job_id=found.job_id, retry=found.retry, cancelling=found.cancelling,
-                halted_by=found.halted_by, started=found.started or now,
-            )  # fmt: skip
+                ending,
+                job_id=found.job_id,
+                retry=found.retry,
+                cancelling=found.cancelling,
+                halted_by=found.halted_by,
+                started=found.started or now,
+            )
             final = facts[name].word is ExecutionStatus.FAILED and name not in {
                 start.name for start in decide(plan, facts).starts
             }

@@ -118,9 +118,13 @@ keys = st.sampled_from(
     [*PIPELINE, *JOB, "pipeline", "dockerImage", "x-y", "<<", "", "\0", "changed", "tag", "count", "paths"]
 )
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
     st.sampled_from(["a", "s", "{x}", "3.10", "10m", "2g", "*", "..", "/x", "9" * 400, 10**4000]),
-)  # fmt: skip
+)
 trees = st.recursive(
     leaves,
     lambda inner: (

@@ -57,9 +57,12 @@ class Played:
             assert start.name not in self._ends, f"{start.name} starts twice"
             self.starts.setdefault(self._now, []).append(start.name)
             fact = scheduler.Facts(
-                job_id=f"{start.name}#{start.retry}", retry=start.retry, status="running", phase="testing",
+                job_id=f"{start.name}#{start.retry}",
+                retry=start.retry,
+                status="running",
+                phase="testing",
                 started=self.facts[start.name].started or self._clock(),
-            )  # fmt: skip
+            )
             self.facts[start.name] = fact
             outcome = self._outcome(start.name, start.retry)
             self._ends[start.name] = (self._now + outcome.get("seconds", 1), outcome)
@@ -68,9 +71,13 @@ class Played:
             if not halt.waiting_only:  # all jobs run here as soon as they are started
                 self._ends.pop(name)
                 self.facts[name] = replace(
-                    self.facts[name], status="cancelled", phase="finishing", cancelling=True, halted_by=halt.by,
+                    self.facts[name],
+                    status="cancelled",
+                    phase="finishing",
+                    cancelling=True,
+                    halted_by=halt.by,
                     reason=f"cancelled by {halt.by}",
-                )  # fmt: skip
+                )
 
     def _outcome(self, name: str, retry: int) -> dict[str, Any]:
         given = self._outcomes.get(name, {})

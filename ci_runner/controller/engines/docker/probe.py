@@ -189,11 +189,16 @@ def _try_mounts(
         with _listener(gateway) as port:
             argv = ("sh", "-c", _SCRIPT, "probe", token, gateway if port else "", str(port or 0), METADATA)
             spec = ContainerSpec(
-                name=f"ci-runner-probe-{token}", image_id=image_id, argv=argv, role="test", job_id="", attempt=0,
+                name=f"ci-runner-probe-{token}",
+                image_id=image_id,
+                argv=argv,
+                role="test",
+                job_id="",
+                attempt=0,
                 binds=(Bind(folder / "spool", SPOOL, read_only=False),),
                 overlay=Overlay((folder / "lower",), folder / "upper", folder / "work", "/probe-workspace"),
                 limits=Limits(memory=256 << 20, tmp_size=16 << 20, pids=64),
-            )  # fmt: skip
+            )
             said = _run(container, spec).split()
         seen, above = _read(folder / "spool", "out"), _read(folder / "upper", "upper")
         facts["probe"] = " ".join(said)
