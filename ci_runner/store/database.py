@@ -64,6 +64,8 @@ class _SqliteDatabase(peewee.SqliteDatabase):
         self._private_path = path
         self._known: dict[threading.Thread, sqlite3.Connection] = {}
         self._known_lock = threading.Lock()
+        #: Thread → how many uses of its connection are nested right now.
+        self._uses: dict[threading.Thread, int] = {}
         self._shut = False
 
     def _connect(self) -> Any:
@@ -92,17 +94,39 @@ class _SqliteDatabase(peewee.SqliteDatabase):
         if not self.is_closed() and thread_connection().in_transaction:
             super().rollback()
 
-    def shut(self) -> None:
-        """Close every thread's connection; later use raises `StoreError`."""
-        self._shut = True
-        with contextlib.suppress(
-            peewee.OperationalError
-        ):  # a transaction is open in this thread, which is being ended
-            self.close()
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep this thread's connection open meanwhile; raise `StoreError` if the store is closed."""
+        thread = threading.current_thread()
         with self._known_lock:
-            connections = list(self._known.values())
-            self._known.clear()
-        for connection in connections:
+            nested = self._uses.get(thread, 0)
+            if self._shut and not nested:
+                raise StoreError("the store is closed")
+            self._uses[thread] = nested + 1
+        try:
+            yield
+        finally:
+            closing = None
+            with self._known_lock:
+                if nested:
+                    self._uses[thread] = nested
+                else:
+                    del self._uses[thread]
+                    if self._shut:
+                        closing = self._known.pop(thread, None)
+            if closing is not None:
+                closing.close()
+
+    def shut(self) -> None:
+        """Close every thread's connection; later use raises `StoreError`.
+
+        A connection that a thread is using is closed by that thread afterwards: closing it now would end the process
+        with a segmentation fault.
+        """
+        with self._known_lock:
+            self._shut = True
+            idle = [self._known.pop(thread) for thread in list(self._known) if thread not in self._uses]
+        for connection in idle:
             connection.close()
 
     @property
@@ -297,7 +321,8 @@ class Database:
     def _translated(self) -> Iterator[None]:
         """Translate errors of SQLite into the runner's own, except constraints, which callers interpret."""
         try:
-            yield
+            with self._database.used():
+                yield
         except (peewee.IntegrityError, sqlite3.IntegrityError):
             raise
         except (peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
@@ -325,10 +350,11 @@ class Doorbell:
     """A cheap hint whether the database was committed to since the last check.
 
     It may ring although nothing relevant changed. It has a separate connection, so it also notices commits of this
-    process. One thread at a time may use it.
+    process. Thread-safe: SQLite would crash the process if one thread closed the connection while another reads.
     """
 
     def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
         self._connection = connect(path)
         self._execute = self._connection.execute
         self._seen: int = self._execute("PRAGMA data_version").fetchone()[0]
@@ -336,7 +362,8 @@ class Doorbell:
     def rang(self) -> bool:
         """Return whether there was a commit since the last call (or since the bell was made)."""
         try:
-            version: int = self._execute("PRAGMA data_version").fetchone()[0]
+            with self._lock:
+                version: int = self._execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.OperationalError:  # busy in a checkpoint: an unnecessary look does no harm
             return True
         except sqlite3.ProgrammingError as error:
@@ -347,7 +374,8 @@ class Doorbell:
 
     def close(self) -> None:
         """Close the connection; may be called again."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
 
 def connect(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:

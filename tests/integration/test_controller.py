@@ -399,12 +399,14 @@ def test_an_engine_call_that_fails_for_a_moment_is_repeated(small: Runner, metho
     check_invariants(small, [job_id])
 
 
-def test_jobs_wait_while_the_engine_is_away(small: Runner) -> None:
+def test_jobs_wait_while_the_engine_is_away(small: Runner, caplog: pytest.LogCaptureFixture) -> None:
     job_id = small.submit()
     memory(small).scripts[job_id] = LASTING
     with small.controller():
         small.until(job_id, lambda job: job.phase == "testing")
         memory(small).available = False
+        # A job that is claimed before would have a container that must be looked for first.
+        wait_until(lambda: "the engine does not answer" in caplog.text, 60)
         second = small.submit()
         small.store.jobs.request_cancel(second, "its user")
         small.until(second, lambda job: job.status == "cancelled", what="cancelled without an engine")

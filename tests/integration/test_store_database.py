@@ -405,6 +405,50 @@ class TestConnections:
             store.jobs.list()
         assert [str(error) for error in errors] == ["the store is closed"]
 
+    @pytest.mark.parametrize(
+        "use",
+        [
+            pytest.param("bell.rang()", id="a doorbell"),
+            pytest.param("store.jobs.list()", id="a query"),
+            pytest.param(
+                "store.users.create(User(name := str(uuid.uuid4()), name, name, utcnow()))",
+                id="a transaction",
+            ),
+        ],
+    )
+    def test_closing_a_store_in_use_crashes_nothing(self, tmp_path: Path, use: str) -> None:
+        """SQLite ends the process with a segmentation fault if a connection is closed in the middle of its use."""
+        code = f"""
+import contextlib, sys, threading, uuid
+from pathlib import Path
+from ci_runner.model.job import User, utcnow
+from ci_runner.store import Store, StoreError
+for number in range(150):
+    store = Store.open(Path(sys.argv[1]) / "runner.db")
+    bell, began = store.doorbell(), threading.Event()
+    def work():
+        with contextlib.suppress(StoreError):
+            while True:
+                began.set()
+                {use}
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    began.wait(30)
+    store.close()
+    for thread in threads:
+        thread.join(30)
+    assert not store._database._database._known, "every connection is closed"
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_only_the_holder_of_the_lease_tidies_the_write_ahead_log(self, path: Path, store: Store) -> None:
         epoch = store.lease.acquire("test")
         store.jobs.create(Job("j"))
