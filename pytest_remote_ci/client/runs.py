@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Number of lines of a failed job's log that are shown at the end of its run.
 _TAIL = 20
+#: Digits of the largest number of a run that a runner accepts.
+_MAX_DIGITS = 15
 
 #: A run as returned by `GET /runs/{id}`.
 Run = dict[str, Any]
@@ -80,7 +82,9 @@ class Runs:
     def find(self, word: str) -> Run:
         """Return the run named by an id, the beginning of an id, or ``pipeline#number``. Raises `JobNotFound`."""
         name, _, number = word.rpartition("#")
-        if name and number.isdigit():
+        if name and number.isascii() and number.isdigit():
+            if not number.strip("0") or len(number) > _MAX_DIGITS:  # the runner would refuse it
+                raise JobNotFound(f"Run not found: {word}")
             found: Run = self._client.ask("GET", f"/pipelines/{quote(name, safe='')}/runs/{number}")
             return found
         if len(word) < 36:

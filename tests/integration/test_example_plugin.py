@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 from ci_runner.controller.engine import ContainerSpec
 from ci_runner.model.job import Job
-from ci_runner.plugins import Plugins
+from ci_runner.plugins.manager import Plugins
 plugins = Plugins.load()
 assert any(name.startswith("quiet-hours ") for name in plugins.names()), plugins.names()
 spec = ContainerSpec("n", "i", ("x",), "test", "j", 1)

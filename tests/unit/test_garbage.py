@@ -65,10 +65,10 @@ def test_what_somebody_else_has_set_apart_stays_so(pytester: pytest.Pytester) ->
 
 CONFTEST = """
 import atexit, gc
-from pytest_remote_ci.replay.gc_freeze import Settled
+from pytest_remote_ci.replay.gc_freeze import GcFreeze
 atexit.register(lambda: print("set apart:", gc.get_freeze_count() > 1000))
 def pytest_cmdline_main(config):
-    config.pluginmanager.register(Settled(config))
+    config.pluginmanager.register(GcFreeze(config))
 """
 
 
