@@ -137,7 +137,7 @@ def test_jobs_leave_no_files_images_or_containers(
     developer = make_developer(runner, tmp_path)
     before = engine_contents(runner), data_contents(runner)
     assert not any([*before[0].values(), *before[1].values()])
-    for name, code in (("dummy_project", 0), ("failing_project", 1), ("invalid_project", 1)):
+    for name, code in (("dummy_project", 0), ("failing_project", 1), ("invalid_project", 2)):
         done = developer.remote_ci("submit", cwd=project(name), TMPDIR=str(theirs))
         assert done.code == code, done.text
     cancelled = tmp_path / "cancelled"
