@@ -34,7 +34,7 @@ _log = logging.getLogger("ci_runner")
 _DESCRIPTION: Final = "The runner of pytest --remote-ci: takes projects, runs their tests, keeps the results."
 _EPILOG: Final = """\
 Start a runner on this machine: ci-runner serve --reconcile
-Let somebody in:                ci-runner admin user create --name Ann --email ann@example.org
+Create a user and a key:        ci-runner admin user create --name Ann --email ann@example.org
                                 ci-runner admin key create --email ann@example.org --name laptop
 Find out what is wrong:         ci-runner doctor
 """

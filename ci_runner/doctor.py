@@ -25,7 +25,7 @@ from ci_runner.errors import EngineUnavailable, RunnerError
 from ci_runner.settings.groups import Settings
 from ci_runner.settings.loader import Loaded, size_text
 from ci_runner.storage import data_dir as datadir
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped, escaped_json
 
 if TYPE_CHECKING:

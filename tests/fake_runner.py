@@ -181,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
+        if self.close_connection:  # otherwise the client sends its next request where nothing reads any more
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(data)
 

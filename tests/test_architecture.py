@@ -43,10 +43,7 @@ _OURS = (
 #: The first row whose prefix fits a module is its row.
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "wire": (
-        (
-            "pytest_remote_ci.wire",
-            "pytest_remote_ci.terminal.formats",
-        ),
+        ("pytest_remote_ci.wire",),
         ("wire",),
         set(),
     ),

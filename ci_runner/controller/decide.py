@@ -393,9 +393,9 @@ def _announcements(world: Snapshot, timer: _Timer, waiting: Iterable[Job], claim
         return
     places = []
     for place, job in enumerate(waiting, 1):
-        told = world.announced.get(job.id)
+        last = world.announced.get(job.id)
         seconds = world.policy.announce[0 if place <= 10 else 1]
-        if place > claimed and (told is None or (told.place != place and timer.is_past(told.at, seconds))):
+        if place > claimed and (last is None or (last.place != place and timer.is_past(last.at, seconds))):
             places.append((job.id, place))
     if places:
         yield Announce(tuple(places))

@@ -19,7 +19,7 @@ from ci_runner.pipelines import scheduler
 from ci_runner.pipelines.run import Run
 from ci_runner.pipelines.scheduler import Step, StopIntent
 from ci_runner.store import Store
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 #: Jobs of one run that may wait in the queue beyond the number that may run: enough to keep the runner busy.
 _MARGIN: Final = 2

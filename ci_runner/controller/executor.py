@@ -149,7 +149,9 @@ class Executor:
             try:
                 self._steps.tell(action.job_id, f"{error}; trying again")
             except Exception:  # probably the same problem
-                _log.debug("job %s could not be told", action.job_id, exc_info=True)
+                _log.debug(
+                    "the failure could not be written to the log of job %s", action.job_id, exc_info=True
+                )
 
     def _give_up(self, action: actions.JobAction, reason: str) -> None:
         try:

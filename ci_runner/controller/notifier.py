@@ -20,8 +20,8 @@ from ci_runner.store import Store
 
 _log = logging.getLogger(__name__)
 
-_BEFORE = failpoints.register("controller.tell.before", "a job is over, nobody was told")
-_AFTER = failpoints.register("controller.tell.after", "all were told of a job's end, not recorded")
+_BEFORE = failpoints.register("controller.tell.before", "a job is over, no plugin is notified")
+_AFTER = failpoints.register("controller.tell.after", "all plugins are notified, not recorded")
 
 #: Seconds between two unrequested checks: for errors, and for jobs that another program ended.
 INTERVAL: Final = 10.0
@@ -76,12 +76,12 @@ class Notifier:
 
     def _round(self) -> None:
         try:
-            for job in self.store.jobs.untold():
+            for job in self.store.jobs.pending_notifications():
                 self._tell(job)
         except LeaseLost:
             raise
         except Exception:
-            _log.exception("it is unknown whose ends are to be told; trying again")
+            _log.exception("the pending notifications cannot be read; trying again")
 
     def _tell(self, job: Job) -> None:
         """Send one notification; a failure does not delay the others."""
@@ -90,8 +90,8 @@ class Notifier:
             if self.finished is not None:
                 self.finished(job)
             failpoints.hit(_AFTER)
-            self.store.jobs.told(job.id, self.epoch)
+            self.store.jobs.mark_notified(job.id, self.epoch)
         except LeaseLost:
             raise
         except Exception:
-            _log.exception("not all were told of the end of job %s; trying again", job.id)
+            _log.exception("not all plugins were notified of the end of job %s; trying again", job.id)

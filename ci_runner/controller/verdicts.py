@@ -11,7 +11,7 @@ from ci_runner.controller.snapshot import Policy, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.model.job import Job
 from ci_runner.model.verdict import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 
 def stopped(job: Job, intent: str, policy: Policy, running: str | None = None) -> Verdict:

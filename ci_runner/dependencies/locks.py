@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from ci_runner.dependencies.project import Tree
 from ci_runner.errors import EnvironmentFailed
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 #: Characters of a lock, and of one line without its hashes; lines, and hashes of one line.
 MAX_SIZE: Final = 4 << 20

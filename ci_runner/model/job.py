@@ -45,7 +45,7 @@ def parse_time(text: str | None) -> dt.datetime | None:
         raise ValueError(f"{text!r} is out of range") from error
 
 
-class Told(dict[str, Any]):
+class ParsedFields(dict[str, Any]):
     """Fields parsed from JSON, with their text, so that they need not be dumped again. Not to be changed."""
 
     #: One line of JSON in ASCII equal to these fields; "" if it has to be made.

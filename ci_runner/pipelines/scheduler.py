@@ -14,7 +14,7 @@ from typing import Final, Literal
 from ci_runner.model.verdict import Verdict
 from ci_runner.pipelines.plan import Plan, PlannedJob
 from ci_runner.pipelines.report_status import ExecutionStatus, Part, of_job, overall
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import TERMINAL_STATUSES, Phase, Status
 
 #: Why a run is stopped as a whole.

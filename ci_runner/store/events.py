@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ci_runner import failpoints
 from ci_runner.errors import Conflict, NotFound
-from ci_runner.model.job import JobEvent, Told, format_time, utcnow
+from ci_runner.model.job import JobEvent, ParsedFields, format_time, utcnow
 from ci_runner.store import test_results
 from ci_runner.store.database import Database
 from ci_runner.store.lease import Lease
@@ -247,7 +247,12 @@ def _is_log(event: JobEvent) -> bool:
 
 
 def _body(event: JobEvent) -> str:
-    if isinstance(event.fields, Told) and event.fields.text and event.data is None and event.success is None:
+    if (
+        isinstance(event.fields, ParsedFields)
+        and event.fields.text
+        and event.data is None
+        and event.success is None
+    ):
         return f"{_FIELDS[:-1]}{event.fields.text}}}"
     body: dict[str, Any] = {"fields": dict(event.fields)} if event.fields else {}
     if event.data is not None:

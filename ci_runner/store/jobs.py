@@ -288,8 +288,8 @@ class Jobs:
         """End the job, durably and in one transaction; return False if it is already over.
 
         The transaction stores the outcome, `artifacts`, `events`, the `complete` event (with the fields `more`) and
-        the pending notification (`untold`). The contents of `artifacts` must already be durable; each has its date of
-        deletion.
+        the pending notification (see `pending_notifications`). The contents of `artifacts` must already be durable;
+        each has its date of deletion.
         """
         if verdict.status not in TERMINAL_STATUSES:
             raise ValueError(f"{verdict.status} is no end")
@@ -345,13 +345,13 @@ class Jobs:
                 )
             )
 
-    def untold(self) -> builtins.list[Job]:
-        """Return ended jobs with a pending notification (see `told`), in the order they ended."""
+    def pending_notifications(self) -> builtins.list[Job]:
+        """Return ended jobs with a pending notification (see `mark_notified`), in the order they ended."""
         waiting = OutboxRow.select(OutboxRow.job_id)
         query = JobRow.select(*JOB_COLUMNS).where(JobRow.id.in_(waiting)).order_by(JobRow.end_time)
         return [Job(**row) for row in self._database.rows(query)]
 
-    def told(self, job_id: str, epoch: int) -> None:
+    def mark_notified(self, job_id: str, epoch: int) -> None:
         """Delete the job's pending notification: every plugin has handled it."""
         with self._database.write(durable=False):
             self._lease.require(epoch)

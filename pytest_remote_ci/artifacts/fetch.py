@@ -18,9 +18,8 @@ from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
 from pytest_remote_ci.artifacts.destinations import Home
 from pytest_remote_ci.artifacts.download import Artifact, Downloader, Fetched, shown
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.terminal import formats
 from pytest_remote_ci.terminal.status_line import Bar, StatusLine
-from pytest_remote_ci.wire import globs
+from pytest_remote_ci.wire import formats, globs
 from pytest_remote_ci.wire.control_characters import escaped
 
 if TYPE_CHECKING:

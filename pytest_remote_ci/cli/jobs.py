@@ -11,8 +11,8 @@ from pytest_remote_ci.cli.context import Failure, connected, folder, print_line,
 from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.session import arguments
-from pytest_remote_ci.terminal import formats
 from pytest_remote_ci.terminal.status_line import StatusLine
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped, escaped_json
 
 _COLUMNS = (("JOB ID", 38), ("STATUS", 12), ("START TIME", 22), ("END TIME", 22), ("SUCCESS", 8))

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped
 
 Plan = Mapping[str, Any]

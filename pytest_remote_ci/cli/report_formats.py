@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped_all, escaped_json
 
 FORMATS: Final = ("text", "json", "junit", "html")

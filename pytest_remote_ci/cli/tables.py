@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pytest_remote_ci.artifacts.download import shown
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 #: Order of outcomes, worst first.
 _ORDER = ("error", "failed", "xpassed", "unfinished", "xfailed", "skipped", "passed")

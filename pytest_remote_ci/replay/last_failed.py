@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 
-def note_failures(config: pytest.Config, plain: Callable[[str], str | None], told: Iterable[str]) -> None:
+def note_failures(config: pytest.Config, plain: Callable[[str], str | None], reported: Iterable[str]) -> None:
     """Remove labels from the node ids in pytest's cache of failures, before it is written.
 
-    `plain` removes the label from a node id (None: it has none); `told` are the node ids of all tests and collectors
-    for which anything was reported.
+    `plain` removes the label from a node id (None: it has none); `reported` are the node ids of all tests and
+    collectors with a report.
     """
     plugin: Any = config.pluginmanager.get_plugin("lfplugin")
     before = getattr(plugin, "lastfailed", None)
     if not isinstance(before, dict):
         return
     make = _maker()
-    known = {plain(nodeid) for nodeid in told}
+    known = {plain(nodeid) for nodeid in reported}
     failed = {found for key in before if (found := plain(str(key))) is not None}
     kept = {key: value for key, value in before.items() if plain(str(key)) is None and str(key) not in known}
     plugin.lastfailed = {**kept, **{make(nodeid): True for nodeid in sorted(failed)}}

@@ -225,12 +225,12 @@ class RemoteSessionPlugin:
             self._say(f"Job {self._feed.run.job_id} was cancelled.")
 
     def _compare_plugins(self) -> None:
-        told = self._player.said.get("session", {}).get("plugins")
-        if told is None or self._is_replay or self._is_interrupted or self._player.broken is not None:
+        plugins = self._player.said.get("session", {}).get("plugins")
+        if plugins is None or self._is_replay or self._is_interrupted or self._player.broken is not None:
             return
         failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         line = plugin_diff.remark(
-            told, failed=failed, is_quiet=getattr(self._config.option, "verbose", 0) < 0
+            plugins, failed=failed, is_quiet=getattr(self._config.option, "verbose", 0) < 0
         )
         if line:
             self._say(f"remote-ci: {line}")

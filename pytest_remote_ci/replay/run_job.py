@@ -100,7 +100,7 @@ class RunJob:
         return 0 if self.player is None else len(self.player.collection.items)
 
     @property
-    def told(self) -> Iterable[str]:
+    def reported(self) -> Iterable[str]:
         """Node ids of tests and collectors for which anything was reported."""
         return () if self.player is None else {*self.player.reported, *self.player.collection.collectors}
 

@@ -169,7 +169,7 @@ class RemoteRunPlugin:
             self._leave()
         session.testscollected = len(session.items)
         note_failures(
-            session.config, self._plain, [nodeid for job in player.jobs.values() for nodeid in job.told]
+            session.config, self._plain, [nodeid for job in player.jobs.values() for nodeid in job.reported]
         )
         yield
         if self._is_interrupted:

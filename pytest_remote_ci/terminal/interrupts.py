@@ -53,12 +53,12 @@ class Interrupts:
     def held_after(self, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """Return a progress callback that calls `progress` and holds interrupts from the last byte on."""
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             if done >= total:
                 self.hold()
             progress(done, total)
 
-        return told
+        return report
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._shielded and not self.pending:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final, TextIO
 
-from pytest_remote_ci.terminal import formats
 from pytest_remote_ci.terminal.ansi import is_terminal
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped, escaped_lines
 
 Run = Mapping[str, Any]

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from pytest_remote_ci.terminal import formats
 from pytest_remote_ci.terminal.ansi import is_terminal, plain
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped_lines
 
 _CLEAR = "\r\x1b[K"

@@ -18,8 +18,7 @@ from typing import IO, Final
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import WorkspaceChanged, WorkspaceError
-from pytest_remote_ci.terminal import formats
-from pytest_remote_ci.wire import control_characters, protocol
+from pytest_remote_ci.wire import control_characters, formats, protocol
 from pytest_remote_ci.workspace import selection, zip_writer
 from pytest_remote_ci.workspace.gitignore import PatternList
 from pytest_remote_ci.workspace.stat_cache import StatCache

@@ -120,7 +120,7 @@ def finish(found: Runner, mix: Mix) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) in (0, -signal.SIGTERM)  # the latter before it could handle the signal
     check_invariants(found, mix.ids)
-    assert found.store.jobs.untold() == []
+    assert found.store.jobs.pending_notifications() == []
     told = (found.data_dir / "told").read_text().split()
     assert set(told) == set(mix.ids), "told at least once"
     for job_id, before in over.items():

@@ -12,7 +12,7 @@ from store_kit import LOG, NOON, add_job, add_user, at, reread
 
 from ci_runner.errors import Conflict, LeaseLost, NotFound
 from ci_runner.model import verdict
-from ci_runner.model.job import APIKey, JobEvent, Told, User
+from ci_runner.model.job import APIKey, JobEvent, ParsedFields, User
 from ci_runner.store import SpoolPosition, Store, StoreError
 
 
@@ -28,8 +28,8 @@ def epoch(store: Store) -> int:
     return store.lease.acquire("this test")
 
 
-def _told(text: str) -> Told:
-    fields = Told(json.loads(text))
+def _told(text: str) -> ParsedFields:
+    fields = ParsedFields(json.loads(text))
     fields.text = text
     return fields
 

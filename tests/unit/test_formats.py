@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_runner.controller.spool.masking import MASK, NOTHING_TO_MASK, Masker, forms
-from ci_runner.model.job import JobEvent, Told
+from ci_runner.model.job import JobEvent, ParsedFields
 
 SECRET = 'p@ss/w0rd+"quoted"\\ & <ünï>\'s €'
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nab\nkqhkiG9w0BAQEF\n-----END KEY-----\n"
@@ -116,18 +116,27 @@ def test_values_that_overlap_leave_nothing_of_either() -> None:
 
 
 def test_events_are_masked_in_every_field() -> None:
-    fields = Told({"longrepr": ["a s3cr3t b", {"s3cr3t": "s3cr3t"}], "n": 3, "none": None})
+    fields = ParsedFields({"longrepr": ["a s3cr3t b", {"s3cr3t": "s3cr3t"}], "n": 3, "none": None})
     report, log, plain = Masker(["s3cr3t"]).events(
         [
             JobEvent("report", fields=fields),
             JobEvent("log", "masked already"),
-            JobEvent("report", fields=Told(a="b")),
+            JobEvent("report", fields=ParsedFields(a="b")),
         ]
     )
     assert report.fields == {"longrepr": [f"a {MASK} b", {MASK: MASK}], "n": 3, "none": None}
     assert log.data == "masked already"
-    assert isinstance(plain.fields, Told)
+    assert isinstance(plain.fields, ParsedFields)
     assert NOTHING_TO_MASK.events([report]) == [report]
+
+
+def test_the_text_of_an_event_that_is_no_output_is_masked_without_its_fields() -> None:
+    """Alone and beside fields: neither may hide the other."""
+    [alone, beside] = Masker(["s3cr3t"]).events(
+        [JobEvent("note", "a s3cr3t b"), JobEvent("note", "s3cr3t", fields={"reason": "no s3cr3t"})]
+    )
+    assert (alone.data, alone.fields) == (f"a {MASK} b", {})
+    assert (beside.data, beside.fields) == (MASK, {"reason": f"no {MASK}"})
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_job_that_is_not_recorded_says_why_and_leaves_it_to_its_log(
         job.take(event, with_protocol=False)
     assert job.player is None
     assert job.remarks() == [f"its tests are not shown: {why}"]
-    assert (job.complete, job.failures, list(job.told)) == (COMPLETE, 0, [])
+    assert (job.complete, job.failures, list(job.reported)) == (COMPLETE, 0, [])
 
 
 def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: RunJob) -> None:

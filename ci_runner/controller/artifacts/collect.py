@@ -26,7 +26,7 @@ from ci_runner.model.job import Artifact, Job, JobEvent, utcnow
 from ci_runner.model.verdict import Verdict
 from ci_runner.settings.groups import ReconcileSettings
 from ci_runner.storage.blobs import Batch, BlobStore
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.globs import Globs
 
 _log = logging.getLogger(__name__)

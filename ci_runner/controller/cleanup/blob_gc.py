@@ -64,7 +64,7 @@ class Collector:
         if not stopping():
             self._trees(now)
         if removed:
-            _log.info("removed %d contents that nobody used any more", removed)
+            _log.info("removed %d contents that were no longer in use", removed)
         return removed
 
     def _contents(self, now: dt.datetime, stopping: Callable[[], bool]) -> Iterator[int]:

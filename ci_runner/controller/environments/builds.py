@@ -26,7 +26,7 @@ from ci_runner.controller.environments.cells import CachePlace, Cell, Cells
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
 from ci_runner.model.verdict import first_line
 from ci_runner.storage.safe_fs import read_plain_file
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 _log = logging.getLogger(__name__)
 

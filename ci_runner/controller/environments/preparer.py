@@ -48,7 +48,7 @@ from ci_runner.model.job import Job
 from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.storage.blobs import BlobStore, job_owner
 from ci_runner.storage.safe_fs import Trash
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 __all__ = ["PreparationStopped", "Prepared", "Preparer"]

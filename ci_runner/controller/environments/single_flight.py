@@ -38,7 +38,7 @@ class SingleFlight:
 
         If the working thread fails, all waiting ones fail, too; if it is stopped, one of them takes over.
         """
-        told = False
+        has_joined = False
         while True:
             found = look()
             if found is not None:
@@ -49,9 +49,9 @@ class SingleFlight:
                     mine = self._flights[key] = _Flight()
             if flight is None:
                 return self._lead(key, mine, look, work)
-            if not told:
+            if not has_joined:
                 joined()
-                told = True
+                has_joined = True
             while not flight.over.wait(0.1):
                 if stopping():
                     raise PreparationStopped("stopped while waiting for an environment")

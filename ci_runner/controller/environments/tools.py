@@ -13,8 +13,6 @@ from pathlib import Path
 
 from pytest_remote_ci import job
 
-#: Programs of `pytest_remote_ci.job`, mounted as plain files and never imported by the runner.
-
 
 class Tools:
     """The folder `tools/<digest>` of one data directory. Thread-safe."""
@@ -39,6 +37,7 @@ class Tools:
             from uv import find_uv_bin
 
             uv = Path(find_uv_bin())
+        # Mounted as plain files, and never run by the runner.
         programs = (path for path in Path(job.__file__).parent.iterdir() if path.suffix in (".py", ".sh"))
         sources = {path.name: path for path in programs if path.name != "__init__.py"} | {"uv": uv}
         digest = hashlib.sha256()

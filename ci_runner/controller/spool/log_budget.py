@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ci_runner.model.job import JobEvent
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 
 def within_budget(events: Iterable[JobEvent], stored: int, budget: int) -> tuple[list[JobEvent], int]:

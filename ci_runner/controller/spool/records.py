@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ci_runner.model.job import JobEvent, Told
+from ci_runner.model.job import JobEvent, ParsedFields
 
 #: Maximum bytes of a record's line.
 MAX_RECORD_BYTES: Final = 4 << 20
@@ -90,7 +90,7 @@ def parse(line: bytes, now: dt.datetime) -> Record:
     kind = raw.get("t")
     if not isinstance(kind, str) or kind not in TYPES:
         return Record(sizes, None)
-    fields = Told((name, value) for name, value in raw.items() if name not in _RESERVED)
+    fields = ParsedFields((name, value) for name, value in raw.items() if name not in _RESERVED)
     if len(fields) == len(raw) - 1:  # only the sizes are missing
         fields.text = _own_text(line)
     return Record(sizes, JobEvent(TYPES[kind], timestamp=now, fields=fields))

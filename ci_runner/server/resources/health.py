@@ -9,7 +9,7 @@ import falcon
 
 from ci_runner.errors import RunnerError
 from ci_runner.server.context import Services
-from pytest_remote_ci.terminal import formats
+from pytest_remote_ci.wire import formats
 
 #: Without a heartbeat for this long, a controller counts as gone.
 _SILENCE: Final = dt.timedelta(seconds=15)

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 _RECEIVED = failpoints.register("server.submit.received", "the upload is read, nothing is kept yet")
 _STORED = failpoints.register("server.submit.stored", "contents are durable, the job is not written")
-_COMMITTED = failpoints.register("server.submit.committed", "the job is durable, nobody was told")
+_COMMITTED = failpoints.register("server.submit.committed", "the job is durable, not yet answered")
 _ANSWERED = failpoints.register("server.submit.answered", "the answer is handed to the HTTP server")
 
 _PIECE: Final = 1 << 18
