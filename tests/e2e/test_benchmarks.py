@@ -56,7 +56,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def benchmark(name: str, *args: str, cwd: Path) -> Done:
     command = [sys.executable, str(FOLDER / f"{name}.py"), *args]
-    return run(command, cwd=cwd, env=environment(cwd), timeout=280)
+    return run(command, cwd=cwd, env=environment(cwd), timeout=560)
 
 
 def keys(value: Any) -> set[str]:

@@ -58,7 +58,7 @@ jobs:
 """)
     own = ("pipeline", "run", "-f", "own.yaml")
     assert developer.remote_ci(*own, "--job", "other", cwd=folder).code == 0  # prepares the environment
-    words = ("--job", "chosen", "--job", "tagged", "--keep-going", "--timeout", "4", "--tag", "v1")
+    words = ("--job", "chosen", "--job", "tagged", "--keep-going", "--timeout", "15", "--tag", "v1")
     done = developer.remote_ci(*own, *words, cwd=folder)
     assert done.code == 70, done.text
     assert "as it is on disk" in developer.remote_ci("pipeline", "logs", "own#2", cwd=folder).out
@@ -66,7 +66,7 @@ jobs:
     run = developer.runner.get(f"/runs/{summary['run_id']}", developer.key)
     assert (run["pipeline"], run["keep_going"]) == ("own", True)
     assert [job["name"] for job in run["jobs"]] == ["chosen", "tagged"]
-    assert (run["status"], run["reason"]) == ("failed", "the run timed out after 4 s")
+    assert (run["status"], run["reason"]) == ("failed", "the run timed out after 15 s")
 
 
 @pytest.mark.defect(2, 14)

@@ -387,7 +387,7 @@ stages = ["only"]
 [tool.remote-ci.pipelines.ci.jobs.slow]
 stage = "only"
 args = ["late"]
-timeout = 2
+timeout = 12
 """
 
 

@@ -272,7 +272,7 @@ def test_timeouts_of_a_job_and_of_a_run(api: Api) -> None:
 def test_a_stage_whose_time_is_up_is_stopped_and_says_so(api: Api) -> None:
     files = {
         ".pipelines/limited.yaml": """
-stages: [{name: slow, timeout: 2s}, after]
+stages: [{name: slow, timeout: 12s}, after]
 jobs:
   - {name: endless, stage: slow, script: [sleep 300]}
   - {name: quick, stage: slow, script: ["true"]}
@@ -281,11 +281,11 @@ jobs:
     }
     over = api.until_over(api.run(None, {**PROJECT, **files}, pipeline="limited")["run_id"])
     assert (over["status"], over["success"]) == ("failed", False)
-    assert over["reason"] == "stage 'slow' timed out after 2 s"
+    assert over["reason"] == "stage 'slow' timed out after 12 s"
     assert {job["name"]: job["reason"] for job in over["jobs"]} == {
-        "endless": "cancelled by the timeout of stage 'slow' (2 s)",
+        "endless": "cancelled by the timeout of stage 'slow' (12 s)",
         "quick": None,
-        "publish": "stage 'slow' timed out after 2 s",
+        "publish": "stage 'slow' timed out after 12 s",
     }
 
 
@@ -396,13 +396,13 @@ def test_a_secret_is_masked_in_every_place_where_it_is_shown(api: Api, runner: R
     pieces = "printf 'a %s' \"$(echo $TOKEN | cut -c1-9)\"; sleep 1; echo $TOKEN | cut -c10-"
     plan = plan_of(
         planned("prints", pieces, 'printf "user:%s" "$TOKEN" | base64 -w0; echo', secrets=("TOKEN",)),
-        planned("tests", secrets=("TOKEN",), timeout=8),
+        planned("tests", secrets=("TOKEN",), timeout=16),
     )
     run = api.run(plan, project, secrets={"TOKEN": value}, submit={"records": True})
     over = api.until_over(run["run_id"], 150)
     jobs = by_name(over)
     assert "a ***\n" in api.log(jobs["prints"]["job_id"])
-    slow = "timed out after 8 s of testing while running test_it.py::test_slow[***]"
+    slow = "timed out after 16 s of testing while running test_it.py::test_slow[***]"
     assert jobs["tests"]["reason"] == slow, api.log(jobs["tests"]["job_id"])
     tests = api.get(f"/jobs/{jobs['tests']['job_id']}/tests")
     seen = json.dumps([run, over, tests, api.get("/jobs"), api.events(run["run_id"], view="all")])

@@ -340,7 +340,7 @@ def test_every_parameter_of_every_route_by_the_description(fuzzed: Fuzzed) -> No
         *("run", "--quiet", "--no-project", "--python", sys.executable),
         *("--script", os.fspath(HERE / "fuzz_api.py"), json.dumps(task)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found["problems"] == []
