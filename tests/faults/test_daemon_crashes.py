@@ -21,18 +21,26 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a private daemon needs root"),
 ]
 
-#: Seconds between two lines: a run lasts through the daemon's absence.
-SLOW = 0.03
-#: As many tests as the other suite has lines.
-MANY = f"""
+#: Lines that are there before the daemon is killed.
+SOME = 10
+#: Engines before 24 keep the volume of a container beside which they were restarted until they are restarted again.
+STUCK = frozenset({"volumes"})
+
+
+def pause_of(daemon: PrivateEngine) -> float:
+    """Seconds between two lines or tests: what does not outlive the daemon must not end before it is back."""
+    return 0.03 if daemon.live_restore else 1.0
+
+
+def many(daemon: PrivateEngine) -> str:
+    """As many tests as the other suite has lines; the first ones are quick."""
+    return f"""
 import time
 import pytest
 
 @pytest.mark.parametrize("number", range(1, {LINES + 1}))
-def test_it(number): time.sleep({SLOW})
+def test_it(number): time.sleep(0.03 if number <= {SOME} else {pause_of(daemon)})
 """
-#: Engines before 24 keep the volume of a container beside which they were restarted until they are restarted again.
-STUCK = frozenset({"volumes"})
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +59,30 @@ def crashing(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> It
         made.runner.close()
 
 
+@pytest.fixture(scope="module")
+def private_engine(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
+    """A daemon that has the image: copying it takes longer than the tests."""
+    with PrivateEngine(tmp_path_factory.mktemp("daemon"), live_restore=True) as engine:
+        engine.load(docker_engine)
+        yield engine
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["live-restore", "no-live-restore"])
 def daemon(
-    request: pytest.FixtureRequest,
-    crashing: Crashing,
-    docker_engine: str,
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, crashing: Crashing, private_engine: PrivateEngine
 ) -> Iterator[PrivateEngine]:
     """The runner's engine from here on."""
-    folder = tmp_path_factory.mktemp("daemon")
-    with PrivateEngine(folder, live_restore=request.param) as engine:
-        engine.load(docker_engine)
-        crashing.runner.env["DOCKER_HOST"] = engine.url
-        try:
-            yield engine
-        finally:
-            if "reconcile" in crashing.runner.processes:
-                crashing.runner.stop("reconcile")
-            crashing.runner.remove_from_engine()
-            del crashing.runner.env["DOCKER_HOST"]
+    private_engine.stop()
+    private_engine.live_restore = request.param
+    private_engine.start()
+    crashing.runner.env["DOCKER_HOST"] = private_engine.url
+    try:
+        yield private_engine
+    finally:
+        if "reconcile" in crashing.runner.processes:
+            crashing.runner.stop("reconcile")
+        crashing.runner.remove_from_engine()
+        del crashing.runner.env["DOCKER_HOST"]
 
 
 def crash(daemon: PrivateEngine) -> None:
@@ -98,15 +111,15 @@ def test_before_the_tests_begin_nothing_is_lost(
 def test_while_the_tests_run(crashing: Crashing, daemon: PrivateEngine) -> None:
     """With live-restore they go on; without, the daemon ends them when it comes back."""
     crashing.restart("reconcile")
-    followed = crashing.follow(crashing.project(pause=SLOW))
-    wait_until(lambda: followed.lines() >= LINES // 2, 30, what="output")
+    followed = crashing.follow(crashing.project(pause=pause_of(daemon)))
+    wait_until(lambda: followed.lines() >= SOME, 30, what="output")
     crash(daemon)
-    survived_or_lost(crashing, daemon, followed, LINES // 2)
+    survived_or_lost(crashing, daemon, followed, SOME)
 
 
 def test_the_daemon_and_the_controller_at_once(crashing: Crashing, daemon: PrivateEngine) -> None:
     crashing.restart("reconcile")
-    followed = crashing.follow(crashing.project(pause=SLOW))
+    followed = crashing.follow(crashing.project(pause=pause_of(daemon)))
     wait_until(lambda: followed.lines() >= 5, 30, what="output")
     daemon.kill()
     crashing.runner.kill("reconcile")
@@ -119,11 +132,11 @@ def test_a_native_session_shows_each_result_once_or_names_the_test_that_was_lost
     crashing: Crashing, daemon: PrivateEngine
 ) -> None:
     crashing.restart("reconcile")
-    process = crashing.popen(in_one_place(crashing, MANY), "-v", "--color=no")
+    process = crashing.popen(in_one_place(crashing, many(daemon)), "-v", "--color=no")
     assert process.stdout is not None
     with process:
         seen = ""
-        while shown(seen) != numbers(10):  # the runner's own time limits end this
+        while shown(seen) != numbers(SOME):  # the runner's own time limits end this
             line = process.stdout.readline()
             assert line, seen
             seen += line
