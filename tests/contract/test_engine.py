@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import (
+from support.engines import (
     ENDS,
     EXITS_7,
     FOREVER,
@@ -22,7 +22,7 @@ from engine_kit import (
     Kit,
     kit_for,
 )
-from waiting import wait_until
+from support.waiting import wait_until
 
 from ci_runner.controller.cleanup.open_files import unnamed_bytes
 from ci_runner.controller.engine import SPOOL, Bind, Footprint, ServiceSpec

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from developers import FIXTURES, Developer, make_developer
-from proxying import ValidatingProxy, open_proxies, start_proxy
-from running import Runner
+from support.developer import FIXTURES, Developer, make_developer
+from support.runner import Runner
+from support.validating_proxy import ValidatingProxy, open_proxies, start_proxy
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from developers import Done, run
-from running import Runner
+from support.developer import Done, run
+from support.runner import Runner
 
 #: What tests run containers from (see the top conftest.py).
 TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")

@@ -17,11 +17,11 @@ from typing import Any
 
 import jwt
 import pytest
-from developers import Developer
-from proxying import start_proxy
-from receivers import Receiver
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer
+from support.runner import Runner
+from support.validating_proxy import start_proxy
+from support.waiting import wait_until
+from support.webhook_receiver import Receiver
 
 from ci_runner.plugins.webhooks import verify
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from developers import FIXTURES, Developer, Done
-from running import Runner
-from waiting import wait_until
+from support.developer import FIXTURES, Developer, Done
+from support.runner import Runner
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)
 

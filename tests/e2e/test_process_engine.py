@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from developers import Developer, interrupt, make_developer
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer, interrupt, make_developer
+from support.runner import Runner
+from support.waiting import wait_until
 
 Project = Callable[[str], Path]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import requests
-from developers import Developer
-from http_kit import zip_of
-from waiting import wait_until
+from support.developer import Developer
+from support.http_server import zip_of
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.docker
 

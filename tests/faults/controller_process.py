@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from faults.harness import POLICY, SimplePreparer, process_engine
+from support.controller import POLICY, SimplePreparer, process_engine
 
 from ci_runner.controller.loop import Controller
 from ci_runner.settings.groups import ReconcileSettings, StorageSettings

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from developers import FIXTURES, Done, run
+from support.developer import FIXTURES, Done, run
 
-from .both_ways import Pair, normalised
-from .equipped import Equipped
+from .comparison import Pair, normalised
+from .environments import Equipped
 
 C = "--continue-on-collection-errors"
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
-from .both_ways import Pair, difference
+from .comparison import Pair, difference
 
 C = "--continue-on-collection-errors"
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from developers import run
+from support.developer import run
 
-from .both_ways import Pair
-from .equipped import Equipped
+from .comparison import Pair
+from .environments import Equipped
 from .test_plugins import compare, html_text, json_lines
 
 QUIET = ("-p", "no:sugar", "-p", "no:randomly")

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from developers import Developer
+from support.developer import Developer
 
 from pytest_remote_ci.replay import running_test
 
-from .both_ways import Pair, normalised
-from .pty_kit import Terminal
+from .comparison import Pair, normalised
+from .pty_terminal import Terminal
 from .table import TERMINALS
 
 #: A name that is shown while a test runs, and how it goes.

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from developers import Done, run
+from support.developer import Done, run
 
-from .both_ways import Pair, difference, normalised
-from .equipped import Equipped
+from .comparison import Pair, difference, normalised
+from .environments import Equipped
 from .test_plugins import tamed
 
 #: Warns in every hook in which a reporter hears of a test, and says what it hears of warnings.

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import Bench, disposable_engine
-from private_index import host_address, sdist, serve, wheel
-from waiting import files_named, wait_until
+from support.package_index import host_address, sdist, serve, wheel
+from support.preparer import Bench, disposable_engine
+from support.waiting import files_named, wait_until
 
 from ci_runner.controller.engine import Bind, ContainerSpec
 from ci_runner.controller.engines.docker import allowed_hosts
@@ -121,7 +121,7 @@ def bench(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Bench:
     if engine.profile.uid == os.geteuid():
-        for module in ("ci_runner.controller.environments.preparer", "preparing"):
+        for module in ("ci_runner.controller.environments.preparer", "support.preparer"):
             monkeypatch.setattr(f"{module}.job_owner", lambda: None)
     return Bench(
         tmp_path / "data", engine, docker_engine, index, {"prepare_timeout": 600.0}, install_id=engine.install

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from http_kit import PROJECT, Person, Runner, raw_exchange, running
-from waiting import wait_until
+from support.http_server import PROJECT, Person, Runner, raw_exchange, running
+from support.waiting import wait_until
 
 from ci_runner.model import api_keys as credentials
 from ci_runner.model.job import Job

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import BASE_IMAGE, CONNECT, FOREVER, DockerKit
-from needs import skip
-from waiting import wait_until
+from support.engines import BASE_IMAGE, CONNECT, FOREVER, DockerKit
+from support.needs import skip
+from support.waiting import wait_until
 
 from ci_runner.controller.engines.docker import container_profile, network
 from ci_runner.controller.engines.docker.allowed_hosts import Service

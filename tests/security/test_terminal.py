@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runner import (
+from support.fake_runner import (
     KEY,
     TIME,
     FakeRunner,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from engine_kit import Behaviour, Kit, kit_for
-from waiting import wait_until
+from support.engines import Behaviour, Kit, kit_for
+from support.waiting import wait_until
 
 from ci_runner.controller import verdicts
 from ci_runner.controller.engine import TOOLS, Bind, Observed
