@@ -273,7 +273,8 @@ def test_a_source_that_is_reached_through_a_link_is_not_mounted(kit: Kit, part: 
     elif part == "lower":
         changes["overlay"] = dataclasses.replace(overlay, lowers=(overlay.lowers[0], source))
     else:
-        changes["overlay"] = dataclasses.replace(overlay, **{part: source})
+        part_of_overlay: dict[str, Any] = {part: source}
+        changes["overlay"] = dataclasses.replace(overlay, **part_of_overlay)
     with pytest.raises(PermanentError, match="mounted at /workspace is reached through a link") as caught:
         kit.engine.create(kit.spec(ENDS, **changes))
     assert str(kit.folder) not in str(caught.value)

@@ -134,8 +134,8 @@ def results(
         case = CIRCUMSTANCES[name]
         folder = folders / f"{version}-{series}-{name.replace(' ', '-')}"
         places = {place: folder / place for place in ("home", "project")}
-        for place in places.values():
-            place.mkdir(parents=True)
+        for path in places.values():
+            path.mkdir(parents=True)
         (places["project"] / "pytest.ini").write_text(f"[pytest]\n{case.settings}")
         (places["project"] / "test_it.py").write_text(TEST)
         # The engine without containers has the runner's own Python only.

@@ -38,7 +38,7 @@ class Stored:
 
 
 def run(developer: Developer, cwd: Path, *args: str, **env: str) -> Done:
-    return developer.pytest(*args, cwd=cwd, COLUMNS="100", **env)
+    return developer.pytest(*args, cwd=cwd, COLUMNS="100", env=env)
 
 
 def id_of(done: Done) -> str:

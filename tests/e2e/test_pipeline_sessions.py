@@ -95,7 +95,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(developer: Developer, folder: Path, *args: str, **env: str) -> Done:
-    return developer.pytest("--remote-ci-pipeline=ci", *args, cwd=folder, COLUMNS="100", **env)
+    return developer.pytest("--remote-ci-pipeline=ci", *args, cwd=folder, COLUMNS="100", env=env)
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

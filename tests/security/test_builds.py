@@ -332,6 +332,7 @@ time.sleep(60)
 def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, docker_engine: str) -> None:
     """Shared environments belong to another user than jobs and users' builds."""
     only_as_root(bench)
+    assert isinstance(bench.engine, DockerEngine)
     shared = environment(prepare(bench, {"requirements.txt": "pytest"}, "bob"))
     owners = {path.lstat().st_uid for path in (shared, *shared.rglob("*"))}
     assert owners <= {0, 65533}
@@ -345,7 +346,7 @@ def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, doc
     )
     spec = ContainerSpec(
         name=f"writes-{bench.engine.install}",
-        image_id=bench.engine.image(docker_engine).id,  # type: ignore[attr-defined]
+        image_id=bench.engine.image(docker_engine).id,
         argv=("python3", "-I", "-c", program),
         role="test",
         job_id="writes",

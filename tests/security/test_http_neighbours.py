@@ -481,7 +481,7 @@ def test_a_process_without_files_left_still_answers(tmp_path: Path, limit: str) 
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        crowd = []
+        crowd: list[socket.socket] = []
         with held(crowd):
             for _ in range(400):
                 with contextlib.suppress(ConnectionResetError):

@@ -60,22 +60,29 @@ class Developer:
             env["REMOTE_CI_API_KEY"] = self.key
         return env | extra
 
-    def remote_ci(self, *args: str, cwd: Path | None = None, timeout: float = 180, **env: str) -> Done:
+    def remote_ci(self, *args: str, cwd: Path | None = None, timeout: float = 180, **variables: str) -> Done:
         """Run `remote-ci ARGS`."""
         command = [self.python, "-m", "pytest_remote_ci.cli.main", *args]
-        return run(command, cwd=cwd or self.home, env=self.environ(**env), timeout=timeout)
+        return run(command, cwd=cwd or self.home, env=self.environ(**variables), timeout=timeout)
 
-    def pytest(self, *args: str, cwd: Path, timeout: float = 180, **env: str) -> Done:
+    def pytest(
+        self,
+        *args: str,
+        cwd: Path,
+        timeout: float = 180,
+        env: Mapping[str, str] | None = None,
+        **variables: str,
+    ) -> Done:
         """Run `python -m pytest --remote-ci ARGS`."""
         command = [self.python, "-m", "pytest", "--remote-ci", *args]
-        return run(command, cwd=cwd, env=self.environ(**env), timeout=timeout)
+        return run(command, cwd=cwd, env=self.environ(**{**variables, **(env or {})}), timeout=timeout)
 
-    def popen(self, *command: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    def popen(self, *command: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
         """Start a command of the developer's, with pipes."""
         return subprocess.Popen(
             command,
             cwd=cwd,
-            env=self.environ(**env),
+            env=self.environ(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -112,8 +112,7 @@ class Kit:
             assert seen is not None
             return seen if seen.state in ("exited", "dead") else None
 
-        result: Observed = wait_until(over, seconds, what="the end of a container")
-        return result
+        return wait_until(over, seconds, what="the end of a container")
 
     def ready(self, name: str = "job") -> None:
         """Wait until the container wrote "ready" to its spool."""

@@ -197,12 +197,14 @@ class _Handler(BaseHTTPRequestHandler):
             job = self.fake.add_job(*self.fake.script)
             self.fake.by_idempotency_key[key] = job
             head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
-            for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():  # type: ignore[attr-defined]
+            for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
                 name = part.get_param("name", header="content-disposition")
+                content = part.get_payload(decode=True)
+                assert isinstance(content, bytes)
                 if name == "options":
-                    job.options = json.loads(part.get_payload(decode=True))
+                    job.options = json.loads(content)
                 elif name == "file":
-                    job.archive = part.get_payload(decode=True)
+                    job.archive = content
         if self.fake.lose_answers:
             self.fake.lose_answers -= 1
             self.close_connection = True
@@ -325,7 +327,7 @@ def session_of(root: str, *names: str, plugins: tuple[str, ...] = ()) -> list[di
 def outcome_of(name: str, outcome: str = "passed") -> list[dict[str, Any]]:
     """One test of it."""
     location = ["test_it.py", 0, name]
-    data = {
+    data: dict[str, Any] = {
         "$report_type": "TestReport",
         "nodeid": f"test_it.py::{name}",
         "location": location,

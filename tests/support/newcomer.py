@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -102,9 +103,14 @@ class Newcomer:
         for place in list(self.place.parent.glob("runner-*")):
             said = Newcomer(self.home, version=place.name.partition("-")[2]).announced()
             if said is not None and _is_alive(int(said["pid"])):
-                os.kill(int(said["pid"]), signal.SIGTERM)
-                wait_until(lambda pid=int(said["pid"]): not _is_alive(pid), 60, what="the runner's end")
+                pid = int(said["pid"])
+                os.kill(pid, signal.SIGTERM)
+                wait_until(functools.partial(_is_gone, pid), 60, what="the runner's end")
             Runner(place / "data", "docker" if self.engine is None else "process", "").remove_from_engine()
+
+
+def _is_gone(pid: int) -> bool:
+    return not _is_alive(pid)
 
 
 def with_runner(source: Path) -> str:

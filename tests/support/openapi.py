@@ -25,7 +25,8 @@ def operation_of(method: str, path: str) -> dict[str, Any] | None:
     for template, operations in document()["paths"].items():
         pattern = re.sub(r"\{[^}]+\}", "[^/]+", template.replace("{path}", ".+"))
         if re.fullmatch(pattern, path):
-            return operations.get(method.lower())
+            operation: dict[str, Any] | None = operations.get(method.lower())
+            return operation
     return None
 
 

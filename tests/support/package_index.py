@@ -92,7 +92,7 @@ def certificate(folder: Path, address: str) -> tuple[Path, Path, Path]:
     extensions = folder / "extensions"
     extensions.write_text(f"subjectAltName=IP:{address}\nbasicConstraints=CA:FALSE\n")
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    commands = [
+    commands: list[list[str | Path]] = [
         [
             "req",
             "-x509",
@@ -137,7 +137,7 @@ def certificate(folder: Path, address: str) -> tuple[Path, Path, Path]:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *args: object) -> None:  # type: ignore[override]
+    def log_message(self, *args: object) -> None:
         """Quiet."""
 
 
@@ -190,7 +190,7 @@ class _Tunnel(http.server.BaseHTTPRequestHandler):
                         return
                     other[side].sendall(data)
 
-    def log_message(self, *args: object) -> None:  # type: ignore[override]
+    def log_message(self, *args: object) -> None:
         """Quiet."""
 
 

@@ -19,15 +19,17 @@ def load(file: Path) -> dict[str, Any]:
     """A scenario; its pipeline stays text, as in a file of its own."""
     text = file.read_text("utf-8")
     scenario: dict[str, Any] = yaml.safe_load(text)
-    nodes = {key.value: value for key, value in yaml.compose(text, Loader=yaml.SafeLoader).value}
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)
+    nodes = {key.value: value for key, value in root.value}
     start, end = nodes["pipeline"].start_mark, nodes["pipeline"].end_mark
     return {**scenario, "pipeline": textwrap.dedent(" " * start.column + text[start.index : end.index])}
 
 
 def plan_of(scenario: dict[str, Any]) -> Plan:
     """The plan of a scenario without mistakes."""
-    given = scenario.get("choice", {})
-    choice = Choice(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    )
-    return make_plan(choose(check([("scenario.yaml", scenario["pipeline"])]), None), choice)
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in scenario.get("choice", {}).items()
+    }
+    return make_plan(choose(check([("scenario.yaml", scenario["pipeline"])]), None), Choice(**given))

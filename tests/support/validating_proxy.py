@@ -187,7 +187,7 @@ def _exchanges(
 def _request(requests: io.BytesIO) -> tuple[str, str]:
     """Method and path of the next request; its body is passed over."""
     words = requests.readline().decode("latin-1").split(" ")
-    headers = http.client.parse_headers(requests)  # type: ignore[arg-type]
+    headers = http.client.parse_headers(requests)
     if headers.get("Transfer-Encoding", "").lower() == "chunked":
         while size := int(requests.readline().partition(b";")[0] or b"0", 16):
             requests.read(size + 2)

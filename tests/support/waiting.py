@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 #: How many times longer than they expect tests wait before they fail. It costs time only when a test fails, and a
@@ -15,7 +15,11 @@ PATIENCE = 4.0
 
 
 def wait_until(
-    predicate: Callable[[], T], timeout: float = 10.0, *, what: str = "", interval: float = 0.02
+    predicate: Callable[[], T | Literal[False] | None],
+    timeout: float = 10.0,
+    *,
+    what: str = "",
+    interval: float = 0.02,
 ) -> T:
     """The first true value of `predicate`; fails the test if it does not come, saying what was waited for.
 

@@ -197,6 +197,9 @@ class Forgetful(Client):
     forgets: Callable[[], None]
     times = 1
 
+    def __enter__(self) -> Forgetful:
+        return self
+
     def missing(self, digests: Collection[str]) -> list[str] | None:
         answer = super().missing(digests)
         if self.times:

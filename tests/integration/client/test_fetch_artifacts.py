@@ -88,6 +88,9 @@ class Breaking(Client):
         self.cuts = list(cuts)
         self.starts: list[int] = []
 
+    def __enter__(self) -> Breaking:
+        return self
+
     def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
         self.starts.append(start)
         return self._breaking(super().artifact(job_id, path, start))

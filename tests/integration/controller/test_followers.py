@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from support.pipelines import plan_of, planned
 from support.store import NOON, add_job, add_user, reread
@@ -67,7 +68,7 @@ def job_with_secrets(store: Store, epoch: int, secrets: dict[str, str]) -> Job:
     run = store.runs.create(Run("run", "ann", plan, "0" * 64), secrets=secrets)
     made = job_of(run, "a", 0, {}, utcnow())
     assert store.runs.advance(run.id, epoch, run.version, Step((Start("a"),)), [made])
-    changes = {"phase": "starting", "status": "running", "attempt": 1, "start_time": NOON}
+    changes: dict[str, Any] = {"phase": "starting", "status": "running", "attempt": 1, "start_time": NOON}
     assert store.jobs.advance(made.id, epoch, "queued", **changes)
     return reread(store, made)
 

@@ -333,8 +333,12 @@ def test_a_preparation_that_is_stopped_leaves_nothing_behind(bench: Bench) -> No
     stop = threading.Event()
     seen: list[frozenset[str]] = []
 
+    def look_and_stop() -> None:
+        seen.append(bench.preparer.in_use())
+        stop.set()
+
     def building() -> None:
-        threading.Timer(1.0, lambda: (seen.append(bench.preparer.in_use()), stop.set())).start()
+        threading.Timer(1.0, look_and_stop).start()
 
     began = time.monotonic()
     with pytest.raises(PreparationStopped):

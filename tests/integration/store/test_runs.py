@@ -21,6 +21,7 @@ from ci_runner.model.verdict import Verdict, ran
 from ci_runner.pipelines.run import Run, job_of
 from ci_runner.pipelines.scheduler import Drop, Halt, Start, Step
 from ci_runner.store import Store
+from ci_runner.store.run_events import FeedItem
 
 PLAN = plan_of(planned("a", "x"), planned("b", "x", needs=("a",)))
 
@@ -190,7 +191,7 @@ def test_the_feed_has_every_event_once_in_one_order(store: Store, epoch: int) ->
     assert found[-1].event.type == "complete"
     for seq in range(len(found) + 1):
         assert store.feed.after(run.id, seq) == found[seq:]
-    pieces = []
+    pieces: list[FeedItem] = []
     while more := store.feed.after(run.id, pieces[-1].seq if pieces else 0, limit=2, max_bytes=1):
         pieces += more
     assert pieces == found

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,11 @@ def test_a_deleted_user_leaves_no_secrets(store: Store) -> None:
     assert files_with(store.path.parent, *encrypted) == []
 
 
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -110,17 +115,16 @@ def test_a_deleted_user_leaves_no_secrets(store: Store) -> None:
         (lambda key: key.write_bytes(b"\xff" * 2000), "is damaged"),
         (lambda key: (key.unlink(), key.symlink_to("/dev/null")), "cannot be read"),
         (lambda key: (key.unlink(), key.mkdir()), "is not a file of the runner's user"),
-        (lambda key: (key.unlink(), os.mkfifo(key)), "is not a file of the runner's user"),
+        (replace_by_pipe, "is not a file of the runner's user"),
         (lambda key: key.write_text("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n"), "is not the one that"),
     ],
     ids=["missing", "short", "bytes", "link", "folder", "pipe", "another"],
 )
 def test_without_its_key_a_value_is_lost_and_one_line_says_so(
-    store: Store, damage: object, words: str
+    store: Store, damage: Callable[[Path], object], words: str
 ) -> None:
     run = submit(store, secrets={"TOKEN": SECRET})
     other = submit(store)
-    assert callable(damage)
     damage(store.path.with_name("secrets.key"))
     with contextlib.closing(Store.open(store.path)) as fresh:
         with pytest.raises(SecretsUnreadable, match=words) as caught:

@@ -14,7 +14,7 @@ import requests
 from support.http_server import PROJECT, events, running
 from support.validating_proxy import ValidatingProxy
 
-SUMMARY = {
+SUMMARY: dict[str, object] = {
     "job_id": "8d1f7f9e-3c55-4a57-9d0b-5a9d3a3d9b10",
     "status": "queued",
     "success": None,
@@ -28,10 +28,21 @@ SUMMARY = {
     "name": None,
     "counts": {},
 }
-LOG = {"type": "log", "data": "x", "stream": "stdout", "timestamp": "2026-01-02T03:04:05.000006Z"}
-END = {"type": "complete", "success": True, "status": "completed", "exit_code": 0, "reason": None}
+LOG: dict[str, object] = {
+    "type": "log",
+    "data": "x",
+    "stream": "stdout",
+    "timestamp": "2026-01-02T03:04:05.000006Z",
+}
+END: dict[str, object] = {
+    "type": "complete",
+    "success": True,
+    "status": "completed",
+    "exit_code": 0,
+    "reason": None,
+}
 
-DATED_END = {**END, "timestamp": LOG["timestamp"]}
+DATED_END: dict[str, object] = {**END, "timestamp": LOG["timestamp"]}
 
 
 class Liar:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -75,14 +76,14 @@ def test_a_table_has_one_line_for_each_row() -> None:
 @pytest.mark.parametrize("as_json", [True, False])
 def test_what_the_doctor_finds_is_printed_harmlessly(as_json: bool) -> None:
     out = io.StringIO()
-    doctor.show([Finding("fail", "image", f"text{EVIL}", f"advice{EVIL}")], out, as_json=as_json)
+    doctor.show([Finding("image", "fail", f"text{EVIL}", f"advice{EVIL}")], out, as_json=as_json)
     assert not bad(out.getvalue())
     if as_json:
         assert json.loads(out.getvalue())["findings"][0]["text"] == f"text{EVIL}"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_the_log_steers_no_terminal(form: str) -> None:
+def test_the_log_steers_no_terminal(form: Literal["text", "json"]) -> None:
     out = io.StringIO()
     before = logging.getLogger().handlers[:]
     handler = logs.configure(LogSettings(format=form), out)

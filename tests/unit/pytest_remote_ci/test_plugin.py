@@ -338,7 +338,8 @@ def test_help_names_the_options(tmp_path: Path) -> None:
 
 def test_in_the_container_the_plugin_does_nothing(runner: FakeRunner, tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
-    answer = run_pytest(runner, tmp_path, "--remote-ci", **{plugin.JOB_VARIABLE: "1"})
+    assert plugin.JOB_VARIABLE == "REMOTE_CI_JOB"
+    answer = run_pytest(runner, tmp_path, "--remote-ci", REMOTE_CI_JOB="1")
     assert "1 passed" in answer.stdout
     assert runner.requests == []
 

@@ -79,10 +79,10 @@ def world(*jobs: Job, boxes: Sequence[Observed] = (), **fields: Any) -> Snapshot
     )
 
 
-CANCEL = {"cancel_requested_at": NOW, "cancelled_by": "somebody"}
-STOPPED = {"stop_intent": "cancel", "stop_requested_at": ago(3), **CANCEL}
-BUSY = {"in_flight": {"a": frozenset({"Launch"})}}
-PREPARING = {"in_flight": {"a": frozenset({"Prepare"})}}
+CANCEL: dict[str, Any] = {"cancel_requested_at": NOW, "cancelled_by": "somebody"}
+STOPPED: dict[str, Any] = {"stop_intent": "cancel", "stop_requested_at": ago(3), **CANCEL}
+BUSY: dict[str, Any] = {"in_flight": {"a": frozenset({"Launch"})}}
+PREPARING: dict[str, Any] = {"in_flight": {"a": frozenset({"Prepare"})}}
 GONE = {("a", 1): SpoolResult(started=True)}
 NEVER_RAN = {("a", 1): SpoolResult(started=False)}
 RAN = {("a", 1): SpoolResult(started=True, exit=ExitFrame(0))}
@@ -843,7 +843,8 @@ def test_deciding_changes_nothing(moment: Snapshot) -> None:
 @pytest.mark.parametrize("name", ["served", "in_flight", "endings", "announced"])
 def test_a_world_can_be_changed_neither_by_its_maker_nor_by_its_reader(name: str) -> None:
     given: dict[Any, Any] = {"a": NOW}
-    moment = world(**{name: given})
+    fields: dict[str, Any] = {name: given}
+    moment = world(**fields)
     given["b"] = NOW
     assert getattr(moment, name) == {"a": NOW}
     with pytest.raises(TypeError):

@@ -30,7 +30,7 @@ JOB = Job(
     "of-the-engine",
     None,
     "ann",
-    phase="over",
+    phase="finishing",
     exit_code=0,
     name="mine",
     priority="high",

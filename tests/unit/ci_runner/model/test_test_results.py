@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from ci_runner.model.job import JobEvent
-from ci_runner.model.test_results import MAX_NODE_ID, OUTCOMES, TestHistory, TestResult, history, parts
+from ci_runner.model.test_results import (
+    MAX_NODE_ID,
+    OUTCOMES,
+    Outcome,
+    TestHistory,
+    TestResult,
+    history,
+    parts,
+)
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
 
@@ -195,14 +203,21 @@ def test_claims_are_bounded() -> None:
 
 def runs(text: str, workspaces: str = "", seconds: tuple[float, ...] = ()) -> TestHistory:
     """History of a test by letters, oldest first: p, f, e, s, x, X, u."""
-    words = {"p": "passed", "f": "failed", "e": "error", "s": "skipped", "x": "xfailed", "X": "xpassed"}
+    words: dict[str, Outcome] = {
+        "p": "passed",
+        "f": "failed",
+        "e": "error",
+        "s": "skipped",
+        "x": "xfailed",
+        "X": "xpassed",
+    }
     return history(
         [
             TestResult(
                 "t",
                 words.get(letter, "unfinished"),
                 seconds[number] if seconds else 1.0,
-                0,  # type: ignore[arg-type]
+                0,
                 NOON + dt.timedelta(hours=number),
                 f"job{number}",
                 workspaces[number] if workspaces else f"w{number}",

@@ -88,7 +88,7 @@ def test_the_schema_refuses_what_the_checks_refuse(wrong: dict[str, Any]) -> Non
 
 
 def test_each_spelling_means_its_key() -> None:
-    for name, key in (PIPELINE | JOB).items():
+    for name, key in {**PIPELINE, **JOB}.items():
         for spelling in reference.spellings(name, key):
             assert canonical(spelling) in (name, *key.also)
     assert set(SHARED) < set(JOB)

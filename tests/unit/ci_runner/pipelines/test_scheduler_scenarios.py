@@ -13,6 +13,7 @@ from support.scenarios import FILES, load, plan_of
 
 from ci_runner.pipelines import report_status, scheduler
 from ci_runner.pipelines.plan import Plan
+from ci_runner.pipelines.scheduler import StopIntent
 
 #: The second 0 of all scenarios.
 BEGIN = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
@@ -37,7 +38,9 @@ class Played:
 
     def play(self) -> None:
         for _ in range(ENDLESS):
-            stop = "cancel" if self._cancel_at is not None and self._now >= self._cancel_at else None
+            stop: StopIntent | None = (
+                "cancel" if self._cancel_at is not None and self._now >= self._cancel_at else None
+            )
             step = scheduler.decide(self.plan, self.facts, now=self._clock(), stop=stop)
             self._apply(step)
             if step.outcome is not None:

@@ -221,7 +221,7 @@ def test_reading_a_bomb_never_holds_more_than_a_piece() -> None:
 
 
 PART = st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters="\0/\\"), min_size=1, max_size=20
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0/\\"), min_size=1, max_size=20
 ).filter(lambda text: text not in (".", ".."))
 TREES = st.dictionaries(
     st.lists(PART, min_size=1, max_size=4).map("/".join), st.binary(max_size=3000), max_size=12

@@ -10,6 +10,7 @@ import pytest
 from pytest_remote_ci.artifacts import artifact_folder, destinations
 from pytest_remote_ci.artifacts.coverage import relocate
 from pytest_remote_ci.config import config
+from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session.arguments import Place
 
 INI = "[coverage:run]\ndata_file = d/cov\n[coverage:xml]\noutput = x.xml\n[coverage:html]\ndirectory = site\n"
@@ -396,10 +397,10 @@ def test_a_project_may_name_a_folder_of_its_own_only(root: Path, tmp_path: Path)
     assert artifact_folder.of(settings, "job", tmp_path, root).path == tmp_path / "x"
     for folder in ("/else/where", "../x", "~", "~root/x", "~/.ssh"):
         pyproject.write_text(f'[tool.remote-ci]\nartifacts-dir = "{folder}"\n')
-        with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder of the project"):
+        with pytest.raises(ConfigError, match="artifacts-dir must be a folder of the project"):
             config.load(root, environ={}, home=tmp_path)
     pyproject.write_text("")
-    with pytest.raises(config.ConfigError, match="artifacts-dir must be a folder"):
+    with pytest.raises(ConfigError, match="artifacts-dir must be a folder"):
         config.load(root, environ={}, home=tmp_path, overrides={"artifacts-dir": "~no-such-user/x"})
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_runner import KEY, FakeRunner, complete, fake_runner, log
+from support.fake_runner import KEY, FakeRunner, Request, complete, fake_runner, log
 from support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).with_name("remote-ci"))
@@ -194,7 +194,10 @@ def test_an_interrupted_wait_leaves_the_job_running(
 def test_other_commands_end_quietly_when_interrupted(
     runner: FakeRunner, environ: dict[str, str], project: Path, command: list[str]
 ) -> None:
-    runner.intercept = lambda request: runner.stopping.wait(30) and None  # type: ignore[func-returns-value]
+    def hang(request: Request) -> None:
+        runner.stopping.wait(30)
+
+    runner.intercept = hang
     with subprocess.Popen(
         [COMMAND, *command],
         cwd=project,

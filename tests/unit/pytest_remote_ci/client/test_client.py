@@ -235,8 +235,8 @@ def test_a_job_is_cancelled_unless_it_is_over(runner: FakeRunner, client: Client
 
 
 def test_a_short_request_survives_one_broken_connection(runner: FakeRunner, client: Client) -> None:
-    answers = [(503, {"detail": "starting"}, {})]
-    runner.intercept = lambda request: answers.pop() if answers else None  # type: ignore[return-value]
+    answers: list[tuple[int, dict[str, Any], dict[str, str]]] = [(503, {"detail": "starting"}, {})]
+    runner.intercept = lambda request: answers.pop() if answers else None
     assert client.jobs() == []
 
 

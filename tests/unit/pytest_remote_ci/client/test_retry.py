@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_remote_ci.client import retry
 from pytest_remote_ci.client.retry import Backoff, pause
 
 
@@ -17,14 +16,17 @@ def test_pauses_grow_and_differ() -> None:
 
 
 def test_patience_counts_from_the_last_contact(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(retry.time, "monotonic", lambda: now)
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     backoff = Backoff(patience=60)
     backoff.fail()
-    now = 160.0
-    assert not backoff.is_exhausted
-    now = 160.1
-    assert backoff.is_exhausted
+
+    def is_exhausted_at(moment: float) -> bool:
+        now[0] = moment
+        return backoff.is_exhausted
+
+    assert not is_exhausted_at(160.0)
+    assert is_exhausted_at(160.1)
     backoff.contact(forgive=False)
     assert (backoff.is_exhausted, backoff.failures) == (False, 1)
     backoff.contact()

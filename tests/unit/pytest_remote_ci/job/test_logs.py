@@ -57,7 +57,8 @@ def test_nothing_of_what_a_test_logs_is_left_out() -> None:
 
 
 def test_hostile_values_are_json() -> None:
-    logs, cycle = Logs(), []
+    logs = Logs()
+    cycle: list[object] = []
     cycle.append(cycle)
     extra = {"v": Unprintable(), "k": {1: 2, (3, 4): 5}, "c": cycle, "s": "\udc80"}
     during(logs.pytest_runtest_call(ITEM), lambda: logging.warning("hostile", extra=extra))

@@ -219,22 +219,25 @@ def test_the_final_frame_fits_on_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_the_exit_frame_stands_on_a_line_of_its_own_after_a_torn_write(tmp_path: Path) -> None:
+def test_the_exit_frame_stands_on_a_line_of_its_own_after_a_torn_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "torn"
     folder.mkdir()
     spool = worker.Spool(str(folder))
-    real, calls = os.write, []
+    real = os.write
+    calls: list[bytes] = []
 
     def short(fd: int, data: bytes) -> int:
         calls.append(data)
         return real(fd, data[:5]) if len(calls) == 1 else real(fd, data)
 
-    worker.os.write = short  # type: ignore[assignment]
     try:
-        assert spool.frame("mark") is False
-        spool.last_frame(code=0)
+        with monkeypatch.context() as torn:
+            torn.setattr(os, "write", short)
+            assert spool.frame("mark") is False
+            spool.last_frame(code=0)
     finally:
-        worker.os.write = real
         os.close(spool.stdout)
         os.close(spool.stderr)
         os.close(spool._frames)

@@ -145,7 +145,7 @@ def test_extras_name_files_by_known_ends_only(
     key: str, extension: Any, content: str, named: str | None
 ) -> None:
     """pytest-html makes the end a part of a path, of which it takes the last 255 characters: that was any file."""
-    data = {
+    data: dict[str, Any] = {
         key: [{"name": "n", "format_type": "text", "content": content, "extension": extension}, "no extra"]
     }
     _with_plain_extras(data)

@@ -12,9 +12,9 @@ from pytest_remote_ci.replay.run_job import RunJob
 from pytest_remote_ci.session.arguments import Place
 
 PLANNED = {"name": "tests", "allow_failure": False}
-RECORDER = {"type": "session", "t": "recorder", "protocol": 1, "cwd": "/x"}
-LOG = {"type": "log", "stream": "terminal", "data": "1 failed"}
-COMPLETE = {"type": "complete", "status": "completed", "exit_code": 1}
+RECORDER: dict[str, Any] = {"type": "session", "t": "recorder", "protocol": 1, "cwd": "/x"}
+LOG: dict[str, Any] = {"type": "log", "stream": "terminal", "data": "1 failed"}
+COMPLETE: dict[str, Any] = {"type": "complete", "status": "completed", "exit_code": 1}
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: RunJob) 
 def test_records_that_make_no_sense_end_the_job_s_session_in_one_line(
     job: RunJob, nonsense: dict[str, Any]
 ) -> None:
-    begin = {"type": "session", "t": "session", "rootdir": "/x", "plugins": []}
+    begin: dict[str, Any] = {"type": "session", "t": "session", "rootdir": "/x", "plugins": []}
     for event in [RECORDER, begin, {"type": "session", "t": "collecting"}, nonsense, nonsense, COMPLETE]:
         job.take(event, with_protocol=False)
     (line,) = job.remarks()

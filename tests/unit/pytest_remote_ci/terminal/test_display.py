@@ -130,13 +130,17 @@ def log(text: str, stream: str) -> dict[str, Any]:
     return {"type": "log", "data": text, "stream": stream}
 
 
-INSTALLATION = [
+INSTALLATION: list[dict[str, Any]] = [
     {"type": "state", "phase": "queued", "queue_position": 3},
     {"type": "state", "phase": "queued", "queue_position": 3},
     {"type": "state", "phase": "preparing", "detail": "downloading numpy"},
     log("Resolved 3 packages\nInstalled numpy\n", "runner"),
 ]
-TESTING = [{"type": "state", "phase": "testing"}, log("1 passed", "terminal"), log("oh\n", "stderr")]
+TESTING: list[dict[str, Any]] = [
+    {"type": "state", "phase": "testing"},
+    log("1 passed", "terminal"),
+    log("oh\n", "stderr"),
+]
 
 
 def test_the_streams_of_the_tests_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:

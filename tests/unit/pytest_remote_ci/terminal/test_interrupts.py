@@ -122,7 +122,7 @@ def test_an_interrupt_during_the_upload_leaves_nothing_behind(runner: FakeRunner
         if getattr(request, "method", "") == "POST":
             runner.stopping.wait(3)
 
-    runner.intercept = slow  # type: ignore[assignment]
+    runner.intercept = slow
     with start(runner, project) as process:
         wait_until(lambda: runner.paths("POST"), what="the upload's begin", timeout=20)
         process.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_remote_ci.errors import WorkspaceError
-from pytest_remote_ci.workspace import collect
+from pytest_remote_ci.workspace import collect, symlinks
 
 
 def make(folder: Path, *names: str, text: str = "x\n") -> None:
@@ -223,7 +223,7 @@ def test_a_file_that_goes_away_while_it_is_read_is_left_out(
     plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(plain, "a.py", "gone.py")
-    original: Callable[..., object] = collect.find
+    original: Callable[..., object] = symlinks.find
 
     def vanish(*arguments: object) -> object:
         found = original(*arguments)

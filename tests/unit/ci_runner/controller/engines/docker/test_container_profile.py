@@ -51,11 +51,12 @@ def test_without_network_there_is_only_loopback() -> None:
 
 
 def test_a_name_without_network_has_an_address() -> None:
+    variants: tuple[dict[str, Any], ...] = ({"network": "none"}, {"network": "none", "join": "abc"}, {})
     hosts = [
         container_profile.container_config(dataclasses.replace(SPEC, **changes), PROFILE)["HostConfig"].get(
             "ExtraHosts"
         )
-        for changes in ({"network": "none"}, {"network": "none", "join": "abc"}, {})
+        for changes in variants
     ]
     assert hosts == [["job:127.0.0.1"], None, None]
 
