@@ -1,28 +1,46 @@
-"""What all tests share: tests that need Docker are skipped without an engine, and failed where CI is set."""
+"""What all tests share.
+
+Tests that need Docker are skipped without an engine, and failed where CI is set. `--docker` fails them anywhere,
+`--no-docker` skips them where there is an engine, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from support import docker, needs
 
 import pytest_remote_ci
 from ci_runner.storage.safe_fs import Trash
 
-#: The image that tests run containers from; made by scripts/base-image.
-TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
+pytest_plugins = ["pytester"]
 
 # A shell starts what runs in its background with Ctrl-C ignored, and programs that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this project's own tests."""
+    group = parser.getgroup("tests of pytest-remote-ci")
+    group.addoption(
+        "--docker",
+        action="store_true",
+        default=None,
+        help="fail tests that need Docker where there is no engine (the default where CI is set)",
+    )
+    group.addoption(
+        "--no-docker",
+        dest="docker",
+        action="store_false",
+        help="skip tests that need Docker",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,47 +78,30 @@ def own_base_folder() -> str:
     return str(bases / str(os.getpid()))
 
 
-@functools.cache
-def docker_problem() -> str | None:
-    """Why tests that need Docker cannot run, or None."""
-    if shutil.which("docker") is None:
-        return "there is no docker command"
-    try:
-        for what, command in (
-            ("no Docker engine answers", ["docker", "version", "--format", "{{.Server.Version}}"]),
-            (
-                f"the image {TEST_IMAGE} is missing",
-                ["docker", "image", "inspect", "--format", "{{.Id}}", TEST_IMAGE],
-            ),
-        ):
-            if subprocess.run(command, capture_output=True, timeout=30, check=False).returncode:
-                return f"{what}: run scripts/start-docker and scripts/base-image"
-    except subprocess.TimeoutExpired:
-        return "the Docker engine does not answer in time"
-    return None
+def require_docker(config: pytest.Config) -> None:
+    """Skip or fail the test unless it may use Docker and can."""
+    wanted: bool | None = config.getoption("docker")
+    if wanted is False:
+        pytest.skip("--no-docker is given")
+    problem = docker.problem()
+    if problem is None:
+        return
+    if wanted:
+        pytest.fail(f"--docker is given: {problem}", pytrace=False)
+    needs.skip(problem)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Hold the rule for the marker `docker`."""
-    if item.get_closest_marker("docker") is None:
-        return
-    problem = docker_problem()
-    if problem is None:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(f"needs Docker, and CI is set: {problem}", pytrace=False)
-    pytest.skip(problem)
+    if item.get_closest_marker("docker") is not None:
+        require_docker(item.config)
 
 
 @pytest.fixture(scope="session")
-def docker_engine() -> str:
+def docker_engine(pytestconfig: pytest.Config) -> str:
     """The name of a base image on an engine that answers; skips or fails as the marker `docker` does."""
-    problem = docker_problem()
-    if problem is not None:
-        if os.environ.get("CI"):
-            pytest.fail(f"needs Docker, and CI is set: {problem}", pytrace=False)
-        pytest.skip(problem)
-    return TEST_IMAGE
+    require_docker(pytestconfig)
+    return docker.TEST_IMAGE
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engines import BASE_IMAGE, CONNECT, FOREVER, DockerKit
+from support.docker import TEST_IMAGE
+from support.engines import CONNECT, FOREVER, DockerKit
 from support.needs import skip
 from support.waiting import wait_until
 
@@ -132,7 +133,7 @@ class EgressKit(DockerKit):
 
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[EgressKit]:
-    made = EgressKit(tmp_path, BASE_IMAGE)
+    made = EgressKit(tmp_path, TEST_IMAGE)
     try:
         yield made
     finally:

@@ -13,11 +13,11 @@ from typing import Any
 
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Observed, Overlay
 from ci_runner.controller.engines.memory import MemoryEngine, Output, Script
+from support.docker import TEST_IMAGE
 from support.waiting import wait_until
 
 #: Small, so that a runaway of a test hurts nobody.
 LIMITS = Limits(cpus=1.0, memory=256 << 20, pids=64, tmp_size=64 << 20)
-BASE_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +223,7 @@ def kit_for(kind: str, folder: Path) -> Iterator[Kit]:
     kits: dict[str, Callable[[], Kit]] = {
         "memory": lambda: MemoryKit(folder, "base"),
         "process": lambda: ProcessKit(folder, "host"),
-        "docker": lambda: DockerKit(folder, BASE_IMAGE),
+        "docker": lambda: DockerKit(folder, TEST_IMAGE),
     }
     kit = kits[kind]()
     try:

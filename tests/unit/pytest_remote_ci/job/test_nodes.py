@@ -6,8 +6,6 @@ import pytest
 
 from pytest_remote_ci.job.nodes import Tree
 
-pytest_plugins = ["pytester"]
-
 MARKED = """
 import pytest
 pytestmark = pytest.mark.of_module

@@ -9,8 +9,6 @@ import pytest
 
 from pytest_remote_ci.replay.gc_freeze import GcFreeze
 
-pytest_plugins = ["pytester"]
-
 
 @pytest.fixture
 def nothing_set_apart() -> Iterator[None]:

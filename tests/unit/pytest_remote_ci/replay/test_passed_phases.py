@@ -9,8 +9,6 @@ import pytest
 from pytest_remote_ci.replay.decode import Reports, _with_plain_extras
 from pytest_remote_ci.replay.paths import PathMapper
 
-pytest_plugins = ["pytester"]
-
 LOCATION = ("test_x.py", 3, "test_y")
 PHASES = ("setup", "call", "teardown")
 KEYWORDS = {"test_y": 1, "test_x.py": 1, "there": 1}

@@ -6,8 +6,6 @@ import pytest
 
 from pytest_remote_ci.replay.selection import Choice
 
-pytest_plugins = ["pytester"]
-
 TESTS = [
     "tests/api/test_a.py::test_x",
     "tests/api/test_a.py::test_x[1]",
