@@ -1,21 +1,13 @@
-"""The controller's small parts: backoff, clock, the one-controller lock."""
+"""How long what failed is left alone."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import os
 import random
-from pathlib import Path
 
 import pytest
-from support.engines import FOREVER, MemoryKit
 
 from ci_runner.controller.backoff import Backoff
-from ci_runner.controller.clock import SteadyClock
-from ci_runner.controller.loop import ControllerRunning, only_one
-from ci_runner.controller.snapshot import ContainerView
-from ci_runner.model.job import Job, utcnow
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -73,40 +65,3 @@ def test_waits_differ_between_subjects(backoff: Backoff) -> None:
     for number in range(100):
         backoff.failed(str(number), NOW)
     assert 10 < len(backoff.held(later(0.75))) < 90
-
-
-def test_the_clock_is_about_the_wall_clock_and_never_goes_back() -> None:
-    clock = SteadyClock()
-    assert abs(clock() - utcnow()) < dt.timedelta(seconds=5)
-    moments = [clock() for _ in range(1000)]
-    assert moments == sorted(moments)
-
-
-def test_only_one_controller_holds_the_lock(tmp_path: Path) -> None:
-    with (
-        only_one(tmp_path),
-        pytest.raises(ControllerRunning, match=f"process {os.getpid()}"),
-        only_one(tmp_path),
-    ):
-        pass
-    with only_one(tmp_path):
-        pass
-
-
-def test_a_container_whose_command_runs_is_not_remembered_from_before_its_start(tmp_path: Path) -> None:
-    kit = MemoryKit(tmp_path, "python:3.12-slim")
-    spec = kit.spec(FOREVER)
-    container_id = kit.engine.create(spec)
-    job = Job(spec.job_id, user_id="u", phase="starting", attempt=1, container_id=container_id)
-    sight = ContainerView(kit.engine)
-
-    def state(job: Job) -> str:
-        [seen] = sight.look((job,), anew=False) or ()
-        return seen.state
-
-    assert state(job) == "created"
-    kit.engine.start(container_id)  # by a controller that was killed meanwhile: nothing tells this one
-    assert state(job) == "created"
-    # Its output came first: "created" would mean that the engine had lost what it knew.
-    assert state(dataclasses.replace(job, phase="testing")) == "running"
-    kit.dispose()
