@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.engines import (
@@ -172,13 +172,13 @@ def test_daemons_do_not_outlive_the_main_process(programs: Kit) -> None:
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
-def test_a_signal_to_what_is_over_or_gone_is_harmless(kit: Kit, signal: str) -> None:
+def test_a_signal_to_what_is_over_or_gone_is_harmless(kit: Kit, signal: Literal["TERM", "KILL"]) -> None:
     container_id = kit.launch(EXITS_7)
     kit.ended(container_id)
-    kit.engine.signal(container_id, signal)  # type: ignore[arg-type]
+    kit.engine.signal(container_id, signal)
     assert kit.ended(container_id).exit_code == 7
     kit.engine.remove(container_id)
-    kit.engine.signal(container_id, signal)  # type: ignore[arg-type]
+    kit.engine.signal(container_id, signal)
 
 
 def test_a_signal_before_the_start_is_harmless(kit: Kit) -> None:

@@ -12,9 +12,10 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 import uuid
 from pathlib import Path
+
+from support.waiting import wait_until
 
 
 class PrivateEngine:
@@ -70,13 +71,13 @@ class PrivateEngine:
         ]
         with (self.run / "dockerd.log").open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + timeout
-        while subprocess.run(
-            ["docker", "-H", self.url, "version"], capture_output=True, check=False
-        ).returncode:
-            if time.monotonic() > deadline or self._daemon.poll() is not None:
-                raise RuntimeError((self.run / "dockerd.log").read_text()[-3000:])
-            time.sleep(0.1)
+        wait_until(self._answers, timeout, what="an answer of the daemon", interval=0.1)
+
+    def _answers(self) -> bool:
+        if self._daemon is None or self._daemon.poll() is not None:
+            raise RuntimeError((self.run / "dockerd.log").read_text()[-3000:])
+        command = ["docker", "-H", self.url, "version"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def kill(self) -> None:
         """SIGKILL, as a crash would; its containerd goes too, the containers' shims do not."""

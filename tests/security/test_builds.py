@@ -128,9 +128,14 @@ def bench(
     )
 
 
+def engine_of(bench: Bench) -> DockerEngine:
+    assert isinstance(bench.engine, DockerEngine)
+    return bench.engine
+
+
 def only_as_root(bench: Bench) -> None:
     """One variant is enough for what users and owners do not change."""
-    if bench.engine.profile.uid == os.geteuid():  # type: ignore[attr-defined]
+    if engine_of(bench).profile.uid == os.geteuid():
         pytest.skip("the same for a runner that is one user with its jobs")
 
 
@@ -332,7 +337,7 @@ time.sleep(60)
 def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, docker_engine: str) -> None:
     """Shared environments belong to another user than jobs and users' builds."""
     only_as_root(bench)
-    assert isinstance(bench.engine, DockerEngine)
+    engine = engine_of(bench)
     shared = environment(prepare(bench, {"requirements.txt": "pytest"}, "bob"))
     owners = {path.lstat().st_uid for path in (shared, *shared.rglob("*"))}
     assert owners <= {0, 65533}
@@ -345,8 +350,8 @@ def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, doc
         "sys.exit(bool(done))\n"
     )
     spec = ContainerSpec(
-        name=f"writes-{bench.engine.install}",
-        image_id=bench.engine.image(docker_engine).id,
+        name=f"writes-{engine.install}",
+        image_id=engine.image(docker_engine).id,
         argv=("python3", "-I", "-c", program),
         role="test",
         job_id="writes",

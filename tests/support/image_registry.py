@@ -70,11 +70,17 @@ def _digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    registry: Registry
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server: _Server
 
     def do_GET(self) -> None:
-        registry: Registry = self.server.registry  # type: ignore[attr-defined]
+        registry = self.server.registry
         registry.asked.append(self.path)
         if self.path == "/v2/":
             self._answer(200, "application/json", b"{}")
@@ -107,10 +113,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def registry(**labels: str) -> Iterator[Registry]:
     """A registry whose image has these labels (``_`` stands for ``-`` and ``__`` for ``.``)."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     named = {name.replace("__", ".").replace("_", "-"): value for name, value in labels.items()}
-    server.registry = made = Registry(server.server_address[1], named)  # type: ignore[attr-defined]
+    server.registry = made = Registry(server.server_address[1], named)
     thread = threading.Thread(target=server.serve_forever, name="registry", kwargs={"poll_interval": 0.05})
     thread.start()
     try:

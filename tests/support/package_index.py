@@ -170,13 +170,24 @@ def host_address() -> str:
         return str(probe.getsockname()[0])
 
 
+class _ProxyServer(http.server.ThreadingHTTPServer):
+    """Knows what it was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[http.server.BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.asked: list[str] = []
+
+
 class _Tunnel(http.server.BaseHTTPRequestHandler):
     """CONNECT, and nothing else."""
 
     timeout = 30
+    server: _ProxyServer
 
     def do_CONNECT(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.server.asked.append(self.path)
         host, _, port = self.path.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=10) as there:
             self.send_response(200)
@@ -197,13 +208,11 @@ class _Tunnel(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def proxy(address: str) -> Iterator[tuple[str, list[str]]]:
     """A proxy for https at an address; gives its URL and the targets that it was asked for, as host:port."""
-    server = http.server.ThreadingHTTPServer((address, 0), _Tunnel)
-    server.daemon_threads = True
-    server.asked = []  # type: ignore[attr-defined]
+    server = _ProxyServer((address, 0), _Tunnel)
     thread = threading.Thread(target=server.serve_forever, name="proxy", kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://{address}:{server.server_address[1]}", server.asked  # type: ignore[attr-defined]
+        yield f"http://{address}:{server.server_address[1]}", server.asked
     finally:
         server.shutdown()
         thread.join()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ci_runner.controller.engine import Engine
+from ci_runner.controller.engine import Engine, Observed
 from ci_runner.controller.engines.docker.allowed_hosts import Service
 from ci_runner.controller.engines.docker.engine import DockerEngine
 from ci_runner.controller.environments.preparer import Prepared, Preparer
@@ -21,6 +21,7 @@ from ci_runner.model.job_options import JobOptions
 from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.storage.blobs import BlobStore, job_owner
 from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry, SubmitOptions
+from support.waiting import wait_until
 
 #: The certificates that the tests' own machine trusts: containers reach package indexes as it does.
 CA_BUNDLE = os.environ.get("SSL_CERT_FILE")
@@ -104,14 +105,13 @@ class Bench:
         container = self.engine.create(spec)
         try:
             self.engine.start(container)
-            deadline = time.monotonic() + 120
-            while (seen := self.engine.inspect(container)) is not None and seen.state not in (
-                "exited",
-                "dead",
-            ):
-                assert time.monotonic() < deadline, "the job never ended"
-                time.sleep(0.02)
-            assert seen is not None
+
+            def ended() -> Observed | None:
+                seen = self.engine.inspect(container)
+                assert seen is not None
+                return seen if seen.state in ("exited", "dead") else None
+
+            seen = wait_until(ended, 120, what="the job's end")
             own = self.engine.output(container)
         finally:
             self.engine.remove(container)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.controller import USER, Runner, runner
@@ -122,9 +123,9 @@ def test_a_decision_holds_until_a_time_that_it_asked_for() -> None:
     decision = reconcile.decide(seen)
     assert (decision.actions, decision.until) == ((), NOW + dt.timedelta(seconds=60))
 
-    def at(seconds: float, **changes: object) -> Snapshot:
-        fields = {"jobs": seen.jobs, "observed": seen.observed, **changes}
-        return Snapshot(NOW + dt.timedelta(seconds=seconds), seen.policy, **fields)  # type: ignore[arg-type]
+    def at(seconds: float, **changes: Any) -> Snapshot:
+        fields: dict[str, Any] = {"jobs": seen.jobs, "observed": seen.observed, **changes}
+        return Snapshot(NOW + dt.timedelta(seconds=seconds), seen.policy, **fields)
 
     assert decision.holds_in(at(59.9))
     assert not decision.holds_in(at(60))

@@ -168,7 +168,9 @@ def test_a_paused_container_can_be_killed(kit: Kit, client: Any) -> None:
     assert kit.ended(container_id).exit_code == 137
 
 
-def test_listing_asks_about_each_ended_container_once(kit: Kit, client: Any) -> None:
+def test_listing_asks_about_each_ended_container_once(
+    kit: Kit, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(3):
         kit.ended(kit.launch(Behaviour(f"exit {number}"), f"job{number}"))
     kit.engine.close()
@@ -176,7 +178,12 @@ def test_listing_asks_about_each_ended_container_once(kit: Kit, client: Any) -> 
     assert isinstance(engine, DockerEngine)
     asked: list[str] = []
     inspect = engine._inspect_raw
-    engine._inspect_raw = lambda container: asked.append(container) or inspect(container)  # type: ignore[method-assign, func-returns-value]
+
+    def counted(container: str) -> Any:
+        asked.append(container)
+        return inspect(container)
+
+    monkeypatch.setattr(engine, "_inspect_raw", counted)
     assert sorted(seen.exit_code or 0 for seen in engine.list()) == [0, 1, 2]
     assert len(asked) == 3
     engine.list()

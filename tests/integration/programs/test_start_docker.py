@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "start-docker"
 
@@ -51,10 +52,7 @@ class PrivateDaemon:
     def kill(self) -> None:
         pid = self.pid
         os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while self.is_running():
-            assert time.monotonic() < deadline, "the daemon survived SIGKILL"
-            time.sleep(0.02)
+        wait_until(lambda: not self.is_running(), what="the daemon's end by SIGKILL")
 
     def starts(self) -> int:
         """How often a daemon was started."""
@@ -77,9 +75,8 @@ def daemon() -> Iterator[PrivateDaemon]:
         if private.is_running():
             os.kill(private.pid, signal.SIGCONT)
             os.kill(private.pid, signal.SIGTERM)
-            deadline = time.monotonic() + 20
-            while private.is_running() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: not private.is_running(), 20, what="the daemon's end")
         for line in Path("/proc/self/mounts").read_text().splitlines():
             if line.split()[1].startswith(f"{folder}/"):
                 subprocess.run(["umount", line.split()[1]], check=False)

@@ -151,9 +151,11 @@ def test_cancelling_asks_the_controller_and_may_be_repeated(runner: Runner, pers
 
 
 @pytest.mark.parametrize(("verdict", "word"), [(ran(1), "completed"), (failed("lost"), "failed")])
-def test_what_is_over_cannot_be_cancelled(runner: Runner, person: Person, verdict: object, word: str) -> None:
+def test_what_is_over_cannot_be_cancelled(
+    runner: Runner, person: Person, verdict: Verdict, word: str
+) -> None:
     job = runner.job(person)
-    runner.finish(job.id, verdict)  # type: ignore[arg-type]
+    runner.finish(job.id, verdict)
     response = runner.request("DELETE", f"/jobs/{job.id}", person)
     assert (response.status_code, response.json()) == (409, {"detail": f"Job is already {word}"})
 

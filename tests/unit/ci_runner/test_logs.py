@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,9 @@ def log() -> Iterator[Callable[..., io.StringIO]]:
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
 
-    def start(**settings: str) -> io.StringIO:
+    def start(**settings: Any) -> io.StringIO:
         stream = io.StringIO()
-        configure(LogSettings(**settings), stream)  # type: ignore[arg-type]
+        configure(LogSettings(**settings), stream)
         return stream
 
     yield start

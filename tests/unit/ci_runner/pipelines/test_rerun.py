@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.pipelines import plan_of, planned
@@ -45,8 +46,8 @@ GOOD = {**FACTS, "b": PASSED, "d": PASSED}
         "also what failed",
     ],
 )
-def test_what_is_taken_over(facts: dict[str, Facts], wanted: dict[str, object], taken_over: str) -> None:
-    assert sorted(reusable(PLAN, facts, **wanted)) == sorted(taken_over.split())  # type: ignore[arg-type]
+def test_what_is_taken_over(facts: dict[str, Facts], wanted: dict[str, Any], taken_over: str) -> None:
+    assert sorted(reusable(PLAN, facts, **wanted)) == sorted(taken_over.split())
 
 
 def test_what_was_left_out_is_left_out_again() -> None:
@@ -62,6 +63,6 @@ def test_where_nothing_failed_there_is_nothing_to_repeat() -> None:
 @pytest.mark.parametrize(
     ("wanted", "words"), [({"stage": "nine"}, "no stage 'nine'"), ({"job": "z"}, "no job 'z'")]
 )
-def test_a_stage_or_job_that_is_none(wanted: dict[str, str], words: str) -> None:
+def test_a_stage_or_job_that_is_none(wanted: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSubmission, match=words):
-        reusable(PLAN, GOOD, **wanted)  # type: ignore[arg-type]
+        reusable(PLAN, GOOD, **wanted)

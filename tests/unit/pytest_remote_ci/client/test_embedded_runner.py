@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fake_runner import KEY, fake_runner
@@ -53,8 +54,8 @@ class Home:
         self.place = place
         self.command = (sys.executable, str(script))
 
-    def ensure(self, **more: float) -> embedded_runner.Runner:
-        return embedded_runner.ensure(self.place, command=self.command, **more)  # type: ignore[arg-type]
+    def ensure(self, **more: Any) -> embedded_runner.Runner:
+        return embedded_runner.ensure(self.place, command=self.command, **more)
 
     def starts(self) -> list[dict[str, object]]:
         file = self.place / "starts"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
 from ci_runner.model import seals
 from pytest_remote_ci.job import worker
@@ -47,13 +48,6 @@ def run(spool: Path, code: str, **more: Any) -> int:
 
 def frames(spool: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (spool / "frames").read_text().splitlines()]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition never became true"
-        time.sleep(0.01)
 
 
 def test_frames_say_hello_started_and_exit_with_the_commands_own_code(spool: Path) -> None:

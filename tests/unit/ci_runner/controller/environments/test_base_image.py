@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ci_runner.controller.engines.memory import MemoryEngine
@@ -19,10 +21,10 @@ class Chooser:
         self.engine.images = images
         self.said: list[str] = []
 
-    def choose(self, *, python: str | None = None, image: str | None = None, **settings: object) -> Base:
+    def choose(self, *, python: str | None = None, image: str | None = None, **settings: Any) -> Base:
         options = SubmitOptions(python=python, image=image)
         settings = {"default_python": "3.12", **settings}
-        return choose_base(self.engine, ReconcileSettings(**settings), options, self.said.append)  # type: ignore[arg-type]
+        return choose_base(self.engine, ReconcileSettings(**settings), options, self.said.append)
 
 
 OFFICIAL = {"python:3.11-slim", "python:3.12-slim"}
@@ -113,13 +115,13 @@ def test_the_image_and_the_python_of_a_job(
     images: set[str],
     pythons: tuple[str, ...],
     asked: dict[str, str],
-    settings: dict[str, object],
+    settings: dict[str, Any],
     reference: str,
     python: str,
     named: bool,
 ) -> None:
     chooser = Chooser(images, pythons)
-    base = chooser.choose(**asked, **settings)  # type: ignore[arg-type]
+    base = chooser.choose(**asked, **settings)
     assert (base.image.reference, base.python, base.named_by_user) == (reference, python, named)
     replaced = reference.startswith("ci-runner-base")
     assert chooser.said == (
@@ -168,7 +170,7 @@ def test_the_image_and_the_python_of_a_job(
     ],
 )
 def test_an_image_that_cannot_be_had_is_explained(
-    images: set[str], pythons: tuple[str, ...], asked: dict[str, str], settings: dict[str, object], words: str
+    images: set[str], pythons: tuple[str, ...], asked: dict[str, str], settings: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ImageUnavailable, match=words):
-        Chooser(images, pythons).choose(**asked, **settings)  # type: ignore[arg-type]
+        Chooser(images, pythons).choose(**asked, **settings)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,44 +10,40 @@ import pytest
 from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.request import RunRequest
 from ci_runner.server.resources.pipeline_plan import plan_in
+from ci_runner.storage.blobs import BlobStore
 from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry
 
 GOOD = "{stages: [s], jobs: [{name: a, stage: s}]}"
 TOML = '[tool.remote-ci.pipelines.two]\nstages = ["s"]\njobs.b.stage = "s"\n'
 
 
-class Contents:
-    """What of a store of blobs is asked for here."""
-
-    def __init__(self, files: dict[str, str]) -> None:
-        self._found = {hashlib.sha256(text.encode()).hexdigest(): text.encode() for text in files.values()}
-
-    def open(self, digest: str) -> io.BytesIO:
-        return io.BytesIO(self._found[digest])
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path, None)
 
 
-def jobs(files: dict[str, str], **wanted: Any) -> list[str]:
+def jobs(blobs: BlobStore, files: dict[str, str], **wanted: Any) -> list[str]:
     entries = [
-        ManifestEntry(path, 0o644, len(text.encode()), hashlib.sha256(text.encode()).hexdigest())
+        ManifestEntry(path, 0o644, len(text.encode()), blobs.put_bytes(text.encode()))
         for path, text in files.items()
     ]
-    plan = plan_in(Contents(files), Manifest(tuple(entries)), RunRequest(**wanted))  # type: ignore[arg-type]
+    plan = plan_in(blobs, Manifest(tuple(entries)), RunRequest(**wanted))
     return [job.name for job in plan.jobs]
 
 
-def test_a_pipeline_is_found_by_name_in_both_forms() -> None:
+def test_a_pipeline_is_found_by_name_in_both_forms(blobs: BlobStore) -> None:
     files = {".pipelines/one.yaml": GOOD, "pyproject.toml": TOML, "sub/.pipelines/three.yaml": "7"}
-    assert jobs(files, pipeline="one") == ["a"]
-    assert jobs(files, pipeline="TWO") == ["b"]
+    assert jobs(blobs, files, pipeline="one") == ["a"]
+    assert jobs(blobs, files, pipeline="TWO") == ["b"]
 
 
-def test_a_mistake_in_another_pipeline_s_file_stops_nobody() -> None:
+def test_a_mistake_in_another_pipeline_s_file_stops_nobody(blobs: BlobStore) -> None:
     files = {
         ".pipelines/one.yaml": GOOD,
         ".pipelines/broken.yaml": "stages: 7",
         "pyproject.toml": "pipelines = [",
     }
-    assert jobs(files, pipeline="one") == ["a"]
+    assert jobs(blobs, files, pipeline="one") == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +65,8 @@ def test_a_mistake_in_another_pipeline_s_file_stops_nobody() -> None:
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_the_reason(
-    files: dict[str, str], wanted: dict[str, Any], message: str
+    blobs: BlobStore, files: dict[str, str], wanted: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidSubmission) as caught:
-        jobs(files, **wanted)
+        jobs(blobs, files, **wanted)
     assert str(caught.value).startswith(message)
