@@ -155,7 +155,8 @@ def test_a_controller_with_nothing_to_do_neither_reads_nor_decides_and_misses_no
         return decide(world)
 
     monkeypatch.setattr(reconcile, "decide", counting)
-    listed = lasting.engine.calls  # type: ignore[attr-defined]
+    assert isinstance(lasting.engine, MemoryEngine)
+    listed = lasting.engine.calls
     with lasting.controller():
         job_id, waiting = lasting.submit(USER), lasting.submit(USER)
         lasting.until(job_id, lambda job: job.phase == "testing")

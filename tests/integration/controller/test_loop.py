@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.controller import OTHER, Runner, check_invariants, runner
@@ -159,16 +160,18 @@ def test_a_container_lost_before_its_start_is_replaced(small: Runner) -> None:
     assert (job.status, job.attempt, job.exit_code) == ("completed", 2, 0)
 
 
-def test_a_container_that_vanishes_before_its_start_is_replaced(small: Runner) -> None:
+def test_a_container_that_vanishes_before_its_start_is_replaced(
+    small: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = memory(small)
     start = engine.start
 
     def lose_first(container_id: str) -> None:
-        engine.start = start  # type: ignore[method-assign]
+        monkeypatch.setattr(engine, "start", start)
         engine.remove(container_id)
         start(container_id)
 
-    engine.start = lose_first  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "start", lose_first)
     with small.controller():
         [job] = small.until_over(small.submit())
     assert (job.status, job.attempt, job.exit_code) == ("completed", 2, 0)
@@ -212,17 +215,19 @@ def test_a_waiting_job_is_cancelled_at_once(small: Runner) -> None:
     assert memory(small).creates == {}
 
 
-def test_cancelling_records_the_intent_before_the_first_signal(small: Runner) -> None:
+def test_cancelling_records_the_intent_before_the_first_signal(
+    small: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job_id = small.submit()
     memory(small).scripts[job_id] = LASTING
     intents: list[str | None] = []
     signal = memory(small).signal
 
-    def spy(container_id: str, name: str) -> None:
+    def spy(container_id: str, name: Literal["TERM", "KILL"]) -> None:
         intents.append(small.job(job_id).stop_intent)
-        signal(container_id, name)  # type: ignore[arg-type]
+        signal(container_id, name)
 
-    memory(small).signal = spy  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(memory(small), "signal", spy)
     with small.controller():
         small.until(job_id, lambda job: job.phase == "testing")
         small.store.jobs.request_cancel(job_id, "its user")

@@ -149,6 +149,12 @@ def test_a_content_that_is_gone_is_not_found(runner: Runner, person: Person) -> 
     assert response.json() == {"detail": "The artifact's content is no longer on the runner"}
 
 
+def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 def test_all_of_them_are_an_archive(runner: Runner, person: Person) -> None:
     files = {f"deep/{'é' * 60}/{number}": os.urandom(number * 700) for number in range(20)}
     job_id = job_with(runner, person, {**files, "tool": b"#!"}, mode=0o755)
@@ -158,7 +164,7 @@ def test_all_of_them_are_an_archive(runner: Runner, person: Person) -> None:
     assert int(response.headers["Content-Length"]) == len(response.content)
     with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
         members = archive.getmembers()
-        assert {member.name: archive.extractfile(member).read() for member in members} == {  # type: ignore[union-attr]
+        assert {member.name: content_of(archive, member) for member in members} == {
             **files,
             "tool": b"#!",
         }

@@ -156,8 +156,10 @@ def test_junit_has_a_suite_per_stage_and_a_case_per_job() -> None:
     }
     cases = {case.get("name"): case for case in suite}
     assert cases["tests <x>"].get("time") == "2.500"
-    assert cases["tests <x>"].find("failure").get("message") == "exit code 1"  # type: ignore[union-attr]
-    assert cases["odd"].find("skipped").get("message") == "failed, allowed: exit code 1"  # type: ignore[union-attr]
+    (failure,) = cases["tests <x>"].iter("failure")
+    assert failure.get("message") == "exit code 1"
+    (skipped,) = cases["odd"].iter("skipped")
+    assert skipped.get("message") == "failed, allowed: exit code 1"
     assert list(cases["good"]) == []
     for alone in (JOB, {**STAGE, "pipelineName": "ci", "runNumber": 3}, [PIPELINE]):
         assert len(list(ElementTree.fromstring(junit(alone)))) == 1

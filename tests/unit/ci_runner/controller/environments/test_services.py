@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -42,9 +43,15 @@ def test_all_join_the_first_and_are_found_again() -> None:
     assert set(engine.creates.values()) == {1}
 
 
+class NothingSucceeds(MemoryEngine):
+    """An engine in whose containers every command fails."""
+
+    def execute(self, container_id: str, argv: Sequence[str]) -> int:
+        return 1
+
+
 def test_one_that_is_never_ready_is_given_up_and_says_what_was_waited_for() -> None:
-    engine = MemoryEngine(lambda spec: Script(exit_after=None, writes_spool=False))
-    engine.execute = lambda container_id, argv: 1  # type: ignore[method-assign]
+    engine = NothingSucceeds(lambda spec: Script(exit_after=None, writes_spool=False))
     services = Services(engine, ReconcileSettings(), patience=0.2)
     with pytest.raises(PermanentError) as caught:
         services.ensure(
@@ -60,8 +67,7 @@ def test_one_that_is_never_ready_is_given_up_and_says_what_was_waited_for() -> N
 
 
 def test_the_waiting_ends_when_the_job_does() -> None:
-    engine = MemoryEngine(lambda spec: FOREVER)
-    engine.execute = lambda container_id, argv: 1  # type: ignore[method-assign]
+    engine = NothingSucceeds(lambda spec: FOREVER)
     with pytest.raises(PreparationStopped):
         Services(engine, ReconcileSettings()).ensure(
             "job", options({"name": "db", "ports": [1]}), log=print, stopping=lambda: True

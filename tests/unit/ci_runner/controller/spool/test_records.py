@@ -10,7 +10,7 @@ import pytest
 
 from ci_runner.controller.spool import reader, records
 from ci_runner.controller.spool.reader import Spool
-from ci_runner.model.job import JobEvent, utcnow
+from ci_runner.model.job import JobEvent, ParsedFields, utcnow
 from ci_runner.store import SpoolPosition
 
 
@@ -177,8 +177,10 @@ def test_a_record_is_stored_as_it_was_written() -> None:
     line = b'{"t":"report","d":{"a":[1,2.50,"\\ud800"]},"sizes":[1,2,3]}'
     record = records.parse(line, utcnow())
     assert record.event is not None
-    assert record.event.fields.text == '{"t":"report","d":{"a":[1,2.50,"\\ud800"]}}'  # type: ignore[attr-defined]
-    assert json.loads(record.event.fields.text) == record.event.fields  # type: ignore[attr-defined]
+    fields = record.event.fields
+    assert isinstance(fields, ParsedFields)
+    assert fields.text == '{"t":"report","d":{"a":[1,2.50,"\\ud800"]}}'
+    assert json.loads(fields.text) == fields
     assert record.sizes == {"terminal": 1, "stdout": 2, "stderr": 3}
 
 
@@ -200,5 +202,6 @@ def test_a_record_is_stored_as_it_was_written() -> None:
 def test_what_is_written_in_another_way_is_written_anew(line: bytes) -> None:
     event = records.parse(line, utcnow()).event
     assert event is not None
-    assert not event.fields.text  # type: ignore[attr-defined]
+    assert isinstance(event.fields, ParsedFields)
+    assert not event.fields.text
     assert not {"seq", "sizes"} & event.fields.keys()
