@@ -1,7 +1,7 @@
 """A controller as a process of its own: `python controller_process.py DATA_DIR`. Ends cleanly at SIGTERM.
 
-Over the process engine, whose containers outlive it, with the harness's preparer; what its failpoints do is in the
-environment. Whoever starts it may kill it at any moment.
+Over the process engine, whose containers outlive it, with the preparer of `support.controller`; what its failpoints do
+is in the environment. Whoever starts it may kill it at any moment.
 """
 
 from __future__ import annotations
