@@ -1,7 +1,7 @@
 """Sessions of `nox` (`pip install nox`): other Pythons and pytests, distributions, documentation, benchmarks.
 
     nox --list
-    nox -s "tests-3.12(pytest='8.4')" -- tests/unit/test_plugin.py
+    nox -s "tests-3.12(pytest='8.4')" -- tests/unit/pytest_remote_ci/test_plugin.py
 
 `.ci/run` checks one Python with all tests; `nox -s tests` checks the tests that need no Docker with all Pythons that
 this machine has.

@@ -37,7 +37,7 @@ def measure(image: str) -> dict[str, float]:
     """Return the seconds of each kind of preparation, of the code that this process imports."""
     import time
 
-    from preparing import Bench
+    from support.preparer import Bench
 
     from ci_runner.controller.engines.docker.engine import DockerEngine
     from ci_runner.settings.groups import EnvironmentSettings

@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from common import positive, report_at_end
-from faults.harness import Runner, runner
-from pipelining import plan_of, planned
-from waiting import wait_until
+from support.controller import Runner, runner
+from support.pipelines import plan_of, planned
+from support.waiting import wait_until
 
 from ci_runner.controller import loop
 from ci_runner.controller.engines.memory import MemoryEngine, Script

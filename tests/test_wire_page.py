@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import falcon.inspect
 import pytest
-from http_kit import running
+from support.http_server import running
 
 from ci_runner.server.openapi.document import document
 from pytest_remote_ci.wire.protocol import Phase, Status

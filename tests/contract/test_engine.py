@@ -8,10 +8,10 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from engine_kit import (
+from support.engines import (
     ENDS,
     EXITS_7,
     FOREVER,
@@ -22,7 +22,7 @@ from engine_kit import (
     Kit,
     kit_for,
 )
-from waiting import wait_until
+from support.waiting import wait_until
 
 from ci_runner.controller.cleanup.open_files import unnamed_bytes
 from ci_runner.controller.engine import SPOOL, Bind, Footprint, ServiceSpec
@@ -172,13 +172,13 @@ def test_daemons_do_not_outlive_the_main_process(programs: Kit) -> None:
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
-def test_a_signal_to_what_is_over_or_gone_is_harmless(kit: Kit, signal: str) -> None:
+def test_a_signal_to_what_is_over_or_gone_is_harmless(kit: Kit, signal: Literal["TERM", "KILL"]) -> None:
     container_id = kit.launch(EXITS_7)
     kit.ended(container_id)
-    kit.engine.signal(container_id, signal)  # type: ignore[arg-type]
+    kit.engine.signal(container_id, signal)
     assert kit.ended(container_id).exit_code == 7
     kit.engine.remove(container_id)
-    kit.engine.signal(container_id, signal)  # type: ignore[arg-type]
+    kit.engine.signal(container_id, signal)
 
 
 def test_a_signal_before_the_start_is_harmless(kit: Kit) -> None:
@@ -273,7 +273,8 @@ def test_a_source_that_is_reached_through_a_link_is_not_mounted(kit: Kit, part: 
     elif part == "lower":
         changes["overlay"] = dataclasses.replace(overlay, lowers=(overlay.lowers[0], source))
     else:
-        changes["overlay"] = dataclasses.replace(overlay, **{part: source})
+        part_of_overlay: dict[str, Any] = {part: source}
+        changes["overlay"] = dataclasses.replace(overlay, **part_of_overlay)
     with pytest.raises(PermanentError, match="mounted at /workspace is reached through a link") as caught:
         kit.engine.create(kit.spec(ENDS, **changes))
     assert str(kit.folder) not in str(caught.value)

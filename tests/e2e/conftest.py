@@ -9,11 +9,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from developers import FIXTURES, Developer, make_developer
-from proxying import ValidatingProxy, open_proxies, start_proxy
-from running import Runner
+from support.developer import FIXTURES, Developer, make_developer
+from support.runner import Runner
+from support.validating_proxy import ValidatingProxy, open_proxies, start_proxy
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +30,11 @@ def start_runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
     """Start runners: ``start_runner(engine="docker", options=("--concurrency", "1"), env={…})``."""
     started: list[tuple[Runner, ValidatingProxy]] = []
 
-    def start(engine: str = "docker", **more: object) -> Runner:
+    def start(engine: str = "docker", **more: Any) -> Runner:
         image = request.getfixturevalue("docker_engine") if engine == "docker" else "python:{python}-slim"
         folder = tmp_path / f"runner-{len(started)}" / "data"
         folder.mkdir(parents=True, mode=0o700)
-        runner = Runner(folder, engine, image, **more)  # type: ignore[arg-type]
+        runner = Runner(folder, engine, image, **more)
         started.append((runner, start_proxy(runner)))
         return runner.start()
 

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from developers import Developer
+from support.developer import Developer
 
 pytestmark = pytest.mark.docker
 

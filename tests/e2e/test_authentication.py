@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from developers import Developer
+from support.developer import Developer
 
 pytestmark = pytest.mark.docker
 

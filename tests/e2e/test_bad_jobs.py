@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from developers import Developer
+from support.developer import Developer
 
 pytestmark = pytest.mark.docker
 

@@ -1,6 +1,7 @@
 """Uploads that are no project: refused with a clear message by the real programs, which go on working.
 
-Every detail of refusing is shown in tests/unit/test_archive.py and tests/integration/test_server_submit.py.
+Every detail of refusing is shown in tests/unit/ci_runner/storage/test_zip_reader.py and
+tests/integration/server/test_submit.py.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from archives import many_empty_files
-from developers import Developer
+from support.archives import many_empty_files
+from support.developer import Developer
 
 pytestmark = pytest.mark.docker
 

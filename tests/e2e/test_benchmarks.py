@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from developers import Done, run
-from running import Runner
+from support.developer import Done, run
+from support.docker import TEST_IMAGE
+from support.runner import Runner
 
-#: What tests run containers from (see the top conftest.py).
-TEST_IMAGE = os.environ.get("CI_RUNNER_TEST_IMAGE", "ci-runner-base:bookworm")
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 #: Program → its smallest numbers, and a figure that it must give.
 SMALLEST: dict[str, tuple[list[str], str]] = {

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from developers import Developer, outcomes, rest
-from running import Runner, docker
+from support.developer import Developer, outcomes, rest
+from support.runner import Runner, docker
 
 pytestmark = pytest.mark.docker
 

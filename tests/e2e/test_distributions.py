@@ -16,8 +16,8 @@ from pathlib import Path
 import install_wheel
 import pytest
 import uv
-from developers import Developer, make_developer, run
-from running import Runner
+from support.developer import Developer, make_developer, run
+from support.runner import Runner
 
 from pytest_remote_ci import __version__
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from developers import run
 from install_wheel import built_wheel, copy_sources
-from newcomers import Newcomer, install, with_runner
-from running import Runner
-from waiting import wait_until
+from support.developer import run
+from support.newcomer import Newcomer, install, with_runner
+from support.runner import Runner
+from support.waiting import wait_until
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.client.embedded_runner import _is_alive

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pipelining import Api, by_name
-from running import Runner
+from support.pipelines import Api, by_name
+from support.runner import Runner
 
 from ci_runner.base_image import pythons
 from ci_runner.base_image.build import LABEL_PYTHONS

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from developers import FIXTURES, Developer, run
-from needs import skip
-from running import Runner
+from support.developer import FIXTURES, Developer, run
+from support.needs import skip
+from support.runner import Runner
 
 pytestmark = pytest.mark.parametrize("runner", ["docker", "process"], indirect=True)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from developers import Developer
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer
+from support.runner import Runner
+from support.waiting import wait_until
 
 from pytest_remote_ci.client.client import Client, create_project_zip
 from pytest_remote_ci.wire.protocol import SubmitOptions

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from developers import Developer
 from e2e.test_services import containers, over, submit
-from waiting import wait_until
+from support.developer import Developer
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.docker
 

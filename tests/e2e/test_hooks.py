@@ -17,11 +17,11 @@ from typing import Any
 
 import jwt
 import pytest
-from developers import Developer
-from proxying import start_proxy
-from receivers import Receiver
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer
+from support.runner import Runner
+from support.validating_proxy import start_proxy
+from support.waiting import wait_until
+from support.webhook_receiver import Receiver
 
 from ci_runner.plugins.webhooks import verify
 
@@ -244,7 +244,7 @@ def test_a_client_plugin_chooses_files_adds_options_and_sees_events(
     )
     trail = tmp_path / "trail.jsonl"
     settings = {"TRAIL_LEAVE": "*.bin, other/*", "TRAIL_TICKET": "ABC-1", "TRAIL_FILE": str(trail)}
-    done = person.pytest(cwd=folder, **settings)
+    done = person.pytest(cwd=folder, env=settings)
     assert done.code == 0, done.text
     assert developer.jobs()[0]["name"] == "ABC-1: p"
     events = [json.loads(line) for line in trail.read_text().splitlines()]

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from developers import Developer
-from needs import skip
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer
+from support.needs import skip
+from support.runner import Runner
+from support.waiting import wait_until
 
 from ci_runner.store import Store
 

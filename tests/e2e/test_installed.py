@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import clients
 import pytest
-from ahead import Ahead, ahead, parameters
-from developers import Developer, Done, run
 from install_wheel import built_wheel
-from newcomers import Newcomer, install, with_runner
-from running import Runner
+from support import client_environments
+from support.developer import Developer, Done, run
+from support.newcomer import Newcomer, install, with_runner
+from support.parallel import Ahead, ahead, parameters
+from support.runner import Runner
 
 from ci_runner.base_image import pythons
 
@@ -134,13 +134,15 @@ def results(
         case = CIRCUMSTANCES[name]
         folder = folders / f"{version}-{series}-{name.replace(' ', '-')}"
         places = {place: folder / place for place in ("home", "project")}
-        for place in places.values():
-            place.mkdir(parents=True)
+        for path in places.values():
+            path.mkdir(parents=True)
         (places["project"] / "pytest.ini").write_text(f"[pytest]\n{case.settings}")
         (places["project"] / "test_it.py").write_text(TEST)
         # The engine without containers has the runner's own Python only.
-        (places["project"] / "pyproject.toml").write_text(f'[tool.remote-ci]\npython = "{clients.TAG}"\n')
-        python = clients.client(series, python=str(INSTALLED[version]), tag=version)
+        (places["project"] / "pyproject.toml").write_text(
+            f'[tool.remote-ci]\npython = "{client_environments.TAG}"\n'
+        )
+        python = client_environments.client(series, python=str(INSTALLED[version]), tag=version)
         developer = Developer(runner, places["home"], runner.key)
         env: dict[str, str | None] = {
             **developer.environ(),

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from developers import Developer, make_developer
-from running import Runner, docker
-from waiting import wait_until
+from support.developer import Developer, make_developer
+from support.runner import Runner, docker
+from support.waiting import wait_until
 
 from ci_runner.model.job import Job
 from ci_runner.store import Store

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from developers import Developer, interrupt, outcomes
+from support.developer import Developer, interrupt, outcomes
 
 pytestmark = pytest.mark.docker
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from developers import FIXTURES, Developer, Done
-from running import Runner
-from waiting import wait_until
+from support.developer import FIXTURES, Developer, Done
+from support.runner import Runner
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)
 
@@ -38,7 +38,7 @@ class Stored:
 
 
 def run(developer: Developer, cwd: Path, *args: str, **env: str) -> Done:
-    return developer.pytest(*args, cwd=cwd, COLUMNS="100", **env)
+    return developer.pytest(*args, cwd=cwd, COLUMNS="100", env=env)
 
 
 def id_of(done: Done) -> str:

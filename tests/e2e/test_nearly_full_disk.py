@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from needs import skip
-from running import Runner
-from waiting import wait_until
+from support.needs import skip
+from support.runner import Runner
+from support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.docker,

@@ -10,10 +10,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from developers import Developer, interrupt
-from pipelining import Api
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer, interrupt
+from support.pipelines import Api
+from support.runner import Runner
+from support.waiting import wait_until
 
 RUNNER_OPTIONS = ("--concurrency", "3")
 pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)

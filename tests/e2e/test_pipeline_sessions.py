@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from developers import Developer, Done, interrupt, rest
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer, Done, interrupt, rest
+from support.runner import Runner
+from support.waiting import wait_until
 
 RUNNER_OPTIONS = ("--concurrency", "3")
 pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)
@@ -95,7 +95,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(developer: Developer, folder: Path, *args: str, **env: str) -> Done:
-    return developer.pytest("--remote-ci-pipeline=ci", *args, cwd=folder, COLUMNS="100", **env)
+    return developer.pytest("--remote-ci-pipeline=ci", *args, cwd=folder, COLUMNS="100", env=env)
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

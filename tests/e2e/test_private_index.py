@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from developers import Developer, make_developer
-from private_index import host_address, proxy, rewheel, serve, wheel
-from running import Runner
+from support.developer import Developer, make_developer
+from support.package_index import host_address, proxy, rewheel, serve, wheel
+from support.runner import Runner
 
 pytestmark = pytest.mark.docker
 

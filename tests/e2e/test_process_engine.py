@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from developers import Developer, interrupt, make_developer
-from running import Runner
-from waiting import wait_until
+from support.developer import Developer, interrupt, make_developer
+from support.runner import Runner
+from support.waiting import wait_until
 
 Project = Callable[[str], Path]
 
@@ -133,7 +133,10 @@ def test_family():
 
 def test_ctrl_c_cancels_the_job_and_ends_every_process_of_it(developer: Developer, tmp_path: Path) -> None:
     process = developer.popen(sys.executable, "-m", "pytest", "--remote-ci", cwd=make(tmp_path / "p", FAMILY))
-    family = lambda: [line for line in processes_of(developer.runner) if "time.sleep(300)" in line]  # noqa: E731
+
+    def family() -> list[str]:
+        return [line for line in processes_of(developer.runner) if "time.sleep(300)" in line]
+
     wait_until(lambda: len(family()) == 3, 60, what="the whole family")
     done = interrupt(process)
     assert done.code == 2, done.text

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ahead import Ahead, ahead, parameters
-from developers import make_developer, run
-from running import Runner
+from support.developer import make_developer, run
+from support.parallel import Ahead, ahead, parameters
+from support.runner import Runner
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 

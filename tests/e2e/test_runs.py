@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from pipelining import Api, by_name, plan_of, planned
-from running import Runner
-from waiting import wait_until
+from support.pipelines import Api, by_name, plan_of, planned
+from support.runner import Runner
+from support.waiting import wait_until
 
 from ci_runner.pipelines.plan import Retries
 

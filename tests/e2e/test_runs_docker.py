@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from pipelining import Api, by_name, plan_of, planned
-from running import Runner, docker
-from waiting import wait_until
+from support.pipelines import Api, by_name, plan_of, planned
+from support.runner import Runner, docker
+from support.waiting import wait_until
 
 from ci_runner.pipelines.plan import Service
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import requests
-from developers import Developer
-from http_kit import zip_of
-from waiting import wait_until
+from support.developer import Developer
+from support.http_server import zip_of
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -101,8 +101,7 @@ def over(developer: Developer, job_id: str) -> dict[str, Any]:
         (job,) = [job for job in developer.jobs() if job["job_id"] == job_id]
         return job if job["status"] in ("completed", "failed", "cancelled") else None
 
-    result: dict[str, Any] = wait_until(look, 120, what="the end of a job")
-    return result
+    return wait_until(look, 120, what="the end of a job")
 
 
 def running(job_id: str) -> list[str]:
@@ -125,7 +124,7 @@ def log(developer: Developer, job_id: str) -> str:
 
 @pytest.mark.parametrize("network", ["egress", "none"])
 def test_tests_reach_their_services_by_name(developer: Developer, docker_engine: str, network: str) -> None:
-    services = [
+    services: list[dict[str, Any]] = [
         {"name": "web", "command": ["sh", "-c", WEB], "ports": [8123]},
         {
             "name": "second",

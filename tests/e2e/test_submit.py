@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from developers import Developer, interrupt
-from waiting import wait_until
+from support.developer import Developer, interrupt
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.docker
 

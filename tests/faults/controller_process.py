@@ -1,7 +1,7 @@
 """A controller as a process of its own: `python controller_process.py DATA_DIR`. Ends cleanly at SIGTERM.
 
-Over the process engine, whose containers outlive it, with the harness's preparer; what its failpoints do is in the
-environment. Whoever starts it may kill it at any moment.
+Over the process engine, whose containers outlive it, with the preparer of `support.controller`; what its failpoints do
+is in the environment. Whoever starts it may kill it at any moment.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from faults.harness import POLICY, SimplePreparer, process_engine
+from support.controller import POLICY, SimplePreparer, process_engine
 
 from ci_runner.controller.loop import Controller
 from ci_runner.settings.groups import ReconcileSettings, StorageSettings

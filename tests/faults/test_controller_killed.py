@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from faults.harness import POLICY, Runner, check_invariants, process_engine, runner
-from waiting import wait_until
+from support.controller import POLICY, Runner, check_invariants, process_engine, runner
+from support.waiting import wait_until
 
 import ci_runner.controller.loop  # noqa: F401  # registers the failpoints
 from ci_runner.failpoints import REGISTRY

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.crashing import LINES, Crashing, Followed, lines_of, text_of
-from faults.private_engine import PrivateEngine
-from waiting import wait_until
+from faults.crash_project import LINES, Crashing, Followed, lines_of, text_of
+from faults.docker_daemon import PrivateEngine
+from support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.docker,

@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
-from faults.crashing import LINES, OPTIONS, PATIENCE, Crashing, check_lines, numbers_in
-from waiting import wait_until
+from faults.crash_project import LINES, OPTIONS, PATIENCE, Crashing, check_lines, numbers_in
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.docker
 

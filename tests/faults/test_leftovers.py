@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.crashing import Crashing
-from running import docker
+from faults.crash_project import Crashing
+from support.runner import docker
 
 pytestmark = pytest.mark.docker
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults.harness import POLICY, Runner, check_invariants, process_engine, runner
 from faults.test_controller_killed import start
-from pipelining import plan_of, planned
-from waiting import wait_until
+from support.controller import POLICY, Runner, check_invariants, process_engine, runner
+from support.pipelines import plan_of, planned
+from support.waiting import wait_until
 
 from ci_runner.pipelines.plan import Plan, Retries
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from developers import Developer
-from running import Runner
+from support.developer import Developer
+from support.runner import Runner
 
-from .both_ways import Pair, job_python, make_pair
-from .equipped import Equipped, make_environment
+from .comparison import Pair, job_python, make_pair
+from .environments import Equipped, make_environment
 from .plugin_table import EVERYTHING, THERE
 
 

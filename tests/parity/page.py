@@ -83,7 +83,7 @@ What is here or elsewhere by its nature:
 - `--version` and `--cache-show` tell of the pytest and the cache here; the project's own `--help` is followed by the
   options of this plugin (`tests/parity/test_questions.py`).
 - Test files are not imported here, so `inspect` finds no source for the object of a collected class: an editor shows it
-  without a line (`tests/unit/test_items.py`).
+  without a line (`tests/unit/pytest_remote_ci/replay/test_nodes.py`).
 - Warnings that a reporter here emits while a test is reported come before the test's own; in a direct run both are in
   the order in which they were emitted, and the same warning from the same line is repeated after a test has used
   `pytest.warns` (`tests/parity/test_warnings.py`).

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ahead import Ahead, ahead
-from developers import Developer
+from support.developer import Developer
+from support.parallel import Ahead, ahead
 
-from .both_ways import Pair, make_pair
+from .comparison import Pair, make_pair
 
 ROW = (
     "t",

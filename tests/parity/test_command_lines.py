@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ahead import Ahead, ahead, parameters
-from developers import Developer
+from support.developer import Developer
+from support.parallel import Ahead, ahead, parameters
 
-from .both_ways import Pair, make_pair
+from .comparison import Pair, make_pair
 from .table import lines
 
 

@@ -12,10 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from developers import run
+from support.developer import run
 
-from .both_ways import Pair
-from .equipped import Equipped
+from .comparison import Pair
+from .environments import Equipped
 from .plugin_table import COVERAGE
 
 QUIET = ("-p", "no:sugar", "-p", "no:randomly")

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from developers import Developer, Done
+from support.developer import Developer, Done
 
 #: What a test does → how its failure says it, and what of standard error comes with it.
 CRASHES = {

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from developers import FIXTURES, Done, run
+from support.developer import FIXTURES, Done, run
 
-from .both_ways import Pair, normalised
-from .equipped import Equipped
+from .comparison import Pair, normalised
+from .environments import Equipped
 
 C = "--continue-on-collection-errors"
 
@@ -109,7 +109,7 @@ WATCHED = (
 @pytest.mark.parametrize("line", WATCHED)
 def test_a_plugin_that_watches_sees_the_same(pair: Callable[[str], Pair], tmp_path: Path, line: str) -> None:
     both = pair("reporters")
-    seen = []
+    seen: list[list[str]] = []
     for python, root, more in (
         (both.python, both.direct, ()),
         (both.developer.python, both.local, ("--remote-ci",)),
@@ -121,5 +121,6 @@ def test_a_plugin_that_watches_sees_the_same(pair: Callable[[str], Pair], tmp_pa
         done = run([str(python), "-m", "pytest", *more, *shlex.split(line)], cwd=root, env=environment)
         assert watched.exists(), done.text
         seen.append(normalised(watched.read_text(), root).splitlines())
-    difference = difflib.unified_diff(*seen, "directly", "remotely", lineterm="", n=2)
-    assert seen[0] == seen[1], "\n".join(difference)
+    direct, remote = seen
+    difference = difflib.unified_diff(direct, remote, "directly", "remotely", lineterm="", n=2)
+    assert direct == remote, "\n".join(difference)

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from developers import Developer, Done
+from support.developer import Developer, Done
 
 #: Name → body of the test. All of them run in one session, one after the other.
 DEEDS: dict[str, str] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .equipped import Equipped
+from .environments import Equipped
 from .test_plugins import QUIET, plain
 
 LOGS = """

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import clients
 import pytest
-from developers import FIXTURES
+from support import client_environments
+from support.developer import FIXTURES
 
 import pytest_remote_ci
 from ci_runner.base_image import pythons
@@ -52,8 +52,8 @@ def test_a_session_is_recorded_under_an_older_python(version: str, tmp_path: Pat
         base = pythons.find(version).prefix / "bin" / f"python{version}"
     except SettingsError as error:
         pytest.skip(str(error))
-    folder = clients.ROOT / ".cache" / "clients" / f"older-{version}"
-    python = clients.environment(folder, "pytest", "pytest-subtests", python=str(base))
+    folder = client_environments.ROOT / ".cache" / "clients" / f"older-{version}"
+    python = client_environments.environment(folder, "pytest", "pytest-subtests", python=str(base))
     place = tmp_path / "outcomes"
     shutil.copytree(FIXTURES / "parity" / "outcomes", place)
     tests = place / "test_outcomes.py"

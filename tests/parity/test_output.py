@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from developers import Developer
+from support.developer import Developer
 
 #: Bytes that each of them writes.
 SIZE = 12_000_000

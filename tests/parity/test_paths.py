@@ -13,7 +13,7 @@ import pytest
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.session import arguments
 
-from .both_ways import Pair
+from .comparison import Pair
 
 THERE = "/srv/jobs/17/upper"
 POSIX, SPACES = PurePosixPath("/home/x/proj"), PurePosixPath("/Users/x/My Project")

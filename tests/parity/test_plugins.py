@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ahead import Ahead, ahead, parameters
-from developers import Done
+from support.developer import Done
+from support.parallel import Ahead, ahead, parameters
 
-from .both_ways import Pair, normalised
-from .equipped import Equipped
+from .comparison import Pair, normalised
+from .environments import Equipped
 from .plugin_table import LINES, PAGE, TESTS, page
 
 C = "--continue-on-collection-errors"

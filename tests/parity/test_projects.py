@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ahead import Ahead, ahead, parameters
-from developers import Developer, Done, run
+from support.developer import Developer, Done, run
+from support.parallel import Ahead, ahead, parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 

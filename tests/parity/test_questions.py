@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from developers import Done
+from support.developer import Done
 
-from .both_ways import Pair
+from .comparison import Pair
 
 
 def test_help_is_that_of_the_project_with_our_own_options_after_it(pair: Callable[[str], Pair]) -> None:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
-from .both_ways import Pair, difference
+from .comparison import Pair, difference
 
 C = "--continue-on-collection-errors"
 
@@ -103,6 +103,6 @@ def test_plugins_that_make_reports_travel_are_asked_on_both_sides(pair: Callable
     plugins.mkdir()
     (plugins / "mood_here.py").write_text(MOOD_HERE)
     more = {"PYTHONPATH": str(plugins), "PYTEST_PLUGINS": "mood_here"}
-    done = both.developer.pytest("--remote-ci", "tests/moody", "-s", cwd=both.local, **more)
+    done = both.developer.pytest("--remote-ci", "tests/moody", "-s", cwd=both.local, env=more)
     assert done.code == 0, done.text
     assert "MOOD there and here" in done.out

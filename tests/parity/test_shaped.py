@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from developers import run
+from support.developer import run
 
-from .both_ways import Pair
-from .equipped import Equipped
+from .comparison import Pair
+from .environments import Equipped
 from .test_plugins import compare, html_text, json_lines
 
 QUIET = ("-p", "no:sugar", "-p", "no:randomly")
@@ -54,7 +54,7 @@ def test_a_shaped_report_outside_of_the_project_is_that_of_a_direct_run(both: Pa
     env = {**both.developer.environ(), "COLUMNS": "100", **env}
     direct = run(directly, cwd=both.direct, env={name: env[name] for name in env if "REMOTE_CI" not in name})
     folder, env = spelled(form, both.local)
-    remote = both.developer.pytest(*options(folder, both.local), cwd=both.local, COLUMNS="100", **env)
+    remote = both.developer.pytest(*options(folder, both.local), cwd=both.local, COLUMNS="100", env=env)
     both = around(both)
     difference = both.difference(direct, remote)
     assert not difference, difference

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ahead import Ahead, ahead
-from developers import Developer, Done, outcomes, rest
+from support.developer import Developer, Done, outcomes, rest
+from support.parallel import Ahead, ahead
 
 SLEEPING = """
 import time

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from developers import Developer
+from support.developer import Developer
 
 from pytest_remote_ci.replay import running_test
 
-from .both_ways import Pair, normalised
-from .pty_kit import Terminal
+from .comparison import Pair, normalised
+from .pty_terminal import Terminal
 from .table import TERMINALS
 
 #: A name that is shown while a test runs, and how it goes.
@@ -44,12 +44,12 @@ def test_a_terminal_shows_the_same(pair: Callable[[str], Pair], columns: int, li
 
     with ThreadPoolExecutor(1) as aside:
         direct = aside.submit(see, str(both.python), [], both.direct, plain)
-        remote = see(both.developer.python, ["--remote-ci"], both.local, env)
-    codes, shown = zip(direct.result(), remote, strict=True)
-    difference = "\n".join(difflib.unified_diff(*shown, "directly", "remotely", lineterm="", n=1))
+        remote_code, remote = see(both.developer.python, ["--remote-ci"], both.local, env)
+        direct_code, directly = direct.result()
+    difference = "\n".join(difflib.unified_diff(directly, remote, "directly", "remotely", lineterm="", n=1))
     assert not difference, difference
-    assert codes[0] == codes[1]
-    assert ("\x1b[" in "".join(shown[1])) == ("--color=no" not in line)
+    assert direct_code == remote_code
+    assert ("\x1b[" in "".join(remote)) == ("--color=no" not in line)
 
 
 WAITING = """

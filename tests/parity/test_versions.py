@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from developers import Developer
+from support.developer import Developer
 
 from . import versions
 

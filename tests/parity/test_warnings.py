@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from developers import Done, run
+from support.developer import Done, run
 
-from .both_ways import Pair, difference, normalised
-from .equipped import Equipped
+from .comparison import Pair, difference, normalised
+from .environments import Equipped
 from .test_plugins import tamed
 
 #: Warns in every hook in which a reporter hears of a test, and says what it hears of warnings.
@@ -56,7 +56,7 @@ def with_plugin(both: Pair, folder: Path, *args: str, text: str = LOUD) -> tuple
     more = {"PYTHONPATH": str(folder), "PYTEST_PLUGINS": "loud", "COLUMNS": "100"}
     env = {name: value for name, value in both.developer.environ().items() if "REMOTE_CI" not in name}
     direct = run([str(both.python), "-m", "pytest", *args], cwd=both.direct, env=env | more)
-    return direct, both.developer.pytest(*args, cwd=both.local, **more)
+    return direct, both.developer.pytest(*args, cwd=both.local, env=more)
 
 
 @pytest.mark.parametrize("line", ["-rA", "-v -W error::FutureWarning -W ignore:.*setup", "-x -q"])
@@ -110,7 +110,7 @@ def test_a_replay_has_the_same_warnings_in_the_same_order(
     job = remote.err.partition("Job ID: ")[2].split()[0]
     more = {"PYTHONPATH": str(tmp_path / "plugins"), "PYTEST_PLUGINS": "loud", "COLUMNS": "100"}
     for option in ("attach", "replay"):
-        again = both.developer.pytest(f"--remote-ci-{option}={job}", cwd=both.local, **more)
+        again = both.developer.pytest(f"--remote-ci-{option}={job}", cwd=both.local, env=more)
         found = difference(remote, again, both.local, both.local)
         assert not found, found
 

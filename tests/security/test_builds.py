@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import Bench, disposable_engine
-from private_index import host_address, sdist, serve, wheel
-from waiting import files_named, wait_until
+from support.package_index import host_address, sdist, serve, wheel
+from support.preparer import Bench, disposable_engine
+from support.waiting import files_named, wait_until
 
 from ci_runner.controller.engine import Bind, ContainerSpec
 from ci_runner.controller.engines.docker import allowed_hosts
@@ -121,16 +121,21 @@ def bench(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Bench:
     if engine.profile.uid == os.geteuid():
-        for module in ("ci_runner.controller.environments.preparer", "preparing"):
+        for module in ("ci_runner.controller.environments.preparer", "support.preparer"):
             monkeypatch.setattr(f"{module}.job_owner", lambda: None)
     return Bench(
         tmp_path / "data", engine, docker_engine, index, {"prepare_timeout": 600.0}, install_id=engine.install
     )
 
 
+def engine_of(bench: Bench) -> DockerEngine:
+    assert isinstance(bench.engine, DockerEngine)
+    return bench.engine
+
+
 def only_as_root(bench: Bench) -> None:
     """One variant is enough for what users and owners do not change."""
-    if bench.engine.profile.uid == os.geteuid():  # type: ignore[attr-defined]
+    if engine_of(bench).profile.uid == os.geteuid():
         pytest.skip("the same for a runner that is one user with its jobs")
 
 
@@ -332,6 +337,7 @@ time.sleep(60)
 def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, docker_engine: str) -> None:
     """Shared environments belong to another user than jobs and users' builds."""
     only_as_root(bench)
+    engine = engine_of(bench)
     shared = environment(prepare(bench, {"requirements.txt": "pytest"}, "bob"))
     owners = {path.lstat().st_uid for path in (shared, *shared.rglob("*"))}
     assert owners <= {0, 65533}
@@ -344,8 +350,8 @@ def test_what_a_job_got_writable_by_mistake_it_could_not_write(bench: Bench, doc
         "sys.exit(bool(done))\n"
     )
     spec = ContainerSpec(
-        name=f"writes-{bench.engine.install}",
-        image_id=bench.engine.image(docker_engine).id,  # type: ignore[attr-defined]
+        name=f"writes-{engine.install}",
+        image_id=engine.image(docker_engine).id,
         argv=("python3", "-I", "-c", program),
         role="test",
         job_id="writes",

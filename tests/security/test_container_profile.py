@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import CONNECT, FOREVER, Behaviour, DockerKit, Kit, kit_for
+from support.engines import CONNECT, FOREVER, Behaviour, DockerKit, Kit, kit_for
 
 from ci_runner.controller.engine import Bind, Limits
 

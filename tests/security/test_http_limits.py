@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import requests
-from http_kit import PROJECT, Person, Runner, raw_exchange, running
-from waiting import wait_until
+from support.http_server import PROJECT, Person, Runner, raw_exchange, running
+from support.waiting import wait_until
 
 from ci_runner.logs import configure
 from ci_runner.server.http import upload_gate

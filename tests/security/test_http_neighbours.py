@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import requests
-from http_kit import PROJECT, Person, Runner, raw_exchange, running
-from waiting import wait_until
+from support.http_server import PROJECT, Person, Runner, raw_exchange, running
+from support.waiting import wait_until
 
 from ci_runner.model import api_keys as credentials
 from ci_runner.model.job import Job
 from ci_runner.server.http.addresses import WINDOW, TrustedProxies, WrongKeys, network_of
+from ci_runner.server.http.uploads import UploadSpace
 from ci_runner.settings.groups import ServeSettings
 
 #: Addresses of this machine; Linux takes all of 127.0.0.0/8 for it.
@@ -107,6 +108,12 @@ def test_what_strangers_announce_takes_no_room(tmp_path: Path) -> None:
             assert runner.submit(person).status_code == 200
 
 
+def space_of(runner: Runner) -> UploadSpace:
+    gate = runner.server._gate
+    assert gate is not None
+    return gate.space
+
+
 def test_what_a_user_announces_takes_no_room_from_others(tmp_path: Path) -> None:
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     settings = ServeSettings(threads=4, max_streams=4, max_upload=4 << 30)
@@ -116,7 +123,7 @@ def test_what_a_user_announces_takes_no_room_from_others(tmp_path: Path) -> None
         with held(crowd):
             for connection in crowd:
                 connection.sendall(announced(greedy.key, 4 << 30) + bytes(1000))
-            space = runner.server._gate.space  # type: ignore[union-attr]
+            space = space_of(runner)
             wait_until(lambda: space._bodies[greedy.user.id] == len(crowd), what="the bodies to be taken")
             assert runner.submit(other).status_code == 200
             status, headers, body = asked(runner, announced(greedy.key, 1 << 20))
@@ -133,7 +140,7 @@ def test_a_user_s_bodies_together_get_no_more_than_half_of_the_room(tmp_path: Pa
     # The room is far more than the disk's changes by others, and far less than what is sent.
     with running(tmp_path, settings, reserve=max(0, free - (3 << 30))) as runner:
         greedy, other = runner.person(), runner.person()
-        space = runner.server._gate.space  # type: ignore[union-attr]
+        space = space_of(runner)
         assert space.begin(greedy.user.id, 1 << 30) is None
         assert space.arrived(greedy.user.id, 1 << 30) is None  # a single body may use what there is
         assert space.begin(greedy.user.id, 1 << 20) is None
@@ -151,7 +158,7 @@ def test_a_disk_that_fills_while_a_body_arrives_is_507(tmp_path: Path) -> None:
         person = runner.person()
         with connect(runner) as connection:
             connection.sendall(announced(person.key, 100 << 20) + bytes(1 << 20))
-            space = runner.server._gate.space  # type: ignore[union-attr]
+            space = space_of(runner)
             wait_until(lambda: space._arrived[person.user.id] >= 1 << 20, what="the first bytes")
             space._reserve = 1 << 60  # as if others had filled the disk
             connection.sendall(bytes(1 << 10))
@@ -481,7 +488,7 @@ def test_a_process_without_files_left_still_answers(tmp_path: Path, limit: str) 
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        crowd = []
+        crowd: list[socket.socket] = []
         with held(crowd):
             for _ in range(400):
                 with contextlib.suppress(ConnectionResetError):

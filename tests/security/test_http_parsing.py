@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from http_kit import PROJECT, Person, Runner, raw_exchange, running
+from support.http_server import PROJECT, Person, Runner, raw_exchange, running
 
 from ci_runner.server.http.heads import LONGEST_CHUNK_LINE, MOST_HEADERS, ChunkedBody
 from ci_runner.settings.groups import ServeSettings

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import BASE_IMAGE, CONNECT, FOREVER, DockerKit
-from needs import skip
-from waiting import wait_until
+from support.docker import TEST_IMAGE
+from support.engines import CONNECT, FOREVER, DockerKit
+from support.needs import skip
+from support.waiting import wait_until
 
 from ci_runner.controller.engines.docker import container_profile, network
 from ci_runner.controller.engines.docker.allowed_hosts import Service
@@ -132,7 +133,7 @@ class EgressKit(DockerKit):
 
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[EgressKit]:
-    made = EgressKit(tmp_path, BASE_IMAGE)
+    made = EgressKit(tmp_path, TEST_IMAGE)
     try:
         yield made
     finally:

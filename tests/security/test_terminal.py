@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runner import (
+from support.fake_runner import (
     KEY,
     TIME,
     FakeRunner,
@@ -506,7 +506,11 @@ def test_answers_of_a_wrong_shape_give_no_traceback(
         if route.endswith("/rerun"):  # then it is followed for ever
             continue
         for value in wrong:
-            malice.poison = lambda answer, what, value=value, route=route: value if what == route else answer
+
+            def poison(answer: Any, what: str, route: str = route, value: Any = value) -> Any:
+                return value if what == route else answer
+
+            malice.poison = poison
             assert not bad(run(capfd, line), has_colours=COMMANDS[line]), (route, value)
 
 

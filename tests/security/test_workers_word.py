@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from engine_kit import Behaviour, Kit, kit_for
-from waiting import wait_until
+from support.engines import Behaviour, Kit, kit_for
+from support.waiting import wait_until
 
 from ci_runner.controller import verdicts
 from ci_runner.controller.engine import TOOLS, Bind, Observed
@@ -88,7 +88,7 @@ def attack(kit: Kit, name: str, how: str, place: Place | None = None) -> Outcome
             seen = kit.engine.inspect(container_id)
             return seen if seen is not None and seen.state in ("exited", "dead") else None
 
-        seen: Observed = wait_until(over, 60, what="the end of a container")
+        seen = wait_until(over, 60, what="the end of a container")
         # Everything that was believed on the way has to be what is believed now.
         assert len(set(early)) <= 1, early
         last = reader.final_frame(spool, over=True)

@@ -1,0 +1,188 @@
+"""The same preparation where nothing can be mounted: jobs as processes of this machine; and trees by themselves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from support.preparer import CA_BUNDLE, Bench, folder_files
+
+from ci_runner.controller.cleanup.cache_eviction import _Sizes
+from ci_runner.controller.engines.process.engine import ProcessEngine
+from ci_runner.controller.environments.workspaces import Workspaces
+from ci_runner.errors import PermanentError, StorageFull
+from ci_runner.settings.groups import EnvironmentSettings
+from ci_runner.storage.blobs import BlobStore, job_owner
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    data = tmp_path_factory.mktemp("data")
+    install = uuid.uuid4().hex[:12]
+    engine = ProcessEngine(install, folder=data / "process")
+    if PYTHON not in engine.image("python").pythons:
+        pytest.skip(f"there is no Python {PYTHON} on the path")
+    settings = EnvironmentSettings(ca_bundle=Path(CA_BUNDLE) if CA_BUNDLE else None)
+    yield Bench(data, engine, None, settings, {"default_python": PYTHON}, install_id=install)
+    assert engine.list() == []
+    engine.close()
+
+
+@pytest.mark.parametrize(("name", "code"), [("dummy", 0), ("failing", 1)])
+def test_the_reference_projects_without_containers(bench: Bench, name: str, code: int) -> None:
+    job = bench.submit(folder_files(FIXTURES / f"{name}_project"), root="/home/dev/project", args=["-v"])
+    ran = bench.run(job)
+    assert ran.code == code, ran.stderr
+    bench.preparer.remove_work(job.id)
+    assert not list((bench.data / "work").glob(f"{job.id}-*"))
+
+
+def test_a_package_is_installed_where_its_job_runs(bench: Bench) -> None:
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "demo-pkg"\nversion = "1"\ndependencies = ["six"]\n'
+        '[project.scripts]\ndemo-x = "demo:main"\n',
+        "src/demo/__init__.py": "import six\ndef main(): print('ran')\n",
+        "tests/test_a.py": "import demo, os, subprocess\ndef test_a():\n"
+        "    assert demo.__file__ == os.path.join(os.getcwd(), 'src', 'demo', '__init__.py')\n"
+        "    assert subprocess.check_output(['demo-x']) == b'ran\\n'\n",
+    }
+    ran = bench.run(bench.submit(files, root="/home/dev/project"))
+    assert ran.code == 0, ran.stdout + ran.stderr
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path, job_owner())
+
+
+def manifest(blobs: BlobStore, files: Mapping[str, bytes], executable: frozenset[str] = frozenset()) -> str:
+    with blobs.batch() as batch:
+        entries = [
+            ManifestEntry(path, 0o755 if path in executable else 0o644, len(data), batch.put([data])[0])
+            for path, data in files.items()
+        ]
+        batch.commit()
+    return blobs.put_manifest(Manifest(tuple(entries)))
+
+
+def plain_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_of_a_tree_are_hard_links_to_their_contents(blobs: BlobStore, tmp_path: Path) -> None:
+    digest = manifest(blobs, {f"d{n % 50}/e{n % 7}/f{n}.py": f"content {n}".encode() for n in range(500)})
+    files = plain_files(Workspaces(tmp_path, blobs, job_owner()).tree(digest))
+    assert len(files) == 500
+    assert {path.stat().st_nlink for path in files} == {2}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"def test_x(): pass\n", os.urandom(3 << 20)], ids=["empty", "small", "large"]
+)
+def test_each_path_is_an_inode_of_its_own(blobs: BlobStore, tmp_path: Path, content: bytes) -> None:
+    files = dict.fromkeys(["a/test_x.py", "b/test_x.py", "c/run.sh", "d/run.sh"], content)
+    digest = manifest(blobs, files, frozenset({"c/run.sh", "d/run.sh"}))
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    found = {path.relative_to(folder).as_posix(): path for path in plain_files(folder)}
+    assert found.keys() == files.keys()
+    assert {path.read_bytes() for path in found.values()} == {content}
+    states = {path: found[path].stat() for path in files}
+    assert len({state.st_ino for state in states.values()}) == 4
+    for first, second, mode in (("a/test_x.py", "b/test_x.py", 0o644), ("c/run.sh", "d/run.sh", 0o755)):
+        one, other = states[first], states[second]
+        assert (one.st_nlink, other.st_nlink) == (2, 1)
+        assert one.st_mode & 0o7777 == other.st_mode & 0o7777 == mode
+        assert (one.st_mtime_ns, one.st_uid, one.st_gid) == (other.st_mtime_ns, other.st_uid, other.st_gid)
+    if os.geteuid() == 0:
+        assert {path.stat().st_uid for path in (folder, folder / "a", *found.values())} == {job_owner()}
+
+
+def test_a_tree_on_a_file_system_without_hard_links(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(errno.EMLINK, "Too many links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "copy_file_range", Mock(side_effect=OSError(errno.EOPNOTSUPP, "not supported")))
+    files = {"a.py": b"x" * 100_000, "b.py": b""}
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(manifest(blobs, files))
+    assert {path.name: path.read_bytes() for path in plain_files(folder)} == files
+
+
+def test_contents_that_are_sent_again_do_not_touch_the_files_of_a_tree(
+    blobs: BlobStore, tmp_path: Path
+) -> None:
+    digest = manifest(blobs, {"a.py": b"x", "b.py": b"x"})
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    for path in plain_files(folder):
+        os.utime(path, (1_000_000, 1_000_000))
+    assert blobs.renew(blobs.put_bytes(b"x"))
+    assert [path.stat().st_mtime for path in plain_files(folder)] == [1_000_000, 1_000_000]
+
+
+def test_copies_are_counted_as_what_removing_a_tree_frees(blobs: BlobStore, tmp_path: Path) -> None:
+    digest = manifest(blobs, {"a.bin": bytes(1 << 20), "b.bin": bytes(1 << 20), "c.py": b"c" * 8192})
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    sizes = _Sizes()
+    sizes.add(folder)
+    own = (folder / "b.bin").stat().st_blocks * 512
+    assert sizes.total == own
+    sizes.drop(folder)
+    assert sizes.total == 0
+
+
+def test_a_tree_whose_copies_could_not_be_made_is_not_there(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = manifest(blobs, {"a.py": b"x", "b.py": b"x"})
+    workspaces = Workspaces(tmp_path, blobs, job_owner())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(StorageFull):
+            workspaces.tree(digest)
+    assert list((tmp_path / "trees").iterdir()) == []
+    assert len(plain_files(workspaces.tree(digest))) == 2
+
+
+def test_a_tree_is_assembled_once_and_completed_after_a_crash(blobs: BlobStore, tmp_path: Path) -> None:
+    digest = manifest(blobs, {f"d{n % 5}/f{n}.py": f"content {n % 150}".encode() for n in range(200)})
+    workspaces = Workspaces(tmp_path, blobs, job_owner())
+    half = tmp_path / "trees" / digest
+    half.mkdir()
+    (half / "left-over").touch()
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(workspaces.tree(digest))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert set(folders) == {half}
+    assert not (half / "left-over").exists()
+    assert {path.name for path in half.parent.iterdir()} == {digest, f"{digest}.ok"}
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a/../../x", "a//b", "./a", ""])
+def test_an_unsafe_path_in_a_manifest_is_refused(blobs: BlobStore, tmp_path: Path, path: str) -> None:
+    digest = blobs.put_manifest(Manifest((ManifestEntry(path, 0o644, 1, blobs.put_bytes(b"x")),)))
+    with pytest.raises(PermanentError, match="unsafe path"):
+        Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    assert not [entry for entry in (tmp_path / "trees").iterdir() if entry.name.startswith(".tmp")]
+
+
+def test_contents_that_are_gone_are_named(blobs: BlobStore, tmp_path: Path) -> None:
+    digest = blobs.put_manifest(Manifest((ManifestEntry("a.py", 0o644, 1, "0" * 64),)))
+    with pytest.raises(PermanentError, match=r"a\.py"):
+        Workspaces(tmp_path, blobs, job_owner()).tree(digest)

@@ -1,0 +1,235 @@
+"""A runner of one's own, as real processes on a temporary data directory: what end-to-end and fault tests start.
+
+`Runner` starts, kills and restarts `serve` and `reconcile` each by itself; afterwards nothing of it is left at the
+engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ci_runner.embedded import host_package_settings
+from support.waiting import wait_until
+
+#: How long a program may take to get ready, or to end after SIGTERM (seconds).
+PATIENCE = 60.0
+
+
+@dataclass
+class Runner:
+    """One runner and a user of it."""
+
+    data_dir: Path
+    engine: str
+    image: str
+    #: More options for both programs, such as ``("--concurrency", "1")``.
+    options: tuple[str, ...] = ()
+    #: More environment for both programs.
+    env: dict[str, str] = field(default_factory=dict)
+    #: The Python whose `ci_runner` runs.
+    python: str = sys.executable
+    #: Where `serve` listens.
+    url: str = ""
+    #: Where clients are sent instead, if set.
+    front: str = ""
+    user_id: str = ""
+    key: str = ""
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    # -- programs
+    def start(self) -> Runner:
+        """Start both programs and make a user with a key."""
+        self.start_reconcile()
+        self.start_serve()
+        self.user_id, self.key = self.make_user()
+        return self
+
+    def start_serve(self, *options: str) -> None:
+        """Start `serve` and wait until it answers; again after a stop, on the same port."""
+        port = self.url.rpartition(":")[2] or "0"
+        announce = self.data_dir.parent / "announce.json"
+        announce.unlink(missing_ok=True)
+        self._spawn("serve", "--port", port, "--announce", str(announce), *options)
+        wait_until(lambda: announce.exists() or self._ended("serve"), PATIENCE, what="serve to get ready")
+        self.url = json.loads(announce.read_text())["url"]
+
+    def start_reconcile(self, *options: str) -> None:
+        """Start `reconcile` and wait until it holds the lease."""
+        lines = self.log("reconcile").count("epoch")
+        self._spawn("reconcile", "--engine", self.engine, "--base-image", self.image, *options)
+        wait_until(
+            lambda: self.log("reconcile").count("epoch") > lines or self._ended("reconcile"),
+            PATIENCE,
+            what="reconcile to take the lease",
+        )
+
+    def _spawn(self, program: str, *options: str) -> None:
+        log = (self.data_dir.parent / f"{program}.log").open("ab")
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        command = [self.python, "-m", "ci_runner", program, "--data-dir", str(self.data_dir)]
+        if program == "reconcile":
+            command += ["--default-python", version]
+        with log:
+            self.processes[program] = subprocess.Popen(
+                [*command, *options, *self.options],
+                cwd=self.data_dir.parent,  # not the checkout, which Python would import from
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+            )
+
+    def environment(self) -> dict[str, str]:
+        """What the programs see: no settings of this machine but those by which packages reach it."""
+        package = {
+            f"CI_RUNNER_{name.partition('.')[2].upper()}": value
+            for name, (value, _) in host_package_settings(os.environ).items()
+        }
+        return {**package, **os.environ, "PYTHONWARNINGS": "default", **self.env}
+
+    def _ended(self, program: str) -> bool:
+        code = self.processes[program].poll()
+        assert code is None, f"{program} ended with {code}:\n{self.log(program)[-4000:]}"
+        return False
+
+    def log(self, program: str) -> str:
+        """Everything that a program wrote so far."""
+        path = self.data_dir.parent / f"{program}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def stop(self, program: str) -> int:
+        """End a program in an orderly way; its exit code."""
+        process = self.processes.pop(program)
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(
+                f"{program} did not end within {PATIENCE:g} s:\n{self.log(program)[-4000:]}"
+            ) from None
+
+    def kill(self, program: str) -> None:
+        """SIGKILL: nothing is cleaned up."""
+        process = self.processes.pop(program)
+        process.kill()
+        process.wait()
+
+    def close(self) -> None:
+        """End what still runs and remove everything of this runner from the engine."""
+        codes = {program: self.stop(program) for program in list(self.processes)}
+        self.remove_from_engine()
+        assert all(code == 0 for code in codes.values()), (
+            f"{codes}\n" + self.log("serve") + self.log("reconcile")
+        )
+
+    def remove_from_engine(self) -> None:
+        """Containers, volumes and networks with this install's label."""
+        install = self.data_dir / "install-id"
+        if self.engine != "docker" or not install.exists():
+            return
+        label = f"label=ci-runner.install={install.read_text().strip()}"
+        for kind, listing, removal in (
+            ("container", ["ls", "--all", "--quiet"], ["rm", "--force", "--volumes"]),
+            ("volume", ["ls", "--quiet"], ["rm", "--force"]),
+            ("network", ["ls", "--quiet"], ["rm"]),
+        ):
+            ids = docker(kind, *listing, "--filter", label, env=self.env).split()
+            if ids:
+                docker(kind, *removal, *ids, env=self.env)
+
+    def containers(self) -> list[str]:
+        """Ids of this runner's containers, whatever their state."""
+        label = f"label=ci-runner.install={(self.data_dir / 'install-id').read_text().strip()}"
+        return docker("container", "ls", "--all", "--quiet", "--filter", label, env=self.env).split()
+
+    # -- users
+    def admin(self, *words: str) -> Any:
+        """An admin command's JSON; None for those that have none to give."""
+        has_json = words[1] in ("create", "list", "get")
+        command = [self.python, "-m", "ci_runner", "admin", "--data-dir", str(self.data_dir), *words]
+        done = subprocess.run(
+            [*command, "--json"] if has_json else command,
+            cwd=self.data_dir.parent,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if has_json else None
+
+    def make_user(self, email: str = "ann@example.org") -> tuple[str, str]:
+        """A new user's id and key."""
+        user = self.admin("user", "create", "--name", email.partition("@")[0], "--email", email)
+        key = self.admin("key", "create", "--user-id", user["id"], "--name", "test")
+        return user["id"], key["key"]
+
+    # -- as a client
+    @property
+    def public_url(self) -> str:
+        """What clients are told."""
+        return self.front or self.url
+
+    def get(self, path: str, key: str | None = None) -> Any:
+        """The JSON at a path of the API; an error status raises `urllib.error.HTTPError`."""
+        request = urllib.request.Request(self.public_url + path)
+        request.add_header("Authorization", f"Bearer {key or self.key}")
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+    def client_environment(self, **more: str) -> dict[str, str]:
+        """The environment of somebody who uses this runner."""
+        return {**os.environ, "REMOTE_CI_URL": self.public_url, "REMOTE_CI_API_KEY": self.key, **more}
+
+    def pytest(
+        self, project: Path, *args: str, timeout: float = 300, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`pytest --remote-ci` in a project, to its end."""
+        return self.run(
+            [sys.executable, "-m", "pytest", "--remote-ci", *args], project, timeout=timeout, env=env
+        )
+
+    def remote_ci(
+        self, project: Path, *args: str, timeout: float = 300, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`remote-ci` in a project, to its end."""
+        command = [sys.executable, "-m", "pytest_remote_ci.cli.main", *args]
+        return self.run(command, project, timeout=timeout, env=env)
+
+    def run(
+        self, command: Sequence[str], cwd: Path, *, timeout: float = 300, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Any command as a user of this runner."""
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=self.client_environment(**(env or {})),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+
+def docker(*words: str, env: dict[str, str] | None = None) -> str:
+    """What a docker command prints; with `env` in addition to our own environment."""
+    return subprocess.run(
+        ["docker", *words],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
