@@ -26,6 +26,7 @@ from ci_runner.storage import data_dir as datadir
 
 if TYPE_CHECKING:
     from ci_runner.store import Store
+    from ci_runner.store.job_repository import JobRepository
 
 _log = logging.getLogger(__name__)
 
@@ -103,16 +104,16 @@ def serve(loaded: Loaded, *, announce: Path) -> int:
         )
 
 
-def make_key(store: Store) -> str:
+def make_key(repository: JobRepository) -> str:
     """Return a new key of the user `local`, made if missing; revoke its older keys."""
-    user = store.users.by_email(EMAIL)
+    user = repository.get_user_by_email(EMAIL)
     if user is None:
-        user = store.users.create(User(str(uuid.uuid4()), "local", EMAIL, utcnow()))
-    for old in store.keys.list(user.id):
+        user = repository.create_user(User(str(uuid.uuid4()), "local", EMAIL, utcnow()))
+    for old in repository.list_api_keys(user.id):
         if old.name == KEY_NAME and old.is_active:
-            store.keys.revoke(old.id)
+            repository.revoke_api_key(old.id)
     key = api_keys.generate()
-    store.keys.create(APIKey(key.id, user.id, key.hash, KEY_NAME, utcnow()))
+    repository.create_api_key(APIKey(key.id, user.id, key.hash, KEY_NAME, utcnow()))
     return key.text
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ci_runner.controller.engine import Engine
     from ci_runner.plugins.manager import Plugins
     from ci_runner.store import Store
+    from ci_runner.store.job_repository import JobRepository
 
 _log = logging.getLogger(__name__)
 
@@ -203,9 +204,9 @@ def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugi
     )
 
 
-def _shared_process_engine(engine: Engine, store: Store) -> str | None:
+def _shared_process_engine(engine: Engine, repository: JobRepository) -> str | None:
     """Return why this engine must not serve this store's users, or None: plain processes see each other's files."""
-    if engine.name != "process" or len([user for user in store.users.list() if user.is_active]) <= 1:
+    if engine.name != "process" or len([user for user in repository.list_users() if user.is_active]) <= 1:
         return None
     return (
         "the process engine does not isolate users from each other, and this runner has more than one: "

@@ -177,6 +177,56 @@ def test_the_runner_never_reaches_into_the_client() -> None:
     assert wrong == []
 
 
+#: The client's layers, the lowest first: a module imports from its own layer and from those below. A module belongs to
+#: the layer that names the longest part of its path.
+CLIENT_LAYERS: tuple[set[str], ...] = (
+    {"exit_codes", "wire"},
+    {"errors", "job"},
+    {"config", "workspace"},
+    {"session.arguments"},
+    {"terminal"},
+    {"client", "artifacts"},
+    {"session.remote_job"},
+    {"replay"},
+    {"session"},
+    {"plugin", "hookspecs"},
+    {"cli"},
+)
+
+#: `pytest --remote-ci --help` asks the plugin for its options.
+UPWARDS = {("session.remote_help", "plugin")}
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the client's layer that a name of ours belongs to; None for what is no module of a layer."""
+    parts = name.split(".")[1:]
+    for end in range(len(parts), 0, -1):
+        for number, layer in enumerate(CLIENT_LAYERS):
+            if ".".join(parts[:end]) in layer:
+                return number
+    return None
+
+
+def test_each_part_of_the_client_is_in_a_layer() -> None:
+    parts = {module.split(".")[1] for module, _ in MODULES if module.startswith("pytest_remote_ci.")}
+    assert {part for part in parts if layer_of(f"pytest_remote_ci.{part}") is None} == set()
+    names = {module.partition(".")[2] for module, _ in MODULES}
+    assert {name for layer in CLIENT_LAYERS for name in layer} <= names
+
+
+def test_the_client_s_layers_import_downwards() -> None:
+    wrong = [
+        f"{module}:{line} imports {name}"
+        for module, path in MODULES
+        if module.startswith("pytest_remote_ci.")
+        for name, line in imports(module, path)
+        if name.startswith("pytest_remote_ci.")
+        and (layer_of(name) or 0) > (layer_of(module) or 0)
+        and (module.partition(".")[2], name.partition(".")[2]) not in UPWARDS
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize(("module", "path"), MODULES, ids=IDS)
 def test_a_module_says_why_it_exists(module: str, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -216,3 +266,25 @@ def test_the_plugin_loads_nothing_heavy() -> None:
 
 def test_the_runner_s_command_loads_no_plane_before_it_knows_which() -> None:
     assert loaded_by("import ci_runner.cli") & (HEAVY - {"ci_runner"}) == set()
+
+
+#: Operations that `JobRepository` names, as the store's own attributes have them.
+OF_THE_REPOSITORY = {
+    "users": {"create", "get", "by_email", "list", "set_active"},
+    "keys": {"create", "by_hash", "list", "revoke", "touch"},
+    "jobs": {"get", "list", "update"},
+    "events": {"add"},
+}
+
+
+def test_what_the_repository_names_has_one_spelling_outside_of_the_store() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for module, path in modules()
+        if row_of(module) in {"server", "controller", "admin", "composition"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.attr in OF_THE_REPOSITORY.get(node.value.attr, ())
+    ]
+    assert found == []

@@ -11,7 +11,7 @@ from ci_runner.admin.users import find
 from ci_runner.errors import Conflict, RequestError
 from ci_runner.model import api_keys
 from ci_runner.model.job import APIKey, User, format_time, utcnow
-from ci_runner.store import Store
+from ci_runner.store.job_repository import JobRepository
 from pytest_remote_ci.wire.control_characters import escaped
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     revoke.set_defaults(admin_command=_revoke)
 
 
-def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
-    user = find(store, args.user_id, args.email, "--user-id")
+def _create(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
+    user = find(repository, args.user_id, args.email, "--user-id")
     name = label(args.name, "name")
     if not user.is_active:
         raise Conflict(f"User is inactive: {user.email}; activate the user first")
     now = utcnow()
-    secret, key = _store_new(store, user, name, now, now + args.expires if args.expires else None)
+    secret, key = _store_new(repository, user, name, now, now + args.expires if args.expires else None)
     if args.json:
         console.json({**key.to_dict(), "key": secret.text})
         return
@@ -68,30 +68,30 @@ def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
 
 
 def _store_new(
-    store: Store, user: User, name: str, now: dt.datetime, expires_at: dt.datetime | None
+    repository: JobRepository, user: User, name: str, now: dt.datetime, expires_at: dt.datetime | None
 ) -> tuple[api_keys.Key, APIKey]:
     for left in reversed(range(_ATTEMPTS)):
         secret = api_keys.generate()
         key = APIKey(secret.id, user.id, secret.hash, name, now, expires_at=expires_at)
         try:
-            return secret, store.keys.create(key)
+            return secret, repository.create_api_key(key)
         except Conflict:
             if not left:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
+def _list(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
     if args.user_id and args.email:
         raise RequestError("Provide either --user-id or --email, not both")
-    user_id = find(store, None, args.email, "--user-id").id if args.email else args.user_id
-    keys = store.keys.list(user_id)
+    user_id = find(repository, None, args.email, "--user-id").id if args.email else args.user_id
+    keys = repository.list_api_keys(user_id)
     if args.json:
         console.json([key.to_dict() for key in keys])
     elif not keys:
         console.line("No API keys found.")
     else:
-        emails = {user.id: user.email for user in store.users.list()}
+        emails = {user.id: user.email for user in repository.list_users()}
         now = utcnow()
         rows = [
             (key.id, key.name or _UNNAMED, emails.get(key.user_id, "?"), _status(key, now)) for key in keys
@@ -99,8 +99,8 @@ def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
         console.table(("ID", "Name", "User", "Status"), rows)
 
 
-def _revoke(args: argparse.Namespace, store: Store, console: Console) -> None:
-    console.line(f"✓ API key revoked: {store.keys.revoke(args.key_id).name or _UNNAMED}")
+def _revoke(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
+    console.line(f"✓ API key revoked: {repository.revoke_api_key(args.key_id).name or _UNNAMED}")
 
 
 def _status(key: APIKey, now: dt.datetime) -> str:

@@ -11,6 +11,7 @@ from ci_runner.admin.console import Console, label
 from ci_runner.errors import Conflict, NotFound, RequestError
 from ci_runner.model.job import User, format_time, utcnow
 from ci_runner.store import Store
+from ci_runner.store.job_repository import JobRepository
 from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.protocol import PRIORITIES
 
@@ -63,7 +64,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     delete.set_defaults(admin_command=_delete)
 
 
-def find(store: Store, user_id: str | None, email: str | None, option: str) -> User:
+def find(repository: JobRepository, user_id: str | None, email: str | None, option: str) -> User:
     """Return the one user given by id (option `option`) or by e-mail address.
 
     Raises `RequestError` if none or both are given, or the user is unknown.
@@ -72,17 +73,17 @@ def find(store: Store, user_id: str | None, email: str | None, option: str) -> U
         raise RequestError(f"Must provide either {option} or --email")
     if user_id and email:
         raise RequestError(f"Provide either {option} or --email, not both")
-    user = store.users.by_email(email) if email else store.users.get(user_id or "")
+    user = repository.get_user_by_email(email) if email else repository.get_user(user_id or "")
     if user is None:
         raise NotFound(f"User not found with email: {email}" if email else f"User not found: {user_id}")
     return user
 
 
-def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
+def _create(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
     if _EMAIL.fullmatch(args.email) is None:
         raise RequestError(f"Invalid email format: {args.email}")
     user = User(str(uuid.uuid4()), label(args.name, "name"), args.email, utcnow(), True, args.priority_cap)
-    store.users.create(user)
+    repository.create_user(user)
     if args.json:
         console.json(user.to_dict())
         return
@@ -92,8 +93,8 @@ def _create(args: argparse.Namespace, store: Store, console: Console) -> None:
     console.line(f"  Email: {escaped(user.email)}")
 
 
-def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
-    users = store.users.list()
+def _list(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
+    users = repository.list_users()
     if args.json:
         console.json([user.to_dict() for user in users])
     elif not users:
@@ -103,8 +104,8 @@ def _list(args: argparse.Namespace, store: Store, console: Console) -> None:
         console.table(("ID", "Name", "Email", "Status", "Priority cap"), rows)
 
 
-def _get(args: argparse.Namespace, store: Store, console: Console) -> None:
-    user = find(store, args.user_id, args.email, "USER_ID")
+def _get(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
+    user = find(repository, args.user_id, args.email, "USER_ID")
     if args.json:
         console.json(user.to_dict())
         return
@@ -118,12 +119,12 @@ def _get(args: argparse.Namespace, store: Store, console: Console) -> None:
     console.line()
 
 
-def _activate(args: argparse.Namespace, store: Store, console: Console) -> None:
-    console.line(f"✓ User activated: {store.users.set_active(args.user_id, True).email}")
+def _activate(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
+    console.line(f"✓ User activated: {repository.update_user_active_status(args.user_id, True).email}")
 
 
-def _deactivate(args: argparse.Namespace, store: Store, console: Console) -> None:
-    console.line(f"✓ User deactivated: {store.users.set_active(args.user_id, False).email}")
+def _deactivate(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
+    console.line(f"✓ User deactivated: {repository.update_user_active_status(args.user_id, False).email}")
 
 
 def _set_cap(args: argparse.Namespace, store: Store, console: Console) -> None:

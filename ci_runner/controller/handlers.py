@@ -227,7 +227,7 @@ class ActionHandlers:
 
     def _intend(self, job_id: str, intent: str) -> bool:
         """Record why a job is stopped, unless a reason is recorded; return False if the job has ended."""
-        job = self.store.jobs.get(job_id)
+        job = self.store.get_job(job_id, events=False)
         if job is None or job.is_over or job.stop_intent is not None:
             return job is not None and not job.is_over
         stop: dict[str, Any] = {"stop_intent": intent, "stop_requested_at": self.now()}
@@ -357,7 +357,7 @@ class ActionHandlers:
     }
 
     def _job(self, action: actions.JobAction) -> Job:
-        job = self.store.jobs.get(action.job_id)
+        job = self.store.get_job(action.job_id, events=False)
         if job is None:
             raise NotFound(f"job {action.job_id} is gone")
         return job

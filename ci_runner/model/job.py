@@ -1,12 +1,14 @@
 """`Job`, `JobEvent`, `User` and `APIKey`, as frozen values.
 
-The first fields of each, with their names, come from the interface that this project was given. Times are aware UTC
-datetimes. `to_dict` and `from_dict` lose nothing that they cover; `to_summary_dict` is what a client may see.
+The first fields of each, with their names, come from the interface that this project was given. Times are UTC; a naive
+one is taken as UTC, with a `NaiveTimeWarning`, wherever it is stored or written as text. `to_dict` and `from_dict` lose
+nothing that they cover; `to_summary_dict` is what a client may see.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,16 +22,25 @@ def utcnow() -> dt.datetime:
     return dt.datetime.now(dt.timezone.utc)
 
 
-def format_time(moment: dt.datetime | None) -> str | None:
-    """Return RFC 3339 in UTC with microseconds and a final ``Z``; None stays None.
+class NaiveTimeWarning(UserWarning):
+    """A time without a time zone, such as `datetime.utcnow()`, was taken as UTC.
 
-    Raises ValueError for a naive time.
+    A `UserWarning`, so it is shown by default; this class of its own can be turned into an error.
     """
-    if moment is None:
-        return None
+
+
+def as_utc(moment: dt.datetime) -> dt.datetime:
+    """Return the moment in UTC; a naive one is taken as UTC, with a `NaiveTimeWarning`."""
     if moment.tzinfo is None:
-        raise ValueError("naive datetime")
-    return moment.astimezone(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        text = f"{moment} has no time zone and is taken as UTC; use datetime.now(timezone.utc)"
+        warnings.warn(text, NaiveTimeWarning, stacklevel=3)
+        return moment.replace(tzinfo=dt.timezone.utc)
+    return moment.astimezone(dt.timezone.utc)
+
+
+def format_time(moment: dt.datetime | None) -> str | None:
+    """Return RFC 3339 in UTC with microseconds and a final ``Z``; None stays None."""
+    return None if moment is None else as_utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parse_time(text: str | None) -> dt.datetime | None:
@@ -79,14 +90,15 @@ class JobEvent:
         return result
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], seq: int = 0) -> JobEvent:
-        """Return an event from the result of `to_dict`."""
+    def from_dict(
+        cls, data: Mapping[str, Any], timestamp: dt.datetime | None = None, *, seq: int = 0
+    ) -> JobEvent:
+        """Return an event from the result of `to_dict`. A `timestamp` replaces the one in `data`."""
         rest = {
-            key: value for key, value in raw.items() if key not in ("type", "data", "success", "timestamp")
+            key: value for key, value in data.items() if key not in ("type", "data", "success", "timestamp")
         }
-        return cls(
-            raw["type"], raw.get("data"), raw.get("success"), parse_time(raw.get("timestamp")), seq, rest
-        )
+        moment = parse_time(data.get("timestamp")) if timestamp is None else timestamp
+        return cls(data["type"], data.get("data"), data.get("success"), moment, seq, rest)
 
 
 @dataclass(frozen=True)
@@ -228,7 +240,7 @@ class Job:
         for item in values.get("events", ()):
             plain = dict(item)
             seq = plain.pop("seq", 0)
-            events.append(JobEvent.from_dict(plain, seq))
+            events.append(JobEvent.from_dict(plain, seq=seq))
         values["events"] = tuple(events)
         values["options"] = JobOptions.from_dict(values.get("options") or {})
         return cls(**values)
@@ -287,8 +299,8 @@ class APIKey:
     user_id: str
     #: Hexadecimal SHA-256 of the whole key.
     key_hash: str
-    name: str | None
-    created_at: dt.datetime
+    name: str | None = None
+    created_at: dt.datetime = field(default_factory=utcnow)
     last_used_at: dt.datetime | None = None
     is_active: bool = True
     expires_at: dt.datetime | None = None

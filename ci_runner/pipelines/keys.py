@@ -71,7 +71,12 @@ SHARED: Final[Mapping[str, Key]] = {
         _TEXTS,
         job_values.secrets,
     ),
-    "working-dir": Key("path", "folder below the project in which the job runs", _TEXT, values.relative),
+    "working-dir": Key(
+        "path",
+        "folder below the project in which the job runs; `/app` is taken as the project's own",
+        _TEXT,
+        values.working_dir,
+    ),
     "allow-failure": Key(
         "true or false", "the run goes on, and may pass, though the job failed", _FLAG, values.flag
     ),

@@ -34,6 +34,8 @@ _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": Fa
 _UNIT: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 #: A loose pattern for references to images; others cause a warning, never an error.
 _IMAGE: Final = re.compile(r"[a-z0-9]+([._:/@-]+[A-Za-z0-9]+)*\Z")
+#: Where the project is in the container, in files of other systems.
+_APP: Final = "/app"
 #: Variables that hold the developer's key to the runner.
 _KEYS_OF_RUNNERS: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
 DAY: Final = 86_400.0
@@ -300,13 +302,31 @@ def secret(value: Value) -> str | None:
 def relative(value: Value) -> str | None:
     """Read a path, or a pattern of paths, below the project."""
     content = text(value)
-    if content is None:
-        return None
+    return None if content is None else _relative(value, content)
+
+
+def _relative(value: Value, content: str) -> str | None:
     parts = content.replace("\\", "/").split("/")
     if content.startswith(("/", "\\", "~")) or ".." in parts or ":" in parts[0]:
         value.must("a path below the project, without '..'")
         return None
     return content
+
+
+def working_dir(value: Value) -> str | None:
+    """Read the folder in which a job runs: a path below the project.
+
+    ``/app``, where other systems have the project in the container, is the project's own folder.
+    """
+    content = text(value)
+    if content is None or not content.startswith("/"):
+        return None if content is None else _relative(value, content)
+    if content != _APP and not content.startswith(f"{_APP}/"):
+        value.must("a path below the project, as the project's place in the container is the runner's choice")
+        return None
+    below_it = content[len(_APP) :].strip("/") or "."
+    value.warn(f"{value.shown} is taken as the project's own folder; write {below_it!r}")
+    return _relative(value, below_it)
 
 
 def number(value: Value, most: float = 1e9) -> float | None:

@@ -55,7 +55,9 @@ class RunnerApp(falcon.App):  # type: ignore[type-arg]
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.authenticator = Authenticator(services)
+        self.authenticator = Authenticator(
+            services.repository, services.serve.wrong_keys, services.clock, services.hooks
+        )
         self.streams = Streams(services.store, self.authenticator, services.serve.heartbeat)
         self._activity = Activity()
         super().__init__(middleware=[self._activity, AuthMiddleware(self.authenticator)])
@@ -119,7 +121,7 @@ def create_app(services: Services) -> RunnerApp:
         "/submit-stream": SubmitStream(submission, responder, announce=True),
         "/submit-async": SubmitAsync(submission),
         "/blobs/missing": MissingBlobs(submission, services.serve.max_files),
-        "/jobs": JobList(services.store),
+        "/jobs": JobList(services.repository),
         "/jobs/{job_id}": JobSummary(services.store),
         "/jobs/{job_id}/stream": JobStream(responder),
         "/jobs/{job_id}/events": JobEvents(responder),

@@ -12,6 +12,7 @@ from ci_runner.settings.groups import ServeSettings, StorageSettings
 from ci_runner.storage.blobs import BlobStore
 from ci_runner.storage.zip_reader import ArchiveLimits
 from ci_runner.store import Store
+from ci_runner.store.job_repository import JobRepository
 
 
 class Hooks(Protocol):
@@ -34,6 +35,11 @@ class Services:
     storage: StorageSettings
     clock: Callable[[], dt.datetime] = utcnow
     hooks: Hooks | None = None
+
+    @property
+    def repository(self) -> JobRepository:
+        """The store, for what needs only users, keys, jobs and events."""
+        return self.store
 
     @property
     def archive_limits(self) -> ArchiveLimits:

@@ -1,7 +1,8 @@
-"""`JobRepository`: the interface between the core and a store, scoped by user.
+"""`JobRepository`: users, keys, jobs and events, scoped by user, whatever stores them.
 
-The Peewee store implements it; `tests/contract/test_repository.py` tests every implementation. Methods may be called
-from any thread. Every change is durable when the call returns.
+The server, the controller and the commands of `admin` use the operations that it names through it, and the `Store` for
+the rest: leases, spool offsets, paging of events, blobs, runs. `tests/contract/test_repository.py` tests every
+implementation.
 """
 
 from __future__ import annotations
@@ -15,25 +16,32 @@ from pytest_remote_ci.wire.protocol import Status
 
 
 class JobRepository(Protocol):
-    """Users, keys, jobs and events. A change of an unknown id raises `ci_runner.errors.NotFound`."""
+    """Users, keys, jobs and events.
+
+    Methods may be called from any thread. Every change is stored when the call returns; a change of an unknown id
+    raises `ci_runner.errors.NotFound`. A naive time is taken as UTC, with a `NaiveTimeWarning`; all times that are
+    returned are aware.
+    """
 
     def initialize(self) -> None:
         """Create or migrate the schema; any process may call this, more than once."""
 
     def close(self) -> None:
-        """Release every connection; the repository cannot be used afterwards."""
+        """Release every connection; later use raises a `RunnerError`."""
 
     def create_job(self, job: Job) -> Job:
-        """Store a new job; a duplicate id raises `Conflict`."""
+        """Store a new job and return it as stored; a duplicate id raises `Conflict`, an unknown user `NotFound`."""
 
-    def get_job(self, job_id: str, user_id: str | None = None, *, events: bool = False) -> Job | None:
-        """Return the job, or None if it does not exist (or is not that user's)."""
+    def get_job(self, job_id: str, user_id: str | None = None, *, events: bool = True) -> Job | None:
+        """Return the job with its place in the queue, or None if it does not exist (or is not that user's).
+
+        Its events are loaded unless `events` is false.
+        """
 
     def update_job_status(
         self,
         job_id: str,
         status: Status,
-        *,
         start_time: dt.datetime | None = None,
         container_id: str | None = None,
     ) -> None:
@@ -43,12 +51,23 @@ class JobRepository(Protocol):
         """End a job as `completed`; raises `Conflict` if it is over."""
 
     def list_jobs(
-        self, user_id: str | None = None, *, status: Status | None = None, limit: int = 1000
+        self,
+        user_id: str | None = None,
+        *,
+        status: Status | None = None,
+        since: dt.datetime | None = None,
+        query: str | None = None,
+        limit: int = 1000,
+        before: str | None = None,
     ) -> list[Job]:
-        """Return jobs without their events, newest submission first."""
+        """Return jobs without their events, newest submission first, at most `limit` (never more than 1,000).
+
+        `since`: submitted then or later. `query`: the beginning of the id or a part of the name, ignoring case.
+        `before`: a job id; returns the page after that job (`NotFound` if it is unknown, or not that user's).
+        """
 
     def add_event(self, job_id: str, event: JobEvent) -> int:
-        """Append the event and return its number."""
+        """Append the event and return its number; raises `Conflict` if the job is over."""
 
     def get_events(self, job_id: str, from_index: int = 0, user_id: str | None = None) -> list[JobEvent]:
         """Return events in order, skipping the first `from_index`."""
@@ -57,7 +76,7 @@ class JobRepository(Protocol):
         """Return events numbered above `seq`, in order."""
 
     def create_user(self, user: User) -> User:
-        """Store a new user; a duplicate e-mail (ignoring case) raises `Conflict`."""
+        """Store a new user and return it as stored; a duplicate e-mail (ignoring case) raises `Conflict`."""
 
     def get_user(self, user_id: str) -> User | None:
         """Return the user, or None."""
@@ -68,20 +87,20 @@ class JobRepository(Protocol):
     def list_users(self) -> list[User]:
         """Return all users, newest first."""
 
-    def update_user_active_status(self, user_id: str, is_active: bool) -> None:
-        """Switch a user, with all its keys, on or off."""
+    def update_user_active_status(self, user_id: str, is_active: bool) -> User:
+        """Switch a user, with all its keys, on or off; return the user."""
 
     def create_api_key(self, key: APIKey) -> APIKey:
-        """Store a new key; a duplicate hash raises `Conflict`."""
+        """Store a new key and return it as stored; a known hash or id raises `Conflict`, an unknown user `NotFound`."""
 
     def get_api_key_by_hash(self, key_hash: str) -> APIKey | None:
         """Return the key, active or not, or None."""
 
     def list_api_keys(self, user_id: str | None = None) -> Sequence[APIKey]:
-        """Return keys, newest first."""
+        """Return keys, newest first; none for an unknown user."""
 
-    def revoke_api_key(self, key_id: str) -> None:
-        """Revoke a key, at once and for ever."""
+    def revoke_api_key(self, key_id: str) -> APIKey:
+        """Revoke a key, at once and for ever, and return it; repeated calls change nothing."""
 
     def update_api_key_last_used(self, key_id: str, moment: dt.datetime) -> None:
-        """Store when the key was last used."""
+        """Store when the key was last used; ignores a moment before the stored one, and an unknown key."""

@@ -23,7 +23,7 @@ class Keys:
         self._database = database
 
     def create(self, key: APIKey) -> APIKey:
-        """Store a new key; a known hash or id raises `Conflict`, an unknown user `NotFound`."""
+        """Store a new key and return it as stored; a known hash or id raises `Conflict`, an unknown user `NotFound`."""
         user = UserRow.select(UserRow.id).where(UserRow.id == key.user_id, UserRow.deleted_at.is_null())
         with self._database.write():
             if self._database.first(user) is None:
@@ -32,7 +32,7 @@ class Keys:
                 self._database.insert(KeyRow.insert(**{name: getattr(key, name) for name in _NAMES}))
             except peewee.IntegrityError as error:
                 raise Conflict(f"API key {key.id} already exists") from error
-        return key
+            return self._require(key.id)
 
     def get(self, key_id: str) -> APIKey | None:
         """Return the key with that id, active or not, or None."""
@@ -55,10 +55,7 @@ class Keys:
         """Revoke the key for ever, durably; repeated calls change nothing. `NotFound` if unknown."""
         with self._database.write():
             self._database.run(KeyRow.update(is_active=False).where(KeyRow.id == key_id))
-            key = self.get(key_id)
-        if key is None:
-            raise NotFound(f"API key not found: {key_id}")
-        return key
+            return self._require(key_id)
 
     def touch(self, key_id: str, moment: dt.datetime) -> None:
         """Store when the key was last used; ignores a moment before the stored one."""
@@ -68,6 +65,12 @@ class Keys:
                     KeyRow.id == key_id, KeyRow.last_used_at.is_null() | (KeyRow.last_used_at < moment)
                 )
             )
+
+    def _require(self, key_id: str) -> APIKey:
+        key = self.get(key_id)
+        if key is None:
+            raise NotFound(f"API key not found: {key_id}")
+        return key
 
     def _find(self, condition: peewee.Expression) -> APIKey | None:
         row = self._database.first(KeyRow.select(*_COLUMNS).where(condition))

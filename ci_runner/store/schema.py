@@ -13,18 +13,16 @@ from typing import Any, Final
 
 import peewee
 
+from ci_runner.model.job import as_utc
 from ci_runner.model.job_options import JobOptions
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 def to_micros(moment: dt.datetime) -> int:
-    """Return microseconds since 1970 in UTC: same number, order and index on every database.
-
-    Raises ValueError for naive times.
-    """
+    """Return microseconds since 1970 in UTC: same number, order and index on every database."""
     if moment.tzinfo is None:
-        raise ValueError("naive datetime")
+        moment = as_utc(moment)
     return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
@@ -43,7 +41,7 @@ def to_json(value: Any) -> str:
 
 
 class UtcField(peewee.BigIntegerField):
-    """An aware datetime as integer microseconds."""
+    """A datetime as integer microseconds."""
 
     def db_value(self, value: Any) -> Any:
         return to_micros(value) if isinstance(value, dt.datetime) else value

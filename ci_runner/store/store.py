@@ -1,4 +1,4 @@
-"""`Store`: the database of one runner, by subject, and an implementation of the core's `JobRepository`."""
+"""`Store`: the database of one runner, by subject, and an implementation of `JobRepository`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from pytest_remote_ci.wire.protocol import TERMINAL_STATUSES, Status
 class Store:
     """The runner's database; open it with `Store.open`. Any thread and several processes may use it at once.
 
-    The server and the controller use the attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `users`,
-    `keys`, `blobs` and `lease`. The methods of `JobRepository` are for callers that depend only on that interface
-    (they check no lease).
+    The methods of `JobRepository` are what it shares with other implementations; they check no lease. What needs this
+    store is in the attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `users`, `keys`, `blobs` and
+    `lease`.
     """
 
     def __init__(self, database: Database) -> None:
@@ -111,7 +111,7 @@ class Store:
         """See `JobRepository`."""
         return self.jobs.create(job)
 
-    def get_job(self, job_id: str, user_id: str | None = None, *, events: bool = False) -> Job | None:
+    def get_job(self, job_id: str, user_id: str | None = None, *, events: bool = True) -> Job | None:
         """See `JobRepository`."""
         job = self.jobs.get(job_id, user_id)
         if job is None or not events:
@@ -122,7 +122,6 @@ class Store:
         self,
         job_id: str,
         status: Status,
-        *,
         start_time: dt.datetime | None = None,
         container_id: str | None = None,
     ) -> None:
@@ -144,10 +143,17 @@ class Store:
         self._require_changed(self.jobs.finish(job_id, None, verdict, end_time=end_time), job_id)
 
     def list_jobs(
-        self, user_id: str | None = None, *, status: Status | None = None, limit: int = 1000
+        self,
+        user_id: str | None = None,
+        *,
+        status: Status | None = None,
+        since: dt.datetime | None = None,
+        query: str | None = None,
+        limit: int = 1000,
+        before: str | None = None,
     ) -> list[Job]:
         """See `JobRepository`."""
-        return self.jobs.list(user_id, status=status, limit=limit)
+        return self.jobs.list(user_id, status=status, since=since, query=query, limit=limit, before=before)
 
     def add_event(self, job_id: str, event: JobEvent) -> int:
         """See `JobRepository`; a job that is over raises `Conflict`."""
@@ -182,9 +188,9 @@ class Store:
         """See `JobRepository`."""
         return self.users.list()
 
-    def update_user_active_status(self, user_id: str, is_active: bool) -> None:
+    def update_user_active_status(self, user_id: str, is_active: bool) -> User:
         """See `JobRepository`."""
-        self.users.set_active(user_id, is_active)
+        return self.users.set_active(user_id, is_active)
 
     def create_api_key(self, key: APIKey) -> APIKey:
         """See `JobRepository`."""
@@ -198,9 +204,9 @@ class Store:
         """See `JobRepository`."""
         return self.keys.list(user_id)
 
-    def revoke_api_key(self, key_id: str) -> None:
+    def revoke_api_key(self, key_id: str) -> APIKey:
         """See `JobRepository`."""
-        self.keys.revoke(key_id)
+        return self.keys.revoke(key_id)
 
     def update_api_key_last_used(self, key_id: str, moment: dt.datetime) -> None:
         """See `JobRepository`."""

@@ -40,7 +40,10 @@ class Users:
         self._jobs = jobs
 
     def create(self, user: User) -> User:
-        """Store a new user; a known id or an e-mail address in use (ignoring case) raises `Conflict`."""
+        """Store a new user; return it as stored.
+
+        A known id or an e-mail address in use (ignoring case) raises `Conflict`.
+        """
         with self._database.write():
             try:
                 self._database.insert(
@@ -56,7 +59,7 @@ class Users:
                 )
             except peewee.IntegrityError as error:
                 raise Conflict(f"User with email {user.email} already exists") from error
-        return user
+            return self._require(user.id)
 
     def get(self, user_id: str) -> User | None:
         """Return the user, or None."""
@@ -89,9 +92,7 @@ class Users:
         """
         now = utcnow()
         with self._database.write():
-            user = self.get(user_id)
-            if user is None:
-                raise NotFound(f"User not found: {user_id}")
+            user = self._require(user_id)
             deleted = self._jobs.delete_of_user(user_id)
             left = JobRow.user_id == user_id
             self._database.run(
@@ -149,8 +150,13 @@ class Users:
             changed = self._database.run(
                 UserRow.update(**changes).where(UserRow.id == user_id, UserRow.deleted_at.is_null())
             )
-            user = self.get(user_id)
-        if not changed or user is None:
+            if not changed:
+                raise NotFound(f"User not found: {user_id}")
+            return self._require(user_id)
+
+    def _require(self, user_id: str) -> User:
+        user = self.get(user_id)
+        if user is None:
             raise NotFound(f"User not found: {user_id}")
         return user
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -53,6 +54,35 @@ def settings(options: argparse.Namespace) -> Config:
         overrides["artifacts"] = tuple(dict.fromkeys((*found.artifacts, *more)))
         found = configuration.load(root, overrides=overrides)
     return found
+
+
+def add_verbose(sub: argparse.ArgumentParser) -> None:
+    """Add ``--verbose``, which `log_shown` obeys."""
+    sub.add_argument("--verbose", action="store_true", help="show each request to the runner on stderr")
+
+
+class _Lines(logging.Handler):
+    """Log records as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextmanager
+def log_shown(options: argparse.Namespace) -> Iterator[None]:
+    """Show the client's log on stderr meanwhile, one line per request, if ``--verbose`` is given."""
+    if not options.verbose:
+        yield
+        return
+    log, lines = logging.getLogger("pytest_remote_ci"), _Lines()
+    level = log.level
+    log.setLevel(logging.DEBUG)
+    log.addHandler(lines)
+    try:
+        yield
+    finally:
+        log.removeHandler(lines)
+        log.setLevel(level)
 
 
 def folder(settings: Config) -> Callable[[str], ArtifactFolder]:

@@ -21,8 +21,10 @@ from pytest_remote_ci.cli import jobs, pipelines
 from pytest_remote_ci.cli.context import (
     Failure,
     Parser,
+    add_verbose,
     connected,
     folder,
+    log_shown,
     print_line,
     say,
     settings,
@@ -65,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("only submit takes arguments after --")
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        with log_shown(options):
+            return run(options)
     except (Failure, ClientError) as error:
         say(f"Error: {_with_help(error)}")
         return error.exit_code
@@ -253,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
         sub.add_argument("--url", help="address of the runner")
         sub.add_argument("--api-key", metavar="KEY", help="key of the runner")
+        add_verbose(sub)
         sub.set_defaults(run=run)
         return sub
 

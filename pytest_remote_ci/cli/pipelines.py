@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli import plan_view, runs
-from pytest_remote_ci.cli.context import Failure, connected, print_line, say, settings
+from pytest_remote_ci.cli.context import Failure, add_verbose, connected, print_line, say, settings
 from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import pipeline_files
@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
         )
         sub.add_argument("--url", help="address of the runner")
         sub.add_argument("--api-key", metavar="KEY", help="key of the runner")
+        add_verbose(sub)
         sub.set_defaults(run=run)
         return sub
 
@@ -44,13 +45,20 @@ def add(commands: Any) -> None:
     sub.add_argument("file", nargs="?", metavar="FILE", help="a YAML file, or a pyproject.toml")
     sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the same")
     sub = command("dry-run", dry_run, "show the jobs of a run, in order, without running them")
-    sub.add_argument(
-        "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
-    )
-    sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the file that defines it")
+    add_pipeline(sub)
     sub.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     add_choice(sub)
-    runs.add(command, add_choice)
+    runs.add(command, add_pipeline, add_choice)
+
+
+def add_pipeline(sub: argparse.ArgumentParser) -> None:
+    """Add the options that name the pipeline to plan; `plan_for` reads them."""
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument(
+        "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
+    )
+    which.add_argument("-p", "--pipeline", dest="named", metavar="NAME", help="the pipeline")
+    sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the file that defines it")
 
 
 def add_choice(sub: argparse.ArgumentParser) -> None:
@@ -112,7 +120,7 @@ def plan_for(options: argparse.Namespace, *, say_file: bool = False) -> dict[str
         return None
     if say_file and file:
         print_line(f"Validating pipeline configuration: {file}")
-    name = None if file == options.what else options.what
+    name = options.named or (None if file == options.what else options.what)
     project = project_root(Path.cwd(), Path.cwd())
     answer = ask({"files": files, "plan": choice(options, project, name)}, options)
     errors = tell(answer)

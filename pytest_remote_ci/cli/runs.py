@@ -31,18 +31,20 @@ from pytest_remote_ci.workspace import scm_version
 #: Function that adds one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
+#: Function that adds options to a parser.
+AddOptions = Callable[[argparse.ArgumentParser], None]
+
 #: Seconds between two requests for a run's state while events change only output and counts.
 _LOOK = 0.5
 
 
-def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None]) -> None:
+def add(command: Command, add_pipeline: AddOptions, add_choice: AddOptions) -> None:
     """Add the sub-commands of ``pipeline`` for runs."""
     sub = command("run", run, "send this project and run a pipeline on it")
-    sub.add_argument(
-        "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
-    )
-    sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the file that defines it")
+    add_pipeline(sub)
     add_choice(sub)
+    sub.add_argument("--dry-run", action="store_true", help="show the jobs, in order, and run nothing")
+    sub.set_defaults(format="text")  # of the dry run
     sub.add_argument(
         "--keep-going", action="store_true", help="go on with what does not depend on a failed job"
     )
@@ -51,10 +53,16 @@ def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None])
         "--async", dest="asynchronous", action="store_true", help="print the run's id and return"
     )
     sub = command("status", status, "show a run with its stages and jobs")
-    sub.add_argument("id", metavar="RUN", help="its id, the beginning of it, or NAME#NUMBER")
+    which = sub.add_mutually_exclusive_group(required=True)
+    text = "its id, the beginning of it, NAME#NUMBER, or the pipeline's NAME for its newest run"
+    which.add_argument("id", nargs="?", metavar="RUN", help=text)
+    which.add_argument(
+        "-p", "--pipeline", dest="named", metavar="NAME", help="the newest run of this pipeline"
+    )
     sub.add_argument("--watch", action="store_true", help="until its end")
     sub = command("logs", logs, "show what the jobs of a run wrote")
     sub.add_argument("id", metavar="RUN")
+    sub.add_argument("--stage", metavar="S", help="only the jobs of this stage")
     sub.add_argument("--job", metavar="J", help="only this job")
     sub = command("rerun", rerun, "run it again on the same files")
     sub.add_argument("id", metavar="RUN")
@@ -79,6 +87,7 @@ def add(command: Command, add_choice: Callable[[argparse.ArgumentParser], None])
     sub.add_argument("--format", choices=report_formats.FORMATS, default="text", help="default: text")
     sub = command("artifacts", artifacts, "fetch what the jobs of a run left behind")
     sub.add_argument("id", metavar="RUN")
+    sub.add_argument("--stage", metavar="S", help="only of the jobs of this stage")
     sub.add_argument("--job", metavar="J", help="only of this job")
     sub.add_argument(
         "-d", dest="folder", metavar="DIR", help="where to; default: .remote-ci-artifacts/NAME-NUMBER"
@@ -90,6 +99,8 @@ def run(options: argparse.Namespace) -> int:
     from pytest_remote_ci.cli import pipelines
     from pytest_remote_ci.workspace import collect as workspace
 
+    if options.dry_run:
+        return pipelines.dry_run(options)
     plan = pipelines.plan_for(options)
     if plan is None:
         return exit_codes.USAGE_ERROR
@@ -191,7 +202,7 @@ def status(options: argparse.Namespace) -> int:
     """Show one run: as it is now, or until its end."""
     with connected(settings(options)) as client:
         runs = Runs(client)
-        found = runs.find(options.id)
+        found = runs.find(options.id) if options.named is None else runs.newest(options.named)
         if options.watch and found["end_time"] is None:
             try:
                 found = _watch(runs, found)
@@ -217,12 +228,7 @@ def logs(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         runs = Runs(client)
         found = runs.find(options.id)
-        jobs = [job for job in found["jobs"] if options.job in (None, job["name"], job["definition"])]
-        if not jobs:
-            raise Failure(
-                f"the run has no job {options.job!r}; it has {', '.join(job['name'] for job in found['jobs'])}",
-                exit_codes.USAGE_ERROR,
-            )
+        jobs = _chosen(found, options)
         for job in jobs:
             if len(jobs) > 1:
                 say(escaped(f"--- {job['stage']} / {job['name']}"))
@@ -231,6 +237,24 @@ def logs(options: argparse.Namespace) -> int:
             else:
                 print_log(runs.log(job["job_id"]))
     return exit_codes.OK
+
+
+def _chosen(run: Run, options: argparse.Namespace) -> list[Any]:
+    """Return the run's jobs that ``--stage`` and ``--job`` name. Raises `Failure` if there is no such one."""
+    stages = list(dict.fromkeys(job["stage"] for job in run["jobs"]))
+    if options.stage is not None and options.stage not in stages:
+        raise Failure(
+            f"the run has no stage {options.stage!r}; it has {', '.join(stages)}", exit_codes.USAGE_ERROR
+        )
+    inside = [job for job in run["jobs"] if options.stage in (None, job["stage"])]
+    jobs = [job for job in inside if options.job in (None, job["name"], job["definition"])]
+    if options.job is not None and not jobs:
+        place = "the run" if options.stage is None else f"the stage {options.stage!r}"
+        raise Failure(
+            f"{place} has no job {options.job!r}; it has {', '.join(job['name'] for job in inside)}",
+            exit_codes.USAGE_ERROR,
+        )
+    return jobs
 
 
 def rerun(options: argparse.Namespace) -> int:
@@ -311,8 +335,5 @@ def artifacts(options: argparse.Namespace) -> int:
             if named
             else artifact_folder.default(name, Path.cwd())
         )
-        jobs = [job for job in found["jobs"] if options.job in (None, job["name"], job["definition"])]
-        if not jobs:
-            raise Failure(f"the run has no job {options.job!r}", exit_codes.USAGE_ERROR)
-        is_complete = run_artifacts.fetch(client, jobs, base, StatusLine(), say)
+        is_complete = run_artifacts.fetch(client, _chosen(found, options), base, StatusLine(), say)
     return exit_codes.OK if is_complete else exit_codes.FAILED

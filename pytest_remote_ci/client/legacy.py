@@ -9,13 +9,14 @@ from typing import Any
 
 from pytest_remote_ci.client.client import AuthenticationFailed, Client, with_key_help
 from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
+from pytest_remote_ci.client.embedded_runner import DEFAULT_URL
 from pytest_remote_ci.client.stream import Event
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.workspace.collect import collect
 
 
 def submit_tests_streaming(
-    project_dir: Path | str, server_url: str, api_key: str | None = None
+    project_dir: Path | str, server_url: str = DEFAULT_URL, api_key: str | None = None
 ) -> Iterator[Event]:
     """Submit a folder and yield `job_id`, `log`… and `complete` events.
 
@@ -32,7 +33,9 @@ def submit_tests_streaming(
         yield from _failure(f"Error submitting to CI server: {error}")
 
 
-def submit_tests_async(project_dir: Path | str, server_url: str, api_key: str | None = None) -> str:
+def submit_tests_async(
+    project_dir: Path | str, server_url: str = DEFAULT_URL, api_key: str | None = None
+) -> str:
     """Submit a folder and return its job's id. A refused key raises RuntimeError, other errors a `ClientError`."""
     try:
         with Client(server_url, api_key) as client:
@@ -42,7 +45,7 @@ def submit_tests_async(project_dir: Path | str, server_url: str, api_key: str | 
 
 
 def wait_for_job(
-    job_id: str, server_url: str, from_beginning: bool = False, api_key: str | None = None
+    job_id: str, server_url: str = DEFAULT_URL, from_beginning: bool = False, api_key: str | None = None
 ) -> Iterator[Event]:
     """Yield a job's events, only new ones unless `from_beginning`; errors as in `submit_tests_streaming`."""
     try:
@@ -54,7 +57,7 @@ def wait_for_job(
         yield from _failure(f"Error waiting for job: {error}")
 
 
-def list_jobs(server_url: str, api_key: str | None = None) -> list[dict[str, Any]]:
+def list_jobs(server_url: str = DEFAULT_URL, api_key: str | None = None) -> list[dict[str, Any]]:
     """Return summaries of the key owner's jobs. A refused key raises RuntimeError, other errors a `ClientError`."""
     try:
         with Client(server_url, api_key) as client:

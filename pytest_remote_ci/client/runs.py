@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _TAIL = 20
 #: Digits of the largest number of a run that a runner accepts.
 _MAX_DIGITS = 15
+
+#: A whole id; names of pipelines may be as long.
+_RUN_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 #: A run as returned by `GET /runs/{id}`.
 Run = dict[str, Any]
@@ -80,22 +84,34 @@ class Runs:
         return run
 
     def find(self, word: str) -> Run:
-        """Return the run named by an id, the beginning of an id, or ``pipeline#number``. Raises `JobNotFound`."""
+        """Return the run named by an id, ``pipeline#number``, ``pipeline`` (the newest run) or an id's beginning.
+
+        Raises `JobNotFound`.
+        """
         name, _, number = word.rpartition("#")
         if name and number.isascii() and number.isdigit():
             if not number.strip("0") or len(number) > _MAX_DIGITS:  # the runner would refuse it
                 raise JobNotFound(f"Run not found: {word}")
             found: Run = self._client.ask("GET", f"/pipelines/{quote(name, safe='')}/runs/{number}")
             return found
-        if len(word) < 36:
+        if _RUN_ID.fullmatch(word):
+            return self.get(word)
+        try:
+            return self.newest(word)
+        except JobNotFound:
             # An empty word would be the beginning of every id.
             ids = [run["run_id"] for run in self.list() if word and run["run_id"].startswith(word)]
-            if len(ids) != 1:
-                raise JobNotFound(
-                    f"Run not found: {word}" if not ids else f"{word} is the beginning of several runs"
-                )
-            word = ids[0]
-        return self.get(word)
+        if len(ids) != 1:
+            raise JobNotFound(f"{word} is the beginning of several runs" if ids else f"Run not found: {word}")
+        return self.get(ids[0])
+
+    def newest(self, pipeline: str) -> Run:
+        """Return the newest run of a pipeline. Raises `JobNotFound`."""
+        # An empty name would be no filter, and what is not printable is no name.
+        found = self.list(pipeline=pipeline, limit=1) if pipeline and pipeline.isprintable() else []
+        if not found:
+            raise JobNotFound(f"Run not found: pipeline {pipeline!r} has no run")
+        return self.get(found[0]["run_id"])
 
     def list(self, **wanted: Any) -> list[Run]:
         """Return summaries of runs, newest first."""

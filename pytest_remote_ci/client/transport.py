@@ -7,6 +7,7 @@ sent in a header only.
 from __future__ import annotations
 
 import io
+import logging
 import socket
 import ssl
 import time
@@ -26,6 +27,8 @@ from pytest_remote_ci.errors import (
     RunnerUnreachable,
     SubmissionRefused,
 )
+
+_log = logging.getLogger(__name__)
 
 #: The three ways to supply a key, shown after a refusal.
 KEY_HELP = """Authentication required. Please provide an API key using one of:
@@ -115,7 +118,9 @@ class Transport:
                 allow_redirects=False,  # the key must not be sent to a redirect's target
             )
         except requests.RequestException as error:
+            _log.debug("%s %s: %s", method, path, type(error).__name__)
             raise self.interrupted(error) from error
+        _log.debug("%s %s: %d", method, path, response.status_code)
         if response.status_code < 300:
             return response
         with response:

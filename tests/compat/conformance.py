@@ -149,6 +149,10 @@ The store
 Endings
 95 Missing requirements and cancelled jobs have a clear end.
 96 After jobs there are no new temporary files, images or containers.
+Usage, with the same calls
+97 Models, and a job's life through the repository's interface.
+98 Users, keys, jobs and events in the repository.
+99 The client library: packing, submitting, waiting, listing.
 """
 
 #: Where ours differs on purpose, and why.
@@ -172,6 +176,9 @@ DIFFERENCES: dict[Number, str] = {
     81: "uploads are unpacked while they are received; no job ever has one",
     85: "by label (install, job, attempt), never by name",
     95: "missing requirements are no error: pytest is installed; cancelling stops the container",
+    97: "our repository is synchronous (a call where its users await one); `datetime.utcnow()` is taken as UTC with a "
+    "`NaiveTimeWarning`",
+    98: "as for 97",
     **conformance_pipelines.DIFFERENCES,
 }
 

@@ -84,6 +84,12 @@ Messages and names
 B72 Mistakes begin with file, line and column; several are lines.
 B73 A stage from text, from a number, from a map.
 B74 Names of pipelines are unique whatever their case; a missing folder is an error.
+Usage of the system with pipelines
+B75 `check --file` and `dry-run --file` with a pipeline in that system's form.
+B76 `run --file`, with and without `--dry-run`.
+B77 `status --pipeline NAME`.
+B78 `report --pipeline NAME`, with `--run`, `--stage` and `--job`.
+B79 `--verbose`.
 """
 
 #: What that system does wrong, by number; the tests that show that ours does not carry `pytest.mark.defect`.
@@ -115,7 +121,6 @@ DIFFERENCES: dict[int | str, str] = {
     "B37": "unique in the whole pipeline: `needs`, reports and reruns name jobs without their stage",
     "B45": "no run is local; without a file the project's own pipelines run, and a folder without any is refused",
     "B46": "the file's pipeline runs on the project around it; nothing is cloned",
-    "B48": "a command of its own, which also tells how long jobs took",
     "B49": "nothing is cloned: the working tree is sent, and no address of a repository is needed",
     "B50": "0 when all is well, 1 when the run failed, 4 when it is unknown or not named, 69 when no runner answers, "
     "70 when the run was cancelled, 77 when the key is refused",
@@ -130,5 +135,12 @@ DIFFERENCES: dict[int | str, str] = {
     "B66": "202 also when it is being cancelled, 409 when it is over, 404 when nobody knows it",
     "B67": "the job stays FAILED, and the run goes on",
     "B71": "always `detail` and nothing else",
+    "B75": "`working_dir: /app` is the project's own folder, with a warning; every other absolute path is refused, as "
+    "the project's place in the container is the runner's choice",
+    "B76": "`--local`, `--repo`, `--branch` and `--commit` do not exist: what runs is the working tree here, on the "
+    "configured runner or, without one, on this machine; the run's result is printed, not `success` or `failed`",
+    "B77": "stages and jobs as text, with the run's exit code once it is over",
+    "B78": "runs are numbered from 1",
+    "B79": "after the command, without `--vv`; it shows the requests to the runner on stderr",
     "B73": "a number is refused here, too: 1 and 1.0, 010 and 8 would be one stage",
 }

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.memory_repository import Contents, MemoryRepository
 
-from ci_runner.errors import Conflict, NotFound
-from ci_runner.model.job import APIKey, Job, JobEvent, User
+from ci_runner.errors import Conflict, NotFound, RunnerError
+from ci_runner.model.job import APIKey, Job, JobEvent, NaiveTimeWarning, User
 from ci_runner.model.job_options import JobOptions
 from ci_runner.store import Store
 from ci_runner.store.job_repository import JobRepository
@@ -24,18 +25,23 @@ def at(second: float) -> dt.datetime:
     return NOON + dt.timedelta(seconds=second)
 
 
-#: Name → how to open (again) the repository that lies in a folder.
-IMPLEMENTATIONS: dict[str, Callable[[Path], JobRepository]] = {
-    "peewee": lambda folder: Store.open(folder / "runner.db")
-}
+def database(folder: Path) -> Callable[[], JobRepository]:
+    return lambda: Store.open(folder / "runner.db")
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+def memory(_: Path) -> Callable[[], JobRepository]:
+    contents = Contents()
+    return lambda: MemoryRepository(contents)
+
+
+@pytest.fixture(params=[database, memory])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], JobRepository]]:
+    """Open one and the same repository, as often as it is called."""
     opened: list[JobRepository] = []
+    open_again: Callable[[], JobRepository] = request.param(tmp_path)
 
     def open_repository() -> JobRepository:
-        opened.append(IMPLEMENTATIONS[request.param](tmp_path))
+        opened.append(open_again())
         return opened[-1]
 
     yield open_repository
@@ -328,10 +334,85 @@ def test_a_revoked_key_stays_revoked_and_visible(repository: JobRepository) -> N
     assert [item.id for item in repository.list_api_keys()] == [key.id]
 
 
-def test_naive_times_are_refused(repository: JobRepository) -> None:
-    with pytest.raises(ValueError, match="naive"):
-        make_job(repository, submitted_at=NOON.replace(tzinfo=None))
-    assert repository.list_jobs() == []
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda repository, job, key, moment: make_job(repository, submitted_at=moment).submitted_at,
+        lambda repository, job, key, moment: (
+            make_user(repository, "b@example.org", created_at=moment).created_at
+        ),
+        lambda repository, job, key, moment: changed(
+            repository.update_job_status(job.id, "running", moment), repository.get_job(job.id).start_time
+        ),
+        lambda repository, job, key, moment: changed(
+            repository.complete_job(job.id, True, moment), repository.get_job(job.id).end_time
+        ),
+        lambda repository, job, key, moment: changed(
+            repository.add_event(job.id, JobEvent("log", "x", timestamp=moment)),
+            repository.get_events(job.id)[0].timestamp,
+        ),
+        lambda repository, job, key, moment: changed(
+            repository.update_api_key_last_used(key.id, moment),
+            repository.get_api_key_by_hash(key.key_hash).last_used_at,
+        ),
+        lambda repository, job, key, moment: (
+            repository.create_api_key(APIKey("BBBBBBBB", key.user_id, "0" * 64, created_at=moment)).created_at
+        ),
+    ],
+    ids=["job", "user", "status", "complete", "event", "last use", "key"],
+)
+def test_naive_times_are_taken_as_utc_with_a_warning(repository: JobRepository, change: Any) -> None:
+    key = make_key(repository, make_user(repository))
+    job = make_job(repository)
+    with pytest.warns(NaiveTimeWarning, match="has no time zone and is taken as UTC"):
+        assert change(repository, job, key, NOON.replace(tzinfo=None)) == NOON
+
+
+def changed(_: object, value: Any) -> Any:
+    return value
+
+
+def test_jobs_are_found_page_by_page_by_time_and_by_words(repository: JobRepository) -> None:
+    ann = make_user(repository)
+    jobs = [make_job(repository, ann, submitted_at=at(n), name=f"Nightly {n}") for n in range(3)]
+    foreign = make_job(repository, submitted_at=at(9), name="other")
+
+    def ids(**wanted: Any) -> list[str]:
+        return [job.id for job in repository.list_jobs(ann.id, **wanted)]
+
+    assert ids(before=jobs[2].id) == [jobs[1].id, jobs[0].id]
+    assert ids(before=jobs[2].id, limit=1) == [jobs[1].id]
+    assert ids(since=at(1)) == [jobs[2].id, jobs[1].id]
+    assert ids(query="nightLY 1") == [jobs[1].id]
+    assert ids(query=jobs[0].id[:8]) == [jobs[0].id]
+    assert ids(query="nothing") == ids(query=foreign.id) == []
+    for unknown in (foreign.id, "nothing"):
+        with pytest.raises(NotFound):
+            ids(before=unknown)
+
+
+def test_the_queue_gives_users_turns(repository: JobRepository) -> None:
+    ann, bob = make_user(repository), make_user(repository, "bob@example.org")
+    jobs = [make_job(repository, user, submitted_at=at(n)) for n, user in enumerate((ann, ann, bob))]
+    places = {job.id: job.queue_position for job in repository.list_jobs()}
+    assert [places[job.id] for job in jobs] == [1, 3, 2]
+
+
+def test_a_closed_repository_refuses_its_use(opener: Callable[[], JobRepository]) -> None:
+    closed, other = opener(), opener()
+    closed.close()
+    closed.close()
+    with pytest.raises(RunnerError, match="closed"):
+        closed.list_jobs()
+    assert other.list_jobs() == []
+
+
+def test_a_key_needs_no_name_and_no_time(repository: JobRepository) -> None:
+    user = make_user(repository)
+    key = repository.create_api_key(APIKey("AAAAAAAA", user.id, "0" * 64))
+    assert key.name is None
+    assert key.created_at.tzinfo is not None
+    assert repository.list_api_keys(user.id) == [key]
 
 
 @pytest.mark.defect("A18")

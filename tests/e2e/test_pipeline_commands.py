@@ -80,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.case("B50", "B51", "B52", "B57", "B60")
+@pytest.mark.case("B50", "B51", "B52", "B57", "B60", "B77", "B78", "B79")
 def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: Path) -> None:
     missing = developer.remote_ci("pipeline", "run", "ci", cwd=folder)
     assert missing.code == 4, missing.text
@@ -113,11 +113,35 @@ def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: 
     assert re.search(r"tests +passed before  1 passed", status.out), status.out
     logs = developer.remote_ci("pipeline", "logs", "ci#1", "--job", "lint", cwd=folder)
     assert logs.out.endswith("$ echo linting\nlinting\n")
-    assert developer.remote_ci("pipeline", "logs", "ci#1", "--job", "none", cwd=folder).code == 4
+    check_choice_of_jobs(developer, folder)
+    for words in (["ci"], ["-p", "ci"], ["--pipeline", "ci"]):
+        newest = developer.remote_ci("pipeline", "status", *words, "--verbose", cwd=folder)
+        assert newest.code == 0, newest.text
+        assert newest.out.startswith("ci#2  ")
+        assert "GET /runs: 200\n" in newest.err
     fetched = developer.remote_ci("pipeline", "artifacts", "ci#1", "-d", "here", cwd=folder)
     assert fetched.code == 0, fetched.text
     assert (folder / "here/tests/out/left.txt").read_text() == "left behind"
     check_reports(developer, folder)
+
+
+def check_choice_of_jobs(developer: Developer, folder: Path) -> None:
+    """By their stage, by name, and by both."""
+
+    def logs(*words: str, code: int = 0) -> str:
+        done = developer.remote_ci("pipeline", "logs", "ci#1", *words, cwd=folder)
+        assert done.code == code, done.text
+        return done.err
+
+    shown = logs("--stage", "check")
+    assert "--- check / lint" in shown
+    assert "--- check / flaky" in shown
+    assert "late" not in shown
+    assert logs("--stage", "check", "--job", "lint") == ""
+    assert "the run has no job 'none'; it has " in logs("--job", "none", code=4)
+    assert "the run has no stage 'none'; it has check, test, late" in logs("--stage", "none", code=4)
+    wrong = logs("--stage", "late", "--job", "lint", code=4)
+    assert "the stage 'late' has no job 'lint'; it has switch, last" in wrong
 
 
 def check_reports(developer: Developer, folder: Path) -> None:
@@ -218,7 +242,9 @@ def test_a_runner_that_is_away_and_a_key_that_is_refused(developer: Developer, f
         (["nine#1"], 4, "not found"),
         ([""], 4, "not found"),
         (["no such run"], 4, "not found"),
-        ([], 4, "the following arguments are required: RUN"),
+        (["-p", "nine"], 4, "Run not found: pipeline 'nine' has no run"),
+        (["ci#1", "-p", "ci"], 4, "not allowed with argument"),
+        ([], 4, "one of the arguments RUN -p/--pipeline is required"),
     ],
 )
 def test_the_status_of_what_is_no_run(
@@ -236,7 +262,7 @@ def test_an_unknown_format_of_a_report_is_wrong_usage(developer: Developer, fold
     assert "invalid choice: 'nonsense'" in done.err
 
 
-@pytest.mark.case("B45", "B46", "B47", "B49", "B64")
+@pytest.mark.case("B45", "B46", "B47", "B49", "B64", "B76")
 def test_a_file_is_enough_and_nothing_is_cloned(developer: Developer, folder: Path) -> None:
     """What runs is the working tree around the file: no repository, branch or commit is ever asked for."""
     nothing = developer.remote_ci("pipeline", "run", cwd=developer.home)
@@ -289,8 +315,8 @@ def test_a_dry_run_knows_how_long_jobs_took(developer: Developer, folder: Path) 
     before, _, after = dry.out.partition("last took")
     assert before.rstrip().splitlines()[-1] in before[before.index("lint") :]
     assert "lint" not in after.replace("Critical path: lint", "")
-    option = developer.remote_ci("pipeline", "run", "ci", "--dry-run", cwd=folder)
-    assert option.code == 4, "a command of its own"
+    option = developer.remote_ci("pipeline", "run", "timed", "-f", "own.toml", "--dry-run", cwd=folder)
+    assert (option.code, option.out) == (0, dry.out), option.text
 
 
 @pytest.mark.case("B63")

@@ -82,9 +82,7 @@ class FakeRunner:
         #: What a submission's job consists of.
         self.script: list[dict[str, Any]] = [log("2 passed\n"), complete()]
         #: Called for each request before anything else; a status and body (and headers) end it there.
-        self.intercept: Callable[[Request], tuple[int, dict[str, Any], dict[str, str]] | None] = (
-            lambda request: None
-        )
+        self.intercept: Callable[[Request], tuple[int, Any, dict[str, str]] | None] = lambda request: None
         #: Streams break off after so many bytes, one entry per stream; afterwards they are whole.
         self.cut_streams_after: list[int] = []
         #: Streams are opened and stay silent for ever.

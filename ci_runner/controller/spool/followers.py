@@ -197,7 +197,7 @@ class Followers:
 
     def _locate(self, key: Key, follower: _Follower) -> None:
         """Continue after the last stored event."""
-        job = self.store.jobs.get(key[0])
+        job = self.store.get_job(key[0], events=False)
         follower.position = follower.kept = self.store.events.position(*key)
         follower.stored = job.log_bytes if job is not None else 0
         follower.started = job is not None and job.phase != "starting"

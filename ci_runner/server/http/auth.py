@@ -16,6 +16,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,9 +24,10 @@ import falcon
 
 from ci_runner.errors import NotAuthenticated, RunnerError, TooManyWrongKeys
 from ci_runner.model import api_keys
-from ci_runner.model.job import User
-from ci_runner.server.context import Services
+from ci_runner.model.job import User, utcnow
+from ci_runner.server.context import Hooks
 from ci_runner.server.http.addresses import WrongKeys, network_of
+from ci_runner.store.job_repository import JobRepository
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +60,20 @@ class Caller:
 class Authenticator:
     """Turns an `Authorization` header into a `Caller`; safe in any thread."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(
+        self,
+        repository: JobRepository,
+        wrong_keys: int,
+        clock: Callable[[], dt.datetime] = utcnow,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self._repository = repository
+        self._clock = clock
+        self._hooks = hooks
         self._lock = threading.Lock()
         self._used: dict[str, dt.datetime] = {}
         self._written: dict[str, float] = {}
-        self._wrong = WrongKeys(services.serve.wrong_keys)
+        self._wrong = WrongKeys(wrong_keys)
         #: Digest of a token → its user and the time until which it is remembered; oldest first.
         self._recent: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
@@ -118,7 +128,7 @@ class Authenticator:
             moments = {key: self._used.pop(key) for key in due}
             self._written.update(dict.fromkeys(due, now))
         for key, moment in moments.items():
-            self._services.store.keys.touch(key, moment)
+            self._repository.update_api_key_last_used(key, moment)
 
     def _remember(self, token: str, user_id: str) -> None:
         digest = _digest(token)
@@ -132,13 +142,13 @@ class Authenticator:
         key = api_keys.parse(token)
         if key is None:
             return None
-        stored = self._services.store.keys.by_hash(key.hash)
+        stored = self._repository.get_api_key_by_hash(key.hash)
         if stored is None or not api_keys.matches(token, stored.key_hash) or not stored.is_active:
             raise NotAuthenticated(INVALID_KEY)
-        now = self._services.clock()
+        now = self._clock()
         if stored.expires_at is not None and stored.expires_at <= now:
             raise NotAuthenticated(INVALID_KEY)
-        user = self._active(self._services.store.users.get(stored.user_id))
+        user = self._active(self._repository.get_user(stored.user_id))
         with self._lock:
             self._used[stored.id] = now
         return Caller(user, stored.id, token)
@@ -147,14 +157,13 @@ class Authenticator:
         name = self._ask_hook(token)
         if name is None:
             raise NotAuthenticated(INVALID_KEY)
-        users = self._services.store.users
-        return Caller(self._active(users.by_email(name) if "@" in name else users.get(name)), None, token)
+        find = self._repository.get_user_by_email if "@" in name else self._repository.get_user
+        return Caller(self._active(find(name)), None, token)
 
     def _ask_hook(self, token: str) -> str | None:
         """Return the id or e-mail address of the token's user; None if the plugin fails."""
-        hooks = self._services.hooks
         try:
-            return hooks.authenticate(credentials=token) if hooks is not None else None
+            return self._hooks.authenticate(credentials=token) if self._hooks is not None else None
         except Exception:
             _log.exception("a plugin failed in authenticate")
             return None

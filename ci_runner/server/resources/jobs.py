@@ -18,6 +18,7 @@ from ci_runner.server.resources.paging import link_next_page, status_and_since
 from ci_runner.server.streams.job_stream import ALREADY_COMPLETED, View, frame, is_visible
 from ci_runner.server.streams.stream_response import StreamResponder, flag, number, parse_number
 from ci_runner.store import Store
+from ci_runner.store.job_repository import JobRepository
 
 #: Maximum number of jobs or events in one response, and the default number of events.
 _PAGE: Final = 1000
@@ -26,11 +27,11 @@ _LONGEST_WAIT: Final = 60
 _MOST: Final = 10**15
 
 
-def own_job(store: Store, req: falcon.Request, job_id: str) -> Job:
+def own_job(repository: JobRepository, req: falcon.Request, job_id: str) -> Job:
     """Return the caller's job; raises `AccessDenied` if it is another user's, and `NotFound`."""
-    job = store.jobs.get(job_id, caller_of(req).user.id)
+    job = repository.get_job(job_id, caller_of(req).user.id, events=False)
     if job is None:
-        if store.jobs.get(job_id) is not None:
+        if repository.get_job(job_id, events=False) is not None:
             raise AccessDenied("Access denied")
         raise NotFound("Job not found")
     return job
@@ -39,17 +40,17 @@ def own_job(store: Store, req: falcon.Request, job_id: str) -> Job:
 class JobList:
     """`GET /jobs`."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, repository: JobRepository) -> None:
+        self._repository = repository
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send the caller's own jobs, newest submission first."""
         user_id = caller_of(req).user.id
         limit = number(req, "limit", _PAGE, 1, _PAGE)
         wanted = self._wanted(req)
-        jobs = self._store.jobs.list(user_id, limit=limit, before=req.get_param("before"), **wanted)
+        jobs = self._repository.list_jobs(user_id, limit=limit, before=req.get_param("before"), **wanted)
         resp.media = [job.to_summary_dict() for job in jobs]
-        if len(jobs) == limit and self._store.jobs.list(user_id, limit=1, before=jobs[-1].id, **wanted):
+        if len(jobs) == limit and self._repository.list_jobs(user_id, limit=1, before=jobs[-1].id, **wanted):
             link_next_page(req, resp, ("status", "since", "q", "limit"), jobs[-1].id)
 
     @staticmethod

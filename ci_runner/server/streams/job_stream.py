@@ -127,7 +127,7 @@ class JobSource:
         if now - self._looked < _LOOK_AT_JOB_EVERY:
             return []
         self._looked = now
-        job = self._store.jobs.get(self._job_id)
+        job = self._store.get_job(self._job_id, events=False)
         if job is None:
             self.done = True
             lost = {"type": "complete", "success": False, "status": "failed", "exit_code": None}

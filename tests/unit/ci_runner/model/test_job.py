@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ci_runner.model.job import APIKey, Job, JobEvent, User, format_time, parse_time
+from ci_runner.model.job import APIKey, Job, JobEvent, NaiveTimeWarning, User, format_time, parse_time
 from ci_runner.model.job_options import JobOptions
 
 MOMENT = dt.datetime(2024, 2, 29, 23, 59, 59, 123456, dt.timezone.utc)
@@ -55,7 +55,7 @@ KEY = APIKey("abcdefgh", "u", "f" * 64, "laptop", MOMENT, LATER, True, None)
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
 def test_an_event_comes_back_as_it_was(event: JobEvent) -> None:
-    assert JobEvent.from_dict(json.loads(json.dumps(event.to_dict())), event.seq) == event
+    assert JobEvent.from_dict(json.loads(json.dumps(event.to_dict())), seq=event.seq) == event
 
 
 @pytest.mark.parametrize("job", [JOB, Job("x")], ids=["full", "new"])
@@ -114,5 +114,15 @@ def test_times_are_read_with_their_zone(text: str | None, moment: dt.datetime | 
 def test_a_time_without_a_zone_or_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_time(text)
-    with pytest.raises(ValueError, match="naive"):
-        format_time(MOMENT.replace(tzinfo=None))
+
+
+def test_a_naive_time_is_written_as_utc_with_a_warning() -> None:
+    with pytest.warns(NaiveTimeWarning, match="datetime.now"):
+        assert format_time(MOMENT.replace(tzinfo=None)) == "2024-02-29T23:59:59.123456Z"
+
+
+def test_an_event_may_get_its_time_beside_its_dictionary() -> None:
+    raw = {"type": "log", "data": "x", "timestamp": format_time(MOMENT)}
+    assert JobEvent.from_dict(raw) == JobEvent("log", "x", timestamp=MOMENT)
+    assert JobEvent.from_dict(raw, LATER) == JobEvent("log", "x", timestamp=LATER)
+    assert JobEvent.from_dict({"type": "error"}, timestamp=LATER).timestamp == LATER

@@ -352,6 +352,20 @@ def test_nested_jobs_run_as_the_others_do() -> None:
     )
 
 
+@pytest.mark.case("B75")
+@pytest.mark.parametrize(("written", "instead"), [("/app", "."), ("/app/", "."), ("/app/sub", "sub")])
+def test_the_project_s_place_in_other_systems_is_accepted_with_a_warning(written: str, instead: str) -> None:
+    job = {"name": "a", "working_dir": written, "script": "make"}
+    found = check([("p.yaml", json.dumps({"stages": [{"name": "s", "jobs": [job]}]}))])
+    assert [(problem.severity, problem.path, problem.message) for problem in found.problems] == [
+        (
+            "warning",
+            "stages[0].jobs[0].working_dir",
+            f"{written!r} is taken as the project's own folder; write {instead!r}",
+        )
+    ]
+
+
 def test_one_name_in_two_stages_is_one_too_many() -> None:
     text = "{stages: [{name: s, jobs: [{name: a}]}, {name: t, jobs: [{name: a}]}]}"
     assert "Duplicate job name 'a'; first in line 1" in rejected(text)[0]

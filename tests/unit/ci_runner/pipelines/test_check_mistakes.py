@@ -78,6 +78,16 @@ PARTS = [
         "working_dir: ../x",
         "'working_dir' of job 'a' must be a path below the project, without '..', not '../x'",
     ),
+    (
+        "working_dir: /srv/x",
+        "a path below the project, as the project's place in the container is the runner's choice, not '/srv/x'",
+    ),
+    ("working_dir: /app/../..", "'working_dir' of job 'a' must be a path below the project, without '..'"),
+    ("working_dir: /application", "must be a path below the project, as the project's place"),
+    (
+        "matrix: {x: [/app]}, working_dir: '{x}'",
+        "a (x=/app): '/app' must be a path below the project, without '..'",
+    ),
     ("artifacts: [/etc]", "jobs[0].artifacts[0]: the pattern '/etc' must be for what lies in the project"),
     (
         "artifacts: {when: now, paths: [x]}",

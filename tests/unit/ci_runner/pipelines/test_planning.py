@@ -320,6 +320,14 @@ def test_working_folders_are_written_in_one_way(written: str, folder: str) -> No
     assert only(plan(text)).working_dir == folder
 
 
+@pytest.mark.parametrize(
+    ("written", "folder"), [("/app", ""), ("/app/", ""), ("/app/sub", "sub"), ("/app/{db}", "pg")]
+)
+def test_the_place_of_the_project_in_other_systems_is_the_project(written: str, folder: str) -> None:
+    text = f'stages = ["s"]\njobs.a = {{stage = "s", matrix = {{db = ["pg"]}}, working-dir = "{written}"}}'
+    assert only(plan(text)).working_dir == folder
+
+
 LEFT_OUT = """
     stages = ["s", "t", "u"]
     jobs.never = { stage = "s", when = "never" }

@@ -70,6 +70,23 @@ def test_submit_shows_the_log_and_names_the_job(
     assert "module" not in job.options, "python -m pytest, the default"
 
 
+@pytest.mark.case("B79")
+def test_verbose_shows_requests_and_never_the_key(
+    runner: FakeRunner, environ: dict[str, str], project: Path
+) -> None:
+    answer = remote_ci(environ, project, "list", "--verbose")
+    assert (answer.returncode, answer.stdout) == (0, "No jobs found.\n")
+    assert answer.stderr == "GET /jobs: 200\n"
+    shown = remote_ci(environ, project, "show", "--verbose", "../\x1b[2J\u202e")
+    assert "GET /jobs/..%2F" in shown.stderr
+    assert "\x1b" not in shown.stderr
+    assert "\u202e" not in shown.stderr
+    nobody = remote_ci({**environ, "REMOTE_CI_URL": "http://127.0.0.1:1"}, project, "list", "--verbose")
+    assert "GET /jobs: ConnectionError\n" in nobody.stderr
+    assert KEY not in answer.stderr + shown.stderr + nobody.stderr
+    assert remote_ci(environ, project, "list").stderr == ""
+
+
 def test_submit_forwards_what_follows_two_dashes(
     runner: FakeRunner, environ: dict[str, str], project: Path
 ) -> None:

@@ -238,6 +238,66 @@ def test_a_job_without_a_name_is_told_and_nothing_is_planned(project: Path, run:
     assert ".pipelines/ci.yaml:1:22: jobs[0]: Job at index 0 is missing 'name' field" in done.err
 
 
+@pytest.mark.case("B48", "B76")
+@pytest.mark.parametrize("words", [[], ["-p", "ci"], ["--file", ".pipelines/ci.yaml"], ["--job", "unit"]])
+def test_run_dry_run_is_dry_run(project: Path, run: Run, words: list[str]) -> None:
+    write(project, VALID)
+    done = run("run", "--dry-run", *words)
+    assert done == run("dry-run", *words)
+    assert done.code == 0
+    assert "  unit:\n" in done.out
+
+
+def test_a_pipeline_of_a_file_is_named_by_an_option(project: Path, run: Run) -> None:
+    file = write(project, VALID)
+    assert run("dry-run", "-f", file, "-p", "ci").code == 0
+    unknown = run("dry-run", "-f", file, "--pipeline", "nine")
+    assert (unknown.code, "nine" in unknown.err) == (4, True)
+
+
+#: A pipeline with the keys of the reference system: nested jobs, a repository, folders of an image.
+NESTED = """\
+    name: nested
+    repository: https://example.org/nested.git
+    branch: main
+
+    stages:
+      - name: build
+        jobs:
+          - name: compile
+            image: bare:1
+            script:
+              - "make all"
+            allow_failure: false
+            working_dir: "/app"
+
+      - name: test
+        jobs:
+          - name: unit-tests
+            image: bare:1
+            script:
+              - "make check"
+            dependencies: ["compile"]
+    """
+
+
+@pytest.mark.case("B75")
+def test_a_pipeline_in_its_form_is_checked_and_planned(project: Path, run: Run) -> None:
+    (project / "path").mkdir()
+    file = write(project, NESTED, "path/to/pipeline.yaml")
+    warning = (
+        f"{file}:13:22: warning: stages[0].jobs[0].working_dir: "
+        "'/app' is taken as the project's own folder; write '.'\n"
+    )
+    assert run("check", "--file", "path/to/pipeline.yaml") == Done(
+        0, f"Checking pipeline configuration: {file}\nPipeline configuration is valid!\n", warning
+    )
+    planned = run("dry-run", "--file", "path/to/pipeline.yaml")
+    assert (planned.code, planned.err) == (0, warning)
+    assert "build:\n  compile:\n    image: bare:1\n    script:\n      - make all" in planned.out
+    assert planned.out.index("  compile:") < planned.out.index("test:\n  unit-tests:")
+
+
 @pytest.mark.case("B13")
 @pytest.mark.parametrize("key", ["dockerImage", "image", "docker-image", "docker_image"])
 def test_the_image_is_shown_whatever_its_spelling(project: Path, run: Run, key: str) -> None:
