@@ -326,7 +326,7 @@ def describe(config: Any) -> dict[str, Any]:
 def silence_reporters(config: Any, reporters: list[str]) -> None:
     """Ignore warnings of packages with plugins that also run locally, if the job does not record warnings.
 
-    Recorded warnings are compared locally instead, see `pytest_remote_ci.replay.player`.
+    Recorded warnings are compared locally instead, see `pytest_remote_ci.replay.job`.
     """
     is_distributed = bool(getattr(config.option, "tx", None))
     if is_distributed or not config.pluginmanager.hasplugin("warnings"):

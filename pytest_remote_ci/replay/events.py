@@ -1,4 +1,4 @@
-"""The events of one job, one at a time, and whether they form a recorded session."""
+"""The events of a run or of a job of its own, one at a time, and whether they form a recorded session."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci.errors import RunnerUnreachable
+from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.terminal.ansi import SPECIAL, STEERING, clean, is_terminal
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.session.remote_job import RemoteJob
     from pytest_remote_ci.terminal.display import Display
 
 Event = dict[str, Any]
 
 #: Newest version of the record format that is understood; all older ones are, too.
 PROTOCOL = 2
+#: Fields that the events of a batch have in common.
+_COMMON = ("type", "timestamp", "job", "job_id")
 #: Streams of a command that is not recorded; a recorded session can still follow output of other streams.
 _TEXT = (None, "terminal")
 #: Reasons for showing a session as text.
@@ -26,38 +27,36 @@ UNRECORDED_JOB = "this job was submitted without records"
 OLD_RUNNER = "the runner records no sessions (it is older than this client)"
 
 
-class Source(Protocol):
-    """Where a player gets the events of its session."""
-
-    #: Whether the job was submitted by another process.
-    is_late: bool
-
-    def next(self) -> Event | None:
-        """Return the next event; None if there is none now."""
-
-    def hold(self, events: list[Event]) -> None:
-        """Put these events back, to be returned first."""
-
-    def peek(self, kind: str) -> Event:
-        """Return the first held event of this kind, else an empty one."""
-
-
 class EventSource:
     """Pulls events on demand, so none pile up locally; after an interruption it continues where it stopped."""
 
-    def __init__(self, run: RemoteJob, *, is_late: bool = False, is_over: bool = False) -> None:
-        """`is_late`: another process submitted the job; `is_over`: the job had ended before, so nothing is new."""
-        self.run = run
+    def __init__(
+        self,
+        stream: Callable[[], Iterator[Event]] = lambda: iter(()),
+        *,
+        last: str = "complete",
+        is_late: bool = False,
+        is_over: bool = False,
+    ) -> None:
+        """`stream` yields the events that it has not yet yielded, up to the one of type `last`.
+
+        Without it, the only events are the held ones. `is_late`: another process submitted the job; `is_over`: the
+        job had ended before, so nothing is new.
+        """
         self.is_late = is_late
         self.is_over = is_over
-        self._events: Iterator[Event] = run.events()
+        self._stream = stream
+        self._last = last
+        self._events: Iterator[Event] | None = None
         self._held: deque[Event] = deque()
         self._is_closed = False
         self._safe = SafeEvents()
         #: Called before and after each wait for an event.
         self.on_wait: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None)
-        #: The job's last event, once received.
+        #: The last event, once received.
         self.complete: Event | None = None
+        #: Why `pull` gets no more events, although there are some.
+        self.lost: ClientError | None = None
 
     def next(self) -> Event | None:
         """Return the next event; None after the last. Wait; raise `ClientError` if the runner stays unreachable."""
@@ -65,36 +64,44 @@ class EventSource:
             return self._held.popleft()
         if self.complete is not None or self._is_closed:
             return None
+        if self._events is None:
+            self._events = self._stream()
         begin, end = self.on_wait
         begin()
         try:
-            event = next(self._events)
+            event = next(self._events, None)
         except BaseException:
-            self._events = self.run.events()
+            self._events = None
             raise
         finally:
             end()
+        if event is None:
+            return None
         event = self._safe(event)
-        if event.get("type") == "complete":
+        if event.get("type") == self._last:
             self.complete = event
         first, *others = parts_of(event)
         self.hold(others)
         return first
 
+    def pull(self) -> Event | None:
+        """Return the next event; None after the last, and from the first `ClientError` on."""
+        if self.lost is not None:
+            return None
+        try:
+            return self.next()
+        except ClientError as error:
+            self.lost = error
+            return None
+
     def read_ahead(self) -> None:
-        """Wait for the job's last event, and hold all events for `next`. Raises `ClientError`."""
+        """Wait for the last event, and hold all events for `next`. Raises `ClientError`."""
         events: list[Event] = []
         try:
             while (event := self.next()) is not None:
                 events.append(event)
         finally:
             self.hold(events)
-
-    def fetch_artifacts(
-        self, *, is_early: bool = False, is_whole: bool = True, has_died: bool = False
-    ) -> None:
-        """Fetch the job's files once it is over: before other plugins look for them (`is_early`), or at the end."""
-        self.run.fetch_artifacts(self.complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def peek(self, kind: str) -> Event:
         """Return the first held event of this kind, else an empty one."""
@@ -171,7 +178,7 @@ def parts_of(event: Event) -> list[Event]:
         return [event]
     found = [part for part in parts if isinstance(part, dict)]
     for part in found:
-        part.update({name: event[name] for name in ("type", "timestamp") if name in event})
+        part.update({name: event[name] for name in _COMMON if name in event})
     return found or [event]
 
 

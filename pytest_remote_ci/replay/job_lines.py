@@ -22,7 +22,7 @@ _ROOM: Final = len(" [100%] ")
 _MOST: Final = 12
 
 
-class RunLines:
+class JobLines:
     """Writes through pytest's terminal reporter, so that lines and results do not mix."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -74,7 +74,7 @@ class RunLines:
                 rest = f" and {more} more" if more > 0 else ""
                 self.write(f"stage {stage}: {', '.join(names[:_MOST])}{rest}")
 
-    def tell(self, run: Run) -> None:
+    def show_states(self, run: Run) -> None:
         """Write one line for each job with a changed state."""
         now = datetime.now(timezone.utc)
         for job in run["jobs"]:

@@ -1,417 +1,781 @@
-"""Replay each event of a recorded session as the hook calls that pytest itself would have made.
+"""Play a run as one session: pull its events, let its jobs play them, and end the local session as the run ended.
 
-The player pulls events only while a hook of `replay.plugin` waits for a certain point of the session, so the local
-pytest is always in the same phase as the remote one. It does not know when it is called.
+A job of its own is a run with one job and no label. Its session and the local one go through the same phases:
+`JobPlayer` plays up to the same point of both. The jobs of a pipeline begin and end while the local tests run, so
+`PipelinePlayer` assigns each event to its job and knows only the points of the run. Events are pulled only while a
+hook of `replay.plugin` waits.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path, PurePath
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.replay import reporters
-from pytest_remote_ci.replay.collection import Collection
-from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
-from pytest_remote_ci.replay.events import Event, Source
-from pytest_remote_ci.replay.handover import is_ours
-from pytest_remote_ci.replay.paths import PathMapper
-from pytest_remote_ci.replay.screen import Screen, is_output
+from pytest_remote_ci import exit_codes
+from pytest_remote_ci.errors import ClientError, NoVerdict
+from pytest_remote_ci.replay import plugin_diff, running_test
+from pytest_remote_ci.replay.events import Event, EventSource
+from pytest_remote_ci.replay.handover import is_heard, is_watched, switch_off
+from pytest_remote_ci.replay.job import Job, PipelineJob
+from pytest_remote_ci.replay.job_lines import JobLines
+from pytest_remote_ci.replay.labels import labels_of
+from pytest_remote_ci.replay.last_failed import note_failures
+from pytest_remote_ci.replay.lateness import backdate, seconds_between
+from pytest_remote_ci.replay.running_test import RunningLine
 from pytest_remote_ci.replay.selection import Choice
-from pytest_remote_ci.replay.tb_style import restyle
-from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.terminal.display import Display, exit_code
+from pytest_remote_ci.terminal.run_view import state_of, tail_heading, verdict
 
-_TRUNCATED = "the runner keeps no more results of this job: what follows is missing here"
-#: Events that end the session even in the middle of a test.
-_ENDS = ("interrupt", "internal_error", "tests_over", "died")
+if TYPE_CHECKING:
+    from pytest_remote_ci.session.remote_job import RemoteJob
+    from pytest_remote_ci.session.remote_run import RemoteRun
+
+#: A cache entry that pytest carries from one session to the next and that only the remote pytest can update.
+_STEPWISE = "cache/stepwise"
+#: Report plugins with hooks by which a project can change the report.
+_WITH_HOOKS = {"pytest-html", "pytest-json-report"}
+_WITHOUT_HOOKS = (
+    "pytest died in the job, so the HTML and JSON reports were written here: all results are in them, but nothing "
+    "that hooks of the project add"
+)
+#: Options that select tests: a replay applies them to the stored results.
+_CHOOSING = ("maxfail", "keyword", "markexpr")
 
 
-class Player:
-    """Plays one session; owned by one `RemoteSessionPlugin`, or by a job of a run."""
+def _never() -> bool:
+    return False
+
+
+class Player(ABC):
+    """Plays one run; owned by one `RemoteSessionPlugin`, whose hooks call these methods in this order."""
+
+    def __init__(self, config: pytest.Config, events: EventSource) -> None:
+        self._config = config
+        self._session: Any = None
+        self.events = events
+        self._lines = JobLines(config)
+        #: Whether the developer has interrupted the session.
+        self.is_interrupted = False
+
+    @property
+    @abstractmethod
+    def collects_first(self) -> bool:
+        """Whether the collection is played before the terminal reporter writes about it; known after `begin`."""
+
+    @property
+    def shows_only_collection(self) -> bool:
+        """Whether the tests of a finished session are listed and nothing else."""
+        return False
+
+    @property
+    @abstractmethod
+    def knows_interrupt(self) -> bool:
+        """Whether the exception that interrupts the local session is an end of the run that was played."""
+
+    @abstractmethod
+    def job_of(self, nodeid: str) -> Job | None:
+        """Return the job of a test or collector; None if it has none, or its session has not begun."""
+
+    @abstractmethod
+    def configure(self) -> None:
+        """Switch off locally what the jobs do."""
+
+    def start(self, session: pytest.Session) -> None:
+        """Store the new local session."""
+        self._session = session
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Play the header."""
+
+    @abstractmethod
+    def play_collection(self) -> bool:
+        """Play up to the first test; return whether the tests are known."""
+
+    def collection_lines(self) -> list[str]:
+        """Return the lines that remote plugins add after the collection."""
+        return []
+
+    @abstractmethod
+    def play_until(self, *points: str, stop: Callable[[], bool] = _never) -> None:
+        """Play events up to and including the first of these kinds, to the end, or until `stop` returns True.
+
+        No job of a pipeline ends the phases of the others, so a run of a pipeline is played to its end.
+        """
+
+    @abstractmethod
+    def raise_outcome(self) -> None:
+        """Leave the loop of tests as the remote pytest left it."""
+
+    # -- leaving early
+
+    @abstractmethod
+    def cancel(self) -> bool:
+        """Cancel the run; return whether its last events are still expected."""
+
+    @abstractmethod
+    def mute(self, why: str) -> None:
+        """Report nothing more of the run."""
+
+    def fail(self, why: str) -> None:
+        """Cancel the run, because a local plugin failed: nothing more can be played."""
+        self.mute(why)
+        self.cancel()
+
+    @abstractmethod
+    def end_here(self) -> None:
+        """Cancel the run, because a local plugin or ``--maxfail`` ends the loop of tests."""
+
+    def interrupt(self) -> None:
+        """Cancel the run for the developer; its last events are still expected unless the cancellation fails."""
+        self.is_interrupted = True
+        try:
+            if not self.cancel():
+                self.leave()
+        except KeyboardInterrupt:
+            self.leave()
+
+    def leave(self) -> None:
+        """Stop waiting for events."""
+        self.events.close()
+
+    def abandon(self) -> None:
+        """Cancel the run and stop waiting: the session is ending anyway."""
+        self.interrupt()
+        self.leave()
+
+    # -- the end of the session
+
+    @abstractmethod
+    def play_tests_end(self) -> None:
+        """Play what comes before the local reports are written."""
+
+    @abstractmethod
+    def prepare_reports(self) -> None:
+        """Prepare local caches and reports for being written."""
+
+    @abstractmethod
+    def write_summary(self, reporter: Any) -> None:
+        """Write our own section of the terminal summary."""
+
+    @abstractmethod
+    def set_exit_status(self) -> None:
+        """Set the exit status of the local session."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Wait for the end, and fetch the files."""
+
+
+class JobPlayer(Player):
+    """Plays a run with one job and no label."""
 
     def __init__(
         self,
         config: pytest.Config,
-        feed: Source,
-        show: Callable[[Event], None],
+        remote: RemoteJob,
+        events: EventSource,
+        display: Display,
+        cancel: Callable[[], bool],
         choice: Choice | None = None,
-        *,
-        root: Path | None = None,
-        gathers: bool = False,
     ) -> None:
-        """`show` gets the events that do not belong to the session: the runner's own log, changes of state.
+        """`cancel` is called when this session is interrupted; it returns whether the remote session will now end.
 
-        `choice`: the session is over, and these of its tests are shown. `root`: the local path of its rootdir.
-        `gathers`: play each test as a whole when it is over, because other sessions are played in between.
+        With `choice`, the session is over, and these of its tests are shown.
         """
-        self._config = config
-        self._feed = feed
-        self._show = show
-        self._gathers = gathers
-        self._places = PathMapper(root or config.rootpath)
-        self.reports = Reports(config, self._places, self.notes_add)
-        self._screen = Screen(config, self._places)
-        #: Warnings of local plugins since the last test began: node id, category, text, file name.
-        self._local_warnings: list[tuple[str, str, str, str]] = []
-        self._is_replaying_warning = False
-        self._choice = choice
-        self.collection: Any = None
-        self._last: Any = None
-        self._passed_points: set[str] = set()
-        #: Lines for the end of the session.
-        self.notes: list[str] = []
-        #: Kind → the session's event of that kind: "session", "tests_over", "end", "interrupt", "internal_error".
-        self.said: dict[str, Event] = {}
-        #: Node id → location of the tests that have begun and not ended.
-        self.running: dict[str, Any] = {}
-        #: Node ids of tests for which anything was reported.
-        self.reported: set[str] = set()
-        #: Node id of a running test → the phase last reported.
-        self._phases: dict[str, str] = {}
-        #: Whether local plugins watch each test through `pytest_runtest_protocol`.
-        self.with_protocol = False
-        #: Node id → held events of a test, played when it ends, because other tests are reported meanwhile.
-        self._waiting: dict[str, list[Event]] = {}
-        self.no_header = False
-        #: Why nothing more can be played, else None.
-        self.broken: str | None = None
-        self.lost: ClientError | None = None
+        super().__init__(config, events)
+        #: Whether a finished session is replayed: local plugins must not treat its results as new.
+        self.is_replay = choice is not None
+        show = display.show if choice is None else lambda event: None  # the runner's messages are outdated
+        self._job = Job(config, events, show, choice)
+        self._remote = remote
+        self._say = display.say
+        self._cancel = cancel
+        self._forced_code: int | None = None
+        #: Whether the reason for the missing verdict was shown.
+        self._has_said_why = False
 
-    def notes_add(self, line: str) -> None:
-        """Add a line for the end of the session."""
-        self.notes.append(escaped(line))
+    @property
+    def collects_first(self) -> bool:
+        """See `Player`: xdist's lines replace "collecting …"."""
+        return self._job.is_distributed
+
+    @property
+    def shows_only_collection(self) -> bool:
+        """See `Player`."""
+        return self.is_replay and bool(self._config.option.collectonly)
+
+    @property
+    def knows_interrupt(self) -> bool:
+        """See `Player`."""
+        return "interrupt" in self._job.said
+
+    def job_of(self, nodeid: str) -> Job:
+        """Return the only job."""
+        return self._job
+
+    def configure(self) -> None:
+        """See `Player`."""
+        self._job.no_header = getattr(self._config.option, "no_header", False)
+        switch_off(self._config, _CHOOSING if self.is_replay else ())
 
     def start(self, session: pytest.Session) -> None:
-        """Prepare the player for a new local session, with a collection for it."""
-        self.join(
-            Collection(session, self.reports, self._places, is_late=self._feed.is_late, choice=self._choice)
-        )
+        """See `Player`."""
+        super().start(session)
+        self._job.start(session)
 
-    def join(self, collection: Collection) -> None:
-        """Prepare the player for a local session with this collection."""
-        reporters.adopt(self._config, self._feed.peek("session"))
-        self.collection = collection
-
-    @property
-    def has_started(self) -> bool:
-        """Whether there is a local session to play in."""
-        return self.collection is not None
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether pytest-cov measures in the job."""
-        return bool(self.said.get("session", {}).get("measured"))
-
-    # -- pulling
-
-    def play_until(self, *points: str, stop: Callable[[], bool] = lambda: False) -> None:
-        """Play events up to and including the first of these kinds, to the end, or until `stop` returns True."""
-        if self.broken is not None or self._passed_points & set(points):
-            return
-        while True:
-            event = self._next()
-            if event is None:
-                return
-            self.play(event)
-            if event.get("t") in points or stop() or self.broken is not None:
-                return
-
-    def play_to_the_end(self) -> None:
-        """Play the remaining events, or discard them if nothing can be played; wait for the last one."""
-        while (event := self._next()) is not None:
-            if self.broken is None:
-                self.play(event)
+    def begin(self) -> None:
+        """Play up to the start of the collection."""
+        job, config = self._job, self._config
+        job.with_protocol = is_watched(config)
+        self.play_until("collecting")
+        if job.is_distributed:
+            reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                reporter.showfspath = False
+        elif is_heard(config):
+            job.with_protocol = True
+        running_test.watch(config, self.events)
 
     def play_collection(self) -> bool:
-        """Play up to the first test; return whether a tree was collected."""
-        while True:
-            event = self._next()
-            if event is None:
-                return self._has_tree
+        """See `Player`."""
+        job = self._job
+        while job.broken is None and (event := self._next()) is not None:
             if event.get("t") in ("started", "tests_over"):
-                self._feed.hold([event])
-                return self._has_tree
-            self.play(event)
-            if event.get("t") == "collection_lines" or self.broken is not None:
-                return self._has_tree
+                self.events.hold([event])
+                break
+            job.play(event)
+            if event.get("t") == "collection_lines":
+                break
+        return not job.is_distributed and (job.has_passed("collected") or "died" in job.said)
 
-    @property
-    def places(self) -> PathMapper:
-        """The mapping of remote paths to local ones."""
-        return self._places
+    def collection_lines(self) -> list[str]:
+        """See `Player`."""
+        return list(self._job.collection.lines)
 
-    @property
-    def _has_tree(self) -> bool:
-        return "collected" in self._passed_points
-
-    def play_test(self, nodeid: str) -> None:
-        """Play everything up to the end of this test."""
-        waiting = self._waiting.pop(nodeid, None)
-        self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=self.running[nodeid])
-        for held in (waiting or ())[1:]:
-            self.play(held)
-        while waiting is None and nodeid in self.running and (event := self._next()) is not None:
-            if event.get("t") in _ENDS:  # for the caller that plays the session
-                self._feed.hold([event])
+    def play_until(self, *points: str, stop: Callable[[], bool] = _never) -> None:
+        """See `Player`."""
+        job = self._job
+        if job.broken is not None or job.has_passed(*points):
+            return
+        while (event := self._next()) is not None:
+            job.play(event)
+            if event.get("t") in points or stop() or job.broken is not None:
                 return
-            self.play(event)
+
+    def raise_outcome(self) -> None:
+        """See `Player`; a filtered session decides for itself."""
+        job, session = self._job, self._session
+        said = job.said
+        if job.is_filtered and "tests_over" in said:
+            failed = session.testsfailed
+            if failed and not session.config.option.continue_on_collection_errors and not job.has_results:
+                raise session.Interrupted(f"{failed} error{'s' if failed != 1 else ''} during collection")
+            return
+        if "stopped" in said and not self.is_interrupted:  # not by a test: the job's end has the reason
+            job.skip_to_the_end()
+            self._raise_lost()
+            return
+        if "internal_error" in said:
+            session.config.notify_exception = lambda excinfo, option=None: None  # it was already reported
+            raise RuntimeError("the remote pytest had an internal error")
+        if "interrupt" in said:
+            _raise_interrupt(session, said["interrupt"], job)
+        over = said.get("tests_over")
+        if over is None:
+            self._raise_lost()
+            return
+        if over["shouldfail"]:
+            session.shouldfail = over["shouldfail"]
+            raise session.Failed(over["shouldfail"])
+        if over["shouldstop"]:
+            session.shouldstop = over["shouldstop"]
+            raise session.Interrupted(over["shouldstop"])
+        if "died" in said:
+            self._note_what_did_not_run()
+
+    def _note_what_did_not_run(self) -> None:
+        if self._job.not_run:
+            self._job.notes_add(f"{self._job.not_run} test(s) were not run")
+
+    def _raise_lost(self) -> None:
+        """Report a remote session without an end: fail the tests that were running, and raise the reason."""
+        job, session, complete = self._job, self._session, self.events.complete or {}
+        code, why = exit_codes.NO_VERDICT, job.broken or "the remote pytest ended"
+        if self.events.lost is not None:
+            code = exit_codes.of_lost(self.events.lost.exit_code)
+        elif complete:
+            why = str(
+                complete.get("reason") or f"the remote pytest exited with code {complete.get('exit_code')}"
+            )
+            try:
+                code = exit_code(complete) or 1
+            except NoVerdict as error:
+                code, why = error.exit_code, str(error)
+        failed = job.fail_running(str(complete.get("reason") or why))
+        died = job.said.get("died", {})
+        self._forced_code = 1 if failed and complete.get("status") == "completed" else code
+        self._note_what_did_not_run()
+        if died.get("collecting"):
+            raise session.Interrupted("1 error during collection")
+        if not (
+            failed or (died and session.testsfailed) or job.is_filtered
+        ):  # otherwise the failure and the number of tests not run are shown
+            self._has_said_why = True
+            raise pytest.exit.Exception(why, returncode=code)
+
+    def cancel(self) -> bool:
+        """See `Player`."""
+        return self._cancel()
+
+    def mute(self, why: str) -> None:
+        """See `Player`."""
+        self._job.broken = why
+
+    def end_here(self) -> None:
+        """See `Player`; a finished session is not cancelled."""
+        self.mute("stopped here")
+        if self.is_replay:
+            self.events.close()
+        else:
+            self.interrupt()
+
+    def leave(self) -> None:
+        """See `Player`."""
+        self.mute("interrupted")
+        super().leave()
+
+    def abandon(self) -> None:
+        """See `Player`."""
+        super().abandon()
+        self._forced_code = exit_codes.INTERRUPTED
+
+    def play_tests_end(self) -> None:
+        """See `Player`; fetch the coverage data in this phase, where editors look for it."""
+        job = self._job
+        if self._session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+            job.broken = "wrong arguments"  # the arguments of a replay
+        self.play_until("summary", "end")
+        if job.is_measured and job.broken is None:
+            # It becomes available when the job is over, a moment after its tests.
+            with suppress(ClientError):  # raised again when the events are played
+                self.events.read_ahead()
+                self._remote.fetch_artifacts(self.events.complete, is_early=True)
+
+    def prepare_reports(self) -> None:
+        """See `Player`."""
+        if self.events.is_late:
+            first, last = (
+                self._job.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over")
+            )
+            seconds = seconds_between(first, last)
+            if seconds is not None:
+                backdate(self._config, seconds)
+        cache: Any = getattr(self._config, "cache", None)
+        if cache is not None and (self.is_replay or self._job.collection.is_elsewhere):
+            cache.set = lambda key, value: None
+
+    def write_summary(self, reporter: Any) -> None:
+        """Write the notes of the session."""
+        if self._job.notes:
+            reporter.write_sep("=", "remote-ci", yellow=True)
+            for line in self._job.notes:
+                reporter.write_line(line)
+
+    def set_exit_status(self) -> None:
+        """Use the remote exit status: remote plugins and conftests may have changed it."""
+        job, session = self._job, self._session
+        end = job.said.get("end")
+        if end is not None and job.broken is None and not job.is_filtered:
+            session.exitstatus = _status(int(end["exitstatus"]))
+            cache: Any = getattr(self._config, "cache", None)
+            # The key becomes a file name: accept only the one that the recorder knows.
+            if cache is not None and _STEPWISE in end["cache"]:
+                cache.set(_STEPWISE, end["cache"][_STEPWISE])
+        elif self._forced_code is not None:
+            session.exitstatus = _status(self._forced_code)
+
+    def finish(self) -> None:
+        """Wait for the end of the job, which may still send output; apply the runner's verdict."""
+        while (event := self._next()) is not None:
+            if self._job.broken is None:
+                self._job.play(event)
+        self._fetch_reports()
+        self._apply_runner_verdict()
+        self._confirm_cancellation()
+        self._compare_plugins()
 
     def _next(self) -> Event | None:
-        if self.lost is not None:
-            return None
-        try:
-            event = self._feed.next()
-        except ClientError as error:
-            self.lost = error
-            self.broken = str(error)
-            return None
-        return event
+        return self._job.next()
 
-    def play(self, event: Event) -> None:
-        """Play one event."""
-        if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
+    def _fetch_reports(self) -> None:
+        """Fetch the job's reports; they replace the local ones if the job's pytest saw the whole session."""
+        job = self._job
+        has_died = "died" in job.said
+        is_whole = "end" in job.said and not has_died and job.broken is None and not job.is_filtered
+        self._remote.fetch_artifacts(self.events.complete, is_whole=is_whole, has_died=has_died)
+        there = set(job.said.get("session", {}).get("plugins") or ())
+        if has_died and self._remote.has_reports_here and there & _WITH_HOOKS:
+            self._say(f"remote-ci: {_WITHOUT_HOOKS}")
+
+    def _apply_runner_verdict(self) -> None:
+        """Apply the runner's verdict: pytest's session may have been cut short by a timeout or a cancellation."""
+        job, complete = self._job, self.events.complete
+        if complete is None or self.is_interrupted or job.is_filtered or job.broken is not None:
             return
-        if self._gathers and self._waiting and (is_output(event) or event.get("t") == "terminal"):
-            next(reversed(self._waiting.values())).append(event)
-            return
-        kind = event.get("t")
-        if kind is None:
-            self._play_text(event)
-            return
-        handler = self._PLAYS.get(kind)
-        if handler is None:
-            return
-        self._passed_points.add(kind)
         try:
-            handler(self, event)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            # Tests can write records, too, so a malformed one is reported; errors of local plugins are raised.
-            if not is_ours(error):
-                raise
-            self.broken = (
-                f"a record of kind {kind!r} makes no sense; `--remote-ci-text` shows what pytest printed"
+            code, why = exit_code(complete), complete.get("reason")
+        except NoVerdict as error:
+            self._session.exitstatus = error.exit_code
+            if not self._has_said_why:
+                self._say(f"remote-ci: {error}")
+            return
+        if code and self._session.exitstatus == 0:  # the job failed after its session
+            self._session.exitstatus = _status(code)
+            self._say(f"remote-ci: {why or f'the remote pytest exited with code {code}'}")
+
+    def _confirm_cancellation(self) -> None:
+        """Confirm that the cancelled job is over, and not merely asked to end."""
+        complete = self.events.complete or {}
+        if self.is_interrupted and (complete.get("status") == "cancelled" or complete.get("cancelled")):
+            self._say(f"Job {self._remote.job_id} was cancelled.")
+
+    def _compare_plugins(self) -> None:
+        plugins = self._job.said.get("session", {}).get("plugins")
+        if plugins is None or self.is_replay or self.is_interrupted or self._job.broken is not None:
+            return
+        failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        line = plugin_diff.remark(
+            plugins, failed=failed, is_quiet=getattr(self._config.option, "verbose", 0) < 0
+        )
+        if line:
+            self._say(f"remote-ci: {line}")
+
+
+class PipelinePlayer(Player):
+    """Plays a run of a pipeline: results of several jobs arrive at the same time."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        remote: RemoteRun,
+        places: Mapping[str, Place],
+    ) -> None:
+        """`places`: planned name → the submitted project and the job's folder in it."""
+        super().__init__(config, EventSource(remote.events, last="run_complete"))
+        self._remote = remote
+        self._places = places
+        self._labels = labels_of(str(job["name"]) for job in remote.state["jobs"])
+        #: Job id → attempt, in the order of their first events; label → attempt.
+        self._jobs: dict[str, PipelineJob] = {}
+        self._by_label: dict[str, PipelineJob] = {}
+        self._with_protocol = False
+        #: Shows the name of the running test, if the terminal allows it.
+        self._running_line: RunningLine | None = None
+        #: Whether this session cancelled the run; whether nothing more is reported about it.
+        self._is_stopped = self._is_mute = False
+        #: Whether the loop was left before the run's end: pytest's own exit code counts then.
+        self._has_ended_here = False
+        #: Ids of jobs that have artifacts.
+        self._with_artifacts: list[str] = []
+        self._index_jobs()
+
+    def _index_jobs(self) -> None:
+        #: Name of a job → its row in the run.
+        self._planned = {str(job["name"]): job for job in self._remote.state["jobs"]}
+
+    @property
+    def collects_first(self) -> bool:
+        """See `Player`: jobs collect at different times, each with a line of its own."""
+        return True
+
+    @property
+    def knows_interrupt(self) -> bool:
+        """See `Player`."""
+        return self._has_ended_here
+
+    def job_of(self, nodeid: str) -> PipelineJob | None:
+        """See `Player`."""
+        job = self._by_label.get(nodeid.partition("/")[0])
+        return job if job is not None and job.has_started else None
+
+    def configure(self) -> None:
+        """See `Player`; failures are counted locally, over all jobs."""
+        maxfail = int(getattr(self._config.option, "maxfail", 0) or 0)
+        self._config.pluginmanager.register(_FailureCount(self, maxfail), "remote-ci-failures")
+        switch_off(self._config)
+
+    def begin(self) -> None:
+        """See `Player`."""
+        self._with_protocol = is_watched(self._config)
+        self._lines.header(self._remote.state)
+        self._running_line = running_test.watch(self._config, self.events, is_alone=True)
+
+    def play_collection(self) -> bool:
+        """Play collections up to the first test; other jobs add theirs later."""
+        while (event := self._next()) is not None:
+            if event.get("t") == "started":
+                self.events.hold([event])
+                break
+            self._take(event)
+        return True
+
+    def play_until(self, *points: str, stop: Callable[[], bool] = _never) -> None:
+        """See `Player`."""
+        while not stop() and (event := self._next()) is not None:
+            self._take(event)
+
+    def raise_outcome(self) -> None:
+        """See `Player`: the exit code is the run's verdict."""
+        self._lines.end_of_tests()
+
+    def cancel(self) -> bool:
+        """See `Player`."""
+        if self._is_stopped or self.events.complete is not None or self.events.lost is not None:
+            return False
+        self._is_stopped = True
+        for job in self._jobs.values():
+            job.is_stopped_here = True
+        return self._remote.ask_to_stop()
+
+    def mute(self, why: str) -> None:
+        """See `Player`."""
+        self._is_mute = True
+
+    def end_here(self) -> None:
+        """See `Player`."""
+        self.fail("stopped here")
+
+    def fail(self, why: str) -> None:
+        """See `Player`."""
+        self._has_ended_here = True
+        super().fail(why)
+
+    def play_tests_end(self) -> None:
+        """Play up to the run's end, which is its verdict."""
+        self.play_until()
+        if self.events.lost is None:
+            self._refresh()
+
+    def prepare_reports(self) -> None:
+        """See `Player`."""
+        self._session.testscollected = len(self._session.items)
+        reported = [nodeid for job in self._jobs.values() for nodeid in job.reported_nodes]
+        note_failures(self._config, self._plain, reported)
+
+    def write_summary(self, reporter: Any) -> None:
+        """Play what the jobs' plugins write into the summary, then show how the jobs ended."""
+        for job in self._jobs.values():
+            job.play_the_end(lambda label: reporter.write_sep("-", label))
+        run, lost = self._remote.state, self.events.lost
+        overview = self._lines.overview(run)
+        remarks = [f"{job.label}: {line}" for job in self._jobs.values() for line in job.remarks()]
+        tails = list(self._tails())
+        if lost is not None:
+            remarks.append(str(lost))
+        if not (overview or remarks or tails):
+            return
+        reporter.write_sep("=", "remote-ci", yellow=True)
+        for line in [*overview, *remarks]:
+            self._lines.write(line)
+        for heading, tail in tails:
+            reporter.write_sep("_", heading)
+            for line in tail:
+                self._lines.write_log(line)
+        if run["end_time"] is not None:
+            self._lines.write(verdict(run))
+
+    def set_exit_status(self) -> None:
+        """Use the run's verdict."""
+        session, lost = self._session, self.events.lost
+        if self.is_interrupted:
+            session.exitstatus = exit_codes.INTERRUPTED
+        elif not self._has_ended_here and session.exitstatus not in (
+            pytest.ExitCode.INTERNAL_ERROR,
+            pytest.ExitCode.USAGE_ERROR,
+        ):
+            session.exitstatus = (
+                exit_codes.of_run(self._remote.state) if lost is None else exit_codes.of_lost(lost.exit_code)
             )
 
-    def _play_text(self, event: Event) -> None:
-        """Play an event that is not a record: output of tests, or a message of the runner."""
-        if is_output(event):
-            self._screen.write(event, at_the_end="end" in self.said)
-        elif event.get("type") in ("log", "state") and event.get("stream") != "terminal":
-            self._show(event)
+    def finish(self) -> None:
+        """Fetch the jobs' files."""
+        if self._with_artifacts and self.events.lost is None:
+            self._remote.fetch_artifacts(self._with_artifacts)
 
-    # -- session
+    def _plain(self, nodeid: str) -> str | None:
+        job = self.job_of(nodeid)
+        return None if job is None else job.labelling.plain(nodeid)
 
-    def _remember(self, event: Event) -> None:
-        self.said[event["t"]] = event
-
-    def _summary(self, event: Event) -> None:
-        self._remember(event)
-        reporters.adopt_metadata(self._config, event)
-
-    def _header(self, event: Event) -> None:
-        if not self.no_header:
-            self._screen.header(event, self.said["session"], self.collection)
-
-    def _begin(self, event: Event) -> None:
-        self._remember(event)
-        self._places.learn(str(event["rootdir"]))
-        self.reports.pytest_there = str(event.get("pytest") or "")
-
-    def _died(self, event: Event) -> None:
-        self._remember(event)
-        self.notes_add(
-            f"{event['text']}; it was started again for the rest" if event["again"] else str(event["text"])
-        )
-
-    def _note(self, event: Event) -> None:
-        self.notes_add(self._places.text(str(event["text"])))
-
-    def _internal_error(self, event: Event) -> None:
-        self._remember(event)
-        self._config.hook.pytest_internalerror(**internal_error(event, self._places))
-
-    def _warning(self, event: Event) -> None:
-        """Report a warning once, although a plugin installed on both sides emits it twice."""
-        arguments = self.reports.warning(event)
-        identity = _warning_identity(arguments["warning_message"], arguments["nodeid"])
-        if identity in self._local_warnings:
-            self._local_warnings.remove(identity)
+    def _tails(self) -> Generator[tuple[str, tuple[str, ...]], None, None]:
+        """Yield heading and last log lines of each failed job without a failed test."""
+        run = self._remote.state
+        if self.events.lost is not None:
             return
-        self._is_replaying_warning = True
+        for planned in run["jobs"]:
+            if planned["job_id"] is None or state_of(planned) not in ("failed", "allowed"):
+                continue
+            job = self._jobs.get(str(planned["job_id"]))
+            if job is not None and job.failures:
+                continue
+            tail = self._remote.tail(str(planned["job_id"]))
+            if tail:
+                yield tail_heading(run, planned), tail
+
+    def _refresh(self) -> None:
+        """Fetch and report the present state of the run."""
+        self._remote.refresh()
+        self._index_jobs()
+        if not self._is_mute:
+            self._lines.show_states(self._remote.state)
+
+    def _next(self) -> Event | None:
+        event = self.events.pull()
+        if event is None and self.events.lost is not None:
+            for job in self._jobs.values():
+                job.lose(str(self.events.lost))
+        return event
+
+    def _take(self, event: Event) -> None:
+        kind = event.get("type")
+        if kind in ("run_job", "run_complete"):
+            self._refresh()
+            self._count()
+            return
+        planned = self._planned.get(str(event.get("job")))
+        if planned is None:
+            return
+        if planned["kind"] == "pytest" and not self._is_mute:
+            self._play(self._attempt(planned, event), event)
+        elif self._running_line is not None and kind in ("state", "complete"):
+            name = f"{planned['stage']} / {planned['name']}"
+            if kind == "complete":
+                self._running_line.pytest_runtest_logfinish(name)
+            elif event.get("phase") == "testing":
+                self._running_line.pytest_runtest_logstart(name)
+        if kind == "complete":
+            self._mix()
+        if kind == "complete" and event.get("artifacts"):
+            self._with_artifacts.append(str(event["job_id"]))
+        if kind == "complete" or event.get("phase") == "testing":
+            self._refresh()
+            self._count()
+
+    def _attempt(self, planned: Mapping[str, Any], event: Event) -> PipelineJob:
+        job_id = str(event["job_id"])
+        if job_id not in self._jobs:
+            before = sum(job.name == planned["name"] for job in self._jobs.values())
+            label = self._labels[str(planned["name"])] + (f" (try {before + 1})" if before else "")
+            job = PipelineJob(self._session, planned, label, self._places[str(planned["name"])])
+            job.is_stopped_here, job.with_protocol = self._is_stopped, self._with_protocol
+            self._jobs[job_id] = self._by_label[label] = job
+        return self._jobs[job_id]
+
+    def _play(self, job: PipelineJob, event: Event) -> None:
+        if event.get("t") == "started" and self._running_line is not None:
+            self._running_line.pytest_runtest_logstart(job.labelling.nodeid(str(event.get("id"))))
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if job.is_collected or not hasattr(reporter, "report_collect"):
+            job.take(event)
+            return
+        reporter.report_collect = lambda final=False: None  # it would overwrite the lines of other jobs
         try:
-            self._config.hook.pytest_warning_recorded.call_historic(kwargs=arguments)
+            job.take(event)
         finally:
-            self._is_replaying_warning = False
+            del reporter.report_collect
+        self._show_collected(job)
 
-    def note_warning(self, message: warnings.WarningMessage, nodeid: str) -> None:
-        """Remember a warning that the local pytest recorded itself."""
-        if not self._is_replaying_warning:
-            self._local_warnings.append(_warning_identity(message, nodeid))
-
-    # -- tests
-
-    def _started(self, event: Event) -> None:
-        self._local_warnings.clear()
-        nodeid, location = event["id"], self._places.location(event["location"])
-        item = self.collection.items.get(nodeid)
-        self.running[nodeid] = item.location if item is not None and item.location == location else location
-        if self._gathers:
-            self._waiting[nodeid] = [event]
-        elif not self.with_protocol or item is None:
-            self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
-        elif self.is_distributed:
-            self._waiting[nodeid] = [event]
-        else:
-            self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether xdist runs in the job, so that several tests run at a time."""
-        return bool(self.said.get("session", {}).get("xdist"))
-
-    def _report(self, event: Event) -> None:
-        if self._waits(event["d"]["nodeid"], event):
+    def _show_collected(self, job: PipelineJob) -> None:
+        if not job.is_collected:
             return
-        report = self._last = self.reports.report(event)
-        if self._choice is not None:
-            restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
-        with self._screen.unseen(event) if event.get("unseen") else nullcontext():
-            self._say(report, report.nodeid)
+        self._mix()
+        self._count()
+        items = f"{job.tests} item{'' if job.tests == 1 else 's'}"
+        self._lines.say(f"{job.label}: collected {items}")
 
-    def _passed(self, event: Event) -> None:
-        nodeid = event["id"]
-        if self._waits(nodeid, event):
+    def _mix(self) -> None:
+        under_way = sum(job.is_collected and job.complete is None for job in self._jobs.values())
+        self._lines.mix(are_several=under_way > 1)
+
+    def _count(self) -> None:
+        """Update the number of tests for the progress: each job not yet collected has at least one."""
+        collected = {job.name for job in self._jobs.values() if job.is_collected or job.complete is not None}
+        awaited = [
+            job
+            for job in self._remote.state["jobs"]
+            if job["kind"] == "pytest"
+            and job["name"] not in collected
+            and not job["skipped"]
+            and job["status"] in ("queued", "running")
+        ]
+        self._session.testscollected = len(self._session.items) + len(awaited)
+
+
+class _FailureCount:
+    """A plugin that counts failures over all jobs of a pipeline, and ends the session after `maxfail`."""
+
+    def __init__(self, player: PipelinePlayer, maxfail: int) -> None:
+        """`maxfail` 0: no limit."""
+        self._player = player
+        self._maxfail = maxfail
+        self._failures = 0
+        self._session: Any = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Store the local session."""
+        self._session = session
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Count a failed test."""
+        if report.failed and not hasattr(report, "wasxfail"):
+            self._count(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collectreport(self, report: Any) -> None:
+        """Count a failed collector."""
+        if report.failed:
+            self._count(report.nodeid)
+
+    def _count(self, nodeid: str) -> None:
+        job = self._player.job_of(nodeid)
+        if job is None:
             return
-        item = self.collection.items.get(nodeid)
-        self._last = self.reports.passes.report(event, self.running.get(nodeid), item)
-        self._say(self._last, nodeid)
-
-    def _say(self, report: Any, nodeid: str) -> None:
-        self._config.hook.pytest_runtest_logreport(report=report)
-        if nodeid not in self.reported:
-            self.reported.add(report.nodeid)  # the report's id object, which others store, too
-        if nodeid in self.running:
-            self._phases[nodeid] = str(report.when)
-
-    def _logs(self, event: Event) -> None:
-        if not self._waits(event["id"], event):
-            self.reports.take_logs(event)
-
-    def _exception(self, event: Event) -> None:
-        if event.get("found"):
-            self.collection.exception(event)
+        job.failures += 1
+        if job.is_allowed:
             return
-        if self._waits(event["id"], event):
-            return
-        item = self.collection.items.get(event["id"])
-        if item is not None and self._last is not None and self._last.nodeid == event["id"]:
-            call = exception_call(event, self._last, self._places)
-            self._config.hook.pytest_exception_interact(node=item, call=call, report=self._last)
-
-    def _finished(self, event: Event) -> None:
-        nodeid = event["id"]
-        if self._waits(nodeid, event):
-            self._tell(nodeid)
-            return
-        self.running.pop(nodeid, None)
-        self._phases.pop(nodeid, None)
-        self.reports.forget(nodeid)
-        self._config.hook.pytest_runtest_logfinish(
-            nodeid=nodeid, location=self._places.location(event["location"])
-        )
-
-    def _waits(self, nodeid: str, event: Event) -> bool:
-        waiting = self._waiting.get(nodeid)
-        if waiting is not None:
-            waiting.append(event)
-        return waiting is not None
-
-    def _tell(self, nodeid: str) -> None:
-        """Play a test that was held until its end."""
-        item = self.collection.items.get(nodeid)
-        if self.with_protocol and item is not None:
-            self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        else:
-            self.play_test(nodeid)
-
-    def fail_running(self, why: str) -> int:
-        """Fail the tests that were running when the remote pytest ended; return their number."""
-        for nodeid in list(self._waiting):
-            self.play_test(nodeid)
-        running = list(self.running.items())
-        self.running.clear()
-        hook = self._config.hook
-        sections = self.said.get("died", {}).get("sections") or ()
-        written = [(str(name), str(text)) for name, text in sections]
-        for nodeid, location in running:
-            words = f"while running {nodeid}"
-            text = self._places.text(why if words in why else f"{why} {words}")
-            self.reported.add(nodeid)
-            for report in failed_reports(nodeid, location, text, self._phases.get(nodeid), written):
-                hook.pytest_runtest_logreport(report=report)
-            hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
-        return len(running)
-
-    def skip_to_the_end(self) -> None:
-        """Wait for the job's end; the events before it are played later."""
-        events: list[Event] = []
-        while self.broken is None and (event := self._next()) is not None:
-            events.append(event)
-        self._feed.hold(events)
-
-    @property
-    def not_run(self) -> int:
-        """The number of collected tests for which nothing was reported."""
-        return len(self.collection.expected - self.reported) if self.collection is not None else 0
-
-    @property
-    def has_results(self) -> bool:
-        """Whether anything was reported for a test."""
-        return bool(self.reported)
-
-    @property
-    def is_filtered(self) -> bool:
-        """Whether only a part of the session is shown."""
-        return self.collection is not None and bool(self.collection.unchosen.nodeids)
-
-    _PLAYS: dict[str, Callable[[Player, Event], None]] = {  # noqa: RUF012 - filled once, here
-        "session": _begin,
-        "header": _header,
-        "collecting": _remember,
-        "tests_over": _remember,
-        "summary": _summary,
-        "end": _remember,
-        "interrupt": _remember,
-        "internal_error": _internal_error,
-        "stopped": _remember,
-        "died": _died,
-        "note": _note,
-        "junit": lambda player, event: reporters.play_junit(player._config, event),
-        "junit_attribute": lambda player, event: reporters.play_junit(player._config, event),
-        "worker": lambda player, event: player.reports.workers.update({event["id"]: event["line"]}),
-        "truncated": lambda player, event: player.notes_add(_TRUNCATED),
-        "warning": _warning,
-        "terminal": lambda player, event: player._screen.call(event),
-        "collect_report": lambda player, event: player.collection.report(event),
-        "deselected": lambda player, event: player.collection.deselected(event),
-        "tree": lambda player, event: player.collection.grow(event),
-        "collected": lambda player, event: player.collection.complete(event),
-        "collected_ids": lambda player, event: player.collection.add_ids(event),
-        "collection_lines": lambda player, event: player.collection.take_lines(event),
-        "started": _started,
-        "report": _report,
-        "passed": _passed,
-        "exception": _exception,
-        "compared": lambda player, event: reporters.play_comparison(player._config, event, player._places),
-        "logs": _logs,
-        "finished": _finished,
-    }
+        self._failures += 1
+        if self._maxfail and self._failures >= self._maxfail and not self._session.shouldfail:
+            self._session.shouldfail = f"stopping after {self._failures} failures"
 
 
-def _warning_identity(message: warnings.WarningMessage, nodeid: str) -> tuple[str, str, str, str]:
-    return nodeid, message.category.__name__, str(message.message), PurePath(message.filename).name
+def _raise_interrupt(session: Any, event: Event, job: Job) -> None:
+    """Raise the exception that ended the remote session, with its remote file and line."""
+    name, module, message = event["name"], event["module"], event["message"]
+    error: BaseException
+    if name == "Exit":
+        error = pytest.exit.Exception(message, returncode=event["code"])
+    elif name == "Interrupted" and module == "_pytest.main":
+        raise session.Interrupted(message)
+    else:
+        kind: Any = KeyboardInterrupt
+        if name != "KeyboardInterrupt":
+            kind = type(name, (KeyboardInterrupt,), {"__module__": module})
+        error = kind(message) if message else kind()
+    if not event["at"]:
+        raise error
+    path, line = job.places.place(event["at"])
+    # pytest shows file and line of the innermost frame: compile one with the remote position.
+    exec(compile("\n" * (line - 1) + "raise error", path, "exec"), {"error": error})  # noqa: S102
+
+
+def _status(code: int) -> int | pytest.ExitCode:
+    try:
+        return pytest.ExitCode(code)
+    except ValueError:
+        return code

@@ -17,6 +17,7 @@ from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.client.runs import Run, Runs
 from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
 from pytest_remote_ci.session import job_arguments, pipeline_files
+from pytest_remote_ci.session.remote_run import RemoteRun
 from pytest_remote_ci.session.submission import SubmissionBuilder
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
@@ -136,18 +137,20 @@ class PipelineSession:
         return None
 
     def _take_over(self, client: Client, runs: Runs, run: Run, plan: Plan, settings: Config) -> None:
-        from pytest_remote_ci.replay.run_player import RunPlayer
-        from pytest_remote_ci.replay.run_plugin import RemoteRunPlugin
+        from pytest_remote_ci.replay.player import PipelinePlayer
+        from pytest_remote_ci.replay.plugin import take_over
 
         root = self._prepared.place.root
         places = {str(job["name"]): job_arguments.place_of(job, root) for job in plan["jobs"]}
-        player = RunPlayer(self._pytest, runs, run, places, self._display)
 
         def fetch_artifacts(run: Run, job_ids: list[str]) -> None:
             self._bring_home(client, settings, run, job_ids)
 
-        plugin = RemoteRunPlugin(player, runs, fetch_artifacts, self._resources.pop_all())
-        self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
+        def see(event: dict[str, Any]) -> None:
+            self._pytest.hook.pytest_remote_ci_event(config=self._pytest, event=dict(event))
+
+        remote = RemoteRun(runs, run, self._display, see, fetch_artifacts)
+        take_over(self._pytest, PipelinePlayer(self._pytest, remote, places), self._resources)
 
     def _bring_home(self, client: Client, settings: Config, run: Run, job_ids: list[str]) -> None:
         """Fetch artifacts into a folder for each job; errors are reported but do not change the exit code."""

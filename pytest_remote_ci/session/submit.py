@@ -198,23 +198,15 @@ class _Session:
     ) -> bool:
         """Let the local session replay the remote one; return False if its text must be shown instead."""
         from pytest_remote_ci.replay.events import EventSource, wait_for_session
-        from pytest_remote_ci.replay.gc_freeze import GcFreeze
-        from pytest_remote_ci.replay.plugin import RemoteSessionPlugin
+        from pytest_remote_ci.replay.player import JobPlayer
+        from pytest_remote_ci.replay.plugin import take_over
 
-        feed = EventSource(current, is_late=is_late, is_over=choice is not None)
-        if wait_for_session(feed, self._display, str(self._prepared.place.cwd)) is not None:
-            current.push_back(feed.take_held())
+        events = EventSource(current.events, is_late=is_late, is_over=choice is not None)
+        if wait_for_session(events, self._display, str(self._prepared.place.cwd)) is not None:
+            current.push_back(events.take_held())
             return False
-        plugin = RemoteSessionPlugin(
-            self._pytest,
-            feed,
-            self._display,
-            cancel,
-            self._resources.pop_all(),
-            choice=choice,
-        )
-        self._pytest.pluginmanager.register(plugin, "remote-ci-takeover")
-        self._pytest.pluginmanager.register(GcFreeze(self._pytest), "remote-ci-settled")
+        player = JobPlayer(self._pytest, current, events, self._display, cancel, choice)
+        take_over(self._pytest, player, self._resources)
         return True
 
     def _attach(self, settings: Config, job_id: str) -> int | None:

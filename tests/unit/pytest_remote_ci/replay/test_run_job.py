@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_remote_ci.replay.run_job import RunJob
+from pytest_remote_ci.replay.job import PipelineJob
 from pytest_remote_ci.session.arguments import Place
 
 PLANNED = {"name": "tests", "allow_failure": False}
@@ -18,9 +18,9 @@ COMPLETE: dict[str, Any] = {"type": "complete", "status": "completed", "exit_cod
 
 
 @pytest.fixture
-def job(request: pytest.FixtureRequest, tmp_path: Path) -> RunJob:
+def job(request: pytest.FixtureRequest, tmp_path: Path) -> PipelineJob:
     session: Any = SimpleNamespace(config=request.config, items=[], shouldfail=False, shouldstop=False)
-    return RunJob(cast(pytest.Session, session), PLANNED, "tests", Place(tmp_path, tmp_path))
+    return PipelineJob(cast(pytest.Session, session), PLANNED, "tests", Place(tmp_path, tmp_path))
 
 
 TEXTS = [
@@ -40,19 +40,19 @@ TEXTS = [
 
 @pytest.mark.parametrize(("events", "why"), [row[1:] for row in TEXTS], ids=[row[0] for row in TEXTS])
 def test_a_job_that_is_not_recorded_says_why_and_leaves_it_to_its_log(
-    job: RunJob, events: list[dict[str, Any]], why: str
+    job: PipelineJob, events: list[dict[str, Any]], why: str
 ) -> None:
     for event in [*events, {"type": "session", "t": "collecting"}, COMPLETE]:
-        job.take(event, with_protocol=False)
-    assert job.player is None
+        job.take(event)
+    assert not job.has_started
     assert job.remarks() == [f"its tests are not shown: {why}"]
-    assert (job.complete, job.failures, list(job.reported)) == (COMPLETE, 0, [])
+    assert (job.complete, job.failures, list(job.reported_nodes)) == (COMPLETE, 0, [])
 
 
-def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: RunJob) -> None:
+def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: PipelineJob) -> None:
     for event in [RECORDER, LOG, COMPLETE]:
-        job.take(event, with_protocol=False)
-    assert (job.player, job.remarks()) == (None, [])
+        job.take(event)
+    assert (job.has_started, job.remarks()) == (False, [])
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: RunJob) 
     ids=lambda event: event["t"],
 )
 def test_records_that_make_no_sense_end_the_job_s_session_in_one_line(
-    job: RunJob, nonsense: dict[str, Any]
+    job: PipelineJob, nonsense: dict[str, Any]
 ) -> None:
     begin: dict[str, Any] = {"type": "session", "t": "session", "rootdir": "/x", "plugins": []}
     for event in [RECORDER, begin, {"type": "session", "t": "collecting"}, nonsense, nonsense, COMPLETE]:
-        job.take(event, with_protocol=False)
+        job.take(event)
     (line,) = job.remarks()
     assert line.startswith(f"a record of kind {nonsense['t']!r} makes no sense")
