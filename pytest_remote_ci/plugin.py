@@ -95,11 +95,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         config.add_cleanup(_suggest_command)
         for name in _EXECUTORS:
             pluginmanager.set_blocked(name)
-        # A private attribute, needed before pytest validates required plugins. Without it, a run still works if the
-        # project's settings can be evaluated locally.
-        cache = getattr(config, "_inicache", None)
-        if isinstance(cache, dict):
-            cache.update(_REMOTE_SETTINGS)
+        from pytest_remote_ci.replay.pytest_internals import override_settings
+
+        override_settings(config, _REMOTE_SETTINGS)
 
 
 def declare_options(add: Callable[..., Any]) -> None:
@@ -229,7 +227,7 @@ def _forget_unknown_options(config: pytest.Config, parser: pytest.Parser, args: 
 
 def _declare_unknown_settings(config: pytest.Config, parser: pytest.Parser) -> None:
     """Declare settings of plugins that exist only in the container, so that ``--strict-config`` accepts them."""
-    known = {**getattr(parser, "_inidict", {}), **getattr(parser, "_ini_aliases", {})}
-    for name in list(getattr(config, "_inicfg", None) or config.__dict__.get("inicfg") or {}):
-        if name not in known:
-            parser.addini(name, "of a plugin in the container", default=None)
+    from pytest_remote_ci.replay.pytest_internals import undeclared_settings
+
+    for name in undeclared_settings(config, parser):
+        parser.addini(name, "of a plugin in the container", default=None)

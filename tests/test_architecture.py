@@ -234,6 +234,106 @@ def test_a_module_says_why_it_exists(module: str, path: Path) -> None:
         assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
 
 
+#: The modules of the client in which private names of other projects stand, each with the versions that have it.
+INTERNALS = ("pytest_remote_ci.replay.pytest_internals", "pytest_remote_ci.job.pytest_internals")
+#: Names of the standard library that begin with an underscore and are documented.
+DOCUMENTED = {("os", "_exit"), ("sys", "_getframe"), ("sys", "_xoptions")}
+#: `zipfile.ZipInfo` has a public name for it since Python 3.13.
+UNAVOIDABLE = {"pytest_remote_ci.workspace.zip_writer": {"_compresslevel"}}
+#: The parameter by which pytest's constructors ask not to be called.
+_ISPYTEST = "_ispytest"
+
+
+def is_private(name: object) -> bool:
+    """Whether this is a name with one underscore in front."""
+    return isinstance(name, str) and name.startswith("_") and not name.startswith("__")
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """Private names that the classes of a module define: members, and attributes of `self` and `cls`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef):
+                    found.add(member.name)
+                elif isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
+                    found.add(member.target.id)
+                elif isinstance(member, ast.Assign):
+                    found |= {target.id for target in member.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
+            found.add(node.attr)
+    return found
+
+
+def is_self(node: ast.expr) -> bool:
+    """Whether this is the object that a method belongs to."""
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def foreign_privates(source: str) -> Iterator[tuple[str, int]]:
+    """Private names of other projects that a module uses, and where."""
+    tree = ast.parse(source)
+    own = own_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names if alias.name.startswith("_pytest"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("_pytest"):
+            yield node.module or "", node.lineno
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            base = node.value.id if isinstance(node.value, ast.Name) else ""
+            if not is_self(node.value) and node.attr not in own and (base, node.attr) not in DOCUMENTED:
+                yield node.attr, node.lineno
+        elif isinstance(node, ast.Call):
+            called = node.func.id if isinstance(node.func, ast.Name) else ""
+            if called in ("getattr", "hasattr", "setattr", "delattr") and isinstance(
+                node.args[1], ast.Constant
+            ):
+                name = node.args[1].value
+                if is_private(name) and name not in own:
+                    yield str(name), node.lineno
+            yield from ((_ISPYTEST, node.lineno) for word in node.keywords if word.arg == _ISPYTEST)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("from _pytest import config\nimport _pytest.main", ["_pytest", "_pytest.main"]),
+        ("reporter._tw.line()\nself._reporter._tw._file = 1", ["_tw", "_file", "_tw"]),
+        ("getattr(config, '_inicache', None)\nsetattr(x, '_id', 1)", ["_inicache", "_id"]),
+        ("Mark('a', (), {}, _ispytest=True)", ["_ispytest"]),
+        ("class A:\n  _x = 1\n  def _f(self): self._y = 1\ndef g(a): return a._x, a._f, a._y", []),
+        ("sys._getframe(1).f_back\nself._z\nx.__dict__", []),
+    ],
+)
+def test_foreign_private_names_are_found(source: str, names: list[str]) -> None:
+    assert sorted(name for name, _ in foreign_privates(source)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("module", "path"),
+    [(name, path) for name, path in MODULES if name.startswith("pytest_remote_ci") and name not in INTERNALS],
+    ids=[name for name in IDS if name.startswith("pytest_remote_ci") and name not in INTERNALS],
+)
+def test_private_names_of_other_projects_stand_in_one_file_per_side(module: str, path: Path) -> None:
+    allowed = UNAVOIDABLE.get(module, set())
+    wrong = [
+        f"{path.name}:{line} {name}"
+        for name, line in foreign_privates(path.read_text(encoding="utf-8"))
+        if name not in allowed
+    ]
+    assert not wrong, f"belongs into {' or '.join(INTERNALS)}: {wrong}"
+
+
+@pytest.mark.parametrize("module", INTERNALS)
+def test_a_private_name_stands_beside_what_happens_without_it(module: str) -> None:
+    source = dict(MODULES)[module].read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and list(foreign_privates(ast.unparse(node))):
+            text = ast.get_docstring(node) or ""
+            assert "without" in text.lower(), f"{node.name}: what happens without the name?"
+
+
 def loaded_by(code: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after `code`."""
     code += "; import sys; print(' '.join({name.partition('.')[0] for name in sys.modules}))"

@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
+from pytest_remote_ci.replay.pytest_internals import skip_version_check
+
 
 class _SkipStartupChecks:
-    """Ignore `minversion` and plugins that cannot be imported. Both patches use private names of pytest."""
+    """Ignore `minversion` and plugins that cannot be imported. Both replace methods of pytest."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_parse(self, pluginmanager: Any) -> None:
         """Patch the checks before pytest reads its settings."""
         config = pluginmanager.get_plugin("pytestconfig")
-        if hasattr(config, "_checkversion"):
-            config._checkversion = lambda: None
+        skip_version_check(config)
         pluginmanager.import_plugin = _ignore_errors(pluginmanager.import_plugin)
 
 

@@ -116,10 +116,7 @@ def like_a_terminal() -> None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     columns = os.environ.pop(COLUMNS, "")
     if columns.isdigit() and int(columns) >= 20:
-        with contextlib.suppress(ImportError, AttributeError):
-            from _pytest._io import terminalwriter
-
-            terminalwriter.get_terminal_width = lambda: int(columns)
+        _load("pytest_internals").set_terminal_width(int(columns))
         _tell_plugins_the_width(int(columns))
 
 
@@ -183,8 +180,7 @@ class ShareCaptureFiles:
         import array
 
         with contextlib.suppress(Exception):
-            capture = session.config.pluginmanager.get_plugin("capturemanager")._global_capturing
-            files = array.array("i", [capture.out.tmpfile.fileno(), capture.err.tmpfile.fileno()])
+            files = array.array("i", _load("pytest_internals").captured_files(session.config))
             self._worker.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
         self._worker.close()
 
@@ -203,14 +199,12 @@ def _load(name: str) -> Any:
 def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
     """Run `pytest.main` with the command's name for usage errors, which since pytest 9 is an argument."""
     import pytest
-    from _pytest import config
 
     times = os.environ.pop(AGES, "")
     if times:
         plugins = [*plugins, _load("mtimes").ModificationTimes(times)]
-    named: Any = getattr(config, "_main", None)
-    code = getattr(named, "__code__", None)
-    if code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+    named = _load("pytest_internals").main_function()
+    if named is not None:
         return int(
             named(args=args, plugins=plugins, prog="pytest" if mode == "script" else "python -m pytest")
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .logs import PIECE, detach
-from .pytest_internals import PYTEST, all_are_of
+from .pytest_internals import PYTEST, all_are_of, new_terminal_writer, report_to_json, worker_line
 from .quiet import Quiet
 from .record_file import TEXT_LIMIT, plain
 
@@ -169,7 +169,7 @@ class Reports:
     def _serialized(self, report: Any) -> Any:
         """Serialize a report; skip the hook for ordinary reports, three per test, if only pytest implements it."""
         if type(report) is pytest.TestReport and self._pytest_serialises():
-            return {**report._to_json(), "$report_type": "TestReport"}
+            return {**report_to_json(report), "$report_type": "TestReport"}
         return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
 
     def _pytest_serialises(self) -> bool:
@@ -214,12 +214,8 @@ class Reports:
         fields["flattened"] = type(longrepr).__name__
         if getattr(self._config.option, "color", None) == "yes":
             with contextlib.suppress(Exception):
-                from _pytest._io import TerminalWriter
-
                 text = io.StringIO()
-                writer = TerminalWriter(text)
-                writer.hasmarkup = True
-                longrepr.toterminal(writer)
+                longrepr.toterminal(new_terminal_writer(text))
                 fields["markup"] = self._cut(text.getvalue())
 
     def _status_of(self, report: Any) -> Any:
@@ -252,10 +248,7 @@ class Reports:
         if name not in self._workers:
             self._workers.add(name)
             with contextlib.suppress(Exception):
-                from _pytest import reports
-
-                describe: Any = reports.getworkerinfoline
-                self._add("worker", id=name, line=describe(node))
+                self._add("worker", id=name, line=worker_line(node))
         return name
 
 

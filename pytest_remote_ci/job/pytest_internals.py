@@ -1,10 +1,20 @@
-"""Check which modules implement a pytest hook: if only pytest does, the result is known. Standard library only."""
+"""Every private name of pytest that the files in the job use, with the versions of pytest that have it.
+
+All were seen in 7.0, 7.4, 8.0, 8.4, 9.0 and 9.2, except where another range is given. What is different without a name
+stands beside it. `tests/test_architecture.py` keeps private names out of the other files. execnet can run this file in
+a worker of pytest-xdist, so it imports nothing of ours. Standard library only, until a function needs pytest.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import os
+import sys
+from typing import Any, Callable
 
-#: Prefix of the names of pytest's own modules.
+# -- who implements a hook
+
+#: Prefix of the names of pytest's own modules. Without it, pytest's hooks count as a plugin's, and are slower.
 PYTEST = "_pytest."
 
 
@@ -14,3 +24,163 @@ def all_are_of(hook: Any, *owners: str) -> bool:
         (getattr(implementation.function, "__module__", "") or "").startswith(owners)
         for implementation in hook.get_hookimpls()
     )
+
+
+# -- the start of pytest
+
+
+def set_terminal_width(columns: int) -> None:
+    """Let pytest write lines of this width. Without the name, they have 80 columns."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from _pytest._io import terminalwriter
+
+        terminalwriter.get_terminal_width = lambda: columns
+
+
+def main_function() -> Any:
+    """Return a function like `pytest.main` with an argument `prog`, the command's name for usage errors.
+
+    None without it (before 9.0): usage errors begin with the name of this file then.
+    """
+    from _pytest import config
+
+    named: Any = getattr(config, "_main", None)
+    code = getattr(named, "__code__", None)
+    has_argument = (
+        code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    )
+    return named if has_argument else None
+
+
+def register_in_new_configs(plugins: Callable[[], list[Any]]) -> None:
+    """Register plugins in each pytest that this process starts. Raises AttributeError without the name.
+
+    Workers of pytest-xdist then record no logs, and reject our options.
+    """
+    from _pytest import config
+
+    original: Any = config.get_config
+
+    def get_config(*args: Any, **kwargs: Any) -> Any:
+        made = original(*args, **kwargs)
+        for plugin in plugins():
+            made.pluginmanager.register(plugin)
+        return made
+
+    config.get_config = get_config
+
+
+def captured_files(config: Any) -> list[int]:
+    """Return the descriptors of the files with captured output. Raises an error without the names.
+
+    Output of a test that takes pytest down is not in its report then.
+    """
+    capture = config.pluginmanager.get_plugin("capturemanager")._global_capturing
+    return [capture.out.tmpfile.fileno(), capture.err.tmpfile.fileno()]
+
+
+# -- tests and reports
+
+
+def finalizers_of(item: Any) -> list[Any]:
+    """Return the finalizers of a test that is set up. Raises an error without the names: a result is sent later."""
+    found: list[Any] = item.session._setupstate.stack[item][0]
+    return found
+
+
+def report_to_json(report: Any) -> dict[str, Any]:
+    """Return the report's fields, as pytest's own hook does. Raises AttributeError without the name."""
+    data: dict[str, Any] = report._to_json()
+    return data
+
+
+def crash_place(excinfo: Any) -> Any:
+    """Return where an exception was raised, None if its traceback is hidden. Raises AttributeError without the name."""
+    return excinfo._getreprcrash()
+
+
+def worker_line(node: Any) -> str:
+    """Return the line that describes a worker of pytest-xdist. Raises an error without the name: there is none."""
+    from _pytest import reports
+
+    describe: Any = reports.getworkerinfoline
+    return str(describe(node))
+
+
+# -- the JUnit report
+
+
+def junit_xml(config: Any) -> Any:
+    """Return what writes the JUnit report, None if nothing does. Raises ImportError without the name."""
+    from _pytest.junitxml import xml_key
+
+    return config.stash.get(xml_key, None)
+
+
+def watch_attributes(note: Callable[[str, str, str], None]) -> None:
+    """Call `note` with test, name and value for each ``record_xml_attribute``. Raises an error without the names."""
+    from _pytest import junitxml
+
+    original = junitxml._NodeReporter.add_attribute
+
+    def add_attribute(self: Any, name: str, value: object) -> None:
+        original(self, name, value)
+        note(str(self.id), str(name), str(value))
+
+    junitxml._NodeReporter.add_attribute = add_attribute  # type: ignore[method-assign]
+
+
+# -- the terminal
+
+
+def terminal_writer(reporter: Any) -> Any:
+    """Return what the terminal reporter writes to; None without the names: what plugins write is not shown then."""
+    writer = getattr(reporter, "_tw", None)
+    return writer if hasattr(writer, "_file") else None
+
+
+def replace_terminal_file(writer: Any, replacement: Callable[[Any], Any]) -> None:
+    """Let the writer that `terminal_writer` returned write to the file that `replacement` makes from the present one.
+
+    Without the name there is no such writer.
+    """
+    writer._file = replacement(writer._file)
+
+
+def new_terminal_writer(file: Any) -> Any:
+    """Return a writer with colours. Raises an error without the name: tracebacks have no colours then."""
+    from _pytest._io import TerminalWriter
+
+    writer = TerminalWriter(file)
+    writer.hasmarkup = True
+    return writer
+
+
+# -- debuggers
+
+
+def forbid_debuggers() -> None:
+    """Fail a test that calls a debugger. Without the names, it gets the end of its input.
+
+    `_init_pdb` is what both `breakpoint()` and `pdb.set_trace()` call.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from _pytest import debugging
+
+        debugging.pytestPDB._init_pdb = staticmethod(_fail_at_debugger)  # type: ignore[method-assign]
+
+
+def _fail_at_debugger(method: str, *args: Any, **kwargs: Any) -> Any:
+    import pytest
+
+    frame = sys._getframe(1).f_back
+    place = f"{os.path.relpath(frame.f_code.co_filename)}:{frame.f_lineno}: " if frame else ""
+    pytest.fail(
+        f"{place}a debugger was called, and there is no terminal here: run this test without --remote-ci, "
+        "or set PYTHONBREAKPOINT=0",
+        pytrace=False,
+    )
+
+
+if __name__ == "__channelexec__":  # the name under which execnet runs a module remotely
+    forbid_debuggers()

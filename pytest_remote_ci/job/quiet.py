@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .pytest_internals import PYTEST, all_are_of
+from .pytest_internals import PYTEST, all_are_of, finalizers_of
 
 #: Hooks that are called in between.
 _HOOKS = (
@@ -57,8 +57,7 @@ class Quiet:
         if type(item) is not pytest.Function or following is None or following.parent is not item.parent:
             return False
         try:
-            finalizers = item.session._setupstate.stack[item][0]  # private to pytest
-            return item.nodeid == nodeid and len(finalizers) == 1 and self._all_are_known()
+            return item.nodeid == nodeid and len(finalizers_of(item)) == 1 and self._all_are_known()
         except (AttributeError, LookupError, TypeError):
             return False
 

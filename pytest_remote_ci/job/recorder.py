@@ -23,7 +23,7 @@ from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
 
 # Relative imports: in a container these files are a package of another name (see `boot`).
-from .pytest_internals import PYTEST, all_are_of
+from .pytest_internals import PYTEST, all_are_of, crash_place, junit_xml, watch_attributes
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Recorder:
         )
         Screen(self._records, silent=_NAMING_THEIR_FILE.intersection(reporters)).watch(config)
         with contextlib.suppress(Exception):
-            watch_attributes(self._add)
+            watch_attributes(self._add_attribute)
         yield
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -108,9 +108,7 @@ class Recorder:
     def pytest_sessionfinish(self, session: Any) -> Any:
         """Record the end of the tests, then the final exit status, which other plugins may have changed."""
         with contextlib.suppress(Exception):
-            from _pytest.junitxml import xml_key
-
-            xml = self._config.stash.get(xml_key, None)
+            xml = junit_xml(self._config)
             if xml is not None and xml.global_properties:
                 self._add("junit", properties=[list(item) for item in xml.global_properties])
         self._add(
@@ -154,9 +152,13 @@ class Recorder:
                 return report
         return None
 
+    def _add_attribute(self, nodeid: str, name: str, value: str) -> None:
+        """Record a call of ``record_xml_attribute``, for the report that the developer's pytest will write."""
+        self._add("junit_attribute", id=nodeid, name=name, value=value)
+
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         """Record Ctrl-C, `pytest.exit` and the like."""
-        value, crash = excinfo.value, excinfo._getreprcrash()
+        value, crash = excinfo.value, crash_place(excinfo)
         self._add(
             "interrupt",
             name=excinfo.typename,
@@ -349,19 +351,6 @@ def watch_unittest(compared: Any) -> None:
             raise
 
     unittest.TestCase.assertEqual = assertEqual  # type: ignore[method-assign]
-
-
-def watch_attributes(add: Any) -> None:
-    """Record additions by ``record_xml_attribute``, for the report that the developer's pytest will write."""
-    from _pytest import junitxml
-
-    original = junitxml._NodeReporter.add_attribute
-
-    def add_attribute(self: Any, name: str, value: object) -> None:
-        original(self, name, value)
-        add("junit_attribute", id=str(self.id), name=str(name), value=str(value))
-
-    junitxml._NodeReporter.add_attribute = add_attribute  # type: ignore[method-assign]
 
 
 def _lines(results: Any) -> list[str]:

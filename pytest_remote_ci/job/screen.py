@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Collection
 
+from .pytest_internals import replace_terminal_file, terminal_writer
+
 if TYPE_CHECKING:
     from .record_file import Records
 
@@ -35,10 +37,10 @@ class Screen:
     def watch(self, config: Any) -> None:
         """Start watching; from here on the terminal reporter is the final one."""
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        writer = getattr(reporter, "_tw", None)
-        if writer is None or not hasattr(writer, "_file"):
+        writer = terminal_writer(reporter)
+        if writer is None:
             return
-        writer._file = self._records.in_place_of(writer._file)
+        replace_terminal_file(writer, self._records.in_place_of)
         for target, name in ((reporter, "tr"), (writer, "tw")):
             for method in _CALLS[name]:
                 self._record_calls(target, name, method)

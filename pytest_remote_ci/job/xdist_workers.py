@@ -49,22 +49,13 @@ def prepare(folder: str) -> None:
     import importlib
     import types
 
-    from _pytest import config
-
     package = sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
     package.__path__ = [folder]
     boot: Any = importlib.import_module(f"{_PACKAGE}.boot")
     importlib.import_module(f"{_PACKAGE}.logs")
-    original: Any = config.get_config
-
-    def get_config(*args: Any, **kwargs: Any) -> Any:
-        made = original(*args, **kwargs)
-        # No recorder: only the controller records reports.
-        for plugin in (boot.InertOptions(), InWorker()):
-            made.pluginmanager.register(plugin)
-        return made
-
-    config.get_config = get_config
+    internals: Any = importlib.import_module(f"{_PACKAGE}.pytest_internals")
+    # No recorder: only the controller records reports.
+    internals.register_in_new_configs(lambda: [boot.InertOptions(), InWorker()])
 
 
 if __name__ == "__channelexec__":  # the name under which execnet runs a module remotely

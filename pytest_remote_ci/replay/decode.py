@@ -16,13 +16,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from _pytest._code import ExceptionInfo
-from _pytest._code.code import TerminalRepr
 
 from pytest_remote_ci.artifacts import report_kinds
 from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.passed_phases import Passes
 from pytest_remote_ci.replay.paths import PathMapper
+from pytest_remote_ci.replay.pytest_internals import TerminalRepr, report_from_json, terminal_file
 
 #: File name extensions that pytest-html may write.
 _ENDS = frozenset(
@@ -58,7 +57,7 @@ class RemoteText(TerminalRepr):
     def toterminal(self, tw: Any) -> None:
         """Write the text, in colour if the terminal has it."""
         if tw.hasmarkup and self._markup:
-            tw._file.write(self._markup)
+            terminal_file(tw).write(self._markup)
         else:
             tw.line(self.longrepr)
 
@@ -113,7 +112,7 @@ class Reports:
         report: Any = None
         try:
             if self._takes_pytests_own and data.get("$report_type") == "TestReport":
-                report = pytest.TestReport._from_json(data)
+                report = report_from_json(pytest.TestReport, data)
             else:
                 report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
         except Exception as error:  # another version of pytest or of a plugin
@@ -247,7 +246,7 @@ def value_of(kind: str, text: str) -> Any:
     return RemoteValue(text)
 
 
-class _ToldException(ExceptionInfo[Exception]):  # type: ignore[misc] # final for type checkers only
+class _ToldException(pytest.ExceptionInfo[Exception]):  # type: ignore[misc] # final for type checkers only
     text = ""
 
     def exconly(self, tryshort: bool = False) -> str:
@@ -272,7 +271,7 @@ def internal_error(event: dict[str, Any], places: PathMapper) -> dict[str, Any]:
     try:
         raise kind(text)
     except Exception:
-        info = ExceptionInfo.from_current()
+        info = pytest.ExceptionInfo.from_current()
     return {"excrepr": RemoteText(places.text(event["text"])), "excinfo": info}
 
 
@@ -371,7 +370,7 @@ def _plain_report(data: dict[str, Any], is_test: bool, pytest_there: str) -> Any
     if not is_test:
         fields.setdefault("result", None)
     try:
-        report = kind._from_json(copy.deepcopy(fields))
+        report = report_from_json(kind, copy.deepcopy(fields))
     except Exception:  # a private method, and data of another version
         if isinstance(fields.get("longrepr"), dict):
             fields["longrepr"] = _traceback_text(fields["longrepr"])

@@ -20,11 +20,11 @@ from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.events import OLD_RUNNER, Event, EventSource, is_text_only, why_not_recorded
-from pytest_remote_ci.replay.handover import is_ours
 from pytest_remote_ci.replay.labels import Labelling
 from pytest_remote_ci.replay.last_failed import note_collected
 from pytest_remote_ci.replay.nodes import Tree
 from pytest_remote_ci.replay.paths import PathMapper
+from pytest_remote_ci.replay.pytest_internals import count_collected
 from pytest_remote_ci.replay.screen import Screen, is_output
 from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.replay.tb_style import restyle
@@ -168,7 +168,7 @@ class Job:
             handler(self, event)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             # Tests can write records, too, so a malformed one is reported; errors of local plugins are raised.
-            if not is_ours(error):
+            if not _is_ours(error):
                 raise
             self.broken = (
                 f"a record of kind {kind!r} makes no sense; `--remote-ci-text` shows what pytest printed"
@@ -399,8 +399,7 @@ class LabelledCollection(Collection):
         """Add tests without collector reports, and count them for the terminal, which counts from such reports."""
         super().add_ids(event)
         reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
-        if hasattr(reporter, "_numcollected"):
-            reporter._numcollected += len(event["ids"])
+        count_collected(reporter, len(event["ids"]))
 
     def _settle(self, items: list[Any]) -> None:
         self._session.items = [*self._session.items, *items]
@@ -543,6 +542,14 @@ class PipelineJob(Job):
         """Fail the tests that were running, unless this session cancelled the job."""
         if self.has_started and not self.is_stopped_here:
             self.fail_running(self.labelling.words(why, self.running))
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error was raised in this package itself, not in code that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(__package__ or "?")
 
 
 def _warning_identity(message: warnings.WarningMessage, nodeid: str) -> tuple[str, str, str, str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_remote_ci.replay.pytest_internals import fill_with_progress, hide_progress, terminal_writer
 from pytest_remote_ci.terminal.ansi import clean
 from pytest_remote_ci.terminal.run_view import Run, block, state_of, words
 from pytest_remote_ci.wire.control_characters import escaped
@@ -99,24 +100,22 @@ class JobLines:
     def end_of_tests(self) -> None:
         """Suppress the final progress if another line was written since the last results."""
         reporter = self._reporter
-        if hasattr(reporter, "_show_progress_info") and not self._width(reporter):
-            reporter._show_progress_info = False
+        if not self._width(reporter):
+            hide_progress(reporter)
 
     def _end_results(self, reporter: Any) -> None:
         """End a line of results with its progress, as pytest does when the next file begins."""
         width = self._width(reporter)
         if not width or reporter.currentfspath == _ENDED:
             return
-        fill = getattr(reporter, "_write_progress_information_filling_space", None)
-        has_room = width + _ROOM < reporter._tw.fullwidth  # otherwise it is already shown
-        if fill is not None and has_room and getattr(reporter, "_show_progress_info", False):
-            fill()
+        if width + _ROOM < terminal_writer(reporter).fullwidth:  # otherwise it is already shown
+            fill_with_progress(reporter)
         reporter.currentfspath = _ENDED
 
     @staticmethod
     def _width(reporter: Any) -> int:
         """Return the number of columns written in the current line."""
-        return int(getattr(getattr(reporter, "_tw", None), "width_of_current_line", 0))
+        return int(getattr(terminal_writer(reporter), "width_of_current_line", 0))
 
     def _is_news(self, job: Mapping[str, Any], state: str) -> bool:
         if state in _ENDS:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pytest_remote_ci.replay.pytest_internals import id_maker
+
 
 def note_failures(config: pytest.Config, plain: Callable[[str], str | None], reported: Iterable[str]) -> None:
     """Remove labels from the node ids in pytest's cache of failures, before it is written.
@@ -21,7 +23,7 @@ def note_failures(config: pytest.Config, plain: Callable[[str], str | None], rep
     before = getattr(plugin, "lastfailed", None)
     if not isinstance(before, dict):
         return
-    make = _maker()
+    make = id_maker()
     known = {plain(nodeid) for nodeid in reported}
     failed = {found for key in before if (found := plain(str(key))) is not None}
     kept = {key: value for key, value in before.items() if plain(str(key)) is None and str(key) not in known}
@@ -32,15 +34,5 @@ def note_collected(config: pytest.Config, nodeids: Iterable[str]) -> None:
     """Add these to the tests that ``--nf`` knows."""
     plugin: Any = config.pluginmanager.get_plugin("nfplugin")
     if hasattr(plugin, "cached_nodeids"):
-        make = _maker()
+        make = id_maker()
         plugin.cached_nodeids.update(make(nodeid) for nodeid in nodeids)
-
-
-def _maker() -> Callable[[str], Any]:
-    """Return the constructor of cached node ids: pytest 9.2 and newer have a class for them."""
-    try:
-        from _pytest.nodeid import NodeId
-    except ImportError:
-        return str
-    made: Callable[[str], Any] = NodeId.parse
-    return made

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from _pytest.mark.structures import Mark, NodeKeywords
+
+from pytest_remote_ci.replay.pytest_internals import EMPTY_OF_ITEM, make_mark
 
 Location = tuple[str, "int | None", str]
 
@@ -55,7 +56,7 @@ class RemoteItem(_StandIn, pytest.Item):
 
     def __getattr__(self, name: str) -> Any:
         """Make an attribute that `forget_what_is_empty` removed, when it is first used."""
-        make = _EMPTY.get(name)
+        make = EMPTY_OF_ITEM.get(name)
         if make is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = make(self)
@@ -68,7 +69,7 @@ class RemoteItem(_StandIn, pytest.Item):
         `known`: names of these attributes in this version of pytest; filled by the first item.
         """
         if not known:
-            known += [name for name in _EMPTY if name in vars(self) or hasattr(type(self), name)]
+            known += [name for name in EMPTY_OF_ITEM if name in vars(self) or hasattr(type(self), name)]
         for name in known:
             delattr(self, name)
 
@@ -85,17 +86,6 @@ class RemoteItem(_StandIn, pytest.Item):
         """Refuse to run, for plugins that run items themselves."""
         raise RuntimeError(f"{self.nodeid} runs on the runner, not here")
 
-
-#: Attribute that is empty in a new item → function that makes it.
-_EMPTY: Mapping[str, Callable[[Any], Any]] = {
-    "keywords": NodeKeywords,
-    "own_markers": lambda item: [],
-    "extra_keyword_matches": lambda item: set(),
-    "stash": lambda item: pytest.Stash(),
-    "_store": lambda item: item.stash,  # the name in pytest 6, still present in later versions
-    "_report_sections": lambda item: [],
-    "user_properties": lambda item: [],
-}
 
 _BASES: Mapping[str, type[Any]] = {"Class": _Class, "Module": _Module, "File": _File, "Dir": _Directory}
 
@@ -173,7 +163,7 @@ class Tree:
                 item.own_markers.append(pytest.mark.skip.mark)
             for mark, kwargs in marks[0] if marks else ():
                 if not (is_skipped and mark == "skip"):
-                    item.own_markers.append(Mark(str(mark), (), dict(kwargs), _ispytest=True))
+                    item.own_markers.append(make_mark(str(mark), kwargs))
             self._choose(item)
 
     def add_ids(self, ids: list[str]) -> None:

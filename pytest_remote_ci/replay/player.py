@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,12 +20,11 @@ from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugin_diff, running_test
 from pytest_remote_ci.replay.events import Event, EventSource
-from pytest_remote_ci.replay.handover import is_heard, is_watched, switch_off
 from pytest_remote_ci.replay.job import Job, PipelineJob
 from pytest_remote_ci.replay.job_lines import JobLines
 from pytest_remote_ci.replay.labels import labels_of
 from pytest_remote_ci.replay.last_failed import note_failures
-from pytest_remote_ci.replay.lateness import backdate, seconds_between
+from pytest_remote_ci.replay.pytest_internals import backdate, is_heard, is_watched, switch_off
 from pytest_remote_ci.replay.running_test import RunningLine
 from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.session.arguments import Place
@@ -373,7 +373,7 @@ class JobPlayer(Player):
             first, last = (
                 self._job.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over")
             )
-            seconds = seconds_between(first, last)
+            seconds = _seconds_between(first, last)
             if seconds is not None:
                 backdate(self._config, seconds)
         cache: Any = getattr(self._config, "cache", None)
@@ -772,6 +772,15 @@ def _raise_interrupt(session: Any, event: Event, job: Job) -> None:
     path, line = job.places.place(event["at"])
     # pytest shows file and line of the innermost frame: compile one with the remote position.
     exec(compile("\n" * (line - 1) + "raise error", path, "exec"), {"error": error})  # noqa: S102
+
+
+def _seconds_between(first: object, last: object) -> float | None:
+    """Return the seconds between two ISO timestamps, at least 0.0; None if either is missing or invalid."""
+    try:
+        start, end = (datetime.fromisoformat(str(text).replace("Z", "+00:00")) for text in (first, last))
+    except ValueError:
+        return None
+    return max(0.0, (end - start).total_seconds())
 
 
 def _status(code: int) -> int | pytest.ExitCode:

@@ -16,6 +16,7 @@ import pytest
 
 from pytest_remote_ci.replay.decode import value_of
 from pytest_remote_ci.replay.paths import PathMapper
+from pytest_remote_ci.replay.pytest_internals import junit_xml
 
 #: Understood by `pytest_remote_ci.job.boot`.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="
@@ -123,9 +124,7 @@ def write_header(reporter: Any, session: dict[str, Any], lines: list[str]) -> No
 
 def play_junit(config: pytest.Config, event: dict[str, Any]) -> None:
     """Add properties that fixtures set in the job to the local JUnit report."""
-    from _pytest.junitxml import xml_key
-
-    xml: Any = config.stash.get(xml_key, None)
+    xml = junit_xml(config)
     if xml is None:
         return
     if event["t"] == "junit_attribute":

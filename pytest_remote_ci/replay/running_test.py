@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from pytest_remote_ci.replay.pytest_internals import terminal_file, terminal_writer
 from pytest_remote_ci.terminal.ansi import is_terminal, plain
 
 #: Seconds of silence before a name is shown, and between two checks.
@@ -88,7 +89,9 @@ class RunningLine:
                 return
             text = self._text(now)
             width = shutil.get_terminal_size().columns
-            room = width - getattr(self._reporter._tw, "width_of_current_line", width) % width - 2
+            room = (
+                width - getattr(terminal_writer(self._reporter), "width_of_current_line", width) % width - 2
+            )
             if room >= min(_LEAST_ROOM, len(text)):
                 text = text if len(text) <= room else "…" + text[len(text) - room + 1 :]
                 self._is_shown = True
@@ -106,7 +109,7 @@ class RunningLine:
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError, UnicodeError):  # the next write will fail, too
-            file = self._reporter._tw._file
+            file = terminal_file(terminal_writer(self._reporter))
             file.write(text)
             file.flush()
 
@@ -118,8 +121,9 @@ class RunningLine:
 def watch(config: pytest.Config, feed: Waiting, *, is_alone: bool = False) -> RunningLine | None:
     """Register a `RunningLine` if the terminal supports it and tests do not print directly; else return None."""
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    parts = ("_tw", "verbosity", "showlongtestinfo")
-    if not all(hasattr(reporter, name) for name in parts) or not is_terminal(reporter._tw._file):
+    file = terminal_file(terminal_writer(reporter))
+    parts = ("verbosity", "showlongtestinfo")
+    if file is None or not all(hasattr(reporter, name) for name in parts) or not is_terminal(file):
         return None
     if os.environ.get("TERM") in (None, "dumb") or config.getoption("capture", None) == "no":
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import StringIO
 from typing import Any, Final
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.events import Event
 from pytest_remote_ci.replay.paths import PathMapper
+from pytest_remote_ci.replay.pytest_internals import discarded_output, terminal_writer
 from pytest_remote_ci.terminal.ansi import Output
 
 #: Log streams with output of tests.
@@ -47,7 +47,7 @@ class Screen:
     def write(self, event: Event, *, at_the_end: bool) -> None:
         """Write output of tests; `at_the_end`: of the session, when pytest itself writes to stderr."""
         text, stream = str(event.get("data") or ""), str(event["stream"])
-        writer = getattr(self._terminal, "_tw", None)
+        writer = terminal_writer(self._terminal)
         if writer is not None:
             writer.flush()
         sys.stdout.flush()
@@ -74,7 +74,7 @@ class Screen:
         """Repeat a call by which a plugin in the job wrote to the terminal."""
         target, method = event["target"], event["method"]
         reporter = self._terminal
-        owner = reporter if target == "tr" else getattr(reporter, "_tw", None)
+        owner = reporter if target == "tr" else terminal_writer(reporter)
         if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
             with self.unseen(event):
                 getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
@@ -82,12 +82,8 @@ class Screen:
     @contextmanager
     def unseen(self, event: Event) -> Iterator[None]:
         """Hide output that a test's capture swallowed in the job: it is part of the captured output."""
-        writer: Any = getattr(self._terminal, "_tw", None)
-        if not event.get("unseen") or not hasattr(writer, "_file"):
+        if not event.get("unseen"):
             yield
             return
-        shown, writer._file = writer._file, StringIO()
-        try:
+        with discarded_output(terminal_writer(self._terminal)):
             yield
-        finally:
-            writer._file = shown

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from _pytest._code.code import ExceptionChainRepr, ReprEntry, ReprFileLocation
+from pytest_remote_ci.replay.pytest_internals import ExceptionChainRepr, ReprEntry, ReprFileLocation
 
 _FUNCTION = re.compile(r"^ *>? *(?:async )?def (\w+)")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_remote_ci.config import config as configuration
+from pytest_remote_ci.replay.pytest_internals import parser_actions
 from pytest_remote_ci.session import arguments
 
 
@@ -31,15 +31,10 @@ def any_place(config: pytest.Config) -> arguments.Place:
 
 
 class OptionArity:
-    """Asks pytest's parser about options (private, so with a fallback)."""
+    """Asks pytest's parser about options."""
 
     def __init__(self, config: pytest.Config) -> None:
-        parser: Any = getattr(config, "_parser", None)
-        self._actions: Any = None
-        with contextlib.suppress(AttributeError):  # up to pytest 8 it was created on demand
-            self._actions = (
-                parser.optparser if hasattr(parser, "optparser") else parser._getparser()
-            )._option_string_actions
+        self._actions: Any = parser_actions(config)
 
     def __call__(self, option: str) -> bool | None:
         """Whether the option takes a value; None if the value is optional or the option is not known locally."""

@@ -1,0 +1,232 @@
+"""Every private name of pytest that the client uses, with the versions of pytest that have it.
+
+All were seen in 7.0, 7.4, 8.0, 8.4, 9.0 and 9.2, except where another range is given. What is different without a name
+stands beside it. `tests/test_architecture.py` keeps private names out of the client's other modules; those that the
+job needs are in `pytest_remote_ci.job.pytest_internals`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from io import StringIO
+from typing import Any
+
+import pytest
+
+# Classes of tracebacks, and the mapping that is a node's `keywords`. Without them no session can be replayed.
+from _pytest._code.code import ExceptionChainRepr as ExceptionChainRepr
+from _pytest._code.code import ReprEntry as ReprEntry
+from _pytest._code.code import ReprFileLocation as ReprFileLocation
+from _pytest._code.code import TerminalRepr as TerminalRepr
+from _pytest.mark.structures import Mark
+from _pytest.mark.structures import NodeKeywords as NodeKeywords
+
+from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
+
+#: Prefix of the names of our own modules.
+OURS = "pytest_remote_ci."
+#: Options that were applied in the job and must not be applied twice.
+_OBEYED = {
+    "lf": False,
+    "failedfirst": False,
+    "newfirst": False,
+    "stepwise": False,
+    "stepwise_skip": False,
+    "stepwise_reset": False,
+    "maxfail": 0,
+    "keyword": "",
+    "markexpr": "",
+    "pythonwarnings": None,
+    "log_file": None,
+}
+
+# -- options and settings
+
+
+def skip_version_check(config: Any) -> None:
+    """Let pytest ignore `minversion`. Without the name, pytest refuses to start if it is too old for the project."""
+    if hasattr(config, "_checkversion"):
+        config._checkversion = lambda: None
+
+
+def override_settings(config: pytest.Config, values: Mapping[str, Any]) -> None:
+    """Set values of the configuration file, also before pytest validates `required_plugins`.
+
+    Without the name, a session works if the project's settings can be evaluated locally.
+    """
+    cache = getattr(config, "_inicache", None)
+    if isinstance(cache, dict):
+        cache.update(values)
+
+
+def undeclared_settings(config: pytest.Config, parser: pytest.Parser) -> list[str]:
+    """Return the names in the configuration file that no plugin declares.
+
+    `_ini_aliases` exists since 9.0; 6.2 has no `_inicfg` but `inicfg`. Without the names, ``--strict-config`` refuses
+    settings of plugins that exist only in the job.
+    """
+    known = {**getattr(parser, "_inidict", {}), **getattr(parser, "_ini_aliases", {})}
+    given = getattr(config, "_inicfg", None) or config.__dict__.get("inicfg") or {}
+    return [name for name in given if name not in known]
+
+
+def parser_actions(config: pytest.Config) -> Any:
+    """Return option → action of argparse. None without the names: then a list of common options is used.
+
+    Up to 8.x the parser of argparse is made by `_getparser`; since 9.0 it is `optparser`.
+    """
+    parser: Any = getattr(config, "_parser", None)
+    with contextlib.suppress(AttributeError):
+        made = parser.optparser if hasattr(parser, "optparser") else parser._getparser()
+        return made._option_string_actions
+    return None
+
+
+def switch_off(config: pytest.Config, kept: Collection[str] = ()) -> None:
+    """Reset the options that the remote pytest has already applied, except `kept`, and hide the local header.
+
+    Warnings about the configuration are forgotten, because the remote pytest has its own. Without `_call_history`
+    (pluggy 1.0 to 1.6), they are shown, too.
+    """
+    history = getattr(config.hook.pytest_warning_recorded, "_call_history", None)
+    if isinstance(history, list):
+        history.clear()
+    for name, value in _OBEYED.items():
+        if hasattr(config.option, name) and name not in kept:
+            setattr(config.option, name, value)
+    config.option.no_header = True
+
+
+# -- who implements a hook: the modules of pytest begin with `_pytest`
+
+
+def is_watched(config: pytest.Config) -> bool:
+    """Whether local plugins watch each test through `pytest_runtest_protocol`."""
+    return not all_are_of(config.hook.pytest_runtest_protocol, PYTEST, OURS)
+
+
+def is_heard(config: pytest.Config) -> bool:
+    """Whether local plugins receive reports: their warnings are caught around `pytest_runtest_protocol`."""
+    return not all_are_of(config.hook.pytest_runtest_logreport, PYTEST, OURS)
+
+
+# -- reports and items
+
+
+def report_from_json(kind: Any, data: dict[str, Any]) -> Any:
+    """Return a report of this class. Raises AttributeError without the name: then the constructor is used."""
+    return kind._from_json(data)
+
+
+def report_id(report: Any, default: Any) -> Any:
+    """Return the parsed node id of a report (9.2); without the name `default`, which is parsed for each phase."""
+    return getattr(report, "_id", default)
+
+
+def id_maker() -> Callable[[str], Any]:
+    """Return the constructor of node ids in pytest's caches: `str` without the class, which exists since 9.2."""
+    try:
+        from _pytest.nodeid import NodeId
+    except ImportError:
+        return str
+    made: Callable[[str], Any] = NodeId.parse
+    return made
+
+
+def make_mark(name: str, kwargs: Mapping[str, Any]) -> Mark:
+    """Return a mark of an item. Raises an error without the names.
+
+    `pytest.mark` would warn about names that the local settings do not declare.
+    """
+    return Mark(name, (), dict(kwargs), _ispytest=True)
+
+
+#: Attribute that is empty in a new item → function that makes it. Attributes without the name stay as they are.
+EMPTY_OF_ITEM: Mapping[str, Callable[[Any], Any]] = {
+    "keywords": NodeKeywords,
+    "own_markers": lambda item: [],
+    "extra_keyword_matches": lambda item: set(),
+    "stash": lambda item: pytest.Stash(),
+    "_store": lambda item: item.stash,  # the name in pytest 6, still present in later versions
+    "_report_sections": lambda item: [],
+    "user_properties": lambda item: [],
+}
+
+
+# -- the terminal
+
+
+def terminal_writer(reporter: Any) -> Any:
+    """Return what the terminal reporter writes to. None without the name: output of tests can then come too early."""
+    return getattr(reporter, "_tw", None)
+
+
+def terminal_file(writer: Any) -> Any:
+    """Return the file of a terminal writer. None without the name: then the name of a running test is not shown."""
+    return getattr(writer, "_file", None)
+
+
+@contextlib.contextmanager
+def discarded_output(writer: Any) -> Iterator[None]:
+    """Discard what is written to this terminal writer. Without the name, it is shown."""
+    if not hasattr(writer, "_file"):
+        yield
+        return
+    shown, writer._file = writer._file, StringIO()
+    try:
+        yield
+    finally:
+        writer._file = shown
+
+
+def count_collected(reporter: Any, number: int) -> None:
+    """Add to the tests that the terminal reporter counted. Without the name, it says that fewer were collected."""
+    if hasattr(reporter, "_numcollected"):
+        reporter._numcollected += number
+
+
+def fill_with_progress(reporter: Any) -> None:
+    """End a line of results with the progress. Without the names, the line has none."""
+    fill = getattr(reporter, "_write_progress_information_filling_space", None)
+    if fill is not None and getattr(reporter, "_show_progress_info", False):
+        fill()
+
+
+def hide_progress(reporter: Any) -> None:
+    """Let the terminal reporter write no more progress. Without the name, it writes it at the end of the tests."""
+    if hasattr(reporter, "_show_progress_info"):
+        reporter._show_progress_info = False
+
+
+# -- local reports
+
+
+def junit_xml(config: pytest.Config) -> Any:
+    """Return what writes the JUnit report, None if nothing does or without the name: then it lacks properties."""
+    try:
+        from _pytest.junitxml import xml_key
+    except ImportError:
+        return None
+    return config.stash.get(xml_key, None)
+
+
+def backdate(config: pytest.Config, seconds: float) -> None:
+    """Set the session's start so many seconds back, for summaries and reports of a session that is shown later.
+
+    Reporters measure the time since an instant: since 8.4 `_session_start` and `suite_start`, before that
+    `_sessionstarttime` and `suite_start_time`. Without the names, the duration is that of the replay.
+    """
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    for owner, instant, old in (
+        (reporter, "_session_start", "_sessionstarttime"),
+        (junit_xml(config), "suite_start", "suite_start_time"),
+    ):
+        if hasattr(getattr(owner, instant, None), "perf_count"):
+            begun = type(getattr(owner, instant))()
+            object.__setattr__(begun, "time", begun.time - seconds)
+            object.__setattr__(begun, "perf_count", begun.perf_count - seconds)
+            setattr(owner, instant, begun)
+        elif hasattr(owner, old):
+            setattr(owner, old, time.time() - seconds)
