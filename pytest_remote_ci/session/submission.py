@@ -29,8 +29,8 @@ from pytest_remote_ci.workspace import breakpoints, scm_version
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
+    from pytest_remote_ci.artifacts.report_files import ReportFile
     from pytest_remote_ci.config.config import Config
-    from pytest_remote_ci.replay.report_files import ReportFile
     from pytest_remote_ci.workspace.collect import Workspace
 
 
@@ -141,7 +141,7 @@ class SubmissionBuilder:
         """Return reports written both locally and in the job; none for a run: its report covers all jobs."""
         if not self.native or self.option("pipeline"):
             return []
-        from pytest_remote_ci.replay import report_files
+        from pytest_remote_ci.artifacts import report_files
 
         return report_files.find(self._pytest, self.place, self.given)
 
