@@ -88,6 +88,8 @@ class EventSource:
         """Return the next event; None after the last, and from the first `ClientError` on."""
         if self.lost is not None:
             return None
+        if self._held:  # almost always
+            return self._held.popleft()
         try:
             return self.next()
         except ClientError as error:

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.paths import PathMapper
-from pytest_remote_ci.replay.pytest_internals import OURS, report_id
+from pytest_remote_ci.replay.pytest_internals import ID_OF_REPORT, OURS
 
 #: Phase → the status that pytest itself gives it.
 _STATUSES = {"setup": ("", "", ""), "call": ("passed", ".", "PASSED"), "teardown": ("", "", "")}
@@ -73,7 +73,7 @@ class Passes:
             when,
             **fields,
         )
-        known["_id"] = report_id(report, nodeid)
+        known["_id"] = getattr(report, ID_OF_REPORT, nodeid)
         self._newest, self._status = report, _STATUSES[when] if self._nobody_else_is_asked() else None
         return report
 

@@ -245,7 +245,7 @@ class JobPlayer(Player):
     def play_collection(self) -> bool:
         """See `Player`."""
         job = self._job
-        while job.broken is None and (event := self._next()) is not None:
+        while job.broken is None and (event := job.next()) is not None:
             if event.get("t") in ("started", "tests_over"):
                 self.events.hold([event])
                 break
@@ -263,7 +263,7 @@ class JobPlayer(Player):
         job = self._job
         if job.broken is not None or job.has_passed(*points):
             return
-        while (event := self._next()) is not None:
+        while (event := job.next()) is not None:
             job.play(event)
             if event.get("t") in points or stop() or job.broken is not None:
                 return
@@ -402,16 +402,13 @@ class JobPlayer(Player):
 
     def finish(self) -> None:
         """Wait for the end of the job, which may still send output; apply the runner's verdict."""
-        while (event := self._next()) is not None:
+        while (event := self._job.next()) is not None:
             if self._job.broken is None:
                 self._job.play(event)
         self._fetch_reports()
         self._apply_runner_verdict()
         self._confirm_cancellation()
         self._compare_plugins()
-
-    def _next(self) -> Event | None:
-        return self._job.next()
 
     def _fetch_reports(self) -> None:
         """Fetch the job's reports; they replace the local ones if the job's pytest saw the whole session."""

@@ -120,9 +120,8 @@ def report_from_json(kind: Any, data: dict[str, Any]) -> Any:
     return kind._from_json(data)
 
 
-def report_id(report: Any, default: Any) -> Any:
-    """Return the parsed node id of a report (9.2); without the name `default`, which is parsed for each phase."""
-    return getattr(report, "_id", default)
+#: Attribute with the parsed node id of a report (9.2). Without it, the id is parsed for each phase.
+ID_OF_REPORT = "_id"
 
 
 def id_maker() -> Callable[[str], Any]:
