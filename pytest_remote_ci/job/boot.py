@@ -27,8 +27,8 @@ CONTINUED = "REMOTE_CI_CONTINUED"
 CAPTURED = "REMOTE_CI_CAPTURED"
 #: Folder, in the job's working directory, for reports that belong outside of the project on the developer's machine.
 OUTSIDE = ".remote-ci-reports"
-#: The package name of the files beside this one inside a job.
-_PACKAGE = "_remote_ci"
+#: The package names of the files beside this one inside a job, and of the package above them.
+_PACKAGE, _ROOT = "_remote_ci.job", "_remote_ci"
 #: Name of our own plugin's entry point.
 PLUGIN = "remote_ci"
 _FLAGS = (
@@ -116,7 +116,7 @@ def like_a_terminal() -> None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     columns = os.environ.pop(COLUMNS, "")
     if columns.isdigit() and int(columns) >= 20:
-        _load("pytest_internals").set_terminal_width(int(columns))
+        load("pytest_internals").set_terminal_width(int(columns))
         _tell_plugins_the_width(int(columns))
 
 
@@ -148,20 +148,21 @@ def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
 
     `continued`: an earlier pytest of this job died.
     """
-    records.add("recorder", protocol=records.protocol, cwd=os.getcwd())
+    wire = _load_wire()
+    records.add(wire.Recorder(protocol=wire.VERSION, cwd=os.getcwd()))
     try:
         import pytest
 
         if tuple(int(part) for part in pytest.__version__.split(".")[:1]) < (7,):
             raise RuntimeError(f"pytest {pytest.__version__} is older than 7.0")
         if not continued:
-            return [_load("recorder").Recorder(records)]
+            return [load("recorder").Recorder(records)]
         with open(records.path, "rb") as file:
-            earlier = _load("crash").read(file)
-        continuing = _load("resume").ResumedRecords(records, earlier)
-        return [_load("recorder").Recorder(continuing), _load("resume").OnlyUnstarted(continuing, earlier)]
+            earlier = load("crash").read(file)
+        continuing = load("resume").ResumedRecords(records, earlier)
+        return [load("recorder").Recorder(continuing), load("resume").OnlyUnstarted(continuing, earlier)]
     except Exception as error:
-        records.add("unavailable", reason=f"{error}")
+        records.add(wire.Unavailable(reason=f"{error}"))
         return []
 
 
@@ -180,20 +181,35 @@ class ShareCaptureFiles:
         import array
 
         with contextlib.suppress(Exception):
-            files = array.array("i", _load("pytest_internals").captured_files(session.config))
+            files = array.array("i", load("pytest_internals").captured_files(session.config))
             self._worker.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
         self._worker.close()
 
 
-def _load(name: str) -> Any:
-    """Import a module beside this file, as part of a package with a unique name."""
-    import importlib
+def make_package(here: str) -> None:
+    """Make packages with unique names for the files in the folder `here`, and for those that the wire shares.
+
+    In a job the folder `wire` lies in `here`, in the source tree beside it.
+    """
     import types
 
-    if _PACKAGE not in sys.modules:
-        package = sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
-        package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
-    return importlib.import_module(f"{_PACKAGE}.{name}")
+    for name, folders in ((_ROOT, [here, os.path.dirname(here)]), (_PACKAGE, [here])):
+        if name not in sys.modules:
+            package = sys.modules[name] = types.ModuleType(name)
+            package.__path__ = folders
+
+
+def load(name: str, package: str = _PACKAGE) -> Any:
+    """Import a module beside this file, or another one of the same package."""
+    import importlib
+
+    make_package(os.path.dirname(os.path.abspath(__file__)))
+    return importlib.import_module(f"{package}.{name}")
+
+
+def _load_wire() -> Any:
+    """Import the records' module."""
+    return load("wire.records", _ROOT)
 
 
 def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
@@ -202,8 +218,8 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
 
     times = os.environ.pop(AGES, "")
     if times:
-        plugins = [*plugins, _load("mtimes").ModificationTimes(times)]
-    named = _load("pytest_internals").main_function()
+        plugins = [*plugins, load("mtimes").ModificationTimes(times)]
+    named = load("pytest_internals").main_function()
     if named is not None:
         return int(
             named(args=args, plugins=plugins, prog="pytest" if mode == "script" else "python -m pytest")
@@ -212,7 +228,7 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
 
 
 def _guards() -> list[Any]:
-    return [_load("debuggers").NoDebugger(), _load("xdist_workers").Workers()]
+    return [load("debuggers").NoDebugger(), load("xdist_workers").Workers()]
 
 
 def main(mode: str, args: list[str]) -> int:
@@ -221,7 +237,7 @@ def main(mode: str, args: list[str]) -> int:
     like_a_terminal()
     make_folders(args)
     folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))
-    records = _load("record_file").Records(folder) if folder else None
+    records = load("record_file").Records(folder) if folder else None
     plugins = recording_plugins(records, continued=continued) if records is not None else []
     captured = os.environ.pop(CAPTURED, "")
     if captured:
@@ -237,8 +253,8 @@ def main(mode: str, args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if records is not None:  # any other end of the process does not end the session, whatever its code
-        records.add("returned", exitstatus=code)
-        _load("ending").shorten()
+        records.add(_load_wire().Returned(exitstatus=code))
+        load("ending").shorten()
     return code
 
 

@@ -11,7 +11,9 @@ import contextlib
 import json
 import os
 import time
-from typing import Any, BinaryIO, Callable, Iterator
+from typing import BinaryIO, Callable, ClassVar, Iterator, Mapping, NamedTuple
+
+from ..wire import records as wire
 
 #: Longest line in bytes that counts as a record.
 _LONGEST = 4 << 20
@@ -24,6 +26,14 @@ _OUTPUTS = ("terminal", "stdout", "stderr")
 FAILED, INTERRUPTED = 1, 2
 
 
+class Begun(NamedTuple):
+    """A test that has begun."""
+
+    record: wire.Started
+    #: Bytes of standard error before it.
+    stderr: int
+
+
 class SessionState:
     """The state of one job's session, over all its pytest processes. Fields marked "newest" start anew with each."""
 
@@ -33,8 +43,8 @@ class SessionState:
         self.started: dict[str, None] = {}
         #: Node ids of collectors that failed.
         self.broken: set[str] = set()
-        #: Tests that have begun and not ended: node id -> their `started` record.
-        self.running: dict[str, dict[str, Any]] = {}
+        #: Tests that have begun and not ended, by node id.
+        self.running: dict[str, Begun] = {}
         #: Node id -> the last reported phase of those tests.
         self.phases: dict[str, str] = {}
         #: The number of failures that count for ``--maxfail``, and that limit (0: none).
@@ -52,6 +62,8 @@ class SessionState:
         #: Newest: whether the session is not recorded.
         self.unavailable = False
         self.last = ""
+        #: Bytes of standard error before the record at hand.
+        self._stderr = 0
 
     @property
     def rest(self) -> list[str]:
@@ -63,87 +75,91 @@ class SessionState:
         """Whether the failures reach the limit of ``-x`` or ``--maxfail``."""
         return 0 < self.maxfail <= self.failures + len(self.broken)
 
-    def take(self, record: dict[str, Any]) -> None:
-        """Handle one record; call this in the order in which they were written."""
-        if record.get("t") == "several":
-            for part in record["of"]:
-                self.take({"sizes": record.get("sizes"), **part})
-            return
-        take = self._TAKES.get(record.get("t", ""))
-        if take is not None:
-            take(self, record)
+    def take(self, raw: Mapping[str, object]) -> None:
+        """Handle what one line contains; call this in the order in which they were written."""
+        sizes = raw.get("sizes")
+        stderr = sizes[2] if isinstance(sizes, list) and len(sizes) == len(_OUTPUTS) else 0
+        self._stderr = stderr if type(stderr) is int else 0
+        for part in wire.parts_of(raw):
+            try:
+                record = wire.parse(part)
+            except wire.RecordError:
+                continue
+            handle = self._HANDLERS.get(type(record))
+            if handle is not None:
+                handle(self, record)
 
-    def _session(self, record: dict[str, Any]) -> None:
-        self.xdist = bool(record.get("xdist"))
-        self.maxfail = int(record.get("maxfail") or 0)
+    def _session(self, record: wire.Session) -> None:
+        self.xdist = record.xdist
+        self.maxfail = record.maxfail
 
-    def _unavailable(self, record: dict[str, Any]) -> None:
+    def _unavailable(self, record: wire.Unavailable) -> None:
         self.unavailable = True
 
-    def _tree(self, record: dict[str, Any]) -> None:
-        for item in record["items"]:
-            self.collected[str(item[3])] = None
+    def _tree(self, record: wire.Tree) -> None:
+        for item in record.items:
+            self.collected[item.nodeid] = None
 
-    def _collecting(self, record: dict[str, Any]) -> None:
-        self.collecting = str(record.get("id") or "")
+    def _collecting(self, record: wire.CollectingFile) -> None:
+        self.collecting = record.id
 
-    def _collected(self, record: dict[str, Any]) -> None:
+    def _collected(self, record: wire.Collected) -> None:
         self.collecting = ""
 
-    def _collect_report(self, record: dict[str, Any]) -> None:
-        if record["d"].get("outcome") == "failed":
-            self.broken.add(str(record["d"]["nodeid"]))
+    def _collect_report(self, record: wire.CollectReport) -> None:
+        if record.d.get("outcome") == "failed":
+            self.broken.add(record.d["nodeid"])
 
-    def _started(self, record: dict[str, Any]) -> None:
-        nodeid = str(record["id"])
+    def _started(self, record: wire.Started) -> None:
         self.collecting = ""
         self.fresh += 1
-        self.started[nodeid] = None
-        self.running[nodeid] = record
+        self.started[record.id] = None
+        self.running[record.id] = Begun(record, self._stderr)
 
-    def _report(self, record: dict[str, Any]) -> None:
-        data = record["d"]
-        self.phases[str(data["nodeid"])] = str(data.get("when"))
+    def _report(self, record: wire.Report) -> None:
+        data = record.d
+        self.phases[data["nodeid"]] = str(data.get("when"))
         if data.get("outcome") == "failed" and "wasxfail" not in data:
             self.failures += 1
 
-    def _passed(self, record: dict[str, Any]) -> None:
-        self.phases[str(record["id"])] = str(record["when"])
+    def _passed(self, record: wire.Passed) -> None:
+        self.phases[record.id] = record.when
 
-    def _finished(self, record: dict[str, Any]) -> None:
-        self.last = str(record["id"])
+    def _finished(self, record: wire.Finished) -> None:
+        self.last = record.id
         self.running.pop(self.last, None)
         self.phases.pop(self.last, None)
 
-    def _over(self, record: dict[str, Any]) -> None:
+    def _over(self, record: wire.Record) -> None:
         self.ending = True
 
-    def _status(self, record: dict[str, Any]) -> None:
-        self.status = int(record["exitstatus"])
+    def _status(self, record: wire.End | wire.Returned) -> None:
+        self.status = record.exitstatus
 
-    def _died(self, record: dict[str, Any]) -> None:
+    def _died(self, record: wire.Died) -> None:
         self.deaths += 1
         self.ending = self.unavailable = False
         self.fresh, self.collecting, self.status = 0, "", None
         self.running.clear()
 
-    _TAKES = {  # noqa: RUF012 - filled once, here
-        "session": _session,
-        "unavailable": _unavailable,
-        "tree": _tree,
-        "collecting_file": _collecting,
-        "collected": _collected,
-        "collect_report": _collect_report,
-        "started": _started,
-        "report": _report,
-        "passed": _passed,
-        "finished": _finished,
-        "tests_over": _over,
-        "interrupt": _over,
-        "internal_error": _over,
-        "end": _status,
-        "returned": _status,
-        "died": _died,
+    #: Class of a record -> its handler.
+    _HANDLERS: ClassVar[Mapping[object, Callable[..., None]]] = {
+        wire.Session: _session,
+        wire.Unavailable: _unavailable,
+        wire.Tree: _tree,
+        wire.CollectingFile: _collecting,
+        wire.Collected: _collected,
+        wire.CollectReport: _collect_report,
+        wire.Started: _started,
+        wire.Report: _report,
+        wire.Passed: _passed,
+        wire.Finished: _finished,
+        wire.TestsOver: _over,
+        wire.Interrupt: _over,
+        wire.InternalError: _over,
+        wire.End: _status,
+        wire.Returned: _status,
+        wire.Died: _died,
     }
 
 
@@ -152,9 +168,11 @@ def read(file: BinaryIO) -> SessionState:
     found = SessionState()
     for line in lines(file):
         try:
-            found.take(json.loads(line))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            raw = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(raw, dict):
+            found.take(raw)
     return found
 
 
@@ -202,7 +220,7 @@ class CrashResolution:
         """The exit status that pytest had reached before it ended."""
         return self._found.status
 
-    def settle(self, how: str, sections: list[list[str]], *, restarts: int, stopped: bool) -> bool:
+    def settle(self, how: str, sections: list[wire.Section], *, restarts: int, stopped: bool) -> bool:
         """Record the death and its effect on the running tests; return whether to start pytest again for the rest.
 
         `sections`: captured output of the running test; `restarts`: how many restarts are left; `stopped`: pytest
@@ -213,7 +231,7 @@ class CrashResolution:
         self.code = FAILED if began or found.unavailable or found.ending else INTERRUPTED
         self.words = f"{how} {self._where()}".rstrip()
         if stopped:  # the client knows the reason, and reports the running tests itself
-            self._add("died", text=self.words, again=False, stopped=True, sections=sections)
+            self._add(wire.Died(text=self.words, again=False, stopped=True, sections=sections))
             return False
         for nodeid, begun in list(found.running.items()):
             self._fail(nodeid, begun, how, sections)
@@ -223,10 +241,10 @@ class CrashResolution:
         rest, enough = found.rest, found.reached_maxfail
         again = bool(found.fresh and rest and restarts > 0 and not (enough or found.xdist or found.ending))
         if enough and not found.ending:
-            self._add("tests_over", shouldfail=f"stopping after {found.failures} failures", shouldstop=None)
+            self._add(wire.TestsOver(shouldfail=f"stopping after {found.failures} failures", shouldstop=None))
         if again:
             self._tell(f"\n\nremote-ci: {self.words}; starting pytest again for the rest\n\n")
-        self._add("died", text=self.words, again=again, collecting=collecting)
+        self._add(wire.Died(text=self.words, again=again, collecting=collecting))
         return again
 
     def _tell(self, text: str) -> None:
@@ -252,15 +270,13 @@ class CrashResolution:
             return f"after {found.last}"
         return "before its first test"
 
-    def _fail(self, nodeid: str, begun: dict[str, Any], how: str, sections: list[list[str]]) -> None:
+    def _fail(self, nodeid: str, begun: Begun, how: str, sections: list[wire.Section]) -> None:
         """Add the reports that are missing for a test: a failure of its phase, an empty teardown, its end."""
         # The record of a passed setup is sent with the next one, so its absence does not mean that the setup failed.
         phase = "teardown" if self._found.phases.get(nodeid) == "call" else "call"
-        location, at = begun.get("location"), begun.get("at")
-        if not (isinstance(location, list) and len(location) == 3):
-            location = [nodeid.partition("::")[0], None, nodeid.partition("::")[2]]
+        location, at = begun.record.location, begun.record.at
         now = time.time()
-        start = at if isinstance(at, (int, float)) and 0 < at <= now else now
+        start = at if 0 < at <= now else now
         common = {
             "$report_type": "TestReport",
             "nodeid": nodeid,
@@ -269,33 +285,32 @@ class CrashResolution:
             "user_properties": [],
             "sections": sections,
         }
-        text = f"{how} while running {nodeid}{self._tail(begun)}"
+        text = f"{how} while running {nodeid}{self._tail(begun.stderr)}"
         failure = {"outcome": "failed", "longrepr": text, "when": phase, "start": start, "stop": now}
-        self._add("report", crash=True, d={**common, **failure, "duration": now - start})
+        self._add(wire.Report(crash=True, d={**common, **failure, "duration": now - start}))
         if phase != "teardown":
             after = {"outcome": "passed", "longrepr": None, "when": "teardown", "start": now, "stop": now}
-            self._add("report", crash=True, d={**common, **after, "duration": 0.0})
-        self._add("finished", id=nodeid, location=location)
+            self._add(wire.Report(crash=True, d={**common, **after, "duration": 0.0}))
+        self._add(wire.Finished(id=nodeid, location=location))
 
     def _fail_collecting(self, how: str) -> None:
         nodeid = self._found.collecting
-        text = f"{how} while collecting {nodeid}{self._tail({})}"
+        text = f"{how} while collecting {nodeid}{self._tail(0)}"
         self._add(
-            "collect_report",
-            d={
-                "$report_type": "CollectReport",
-                "nodeid": nodeid,
-                "outcome": "failed",
-                "longrepr": text,
-                "result": None,
-                "sections": [],
-            },
+            wire.CollectReport(
+                d={
+                    "$report_type": "CollectReport",
+                    "nodeid": nodeid,
+                    "outcome": "failed",
+                    "longrepr": text,
+                    "result": None,
+                    "sections": [],
+                }
+            )
         )
 
-    def _tail(self, begun: dict[str, Any]) -> str:
-        """Return the end of standard error since the test began."""
-        sizes = begun.get("sizes")
-        start = sizes[2] if isinstance(sizes, list) and len(sizes) == 3 and type(sizes[2]) is int else 0
+    def _tail(self, start: int) -> str:
+        """Return the end of standard error, from the byte `start` on."""
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with open(os.open(os.path.join(self._folder, "stderr"), flags), "rb") as file:
@@ -309,11 +324,11 @@ class CrashResolution:
             lines = [f"[... {len(lines) - _TAIL_LINES} lines ...]", *lines[-_TAIL_LINES:]]
         return "\n\nThe end of its standard error:\n" + "\n".join(lines) if text else ""
 
-    def _add(self, kind: str, **fields: Any) -> None:
+    def _add(self, record: wire.Record) -> None:
         sizes = self._sizes()
-        record = {"t": kind, "sizes": [sizes.get(name, 0) for name in _OUTPUTS], **fields}
-        self._found.take(json.loads(json.dumps(record)))
-        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        written = {**record.dump(), "sizes": [sizes.get(name, 0) for name in _OUTPUTS]}
+        self._found.take(written)
+        line = json.dumps(written, separators=(",", ":")).encode() + b"\n"
         with contextlib.suppress(OSError):
             size = os.fstat(self._records).st_size
             if size and os.pread(self._records, 1, size - 1) != b"\n":  # pytest died during a write

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..wire.records import CollectReport, Location, LogPiece, Passed, Report, ReportData, Value, WorkerLine
 from .logs import PIECE, detach
 from .pytest_internals import PYTEST, all_are_of, new_terminal_writer, report_to_json, worker_line
 from .quiet import Quiet
@@ -21,6 +22,7 @@ from .record_file import TEXT_LIMIT, plain
 
 if TYPE_CHECKING:
     from .logs import Logs
+    from .nodes import Found
     from .record_file import Records
 
 #: Statuses that every pytest derives by itself.
@@ -70,13 +72,13 @@ class Reports:
         self._config = config
         #: The report for which the status was last requested, and the answer.
         self.status: tuple[Any, Any] = (None, None)
-        self._before: dict[str, dict[str, Any]] = {}
+        self._before: dict[str, ReportData] = {}
         #: Tells whether a result can wait for the next test.
         self.quiet = Quiet(config)
         #: The report that was recorded last.
         self.last: Any = None
         #: Node id → location, of the tests that have begun and not ended.
-        self.running: dict[str, Any] = {}
+        self.running: dict[str, Location] = {}
         #: Whether plugins or conftests take part in statuses; then `status` has them.
         self.has_statuses = False
         self._workers: set[str] = set()
@@ -88,12 +90,53 @@ class Reports:
         self._before.pop(nodeid, None)
         self.running.pop(nodeid, None)
 
-    def add(self, kind: str, report: Any, **more: Any) -> None:
-        """Record this report; `kind` is "report" or "collect_report"; `more` are fields to add."""
+    def add(self, report: Any) -> None:
+        """Record the report of a test's phase."""
         self.last = report
-        if kind == "report" and self._has_passed_as_most_do(report):
-            self._passed(report, more)
+        if self._has_passed_as_most_do(report):
+            self._passed(report)
             return
+        data, worker = self._data_of(report)
+        flattened, markup = self._flattened(report.longrepr, data)
+        status = self._status_of(report)
+        if status and isinstance(status[2], str) and tuple(status) in _ORDINARY:
+            status = None
+        logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else detach(data)
+        small_logs = self._add_long_logs(report, logs)
+        small, shared = self._difference(data)
+        record = Report(
+            d=small,
+            flattened=flattened,
+            markup=markup,
+            worker=worker,
+            status=status,
+            unseen=self._records.is_captured or None,  # shown while captured: part of a test's output
+            logs=small_logs,
+            shared=shared or None,
+            values=_values_of(small) or None,
+        )
+        (self._hold if self._says_nothing(small) else self._add)(record)
+
+    def add_collector(self, report: Any, found: Found | None) -> None:
+        """Record the report of a collector, with what it found."""
+        self.last = report
+        data, worker = self._data_of(report)
+        data["result"] = None
+        flattened, markup = self._flattened(report.longrepr, data)
+        self._add(
+            CollectReport(
+                d=data,
+                nodes=found.nodes if found is not None else None,
+                items=found.items if found is not None else None,
+                found=found.numbers if found is not None else None,
+                flattened=flattened,
+                markup=markup,
+                worker=worker,
+            )
+        )
+
+    def _data_of(self, report: Any) -> tuple[ReportData, str | None]:
+        """Return the report's data, and the id of xdist's worker that made it."""
         node = report.__dict__.pop("node", None)  # xdist's controller of a worker
         try:
             data = self._serialized(report)
@@ -106,26 +149,7 @@ class Reports:
             (str(name), self._cut(text) if isinstance(text, str) else str(text))
             for name, text in data.get("sections") or ()
         ]
-        if kind == "collect_report":
-            data["result"] = None
-        fields: dict[str, Any] = {"d": data, **more}
-        self._flattened(report.longrepr, data, fields)
-        if node is not None:
-            fields["worker"] = self._worker(node)
-        if kind == "report":
-            status = self._status_of(report)
-            if status and not (isinstance(status[2], str) and tuple(status) in _ORDINARY):
-                fields["status"] = list(status)
-            if self._records.is_captured:  # shown while captured: part of a test's output
-                fields["unseen"] = True
-            logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else detach(data)
-            self._tell_logs(report, logs, fields)
-            fields["d"] = self._difference(data, fields)
-            self._tell_values(fields)
-            if self._says_nothing(fields["d"]):
-                self._hold(kind, **fields)
-                return
-        self._add(kind, **fields)
+        return data, None if node is None else self._worker(node)
 
     def _has_passed_as_most_do(self, report: Any) -> bool:
         """Whether the report contains nothing except that the phase passed, as for most phases of most tests."""
@@ -147,16 +171,20 @@ class Reports:
         asked, status = self.status
         return asked is report and bool(status) and isinstance(status[2], str) and tuple(status) in _PASSED
 
-    def _passed(self, report: Any, more: dict[str, Any]) -> None:
-        """Record a plain pass, without fields already sent by earlier phases or the start, but with `more`."""
+    def _passed(self, report: Any) -> None:
+        """Record a plain pass, without fields already sent by earlier phases or the start."""
         said, nodeid = report.__dict__, report.nodeid
         self.status = (None, None)
-        fields = {name: said[name] for name in ("when", "duration", "start", "stop") if name in said}
         before = self._before.get(nodeid) or {"location": self.running.get(nodeid)}
-        if before.get("location") != report.location:
-            fields["location"] = report.location
-        if before.get("keywords") != report.keywords:
-            fields["keywords"] = list(report.keywords)
+        record = Passed(
+            id=nodeid,
+            when=report.when,
+            duration=said.get("duration"),
+            start=said.get("start"),
+            stop=said.get("stop"),
+            location=report.location if before.get("location") != report.location else None,
+            keywords=list(report.keywords) if before.get("keywords") != report.keywords else None,
+        )
         self._before[nodeid] = {
             "location": report.location,
             "keywords": report.keywords,
@@ -164,7 +192,7 @@ class Reports:
             "sections": [],
         }
         is_held = report.when != "call" or self.quiet.follows(nodeid)
-        (self._hold if is_held else self._add)("passed", id=nodeid, **fields, **more)
+        (self._hold if is_held else self._add)(record)
 
     def _serialized(self, report: Any) -> Any:
         """Serialize a report; skip the hook for ordinary reports, three per test, if only pytest implements it."""
@@ -179,7 +207,7 @@ class Reports:
         return self._only_pytest_serialises
 
     @staticmethod
-    def _says_nothing(data: dict[str, Any]) -> bool:
+    def _says_nothing(data: ReportData) -> bool:
         """Whether nothing of the report is shown, and it cannot change until the next record."""
         return (
             data["outcome"] == "passed"
@@ -188,35 +216,28 @@ class Reports:
             and not data.keys() - _PYTESTS_OWN
         )
 
-    def _tell_logs(self, report: Any, text: str, fields: dict[str, Any]) -> None:
-        """Add log records to the report; send them before it in pieces if they are too long, or not strict JSON."""
+    def _add_long_logs(self, report: Any, text: str) -> list[object] | None:
+        """Return a phase's log records; if they are too long, or not strict JSON, add them in pieces instead."""
         if text and len(text) <= TEXT_LIMIT and "NaN" not in text and "Infinity" not in text:
-            fields["logs"] = json.loads(text)
-            return
+            logs: list[object] = json.loads(text)
+            return logs
         for start in range(0, len(text), PIECE):
-            self._add("logs", id=report.nodeid, when=str(report.when), text=text[start : start + PIECE])
+            self._add(LogPiece(id=report.nodeid, when=str(report.when), text=text[start : start + PIECE]))
+        return None
 
-    def _tell_values(self, fields: dict[str, Any]) -> None:
-        """Send property values that JSON would change as texts, by their index."""
-        values = {}
-        for place, (_, value) in enumerate(fields["d"].get("user_properties") or ()):
-            if not _is_plain(value):
-                values[place] = as_text(value)
-        if values:
-            fields["values"] = values
-
-    def _flattened(self, longrepr: Any, data: dict[str, Any], fields: dict[str, Any]) -> None:
-        """Note which representations pytest turned into text, and keep their colours."""
+    def _flattened(self, longrepr: Any, data: ReportData) -> tuple[str | None, str | None]:
+        """Return the type of a representation that pytest turned into text, and the text with its colours."""
         if not isinstance(data.get("longrepr"), str) or isinstance(longrepr, str):
-            return
+            return None, None
         if not hasattr(longrepr, "toterminal"):
-            return
-        fields["flattened"] = type(longrepr).__name__
+            return None, None
+        markup = None
         if getattr(self._config.option, "color", None) == "yes":
             with contextlib.suppress(Exception):
                 text = io.StringIO()
                 longrepr.toterminal(new_terminal_writer(text))
-                fields["markup"] = self._cut(text.getvalue())
+                markup = self._cut(text.getvalue())
+        return type(longrepr).__name__, markup
 
     def _status_of(self, report: Any) -> Any:
         (asked, status), self.status = self.status, (None, None)
@@ -226,11 +247,11 @@ class Reports:
         self.status = (None, None)
         return status
 
-    def _difference(self, data: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the report without fields and sections that the previous phase already contained."""
+    def _difference(self, data: ReportData) -> tuple[ReportData, int]:
+        """Return the report without what the previous phase already contained, and the number of sections of those."""
         before, self._before[data["nodeid"]] = self._before.get(data["nodeid"]), data
         if before is None:
-            return data
+            return data, 0
         small = {
             key: value for key, value in data.items() if key not in _CONSTANT or before.get(key) != value
         }
@@ -240,15 +261,14 @@ class Reports:
             shared += 1
         if shared:
             small["sections"] = new[shared:]
-            fields["shared"] = shared
-        return small
+        return small, shared
 
     def _worker(self, node: Any) -> str:
         name = str(node.gateway.id)
         if name not in self._workers:
             self._workers.add(name)
             with contextlib.suppress(Exception):
-                self._add("worker", id=name, line=worker_line(node))
+                self._add(WorkerLine(id=name, line=worker_line(node)))
         return name
 
 
@@ -259,7 +279,13 @@ def _plain_parts() -> Any:
     return set(some.__dict__)
 
 
-def _is_plain(value: Any) -> bool:
+def _values_of(data: ReportData) -> dict[int, Value]:
+    """Return the property values that JSON would change, as texts, by their index."""
+    properties = enumerate(data.get("user_properties") or ())
+    return {index: as_text(value) for index, (_, value) in properties if not _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
     if type(value) is list:
         return all(_is_plain(item) for item in value)
     if type(value) is dict:
@@ -267,15 +293,15 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (str, int, float, bool)
 
 
-def as_text(value: Any) -> list[str]:
-    """Return ["literal", Python literal] or, for a value without one, ["text", its text]."""
+def as_text(value: object) -> Value:
+    """Return "literal" and its Python literal or, for a value without one, "text" and its text."""
     with contextlib.suppress(Exception):
         notation = repr(value)
         if len(notation) <= _LONGEST_LITERAL:
             again = ast.literal_eval(notation)
             if type(again) is type(value) and again == value:
-                return ["literal", notation]
+                return "literal", notation
     try:
-        return ["text", str(value)]
+        return "text", str(value)
     except Exception:  # a hostile __str__
-        return ["text", str(plain(value))]
+        return "text", str(plain(value))

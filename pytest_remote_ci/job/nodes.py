@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import Any, Iterable
+from typing import Any, Iterable, NamedTuple
 
 import pytest
 
+from ..wire.records import FoundItem, MarkData, TreeItem, TreeNode
+
 #: Types of mark arguments that ``-m "name(key=value)"`` can match.
 _ASKED_FOR = (str, int, bool, type(None))
+
+
+class Found(NamedTuple):
+    """What a collector found."""
+
+    #: New nodes, new items, and the numbers of all of them.
+    nodes: list[TreeNode]
+    items: list[FoundItem]
+    numbers: list[int]
 
 
 class Tree:
@@ -24,18 +35,14 @@ class Tree:
         self._numbers: dict[int, int] = {}
         self._items: dict[int, int] = {}
         #: Keeps numbered nodes alive, so that no other object gets the same id().
-        self._told: list[Any] = []
-        self._new: list[Any] = []
+        self._told: list[object] = []
+        self._new: list[TreeNode] = []
         #: id(collector) -> its marks, with those of its parents.
-        self._marks_of: dict[int, list[Any]] = {}
+        self._marks_of: dict[int, list[MarkData]] = {}
 
-    def found(self, result: Iterable[Any]) -> dict[str, list[Any]]:
-        """Return what a collector found: new nodes (see `take_nodes`), new items, and the numbers of all of them.
-
-        An item is [parent, type, name, line from 0, node id or None if it consists of the parent's and the name];
-        items are numbered from -1 downwards.
-        """
-        items: list[Any] = []
+    def found(self, result: Iterable[pytest.Item | pytest.Collector]) -> Found:
+        """Return what a collector found."""
+        items: list[FoundItem] = []
         numbers = []
         for node in result:
             if not isinstance(node, pytest.Item):
@@ -46,51 +53,43 @@ class Tree:
                 self._told.append(node)
                 items.append(self._new_item(node))
             numbers.append(self._items[id(node)])
-        return {"nodes": self.take_nodes(), "items": items, "found": numbers}
+        return Found(self.take_nodes(), items, numbers)
 
-    def numbers(self, items: Iterable[Any]) -> list[int] | None:
+    def numbers(self, items: Iterable[pytest.Item]) -> list[int] | None:
         """Return the numbers of found items; None if one of them was not found by a collector."""
         numbers = [self._items.get(id(item), 0) for item in items]
         return None if 0 in numbers else numbers
 
-    def item(self, item: Any) -> list[Any]:
-        """Return [parent, type, name, node id, location, has parameters, original name, is skipped, doc, marks]."""
-        return [
+    def item(self, item: pytest.Item) -> TreeItem:
+        """Return an item that will run, with the marks of its parents."""
+        return TreeItem(
             self._number(item.parent),
             type(item).__name__,
             item.name,
             item.nodeid,
-            list(item.location),
+            item.location,
             getattr(item, "callspec", None) is not None,
             getattr(item, "originalname", None),
             _is_skipped(item),
             self._doc(item),
-            *self._marks(item),
-        ]
+            tuple(_own_marks(item) + self._marks_above(item.parent)),
+        )
 
-    def take_nodes(self) -> list[Any]:
-        """Return new nodes: [parent, type, name, node id, path, base, documentation]; the session's parent is -1."""
+    def take_nodes(self) -> list[TreeNode]:
+        """Return the nodes that are new."""
         nodes, self._new = self._new, []
         return nodes
 
-    def _new_item(self, item: Any) -> list[Any]:
-        parent = item.parent
+    def _new_item(self, item: pytest.Item) -> FoundItem:
+        parent: Any = item.parent
         nodeid = None if item.nodeid == f"{parent.nodeid}::{item.name}" else item.nodeid
         try:
             line = item.location[1]
         except Exception:  # a plugin's item; running it will show the error
             line = None
-        return [self._number(parent), type(item).__name__, item.name, line, nodeid]
+        return FoundItem(self._number(parent), type(item).__name__, item.name, line, nodeid)
 
-    def _marks(self, item: Any) -> list[Any]:
-        """Return the marks of the item and its parents as one list, or nothing.
-
-        A mark is [name, keyword arguments for ``-m``].
-        """
-        marks = _own_marks(item) + self._marks_above(item.parent)
-        return [marks] if marks else []
-
-    def _marks_above(self, node: Any) -> list[Any]:
+    def _marks_above(self, node: Any) -> list[MarkData]:
         """Return the marks of the parents, nearest first."""
         if node is None:
             return []
@@ -107,7 +106,7 @@ class Tree:
         self._numbers[id(node)] = number = len(self._numbers)
         self._told.append(node)
         self._new.append(
-            [
+            TreeNode(
                 parent,
                 type(node).__name__,
                 node.name,
@@ -115,7 +114,7 @@ class Tree:
                 self._path(node),
                 _base(node),
                 self._doc(node),
-            ]
+            )
         )
         return number
 
@@ -130,14 +129,14 @@ class Tree:
         return inspect.getdoc(obj) if obj else None
 
 
-def _own_marks(node: Any) -> list[Any]:
+def _own_marks(node: Any) -> list[MarkData]:
     return [
-        [mark.name, {key: value for key, value in mark.kwargs.items() if isinstance(value, _ASKED_FOR)}]
+        (mark.name, {key: value for key, value in mark.kwargs.items() if isinstance(value, _ASKED_FOR)})
         for mark in node.own_markers
     ]
 
 
-def _base(node: Any) -> str:
+def _base(node: object) -> str:
     for kind in (pytest.Class, pytest.Module, pytest.File):
         if isinstance(node, kind):
             return kind.__name__

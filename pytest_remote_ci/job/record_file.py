@@ -13,6 +13,9 @@ import json
 import os
 from typing import Any, TextIO
 
+# Relative imports: in a container these files are a package of another name (see `boot`).
+from ..wire.records import OutputMark, Record, Several
+
 #: Longest captured section in characters; of a longer one the beginning and the end are sent.
 SECTION_LIMIT = 1 << 20
 #: Limits for a record in bytes and for a text in characters. In a longer record every text is cut; if that is not
@@ -27,9 +30,6 @@ _HIGH = 700
 
 class Records:
     """Appends to `records` and `terminal` of the spool folder. A forked child records nothing."""
-
-    #: Version of the record format.
-    protocol = 2
 
     def __init__(self, folder: str) -> None:
         """Create this before any other code runs: descriptors 1 and 2 must be the spool's `stdout` and `stderr`."""
@@ -49,25 +49,25 @@ class Records:
         self._written = (0, 0)
         #: File name -> bytes that could not be written yet.
         self._late = {name: bytearray() for name in self._paths}
-        self._held: list[dict[str, Any]] = []
+        self._held: list[object] = []
         for name in self._paths:
             self._reopen(name)
 
-    def add(self, kind: str, **fields: Any) -> None:
-        """Append one record of this kind. Never raises because of its content."""
+    def add(self, added: Record) -> None:
+        """Append one record. Never raises because of its content."""
         if self._getpid() != self._pid:
             return
         held, self._held = self._held, []
-        record = {"t": kind, **fields}
+        record = added.dump()
         if held:
-            record = {"t": "several", "of": [*held, record]}
+            record = Several(of=[*held, record]).dump()
         out, err = self._written = self._output_sizes()
         record["sizes"] = [self._terminal_size(), out, err]
         self._append("records", self._line(record))
 
-    def hold(self, kind: str, **fields: Any) -> None:
+    def hold(self, record: Record) -> None:
         """Write this record together with the next one, for records that are only useful with it."""
-        self._held.append({"t": kind, **fields})
+        self._held.append(record.dump())
 
     def terminal(self, text: str) -> None:
         """Append to pytest's own output, after all output of the tests since the last record."""
@@ -75,7 +75,7 @@ class Records:
             return
         # Held records are never shown together with this text, so their order does not matter.
         if self._output_sizes() != self._written:
-            self.add("mark")
+            self.add(OutputMark())
         self._append("terminal", text.encode("utf-8", "backslashreplace"))
 
     @property
@@ -97,7 +97,7 @@ class Records:
         left_out = len(text) - limit
         return f"{text[:head]}\n[... {left_out} characters cut by remote-ci ...]\n{text[-tail:]}"
 
-    def _line(self, record: dict[str, Any]) -> bytes:
+    def _line(self, record: dict[str, object]) -> bytes:
         try:
             text = self._encode(record)
         except (TypeError, ValueError, RecursionError):  # odd keys, cycles
@@ -239,7 +239,8 @@ def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
     if "of" in record:
         return {**record, "of": [_without_text(part, length) for part in record["of"]]}
     note = f"<{length >> 20} MB dropped by remote-ci>"
-    result = {key: value for key, value in record.items() if key not in ("text", "lines", "args")}
+    result = {key: value for key, value in record.items() if key != "args"}
+    result.update({key: empty for key, empty in (("text", note), ("lines", [note])) if key in record})
     data = result.get("d")
     if isinstance(data, dict):
         result["d"] = {**data, "sections": [], "user_properties": [], "longrepr": note}

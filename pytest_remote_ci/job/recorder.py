@@ -14,10 +14,12 @@ import re
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import pytest
 
+# Relative imports: in a container these files are a package of another name (see `boot`).
+from ..wire import records as wire
 from .encode import Reports, as_text
 from .logs import NAME, Logs, are_wanted
 from .nodes import Tree
@@ -47,12 +49,12 @@ class Recorder:
         self._reports: Any = None
         self._tree: Any = None
         self._has_tree = False
-        self._metadata: dict[str, Any] = {}
+        self._metadata: dict[str, object] = {}
 
     # -- session
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_configure(self, config: Any) -> None:
+    def pytest_configure(self, config: pytest.Config) -> None:
         """Set up the recorder; other hooks do not get the configuration."""
         self._config = config
         logs = None
@@ -66,24 +68,25 @@ class Recorder:
             watch_unittest(self._compared)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_sessionstart(self, session: Any) -> Any:
+    def pytest_sessionstart(self, session: pytest.Session) -> Any:
         """Record what session this is; from here on the terminal reporter is the final one."""
         config = session.config
         reporters = (getattr(config.option, "remote_ci_here", None) or "").split(",")
         silence_reporters(config, [name for name in reporters if name])
         self._metadata = describe(config)
         self._add(
-            "session",
-            protocol=self._records.protocol,
-            pytest=pytest.__version__,
-            python=platform.python_version(),
-            rootdir=str(config.rootpath),
-            xdist=bool(getattr(config.option, "tx", None)),
-            at=time.time(),
-            maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
-            metadata=self._metadata,
-            measured=config.pluginmanager.hasplugin("_cov"),
-            plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
+            wire.Session(
+                protocol=wire.VERSION,
+                pytest=pytest.__version__,
+                python=platform.python_version(),
+                rootdir=str(config.rootpath),
+                xdist=bool(getattr(config.option, "tx", None)),
+                at=time.time(),
+                maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
+                metadata=self._metadata,
+                measured=config.pluginmanager.hasplugin("_cov"),
+                plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),
+            )
         )
         Screen(self._records, silent=_NAMING_THEIR_FILE.intersection(reporters)).watch(config)
         with contextlib.suppress(Exception):
@@ -102,32 +105,32 @@ class Recorder:
         )
         if self._config.option.verbose > 0:
             first += f" -- {sys.executable}"
-        self._add("header", lines=[first, *_lines(result.get_result())])
+        self._add(wire.Header(lines=[first, *_lines(result.get_result())]))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: Any) -> Any:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Any:
         """Record the end of the tests, then the final exit status, which other plugins may have changed."""
         with contextlib.suppress(Exception):
             xml = junit_xml(self._config)
             if xml is not None and xml.global_properties:
-                self._add("junit", properties=[list(item) for item in xml.global_properties])
+                self._add(wire.JunitProperties(properties=list(xml.global_properties)))
         self._add(
-            "tests_over",
-            shouldfail=_text_or_none(session.shouldfail),
-            shouldstop=_text_or_none(session.shouldstop),
+            wire.TestsOver(
+                shouldfail=_text_or_none(session.shouldfail), shouldstop=_text_or_none(session.shouldstop)
+            )
         )
         yield
         cache = getattr(self._config, "cache", None)
         values = {}
         if cache is not None and getattr(self._config.option, "stepwise", False):
             values["cache/stepwise"] = cache.get("cache/stepwise", None)
-        self._add("end", exitstatus=int(session.exitstatus), cache=values)
+        self._add(wire.End(exitstatus=int(session.exitstatus), cache=values))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self) -> None:
         """Record where the summary begins, with the metadata if it changed since the start."""
         metadata = describe(self._config)
-        self._add("summary", **({"metadata": metadata} if metadata != self._metadata else {}))
+        self._add(wire.Summary(metadata=metadata if metadata != self._metadata else None))
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
         """Record an internal error of pytest or a plugin.
@@ -136,8 +139,8 @@ class Recorder:
         """
         shown = self._shown_last()
         if shown is not None:
-            self._reports.add("report", shown)
-        self._add("internal_error", text=str(excrepr), exception=excinfo.exconly())
+            self._reports.add(shown)
+        self._add(wire.InternalError(text=str(excrepr), exception=excinfo.exconly()))
 
     def _shown_last(self) -> Any:
         """Return the report that the terminal has shown but that is not recorded, else None."""
@@ -154,18 +157,19 @@ class Recorder:
 
     def _add_attribute(self, nodeid: str, name: str, value: str) -> None:
         """Record a call of ``record_xml_attribute``, for the report that the developer's pytest will write."""
-        self._add("junit_attribute", id=nodeid, name=name, value=value)
+        self._add(wire.JunitAttribute(id=nodeid, name=name, value=value))
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         """Record Ctrl-C, `pytest.exit` and the like."""
         value, crash = excinfo.value, crash_place(excinfo)
         self._add(
-            "interrupt",
-            name=excinfo.typename,
-            module=type(value).__module__,
-            message=str(getattr(value, "msg", value)),
-            code=getattr(value, "returncode", None),
-            at=[str(crash.path), crash.lineno] if crash else None,
+            wire.Interrupt(
+                name=excinfo.typename,
+                module=type(value).__module__,
+                message=str(getattr(value, "msg", value)),
+                code=getattr(value, "returncode", None),
+                at=(str(crash.path), crash.lineno) if crash else None,
+            )
         )
 
     # -- collection
@@ -173,65 +177,65 @@ class Recorder:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
         """Record that pytest has started: command line and initial conftests were valid."""
-        self._add("collecting")
+        self._add(wire.Collecting())
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collectstart(self, collector: Any) -> None:
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
         """Record which file is imported, because importing it can end this process."""
         if isinstance(collector, pytest.File):
-            self._add("collecting_file", id=collector.nodeid)
+            self._add(wire.CollectingFile(id=collector.nodeid))
 
-    def pytest_collectreport(self, report: Any) -> None:
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Record what each collector found; the tests that will run follow as one tree."""
-        found = self._tree.found(report.result or ()) if report.outcome == "passed" else {}
-        self._reports.add("collect_report", report, **found)
+        found = self._tree.found(report.result or ()) if report.outcome == "passed" else None
+        self._reports.add_collector(report, found)
 
-    def pytest_deselected(self, items: Any) -> None:
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Record the number of deselected items, and which of the found ones they are."""
-        self._add("deselected", count=len(items), found=self._tree.numbers(items))
+        self._add(wire.Deselected(count=len(items), found=self._tree.numbers(items)))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_finish(self, session: Any) -> None:
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Record the tree of the tests that will run, in portions."""
         tree, self._tree = self._tree, Tree(self._config)
         for start in range(0, len(session.items), _ITEMS):
             items = [tree.item(item) for item in session.items[start : start + _ITEMS]]
-            self._add("tree", nodes=tree.take_nodes(), items=items)
+            self._add(wire.Tree(nodes=tree.take_nodes(), items=items))
         self._has_tree = True
-        self._add("collected", count=len(session.items))
+        self._add(wire.Collected(count=len(session.items)))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_report_collectionfinish(self) -> Any:
         """Record lines such as "run-last-failure: ..."."""
         result = yield
-        self._add("collection_lines", lines=_lines(result.get_result()))
+        self._add(wire.CollectionLines(lines=_lines(result.get_result())))
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: Any) -> None:
+    def pytest_xdist_node_collection_finished(self, node: object, ids: Sequence[str]) -> None:
         """Record the tests that xdist's workers collected; all workers collect the same."""
         if not self._has_tree:
             self._has_tree = True
-            self._add("collected_ids", ids=list(ids))
+            self._add(wire.CollectedIds(ids=list(ids)))
 
     # -- tests
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+    def pytest_runtest_logstart(self, nodeid: str, location: wire.Location) -> None:
         """Record that this test begins."""
         self._reports.running[nodeid] = location
-        self._add("started", id=nodeid, location=list(location), at=time.time())
+        self._add(wire.Started(id=nodeid, location=location, at=time.time()))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Note which test runs and which follows."""
         self._reports.quiet.begin(item, nextitem)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+    def pytest_runtest_logfinish(self, nodeid: str, location: wire.Location) -> None:
         """Record that the test is over, together with the next test's start if that follows at once."""
         self._reports.forget(nodeid)
         tell = self._add if self._reports.quiet.is_last else self._records.hold
-        tell("finished", id=nodeid, location=list(location))
+        tell(wire.Finished(id=nodeid, location=location))
 
     def pytest_plugin_registered(self) -> None:
         """Watch statuses once there are plugins or conftests that take part in them."""
@@ -246,32 +250,41 @@ class Recorder:
             manager.register(_Statuses(self._reports))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a report after the terminal reporter, where pytest 9+ fails the parent of failed subtests."""
-        self._reports.add("report", report)
+        self._reports.add(report)
 
     def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
         """Record errors, which some reporters learn only from this hook; for a collector it precedes the report."""
         if call.excinfo is not None:
-            of = {} if isinstance(node, pytest.Item) else self._tree.found([node])
+            of = None if isinstance(node, pytest.Item) else self._tree.found([node])
             self._add(
-                "exception",
-                id=report.nodeid,
-                when=getattr(report, "when", None),
-                name=call.excinfo.typename,
-                text=self._cut(call.excinfo.exconly()),
-                **of,
+                wire.RaisedException(
+                    id=report.nodeid,
+                    when=getattr(report, "when", None),
+                    name=call.excinfo.typename,
+                    text=self._cut(call.excinfo.exconly()),
+                    nodes=of.nodes if of is not None else None,
+                    items=of.items if of is not None else None,
+                    found=of.numbers if of is not None else None,
+                )
             )
 
-    def pytest_assertrepr_compare(self, config: Any, op: str, left: Any, right: Any) -> None:
+    def pytest_assertrepr_compare(self, config: pytest.Config, op: str, left: object, right: object) -> None:
         """Record compared values for editors that show them, if requested."""
         if getattr(config.option, "remote_ci_comparisons", False):
             self._compared(op, left, right)
 
-    def _compared(self, operator: str, left: Any, right: Any) -> None:
-        self._add("compared", operator=operator, operands=[as_text(left), as_text(right)])
+    def _compared(self, operator: str, left: object, right: object) -> None:
+        self._add(wire.Compared(operator=operator, operands=[as_text(left), as_text(right)]))
 
-    def pytest_warning_recorded(self, warning_message: Any, when: str, nodeid: str, location: Any) -> None:
+    def pytest_warning_recorded(
+        self,
+        warning_message: warnings.WarningMessage,
+        when: str,
+        nodeid: str,
+        location: wire.Location | None,
+    ) -> None:
         """Record a warning with its source line, which the developer's pytest cannot look up."""
         warning = warning_message
         category = warning.category or type(warning.message)
@@ -279,17 +292,18 @@ class Recorder:
         if line is None:
             line = linecache.getline(warning.filename, warning.lineno).rstrip("\n")
         self._add(
-            "warning",
-            message=str(warning.message),
-            name=category.__name__,
-            module=category.__module__,
-            bases=[base.__name__ for base in category.__mro__ if base.__module__ == "builtins"],
-            file=warning.filename,
-            lineno=warning.lineno,
-            line=line,
-            when=when,
-            id=nodeid,
-            location=list(location) if location else None,
+            wire.RecordedWarning(
+                message=str(warning.message),
+                name=category.__name__,
+                module=category.__module__,
+                bases=[base.__name__ for base in category.__mro__ if base.__module__ == "builtins"],
+                file=warning.filename,
+                lineno=warning.lineno,
+                line=line,
+                when=when,
+                id=nodeid,
+                location=location or None,
+            )
         )
 
 
@@ -306,7 +320,7 @@ class _Statuses:
         self._reports.status = (report, result.get_result())
 
 
-def describe(config: Any) -> dict[str, Any]:
+def describe(config: Any) -> dict[str, object]:
     """Return this environment's metadata in the form of pytest-metadata, whether that is installed or not."""
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
     found = config.stash.get(key, None) if key is not None else None
@@ -325,7 +339,7 @@ def describe(config: Any) -> dict[str, Any]:
     }
 
 
-def silence_reporters(config: Any, reporters: list[str]) -> None:
+def silence_reporters(config: pytest.Config, reporters: list[str]) -> None:
     """Ignore warnings of packages with plugins that also run locally, if the job does not record warnings.
 
     Recorded warnings are compared locally instead, see `pytest_remote_ci.replay.job`.
@@ -336,7 +350,7 @@ def silence_reporters(config: Any, reporters: list[str]) -> None:
             warnings.filterwarnings("ignore", module=re.escape(name) + r"(\.|\Z)")
 
 
-def watch_unittest(compared: Any) -> None:
+def watch_unittest(compared: Callable[[str, object, object], None]) -> None:
     """Report failed comparisons of `unittest`, which has no hook for them, as (actual value, expected value)."""
     import unittest
 
@@ -360,5 +374,5 @@ def _lines(results: Any) -> list[str]:
     return lines
 
 
-def _text_or_none(value: Any) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return str(value) if value else None

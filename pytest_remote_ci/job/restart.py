@@ -47,7 +47,8 @@ class Recording:
     def say_stopped(self) -> None:
         """Record that the job was asked to stop, which explains the records that follow."""
         with contextlib.suppress(OSError):
-            os.write(self._records, json.dumps({"t": "stopped"}).encode() + b"\n")
+            stopped = _load("wire.records", "_remote_ci").Stopped()
+            os.write(self._records, json.dumps(stopped.dump()).encode() + b"\n")
 
     def should_restart(self, code: int, killed: str | None, *, oom: bool, stopped: bool) -> bool:
         """Return whether to start pytest again after this end; if not, set `code` and `died` to the outcome."""
@@ -55,7 +56,7 @@ class Recording:
         if killed is None and _returned(self._records) == code:
             self.code = code or self.code
             return False
-        aftermath = __import__("crash")  # beside this file; few jobs need it
+        aftermath = _load("crash")  # few jobs need it
         settlement = aftermath.CrashResolution(self._folder, self._records, self._sizes)
         if killed is None and settlement.status is not None:  # it was ended after its session
             self.code = code or settlement.status or self.code
@@ -67,7 +68,7 @@ class Recording:
         self._left -= again
         return again
 
-    def _sections(self) -> list[list[str]]:
+    def _sections(self) -> list[tuple[str, str]]:
         """Return the captured output that pytest had not read yet."""
         sections = []
         for name, handle in zip(_CAPTURED, self._receive()):
@@ -76,7 +77,7 @@ class Recording:
                 start = max(0, status.st_size - _KEPT)
                 text = os.pread(handle, _KEPT, start) if stat.S_ISREG(status.st_mode) else b""
                 if text:
-                    sections.append([name, text.decode("utf-8", "replace")])
+                    sections.append((name, text.decode("utf-8", "replace")))
             os.close(handle)
         return sections
 
@@ -96,8 +97,16 @@ class Recording:
                 end.close()
 
 
+def _load(*names: str) -> Any:
+    """Import a module of this folder, or of another package, as `boot` does."""
+    return __import__("boot").load(*names)  # beside this file
+
+
 def _returned(handle: int) -> int | None:
-    """Return the exit status that pytest itself returned, if that is the last record."""
+    """Return the exit status that pytest itself returned, if that is the last record.
+
+    Every job gets here, so the records' module, which takes milliseconds to import, is not used.
+    """
     size = os.fstat(handle).st_size
     with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, OSError, RecursionError):
         line = os.pread(handle, 4096, max(0, size - 4096)).split(b"\n")[-2]

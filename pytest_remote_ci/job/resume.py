@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..wire import records as wire
+
 if TYPE_CHECKING:
     from .crash import SessionState
     from .record_file import Records
 
 #: Records that are written even before the first test: the session ends or cannot be recorded.
-_ALWAYS = frozenset(
-    {
-        "unavailable",
-        "interrupt",
-        "internal_error",
-        "tests_over",
-        "summary",
-        "end",
-        "junit",
-        "note",
-        "collecting_file",
-    }
+_ALWAYS = (
+    wire.Unavailable,
+    wire.Interrupt,
+    wire.InternalError,
+    wire.TestsOver,
+    wire.Summary,
+    wire.End,
+    wire.JunitProperties,
+    wire.Note,
+    wire.CollectingFile,
 )
 
 
@@ -43,17 +43,16 @@ class ResumedRecords:
         """Delegate to the wrapped `Records`."""
         return getattr(self._records, name)
 
-    def add(self, kind: str, **fields: Any) -> None:
+    def add(self, record: wire.Record) -> None:
         """Append one record, unless the earlier pytest recorded the same."""
-        self._has_begun = self._has_begun or kind == "started"
-        if self._has_begun or kind in _ALWAYS or self._is_new_error(kind, fields):
-            self._records.add(kind, **fields)
+        self._has_begun = self._has_begun or isinstance(record, wire.Started)
+        if self._has_begun or isinstance(record, _ALWAYS) or self._is_new_error(record):
+            self._records.add(record)
 
-    def _is_new_error(self, kind: str, fields: dict[str, Any]) -> bool:
-        data = fields.get("d")
-        if kind != "collect_report" or not isinstance(data, dict) or data.get("outcome") != "failed":
+    def _is_new_error(self, record: wire.Record) -> bool:
+        if not isinstance(record, wire.CollectReport) or record.d.get("outcome") != "failed":
             return False
-        return data.get("nodeid") not in self._earlier.broken
+        return record.d["nodeid"] not in self._earlier.broken
 
 
 class OnlyUnstarted:
@@ -76,7 +75,7 @@ class OnlyUnstarted:
         missing = [nodeid for nodeid in rest if nodeid not in found]
         more = [nodeid for nodeid in found if nodeid not in self._earlier.collected]
         if missing or more:
-            self._add("note", text=_difference(missing, more))
+            self._add(wire.Note(text=_difference(missing, more)))
         items[:] = [found[nodeid] for nodeid in rest if nodeid in found]
 
     @pytest.hookimpl(tryfirst=True)

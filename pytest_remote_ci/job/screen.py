@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Collection
 
+from ..wire.records import TerminalCall
 from .pytest_internals import replace_terminal_file, terminal_writer
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ class Screen:
             of_plugin = not caller.startswith("_pytest.") or caller in like_plugins
             if of_plugin and caller.partition(".")[0] not in silent:
                 kept = {key: value for key, value in kwargs.items() if key != "flush"}
-                more = {"unseen": True} if records.is_captured else {}  # part of a test's captured output
-                records.add("terminal", target=name, method=method, args=list(args), kwargs=kept, **more)
+                unseen = records.is_captured or None  # part of a test's captured output
+                records.add(
+                    TerminalCall(target=name, method=method, args=list(args), kwargs=kept, unseen=unseen)
+                )
             return original(*args, **kwargs)
 
         setattr(target, method, recorded)

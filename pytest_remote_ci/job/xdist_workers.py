@@ -16,7 +16,7 @@ import pytest
 #: Seconds to wait for a worker to run this file.
 _PATIENCE = 30
 #: The package name of the files beside this one inside a job, in workers as in the controller.
-_PACKAGE = "_remote_ci"
+_PACKAGE, _ROOT = "_remote_ci.job", "_remote_ci"
 
 
 class Workers:
@@ -49,8 +49,9 @@ def prepare(folder: str) -> None:
     import importlib
     import types
 
-    package = sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
-    package.__path__ = [folder]
+    for name, folders in ((_ROOT, [folder, os.path.dirname(folder)]), (_PACKAGE, [folder])):
+        package = sys.modules[name] = types.ModuleType(name)
+        package.__path__ = folders
     boot: Any = importlib.import_module(f"{_PACKAGE}.boot")
     importlib.import_module(f"{_PACKAGE}.logs")
     internals: Any = importlib.import_module(f"{_PACKAGE}.pytest_internals")

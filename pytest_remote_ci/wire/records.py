@@ -426,7 +426,7 @@ class JunitAttribute(Record, kind="junit_attribute", event_type="session"):
     value: str
 
 
-class Worker(Record, kind="worker", event_type="session"):
+class WorkerLine(Record, kind="worker", event_type="session"):
     """A worker of xdist, with the line that describes it."""
 
     id: str
@@ -611,7 +611,7 @@ class Passed(Record, kind="passed", event_type="report", since=2):
     keywords: list[str] | None = None
 
 
-class Logs(Record, kind="logs", event_type="report"):
+class LogPiece(Record, kind="logs", event_type="report"):
     """A piece of the log records of the phase whose report follows: all pieces together are a list in JSON."""
 
     id: str

@@ -55,7 +55,7 @@ EACH: list[tuple[Record, str]] = [
         records.JunitAttribute(id="t.py::x", name="n", value="v"),
         '{"t":"junit_attribute","id":"t.py::x","name":"n","value":"v"}',
     ),
-    (records.Worker(id="gw0", line="[gw0] linux"), '{"t":"worker","id":"gw0","line":"[gw0] linux"}'),
+    (records.WorkerLine(id="gw0", line="[gw0] linux"), '{"t":"worker","id":"gw0","line":"[gw0] linux"}'),
     (
         records.TestsOver(shouldfail="stopping", shouldstop=None),
         '{"t":"tests_over","shouldfail":"stopping","shouldstop":null}',
@@ -152,7 +152,7 @@ EACH: list[tuple[Record, str]] = [
         ),
     ),
     (
-        records.Logs(id="t.py::x", when="call", text="[{}]"),
+        records.LogPiece(id="t.py::x", when="call", text="[{}]"),
         '{"t":"logs","id":"t.py::x","when":"call","text":"[{}]"}',
     ),
     (

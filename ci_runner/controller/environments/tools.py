@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 from pytest_remote_ci import job
+from pytest_remote_ci.wire import records
 
 
 class Tools:
@@ -40,6 +41,9 @@ class Tools:
         # Mounted as plain files, and never run by the runner.
         programs = (path for path in Path(job.__file__).parent.iterdir() if path.suffix in (".py", ".sh"))
         sources = {path.name: path for path in programs if path.name != "__init__.py"} | {"uv": uv}
+        # What they share with the rest, at its place in a package (see `pytest_remote_ci.job.boot.make_package`).
+        shared = Path(records.__file__)
+        sources |= {f"wire/{path.name}": path for path in (shared, shared.with_name("__init__.py"))}
         digest = hashlib.sha256()
         for name, path in sorted(sources.items()):
             with path.open("rb") as file:
@@ -48,11 +52,12 @@ class Tools:
         if folder.is_dir():
             return folder
         temporary = self._root / f".tmp-{uuid.uuid4().hex}"
-        temporary.mkdir(parents=True)
+        (temporary / "wire").mkdir(parents=True)
         for name, path in sources.items():
             shutil.copyfile(path, temporary / name)
             (temporary / name).chmod(0o755)
-        temporary.chmod(0o755)
+        for made in (temporary, temporary / "wire"):
+            made.chmod(0o755)
         try:
             temporary.rename(folder)
         except OSError:  # another process was faster

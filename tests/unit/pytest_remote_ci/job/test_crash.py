@@ -14,10 +14,15 @@ import pytest
 
 from ci_runner.model import seals
 from pytest_remote_ci.job import boot, crash, resume, worker
+from pytest_remote_ci.wire.records import KINDS, CollectReport, Record
 
 
 def tree(*ids: str) -> dict[str, Any]:
-    return {"t": "tree", "nodes": [], "items": [[0, "Function", nodeid, nodeid] for nodeid in ids]}
+    return {"t": "tree", "nodes": [], "items": [item(nodeid) for nodeid in ids]}
+
+
+def item(nodeid: str) -> list[Any]:
+    return [0, "Function", nodeid, nodeid, ["t.py", 1, nodeid], False, nodeid, False, None]
 
 
 def report(nodeid: str, when: str = "call", outcome: str = "failed", **more: Any) -> dict[str, Any]:
@@ -29,10 +34,18 @@ def started(nodeid: str, **more: Any) -> dict[str, Any]:
 
 
 def finished(nodeid: str) -> dict[str, Any]:
-    return {"t": "finished", "id": nodeid}
+    return {"t": "finished", "id": nodeid, "location": ["t.py", 1, nodeid]}
 
 
-SESSION = {"t": "session", "xdist": False, "maxfail": 0}
+SESSION = {
+    "t": "session",
+    "protocol": 2,
+    "pytest": "9.0",
+    "python": "3.8",
+    "rootdir": "/p",
+    "xdist": False,
+    "maxfail": 0,
+}
 HEAD = [SESSION, tree("a", "b", "c"), {"t": "collected", "count": 3}]
 
 
@@ -65,7 +78,7 @@ class Case:
 NEVER_AGAIN: dict[str, tuple[list[Any], int, int]] = {
     "no test was begun": (HEAD, 3, 2),
     "it died while collecting": ([SESSION, {"t": "collecting_file", "id": "t.py"}], 3, 2),
-    "it died before its session": ([{"t": "recorder"}], 3, 2),
+    "it died before its session": ([{"t": "recorder", "protocol": 2}], 3, 2),
     "restarts are used up": ([*HEAD, started("a")], 0, 1),
     "nothing is left": ([*HEAD, started("a"), started("b"), started("c")], 3, 1),
     "-x": ([{**SESSION, "maxfail": 1}, *HEAD[1:], started("a")], 3, 1),
@@ -75,10 +88,22 @@ NEVER_AGAIN: dict[str, tuple[list[Any], int, int]] = {
         1,
     ),
     "xdist": ([{**SESSION, "xdist": True}, *HEAD[1:], started("a")], 3, 1),
-    "its tests were over": ([*HEAD, started("a"), finished("a"), {"t": "tests_over"}], 3, 1),
-    "it was interrupted": ([*HEAD, started("a"), {"t": "interrupt"}], 3, 1),
-    "the one after it began no test": ([*HEAD, started("a"), {"t": "died", "again": True}, SESSION], 3, 1),
-    "the session is not recorded": ([{"t": "unavailable"}], 3, 1),
+    "its tests were over": (
+        [*HEAD, started("a"), finished("a"), {"t": "tests_over", "shouldfail": None, "shouldstop": None}],
+        3,
+        1,
+    ),
+    "it was interrupted": (
+        [*HEAD, started("a"), {"t": "interrupt", "name": "Exit", "module": "m", "message": ""}],
+        3,
+        1,
+    ),
+    "the one after it began no test": (
+        [*HEAD, started("a"), {"t": "died", "text": "x", "again": True}, SESSION],
+        3,
+        1,
+    ),
+    "the session is not recorded": ([{"t": "unavailable", "reason": "x"}], 3, 1),
 }
 
 
@@ -182,7 +207,7 @@ GARBAGE = [
 def test_what_is_no_record_changes_nothing(tmp_path: Path) -> None:
     case = Case(tmp_path, [*HEAD, *GARBAGE, started("b"), *GARBAGE])
     assert case.settle() is True
-    assert [record["t"] for record in case.added()].count("finished") == 2
+    assert [record["t"] for record in case.added()].count("finished") == 1
 
 
 class Kept:
@@ -191,8 +216,8 @@ class Kept:
     def __init__(self) -> None:
         self.kinds: list[str] = []
 
-    def add(self, kind: str, **fields: Any) -> None:
-        self.kinds.append(kind)
+    def add(self, record: Record) -> None:
+        self.kinds.append(record.kind)
 
 
 def test_what_was_shown_before_a_restart_is_not_recorded_again() -> None:
@@ -202,11 +227,11 @@ def test_what_was_shown_before_a_restart_is_not_recorded_again() -> None:
     )
     again = resume.ResumedRecords(kept, earlier)
     for kind in ("session", "header", "collecting", "tree", "collected", "warning", "terminal", "deselected"):
-        again.add(kind)
+        again.add(KINDS[kind]())
     for nodeid in ("old", "new"):
-        again.add("collect_report", d={"nodeid": nodeid, "outcome": "failed"})
+        again.add(CollectReport(d={"nodeid": nodeid, "outcome": "failed"}))
     for kind in ("started", "warning", "terminal", "end"):
-        again.add(kind)
+        again.add(KINDS[kind]())
     assert kept.kinds == ["collect_report", "started", "warning", "terminal", "end"]
 
 

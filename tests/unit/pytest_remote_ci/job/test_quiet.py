@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.job import boot
-from pytest_remote_ci.job.record_file import Records
+from pytest_remote_ci.wire.records import VERSION, Passed
 
 TWO = "def test_a():\n    pass\n\ndef test_b():\n    pass\n"
 #: Says what is recorded when it runs.
@@ -182,4 +182,4 @@ def test_whatever_else_is_to_be_said_is_said(tmp_path: Path, tests: str, conftes
 
 
 def test_the_version_of_the_records_says_that_phases_may_be_short() -> None:
-    assert Records.protocol == 2
+    assert VERSION == Passed.since == 2
