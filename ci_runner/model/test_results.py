@@ -5,13 +5,15 @@ Pure. The reports are claims of a job's own code, so everything in them is check
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from ci_runner.model.job import JobEvent, format_time
+from pytest_remote_ci.wire import records as wire
 
 Outcome = Literal["unfinished", "passed", "skipped", "xfailed", "xpassed", "failed", "error"]
 #: From best to worst: of a test's phases the worst counts. Stored as indexes of this list.
@@ -44,7 +46,7 @@ class TestResult:
     #: Digest of its workspace.
     workspace: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields that its owner sees."""
         return {
             "id": self.node_id,
@@ -82,29 +84,28 @@ def parts(events: Iterable[JobEvent], now: dt.datetime) -> dict[str, Part]:
     return found
 
 
-def _reports(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """Yield node id, category and seconds of a record's reports, also of the combined record `several`."""
-    several = fields.get("of") if fields.get("t") == "several" else [fields]
-    for record in several if isinstance(several, list) else ():
-        if not isinstance(record, Mapping):
-            continue
-        kind, data, category = record.get("t"), record.get("d"), ""
-        if kind == "passed":
-            node_id, seconds = record.get("id"), record.get("duration")
-            category = "passed" if record.get("when") == "call" else ""
-        elif kind == "report" and isinstance(data, Mapping):
-            node_id, seconds = data.get("nodeid"), data.get("duration")
-            category = _category(data, record.get("status"))
-        else:
-            continue
-        if isinstance(node_id, str) and node_id:
-            yield node_id, category, _duration(seconds)
+def _reports(fields: Mapping[str, object]) -> Iterator[tuple[str, str, float]]:
+    """Yield node id, category and seconds of a record's reports, also of records that were written together."""
+    for raw in wire.parts_of(fields):
+        kind = wire.kind_of(raw)
+        with contextlib.suppress(wire.RecordError):
+            if kind is wire.Passed:
+                passed = wire.Passed.parse(raw)
+                found = passed.id, "passed" if passed.when == "call" else "", _duration(passed.duration)
+            elif kind is wire.Report:
+                report = wire.Report.parse(raw)
+                found = report.d["nodeid"], _category(report), _duration(report.d.get("duration"))
+            else:
+                continue
+            if found[0]:
+                yield found
 
 
-def _category(data: Mapping[str, Any], status: Any) -> str:
+def _category(report: wire.Report) -> str:
     """Return pytest's category; "" for a phase that does not count."""
-    if isinstance(status, list) and status and isinstance(status[0], str):
-        return status[0]
+    if report.status is not None:
+        return report.status[0]
+    data = report.d
     when, outcome = data.get("when"), data.get("outcome")
     if data.get("wasxfail") is not None and outcome in ("skipped", "passed"):
         return "xfailed" if outcome == "skipped" else ("xpassed" if when == "call" else "")
@@ -115,7 +116,7 @@ def _category(data: Mapping[str, Any], status: Any) -> str:
     return "skipped" if outcome == "skipped" else ""
 
 
-def _duration(value: Any) -> float:
+def _duration(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return 0.0
     return min(max(float(value), 0.0), _LONGEST)
@@ -152,7 +153,7 @@ class TestHistory:
         """
         return self.flaky_workspaces > 0 or (self.reruns > 0 and self.counts.get("passed", 0) > 0)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields that its owner sees."""
         since = self.failing_since
         return {

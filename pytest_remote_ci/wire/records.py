@@ -670,10 +670,15 @@ class TerminalCall(Record, kind="terminal", event_type="section"):
     unseen: bool | None = None
 
 
-def parse(raw: Mapping[str, object]) -> Record | None:
-    """Return the record, or None if it is of an unknown kind. Raises `RecordError`."""
+def kind_of(raw: Mapping[str, object]) -> type[Record] | None:
+    """Return the class of a record, or None if its kind is unknown."""
     kind = raw.get("t")
-    known = KINDS.get(kind) if isinstance(kind, str) else None
+    return KINDS.get(kind) if isinstance(kind, str) else None
+
+
+def parse(raw: Mapping[str, object]) -> Record | None:
+    """Return the record, or None if its kind is unknown. Raises `RecordError`."""
+    known = kind_of(raw)
     return None if known is None else known.parse(raw)
 
 

@@ -17,7 +17,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, AnyStr, Final
+from typing import AnyStr, Final
 from urllib.parse import quote, quote_plus
 
 from ci_runner.model.job import JobEvent
@@ -161,13 +161,14 @@ class Masker:
         return [event if event.type == "log" else self._event(event) for event in events] if self else events
 
     def _event(self, event: JobEvent) -> JobEvent:
-        data, fields = self._value(event.data), self._value(event.fields)
+        data = None if event.data is None else self.text(event.data)
+        fields = {self.text(name): self._value(value) for name, value in event.fields.items()}
         # Unchanged fields keep the text from which they were parsed.
         if data == event.data and fields == event.fields:
             return event
         return replace(event, data=data, fields=fields)
 
-    def _value(self, value: Any) -> Any:
+    def _value(self, value: object) -> object:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):

@@ -14,16 +14,17 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ci_runner.controller.spool import records
 from ci_runner.controller.spool.masking import NOTHING_TO_MASK, MaskedBytes, Masker
 from ci_runner.model import seals
 from ci_runner.model.job import JobEvent
 from ci_runner.store import SpoolPosition
+from pytest_remote_ci.wire import records as wire
 from pytest_remote_ci.wire.protocol import LOG_CHUNK_BYTES, LogStream
 
 #: Longer lines are not valid frames and are skipped.
@@ -45,6 +46,8 @@ Output = Literal["terminal", "stdout", "stderr"]
 SpoolFile = Literal["frames", "records", "terminal", "stdout", "stderr"]
 #: In the order of reading: between two records, pytest's own output comes before that of tests.
 _OUTPUTS: Final[tuple[Output, ...]] = ("terminal", "stdout", "stderr")
+#: Files with sizes in frames.
+_SIZED: Final = ("records", *_OUTPUTS)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,18 @@ class ExitFrame:
     stopped: bool = False
     #: How pytest died, if it did; it may have been restarted since.
     died: str | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One line of the worker."""
+
+    #: "" for an invalid line.
+    kind: str = ""
+    #: Bytes of each file that precede it, as it claims.
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    #: Of an exit frame.
+    exit: ExitFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -148,16 +163,15 @@ def read(
     frames, more = _frames(spool, position.frames)
     started, ending = False, None
     for end, frame in frames:
-        if not taking.records(_size_in(frame, "records")) or not taking.advance(
-            _goals(frame, sizes), last=False, ends=frame.get("t") in _ENDS
+        goals = {name: min(frame.sizes.get(name, 0), size) for name, size in sizes.items()}
+        if not taking.records(frame.sizes.get("records", 0)) or not taking.advance(
+            goals, last=False, ends=frame.kind in _ENDS
         ):
             events = tuple(masker.events(taking.events))
             return Reading(events, taking.position, started, ending, more=True)
         taking.position = replace(taking.position, frames=end)
-        kind = frame.get("t")
-        if kind == "exit":
-            ending = parse_exit(frame) or ending
-        started = started or kind == "started" or ending is not None
+        ending = frame.exit or ending
+        started = started or frame.kind == "started" or ending is not None
     if not more:  # each record states itself what comes before it, so it needs no frame
         more = not taking.records(spool.size("records"), last=over)
     if not more and (over or impatient):
@@ -179,14 +193,21 @@ def final_frame(spool: Spool, *, over: bool) -> ExitFrame | None:
     key = spool.key()
     if not (over if key is None else seals.is_sealed(lines[-2], key)):
         return None
-    return parse_exit(_parse(lines[-2]) or {})
+    return parse_frame(lines[-2]).exit
 
 
-def parse_exit(frame: dict[str, Any]) -> ExitFrame | None:
-    """Return an exit frame's fields, or None if it is another or an invalid frame."""
+def parse_frame(line: bytes) -> Frame:
+    """Return the frame of one line; an empty one for an invalid line."""
+    raw = _parse(line)
+    kind = raw.get("t")
+    if not isinstance(kind, str):
+        return Frame()
+    sizes = {name: size for name in _SIZED if type(size := raw.get(name)) is int}
+    return Frame(kind, sizes, _exit_of(raw) if kind == "exit" else None)
+
+
+def _exit_of(frame: Mapping[str, object]) -> ExitFrame | None:
     code, name, died = frame.get("code"), frame.get("signal"), frame.get("died")
-    if frame.get("t") != "exit":
-        return None
     if type(code) is not int or not 0 <= code <= 255:
         code = None
     if not (isinstance(name, str) and _SIGNAL.match(name)):
@@ -201,22 +222,18 @@ def running_test(spool: Spool) -> str | None:
     """Return the test that was last started and not finished, by the last records."""
     size = spool.size("records")
     start = max(0, size - _LOOK_BACK)
-    ended: set[object] = set()
+    ended: set[str] = set()
     for line in reversed(spool.read("records", start, size - start).split(b"\n")[:-1]):
-        for record in reversed(_parts(_parse(line) or {})):
-            kind, nodeid = record.get("t"), record.get("id")
-            if kind in ("died", "collected"):
+        for raw in reversed(wire.parts_of(_parse(line))):
+            kind = wire.kind_of(raw)
+            if kind in (wire.Died, wire.Collected):
                 return None
-            if kind == "finished" and isinstance(nodeid, str):
-                ended.add(nodeid)
-            elif kind == "started" and isinstance(nodeid, str) and nodeid not in ended:
-                return nodeid
+            with contextlib.suppress(wire.RecordError):
+                if kind is wire.Finished:
+                    ended.add(wire.Finished.parse(raw).id)
+                elif kind is wire.Started and (nodeid := wire.Started.parse(raw).id) not in ended:
+                    return nodeid
     return None
-
-
-def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
-    parts = record.get("of")
-    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else [record]
 
 
 @dataclass
@@ -353,35 +370,26 @@ def _decode(data: bytes, *, final: bool) -> tuple[str, int]:
     return text, len(data) - len(decoder.getstate()[0])
 
 
-def _frames(spool: Spool, start: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+def _frames(spool: Spool, start: int) -> tuple[list[tuple[int, Frame]], bool]:
     """Return complete lines from `start` as (offset after the line, frame), and whether there are more."""
     data = spool.read("frames", start, MAX_FRAME_BYTES)
     full = len(data) == MAX_FRAME_BYTES
     end = data.rfind(b"\n") + 1
     if end == 0:
-        return ([(start + len(data), {})], True) if full else ([], False)
-    frames: list[tuple[int, dict[str, Any]]] = []
+        return ([(start + len(data), Frame())], True) if full else ([], False)
+    frames: list[tuple[int, Frame]] = []
     offset = 0
     while offset < end and len(frames) < MAX_FRAMES:
         line_end = data.index(b"\n", offset) + 1
-        frames.append((start + line_end, _parse(data[offset:line_end]) or {}))
+        frames.append((start + line_end, parse_frame(data[offset:line_end])))
         offset = line_end
     return frames, full or offset < end
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> Mapping[str, object]:
+    """Return the object of one line of JSON; an empty one for an invalid line."""
     try:
-        frame = json.loads(line)
+        found = json.loads(line)
     except (ValueError, RecursionError):
-        return None
-    return frame if isinstance(frame, dict) else None
-
-
-def _goals(frame: dict[str, Any], sizes: dict[str, int]) -> dict[str, int]:
-    """Return how far output goes before this frame: its sizes, capped by the existing ones."""
-    return {name: min(_size_in(frame, name), size) for name, size in sizes.items()}
-
-
-def _size_in(frame: dict[str, Any], name: str) -> int:
-    size = frame.get(name)
-    return size if type(size) is int else 0
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,7 +1,7 @@
 """Records as events: a pure function over lines that untrusted code wrote.
 
-The kinds are those of `pytest_remote_ci.job.recorder`; docs/reference/wire.md describes them for clients. Unknown
-kinds, invalid JSON and data nested too deeply are skipped.
+The kinds are those of `pytest_remote_ci.wire.records`. Unknown kinds, invalid JSON and data nested too deeply are
+skipped. What a record of a known kind holds is the client's to check, so that a newer recorder's fields reach it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.model.job import JobEvent, ParsedFields
+from pytest_remote_ci.wire import records as wire
 
 #: Maximum bytes of a record's line.
 MAX_RECORD_BYTES: Final = 4 << 20
@@ -25,40 +26,6 @@ _MAX_DEPTH: Final = 100
 #: Valid in Python's JSON only; they may also be words in a text.
 _NO_NUMBERS: Final = (b"NaN", b"Infinity")
 
-#: Kind of a record → type of its event.
-TYPES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(
-        (
-            "recorder",
-            "unavailable",
-            "session",
-            "header",
-            "collecting",
-            "junit",
-            "junit_attribute",
-            "worker",
-            "tests_over",
-            "summary",
-            "end",
-            "interrupt",
-            "internal_error",
-            "stopped",
-            "died",
-            "note",
-        ),
-        "session",
-    ),
-    **dict.fromkeys(
-        ("collect_report", "deselected", "tree", "collected", "collected_ids", "collection_lines"),
-        "collected",
-    ),
-    "started": "started",
-    **dict.fromkeys(("report", "passed", "logs", "exception", "compared", "several"), "report"),
-    "finished": "finished",
-    "warning": "warning",
-    "terminal": "section",
-}
-
 #: The end of a recorder's line: before it is the JSON of the fields without its closing brace.
 _SIZES: Final = re.compile(rb',"sizes":\[\d+,\d+,\d+\]\}\Z')
 #: Names that an event's JSON uses itself.
@@ -66,8 +33,8 @@ _RESERVED: Final = frozenset({"sizes", "type", "data", "success", "timestamp", "
 
 
 @dataclass(frozen=True)
-class Record:
-    """One line."""
+class Line:
+    """One line of the records."""
 
     #: Bytes of `terminal`, `stdout` and `stderr` that precede it, as it claims.
     sizes: Mapping[str, int]
@@ -75,25 +42,25 @@ class Record:
     event: JobEvent | None
 
 
-def parse(line: bytes, now: dt.datetime) -> Record:
-    """Return the record of one line; an empty one for an invalid line."""
+def parse(line: bytes, now: dt.datetime) -> Line:
+    """Return what one line holds; nothing for an invalid line."""
     try:
         raw = json.loads(line, parse_constant=str)
     except (ValueError, RecursionError):
-        return Record({}, None)
+        return Line({}, None)
     if not isinstance(raw, dict) or (line.count(b"[") + line.count(b"{") > _MAX_DEPTH and _is_deep(raw)):
-        return Record({}, None)
+        return Line({}, None)
     claimed = raw.get("sizes")
     sizes: dict[str, int] = {}
     if isinstance(claimed, list) and len(claimed) == 3 and all(type(size) is int for size in claimed):
         sizes = dict(zip(("terminal", "stdout", "stderr"), claimed, strict=True))
-    kind = raw.get("t")
-    if not isinstance(kind, str) or kind not in TYPES:
-        return Record(sizes, None)
+    kind = wire.kind_of(raw)
+    if kind is None or not kind.event_type or kind is wire.Truncated:
+        return Line(sizes, None)
     fields = ParsedFields((name, value) for name, value in raw.items() if name not in _RESERVED)
     if len(fields) == len(raw) - 1:  # only the sizes are missing
         fields.text = _own_text(line)
-    return Record(sizes, JobEvent(TYPES[kind], timestamp=now, fields=fields))
+    return Line(sizes, JobEvent(kind.event_type, timestamp=now, fields=fields))
 
 
 def _own_text(line: bytes) -> str:
@@ -106,15 +73,15 @@ def _own_text(line: bytes) -> str:
 
 def truncated(now: dt.datetime) -> JobEvent:
     """Return the event that reports missing records."""
-    return JobEvent("session", timestamp=now, fields={"t": "truncated"})
+    return JobEvent(wire.Truncated.event_type, timestamp=now, fields=wire.Truncated().dump())
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: object) -> bool:
     layer = [value]
     for _ in range(_MAX_DEPTH):
-        inner: list[Any] = []
+        inner: list[object] = []
         for item in layer:
-            inner += item.values() if isinstance(item, dict) else item
+            inner += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
         layer = [item for item in inner if isinstance(item, (dict, list))]
         if not layer:
             return False

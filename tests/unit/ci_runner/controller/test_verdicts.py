@@ -130,16 +130,17 @@ def test_a_seal_is_made_once_per_attempt_and_not_where_containers_see_it(work: P
     assert not (work / "spool" / "job.json").exists()
 
 
-STARTED = {"t": "started", "id": "t.py::a"}
-FINISHED = {"t": "finished", "id": "t.py::a"}
+WHERE = {"location": ["t.py", 1, "a"]}
+STARTED = {"t": "started", "id": "t.py::a", **WHERE}
+FINISHED = {"t": "finished", "id": "t.py::a", **WHERE}
 RUNNING: dict[str, tuple[list[Any], str | None]] = {
     "nothing": ([], None),
     "a test": ([STARTED], "t.py::a"),
     "its end": ([STARTED, FINISHED], None),
     "its end with a report": ([STARTED, {"t": "several", "of": [{"t": "report"}, FINISHED]}], None),
-    "the newest of two": ([STARTED, {"t": "started", "id": "t.py::b"}], "t.py::b"),
+    "the newest of two": ([STARTED, {"t": "started", "id": "t.py::b", **WHERE}], "t.py::b"),
     "the one that is left of two": (
-        [STARTED, {"t": "started", "id": "b"}, {"t": "finished", "id": "b"}],
+        [STARTED, {"t": "started", "id": "b", **WHERE}, {"t": "finished", "id": "b", **WHERE}],
         "t.py::a",
     ),
     "pytest died since": ([STARTED, {"t": "died"}], None),
