@@ -8,9 +8,10 @@ import pytest
 
 from pytest_remote_ci.replay.decode import Reports, exception_call
 from pytest_remote_ci.replay.events import Event
-from pytest_remote_ci.replay.nodes import Tree
+from pytest_remote_ci.replay.nodes import RemoteItem, Tree
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.selection import Choice, Unchosen
+from pytest_remote_ci.wire import records as wire
 
 
 class Collection:
@@ -37,7 +38,7 @@ class Collection:
         #: Node ids of reported collectors.
         self.collectors: list[str] = []
         #: Node id of a collector → its exceptions, which precede its report.
-        self._exceptions: dict[str, list[Event]] = {}
+        self._exceptions: dict[str, list[wire.RaisedException]] = {}
         #: Tests that are not shown.
         self.unchosen = Unchosen()
         #: Whether the session's project is not in the local folder.
@@ -46,7 +47,7 @@ class Collection:
         self.lines: list[str] = []
 
     @property
-    def items(self) -> dict[str, Any]:
+    def items(self) -> dict[str, RemoteItem]:
         """Items that will run, by node id."""
         return self._tree.items
 
@@ -64,9 +65,10 @@ class Collection:
 
     def report(self, event: Event) -> None:
         """Play the report of one collector."""
-        report = self._reports.report(event)
-        if event.get("found"):
-            report.result = self._shown(self._tree.found(event))
+        record = wire.CollectReport.parse(event)
+        report = self._reports.decode(record)
+        if record.found:
+            report.result = self._shown(self._tree.found(record))
         self.collectors.append(report.nodeid)
         exceptions = [
             (self._tree.found(exception)[0], exception_call(exception, report, self._places))
@@ -80,19 +82,21 @@ class Collection:
 
     def exception(self, event: Event) -> None:
         """Store a collector's exception until its report."""
-        self._exceptions.setdefault(event["id"], []).append(event)
+        record = wire.RaisedException.parse(event)
+        self._exceptions.setdefault(record.id, []).append(record)
 
     def deselected(self, event: Event) -> None:
         """Report tests deselected in the job; those deselected locally follow."""
-        items = self._shown(self._tree.deselected(event))
+        items = self._shown(self._tree.deselected(wire.Deselected.parse(event)))
         if items:
             self._hook.pytest_deselected(items=items)
 
     def grow(self, event: Event) -> None:
         """Add a portion of the items that will run."""
+        record = wire.Tree.parse(event)
         if not self._tree.items:
-            self.look_for([str(item[4][0]) for item in event["items"]])
-        self._tree.add(event["nodes"], event["items"])
+            self.look_for([item.location[0] for item in record.items])
+        self._tree.add(record)
 
     def complete(self, event: Event) -> None:
         """Finish the collection, once all items are known. Raises `pytest.UsageError` for an unmatched argument."""
@@ -108,7 +112,7 @@ class Collection:
 
     def add_ids(self, event: Event) -> None:
         """Add the tests of xdist's workers, all of them at once."""
-        self._tree.add_ids(event["ids"])
+        self._tree.add_ids(wire.CollectedIds.parse(event).ids)
         items = self._shown(self._tree.chosen)
         if self._choice is not None:
             self._choice.deselect(self._session, items)
@@ -128,7 +132,7 @@ class Collection:
 
     def take_lines(self, event: Event) -> None:
         """Store lines such as "run-last-failure: …"."""
-        self.lines = [self._places.text(line) for line in event["lines"]]
+        self.lines = [self._places.text(line) for line in wire.CollectionLines.parse(event).lines]
 
     def _shown(self, nodes: list[Any]) -> list[Any]:
         """Return the nodes that are, contain, or are in the selected ones."""

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +22,7 @@ from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.passed_phases import Passes
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import TerminalRepr, report_from_json, terminal_file
+from pytest_remote_ci.wire import records as wire
 
 #: File name extensions that pytest-html may write.
 _ENDS = frozenset(
@@ -79,7 +80,7 @@ class Reports:
         #: Decodes the phases that only passed.
         self.passes = Passes(config, places, self._before, wants_streams=self._wants_streams)
         #: id(report) → the report, kept alive so that the id stays valid, and its status.
-        self._statuses: dict[int, tuple[Any, tuple[str, str, Any]]] = {}
+        self._statuses: dict[int, tuple[Any, wire.Status]] = {}
         #: Version of pytest in the job.
         self.pytest_there = ""
         #: Whether only pytest makes reports locally: ordinary ones can skip the hook then.
@@ -92,20 +93,23 @@ class Reports:
         """Drop the state of a test that is over."""
         self._before.pop(nodeid, None)
 
-    def status(self, report: Any) -> tuple[str, str, Any] | None:
+    def status(self, report: object) -> wire.Status | None:
         """Return the status that remote plugins gave a report; None if it is the ordinary one."""
         found = self._statuses.get(id(report))
         return self.passes.status(report) if found is None else found[1]
 
-    def report(self, event: dict[str, Any]) -> Any:
-        """Return the report of a test or a collector."""
-        data = dict(event["d"])
-        is_test = event["t"] == "report"
-        if is_test:
-            _restore_values(data, event.get("values") or {})
-            self._complete(data, int(event.get("shared") or 0))
+    def report(self, event: Mapping[str, object]) -> Any:
+        """Return the report of a test's phase in an event."""
+        return self.decode(wire.Report.parse(event))
+
+    def decode(self, record: wire.Report | wire.CollectReport) -> Any:
+        """Return the report of a test's phase or of a collector."""
+        data = dict(record.d)
+        if isinstance(record, wire.Report):
+            _restore_values(data, record.values or {})
+            self._complete(data, record.shared or 0)
             if self._wants_streams:
-                self._add_extra(data, self._logs_of(event))
+                self._add_extra(data, self._logs_of(record))
         _with_tuples(data, self._places)
         _with_plain_extras(data)
         original = copy.copy(data)
@@ -118,41 +122,40 @@ class Reports:
         except Exception as error:  # another version of pytest or of a plugin
             self._note(f"a report of {data['nodeid']} came as text ({type(error).__name__}: {error})")
         if report is None:
-            report = _plain_report(original, is_test, self.pytest_there)
-        if event.get("flattened") and isinstance(report.longrepr, str):
-            markup = event.get("markup")
+            report = _plain_report(original, isinstance(record, wire.Report), self.pytest_there)
+        if record.flattened and isinstance(report.longrepr, str):
+            markup = record.markup
             report.longrepr = RemoteText(report.longrepr, self._places.text(markup) if markup else None)
         _restore_subtest(report, _subtest_parameters(original, self.pytest_there))
-        status = event.get("status")
-        if status:
-            word = tuple(status[2]) if isinstance(status[2], list) else status[2]
-            self._statuses[id(report)] = (report, (status[0], status[1], word))
-        if event.get("worker"):
-            report.node = self._worker(str(event["worker"]))
+        if isinstance(record, wire.Report) and record.status is not None:
+            self._statuses[id(report)] = (report, record.status)
+        if record.worker:
+            report.node = self._worker(record.worker)
         return report
 
     @staticmethod
-    def _add_extra(data: dict[str, Any], logs: Any) -> None:
+    def _add_extra(data: wire.ReportData, logs: object) -> None:
         """Add what pytest-json-report adds to a phase, if the job lacked it; log records are sent separately."""
         extra = data.setdefault("_json_report_extra", {data["when"]: _streams(data)})
         phase = extra.get(data["when"]) if isinstance(extra, dict) else None
         if logs and isinstance(phase, dict):
             phase["log"] = logs
 
-    def take_logs(self, event: dict[str, Any]) -> None:
+    def take_logs(self, event: Mapping[str, object]) -> None:
         """Store a piece of log records too long for a single record."""
         if self._wants_streams:
-            self._logs.setdefault((str(event["id"]), str(event["when"])), []).append(str(event["text"]))
+            piece = wire.LogPiece.parse(event)
+            self._logs.setdefault((piece.id, piece.when), []).append(piece.text)
 
-    def _logs_of(self, event: dict[str, Any]) -> Any:
-        pieces = self._logs.pop((event["d"]["nodeid"], str(event["d"]["when"])), None)
+    def _logs_of(self, record: wire.Report) -> object:
+        pieces = self._logs.pop((record.d["nodeid"], str(record.d["when"])), None)
         if pieces is None:
-            return event.get("logs")
+            return record.logs
         with contextlib.suppress(ValueError):  # tests can write records, too
             return json.loads("".join(pieces))
         return None
 
-    def _complete(self, data: dict[str, Any], shared: int) -> None:
+    def _complete(self, data: wire.ReportData, shared: int) -> None:
         nodeid = data["nodeid"]
         before = self._before.get(nodeid)
         if isinstance(data.get("keywords"), dict):
@@ -170,32 +173,30 @@ class Reports:
             self._nodes[name] = WorkerController(name, self.workers.get(name, f"[{name}]"))
         return self._nodes[name]
 
-    def warning(self, event: dict[str, Any]) -> dict[str, Any]:
+    def warning(self, event: Mapping[str, object]) -> dict[str, Any]:
         """Return the arguments for `pytest_warning_recorded`."""
-        category = self._category(event)
+        record = wire.RecordedWarning.parse(event)
+        category = self._category(record)
         message = warnings.WarningMessage(
-            message=category(event["message"]),
+            message=category(record.message),
             category=category,
-            filename=self._places.path(event["file"]),
-            lineno=event["lineno"],
-            line=event["line"],
+            filename=self._places.path(record.file),
+            lineno=record.lineno,
+            line=record.line,
         )
-        location = event["location"]
-        if location:
-            location = (self._places.path(location[0]), location[1], location[2])
         return {
             "warning_message": message,
-            "when": event["when"],
-            "nodeid": event["id"],
-            "location": location or None,
+            "when": record.when,
+            "nodeid": record.id,
+            "location": self._places.location(record.location) if record.location else None,
         }
 
-    def _category(self, event: dict[str, Any]) -> type[Warning]:
-        key = (str(event["module"]), str(event["name"]))
+    def _category(self, record: wire.RecordedWarning) -> type[Warning]:
+        key = (record.module, record.name)
         if key not in self._categories:
             base: type[Warning] = Warning
-            for name in event["bases"]:
-                found = getattr(builtins, str(name), None)
+            for name in record.bases:
+                found = getattr(builtins, name, None)
                 if isinstance(found, type) and issubclass(found, Warning):
                     base = found
                     break
@@ -205,14 +206,14 @@ class Reports:
 
 
 def failed_reports(
-    nodeid: str, location: Any, text: str, phase: str | None, sections: list[tuple[str, str]]
+    nodeid: str, location: wire.Location, text: str, phase: str | None, sections: list[tuple[str, str]]
 ) -> list[pytest.TestReport]:
     """Return the final reports of a test that ended without them; `phase` is the last phase it reported."""
     now = "teardown" if phase == "call" else "call"
-    failed = pytest.TestReport(nodeid, tuple(location), {}, "failed", text, now, sections)  # type: ignore[arg-type]
+    failed = pytest.TestReport(nodeid, location, {}, "failed", text, now, sections)  # type: ignore[arg-type]
     if now == "teardown":
         return [failed]
-    return [failed, pytest.TestReport(nodeid, tuple(location), {}, "passed", None, "teardown")]
+    return [failed, pytest.TestReport(nodeid, location, {}, "passed", None, "teardown")]
 
 
 class WorkerController:
@@ -254,28 +255,32 @@ class _ToldException(pytest.ExceptionInfo[Exception]):  # type: ignore[misc] # f
         return self.text
 
 
-def exception_call(event: dict[str, Any], report: Any, places: PathMapper) -> Any:
+def exception_call(
+    event: Mapping[str, object] | wire.RaisedException, report: object, places: PathMapper
+) -> Any:
     """Return the `call` argument for `pytest_exception_interact`."""
-    name, text = str(event["name"]), places.text(str(event["text"]))
+    record = event if isinstance(event, wire.RaisedException) else wire.RaisedException.parse(event)
+    name, text = record.name, places.text(record.text)
     kind = type(name, (Exception,), {"__module__": "builtins"})
     info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
     info.text = text
     times = {key: getattr(report, key, 0) for key in ("start", "stop", "duration")}
-    return SimpleNamespace(excinfo=info, when=event["when"], **times)
+    return SimpleNamespace(excinfo=info, when=record.when, **times)
 
 
-def internal_error(event: dict[str, Any], places: PathMapper) -> dict[str, Any]:
+def internal_error(event: Mapping[str, object], places: PathMapper) -> dict[str, Any]:
     """Return the arguments for `pytest_internalerror`."""
-    name, _, text = str(event["exception"]).partition(": ")
+    record = wire.InternalError.parse(event)
+    name, _, text = record.exception.partition(": ")
     kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
     try:
         raise kind(text)
     except Exception:
         info = pytest.ExceptionInfo.from_current()
-    return {"excrepr": RemoteText(places.text(event["text"])), "excinfo": info}
+    return {"excrepr": RemoteText(places.text(record.text)), "excinfo": info}
 
 
-def _with_tuples(data: dict[str, Any], places: PathMapper) -> None:
+def _with_tuples(data: wire.ReportData, places: PathMapper) -> None:
     """Map paths, and restore the tuples that reporters expect and JSON does not have."""
     for name in data.keys() - _PYTESTS_OWN:
         data[name] = places.all(data[name])
@@ -292,7 +297,7 @@ def _with_tuples(data: dict[str, Any], places: PathMapper) -> None:
         data["user_properties"] = [tuple(item) for item in data["user_properties"]]
 
 
-def _with_plain_extras(data: dict[str, Any]) -> None:
+def _with_plain_extras(data: wire.ReportData) -> None:
     """Restrict the extensions of files that pytest-html writes from extras to known ones.
 
     The extension is part of the path: a crafted one could give the file any name, even one that the next pytest
@@ -313,17 +318,17 @@ def _with_plain_extras(data: dict[str, Any]) -> None:
                 extra["extension"] = "bin"
 
 
-def _streams(data: dict[str, Any]) -> dict[str, str]:
+def _streams(data: wire.ReportData) -> dict[str, str]:
     """Return the captured output of a phase by stream name."""
     names = {f"Captured {name} {data['when']}": name for name in ("stdout", "stderr")}
     return {names[title]: text for title, text in data.get("sections", []) if title in names}
 
 
-def _restore_values(data: dict[str, Any], values: dict[str, Any]) -> None:
+def _restore_values(data: wire.ReportData, values: Mapping[int, wire.Value]) -> None:
     properties = data.get("user_properties") or []
     for place, (kind, text) in values.items():
-        if int(place) < len(properties):
-            properties[int(place)] = (properties[int(place)][0], value_of(kind, text))
+        if place < len(properties):
+            properties[place] = (properties[place][0], value_of(kind, text))
 
 
 class _Shown(str):
@@ -335,7 +340,7 @@ class _Shown(str):
         return str(self)
 
 
-def _subtest_parameters(data: dict[str, Any], pytest_there: str) -> dict[str, str]:
+def _subtest_parameters(data: wire.ReportData, pytest_there: str) -> dict[str, str]:
     """Return a subtest's parameters as texts: pytest 9.1 and newer send texts, older versions send values."""
     context = data.get("_subtest.context")
     found = context.get("kwargs") if isinstance(context, dict) else None
@@ -363,7 +368,7 @@ def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
             object.__setattr__(context, "kwargs", parameters)
 
 
-def _plain_report(data: dict[str, Any], is_test: bool, pytest_there: str) -> Any:
+def _plain_report(data: wire.ReportData, is_test: bool, pytest_there: str) -> Any:
     """Return pytest's own kind of report for one of a plugin that is not installed locally, such as for subtests."""
     kind: Any = pytest.TestReport if is_test else pytest.CollectReport
     fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
@@ -385,7 +390,7 @@ def _plain_report(data: dict[str, Any], is_test: bool, pytest_there: str) -> Any
     return report
 
 
-def _traceback_text(longrepr: dict[str, Any]) -> str:
+def _traceback_text(longrepr: wire.ReportData) -> str:
     lines: list[str] = []
     for traceback, _, words in longrepr.get("chain") or [(longrepr["reprtraceback"], None, None)]:
         for entry in traceback["reprentries"]:

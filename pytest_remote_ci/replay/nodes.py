@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.pytest_internals import EMPTY_OF_ITEM, make_mark
-
-Location = tuple[str, "int | None", str]
+from pytest_remote_ci.wire import records as wire
+from pytest_remote_ci.wire.records import Location
 
 
 class _StandIn:
@@ -111,29 +111,30 @@ class Tree:
         #: Path → the same string, shared between the tests of a file.
         self._paths: dict[str, str] = {}
 
-    def found(self, event: dict[str, Any]) -> list[Any]:
+    def found(self, record: wire.CollectReport | wire.RaisedException) -> list[Any]:
         """Return the nodes that a collector found."""
-        self._add_nodes(event["nodes"])
-        for parent, kind, name, line, nodeid in event["items"]:
+        self._add_nodes(record.nodes or ())
+        for parent, kind, name, line, nodeid in record.items or ():
             above = self._nodes[parent]
             item = self._make_item(kind, parent, name, nodeid or f"{above.nodeid}::{name}")
             item.remote_location = (self._path(item.nodeid), line, name)
             self._found.append(item)
             self._undecided[item.nodeid] = item
-        return [self._nodes[number] if number >= 0 else self._found[-1 - number] for number in event["found"]]
+        numbers = record.found or ()
+        return [self._nodes[number] if number >= 0 else self._found[-1 - number] for number in numbers]
 
-    def deselected(self, event: dict[str, Any]) -> list[Any]:
+    def deselected(self, record: wire.Deselected) -> list[RemoteItem]:
         """Return the deselected items, or as many placeholders if they are not known."""
-        if event.get("found") is not None:
-            return [self._found[-1 - number] for number in event["found"]]
+        if record.found is not None:
+            return [self._found[-1 - number] for number in record.found]
         some = next(iter(self._undecided.values()), None)
         if some is None:
             some = self._typed(RemoteItem, "Function").from_parent(
                 self._session, name="deselected", nodeid="deselected"
             )
-        return [some] * int(event["count"])
+        return [some] * record.count
 
-    def _add_nodes(self, nodes: list[Any]) -> None:
+    def _add_nodes(self, nodes: Iterable[wire.TreeNode]) -> None:
         for parent, kind, name, nodeid, path, base, doc in nodes:
             if parent < 0:
                 self._nodes.append(self._session)
@@ -145,14 +146,25 @@ class Tree:
             _document(node, doc)
             self._nodes.append(node)
 
-    def add(self, nodes: list[Any], items: list[Any]) -> None:
+    def add(self, record: wire.Tree) -> None:
         """Add a portion of the items that will run."""
-        self._add_nodes(nodes)
-        for parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc, *marks in items:
+        self._add_nodes(record.nodes)
+        for (
+            parent,
+            kind,
+            name,
+            nodeid,
+            location,
+            has_parameters,
+            original,
+            is_skipped,
+            doc,
+            marks,
+        ) in record.items:
             item: Any = self._undecided.pop(nodeid, None)
             if item is None or type(item).__name__ != kind:
                 item = self._make_item(kind, parent, name, nodeid)
-            path, line, domain = str(location[0]).replace("/", os.sep), location[1], location[2]
+            path, line, domain = location[0].replace("/", os.sep), location[1], location[2]
             name = item.name  # share the string if the names are equal
             item.remote_location = (self._same(path), line, name if domain == name else domain)
             item.originalname = name if original == name else original
@@ -161,9 +173,9 @@ class Tree:
                 item.callspec = SimpleNamespace(id=name[name.find("[") + 1 : -1], params={})
             if is_skipped:
                 item.own_markers.append(pytest.mark.skip.mark)
-            for mark, kwargs in marks[0] if marks else ():
+            for mark, kwargs in marks:
                 if not (is_skipped and mark == "skip"):
-                    item.own_markers.append(make_mark(str(mark), kwargs))
+                    item.own_markers.append(make_mark(mark, kwargs))
             self._choose(item)
 
     def add_ids(self, ids: list[str]) -> None:

@@ -5,6 +5,7 @@ The results equal those of `replay.decode`. The counterpart in the job is `pytes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import ID_OF_REPORT, OURS
+from pytest_remote_ci.wire import records as wire
 
 #: Phase → the status that pytest itself gives it.
 _STATUSES = {"setup": ("", "", ""), "call": ("passed", ".", "PASSED"), "teardown": ("", "", "")}
@@ -44,23 +46,30 @@ class Passes:
         self._newest: Any = None
         self._status: tuple[str, str, str] | None = None
 
-    def report(self, event: dict[str, Any], location: Any, item: Any = None) -> Any:
-        """Return the report; `location`: as sent when the test began; `item`: the test, if it is known."""
-        nodeid, when = event["id"], event["when"]
+    def report(self, event: Mapping[str, object], location: wire.Location | None, item: Any = None) -> Any:
+        """Return the report; `location`: the local one at the test's beginning; `item`: the test, if it is known."""
+        record = wire.Passed.parse(event)
+        nodeid = record.id
+        when: Any = record.when
         known = self._before.get(nodeid)
         if known is None:
             known = self._before[nodeid] = {"location": location, "keywords": {}}
             if item is not None:  # its id object lives to the end anyway
                 known["_id"] = getattr(item, "id", item.nodeid)
-        place = event.get("location") or known.get("location") or location
+        place = record.location or known.get("location") or location
         # A complete report leaves the location as it was sent, as a list.
-        known["location"] = place if isinstance(place, tuple) else self._places.location(place)
-        if "keywords" in event:
-            known["keywords"] = self._keywords(event["keywords"], item)
+        is_local = record.location is None and isinstance(place, tuple)
+        known["location"] = place if is_local else self._places.location(place)
+        if record.keywords is not None:
+            known["keywords"] = self._keywords(record.keywords, item)
         known["sections"], known["user_properties"] = [], []
-        fields: dict[str, Any] = {
-            name: event[name] for name in ("duration", "start", "stop") if name in event
-        }
+        fields: dict[str, Any] = {}
+        if record.duration is not None:
+            fields["duration"] = record.duration
+        if record.start is not None:
+            fields["start"] = record.start
+        if record.stop is not None:
+            fields["stop"] = record.stop
         if self._wants_streams:
             fields["_json_report_extra"] = {when: {}}
         # pytest 9.2 and newer parse a node id: do it once for all phases.
@@ -85,7 +94,7 @@ class Passes:
             self._words[item.name] = item.name
         return {self._places.name(self._words.setdefault(word, word)): 1 for word in words}
 
-    def status(self, report: Any) -> tuple[str, str, str] | None:
+    def status(self, report: object) -> tuple[str, str, str] | None:
         """Return the status of the newest report, if this is it and only pytest decides its status."""
         return self._status if report is self._newest else None
 

@@ -42,6 +42,11 @@ VERSION = 2
 #: Largest whole number in a record, as in all JSON that JavaScript reads, too.
 _LARGEST = 1 << 53
 
+#: Largest number of tests.
+_MOST_TESTS = 10_000_000
+
+#: A number of tests.
+Count = int
 #: File, line from 0 and name of a test.
 Location = Tuple[str, Optional[int], str]
 #: A path and a line.
@@ -125,6 +130,12 @@ def _whole(value: object) -> int:
     if type(value) is int and -_LARGEST <= value <= _LARGEST:
         return value
     raise RecordError("must be a whole number")
+
+
+def _count(value: object) -> Count:
+    if type(value) is int and 0 <= value <= _MOST_TESTS:
+        return value
+    raise RecordError("must be a number of tests")
 
 
 def _number(value: object) -> float:
@@ -273,6 +284,7 @@ def _item(value: object) -> TreeItem:
 _CHECKS: dict[str, Callable[[object], Any]] = {
     "str": _text,
     "int": _whole,
+    "Count": _count,
     "float": _number,
     "bool": _flag,
     "Location": _location,
@@ -527,7 +539,7 @@ class CollectReport(Record, kind="collect_report", event_type="collected"):
 class Deselected(Record, kind="deselected", event_type="collected"):
     """Deselected tests; `found` is None if their numbers are unknown."""
 
-    count: int
+    count: Count
     found: list[int] | None
 
 
@@ -545,7 +557,7 @@ class Tree(Record, kind="tree", event_type="collected"):
 class Collected(Record, kind="collected", event_type="collected"):
     """All tests that will run are known."""
 
-    count: int
+    count: Count
 
 
 class CollectedIds(Record, kind="collected_ids", event_type="collected"):

@@ -244,6 +244,13 @@ def test_what_a_record_must_have_is_missed() -> None:
         records.Report.parse({"d": {"nodeid": 7}})
 
 
+@pytest.mark.parametrize("count", [-1, 1 << 40, 1.0, "1"])
+def test_a_number_of_tests_is_bounded(count: object) -> None:
+    for kind in (records.Collected, records.Deselected):
+        with pytest.raises(RecordError, match=r"count must be a number of tests$"):
+            kind.parse({"count": count})
+
+
 def test_older_records_lack_what_came_later() -> None:
     session = records.Session.parse({"protocol": 1, "pytest": "7.0.0", "python": "3.8.0", "rootdir": "/p"})
     assert (session.xdist, session.measured, session.maxfail, session.plugins) == (False, False, 0, None)
