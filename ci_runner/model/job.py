@@ -76,7 +76,7 @@ class JobEvent:
     #: Number in its job from 1, without gaps; 0 before it is stored.
     seq: int = 0
     #: The type's other fields (`stream`, `status`, `reason`, …).
-    fields: Mapping[str, object] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON that clients see: `type`, `timestamp`, then the fields that are set."""

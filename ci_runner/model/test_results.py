@@ -10,7 +10,7 @@ import datetime as dt
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from ci_runner.model.job import JobEvent, format_time
 from pytest_remote_ci.wire import records as wire
@@ -46,7 +46,7 @@ class TestResult:
     #: Digest of its workspace.
     workspace: str | None = None
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields that its owner sees."""
         return {
             "id": self.node_id,
@@ -153,7 +153,7 @@ class TestHistory:
         """
         return self.flaky_workspaces > 0 or (self.reruns > 0 and self.counts.get("passed", 0) > 0)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields that its owner sees."""
         since = self.failing_since
         return {

@@ -9,19 +9,24 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.nodes import Tree
+from pytest_remote_ci.wire import records as wire
+
+
+def collected(nodes: list[list[object]], items: list[list[object]]) -> wire.CollectReport:
+    """The record of a collector that found one item."""
+    return wire.CollectReport.parse({"d": {"nodeid": ""}, "nodes": nodes, "items": items, "found": [-1]})
 
 
 @pytest.fixture
 def item(request: pytest.FixtureRequest) -> Any:
     tree = Tree(request.session)
     location = ["test_it.py", 3, "test_a[x]"]
-    nodes = [
+    nodes: list[list[object]] = [
         [-1, "", "", "", "", "", None],
         [0, "Module", "test_it.py", "test_it.py", "test_it.py", "Module", None],
     ]
-    tree.add(
-        nodes, [[1, "Function", "test_a[x]", "test_it.py::test_a[x]", location, True, "test_a", False, None]]
-    )
+    items = [[1, "Function", "test_a[x]", "test_it.py::test_a[x]", location, True, "test_a", False, None]]
+    tree.add(wire.Tree.parse({"nodes": nodes, "items": items}))
     return tree.chosen[0]
 
 
@@ -54,9 +59,8 @@ def test_a_class_has_its_docstring_and_no_source(request: pytest.FixtureRequest,
         [1, "Class", "TestA", f"{file}::TestA", file, "Class", doc],
     ]
     location = [file, 3, "TestA.test_a"]
-    tree.add(
-        nodes, [[2, "Function", "test_a", f"{file}::TestA::test_a", location, False, "test_a", False, None]]
-    )
+    items = [[2, "Function", "test_a", f"{file}::TestA::test_a", location, False, "test_a", False, None]]
+    tree.add(wire.Tree.parse({"nodes": nodes, "items": items}))
     found = tree.chosen[0].parent
     assert isinstance(found, pytest.Class)
     assert doc is None or found.obj.__doc__ == doc
@@ -98,11 +102,11 @@ def test_names_are_kept_once(item: Any) -> None:
 @pytest.mark.parametrize("name", ["test_b", "test_b[1]", "test_b[a::b]", "a::b", "[x]", ""])
 def test_the_parts_of_an_id_are_those_of_its_text(request: pytest.FixtureRequest, name: str) -> None:
     tree = Tree(request.session)
-    nodes = [
+    nodes: list[list[object]] = [
         [-1, "", "", "", "", "", None],
         [0, "Module", "test_it.py", "test_it.py", "test_it.py", "Module", None],
     ]
-    tree.found({"nodes": nodes, "items": [[1, "Function", name, 0, None]], "found": [-1]})
+    tree.found(collected(nodes, [[1, "Function", name, 0, None]]))
     (item,) = tree._found
     assert item.nodeid == f"test_it.py::{name}"
     if hasattr(item, "id"):  # since pytest 9.2
@@ -113,11 +117,12 @@ def test_the_parts_of_an_id_are_those_of_its_text(request: pytest.FixtureRequest
 @pytest.mark.parametrize("nodeid", ["elsewhere.py::test_b", "test_it.py::test_b@group", "test_it.py"])
 def test_a_node_id_may_be_another_than_its_name_suggests(request: pytest.FixtureRequest, nodeid: str) -> None:
     tree = Tree(request.session)
-    nodes = [
+    nodes: list[list[object]] = [
         [-1, "", "", "", "", "", None],
         [0, "Module", "test_it.py", "test_it.py", "test_it.py", "Module", None],
     ]
-    tree.found({"nodes": nodes, "items": [[1, "Function", "test_b", 0, nodeid]], "found": [-1]})
-    tree.add([], [[1, "Function", "test_b", nodeid, ["x.py", 1, "test_b"], False, None, False, None]])
+    tree.found(collected(nodes, [[1, "Function", "test_b", 0, nodeid]]))
+    items = [[1, "Function", "test_b", nodeid, ["x.py", 1, "test_b"], False, None, False, None]]
+    tree.add(wire.Tree.parse({"nodes": [], "items": items}))
     assert [item.nodeid for item in tree.chosen] == [nodeid]
     assert list(tree.items) == [nodeid]
