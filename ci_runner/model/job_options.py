@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ci_runner.errors import PermanentError
 from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
@@ -31,10 +30,10 @@ class JobOptions:
     #: Why the stored object cannot be read, on one line; then all of the above have their defaults.
     problem: str | None = None
     #: The stored object, not to be changed.
-    stored: Mapping[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, raw: Any) -> JobOptions:
+    def from_dict(cls, raw: object) -> JobOptions:
         """Parse a row's object. Never raises, so that one row never hides the others: see `problem`."""
         if not isinstance(raw, Mapping):
             return cls(problem="options: must be a JSON object")
@@ -79,7 +78,7 @@ class JobOptions:
         )
 
 
-def _texts(raw: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+def _texts(raw: Mapping[str, object], name: str) -> tuple[str, ...] | None:
     value = raw.get(name)
     if value is None:
         return None

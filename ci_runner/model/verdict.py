@@ -6,7 +6,6 @@ The exit code decides, events explain. Independent of engines and the database.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_remote_ci.wire.protocol import Status
 
@@ -23,9 +22,13 @@ class Verdict:
     exit_code: int | None = None
     reason: str | None = None
 
-    def complete_fields(self) -> dict[str, Any]:
+    def complete_fields(self) -> dict[str, object]:
         """Return the fields of the `complete` event besides `success`, which is false without a verdict."""
-        fields: dict[str, Any] = {"status": self.status, "exit_code": self.exit_code, "reason": self.reason}
+        fields: dict[str, object] = {
+            "status": self.status,
+            "exit_code": self.exit_code,
+            "reason": self.reason,
+        }
         if self.status == "cancelled":
             fields["cancelled"] = True
         return fields

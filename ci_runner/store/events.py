@@ -213,7 +213,7 @@ def feed_inside(
     *,
     job_id: str | None = None,
     first: int = 0,
-    body: Mapping[str, Any] | None = None,
+    body: Mapping[str, object] | None = None,
 ) -> None:
     """Add `number` events of a job, or one event of the run itself, to the run's feed, inside a transaction."""
     database.run(RunRow.update(last_seq=RunRow.last_seq + number).where(RunRow.id == run_id))
@@ -254,7 +254,7 @@ def _body(event: JobEvent) -> str:
         and event.success is None
     ):
         return f"{_FIELDS[:-1]}{event.fields.text}}}"
-    body: dict[str, Any] = {"fields": dict(event.fields)} if event.fields else {}
+    body: dict[str, object] = {"fields": dict(event.fields)} if event.fields else {}
     if event.data is not None:
         body["data"] = event.data
     if event.success is not None:

@@ -29,7 +29,7 @@ class FeedItem:
     job_id: str | None = None
     planned: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON for clients: the job's event, with the job's name and id."""
         tag = {} if self.job_id is None else {"job": self.planned, "job_id": self.job_id}
         return {**self.event.to_dict(), **tag}

@@ -35,7 +35,7 @@ def from_micros(micros: int) -> dt.datetime:
 _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=dict).encode
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """Return JSON in ASCII: NUL and lone surrogates, which databases refuse in text, are escaped."""
     return _encode(value)
 
@@ -43,7 +43,7 @@ def to_json(value: Any) -> str:
 class UtcField(peewee.BigIntegerField):
     """A datetime as integer microseconds."""
 
-    def db_value(self, value: Any) -> Any:
+    def db_value(self, value: Any) -> object:
         return to_micros(value) if isinstance(value, dt.datetime) else value
 
     def python_value(self, value: Any) -> Any:
@@ -53,7 +53,7 @@ class UtcField(peewee.BigIntegerField):
 class CleanTextField(peewee.TextField):
     """Text without characters that databases refuse: lone surrogates become question marks, NUL is removed."""
 
-    def db_value(self, value: Any) -> Any:
+    def db_value(self, value: Any) -> object:
         if isinstance(value, str):
             return value.replace("\0", "").encode("utf-8", "replace").decode()
         return value
@@ -62,7 +62,7 @@ class CleanTextField(peewee.TextField):
 class MappingField(peewee.TextField):
     """A JSON object."""
 
-    def db_value(self, value: Any) -> Any:
+    def db_value(self, value: Any) -> object:
         return value if value is None or isinstance(value, str) else to_json(dict(value))
 
     def python_value(self, value: Any) -> Any:
@@ -72,7 +72,7 @@ class MappingField(peewee.TextField):
 class JobOptionsField(MappingField):
     """A JSON object that is parsed only on use, and written as it was read or made."""
 
-    def db_value(self, value: Any) -> Any:
+    def db_value(self, value: Any) -> object:
         return super().db_value(value.stored if isinstance(value, JobOptions) else value)
 
     def python_value(self, value: Any) -> Any:

@@ -13,7 +13,10 @@ import contextlib
 import os
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 #: Columns of the developer's terminal; removed from the environment before any user code runs.
 COLUMNS = "REMOTE_CI_COLUMNS"
@@ -48,7 +51,7 @@ _ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 class InertOptions:
     """A pytest plugin that keeps our own plugin out of this process and makes its options have no effect."""
 
-    def pytest_addoption(self, parser: Any, pluginmanager: Any) -> None:
+    def pytest_addoption(self, parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
         """Block our plugin and declare its options, before any entry point is loaded."""
         pluginmanager.set_blocked(PLUGIN)
         group = parser.getgroup("remote-ci")
@@ -57,7 +60,9 @@ class InertOptions:
         for option in _VALUES:
             group.addoption(option, default=None, help=argparse.SUPPRESS)
 
-    def pytest_load_initial_conftests(self, early_config: Any, parser: Any, args: list[str]) -> None:
+    def pytest_load_initial_conftests(
+        self, early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+    ) -> None:
         """Drop options of a newer plugin from `args`, which pytest parses next, with ``addopts``."""
         known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
         given, args[:] = list(args), []
@@ -73,11 +78,11 @@ class InertOptions:
 class AllowNoTests:
     """A pytest plugin that makes a session without tests succeed, if that was requested."""
 
-    def pytest_configure(self, config: Any) -> None:
+    def pytest_configure(self, config: pytest.Config) -> None:
         """Store whether it was requested."""
         self._is_asked = getattr(config.option, "remote_ci_none_is_fine", False)
 
-    def pytest_sessionfinish(self, session: Any) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Replace 5, pytest's exit code for no tests, by 0."""
         if self._is_asked and session.exitstatus == 5:
             session.exitstatus = 0
@@ -126,7 +131,7 @@ def _tell_plugins_the_width(columns: int) -> None:
 
     original, output = shutil.get_terminal_size, _identity(1)
 
-    def get_terminal_size(fallback: Any = (80, 24)) -> Any:
+    def get_terminal_size(fallback: tuple[int, int] = (80, 24)) -> os.terminal_size:
         found = original(fallback)
         if "COLUMNS" in os.environ or output is None or _identity(1) != output:
             return found
@@ -135,7 +140,7 @@ def _tell_plugins_the_width(columns: int) -> None:
     shutil.get_terminal_size = get_terminal_size
 
 
-def _identity(handle: int) -> Any:
+def _identity(handle: int) -> tuple[int, int] | None:
     try:
         status = os.fstat(handle)
     except OSError:
@@ -143,7 +148,7 @@ def _identity(handle: int) -> Any:
     return status.st_dev, status.st_ino
 
 
-def recording_plugins(records: Any, *, continued: bool) -> list[Any]:
+def recording_plugins(records: Any, *, continued: bool) -> list[object]:
     """Return the plugins that record this session; if recording is impossible, none: a record has the reason.
 
     `continued`: an earlier pytest of this job died.
@@ -212,7 +217,7 @@ def _load_wire() -> Any:
     return load("wire.records", _ROOT)
 
 
-def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
+def run_pytest(mode: str, args: list[str], plugins: list[object]) -> int:
     """Run `pytest.main` with the command's name for usage errors, which since pytest 9 is an argument."""
     import pytest
 
@@ -227,7 +232,7 @@ def run_pytest(mode: str, args: list[str], plugins: list[Any]) -> int:
     return int(pytest.main(args, plugins=plugins))
 
 
-def _guards() -> list[Any]:
+def _guards() -> list[object]:
     return [load("debuggers").NoDebugger(), load("xdist_workers").Workers()]
 
 

@@ -64,7 +64,7 @@ _LONGEST_LITERAL = 10_000
 class Reports:
     """Records the reports of one session."""
 
-    def __init__(self, records: Records, config: Any, logs: Logs | None = None) -> None:
+    def __init__(self, records: Records, config: pytest.Config, logs: Logs | None = None) -> None:
         """`logs`: the collected log records, if they are wanted."""
         self._records = records
         self._logs = logs
@@ -117,7 +117,7 @@ class Reports:
         )
         (self._hold if self._says_nothing(small) else self._add)(record)
 
-    def add_collector(self, report: Any, found: Found | None) -> None:
+    def add_collector(self, report: pytest.CollectReport, found: Found | None) -> None:
         """Record the report of a collector, with what it found."""
         self.last = report
         data, worker = self._data_of(report)
@@ -165,7 +165,7 @@ class Reports:
             and not self._records.is_captured
         )
 
-    def _has_ordinary_status(self, report: Any) -> bool:
+    def _has_ordinary_status(self, report: object) -> bool:
         if not self.has_statuses:
             return True
         asked, status = self.status
@@ -216,7 +216,7 @@ class Reports:
             and not data.keys() - _PYTESTS_OWN
         )
 
-    def _add_long_logs(self, report: Any, text: str) -> list[object] | None:
+    def _add_long_logs(self, report: pytest.TestReport, text: str) -> list[object] | None:
         """Return a phase's log records; if they are too long, or not strict JSON, add them in pieces instead."""
         if text and len(text) <= TEXT_LIMIT and "NaN" not in text and "Infinity" not in text:
             logs: list[object] = json.loads(text)
@@ -225,7 +225,7 @@ class Reports:
             self._add(LogPiece(id=report.nodeid, when=str(report.when), text=text[start : start + PIECE]))
         return None
 
-    def _flattened(self, longrepr: Any, data: ReportData) -> tuple[str | None, str | None]:
+    def _flattened(self, longrepr: object, data: ReportData) -> tuple[str | None, str | None]:
         """Return the type of a representation that pytest turned into text, and the text with its colours."""
         if not isinstance(data.get("longrepr"), str) or isinstance(longrepr, str):
             return None, None
@@ -239,7 +239,7 @@ class Reports:
                 markup = self._cut(text.getvalue())
         return type(longrepr).__name__, markup
 
-    def _status_of(self, report: Any) -> Any:
+    def _status_of(self, report: pytest.TestReport) -> Any:
         (asked, status), self.status = self.status, (None, None)
         if asked is report:
             return status
@@ -273,9 +273,9 @@ class Reports:
 
 
 @functools.lru_cache(maxsize=None)
-def _plain_parts() -> Any:
+def _plain_parts() -> set[str]:
     """Return the names of a plain report's fields in this version of pytest."""
-    some: Any = pytest.TestReport("some", ("some.py", 0, "some"), {}, "passed", None, "call")
+    some = pytest.TestReport("some", ("some.py", 0, "some"), {}, "passed", None, "call")
     return set(some.__dict__)
 
 

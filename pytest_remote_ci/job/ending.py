@@ -44,7 +44,7 @@ def shorten() -> None:
         return
 
 
-def _has_finalizer(kind: type[Any]) -> bool:
+def _has_finalizer(kind: type) -> bool:
     return any("__del__" in vars(base) for base in type.mro(kind)) if kind is not type else False
 
 

@@ -14,6 +14,7 @@ from typing import Any, Iterator
 
 import pytest
 
+from ..wire.records import ReportData
 from .record_file import TEXT_LIMIT, clean, plain
 
 #: Name under which the plugin is registered.
@@ -25,13 +26,13 @@ _PART = "_remote_ci_logs"
 PIECE = 256 << 10
 
 
-def are_wanted(config: Any) -> bool:
+def are_wanted(config: pytest.Config) -> bool:
     """Whether log records are requested and not already part of the reports."""
     option = config.option
     return bool(getattr(option, "remote_ci_logs", False)) and not getattr(option, "json_report", False)
 
 
-def detach(data: dict[str, Any]) -> str:
+def detach(data: ReportData) -> str:
     """Remove the log records that pytest-json-report added to a report's data, if they are too long for one record.
 
     Those of earlier phases, which it repeats, are removed, too. Return those of this phase as a JSON list, else "".
@@ -60,17 +61,17 @@ class Logs:
         self._found: dict[tuple[str, str], str] = {}
 
     @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_setup(self, item: Any) -> Iterator[None]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Collect during setup."""
         yield from self._listen(item.nodeid, "setup")
 
     @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_call(self, item: Any) -> Iterator[None]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Collect during the call."""
         yield from self._listen(item.nodeid, "call")
 
     @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_teardown(self, item: Any) -> Iterator[None]:
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
         """Collect during teardown."""
         yield from self._listen(item.nodeid, "teardown")
 
@@ -85,7 +86,7 @@ class Logs:
                 self._found[nodeid, when] = f"[{','.join(handler.found)}]"
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In xdist's controller, take the log records out of a report before other plugins see it."""
         found = report.__dict__.pop(_PART, None)
         if found:
@@ -100,7 +101,7 @@ class WorkersLogs(Logs):
     """The same plugin for a worker of xdist, where the records are attached to the reports."""
 
     @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: Any) -> Iterator[None]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         """Attach the log records as text, which survives every serialization of reports."""
         result: Any = yield
         report = result.get_result()
@@ -108,7 +109,7 @@ class WorkersLogs(Logs):
         if found:
             setattr(report, _PART, found)
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Do nothing: the report carries its log records."""
 
 
@@ -127,14 +128,14 @@ class _Handler(logging.Handler):
             self.found.append(_json(fields))
 
 
-def _json(fields: Any) -> str:
+def _json(fields: object) -> str:
     try:
         return json.dumps(fields, default=_text)
     except (TypeError, ValueError, RecursionError):  # odd keys, cycles
         return json.dumps(clean(fields))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return the text that pytest-json-report writes for a value that JSON does not have."""
     try:
         return str(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
 
 import pytest
 
@@ -26,7 +25,7 @@ class ModificationTimes:
         self._times: dict[str, int] = found["times"]
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Set the times before items are sorted."""
         for path in {str(item.path) for item in items}:
             time = self._times.get(os.path.relpath(path, self._root).replace(os.sep, "/"))

@@ -29,7 +29,7 @@ class Found(NamedTuple):
 class Tree:
     """Collectors and items by number; each is sent once, before its first child."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         self._root = str(config.rootpath)
         self._wants_docs = config.option.collectonly and config.option.verbose >= 1
         self._numbers: dict[int, int] = {}
@@ -154,7 +154,7 @@ def _is_skipped(item: Any) -> bool:
     return False
 
 
-def _any(values: Any) -> bool:
+def _any(values: Iterable[object]) -> bool:
     try:
         return any(values)
     except Exception:  # a condition that has no truth value

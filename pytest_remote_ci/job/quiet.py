@@ -31,7 +31,7 @@ _KNOWN = (PYTEST, "pytest_timeout", "pytest_cov.", "_hypothesis_pytestplugin", f
 class Quiet:
     """The state of one session."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         self._hooks = [getattr(config.hook, name) for name in _HOOKS]
         #: None: not checked, because plugins were added.
         self._are_known: bool | None = None
@@ -42,7 +42,7 @@ class Quiet:
         """Check again, because there may be new plugins."""
         self._are_known = None
 
-    def begin(self, item: Any, nextitem: Any) -> None:
+    def begin(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Note that this test begins; `nextitem` follows."""
         self._item, self._next = item, nextitem
 

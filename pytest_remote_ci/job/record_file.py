@@ -42,7 +42,7 @@ class Records:
         self._paths = {name: os.path.join(folder, name) for name in ("records", "terminal")}
         self.path = self._paths["records"]
         self._handles: dict[str, int] = {}
-        self._identities: dict[str, Any] = {}
+        self._identities: dict[str, tuple[int, int] | None] = {}
         self._folder, self._close = folder, os.close
         self._outputs = [_high_copy(1), _high_copy(2)]
         self._output_files = [self._identity(1), self._identity(2)]
@@ -203,7 +203,7 @@ class Terminal:
         return self._behind.fileno()
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Return a JSON-compatible substitute for a value that JSON does not have."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -217,7 +217,7 @@ def plain(value: Any) -> Any:
         return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
 
 
-def clean(value: Any, depth: int = 0, limit: int | None = None) -> Any:
+def clean(value: object, depth: int = 0, limit: int | None = None) -> Any:
     """Return the value as far as JSON can represent it, with texts of at most `limit` characters."""
     if depth > 40:
         return "<...>"

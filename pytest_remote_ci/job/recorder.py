@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 
 import pytest
 
@@ -68,7 +68,7 @@ class Recorder:
             watch_unittest(self._compared)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_sessionstart(self, session: pytest.Session) -> Any:
+    def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
         """Record what session this is; from here on the terminal reporter is the final one."""
         config = session.config
         reporters = (getattr(config.option, "remote_ci_here", None) or "").split(",")
@@ -108,7 +108,7 @@ class Recorder:
         self._add(wire.Header(lines=[first, *_lines(result.get_result())]))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> Any:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """Record the end of the tests, then the final exit status, which other plugins may have changed."""
         with contextlib.suppress(Exception):
             xml = junit_xml(self._config)
@@ -132,7 +132,7 @@ class Recorder:
         metadata = describe(self._config)
         self._add(wire.Summary(metadata=metadata if metadata != self._metadata else None))
 
-    def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> None:
+    def pytest_internalerror(self, excrepr: object, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Record an internal error of pytest or a plugin.
 
         If a plugin failed while it handled a report that the terminal has already shown, record that report first.
@@ -254,7 +254,12 @@ class Recorder:
         """Record a report after the terminal reporter, where pytest 9+ fails the parent of failed subtests."""
         self._reports.add(report)
 
-    def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
+    def pytest_exception_interact(
+        self,
+        node: pytest.Item | pytest.Collector,
+        call: pytest.CallInfo[object],
+        report: pytest.TestReport | pytest.CollectReport,
+    ) -> None:
         """Record errors, which some reporters learn only from this hook; for a collector it precedes the report."""
         if call.excinfo is not None:
             of = None if isinstance(node, pytest.Item) else self._tree.found([node])
@@ -320,7 +325,7 @@ class _Statuses:
         self._reports.status = (report, result.get_result())
 
 
-def describe(config: Any) -> dict[str, object]:
+def describe(config: pytest.Config) -> dict[str, object]:
     """Return this environment's metadata in the form of pytest-metadata, whether that is installed or not."""
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
     found = config.stash.get(key, None) if key is not None else None
@@ -356,7 +361,7 @@ def watch_unittest(compared: Callable[[str, object, object], None]) -> None:
 
     original = unittest.TestCase.assertEqual
 
-    def assertEqual(self: Any, first: Any, second: Any, msg: Any = None) -> None:  # noqa: N802
+    def assertEqual(self: Any, first: object, second: object, msg: object = None) -> None:  # noqa: N802
         __tracebackhide__ = True
         try:
             original(self, first, second, msg)

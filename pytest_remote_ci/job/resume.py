@@ -7,7 +7,7 @@ Standard library and pytest only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generator
 
 import pytest
 
@@ -61,14 +61,16 @@ class OnlyUnstarted:
     def __init__(self, records: ResumedRecords, earlier: SessionState) -> None:
         self._add = records.add
         self._earlier = earlier
-        self._session: Any = None
+        self._session: pytest.Session | None = None
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(self, session: Any, items: list[Any]) -> Any:
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
         """Select after all other plugins, which have selected and sorted as they did the first time."""
         yield
         self._session = session
-        found: dict[str, Any] = {}
+        found: dict[str, pytest.Item] = {}
         for item in items:
             found.setdefault(item.nodeid, item)
         rest = self._earlier.rest

@@ -7,12 +7,14 @@ library only.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Collection
+from typing import TYPE_CHECKING, Collection
 
 from ..wire.records import TerminalCall
 from .pytest_internals import replace_terminal_file, terminal_writer
 
 if TYPE_CHECKING:
+    import pytest
+
     from .record_file import Records
 
 #: Calls of the terminal reporter ("tr") and its writer ("tw") that are recorded when a plugin makes them, and modules
@@ -35,7 +37,7 @@ class Screen:
         self._records = records
         self._silent = silent
 
-    def watch(self, config: Any) -> None:
+    def watch(self, config: pytest.Config) -> None:
         """Start watching; from here on the terminal reporter is the final one."""
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         writer = terminal_writer(reporter)
@@ -46,7 +48,7 @@ class Screen:
             for method in _CALLS[name]:
                 self._record_calls(target, name, method)
 
-    def _record_calls(self, target: Any, name: str, method: str) -> None:
+    def _record_calls(self, target: object, name: str, method: str) -> None:
         """Record plugins' calls of this method with their arguments: the replay adds width and colours."""
         original = getattr(target, method, None)
         if original is None:
@@ -54,7 +56,7 @@ class Screen:
         records, frame, like_plugins = self._records, sys._getframe, _LIKE_PLUGINS[name]
         silent = self._silent
 
-        def recorded(*args: Any, **kwargs: Any) -> Any:
+        def recorded(*args: object, **kwargs: object) -> object:
             caller = frame(1).f_globals.get("__name__", "")
             of_plugin = not caller.startswith("_pytest.") or caller in like_plugins
             if of_plugin and caller.partition(".")[0] not in silent:

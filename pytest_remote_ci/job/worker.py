@@ -54,10 +54,10 @@ class Spool:
             finally:
                 os.close(reserve)
 
-    def frame(self, kind: str, key: str | None = None, **fields: Any) -> bool:
+    def frame(self, kind: str, key: str | None = None, **fields: object) -> bool:
         """Append one frame in one write, sealed with `key`; return False if it could not be written completely."""
         self._marked = self.sizes()
-        record: dict[str, Any] = {"t": kind, "at": round(time.time(), 6)}
+        record: dict[str, object] = {"t": kind, "at": round(time.time(), 6)}
         record.update(self._marked)
         record.update(fields)
         line = json.dumps(record).encode()
@@ -72,7 +72,7 @@ class Spool:
             return False
         return not self._torn
 
-    def last_frame(self, **fields: Any) -> None:
+    def last_frame(self, **fields: object) -> None:
         """Write the `exit` frame; if the disk is full, the reserve makes room for it."""
         written = self.frame("exit", self.key, **fields)
         with contextlib.suppress(OSError):

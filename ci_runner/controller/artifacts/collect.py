@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ci_runner import failpoints
 from ci_runner.controller.artifacts import scan
@@ -63,7 +63,7 @@ class CollectedArtifacts:
         text = "".join(f"artifacts: {note}\n" for note in self.notes)
         return [JobEvent("log", text, fields={"stream": "runner"})] if text else []
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, object]:
         """Return fields about them for the `complete` event."""
         if not self.artifacts:
             return {}

@@ -348,11 +348,11 @@ class MemoryEngine:
                 file.write(output.data)
             self._frame(spec, "mark")
 
-    def _frame(self, spec: ContainerSpec, kind: str, **fields: Any) -> None:
+    def _frame(self, spec: ContainerSpec, kind: str, **fields: object) -> None:
         spool = spool_of(spec)
         if spool is None:
             return
-        sizes: dict[str, Any] = {name: _size(spool / name) for name in ("stdout", "stderr")}
+        sizes: dict[str, int] = {name: _size(spool / name) for name in ("stdout", "stderr")}
         line = json.dumps({"t": kind, "at": time.time(), **sizes, **fields}).encode()
         key = spool.parent / "seal"
         if kind == "exit" and key.exists():

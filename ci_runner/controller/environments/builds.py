@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ci_runner import failpoints
 from ci_runner.controller.engine import SPOOL, STORE, TOOLS, Bind, ContainerSpec, Engine, Limits, Overlay
@@ -70,7 +70,7 @@ class Build:
     image_id: str
     #: "3.12".
     python: str
-    steps: tuple[Mapping[str, Any], ...]
+    steps: tuple[Mapping[str, object], ...]
     #: The package cache to borrow; None: not needed.
     cache: CachePlace | None
     #: Whether foreign code may run in it.
@@ -92,7 +92,7 @@ class Build:
 class Built:
     """The result of a build with its container removed; the cell is removed at the end of the `with` block."""
 
-    result: Mapping[str, Any]
+    result: Mapping[str, object]
     cell: Cell
 
 
@@ -252,7 +252,7 @@ class Builds:
 
     def _follow(
         self, spec: ContainerSpec, cell: Cell, log: Callable[[str], None], stopping: Callable[[], bool]
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, object]:
         """Run the container; it is gone when this returns, or raises anything but `EngineUnavailable`."""
         container = self._engine.create(spec)
         try:
@@ -278,7 +278,7 @@ class Builds:
 
     def _wait(
         self, container: str, spool: int, output: _Output, stopping: Callable[[], bool]
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, object]:
         ask_at = time.monotonic() + _ASK
         while not _exists(spool, "result.json"):
             output.drain()

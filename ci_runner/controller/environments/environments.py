@@ -142,7 +142,7 @@ class Environments:
         if lock is None:
             together = not request.may_share
             request.log("resolving dependencies" if not together else "resolving and installing dependencies")
-            steps: list[Mapping[str, Any]] = [self._compile_step(request)]
+            steps: list[Mapping[str, object]] = [self._compile_step(request)]
             steps += [self._sync_step(request, None)] if together else []
             with self._run(request, request.scope, "dependencies", steps) as built:
                 lock = _lock_of(built, request)
@@ -180,11 +180,11 @@ class Environments:
             stopping=request.stopping,
         )
 
-    def _compile_step(self, request: Request) -> Mapping[str, Any]:
+    def _compile_step(self, request: Request) -> Mapping[str, object]:
         version = project_layer.version_env(request.plan, alone=False)
         return {"do": "compile", "plan": request.plan.to_dict(), "env": version}
 
-    def _sync_step(self, request: Request, lock: Lock | None) -> Mapping[str, Any]:
+    def _sync_step(self, request: Request, lock: Lock | None) -> Mapping[str, object]:
         return {
             "do": "sync",
             "stage": f"{STORE}/{_ENVIRONMENT}",
@@ -261,7 +261,7 @@ class Environments:
         request: Request,
         scope: str,
         purpose: str,
-        steps: list[Mapping[str, Any]],
+        steps: list[Mapping[str, object]],
         binds: tuple[Bind, ...] = (),
         upper: Path | None = None,
     ) -> Iterator[Built]:
@@ -439,9 +439,9 @@ def _lock_of(built: Built, request: Request) -> Lock:
     return locks.parse(raw.get("text") if isinstance(raw, dict) else None, request.mount, request.tree)
 
 
-def _one_line(text: Any) -> str:
+def _one_line(text: object) -> str:
     return " ".join(str(text or "no reason given").split())[:500]
 
 
-def _digest(*parts: Any) -> str:
+def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()[:32]

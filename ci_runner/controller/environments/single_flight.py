@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ci_runner.controller.environments.builds import PreparationStopped
 from ci_runner.errors import EnvironmentFailed
@@ -31,7 +31,7 @@ class SingleFlight:
         look: Callable[[], T | None],
         work: Callable[[], T],
         *,
-        joined: Callable[[], Any],
+        joined: Callable[[], object],
         stopping: Callable[[], bool],
     ) -> T:
         """Return the result of `look`, else of `work`. Calls `joined` if another thread is already working.

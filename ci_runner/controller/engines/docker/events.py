@@ -92,7 +92,7 @@ class DockerEvents:
                 with self._lock:
                     self._close_stream()
 
-    def _settle(self, event: Any) -> None:
+    def _settle(self, event: object) -> None:
         if not isinstance(event, dict) or event.get("status") != "die":
             return
         with contextlib.suppress(RunnerError):  # the next full pass notices

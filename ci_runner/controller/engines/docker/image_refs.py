@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 #: On images: the CPython versions found in them, as "3.11,3.12".
 LABEL_PYTHONS: Final = "ci-runner.pythons"
@@ -16,7 +16,7 @@ def parse_pythons(text: str) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda version: int(version.split(".")[1])))
 
 
-def pull_line(step: Mapping[str, Any]) -> str | None:
+def pull_line(step: Mapping[str, object]) -> str | None:
     """Return a line for the user from one element of a pull's stream; None for progress within one layer."""
     status = str(step.get("status", "")).strip()
     if not status or status in (

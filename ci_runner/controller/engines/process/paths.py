@@ -59,7 +59,7 @@ def map_job(spec: ContainerSpec, translate: Callable[[str], str]) -> None:
     temporary.replace(spool / "job.json")
 
 
-def _translate(value: Any, translate: Callable[[str], str]) -> Any:
+def _translate(value: object, translate: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return translate(value)
     if isinstance(value, list):

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 #: Seconds of trying to kill a tree that keeps forking.
 KILL_PATIENCE = 10.0
@@ -61,7 +60,7 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Replace a file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(value))

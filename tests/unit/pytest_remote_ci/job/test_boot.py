@@ -134,5 +134,5 @@ def test_a_reader_that_goes_away_ends_it(tmp_path: Path, tmp_path_factory: pytes
 def test_optional_words_replace_their_argument_if_pytest_knows_them(pytestconfig: pytest.Config) -> None:
     optional = ["--remote-ci-only-if-known=--tb=short -v", "--remote-ci-only-if-known=--nobodys"]
     args = ["--tb=long", *optional, "--remote-ci-of-a-newer-client=1", "-q", "--", "x.py"]
-    boot.InertOptions().pytest_load_initial_conftests(None, pytestconfig._parser, args)
+    boot.InertOptions().pytest_load_initial_conftests(pytestconfig, pytestconfig._parser, args)
     assert args == ["--tb=long", "--tb=short", "-v", "-q", "--", "x.py"]

@@ -242,7 +242,8 @@ def test_a_second_collection_is_held_against_the_first() -> None:
         earlier.take(record)
     rest = resume.OnlyUnstarted(resume.ResumedRecords(kept, earlier), earlier)
     items = [type("Item", (), {"nodeid": nodeid})() for nodeid in ("x", "d", "a", "b")]
-    hook = rest.pytest_collection_modifyitems(None, items)
+    session: Any = None
+    hook = rest.pytest_collection_modifyitems(session, items)
     next(hook)
     with pytest.raises(StopIteration):
         next(hook)

@@ -29,7 +29,7 @@ def taken(logs: Logs, when: str) -> list[dict[str, Any]]:
     return list(json.loads(text or "[]"))
 
 
-ITEM = SimpleNamespace(nodeid="t.py::a")
+ITEM: Any = SimpleNamespace(nodeid="t.py::a")
 
 
 def test_records_belong_to_the_phase_in_which_they_were_made_and_are_taken_once() -> None:
