@@ -11,8 +11,11 @@ import datetime as dt
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, overload
 
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+
+from ci_runner.model.field_types import FromOne, Time, Uuid
 from ci_runner.model.job_options import JobOptions
 from pytest_remote_ci.wire.protocol import Phase, Priority, Status
 
@@ -36,6 +39,14 @@ def as_utc(moment: dt.datetime) -> dt.datetime:
         warnings.warn(text, NaiveTimeWarning, stacklevel=3)
         return moment.replace(tzinfo=dt.timezone.utc)
     return moment.astimezone(dt.timezone.utc)
+
+
+@overload
+def format_time(moment: dt.datetime) -> str: ...
+
+
+@overload
+def format_time(moment: dt.datetime | None) -> str | None: ...
 
 
 def format_time(moment: dt.datetime | None) -> str | None:
@@ -115,15 +126,26 @@ class Artifact:
     #: When it is deleted.
     kept_until: dt.datetime | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that its owner sees."""
-        return {
-            "path": self.path,
-            "size": self.size,
-            "sha256": self.sha256,
-            "executable": bool(self.mode & 0o100),
-            "kept_until": format_time(self.kept_until),
-        }
+
+class JobSummary(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What a job's owner sees: never user ids, container ids or paths of the host."""
+
+    job_id: Uuid
+    status: Status
+    success: Annotated[bool | None, Meta(description="null where there is no verdict")]
+    start_time: Time | None
+    end_time: Time | None
+    exit_code: Annotated[int | None, Meta(description="the command's own")]
+    reason: Annotated[str | None, Meta(description="why there is no verdict")]
+    phase: Phase
+    submitted_at: Time | None
+    queue_position: FromOne | None
+    name: str | None
+    counts: dict[str, int]
+    run_id: Annotated[Uuid, Meta(description="only in a run of a pipeline")] | UnsetType = UNSET
+    stage: str | UnsetType = UNSET
+    planned: Annotated[str, Meta(description="its name in the run's plan")] | UnsetType = UNSET
+    retry: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -192,27 +214,31 @@ class Job:
         """Return whether the status is terminal."""
         return self.status in ("completed", "failed", "cancelled")
 
+    def summary(self) -> JobSummary:
+        """Return what its owner sees."""
+        of_run = self.run_id is not None
+        return JobSummary(
+            job_id=self.id,
+            status=self.status,
+            success=self.success,
+            start_time=format_time(self.start_time),
+            end_time=format_time(self.end_time),
+            exit_code=self.exit_code,
+            reason=self.reason,
+            phase=self.phase,
+            submitted_at=format_time(self.submitted_at),
+            queue_position=self.queue_position,
+            name=self.name,
+            counts=dict(self.counts),
+            run_id=UNSET if self.run_id is None else self.run_id,
+            stage=self.stage if of_run and self.stage is not None else UNSET,
+            planned=self.planned if of_run and self.planned is not None else UNSET,
+            retry=self.retry if of_run else UNSET,
+        )
+
     def to_summary_dict(self) -> dict[str, Any]:
-        """Return the fields that its owner sees: never user ids, container ids or paths of the host."""
-        return {
-            "job_id": self.id,
-            "status": self.status,
-            "success": self.success,
-            "start_time": format_time(self.start_time),
-            "end_time": format_time(self.end_time),
-            "exit_code": self.exit_code,
-            "reason": self.reason,
-            "phase": self.phase,
-            "submitted_at": format_time(self.submitted_at),
-            "queue_position": self.queue_position,
-            "name": self.name,
-            "counts": dict(self.counts),
-            **(
-                {"run_id": self.run_id, "stage": self.stage, "planned": self.planned, "retry": self.retry}
-                if self.run_id is not None
-                else {}
-            ),
-        }
+        """Return `summary` as a JSON-ready dictionary."""
+        return dict(to_builtins(self.summary()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, JSON-ready (for backups and tests; not for clients)."""

@@ -10,9 +10,9 @@ import datetime as dt
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from ci_runner.model.job import JobEvent, format_time
+from ci_runner.model.job import JobEvent
 from pytest_remote_ci.wire import records as wire
 
 Outcome = Literal["unfinished", "passed", "skipped", "xfailed", "xpassed", "failed", "error"]
@@ -45,16 +45,6 @@ class TestResult:
     job_id: str = ""
     #: Digest of its workspace.
     workspace: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that its owner sees."""
-        return {
-            "id": self.node_id,
-            "outcome": self.outcome,
-            "duration": round(self.duration, 6),
-            "reruns": self.reruns,
-            "at": format_time(self.at),
-        }
 
 
 @dataclass
@@ -152,23 +142,6 @@ class TestHistory:
         This counts on one workspace, or in one session with reruns until the test passed.
         """
         return self.flaky_workspaces > 0 or (self.reruns > 0 and self.counts.get("passed", 0) > 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that its owner sees."""
-        since = self.failing_since
-        return {
-            "id": self.node_id,
-            "counts": dict(self.counts),
-            "pass_rate": self.pass_rate,
-            "duration": round(self.duration, 6),
-            "before": None if self.before is None else round(self.before, 6),
-            "now": None if self.now is None else round(self.now, 6),
-            "reruns": self.reruns,
-            "flaky_workspaces": self.flaky_workspaces,
-            "flaky": self.is_flaky,
-            "failing_since": None if since is None else {"job_id": since[0], "at": format_time(since[1])},
-            "last": {**self.last.to_dict(), "job_id": self.last.job_id},
-        }
 
 
 def history(runs: Sequence[TestResult]) -> TestHistory:

@@ -6,18 +6,32 @@ package is installed locally.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Annotated, Final
+
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from ci_runner.errors import InvalidSubmission
+from ci_runner.model.decode import decode, words
+from ci_runner.model.field_types import FromOne
 from ci_runner.pipelines import validate
 from ci_runner.pipelines.definition import Definition
 from ci_runner.pipelines.parse import document_root, read_pipeline
+from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.planning import Choice, make_plan
 from ci_runner.pipelines.source import toml, yaml
-from ci_runner.pipelines.source.tree import NOWHERE, Place, Problem, Problems, Table, Unreadable, below
+from ci_runner.pipelines.source.tree import (
+    NOWHERE,
+    Place,
+    Problem,
+    Problems,
+    Severity,
+    Table,
+    Unreadable,
+    below,
+)
 from ci_runner.pipelines.values import Value, nearest
 from pytest_remote_ci.wire.protocol import WireError
 
@@ -145,71 +159,112 @@ def choose(checked: Checked, name: str | None) -> Definition:
     return found[0]
 
 
-def answer(question: Any) -> dict[str, Any]:
-    """Answer one request, both as JSON; raises `WireError` if the request is invalid.
+class PlanQuestion(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which plan is wanted."""
 
-    Request: `files` ([[name, text], …]), and for a plan `plan` ({pipeline, stages, jobs, changed, tag, keep_going},
-    all optional). Answer: `valid`, `problems`, `pipelines` ([{name, file, line, stages, jobs}]). If a plan was
-    requested and its file has no errors, also `plan`, or `refused` with the reason why there is none.
+    pipeline: str | None = None
+    stages: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+    changed: Annotated[
+        tuple[str, ...] | None, Meta(description="changed paths; null: unknown, nothing is left out")
+    ] = None
+    tag: str | None = None
+    keep_going: bool | None = None
+
+
+_ABOUT_FILES: Final = "[name, text] of each file; the name's ending says whether it is TOML or YAML"
+_SHAPE: Final = f"must be a list of 1 to {MOST_FILES} pairs [name, text]"
+_File = Annotated[tuple[str, str], words("must be [name, text]")]
+
+
+class PipelineQuestion(Struct, frozen=True):
+    """Files of pipelines to check."""
+
+    files: Annotated[
+        tuple[_File, ...],
+        words(_SHAPE, min_length=1, max_length=MOST_FILES, description=_ABOUT_FILES),
+    ]
+    plan: Annotated[PlanQuestion | None, Meta(description="asks for a plan, too")] = None
+
+
+class ProblemSummary(Struct, frozen=True, forbid_unknown_fields=True):
+    """An error or warning about a file, for its author."""
+
+    file: str
+    line: Annotated[FromOne | None, Meta(description="null in TOML, but for errors of syntax")]
+    column: FromOne | None
+    path: Annotated[str, Meta(description="the exact key, as jobs[2].needs[0]")]
+    message: str
+    severity: Severity
+
+
+class PipelineSummary(Struct, frozen=True, forbid_unknown_fields=True):
+    """One of the pipelines in the files."""
+
+    name: str
+    file: str
+    line: Annotated[int | None, Meta(description="null in TOML")]
+    stages: tuple[str, ...]
+    jobs: tuple[str, ...]
+
+
+class PipelineAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    """What was found in the files."""
+
+    valid: bool
+    problems: list[ProblemSummary]
+    pipelines: list[PipelineSummary]
+    plan: Plan | UnsetType = UNSET
+    refused: (
+        Annotated[str, Meta(description="why there is no plan though the files are valid")] | UnsetType
+    ) = UNSET
+
+
+def answer(question: object) -> dict[str, object]:
+    """Answer a `PipelineQuestion` with a `PipelineAnswer`, both as JSON; raises `WireError` if the question is invalid.
+
+    If a plan was requested and its file has no errors, the answer also has `plan`, or `refused` with the reason why
+    there is none.
     """
     if not isinstance(question, dict):
         raise WireError("body: must be a JSON object")
-    checked = check(_files(question.get("files")))
-    result: dict[str, Any] = {
-        "valid": checked.is_valid,
-        "problems": [problem.to_dict() for problem in checked.problems],
-        "pipelines": [_summary(definition) for definition in checked.pipelines],
-    }
-    wanted = question.get("plan")
-    if wanted is not None:
-        name, choice = _choice(wanted)
+    # Without files the message says what they must be.
+    asked = decode("", {"files": None, **question}, PipelineQuestion)
+    checked = check(asked.files)
+    found = PipelineAnswer(
+        valid=checked.is_valid,
+        problems=[_problem(problem) for problem in checked.problems],
+        pipelines=[_summary(definition) for definition in checked.pipelines],
+    )
+    result: dict[str, object] = to_builtins(found)
+    if asked.plan is not None:
+        wanted = asked.plan
         try:
-            chosen = choose(checked, name)
+            chosen = choose(checked, wanted.pipeline)
             if checked.allows(chosen):
+                choice = Choice(wanted.stages, wanted.jobs, wanted.changed, wanted.tag, wanted.keep_going)
                 result["plan"] = make_plan(chosen, choice).to_dict()
         except InvalidSubmission as error:
             result["refused"] = str(error)
     return result
 
 
-def _summary(definition: Definition) -> dict[str, Any]:
-    return {
-        "name": definition.name,
-        "file": definition.file,
-        "line": definition.named.place.line or None,
-        "stages": [stage.name for stage in definition.stages],
-        "jobs": [job.name for job in definition.jobs],
-    }
-
-
-def _files(raw: Any) -> list[tuple[str, str]]:
-    if not isinstance(raw, list) or not 1 <= len(raw) <= MOST_FILES:
-        raise WireError(f"files: must be a list of 1 to {MOST_FILES} pairs [name, text]")
-    for index, pair in enumerate(raw):
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
-            raise WireError(f"files[{index}]: must be [name, text]")
-    return [(name, text) for name, text in raw]
-
-
-def _choice(raw: Any) -> tuple[str | None, Choice]:
-    if not isinstance(raw, dict):
-        raise WireError("plan: must be an object")
-    unknown = sorted(
-        str(key) for key in raw.keys() - {"pipeline", "stages", "jobs", "changed", "tag", "keep_going"}
+def _problem(problem: Problem) -> ProblemSummary:
+    return ProblemSummary(
+        file=problem.file,
+        line=problem.place.line or None,
+        column=problem.place.column or None,
+        path=problem.path,
+        message=problem.message,
+        severity=problem.severity,
     )
-    if unknown:
-        raise WireError(f"plan.{unknown[0]}: is unknown to this runner")
-    given: Mapping[str, Any] = {key: value for key, value in raw.items() if value is not None}
-    for key, kind in (("pipeline", str), ("tag", str), ("keep_going", bool)):
-        if not isinstance(given.get(key, kind()), kind):
-            raise WireError(f"plan.{key}: must be {'text' if kind is str else 'true or false'}")
-    lists: dict[str, Any] = {
-        key: _texts(f"plan.{key}", given[key]) for key in ("stages", "jobs", "changed") if key in given
-    }
-    return given.get("pipeline"), Choice(tag=given.get("tag"), keep_going=given.get("keep_going"), **lists)
 
 
-def _texts(where: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise WireError(f"{where}: must be a list of texts")
-    return tuple(value)
+def _summary(definition: Definition) -> PipelineSummary:
+    return PipelineSummary(
+        name=definition.name,
+        file=definition.file,
+        line=definition.named.place.line or None,
+        stages=tuple(stage.name for stage in definition.stages),
+        jobs=tuple(job.name for job in definition.jobs),
+    )

@@ -1,14 +1,60 @@
 """The plan of one run: jobs with matrix cells and defaults filled in, and the jobs that each waits for.
 
 A plan is made once, when a run is submitted, and is stored with it as JSON (`ci_runner.pipelines.plan_json`); the
-definition is not read afterwards.
+definition is not read afterwards. The annotations of the fields are what a plan from a client must satisfy, and its
+schema in the OpenAPI document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
+
+from ci_runner.model.decode import words
+from ci_runner.model.field_types import HostName, Positive, Python
+from pytest_remote_ci.wire import globs
+from pytest_remote_ci.wire.checks import MAX_SERVICES, MAX_SIZE
+
+#: Maximum number of jobs in one run.
+MOST_JOBS: Final = 1000
+#: Maximum length of a job's name, with its cell.
+LONGEST_NAME: Final = 1000
+_LONGEST: Final = 131_071  # MAX_ARG_STRLEN of Linux
+_MOST_TEXTS: Final = 10_000
+
+
+def _name_problem(text: str) -> str | None:
+    return None if text.strip() and text.isprintable() else _NAME
+
+
+def _path_problem(text: str) -> str | None:
+    if text.startswith(("/", "\\")) or ".." in text.replace("\\", "/").split("/"):
+        return f"{text!r} must be a path below the project, without '..'"
+    return None
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    problem = globs.problem(pattern)
+    return None if problem is None else f"{pattern!r} {problem}"
+
+
+def _services_problem(raw: list[dict[str, Any]]) -> str | None:
+    return "two services have one name" if len({each["name"] for each in raw}) < len(raw) else None
+
+
+_MEMORY: Final = f"must be an integer from 1 to {MAX_SIZE}"
+_NAME: Final = f"must be a name of 1 to {LONGEST_NAME} printable characters"
+_TEXT: Final = f"must be text without NUL characters, at most {_LONGEST} long"
+Name = Annotated[str, words(_NAME, check=_name_problem, min_length=1, max_length=LONGEST_NAME)]
+Text = Annotated[str, words(_TEXT, pattern=r"^[^\x00]*$", max_length=_LONGEST)]
+_VARIABLE: Final = "{value} is no name of an environment variable"
+Variable = Annotated[str, words(_VARIABLE, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=_LONGEST)]
+Folder = Annotated[Text, words(check=_path_problem)]
+Pattern = Annotated[Text, words(check=_pattern_problem)]
+Names = Annotated[tuple[Name, ...], words("must be a list of texts", max_length=_MOST_TEXTS)]
+Texts = Annotated[tuple[Text, ...], words("must be a list of texts", max_length=_MOST_TEXTS)]
+Environment = Annotated[Mapping[Variable, Text], words("must be an object of texts")]
 
 #: The outcomes after which a job's artifacts are kept.
 ArtifactsWhen = Literal["always", "success", "failure"]
@@ -19,9 +65,12 @@ class Retries:
     """How often a job may be retried, and for which causes."""
 
     #: Maximum number of retries.
-    count: int = 0
+    count: Annotated[int, words("must be an integer from 0 to 100", ge=0, le=100)] = 0
     #: Exit codes of the command that allow a retry; empty: only the runner's own faults do.
-    exit_codes: tuple[int, ...] = ()
+    exit_codes: Annotated[
+        tuple[Annotated[int, words("must be an integer from 1 to 255", ge=1, le=255)], ...],
+        words("must be a list of integers", max_length=256),
+    ] = ()
 
 
 @dataclass(frozen=True)
@@ -29,15 +78,18 @@ class Service:
     """A program that runs beside a job, in a network used by that job alone."""
 
     #: Host name by which the job connects to it.
-    name: str
-    image: str
-    env: Mapping[str, str] = field(default_factory=dict)
+    name: HostName
+    image: Name
+    env: Environment = field(default_factory=dict)
     #: Shell command that exits with 0 once the service is ready; None: ready as soon as it runs.
-    health: str | None = None
+    health: Text | None = None
     #: TCP ports that must accept connections before the job starts.
-    ports: tuple[int, ...] = ()
+    ports: Annotated[
+        tuple[Annotated[int, words("must be an integer from 1 to 65535", ge=1, le=65535)], ...],
+        words("must be a list of integers", max_length=256),
+    ] = ()
     #: Replaces the image's own command; empty: the image's command.
-    command: tuple[str, ...] = ()
+    command: Texts = ()
 
 
 @dataclass(frozen=True)
@@ -45,57 +97,69 @@ class PlannedJob:
     """One job of a run."""
 
     #: Unique in the run: ``tests``, or with its cell ``tests (python=3.12, database=none)``.
-    name: str
+    name: Name
     #: Name in the definition, shared by all cells of a matrix.
-    definition: str
-    stage: str
+    definition: Name
+    stage: Name
     #: Axis → value of this cell, in the order of the definition; empty without a matrix.
-    cell: Mapping[str, str] = field(default_factory=dict)
+    cell: Annotated[Mapping[Name, Text], words("must be an object of texts")] = field(default_factory=dict)
     #: Names of jobs that must succeed (or fail and have `allow_failure`) before this one starts, including jobs of
     #: earlier stages. None of them is `skipped`, unless this one is, too.
-    needs: tuple[str, ...] = ()
+    needs: Names = ()
     #: Those of `needs` with artifacts for this job: the ones that the definition names.
-    artifacts_from: tuple[str, ...] = ()
-    image: str | None = None
-    python: str | None = None
+    artifacts_from: Names = ()
+    image: Name | None = None
+    python: Python | None = None
     #: Commands of a POSIX shell, run in order until one fails; None means pytest.
-    script: tuple[str, ...] | None = None
+    script: Texts | None = None
     #: pytest's arguments.
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    args: Texts = ()
+    env: Environment = field(default_factory=dict)
     #: Names of variables with values from the developer's environment, which are never stored in the plan.
-    secrets: tuple[str, ...] = ()
+    secrets: Annotated[tuple[Variable, ...], words("must be a list of texts", max_length=_MOST_TEXTS)] = ()
     #: Working directory of the job, relative to the project, in POSIX form.
-    working_dir: str = ""
+    working_dir: Folder = ""
     allow_failure: bool = False
     retries: Retries = Retries()
     #: Seconds of testing; None: the runner's default.
-    timeout: float | None = None
+    timeout: Positive | None = None
     #: Globs, relative to the project.
-    artifacts: tuple[str, ...] = ()
-    artifacts_when: ArtifactsWhen = "always"
+    artifacts: Annotated[tuple[Pattern, ...], words("must be a list of texts", max_length=_MOST_TEXTS)] = ()
+    artifacts_when: Annotated[ArtifactsWhen, words("must be always, success or failure")] = "always"
     #: Days for which artifacts are kept; None: the runner's default.
-    artifacts_days: float | None = None
-    services: tuple[Service, ...] = ()
-    cpus: float | None = None
+    artifacts_days: Positive | None = None
+    services: Annotated[
+        tuple[Service, ...],
+        words(
+            f"must be a list of at most {MAX_SERVICES} services",
+            check=_services_problem,
+            max_length=MAX_SERVICES,
+        ),
+    ] = ()
+    cpus: Positive | None = None
     #: Bytes.
-    memory: int | None = None
+    memory: Annotated[int, words(_MEMORY, ge=1, le=MAX_SIZE)] | None = None
     #: The reason why the job is left out of this run ("no file below docs/ changed"); None: it takes part.
-    skipped: str | None = None
+    skipped: Text | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """All jobs of one run, in the order of stages, then of the definition."""
 
-    pipeline: str
+    pipeline: Name
     #: In order; a stage may be empty.
-    stages: tuple[str, ...]
-    jobs: tuple[PlannedJob, ...]
+    stages: Names
+    jobs: Annotated[
+        tuple[PlannedJob, ...],
+        words(f"must be a list of at most {MOST_JOBS} jobs", max_length=MOST_JOBS),
+    ]
     #: Continue with jobs that do not depend on a failed job.
     keep_going: bool = False
     #: Stage → seconds from the moment when its first job leaves the queue; stages without a limit are missing.
-    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
+    stage_timeouts: Annotated[Mapping[Name, Positive], words("must be an object of numbers")] = field(
+        default_factory=dict
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for JSON, with the format's version; fields of jobs with default values are left out."""

@@ -9,14 +9,20 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, to_builtins
 
 from ci_runner.errors import NotFound
+from ci_runner.model.field_types import Count, Digest, Time, Uuid
 from ci_runner.model.job import Job, format_time
-from ci_runner.pipelines.report_status import of_job, overall
+from ci_runner.pipelines.report_status import ExecutionStatus, of_job, overall
 from ci_runner.pipelines.run import PlannedState, Run
 from ci_runner.pipelines.scheduler import part_of
+
+#: The value of an `ExecutionStatus`.
+Word = Annotated[str, Meta(extra_json_schema={"enum": [word.value for word in ExecutionStatus]})]
 
 _NAMESPACE: Final = uuid.UUID("0e4c2f55-8f0a-4f7e-9a54-1d4f1c8f0c11")
 
@@ -25,13 +31,13 @@ _NAMESPACE: Final = uuid.UUID("0e4c2f55-8f0a-4f7e-9a54-1d4f1c8f0c11")
 class JobExecution:
     """One try of a planned job."""
 
-    id: str
-    status: str
-    startTime: str | None
-    completionTime: str | None
+    id: Uuid
+    status: Word
+    startTime: Time | None
+    completionTime: Time | None
     allowFailure: bool
-    exitCode: int | None = None
-    reason: str | None = None
+    exitCode: int | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -41,44 +47,44 @@ class JobReport:
     name: str
     executions: tuple[JobExecution, ...]
     pipelineName: str
-    runNumber: int
-    commitHash: str
+    runNumber: Count
+    commitHash: Digest
     stageName: str
     #: Does not consider `allow_failure`: an allowed failure is FAILED.
-    status: str = "PENDING"
+    status: Word
     #: Why it has no execution: left out, or dropped.
-    reason: str | None = None
+    reason: str | None
 
 
 @dataclass(frozen=True)
 class StageReport:
     """A stage of one run."""
 
-    id: str
+    id: Uuid
     name: str
-    status: str
-    startTime: str | None
-    completionTime: str | None
+    status: Word
+    startTime: Time | None
+    completionTime: Time | None
     jobs: tuple[JobReport, ...]
     pipelineName: str | None = None
     runNumber: int | None = None
-    commitHash: str | None = None
+    commitHash: Digest | None = None
 
 
 @dataclass(frozen=True)
 class PipelineReport:
     """One run of a pipeline."""
 
-    id: str
+    id: Uuid
     name: str
-    runNumber: int
-    commitHash: str
-    status: str
-    startTime: str | None
-    completionTime: str | None
-    stages: tuple[StageReport, ...] = ()
+    runNumber: Count
+    commitHash: Digest
+    status: Word
+    startTime: Time | None
+    completionTime: Time | None
+    stages: tuple[StageReport, ...]
+    reason: str | None
     pipelineName: str | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class ReportQuery:
 
 def to_dict(report: PipelineReport | StageReport | JobReport) -> dict[str, Any]:
     """Return the report for JSON; a `pipelineName` of None is left out."""
-    result = asdict(report)
+    result: dict[str, Any] = to_builtins(report)
     if result.get("pipelineName") is None:
         result.pop("pipelineName", None)
     return result
@@ -114,7 +120,7 @@ def pipeline_report(run: Run, states: Sequence[PlannedState], executions: Iterab
         format_time(run.start_time),
         format_time(run.end_time),
         stages,
-        reason=run.reason,
+        run.reason,
     )
 
 

@@ -8,29 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from ci_runner.errors import InvalidSubmission
+from ci_runner.model.decode import decode, words
+from ci_runner.model.field_types import Protocol
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.run import options_of
 from pytest_remote_ci.wire import checks, job_variables
 from pytest_remote_ci.wire.protocol import PROTOCOL, SubmitOptions, WireError, parse_json
 
-_KNOWN: Final = frozenset(
-    {
-        "protocol",
-        "plan",
-        "pipeline",
-        "stage",
-        "job",
-        "keep_going",
-        "secrets",
-        "timeout",
-        "changed",
-        "tag",
-        "submit",
-    }
-)
 #: Maximum bytes of one secret's value.
 _LONGEST_SECRET: Final = 65536
 #: Limited because all output of a job is searched for each secret, in many forms.
@@ -38,28 +27,46 @@ _MOST_SECRETS: Final = 100
 _ALL_SECRETS: Final = 1 << 18
 
 
+_Name = Annotated[
+    str,
+    words(
+        "must be text of 1 to 1000 characters",
+        check=lambda text: None if text.strip() else "must be text of 1 to 1000 characters",
+        min_length=1,
+        max_length=1000,
+    ),
+]
+_Texts = tuple[str, ...]
+_Seconds = Annotated[float, words("must be a number of seconds above 0", gt=0, lt=1e9)]
+_ABOUT_CHANGED: Final = "changed paths, for jobs with `when`; null: unknown"
+_Secrets = Annotated[Mapping[str, str], Meta(description="never given out again")]
+
+
 @dataclass(frozen=True)
 class RunRequest:
     """The parsed part ``options`` of a submission of a run."""
 
     #: A plan made by the client; None: the definition is in the project.
-    plan: Plan | None = None
+    plan: Annotated[Plan | None, Meta(description="a plan as `POST /pipelines/check` gives it")] = None
     #: The name of one of the project's pipelines; None: its only one.
-    pipeline: str | None = None
+    pipeline: Annotated[_Name | None, Meta(description="without a plan: which pipeline of the project")] = (
+        None
+    )
     #: Only these stages, these jobs, and their needs; for a definition in the project.
-    stages: tuple[str, ...] = ()
-    jobs: tuple[str, ...] = ()
+    stages: _Texts = ()
+    jobs: _Texts = ()
     #: Continue with jobs that do not depend on a failed job.
     keep_going: bool = False
     #: Values of the secrets that jobs name.
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: _Secrets = field(default_factory=dict, repr=False)
     #: Time limit of the whole run in seconds.
-    timeout: float | None = None
+    timeout: Annotated[_Seconds | None, Meta(description="seconds for the whole run")] = None
     #: Changed paths, for jobs that depend on them; None: unknown.
-    changed: tuple[str, ...] | None = None
-    tag: str | None = None
+    changed: Annotated[_Texts | None, Meta(description=_ABOUT_CHANGED)] = None
+    tag: _Name | None = None
     #: Options shared by all jobs: root, dependencies, versions.
     submit: SubmitOptions = field(default_factory=SubmitOptions)
+    protocol: Protocol = PROTOCOL
 
     @classmethod
     def from_json(cls, text: str | bytes) -> RunRequest:
@@ -67,23 +74,16 @@ class RunRequest:
         raw = parse_json("options", text)
         if not isinstance(raw, dict):
             raise WireError("options: must be a JSON object")
-        unknown = sorted(raw.keys() - _KNOWN)
-        if unknown:
-            raise WireError(f"options.{unknown[0]}: is unknown to this runner")
         if raw.get("protocol", PROTOCOL) != PROTOCOL:
             raise WireError(
                 f"options.protocol: this runner speaks version {PROTOCOL}, the client {raw['protocol']}"
             )
-        return cls(
+        own = ("plan", "secrets", "submit")
+        rest = {name: value for name, value in raw.items() if value is not None and name not in own}
+        return replace(
+            decode("options", rest, cls),
             plan=None if raw.get("plan") is None else Plan.from_dict(raw["plan"]),
-            pipeline=_optional_text("pipeline", raw),
-            stages=_texts("stages", raw) or (),
-            jobs=_texts("jobs", raw) or (),
-            keep_going=_flag("keep_going", raw),
-            secrets=_secrets(raw.get("secrets")),
-            timeout=_seconds(raw.get("timeout")),
-            changed=_texts("changed", raw),
-            tag=_optional_text("tag", raw),
+            secrets=parse_secrets(raw.get("secrets")),
             submit=SubmitOptions.from_client(raw.get("submit") or {}),
         )
 
@@ -126,43 +126,27 @@ def require_secrets(plan: Plan, given: Mapping[str, str]) -> None:
         )
 
 
-def parse_secrets(value: Any) -> dict[str, str]:
-    """Parse an object of secrets, as in `RunRequest`; raises `WireError`, which never contains a value."""
-    return _secrets(value)
+@dataclass(frozen=True)
+class RerunRequest:
+    """The body of a request to repeat a run: all of it, or only a part."""
+
+    failed: Annotated[bool, Meta(description="only what did not pass, and what depends on it")] = False
+    stage: str | None = None
+    job: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> RerunRequest:
+        """Parse; raises `WireError` with the field's name."""
+        raw = parse_json("body", text)
+        if not isinstance(raw, dict):
+            raise WireError("body: must be a JSON object")
+        rest = {name: value for name, value in raw.items() if name != "secrets"}
+        return replace(decode("body", rest, cls), secrets=parse_secrets(raw.get("secrets")))
 
 
-def _optional_text(name: str, raw: Mapping[str, Any]) -> str | None:
-    value = raw.get(name)
-    if value is not None and (not isinstance(value, str) or not value.strip() or len(value) > 1000):
-        raise WireError(f"options.{name}: must be text of 1 to 1000 characters")
-    return value
-
-
-def _flag(name: str, raw: Mapping[str, Any]) -> bool:
-    value = raw.get(name, False)
-    if not isinstance(value, bool):
-        raise WireError(f"options.{name}: must be true or false")
-    return value
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-        raise WireError("options.timeout: must be a number of seconds above 0")
-    return float(value)
-
-
-def _texts(name: str, raw: Mapping[str, Any]) -> tuple[str, ...] | None:
-    value = raw.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise WireError(f"options.{name}: must be a list of texts")
-    return tuple(value)
-
-
-def _secrets(value: Any) -> dict[str, str]:
+def parse_secrets(value: object) -> dict[str, str]:
+    """Parse an object of secrets; raises `WireError`, which never contains a value."""
     if value is None:
         return {}
     if not isinstance(value, dict):

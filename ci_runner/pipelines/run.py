@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ci_runner.model.job import Job, format_time
+from ci_runner.model.job import Job
 from ci_runner.model.job_options import JobOptions
 from ci_runner.pipelines.plan import Plan, PlannedJob, Service
 from ci_runner.pipelines.report_status import ExecutionStatus, of_job
@@ -73,23 +73,6 @@ class Run:
         value = self.options.get("run_timeout")
         return None if value is None else float(value)
 
-    def to_summary_dict(self) -> dict[str, Any]:
-        """Return the JSON for a list shown to its owner."""
-        return {
-            "run_id": self.id,
-            "pipeline": self.pipeline,
-            "number": self.number,
-            "status": self.status,
-            "success": self.success,
-            "reason": self.reason,
-            "submitted_at": format_time(self.submitted_at),
-            "start_time": format_time(self.start_time),
-            "end_time": format_time(self.end_time),
-            "workspace": self.workspace,
-            "keep_going": self.plan.keep_going,
-            "rerun_of": self.rerun_of,
-        }
-
 
 @dataclass(frozen=True)
 class PlannedState:
@@ -103,34 +86,6 @@ class PlannedState:
     reused: bool = False
     #: Usual duration of jobs with that name, in seconds.
     past_seconds: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the state for JSON."""
-        job, facts, planned = self.job, self.facts, self.planned
-        reason = planned.skipped or facts.dropped or (job.reason if job else None)
-        return {
-            "name": planned.name,
-            "definition": planned.definition,
-            "stage": planned.stage,
-            "cell": dict(planned.cell),
-            "needs": list(planned.needs),
-            "kind": "pytest" if planned.script is None else "script",
-            "allow_failure": planned.allow_failure,
-            "skipped": planned.skipped is not None,
-            "status": "cancelled" if facts.dropped is not None else job.status if job else "queued",
-            "success": job.success if job else None,
-            "exit_code": job.exit_code if job else None,
-            "reason": reason,
-            "job_id": job.id if job else None,
-            "retry": facts.retry,
-            "reused": self.reused,
-            "phase": job.phase if job else None,
-            "start_time": format_time(job.start_time) if job else None,
-            "end_time": format_time(job.end_time) if job else None,
-            "counts": dict(job.counts) if job else {},
-            "secrets": list(planned.secrets),
-            "past_seconds": self.past_seconds,
-        }
 
 
 def job_id_of(run_id: str, name: str, retry: int) -> str:

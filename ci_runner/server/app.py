@@ -14,7 +14,8 @@ import time
 from typing import Any, Final
 
 import falcon
-from falcon.media import MultipartFormHandler
+import msgspec
+from falcon.media import JSONHandler, MultipartFormHandler
 
 from ci_runner.errors import (
     NotAuthenticated,
@@ -30,15 +31,15 @@ from ci_runner.server.http.limits import StreamSlots
 from ci_runner.server.http.refusals import DISK_FULL
 from ci_runner.server.openapi.document import OpenApi
 from ci_runner.server.openapi.page import DocsPage
-from ci_runner.server.openapi.runs import REPORT_PATHS
 from ci_runner.server.resources.artifacts import ArtifactArchive, ArtifactContent, ArtifactList
 from ci_runner.server.resources.health import Health, Ready
 from ci_runner.server.resources.jobs import JobEvents, JobList, JobStream, JobSummary
 from ci_runner.server.resources.pipelines import PipelineCheck
-from ci_runner.server.resources.reports import Reports
+from ci_runner.server.resources.reports import REPORT_PATHS, Reports
 from ci_runner.server.resources.runs import Durations, NumberedRun, Rerun, RunDetail, RunList, RunStream
 from ci_runner.server.resources.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
 from ci_runner.server.resources.tests import JobTests, TestReport
+from ci_runner.server.schemas import Error
 from ci_runner.server.streams.job_stream import Streams
 from ci_runner.server.streams.stream_response import StreamResponder
 from ci_runner.settings.groups import ServeSettings
@@ -107,6 +108,7 @@ def create_app(services: Services) -> RunnerApp:
     handler = MultipartFormHandler()
     handler.parse_options.max_body_part_count = _MOST_PARTS
     app.req_options.media_handlers[falcon.MEDIA_MULTIPART] = handler
+    app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=_dumps)
     app.set_error_serializer(_serialize)
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(OSError, _os_error)
@@ -148,6 +150,11 @@ def create_app(services: Services) -> RunnerApp:
     return app
 
 
+def _dumps(body: object) -> str:
+    """Return a body (`schemas`) as JSON."""
+    return json.dumps(body, ensure_ascii=False, default=msgspec.to_builtins)
+
+
 def _stream_slots(serve: ServeSettings) -> StreamSlots:
     return StreamSlots(serve.max_streams, serve.max_streams_per_user, serve.max_streams_per_address)
 
@@ -155,7 +162,7 @@ def _stream_slots(serve: ServeSettings) -> StreamSlots:
 def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float | None = None) -> None:
     resp.status = status
     # A quoted text may have lone surrogates, which UTF-8 cannot encode.
-    resp.media = {"detail": detail.encode("utf-8", "backslashreplace").decode("utf-8")}
+    resp.media = Error(detail=detail.encode("utf-8", "backslashreplace").decode("utf-8"))
     if status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
     if retry_after is not None:

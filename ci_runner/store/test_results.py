@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from peewee import Case, fn
 
-from ci_runner.model.job import JobEvent, format_time, utcnow
+from ci_runner.model.job import JobEvent, utcnow
 from ci_runner.model.test_results import BAD, GOOD, OUTCOMES, TestHistory, TestResult, history, parts
 from ci_runner.store.database import Database
 from ci_runner.store.schema import JobRow, TestRow, from_micros, to_micros
@@ -50,16 +50,6 @@ class Run:
     #: Number of tests by outcome, and their total seconds.
     counts: Mapping[str, int]
     duration: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON for the run's owner."""
-        return {
-            "job_id": self.job_id,
-            "workspace": self.workspace,
-            "at": format_time(self.at),
-            "counts": self.counts,
-            "duration": round(self.duration, 6),
-        }
 
 
 class Tests:

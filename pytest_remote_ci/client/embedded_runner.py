@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: The address that is tried if a key is configured, but no address.
 DEFAULT_URL = "http://localhost:8000"
 #: The modules of the `runner` extra; if one is missing, the extra is not installed.
-_EXTRA = ("ci_runner", "falcon", "waitress", "peewee", "yaml")
+_EXTRA = ("ci_runner", "falcon", "waitress", "peewee", "msgspec", "yaml")
 #: Seconds in which a started runner must answer.
 START_TIME = 60.0
 #: Variables that must not reach the runner: keys and addresses of other runners, settings of this pytest.

@@ -71,7 +71,7 @@ class Config:
     #: Most restarts of pytest after a test took it down.
     restarts: int | None = None
     #: "egress" or "none".
-    network: str | None = None
+    network: protocol.Network | None = None
     #: Patterns of files to keep as artifacts after the run.
     artifacts: tuple[str, ...] = ()
     #: Folder for the artifacts; in a file, relative to the project.

@@ -112,7 +112,7 @@ def is_in_project(file: Path) -> bool:
 
 def can_read_here() -> bool:
     """Whether the modules of the `runner` extra that read pipelines are installed locally."""
-    return all(find_spec(name) is not None for name in ("ci_runner", "yaml"))
+    return all(find_spec(name) is not None for name in ("ci_runner", "msgspec", "yaml"))
 
 
 def ask_here(question: Question) -> Answer:

@@ -35,6 +35,7 @@ LogStream = Literal["terminal", "stdout", "stderr", "runner"]
 Priority = Literal["high", "normal", "low"]
 #: When a job's artifacts are kept: always, only if the job passed, or only if it did not.
 ArtifactsWhen = Literal["always", "success", "failure"]
+Network = Literal["egress", "none"]
 
 STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
 TERMINAL_STATUSES: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled"})
@@ -88,7 +89,7 @@ class SubmitOptions:
     #: Bytes of memory; None means the runner's default.
     memory: int | None = None
     #: "egress" or "none"; None means the runner's default. It can only be narrowed.
-    network: str | None = None
+    network: Network | None = None
     #: Patterns (`pytest_remote_ci.wire.globs`) of files to keep after the run.
     artifacts: tuple[str, ...] = ()
     #: Programs that run beside the tests, reachable by name: objects with `name` and `image`, and optionally `env`,
@@ -140,7 +141,7 @@ class SubmitOptions:
         if protocol != PROTOCOL:
             raise WireError(f"options.protocol: this runner speaks version {PROTOCOL}, the client {protocol}")
         known = {item.name: raw[item.name] for item in fields(cls) if raw.get(item.name) is not None}
-        return cls(**{name: _CHECKS[name](f"options.{name}", value) for name, value in known.items()})
+        return cls(**{name: CHECKS[name](f"options.{name}", value) for name, value in known.items()})
 
     @classmethod
     def from_client(cls, raw: Any) -> SubmitOptions:
@@ -255,7 +256,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_CHECKS: Final[Mapping[str, Any]] = {
+CHECKS: Final[Mapping[str, Any]] = {
     "args": checks.as_texts,
     "root": checks.as_text,
     "cwd": checks.as_relative,

@@ -95,17 +95,6 @@ class Problem:
         place = f":{self.place.line}:{self.place.column}" if self.place.is_known else ""
         return f"{self.file}{place}: {warning}{path}{self.message}"
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the problem for JSON."""
-        return {
-            "file": self.file,
-            "line": self.place.line or None,
-            "column": self.place.column or None,
-            "path": self.path,
-            "message": self.message,
-            "severity": self.severity,
-        }
-
 
 @dataclass
 class Problems:

@@ -1,225 +1,351 @@
-"""The OpenAPI 3.1 document of the API; a test compares it with the real routes."""
+"""The OpenAPI 3.1 document of the API; a test compares it with the real routes.
+
+A route is described by the types of its bodies (`schemas`) and its parameters (`parameters`), which the server itself
+uses. What only this module knows are summaries and statuses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
 import falcon
 
-from ci_runner.server.openapi import runs
-from ci_runner.server.openapi.schemas import SCHEMAS, TIME, Schema, reference
-from ci_runner.server.openapi.wording import IDEMPOTENCY, JSON, VIEW, content, events, operation, query
-from ci_runner.store import KINDS, MAX_RUNS
-from pytest_remote_ci.wire.protocol import STATUSES
+from ci_runner.model.job import JobSummary
+from ci_runner.pipelines.check import PipelineAnswer, PipelineQuestion
+from ci_runner.pipelines.report import JobReport, PipelineReport, StageReport
+from ci_runner.pipelines.request import RerunRequest
+from ci_runner.server import parameters, schemas
+from ci_runner.server.openapi import components
+from ci_runner.server.openapi.components import Schema, schema_of
+from ci_runner.server.parameters import IDEMPOTENCY_KEY, JOB_ID, RUN_ID, VIEW, Parameter, path
+from ci_runner.server.resources.reports import REPORT_PATHS
 
+_JSON: Final = "application/json"
+_SSE: Final = "text/event-stream"
 _BYTES: Final = "application/octet-stream"
 _TAR: Final = "application/x-tar"
+_FORM: Final = "multipart/form-data"
 
-_SUBMIT_ERRORS: Final = (400, 401, 409, 413, 422, 429, 503, 507)
+_ERRORS: Final[Mapping[int, str]] = {
+    400: "The request is not well-formed.",
+    401: "No, unknown or revoked credentials.",
+    403: "Another user's job or run.",
+    404: "There is no such job or run.",
+    409: "It is over, or the Idempotency-Key was used for another submission.",
+    413: "The body is too large.",
+    416: "There is no such part.",
+    422: "The archive, a field or a parameter is refused; `detail` names it.",
+    429: "Over a limit of yours or of your address; see Retry-After.",
+    503: "The runner is busy; see Retry-After.",
+    507: "The runner's disk is full; nothing was kept.",
+}
+#: Errors of every route with a key, and of every route with a body.
+_WITH_KEY: Final = frozenset({401, 429, 503})
+_WITH_BODY: Final = frozenset({400, 413, 422, 507})
+#: Errors of routes about one job or run.
+_OWN: Final = (403, 404)
+_LINK: Final = {"Link": {"schema": {"type": "string"}, "description": 'rel="next" when there is more'}}
+_ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the content's SHA-256"}}
 
-_JOB_ID: Final[Schema] = {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}
-_SEQ: Final[Schema] = {"type": "integer", "minimum": 0}
+
+def _answer(kind: Any, about: str, media: str = _JSON, headers: Mapping[str, Schema] | None = None) -> Schema:
+    """Return a response with a body: of a type, or with a schema of its own."""
+    schema = kind if isinstance(kind, dict) else schema_of(kind)
+    found: Schema = {"description": about, "content": {media: {"schema": schema}}}
+    if headers:
+        found["headers"] = dict(headers)
+    return found
 
 
-def _submit(summary: str, answer: Schema, *parameters: Schema) -> Schema:
-    body = {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": reference("Submission"),
-                "encoding": {"file": {"contentType": "application/zip"}},
-            }
+def _events(about: str) -> Schema:
+    """Return a response that is a stream of events."""
+    text = "`data:` lines, each one Event as JSON; `id:` lines number them"
+    return _answer({"type": "string", "description": text}, about, _SSE)
+
+
+def _file(media: str, about: str, headers: Mapping[str, Schema] | None = None) -> Schema:
+    return _answer({"type": "string", "contentMediaType": media}, about, media, headers)
+
+
+def _body(kind: Any, *, required: bool = True) -> Schema:
+    found: Schema = {"content": {_JSON: {"schema": schema_of(kind)}}}
+    return {"required": True, **found} if required else found
+
+
+def _form(kind: Any) -> Schema:
+    encoding = {"file": {"contentType": "application/zip"}}
+    return {"required": True, "content": {_FORM: {"schema": schema_of(kind), "encoding": encoding}}}
+
+
+def _operation(
+    summary: str,
+    answers: Mapping[int, Schema],
+    errors: Iterable[int] = (),
+    *,
+    given: Iterable[Parameter] = (),
+    body: Schema | None = None,
+    public: bool = False,
+) -> Schema:
+    """Return an operation with its `answers` and `errors` by status; `public`: it needs no key."""
+    responses = {str(status): answer for status, answer in answers.items()}
+    all_errors = {*errors, *(() if public else _WITH_KEY), *(() if body is None else _WITH_BODY)}
+    for status in sorted(all_errors - answers.keys()):
+        responses[str(status)] = _error(status)
+    found: Schema = {
+        "summary": summary,
+        "responses": responses,
+        "security": [] if public else [{"key": []}],
+    }
+    if body is not None:
+        found["requestBody"] = body
+    described = [each.described() for each in given]
+    return {**found, "parameters": described} if described else found
+
+
+def _error(status: int) -> Schema:
+    error = _answer(schemas.Error, _ERRORS[status])
+    if status in (429, 503, 507):
+        error["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    if status == 401:
+        error["headers"] = {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}
+    return error
+
+
+def _submissions() -> Schema:
+    form, refused = _form(schemas.Submission), (409,)
+    created = _answer(schemas.JobCreated, "The job is durable and waits for its turn.")
+    return {
+        "/submit": {
+            "post": _operation(
+                "Submit a project and follow its job",
+                {200: _events("Its events.")},
+                refused,
+                given=(IDEMPOTENCY_KEY, VIEW),
+                body=form,
+            )
+        },
+        "/submit-stream": {
+            "post": _operation(
+                "The same, beginning with the job's id",
+                {200: _events("`job_id`, then its events.")},
+                refused,
+                given=(IDEMPOTENCY_KEY, VIEW),
+                body=form,
+            )
+        },
+        "/submit-async": {
+            "post": _operation(
+                "Submit a project", {200: created}, refused, given=(IDEMPOTENCY_KEY,), body=form
+            )
+        },
+        "/blobs/missing": {
+            "post": _operation(
+                "Which contents the runner lacks for you",
+                {200: _answer(schemas.Digests, "Those of the digests that must be sent.")},
+                body=_body(schemas.Digests),
+            )
         },
     }
-    return {
-        "post": operation(
-            summary, {200: answer}, _SUBMIT_ERRORS, requestBody=body, parameters=[IDEMPOTENCY, *parameters]
-        )
-    }
 
 
-def _job_paths() -> dict[str, Schema]:
-    summary = reference("JobSummary")
-    listing = [
-        query("status", {"enum": list(STATUSES)}, "only jobs with this status"),
-        query("since", TIME, "only jobs submitted then or later"),
-        query("q", {"type": "string"}, "beginning of the id, or part of the name"),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "most jobs"),
-        query("before", {"type": "string"}, "id of a job: the page behind it"),
-    ]
-    link = {"Link": {"schema": {"type": "string"}, "description": 'rel="next" when there is more'}}
-    jobs = {"type": "array", "items": summary}
-    own = (401, 403, 404, 503)
+def _jobs() -> Schema:
+    summary = _answer(JobSummary, "Its summary.")
+    cancelled = _answer(JobSummary, "Its end was asked for, now or before.")
+    jobs = _answer(list[JobSummary], "Summaries.", headers=_LINK)
+    tests = _answer(list[schemas.TestResult], "In the order of ids; a job that is not recorded has none.")
     return {
         "/jobs": {
-            "get": operation(
-                "Your jobs, newest submission first",
-                {200: content(jobs, "Summaries.", headers=link)},
-                (401, 404, 422, 503),
-                parameters=listing,
+            "get": _operation(
+                "Your jobs, newest submission first", {200: jobs}, (404, 422), given=parameters.JOBS
             )
         },
         "/jobs/{job_id}": {
-            "get": operation("One job", {200: content(summary, "Its summary.")}, own, parameters=[_JOB_ID]),
-            "delete": operation(
-                "Cancel a job",
-                {202: content(summary, "Its end was asked for, now or before.")},
-                (401, 403, 404, 409, 503),
-                parameters=[_JOB_ID],
-            ),
+            "get": _operation("One job", {200: summary}, _OWN, given=(JOB_ID,)),
+            "delete": _operation("Cancel a job", {202: cancelled}, (*_OWN, 409), given=(JOB_ID,)),
         },
-        **_event_paths(own),
-        **_artifact_paths(own),
-        **_test_paths(own),
-    }
-
-
-def _test_paths(own: tuple[int, ...]) -> dict[str, Schema]:
-    page = [
-        _JOB_ID,
-        query("after", {"type": "string"}, "only tests behind this id"),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "most tests"),
-    ]
-    report = [
-        query("kind", {"enum": list(KINDS), "default": "all"}, "what the report is about"),
-        query("root", {"type": "string"}, "only jobs of the project in this folder of the client"),
-        query("runs", {"type": "integer", "minimum": 1, "maximum": MAX_RUNS, "default": 50}, "newest jobs"),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "most tests"),
-    ]
-    results = {"type": "array", "items": reference("TestResult")}
-    return {
-        "/jobs/{job_id}/tests": {
-            "get": operation(
-                "What became of a job's tests",
-                {200: content(results, "In the order of ids; a job that is not recorded has none.")},
-                (*own, 422),
-                parameters=page,
-            )
-        },
-        "/reports/tests": {
-            "get": operation(
-                "What your runs say about their tests",
-                {200: content(reference("TestReport"), "The runs, and the tests that are asked for.")},
-                (401, 422, 503),
-                parameters=report,
-            )
-        },
-    }
-
-
-def _artifact_paths(own: tuple[int, ...]) -> dict[str, Schema]:
-    path = {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}}
-    headers = [
-        {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "one part, in bytes"},
-        {"name": "If-Range", "in": "header", "schema": {"type": "string"}},
-        {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
-    ]
-    body = {"type": "string", "contentMediaType": _BYTES}
-    tag = {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the content's SHA-256"}}}
-    answers = {
-        200: content(body, "Its content, as a download.", _BYTES, **tag),
-        206: content(body, "A part of it.", _BYTES, **tag),
-        304: {"description": "The client has it."},
-    }
-    tar = content(
-        {"type": "string", "contentMediaType": _TAR}, "Regular files only, in the pax format.", _TAR
-    )
-    return {
-        "/jobs/{job_id}/artifacts": {
-            "get": operation(
-                "What a job left behind",
-                {200: content({"type": "array", "items": reference("Artifact")}, "In the order of paths.")},
-                own,
-                parameters=[_JOB_ID],
-            )
-        },
-        "/jobs/{job_id}/artifacts/{path}": {
-            "get": operation("One artifact", answers, (*own, 416), parameters=[_JOB_ID, path, *headers])
-        },
-        "/jobs/{job_id}/artifacts.tar": {
-            "get": operation("All artifacts of a job", {200: tar}, (*own, 429), parameters=[_JOB_ID])
-        },
-    }
-
-
-def _event_paths(own: tuple[int, ...]) -> dict[str, Schema]:
-    stream = [
-        _JOB_ID,
-        query("from_beginning", {"type": "boolean", "default": False}, "all events, not only new ones"),
-        query("after", _SEQ, "only events numbered above this"),
-        {"name": "Last-Event-ID", "in": "header", "schema": _SEQ, "description": "goes before `after`"},
-        VIEW,
-    ]
-    portions = [
-        _JOB_ID,
-        query("after", {**_SEQ, "default": 0}, "only events numbered above this"),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}, "most events"),
-        query(
-            "wait", {"type": "integer", "minimum": 0, "maximum": 60, "default": 0}, "seconds to wait for one"
-        ),
-        VIEW,
-    ]
-    found = {"type": "array", "items": reference("Event")}
-    return {
         "/jobs/{job_id}/stream": {
-            "get": operation(
-                "Follow a job", {200: events("The job's events.")}, (*own, 422, 429), parameters=stream
+            "get": _operation(
+                "Follow a job",
+                {200: _events("The job's events.")},
+                (*_OWN, 422),
+                given=(JOB_ID, *parameters.STREAM),
             )
         },
         "/jobs/{job_id}/events": {
-            "get": operation(
+            "get": _operation(
                 "Events of a job, for clients that cannot stream",
-                {200: content(found, "In order, each with its number.")},
-                (*own, 422, 429),
-                parameters=portions,
+                {200: _answer(list[schemas.Event], "In order, each with its number.")},
+                (*_OWN, 422),
+                given=(JOB_ID, *parameters.EVENTS),
+            )
+        },
+        **_artifacts(),
+        "/jobs/{job_id}/tests": {
+            "get": _operation(
+                "What became of a job's tests",
+                {200: tests},
+                (*_OWN, 422),
+                given=(JOB_ID, parameters.TESTS_AFTER, parameters.TESTS_LIMIT),
+            )
+        },
+        "/reports/tests": {
+            "get": _operation(
+                "What your runs say about their tests",
+                {200: _answer(schemas.TestReport, "The runs, and the tests that are asked for.")},
+                (422,),
+                given=parameters.TEST_REPORT,
             )
         },
     }
 
 
-def _pipeline_paths() -> dict[str, Schema]:
-    question = {"required": True, "content": {JSON: {"schema": reference("PipelineQuestion")}}}
-    found = content(
-        reference("PipelineAnswer"), "What was found; files with mistakes are no error of the request."
-    )
-    check = operation(
-        "Check pipelines and plan a run", {200: found}, (400, 401, 413, 422, 503), requestBody=question
-    )
-    return {"/pipelines/check": {"post": check}}
+def _artifacts() -> Schema:
+    ranges = (parameters.RANGE, parameters.IF_RANGE, parameters.IF_NONE_MATCH)
+    content = {
+        200: _file(_BYTES, "Its content, as a download.", _ETAG),
+        206: _file(_BYTES, "A part of it.", _ETAG),
+        304: {"description": "The client has it."},
+    }
+    return {
+        "/jobs/{job_id}/artifacts": {
+            "get": _operation(
+                "What a job left behind",
+                {200: _answer(list[schemas.Artifact], "In the order of paths.")},
+                _OWN,
+                given=(JOB_ID,),
+            )
+        },
+        "/jobs/{job_id}/artifacts/{path}": {
+            "get": _operation("One artifact", content, (*_OWN, 416), given=(JOB_ID, path("path"), *ranges))
+        },
+        "/jobs/{job_id}/artifacts.tar": {
+            "get": _operation(
+                "All artifacts of a job",
+                {200: _file(_TAR, "Regular files only, in the pax format.")},
+                _OWN,
+                given=(JOB_ID,),
+            )
+        },
+    }
 
 
-def _public_paths() -> dict[str, Schema]:
-    ready = reference("Published")
-    health = content(reference("Health"), "It answers.")
-    checks = {200: content(ready, "Jobs can be done."), 503: content(ready, "Something is missing.")}
+def _runs() -> Schema:
+    whole = _answer(schemas.RunDetail, "The run and its jobs.")
+    followed = _events("Events of all its jobs, each with `job` and `job_id`, then `run_complete`.")
+    return {
+        "/runs": {
+            "get": _operation(
+                "Your runs, newest submission first",
+                {200: _answer(list[schemas.RunSummary], "Summaries.", headers=_LINK)},
+                (404, 422),
+                given=parameters.RUNS,
+            ),
+            "post": _operation(
+                "Submit a project and run a pipeline on it",
+                {200: whole},
+                (409,),
+                given=(IDEMPOTENCY_KEY,),
+                body=_form(schemas.RunSubmission),
+            ),
+        },
+        "/runs/{run_id}": {
+            "get": _operation("One run", {200: whole}, _OWN, given=(RUN_ID,)),
+            "delete": _operation(
+                "Cancel a run, or a stage or a job of it",
+                {202: whole},
+                (*_OWN, 409),
+                given=(RUN_ID, parameters.CANCEL_STAGE, parameters.CANCEL_JOB),
+            ),
+        },
+        "/runs/{run_id}/stream": {
+            "get": _operation(
+                "Follow a run", {200: followed}, (*_OWN, 422), given=(RUN_ID, *parameters.STREAM)
+            )
+        },
+        "/runs/{run_id}/rerun": {
+            "post": _operation(
+                "Run it again on the same workspace",
+                {200: _answer(schemas.RunDetail, "The new run.")},
+                (*_OWN, 409),
+                given=(RUN_ID, IDEMPOTENCY_KEY),
+                body=_body(RerunRequest, required=False),
+            )
+        },
+    }
+
+
+def _pipelines() -> Schema:
+    found = "What was found; files with mistakes are no error of the request."
+    name = path("name")
+    return {
+        "/pipelines/check": {
+            "post": _operation(
+                "Check pipelines and plan a run",
+                {200: _answer(PipelineAnswer, found)},
+                body=_body(PipelineQuestion),
+            )
+        },
+        "/pipelines/{name}/runs/{run_number}": {
+            "get": _operation(
+                "One run by its number",
+                {200: _answer(schemas.RunDetail, "The run and its jobs.")},
+                (404, 422),
+                given=(name, parameters.RUN_NUMBER),
+            )
+        },
+        "/pipelines/{name}/durations": {
+            "get": _operation(
+                "How long its jobs usually take",
+                {200: _answer(dict[str, float], "Seconds by name.")},
+                given=(name,),
+            )
+        },
+        **{f"/reports/pipelines{place}": {"get": _report(place)} for place in REPORT_PATHS},
+    }
+
+
+def _report(place: str) -> Schema:
+    """Return the operation of one of the `REPORT_PATHS`."""
+    names = [path(part[1:-1]) for part in place.split("/") if part.startswith("{")]
+    if "{run_number}" not in place:
+        answer = _answer(_list_of(PipelineReport, StageReport, JobReport), "Newest first.", headers=_LINK)
+        return _operation("What runs came to", {200: answer}, (404, 422), given=(*names, *parameters.HISTORY))
+    kind = JobReport if "{job}" in place else StageReport if "{stage}" in place else PipelineReport
+    answer = _answer(kind, "The report.")
+    return _operation(f"What it came to ({kind.__name__})", {200: answer}, (404, 422), given=names)
+
+
+def _list_of(*kinds: type) -> Schema:
+    return {"type": "array", "items": {"oneOf": [schema_of(kind) for kind in kinds]}}
+
+
+def _public() -> Schema:
+    answers, ready, missing = "It answers.", "Jobs can be done.", "Something is missing."
+    checked = {200: _answer(schemas.Readiness, ready), 503: _answer(schemas.Readiness, missing)}
+    without_body = {200: {"description": ready}, 503: {"description": missing}}
     return {
         "/health": {
-            "get": operation("Whether the process answers", {200: health}, (), public=True),
-            "head": operation(
-                "The same without a body", {200: {"description": "It answers."}}, (), public=True
+            "get": _operation(
+                "Whether the process answers", {200: _answer(schemas.Health, answers)}, public=True
             ),
+            "head": _operation("The same without a body", {200: {"description": answers}}, public=True),
         },
         "/ready": {
-            "get": operation("Whether jobs can be done", checks, (), public=True),
-            "head": operation(
-                "The same without a body",
-                {200: {"description": "Jobs can be done."}, 503: {"description": "Something is missing."}},
-                (),
-                public=True,
-            ),
+            "get": _operation("Whether jobs can be done", checked, public=True),
+            "head": _operation("The same without a body", without_body, public=True),
         },
         "/openapi.json": {
-            "get": operation(
-                "This document", {200: content({"type": "object"}, "OpenAPI 3.1.")}, (), public=True
+            "get": _operation(
+                "This document", {200: _answer({"type": "object"}, "OpenAPI 3.1.")}, public=True
             )
         },
         "/docs": {
-            "get": operation(
+            "get": _operation(
                 "This document for people",
-                {200: content({"type": "string"}, "HTML.", "text/html")},
-                (),
+                {200: _answer({"type": "string"}, "HTML.", "text/html")},
                 public=True,
             )
         },
@@ -229,14 +355,6 @@ def _public_paths() -> dict[str, Schema]:
 @cache
 def document() -> dict[str, Any]:
     """Return the whole document; callers must not change it."""
-    created = content(reference("JobCreated"), "The job is durable and waits for its turn.")
-    digests = reference("Digests")
-    missing = operation(
-        "Which contents the runner lacks for you",
-        {200: content(digests, "Those of the digests that must be sent.")},
-        (400, 401, 413, 422, 503),
-        requestBody={"required": True, "content": {JSON: {"schema": digests}}},
-    )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -244,20 +362,9 @@ def document() -> dict[str, Any]:
             "version": version("pytest-remote-ci"),
             "description": "Run the tests of a project in containers and follow their results.",
         },
-        "paths": {
-            "/submit": _submit("Submit a project and follow its job", events("Its events."), VIEW),
-            "/submit-stream": _submit(
-                "The same, beginning with the job's id", events("`job_id`, then its events."), VIEW
-            ),
-            "/submit-async": _submit("Submit a project", created),
-            "/blobs/missing": {"post": missing},
-            **_job_paths(),
-            **runs.paths(),
-            **_pipeline_paths(),
-            **_public_paths(),
-        },
+        "paths": {**_submissions(), **_jobs(), **_runs(), **_pipelines(), **_public()},
         "components": {
-            "schemas": {**SCHEMAS, **runs.SCHEMAS},
+            "schemas": components.make(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "ci_…"}},
         },
     }

@@ -17,6 +17,7 @@ import falcon
 
 from ci_runner.errors import NotFound
 from ci_runner.model.job import Artifact, Job
+from ci_runner.server import parameters, schemas
 from ci_runner.server.context import Services
 from ci_runner.server.http.limits import Slot, StreamSlots, take_slot
 from ci_runner.server.resources.jobs import own_job
@@ -37,7 +38,7 @@ class ArtifactList:
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Send the list, ordered by path; empty while the job is not over."""
         job = own_job(self._store, req, job_id)
-        resp.media = [item.to_dict() for item in self._store.artifacts.list(job.id)]
+        resp.media = [schemas.Artifact.of(item) for item in self._store.artifacts.list(job.id)]
         resp.set_header("Cache-Control", "no-store")
 
 
@@ -66,17 +67,17 @@ class ArtifactContent:
         _as_download(resp, found.path.rpartition("/")[2])
         resp.set_header("ETag", tag)
         resp.set_header("Accept-Ranges", "bytes")
-        if tag in (req.get_header("If-None-Match") or ""):
+        if tag in (parameters.IF_NONE_MATCH.text(req) or ""):
             resp.status = falcon.HTTP_304
             return
-        asked = req.get_header("Range") if req.get_header("If-Range") in (None, tag) else None
+        asked = parameters.RANGE.text(req) if parameters.IF_RANGE.text(req) in (None, tag) else None
         part = _range(asked, found.size)
         start, end = part or (0, found.size)
         if part is not None and start >= end:
             resp.set_header("Content-Range", f"bytes */{found.size}")
             resp.status = falcon.HTTP_416
             resp.content_type = falcon.MEDIA_JSON
-            resp.media = {"detail": f"Range: the artifact has {found.size} bytes"}
+            resp.media = schemas.Error(detail=f"Range: the artifact has {found.size} bytes")
             return
         if part is not None:
             resp.status = falcon.HTTP_206

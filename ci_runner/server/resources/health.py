@@ -6,8 +6,10 @@ import datetime as dt
 from typing import Final
 
 import falcon
+from msgspec import UNSET
 
 from ci_runner.errors import RunnerError
+from ci_runner.server import schemas
 from ci_runner.server.context import Services
 from pytest_remote_ci.wire import formats
 
@@ -22,7 +24,7 @@ class Health:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Confirm that the process responds."""
-        resp.media = {"status": "ok"}
+        resp.media = schemas.Health(status="ok")
 
     on_head = on_get
 
@@ -38,13 +40,18 @@ class Ready:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send one line per dependency; status 503 if one of them fails."""
         lines = {**self._store(), "disk": self._disk()}
-        checks = [{"name": name, "ok": text is None, "detail": text or "ok"} for name, text in lines.items()]
+        checks = [
+            schemas.Check(name=name, ok=text is None, detail=text or "ok") for name, text in lines.items()
+        ]
         problems = [f"{name}: {text}" for name, text in lines.items() if text is not None]
-        resp.media = {"status": "not ready" if problems else "ready", "checks": checks}
+        resp.media = schemas.Readiness(
+            status="not ready" if problems else "ready",
+            checks=checks,
+            detail="; ".join(problems) if problems else UNSET,
+        )
         if problems:
             resp.status = falcon.HTTP_503
             resp.set_header("Retry-After", "5")
-            resp.media["detail"] = "; ".join(problems)
 
     on_head = on_get
 

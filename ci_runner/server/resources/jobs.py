@@ -6,25 +6,23 @@ system: ids are random, so this reveals only that an id exists.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
-from typing import Any, Final
+from typing import TypedDict
 
 import falcon
 
 from ci_runner.errors import AccessDenied, NotFound
 from ci_runner.model.job import Job, JobEvent, format_time
+from ci_runner.server import parameters
 from ci_runner.server.http.auth import caller_of
-from ci_runner.server.resources.paging import link_next_page, status_and_since
-from ci_runner.server.streams.job_stream import ALREADY_COMPLETED, View, frame, is_visible
-from ci_runner.server.streams.stream_response import StreamResponder, flag, number, parse_number
+from ci_runner.server.parameters import View
+from ci_runner.server.resources.paging import link_next_page
+from ci_runner.server.streams.job_stream import ALREADY_COMPLETED, frame, is_visible
+from ci_runner.server.streams.stream_response import StreamResponder, cursor_of
 from ci_runner.store import Store
 from ci_runner.store.job_repository import JobRepository
-
-#: Maximum number of jobs or events in one response, and the default number of events.
-_PAGE: Final = 1000
-_EVENTS: Final = 500
-_LONGEST_WAIT: Final = 60
-_MOST: Final = 10**15
+from pytest_remote_ci.wire.protocol import Status
 
 
 def own_job(repository: JobRepository, req: falcon.Request, job_id: str) -> Job:
@@ -37,6 +35,14 @@ def own_job(repository: JobRepository, req: falcon.Request, job_id: str) -> Job:
     return job
 
 
+class _Filters(TypedDict):
+    """Which jobs are listed."""
+
+    status: Status | None
+    since: dt.datetime | None
+    query: str | None
+
+
 class JobList:
     """`GET /jobs`."""
 
@@ -46,17 +52,20 @@ class JobList:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send the caller's own jobs, newest submission first."""
         user_id = caller_of(req).user.id
-        limit = number(req, "limit", _PAGE, 1, _PAGE)
+        limit = parameters.JOBS_LIMIT.read(req)
         wanted = self._wanted(req)
-        jobs = self._repository.list_jobs(user_id, limit=limit, before=req.get_param("before"), **wanted)
-        resp.media = [job.to_summary_dict() for job in jobs]
+        jobs = self._repository.list_jobs(user_id, limit=limit, before=parameters.BEFORE.text(req), **wanted)
+        resp.media = [job.summary() for job in jobs]
         if len(jobs) == limit and self._repository.list_jobs(user_id, limit=1, before=jobs[-1].id, **wanted):
-            link_next_page(req, resp, ("status", "since", "q", "limit"), jobs[-1].id)
+            link_next_page(req, resp, parameters.JOBS, jobs[-1].id)
 
     @staticmethod
-    def _wanted(req: falcon.Request) -> dict[str, Any]:
-        status, since = status_and_since(req)
-        return {"status": status, "since": since, "query": req.get_param("q")}
+    def _wanted(req: falcon.Request) -> _Filters:
+        return {
+            "status": parameters.STATUS.given(req),
+            "since": parameters.SINCE.given(req),
+            "query": parameters.JOB_QUERY.text(req),
+        }
 
 
 class JobSummary:
@@ -67,14 +76,14 @@ class JobSummary:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Send the job's summary."""
-        resp.media = own_job(self._store, req, job_id).to_summary_dict()
+        resp.media = own_job(self._store, req, job_id).summary()
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Request the job's end, which the controller then brings about."""
         job = own_job(self._store, req, job_id)
         self._store.jobs.request_cancel(job.id, caller_of(req).user.name)
         resp.status = falcon.HTTP_202
-        resp.media = own_job(self._store, req, job_id).to_summary_dict()
+        resp.media = own_job(self._store, req, job_id).summary()
 
 
 class JobStream:
@@ -87,10 +96,10 @@ class JobStream:
         """Send the job's events as Server-Sent Events."""
         store = self._responder.store
         job = own_job(store, req, job_id)
-        view = self._responder.view(req)
-        cursor = self._cursor(req)
+        view = parameters.VIEW.read(req)
+        cursor = cursor_of(req)
         first: tuple[bytes, ...] = ()
-        if cursor is None and flag(req, "from_beginning", False):
+        if cursor is None and parameters.FROM_BEGINNING.read(req):
             cursor = 0
         elif cursor is None:
             cursor = job.last_seq
@@ -98,14 +107,6 @@ class JobStream:
                 first = _already_completed(job)
         with self._responder.admit(req) as admission:
             admission.stream(resp, job.id, cursor, view, first)
-
-    @staticmethod
-    def _cursor(req: falcon.Request) -> int | None:
-        """Return the number of the client's last event, if the request has one."""
-        header = req.get_header("Last-Event-ID")
-        if header:
-            return parse_number("Last-Event-ID", header, 0, _MOST)
-        return number(req, "after", 0, 0, _MOST) if req.get_param("after") is not None else None
 
 
 class JobEvents:
@@ -117,10 +118,10 @@ class JobEvents:
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Send events after a number; may wait for one on request, using a stream slot meanwhile."""
         job = own_job(self._responder.store, req, job_id)
-        view = self._responder.view(req)
-        after = number(req, "after", 0, 0, _MOST)
-        limit = number(req, "limit", _EVENTS, 1, _PAGE)
-        wait = number(req, "wait", 0, 0, _LONGEST_WAIT)
+        view = parameters.VIEW.read(req)
+        after = parameters.EVENTS_AFTER.read(req)
+        limit = parameters.EVENTS_LIMIT.read(req)
+        wait = parameters.EVENTS_WAIT.read(req)
         events = self._visible(job.id, after, limit, view)
         if not events and wait and not job.is_over:
             events = self._wait(req, job, after, limit, view, wait)

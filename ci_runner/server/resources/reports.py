@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
-from urllib.parse import urlencode
+from typing import Any, Final
 
 import falcon
 
@@ -11,16 +10,20 @@ from ci_runner.errors import InvalidSubmission, NotFound
 from ci_runner.pipelines import report
 from ci_runner.pipelines.report import ReportQuery
 from ci_runner.pipelines.run import Run
+from ci_runner.server import parameters
 from ci_runner.server.http.auth import caller_of
-from ci_runner.server.resources.paging import status_and_since
-from ci_runner.server.streams.stream_response import number, parse_number
+from ci_runner.server.resources.paging import link_next_page
+from ci_runner.server.resources.runs import RunFilters
 from ci_runner.store import Store
-from pytest_remote_ci.wire.protocol import Status
 
-#: Runs in one response: the default and the maximum.
-_PAGE: Final = 50
-_MOST: Final = 1000
-_NUMBER: Final = 10**15
+#: Paths below `/reports/pipelines`: everything, a history, a run, one of its stages, a job of the stage.
+REPORT_PATHS: Final = (
+    "",
+    "/{name}",
+    "/{name}/runs/{run_number}",
+    "/{name}/runs/{run_number}/stages/{stage}",
+    "/{name}/runs/{run_number}/stages/{stage}/jobs/{job}",
+)
 
 
 class Reports:
@@ -56,17 +59,15 @@ class Reports:
     def _history(
         self, req: falcon.Request, resp: falcon.Response, user_id: str, wanted: ReportQuery
     ) -> list[dict[str, Any]]:
-        limit = number(req, "limit", _PAGE, 1, _MOST)
-        filters: dict[str, Any] = {
+        limit = parameters.HISTORY_LIMIT.read(req)
+        filters: RunFilters = {
             "pipeline": wanted.pipelineName,
-            "status": cast("Status | None", wanted.status),
+            "status": parameters.STATUS.given(req),
             "since": wanted.since,
         }
-        runs = self._store.runs.list(user_id, limit=limit, before=req.get_param("before"), **filters)
+        runs = self._store.runs.list(user_id, limit=limit, before=parameters.BEFORE.text(req), **filters)
         if len(runs) == limit and self._store.runs.list(user_id, limit=1, before=runs[-1].id, **filters):
-            names = ("stage", "job", "status", "since", "limit")
-            query = {name: value for name in names if (value := req.get_param(name)) is not None}
-            resp.append_link(f"{req.path}?{urlencode(query | {'before': runs[-1].id})}", "next")
+            link_next_page(req, resp, parameters.HISTORY, runs[-1].id)
         found: list[dict[str, Any]] = []
         missing: NotFound | None = None
         for run in runs:
@@ -94,12 +95,13 @@ class Reports:
 def _query(
     req: falcon.Request, name: str | None, run_number: str | None, stage: str | None, job: str | None
 ) -> ReportQuery:
-    status, since = status_and_since(req)
+    status = parameters.STATUS.given(req)
+    since = parameters.SINCE.given(req)
     return ReportQuery(
         name,
-        None if run_number is None else parse_number("number", run_number, 1, _NUMBER),
-        stage or req.get_param("stage"),
-        job or req.get_param("job"),
+        None if run_number is None else parameters.RUN_NUMBER.parse(run_number),
+        stage or parameters.HISTORY_STAGE.text(req),
+        job or parameters.HISTORY_JOB.text(req),
         status,
         since,
     )

@@ -6,41 +6,41 @@ A run is submitted like a job (`submit`), with the definition of the run in the 
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import logging
 import uuid
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import falcon
 
 from ci_runner import failpoints
-from ci_runner.errors import AccessDenied, Conflict, InvalidSubmission, NotFound
+from ci_runner.errors import AccessDenied, Conflict, NotFound
 from ci_runner.pipelines.request import (
+    RerunRequest,
     RunRequest,
-    parse_secrets,
     require_passable,
     require_secrets,
     secrets_of,
 )
 from ci_runner.pipelines.rerun import reusable
 from ci_runner.pipelines.run import Run
+from ci_runner.server import parameters, schemas
 from ci_runner.server.context import Services
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.http.limits import check_queue
-from ci_runner.server.resources.paging import link_next_page, status_and_since
+from ci_runner.server.resources.paging import link_next_page
 from ci_runner.server.resources.pipeline_plan import plan_in
-from ci_runner.server.resources.submit import Received, Submission, cap_priority, idempotency_key, limited
-from ci_runner.server.streams.stream_response import StreamResponder, flag, number, parse_number
+from ci_runner.server.resources.submit import Received, Submission, cap_priority, limited
+from ci_runner.server.streams.stream_response import StreamResponder, cursor_of
 from ci_runner.store import Store
-from pytest_remote_ci.wire.protocol import Manifest, parse_json
+from pytest_remote_ci.wire.protocol import Manifest, Status
 
 _log = logging.getLogger(__name__)
 
 _ANSWERED = failpoints.register("server.runs.answered", "the answer about a run is handed to the HTTP server")
 
-_PAGE: Final = 1000
-_MOST: Final = 10**15
 _BODY: Final = 4 << 20
 
 
@@ -54,13 +54,17 @@ def own_run(store: Store, req: falcon.Request, run_id: str) -> Run:
     return run
 
 
-def detail(store: Store, run: Run) -> dict[str, Any]:
-    """Return the JSON of a run with its stages and jobs, for its owner."""
-    return {
-        **run.to_summary_dict(),
-        "stages": list(run.plan.stages),
-        "jobs": [state.to_dict() for state in store.runs.states(run)],
-    }
+def detail(store: Store, run: Run) -> schemas.RunDetail:
+    """Return a run with its stages and jobs, for its owner."""
+    return schemas.RunDetail.with_jobs(run, store.runs.states(run))
+
+
+class RunFilters(TypedDict):
+    """Which runs are listed."""
+
+    status: Status | None
+    since: dt.datetime | None
+    pipeline: str | None
 
 
 class RunList:
@@ -73,7 +77,7 @@ class RunList:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Accept a project and make a run of it; the upload is durable before the response."""
         user = caller_of(req).user
-        key = idempotency_key(req)
+        key = parameters.IDEMPOTENCY_KEY.given(req)
         received = self._submission.receive(req, RunRequest.from_json, RunRequest())
         run = self._store(req, received, key)
         _log.info("run %s (%s #%d) submitted by user %s", run.id, run.pipeline, run.number, user.id)
@@ -111,17 +115,20 @@ class RunList:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send the caller's own runs, newest submission first."""
         user_id = caller_of(req).user.id
-        limit = number(req, "limit", _PAGE, 1, _PAGE)
+        limit = parameters.RUNS_LIMIT.read(req)
         runs, wanted = self._services.store.runs, self._wanted(req)
-        found = runs.list(user_id, limit=limit, before=req.get_param("before"), **wanted)
-        resp.media = [run.to_summary_dict() for run in found]
+        found = runs.list(user_id, limit=limit, before=parameters.BEFORE.text(req), **wanted)
+        resp.media = [schemas.RunSummary.of(run) for run in found]
         if len(found) == limit and runs.list(user_id, limit=1, before=found[-1].id, **wanted):
-            link_next_page(req, resp, ("pipeline", "status", "since", "limit"), found[-1].id)
+            link_next_page(req, resp, parameters.RUNS, found[-1].id)
 
     @staticmethod
-    def _wanted(req: falcon.Request) -> dict[str, Any]:
-        status, since = status_and_since(req)
-        return {"status": status, "since": since, "pipeline": req.get_param("pipeline")}
+    def _wanted(req: falcon.Request) -> RunFilters:
+        return {
+            "status": parameters.STATUS.given(req),
+            "since": parameters.SINCE.given(req),
+            "pipeline": parameters.PIPELINE.text(req),
+        }
 
 
 class RunDetail:
@@ -137,7 +144,7 @@ class RunDetail:
     def on_delete(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
         """Request the end of the run, or of one of its stages or jobs; the controller brings it about."""
         run = own_run(self._store, req, run_id)
-        stage, job = req.get_param("stage"), req.get_param("job")
+        stage, job = parameters.CANCEL_STAGE.text(req), parameters.CANCEL_JOB.text(req)
         self._store.runs.request_cancel(run.id, caller_of(req).user.name, stage=stage, job=job)
         resp.status = falcon.HTTP_202
         resp.media = detail(self._store, own_run(self._store, req, run_id))
@@ -151,7 +158,7 @@ class NumberedRun:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str, run_number: str) -> None:
         """Send the caller's run with that pipeline and number."""
-        wanted = parse_number("number", run_number, 1, _MOST)
+        wanted = parameters.RUN_NUMBER.parse(run_number)
         run = self._store.runs.by_number(caller_of(req).user.id, name, wanted)
         if run is None:
             raise NotFound("Run not found")
@@ -178,14 +185,10 @@ class RunStream:
     def on_get(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
         """Send the events of all the run's jobs, and of the run itself, as Server-Sent Events."""
         run = own_run(self._responder.store, req, run_id)
-        view = self._responder.view(req)
-        header = req.get_header("Last-Event-ID")
-        if header:
-            cursor = parse_number("Last-Event-ID", header, 0, _MOST)
-        elif req.get_param("after") is not None:
-            cursor = number(req, "after", 0, 0, _MOST)
-        else:
-            cursor = 0 if flag(req, "from_beginning", False) else run.last_seq
+        view = parameters.VIEW.read(req)
+        cursor = cursor_of(req)
+        if cursor is None:
+            cursor = 0 if parameters.FROM_BEGINNING.read(req) else run.last_seq
         with self._responder.admit(req) as admission:
             admission.stream_run(resp, run.id, cursor, view)
 
@@ -200,14 +203,16 @@ class Rerun:
         """Make a new run of the same plan on the same workspace, of all jobs or only of those that did not pass."""
         store, user = self._services.store, caller_of(req).user
         old = own_run(store, req, run_id)
-        wanted = _rerun_options(limited("body", req.bounded_stream, _BODY))
+        request = RerunRequest.from_json(limited("body", req.bounded_stream, _BODY) or b"{}")
         if not old.is_over:
             raise Conflict("The run is not over: cancel it first, or wait for its end")
         check_queue(self._services, user.id)
-        secrets = parse_secrets(wanted.pop("secrets", None))
+        secrets = request.secrets
         require_passable(old.plan)  # the run may be older than this rule
         require_secrets(old.plan, secrets)
-        reuse = reusable(old.plan, store.runs.facts(old.id), **wanted)
+        reuse = reusable(
+            old.plan, store.runs.facts(old.id), failed=request.failed, stage=request.stage, job=request.job
+        )
         self._renew(old, user.id)
         fresh = Run(
             str(uuid.uuid4()),
@@ -217,9 +222,11 @@ class Rerun:
             options=old.options,
             rerun_of=old.id,
         )
-        key = idempotency_key(req)
+        key = parameters.IDEMPOTENCY_KEY.given(req)
+        wanted = {"failed": request.failed, "stage": request.stage, "job": request.job}
+        given = {name: value for name, value in wanted.items() if value not in (False, None)}
         digest = (
-            hashlib.sha256(json.dumps([old.id, wanted], sort_keys=True).encode()).hexdigest() if key else None
+            hashlib.sha256(json.dumps([old.id, given], sort_keys=True).encode()).hexdigest() if key else None
         )
         needed = {name: value for name, value in secrets.items() if name in secrets_of(old.plan)}
         run = store.runs.create(fresh, secrets=needed, reuse=reuse, idempotency_key=key, body_digest=digest)
@@ -241,18 +248,3 @@ class Rerun:
             if blobs.missing(digests) or digests - granted.granted(user_id, digests):
                 raise gone
             granted.grant(user_id, digests)
-
-
-def _rerun_options(body: bytes) -> dict[str, Any]:
-    raw = parse_json("body", body or b"{}")
-    if not isinstance(raw, dict):
-        raise InvalidSubmission("body: must be a JSON object")
-    unknown = sorted(raw.keys() - {"failed", "stage", "job", "secrets"})
-    if unknown:
-        raise InvalidSubmission(f"body.{unknown[0]}: is unknown to this runner")
-    if not isinstance(raw.get("failed", False), bool):
-        raise InvalidSubmission("body.failed: must be true or false")
-    for name in ("stage", "job"):
-        if not isinstance(raw.get(name), (str, type(None))):
-            raise InvalidSubmission(f"body.{name}: must be text")
-    return raw

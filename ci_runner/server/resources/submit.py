@@ -25,6 +25,7 @@ from ci_runner.errors import InvalidSubmission, TemporaryError
 from ci_runner.model.job import Job, User
 from ci_runner.model.job_options import JobOptions
 from ci_runner.model.path_checks import check_paths, shown
+from ci_runner.server import parameters, schemas
 from ci_runner.server.context import Services
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.http.limits import RECEIVE_RETRY, check_disk, check_queue
@@ -47,7 +48,6 @@ _OPTIONS_BYTES: Final = 4 << 20
 SEED_OPTIONS: Final = SubmitOptions(args=("-v",))
 #: Maximum bytes of JSON per file of a manifest: a path of maximum length, escaped, and the rest.
 _MANIFEST_BYTES_PER_FILE: Final = 1536
-_LONGEST_KEY: Final = 255
 #: Seconds that a submission waits for others to be unpacked.
 _PATIENCE: Final = 10.0
 #: Bytes of JSON per digest in a request, with some room.
@@ -97,7 +97,7 @@ class Submission:
         Raises `InvalidSubmission`, `WireError`, `Conflict`, `TooManyRequests` and `TemporaryError`.
         """
         user = caller_of(req).user
-        key = idempotency_key(req)
+        key = parameters.IDEMPOTENCY_KEY.given(req)
         received = self.receive(req, SubmitOptions.from_json, SEED_OPTIONS)
         manifest = received.manifest
         job = self._job(received, user)
@@ -297,7 +297,7 @@ class SubmitAsync:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Accept the project and send the id of the job."""
-        resp.media = {"job_id": self._submission.accept(req).id}
+        resp.media = schemas.JobCreated(job_id=self._submission.accept(req).id)
         failpoints.hit(_ANSWERED)
 
 
@@ -312,7 +312,7 @@ class SubmitStream:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Accept the project and stream; the stream slot is taken before the body is read."""
-        view = self._responder.view(req)
+        view = parameters.VIEW.read(req)
         with self._responder.admit(req) as admission:
             job = self._submission.accept(req)
             first = (frame({"type": "job_id", "job_id": job.id}),) if self._announce else ()
@@ -365,16 +365,6 @@ def _pieces(what: str, stream: Any, most: int) -> Iterator[bytes]:
         if most < 0:
             raise InvalidSubmission(f"{what}: is too long")
         yield piece
-
-
-def idempotency_key(req: falcon.Request) -> str | None:
-    """Return the request's Idempotency-Key, or None; raises `InvalidSubmission`."""
-    key = req.get_header("Idempotency-Key")
-    if key is None:
-        return None
-    if not key.strip() or len(key) > _LONGEST_KEY or not key.isprintable():
-        raise InvalidSubmission(f"Idempotency-Key: must be 1 to {_LONGEST_KEY} printable characters")
-    return key
 
 
 def _digest_of(job: Job) -> str:

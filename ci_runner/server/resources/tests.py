@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import falcon
 
-from ci_runner.errors import InvalidSubmission
+from ci_runner.server import parameters, schemas
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.resources.jobs import own_job
-from ci_runner.server.streams.stream_response import number
-from ci_runner.store import KINDS, MAX_RUNS, Store
-
-_PAGE: Final = 1000
-_RUNS: Final = 50
-_TESTS: Final = 50
+from ci_runner.store import Store
 
 
 class JobTests:
@@ -28,9 +21,9 @@ class JobTests:
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Send the job's tests, ordered by id, one page at a time."""
         job = own_job(self._store, req, job_id)
-        limit = number(req, "limit", _PAGE, 1, _PAGE)
-        found = self._store.tests.list(job.id, req.get_param("after") or "", limit)
-        resp.media = [item.to_dict() for item in found]
+        limit = parameters.TESTS_LIMIT.read(req)
+        found = self._store.tests.list(job.id, parameters.TESTS_AFTER.text(req) or "", limit)
+        resp.media = [schemas.TestResult.of(item) for item in found]
         resp.set_header("Cache-Control", "no-store")
 
 
@@ -44,18 +37,16 @@ class TestReport:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send a report over the newest recorded jobs of the caller."""
-        kind = req.get_param("kind", default="all")
-        if kind not in KINDS:
-            raise InvalidSubmission(f"kind: must be one of {', '.join(KINDS)}")
+        kind = parameters.REPORT_KIND.read(req)
         runs = self._store.tests.runs(
             caller_of(req).user.id,
-            root=req.get_param("root"),
-            limit=number(req, "runs", _RUNS, 1, MAX_RUNS),
+            root=parameters.REPORT_ROOT.text(req),
+            limit=parameters.REPORT_JOBS.read(req),
         )
-        tests = self._store.tests.report(runs, kind, number(req, "limit", _TESTS, 1, _PAGE))
-        resp.media = {
-            "kind": kind,
-            "runs": [run.to_dict() for run in runs],
-            "tests": [item.to_dict() for item in tests],
-        }
+        tests = self._store.tests.report(runs, kind, parameters.REPORT_LIMIT.read(req))
+        resp.media = schemas.TestReport(
+            kind=kind,
+            runs=[schemas.RecordedJob.of(run) for run in runs],
+            tests=[schemas.TestHistory.of(item) for item in tests],
+        )
         resp.set_header("Cache-Control", "no-store")

@@ -14,21 +14,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from ci_runner import failpoints
 from ci_runner.errors import RunnerError
 from ci_runner.model.job import Job, JobEvent, format_time, utcnow
 from ci_runner.server.http.auth import Authenticator, Caller
 from ci_runner.server.http.limits import Slot
+from ci_runner.server.parameters import View
 from ci_runner.store import Doorbell, Sendable, Store
 
 _log = logging.getLogger(__name__)
 
 _PULLED = failpoints.register("server.stream.pulled", "events are read from the store, not yet sent")
 
-View = Literal["log", "report", "all"]
-VIEWS: Final = ("log", "report", "all")
 ALREADY_COMPLETED: Final = "Job already completed.\n"
 
 #: Bytes of JSON read at once.

@@ -6,7 +6,8 @@ import time
 from typing import Final
 
 from ci_runner.model.job import format_time
-from ci_runner.server.streams.job_stream import View, frame, is_visible
+from ci_runner.server.parameters import View
+from ci_runner.server.streams.job_stream import frame, is_visible
 from ci_runner.store import Store
 
 #: Seconds between looks at a silent run: its end is an event, so only a deletion is found this way.

@@ -1,22 +1,18 @@
-"""Turn a response into a stream, and read parameters of requests."""
+"""Turn a response into a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, cast
 
 import falcon
 
-from ci_runner.errors import InvalidSubmission
 from ci_runner.server.http.auth import Caller, caller_of
 from ci_runner.server.http.limits import Slot, StreamSlots, take_slot
-from ci_runner.server.streams.job_stream import VIEWS, JobSource, Source, StreamBody, Streams, View
+from ci_runner.server.parameters import AFTER, LAST_EVENT_ID, View
+from ci_runner.server.streams.job_stream import JobSource, Source, StreamBody, Streams
 from ci_runner.server.streams.run_stream import RunSource
 from ci_runner.store import Store
-
-_TRUE: Final = frozenset({"true", "1", "yes", "y", "on", "t"})
-_FALSE: Final = frozenset({"false", "0", "no", "n", "off", "f"})
 
 
 class Admission:
@@ -74,37 +70,8 @@ class StreamResponder:
         gone = req.env.get("waitress.client_disconnected", lambda: False)
         return Admission(self, take_slot(self._slots, req), caller, gone)
 
-    @staticmethod
-    def view(req: falcon.Request) -> View:
-        """Return the parameter `view`; raises `InvalidSubmission`."""
-        view = req.get_param("view", default="log")
-        if view not in VIEWS:
-            raise InvalidSubmission(f"view: must be one of {', '.join(VIEWS)}")
-        return cast(View, view)
 
-
-def flag(req: falcon.Request, name: str, default: bool) -> bool:
-    """Return a boolean parameter, in the spellings of the reference system; raises `InvalidSubmission`."""
-    text = req.get_param(name)
-    if text is None:
-        return default
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise InvalidSubmission(f"{name}: must be true or false")
-
-
-def number(req: falcon.Request, name: str, default: int, least: int, most: int) -> int:
-    """Return an integer parameter; raises `InvalidSubmission`."""
-    text = req.get_param(name)
-    if text is None:
-        return default
-    return parse_number(name, text, least, most)
-
-
-def parse_number(name: str, text: str, least: int, most: int) -> int:
-    """Return `text` as an integer from `least` to `most`; raises `InvalidSubmission` with the name."""
-    if not (text.isascii() and text.isdigit()) or len(text) > 18 or not least <= int(text) <= most:
-        raise InvalidSubmission(f"{name}: must be a whole number from {least} to {most}")
-    return int(text)
+def cursor_of(req: falcon.Request) -> int | None:
+    """Return the number of the client's last event, if the request has one; raises `InvalidSubmission`."""
+    header = LAST_EVENT_ID.given(req)
+    return AFTER.given(req) if header is None else header

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 
 from ci_runner.model.job import JobEvent
 from ci_runner.model.test_results import (
@@ -18,6 +19,7 @@ from ci_runner.model.test_results import (
     history,
     parts,
 )
+from ci_runner.server import schemas
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
 
@@ -152,12 +154,12 @@ def test_a_history_counts_its_runs_and_has_the_last() -> None:
     found = runs("ppfpxu")
     assert found.counts == {"passed": 3, "failed": 1, "xfailed": 1, "unfinished": 1}
     assert found.node_id == "t"
-    assert found.to_dict()["last"]["job_id"] == "job5"
+    assert found.last.job_id == "job5"
 
 
 def test_owners_see_one_result_as_it_is() -> None:
     result = TestResult("t.py::x", "xpassed", 0.12345678, 3, NOON, "job", "w")
-    assert result.to_dict() == {
+    assert to_builtins(schemas.TestResult.of(result)) == {
         "id": "t.py::x",
         "outcome": "xpassed",
         "duration": 0.123457,
@@ -168,7 +170,7 @@ def test_owners_see_one_result_as_it_is() -> None:
 
 def test_owners_see_all_that_a_history_says() -> None:
     seconds = (0.11111111, 0.22222222, 0.33333333, 0.44444444)
-    assert runs("pffs", "wwww", seconds).to_dict() == {
+    assert to_builtins(schemas.TestHistory.of(runs("pffs", "wwww", seconds))) == {
         "id": "t",
         "counts": {"passed": 1, "failed": 2, "skipped": 1},
         "pass_rate": pytest.approx(1 / 3),
@@ -188,8 +190,8 @@ def test_owners_see_all_that_a_history_says() -> None:
             "job_id": "job3",
         },
     }
-    found = runs("pppp", seconds=seconds).to_dict()
-    assert (found["before"], found["now"], found["failing_since"]) == (0.166667, 0.388889, None)
+    found = schemas.TestHistory.of(runs("pppp", seconds=seconds))
+    assert (found.before, found.now, found.failing_since) == (0.166667, 0.388889, None)
 
 
 def test_claims_are_bounded() -> None:

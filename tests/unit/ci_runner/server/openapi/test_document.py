@@ -19,9 +19,23 @@ from ci_runner.server.openapi.document import document
 
 Json = dict[str, Any]
 
-BEFORE: Json = json.loads((Path(__file__).parents[1] / "fixtures" / "openapi.json").read_text("utf-8"))
+BEFORE: Json = json.loads((Path(__file__).parents[4] / "fixtures" / "openapi.json").read_text("utf-8"))
 #: Pattern of a place → why the old document was wrong there, or said less than is true.
-DIFFERENCES: dict[str, str] = {}
+DIFFERENCES: dict[str, str] = {
+    r" maximum: None → 1000000000000000$": "larger numbers were always refused",
+    r"path run_number minimum: None → 1$": "runs are counted from 1, and 0 was always refused",
+    r"^POST /pipelines/check body \.files\[\]": "a pair's parts are described one by one",
+    r"^POST /pipelines/check body \.plan \+null": "null always meant that no plan is wanted",
+    r"^POST /pipelines/check body \.plan additionalProperties": "unknown fields were always refused",
+    r"^POST /pipelines/check 200 \.plan\b": "only three fields of a plan's jobs were described",
+    r"^POST /runs body \.options\.plan\b": "nothing of a plan was described",
+    r"^POST /runs body \.options\.(changed|pipeline|tag|timeout) \+null": "null always meant: not given",
+    r"\.options(\.submit)?\.\w+ \+null": "null always meant: the default",
+    r"\.options(\.submit)?\.\w+ exclusiveMaximum": "larger numbers were always refused",
+    r"^POST /runs body \.options\.(pipeline|tag) (max|min)Length": "other lengths were always refused",
+    r"\.services\[\]\.(name (pattern|maxLength)|ports\[\] (maximum|minimum))": "others were always refused",
+    r"^GET /reports/pipelines.* 200 (\[\])?\.pipelineName \+null": "it has the type of a stage's; null is left out",
+}
 #: What a schema says for people.
 WORDING = {"description", "title", "examples"}
 

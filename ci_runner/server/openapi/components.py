@@ -1,0 +1,143 @@
+"""The schemas of the OpenAPI document: made by msgspec from the types that the server uses.
+
+What a type cannot express is added here: which fields each kind of event has, and the checks of submission options,
+which the client shares and which therefore know nothing of msgspec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from ci_runner.model.job import JobSummary
+from ci_runner.pipelines import check, plan, plan_json, report, request
+from ci_runner.server import schemas
+from pytest_remote_ci.wire import checks
+from pytest_remote_ci.wire.protocol import CHECKS, PHASES, PROTOCOL, TERMINAL_STATUSES
+
+Schema = dict[str, Any]
+
+_TEMPLATE: Final = "#/components/schemas/{name}"
+#: The types of whole bodies; those in them follow.
+BODIES: Final = (
+    schemas.Error,
+    schemas.JobCreated,
+    JobSummary,
+    schemas.Event,
+    schemas.Artifact,
+    schemas.TestResult,
+    schemas.TestReport,
+    schemas.Submission,
+    schemas.RunSubmission,
+    schemas.RunSummary,
+    schemas.RunDetail,
+    request.RerunRequest,
+    report.PipelineReport,
+    report.StageReport,
+    report.JobReport,
+    check.PipelineQuestion,
+    check.PipelineAnswer,
+    schemas.Health,
+    schemas.Readiness,
+    schemas.SubmittedService,
+)
+
+#: Dataclasses: `decode` refuses fields that they do not have, and responses have no others.
+_CLOSED: Final = (
+    plan.Plan,
+    plan.PlannedJob,
+    plan.Retries,
+    plan.Service,
+    request.RunRequest,
+    request.RerunRequest,
+    report.PipelineReport,
+    report.StageReport,
+    report.JobReport,
+    report.JobExecution,
+)
+
+#: What a check of submission options accepts, beyond the type of the field.
+_BOUNDS: Final[Mapping[Callable[..., object], Schema]] = {
+    checks.as_positive: {"exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
+    checks.as_bytes: {"type": ["integer", "string"], "examples": ["2g", 1073741824]},
+    checks.as_globs: {"maxItems": checks.MAX_PATTERNS, "examples": [["dist/*.whl", "logs"]]},
+    checks.as_services: {"maxItems": checks.MAX_SERVICES},
+    checks.as_columns: {"minimum": 1, "maximum": 10_000},
+    checks.as_restarts: {"minimum": 0, "maximum": 100},
+    checks.as_python: {"examples": ["3.12"]},
+}
+_ABOUT: Final = {
+    "args": "arguments of pytest",
+    "root": "absolute path of the project on the client",
+    "cwd": "folder below the root in which pytest runs",
+    "module": "run as `python -m pytest` does",
+    "timeout": "seconds of testing",
+    "artifacts": "files to keep after the run",
+    "artifacts_days": "shorter than the runner's default",
+    "reports": "reports to keep when the run made any",
+}
+
+#: Kind of event → the fields that it always has, and what is special about them.
+_EVENTS: Final[Mapping[str, tuple[tuple[str, ...], Schema]]] = {
+    "run_job": (("job", "status"), {}),
+    "run_complete": (("run_id", "success", "status", "reason"), {}),
+    "job_id": (("job_id",), {}),
+    "log": (("data",), {}),
+    "complete": (
+        ("success", "status", "exit_code", "reason"),
+        {"status": {"enum": sorted(TERMINAL_STATUSES)}},
+    ),
+    "state": (
+        ("phase",),
+        {"phase": {"enum": list(PHASES)}, "queue_position": {"type": "integer", "minimum": 1}},
+    ),
+}
+
+
+def schema_of(kind: Any) -> Schema:
+    """Return the schema of a type: a reference, if it is one of the components."""
+    (found,), _ = msgspec.json.schema_components([kind], ref_template=_TEMPLATE)
+    return found
+
+
+def make() -> dict[str, Schema]:
+    """Return all schemas by name."""
+    _, found = msgspec.json.schema_components(BODIES, ref_template=_TEMPLATE)
+    for kind in _CLOSED:
+        found[kind.__name__]["additionalProperties"] = False
+    _add_events(found["Event"])
+    _add_checks(found["SubmitOptions"])
+    whole = found["Plan"]
+    whole["properties"] = {"version": {"const": plan_json.VERSION}, **whole["properties"]}
+    whole["required"] = ["version", *whole["required"]]
+    return found
+
+
+def _add_events(event: Schema) -> None:
+    event["allOf"] = [
+        {
+            "if": {"properties": {"type": {"const": kind}}},
+            "then": {"required": list(required), "properties": special},
+        }
+        for kind, (required, special) in _EVENTS.items()
+    ]
+
+
+def _add_checks(options: Schema) -> None:
+    properties = options["properties"]
+    for name, schema in properties.items():
+        bounds = _BOUNDS.get(CHECKS[name], {})
+        kinds = schema.get("anyOf")
+        if name == "services":
+            schema["items"] = schema_of(schemas.SubmittedService)
+        if "type" in bounds:
+            properties[name] = {**bounds}
+        elif kinds is not None:
+            kinds[0].update(bounds)
+        else:
+            schema.update(bounds)
+        if name in _ABOUT:
+            properties[name]["description"] = _ABOUT[name]
+    options["properties"] = {"protocol": {"const": PROTOCOL}, **properties}
