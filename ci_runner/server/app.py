@@ -40,8 +40,8 @@ from ci_runner.server.resources.runs import Durations, NumberedRun, Rerun, RunDe
 from ci_runner.server.resources.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
 from ci_runner.server.resources.tests import JobTests, TestReport
 from ci_runner.server.schemas import Error
-from ci_runner.server.streams.job_stream import Streams
-from ci_runner.server.streams.stream_response import StreamResponder
+from ci_runner.server.streams.hub import Streams
+from ci_runner.server.streams.response import StreamResponder
 from ci_runner.settings.groups import ServeSettings
 from pytest_remote_ci.wire.protocol import WireError
 

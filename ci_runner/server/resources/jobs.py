@@ -13,13 +13,14 @@ from typing import TypedDict
 import falcon
 
 from ci_runner.errors import AccessDenied, NotFound
-from ci_runner.model.job import Job, JobEvent, format_time
+from ci_runner.model.job import Job, JobEvent
 from ci_runner.server import parameters
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.parameters import View
 from ci_runner.server.resources.paging import link_next_page
-from ci_runner.server.streams.job_stream import ALREADY_COMPLETED, frame, is_visible
-from ci_runner.server.streams.stream_response import StreamResponder, cursor_of
+from ci_runner.server.streams.job_source import JobSource, already_completed
+from ci_runner.server.streams.response import StreamResponder, cursor_of
+from ci_runner.server.streams.source import is_visible
 from ci_runner.store import Store
 from ci_runner.store.job_repository import JobRepository
 from pytest_remote_ci.wire.protocol import Status
@@ -104,9 +105,9 @@ class JobStream:
         elif cursor is None:
             cursor = job.last_seq
             if job.is_over:
-                first = _already_completed(job)
+                first = (already_completed(job),)
         with self._responder.admit(req) as admission:
-            admission.stream(resp, job.id, cursor, view, first)
+            admission.stream(resp, JobSource(store, job.id, cursor, view, first))
 
 
 class JobEvents:
@@ -153,14 +154,3 @@ class JobEvents:
             if visible or not events:
                 return visible
             after = events[-1].seq
-
-
-def _already_completed(job: Job) -> tuple[bytes, ...]:
-    """Return the frames for a client that wants only new events of a job that is over; `complete` follows."""
-    log = {
-        "type": "log",
-        "data": ALREADY_COMPLETED,
-        "stream": "runner",
-        "timestamp": format_time(job.end_time),
-    }
-    return (frame(log),)

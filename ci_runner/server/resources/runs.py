@@ -33,7 +33,8 @@ from ci_runner.server.http.limits import check_queue
 from ci_runner.server.resources.paging import link_next_page
 from ci_runner.server.resources.pipeline_plan import plan_in
 from ci_runner.server.resources.submit import Received, Submission, cap_priority, limited
-from ci_runner.server.streams.stream_response import StreamResponder, cursor_of
+from ci_runner.server.streams.response import StreamResponder, cursor_of
+from ci_runner.server.streams.run_source import RunSource
 from ci_runner.store import Store
 from pytest_remote_ci.wire.protocol import Manifest, Status
 
@@ -190,7 +191,7 @@ class RunStream:
         if cursor is None:
             cursor = 0 if parameters.FROM_BEGINNING.read(req) else run.last_seq
         with self._responder.admit(req) as admission:
-            admission.stream_run(resp, run.id, cursor, view)
+            admission.stream(resp, RunSource(self._responder.store, run.id, cursor, view))
 
 
 class Rerun:

@@ -29,8 +29,9 @@ from ci_runner.server import parameters, schemas
 from ci_runner.server.context import Services
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.http.limits import RECEIVE_RETRY, check_disk, check_queue
-from ci_runner.server.streams.job_stream import frame
-from ci_runner.server.streams.stream_response import StreamResponder
+from ci_runner.server.streams.job_source import JobSource
+from ci_runner.server.streams.response import StreamResponder
+from ci_runner.server.streams.source import frame
 from ci_runner.settings.groups import PRIORITY_RANK
 from ci_runner.storage.zip_reader import Archive
 from pytest_remote_ci.wire.protocol import Manifest, SubmitOptions, is_digest, parse_json
@@ -316,7 +317,7 @@ class SubmitStream:
         with self._responder.admit(req) as admission:
             job = self._submission.accept(req)
             first = (frame({"type": "job_id", "job_id": job.id}),) if self._announce else ()
-            admission.stream(resp, job.id, 0, view, first)
+            admission.stream(resp, JobSource(self._responder.store, job.id, 0, view, first))
         failpoints.hit(_ANSWERED)
 
 
