@@ -49,6 +49,8 @@ _log = logging.getLogger(__name__)
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _MOST_PARTS: Final = 16
+#: The parts of a route's path.
+_Params = dict[str, Any]
 
 
 class RunnerApp(falcon.App):  # type: ignore[type-arg]
@@ -169,7 +171,7 @@ def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float 
         resp.set_header("Retry-After", str(math.ceil(retry_after)))
 
 
-def _runner_error(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+def _runner_error(req: falcon.Request, resp: falcon.Response, error: RunnerError, params: _Params) -> None:
     if isinstance(error, TooManyRequests):
         _answer(resp, error.status, str(error), error.retry_after)
         resp.set_headers(list(error.headers))
@@ -187,18 +189,18 @@ def _runner_error(req: falcon.Request, resp: falcon.Response, error: Any, params
         _answer(resp, 503, "The runner cannot work now; its operator finds the reason in its log", 5)
 
 
-def _wire_error(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+def _wire_error(req: falcon.Request, resp: falcon.Response, error: WireError, params: _Params) -> None:
     _answer(resp, 422, str(error))
 
 
-def _os_error(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+def _os_error(req: falcon.Request, resp: falcon.Response, error: OSError, params: _Params) -> None:
     if error.errno in _FULL:
         _runner_error(req, resp, StorageFull(f"no space left ({error})", retry_after=30), params)
     else:
         _unexpected(req, resp, error, params)
 
 
-def _unexpected(req: falcon.Request, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, params: _Params) -> None:
     if isinstance(error, falcon.HTTPError):
         _serialize(req, resp, error)
         resp.status = error.status

@@ -56,7 +56,7 @@ class Option:
     kind: type
     #: Whether "" or "none" (in TOML: a missing key) stands for None.
     optional: bool
-    default: Any
+    default: object
     info: Mapping[str, Any]
 
     @property
@@ -162,7 +162,7 @@ def default_text(option: Option) -> str:
         return str(option.info["shown"])
     if option.default is None or option.default == ():
         return "none"
-    if option.info.get("size"):
+    if option.info.get("size") and isinstance(option.default, int):
         return size_text(option.default)
     if isinstance(option.default, bool):
         return "yes" if option.default else "no"
@@ -179,7 +179,7 @@ def size_text(size: int) -> str:
     return str(size)
 
 
-def parse(option: Option, raw: Any, where: str) -> Any:
+def parse(option: Option, raw: object, where: str) -> object:
     """Return the checked value of `raw` (text, or a TOML value).
 
     Raises `SettingsError` with a text that starts with `where`.
@@ -192,12 +192,12 @@ def parse(option: Option, raw: Any, where: str) -> Any:
         if upper not in option.info["choices"]:
             raise SettingsError(f"{where}: must be one of {', '.join(option.info['choices'])}, not {raw!r}")
         value = upper
-    if option.kind in (int, float):
+    if option.kind in (int, float) and isinstance(value, (int, float)):
         _check_range(option, value, raw, where)
     return value
 
 
-def _convert(option: Option, raw: Any, where: str) -> Any:
+def _convert(option: Option, raw: object, where: str) -> object:
     """Return `raw` as the option's type, without checking its range."""
     kind = option.kind
     if kind is bool:
@@ -216,7 +216,7 @@ def _convert(option: Option, raw: Any, where: str) -> Any:
     if kind in (int, float):
         try:
             if option.info.get("size"):
-                return parse_size(raw)
+                return parse_size(raw if isinstance(raw, int) else str(raw))
             return kind(raw.strip() if isinstance(raw, str) else _exact(kind, raw))
         except (ValueError, TypeError, WireError, OverflowError) as error:
             raise SettingsError(f"{where}: must be {_noun(option)}, not {raw!r}") from error
@@ -233,14 +233,14 @@ def _path(raw: str, where: str) -> Path:
         raise SettingsError(f"{where}: no home folder is known for {raw!r}") from None
 
 
-def _exact(kind: type, raw: Any) -> Any:
+def _exact(kind: type, raw: object) -> float:
     """Return a TOML number that is exact as `kind`; raises TypeError."""
     if not isinstance(raw, (int, float)) or (kind is int and not isinstance(raw, int)):
         raise TypeError(raw)
     return raw
 
 
-def _boolean(raw: Any, where: str) -> bool:
+def _boolean(raw: object, where: str) -> bool:
     if isinstance(raw, bool):
         return raw
     if isinstance(raw, str) and raw.strip().lower() in _TRUE | _FALSE:
@@ -254,7 +254,7 @@ def _noun(option: Option) -> str:
     return {int: "a whole number", float: "a number"}.get(option.kind, "text")
 
 
-def _check_range(option: Option, value: float, raw: Any, where: str) -> None:
+def _check_range(option: Option, value: float, raw: object, where: str) -> None:
     info = option.info
     if not math.isfinite(value):
         raise SettingsError(f"{where}: must be a finite number, not {raw!r}")
@@ -268,11 +268,11 @@ def _check_range(option: Option, value: float, raw: Any, where: str) -> None:
 
 
 def load(
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     environ: Mapping[str, str],
     *,
     config: Path | None = None,
-    defaults: Mapping[str, tuple[Any, str]] | None = None,
+    defaults: Mapping[str, tuple[object, str]] | None = None,
     system_file: Path | None = SYSTEM_FILE,
 ) -> Loaded:
     """Read all layers. `arguments`: option id → value, as `add_arguments` leaves it (other keys are ignored).
@@ -281,7 +281,7 @@ def load(
     the file. Raises `SettingsError`: one line with the key, its origin and the nearest valid key.
     """
     file = _config_file(config, arguments, environ, defaults or {}, system_file)
-    layers: dict[str, tuple[Any, str, str]] = {}
+    layers: dict[str, tuple[object, str, str]] = {}
     for name, (value, origin) in (defaults or {}).items():
         layers[name] = (value, origin, origin)
     if file is not None:
@@ -316,9 +316,9 @@ def load(
 
 def _config_file(
     config: Path | None,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     environ: Mapping[str, str],
-    defaults: Mapping[str, tuple[Any, str]],
+    defaults: Mapping[str, tuple[object, str]],
     system_file: Path | None,
 ) -> Path | None:
     """Return the named file (which must exist), else the first of the usual files that exists, else None."""
@@ -334,7 +334,7 @@ def _config_file(
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _from_file(path: Path) -> dict[str, tuple[Any, str, str]]:
+def _from_file(path: Path) -> dict[str, tuple[object, str, str]]:
     """Return option id → value, where, origin. Unknown tables and keys are errors that name the nearest known one."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

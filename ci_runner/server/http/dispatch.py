@@ -134,7 +134,7 @@ class FairDispatcher(ThreadedTaskDispatcher):
         if turn is not None:
             self.queue.finish(turn)
 
-    def shutdown(self, cancel_pending: bool = True, timeout: Any = 5) -> bool:
+    def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:
         """End all threads, waiting at most `timeout` seconds."""
         with self.lock:
             self.queue.drain()

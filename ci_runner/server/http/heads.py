@@ -6,8 +6,10 @@ Waitress' own regular expressions run only on heads that were accepted here: for
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from io import BytesIO
+from typing import Final
 
+from waitress.buffers import OverflowableBuffer
 from waitress.utilities import BadRequest, Error
 
 #: Maximum number of header lines in one request.
@@ -126,7 +128,7 @@ def _check_length(lengths: list[bytes], codings: list[bytes] | None, version: by
 class ChunkedBody:
     """Decodes a chunked body; replaces Waitress' receiver, which does not limit the length of lines."""
 
-    def __init__(self, buf: Any) -> None:
+    def __init__(self, buf: OverflowableBuffer) -> None:
         self.buf = buf
         self.completed = False
         self.error: Error | None = None
@@ -191,10 +193,10 @@ class ChunkedBody:
     def __len__(self) -> int:
         return len(self.buf)
 
-    def getfile(self) -> Any:
+    def getfile(self) -> BytesIO:
         """Return the buffer as a file."""
         return self.buf.getfile()
 
-    def getbuf(self) -> Any:
+    def getbuf(self) -> OverflowableBuffer:
         """Return the buffer."""
         return self.buf

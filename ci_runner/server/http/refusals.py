@@ -68,7 +68,7 @@ class JsonErrorTask(ErrorTask):
         self.write(body if self.request.command != "HEAD" else b"")
 
 
-def _detail(error: Any) -> str:
+def _detail(error: Error) -> str:
     if isinstance(error, Refusal):
         return str(error.body)
     if error.code == 413:

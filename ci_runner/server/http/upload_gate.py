@@ -15,15 +15,21 @@ import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from waitress.adjustments import Adjustments
 from waitress.buffers import OverflowableBuffer, TempfileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
+from waitress.server import BaseWSGIServer
 from waitress.task import WSGITask
+from waitress.utilities import Error
 
 from ci_runner.errors import RunnerError
 from ci_runner.server.http.addresses import TrustedProxies, network_of
@@ -39,6 +45,10 @@ from ci_runner.server.http.refusals import (
     unauthorized,
 )
 from ci_runner.server.http.uploads import UploadSpace
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+    from waitress.wasyncore import _SocketMap
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +128,7 @@ class KeyCheck:
 class _UploadFile(TempfileBasedBuffer):
     """Waitress' buffer in a temporary file, in a given folder."""
 
-    def __init__(self, folder: Path, from_buffer: Any = None) -> None:
+    def __init__(self, folder: Path, from_buffer: BytesIO | None = None) -> None:
         self._folder = folder
         super().__init__(from_buffer)
 
@@ -133,8 +143,10 @@ class UploadBuffer(OverflowableBuffer):
         super().__init__(overflow)
         self._folder = folder
 
-    def _set_large_buffer(self: Any) -> None:
-        self.buf = _UploadFile(self._folder, self.buf)
+    def _set_large_buffer(self) -> None:
+        # The stubs name the classes of files; these are Waitress' own buffers.
+        buffer: Any = _UploadFile(self._folder, cast("BytesIO | None", self.buf))
+        self.buf = buffer
         self.overflowed = True
 
 
@@ -142,12 +154,12 @@ class GatedParser(HTTPRequestParser):
     """One request; refused, if necessary, after its head and before any of its body is stored."""
 
     # Attributes that the response needs if the head is refused.
-    command: Any = "GET"
-    version: Any = "1.1"
-    path: Any = "/"
-    body_rcv: Any = None
+    command = b"GET"
+    version = "1.1"
+    path = "/"
+    body_rcv: ChunkedReceiver | FixedStreamReceiver | None = None
     #: A response of the server itself.
-    error: Any = None
+    error: Error | None = None
     judged = False
     #: Whether the key is being looked up; body data received meanwhile; whether the client awaits 100 Continue.
     pending = False
@@ -157,7 +169,7 @@ class GatedParser(HTTPRequestParser):
     user_id: str | None = None
     counted = 0
 
-    def __init__(self, adj: Any, channel: GatedChannel) -> None:
+    def __init__(self, adj: Adjustments, channel: GatedChannel) -> None:
         super().__init__(adj)
         self.channel = channel
         self.gate = channel.gate
@@ -172,7 +184,7 @@ class GatedParser(HTTPRequestParser):
         """Whether the server itself answers."""
         return self.error is not None
 
-    def received(self: Any, data: bytes) -> int:
+    def received(self, data: bytes) -> int:
         """Consume data; return how many bytes belong to this request."""
         if self.pending:
             self.backlog += data
@@ -186,7 +198,7 @@ class GatedParser(HTTPRequestParser):
             return len(data)  # ignore everything after a refused request
         return consumed
 
-    def _take(self: Any, data: bytes) -> int:
+    def _take(self, data: bytes) -> int:
         try:
             consumed: int = super().received(data)
         except OSError as error:
@@ -219,24 +231,26 @@ class GatedParser(HTTPRequestParser):
         except ValueError as error:
             raise ParsingError("Bad URI") from error
         if self.chunked and self.body_rcv is not None:
-            self.body_rcv = ChunkedBody(self.body_rcv.getbuf())
+            # It has the interface of a receiver.
+            self.body_rcv = cast(ChunkedReceiver, ChunkedBody(self.body_rcv.getbuf()))
 
-    def refuse(self: Any, refusal: Any) -> None:
+    def refuse(self, refusal: Error) -> None:
         """Answer with `refusal`; nothing more is read of the request."""
         self.error = refusal
         self.completed = True
         self.expect_continue = False
 
-    def accept_body(self: Any, user_id: str) -> None:
+    def accept_body(self, user_id: str) -> None:
         """Start receiving the user's body, if there is room for it."""
         refusal = self.gate.space.begin(user_id, self.content_length)
         if refusal is not None:
             self.refuse(refusal)
             return
         self.user_id = user_id
+        assert self.body_rcv is not None, "only a request with a body has its key checked"
         self.body_rcv.buf = UploadBuffer(self.adj.inbuf_overflow, self.gate.space.folder)
 
-    def _judge(self: Any) -> None:
+    def _judge(self) -> None:
         self.client = self.gate.proxies.client(self.client, self.headers.get("X_FORWARDED_FOR"))
         self.network = network_of(self.client)
         always = self.path in _ALWAYS and self.body_rcv is None
@@ -248,7 +262,7 @@ class GatedParser(HTTPRequestParser):
             known = self.gate.authenticator.recent_user(self.headers.get("AUTHORIZATION"))
             self.owner = f"address {self.network}" if known is None else f"user {known}"
 
-    def _judge_body(self: Any) -> None:
+    def _judge_body(self) -> None:
         header = self.headers.get("AUTHORIZATION")
         length = self.content_length
         small = not self.chunked and length <= SMALL_BODY
@@ -277,11 +291,12 @@ class GatedParser(HTTPRequestParser):
 class GatedTask(WSGITask):
     """A request that is passed to the application."""
 
-    def get_environment(self: Any) -> dict[str, Any]:
+    def get_environment(self) -> WSGIEnvironment:
         """Return the WSGI environment, with the client's own address if it is behind a trusted proxy."""
-        environ: dict[str, Any] = super().get_environment()
-        environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = self.request.client
-        environ["ci_runner.detach"] = self.channel.gate.detach
+        environ = super().get_environment()
+        request, channel = cast(GatedParser, self.request), cast(GatedChannel, self.channel)
+        environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = request.client
+        environ["ci_runner.detach"] = channel.gate.detach
         return environ
 
 
@@ -290,6 +305,10 @@ class GatedChannel(HTTPChannel):
 
     #: Set by `channel_class`.
     gate: Gate
+    request: GatedParser | None
+    requests: Sequence[GatedParser]
+    #: Missing in the stubs.
+    requests_lock: AbstractContextManager[object]
     task_class = GatedTask
     error_task_class = JsonErrorTask
     begun = 0.0
@@ -297,28 +316,34 @@ class GatedChannel(HTTPChannel):
     refused = False
     turned_away: Refusal | None = None
 
-    def __init__(self, server: Any, sock: Any, addr: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        server: BaseWSGIServer,
+        sock: socket.socket,
+        addr: tuple[str, int],
+        adj: Adjustments,
+        map: _SocketMap | None = None,  # noqa: A002
+    ) -> None:
         self.network = None if self.gate.proxies.trusts(addr[0]) else network_of(addr[0])
         self.useful_at = time.monotonic()
         super().__init__(server, sock, addr, adj, map)
         self.gate.connections.opened(self)
 
-    def parser_class(self, adj: Any) -> GatedParser:  # type: ignore[override]
+    def parser_class(self, adj: Adjustments) -> GatedParser:  # type: ignore[override]
         """Return the parser for a request of this connection."""
         return GatedParser(adj, self)
 
     @property
     def owner(self) -> str | None:
         """The owner of the next request in the fair queue (see `dispatch`)."""
-        request: Any = self.requests[0]
+        request = self.requests[0]
         if self.total_outbufs_len > self.adj.outbuf_high_watermark // 2:
             return request.owner or f"address {request.network}"  # its thread may have to wait for the client
-        owner: str | None = request.owner
-        return owner
+        return request.owner
 
     def is_idle(self) -> bool:
         """Return whether closing it interrupts no work: see `connections`."""
-        request: Any = self.request
+        request = self.request
         if self.lingering:
             return True
         return (
@@ -340,14 +365,15 @@ class GatedChannel(HTTPChannel):
             self.refused = True
         return result
 
-    def resume(self: Any, check: KeyCheck) -> None:
+    def resume(self, check: KeyCheck) -> None:
         """Resume a request after its key check."""
         request = check.request
         if not self.connected or self.request is not request or not request.pending:
             return
         request.pending = False
         data, request.backlog = request.backlog, b""
-        if check.refusal is not None or check.user_id is None:
+        if check.user_id is None:
+            assert check.refusal is not None, "a key check ends with one of them"
             request.refuse(check.refusal)
         else:
             request.accept_body(check.user_id)
@@ -365,7 +391,7 @@ class GatedChannel(HTTPChannel):
             if time.monotonic() > self.lingering:
                 self._finish()
             return self.connected
-        request: Any = self.request
+        request = self.request
         if request is not None and request.pending:
             return False
         if self._dawdles():
@@ -373,7 +399,7 @@ class GatedChannel(HTTPChannel):
         result: bool = super().readable()
         return result
 
-    def writable(self) -> Any:
+    def writable(self) -> bool:
         return False if self.lingering else super().writable()
 
     def service(self) -> None:
@@ -390,17 +416,18 @@ class GatedChannel(HTTPChannel):
         except OSError:
             self._finish()
 
-    def handle_close(self: Any) -> None:
+    def handle_close(self) -> None:
         if self.refused and self.connected and not self.lingering and not self.total_outbufs_len:
             # Closing while the client sends would make the system discard the response before the client reads it.
             with contextlib.suppress(OSError):
+                assert self.socket is not None, "it is connected"
                 self.socket.shutdown(socket.SHUT_WR)
                 self.lingering = time.monotonic() + LINGER
                 self.will_close = self.close_when_flushed = False
                 return
         self._finish()
 
-    def del_channel(self, map: Any = None) -> None:  # noqa: A002
+    def del_channel(self, map: _SocketMap | None = None) -> None:  # noqa: A002
         self.gate.connections.closed(self)
         super().del_channel(map)
 
@@ -413,7 +440,7 @@ class GatedChannel(HTTPChannel):
         super().handle_close()
 
     def _dawdles(self) -> bool:
-        request: Any = self.request
+        request = self.request
         if request is None or self.requests or self.refused:
             return False
         seconds = time.monotonic() - self.begun
@@ -422,9 +449,10 @@ class GatedChannel(HTTPChannel):
         due = BODY_RATE * (seconds - BODY_GRACE)
         return bool(seconds > BODY_GRACE and request.body_bytes_received < due)
 
-    def _time_out(self: Any) -> None:
+    def _time_out(self) -> None:
         """Answer the unfinished request with 408."""
         text = "The request did not arrive in time; send it again"
+        assert self.request is not None, "only an unfinished request times out"
         self.request.refuse(Refusal(408, "Request Timeout", text))
         self.received(b"\r\n")
 

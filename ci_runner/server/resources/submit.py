@@ -14,11 +14,12 @@ import logging
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Final, Generic, TypeVar
+from typing import BinaryIO, Final, Generic, Protocol, TypeVar
 
 import falcon
+from falcon.media.multipart import BodyPart
 
 from ci_runner import failpoints
 from ci_runner.errors import InvalidSubmission, TemporaryError
@@ -56,6 +57,13 @@ _DIGESTS_BYTES: Final = 70
 
 
 Options = TypeVar("Options")
+
+
+class Readable(Protocol):
+    """A stream of bytes, such as a request's body or a part of it."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most `size`; none at the end."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +184,7 @@ class Submission:
             raise InvalidSubmission("file: the multipart part 'file' with the project's zip is missing")
         return Upload(options, file, manifest)
 
-    def _spool(self, stream: Any, stack: contextlib.ExitStack) -> BinaryIO:
+    def _spool(self, stream: Readable, stack: contextlib.ExitStack) -> BinaryIO:
         """Copy a part to an unnamed file, which cannot be left behind by a crash."""
         file: BinaryIO = stack.enter_context(tempfile.TemporaryFile(dir=self._services.blobs.uploads))  # noqa: SIM115
         while piece := stream.read(_PIECE):
@@ -185,7 +193,7 @@ class Submission:
 
     # -- contents
 
-    def _keep(self, upload: Upload[Any], user: User) -> tuple[Manifest, str | None]:
+    def _keep(self, upload: Upload[Options], user: User) -> tuple[Manifest, str | None]:
         """Store the workspace's contents durably and grant them; return the digest of its times, if it has any."""
         blobs, granted = self._services.blobs, self._services.store.blobs
         archive = self._archive(upload.file)
@@ -251,7 +259,7 @@ class Submission:
             batch.commit()
         return {entry.path for entry in archive.entries}
 
-    def missing(self, user_id: str, digests: Any) -> list[str]:
+    def missing(self, user_id: str, digests: Iterable[str]) -> list[str]:
         """Return those of `digests` that the user must send: not granted to this user, or not stored."""
         wanted = sorted(digests)
         granted = self._services.store.blobs.granted(user_id, wanted)
@@ -345,22 +353,21 @@ def cap_priority(options: SubmitOptions, manifest: Manifest, user: User) -> Subm
     return options
 
 
-def _name_of(part: Any) -> str | None:
+def _name_of(part: BodyPart) -> str | None:
     try:
-        name: str | None = part.name
+        return part.name
     except ValueError as error:
         raise InvalidSubmission(
             "a part's name is not UTF-8: the parts are file, options and manifest"
         ) from error
-    return name
 
 
-def limited(what: str, stream: Any, most: int) -> bytes:
+def limited(what: str, stream: Readable, most: int) -> bytes:
     """Return all of `stream`, which may have at most `most` bytes."""
     return b"".join(_pieces(what, stream, most))
 
 
-def _pieces(what: str, stream: Any, most: int) -> Iterator[bytes]:
+def _pieces(what: str, stream: Readable, most: int) -> Iterator[bytes]:
     while piece := stream.read(_PIECE):
         most -= len(piece)
         if most < 0:
