@@ -61,7 +61,7 @@ _CLOSED: Final = (
 #: What a check of submission options accepts, beyond the type of the field.
 _BOUNDS: Final[Mapping[Callable[..., object], Schema]] = {
     checks.as_positive: {"exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
-    checks.as_bytes: {"type": ["integer", "string"], "examples": ["2g", 1073741824]},
+    checks.as_bytes: {"type": ["integer", "string", "null"], "examples": ["2g", 1073741824]},
     checks.as_globs: {"maxItems": checks.MAX_PATTERNS, "examples": [["dist/*.whl", "logs"]]},
     checks.as_services: {"maxItems": checks.MAX_SERVICES},
     checks.as_columns: {"minimum": 1, "maximum": 10_000},

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import openapi_spec_validator
 import pytest
 
 from ci_runner.server.openapi.document import document
+from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
 
 Json = dict[str, Any]
 
@@ -215,3 +217,45 @@ def test_a_change_of_meaning_is_found(path: str, value: object, place: str) -> N
         target = target[int(part)] if isinstance(target, list) else target[part]
     target[last] = value
     assert any(place in found for found in of_documents(BEFORE, changed))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_fine"),
+    [
+        *[(name, 0.5, True) for name in ("timeout", "cpus", "artifacts_days")],
+        *[(name, value, False) for name in ("timeout", "cpus", "artifacts_days") for value in (0, 1e9, "1")],
+        *[("restarts", value, value in (0, 100)) for value in (-1, 0, 100, 101)],
+        *[("columns", value, value in (1, 10_000)) for value in (0, 1, 10_000, 10_001)],
+        *[("memory", value, value != 1.5) for value in (1024, "2g", 1.5)],
+        *[("artifacts", ["a"] * count, count == 200) for count in (200, 201)],
+        *[("network", word, word == "none") for word in ("none", "all")],
+        *[("priority", word, word == "low") for word in ("low", "lowest")],
+        *[("artifacts_when", word, word == "failure") for word in ("failure", "never")],
+        *[
+            ("services", [{"name": f"s{number}", "image": "x"} for number in range(n)], n == 8)
+            for n in (8, 9)
+        ],
+        *[("services", [{"name": name, "image": "x"}], name == "db") for name in ("db", "My_DB")],
+        *[("services", [{"name": "a", "image": "x", "ports": [port]}], port == 1) for port in (0, 1, 65536)],
+        ("services", [{"name": "a", "image": "x", "nine": 9}], False),
+        ("args", "-v", False),
+        ("module", 1, False),
+        ("env", {"A": 1}, False),
+        *[(name, None, True) for name in ("root", "python", "image", "timeout", "memory", "network", "name")],
+    ],
+)
+def test_options_are_described_as_they_are_checked(name: str, value: object, is_fine: bool) -> None:
+    try:
+        SubmitOptions.from_dict({name: value})
+    except WireError:
+        accepted = False
+    else:
+        accepted = True
+    schema = {**document(), "$ref": "#/components/schemas/SubmitOptions"}
+    assert accepted is is_fine
+    assert jsonschema.Draft202012Validator(schema).is_valid({name: value}) is is_fine
+
+
+def test_every_option_is_described() -> None:
+    described = document()["components"]["schemas"]["SubmitOptions"]["properties"]
+    assert described.keys() == {"protocol", *SubmitOptions.__dataclass_fields__}
