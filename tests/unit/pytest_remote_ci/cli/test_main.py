@@ -214,7 +214,10 @@ def test_other_commands_end_quietly_when_interrupted(
     def hang(request: Request) -> None:
         runner.stopping.wait(30)
 
-    runner.intercept = hang
+    if command[0] == "submit":
+        runner.answer_delay = 30  # after the whole upload
+    else:
+        runner.intercept = hang
     with subprocess.Popen(
         [COMMAND, *command],
         cwd=project,
@@ -223,11 +226,13 @@ def test_other_commands_end_quietly_when_interrupted(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_until(lambda: runner.requests, what="the request", timeout=20)
-        process.send_signal(signal.SIGINT)
         if command[0] == "submit":  # its upload is complete: the second one leaves
-            assert process.stderr is not None
-            threading.Timer(0.3, process.send_signal, [signal.SIGINT]).start()
+            wait_until(lambda: runner.by_idempotency_key, what="the upload", timeout=20)
+            process.send_signal(signal.SIGINT)
+            threading.Timer(1.0, process.send_signal, [signal.SIGINT]).start()
+        else:
+            wait_until(lambda: runner.requests, what="the request", timeout=20)
+            process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 2
     assert "Traceback" not in err

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.fake_runner import HEAD, KEY, FakeRunner, Request, complete, fake_runner, log
+from support.waiting import wait_until
 
 from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.client.runs import Runs
@@ -178,8 +179,15 @@ def test_the_beginning_is_asked_for_only_when_wanted(
     runner: FakeRunner, client: Client, from_beginning: bool, sent: str | None
 ) -> None:
     job = runner.add_job()
-    threading.Timer(0.05, lambda: job.events.append(complete())).start()
+
+    def end() -> None:
+        wait_until(lambda: runner.streams, what="the stream")  # what happened before is not asked for
+        job.events.append(complete())
+
+    ending = threading.Thread(target=end)
+    ending.start()
     list(client.stream(job.id, from_beginning=from_beginning))
+    ending.join()
     assert runner.requests[0].query.get("from_beginning") == sent
 
 
