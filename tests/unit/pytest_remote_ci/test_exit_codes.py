@@ -91,7 +91,9 @@ def code_of(*arguments: str) -> int:
 
 def pytest_code(folder: Path, *arguments: str) -> int:
     command = [sys.executable, "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False).returncode
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    print(done.stdout, done.stderr)  # shown where the code is another
+    return done.returncode
 
 
 def run_of(status: str, success: bool | None, *jobs: dict[str, Any]) -> dict[str, Any]:
