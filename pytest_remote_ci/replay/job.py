@@ -24,7 +24,7 @@ from pytest_remote_ci.replay.labels import Labelling
 from pytest_remote_ci.replay.last_failed import note_collected
 from pytest_remote_ci.replay.nodes import Tree
 from pytest_remote_ci.replay.paths import PathMapper
-from pytest_remote_ci.replay.pytest_internals import count_collected
+from pytest_remote_ci.replay.pytest_internals import OURS, count_collected
 from pytest_remote_ci.replay.screen import Screen, is_output
 from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.replay.tb_style import restyle
@@ -549,7 +549,7 @@ def _is_ours(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(__package__ or "?")
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(OURS)
 
 
 def _warning_identity(message: warnings.WarningMessage, nodeid: str) -> tuple[str, str, str, str]:

@@ -61,6 +61,8 @@ def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: Pipeline
         {"type": "collected", "t": "tree", "nodes": [[1]], "items": []},
         {"type": "started", "t": "started", "id": "a", "location": 3},
         {"type": "report", "t": "report", "d": {}},
+        {"type": "warning", "t": "warning", "id": "a"},
+        {"type": "collected", "t": "collection_lines", "lines": [7]},
         {"type": "collected", "t": "tree", "nodes": [], "items": [[7, "F", "t", "a.py::t", ["a", 1, "t"]]]},
     ],
     ids=lambda event: event["t"],
