@@ -15,7 +15,7 @@ import pytest
 
 from pytest_remote_ci.artifacts import external_reports as outside
 from pytest_remote_ci.artifacts.external_reports import ExternalReport
-from pytest_remote_ci.replay.reporters import ONLY_IF_KNOWN
+from pytest_remote_ci.job.boot import ONLY_IF_KNOWN
 from pytest_remote_ci.session.arguments import Place
 
 

@@ -45,7 +45,7 @@ _FLAGS = (
 NONE_IS_FINE = "--remote-ci-none-is-fine"
 _VALUES = ("--remote-ci-attach", "--remote-ci-here")
 #: Option with words for pytest as value, used only if a plugin knows the first of them.
-_ONLY_IF_KNOWN = "--remote-ci-only-if-known="
+ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 
 
 class InertOptions:
@@ -67,8 +67,8 @@ class InertOptions:
         known = (*_FLAGS, NONE_IS_FINE, *_VALUES)
         given, args[:] = list(args), []
         for item in given:
-            if item.startswith(_ONLY_IF_KNOWN):  # moved behind the project's own options
-                words = shlex.split(item[len(_ONLY_IF_KNOWN) :])
+            if item.startswith(ONLY_IF_KNOWN):  # moved behind the project's own options
+                words = shlex.split(item[len(ONLY_IF_KNOWN) :])
                 if not parser.parse_known_and_unknown_args(words[:1])[1]:
                     args += words
             elif not item.startswith("--remote-ci-") or item.partition("=")[0] in known:

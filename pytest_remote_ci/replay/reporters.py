@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+from pytest_remote_ci.job.boot import ONLY_IF_KNOWN
 from pytest_remote_ci.replay.decode import value_of
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import junit_xml
 
-#: Understood by `pytest_remote_ci.job.boot`.
-ONLY_IF_KNOWN = "--remote-ci-only-if-known="
+#: Asks for the values of failed comparisons.
 COMPARISONS = "--remote-ci-comparisons"
 #: Names the packages of local report plugins.
 HERE = "--remote-ci-here="

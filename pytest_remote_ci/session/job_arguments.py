@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.job.boot import NONE_IS_FINE
-from pytest_remote_ci.replay.reporters import ONLY_IF_KNOWN
+from pytest_remote_ci.job.boot import NONE_IS_FINE, ONLY_IF_KNOWN
 from pytest_remote_ci.session.arguments import Place, TakesValue, words
 
 #: Option of pytest that is of no use in a run → explanation or alternative.
