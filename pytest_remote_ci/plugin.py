@@ -1,6 +1,7 @@
 """The pytest plugin: its options, and the handover of the session to a runner if one of them is given.
 
-pytest loads this module in every session, so it only imports modules that pytest has already imported. During a
+pytest loads this module in every session, so it only imports modules that pytest has already imported, and the table
+of options. During a
 handover, the local pytest must not act on the project: plugins that execute or configure tests are blocked, conftest
 files are not read, and options and settings that only the container's plugins know are accepted. Each hook is the
 earliest one in which its part can be done.
@@ -13,16 +14,14 @@ import copy
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from pytest_remote_ci import options
+
 #: Set by the worker in the container, where this plugin must do nothing if it is installed.
 JOB_VARIABLE = "REMOTE_CI_JOB"
-
-#: Title of the options in the help.
-OPTIONS_TITLE = "running the tests on a remote runner"
 
 #: Registered names of plugins that would execute, configure or measure tests in this process.
 _EXECUTORS = (
@@ -89,7 +88,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options; for a handover, block plugins that execute tests."""
-    declare_options(parser.getgroup("remote-ci", OPTIONS_TITLE).addoption)
+    options.declare(parser.getgroup("remote-ci", options.TITLE).addoption)
     config = pluginmanager.get_plugin("pytestconfig")
     if config is not None and _is_remote(config):
         config.add_cleanup(_suggest_command)
@@ -98,52 +97,6 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         from pytest_remote_ci.replay.pytest_internals import override_settings
 
         override_settings(config, _REMOTE_SETTINGS)
-
-
-def declare_options(add: Callable[..., Any]) -> None:
-    """Call `add`, a method of pytest's or of argparse's parser, for each option."""
-    add("--remote-ci", action="store_true", help="run the tests on a runner and show their results here")
-    add("--remote-ci-async", action="store_true", help="submit, print the job's id and return")
-    add("--remote-ci-attach", metavar="ID", help="show a job from its beginning, and go on live")
-    add("--remote-ci-replay", metavar="ID", help="show a job that is over from its stored results")
-    add(
-        "--remote-ci-pipeline",
-        metavar="NAME",
-        help="run this pipeline of the project, its tests as this session's",
-    )
-    add("--remote-ci-dry-run", action="store_true", help="list the files that would be sent, largest first")
-    add("--remote-ci-text", action="store_true", help="show the remote pytest's text; nothing is recorded")
-    add("--remote-ci-url", metavar="URL", help="address of the runner (environment: REMOTE_CI_URL)")
-    add(
-        "--remote-ci-api-key",
-        metavar="KEY",
-        help="key of the runner (rather: environment, REMOTE_CI_API_KEY)",
-    )
-    add("--remote-ci-image", metavar="IMAGE", help="base image of the job's container")
-    add(
-        "--remote-ci-python",
-        metavar="3.X",
-        help="Python that runs the tests (default: the version used here)",
-    )
-    add("--remote-ci-timeout", metavar="SECONDS", help="seconds of testing after which the job is stopped")
-    add("--remote-ci-name", metavar="NAME", help="a name for the job, for people")
-    add("--remote-ci-priority", choices=["high", "normal", "low"], help="the job's place among waiting ones")
-    add("--remote-ci-network", choices=["egress", "none"], help="what of the network the tests may reach")
-    add(
-        "--remote-ci-env",
-        metavar="NAME",
-        action="append",
-        help="pass this environment variable on; repeatable",
-    )
-    add(
-        "--remote-ci-artifact",
-        metavar="GLOB",
-        action="append",
-        help="keep files of the run that match and bring them here; repeatable",
-    )
-    add(
-        "--remote-ci-artifacts-dir", metavar="DIR", help="where they go (default: .remote-ci-artifacts/<job>)"
-    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -207,7 +160,7 @@ def _is_remote(config: pytest.Config) -> bool:
     settings, typed = own_arguments(config)
     with contextlib.suppress(KeyError, ValueError):
         settings = settings + config.getini("addopts")
-    if not any(argument.startswith("--remote-ci") for argument in (*settings, *typed)):
+    if not any(argument.startswith(options.OWN_PREFIX) for argument in (*settings, *typed)):
         return False
     from pytest_remote_ci.session.arguments import wants_remote
 

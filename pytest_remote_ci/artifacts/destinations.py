@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_remote_ci import options
 from pytest_remote_ci.artifacts import external_reports as outside
 from pytest_remote_ci.artifacts import report_kinds
 from pytest_remote_ci.artifacts.external_reports import ExternalReport
@@ -23,6 +24,7 @@ from pytest_remote_ci.artifacts.report_kinds import FolderKind, Kind
 from pytest_remote_ci.config.user_file import read_toml
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.session.argv import names, words
 from pytest_remote_ci.wire import globs
 
 #: Default files of coverage and pytest-cov.
@@ -37,7 +39,7 @@ _COVERAGE: Final[Mapping[str, Kind | FolderKind]] = {
 }
 COVERAGE: Final = tuple(_COVERAGE)
 #: Options with a file or folder to write as value.
-WRITING: Final[frozenset[str]] = frozenset({*report_kinds.FILES, "--alluredir"})
+WRITING: Final = options.names(lambda option: option.writes_file and option.takes_value)
 #: (section, key) of a coverage setting that names such a file → its kind.
 _COVERAGE_SETTINGS: Final[Mapping[tuple[str, str], Kind | FolderKind]] = {
     ("run", "data_file"): report_kinds.COVERAGE_DATA,
@@ -219,7 +221,7 @@ def _folder_problem(folder: str, *, is_typed: bool) -> str | None:
 def find(
     argv: Sequence[str],
     place: Place,
-    reports_here: Iterable[str] = (),
+    reports_here: Collection[str] = (),
     twice: Iterable[tuple[str, str]] = (),
     outsiders: Iterable[ExternalReport] = (),
     typed: Sequence[str] | None = None,
@@ -231,6 +233,7 @@ def find(
     can name places outside of it, or unusual names.
     """
     typed = argv if typed is None else typed
+    given = names(argv)
     written = set(WRITING) - set(reports_here)
     by_hand = set(_named_by(typed, WRITING))
     first: dict[str, Expected] = {}
@@ -245,7 +248,7 @@ def find(
         is_typed = (option, value) in by_hand
         kind = report_kinds.ALLURE if option == "--alluredir" else report_kinds.FILES[option]
         add(target, value, Expected(kind, is_typed))
-        if option == "--html" and "--self-contained-html" not in argv:
+        if option == "--html" and "--self-contained-html" not in given:
             report = _in_project(value, place)
             add(target, _assets(value), Expected(report_kinds.HTML_ASSETS, is_typed, report))
 
@@ -253,7 +256,7 @@ def find(
         add(first, name, Expected(kind))
     for option, value in _named_by(argv, written):
         add_option(first, option, value)
-    if "--json-report" in argv and "--json-report-file" in written:
+    if "--json-report" in given and "--json-report-file" in written:
         add(first, ".report.json", Expected(report_kinds.JSON_REPORT))
     typed_coverage = set(_coverage_reports(typed))
     for kind, value in _coverage_reports(argv):
@@ -265,8 +268,7 @@ def find(
     return Reports(place.root, {**last, **first}, (*last, *in_both), only_there | in_both)
 
 
-def _named_by(argv: Sequence[str], options: Iterable[str]) -> Iterator[tuple[str, str]]:
-    wanted = frozenset(options)
+def _named_by(argv: Sequence[str], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
     return ((option, value) for option, value in _values(argv) if option in wanted)
 
 
@@ -308,10 +310,9 @@ def _in_project(name: str, place: Place) -> str | None:
     return None if _WILD.search(below.removesuffix(".*")) else below
 
 
-def _values(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield option and value of long options, in both spellings."""
-    for _, option, value in outside.values(argv):
-        yield option, value
+def _values(argv: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield option and value of all options with a value."""
+    return ((word.option, word.value) for word in words(argv) if word.option and word.value is not None)
 
 
 def _coverage_settings(folder: Path) -> Iterator[tuple[str, Kind | FolderKind]]:

@@ -11,13 +11,14 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pytest_remote_ci.artifacts.report_kinds import FILES, Kind
 from pytest_remote_ci.job.boot import OUTSIDE
+from pytest_remote_ci.session import argv
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.wire import globs
 
@@ -74,51 +75,39 @@ def made(option: str, file: Path, *, has_assets: bool = False) -> ExternalReport
     return found if is_plain else None
 
 
-def names(typed: Sequence[str], option: str, file: Path, place: Place) -> bool:
+def names(typed: Iterable[str], option: str, file: Path, place: Place) -> bool:
     """Whether these arguments name this file outside of the project for the report of `option`."""
     return any(
-        name == option and leads_outside(option, value, place) == file for _, name, value in values(typed)
+        word.option == option and leads_outside(option, word.value or "", place) == file
+        for word in argv.words(typed)
     )
 
 
-def led(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> list[str]:
-    """Return `argv` with reports outside of the project redirected into it, for the job."""
-    result = list(argv)
-    for index, option, report in _found(argv, place, reports_here):
-        result[index] = f"{option}={report.file}" if argv[index].startswith("-") else report.file
+def led(args: Sequence[str], place: Place, reports_here: Collection[str] = ()) -> list[str]:
+    """Return `args` with reports outside of the project redirected into it, for the job."""
+    result: list[str] = []
+    for word, report in _found(args, place, reports_here):
+        result += word.texts if report is None else word.with_value(report.file)
     return result
 
 
-def find(argv: Sequence[str], place: Place, reports_here: Iterable[str] = ()) -> list[ExternalReport]:
+def find(args: Sequence[str], place: Place, reports_here: Collection[str] = ()) -> list[ExternalReport]:
     """Return the redirected reports; `reports_here` are options of reporters that write locally."""
-    return [report for _, _, report in _found(argv, place, reports_here)]
+    return [report for _, report in _found(args, place, reports_here) if report is not None]
 
 
 def _found(
-    argv: Sequence[str], place: Place, reports_here: Iterable[str]
-) -> Iterator[tuple[int, str, ExternalReport]]:
-    """Yield index of the argument with the value, option, and report."""
-    here = set(reports_here)
-    for index, option, value in values(argv):
-        file = leads_outside(option, value, place) if option not in here else None
-        has_assets = option == "--html" and "--self-contained-html" not in argv
-        report = made(option, file, has_assets=has_assets) if file is not None else None
-        if report is not None:
-            yield index, option, report
-
-
-def values(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield index of the argument with the value, option, and value, for long options in both spellings."""
-    for index, text in enumerate(argv):
-        if text == "--":
-            return
-        option, equals, value = text.partition("=")
-        if not option.startswith("--"):
-            continue
-        if equals:
-            yield index, option, value
-        elif index + 1 < len(argv) and not argv[index + 1].startswith("-"):
-            yield index + 1, option, argv[index + 1]
+    args: Sequence[str], place: Place, reports_here: Collection[str]
+) -> Iterator[tuple[argv.Word, ExternalReport | None]]:
+    """Yield all words, each with the report that it names, if any."""
+    has_assets = "--self-contained-html" not in argv.names(args)
+    for word in argv.words(args):
+        option, report = word.option, None
+        if option is not None and option not in reports_here:
+            file = leads_outside(option, word.value or "", place)
+            if file is not None:
+                report = made(option, file, has_assets=has_assets and option == "--html")
+        yield word, report
 
 
 def expanded(option: str, value: str) -> str:

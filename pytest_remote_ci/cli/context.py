@@ -48,12 +48,8 @@ def settings(options: argparse.Namespace) -> Config:
     root = configuration.project_root(Path.cwd(), Path.cwd())
     overrides = {"url": options.url, "api-key": options.api_key}
     overrides["artifacts-dir"] = getattr(options, "artifacts_dir", None)
-    found = configuration.load(root, overrides=overrides)
     more = getattr(options, "artifact", None)
-    if more:  # in addition to the configured ones, and checked like them
-        overrides["artifacts"] = tuple(dict.fromkeys((*found.artifacts, *more)))
-        found = configuration.load(root, overrides=overrides)
-    return found
+    return configuration.load(root, overrides=overrides, additions={"artifacts": more} if more else {})
 
 
 def add_verbose(sub: argparse.ArgumentParser) -> None:

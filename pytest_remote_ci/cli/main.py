@@ -232,11 +232,10 @@ def _with_help(error: Exception) -> Exception:
 def _submit_options(settings: Config, place: arguments.Place, given: list[str]) -> protocol.SubmitOptions:
     import pytest
 
-    takes_value = arguments.SHORT_WITH_VALUE.__contains__
     options = settings.submit_options(
         root=place.root,
         cwd=place.cwd,
-        args=arguments.forward(external_reports.led(given, place), place, takes_value) or ["-v"],
+        args=arguments.forward(external_reports.led(given, place), place) or ["-v"],
         pytest_version=pytest.__version__,
         scm_version=scm_version.version(place.root),
         color=local_color("auto", os.environ, is_terminal(sys.stdout)),

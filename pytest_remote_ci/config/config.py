@@ -146,6 +146,7 @@ def load(
     project: Path,
     *,
     overrides: Mapping[str, object] = MappingProxyType({}),
+    additions: Mapping[str, Sequence[str]] = MappingProxyType({}),
     environ: Mapping[str, str] = os.environ,
     home: Path | None = None,
     platform: str = sys.platform,
@@ -153,7 +154,7 @@ def load(
     """Return the configuration of the project in `project`. Raises `ConfigError`.
 
     `overrides` is the command line: keys as in files (with ``-`` or ``_``), values as text or typed; None means not
-    given.
+    given. `additions` are the command line's, too: they follow the configured items of these lists.
     """
     home = user_file.home_folder() if home is None else home
     user = user_file.path(environ, home, platform)
@@ -174,6 +175,10 @@ def load(
             value = check(Place(key, source.name, source.name == COMMAND_LINE), raw)
             if key not in origins:
                 values[_attribute(key)], origins[key] = value, source.name
+    for key, more in additions.items():
+        added = CHECKS[key](Place(key, COMMAND_LINE, True), tuple(more))
+        values[_attribute(key)] = tuple(dict.fromkeys((*values.get(_attribute(key), ()), *added)))
+        origins[key] = COMMAND_LINE
     _keep_key_for_its_runner(values, origins, sources)
     order = {key: index for index, key in enumerate(CHECKS)}
     return Config(

@@ -38,12 +38,30 @@ _FLAGS = (
     "--remote-ci",
     "--remote-ci-async",
     "--remote-ci-dry-run",
+    "--remote-ci-text",
     "--remote-ci-comparisons",
     "--remote-ci-logs",
 )
 #: Option for tests selected for several jobs: a job without any of them has not failed.
 NONE_IS_FINE = "--remote-ci-none-is-fine"
-_VALUES = ("--remote-ci-attach", "--remote-ci-here")
+#: Options with a value: all of our plugin's (`pytest_remote_ci.options`, which does not exist in a job), and ours here.
+_VALUES = (
+    "--remote-ci-attach",
+    "--remote-ci-replay",
+    "--remote-ci-pipeline",
+    "--remote-ci-url",
+    "--remote-ci-api-key",
+    "--remote-ci-image",
+    "--remote-ci-python",
+    "--remote-ci-timeout",
+    "--remote-ci-name",
+    "--remote-ci-priority",
+    "--remote-ci-network",
+    "--remote-ci-env",
+    "--remote-ci-artifact",
+    "--remote-ci-artifacts-dir",
+    "--remote-ci-here",
+)
 #: Option with words for pytest as value, used only if a plugin knows the first of them.
 ONLY_IF_KNOWN = "--remote-ci-only-if-known="
 

@@ -24,23 +24,12 @@ from _pytest.mark.structures import Mark
 from _pytest.mark.structures import NodeKeywords as NodeKeywords
 
 from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
+from pytest_remote_ci.options import FOREIGN
 
 #: Prefix of the names of our own modules.
 OURS = "pytest_remote_ci."
-#: Options that were applied in the job and must not be applied twice.
-_OBEYED = {
-    "lf": False,
-    "failedfirst": False,
-    "newfirst": False,
-    "stepwise": False,
-    "stepwise_skip": False,
-    "stepwise_reset": False,
-    "maxfail": 0,
-    "keyword": "",
-    "markexpr": "",
-    "pythonwarnings": None,
-    "log_file": None,
-}
+#: Options that were applied in the job and must not be applied twice → neutral value.
+_OBEYED = dict(reset for option in FOREIGN for reset in option.resets)
 
 # -- options and settings
 

@@ -8,100 +8,33 @@ that they are valid wherever the runner puts the workspace; paths outside of the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_remote_ci import options
 from pytest_remote_ci.config.user_file import home_folder
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.session import argv
+from pytest_remote_ci.session.argv import TakesValue
 from pytest_remote_ci.workspace.project import PROJECT_FILES
 
-#: Returns whether an option (``-k``, ``--ignore``) takes a value; None if it is not known locally.
-TakesValue = Callable[[str], "bool | None"]
-
-#: pytest's short options with a value, used if its parser cannot be asked.
-SHORT_WITH_VALUE = frozenset({"-k", "-m", "-p", "-c", "-o", "-W", "-r"})
-#: Options of this plugin that take a value.
-OWN_WITH_VALUE = frozenset(
-    f"--remote-ci-{name}"
-    for name in (
-        "attach",
-        "replay",
-        "pipeline",
-        "url",
-        "api-key",
-        "image",
-        "python",
-        "timeout",
-        "name",
-        "priority",
-        "network",
-        "env",
-        "artifact",
-        "artifacts-dir",
+#: Options that write a file.
+_FILE_WRITING = options.names(lambda option: option.writes_file)
+#: Options for this machine only. Those of reporters depend on what is installed: see `reporting_here`.
+_LOCAL = options.names(
+    lambda option: (
+        option.obeyed_by == options.HERE and not option.is_reporter and not option.is_local_question
     )
 )
-#: Options of this plugin without a value.
-OWN_FLAGS = frozenset({"--remote-ci", "--remote-ci-async", "--remote-ci-dry-run", "--remote-ci-text"})
-
-#: Options that hand the session over to a runner.
-_TAKE_OVER = frozenset(
-    {
-        "--remote-ci",
-        "--remote-ci-async",
-        "--remote-ci-dry-run",
-        "--remote-ci-attach",
-        "--remote-ci-replay",
-        "--remote-ci-pipeline",
-    }
-)
-#: Local questions, which the local pytest answers itself even with ``--remote-ci``.
-_LOCAL_QUESTIONS = frozenset({"-V", "-VV", "--version", "--cache-show"})
-#: Questions about the project, its conftests and plugins: only a pytest that has them can answer.
-_HELP = frozenset({"-h", "--help"})
-_QUESTIONS = _HELP | {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test"}
-#: Options that show an earlier job: its options are settled.
-_EARLIER = frozenset({"--remote-ci-attach", "--remote-ci-replay"})
-#: Options that write a file: those of reporters, and those that need the tests' own process.
-_FILE_WRITING = frozenset(
-    {
-        "--junitxml",
-        "--junit-xml",
-        "--html",
-        "--report-log",
-        "--json-report",
-        "--json-report-file",
-        "--log-file",
-        "--benchmark-json",
-        "--alluredir",
-    }
-)
-#: pytest's own options for this machine only; the colour decision is sent as a submission option.
-_LOCAL_WITH_VALUE = frozenset({"--color", "--basetemp"})
-#: Options of reporters: applied locally in a replay, and not required in the job.
-_REPORTERS = frozenset(
-    {
-        "--junitxml",
-        "--junit-xml",
-        "--junitprefix",
-        "--junit-prefix",
-        "--html",
-        "--css",
-        "--self-contained-html",
-        "--json-report",
-        "--json-report-file",
-        "--json-report-summary",
-        "--json-report-indent",
-        "--json-report-verbosity",
-        "--report-log",
-        "--pastebin",
-        "--rich",
-        "--force-sugar",
-        "--teamcity",
-        "--no-teamcity",
-        "--jb-swapdiff",
-    }
-)
+_REPORTERS = options.names(lambda option: option.is_reporter)
+_HELP = options.names(lambda option: option.is_help)
+_QUESTIONS = options.names(lambda option: option.is_question)
+_LOCAL_QUESTIONS = options.names(lambda option: option.is_local_question)
+_TAKE_OVER = options.names(lambda option: option.hands_over)
+_EARLIER = options.names(lambda option: option.is_earlier)
+_READS_PATH = options.names(lambda option: option.reads_path)
+_EXPRESSIONS = options.names(lambda option: option.is_expression)
 #: Plugins for a local program (an editor, this plugin), of no use in the job.
 _LOCAL_PLUGINS = frozenset(
     {
@@ -115,27 +48,6 @@ _LOCAL_PLUGINS = frozenset(
         "teamcity.pytest_plugin",
     }
 )
-#: Options with a path that the job reads, which must therefore be part of the project.
-_READS_PATH = frozenset({"-c", "--config-file", "--rootdir", "--confcutdir"})
-#: Options with an expression as value, even if it looks like a path.
-_EXPRESSIONS = frozenset({"-k", "-m", "-r", "-p", "-W"})
-#: Options decided by the project's cache.
-_NEXT_RUN = frozenset(
-    {
-        "--lf",
-        "--last-failed",
-        "--ff",
-        "--failed-first",
-        "--nf",
-        "--new-first",
-        "--sw",
-        "--stepwise",
-        "--sw-skip",
-        "--stepwise-skip",
-    }
-)
-#: Options that need a terminal in the job.
-_REFUSED = ("--pdb", "--trace", "--pdbcls")
 
 
 @dataclass(frozen=True)
@@ -193,105 +105,75 @@ def wants_remote(typed: Sequence[str], settings: Sequence[str] = ()) -> bool:
     ``--help`` is handed over only if the option for that was typed, too: ``addopts`` alone must not make it need a
     runner.
     """
-    here = _heads(typed)
-    heads = here | _heads(settings)
-    if not heads & _TAKE_OVER or heads & _LOCAL_QUESTIONS:
+    here = argv.names(typed)
+    found = here | argv.names(settings)
+    if not found & _TAKE_OVER or found & _LOCAL_QUESTIONS:
         return False
-    if heads & _HELP and (not here & _TAKE_OVER or "--remote-ci-pipeline" in heads):
+    if found & _HELP and (not here & _TAKE_OVER or "--remote-ci-pipeline" in found):
         return False
-    return not (heads & _EARLIER and heads & _QUESTIONS)
+    return not (found & _EARLIER and found & _QUESTIONS)
 
 
-def is_question(argv: Iterable[str]) -> bool:
+def is_question(args: Iterable[str]) -> bool:
     """Whether pytest is asked about the project, and runs no test."""
-    return bool(_heads(argv) & _QUESTIONS)
+    return bool(argv.names(args) & _QUESTIONS)
 
 
-def is_for_help(argv: Iterable[str]) -> bool:
+def is_for_help(args: Iterable[str]) -> bool:
     """Whether help is requested."""
-    return bool(_heads(argv) & _HELP)
+    return bool(argv.names(args) & _HELP)
 
 
 def without_help(args: list[str]) -> None:
     """Remove options for help from `args`, in place: pytest's parser stops at them, wherever they are."""
-    args[:] = [text for text in args if text not in _HELP]
+    result: list[str] = []
+    for word in argv.words(args):
+        if _HELP.isdisjoint(word.options):
+            result += word.texts
+        elif word.flags:  # one argument with several options, such as -vh
+            letters = "".join(option[1] for option in word.options if option not in _HELP)
+            result.append(f"-{letters}{'' if word.is_apart else word.value or ''}")
+            result += word.texts[1:]
+    args[:] = result
 
 
-def refuse_interactive(argv: Iterable[str]) -> None:
+def refuse_interactive(args: Iterable[str]) -> None:
     """Raise `WorkspaceError` for options that need a terminal in the job."""
-    heads = _heads(argv)
-    for option in _REFUSED:
-        if option in heads:
-            raise WorkspaceError(
-                f"{option} cannot be used with --remote-ci: there is no terminal where the tests run; run the failing "
-                "test here, without --remote-ci (and PYTHONBREAKPOINT=0 switches breakpoint() off)"
-            )
+    for option in sorted(argv.names(args)):
+        found = options.BY_NAME.get(option)
+        if found is not None and found.refused:
+            raise WorkspaceError(f"{option} cannot be used with --remote-ci: {found.refused}")
 
 
-def refuse_next_run(argv: Iterable[str]) -> None:
+def refuse_next_run(args: Iterable[str]) -> None:
     """Raise `WorkspaceError` for options that use the cache to select tests: a replay shows a past session."""
-    for option in sorted(_heads(argv) & _NEXT_RUN):
-        raise WorkspaceError(
-            f"{option} chooses tests for a new run; a replay takes -k, -m, --deselect, paths and node ids"
-        )
+    for option in sorted(argv.names(args)):
+        found = options.BY_NAME.get(option)
+        if found is not None and found.refused_in_replay:
+            raise WorkspaceError(f"{option} {found.refused_in_replay}")
 
 
 def forward(
-    argv: Sequence[str], place: Place, takes_value: TakesValue, *, reports_here: Collection[str] = ()
+    args: Iterable[str],
+    place: Place,
+    takes_value: TakesValue = options.takes_value,
+    *,
+    reports_here: Collection[str] = (),
 ) -> list[str]:
-    """Return the part of `argv` for the job's pytest; `reports_here` are reporters' options applied locally.
+    """Return the part of `args` for the job's pytest; `reports_here` are reporters' options applied locally.
 
     Raises `WorkspaceError` for a path outside of the project.
     """
     result: list[str] = []
-    for word in words(argv, takes_value):
+    for word in argv.words(args, takes_value):
         option, value = word.option, word.value
         if option is None:
             result.append(word.text if word.text == "--" else _positional(word.text, place))
             continue
-        stays = option in OWN_FLAGS or option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE
-        if stays or option in reports_here or (option == "-p" and value in _LOCAL_PLUGINS):
+        if option in _LOCAL or option in reports_here or (option == "-p" and value in _LOCAL_PLUGINS):
             continue
         result += word.texts if value is None else word.with_value(_option_value(option, value, place))
     return result
-
-
-@dataclass(frozen=True)
-class Word:
-    """An option with its value, or another argument: a path, a node id, or "--" before names with a dash."""
-
-    text: str
-    #: None for an argument that is not an option.
-    option: str | None = None
-    value: str | None = None
-    #: Whether the value is a separate argument.
-    is_apart: bool = False
-
-    @property
-    def texts(self) -> list[str]:
-        """The arguments as given."""
-        return [self.text, self.value] if self.is_apart and self.value is not None else [self.text]
-
-    def with_value(self, value: str) -> list[str]:
-        """Return the arguments with another value."""
-        if self.is_apart:
-            return [self.text, value]
-        return [self.text[: len(self.text) - len(self.value or "")] + value]
-
-
-def words(argv: Iterable[str], takes_value: TakesValue) -> Iterator[Word]:
-    """Yield the arguments, each option with its value."""
-    rest = iter(argv)
-    for text in rest:
-        if text == "--":
-            yield Word(text)
-            yield from (Word(item) for item in rest)
-        elif not text.startswith("-") or text == "-":
-            yield Word(text)
-        else:
-            option, value = _split(text, takes_value)
-            waits = value is None and option not in OWN_FLAGS and _waits_for_value(option, takes_value)
-            yield Word(text, option, next(rest, None) if waits else value, is_apart=waits)
 
 
 def reporting_here(is_known: Callable[[str], bool]) -> frozenset[str]:
@@ -299,51 +181,15 @@ def reporting_here(is_known: Callable[[str], bool]) -> frozenset[str]:
     return frozenset(option for option in _REPORTERS if is_known(option))
 
 
-def written_there(argv: Iterable[str], reports_here: Collection[str] = ()) -> list[str]:
-    """Return the options in `argv` by which pytest, or a common plugin, writes a file in the job."""
-    return sorted((_heads(argv) & _FILE_WRITING).difference(reports_here))
+def written_there(args: Iterable[str], reports_here: Collection[str] = ()) -> list[str]:
+    """Return the options in `args` by which pytest, or a common plugin, writes a file in the job."""
+    return sorted((argv.names(args) & _FILE_WRITING).difference(reports_here))
 
 
-def without_own(argv: Sequence[str]) -> list[str]:
-    """Return `argv` without this plugin's options, otherwise unchanged."""
-    result: list[str] = []
-    rest = iter(argv)
-    for text in rest:
-        head = text.partition("=")[0]
-        if head in OWN_WITH_VALUE:
-            if "=" not in text:
-                next(rest, None)
-        elif head not in OWN_FLAGS:
-            result.append(text)
-    return result
-
-
-def _heads(argv: Iterable[str]) -> set[str]:
-    heads = set()
-    for text in argv:
-        if text == "--":
-            break
-        heads.add(text.partition("=")[0])
-    return heads
-
-
-def _split(text: str, takes_value: TakesValue) -> tuple[str, str | None]:
-    """Return the option, and its value if that is the end of `text`."""
-    if text.startswith("--"):
-        option, equals, value = text.partition("=")
-        return option, (value if equals else None)
-    for index in range(1, len(text)):  # a cluster such as -xvk: the first option with a value takes the rest
-        option = "-" + text[index]
-        if _waits_for_value(option, takes_value):
-            value = text[index + 1 :]
-            return option, (value or None)
-    return text, None
-
-
-def _waits_for_value(option: str, takes_value: TakesValue) -> bool:
-    if option in OWN_WITH_VALUE or option in _LOCAL_WITH_VALUE:
-        return True
-    return bool(takes_value(option))
+def without_own(args: Sequence[str]) -> list[str]:
+    """Return `args` without this plugin's options, otherwise unchanged."""
+    kept = (word for word in argv.words(args) if word.option not in options.OWN_NAMES)
+    return [text for word in kept for text in word.texts]
 
 
 def _positional(text: str, place: Place) -> str:

@@ -11,42 +11,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_remote_ci import options
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.job.boot import NONE_IS_FINE, ONLY_IF_KNOWN
-from pytest_remote_ci.session.arguments import Place, TakesValue, words
+from pytest_remote_ci.session import argv
+from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.session.argv import TakesValue, words
 
-#: Option of pytest that is of no use in a run → explanation or alternative.
-_REFUSED: Final = {
-    "--collect-only": "it would run the scripts: use `remote-ci pipeline dry-run`",
-    "--co": "it would run the scripts: use `remote-ci pipeline dry-run`",
-    "--setup-plan": "it would run the scripts: use `remote-ci pipeline dry-run`",
-    "--sw": "which test comes next is known for one job only: use --lf",
-    "--stepwise": "which test comes next is known for one job only: use --lf",
-    "--sw-skip": "which test comes next is known for one job only: use --lf",
-    "--stepwise-skip": "which test comes next is known for one job only: use --lf",
-    "--remote-ci-text": "use `remote-ci pipeline run` and `remote-ci pipeline logs`",
-    "--remote-ci-attach": "it shows one job; `remote-ci pipeline status RUN --watch` shows a run",
-    "--remote-ci-replay": "it shows one job; `remote-ci pipeline report` shows a run",
-    "--remote-ci-name": "a run has the name of its pipeline",
-    **dict.fromkeys(
-        ("--markers", "--fixtures", "--funcargs", "--fixtures-per-test"),
-        "it asks one pytest: use it with --remote-ci",
-    ),
-}
 #: Options with an expression as value, of which the last one counts.
 _EXPRESSIONS: Final = ("-k", "-m")
 #: Options that select tests.
-_CHOOSING: Final = frozenset(
-    {*_EXPRESSIONS, "--deselect", "--ignore", "--ignore-glob", "--lf", "--last-failed"}
-)
+_CHOOSING: Final = options.names(lambda option: option.selects)
 
 
 def refuse(given: Sequence[str], takes_value: TakesValue) -> None:
     """Raise `ConfigError` for options that a run of a pipeline does not support."""
-    for word in words(given, takes_value):
-        why = _REFUSED.get(word.option or "")
-        if why is not None:
-            raise ConfigError(f"{word.option} cannot be used with --remote-ci-pipeline: {why}")
+    for name in sorted(argv.names(given, takes_value)):
+        found = options.BY_NAME.get(name)
+        if found is not None and found.refused_in_run:
+            raise ConfigError(f"{name} cannot be used with --remote-ci-pipeline: {found.refused_in_run}")
 
 
 def appended(
@@ -95,7 +78,7 @@ def _choice(given: Sequence[str], takes_value: TakesValue) -> list[str]:
     for word in words(given, takes_value):
         if word.option in _CHOOSING:
             found.append(str(word.option))
-        elif word.option is None and word.text != "--":
+        elif word.is_path:
             found.append(word.text)
     return found
 
@@ -104,7 +87,7 @@ def _refuse_other_paths(jobs: Sequence[Mapping[str, Any]], given: str, takes_val
     """Raise `ConfigError` if a job names paths itself: pytest would run the tests of all paths, so more tests."""
     for job in jobs:
         for word in words(job.get("args", ()), takes_value):
-            if word.option is None and word.text != "--":
+            if word.is_path:
                 raise ConfigError(
                     f"{given}: job {job['name']!r} names its own tests ({word.text}), so a path would add to them: "
                     "choose with -k or -m"
@@ -115,7 +98,7 @@ def _absolute(given: Sequence[str], place: Place, takes_value: TakesValue) -> It
     """Make paths that exist locally absolute, because jobs can run in other folders."""
     for word in words(given, takes_value):
         path, colons, rest = word.text.partition("::")
-        if word.option is None and word.text != "--" and os.path.lexists(place.cwd / path):
+        if word.is_path and os.path.lexists(place.cwd / path):
             yield os.path.normpath(place.cwd / path) + colons + rest
         else:
             yield from word.texts

@@ -38,9 +38,7 @@ class OptionArity:
 
     def __call__(self, option: str) -> bool | None:
         """Whether the option takes a value; None if the value is optional or the option is not known locally."""
-        if self._actions is None:
-            return True if option in arguments.SHORT_WITH_VALUE else None
-        action = self._actions.get(option)
+        action = None if self._actions is None else self._actions.get(option)
         if action is None:
             return None
         return None if action.nargs == "?" else action.nargs != 0

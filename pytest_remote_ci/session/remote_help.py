@@ -9,7 +9,7 @@ import argparse
 
 import pytest
 
-from pytest_remote_ci import plugin
+from pytest_remote_ci import options
 
 
 def own_options() -> str:
@@ -20,7 +20,7 @@ def own_options() -> str:
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=24),
     )
-    plugin.declare_options(parser.add_argument_group(plugin.OPTIONS_TITLE).add_argument)
+    options.declare(parser.add_argument_group(options.TITLE).add_argument)
     return parser.format_help()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_remote_ci import options
 from pytest_remote_ci.artifacts import artifact_folder, destinations, external_reports
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
@@ -84,24 +85,23 @@ class SubmissionBuilder:
 
     def settings(self) -> Config:
         """Return the project's settings, overridden by the command line."""
-        names = ("url", "api_key", "image", "python", "timeout", "name", "network", "artifacts_dir")
-        overrides: dict[str, object] = {name: self.option(name) for name in names}
-        settings = configuration.load(self.place.root, overrides=overrides)
-        more = {"env": self.option("env"), "artifacts": self.option("artifact")}
-        if any(more.values()):  # added to the configured values, and checked like those
-            overrides |= {
-                name: tuple(dict.fromkeys((*getattr(settings, name), *values)))
-                for name, values in more.items()
-                if values
-            }
-            settings = configuration.load(self.place.root, overrides=overrides)
-        return settings
+        overrides: dict[str, object] = {}
+        additions: dict[str, Sequence[str]] = {}
+        for option in options.OWN:
+            value = getattr(self._pytest.option, options.destination(option), None)
+            if not option.setting or value is None:
+                continue
+            if isinstance(value, list):
+                additions[option.setting] = value
+            else:
+                overrides[option.setting] = value
+        return configuration.load(self.place.root, overrides=overrides, additions=additions)
 
     def options(self, settings: Config, *, of_run: bool = False) -> SubmitOptions:
         """Return the options of a submission; `of_run`: those shared by all jobs of a run, in the project's root."""
         config, place = self._pytest, self.place
         given = [] if of_run else self.forwarded(self._led(self.given), place)
-        options = settings.submit_options(
+        sent = settings.submit_options(
             root=place.root,
             cwd=place.root if of_run else place.root / place.subdirectory,
             args=[*self._stripped_addopts(), *self._extra(), *given],  # given arguments can contain a "--"
@@ -111,13 +111,13 @@ class SubmissionBuilder:
             color=local_color(config.getoption("color", "auto"), os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
-        options = replace(options, records=self.native, reports=self.wanted_reports().patterns)
+        sent = replace(sent, records=self.native, reports=self.wanted_reports().patterns)
         if os.environ.get(breakpoints.VARIABLE) == "0":
-            options = replace(options, env={**options.env, breakpoints.VARIABLE: "0"})
+            sent = replace(sent, env={**sent.env, breakpoints.VARIABLE: "0"})
         priority = self.option("priority")
         if priority:
-            options = replace(options, priority=priority)
-        return self._asked_plugins(options)
+            sent = replace(sent, priority=priority)
+        return self._asked_plugins(sent)
 
     def forwarded(self, given: Sequence[str], place: arguments.Place) -> list[str]:
         """Return the part of `given` that the pytest running in `place` gets."""

@@ -2,7 +2,8 @@
 
 A pattern is relative to the project. `*`, `?` and `[…]` match within one name, also one that begins with a dot. `**`
 matches any number of folders. A pattern that matches a folder includes everything below it. Names are matched part by
-part on the way down, so a tree is walked only where something can match. Standard library only.
+part on the way down, so a tree is walked only where something can match. This is not the language of `.gitignore`,
+where a name without a slash matches in every folder. Standard library only.
 """
 
 from __future__ import annotations

@@ -65,7 +65,11 @@ def options_of(runner: FakeRunner) -> dict[str, Any]:
 def test_the_plugin_imports_nothing_that_pytest_has_not_imported() -> None:
     code = "import sys, pytest; old = set(sys.modules); import pytest_remote_ci.plugin; print(set(sys.modules) - old)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert eval(answer.stdout) == {"pytest_remote_ci", "pytest_remote_ci.plugin"}
+    assert eval(answer.stdout) == {
+        "pytest_remote_ci",
+        "pytest_remote_ci.options",
+        "pytest_remote_ci.plugin",
+    }
 
 
 def test_a_session_that_stays_here_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -75,7 +79,8 @@ def test_a_session_that_stays_here_loads_nothing_heavy(tmp_path: Path) -> None:
         "    heavy = ['requests', 'urllib3', 'sseclient', 'tomli_w', 'http.client', 'ssl', 'ci_runner']\n"
         "    assert [name for name in heavy if name in sys.modules] == []\n"
         "    ours = {name for name in sys.modules if name.startswith('pytest_remote_ci')}\n"
-        "    assert ours == {'pytest_remote_ci', 'pytest_remote_ci.plugin', 'pytest_remote_ci.hookspecs'}\n"
+        "    own = {f'pytest_remote_ci.{name}' for name in ('plugin', 'options', 'hookspecs')}\n"
+        "    assert ours == {'pytest_remote_ci', *own}\n"
     )
     # Plugins of the test environment may load what they like.
     args = ["-p", "pytest_remote_ci.plugin", "-p", "no:cacheprovider", "-q"]

@@ -110,7 +110,7 @@ def test_an_internal_error_is_code_3(python: str, tmp_path: Path) -> None:
 
 def test_our_own_options_are_inert_in_every_pytest(python: str, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\naddopts = --remote-ci --remote-ci-attach=x --remote-ci-new=1\n"
+        "[pytest]\naddopts = --remote-ci --remote-ci-attach=x --remote-ci-python 3.12 --remote-ci-new=1\n"
     )
     (tmp_path / "test_a.py").write_text("def test_a(request): assert request.config.getoption('--remote-ci')")
     done = run(tmp_path, python, str(BOOT), "module", "-q")

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_remote_ci.errors import WorkspaceError
 from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session.argv import Word, words
 
 
 @pytest.fixture
@@ -22,15 +23,7 @@ def place(tmp_path: Path) -> arguments.Place:
 
 
 def arity(option: str) -> bool | None:
-    if option in arguments.SHORT_WITH_VALUE or option in (
-        "--maxfail",
-        "--ignore",
-        "--tb",
-        "--rootdir",
-        "--config-file",
-    ):
-        return True
-    return False if option in ("-x", "-v", "-q", "--co", "-s") else None
+    return True if option == "--tb" else None
 
 
 @pytest.mark.parametrize(
@@ -145,7 +138,7 @@ def test_two_dashes_are_no_path_even_where_a_file_is_named_so(place: arguments.P
 
 
 def test_a_dash_alone_is_no_option() -> None:
-    assert list(arguments.words(["-", "-x"], arity)) == [arguments.Word("-"), arguments.Word("-x", "-x")]
+    assert list(words(["-", "-x"], arity)) == [Word("-"), Word("-x", "-x")]
 
 
 def test_a_place_is_in_the_project_or_around_it(tmp_path: Path) -> None:
@@ -219,6 +212,8 @@ def test_own_options_can_be_taken_out() -> None:
     given = ["-ra", "--remote-ci", "--remote-ci-python", "3.12", "--remote-ci-name=x", "--cov"]
     assert arguments.without_own(given) == ["-ra", "--cov"]
     assert arguments.without_own(["-ra", "--remote-ci-name"]) == ["-ra"], "its value is missing"
+    assert arguments.without_own(["-k", "--remote-ci a"]) == ["-k", "--remote-ci a"], "another option's value"
+    assert arguments.without_own(["--", "--remote-ci"]) == ["--", "--remote-ci"], "the name of a file"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +221,9 @@ def test_own_options_can_be_taken_out() -> None:
     [
         (["-x", "--help"], True, True),
         (["-h"], True, True),
+        (["-vh"], True, True),
+        (["-k", "--help or a"], False, False),
+        (["-nhelp"], False, False),
         (["--markers"], True, False),
         (["--fixtures", "-v"], True, False),
         (["--fixtures-per-test"], True, False),
@@ -240,9 +238,9 @@ def test_questions_about_the_project_are_known(argv: list[str], is_question: boo
 
 
 def test_the_question_for_help_is_taken_out_in_place() -> None:
-    argv = ["-x", "--help", "--markers", "-h"]
+    argv = ["-x", "--help", "--markers", "-h", "-vhx", "-hkhelp", "-hk", "a", "-kh"]
     arguments.without_help(argv)
-    assert argv == ["-x", "--markers"]
+    assert argv == ["-x", "--markers", "-vx", "-khelp", "-k", "a", "-kh"]
 
 
 @pytest.mark.parametrize(

@@ -99,4 +99,4 @@ def test_what_a_run_cannot_do_is_refused_by_name(given: list[str]) -> None:
         ConfigError, match=f"^{given[-1].partition('=')[0]} cannot be used with --remote-ci-pipeline: "
     ):
         job_arguments.refuse(given, takes_value)
-    job_arguments.refuse(["-k", "--co", "--", "--sw"], takes_value)
+    job_arguments.refuse(["-k--co", "--", "--sw"], takes_value)

@@ -1,0 +1,306 @@
+"""The table of pytest's options that concern a handover: our own, and others that need care, with who obeys them.
+
+What is not in the table goes to the job as it was typed. pytest loads this module in every session, so it imports
+nothing that pytest has not already imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+#: Who obeys an option: the local pytest, the job's, both, or neither because it is refused.
+HERE: Final = "here"
+JOB: Final = "job"
+BOTH: Final = "both"
+REFUSED: Final = "refused"
+
+#: Title of our own options in the help.
+TITLE: Final = "running the tests on a remote runner"
+#: Prefix of our own options.
+OWN_PREFIX: Final = "--remote-ci"
+
+
+class Option(NamedTuple):
+    """One option."""
+
+    #: All spellings.
+    names: tuple[str, ...]
+    obeyed_by: str
+    takes_value: bool = False
+    #: Why it is refused with ``--remote-ci``.
+    refused: str = ""
+    #: Why it is refused with ``--remote-ci-pipeline``.
+    refused_in_run: str = ""
+    #: Why it is refused with ``--remote-ci-replay``.
+    refused_in_replay: str = ""
+    #: Hands the session over to a runner.
+    hands_over: bool = False
+    #: Shows an earlier job, so pytest's other options cannot change what ran.
+    is_earlier: bool = False
+    #: Asks a question that only a pytest with the project's conftests and plugins can answer; no test runs.
+    is_question: bool = False
+    #: Asks a question that the local pytest answers, even with ``--remote-ci``.
+    is_local_question: bool = False
+    is_help: bool = False
+    #: Selects tests.
+    selects: bool = False
+    #: The value is an expression or a name, even if it looks like a path.
+    is_expression: bool = False
+    #: The value is a path that the job reads, so it must be in the project.
+    reads_path: bool = False
+    #: A file is written.
+    writes_file: bool = False
+    #: Belongs to a reporter: if the local pytest has it, a replay obeys it here, and the job does not get it.
+    is_reporter: bool = False
+    #: Name of the setting on the local pytest's `config.option` that a replay must reset, and its neutral value.
+    resets: tuple[tuple[str, Any], ...] = ()
+    #: The setting (`pytest_remote_ci.config`) that it overrides, or adds to if it is repeatable; only for our own.
+    setting: str = ""
+    #: Keywords for a parser's `add_argument`; only for our own options.
+    declaration: dict[str, Any] | None = None
+
+
+def _own(
+    name: str,
+    text: str,
+    metavar: str | None = None,
+    *,
+    setting: str = "",
+    refused_in_run: str = "",
+    hands_over: bool = False,
+    is_earlier: bool = False,
+    **declaration: Any,
+) -> Option:
+    """Return one of our own options; without `metavar` and keywords for its declaration, it is a flag."""
+    if metavar is not None:
+        declaration["metavar"] = metavar
+    takes_value = bool(declaration)
+    if not takes_value:
+        declaration["action"] = "store_true"
+    return Option(
+        (name,),
+        HERE,
+        takes_value=takes_value,
+        refused_in_run=refused_in_run,
+        hands_over=hands_over,
+        is_earlier=is_earlier,
+        setting=setting,
+        declaration={**declaration, "help": text},
+    )
+
+
+_NO_TERMINAL: Final = (
+    "there is no terminal where the tests run; run the failing test here, without --remote-ci "
+    "(and PYTHONBREAKPOINT=0 switches breakpoint() off)"
+)
+_RUNS_SCRIPTS: Final = "it would run the scripts: use `remote-ci pipeline dry-run`"
+_ONE_JOB: Final = "which test comes next is known for one job only: use --lf"
+_ONE_PYTEST: Final = "it asks one pytest: use it with --remote-ci"
+_NEW_RUN: Final = "chooses tests for a new run; a replay takes -k, -m, --deselect, paths and node ids"
+
+#: Our own options, in the order of the help.
+OWN: Final = (
+    _own("--remote-ci", "run the tests on a runner and show their results here", hands_over=True),
+    _own("--remote-ci-async", "submit, print the job's id and return", hands_over=True),
+    _own(
+        "--remote-ci-attach",
+        "show a job from its beginning, and go on live",
+        "ID",
+        hands_over=True,
+        is_earlier=True,
+        refused_in_run="it shows one job; `remote-ci pipeline status RUN --watch` shows a run",
+    ),
+    _own(
+        "--remote-ci-replay",
+        "show a job that is over from its stored results",
+        "ID",
+        hands_over=True,
+        is_earlier=True,
+        refused_in_run="it shows one job; `remote-ci pipeline report` shows a run",
+    ),
+    _own(
+        "--remote-ci-pipeline",
+        "run this pipeline of the project, its tests as this session's",
+        "NAME",
+        hands_over=True,
+    ),
+    _own("--remote-ci-dry-run", "list the files that would be sent, largest first", hands_over=True),
+    _own(
+        "--remote-ci-text",
+        "show the remote pytest's text; nothing is recorded",
+        refused_in_run="use `remote-ci pipeline run` and `remote-ci pipeline logs`",
+    ),
+    _own("--remote-ci-url", "address of the runner (environment: REMOTE_CI_URL)", "URL", setting="url"),
+    _own(
+        "--remote-ci-api-key",
+        "key of the runner (rather: environment, REMOTE_CI_API_KEY)",
+        "KEY",
+        setting="api-key",
+    ),
+    _own("--remote-ci-image", "base image of the job's container", "IMAGE", setting="image"),
+    _own(
+        "--remote-ci-python",
+        "Python that runs the tests (default: the version used here)",
+        "3.X",
+        setting="python",
+    ),
+    _own(
+        "--remote-ci-timeout",
+        "seconds of testing after which the job is stopped",
+        "SECONDS",
+        setting="timeout",
+    ),
+    _own(
+        "--remote-ci-name",
+        "a name for the job, for people",
+        "NAME",
+        refused_in_run="a run has the name of its pipeline",
+        setting="name",
+    ),
+    _own("--remote-ci-priority", "the job's place among waiting ones", choices=["high", "normal", "low"]),
+    _own(
+        "--remote-ci-network",
+        "what of the network the tests may reach",
+        choices=["egress", "none"],
+        setting="network",
+    ),
+    _own(
+        "--remote-ci-env",
+        "pass this environment variable on; repeatable",
+        "NAME",
+        action="append",
+        setting="env",
+    ),
+    _own(
+        "--remote-ci-artifact",
+        "keep files of the run that match and bring them here; repeatable",
+        "GLOB",
+        action="append",
+        setting="artifacts",
+    ),
+    _own(
+        "--remote-ci-artifacts-dir",
+        "where they go (default: .remote-ci-artifacts/<job>)",
+        "DIR",
+        setting="artifacts-dir",
+    ),
+)
+
+#: Options of pytest and of plugins that need care.
+FOREIGN: Final = (
+    # Questions.
+    Option(("-V", "-VV", "--version"), HERE, is_local_question=True),
+    Option(("--cache-show",), HERE, is_local_question=True),
+    Option(("-h", "--help"), JOB, is_question=True, is_help=True),
+    Option(("--markers",), JOB, is_question=True, refused_in_run=_ONE_PYTEST),
+    Option(("--fixtures", "--funcargs"), JOB, is_question=True, refused_in_run=_ONE_PYTEST),
+    Option(("--fixtures-per-test",), JOB, is_question=True, refused_in_run=_ONE_PYTEST),
+    # Options that need a terminal in the job.
+    Option(("--pdb",), REFUSED, refused=_NO_TERMINAL),
+    Option(("--trace",), REFUSED, refused=_NO_TERMINAL),
+    Option(("--pdbcls",), REFUSED, takes_value=True, refused=_NO_TERMINAL),
+    # Options for this machine. The decision about colours is sent as an option of the submission.
+    Option(("--color",), HERE, takes_value=True),
+    Option(("--basetemp",), HERE, takes_value=True),
+    # Selection of tests.
+    Option(("-k",), JOB, takes_value=True, selects=True, is_expression=True, resets=(("keyword", ""),)),
+    Option(("-m",), JOB, takes_value=True, selects=True, is_expression=True, resets=(("markexpr", ""),)),
+    Option(("--deselect",), JOB, takes_value=True, selects=True),
+    Option(("--ignore",), JOB, takes_value=True, selects=True),
+    Option(("--ignore-glob",), JOB, takes_value=True, selects=True),
+    Option(("--lf", "--last-failed"), JOB, selects=True, refused_in_replay=_NEW_RUN, resets=(("lf", False),)),
+    Option(("--ff", "--failed-first"), JOB, refused_in_replay=_NEW_RUN, resets=(("failedfirst", False),)),
+    Option(("--nf", "--new-first"), JOB, refused_in_replay=_NEW_RUN, resets=(("newfirst", False),)),
+    Option(
+        ("--sw", "--stepwise"),
+        JOB,
+        refused_in_run=_ONE_JOB,
+        refused_in_replay=_NEW_RUN,
+        resets=(("stepwise", False),),
+    ),
+    Option(
+        ("--sw-skip", "--stepwise-skip"),
+        JOB,
+        refused_in_run=_ONE_JOB,
+        refused_in_replay=_NEW_RUN,
+        resets=(("stepwise_skip", False),),
+    ),
+    Option(("--sw-reset", "--stepwise-reset"), JOB, resets=(("stepwise_reset", False),)),
+    Option(("--collect-only", "--co"), BOTH, refused_in_run=_RUNS_SCRIPTS),
+    Option(("--setup-plan",), JOB, refused_in_run=_RUNS_SCRIPTS),
+    Option(("-x", "--exitfirst"), JOB, resets=(("maxfail", 0),)),
+    Option(("--maxfail",), JOB, takes_value=True, resets=(("maxfail", 0),)),
+    # Plugins and settings.
+    Option(("-p",), BOTH, takes_value=True, is_expression=True),
+    Option(
+        ("-W", "--pythonwarnings"),
+        JOB,
+        takes_value=True,
+        is_expression=True,
+        resets=(("pythonwarnings", None),),
+    ),
+    Option(("-o", "--override-ini"), BOTH, takes_value=True),
+    Option(("-c", "--config-file"), BOTH, takes_value=True, reads_path=True),
+    Option(("--rootdir",), BOTH, takes_value=True, reads_path=True),
+    Option(("--confcutdir",), BOTH, takes_value=True, reads_path=True),
+    # Output.
+    Option(("-r",), BOTH, takes_value=True, is_expression=True),
+    Option(("-v", "--verbose"), BOTH),
+    Option(("-q", "--quiet"), BOTH),
+    Option(("-l", "--showlocals"), JOB),
+    Option(("-s",), JOB),
+    # pytest-xdist.
+    Option(("-n", "--numprocesses"), JOB, takes_value=True),
+    Option(("-d",), JOB),
+    # Reports that a replay writes here, and the job, too, if the project's hooks can change them.
+    Option(("--junitxml", "--junit-xml"), HERE, takes_value=True, writes_file=True, is_reporter=True),
+    Option(("--junitprefix", "--junit-prefix"), HERE, takes_value=True, is_reporter=True),
+    Option(("--html",), BOTH, takes_value=True, writes_file=True, is_reporter=True),
+    Option(("--css",), BOTH, takes_value=True, is_reporter=True),
+    Option(("--self-contained-html",), BOTH, is_reporter=True),
+    Option(("--json-report",), BOTH, writes_file=True, is_reporter=True),
+    Option(("--json-report-file",), BOTH, takes_value=True, writes_file=True, is_reporter=True),
+    Option(("--json-report-summary",), BOTH, is_reporter=True),
+    Option(("--json-report-indent",), BOTH, takes_value=True, is_reporter=True),
+    Option(("--json-report-verbosity",), HERE, takes_value=True, is_reporter=True),
+    Option(("--report-log",), HERE, takes_value=True, writes_file=True, is_reporter=True),
+    Option(("--pastebin",), HERE, takes_value=True, is_reporter=True),
+    Option(("--rich",), HERE, is_reporter=True),
+    Option(("--force-sugar",), HERE, is_reporter=True),
+    Option(("--teamcity",), HERE, is_reporter=True),
+    Option(("--no-teamcity",), HERE, is_reporter=True),
+    Option(("--jb-swapdiff",), HERE, is_reporter=True),
+    # Files that only the tests' own process can write. They are fetched.
+    Option(("--log-file",), JOB, takes_value=True, writes_file=True, resets=(("log_file", None),)),
+    Option(("--benchmark-json",), JOB, takes_value=True, writes_file=True),
+    Option(("--alluredir",), JOB, takes_value=True, writes_file=True),
+    Option(("--cov-report",), JOB, takes_value=True),
+)
+
+#: Any spelling → its option.
+BY_NAME: Final[dict[str, Option]] = {name: option for option in (*OWN, *FOREIGN) for name in option.names}
+
+OWN_NAMES: Final = frozenset(option.names[0] for option in OWN)
+
+
+def declare(add: Callable[..., Any]) -> None:
+    """Declare our own options: `add` is a method of pytest's or argparse's parser."""
+    for option in OWN:
+        add(*option.names, **(option.declaration or {}))
+
+
+def destination(option: Option) -> str:
+    """Return the name of one of our own options on pytest's `config.option`."""
+    return option.names[0].lstrip("-").replace("-", "_")
+
+
+def takes_value(option: str) -> bool | None:
+    """Return whether an option takes a value; None if it is not in the table."""
+    found = BY_NAME.get(option)
+    return None if found is None else found.takes_value
+
+
+def names(is_wanted: Callable[[Option], object]) -> frozenset[str]:
+    """Return all spellings of the options for which `is_wanted` is true."""
+    return frozenset(name for name, option in BY_NAME.items() if is_wanted(option))
