@@ -126,9 +126,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Run the session on the runner and return its exit code; None if pytest's own session continues."""
     if not _is_remote(config):
         return None
-    from pytest_remote_ci.session import submit
+    from pytest_remote_ci.session import pytest_session
 
-    return submit.run(config, own_arguments(config))
+    return pytest_session.run(config, own_arguments(config))
 
 
 def _suggest_command() -> None:

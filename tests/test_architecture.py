@@ -189,7 +189,7 @@ CLIENT_LAYERS: tuple[set[str], ...] = (
     {"session.argv", "session.arguments"},
     {"terminal"},
     {"client", "artifacts"},
-    {"session.remote_job", "session.remote_run"},
+    {"session.remote", "session.remote_job", "session.remote_run"},
     {"replay"},
     {"session"},
     {"plugin", "hookspecs"},

@@ -8,15 +8,14 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.terminal.ansi import clean
-from pytest_remote_ci.wire.control_characters import escaped_lines
+from pytest_remote_ci.terminal.output import print_line, print_log, say, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +23,19 @@ if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.config.config import Config
+
+__all__ = [
+    "Failure",
+    "Parser",
+    "connected",
+    "folder",
+    "print_line",
+    "print_log",
+    "say",
+    "settings",
+    "unless_key",
+    "write",
+]
 
 
 class Failure(Exception):
@@ -104,28 +116,3 @@ def unless_key(error: ClientError, text: str) -> Exception:
     from pytest_remote_ci.client.client import AuthenticationFailed
 
     return error if isinstance(error, AuthenticationFailed) else Failure(text, error.exit_code)
-
-
-def print_line(text: str) -> None:
-    """Print a line of the result. Control characters in it are escaped."""
-    write(sys.stdout, escaped_lines(text) + "\n")
-
-
-def print_log(text: str) -> None:
-    """Print a job's output: text and colours."""
-    write(sys.stdout, clean(text))
-
-
-def say(text: str) -> None:
-    """Print a line about the result on stderr. Control characters in it are escaped."""
-    write(sys.stderr, escaped_lines(text) + "\n")
-
-
-def write(stream: TextIO, text: str) -> None:
-    """Write filtered text. Characters that the stream cannot encode are replaced."""
-    try:
-        stream.write(text)
-    except UnicodeEncodeError:
-        encoding = stream.encoding or "ascii"
-        stream.write(text.encode(encoding, "replace").decode(encoding))
-    stream.flush()

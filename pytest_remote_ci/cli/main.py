@@ -6,24 +6,20 @@ Exit codes are in `pytest_remote_ci.exit_codes`. Results go to stdout, messages 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import __version__, exit_codes
-from pytest_remote_ci.artifacts import artifact_folder, destinations, external_reports
+from pytest_remote_ci.artifacts import artifact_folder
 from pytest_remote_ci.cli import jobs, pipelines
 from pytest_remote_ci.cli.context import (
     Failure,
     Parser,
     add_verbose,
     connected,
-    folder,
     log_shown,
     print_line,
     say,
@@ -33,20 +29,21 @@ from pytest_remote_ci.cli.context import (
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.session import arguments
 from pytest_remote_ci.session.remote_job import RemoteJob
-from pytest_remote_ci.terminal.ansi import is_terminal, silence_stdout
-from pytest_remote_ci.terminal.display import Display, local_color
+from pytest_remote_ci.session.submission import CommandSubmission
+from pytest_remote_ci.session.submit import held_interrupts
+from pytest_remote_ci.session.submit import submit as submit_flow
+from pytest_remote_ci.terminal.ansi import silence_stdout
+from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire import protocol
 from pytest_remote_ci.wire.control_characters import escaped
-from pytest_remote_ci.workspace import scm_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_remote_ci.config.config import Config
+    from pytest_remote_ci.client.client import Client
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,45 +93,38 @@ def _place_of(error: BaseException) -> str:
 def submit(options: argparse.Namespace) -> int:
     """Send the project of the current directory and follow its job."""
     display = Display(StatusLine(), is_strict=True)
-    with Interrupts() as interrupts:
-        run: RemoteJob | None = None
-        try:
-            configured = settings(options)
-            place = arguments.find_place(configuration.project_root(Path.cwd(), Path.cwd()), Path.cwd())
-            from pytest_remote_ci.workspace import collect as workspace
+    jobs: list[RemoteJob] = []
+    with held_interrupts(display) as interrupts, ExitStack() as resources:
+        parts = CommandSubmission(
+            settings(options),
+            display,
+            resources,
+            options.pytest_args,
+            is_dry_run=options.dry_run,
+            is_async=options.asynchronous,
+        )
+        sent = parts.job_options()
 
-            def collect() -> workspace.Workspace:
-                return workspace.collect(place.root, include=configured.include, exclude=configured.exclude)
+        def connect(client: Client) -> RemoteJob:
+            job = RemoteJob(client, display, interrupts, options=sent)
+            job.keep(parts.folder, parts.reports, sent.artifacts)
+            jobs.append(job)
+            return job
 
-            found = collect()
-            if options.dry_run:
-                for text in found.listing():
-                    print_line(text)
-                return exit_codes.OK
-            found_reports = destinations.find(options.pytest_args, place)
-            sent = replace(
-                _submit_options(configured, place, options.pytest_args), reports=found_reports.patterns
-            )
-            with connected(configured) as client:
-                run = RemoteJob(client, display, interrupts)
-                run.keep(folder(configured), found_reports, sent.artifacts)
-                with _prefixed("Error submitting to CI server", display, on_stdout=not options.asynchronous):
-                    job_id = run.submit(found, sent, again=collect)
-                    if options.asynchronous:
-                        print_line(f"Job submitted: {job_id}")
-                        return exit_codes.OK
-                    display.say(f"Job ID: {job_id}")
-                    display.say(f"You can reconnect from another terminal with: remote-ci wait {job_id}\n")
-                    return _followed(run, display)
-        except KeyboardInterrupt:
-            if run is not None:
-                run.cancel()
+        def follow(job: RemoteJob) -> int:
+            display.say(f"You can reconnect from another terminal with: remote-ci wait {job.job_id}\n")
+            return _followed(job, display)
+
+        def on_cancelled() -> None:
             display.say("Job cancelled by user.")
-            return exit_codes.INTERRUPTED
-        except BrokenPipeError:
-            if run is not None:
-                run.abandon()
-            raise
+
+        with _prefixed(
+            "Error submitting to CI server",
+            display,
+            on_stdout=not options.asynchronous,
+            is_concerned=lambda: bool(jobs),
+        ):
+            return submit_flow(parts, connect, follow, on_cancelled=on_cancelled)
 
 
 def wait(options: argparse.Namespace) -> int:
@@ -200,8 +190,7 @@ def _is_result(event: dict[str, Any]) -> None:
 
 
 def _followed(run: RemoteJob, display: Display, *, from_beginning: bool = True) -> int:
-    complete = run.follow(from_beginning=from_beginning)
-    run.fetch_artifacts(complete)
+    complete = run.finish(from_beginning=from_beginning)
     reason = complete.get("reason")
     if reason:
         display.say(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))
@@ -209,11 +198,18 @@ def _followed(run: RemoteJob, display: Display, *, from_beginning: bool = True) 
 
 
 @contextmanager
-def _prefixed(what: str, display: Display, *, on_stdout: bool) -> Iterator[None]:
-    """Report errors in the reference system's wording; with `on_stdout`, where the job's log goes."""
+def _prefixed(
+    what: str, display: Display, *, on_stdout: bool, is_concerned: Callable[[], bool] = lambda: True
+) -> Iterator[None]:
+    """Report errors in the reference system's wording; with `on_stdout`, where the job's log goes.
+
+    Errors pass as they are unless `is_concerned`.
+    """
     try:
         yield
     except ClientError as error:
+        if not is_concerned():
+            raise
         failure = unless_key(error, f"{what}: {error}")
         if failure is error or not on_stdout:
             raise failure from error
@@ -227,21 +223,6 @@ def _with_help(error: Exception) -> Exception:
     from pytest_remote_ci.client.client import AuthenticationFailed, with_key_help
 
     return with_key_help(error) if isinstance(error, AuthenticationFailed) else error
-
-
-def _submit_options(settings: Config, place: arguments.Place, given: list[str]) -> protocol.SubmitOptions:
-    import pytest
-
-    options = settings.submit_options(
-        root=place.root,
-        cwd=place.cwd,
-        args=arguments.forward(external_reports.led(given, place), place) or ["-v"],
-        pytest_version=pytest.__version__,
-        scm_version=scm_version.version(place.root),
-        color=local_color("auto", os.environ, is_terminal(sys.stdout)),
-        columns=shutil.get_terminal_size().columns,
-    )
-    return replace(options, records=True)  # for `pytest --remote-ci-replay`
 
 
 def _parser() -> argparse.ArgumentParser:

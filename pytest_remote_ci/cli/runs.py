@@ -6,36 +6,34 @@ Exit codes are in `pytest_remote_ci.exit_codes`.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli import report_formats
 from pytest_remote_ci.cli.context import Failure, connected, print_line, print_log, say, settings, write
 from pytest_remote_ci.client.runs import Run, Runs
-from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
-from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session.submission import CommandSubmission
+from pytest_remote_ci.session.submit import announce, attend, held_interrupts, submit
+from pytest_remote_ci.session.submitted_run import SubmittedRun
+from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
-from pytest_remote_ci.terminal.run_view import RunView, block, state_of, tail_heading, verdict
-from pytest_remote_ci.terminal.status_line import Bar, StatusLine
+from pytest_remote_ci.terminal.run_view import block, state_of, tail_heading, verdict
+from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire.control_characters import escaped
-from pytest_remote_ci.wire.protocol import SubmitOptions
-from pytest_remote_ci.workspace import scm_version
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.client.client import Client
 
 #: Function that adds one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 #: Function that adds options to a parser.
 AddOptions = Callable[[argparse.ArgumentParser], None]
-
-#: Seconds between two requests for a run's state while events change only output and counts.
-_LOOK = 0.5
 
 
 def add(command: Command, add_pipeline: AddOptions, add_choice: AddOptions) -> None:
@@ -97,93 +95,33 @@ def add(command: Command, add_pipeline: AddOptions, add_choice: AddOptions) -> N
 def run(options: argparse.Namespace) -> int:
     """Plan a run, submit it, and follow it."""
     from pytest_remote_ci.cli import pipelines
-    from pytest_remote_ci.workspace import collect as workspace
 
     if options.dry_run:
         return pipelines.dry_run(options)
     plan = pipelines.plan_for(options)
     if plan is None:
         return exit_codes.USAGE_ERROR
-    settings_here = settings(options)
-    cwd = Path.cwd()
-    place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
+    display = Display(StatusLine())
+    with held_interrupts(display) as interrupts, ExitStack() as resources:
+        parts = CommandSubmission(settings(options), display, resources, is_async=options.asynchronous)
+        sent = parts.run_options()
 
-    def collect() -> workspace.Workspace:
-        return workspace.collect(place.root, include=settings_here.include, exclude=settings_here.exclude)
-
-    with Interrupts() as interrupts, connected(settings_here) as client:
-        runs = Runs(client)
-        progress = interrupts.held_after(Bar(StatusLine(), "uploading"))
-        try:
-            made = runs.submit(
-                collect(),
+        def connect(client: Client) -> SubmittedRun:
+            return SubmittedRun(
+                client,
+                display,
+                interrupts,
                 plan,
-                _shared(settings_here, place.root),
-                again=collect,
+                sent,
                 keep_going=options.keep_going,
                 timeout=options.timeout,
-                progress=progress,
             )
-            StatusLine().clear()
-        except KeyboardInterrupt:
-            say("Interrupted: nothing was left on the runner.")
-            return exit_codes.INTERRUPTED
-        return _sent(runs, made, options.asynchronous, interrupts)
+
+        return submit(parts, connect, _follow)
 
 
-def _shared(settings_here: configuration.Config, root: Path) -> SubmitOptions:
-    import pytest
-
-    options = settings_here.submit_options(
-        root=root,
-        cwd=root,
-        pytest_version=pytest.__version__,
-        scm_version=scm_version.version(root),
-        columns=shutil.get_terminal_size().columns,
-    )
-    return replace(options, records=True)  # so that tests are counted
-
-
-def _sent(runs: Runs, made: Run, asynchronous: bool, interrupts: Interrupts) -> int:
-    """Print that a run was submitted, and follow it to its end unless `asynchronous`; return the exit code."""
-    if asynchronous:
-        print_line(escaped(f"Run submitted: {made['run_id']} ({made['pipeline']}#{made['number']})"))
-        return exit_codes.OK
-    say(escaped(f"Run {made['pipeline']}#{made['number']}: {made['run_id']}"))
-    try:
-        interrupts.release()
-        return _finish(runs, _watch(runs, made))
-    except KeyboardInterrupt:
-        say("Cancelling the run … (press Ctrl-C again to leave at once)")
-        try:
-            runs.cancel(made["run_id"])
-            _watch(runs, made)
-            say("Run cancelled by user.")
-        except KeyboardInterrupt:
-            say(f"Not waiting for its end; see: remote-ci pipeline status {made['run_id']}")
-        except ClientError as error:
-            say(f"remote-ci: {error}")
-        return exit_codes.INTERRUPTED
-
-
-def _watch(runs: Runs, run: Run) -> Run:
-    """Show the run until it ends, and return its final state."""
-    view = RunView(sys.stderr)
-    looked = 0.0
-    for event in runs.stream(
-        run["run_id"], view="all", on_trouble=lambda text: view.say(f"{text}; reconnecting …")
-    ):
-        kind, clock = event.get("type"), time.monotonic()
-        # Output is frequent and changes no state. A terminal also shows the elapsed time and the counts.
-        due = clock - looked > _LOOK if kind in ("log", "report", "started") else kind != "run_complete"
-        if due and (kind not in ("log", "report", "started") or view.is_terminal):
-            looked = clock
-            run = runs.get(run["run_id"])
-        view.show(run, hurried=kind in ("log", "report", "started"))
-    run = runs.get(run["run_id"])
-    view.show(run)
-    view.keep()
-    return run
+def _follow(remote: SubmittedRun) -> int:
+    return _finish(remote.runs, remote.watch())
 
 
 def _finish(runs: Runs, run: Run) -> int:
@@ -205,7 +143,7 @@ def status(options: argparse.Namespace) -> int:
         found = runs.find(options.id) if options.named is None else runs.newest(options.named)
         if options.watch and found["end_time"] is None:
             try:
-                found = _watch(runs, found)
+                found = SubmittedRun(client, Display(StatusLine()), Interrupts(), run=found).watch()
             except KeyboardInterrupt:
                 say(
                     f"Stopped watching; the run goes on. Come back with: remote-ci pipeline status {options.id} --watch"
@@ -259,6 +197,7 @@ def _chosen(run: Run, options: argparse.Namespace) -> list[Any]:
 
 def rerun(options: argparse.Namespace) -> int:
     """Start a new run on the same files, and follow it."""
+    display = Display(StatusLine())
     with Interrupts() as interrupts, connected(settings(options)) as client:
         runs = Runs(client)
         found = runs.find(options.id)
@@ -269,7 +208,8 @@ def rerun(options: argparse.Namespace) -> int:
             job=options.job,
             secrets=runs.needed_secrets(found),
         )
-        return _sent(runs, made, options.asynchronous, interrupts)
+        remote = SubmittedRun(client, display, interrupts, run=made)
+        return attend(remote, lambda: announce(remote, _follow, display, is_async=options.asynchronous))
 
 
 def cancel(options: argparse.Namespace) -> int:

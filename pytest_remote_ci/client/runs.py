@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.errors import ConfigError, JobNotFound
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.client.delta import WorkspaceUpload
     from pytest_remote_ci.client.multipart import Progress
     from pytest_remote_ci.client.stream import EventStream
     from pytest_remote_ci.wire.protocol import SubmitOptions
-    from pytest_remote_ci.workspace.collect import Workspace
 
 #: Number of lines of a failed job's log that are shown at the end of its run.
 _TAIL = 20
@@ -41,42 +39,35 @@ def secrets_of(plan: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     return {name: environ[name] for name in sorted(names)}
 
 
+def submission(
+    plan: Mapping[str, Any],
+    options: SubmitOptions,
+    *,
+    keep_going: bool = False,
+    timeout: float | None = None,
+) -> str:
+    """Return the request for a run of `plan`, as JSON. Raises `ConfigError` if a secret is not set locally."""
+    request: dict[str, Any] = {
+        "plan": dict(plan),
+        "submit": options.to_dict(),
+        "secrets": secrets_of(plan),
+        "keep_going": keep_going,
+    }
+    if timeout is not None:
+        request["timeout"] = timeout
+    return json.dumps(request)
+
+
 class Runs:
     """A runner's operations on runs, with the rights of the client's key."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def submit(
-        self,
-        workspace: Workspace,
-        plan: Mapping[str, Any],
-        options: SubmitOptions,
-        *,
-        again: Callable[[], Workspace],
-        keep_going: bool = False,
-        timeout: float | None = None,
-        progress: Progress | None = None,
-    ) -> Run:
-        """Send the project and start a run of `plan`. Raises what `delta.deliver` and the client raise."""
-        request: dict[str, Any] = {
-            "plan": dict(plan),
-            "submit": options.to_dict(),
-            "secrets": secrets_of(plan),
-            "keep_going": keep_going,
-        }
-        if timeout is not None:
-            request["timeout"] = timeout
-        key, text = uuid.uuid4().hex, json.dumps(request)
-        sent: dict[str, Run] = {}
-
-        def send(parcel: WorkspaceUpload) -> str:
-            run = self._client.upload("/runs", parcel.archive, text, parcel.manifest, progress, key)
-            sent["run"] = run
-            return str(run["run_id"])
-
-        deliver(self._client, workspace, send, again=again, progress=progress)
-        return sent["run"]
+    def send(self, parcel: WorkspaceUpload, request: str, key: str, progress: Progress) -> Run:
+        """Start the run of this `submission` with the files in `parcel`; `key` makes repetitions harmless."""
+        run: Run = self._client.upload("/runs", parcel.archive, request, parcel.manifest, progress, key)
+        return run
 
     def get(self, run_id: str) -> Run:
         """Return the run with its jobs. Raises `JobNotFound`."""

@@ -1,21 +1,16 @@
-"""One job of this process: submitted, followed to its end, and cancelled if the developer leaves.
-
-An interrupt leaves nothing behind at any point: before the last byte of the upload there is no job; after it, the
-answer is awaited and the job cancelled.
-"""
+"""One job of this process: submitted, followed to its end, and cancelled if the developer leaves."""
 
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
+from pytest_remote_ci.client.delta import WorkspaceUpload
 from pytest_remote_ci.errors import ClientError, StillRunning, SubmissionRefused
+from pytest_remote_ci.session.remote import Remote
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
-from pytest_remote_ci.terminal.status_line import Bar
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 if TYPE_CHECKING:
@@ -23,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.destinations import Reports
     from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
     from pytest_remote_ci.client.client import Client
-    from pytest_remote_ci.workspace.collect import Workspace
+    from pytest_remote_ci.client.multipart import Progress
 
 #: All events: output and changes of state.
 _VIEW = "all"
@@ -31,8 +26,8 @@ _VIEW = "all"
 _CANCEL_TIME = 60.0
 
 
-class RemoteJob:
-    """Submits or joins one job and follows it. `see` is called with every event before it is shown."""
+class RemoteJob(Remote):
+    """Submits a job with `options`, or joins `job_id`. `see` is called with every event before it is shown."""
 
     def __init__(
         self,
@@ -41,10 +36,10 @@ class RemoteJob:
         interrupts: Interrupts,
         see: Callable[[dict[str, Any]], None] = lambda event: None,
         job_id: str | None = None,
+        options: SubmitOptions | None = None,
     ) -> None:
-        self._client = client
-        self._display = display
-        self._interrupts = interrupts
+        super().__init__(client, display, interrupts)
+        self._options = options
         self._see = see
         self._last_seq = 0
         self._again: list[dict[str, Any]] = []
@@ -55,28 +50,26 @@ class RemoteJob:
         self._asked: tuple[str, ...] | None = None
         self._home: ArtifactFetcher | None = None
 
-    def submit(self, workspace: Workspace, options: SubmitOptions, *, again: Callable[[], Workspace]) -> str:
-        """Submit the job with the missing files of the workspace; `again` collects the workspace anew."""
-        key = uuid.uuid4().hex
-        return deliver(
-            self._client,
-            workspace,
-            lambda parcel: self._send(parcel, options, key),
-            again=again,
-            progress=Bar(self._display.line, "packing"),
-        )
+    @property
+    def remote_id(self) -> str | None:
+        """The job's id; None until the runner has answered."""
+        return self.job_id
 
-    def _send(self, parcel: WorkspaceUpload, options: SubmitOptions, key: str) -> str:
-        """Submit once; after its last byte an interrupt waits until the job's id is known."""
-        self._display.line.clear()
-        progress = self._interrupts.held_after(Bar(self._display.line, "uploading"))
-        try:
-            self.job_id = self._client.submit(
-                parcel.archive, options, manifest=parcel.manifest, progress=progress, idempotency_key=key
-            )
-        finally:
-            self._display.line.clear()
-            self._interrupts.release()
+    @property
+    def title(self) -> str:
+        """The id."""
+        return f"Job ID: {self.job_id}"
+
+    @property
+    def receipt(self) -> str:
+        """The id."""
+        return f"Job submitted: {self.job_id}"
+
+    def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
+        assert self._options is not None
+        self.job_id = self._client.submit(
+            parcel.archive, self._options, manifest=parcel.manifest, progress=progress, idempotency_key=key
+        )
         return self.job_id
 
     def require_finished(self) -> None:
@@ -87,6 +80,12 @@ class RemoteJob:
             raise StillRunning(
                 f"job {self.job_id} is {status}: show it with: pytest --remote-ci-attach {self.job_id}"
             )
+
+    def finish(self, *, from_beginning: bool = True) -> dict[str, Any]:
+        """Show the job up to its end, and fetch its files; return the `complete` event."""
+        complete = self.follow(from_beginning=from_beginning)
+        self.fetch_artifacts(complete)
+        return complete
 
     def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> dict[str, Any]:
         """Show the job up to its end; return the `complete` event."""

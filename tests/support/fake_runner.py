@@ -83,6 +83,8 @@ class FakeRunner:
         self.script: list[dict[str, Any]] = [log("2 passed\n"), complete()]
         #: Called for each request before anything else; a status and body (and headers) end it there.
         self.intercept: Callable[[Request], tuple[int, Any, dict[str, str]] | None] = lambda request: None
+        #: Called for each submission when its body is there; a status and body (and headers) are the answer.
+        self.on_body: Callable[[Request], tuple[int, Any, dict[str, str]] | None] = lambda request: None
         #: Streams break off after so many bytes, one entry per stream; afterwards they are whole.
         self.cut_streams_after: list[int] = []
         #: Streams are opened and stay silent for ever.
@@ -189,6 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
         if request is None:
             return
         body = self.rfile.read(int(request.headers["content-length"]))
+        answer = self.fake.on_body(request)
+        if answer is not None:
+            self._answer(*answer)
+            return
         key = request.headers.get("idempotency-key", "")
         job = self.fake.by_idempotency_key.get(key)
         if job is None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,52 @@ def test_an_answer_that_makes_no_sense_is_70(runner: FakeRunner, project: Path) 
     runner.intercept = lambda request: (200, {"jobs": 3}, {})
     for arguments in (("list",), ("show", JOB, "--tests"), ("pipeline", "status", RUN)):
         assert code_of(*arguments) in (69, 70)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("pytest_remote_ci.cli.main", "submit"),
+        ("pytest_remote_ci.cli.main", "submit", "--async"),
+        ("pytest_remote_ci.cli.main", "pipeline", "run", "ci"),
+        ("pytest_remote_ci.cli.main", "pipeline", "run", "ci", "--async"),
+        ("pytest", "--remote-ci"),
+        ("pytest", "--remote-ci-pipeline", "ci"),
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_before_the_answer_cancels_what_was_submitted(
+    runner: FakeRunner, project: Path, command: tuple[str, ...]
+) -> None:
+    serve_run(runner, RUNS["cancelled"][0])
+    is_there, is_held = threading.Event(), threading.Event()
+    of_runs = runner.intercept
+
+    def on_body(request: Request) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+        is_there.set()
+        is_held.wait(60)
+        return (200, RUNS["cancelled"][0], {}) if request.path == "/runs" else None
+
+    runner.intercept = lambda request: None if request.method == "POST" else of_runs(request)
+    runner.on_body = on_body
+    runner.script = [log("running\n")]
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert is_there.wait(60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("Cancelling the submission …")
+        is_held.set()
+        process.communicate(timeout=60)
+    (deleted,) = runner.paths("DELETE")
+    made = {f"/jobs/{job.id}" for job in runner.by_idempotency_key.values()} or {f"/runs/{RUN}"}
+    assert {deleted} == made
+    assert process.returncode == exit_codes.INTERRUPTED
 
 
 @pytest.mark.parametrize(

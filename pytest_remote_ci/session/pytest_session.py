@@ -1,0 +1,278 @@
+"""Run ``pytest --remote-ci`` from the start to the exit code, or to the point where the replay begins.
+
+Every way out is an exit code and at most one line on stderr; errors of the user, the runner or the network never cause
+a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_remote_ci import exit_codes
+from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound
+from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session.pytest_submission import PytestSubmission
+from pytest_remote_ci.session.remote_job import RemoteJob
+from pytest_remote_ci.session.submit import held_interrupts, submit
+from pytest_remote_ci.terminal.ansi import silence_stdout
+from pytest_remote_ci.terminal.display import Display, exit_code
+from pytest_remote_ci.terminal.interrupts import Interrupts
+from pytest_remote_ci.terminal.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.client.runs import Run
+    from pytest_remote_ci.replay.selection import Choice
+    from pytest_remote_ci.session.submitted_run import SubmittedRun
+
+#: The oldest version that can replay a session.
+_OLDEST_PYTEST = 7
+
+
+def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None:
+    """Run the session on a runner; return the exit code, or None if pytest's own session continues.
+
+    In that session, a plugin replaces the local tests by the remote ones. `given` are the arguments of PYTEST_ADDOPTS
+    and of the command line.
+    """
+    display = Display(StatusLine())
+    with ExitStack() as resources:
+        interrupts = resources.enter_context(held_interrupts(display))
+        try:
+            return _Session(config, given, display, interrupts, resources).run()
+        except KeyboardInterrupt:
+            display.say("Interrupted: nothing was left on the runner.")
+            return exit_codes.INTERRUPTED
+        except BrokenPipeError:
+            silence_stdout()
+            return exit_codes.FAILED  # as in pytest's own entry point
+        except ClientError as error:
+            display.say(f"remote-ci: {error}")
+            if arguments.is_for_help(given[1]):
+                from pytest_remote_ci.session import remote_help
+
+                remote_help.answer_here(config)
+                return None
+            return error.exit_code
+
+
+class _Session:
+    def __init__(
+        self,
+        config: pytest.Config,
+        given: tuple[list[str], list[str]],
+        display: Display,
+        interrupts: Interrupts,
+        resources: ExitStack,
+    ) -> None:
+        self._pytest = config
+        self._display = display
+        #: Closed when the process is done with the job: at once, or at the end of the replay.
+        self._resources = resources
+        self._native = not config.getoption("remote_ci_text") and not self._is_old_pytest()
+        self._parts = PytestSubmission(config, given, display, resources, native=self._native)
+        self._interrupts = interrupts
+
+    def run(self) -> int | None:
+        if self._parts.option("pipeline"):
+            return self._run_pipeline(str(self._parts.option("pipeline")))
+        earlier = self._parts.option("replay") or self._parts.option("attach")
+        if not earlier:
+            return self._run_job()
+        show = self._replay if self._parts.option("replay") else self._attach
+        try:
+            return show(str(earlier))
+        except JobNotFound:
+            self._refuse_runs(str(earlier))
+            raise
+
+    def _run_job(self) -> int | None:
+        parts = self._parts
+        options = parts.options()
+
+        def connect(client: Client) -> RemoteJob:
+            job = RemoteJob(client, self._display, self._interrupts, self._see, options=options)
+            expected = parts.wanted_reports()
+            # A plugin may have requested more.
+            others = tuple(name for name in options.reports if name not in expected.patterns)
+            job.keep(parts.folder, expected, (*options.artifacts, *others))
+            return job
+
+        def follow(job: RemoteJob) -> int | None:
+            if self._native and self._take_over(job, job.ask_to_stop):
+                return None
+            return self._result(job)
+
+        return submit(parts, connect, follow)
+
+    def _run_pipeline(self, name: str) -> int | None:
+        from pytest_remote_ci.session import job_arguments
+        from pytest_remote_ci.session.submitted_run import SubmittedRun
+
+        parts = self._parts
+        job_arguments.refuse(parts.all_arguments, parts.arity)
+        if not self._native:
+            raise ConfigError("this pytest cannot show a run: use `remote-ci pipeline run`")
+        plan = job_arguments.appended(
+            self._plan(name), parts.given, parts.place, parts.arity, parts.forwarded
+        )
+        options = parts.options(of_run=True)
+
+        def connect(client: Client) -> SubmittedRun:
+            return SubmittedRun(client, self._display, self._interrupts, plan, options)
+
+        return submit(parts, connect, lambda run: self._take_over_run(run, plan))
+
+    def _plan(self, name: str) -> dict[str, Any]:
+        """Return the plan of the pipeline of that name. Raises `ConfigError` if there is none."""
+        from pytest_remote_ci.session import pipeline_files
+
+        place = self._parts.place
+        files = pipeline_files.find_some(place.root, place.cwd)
+
+        def ask_runner(question: pipeline_files.Question) -> pipeline_files.Answer:
+            return self._parts.client().check_pipelines(question)
+
+        answer = pipeline_files.ask({"files": files, "plan": {"pipeline": name}}, ask_runner)
+        plan: dict[str, Any] | None = answer.get("plan")
+        if plan is None and "refused" in answer:
+            raise ConfigError(str(answer["refused"]))
+        for line in pipeline_files.problems_in(answer):
+            self._display.say(line)
+        if plan is None:
+            raise ConfigError(
+                f"pipeline {name!r} has mistakes: `remote-ci pipeline check` tells them, and so do the lines above"
+            )
+        return plan
+
+    def _refuse_runs(self, run_id: str) -> None:
+        """Raise `ConfigError` if this is the id of a run of a pipeline."""
+        from pytest_remote_ci.client.runs import Runs
+
+        with suppress(JobNotFound):
+            run = Runs(self._parts.client()).get(run_id)
+            what = f"{run['pipeline']}#{run['number']}"
+            raise ConfigError(
+                f"{run_id} is a run of a pipeline, and only jobs are shown again: use `remote-ci pipeline status "
+                f"{what} --watch` or `remote-ci pipeline logs {what}`"
+            )
+
+    def _is_old_pytest(self) -> bool:
+        """Whether the local pytest is too old for a replay; if so, print a line."""
+        is_old = int(pytest.__version__.partition(".")[0]) < _OLDEST_PYTEST
+        if is_old:
+            self._display.say(
+                f"remote-ci: pytest {pytest.__version__} here is older than {_OLDEST_PYTEST}.0; "
+                "showing the remote pytest's text instead"
+            )
+        return is_old
+
+    def _result(self, current: RemoteJob) -> int:
+        complete = current.finish()
+        code = exit_code(complete)
+        if complete.get("reason"):  # a verdict with a remark: a test took pytest down
+            self._display.say(f"remote-ci: {complete['reason']}")
+        if arguments.is_for_help(self._parts.given) and code == 0:
+            from pytest_remote_ci.session import remote_help
+
+            print(f"\n{remote_help.own_options()}", end="")  # noqa: T201 - the rest of the answer
+        return code
+
+    def _take_over(
+        self,
+        current: RemoteJob,
+        cancel: Callable[[], bool],
+        *,
+        is_late: bool = False,
+        choice: Choice | None = None,
+    ) -> bool:
+        """Let the local session replay the remote one; return False if its text must be shown instead."""
+        from pytest_remote_ci.replay.events import EventSource, wait_for_session
+        from pytest_remote_ci.replay.player import JobPlayer
+        from pytest_remote_ci.replay.plugin import take_over
+
+        events = EventSource(current.events, is_late=is_late, is_over=choice is not None)
+        if wait_for_session(events, self._display, str(self._parts.place.cwd)) is not None:
+            current.push_back(events.take_held())
+            return False
+        player = JobPlayer(self._pytest, current, events, self._display, cancel, choice)
+        take_over(self._pytest, player, self._resources)
+        return True
+
+    def _take_over_run(self, remote: SubmittedRun, plan: Mapping[str, Any]) -> None:
+        """Let the local session replay the run."""
+        from pytest_remote_ci.replay.player import PipelinePlayer
+        from pytest_remote_ci.replay.plugin import take_over
+        from pytest_remote_ci.session import job_arguments
+        from pytest_remote_ci.session.remote_run import RemoteRun
+
+        assert remote.run is not None
+        root = self._parts.place.root
+        places = {str(job["name"]): job_arguments.place_of(job, root) for job in plan["jobs"]}
+
+        def fetch_artifacts(run: Run, job_ids: list[str]) -> None:
+            self._fetch_artifacts(remote.client, run, job_ids)
+
+        followed = RemoteRun(remote.runs, remote.run, self._display, self._see, fetch_artifacts)
+        take_over(self._pytest, PipelinePlayer(self._pytest, followed, places), self._resources)
+
+    def _fetch_artifacts(self, client: Client, run: Run, job_ids: list[str]) -> None:
+        """Fetch artifacts into a folder for each job; errors are reported but do not change the exit code."""
+        from pytest_remote_ci.artifacts import run_artifacts
+        from pytest_remote_ci.artifacts.fetch import reason
+
+        jobs = [job for job in run["jobs"] if job["job_id"] in job_ids]
+        try:
+            base = self._parts.folder(f"{run['pipeline']}-{run['number']}")
+            run_artifacts.fetch(client, jobs, base, self._display.line, self._display.say)
+        except (ClientError, OSError) as error:
+            why = reason(error)
+            again = f"remote-ci pipeline artifacts {run['pipeline']}#{run['number']}"
+            self._display.say(f"remote-ci: artifacts were not fetched: {why}; try again: {again}")
+
+    def _attach(self, job_id: str) -> int | None:
+        current = self._existing(job_id)
+        # No reports: the job's may be of another state of the project, or of another project.
+        current.keep(self._parts.folder)
+
+        def leave() -> bool:
+            self._display.say(
+                f"Stopped showing job {job_id}. It continues to run; come back with: "
+                f"pytest --remote-ci-attach {job_id}"
+            )
+            return False
+
+        try:
+            if self._native and self._take_over(current, leave, is_late=True):
+                return None
+            return self._result(current)
+        except KeyboardInterrupt:
+            leave()
+            return exit_codes.INTERRUPTED
+
+    def _replay(self, job_id: str) -> int | None:
+        """Replay the results of a job that is over."""
+        from pytest_remote_ci.replay.selection import Choice
+
+        arguments.refuse_next_run(self._parts.all_arguments)
+        current = self._existing(job_id)
+        current.require_finished()
+        try:
+            choice = Choice(self._pytest)
+            if self._native and self._take_over(current, lambda: False, is_late=True, choice=choice):
+                return None
+            return self._result(current)
+        except KeyboardInterrupt:
+            return exit_codes.INTERRUPTED
+
+    def _existing(self, job_id: str) -> RemoteJob:
+        return RemoteJob(self._parts.client(), self._display, self._interrupts, self._see, job_id)
+
+    def _see(self, event: dict[str, Any]) -> None:
+        hook = self._pytest.hook.pytest_remote_ci_event
+        if hook.get_hookimpls():  # usually there are none, and each test has several events
+            hook(config=self._pytest, event=dict(event))

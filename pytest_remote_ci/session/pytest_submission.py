@@ -1,0 +1,218 @@
+"""The parts of a submission from the configuration of one pytest: `pytest --remote-ci` and similar."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_remote_ci import options
+from pytest_remote_ci.artifacts import destinations, external_reports
+from pytest_remote_ci.config import config as configuration
+from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session.local_options import OptionArity, any_place, find_place
+from pytest_remote_ci.session.submission import Submission
+from pytest_remote_ci.terminal.display import Display
+from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
+from pytest_remote_ci.workspace import breakpoints
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.artifacts.report_files import ReportFile
+    from pytest_remote_ci.config.config import Config
+    from pytest_remote_ci.workspace.collect import Workspace
+
+
+class PytestSubmission(Submission):
+    """A submission from the configuration of one pytest."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        given: tuple[list[str], list[str]],
+        display: Display,
+        resources: ExitStack,
+        *,
+        native: bool,
+    ) -> None:
+        """`given`: the arguments of PYTEST_ADDOPTS and of the command line; `native`: the session is recorded."""
+        self._pytest = config
+        self.native = native
+        self.given = [*given[0], *given[1]]
+        #: ``addopts`` of the project.
+        self.addopts = list(config.getini("addopts"))
+        self.arity = OptionArity(config)
+        #: Options that only the local session applies.
+        self.reports_here = arguments.reporting_here(self.arity.is_known) if native else frozenset()
+        is_new = not (self.option("attach") or self.option("replay"))
+        place = find_place(config) if is_new else any_place(config)
+        super().__init__(
+            place,
+            self._load_settings(place.root),
+            display,
+            resources,
+            is_dry_run=bool(self.option("dry_run")),
+            is_async=bool(self.option("async")),
+        )
+
+    @property
+    def all_arguments(self) -> list[str]:
+        """All arguments, wherever they were given."""
+        return [*self.addopts, *self.given]
+
+    def check(self, workspace: Workspace) -> None:
+        """Print what will not be as in a local session; raise `WorkspaceError` for calls of debuggers in tests."""
+        self._say_what_stays_there()
+        self._refuse_debuggers(workspace)
+
+    def _refuse_debuggers(self, workspace: Workspace) -> None:
+        """Raise `WorkspaceError` if a selected test file calls a debugger: a job has no terminal."""
+        if os.environ.get(breakpoints.VARIABLE) or arguments.is_question(self.given):
+            return
+        config = self._pytest
+        start = Path(config.invocation_params.dir)
+        chosen = [
+            Path(os.path.normpath(start / str(argument).partition("::")[0])) for argument in config.args
+        ]
+        breakpoints.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
+
+    def _say_what_stays_there(self) -> None:
+        """Print which options write files only on the runner, and which interpreter options are not used there."""
+        stays = destinations.staying(self.addopts, self.given, self.place)
+        written = arguments.written_there(self.all_arguments, self.reports_here)
+        writing = [name for name in written if name in stays]
+        if writing:
+            self.display.say(f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here")
+
+        ignored = interpreter_options()
+        if ignored:
+            words = "not used on the runner (pytest has a -W of its own)"
+            self.display.say(f"remote-ci: {' '.join(ignored)} of the Python here: {words}")
+
+    def option(self, name: str) -> Any:
+        """Return the value of ``--remote-ci-NAME``."""
+        return self._pytest.getoption(f"remote_ci_{name}")
+
+    def _load_settings(self, root: Path) -> Config:
+        """Return the project's settings, overridden by the command line."""
+        overrides: dict[str, object] = {}
+        additions: dict[str, Sequence[str]] = {}
+        for option in options.OWN:
+            value = getattr(self._pytest.option, options.destination(option), None)
+            if not option.setting or value is None:
+                continue
+            if isinstance(value, list):
+                additions[option.setting] = value
+            else:
+                overrides[option.setting] = value
+        return configuration.load(root, overrides=overrides, additions=additions)
+
+    def options(self, *, of_run: bool = False) -> SubmitOptions:
+        """Return the options of a submission; `of_run`: those shared by all jobs of a run, in the project's root."""
+        given = [] if of_run else self.forwarded(self._led(self.given), self.place)
+        sent = self._options(
+            [*self._stripped_addopts(), *self._extra(), *given],  # given arguments can contain a "--"
+            color=self._pytest.getoption("color", "auto"),
+            is_module=Path(sys.argv[0]).parts[-2:] == ("pytest", "__main__.py"),
+            in_root=of_run,
+            records=self.native,
+            reports=self.wanted_reports().patterns,
+        )
+        if os.environ.get(breakpoints.VARIABLE) == "0":
+            sent = replace(sent, env={**sent.env, breakpoints.VARIABLE: "0"})
+        priority = self.option("priority")
+        if priority:
+            sent = replace(sent, priority=priority)
+        return self._asked_plugins(sent)
+
+    def forwarded(self, given: Sequence[str], place: arguments.Place) -> list[str]:
+        """Return the part of `given` that the pytest running in `place` gets."""
+        return arguments.forward(given, place, self.arity, reports_here=self.reports_here)
+
+    def wanted_reports(self) -> destinations.Reports:
+        """Return the reports that may be fetched into the project."""
+        found = self._report_files()
+        twice = [(report.option, report.file) for report in found if report.file is not None]
+        outsiders = [report.outside for report in found if report.outside is not None]
+        return destinations.find(
+            self.all_arguments, self.place, self.reports_here, twice, outsiders, self.given
+        )
+
+    def _led(self, given: list[str]) -> list[str]:
+        """Redirect reports outside of the project into it, except for a run: its reports are not fetched."""
+        return (
+            given if self.option("pipeline") else external_reports.led(given, self.place, self.reports_here)
+        )
+
+    def _report_files(self) -> list[ReportFile]:
+        """Return reports written both locally and in the job; none for a run: its report covers all jobs."""
+        if not self.native or self.option("pipeline"):
+            return []
+        from pytest_remote_ci.artifacts import report_files
+
+        return report_files.find(self._pytest, self.place, self.given)
+
+    def _extra(self) -> list[str]:
+        if not self.native:
+            return []
+        from pytest_remote_ci.replay import reporters
+
+        files = [report.argument for report in self._report_files()]
+        return [*reporters.arguments(self._pytest), *files]
+
+    def _stripped_addopts(self) -> list[str]:
+        """Return arguments to override ``addopts`` without our options, which the job's pytest may not know."""
+        stripped = arguments.without_own(self.addopts)
+        return [] if stripped == self.addopts else ["-o", f"addopts={shlex.join(stripped)}"]
+
+    def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:
+        raw = {name: _changeable(getattr(options, name)) for name in options.__dataclass_fields__}
+        self._pytest.hook.pytest_remote_ci_submission(config=self._pytest, options=raw)
+        try:
+            return SubmitOptions.from_client(raw)
+        except WireError as error:
+            raise ConfigError(str(error)) from error
+
+    def workspace(self) -> Workspace:
+        """Return the working tree in its present state, as other plugins want it."""
+        found = super().workspace()
+        files = [file.path for file in found.files]
+        chosen = list(files)
+        self._pytest.hook.pytest_remote_ci_choose_files(
+            config=self._pytest, root=self.place.root, files=chosen
+        )
+        found = found if chosen == files else found.choose(chosen)
+        return replace(found, mtimes=bool(getattr(self._pytest.option, "newfirst", False)))
+
+    def _cache_files(self) -> tuple[str, ...]:
+        """Return cache files of earlier sessions that a remote ``--lf`` and similar options need."""
+        options = self._pytest.option
+        asked = any(getattr(options, name, False) for name in ("lf", "failedfirst", "newfirst", "stepwise"))
+        if not (self.native and asked) or getattr(options, "cacheclear", False):
+            return ()
+        folder = str(self._pytest.getini("cache_dir"))
+        return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
+
+
+def interpreter_options() -> list[str]:
+    """Return options of this interpreter that change test results, as typed; jobs do not get them."""
+    flags = sys.flags
+    implied = {"error::BytesWarning": flags.bytes_warning > 1, "default": flags.dev_mode}
+    found = [f"-W {option}" for option in sys.warnoptions if not implied.get(option)]
+    found += [
+        f"-{letter * count}" for letter, count in (("O", flags.optimize), ("b", flags.bytes_warning)) if count
+    ]
+    return found + [f"-X {name}" for name in ("dev", "utf8") if name in sys._xoptions]
+
+
+def _changeable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value
