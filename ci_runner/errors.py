@@ -7,6 +7,11 @@ imports the SDK, and chained. A failing test is an outcome, not an error.
 
 from __future__ import annotations
 
+from typing import Final
+
+#: Characters of an id or name that a message repeats.
+_LONGEST_NAME: Final = 200
+
 
 class RunnerError(Exception):
     """The base of all errors that the runner raises on purpose."""
@@ -31,9 +36,14 @@ class AccessDenied(RequestError):
 
 
 class NotFound(RequestError):
-    """The object does not exist."""
+    """The object does not exist; the text always names it."""
 
     status = 404
+
+    def __init__(self, what: str, name: object) -> None:
+        """`what` is the message, such as "Job not found"; `name` is the id or name that was asked for."""
+        text = str(name)
+        super().__init__(f"{what}: {text if len(text) <= _LONGEST_NAME else f'{text[:_LONGEST_NAME]}…'}")
 
 
 class Conflict(RequestError):

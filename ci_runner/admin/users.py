@@ -75,7 +75,7 @@ def find(repository: JobRepository, user_id: str | None, email: str | None, opti
         raise RequestError(f"Provide either {option} or --email, not both")
     user = repository.get_user_by_email(email) if email else repository.get_user(user_id or "")
     if user is None:
-        raise NotFound(f"User not found with email: {email}" if email else f"User not found: {user_id}")
+        raise NotFound("User not found with email", email) if email else NotFound("User not found", user_id)
     return user
 
 

@@ -359,7 +359,7 @@ class ActionHandlers:
     def _job(self, action: actions.JobAction) -> Job:
         job = self.store.get_job(action.job_id, events=False)
         if job is None:
-            raise NotFound(f"job {action.job_id} is gone")
+            raise NotFound("Job not found", action.job_id)
         return job
 
     def _hold_lease(self) -> None:

@@ -129,7 +129,7 @@ def stage_report(
 ) -> StageReport:
     """Return the report of one stage; raises `NotFound`."""
     if stage not in run.plan.stages:
-        raise NotFound(f"No executions found for stage: {stage}")
+        raise NotFound("No executions found for stage", stage)
     report = _stage(run, stage, states, list(executions))
     return StageReport(
         **{**vars(report), "pipelineName": run.pipeline, "runNumber": run.number, "commitHash": run.workspace}
@@ -146,7 +146,7 @@ def job_report(
         for found in report.jobs:
             if wanted(found.name):
                 return found
-    raise NotFound(f"Job execution not found for job: {job}")
+    raise NotFound("Job execution not found for job", job)
 
 
 def _stage(run: Run, stage: str, states: Sequence[PlannedState], tries: Sequence[Job]) -> StageReport:

@@ -19,6 +19,7 @@ from falcon.media import JSONHandler, MultipartFormHandler
 
 from ci_runner.errors import (
     NotAuthenticated,
+    NotFound,
     RequestError,
     RunnerError,
     StorageFull,
@@ -215,6 +216,8 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     detail = error.description or error.title or "Error"
     if detail == error.title:
         detail = detail.removeprefix(f"{error.status_code} ")
+    if isinstance(error, falcon.HTTPRouteNotFound):
+        detail = str(NotFound(detail, req.path))
     resp.content_type = falcon.MEDIA_JSON
     resp.data = json.dumps({"detail": detail}).encode()
 

@@ -128,12 +128,12 @@ class BlobStore:
         try:
             return self._place(digest).open("rb")
         except FileNotFoundError as error:
-            raise NotFound(f"blob {digest} is not here") from error
+            raise NotFound("Content not found", digest) from error
 
     def path(self, digest: str, executable: bool = False) -> Path:
         """Return a file with the content and the right mode, never to be written to. Raises `NotFound`."""
         if not self.has(digest):
-            raise NotFound(f"blob {digest} is not here")
+            raise NotFound("Content not found", digest)
         plain = self._place(digest)
         if not executable:
             return plain

@@ -238,7 +238,7 @@ def _require_job(database: Database, job_id: str) -> dict[str, Any]:
         JobRow.select(JobRow.last_seq, JobRow.end_time, JobRow.run_id).where(JobRow.id == job_id)
     )
     if job is None:
-        raise NotFound("Job not found")
+        raise NotFound("Job not found", job_id)
     return job
 
 

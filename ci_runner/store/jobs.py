@@ -175,7 +175,7 @@ class Jobs:
         if before is not None:
             last = self._require(before)
             if user_id is not None and last.user_id != user_id:
-                raise NotFound("Job not found")
+                raise NotFound("Job not found", before)
             select = select.where(
                 (JobRow.submitted_at < last.submitted_at)
                 | ((JobRow.submitted_at == last.submitted_at) & (JobRow.id < before))
@@ -379,7 +379,7 @@ class Jobs:
         """Return the job without its place in the queue, which would take too long under the write lock."""
         row = self._database.first(JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id))
         if row is None:
-            raise NotFound("Job not found")
+            raise NotFound("Job not found", job_id)
         return Job(**row)
 
     def _require_user(self, user_id: str | None) -> None:
@@ -389,7 +389,7 @@ class Jobs:
             UserRow.select(UserRow.id).where(UserRow.id == user_id, UserRow.deleted_at.is_null())
         )
         if known is None:
-            raise NotFound(f"User not found: {user_id}")
+            raise NotFound("User not found", user_id)
 
 
 def insert_inside(

@@ -27,7 +27,7 @@ class Keys:
         user = UserRow.select(UserRow.id).where(UserRow.id == key.user_id, UserRow.deleted_at.is_null())
         with self._database.write():
             if self._database.first(user) is None:
-                raise NotFound(f"User not found: {key.user_id}")
+                raise NotFound("User not found", key.user_id)
             try:
                 self._database.insert(KeyRow.insert(**{name: getattr(key, name) for name in _NAMES}))
             except peewee.IntegrityError as error:
@@ -69,7 +69,7 @@ class Keys:
     def _require(self, key_id: str) -> APIKey:
         key = self.get(key_id)
         if key is None:
-            raise NotFound(f"API key not found: {key_id}")
+            raise NotFound("API key not found", key_id)
         return key
 
     def _find(self, condition: peewee.Expression) -> APIKey | None:

@@ -152,9 +152,8 @@ class Runs:
                 and job in (None, planned.name, planned.definition)
             ]
             if not names:
-                raise NotFound(
-                    f"The run has no {'stage' if job is None else 'job'} {stage if job is None else job!r}"
-                )
+                what, name = ("job", job) if job is not None else ("stage", stage)
+                raise NotFound(f"Run {run_id} has no such {what}", name)
             for name in names:
                 self._database.run(
                     RunJobRow.update(cancelled_by=by).where(
@@ -213,7 +212,7 @@ class Runs:
         if before is not None:
             last = self.get(before, user_id)
             if last is None:
-                raise NotFound("Run not found")
+                raise NotFound("Run not found", before)
             select = select.where(
                 (RunRow.submitted_at < last.submitted_at)
                 | ((RunRow.submitted_at == last.submitted_at) & (RunRow.id < before))
@@ -391,13 +390,13 @@ class Runs:
     def _require(self, run_id: str) -> Run:
         run = self.get(run_id)
         if run is None:
-            raise NotFound("Run not found")
+            raise NotFound("Run not found", run_id)
         return run
 
     def _require_user(self, user_id: str) -> None:
         known = UserRow.select(UserRow.id).where(UserRow.id == user_id, UserRow.deleted_at.is_null())
         if self._database.first(known) is None:
-            raise NotFound(f"User not found: {user_id}")
+            raise NotFound("User not found", user_id)
 
 
 def _run(row: dict[str, Any]) -> Run:

@@ -217,5 +217,5 @@ class Store:
             return
         job = self.jobs.get(job_id)
         if job is None:
-            raise NotFound("Job not found")
+            raise NotFound("Job not found", job_id)
         raise Conflict(f"Job is already {job.status}")

@@ -151,13 +151,13 @@ class Users:
                 UserRow.update(**changes).where(UserRow.id == user_id, UserRow.deleted_at.is_null())
             )
             if not changed:
-                raise NotFound(f"User not found: {user_id}")
+                raise NotFound("User not found", user_id)
             return self._require(user_id)
 
     def _require(self, user_id: str) -> User:
         user = self.get(user_id)
         if user is None:
-            raise NotFound(f"User not found: {user_id}")
+            raise NotFound("User not found", user_id)
         return user
 
 

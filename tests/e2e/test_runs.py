@@ -458,15 +458,15 @@ def test_what_makes_no_run_is_refused_in_words(api: Api, options: dict[str, obje
 
 @pytest.mark.case("B60", "B66", "B71")
 def test_unknown_runs_are_not_found(api: Api) -> None:
-    for method, path in (
-        ("GET", "/runs/nothing"),
-        ("DELETE", "/runs/nothing"),
-        ("GET", "/runs/nothing/stream"),
-        ("POST", "/runs/nothing/rerun"),
-        ("GET", "/pipelines/default/runs/4711"),
+    for method, path, name in (
+        ("GET", "/runs/nothing", "nothing"),
+        ("DELETE", "/runs/nothing", "nothing"),
+        ("GET", "/runs/nothing/stream", "nothing"),
+        ("POST", "/runs/nothing/rerun", "nothing"),
+        ("GET", "/pipelines/default/runs/4711", "default#4711"),
     ):
         answer = api.ask(method, path)
-        assert (answer.status_code, answer.json()["detail"]) == (404, "Run not found")
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"Run not found: {name}")
         assert requests.request(method, api.url + path, timeout=30).status_code == 401
 
 

@@ -220,9 +220,10 @@ class _Handler(BaseHTTPRequestHandler):
         request = self._begin()
         if request is None:
             return None
-        job = self.fake.jobs.get(request.path.split("/")[2])
+        job_id = request.path.split("/")[2]
+        job = self.fake.jobs.get(job_id)
         if job is None:
-            return self._answer(404, {"detail": "Job not found"})
+            return self._answer(404, {"detail": f"Job not found: {job_id}"})
         if not job.cancelled and job.events and job.events[-1]["type"] == "complete":
             return self._answer(409, {"detail": "Job is over already"})
         if not job.cancelled and self.fake.ends_cancelled:
@@ -241,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, [job.summary() for job in reversed(self.fake.jobs.values())])
         job = self.fake.jobs.get(parts[1])
         if job is None:
-            return self._answer(404, {"detail": "Job not found"})
+            return self._answer(404, {"detail": f"Job not found: {parts[1]}"})
         if len(parts) == 2:
             return self._answer(200, job.summary())
         if parts[2] == "events":

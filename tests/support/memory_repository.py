@@ -53,7 +53,7 @@ class MemoryRepository(JobRepository):
         contents = self._open()
         with contents.lock:
             if job.user_id is not None and job.user_id not in contents.users:
-                raise NotFound(f"User not found: {job.user_id}")
+                raise NotFound("User not found", job.user_id)
             if job.id in contents.jobs:
                 raise Conflict(f"Job {job.id} already exists")
             submitted = utcnow() if job.submitted_at is None else job.submitted_at
@@ -112,7 +112,7 @@ class MemoryRepository(JobRepository):
         with contents.lock:
             last = None if before is None else contents.jobs.get(before)
             if before is not None and (last is None or user_id not in (None, last.user_id)):
-                raise NotFound("Job not found")
+                raise NotFound("Job not found", before)
             places = self._queue()
             word = (query or "").casefold()
             found = [
@@ -170,7 +170,7 @@ class MemoryRepository(JobRepository):
         contents = self._open()
         with contents.lock:
             if user_id not in contents.users:
-                raise NotFound(f"User not found: {user_id}")
+                raise NotFound("User not found", user_id)
             contents.users[user_id] = replace(contents.users[user_id], is_active=is_active)
             return contents.users[user_id]
 
@@ -178,7 +178,7 @@ class MemoryRepository(JobRepository):
         contents = self._open()
         with contents.lock:
             if key.user_id not in contents.users:
-                raise NotFound(f"User not found: {key.user_id}")
+                raise NotFound("User not found", key.user_id)
             if key.id in contents.keys or self.get_api_key_by_hash(key.key_hash) is not None:
                 raise Conflict(f"API key {key.id} already exists")
             contents.keys[key.id] = _in_utc(key)
@@ -200,7 +200,7 @@ class MemoryRepository(JobRepository):
         contents = self._open()
         with contents.lock:
             if key_id not in contents.keys:
-                raise NotFound(f"API key not found: {key_id}")
+                raise NotFound("API key not found", key_id)
             contents.keys[key_id] = replace(contents.keys[key_id], is_active=False)
             return contents.keys[key_id]
 
@@ -221,7 +221,7 @@ class MemoryRepository(JobRepository):
     def _require(self, job_id: str) -> Job:
         job = self._contents.jobs.get(job_id)
         if job is None:
-            raise NotFound("Job not found")
+            raise NotFound("Job not found", job_id)
         return job
 
     def _require_open(self, job_id: str) -> Job:

@@ -54,7 +54,7 @@ class ArtifactContent:
         job = own_job(self._store, req, job_id)
         found = self._store.artifacts.get(job.id, path)
         if found is None or found.path != path:
-            raise NotFound("There is no such artifact")
+            raise NotFound("Artifact not found", path)
         with contextlib.ExitStack() as opened:
             content = opened.enter_context(_open(self._blobs, found))
             self._answer(req, resp, found, content)
@@ -141,7 +141,7 @@ def _open(blobs: BlobStore, item: Artifact) -> BinaryIO:
     try:
         return blobs.open(item.sha256)
     except NotFound as error:
-        raise NotFound("The artifact's content is no longer on the runner") from error
+        raise NotFound("The runner no longer has the content of the artifact", item.path) from error
 
 
 def _as_download(resp: falcon.Response, name: str, media: str = "application/octet-stream") -> None:

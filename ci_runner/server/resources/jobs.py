@@ -32,7 +32,7 @@ def own_job(repository: JobRepository, req: falcon.Request, job_id: str) -> Job:
     if job is None:
         if repository.get_job(job_id, events=False) is not None:
             raise AccessDenied("Access denied")
-        raise NotFound("Job not found")
+        raise NotFound("Job not found", job_id)
     return job
 
 

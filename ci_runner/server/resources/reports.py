@@ -53,7 +53,7 @@ class Reports:
             return
         run = self._store.runs.by_number(user_id, wanted.pipelineName or "", wanted.runNumber)
         if run is None:
-            raise NotFound(f"Pipeline execution not found for run: {wanted.runNumber}")
+            raise NotFound("Pipeline execution not found for run", wanted.runNumber)
         resp.media = self._report(run, wanted)
 
     def _history(
@@ -89,7 +89,7 @@ class Reports:
 
     def _require_pipeline(self, user_id: str, name: str) -> None:
         if not self._store.runs.list(user_id, pipeline=name, limit=1):
-            raise NotFound(f"Pipeline not found: {name}")
+            raise NotFound("Pipeline not found", name)
 
 
 def _query(

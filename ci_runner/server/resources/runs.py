@@ -51,7 +51,7 @@ def own_run(store: Store, req: falcon.Request, run_id: str) -> Run:
     if run is None:
         if store.runs.get(run_id) is not None:
             raise AccessDenied("Access denied")
-        raise NotFound("Run not found")
+        raise NotFound("Run not found", run_id)
     return run
 
 
@@ -162,7 +162,7 @@ class NumberedRun:
         wanted = parameters.RUN_NUMBER.parse(run_number)
         run = self._store.runs.by_number(caller_of(req).user.id, name, wanted)
         if run is None:
-            raise NotFound("Run not found")
+            raise NotFound("Run not found", f"{name}#{wanted}")
         resp.media = detail(self._store, run)
 
 

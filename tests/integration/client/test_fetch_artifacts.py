@@ -229,7 +229,8 @@ def test_one_that_is_gone_does_not_keep_the_others(
     runner.blobs.remove(sha256(b"only here").hexdigest())
     found = Downloader(client, job_id).fetch([(item, here / item.path) for item in listed], here)
     assert set(found.places) == {"a"}
-    assert found.problems == ("gone did not come: The artifact's content is no longer on the runner",)
+    (problem,) = found.problems
+    assert problem.endswith("The runner no longer has the content of the artifact: gone")
 
 
 def test_a_key_that_is_refused_ends_it(runner: Runner, person: Person, here: Path) -> None:
@@ -453,7 +454,7 @@ def test_what_cannot_be_fetched_is_said_with_the_way_to_have_it_later(client: Cl
     bringing, said = home(client, "nobody", tmp_path / "kept")
     bringing.bring(complete())
     assert said == [
-        "remote-ci: artifacts were not fetched: Job not found; try again: remote-ci artifacts nobody"
+        "remote-ci: artifacts were not fetched: Job not found: nobody; try again: remote-ci artifacts nobody"
     ]
 
 

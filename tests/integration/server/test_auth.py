@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import requests
@@ -222,7 +223,7 @@ def test_another_users_job_is_no_page_mark(runner: Runner) -> None:
     owner, other = runner.person("Ada"), runner.person("Bob")
     job = runner.job(owner)
     response = runner.get("/jobs", other, params={"before": job.id})
-    assert (response.status_code, response.json()) == (404, {"detail": "Job not found"})
+    assert (response.status_code, response.json()) == (404, {"detail": f"Job not found: {job.id}"})
 
 
 @pytest.mark.case(52, 7)
@@ -231,12 +232,15 @@ def test_another_users_job_is_no_page_mark(runner: Runner) -> None:
 def test_an_unknown_job_is_not_found(runner: Runner, method: str, path: str, job_id: str) -> None:
     response = runner.request(method, path.format(id=job_id), runner.person())
     assert response.status_code == 404
-    assert response.json()["detail"] in ("Job not found", "Not Found")
+    detail = response.json()["detail"]
+    assert detail.startswith(("Job not found: ", "Not Found: /jobs/"))
+    assert unquote(job_id)[:150] in detail, "each 404 names what was not found"
+    assert len(detail) < 250
 
 
 def test_an_unknown_route_and_a_wrong_method_are_errors_like_all_others(runner: Runner) -> None:
     response = runner.get("/nothing")
-    assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})
+    assert (response.status_code, response.json()) == (404, {"detail": "Not Found: /nothing"})
     for method, path in (("PUT", "/jobs"), ("GET", "/submit"), ("POST", "/health"), ("HEAD", "/jobs")):
         response = runner.request(method, path)
         assert response.status_code == 405

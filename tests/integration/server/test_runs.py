@@ -153,6 +153,34 @@ def test_a_repetition_that_makes_no_sense_is_refused(
     assert words in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "names"),
+    [
+        ("GET", "/runs/nine", "Run not found: nine"),
+        ("DELETE", "/runs/nine", "Run not found: nine"),
+        ("GET", "/runs/nine/stream", "Run not found: nine"),
+        ("POST", "/runs/nine/rerun", "Run not found: nine"),
+        ("GET", "/runs?before=nine", "Run not found: nine"),
+        ("GET", "/reports/pipelines?before=nine", "Run not found: nine"),
+        ("GET", "/jobs?before=nine", "Job not found: nine"),
+        ("GET", "/pipelines/default/runs/9", "Run not found: default#9"),
+        ("GET", "/reports/pipelines/nine", "Pipeline not found: nine"),
+        ("GET", "/reports/pipelines/my%20ci/runs/9", "Pipeline execution not found for run: 9"),
+        ("GET", "/reports/pipelines/my%20ci?stage=nine", "No executions found for stage: nine"),
+        ("GET", "/reports/pipelines/my%20ci/runs/1/stages/nine", "No executions found for stage: nine"),
+        ("DELETE", "/runs/{id}?stage=nine", "Run {id} has no such stage: nine"),
+        ("DELETE", "/runs/{id}?job=nine", "Run {id} has no such job: nine"),
+        ("GET", "/nine", "Not Found: /nine"),
+    ],
+)
+def test_each_404_names_what_was_not_found(
+    runner: Runner, ann: Person, method: str, path: str, names: str
+) -> None:
+    run_id = submit(runner, ann)["run_id"]
+    answer = runner.request(method, path.format(id=run_id), ann, data="{}" if method == "POST" else None)
+    assert (answer.status_code, answer.json()["detail"]) == (404, names.format(id=run_id))
+
+
 def test_a_run_whose_files_are_gone_is_not_repeated(runner: Runner, ann: Person) -> None:
     run_id = submit(runner, ann)["run_id"]
     play(runner, run_id)
