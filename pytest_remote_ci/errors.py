@@ -66,7 +66,13 @@ class NoVerdict(ClientError):
     """The job ended without a verdict; the text is the runner's reason."""
 
 
+class AmbiguousId(ClientError):
+    """Several jobs or runs have an id that begins like this; the text lists them."""
+
+    exit_code = exit_codes.USAGE_ERROR
+
+
 class JobNotFound(ClientError):
-    """The runner has no such job. The exit code is that of pytest for a file that does not exist."""
+    """The runner has no such job or run. The exit code is that of pytest for a file that does not exist."""
 
     exit_code = exit_codes.USAGE_ERROR

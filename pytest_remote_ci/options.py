@@ -106,7 +106,7 @@ OWN: Final = (
     _own(
         "--remote-ci-attach",
         "show a job from its beginning, and go on live",
-        "ID",
+        "JOB",
         hands_over=True,
         is_earlier=True,
         refused_in_run="it shows one job; `remote-ci pipeline status RUN --watch` shows a run",
@@ -114,7 +114,7 @@ OWN: Final = (
     _own(
         "--remote-ci-replay",
         "show a job that is over from its stored results",
-        "ID",
+        "JOB",
         hands_over=True,
         is_earlier=True,
         refused_in_run="it shows one job; `remote-ci pipeline report` shows a run",

@@ -14,8 +14,7 @@ from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
-from pytest_remote_ci.errors import ClientError
-from pytest_remote_ci.terminal.output import print_line, print_log, say, write
+from pytest_remote_ci.terminal.output import print_json, print_line, print_log, say, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,17 +28,17 @@ __all__ = [
     "Parser",
     "connected",
     "folder",
+    "print_json",
     "print_line",
     "print_log",
     "say",
     "settings",
-    "unless_key",
     "write",
 ]
 
 
 class Failure(Exception):
-    """An error that ends the command with `exit_code`. The text goes to stderr after ``Error: ``."""
+    """An error that ends the command with `exit_code`. `report_error` prints the text."""
 
     def __init__(self, text: str, exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(text)
@@ -52,7 +51,37 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit."""
         self.print_usage(sys.stderr)
-        self.exit(exit_codes.USAGE_ERROR, f"{self.prog}: error: {message}\n")
+        report_error(message)
+        self.exit(exit_codes.USAGE_ERROR)
+
+
+def add_runner(parser: argparse.ArgumentParser) -> None:
+    """Add the options of all commands that use a runner."""
+    parser.add_argument("--url", help="address of the runner")
+    parser.add_argument("--api-key", metavar="KEY", help="API key for the runner")
+    add_verbose(parser)
+
+
+def add_json(parser: argparse.ArgumentParser, help_text: str = "print JSON") -> None:
+    """Add ``--json``: with it, stdout has one JSON document and nothing else (docs/reference/commands.md)."""
+    parser.add_argument("--json", action="store_true", help=help_text)
+
+
+def add_folder(parser: argparse.ArgumentParser, *aliases: str, default: str) -> None:
+    """Add ``-d DIR``: the folder for downloads. `aliases` are older spellings."""
+    help_text = f"folder for the files (default: {default})"
+    parser.add_argument("-d", "--dir", *aliases, dest="artifacts_dir", metavar="DIR", help=help_text)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """Add the argument ``JOB``."""
+    parser.add_argument("id", metavar="JOB", help="id of the job, or the beginning of it")
+
+
+def add_run(parser: argparse._ActionsContainer, nargs: str | None = None) -> None:
+    """Add the argument ``RUN``; `nargs` as in argparse."""
+    text = "id of the run, the beginning of it, NAME#NUMBER, or NAME for the newest run of this pipeline"
+    parser.add_argument("id", nargs=nargs, metavar="RUN", help=text)
 
 
 def settings(options: argparse.Namespace) -> Config:
@@ -111,8 +140,6 @@ def connected(settings: Config) -> Iterator[Client]:
         yield client
 
 
-def unless_key(error: ClientError, text: str) -> Exception:
-    """Return the exception to raise for `error`: itself if the key was refused, else a `Failure` with `text`."""
-    from pytest_remote_ci.client.client import AuthenticationFailed
-
-    return error if isinstance(error, AuthenticationFailed) else Failure(text, error.exit_code)
+def report_error(error: object) -> None:
+    """Print ``Error: …`` on stderr: the only place that forms this line."""
+    say(f"Error: {error}")

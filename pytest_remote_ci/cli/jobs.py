@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pytest_remote_ci import exit_codes
-from pytest_remote_ci.cli.context import Failure, connected, folder, print_line, settings, unless_key
+from pytest_remote_ci.cli.context import Failure, connected, folder, print_json, print_line, settings
 from pytest_remote_ci.config.config import project_root
-from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire import formats
-from pytest_remote_ci.wire.control_characters import escaped, escaped_json
+from pytest_remote_ci.wire.control_characters import escaped
 
 _COLUMNS = (("JOB ID", 38), ("STATUS", 12), ("START TIME", 22), ("END TIME", 22), ("SUCCESS", 8))
 _RULE = "-" * 110
@@ -22,12 +21,9 @@ _RULE = "-" * 110
 def list_jobs(options: argparse.Namespace) -> int:
     """Print the jobs of the key's owner, newest submission first."""
     with connected(settings(options)) as client:
-        try:
-            jobs = client.jobs(status=options.status, limit=options.limit)
-        except ClientError as error:
-            raise unless_key(error, f"Error fetching jobs from CI server: {error}") from error
+        jobs = client.jobs(status=options.status, limit=options.limit)
     if options.json:
-        print_line(escaped_json(jobs, indent=2))
+        print_json(jobs)
     elif not jobs:
         print_line("No jobs found.")
     else:
@@ -46,10 +42,11 @@ def list_jobs(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """Print all data of a job."""
     with connected(settings(options)) as client:
-        job = client.job(options.id)
-        found = list(client.tests(options.id)) if options.tests else []
+        job_id = client.job_id(options.id)
+        job = client.job(job_id)
+        found = list(client.tests(job_id)) if options.tests else []
     if options.json:
-        print_line(escaped_json({**job, "tests": found} if options.tests else job, indent=2))
+        print_json({**job, "tests": found} if options.tests else job)
         return exit_codes.OK
     for name, value in job.items():
         if name.endswith(("_time", "_at")):
@@ -72,8 +69,8 @@ def tests(options: argparse.Namespace) -> int:
     root = None if options.everywhere else str(arguments.find_place(project_root(here, here), here).root)
     with connected(settings(options)) as client:
         report = client.test_report(options.kind or "all", root=root, runs=options.runs, limit=options.limit)
-    if options.format == "json":
-        print_line(escaped_json(report, indent=2))
+    if options.json:
+        print_json(report)
     else:
         from pytest_remote_ci.cli.tables import report as lines_of
 
@@ -86,9 +83,10 @@ def artifacts(options: argparse.Namespace) -> int:
     """Fetch or list a job's artifacts."""
     configured = settings(options)
     with connected(configured) as client:
-        found = [vars(item) for item in client.artifacts(options.id)] if options.list or options.json else []
+        job_id = client.job_id(options.id)
+        found = [vars(item) for item in client.artifacts(job_id)] if options.list or options.json else []
         if options.json:
-            print_line(escaped_json(found, indent=2))
+            print_json(found)
         elif options.list:
             from pytest_remote_ci.artifacts.download import shown
 
@@ -98,7 +96,7 @@ def artifacts(options: argparse.Namespace) -> int:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher, reason
 
             line = StatusLine()
-            home = ArtifactFetcher(client, options.id, folder(configured)(options.id), line, line.say)
+            home = ArtifactFetcher(client, job_id, folder(configured)(job_id), line, line.say)
             try:
                 return exit_codes.OK if home.bring_all() else exit_codes.FAILED
             except OSError as error:

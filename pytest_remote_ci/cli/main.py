@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,17 @@ from pytest_remote_ci.cli import jobs, pipelines
 from pytest_remote_ci.cli.context import (
     Failure,
     Parser,
-    add_verbose,
+    add_folder,
+    add_job,
+    add_json,
+    add_runner,
     connected,
     log_shown,
+    print_json,
     print_line,
+    report_error,
     say,
     settings,
-    unless_key,
 )
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
@@ -41,8 +45,6 @@ from pytest_remote_ci.wire import protocol
 from pytest_remote_ci.wire.control_characters import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_remote_ci.client.client import Client
 
 
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pytest_remote_ci.cli import run_pytest
 
         return run_pytest.run(words[1:])
-    parser = _parser()
+    parser = make_parser()
     split = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:split])
     options.pytest_args = words[split + 1 :]
@@ -61,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return exit_codes.USAGE_ERROR
     if options.pytest_args and options.command != "submit":
-        parser.error("only submit takes arguments after --")
+        parser.error("only `submit` takes arguments after --")
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         with log_shown(options):
             return run(options)
     except (Failure, ClientError) as error:
-        say(f"Error: {_with_help(error)}")
+        report_error(_with_help(error))
         return error.exit_code
     except KeyboardInterrupt:
         say("\nInterrupted.")
@@ -77,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.FAILED
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         # The runner's answers are used without a full check. A traceback would print their texts unescaped.
-        say(f"Error: an answer of the runner makes no sense here: {escaped(_place_of(error))}")
+        report_error(
+            f"This client cannot use an answer of the runner; update the older of the two: {escaped(_place_of(error))}"
+        )
         return exit_codes.NO_VERDICT
 
 
@@ -92,8 +96,7 @@ def _place_of(error: BaseException) -> str:
 
 def submit(options: argparse.Namespace) -> int:
     """Send the project of the current directory and follow its job."""
-    display = Display(StatusLine(), is_strict=True)
-    jobs: list[RemoteJob] = []
+    display = _display(options)
     with held_interrupts(display) as interrupts, ExitStack() as resources:
         parts = CommandSubmission(
             settings(options),
@@ -102,42 +105,40 @@ def submit(options: argparse.Namespace) -> int:
             options.pytest_args,
             is_dry_run=options.dry_run,
             is_async=options.asynchronous,
+            as_json=options.json,
         )
         sent = parts.job_options()
 
         def connect(client: Client) -> RemoteJob:
             job = RemoteJob(client, display, interrupts, options=sent)
             job.keep(parts.folder, parts.reports, sent.artifacts)
-            jobs.append(job)
             return job
 
         def follow(job: RemoteJob) -> int:
             display.say(f"You can reconnect from another terminal with: remote-ci wait {job.job_id}\n")
-            return _followed(job, display)
+            code = _followed(job, display)
+            if options.json:
+                print_json(job.state())
+            return code
 
         def on_cancelled() -> None:
             display.say("Job cancelled by user.")
 
-        with _prefixed(
-            "Error submitting to CI server",
-            display,
-            on_stdout=not options.asynchronous,
-            is_concerned=lambda: bool(jobs),
-        ):
-            return submit_flow(parts, connect, follow, on_cancelled=on_cancelled)
+        return submit_flow(parts, connect, follow, on_cancelled=on_cancelled)
 
 
 def wait(options: argparse.Namespace) -> int:
     """Show a job until it ends."""
-    display = Display(StatusLine(), is_strict=True)
+    display = _display(options)
     with Interrupts() as interrupts:
         try:
-            with (
-                connected(settings(options)) as client,
-                _prefixed("Error waiting for job", display, on_stdout=True),
-            ):
-                run = RemoteJob(client, display, interrupts, _is_result, job_id=options.id)
-                return _followed(run, display, from_beginning=options.all)
+            with connected(settings(options)) as client:
+                job_id = client.job_id(options.id)
+                run = RemoteJob(client, display, interrupts, _is_result, job_id=job_id)
+                code = _followed(run, display, from_beginning=options.all)
+                if options.json:
+                    print_json(client.job(job_id))
+                return code
         except KeyboardInterrupt:
             display.say(f"Stopped waiting for job {options.id}.")
             display.say(
@@ -149,9 +150,13 @@ def wait(options: argparse.Namespace) -> int:
 def cancel(options: argparse.Namespace) -> int:
     """Cancel a job."""
     with connected(settings(options)) as client:
-        if not client.cancel(options.id):
-            raise Failure(f"Job {options.id} is over already.")
-    print_line(f"Job {options.id} is being cancelled.")
+        job_id = client.job_id(options.id)
+        if not client.cancel(job_id):
+            raise Failure(f"Job {job_id} has already ended")
+        if options.json:
+            print_json(client.job(job_id))
+        else:
+            print_line(f"Cancelling job {job_id}.")
     return exit_codes.OK
 
 
@@ -164,13 +169,11 @@ def login(options: argparse.Namespace) -> int:
         url = options.url or input(f"Address of the runner [{default}]: ").strip() or default
         key = options.api_key or _ask_for_key()
     except EOFError:
-        raise Failure(
-            "nothing was entered; give --url and --api-key instead", exit_codes.USAGE_ERROR
-        ) from None
+        raise Failure("Nothing was entered; use --url and --api-key", exit_codes.USAGE_ERROR) from None
     with Client(url, key) as client:
         client.verify()
     file = configuration.write_user_file(url, key)
-    print_line(f"✓ {url} takes the key. Both are stored in {file}.")
+    print_line(f"✓ {url} accepts the key. Both are stored in {file}.")
     return exit_codes.OK
 
 
@@ -197,24 +200,9 @@ def _followed(run: RemoteJob, display: Display, *, from_beginning: bool = True) 
     return exit_codes.of_job(complete)
 
 
-@contextmanager
-def _prefixed(
-    what: str, display: Display, *, on_stdout: bool, is_concerned: Callable[[], bool] = lambda: True
-) -> Iterator[None]:
-    """Report errors in the reference system's wording; with `on_stdout`, where the job's log goes.
-
-    Errors pass as they are unless `is_concerned`.
-    """
-    try:
-        yield
-    except ClientError as error:
-        if not is_concerned():
-            raise
-        failure = unless_key(error, f"{what}: {error}")
-        if failure is error or not on_stdout:
-            raise failure from error
-        display.show({"type": "log", "data": f"{what}: {error}\n"})
-        raise SystemExit(error.exit_code) from error
+def _display(options: argparse.Namespace) -> Display:
+    """Return the display of a job's output, which goes to stderr if stdout is for JSON."""
+    return Display(StatusLine(), is_strict=True, stdout=sys.stderr if options.json else None)
 
 
 def _with_help(error: Exception) -> Exception:
@@ -225,7 +213,7 @@ def _with_help(error: Exception) -> Exception:
     return with_key_help(error) if isinstance(error, AuthenticationFailed) else error
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = Parser("remote-ci", description="Run a project's tests on a remote runner.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -234,18 +222,16 @@ def _parser() -> argparse.ArgumentParser:
         name: str, run: Callable[[argparse.Namespace], int], help_text: str
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
-        sub.add_argument("--url", help="address of the runner")
-        sub.add_argument("--api-key", metavar="KEY", help="key of the runner")
-        add_verbose(sub)
+        add_runner(sub)
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("submit", submit, "send this project and show its tests' output")
+    sub = command("submit", submit, "run the project's tests and show their output")
     sub.usage = "remote-ci submit [test] [options] [-- PYTEST_ARGS]"
-    sub.add_argument("what", nargs="?", choices=["test"], default="test", help="what to run: the tests")
     sub.add_argument(
-        "--async", dest="asynchronous", action="store_true", help="print the job's id and return"
+        "what", nargs="?", choices=["test"], default="test", help="what to run (always the tests)"
     )
+    sub.add_argument("--async", dest="asynchronous", action="store_true", help="print the job's id and exit")
     sub.add_argument(
         "--dry-run", action="store_true", help="list the files that would be sent, largest first"
     )
@@ -253,52 +239,47 @@ def _parser() -> argparse.ArgumentParser:
         "--artifact",
         metavar="GLOB",
         action="append",
-        help="keep files that match and bring them here; repeatable",
+        help="fetch files that match when the job ends; repeatable",
     )
-    sub.add_argument(
-        "--artifacts-dir", metavar="DIR", help=f"where they go (default: {artifact_folder.NAME}/<job>)"
-    )
+    add_folder(sub, "--artifacts-dir", default=f"{artifact_folder.NAME}/JOB")
+    add_json(sub, "print the job as JSON when it ends (its output goes to stderr)")
     commands.add_parser(
-        "pytest", help="pytest --remote-ci; plugins that only the project has may be missing here"
+        "pytest", help="like pytest --remote-ci, also if plugins of the project are not installed here"
     )
-    sub = command("wait", wait, "show a job until its end")
-    sub.add_argument("id", help="the job")
-    sub.add_argument("--all", action="store_true", help="from its beginning")
+    sub = command("wait", wait, "show a job's output until it ends")
+    add_job(sub)
+    sub.add_argument("--all", action="store_true", help="show the output from the beginning")
+    add_json(sub, "print the job as JSON when it ends (its output goes to stderr)")
     sub = command("list", jobs.list_jobs, "list your jobs, newest first")
-    sub.add_argument("--json", action="store_true", help="as JSON")
-    sub.add_argument("--status", choices=protocol.STATUSES, help="only those")
-    sub.add_argument("--limit", type=_count, metavar="N", help="at most so many")
-    sub = command("show", jobs.show, "show what is known about a job")
-    sub.add_argument("id", help="the job")
-    sub.add_argument("--json", action="store_true", help="as JSON")
-    sub.add_argument("--tests", action="store_true", help="and what became of its tests, the worst first")
-    sub = command("cancel", cancel, "ask for a job's end")
-    sub.add_argument("id", help="the job")
-    sub = command("artifacts", jobs.artifacts, "fetch what a job left behind")
-    sub.add_argument("id", help="the job")
-    sub.add_argument(
-        "-d",
-        "--dir",
-        dest="artifacts_dir",
-        metavar="DIR",
-        help=f"where to (default: {artifact_folder.NAME}/<job>)",
-    )
-    sub.add_argument("--list", action="store_true", help="only list it: bytes and names")
-    sub.add_argument("--json", action="store_true", help="only list it, as JSON")
-    sub = command("tests", jobs.tests, "say what your newest runs of this project tell about its tests")
+    sub.add_argument("--status", choices=protocol.STATUSES, help="only jobs with this status")
+    sub.add_argument("--limit", type=_count, metavar="N", help="at most N jobs")
+    add_json(sub)
+    sub = command("show", jobs.show, "show the details of a job")
+    add_job(sub)
+    sub.add_argument("--tests", action="store_true", help="also show the result of each test, worst first")
+    add_json(sub)
+    sub = command("cancel", cancel, "cancel a job")
+    add_job(sub)
+    add_json(sub)
+    sub = command("artifacts", jobs.artifacts, "fetch a job's artifacts")
+    add_job(sub)
+    add_folder(sub, default=f"{artifact_folder.NAME}/JOB")
+    sub.add_argument("--list", action="store_true", help="list sizes and paths, fetch nothing")
+    add_json(sub, "list them as JSON, fetch nothing")
+    sub = command("tests", jobs.tests, "show statistics about this project's tests from your newest jobs")
     which = sub.add_mutually_exclusive_group()
     for kind, text in (
-        ("flaky", "those that both passed and failed on the same files"),
-        ("slowest", "the slowest first"),
-        ("failing-since", "those that fail, and since which run"),
+        ("flaky", "tests that both passed and failed on the same files"),
+        ("slowest", "the slowest tests first"),
+        ("failing-since", "tests that fail now, and the job in which each first failed"),
     ):
         which.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
-    sub.add_argument("--runs", type=_count, metavar="N", help="how many of the newest runs (default: 50)")
-    sub.add_argument("--limit", type=_count, metavar="N", help="at most so many tests (default: 50)")
-    sub.add_argument("--everywhere", action="store_true", help="runs of all your projects")
-    sub.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
+    sub.add_argument("--runs", type=_count, metavar="N", help="number of newest jobs (default: 50)")
+    sub.add_argument("--limit", type=_count, metavar="N", help="at most N tests (default: 50)")
+    sub.add_argument("--everywhere", action="store_true", help="jobs of all your projects")
+    add_json(sub)
     pipelines.add(commands)
-    command("login", login, "store the address and the key of your runner")
+    command("login", login, "store the address and key of your runner")
     return parser
 
 

@@ -1,7 +1,7 @@
 """``remote-ci pipeline``: check pipelines, and show the plan of a run.
 
-Results go to stdout. Mistakes go to stderr, one per line as ``file:line:column: key: message``. `check` and `dry-run`
-exit with 1 if a definition has mistakes.
+Results go to stdout. Problems go to stderr, one per line as ``file:line:column: key: message``. `check` and `dry-run`
+exit with 1 if a definition has errors.
 """
 
 from __future__ import annotations
@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli import plan_view, runs
-from pytest_remote_ci.cli.context import Failure, add_verbose, connected, print_line, say, settings
+from pytest_remote_ci.cli.context import (
+    Failure,
+    add_json,
+    add_runner,
+    connected,
+    print_json,
+    print_line,
+    report_error,
+    say,
+    settings,
+)
 from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import pipeline_files
 from pytest_remote_ci.session.pipeline_files import Answer, Files, Question
-from pytest_remote_ci.wire.control_characters import escaped_json
 from pytest_remote_ci.workspace import changed_files
 
 if TYPE_CHECKING:
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add ``pipeline`` with its sub-commands to those of ``remote-ci``."""
-    text = "check pipelines, and show what a run would do"
+    text = "check and run pipelines, and show their runs"
     parser = commands.add_parser("pipeline", help=text, description=f"{text[0].upper()}{text[1:]}.")
     parts = parser.add_subparsers(dest="part", metavar="COMMAND", required=True)
 
@@ -35,18 +44,18 @@ def add(commands: Any) -> None:
         sub: argparse.ArgumentParser = parts.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}."
         )
-        sub.add_argument("--url", help="address of the runner")
-        sub.add_argument("--api-key", metavar="KEY", help="key of the runner")
-        add_verbose(sub)
+        add_runner(sub)
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("check", check, "check the project's pipelines, or those of a file")
-    sub.add_argument("file", nargs="?", metavar="FILE", help="a YAML file, or a pyproject.toml")
+    sub = command("check", check, "check the project's pipelines, or those of one file")
+    sub.add_argument("file", nargs="?", metavar="FILE", help="a YAML file or a pyproject.toml")
     sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the same")
+    add_json(sub)
     sub = command("dry-run", dry_run, "show the jobs of a run, in order, without running them")
     add_pipeline(sub)
-    sub.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    add_json(sub)
+    sub.add_argument("--format", choices=("text", "json"), default="text", help=argparse.SUPPRESS)
     add_choice(sub)
     runs.add(command, add_pipeline, add_choice)
 
@@ -55,7 +64,7 @@ def add_pipeline(sub: argparse.ArgumentParser) -> None:
     """Add the options that name the pipeline to plan; `plan_for` reads them."""
     which = sub.add_mutually_exclusive_group()
     which.add_argument(
-        "what", nargs="?", metavar="NAME|FILE", help="the pipeline; not needed when there is one"
+        "what", nargs="?", metavar="NAME|FILE", help="the pipeline; optional if the project has only one"
     )
     which.add_argument("-p", "--pipeline", dest="named", metavar="NAME", help="the pipeline")
     sub.add_argument("-f", "--file", dest="named_file", metavar="FILE", help="the file that defines it")
@@ -63,10 +72,16 @@ def add_pipeline(sub: argparse.ArgumentParser) -> None:
 
 def add_choice(sub: argparse.ArgumentParser) -> None:
     """Add the options that restrict a run to some jobs; `choice` reads them."""
-    sub.add_argument("--stage", metavar="S", action="append", help="only this stage, with what its jobs need")
-    sub.add_argument("--job", metavar="J", action="append", help="only this job, with what it needs")
-    sub.add_argument("--changed-since", metavar="REV", help="leave out jobs for which nothing changed since")
-    sub.add_argument("--tag", metavar="TAG", help="the tag that the run is for")
+    sub.add_argument(
+        "--stage", metavar="STAGE", action="append", help="only this stage and the jobs it needs; repeatable"
+    )
+    sub.add_argument(
+        "--job", metavar="JOB", action="append", help="only this job and the jobs it needs; repeatable"
+    )
+    sub.add_argument(
+        "--changed-since", metavar="REV", help="skip jobs whose files have not changed since this commit"
+    )
+    sub.add_argument("--tag", metavar="TAG", help="the tag for which the pipeline runs")
 
 
 def choice(options: argparse.Namespace, project: Path, name: str | None) -> dict[str, Any]:
@@ -86,49 +101,54 @@ def check(options: argparse.Namespace) -> int:
     files = _files(options.named_file or options.file)
     if files is None:
         return exit_codes.FAILED
-    for name, _ in files:
-        print_line(f"Checking pipeline configuration: {name}")
+    names = [name for name, _ in files]
+    if not options.json:
+        for name in names:
+            print_line(f"Checking pipeline configuration: {name}")
     answer = ask({"files": files}, options)
-    errors = tell(answer)
+    errors = print_problems(answer)
     if not errors and not answer["pipelines"]:
-        say(f"{files[0][0]}:1:1: no pipeline is defined here")
+        say(f"{names[0]}:1:1: this file defines no pipeline")
         errors = 1
+    if options.json:
+        print_json({**answer, "files": names, "valid": not errors})
     if errors:
         return _invalid(errors)
-    print_line("Pipeline configuration is valid!")
+    if not options.json:
+        print_line("Pipeline configuration is valid!")
     return exit_codes.OK
 
 
 def dry_run(options: argparse.Namespace) -> int:
     """Print the plan of a run."""
-    is_text = options.format == "text"
-    plan = plan_for(options, say_file=is_text)
+    is_text = options.format == "text" and not options.json
+    plan = plan_for(options, print_file=is_text)
     if plan is None:
         return exit_codes.FAILED
     show(plan, runs.past_durations(options, str(plan["pipeline"])), is_text=is_text)
     return exit_codes.OK
 
 
-def plan_for(options: argparse.Namespace, *, say_file: bool = False) -> dict[str, Any] | None:
-    """Return the plan for the command line; None if the definition has mistakes, which are printed.
+def plan_for(options: argparse.Namespace, *, print_file: bool = False) -> dict[str, Any] | None:
+    """Return the plan for the command line; None if the definition has errors, which are printed.
 
-    With `say_file`, print the name of the file, if one is given.
+    With `print_file`, print the name of the file, if one is given.
     """
     file: str | None = options.named_file or (options.what if is_file(options.what) else None)
     files = _files(file)
     if files is None:
         return None
-    if say_file and file:
+    if print_file and file:
         print_line(f"Validating pipeline configuration: {file}")
     name = options.named or (None if file == options.what else options.what)
     project = project_root(Path.cwd(), Path.cwd())
     answer = ask({"files": files, "plan": choice(options, project, name)}, options)
-    errors = tell(answer)
+    errors = print_problems(answer)
     if "plan" not in answer:
         if errors:
             _invalid(errors)
             return None
-        raise Failure(answer.get("refused", "there is no plan"), exit_codes.USAGE_ERROR)
+        raise Failure(answer.get("refused", "The runner returned no plan"), exit_codes.USAGE_ERROR)
     plan: dict[str, Any] = answer["plan"]
     return plan
 
@@ -138,7 +158,7 @@ def show(plan: plan_view.Plan, durations: Durations, *, is_text: bool) -> None:
     path, seconds = plan_view.critical_path(plan, durations)
     if not is_text:
         critical = {"jobs": path, "seconds": seconds} if path else None
-        print_line(escaped_json({**plan, "critical_path": critical}, indent=2))
+        print_json({**plan, "critical_path": critical})
         return
     print_line("Execution Plan:")
     for line in plan_view.tree(plan, durations):
@@ -154,8 +174,8 @@ def ask(question: Question, options: argparse.Namespace) -> Answer:
         configured = settings(options)
         if configured.url is None:
             raise ConfigError(
-                "nothing here can read pipelines: `pip install 'pytest-remote-ci[runner]'`, "
-                "or run `remote-ci login` to name a runner that does"
+                "Pipelines cannot be read here: run `pip install 'pytest-remote-ci[runner]'`, "
+                "or `remote-ci login` to let a runner read them"
             )
         with connected(configured) as client:
             return client.check_pipelines(question)
@@ -163,7 +183,7 @@ def ask(question: Question, options: argparse.Namespace) -> Answer:
     return pipeline_files.ask(question, ask_runner)
 
 
-def tell(answer: Answer) -> int:
+def print_problems(answer: Answer) -> int:
     """Print errors and warnings, one line each; return the number of errors."""
     for line in pipeline_files.problems_in(answer):
         say(line)
@@ -185,7 +205,7 @@ def _files(name: str | None) -> Files | None:
         say(str(error))
         _invalid(1)
     except ConfigError as error:
-        say(f"[Error] {error}")
+        report_error(error)
     return None
 
 
@@ -196,7 +216,7 @@ def _one_file(name: str) -> Files:
     text = pipeline_files.read(file)
     if not pipeline_files.is_in_project(file):
         raise ConfigError(
-            f"{name} is in no project: a run sends the git work tree, or the project, around it"
+            f"{name} is not in a project: put it into a git work tree, or beside a pyproject.toml"
         )
     return [(file.as_posix(), text)]
 
@@ -207,5 +227,5 @@ def _all_files() -> Files:
 
 
 def _invalid(errors: int) -> int:
-    say(f"[ERROR] Invalid pipeline: {errors} error{'s' if errors > 1 else ''}")
+    report_error(f"Invalid pipeline: {errors} error{'s' if errors > 1 else ''}")
     return exit_codes.FAILED

@@ -1,4 +1,4 @@
-"""``remote-ci pipeline run`` and the commands for existing runs: status, logs, report, artifacts, rerun, cancel.
+"""``remote-ci pipeline run`` and the commands for existing runs: list, status, logs, report, artifacts, rerun, cancel.
 
 Exit codes are in `pytest_remote_ci.exit_codes`.
 """
@@ -7,14 +7,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import exit_codes
-from pytest_remote_ci.cli import report_formats
-from pytest_remote_ci.cli.context import Failure, connected, print_line, print_log, say, settings, write
+from pytest_remote_ci.artifacts import artifact_folder
+from pytest_remote_ci.cli import report_formats, tables
+from pytest_remote_ci.cli.context import (
+    Failure,
+    add_folder,
+    add_json,
+    add_run,
+    connected,
+    print_json,
+    print_line,
+    print_log,
+    say,
+    settings,
+    write,
+)
 from pytest_remote_ci.client.runs import Run, Runs
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.session.submission import CommandSubmission
@@ -25,71 +39,85 @@ from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.run_view import block, state_of, tail_heading, verdict
 from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.wire.protocol import STATUSES
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
 
 #: Function that adds one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+#: Function that adds arguments to a parser.
+AddArguments = Callable[[argparse.ArgumentParser], None]
 
-#: Function that adds options to a parser.
-AddOptions = Callable[[argparse.ArgumentParser], None]
 
-
-def add(command: Command, add_pipeline: AddOptions, add_choice: AddOptions) -> None:
+def add(command: Command, add_pipeline: AddArguments, add_choice: AddArguments) -> None:
     """Add the sub-commands of ``pipeline`` for runs."""
-    sub = command("run", run, "send this project and run a pipeline on it")
+    sub = command("run", run, "run a pipeline on this project")
     add_pipeline(sub)
     add_choice(sub)
     sub.add_argument("--dry-run", action="store_true", help="show the jobs, in order, and run nothing")
     sub.set_defaults(format="text")  # of the dry run
     sub.add_argument(
-        "--keep-going", action="store_true", help="go on with what does not depend on a failed job"
+        "--keep-going", action="store_true", help="after a failure, run the jobs that do not depend on it"
     )
-    sub.add_argument("--timeout", type=float, metavar="SECONDS", help="for the whole run")
-    sub.add_argument(
-        "--async", dest="asynchronous", action="store_true", help="print the run's id and return"
-    )
+    sub.add_argument("--timeout", type=float, metavar="SECONDS", help="limit for the whole run")
+    _add_async(sub)
+    add_json(sub, "print the run as JSON when it ends (logs go to stderr)")
+    sub = command("list", list_runs, "list your runs, newest first")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="only runs of this pipeline")
+    sub.add_argument("--status", choices=STATUSES, help="only runs with this status")
+    sub.add_argument("--limit", type=int, metavar="N", help="at most N runs")
+    add_json(sub)
     sub = command("status", status, "show a run with its stages and jobs")
     which = sub.add_mutually_exclusive_group(required=True)
-    text = "its id, the beginning of it, NAME#NUMBER, or the pipeline's NAME for its newest run"
-    which.add_argument("id", nargs="?", metavar="RUN", help=text)
+    add_run(which, nargs="?")
     which.add_argument(
         "-p", "--pipeline", dest="named", metavar="NAME", help="the newest run of this pipeline"
     )
-    sub.add_argument("--watch", action="store_true", help="until its end")
-    sub = command("logs", logs, "show what the jobs of a run wrote")
-    sub.add_argument("id", metavar="RUN")
-    sub.add_argument("--stage", metavar="S", help="only the jobs of this stage")
-    sub.add_argument("--job", metavar="J", help="only this job")
-    sub = command("rerun", rerun, "run it again on the same files")
-    sub.add_argument("id", metavar="RUN")
-    sub.add_argument("--failed", action="store_true", help="only what did not pass, and what depends on it")
+    sub.add_argument("--watch", action="store_true", help="follow the run until it ends")
+    add_json(sub)
+    sub = command("logs", logs, "show the output of a run's jobs")
+    add_run(sub)
+    sub.add_argument("--stage", metavar="STAGE", help="only jobs of this stage")
+    sub.add_argument("--job", metavar="JOB", help="only this job")
+    add_json(sub)
+    sub = command("rerun", rerun, "run a pipeline again on the files of a run")
+    add_run(sub)
     sub.add_argument(
-        "--stage", metavar="S", help="only this stage, what depends on it, and what did not pass"
+        "--failed", action="store_true", help="only jobs that did not pass, and jobs that depend on them"
     )
-    sub.add_argument("--job", metavar="J", help="only this job, what depends on it, and what did not pass")
     sub.add_argument(
-        "--async", dest="asynchronous", action="store_true", help="print the run's id and return"
+        "--stage", metavar="STAGE", help="only this stage, what depends on it, and jobs that did not pass"
     )
-    sub = command("cancel", cancel, "ask for the end of a run")
-    sub.add_argument("id", metavar="RUN")
-    sub.add_argument("--stage", metavar="S", help="only of this stage")
-    sub.add_argument("--job", metavar="J", help="only of this job")
-    sub = command("report", report, "what runs, stages and jobs came to")
-    sub.add_argument("name", nargs="?", metavar="NAME", help="the pipeline; without it: all of them")
+    sub.add_argument(
+        "--job", metavar="JOB", help="only this job, what depends on it, and jobs that did not pass"
+    )
+    _add_async(sub)
+    add_json(sub, "print the new run as JSON when it ends (logs go to stderr)")
+    sub = command("cancel", cancel, "cancel a run, or a part of it")
+    add_run(sub)
+    sub.add_argument("--stage", metavar="STAGE", help="only this stage")
+    sub.add_argument("--job", metavar="JOB", help="only this job")
+    add_json(sub)
+    sub = command("report", report, "show the results of runs, stages and jobs")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="the pipeline (default: all)")
     sub.add_argument("-p", "--pipeline", dest="named", metavar="NAME", help="the same")
-    sub.add_argument("--run", dest="number", type=int, metavar="N", help="only this run")
-    sub.add_argument("--stage", metavar="S", help="only this stage")
-    sub.add_argument("--job", metavar="J", help="only this job of the stage")
+    sub.add_argument("--run", dest="number", type=int, metavar="NUMBER", help="only the run with this number")
+    sub.add_argument("--stage", metavar="STAGE", help="only this stage")
+    sub.add_argument("--job", metavar="JOB", help="only this job of the stage")
     sub.add_argument("--format", choices=report_formats.FORMATS, default="text", help="default: text")
-    sub = command("artifacts", artifacts, "fetch what the jobs of a run left behind")
-    sub.add_argument("id", metavar="RUN")
-    sub.add_argument("--stage", metavar="S", help="only of the jobs of this stage")
-    sub.add_argument("--job", metavar="J", help="only of this job")
-    sub.add_argument(
-        "-d", dest="folder", metavar="DIR", help="where to; default: .remote-ci-artifacts/NAME-NUMBER"
-    )
+    add_json(sub, "same as --format json")
+    sub = command("artifacts", artifacts, "fetch the artifacts of a run's jobs")
+    add_run(sub)
+    sub.add_argument("--stage", metavar="STAGE", help="only jobs of this stage")
+    sub.add_argument("--job", metavar="JOB", help="only this job")
+    add_folder(sub, default=f"{artifact_folder.NAME}/NAME-NUMBER")
+    sub.add_argument("--list", action="store_true", help="list sizes, jobs and paths, fetch nothing")
+    add_json(sub, "list them as JSON, fetch nothing")
+
+
+def _add_async(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--async", dest="asynchronous", action="store_true", help="print the run's id and exit")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -103,7 +131,9 @@ def run(options: argparse.Namespace) -> int:
         return exit_codes.USAGE_ERROR
     display = Display(StatusLine())
     with held_interrupts(display) as interrupts, ExitStack() as resources:
-        parts = CommandSubmission(settings(options), display, resources, is_async=options.asynchronous)
+        parts = CommandSubmission(
+            settings(options), display, resources, is_async=options.asynchronous, as_json=options.json
+        )
         sent = parts.run_options()
 
         def connect(client: Client) -> SubmittedRun:
@@ -117,23 +147,55 @@ def run(options: argparse.Namespace) -> int:
                 timeout=options.timeout,
             )
 
-        return submit(parts, connect, _follow)
+        return submit(parts, connect, partial(_follow, as_json=options.json))
 
 
-def _follow(remote: SubmittedRun) -> int:
-    return _finish(remote.runs, remote.watch())
+def _follow(remote: SubmittedRun, *, as_json: bool) -> int:
+    return _finish(remote.runs, remote.watch(), as_json=as_json)
 
 
-def _finish(runs: Runs, run: Run) -> int:
-    """Print the logs of failed jobs and the result; return the exit code."""
+def _finish(runs: Runs, run: Run, *, as_json: bool) -> int:
+    """Print the logs of failed jobs and the result; return the exit code. With JSON, the logs go to stderr."""
     for job in run["jobs"]:
         if job["job_id"] is not None and state_of(job) == "failed":
             tail = runs.tail(job["job_id"])
             if tail:
                 say(f"\n--- {tail_heading(run, job)}")
-                print_log("".join(f"{line}\n" for line in tail))
+                print_log("".join(f"{line}\n" for line in tail), sys.stderr if as_json else sys.stdout)
     say(verdict(run))
+    if as_json:
+        print_json(run)
     return exit_codes.of_run(run)
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """Print the runs of the key's owner, newest submission first."""
+    with connected(settings(options)) as client:
+        found = Runs(client).list(pipeline=options.name, status=options.status, limit=options.limit)
+    if options.json:
+        print_json(found)
+    elif not found:
+        print_line("No runs found.")
+    else:
+        for line in tables.runs(found):
+            print_line(line)
+    return exit_codes.OK
+
+
+def _list_artifacts(client: Client, jobs: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    from pytest_remote_ci.artifacts.download import shown
+
+    found = [
+        {"job": job["name"], "job_id": job["job_id"], **vars(item)}
+        for job in jobs
+        if job["job_id"] is not None
+        for item in client.artifacts(job["job_id"])
+    ]
+    if as_json:
+        print_json(found)
+        return
+    for item in found:
+        print_line(f"{item['size']:>12}  {escaped(item['job'])}/{shown(item['path'])}")
 
 
 def status(options: argparse.Namespace) -> int:
@@ -146,11 +208,17 @@ def status(options: argparse.Namespace) -> int:
                 found = SubmittedRun(client, Display(StatusLine()), Interrupts(), run=found).watch()
             except KeyboardInterrupt:
                 say(
-                    f"Stopped watching; the run goes on. Come back with: remote-ci pipeline status {options.id} --watch"
+                    f"Stopped watching. The run continues; reconnect with: "
+                    f"remote-ci pipeline status {found['run_id']} --watch"
                 )
                 return exit_codes.INTERRUPTED
             say(verdict(found))
+            if options.json:
+                print_json(found)
             return exit_codes.of_run(found)
+        if options.json:
+            print_json(found)
+            return exit_codes.of_run(found) if found["end_time"] is not None else exit_codes.OK
         from datetime import datetime, timezone
 
         print_line(escaped(f"{found['pipeline']}#{found['number']}  {found['status']}  {found['run_id']}"))
@@ -167,11 +235,24 @@ def logs(options: argparse.Namespace) -> int:
         runs = Runs(client)
         found = runs.find(options.id)
         jobs = _chosen(found, options)
+        if options.json:
+            print_json(
+                [
+                    {
+                        "job": job["name"],
+                        "stage": job["stage"],
+                        "job_id": job["job_id"],
+                        "log": None if job["job_id"] is None else runs.log(job["job_id"]),
+                    }
+                    for job in jobs
+                ]
+            )
+            return exit_codes.OK
         for job in jobs:
             if len(jobs) > 1:
                 say(escaped(f"--- {job['stage']} / {job['name']}"))
             if job["job_id"] is None:
-                say(escaped(f"{job['name']} has not run: {job['reason'] or 'it waits'}"))
+                say(escaped(f"{job['name']} has not run: {job['reason'] or 'it is waiting'}"))
             else:
                 print_log(runs.log(job["job_id"]))
     return exit_codes.OK
@@ -209,7 +290,11 @@ def rerun(options: argparse.Namespace) -> int:
             secrets=runs.needed_secrets(found),
         )
         remote = SubmittedRun(client, display, interrupts, run=made)
-        return attend(remote, lambda: announce(remote, _follow, display, is_async=options.asynchronous))
+        follow = partial(_follow, as_json=options.json)
+        return attend(
+            remote,
+            lambda: announce(remote, follow, display, is_async=options.asynchronous, as_json=options.json),
+        )
 
 
 def cancel(options: argparse.Namespace) -> int:
@@ -218,9 +303,12 @@ def cancel(options: argparse.Namespace) -> int:
         runs = Runs(client)
         found = runs.find(options.id)
         try:
-            runs.cancel(found["run_id"], stage=options.stage, job=options.job)
+            found = runs.cancel(found["run_id"], stage=options.stage, job=options.job)
         except SubmissionRefused as error:  # it has already ended
             raise Failure(str(error)) from error
+    if options.json:
+        print_json(found)
+        return exit_codes.OK
     part = f" {options.job or options.stage!r} of" if options.job or options.stage else ""
     print_line(escaped(f"Cancelling{part} {found['pipeline']}#{found['number']}."))
     return exit_codes.OK
@@ -230,10 +318,9 @@ def report(options: argparse.Namespace) -> int:
     """Print a report in one of the six shapes, or the report of all pipelines."""
     name = options.named or options.name
     if options.job and not options.stage:
-        say("Error: --stage parameter is required when using --job")
-        return exit_codes.USAGE_ERROR
+        raise Failure("--stage parameter is required when using --job", exit_codes.USAGE_ERROR)
     if name is None and (options.number or options.stage):
-        raise Failure("name the pipeline", exit_codes.USAGE_ERROR)
+        raise Failure("--run and --stage need the name of the pipeline", exit_codes.USAGE_ERROR)
     parts: list[Any] = []
     wanted: dict[str, Any] = {}
     if name is not None:
@@ -246,7 +333,7 @@ def report(options: argparse.Namespace) -> int:
             wanted = {"stage": options.stage, "job": options.job}
     with connected(settings(options)) as client:
         found = Runs(client).report(*parts, **wanted)
-    write(sys.stdout, report_formats.rendered(found, options.format))
+    write(sys.stdout, report_formats.rendered(found, "json" if options.json else options.format))
     return exit_codes.OK
 
 
@@ -264,16 +351,19 @@ def past_durations(options: argparse.Namespace, pipeline: str) -> dict[str, floa
 
 def artifacts(options: argparse.Namespace) -> int:
     """Fetch the artifacts of all jobs of a run, into one folder per job."""
-    from pytest_remote_ci.artifacts import artifact_folder, run_artifacts
+    from pytest_remote_ci.artifacts import run_artifacts
 
     with connected(settings(options)) as client:
         found = Runs(client).find(options.id)
+        jobs = _chosen(found, options)
+        if options.list or options.json:
+            _list_artifacts(client, jobs, as_json=options.json)
+            return exit_codes.OK
         name = f"{found['pipeline']}-{found['number']}"
-        named = options.folder is not None
         base = (
-            artifact_folder.named(Path(options.folder))
-            if named
-            else artifact_folder.default(name, Path.cwd())
+            artifact_folder.default(name, Path.cwd())
+            if options.artifacts_dir is None
+            else artifact_folder.named(Path(options.artifacts_dir))
         )
-        is_complete = run_artifacts.fetch(client, _chosen(found, options), base, StatusLine(), say)
+        is_complete = run_artifacts.fetch(client, jobs, base, StatusLine(), say)
     return exit_codes.OK if is_complete else exit_codes.FAILED

@@ -44,6 +44,18 @@ def report(answer: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def runs(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield lines for runs: name and number, status, times, id."""
+    yield f"{'RUN':<24} {'STATUS':<12} {'START TIME':<22} {'END TIME':<22} RUN ID"
+    for run in found:
+        status = "passed" if run.get("success") else str(run.get("status"))
+        if run.get("status") == "completed" and not run.get("success"):
+            status = "failed"
+        name = f"{run.get('pipeline')}#{run.get('number')}"
+        times = f"{formats.time(run.get('start_time')):<22} {formats.time(run.get('end_time')):<22}"
+        yield f"{shown(name):<24} {shown(status):<12} {times} {shown(str(run.get('run_id')))}"
+
+
 def _remark(test: Mapping[str, Any]) -> str:
     words = []
     since = test.get("failing_since")

@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pytest_remote_ci.client.ids import PAGE, whole_id
 from pytest_remote_ci.client.multipart import MultipartUpload, Progress
 from pytest_remote_ci.client.retry import Backoff
 from pytest_remote_ci.client.stream import EventStream
@@ -250,6 +251,10 @@ class Client:
         if not isinstance(summary, dict):
             raise RunnerUnreachable(f"{self.url} is no runner: its answer is no job")
         return summary
+
+    def job_id(self, word: str) -> str:
+        """Return the id of the job that `word` begins. Raises `JobNotFound`, `AmbiguousId`."""
+        return whole_id("job", word, lambda before: self.jobs(query=word, limit=PAGE, before=before))
 
     def jobs(
         self,

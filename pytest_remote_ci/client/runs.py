@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pytest_remote_ci.client.ids import PAGE, whole_id
 from pytest_remote_ci.errors import ConfigError, JobNotFound
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Runs:
     def find(self, word: str) -> Run:
         """Return the run named by an id, ``pipeline#number``, ``pipeline`` (the newest run) or an id's beginning.
 
-        Raises `JobNotFound`.
+        Raises `JobNotFound`, `AmbiguousId`.
         """
         name, _, number = word.rpartition("#")
         if name and number.isascii() and number.isdigit():
@@ -90,11 +91,8 @@ class Runs:
         try:
             return self.newest(word)
         except JobNotFound:
-            # An empty word would be the beginning of every id.
-            ids = [run["run_id"] for run in self.list() if word and run["run_id"].startswith(word)]
-        if len(ids) != 1:
-            raise JobNotFound(f"{word} is the beginning of several runs" if ids else f"Run not found: {word}")
-        return self.get(ids[0])
+            run_id = whole_id("run", word, lambda before: self.list(limit=PAGE, before=before))
+        return self.get(run_id)
 
     def newest(self, pipeline: str) -> Run:
         """Return the newest run of a pipeline. Raises `JobNotFound`."""

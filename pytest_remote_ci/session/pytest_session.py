@@ -270,7 +270,8 @@ class _Session:
             return exit_codes.INTERRUPTED
 
     def _existing(self, job_id: str) -> RemoteJob:
-        return RemoteJob(self._parts.client(), self._display, self._interrupts, self._see, job_id)
+        client = self._parts.client()
+        return RemoteJob(client, self._display, self._interrupts, self._see, client.job_id(job_id))
 
     def _see(self, event: dict[str, Any]) -> None:
         hook = self._pytest.hook.pytest_remote_ci_event

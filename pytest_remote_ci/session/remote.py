@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.terminal.display import Display
@@ -44,6 +44,10 @@ class Remote(ABC):
     @abstractmethod
     def receipt(self) -> str:
         """What was submitted and its id, as a command's result."""
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Any]:
+        """Return its present state, as the runner describes it."""
 
     def submit(self, workspace: Workspace, *, again: Callable[[], Workspace]) -> None:
         """Submit it with the missing files of the workspace; `again` collects the workspace anew."""

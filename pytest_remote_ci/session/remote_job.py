@@ -65,6 +65,11 @@ class RemoteJob(Remote):
         """The id."""
         return f"Job submitted: {self.job_id}"
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the job's present state."""
+        assert self.job_id is not None
+        return self._client.job(self.job_id)
+
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
         assert self._options is not None
         self.job_id = self._client.submit(

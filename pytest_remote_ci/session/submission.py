@@ -43,6 +43,7 @@ class Submission:
         *,
         is_dry_run: bool = False,
         is_async: bool = False,
+        as_json: bool = False,
     ) -> None:
         """`resources` are closed when the process is done with what was submitted."""
         self.place = place
@@ -53,6 +54,8 @@ class Submission:
         self.is_dry_run = is_dry_run
         #: Do not wait for the end.
         self.is_async = is_async
+        #: Print the files of a dry run, or what was submitted without waiting, as JSON.
+        self.as_json = as_json
 
     def workspace(self) -> Workspace:
         """Return the working tree in its present state."""
@@ -130,11 +133,14 @@ class CommandSubmission(Submission):
         *,
         is_dry_run: bool = False,
         is_async: bool = False,
+        as_json: bool = False,
     ) -> None:
         """`args` are the arguments for pytest."""
         cwd = Path.cwd()
         place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
-        super().__init__(place, settings, display, resources, is_dry_run=is_dry_run, is_async=is_async)
+        super().__init__(
+            place, settings, display, resources, is_dry_run=is_dry_run, is_async=is_async, as_json=as_json
+        )
         self._args = args
         #: The reports that may be fetched into the project.
         self.reports = destinations.find(args, place)

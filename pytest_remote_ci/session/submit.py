@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.terminal.interrupts import Interrupts
-from pytest_remote_ci.terminal.output import print_line
+from pytest_remote_ci.terminal.output import print_json, print_line
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
@@ -48,8 +48,7 @@ def submit(
     try:
         workspace = parts.workspace()
         if parts.is_dry_run:
-            for text in workspace.listing():
-                print_line(text)
+            _print_files(workspace, as_json=parts.as_json)
             return exit_codes.OK
         parts.check(workspace)
         for is_last_chance in (False, True):
@@ -70,7 +69,17 @@ def submit(
 
 def _send_and_follow(parts: Submission, remote: R, workspace: Workspace, follow: Callable[[R], Code]) -> Code:
     remote.submit(workspace, again=parts.workspace)
-    return announce(remote, follow, parts.display, is_async=parts.is_async)
+    return announce(remote, follow, parts.display, is_async=parts.is_async, as_json=parts.as_json)
+
+
+def _print_files(workspace: Workspace, *, as_json: bool) -> None:
+    """Print the files that would be sent, largest first."""
+    if as_json:
+        files = [{"path": file.path, "size": file.size} for file in workspace.by_size()]
+        print_json({"files": files, "size": workspace.size})
+        return
+    for text in workspace.listing():
+        print_line(text)
 
 
 def attend(
@@ -92,10 +101,15 @@ def attend(
         raise
 
 
-def announce(remote: R, follow: Callable[[R], Code], display: Display, *, is_async: bool) -> Code:
+def announce(
+    remote: R, follow: Callable[[R], Code], display: Display, *, is_async: bool, as_json: bool = False
+) -> Code:
     """Print what was submitted, and follow it unless `is_async`; return the exit code, or what `follow` returns."""
     if is_async:
-        print_line(remote.receipt)
+        if as_json:
+            print_json(remote.state())
+        else:
+            print_line(remote.receipt)
         return exit_codes.OK
     display.say(remote.title)
     return follow(remote)

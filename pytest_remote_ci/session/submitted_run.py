@@ -66,6 +66,11 @@ class SubmittedRun(Remote):
         """Id, name and number."""
         return f"Run submitted: {self.remote_id} ({self._name})"
 
+    def state(self) -> Run:
+        """Return the run as it was when it was last asked for."""
+        assert self.run is not None
+        return self.run
+
     @property
     def _name(self) -> str:
         assert self.run is not None

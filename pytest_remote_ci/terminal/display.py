@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import NoVerdict
@@ -23,13 +23,13 @@ _PHASES = {"queued": "queued", "preparing": "preparing the environment", "starti
 class Display:
     """Display of the events of one job. Raises BrokenPipeError if stdout or stderr is closed by its reader."""
 
-    def __init__(self, line: StatusLine, *, is_strict: bool = False) -> None:
+    def __init__(self, line: StatusLine, *, is_strict: bool = False, stdout: TextIO | None = None) -> None:
         """Write to stdout, stderr and `line`; with `is_strict`, files and pipes get the same text as a terminal.
 
-        Without `is_strict`, files and pipes get what a direct run of pytest would write.
+        Without `is_strict`, files and pipes get what a direct run of pytest would write. `stdout` replaces stdout.
         """
         self.line = line
-        self._out = Output(sys.stdout, is_strict=is_strict)
+        self._out = Output(stdout or sys.stdout, is_strict=is_strict)
         self._err = Output(sys.stderr, is_strict=is_strict)
         self._runner_log: deque[str] = deque(maxlen=_KEPT_CHUNKS)
         self._has_output = False

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 from pytest_remote_ci.terminal.ansi import clean
-from pytest_remote_ci.wire.control_characters import escaped_lines
+from pytest_remote_ci.wire.control_characters import escaped_json, escaped_lines
 
 
 def print_line(text: str) -> None:
@@ -14,9 +14,14 @@ def print_line(text: str) -> None:
     write(sys.stdout, escaped_lines(text) + "\n")
 
 
-def print_log(text: str) -> None:
-    """Print a job's output: text and colours."""
-    write(sys.stdout, clean(text))
+def print_json(value: object) -> None:
+    """Print the result as JSON, with all control characters escaped."""
+    print_line(escaped_json(value, indent=2))
+
+
+def print_log(text: str, stream: TextIO | None = None) -> None:
+    """Print a job's output, text and colours, on stdout or `stream`."""
+    write(stream or sys.stdout, clean(text))
 
 
 def say(text: str) -> None:

@@ -125,9 +125,13 @@ class Workspace:
                 members.append(zip_writer.Member(file.sha256, file.source, 0o644, file.size, file.sha256))
         _write(members, target, progress)
 
+    def by_size(self) -> list[WorkspaceFile]:
+        """Return the files, largest first."""
+        return sorted(self.files, key=lambda file: (-file.size, file.path))
+
     def listing(self) -> Iterator[str]:
         """Yield lines for display: every file with its size, largest first, then the total."""
-        for file in sorted(self.files, key=lambda file: (-file.size, file.path)):
+        for file in self.by_size():
             yield f"{formats.size(file.size):>10}  {file.path}"
         count = len(self.files)
         yield f"{formats.size(self.size):>10}  in {count} file{'' if count == 1 else 's'}"

@@ -261,7 +261,7 @@ COMMANDS: dict[str, bool] = {
     f"show {JOB} --tests": False,
     "tests --flaky": False,
     "tests --failing-since": False,
-    "tests --format json": False,
+    "tests --json": False,
     f"artifacts {JOB} --list": False,
     f"artifacts {JOB} --json": False,
     f"artifacts {JOB}": False,

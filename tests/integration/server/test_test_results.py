@@ -152,7 +152,7 @@ def test_the_command_reports_on_the_project_around(
         said(capsys, "tests", "--failing-since", "--runs", "1").splitlines()[1]
         == "Nothing fails that passed before."
     )
-    found = json.loads(said(capsys, "tests", "--slowest", "--limit", "1", "--everywhere", "--format", "json"))
+    found = json.loads(said(capsys, "tests", "--slowest", "--limit", "1", "--everywhere", "--json"))
     assert (len(found["tests"]), len(found["runs"])) == (1, 3)
 
 

@@ -91,7 +91,7 @@ def test_a_file_with_mistakes_is_1_and_each_is_a_line(project: Path, run: Run) -
         f"{file}:1:10: warning: stages[0]: stage 'a' has no jobs\n"
         f"{file}:2:25: jobs[0].stage: Job 'x' references non-existent stage 'b'; there are a\n"
         f"{file}:2:29: jobs[1]: Job at index 1 is missing 'name' field\n"
-        "[ERROR] Invalid pipeline: 2 errors\n",
+        "Error: Invalid pipeline: 2 errors\n",
     )
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_no_yaml_by_its_name_is_1(project: Path, run: Run) -> Non
     file = write(project, VALID, "ci.txt")
     done = run("check", file)
     assert (done.code, done.out) == (1, "")
-    assert done.err == "[Error] File extension must be a YAML file (.yaml or .yml), or .toml: ci.txt\n"
+    assert done.err == "Error: File extension must be a YAML file (.yaml or .yml), or .toml: ci.txt\n"
 
 
 @pytest.mark.case("B4")
@@ -113,7 +113,8 @@ def test_a_file_in_no_project_is_1(tmp_path: Path, run: Run) -> None:
         for name in (".git", "pyproject.toml", "setup.py")
     ), "the folder of temporary files is in a project"
     done = run("check", str(file))
-    assert (done.code, done.err.partition(":")[0]) == (1, f"[Error] {file} is in no project")
+    assert done.code == 1
+    assert done.err.startswith(f"Error: {file} is not in a project: ")
     (tmp_path / "pyproject.toml").touch()
     assert run("check", str(file)).code == 0
 
@@ -124,13 +125,13 @@ def test_a_file_that_is_not_there_is_1(project: Path, run: Run, command: str) ->
     done = run(command, "x.yaml")
     assert (done.code, done.err.splitlines()) == (
         1,
-        ["x.yaml:1:1: Pipeline configuration file not found: x.yaml", "[ERROR] Invalid pipeline: 1 error"],
+        ["x.yaml:1:1: Pipeline configuration file not found: x.yaml", "Error: Invalid pipeline: 1 error"],
     )
 
 
 def test_a_file_that_is_no_text_is_1(project: Path, run: Run) -> None:
     (project / "x.yaml").write_bytes(b"a: b\nc: \xff")
-    assert run("check", "x.yaml").err == "x.yaml:2:4: is not UTF-8\n[ERROR] Invalid pipeline: 1 error\n"
+    assert run("check", "x.yaml").err == "x.yaml:2:4: is not UTF-8\nError: Invalid pipeline: 1 error\n"
 
 
 def test_a_file_that_is_too_long_is_not_sent(project: Path, run: Run) -> None:
@@ -146,7 +147,7 @@ def test_without_a_file_all_pipelines_are_checked_and_a_missing_folder_is_told(
     nothing = run("check")
     assert (nothing.code, nothing.out) == (1, "")
     assert nothing.err == (
-        "[Error] no pipeline is defined: write [tool.remote-ci.pipelines.<name>] in pyproject.toml, "
+        "Error: no pipeline is defined: write [tool.remote-ci.pipelines.<name>] in pyproject.toml, "
         "or .pipelines/<name>.yaml\n"
     )
     write(project, VALID, ".pipelines/b.yml")
@@ -162,7 +163,9 @@ def test_without_a_file_all_pipelines_are_checked_and_a_missing_folder_is_told(
 
 def test_a_project_s_file_without_pipelines_is_told(project: Path, run: Run) -> None:
     write(project, "[tool.x]\n", "pyproject.toml")
-    assert run("check", "pyproject.toml").err.startswith("pyproject.toml:1:1: no pipeline is defined here\n")
+    assert run("check", "pyproject.toml").err.startswith(
+        "pyproject.toml:1:1: this file defines no pipeline\n"
+    )
 
 
 def test_a_mistake_in_a_project_s_file_names_its_key(project: Path, run: Run) -> None:
@@ -469,8 +472,8 @@ def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
     monkeypatch.setattr(pipeline_files, "can_read_here", lambda: False)
     assert main.main(["pipeline", "check", write(project, VALID)]) == 4
     assert capsys.readouterr().err == (
-        "Error: nothing here can read pipelines: `pip install 'pytest-remote-ci[runner]'`, "
-        "or run `remote-ci login` to name a runner that does\n"
+        "Error: Pipelines cannot be read here: run `pip install 'pytest-remote-ci[runner]'`, "
+        "or `remote-ci login` to let a runner read them\n"
     )
 
 
