@@ -31,12 +31,14 @@ EXIT_DATABASE: Final = 78
 
 _log = logging.getLogger("ci_runner")
 
-_DESCRIPTION: Final = "The runner of pytest --remote-ci: takes projects, runs their tests, keeps the results."
+_DESCRIPTION: Final = (
+    "The runner of pytest --remote-ci: receives projects, runs their tests, stores the results."
+)
 _EPILOG: Final = """\
 Start a runner on this machine: ci-runner serve --reconcile
 Create a user and a key:        ci-runner admin user create --name Ann --email ann@example.org
                                 ci-runner admin key create --email ann@example.org --name laptop
-Find out what is wrong:         ci-runner doctor
+Find problems:                  ci-runner doctor
 """
 
 
@@ -101,13 +103,22 @@ def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
 
     serve = add("serve", _serve, "Serve the HTTP API.", "serve", "reconcile", "environments")
     serve.add_argument(
-        "--announce", type=Path, metavar="FILE", help="write url, pid, … (JSON) there once it is ready"
+        "--announce",
+        type=Path,
+        metavar="FILE",
+        help="write url, pid, … (JSON) to this file when the server is ready",
     )
     serve.add_argument(
-        "--embedded", action="store_true", help="a private runner of this user: as pytest starts it"
+        "--embedded", action="store_true", help="private runner of this user, as pytest starts it"
     )
     add("reconcile", _reconcile, "Run jobs: the controller.", "reconcile", "environments")
-    doctor = add("doctor", _doctor, "Say what there is, what is wrong and what to do.", "serve", "reconcile")
+    doctor = add(
+        "doctor",
+        _doctor,
+        "Show the state of this installation, its problems and their remedies.",
+        "serve",
+        "reconcile",
+    )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     _add_image(commands, anywhere)
     admin = commands.add_parser("admin", help="Manage users and API keys.", parents=[anywhere])
@@ -144,8 +155,8 @@ def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
     actions = image.add_subparsers(metavar="ACTION", required=True)
     build = actions.add_parser(
         "build",
-        help="make one out of Debian packages (needs root)",
-        description="Make a base image out of Debian packages, where no image registry can be reached. Needs root.",
+        help="make a base image from Debian packages (needs root)",
+        description="Make a base image from Debian packages, without an image registry. Needs root.",
         parents=[anywhere],
     )
     build.add_argument("--tag", default=images.DEFAULT_TAG, help="name of the image [%(default)s]")
@@ -156,7 +167,7 @@ def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="VERSION|PATH",
-        help="a CPython of this machine to put in beside Debian's own: 3.12 (pyenv, uv, /usr/local) or its path; "
+        help="CPython of this machine to add to the image: 3.12 (found in pyenv, uv, /usr/local) or its path; "
         "may be repeated",
     )
     build.add_argument(
@@ -168,7 +179,7 @@ def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--scratch", type=Path, metavar="FOLDER", help="where to build (about 1 GB) [/var/tmp]"
     )
-    build.add_argument("--force", action="store_true", help="also when it is up to date")
+    build.add_argument("--force", action="store_true", help="build even if the image is up to date")
     build.set_defaults(program=_image_build)
 
 
@@ -189,7 +200,7 @@ def _serve(args: argparse.Namespace) -> int:
     if not args.embedded:
         return programs.serve(_load(args), announce=args.announce)
     if args.announce is None:
-        raise SettingsError("--embedded needs --announce FILE: how else would anybody learn its key?")
+        raise SettingsError("--embedded needs --announce FILE, which gets the key")
     forced, defaults = embedded.layers(vars(args), os.environ)
     loaded = _load(argparse.Namespace(**{**vars(args), **forced}), defaults=defaults, system_file=None)
     return embedded.serve(loaded, announce=args.announce)

@@ -88,7 +88,7 @@ def sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Iterator[F
         yield warn(
             "sqlite",
             f"{text} may damage a database when two processes checkpoint at once (fixed in 3.51.3)",
-            "the runner checkpoints from one process only; let no other program write to its database",
+            "the runner checkpoints from one process only; let no other program write to the database",
         )
     else:
         yield ok("sqlite", text)
@@ -106,10 +106,10 @@ def data_dir(settings: Settings) -> Iterator[Finding]:
         else:
             yield ok("data directory", str(folder))
     else:
-        yield ok("data directory", f"{folder} (made at the first start)")
+        yield ok("data directory", f"{folder} (created at the first start)")
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free, reserve = shutil.disk_usage(there).free, settings.storage.disk_reserve
-    text = f"{formats.size(free)} free, {formats.size(reserve)} kept in reserve"
+    text = f"{formats.size(free)} free, {formats.size(reserve)} reserved"
     if free <= reserve:
         yield fail("disk", text, "free some space, or lower --disk-reserve: submissions are refused")
     elif free < 5 * reserve:
@@ -124,7 +124,7 @@ def database(settings: Settings) -> Iterator[Finding]:
 
     path = settings.storage.database_path
     if not path.exists():
-        yield ok("database", f"{path} (made at the first start)")
+        yield ok("database", f"{path} (created at the first start)")
         return
     try:
         store = Store.open(path, settings.storage.data_dir / "backups", migrate=False)
@@ -153,15 +153,17 @@ def _controller(settings: Settings, holder: str | None, heartbeat: dt.datetime |
     lock = settings.storage.data_dir / "reconcile.lock"
     if not _is_locked(lock):
         return warn(
-            "controller", "none runs: jobs wait", "start ci-runner reconcile, or ci-runner serve --reconcile"
+            "controller",
+            "no controller is running: jobs wait",
+            "start ci-runner reconcile, or ci-runner serve --reconcile",
         )
     age = (dt.datetime.now(dt.timezone.utc) - heartbeat).total_seconds() if heartbeat else None
     if age is None or age > _STALE:
         seen = "never" if age is None else f"{age:.0f} s ago"
         return warn(
-            "controller", f"{holder or 'unknown'} holds the lock, but was last heard of {seen}", "restart it"
+            "controller", f"{holder or 'unknown'} holds the lock; its last heartbeat was {seen}", "restart it"
         )
-    return ok("controller", f"{holder} (heard of {max(age, 0):.0f} s ago)")
+    return ok("controller", f"{holder} (last heartbeat {max(age, 0):.0f} s ago)")
 
 
 def _is_locked(path: Path) -> bool:
@@ -183,7 +185,7 @@ def port(settings: Settings) -> Iterator[Finding]:
     host, number = settings.serve.host, settings.serve.port
     where = f"{host}:{number}"
     if number == 0:
-        yield ok("port", f"{where}: a free one is picked")
+        yield ok("port", f"{where}: a free port is chosen")
         return
     try:
         family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
@@ -197,7 +199,7 @@ def port(settings: Settings) -> Iterator[Finding]:
             yield fail(
                 "port",
                 f"{where}: {error.strerror or error}",
-                "end what listens there, or choose another --port",
+                "stop the program that listens there, or choose another --port",
             )
     else:
         yield ok("port", f"{where} is free")
@@ -234,8 +236,8 @@ def packages(settings: Settings) -> Iterator[Finding]:
         if settings.reconcile.engine != "process" and allowed_hosts.is_loopback(host):
             yield warn(
                 "packages",
-                f"{host}:{number} is loopback: containers that ask for it ask themselves",
-                "let it listen at another address of this machine, and name that",
+                f"{host}:{number} is a loopback address, which containers cannot reach",
+                "let it listen on another address of this machine, and configure that one",
             )
     if named:
         yield ok("packages", "from " + ", ".join(f"{host}:{number}" for host, number in named))

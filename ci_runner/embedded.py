@@ -145,7 +145,7 @@ class Idleness:
         try:
             busy = bool(store.jobs.open())
         except RunnerError:
-            _log.exception("cannot tell whether jobs are unfinished")
+            _log.exception("cannot find out whether jobs are unfinished")
             return True
         if busy:
             self._busy_at = time.monotonic()

@@ -105,7 +105,7 @@ def choose_engine(settings: Settings, plugins: Plugins) -> tuple[Engine, str | N
     else:
         if probe.usable:
             return engine, None
-        _log.warning("Docker answers, but is of no use here: %s", "; ".join(probe.problems))
+        _log.warning("Docker answers, but cannot be used: %s", "; ".join(probe.problems))
     engine.close()
     return make_engine("process", settings, plugins), AUTO_WARNING
 

@@ -91,21 +91,21 @@ def _own(
 
 
 _NO_TERMINAL: Final = (
-    "there is no terminal where the tests run; run the failing test here, without --remote-ci "
-    "(and PYTHONBREAKPOINT=0 switches breakpoint() off)"
+    "the job has no terminal. Run the failing test without --remote-ci "
+    "(PYTHONBREAKPOINT=0 disables breakpoint())"
 )
 _RUNS_SCRIPTS: Final = "it would run the scripts: use `remote-ci pipeline dry-run`"
-_ONE_JOB: Final = "which test comes next is known for one job only: use --lf"
-_ONE_PYTEST: Final = "it asks one pytest: use it with --remote-ci"
-_NEW_RUN: Final = "chooses tests for a new run; a replay takes -k, -m, --deselect, paths and node ids"
+_ONE_JOB: Final = "it works for a single job only; use --lf"
+_ONE_PYTEST: Final = "it works for a single job only; use it with --remote-ci"
+_NEW_RUN: Final = "selects tests for a new run; filter a replay with -k, -m, --deselect, paths or node ids"
 
 #: Our own options, in the order of the help.
 OWN: Final = (
     _own("--remote-ci", "run the tests on a runner and show their results here", hands_over=True),
-    _own("--remote-ci-async", "submit, print the job's id and return", hands_over=True),
+    _own("--remote-ci-async", "submit, print the job's id and exit", hands_over=True),
     _own(
         "--remote-ci-attach",
-        "show a job from its beginning, and go on live",
+        "show a job from its beginning until it ends",
         "JOB",
         hands_over=True,
         is_earlier=True,
@@ -113,7 +113,7 @@ OWN: Final = (
     ),
     _own(
         "--remote-ci-replay",
-        "show a job that is over from its stored results",
+        "show the stored results of a job that has ended",
         "JOB",
         hands_over=True,
         is_earlier=True,
@@ -121,20 +121,20 @@ OWN: Final = (
     ),
     _own(
         "--remote-ci-pipeline",
-        "run this pipeline of the project, its tests as this session's",
+        "run this pipeline of the project and show its tests in this session",
         "NAME",
         hands_over=True,
     ),
     _own("--remote-ci-dry-run", "list the files that would be sent, largest first", hands_over=True),
     _own(
         "--remote-ci-text",
-        "show the remote pytest's text; nothing is recorded",
+        "show the remote pytest's output as text; record nothing",
         refused_in_run="use `remote-ci pipeline run` and `remote-ci pipeline logs`",
     ),
     _own("--remote-ci-url", "address of the runner (environment: REMOTE_CI_URL)", "URL", setting="url"),
     _own(
         "--remote-ci-api-key",
-        "key of the runner (rather: environment, REMOTE_CI_API_KEY)",
+        "API key for the runner (better: environment variable REMOTE_CI_API_KEY)",
         "KEY",
         setting="api-key",
     ),
@@ -147,41 +147,41 @@ OWN: Final = (
     ),
     _own(
         "--remote-ci-timeout",
-        "seconds of testing after which the job is stopped",
+        "stop the job after this many seconds of testing",
         "SECONDS",
         setting="timeout",
     ),
     _own(
         "--remote-ci-name",
-        "a name for the job, for people",
+        "a name for the job",
         "NAME",
         refused_in_run="a run has the name of its pipeline",
         setting="name",
     ),
-    _own("--remote-ci-priority", "the job's place among waiting ones", choices=["high", "normal", "low"]),
+    _own("--remote-ci-priority", "priority of the job in the queue", choices=["high", "normal", "low"]),
     _own(
         "--remote-ci-network",
-        "what of the network the tests may reach",
+        "network that the tests may use",
         choices=["egress", "none"],
         setting="network",
     ),
     _own(
         "--remote-ci-env",
-        "pass this environment variable on; repeatable",
+        "pass this environment variable to the job; repeatable",
         "NAME",
         action="append",
         setting="env",
     ),
     _own(
         "--remote-ci-artifact",
-        "keep files of the run that match and bring them here; repeatable",
+        "fetch files that match when the job ends; repeatable",
         "GLOB",
         action="append",
         setting="artifacts",
     ),
     _own(
         "--remote-ci-artifacts-dir",
-        "where they go (default: .remote-ci-artifacts/<job>)",
+        "folder for these files (default: .remote-ci-artifacts/JOB)",
         "DIR",
         setting="artifacts-dir",
     ),

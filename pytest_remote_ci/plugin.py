@@ -140,9 +140,7 @@ def _suggest_command() -> None:
     error = sys.exc_info()[1]
     reasons = ("Error importing plugin ", "'minversion' requires ")
     if isinstance(error, (ImportError, pytest.UsageError)) and any(text in str(error) for text in reasons):
-        sys.stderr.write(
-            "remote-ci: tests that run elsewhere do not need this here: `remote-ci pytest ARGS`\n"
-        )
+        sys.stderr.write("remote-ci: tests on a runner do not need this here; use `remote-ci pytest ARGS`\n")
 
 
 def own_arguments(config: pytest.Config) -> tuple[list[str], list[str]]:

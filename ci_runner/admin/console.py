@@ -47,7 +47,7 @@ class Console:
     def confirm(self, question: str) -> None:
         """Ask for confirmation; raises `RequestError` unless the answer is yes, or if there is no terminal."""
         if not self._in.isatty():
-            raise RequestError("Nobody to ask for confirmation: pass --yes")
+            raise RequestError("There is no terminal to confirm on: use --yes")
         _write(self._out, f"{question} [y/N] ")
         self._out.flush()
         if self._in.readline().strip().lower() not in ("y", "yes"):

@@ -28,20 +28,20 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     commands = key.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     create = commands.add_parser("create", help="make a key for a user and show it once")
-    create.add_argument("--user-id", help="whose key")
-    create.add_argument("--email", help="whose key, by e-mail address")
-    create.add_argument("--name", required=True, help="what the key is for")
-    create.add_argument("--expires", type=_days, metavar="DAYS", help="days after which the key is void")
+    create.add_argument("--user-id", help="owner of the key")
+    create.add_argument("--email", help="owner of the key, by e-mail address")
+    create.add_argument("--name", required=True, help="name of the key, such as laptop")
+    create.add_argument("--expires", type=_days, metavar="DAYS", help="days until the key expires")
     create.add_argument("--json", action="store_true", help="print JSON")
     create.set_defaults(admin_command=_create)
 
     listing = commands.add_parser("list", help="list keys, newest first")
-    listing.add_argument("--user-id", help="only this user's")
-    listing.add_argument("--email", help="only this user's, by e-mail address")
+    listing.add_argument("--user-id", help="only keys of this user")
+    listing.add_argument("--email", help="only keys of this user, by e-mail address")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(admin_command=_list)
 
-    revoke = commands.add_parser("revoke", help="make a key void, at once and for ever")
+    revoke = commands.add_parser("revoke", help="revoke a key, at once and for ever")
     revoke.add_argument("key_id", metavar="KEY_ID", help="as in `key list`")
     revoke.set_defaults(admin_command=_revoke)
 
@@ -115,5 +115,5 @@ def _days(text: str) -> dt.timedelta:
     except ValueError:
         days = 0.0
     if not 0 < days <= 36_500:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of days from above 0 to 36500")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days above 0 and up to 36500")
     return dt.timedelta(days=days)

@@ -27,10 +27,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     commands = user.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     create = commands.add_parser("create", help="create a user")
-    create.add_argument("--name", required=True, help="name for people")
-    create.add_argument("--email", required=True, help="e-mail address, unique whatever its case")
+    create.add_argument("--name", required=True, help="display name")
+    create.add_argument("--email", required=True, help="e-mail address, unique (case is ignored)")
     create.add_argument(
-        "--priority-cap", choices=PRIORITIES, default="normal", help="most that jobs may ask for"
+        "--priority-cap", choices=PRIORITIES, default="normal", help="highest priority that jobs may request"
     )
     create.add_argument("--json", action="store_true", help="print JSON")
     create.set_defaults(admin_command=_create)
@@ -46,14 +46,16 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     get.set_defaults(admin_command=_get)
 
     for name, command, text in (
-        ("activate", _activate, "let the user and its keys in again"),
-        ("deactivate", _deactivate, "shut the user and all its keys out, at once"),
+        ("activate", _activate, "allow the user and its keys again"),
+        ("deactivate", _deactivate, "block the user and all its keys, at once"),
     ):
         switch = commands.add_parser(name, help=text)
         switch.add_argument("user_id", metavar="USER_ID")
         switch.set_defaults(admin_command=command)
 
-    cap = commands.add_parser("set-priority-cap", help="change the most that the user's jobs may ask for")
+    cap = commands.add_parser(
+        "set-priority-cap", help="change the highest priority that the user's jobs may request"
+    )
     cap.add_argument("user_id", metavar="USER_ID")
     cap.add_argument("priority_cap", choices=PRIORITIES, metavar="|".join(PRIORITIES))
     cap.set_defaults(admin_command=_set_cap)
@@ -135,7 +137,7 @@ def _set_cap(args: argparse.Namespace, store: Store, console: Console) -> None:
 def _delete(args: argparse.Namespace, store: Store, console: Console) -> None:
     user = find(store, args.user_id, None, "USER_ID")
     if not args.yes:
-        console.confirm(f"Delete {user.email} with all jobs, logs, keys and files, for ever?")
+        console.confirm(f"Delete {user.email} with all jobs, logs, keys and files, permanently?")
     try:
         deletion = store.users.delete(user.id)
     except NotFound as error:  # deleted while the question was open
@@ -144,7 +146,7 @@ def _delete(args: argparse.Namespace, store: Store, console: Console) -> None:
     console.line(f"  Jobs deleted:         {len(deletion.deleted)}")
     if deletion.cancelling:
         console.line(f"  Jobs being cancelled: {deletion.cancelling}")
-    console.line("  Files go with the controller's next pass.")
+    console.line("  The controller deletes the files in its next pass.")
 
 
 def _status(user: User) -> str:

@@ -285,7 +285,7 @@ class ActionHandlers:
         except KeepingStopped as error:
             raise Interrupted from error
         except PermanentError as error:  # a repetition would fail, too: the job ends without its files
-            return CollectedArtifacts(notes=(f"none is kept: {error}",))
+            return CollectedArtifacts(notes=(f"none is stored: {error}",))
 
     def end(
         self,
@@ -328,7 +328,7 @@ class ActionHandlers:
         failpoints.hit(_REMOVED)
 
     def _remove_container(self, action: actions.RemoveContainer) -> None:
-        _log.info("removing container %s, which belongs to nothing any more", action.name)
+        _log.info("removing container %s, which belongs to no job any more", action.name)
         self._hold_lease()
         self.engine.remove(action.container_id)
 
@@ -366,7 +366,7 @@ class ActionHandlers:
         """Check before an engine call that this controller still holds the lease."""
         state = self.store.lease.read()
         if state.epoch != self.epoch:
-            raise LeaseLost(f"the lease was taken over by {state.holder}")
+            raise LeaseLost(f"the lease now belongs to {state.holder}")
 
     def _advance(
         self,

@@ -44,9 +44,7 @@ def ended(job: Job, observed: Observed | None, ending: SpoolResult, policy: Poli
         return failed(_naming(CONTAINER_LOST, ending.running))
     if ending.exit.stopped and ending.exit.code != 0:
         # The runner did not request this: the engine or the machine went down, so the command's exit is no verdict.
-        return failed(
-            _naming(f"{CONTAINER_LOST} (it was told to stop from outside of the runner)", ending.running)
-        )
+        return failed(_naming(f"{CONTAINER_LOST} (it was stopped from outside the runner)", ending.running))
     if ending.exit.code is None:
         return ran(1, _taken_down(ending.exit, memory))
     if ending.exit.code == 0 and code not in (0, None):

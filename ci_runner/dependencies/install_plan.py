@@ -147,7 +147,7 @@ def _choose_extras(
 
 
 def _notes(options: SubmitOptions, missing: Iterable[str], known_groups: Iterable[str]) -> list[str]:
-    notes = [f"requirements file {path} is not in the project: left out" for path in missing]
+    notes = [f"requirements file {path} is not in the project: ignored" for path in missing]
     known = set(known_groups)
     return notes + [
         f"dependency group {name!r} does not exist" for name in options.groups if name not in known

@@ -65,7 +65,7 @@ def parse(text: Any, mount: str, tree: Tree) -> Lock:
     Raises `EnvironmentFailed`, in one line, for anything but requirements of the known forms.
     """
     if not isinstance(text, str):
-        raise EnvironmentFailed("the build left no lock")
+        raise EnvironmentFailed("the build created no lock")
     if len(text) > MAX_SIZE:
         raise EnvironmentFailed(f"the lock is larger than {formats.size(MAX_SIZE)}")
     entries = _entries(text)
@@ -157,4 +157,4 @@ def _folder(place: str, mount: str, known: set[str]) -> str | None:
 
 def _refused(entry: str) -> EnvironmentFailed:
     shown = ascii(entry[:80])[1:-1]
-    return EnvironmentFailed(f"the lock has a line that is no plain requirement: {shown}")
+    return EnvironmentFailed(f"the lock has a line that is not a plain requirement: {shown}")

@@ -54,7 +54,7 @@ def pins(lock: Mapping[str, Any]) -> list[str]:
                 if _table(package, "source").get("type") not in ("git", "directory", "file", "url"):
                     versions.setdefault(normalized(name), []).append(version)
             case _:
-                raise EnvironmentFailed("poetry.lock: a package is no table with a name and a version")
+                raise EnvironmentFailed("poetry.lock: a package is not a table with a name and a version")
     return [f"{name}=={found[0]}" for name, found in sorted(versions.items()) if len(found) == 1]
 
 
@@ -134,7 +134,7 @@ def _list(value: Any) -> list[Any]:
 
 def _texts(value: Any, what: str) -> list[str]:
     if not isinstance(value, list):
-        raise EnvironmentFailed(f"pyproject.toml: {what} must be a list of texts")
+        raise EnvironmentFailed(f"pyproject.toml: {what} must be a list of strings")
     return [_text(item, what) for item in value]
 
 

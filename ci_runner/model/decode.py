@@ -145,7 +145,7 @@ def _text(raw: Any, kind: Any, origin: Any, notes: tuple[Meta, ...]) -> str:
     if origin is Literal:
         return f"must be one of {', '.join(map(str, get_args(kind)))}"
     if origin in (list, tuple) and get_args(kind)[0] is str:
-        return "must be a list of texts"
+        return "must be a list of strings"
     return _KINDS.get(origin or kind, "has a wrong value")
 
 

@@ -21,10 +21,10 @@ EndStatus = Literal["completed", "failed", "cancelled"]
 Protocol = Annotated[int, Meta(extra_json_schema={"const": PROTOCOL})]
 Positive = Annotated[float, words("must be a number above 0", gt=0, lt=1e9)]
 Python = Annotated[
-    str, words("{value} is no Python version such as '3.12'", pattern=r"^3\.[0-9]{1,2}$", max_length=4)
+    str, words("{value} is not a Python version such as '3.12'", pattern=r"^3\.[0-9]{1,2}$", max_length=4)
 ]
 #: A label of a host name (RFC 1123).
 HostName = Annotated[
     str,
-    words("{value} is no host name", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)", max_length=63),
+    words("{value} is not a host name", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)", max_length=63),
 ]

@@ -83,5 +83,5 @@ def _texts(raw: Mapping[str, object], name: str) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise WireError(f"options.{name}: must be a list of texts")
+        raise WireError(f"options.{name}: must be a list of strings")
     return tuple(value)

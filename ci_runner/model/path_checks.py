@@ -35,7 +35,7 @@ def check_paths(what: str, paths: Iterable[str], *, max_files: int) -> None:
             raise _refusal(what, path, problem)
         folded.append((_fold(path), path))
     if len(folded) > max_files:
-        raise InvalidSubmission(f"{what}: holds {len(folded)} files; this runner takes at most {max_files}")
+        raise InvalidSubmission(f"{what}: has {len(folded)} files; this runner accepts at most {max_files}")
     folded.sort()
     folders = 0
     before: tuple[str, str] = ("", "")
@@ -43,11 +43,11 @@ def check_paths(what: str, paths: Iterable[str], *, max_files: int) -> None:
         if key == before[0]:
             raise _refusal(what, path, collision(path, before[1]))
         if before[0] and key.startswith(before[0] + "\0"):
-            raise _refusal(what, path, f"lies below {shown(before[1])}, which is a file")
+            raise _refusal(what, path, f"is below {shown(before[1])}, which is a file")
         folders += _new_folders(before[0], key)
         before = key, path
     if folders > max_files:
-        raise InvalidSubmission(f"{what}: holds {folders} folders; this runner takes at most {max_files}")
+        raise InvalidSubmission(f"{what}: has {folders} folders; this runner accepts at most {max_files}")
 
 
 def _fold(path: str) -> str:
@@ -75,14 +75,14 @@ def path_problem(path: str) -> str | None:
     if path.startswith("/"):
         return "has an absolute path"
     if _DRIVE.match(path):
-        return "names a drive"
+        return "has a drive letter"
     parts = path.split("/")
     if ".." in parts:
-        return "leaves the project through '..'"
+        return "is outside the project ('..')"
     if "" in parts or "." in parts:
         return "has an empty or '.' part in its name"
     if len(parts) > MAX_DEPTH:
-        return f"lies more than {MAX_DEPTH} folders deep"
+        return f"is more than {MAX_DEPTH} folders deep"
     if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
         return f"has a part longer than {MAX_PART_BYTES} bytes in its name"
     return None
@@ -102,8 +102,8 @@ def _new_folders(before: str, key: str) -> int:
 def collision(path: str, other: str) -> str:
     """Return a message that `path` is refused because of `other`."""
     if path == other:
-        return "is there twice"
-    return f"cannot be told from {shown(other)} on file systems that ignore case or Unicode forms"
+        return "occurs twice"
+    return f"has the same name as {shown(other)} on file systems that ignore case or Unicode forms"
 
 
 def shown(path: str) -> str:

@@ -138,7 +138,7 @@ def _names(pipelines: Iterable[Definition]) -> list[Problem]:
             named = definition.named
             place = before.named.place
             there = f"{before.file}:{place.line}" if place.is_known else before.file
-            message = f"Duplicate pipeline name {definition.name!r} (upper and lower case are one); first in {there}"
+            message = f"Duplicate pipeline name {definition.name!r} (case is ignored); first in {there}"
             problems.append(Problem(definition.file, named.place, named.path, message))
     return problems
 
@@ -151,7 +151,7 @@ def choose(checked: Checked, name: str | None) -> Definition:
     if not names:
         raise InvalidSubmission("no pipeline is defined")
     if name is None:
-        raise InvalidSubmission(f"there are several pipelines; say which: {', '.join(names)}")
+        raise InvalidSubmission(f"there are several pipelines; name one of: {', '.join(names)}")
     exact = [definition for definition in checked.pipelines if definition.name == name]
     found = exact or [one for one in checked.pipelines if one.name.casefold() == name.casefold()]
     if not found:

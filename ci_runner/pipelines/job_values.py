@@ -185,7 +185,7 @@ def _details(fields: Mapping[str, Value]) -> dict[str, Any]:
     if "ports" in fields:
         found["ports"] = reading.list_of(fields["ports"], reading.integer(1, 65535), "ports (integers)") or ()
     if "command" in fields:
-        found["command"] = reading.list_of(fields["command"], reading.word, "texts") or ()
+        found["command"] = reading.list_of(fields["command"], reading.word, "strings") or ()
     return found
 
 
@@ -205,7 +205,7 @@ def matrix(value: Value) -> Matrix | None:
             continue
         if not _AXIS.match(axis):
             content.problems.error(
-                content.key, content.path, f"{axis!r} is no name of an axis: begin with a letter"
+                content.key, content.path, f"{axis!r} is not a valid name of an axis: begin with a letter"
             )
         values = _axis(content)
         if values is not None:
@@ -241,7 +241,7 @@ def _axis(value: Value) -> tuple[str, ...] | None:
     if values is None:
         return None
     if not values and isinstance(value.node, Items) and not value.node.items:
-        value.error(f"axis {value.label!r} is empty: there would be no job")
+        value.error(f"axis {value.label!r} is empty, so there is no job")
     if len(values) > MOST_CELLS:
         value.must(f"at most {MOST_CELLS} values")
         return None

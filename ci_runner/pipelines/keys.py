@@ -52,37 +52,35 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "python": Key('"3.12"', "which Python runs the tests", {"type": ["string", "number"]}, values.python),
     "script": Key(
-        "text or list of texts",
+        "text or list of strings",
         "shell commands, one after the other until one fails; without it the job is pytest",
         _TEXT_OR_TEXTS,
         values.script,
     ),
-    "args": Key("list of texts", "pytest's arguments", _TEXTS, values.texts),
+    "args": Key("list of strings", "pytest's arguments", _TEXTS, values.texts),
     "env": Key(
-        "table of texts",
+        "table of strings",
         "environment variables; a job's are added to those of `global`; some are refused (docs/reference/wire.md)",
         _WORDS,
         values.job_variables_of,
     ),
     "secrets": Key(
         "list of names",
-        "variables whose values come from your environment when the run is submitted; the runner has them, encrypted, "
-        "until the run is over",
+        "variables whose values are read from your environment at submission; the runner stores them encrypted "
+        "until the run ends",
         _TEXTS,
         job_values.secrets,
     ),
     "working-dir": Key(
         "path",
-        "folder below the project in which the job runs; `/app` is taken as the project's own",
+        "folder below the project in which the job runs; `/app` means the project's folder",
         _TEXT,
         values.working_dir,
     ),
-    "allow-failure": Key(
-        "true or false", "the run goes on, and may pass, though the job failed", _FLAG, values.flag
-    ),
+    "allow-failure": Key("true or false", "a failure of this job does not fail the run", _FLAG, values.flag),
     "retries": Key(
         "number, or `{count, exit-codes}`",
-        "retries: a new job after the runner's own faults or, with `exit-codes`, after those codes of the command",
+        "attempts after faults of the runner or, with `exit-codes`, after these exit codes of the command",
         {
             "oneOf": [
                 {"type": "integer", "minimum": 0, "maximum": 10},
@@ -100,9 +98,7 @@ SHARED: Final[Mapping[str, Key]] = {
         },
         job_values.retries,
     ),
-    "timeout": Key(
-        'seconds, or "10m"', "time of testing after which the job is stopped", _TIME, values.seconds
-    ),
+    "timeout": Key('seconds, or "10m"', "limit for the job's tests or script", _TIME, values.seconds),
     "matrix": Key(
         "table of lists; `include`, `exclude`: lists of tables",
         "one job per combination of values; `python` and `image` set these, others are used as `${axis}` or `{axis}`",
@@ -111,7 +107,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "artifacts": Key(
         "list of patterns, or `{paths, when, retention}`",
-        'files to keep; `when`: always, success or failure; `retention`: days, or a time such as "12h"',
+        'files to store; `when`: always, success or failure; `retention`: days, or a time such as "12h"',
         {
             "oneOf": [
                 *_TEXT_OR_TEXTS["oneOf"],
@@ -130,7 +126,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "services": Key(
         "list of tables, or table by name: `{name, image, env, health, ports, command}`",
-        "programs that run beside the job, reached by their names; `health` is a command that ends with 0 once ready",
+        "programs that run beside the job, reachable by name; `health`: a command that succeeds once ready",
         {"type": ["array", "object"]},
         job_values.services,
     ),
@@ -142,7 +138,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "when": Key(
         '`{changed, tag}`, "always" or "never"',
-        "the job takes part only if a changed path matches `changed`, and the tag of the run matches `tag`",
+        "the job runs only if a changed path matches `changed` and the tag of the run matches `tag`",
         {
             "oneOf": [
                 {"enum": ["always", "never"]},
@@ -163,7 +159,7 @@ JOB: Final[Mapping[str, Key]] = {
     "stage": Key("text", "one of the pipeline's stages", _TEXT),
     "needs": Key(
         "text or list of names",
-        "jobs that must have passed first, and whose artifacts this one gets",
+        "jobs that must pass first; their artifacts are copied into this job's workspace",
         _TEXT_OR_TEXTS,
     ),
     "dependencies": Key("text or list of names", "as `needs`", _TEXT_OR_TEXTS),
@@ -173,11 +169,11 @@ JOB: Final[Mapping[str, Key]] = {
 #: Keys of a stage that is written as a table.
 STAGE: Final[Mapping[str, Key]] = {
     "name": Key("text", "unique in the pipeline", _TEXT),
-    "jobs": Key("list", "its jobs, where they do not stand below `jobs` of the pipeline", {"type": "array"}),
+    "jobs": Key("list", "its jobs, unless they are defined below `jobs` of the pipeline", {"type": "array"}),
     "timeout": Key(
         'seconds, or "20m"',
-        "time from the moment in which the first of its jobs is taken up: then its jobs are stopped, and what has not "
-        "started is dropped",
+        "limit from the start of its first job: then its jobs are stopped, and jobs that have not "
+        "started are dropped",
         _TIME,
         values.seconds,
     ),
@@ -188,13 +184,13 @@ PIPELINE: Final[Mapping[str, Key]] = {
     "name": Key("text", "unique in the project; without it the file's name (TOML: the table's key)", _TEXT),
     "stages": Key(
         "list of names, or of tables `{name, jobs, timeout}`",
-        "what is run one after the other; each job of a stage waits for all jobs of the stages before",
+        "stages run one after the other: a job waits for all jobs of earlier stages",
         {"type": "array"},
     ),
     "jobs": Key("TOML: table by name, or list; YAML: list", "the jobs", {"type": ["object", "array"]}),
-    "global": Key("table", "what jobs have that do not say otherwise", {"type": "object"}),
-    "keep-going": Key("true or false", "a failed job cancels only what needs it", _FLAG),
-    "repository": Key("text", "taken from earlier files and not used: what runs is the working tree", _TEXT),
+    "global": Key("table", "defaults for all jobs", {"type": "object"}),
+    "keep-going": Key("true or false", "a failed job cancels only jobs that need it", _FLAG),
+    "repository": Key("text", "accepted, but not used: the working tree is run", _TEXT),
     "branch": Key("text", "as `repository`", _TEXT),
 }
 

@@ -34,7 +34,7 @@ def read_pipeline(
     if "name" in fields:
         name = values.reference(fields["name"]) or name
     if "/" in name.name:
-        problems.error(name.place, name.path, f"the pipeline's name {name.name!r} cannot have '/' in it")
+        problems.error(name.place, name.path, f"the pipeline's name {name.name!r} must not contain '/'")
     for key in ("repository", "branch"):
         if key in fields:
             values.text(fields[key])
@@ -48,7 +48,7 @@ def read_pipeline(
     jobs = [_job(value, defaults, stage) for stage, value in nested]
     if "jobs" in fields:
         if nested:
-            fields["jobs"].error("jobs stand here and in their stages; put all of them in one place")
+            fields["jobs"].error("jobs are defined here and in their stages; define all of them in one place")
         jobs += [
             _job(value, defaults, None, name) for name, value in _top_level(fields["jobs"], is_toml=is_toml)
         ]
@@ -76,7 +76,7 @@ def document_root(tree: Table, problems: Problems) -> Table:
     merged = {key: replace(inner, within="pipeline") for key, inner in entry.node.entries.items()}
     for key, outer in others.items():
         if key in merged:
-            problems.error(outer.key, key, f"{key!r} is there twice: here and below 'pipeline'")
+            problems.error(outer.key, key, f"{key!r} occurs twice: here and below 'pipeline'")
         merged[key] = outer
     return Table(merged, entry.node.place)
 
@@ -153,7 +153,7 @@ def _stage(index: int, item: Value) -> _Stage | None:
 def _stage_name(value: Value) -> Named | None:
     named = values.reference(value)
     if named is not None and "/" in named.name:
-        value.error(f"the stage's name {named.name!r} cannot have '/' in it")
+        value.error(f"the stage's name {named.name!r} must not contain '/'")
     return named
 
 
@@ -183,7 +183,7 @@ def _job(
     owner = f"job {named.name!r}"
     fields = take(value.of(owner), JOB, owner) or {}
     if name is not None and "name" in fields and values.text(fields["name"]) not in (name, None):
-        fields["name"].error(f"the job is called {name!r} by its table; leave 'name' out")
+        fields["name"].error(f"the name of the table, {name!r}, is the job's name; remove 'name'")
     where = _job_stage(fields, stage, value, named) or Named("", named.place, value.path)
     needs: dict[str, Named] = {}
     for key in ("needs", "dependencies"):
@@ -229,7 +229,7 @@ def _job_stage(fields: Mapping[str, Value], stage: Named | None, value: Value, n
         return stage
     found = values.reference(given)
     if stage is not None and found is not None and found.name != stage.name:
-        given.warn(f"is not used: the job stands in stage {stage.name!r}")
+        given.warn(f"is not used: the job is in stage {stage.name!r}")
     return found if stage is None else stage
 
 

@@ -48,12 +48,12 @@ _NAME: Final = f"must be a name of 1 to {LONGEST_NAME} printable characters"
 _TEXT: Final = f"must be text without NUL characters, at most {_LONGEST} long"
 Name = Annotated[str, words(_NAME, check=_name_problem, min_length=1, max_length=LONGEST_NAME)]
 Text = Annotated[str, words(_TEXT, pattern=r"^[^\x00]*$", max_length=_LONGEST)]
-_VARIABLE: Final = "{value} is no name of an environment variable"
+_VARIABLE: Final = "{value} is not a valid name of an environment variable"
 Variable = Annotated[str, words(_VARIABLE, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=_LONGEST)]
 Folder = Annotated[Text, words(check=_path_problem)]
 Pattern = Annotated[Text, words(check=_pattern_problem)]
-Names = Annotated[tuple[Name, ...], words("must be a list of texts", max_length=_MOST_TEXTS)]
-Texts = Annotated[tuple[Text, ...], words("must be a list of texts", max_length=_MOST_TEXTS)]
+Names = Annotated[tuple[Name, ...], words("must be a list of strings", max_length=_MOST_TEXTS)]
+Texts = Annotated[tuple[Text, ...], words("must be a list of strings", max_length=_MOST_TEXTS)]
 Environment = Annotated[Mapping[Variable, Text], words("must be an object of texts")]
 
 #: The outcomes after which a job's artifacts are kept.
@@ -116,7 +116,7 @@ class PlannedJob:
     args: Texts = ()
     env: Environment = field(default_factory=dict)
     #: Names of variables with values from the developer's environment, which are never stored in the plan.
-    secrets: Annotated[tuple[Variable, ...], words("must be a list of texts", max_length=_MOST_TEXTS)] = ()
+    secrets: Annotated[tuple[Variable, ...], words("must be a list of strings", max_length=_MOST_TEXTS)] = ()
     #: Working directory of the job, relative to the project, in POSIX form.
     working_dir: Folder = ""
     allow_failure: bool = False
@@ -124,7 +124,7 @@ class PlannedJob:
     #: Seconds of testing; None: the runner's default.
     timeout: Positive | None = None
     #: Globs, relative to the project.
-    artifacts: Annotated[tuple[Pattern, ...], words("must be a list of texts", max_length=_MOST_TEXTS)] = ()
+    artifacts: Annotated[tuple[Pattern, ...], words("must be a list of strings", max_length=_MOST_TEXTS)] = ()
     artifacts_when: Annotated[ArtifactsWhen, words("must be always, success or failure")] = "always"
     #: Days for which artifacts are kept; None: the runner's default.
     artifacts_days: Positive | None = None

@@ -67,17 +67,17 @@ def _hold_together(plan: Plan) -> None:
     for what, names in (("stages", plan.stages), ("jobs", [job.name for job in plan.jobs])):
         twice = next((name for name in names if list(names).count(name) > 1), None)
         if twice is not None:
-            raise WireError(f"plan.{what}: {twice!r} is there twice")
+            raise WireError(f"plan.{what}: {twice!r} occurs twice")
     for stage in plan.stage_timeouts:
         if stage not in plan.stages:
-            raise WireError(f"plan.stage_timeouts: there is no stage {stage!r}")
+            raise WireError(f"plan.stage_timeouts: unknown stage {stage!r}")
     for job in plan.jobs:
         where = f"plan.jobs[{job.name!r}]"
         if job.stage not in plan.stages:
-            raise WireError(f"{where}.stage: there is no stage {job.stage!r}")
+            raise WireError(f"{where}.stage: unknown stage {job.stage!r}")
         unknown = next((name for name in job.needs if name not in jobs), None)
         if unknown is not None:
-            raise WireError(f"{where}.needs: there is no job {unknown!r}")
+            raise WireError(f"{where}.needs: unknown job {unknown!r}")
         if not set(job.artifacts_from) <= set(job.needs):
             raise WireError(f"{where}.artifacts_from: must be among its needs")
         left_out = next((name for name in job.needs if jobs[name].skipped and not job.skipped), None)

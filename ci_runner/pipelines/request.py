@@ -92,7 +92,7 @@ class RunRequest:
         if self.keep_going:
             plan = replace(plan, keep_going=True)
         if not plan.jobs:
-            raise InvalidSubmission("plan.jobs: there is no job to run")
+            raise InvalidSubmission("plan.jobs: the plan has no jobs")
         for job in plan.jobs:
             options_of(self.submit.to_dict(), job)
         require_passable(plan)

@@ -80,7 +80,7 @@ def _matrices(definition: Definition, problems: Problems) -> None:
                 problems.warn(
                     job.named.place,
                     path,
-                    f"image {image!r} of {name_of(job.name, cell)!r} names no axis of its matrix",
+                    f"image {image!r} of {name_of(job.name, cell)!r} uses a name that is not an axis of its matrix",
                 )
             for wrong in _impossible(filled(job, cell)):
                 problems.error(job.named.place, path, f"{name_of(job.name, cell)}: {wrong}")

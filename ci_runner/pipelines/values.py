@@ -108,7 +108,7 @@ def nearest(word: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(known)}" if 0 < len(known) <= 40 else ""
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 40 else ""
 
 
 def text(value: Value) -> str | None:
@@ -184,7 +184,7 @@ def one_or_many(value: Value, read: Callable[[Value], _T | None], what: str) -> 
 
 def texts(value: Value) -> tuple[str, ...] | None:
     """Read a list of arguments of any scalar type; numbers as written."""
-    return list_of(value, word, "texts")
+    return list_of(value, word, "strings")
 
 
 def script(value: Value) -> tuple[str, ...] | None:
@@ -202,7 +202,7 @@ def script(value: Value) -> tuple[str, ...] | None:
         value.must("a string or list of strings")
         return None
     if not node.items:
-        value.warn(f"{value.subject} is empty: the job does nothing (leave the key out to run pytest)")
+        value.warn(f"{value.subject} is empty: the job does nothing (remove the key to run pytest)")
         return ('echo "Empty script"',)
     return list_of(value, _command, "strings")
 
@@ -266,14 +266,16 @@ def variables(
 ) -> dict[str, str] | None:
     """Read environment variables; `refusal` returns why a name is not allowed, or None."""
     if not isinstance(value.node, Table):
-        more = " (names whose values are yours belong to 'secrets')" if isinstance(value.node, Items) else ""
+        more = (
+            " (to pass variables of your environment, use 'secrets')" if isinstance(value.node, Items) else ""
+        )
         value.must(f"a table of variables and their values{more}")
         return None
     found = {}
     for key, content in value.entries():
         if not _ENV_NAME.match(key):
             content.problems.error(
-                content.key, content.path, f"{key!r} is no name of an environment variable"
+                content.key, content.path, f"{key!r} is not a valid name of an environment variable"
             )
         elif (reason := refusal(key)) is not None:
             content.problems.error(content.key, content.path, reason)
@@ -289,9 +291,9 @@ def secret(value: Value) -> str | None:
     if content is None:
         return None
     if not _ENV_NAME.match(content):
-        value.error(f"{content!r} is no name of an environment variable")
+        value.error(f"{content!r} is not a valid name of an environment variable")
     elif content in _KEYS_OF_RUNNERS:
-        value.error(f"{content} must not be passed on: what runs in the job could read the key to the runner")
+        value.error(f"{content} cannot be passed to a job: its code could read your key for the runner")
     elif (reason := job_variables.refusal(content)) is not None:
         value.error(reason)
     else:

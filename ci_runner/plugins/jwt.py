@@ -101,5 +101,5 @@ def _read_public_key(path: Path) -> str:
     except OSError as error:
         raise SettingsError(f"{_PREFIX}PUBLIC_KEY: {path} cannot be read: {error}") from error
     if "PUBLIC KEY-----" not in text:
-        raise SettingsError(f"{_PREFIX}PUBLIC_KEY: {path} is no PEM file with a public key")
+        raise SettingsError(f"{_PREFIX}PUBLIC_KEY: {path} is not a PEM file with a public key")
     return text

@@ -100,7 +100,7 @@ class Plugins:
         """Return a new engine. Raises `SettingsError` for an unknown name."""
         factory = self._factories.get(name)
         if factory is None:
-            raise SettingsError(f"engine: there is no {name!r}; known: {', '.join(self.engine_names)}")
+            raise SettingsError(f"engine: unknown engine {name!r}; known: {', '.join(self.engine_names)}")
         return factory(settings, install_id)
 
     # -- calls
@@ -213,15 +213,15 @@ def _is_marked(plugin: object, attribute: str) -> bool:
 def widening(before: ContainerSpec, after: object) -> str | None:
     """Return how `after` permits more than `before` or changes other fields; None if it only narrows."""
     if not isinstance(after, ContainerSpec):
-        return f"{type(after).__name__} is no ContainerSpec"
+        return f"{type(after).__name__} is not a ContainerSpec"
     kept = {name: getattr(before, name) for name in _NARROWABLE}
     for item in fields(before):
         if getattr(replace(after, **kept), item.name) != getattr(before, item.name):
             return f"{item.name} cannot be changed"
     if after.network != before.network and after.network != "none":
-        return "network can only be taken away"
+        return "network can only be removed"
     if not after.env.items() <= before.env.items():
-        return "variables can only be taken away"
+        return "variables can only be removed"
     return _wider_limits(before.limits, after.limits) or _wider_binds(before, after)
 
 

@@ -187,7 +187,7 @@ def _runner_error(req: falcon.Request, resp: falcon.Response, error: RunnerError
         _answer(resp, 503, str(error), error.retry_after)
     else:
         _log.error("%s %s: %s", req.method, _logged(req.path), error)
-        _answer(resp, 503, "The runner cannot work now; its operator finds the reason in its log", 5)
+        _answer(resp, 503, "The runner cannot work now; see the runner's log", 5)
 
 
 def _wire_error(req: falcon.Request, resp: falcon.Response, error: WireError, params: _Params) -> None:

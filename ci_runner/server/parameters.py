@@ -203,7 +203,7 @@ IDEMPOTENCY_KEY: Final = Key(
 )
 FROM_BEGINNING: Final = Flag(name="from_beginning", about="all events, not only new ones")
 AFTER: Final = Number(name="after", about="only events numbered above this; a run has its own numbers")
-LAST_EVENT_ID: Final = Number(name="Last-Event-ID", where="header", about="goes before `after`")
+LAST_EVENT_ID: Final = Number(name="Last-Event-ID", where="header", about="overrides `after`")
 
 STATUS: Final = Filter[Status](name="status", words=STATUSES, about="only with this status")
 SINCE: Final = Moment(name="since", about="only what was submitted then or later")
@@ -242,11 +242,11 @@ IF_RANGE: Final = Parameter(name="If-Range", where="header")
 IF_NONE_MATCH: Final = Parameter(name="If-None-Match", where="header")
 
 #: `GET /jobs/{job_id}/tests`.
-TESTS_AFTER: Final = Parameter(name="after", about="only tests behind this id")
+TESTS_AFTER: Final = Parameter(name="after", about="only tests after this id")
 TESTS_LIMIT: Final = limit(PAGE, "most tests")
 
 #: `GET /reports/tests`.
-REPORT_KIND: Final = Choice[Kind](name="kind", words=KINDS, default="all", about="what the report is about")
+REPORT_KIND: Final = Choice[Kind](name="kind", words=KINDS, default="all", about="kind of report")
 REPORT_ROOT: Final = Parameter(name="root", about="only jobs of the project in this folder of the client")
 REPORT_JOBS: Final = Number(name="runs", least=1, most=MAX_RUNS, default=50, about="newest jobs")
 REPORT_LIMIT: Final = limit(50, "most tests")

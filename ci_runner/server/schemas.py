@@ -292,7 +292,7 @@ class RunDetail(RunSummary):
 
 
 class Artifacts(Struct, kw_only=True):
-    """What a job left behind, with `complete`; absent when it is nothing."""
+    """Artifacts of a job, with `complete`; absent when it is nothing."""
 
     files: FromOne
     bytes: Count
@@ -391,7 +391,7 @@ class Check(Struct, kw_only=True, frozen=True):
 
 
 class Readiness(Struct, kw_only=True, frozen=True):
-    """Whether jobs can be done."""
+    """Whether jobs can run."""
 
     status: Literal["ready", "not ready"]
     checks: list[Check]

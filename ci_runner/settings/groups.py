@@ -38,11 +38,11 @@ def ipv4_network(text: str) -> str:
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is no network: write it as 10.1.0.0/16, or an address") from None
+        raise ValueError(f"{text!r} is not a network: write it like 10.1.0.0/16, or as one address") from None
     if network.version != 4:
         raise ValueError(f"{text!r}: containers have no IPv6, so only IPv4 networks can be opened")
     if str(network) not in (text, f"{text}/32"):
-        raise ValueError(f"{text!r} is no network: write {network}, or the address alone")
+        raise ValueError(f"{text!r} is not a network: write {network}, or the address alone")
     return str(network)
 
 
@@ -57,13 +57,13 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """Where things are kept; shared by every program of one runner."""
+    """Storage of all data, shared by all programs of one runner."""
 
     #: Blobs, trees, environments, spools; 0700.
     data_dir: Path = _setting(
         default_data_dir,
         "CI_RUNNER_DATA_DIR",
-        "folder of everything the runner keeps",
+        "folder for all data of the runner",
         shown="~/.local/share/ci-runner",
     )
     #: The database; None: `runner.db` in the data directory.
@@ -74,7 +74,7 @@ class StorageSettings:
     disk_reserve: int = _setting(
         1 << 30,
         "CI_RUNNER_DISK_RESERVE",
-        "free disk below which submissions are refused, and the running job that wrote most ends",
+        "free disk space below which submissions are refused and the running job that wrote most is stopped",
         size=True,
         minimum=0,
     )
@@ -91,46 +91,44 @@ class ServeSettings:
 
     host: str = _setting("127.0.0.1", "CI_RUNNER_HOST", "address to listen on")
     port: int = _setting(
-        8000, "CI_RUNNER_PORT", "port to listen on; 0 picks a free one", minimum=0, maximum=65535
+        8000, "CI_RUNNER_PORT", "port to listen on; 0: any free port", minimum=0, maximum=65535
     )
     #: Threads for ordinary requests; streams have additional threads.
     threads: int = _setting(16, "CI_RUNNER_THREADS", "threads for ordinary requests", minimum=1)
-    max_streams: int = _setting(
-        256, "CI_RUNNER_MAX_STREAMS", "event streams open at once; more get 503", minimum=1
-    )
+    max_streams: int = _setting(256, "CI_RUNNER_MAX_STREAMS", "open event streams; more get 503", minimum=1)
     max_streams_per_user: int = _setting(
-        32, "CI_RUNNER_MAX_STREAMS_PER_USER", "event streams of one user; more get 429", minimum=1
+        32, "CI_RUNNER_MAX_STREAMS_PER_USER", "open event streams per user; more get 429", minimum=1
     )
     max_streams_per_address: int = _setting(
         128,
         "CI_RUNNER_MAX_STREAMS_PER_ADDRESS",
-        "event streams of one client address; more get 429",
+        "open event streams per client address; more get 429",
         minimum=1,
     )
     max_connections: int = _setting(
         1000,
         "CI_RUNNER_MAX_CONNECTIONS",
-        "connections open at once; for more, idle ones are closed, or new ones get 503",
+        "open connections; above this, idle ones are closed, or new ones get 503",
         minimum=8,
     )
     max_connections_per_address: int = _setting(
         500,
         "CI_RUNNER_MAX_CONNECTIONS_PER_ADDRESS",
-        "the same of one client address (429); raise it where a whole office has one",
+        "open connections per client address; more get 429; raise it if many clients share an address",
         minimum=4,
     )
     #: Further requests wait for their turn; none is refused.
     max_requests_per_user: int = _setting(
         8,
         "CI_RUNNER_MAX_REQUESTS_PER_USER",
-        "requests of one user, or of one address without a known key, answered at once; more wait",
+        "requests served at once per user (or per address without a known key); more wait",
         minimum=1,
     )
     max_uploads_per_user: int = _setting(
-        8, "CI_RUNNER_MAX_UPLOADS_PER_USER", "uploads of one user at once; more get 429", minimum=1
+        8, "CI_RUNNER_MAX_UPLOADS_PER_USER", "uploads at once per user; more get 429", minimum=1
     )
     wrong_keys: int = _setting(
-        10, "CI_RUNNER_WRONG_KEYS", "wrong keys of one address in a minute; more get 429", minimum=1
+        10, "CI_RUNNER_WRONG_KEYS", "wrong keys per address and minute; more get 429", minimum=1
     )
     trusted_proxies: tuple[str, ...] = _setting(
         (),
@@ -142,11 +140,13 @@ class ServeSettings:
     max_upload: int = _setting(512 << 20, "CI_RUNNER_MAX_UPLOAD", "largest upload", size=True, minimum=1)
     #: Total bytes of all unpacked files.
     max_unpacked: int = _setting(
-        2 << 30, "CI_RUNNER_MAX_UNPACKED", "largest project once unpacked", size=True, minimum=1
+        2 << 30, "CI_RUNNER_MAX_UNPACKED", "largest project after unpacking", size=True, minimum=1
     )
-    max_files: int = _setting(50_000, "CI_RUNNER_MAX_FILES", "most files of a project", minimum=1)
+    max_files: int = _setting(
+        50_000, "CI_RUNNER_MAX_FILES", "maximum number of files in a project", minimum=1
+    )
     max_queued_per_user: int = _setting(
-        500, "CI_RUNNER_MAX_QUEUED_PER_USER", "jobs of one user waiting; more get 429", minimum=1
+        500, "CI_RUNNER_MAX_QUEUED_PER_USER", "waiting jobs per user; more get 429", minimum=1
     )
     #: Seconds of silence after which a stream gets a comment line.
     heartbeat: float = _setting(
@@ -155,7 +155,7 @@ class ServeSettings:
     reconcile: bool = _setting(False, "CI_RUNNER_RECONCILE", "run the controller in the same process")
     #: Seconds without any job or request after which an embedded runner ends; None: never.
     idle_exit: float | None = _setting(
-        None, "CI_RUNNER_IDLE_EXIT", "end after so many idle seconds", above=0, shown="never"
+        None, "CI_RUNNER_IDLE_EXIT", "end after this many idle seconds", above=0, shown="never"
     )
 
 
@@ -164,7 +164,7 @@ class ReconcileSettings:
     """The controller."""
 
     engine: str = _setting(
-        "docker", "CI_RUNNER_ENGINE", "docker, process, auto, or one that a plugin registers"
+        "docker", "CI_RUNNER_ENGINE", "docker, process, auto, or an engine registered by a plugin"
     )
     #: Seconds between full passes; changes wake it sooner.
     interval: float = _setting(
@@ -179,13 +179,13 @@ class ReconcileSettings:
     base_image: str | None = _setting(
         None,
         "CI_RUNNER_BASE_IMAGE CI_PYTHON_BASE_IMAGE",
-        "image of jobs that name none; `{python}` in it becomes the version",
+        "default image of jobs; `{python}` is replaced by the version",
         shown="python:{python}-slim",
     )
     default_python: str = _setting("3.12", "CI_RUNNER_DEFAULT_PYTHON", "Python of jobs that name none")
     #: Images that users may name, as fnmatch patterns; (): any.
     allowed_images: tuple[str, ...] = _setting(
-        (), "CI_RUNNER_ALLOWED_IMAGES", "patterns of images that users may name; none given: any"
+        (), "CI_RUNNER_ALLOWED_IMAGES", "patterns of images that users may choose; none given: any image"
     )
     concurrency: int = _setting(
         lambda: max(1, os.cpu_count() or 1),
@@ -197,34 +197,34 @@ class ReconcileSettings:
     builds: int = _setting(2, "CI_RUNNER_BUILDS", "environment builds at once", minimum=1)
     #: Seconds.
     test_timeout: float = _setting(
-        3600.0, "CI_RUNNER_TEST_TIMEOUT", "seconds of testing after which a job is stopped", above=0
+        3600.0, "CI_RUNNER_TEST_TIMEOUT", "limit for the tests of a job, in seconds", above=0
     )
     prepare_timeout: float = _setting(
-        900.0, "CI_RUNNER_PREPARE_TIMEOUT", "seconds of preparing after which a job fails", above=0
+        900.0, "CI_RUNNER_PREPARE_TIMEOUT", "limit for preparing a job, in seconds", above=0
     )
     #: Seconds between TERM and KILL.
     grace: float = _setting(10.0, "CI_RUNNER_GRACE", "seconds between TERM and KILL", minimum=0)
-    cpus: float = _setting(1.0, "CI_RUNNER_CPUS", "processors of one job", above=0)
+    cpus: float = _setting(1.0, "CI_RUNNER_CPUS", "processors per job", above=0)
     max_cpus: float = _setting(
         lambda: float(os.cpu_count() or 1),
         "CI_RUNNER_MAX_CPUS",
-        "most processors a job may ask for",
+        "maximum number of processors that a job may request",
         above=0,
         shown="number of processors",
     )
-    memory: int = _setting(2 << 30, "CI_RUNNER_MEMORY", "memory of one job", size=True, minimum=6 << 20)
+    memory: int = _setting(2 << 30, "CI_RUNNER_MEMORY", "memory per job", size=True, minimum=6 << 20)
     max_memory: int = _setting(
-        8 << 30, "CI_RUNNER_MAX_MEMORY", "most memory a job may ask for", size=True, minimum=6 << 20
+        8 << 30, "CI_RUNNER_MAX_MEMORY", "maximum memory that a job may request", size=True, minimum=6 << 20
     )
-    pids: int = _setting(512, "CI_RUNNER_PIDS", "processes of one job", minimum=8)
+    pids: int = _setting(512, "CI_RUNNER_PIDS", "processes per job", minimum=8)
     #: Bytes that a job may write (workspace, output and data of its services, together).
     disk: int = _setting(
-        4 << 30, "CI_RUNNER_DISK", "bytes one job may write, with its services", size=True, minimum=1 << 20
+        4 << 30, "CI_RUNNER_DISK", "bytes that a job and its services may write", size=True, minimum=1 << 20
     )
     network: Literal["egress", "none"] = _setting(
         "egress",
         "CI_RUNNER_NETWORK",
-        "egress (the internet, neither private networks nor other jobs) or none",
+        "egress (the internet, but no private networks and no other jobs) or none",
         choices=("egress", "none"),
     )
     #: IPv4 networks in the notation of `ipaddress`.
@@ -236,39 +236,42 @@ class ReconcileSettings:
     )
     #: Bytes of log kept per job.
     log_budget: int = _setting(
-        256 << 20, "CI_RUNNER_LOG_BUDGET", "bytes of log kept per job", size=True, minimum=1 << 16
+        256 << 20, "CI_RUNNER_LOG_BUDGET", "bytes of log stored per job", size=True, minimum=1 << 16
     )
     log_retention_days: float = _setting(
-        30.0, "CI_RUNNER_LOG_RETENTION_DAYS", "days after which logs of finished jobs go", above=0
+        30.0, "CI_RUNNER_LOG_RETENTION_DAYS", "days after which logs of finished jobs are deleted", above=0
     )
     #: Bytes of one artifact, and of all of one job; files of one job; bytes of all artifacts of a user.
     max_artifact: int = _setting(
-        512 << 20, "CI_RUNNER_MAX_ARTIFACT", "largest file kept as an artifact", size=True, minimum=0
+        512 << 20, "CI_RUNNER_MAX_ARTIFACT", "largest artifact", size=True, minimum=0
     )
     max_artifacts: int = _setting(
-        1 << 30, "CI_RUNNER_MAX_ARTIFACTS", "bytes of artifacts kept of one job", size=True, minimum=0
+        1 << 30, "CI_RUNNER_MAX_ARTIFACTS", "bytes of artifacts per job", size=True, minimum=0
     )
     max_artifact_files: int = _setting(
-        10_000, "CI_RUNNER_MAX_ARTIFACT_FILES", "most artifacts of one job", minimum=0
+        10_000, "CI_RUNNER_MAX_ARTIFACT_FILES", "maximum number of artifacts per job", minimum=0
     )
     artifact_quota: int = _setting(
         10 << 30,
         "CI_RUNNER_ARTIFACT_QUOTA",
-        "bytes of artifacts kept of all jobs of a user",
+        "bytes of artifacts per user",
         size=True,
         minimum=0,
     )
     result_retention_days: float = _setting(
-        90.0, "CI_RUNNER_RESULT_RETENTION_DAYS", "days after which the results of single tests go", above=0
+        90.0,
+        "CI_RUNNER_RESULT_RETENTION_DAYS",
+        "days after which results of single tests are deleted",
+        above=0,
     )
     artifact_retention_days: float = _setting(
-        7.0, "CI_RUNNER_ARTIFACT_RETENTION_DAYS", "days after which artifacts go", above=0
+        7.0, "CI_RUNNER_ARTIFACT_RETENTION_DAYS", "days after which artifacts are deleted", above=0
     )
 
 
 @dataclass(frozen=True)
 class EnvironmentSettings:
-    """Environment builds: what of the host's package set-up they get."""
+    """Environment builds: package indexes, proxies and limits."""
 
     index_url: str | None = _setting(
         None, "CI_RUNNER_INDEX_URL", "package index (PEP 503) instead of PyPI", secret=True
@@ -281,18 +284,18 @@ class EnvironmentSettings:
         None, "CI_RUNNER_CA_BUNDLE", "PEM file of certificate authorities for builds and jobs"
     )
     http_proxy: str | None = _setting(
-        None, "CI_RUNNER_HTTP_PROXY", "proxy of builds and jobs for http", secret=True
+        None, "CI_RUNNER_HTTP_PROXY", "HTTP proxy for builds and jobs", secret=True
     )
     https_proxy: str | None = _setting(
-        None, "CI_RUNNER_HTTPS_PROXY", "proxy of builds and jobs for https", secret=True
+        None, "CI_RUNNER_HTTPS_PROXY", "HTTPS proxy for builds and jobs", secret=True
     )
     no_proxy: str | None = _setting(None, "CI_RUNNER_NO_PROXY", "hosts reached without a proxy")
     #: Total bytes of environments; the least recently used are deleted first.
     cache_size: int = _setting(
-        20 << 30, "CI_RUNNER_CACHE_SIZE", "bytes of prepared environments kept", size=True, minimum=0
+        20 << 30, "CI_RUNNER_CACHE_SIZE", "bytes of prepared environments in the cache", size=True, minimum=0
     )
     build_memory: int = _setting(
-        4 << 30, "CI_RUNNER_BUILD_MEMORY", "memory of one environment build", size=True, minimum=6 << 20
+        4 << 30, "CI_RUNNER_BUILD_MEMORY", "memory per environment build", size=True, minimum=6 << 20
     )
 
 
@@ -303,14 +306,14 @@ class LogSettings:
     level: str = _setting(
         "INFO",
         "CI_RUNNER_LOG_LEVEL",
-        "least severity that is logged",
+        "lowest severity that is logged",
         choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
         flag="log-level",
     )
     format: Literal["text", "json"] = _setting(
         "text",
         "CI_RUNNER_LOG_FORMAT",
-        "lines for people or JSON objects",
+        "text lines or JSON objects",
         choices=("text", "json"),
         flag="log-format",
     )

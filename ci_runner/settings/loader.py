@@ -207,7 +207,7 @@ def _convert(option: Option, raw: object, where: str) -> object:
     if kind is tuple:
         parts = raw.split(",") if isinstance(raw, str) else raw
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise SettingsError(f"{where}: must be a list of texts, not {raw!r}")
+            raise SettingsError(f"{where}: must be a list of strings, not {raw!r}")
         try:
             check = option.info.get("item", str)
             return tuple(check(part.strip()) for part in parts if part.strip())
@@ -230,7 +230,7 @@ def _path(raw: str, where: str) -> Path:
     try:
         return Path(raw).expanduser().absolute()
     except RuntimeError:
-        raise SettingsError(f"{where}: no home folder is known for {raw!r}") from None
+        raise SettingsError(f"{where}: unknown home folder in {raw!r}") from None
 
 
 def _exact(kind: type, raw: object) -> float:

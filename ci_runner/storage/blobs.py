@@ -192,7 +192,7 @@ class BlobStore:
 
     def _name(self, digest: str) -> str:
         if not is_digest(digest):
-            raise ValueError(f"{digest!r} is no SHA-256 digest")
+            raise ValueError(f"{digest!r} is not a SHA-256 digest")
         return f"{self._base}/{digest[:2]}/{digest}"
 
     @contextlib.contextmanager

@@ -48,7 +48,7 @@ def prepare(folder: Path) -> None:
     except FileExistsError as error:
         raise SettingsError(f"{folder}: not a folder; name another data directory") from error
     except OSError as error:
-        raise SettingsError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise SettingsError(f"{folder}: cannot be created ({error.strerror})") from error
     if text := problem(folder):
         raise SettingsError(text)
     if folder.stat().st_mode & 0o077:
@@ -62,7 +62,7 @@ def install_id(folder: Path) -> str:
         with contextlib.suppress(FileNotFoundError):
             text = path.read_text().strip()
             if len(text) != 12 or not set(text) <= set("0123456789abcdef"):
-                raise SettingsError(f"{path}: damaged; put 12 hexadecimal characters there")
+                raise SettingsError(f"{path}: damaged; it must have 12 hexadecimal characters")
             return text
         with write_beside(path, secrets.token_hex(6) + "\n") as made, contextlib.suppress(FileExistsError):
             os.link(made, path)  # fails, unlike a rename, if another process was first

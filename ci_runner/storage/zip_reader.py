@@ -85,11 +85,11 @@ class Archive:
         for piece in pieces:
             total += len(piece)
             if total > entry.size:
-                raise _refusal(entry.path, f"holds more than the {entry.size} bytes that it declares")
+                raise _refusal(entry.path, f"has more than the {entry.size} bytes that it declares")
             crc = zlib.crc32(piece, crc)
             yield piece
         if total != entry.size:
-            raise _refusal(entry.path, f"holds {total} bytes but declares {entry.size}")
+            raise _refusal(entry.path, f"has {total} bytes but declares {entry.size}")
         if crc != entry.crc:
             raise _refusal(entry.path, "is damaged (its checksum is wrong)")
 
@@ -127,7 +127,7 @@ class Archive:
 def _read_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[ArchiveEntry, ...]:
     end, count, start, size = _find_directory(file)
     if count > limits.max_files:
-        raise InvalidSubmission(f"file: holds {count} entries; this runner takes at most {limits.max_files}")
+        raise InvalidSubmission(f"file: has {count} entries; this runner accepts at most {limits.max_files}")
     if size < count * _CENTRAL.size or size > count * _DIRECTORY_BYTES_PER_ENTRY or start + size != end:
         raise InvalidSubmission("file: not a valid zip archive (its directory has the wrong size or place)")
     file.seek(start)
@@ -139,7 +139,7 @@ def _read_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[ArchiveEntry
         packed += member.packed_size
         if declared > limits.max_unpacked:
             raise InvalidSubmission(
-                f"file: unpacks to more than the {limits.max_unpacked} bytes that are taken"
+                f"file: unpacks to more than {limits.max_unpacked} bytes, the most that this runner accepts"
             )
     if declared > limits.ratio_from and declared > packed * limits.max_ratio:
         raise InvalidSubmission(f"file: unpacks to more than {limits.max_ratio} times its size")
@@ -243,11 +243,11 @@ def _member(head: tuple[Any, ...], raw_name: bytes, extra: bytes) -> _Member:
     size, packed, header = _widened(name, extra, size, packed, header)
     problem = path_problem(name.removesuffix("/"))
     if problem is None and disk:
-        problem = "lies in another part of a split archive"
+        problem = "is in another part of a split archive"
     if problem is None and flags & _FORBIDDEN_FLAGS:
         problem = "is encrypted"
     if problem is None and method not in (_STORED, _DEFLATED):
-        problem = f"uses compression method {method}; only stored and deflated are taken"
+        problem = f"uses compression method {method}; only stored and deflated are accepted"
     if problem is None and version > _VERSION:
         problem = f"needs version {version / 10} of the zip format"
     kind = stat.S_IFMT(external >> 16)
@@ -297,7 +297,7 @@ def _check_local(file: BinaryIO, member: _Member, limit: int) -> int:
     file.seek(member.header)
     head = file.read(_LOCAL.size)
     if len(head) != _LOCAL.size or head[:4] != b"PK\x03\x04":
-        raise _refusal(member.name, "has no header where the directory says")
+        raise _refusal(member.name, "has no header at the position in the directory")
     _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
     start: int = member.header + _LOCAL.size + name_length + extra_length
     if start + member.packed_size > limit:

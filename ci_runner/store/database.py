@@ -342,7 +342,7 @@ class Database:
 
     def _damaged(self, what: str) -> StoreError:
         copies = sorted(self.backups.glob(f"{self.path.stem}-*.db"), key=lambda file: file.stat().st_mtime)
-        newest = f"the newest backup is {copies[-1]}" if copies else f"there is no backup in {self.backups}"
+        newest = f"the newest backup is {copies[-1]}" if copies else f"no backup was found in {self.backups}"
         return StoreError(f"{self.path} is damaged ({what}); {newest}")
 
 

@@ -106,7 +106,7 @@ class Events:
         with self._database.write():
             job = _require_job(self._database, job_id)
             if job["end_time"] is not None:
-                raise Conflict("Job is over: it takes no more events")
+                raise Conflict("Job has ended and accepts no more events")
             return append_inside(self._database, job_id, job["last_seq"], [event], job["run_id"])
 
     def position(self, job_id: str, attempt: int) -> SpoolPosition:

@@ -292,7 +292,7 @@ class Jobs:
         each has its date of deletion.
         """
         if verdict.status not in TERMINAL_STATUSES:
-            raise ValueError(f"{verdict.status} is no end")
+            raise ValueError(f"{verdict.status} is not a terminal status")
         moment = end_time or utcnow()
         complete = JobEvent(
             "complete",

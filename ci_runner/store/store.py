@@ -67,7 +67,7 @@ class Store:
                 file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 create_private(file)
             elif not file.is_file():
-                raise StoreError(f"{file}: there is no such database; start the runner once to make it")
+                raise StoreError(f"{file}: no such database; start the runner once to create it")
         except OSError as error:
             raise StoreError(f"{file}: {error.strerror}") from error
         store = cls(Database(file, folder, busy_timeout=busy_timeout))

@@ -53,7 +53,7 @@ class ArtifactFolder:
     def name_problem(self, path: str) -> str | None:
         """Return a phrase, to follow `path`, why no such artifact may be stored here, else None."""
         if self.guarded == self.path and path.casefold() in _RESERVED:
-            return "is refused: files of that name keep git and pytest out of the folder"
+            return "is refused: a file of this name keeps git and pytest out of the folder"
         return None
 
     def make(self) -> bool:
@@ -69,8 +69,8 @@ class ArtifactFolder:
             if names and not (is_ours or own_name or self.guarded.name == NAME):
                 if self.is_configured:
                     raise ConfigError(
-                        f"artifacts-dir: {self.guarded} holds other files, and pytest could take artifacts for tests "
-                        "there: name a folder of their own"
+                        f"artifacts-dir: {self.guarded} holds other files, and pytest could collect artifacts there as "
+                        "tests; choose an empty folder"
                     )
                 return False
             for name, text in _GUARDS.items():
@@ -100,7 +100,7 @@ def of(settings: Config, name: str, cwd: Path, root: Path) -> ArtifactFolder:
     if settings.origin("artifacts-dir") == COMMAND_LINE:
         return named(cwd / folder.expanduser())
     if not VCS_NAMES.isdisjoint(folder.parts):
-        raise ConfigError(f"artifacts-dir: {folder} belongs to version control: name another folder")
+        raise ConfigError(f"artifacts-dir: {folder} belongs to version control; choose another folder")
     path = Path(os.path.normpath(root / folder))
     return ArtifactFolder(path, root, path, is_configured=True)
 

@@ -118,7 +118,7 @@ class Reports:
             if isinstance(found, Home):
                 return found
             problem = found if problem is None else problem
-        return problem or "was not asked for"
+        return problem or "was not requested"
 
     def _home(self, path: str, pattern: str) -> Home | str:
         expected = self.expected[pattern]
@@ -128,12 +128,12 @@ class Reports:
             problem = kind.name_problem(path, is_typed=expected.is_typed)
             # A pattern for a file also matches everything below a folder of that name.
             if path.count("/") != pattern.count("/"):
-                problem = "is no file of such a report"
+                problem = "is not part of such a report"
         elif path.startswith(f"{pattern}/"):
             name = path[len(pattern) + 1 :]
             problem = kind.name_problem(name) or _folder_problem(pattern, is_typed=expected.is_typed)
         else:
-            return "is no folder"
+            return "is not a folder"
         if problem is not None:
             return problem
         place = self.root / path
@@ -170,7 +170,7 @@ class Reports:
 def _outside_home(report: ExternalReport, name: str) -> Home | str:
     place = report.home(name)
     if place is None:
-        return "is no file of such a report"
+        return "is not part of such a report"
     is_file = name == report.place.name
     kind: Kind | FolderKind = report.kind if is_file else report_kinds.HTML_ASSETS
     problem = report.kind.name_problem(name, is_typed=True) if is_file else None
@@ -191,13 +191,13 @@ def _replacing_problem(place: Path, kind: Kind | FolderKind, beside: Path | None
     try:
         mode = place.lstat().st_mode
         if stat.S_ISLNK(mode):
-            return "is not brought: there is a link in its place"
+            return "was not fetched: the path here is a link"
         if not stat.S_ISREG(mode):
-            return "is not brought: there is no regular file in its place"
+            return "was not fetched: the path here is not a regular file"
         replaceable = kind.may_replace(place) if isinstance(kind, Kind) else kind.may_replace(place, beside)
     except OSError as error:
-        return f"is not brought: what is in its place cannot be read ({error.strerror})"
-    return None if replaceable else "is not brought: in its place is a file that is no such report"
+        return f"was not fetched: the file here cannot be read ({error.strerror})"
+    return None if replaceable else "was not fetched: the file here is not such a report"
 
 
 def _way_problem(root: Path, path: str) -> str | None:
@@ -210,12 +210,18 @@ def _way_problem(root: Path, path: str) -> str | None:
         except OSError:  # does not exist yet; other errors show when it is made
             return None
         if not stat.S_ISDIR(mode):
-            return f"is not brought: {part} on its way is {'a link' if stat.S_ISLNK(mode) else 'no folder'}"
+            return (
+                f"was not fetched: {part} in its path is {'a link' if stat.S_ISLNK(mode) else 'not a folder'}"
+            )
     return None
 
 
 def _folder_problem(folder: str, *, is_typed: bool) -> str | None:
-    return None if is_typed or report_kinds.is_plain(folder) else "lies in a folder that no report has"
+    return (
+        None
+        if is_typed or report_kinds.is_plain(folder)
+        else "is in a folder that such a report does not have"
+    )
 
 
 def find(

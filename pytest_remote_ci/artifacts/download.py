@@ -127,7 +127,7 @@ class Downloader:
         if problem is not None:
             return f"is refused: it {problem}"
         if taken.setdefault(artifact.path.casefold(), artifact.path) != artifact.path and place.exists():
-            return f"is refused: here it is the same name as {shown(taken[artifact.path.casefold()])}"
+            return f"is refused: on this file system it has the same name as {shown(taken[artifact.path.casefold()])}"
         try:
             with _opened(place, folder) as where:
                 status = where.status(place.name)
@@ -138,7 +138,7 @@ class Downloader:
         if stat.S_ISDIR(status.st_mode):
             return f"is refused: {place} is a folder"
         is_other = not self.replaces and not self._is_there(artifact, place, folder)
-        return f"is refused: there is another file at {place}" if is_other else None
+        return f"is refused: another file exists at {place}" if is_other else None
 
     def _is_there(self, artifact: Artifact, place: Path, folder: Path) -> bool:
         try:
@@ -198,14 +198,14 @@ class Downloader:
                 backoff.wait(error.retry_after)
                 continue
             except _REFUSED as error:
-                self._refuse(artifact, f"did not come: {error}")
+                self._refuse(artifact, f"was not fetched: {error}")
                 return False
             if digest == artifact.sha256:
                 return self._settle(artifact, where, part, name)
             where.remove(part)
             if before == 0:
                 break  # the error is not due to an old partial file
-        self._refuse(artifact, "did not come: its content is not what the runner says")
+        self._refuse(artifact, "was not fetched: its content does not match the runner's digest")
         return False
 
     def _continue(self, artifact: Artifact, where: Folder, part: str) -> str:
@@ -271,18 +271,18 @@ def name_problem(path: str) -> str | None:
     """Return why no file of that name is made locally, else None."""
     parts = path.split("/")
     if path.startswith("/") or _DRIVE.match(path) or "\\" in path or ".." in parts:
-        return "leaves the folder"
+        return "is outside the folder"
     if "" in parts or "." in parts or len(path) > 1024:
         return "has no usable name"
     problem = control_characters.name_problem(path)
     if problem is not None:
         return problem
     if any(_is_git(part) for part in parts):
-        return "lies in a .git folder"
+        return "is in a .git folder"
     if parts[-1].casefold() == "head":  # with objects/ and refs/ beside it, any folder is a repository
-        return "could make git take its folder for a repository"
+        return "could make its folder look like a git repository"
     if os.name == "nt" and (any(_DEVICES.match(part) or part[-1] in ". " or ":" in part for part in parts)):
-        return "has a name that Windows does not take"
+        return "has a name that Windows does not allow"
     return None
 
 

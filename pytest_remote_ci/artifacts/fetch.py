@@ -88,7 +88,7 @@ class ArtifactFetcher:
         found = [item for item in items if item.path in self.places and reports.lists_tests(item.path)]
         if found:
             names = _names(found, reports, self.places)
-            self.say(f"remote-ci: {names}: not complete, because pytest died in the job")
+            self.say(f"remote-ci: {names}: incomplete, because pytest died in the job")
 
     def bring_all(self) -> bool:
         """Fetch all artifacts into the folder; return whether there were any and all arrived.
@@ -98,7 +98,7 @@ class ArtifactFetcher:
         try:
             artifacts = self.client.artifacts(self.job_id)
             if not artifacts:
-                self.say(f"Job {self.job_id} has no artifacts (they are kept for some days only).")
+                self.say(f"Job {self.job_id} has no artifacts; they may have expired.")
                 return False
             self.asked = None
             return not self._bring(artifacts, "").problems
@@ -110,7 +110,7 @@ class ArtifactFetcher:
         at_home: list[tuple[Artifact, Home]] = []
         problems: list[str] = []
         for item in artifacts:
-            home = self.reports.home(item.path) if self.reports is not None else "has no place"
+            home = self.reports.home(item.path) if self.reports is not None else "has no place here"
             if isinstance(home, Home):
                 at_home.append((item, home))
             elif self._is_asked(item.path):
@@ -181,7 +181,7 @@ class ArtifactFetcher:
             size = formats.size(sum(item.size for item in others))
             parts.append(f"{files} ({size}) in {_from_here(self.folder.path)}")
         if at_home and self.reports is not None:
-            parts.append(f"brought home: {_names(at_home, self.reports, self.places)}")
+            parts.append(f"fetched: {_names(at_home, self.reports, self.places)}")
         if parts:
             self.say(f"remote-ci: {'; '.join(parts)}")
 

@@ -97,16 +97,16 @@ class Kind:
         parts = name.split("/")
         suffix = Path(name).suffix.lower()
         if not is_typed and not all(_PLAIN.fullmatch(part) or _DOTTED.fullmatch(part) for part in parts):
-            return "has a name that no report has"
+            return "does not have the name of a report"
         if suffix in _ACTIVE or _JSON_SETTINGS.fullmatch(parts[-1]):
-            return "has a name under which something would execute or obey it"
+            return "has a name that some program would execute or load"
         is_known = suffix in self.suffixes or (self is COVERAGE_DATA and _is_data_name(parts[-1]))
-        return None if is_known or is_typed else "has a name that this report does not have"
+        return None if is_known or is_typed else "does not have a name of this report"
 
     def content_problem(self, name: str, file: Path) -> str | None:
         """Return why the content of `file`, to be called `name`, is not such a report, else None."""
         if self.begins.search(_head(file)) is None:
-            return "is no such report"
+            return "is not such a report"
         return _doctest_problem(name, file)
 
     def may_replace(self, place: Path) -> bool:
@@ -130,16 +130,16 @@ class FolderKind:
     def name_problem(self, name: str) -> str | None:
         """Return why a file `name` (relative to the folder) is not part of such a report, else None."""
         if self.names.fullmatch(name) is None or _JSON_SETTINGS.fullmatch(name):
-            return "is no file of such a report"
+            return "is not part of such a report"
         return None
 
     def content_problem(self, name: str, file: Path) -> str | None:
         """Return why the content of `file`, to be called `name`, is not part of this report, else None."""
         if name == ".gitignore":
-            return None if _ignores_all(file) else "does more than to hide its folder"
+            return None if _ignores_all(file) else "does more than hide its folder"
         begins = _CONTENTS.get(Path(name).suffix.lower())
         if begins is not None and begins.search(_head(file)) is None:
-            return "has a content that its name does not promise"
+            return "has content that does not match its name"
         return _doctest_problem(name, file)
 
     def may_replace(self, place: Path, beside: Path | None = None) -> bool:
@@ -178,7 +178,7 @@ def _doctest_problem(name: str, file: Path) -> str | None:
     with file.open("rb") as opened:
         content = opened.read(_LARGEST_TEXT + 1)
     if len(content) > _LARGEST_TEXT:
-        return "is too large to be looked through"
+        return "is too large to check"
     return "is a doctest, which pytest would run" if _PROMPT.search(content) else None
 
 

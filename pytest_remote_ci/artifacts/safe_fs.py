@@ -158,4 +158,4 @@ def _looked_at(base: Path, parts: Sequence[str]) -> Path:
 
 
 def _words(path: Path, *, is_link: bool) -> str:
-    return f"{path} is {'a link' if is_link else 'no folder'}"
+    return f"{path} is {'a link' if is_link else 'not a folder'}"

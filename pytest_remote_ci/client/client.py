@@ -138,7 +138,9 @@ class Client:
         answer = self.upload("/submit-async", archive, text, manifest, progress, idempotency_key)
         job_id = answer.get("job_id") if isinstance(answer, dict) else None
         if not isinstance(job_id, str) or not job_id or holds_any(job_id):
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer has no job id")
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (no job id); check the address"
+            )
         return job_id
 
     def upload(
@@ -187,7 +189,9 @@ class Client:
                     self.verify()
             raise
         except ValueError as error:
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not JSON); check the address"
+            ) from error
 
     def missing(self, digests: Collection[str]) -> list[str] | None:
         """Return the digests of the contents to send; None if the runner does not support manifests."""
@@ -201,7 +205,9 @@ class Client:
         except ValueError:
             answer = None
         if not isinstance(answer, list) or not set(answer) <= set(digests):
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of digests")
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not a list of digests); check the address"
+            )
         self._welcome = True
         return answer
 
@@ -214,7 +220,9 @@ class Client:
                 f"the runner at {self.url} is too old for pipelines: update it"
             ) from error
         if not isinstance(answer, dict) or not isinstance(answer.get("problems"), list):
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer says nothing of pipelines")
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (nothing about pipelines); check the address"
+            )
         return answer
 
     def stream(
@@ -249,7 +257,9 @@ class Client:
         """Return the job's summary. Raises `JobNotFound`."""
         summary = self._get(f"/jobs/{quote(job_id, safe='')}")
         if not isinstance(summary, dict):
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no job")
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not a job); check the address"
+            )
         return summary
 
     def job_id(self, word: str) -> str:
@@ -269,7 +279,9 @@ class Client:
         params = {"status": status, "since": since, "q": query, "limit": limit, "before": before}
         answer = self._get("/jobs", {name: value for name, value in params.items() if value is not None})
         if not isinstance(answer, list):
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of jobs")
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not a list of jobs); check the address"
+            )
         return answer
 
     def artifacts(self, job_id: str) -> list[Artifact]:
@@ -285,7 +297,9 @@ class Client:
             self.job(job_id)  # raises if the job itself does not exist
             found = []
         if found is None:
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of artifacts")
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not a list of artifacts); check the address"
+            )
         return found
 
     def tests(self, job_id: str) -> Iterator[dict[str, Any]]:
@@ -294,7 +308,9 @@ class Client:
         while True:
             answer = self._get(f"/jobs/{quote(job_id, safe='')}/tests", {"after": after} if after else None)
             if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
-                raise RunnerUnreachable(f"{self.url} is no runner: its answer is no list of tests")
+                raise RunnerUnreachable(
+                    f"{self.url} does not answer like a runner (not a list of tests); check the address"
+                )
             yield from answer
             if len(answer) < _TESTS_PAGE or str(answer[-1].get("id")) <= after:
                 return
@@ -309,7 +325,9 @@ class Client:
             "/reports/tests", {name: value for name, value in params.items() if value is not None}
         )
         if not isinstance(answer, dict) or not isinstance(answer.get("tests"), list):
-            raise RunnerUnreachable(f"{self.url} is no runner: its answer is no report")
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not a report); check the address"
+            )
         return answer
 
     def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
@@ -364,7 +382,9 @@ class Client:
             try:
                 return response.json()
             except ValueError as error:
-                raise RunnerUnreachable(f"{self.url} is no runner: its answer is no JSON") from error
+                raise RunnerUnreachable(
+                    f"{self.url} does not answer like a runner (not JSON); check the address"
+                ) from error
 
     def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
         return self.ask("GET", path, params)

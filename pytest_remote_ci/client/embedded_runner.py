@@ -98,7 +98,7 @@ def ensure(
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"{place}: cannot be made ({error.strerror}); an embedded runner needs it"
+            f"{place}: cannot be created ({error.strerror}); the embedded runner needs this folder"
         ) from error
     running = _running(place)
     if running is not None:
@@ -181,7 +181,7 @@ def _locked(file: Path) -> Iterator[None]:
         import fcntl
     except ImportError:
         raise ConfigError(
-            "an embedded runner needs Linux or macOS: run `remote-ci login` to name a runner"
+            "the embedded runner needs Linux or macOS: run `remote-ci login` to use another runner"
         ) from None
     with file.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -193,4 +193,4 @@ def _last_line(log: Path) -> str:
         lines = log.read_text("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "it printed nothing"

@@ -97,7 +97,9 @@ class EventStream:
             self._count_silence()
             backoff.fail()
             if backoff.is_exhausted or now > self._ends_at:
-                raise RunnerUnreachable(f"{trouble}; the job may go on: come back to {self._job_id} later")
+                raise RunnerUnreachable(
+                    f"{trouble}; {self._job_id} may still be running, reconnect to it later"
+                )
             if self._on_trouble is not None:
                 self._on_trouble(trouble)
             backoff.wait(retry_after)
@@ -146,7 +148,7 @@ class EventStream:
                 try:
                     events = response.json()
                 except ValueError as error:
-                    raise Interrupted(f"the runner's answer is no JSON ({error})") from error
+                    raise Interrupted(f"the runner's answer is not JSON ({error})") from error
             before = self.last_seq
             for event in events:
                 seq = event.get("seq", 0)
@@ -193,7 +195,7 @@ def _event(data: str) -> Event:
     except RecursionError as error:
         raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
     except ValueError as error:
-        raise Interrupted("the stream broke off in an event") from error
+        raise Interrupted("the stream ended in the middle of an event") from error
     if not isinstance(event, dict):
-        raise Interrupted("the runner sent what is no event")
+        raise Interrupted("the runner sent something that is not an event")
     return event

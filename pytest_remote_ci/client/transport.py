@@ -77,7 +77,7 @@ class Transport:
     ) -> None:
         self.url = url.rstrip("/")
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
-            raise RunnerUnreachable(f"{url!r} is no address of a runner: write it as http://host:port")
+            raise RunnerUnreachable(f"{url!r} is not the address of a runner: write it as http://host:port")
         self._timeouts = (connect_timeout, read_timeout)
         self._session = requests.Session()
         self._session.auth = _Bearer(key)
@@ -158,10 +158,10 @@ class Transport:
             return JobNotFound(detail or f"{status} at {self.url}")
         if response.status_code in (502, 503, 504):
             return Interrupted(
-                f"The runner at {self.url} answers {said}", retry_after=retry_after(response.headers)
+                f"The runner at {self.url} answered {said}", retry_after=retry_after(response.headers)
             )
         if response.status_code in (405, 501):
-            return NotOffered(f"The runner at {self.url} answers {said}")
+            return NotOffered(f"The runner at {self.url} answered {said}")
         if response.status_code in _REFUSALS:
             error = SubmissionRefused(f"The runner refused: {detail or status}")
             error.status = response.status_code
@@ -169,8 +169,10 @@ class Transport:
             return error
         if 300 <= response.status_code < 400:
             where = response.headers.get("Location", "elsewhere")
-            return RunnerUnreachable(f"{self.url} points to {where}: configure the runner's own address")
-        return RunnerUnreachable(f"The runner at {self.url} answers {said}")
+            return RunnerUnreachable(
+                f"{self.url} redirects to {where}; if that is your runner, configure its address"
+            )
+        return RunnerUnreachable(f"The runner at {self.url} answered {said}")
 
 
 class Content(io.RawIOBase):

@@ -200,8 +200,8 @@ def _keep_key_for_its_runner(
         return
     if values["url"].rstrip("/") != beside:
         raise ConfigError(
-            f"{project.name} names the runner {values['url']}, but the key in {user.name} is for {beside}: "
-            f"if you trust it, run `remote-ci login --url {values['url']}` or set REMOTE_CI_API_KEY"
+            f"{project.name} sets the runner {values['url']}, but the key in {user.name} is for {beside}: "
+            f"if you trust this runner, run `remote-ci login --url {values['url']}` or set REMOTE_CI_API_KEY"
         )
 
 

@@ -69,16 +69,16 @@ def _texts(place: Place, value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(
         isinstance(item, str) and "\0" not in item for item in value
     ):
-        raise place.error("a list of texts", value)
+        raise place.error("a list of strings", value)
     return tuple(value)
 
 
 def _patterns(place: Place, value: object) -> tuple[str, ...]:
     texts = _texts(place, value)
     if any(not text.strip() for text in texts):
-        raise place.error("a list of patterns, none of them empty", value)
+        raise place.error("a list of non-empty patterns", value)
     if any(".." in text.split("/") for text in texts):
-        raise place.error("a list of patterns for what lies in the project, without '..'", value)
+        raise place.error("a list of patterns inside the project, without '..'", value)
     return texts
 
 
@@ -99,7 +99,7 @@ def _folder(place: Place, value: object) -> str:
     try:
         Path(text).expanduser()
     except RuntimeError:
-        raise place.error("a folder (no such home folder is known)", value) from None
+        raise place.error("a folder (this home folder is unknown)", value) from None
     return text
 
 
@@ -119,7 +119,7 @@ def _names(place: Place, value: object) -> tuple[str, ...]:
             raise place.error("a list of names of environment variables", value)
         if text in KEY_VARIABLES:
             raise ConfigError(
-                f"{place.source}: {place.key} must not pass {text} through: tests could read the key"
+                f"{place.source}: {place.key} must not contain {text}: tests could read the key"
             )
         reason = job_variables.refusal(text)
         if reason is not None:

@@ -176,7 +176,7 @@ def _fail_at_debugger(method: str, *args: Any, **kwargs: Any) -> Any:
     frame = sys._getframe(1).f_back
     place = f"{os.path.relpath(frame.f_code.co_filename)}:{frame.f_lineno}: " if frame else ""
     pytest.fail(
-        f"{place}a debugger was called, and there is no terminal here: run this test without --remote-ci, "
+        f"{place}a debugger was called, but the job has no terminal: run this test without --remote-ci, "
         "or set PYTHONBREAKPOINT=0",
         pytrace=False,
     )

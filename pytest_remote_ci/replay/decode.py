@@ -120,7 +120,7 @@ class Reports:
             else:
                 report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
         except Exception as error:  # another version of pytest or of a plugin
-            self._note(f"a report of {data['nodeid']} came as text ({type(error).__name__}: {error})")
+            self._note(f"a report of {data['nodeid']} is shown as text ({type(error).__name__}: {error})")
         if report is None:
             report = _plain_report(original, isinstance(record, wire.Report), self.pytest_there)
         if record.flattened and isinstance(report.longrepr, str):

@@ -191,7 +191,7 @@ def why_not_recorded(event: Event, *, recorded: bool, unrecorded: str) -> str | 
     """
     kind, name = event.get("type"), event.get("t")
     if kind == "session" and name == "unavailable":
-        return f"the session could not be recorded: {event.get('reason') or 'it did not say why'}"
+        return f"the session could not be recorded: {event.get('reason') or 'no reason was given'}"
     if kind == "session" and name == "recorder" and event.get("protocol") not in range(1, PROTOCOL + 1):
         return _other_version(event.get("protocol"))
     if kind == "log" and event.get("stream") in _TEXT and not recorded:

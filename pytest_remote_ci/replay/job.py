@@ -31,7 +31,7 @@ from pytest_remote_ci.replay.tb_style import restyle
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.wire.control_characters import escaped
 
-_TRUNCATED = "the runner keeps no more results of this job: what follows is missing here"
+_TRUNCATED = "the runner stores no more results of this job; the rest is missing here"
 #: Events that end the session even in the middle of a test.
 _ENDS = ("interrupt", "internal_error", "tests_over", "died")
 #: Kinds of events that are played at the end of the local session, once the tests of a job with a label are over.
@@ -171,7 +171,7 @@ class Job:
             if not _is_ours(error):
                 raise
             self.broken = (
-                f"a record of kind {kind!r} makes no sense; `--remote-ci-text` shows what pytest printed"
+                f"a record of kind {kind!r} is invalid; use --remote-ci-text to see what pytest printed"
             )
 
     def _play_text(self, event: Event) -> None:
@@ -483,7 +483,7 @@ class PipelineJob(Job):
         if ended is not None and not self.is_stopped_here and "stopped" not in self.said:
             lines.append(f"{ended.get('name')}: {ended.get('message')}".rstrip(": "))
         if "internal_error" in self.said:
-            lines.append("pytest had an internal error there")
+            lines.append("pytest had an internal error in the job")
         if self.broken is not None:
             lines.append(self.broken)
         if self.not_run and not self.is_stopped_here and not over.get("shouldfail"):
@@ -534,7 +534,7 @@ class PipelineJob(Job):
         try:
             event = self.labelling.event(event)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            self.broken = f"a record of kind {event.get('t')!r} makes no sense"
+            self.broken = f"a record of kind {event.get('t')!r} is invalid"
             return
         self.play(event)
 

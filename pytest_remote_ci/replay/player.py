@@ -40,8 +40,8 @@ _STEPWISE = "cache/stepwise"
 #: Report plugins with hooks by which a project can change the report.
 _WITH_HOOKS = {"pytest-html", "pytest-json-report"}
 _WITHOUT_HOOKS = (
-    "pytest died in the job, so the HTML and JSON reports were written here: all results are in them, but nothing "
-    "that hooks of the project add"
+    "pytest died in the job, so the HTML and JSON reports were written here: they have all results, but "
+    "not what hooks of the project add"
 )
 #: Options that select tests: a replay applies them to the stored results.
 _CHOOSING = ("maxfail", "keyword", "markexpr")

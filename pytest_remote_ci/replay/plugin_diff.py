@@ -49,10 +49,10 @@ def remark(there: Iterable[object], *, failed: bool, is_quiet: bool) -> str | No
     only_here = sorted(local - remote - _REPORTERS - _LIBRARIES) if failed or not is_quiet else []
     only_there = sorted(remote - local - {"pytest-remote-ci"}) if not is_quiet else []
     parts = [f"only here: {', '.join(only_here)}"] if only_here else []
-    parts += [f"only where the tests ran: {', '.join(only_there)}"] if only_there else []
+    parts += [f"only in the job: {', '.join(only_there)}"] if only_there else []
     if not parts:
         return None
-    advice = " (the project's dependencies say what is installed there)" if only_here else ""
+    advice = " (the job installs the project's dependencies)" if only_here else ""
     return f"pytest plugins {'; '.join(parts)}{advice}"
 
 

@@ -87,7 +87,7 @@ def find_place(root: Path, cwd: Path, home: Path | None = None) -> Place:
     """Return the place for the project `root`. Raises `WorkspaceError` for folders hardly meant to be sent."""
     home = home_folder() if home is None else home
     if root in (Path(root.anchor), home) and not any((root / name).exists() for name in PROJECT_FILES):
-        raise WorkspaceError(f"{root} is no project: start pytest in the folder of a project")
+        raise WorkspaceError(f"{root} is not a project: start pytest in the folder of a project")
     if not _below(cwd, root) and not _below(root, cwd):
         raise WorkspaceError(
             f"{root} is outside the project in {cwd}: start pytest in the project of the tests"
@@ -226,5 +226,5 @@ def _option_value(option: str, value: str, place: Place) -> str:
 def _inside(path: str, place: Place, shown: str) -> str:
     relative = place.relative(path)
     if relative is None:
-        raise WorkspaceError(f"{shown} is outside the project {place.root}: only what lies below it is sent")
+        raise WorkspaceError(f"{shown} is outside the project {place.root}: only files below it are sent")
     return relative

@@ -47,7 +47,7 @@ def appended(
     jobs = list(plan["jobs"])
     mine = [job for job in jobs if is_pytest(job) and not job.get("skipped")]
     if chosen and not mine:
-        raise ConfigError(f"pipeline {plan['pipeline']!r} has no pytest job, so {chosen[0]} chooses nothing")
+        raise ConfigError(f"pipeline {plan['pipeline']!r} has no pytest job, so {chosen[0]} selects nothing")
     paths = [text for text in chosen if text not in _CHOOSING]
     if paths:
         _refuse_other_paths(mine, paths[0], takes_value)
@@ -89,8 +89,8 @@ def _refuse_other_paths(jobs: Sequence[Mapping[str, Any]], given: str, takes_val
         for word in words(job.get("args", ()), takes_value):
             if word.is_path:
                 raise ConfigError(
-                    f"{given}: job {job['name']!r} names its own tests ({word.text}), so a path would add to them: "
-                    "choose with -k or -m"
+                    f"{given}: job {job['name']!r} has its own tests ({word.text}), and a path would add to them; "
+                    "select with -k or -m"
                 )
 
 

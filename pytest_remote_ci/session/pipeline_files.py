@@ -128,7 +128,7 @@ def ask_here(question: Question) -> Answer:
         check=False,
     )
     if done.returncode != 0:
-        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise ConfigError(f"the pipelines could not be read: {last}")
     answer: Answer = json.loads(done.stdout)
     return answer

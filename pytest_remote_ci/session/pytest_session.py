@@ -145,7 +145,7 @@ class _Session:
             self._display.say(line)
         if plan is None:
             raise ConfigError(
-                f"pipeline {name!r} has mistakes: `remote-ci pipeline check` tells them, and so do the lines above"
+                f"pipeline {name!r} has errors; see the lines above, or run `remote-ci pipeline check`"
             )
         return plan
 
@@ -157,7 +157,7 @@ class _Session:
             run = Runs(self._parts.client()).get(run_id)
             what = f"{run['pipeline']}#{run['number']}"
             raise ConfigError(
-                f"{run_id} is a run of a pipeline, and only jobs are shown again: use `remote-ci pipeline status "
+                f"{run_id} is the run of a pipeline, not a job: use `remote-ci pipeline status "
                 f"{what} --watch` or `remote-ci pipeline logs {what}`"
             )
 
@@ -241,7 +241,7 @@ class _Session:
 
         def leave() -> bool:
             self._display.say(
-                f"Stopped showing job {job_id}. It continues to run; come back with: "
+                f"Stopped showing job {job_id}. It continues to run; reconnect with: "
                 f"pytest --remote-ci-attach {job_id}"
             )
             return False

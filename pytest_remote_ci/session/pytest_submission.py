@@ -89,12 +89,12 @@ class PytestSubmission(Submission):
         written = arguments.written_there(self.all_arguments, self.reports_here)
         writing = [name for name in written if name in stays]
         if writing:
-            self.display.say(f"remote-ci: {', '.join(writing)}: written on the runner, not brought back here")
+            self.display.say(f"remote-ci: {', '.join(writing)}: written on the runner, not fetched")
 
         ignored = interpreter_options()
         if ignored:
-            words = "not used on the runner (pytest has a -W of its own)"
-            self.display.say(f"remote-ci: {' '.join(ignored)} of the Python here: {words}")
+            words = "not used on the runner; pytest has its own -W"
+            self.display.say(f"remote-ci: {' '.join(ignored)} (of Python, not pytest): {words}")
 
     def option(self, name: str) -> Any:
         """Return the value of ``--remote-ci-NAME``."""

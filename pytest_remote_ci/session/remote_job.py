@@ -167,7 +167,7 @@ class RemoteJob(Remote):
         if self.job_id is None or not complete or not complete.get("artifacts"):
             return
         if self._folder is None:
-            self._display.say(f"It left artifacts; fetch them with: remote-ci artifacts {self.job_id}")
+            self._display.say(f"The job has artifacts; fetch them with: remote-ci artifacts {self.job_id}")
             return
         if self._home is None:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
@@ -191,7 +191,7 @@ class RemoteJob(Remote):
         display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
         try:
             if not self._client.cancel(self.job_id):
-                display.say(f"Job {self.job_id} was over already.")
+                display.say(f"Job {self.job_id} had already ended.")
                 return
             complete = self.follow(time_limit=_CANCEL_TIME)
             self.fetch_artifacts(complete)

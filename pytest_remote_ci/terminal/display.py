@@ -124,7 +124,7 @@ def exit_code(complete: dict[str, Any]) -> int:
     if complete.get("cancelled") or status == "cancelled":
         raise NoVerdict(f"the job was {escaped(reason or 'cancelled')}")
     if status == "failed":
-        raise NoVerdict(f"the runner could give no verdict: {escaped(reason or 'it did not say why')}")
+        raise NoVerdict(f"the runner could give no verdict: {escaped(reason or 'no reason was given')}")
     return exit_codes.of_job(complete)
 
 

@@ -115,7 +115,7 @@ def verdict(run: Run) -> str:
 def tail_heading(run: Run, job: Mapping[str, Any]) -> str:
     """Return the heading for the tail of a job's log."""
     return escaped(
-        f"{job['stage']} / {job['name']}: the end of its log (all of it: remote-ci pipeline logs "
+        f"{job['stage']} / {job['name']}: the end of its log (whole log: remote-ci pipeline logs "
         f"{run['pipeline']}#{run['number']} --job {job['name']!r})"
     )
 

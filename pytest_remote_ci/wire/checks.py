@@ -40,11 +40,11 @@ def parse_size(text: str | int) -> int:
         return text
     match = _SIZE.match(str(text).strip())
     if match is None:
-        raise WireError(f"{text!r} is no size: write a number and a unit, such as 512m or 2g")
+        raise WireError(f"{text!r} is not a size: write a number and a unit, such as 512m or 2g")
     try:
         return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
     except OverflowError as error:  # more digits than a float can hold
-        raise WireError("it is no size that anything has: write a number and a unit, such as 2g") from error
+        raise WireError("this size is out of range: write a number and a unit, such as 2g") from error
 
 
 def as_text(where: str, value: Any) -> str:
@@ -55,9 +55,9 @@ def as_text(where: str, value: Any) -> str:
 
 
 def as_texts(where: str, value: Any) -> tuple[str, ...]:
-    """Return a list of texts as a tuple."""
+    """Return a list of strings as a tuple."""
     if not isinstance(value, (list, tuple)) or len(value) > 10_000:
-        raise WireError(f"{where}: must be a list of texts")
+        raise WireError(f"{where}: must be a list of strings")
     return tuple(as_long_text(f"{where}[{index}]", item) for index, item in enumerate(value))
 
 
@@ -135,7 +135,7 @@ def as_relatives(where: str, value: Any) -> tuple[str, ...]:
 def as_python(where: str, value: Any) -> str:
     """Return a Python version such as "3.12"."""
     if not isinstance(value, str) or not _PYTHON.match(value):
-        raise WireError(f"{where}: {value!r} is no Python version: write it as '3.12'")
+        raise WireError(f"{where}: {value!r} is not a Python version: write it like '3.12'")
     return value
 
 
@@ -147,7 +147,7 @@ def as_environment(where: str, value: Any) -> dict[str, str]:
         raise WireError(f"{where}: at most {MAX_VARIABLES} variables")
     for name, content in value.items():
         if not isinstance(name, str) or len(name) > 1000 or not _ENV_NAME.match(name):
-            raise WireError(f"{where}: {str(name)[:100]!r} is no name of an environment variable")
+            raise WireError(f"{where}: {str(name)[:100]!r} is not a valid name of an environment variable")
         as_long_text(f"{where}.{name}", content)
     if sum(len(name) + _size(content) for name, content in value.items()) > MAX_ENVIRONMENT:
         raise WireError(f"{where}: the variables have more than {MAX_ENVIRONMENT} bytes together")
@@ -187,7 +187,9 @@ def as_services(where: str, value: Any) -> tuple[dict[str, Any], ...]:
 def _service(where: str, value: Any) -> dict[str, Any]:
     raw = as_mapping(where, value)
     for key in raw.keys() - {"name", "image", "env", "health", "ports", "command"}:
-        raise WireError(f"{where}: has no {key!r}; there are name, image, env, health, ports and command")
+        raise WireError(
+            f"{where}: unknown key {key!r}; valid keys are name, image, env, health, ports and command"
+        )
     if not (isinstance(raw.get("name"), str) and _HOST.match(raw["name"])) or raw["name"] in (
         "localhost",
         "job",

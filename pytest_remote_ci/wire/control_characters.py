@@ -39,7 +39,7 @@ def name_problem(name: str) -> str | None:
         return f"has a control character in its name ({_escape(match)})"
     if "\ud800" <= char <= "\udfff":
         return "has a name that is not valid Unicode"
-    return f"has a character in its name that turns text around ({_escape(match)})"
+    return f"has a character in its name that changes the direction of text ({_escape(match)})"
 
 
 def escaped(value: object) -> str:

@@ -35,12 +35,12 @@ def problem(pattern: str) -> str | None:
     if len(pattern) > MAX_LENGTH:
         return f"is longer than {MAX_LENGTH} characters"
     if control_characters.holds_any(pattern):
-        return "holds a control character"
+        return "contains a control character"
     if "\\" in pattern:
-        return "holds a backslash: write / between folders"
+        return "contains a backslash: write / between folders"
     parts = pattern.split("/")
     if pattern.startswith("/") or _DRIVE.match(pattern) or ".." in parts:
-        return "must be for what lies in the project, without '..'"
+        return "must match paths inside the project, without '..'"
     if any(part.count("*") > _MAX_STARS for part in parts):
         return f"has more than {_MAX_STARS} '*' in one name"
     return None

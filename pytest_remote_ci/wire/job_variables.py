@@ -52,7 +52,9 @@ OWN: Final = ("REMOTE_CI_", "CI_RUNNER_")
 def refusal(name: str) -> str | None:
     """Return why a job may not have this variable and what to do instead; None if it may."""
     if name.startswith(OWN):
-        return f"{name} cannot be passed to a job: such names are the runner's own; use another name"
+        return (
+            f"{name} cannot be passed to a job: names like this are reserved for the runner; use another name"
+        )
     if name.startswith("LD_"):
         return (
             f"{name} cannot be passed to a job: it decides what is loaded into every program; "
@@ -60,7 +62,7 @@ def refusal(name: str) -> str | None:
         )
     if name == "PYTHONPATH":
         return (
-            "PYTHONPATH cannot be passed to a job: name the folders in pytest's setting `pythonpath`, "
+            "PYTHONPATH cannot be passed to a job: list the folders in pytest's setting `pythonpath`, "
             "or set it in the script that needs it"
         )
     if name.startswith("PYTHON") and name not in HARMLESS:

@@ -210,7 +210,7 @@ class Manifest:
             if not (isinstance(path, str) and type(mode) is int and type(size) is int and size >= 0):
                 raise WireError(f"manifest.files[{index}]: must be [text, integer, integer, text]")
             if not (isinstance(sha256, str) and _DIGEST.match(sha256)):
-                raise WireError(f"manifest.files[{index}]: {sha256!r} is no SHA-256 digest")
+                raise WireError(f"manifest.files[{index}]: {sha256!r} is not a SHA-256 digest")
             entries.append(ManifestEntry(path, 0o755 if mode & 0o100 else 0o644, size, sha256))
         mtimes = raw.get("mtimes") or {}
         if not (isinstance(mtimes, dict) and all(type(value) is int for value in mtimes.values())):

@@ -57,8 +57,8 @@ def refuse_calls(
         path = root / file.path
         if any(path == place or path.is_relative_to(place) for place in chosen):
             raise WorkspaceError(
-                f"{file.path}:{file.debugger} calls a debugger, and there is no terminal where the tests run: run that "
-                f"test here, without --remote-ci, or set {VARIABLE}=0"
+                f"{file.path}:{file.debugger} calls a debugger, but the job has no terminal: run this "
+                f"test without --remote-ci, or set {VARIABLE}=0"
             )
 
 

@@ -14,7 +14,7 @@ def since(project: Path, revision: str) -> list[str]:
     Committed, uncommitted, untracked and deleted paths are included. Raises `ConfigError` if git fails.
     """
     if revision.startswith("-"):
-        raise ConfigError(f"{revision!r} is no revision")
+        raise ConfigError(f"{revision!r} is not a revision")
     changed = _git(
         project, "diff", "--no-ext-diff", "--name-only", "--no-renames", "-z", "--relative", revision, "--"
     )
@@ -26,5 +26,5 @@ def _git(project: Path, *arguments: str) -> str:
     try:
         output, _ = git.run(project, *arguments)
     except git.GitError as error:
-        raise ConfigError(f"git cannot say what changed: {error}") from error
+        raise ConfigError(f"git cannot list the changed files: {error}") from error
     return output.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode("utf-8")

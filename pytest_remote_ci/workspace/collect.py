@@ -102,7 +102,7 @@ class Workspace:
         for path in sorted(added):
             parts = path.split("/")
             if path not in found.files or ".." in parts or "." in parts or "" in parts:
-                raise WorkspaceError(f"{path}: cannot be added, because it is no file below {self.root}")
+                raise WorkspaceError(f"{path}: cannot be added, because it is not a file below {self.root}")
         _refuse_bad_names(added)
         files, suspects = _read(found.files, StatCache(None, self.root))
         _refuse_secrets(suspects, self.include)
@@ -272,7 +272,7 @@ def _refuse_secrets(suspects: dict[str, str], include: PatternList) -> None:
     count = f"{len(refused)} files look" if len(refused) > 1 else "a file looks"
     raise WorkspaceError(
         f"{count} like secrets and nothing was sent:\n{named}\n"
-        "Leave them out with `exclude`, or, when they are meant for tests, send them with this in [tool.remote-ci]:\n"
+        "Leave them out with `exclude`, or, if the tests need them, send them with this in [tool.remote-ci]:\n"
         f"  include = [{line}]"
     )
 

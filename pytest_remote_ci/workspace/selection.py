@@ -78,7 +78,7 @@ def _add_from_git(selection: Selection, root: Path, prefix: str) -> bool:
             root, "ls-files", "-z", "-t", "-s", "--cached", "--others", "--exclude-standard"
         )
     except git.GitError as error:
-        selection.warnings.append(f"{error}: everything but caches and what .gitignore names is sent")
+        selection.warnings.append(f"{error}: sending everything except caches and what .gitignore ignores")
         return False
     if not listed and top != root:
         return False  # the work tree around the project ignores it, so its git does not apply
@@ -133,7 +133,7 @@ def _add_nested(selection: Selection, folder: Path, prefix: str, is_submodule: b
             _add_from_disk(selection, folder, PatternList.of([]), prefix)
     elif is_submodule and folder.is_dir() and not any(folder.iterdir()):
         selection.warnings.append(
-            f"submodule {prefix[:-1]} is empty here; git submodule update --init fetches it"
+            f"submodule {prefix[:-1]} is empty here; fetch it with: git submodule update --init"
         )
     elif folder.is_dir() and not folder.is_symlink():
         _add_from_disk(selection, folder, PatternList.of([]), prefix)

@@ -146,7 +146,7 @@ class _Finder:
         folder = self._folder_links[link]
         inside = f"{folder}/" if folder else ""
         if any(f"{place}/".startswith(inside) for place in (link.rpartition("/")[0], *chain)):
-            self._warn(path, "points to a folder that it lies in")
+            self._warn(path, "points to a folder that contains it")
             return
         for file in _below(files, inside):
             name = f"{path}/{file[len(inside) :]}"
@@ -166,7 +166,7 @@ class _Finder:
         line = ", ".join(f'"/{path}"' for path in self._outside)
         plural = len(self._outside) > 1
         return (
-            f"{'links lead' if plural else 'a link leads'} out of the project and cannot be sent: {names}; "
+            f"{'links point' if plural else 'a link points'} outside the project and cannot be sent: {names}; "
             f"leave {'them' if plural else 'it'} out with exclude = [{line}]"
         )
 

@@ -94,7 +94,7 @@ def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None
     except OSError as error:
         if member.sha256 is None:
             return
-        raise WorkspaceChanged(f"{member.source}: went away while it was packed; run again") from error
+        raise WorkspaceChanged(f"{member.source}: was deleted while it was packed; run again") from error
     info = zipfile.ZipInfo(member.name, _DATE)
     info.create_system = 3  # Unix, even on Windows, so that the mode below applies
     info.external_attr = (0o100000 | member.mode) << 16

@@ -71,7 +71,7 @@ def test_coverage_and_reports_come_home(developer: Developer, suite: Path, mode:
         cwd=suite,
     )
     assert done.code == 0, done.text
-    assert "remote-ci: brought home: .coverage, htmlcov/ (" in done.err, done.text
+    assert "remote-ci: fetched: .coverage, htmlcov/ (" in done.err, done.text
     assert "out/cov.xml" in done.err
     assert not (suite / ".remote-ci-artifacts").exists()
     with sqlite3.connect(suite / ".coverage") as connection:
@@ -127,7 +127,7 @@ def test_hostile_files_stay_where_they_are(developer: Developer, suite: Path) ->
     assert (kept / "fine").read_text() == "fine"
     for words in (
         "'hostile/folder' is a link (1 more like it)",
-        "'hostile/pipe' is no regular file",
+        "'hostile/pipe' is not a regular file",
         "has a control character",
     ):
         assert words in done.text

@@ -250,8 +250,12 @@ def test_what_fails_directly_fails_in_a_job(runner: Runner, tmp_path: Path, name
 @pytest.mark.parametrize(
     ("options", "variables", "words"),
     [
-        (["-W", "error", "-bb"], {}, "-W error -bb of the Python here: not used on the runner"),
-        ([], {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1"}, "-W error -O of the Python here: not used"),
+        (["-W", "error", "-bb"], {}, "-W error -bb (of Python, not pytest): not used on the runner"),
+        (
+            [],
+            {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1"},
+            "-W error -O (of Python, not pytest): not used",
+        ),
         (["-X", "frozen_modules=off"], {}, ""),  # of debuggers
     ],
 )
@@ -268,4 +272,4 @@ def test_options_of_the_interpreter_that_do_not_travel_are_named(
     done = run(command, cwd=project, env=developer.environ(**variables))
     assert done.code == 0, done.text
     assert words in done.err
-    assert ("of the Python here" in done.err) is bool(words)
+    assert ("(of Python, not pytest)" in done.err) is bool(words)

@@ -51,7 +51,7 @@ def test_a_debugger_that_is_called_in_a_module_of_the_project_fails_its_test(
     assert outcomes(done) == {"test_calls": "FAILED", "test_after": "PASSED"}, done.text
     assert done.code == 1
     line = (
-        "product.py:2: a debugger was called, and there is no terminal here: "
+        "product.py:2: a debugger was called, but the job has no terminal: "
         "run this test without --remote-ci, or set PYTHONBREAKPOINT=0"
     )
     assert done.out.splitlines().count(line) == 1, done.out

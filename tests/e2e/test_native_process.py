@@ -161,7 +161,7 @@ FILTERS = [
     (["tests/unit/test_basic.py", "--maxfail=2"], 1, "stopping after 2 failures"),
     (["tests/nope.py"], 4, "not in this job: tests/nope.py"),
     (["-k", "a or"], 4, "Wrong expression passed to '-k'"),
-    (["--lf"], 4, "--lf chooses tests for a new run"),
+    (["--lf"], 4, "--lf selects tests for a new run"),
 ]
 
 
@@ -345,5 +345,5 @@ def test_plugins_settings_and_imports_of_the_project_may_all_be_missing_here(
     assert done.code == 1, done.text
     assert "test_it.py::test_mocked PASSED" in done.out
     assert "OurWarning: x" in done.out
-    assert "only where the tests ran: pytest-mock" in done.err
+    assert "only in the job: pytest-mock" in done.err
     assert len(cases(tmp_path / "here.xml")) == 2

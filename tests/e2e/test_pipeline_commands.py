@@ -282,7 +282,7 @@ def test_a_file_is_enough_and_nothing_is_cloned(developer: Developer, folder: Pa
     outside.write_text("name: alone\nstages: [one]\njobs: [{name: a, stage: one, script: x}]\n")
     lost = developer.remote_ci("pipeline", "run", "-f", "alone.yaml", cwd=developer.home)
     assert lost.code == 4, lost.text
-    assert "is in no project" in lost.err
+    assert "is not in a project" in lost.err
 
 
 @pytest.mark.case("B49")

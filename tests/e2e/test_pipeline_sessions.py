@@ -437,10 +437,10 @@ REFUSED = [
     (["--remote-ci-pipeline=cii"], "no pipeline 'cii'; did you mean 'ci'?"),
     (
         ["late"],
-        "late: job 'last' names its own tests (late), so a path would add to them: choose with -k or -m",
+        "late: job 'last' has its own tests (late), and a path would add to them; select with -k or -m",
     ),
     (["--co"], "--co cannot be used with --remote-ci-pipeline: it would run the scripts"),
-    (["--sw"], "--sw cannot be used with --remote-ci-pipeline: which test comes next"),
+    (["--sw"], "--sw cannot be used with --remote-ci-pipeline: it works for a single job only"),
     (
         ["--remote-ci-text"],
         "--remote-ci-text cannot be used with --remote-ci-pipeline: use `remote-ci pipeline run`",
@@ -448,7 +448,7 @@ REFUSED = [
     (["--remote-ci-attach=x"], "--remote-ci-attach cannot be used with --remote-ci-pipeline"),
     (
         ["--remote-ci-pipeline=scripts", "-k", "x"],
-        "pipeline 'scripts' has no pytest job, so -k chooses nothing",
+        "pipeline 'scripts' has no pytest job, so -k selects nothing",
     ),
     (["--remote-ci-pipeline=secret"], "secrets of the pipeline are not set in the environment: LICENCE_KEY"),
 ]
@@ -494,7 +494,7 @@ def test_definitions_that_are_missing_or_wrong_say_what_to_do(developer: Develop
     wrong = run(developer, folder)
     assert wrong.code == 4
     assert ".pipelines/ci.yaml:2:9: stages: " in wrong.err
-    assert "remote-ci: pipeline 'ci' has mistakes" in wrong.err
+    assert "remote-ci: pipeline 'ci' has errors" in wrong.err
 
 
 def test_a_run_is_left_alone_and_looked_at_by_other_commands(developer: Developer, folder: Path) -> None:
@@ -506,9 +506,8 @@ def test_a_run_is_left_alone_and_looked_at_by_other_commands(developer: Develope
     for way in ("attach", "replay"):
         joined = developer.pytest(f"--remote-ci-{way}={found[1]}", cwd=folder)
         assert joined.code == 4, joined.text
-        assert (
-            f"is a run of a pipeline, and only jobs are shown again: use `remote-ci pipeline status {found[2]}"
-            in (joined.err)
+        assert f"is the run of a pipeline, not a job: use `remote-ci pipeline status {found[2]}" in (
+            joined.err
         )
     shown = developer.pytest("--remote-ci-pipeline=scripts", cwd=folder)
     assert shown.code == 0, "a run without tests is no failure"

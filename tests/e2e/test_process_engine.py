@@ -229,7 +229,7 @@ def test_what_a_run_leaves_comes_home_and_speaks_of_the_files_here(
         (folder / name).write_text("1")
     done = developer.pytest("--cov=.", "--remote-ci-artifact", "*.txt", cwd=folder)
     assert done.code == 0, done.text
-    assert "brought home: .coverage" in done.err
+    assert "fetched: .coverage" in done.err
     with sqlite3.connect(folder / ".coverage") as connection:
         assert connection.execute("SELECT path FROM file").fetchall() == [(str(folder / "test_it.py"),)]
     connection.close()

@@ -332,7 +332,7 @@ def test_a_run_that_goes_on_is_not_repeated(api: Api) -> None:
     again = api.ask("POST", f"/runs/{run['run_id']}/rerun", json={})
     assert (again.status_code, again.json()["detail"]) == (
         409,
-        "The run is not over: cancel it first, or wait for its end",
+        "The run has not ended: cancel it, or wait for its end",
     )
     api.ask("DELETE", f"/runs/{run['run_id']}")
     api.until_over(run["run_id"])
@@ -446,7 +446,7 @@ def test_a_lost_key_costs_the_jobs_with_secrets_and_no_others(api: Api, runner: 
         ),
         ({"secrets": {f"A{number}": "x" for number in range(101)}}, "secrets: at most 100, together at most"),
         ({"submit": {"env": {"LD_PRELOAD": "x"}}}, "options.env: LD_PRELOAD cannot be passed to a job"),
-        ({"plan": plan_of().to_dict()}, "there is no job to run"),
+        ({"plan": plan_of().to_dict()}, "the plan has no jobs"),
         ({"submit": {"python": "two"}}, "options.python"),
     ],
 )

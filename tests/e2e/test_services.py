@@ -217,7 +217,7 @@ def test_a_job_that_waits_for_its_services_can_be_cancelled(developer: Developer
         ({"name": "My DB"}, "services[0].name: 'My DB' cannot be a host name: use a-z, 0-9 and '-'"),
         (
             {"name": "db", "port": [1]},
-            "services[0]: has no 'port'; there are name, image, env, health, ports",
+            "services[0]: unknown key 'port'; valid keys are name, image, env, health, ports",
         ),
         ({"name": "db", "ports": ["5432"]}, "services[0].ports: must be a list of numbers from 1 to 65535"),
         ({"name": "db", "image": ""}, "services[0].image: must name an image"),

@@ -139,7 +139,7 @@ def test_a_debugger_that_is_called_in_a_worker_of_xdist_fails_its_test(
     assert "2 failed, 1 passed" in done.out
     for line in (3, 5):
         words = (
-            f"product.py:{line}: a debugger was called, and there is no terminal here: run this test without"
+            f"product.py:{line}: a debugger was called, but the job has no terminal: run this test without"
         )
         assert sum(text.startswith(words) for text in done.out.splitlines()) == 1, done.out
 
@@ -164,7 +164,7 @@ def test_reporters_in_both_places_write_the_same(make: Callable[[str, str, Path]
     direct, remote = both.run(*args)
     difference = both.difference(direct, remote)
     assert not difference, difference
-    assert "brought home: r.json, r.html" in remote.err or "brought home: r.html, r.json" in remote.err
+    assert "fetched: r.json, r.html" in remote.err or "fetched: r.html, r.json" in remote.err
     compare(both, "r.xml", xml_text)
     compare(both, "out/r.jsonl", json_lines)
     compare(both, "r.json", json_lines)

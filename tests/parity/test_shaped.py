@@ -62,7 +62,7 @@ def test_a_shaped_report_outside_of_the_project_is_that_of_a_direct_run(both: Pa
     compare(both, "out/r.json", json_lines)
     assert "Shaped by the project" in (both.local / "out" / "r.html").read_text()
     assert files(both.local / "out") == files(both.direct / "out")
-    assert "brought home" in remote.err
+    assert "fetched: " in remote.err
     assert not list(both.local.rglob(".remote-ci-report*")), "nothing of it is left in the project"
     for name in ("r.html", "r.json"):  # of the place of the run nothing is left
         assert str(both.developer.runner.data_dir) not in (both.local / "out" / name).read_text()
@@ -95,7 +95,7 @@ def test_a_place_outside_that_the_project_itself_names_gets_nothing_from_a_job(
     mine = both.local.parent / "mine.html"
     assert mine.exists() is is_here
     assert not is_here or "Shaped by the project" not in mine.read_text()
-    assert ("--html: written on the runner, not brought back here" in remote.err) is not is_here
+    assert ("--html: written on the runner, not fetched" in remote.err) is not is_here
 
 
 def test_what_is_no_file_is_not_replaced_by_a_report(both: Pair) -> None:
@@ -173,7 +173,7 @@ def test_after_a_crash_a_line_names_reports_that_have_only_the_rest(
     files = ("--report-log=r.jsonl", "--json-report", "--json-report-file=r.json")
     remote = both.remotely(*QUIET, *files, "tests/test_crash.py")
     assert remote.code == 1, remote.text
-    assert "r.json, r.jsonl: not complete, because pytest died in the job" in remote.err
+    assert "r.json, r.jsonl: incomplete, because pytest died in the job" in remote.err
     text = (both.local / "r.jsonl").read_text()
     assert "test_crash.py::test_after" in text
     assert "test_crash.py::test_before" not in text

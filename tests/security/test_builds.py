@@ -268,7 +268,7 @@ os.rename("/ci/spool/planted", "/ci/spool/result.json")
 time.sleep(60)
 """
     job = bench.submit(project(on_editable=code, toml=STATIC), "mallory")
-    with pytest.raises(EnvironmentFailed, match="left no environment"):
+    with pytest.raises(EnvironmentFailed, match="created no environment"):
         bench.prepare(job)
     layers = bench.data / "environments" / "mallory" / "layers"
     assert list(layers.iterdir()) == []
@@ -328,7 +328,7 @@ time.sleep(60)
             assert scope(prepare(bench, project(forged), "mallory")) == "mallory"
     else:
         with pytest.raises(
-            EnvironmentFailed, match=r"the lock has a line that is no plain requirement: [^\n]*$"
+            EnvironmentFailed, match=r"the lock has a line that is not a plain requirement: [^\n]*$"
         ):
             prepare(bench, project(forged), "mallory")
     assert list((bench.data / "environments" / "shared").glob("envs/*")) == []

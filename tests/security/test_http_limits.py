@@ -59,7 +59,7 @@ def test_a_body_over_the_limit_is_refused_after_its_head(runner: Runner, person:
     answer = raw_exchange(runner.server.port, post(person, f"Content-Length: {size}"))
     status, headers, body = parsed(answer)
     assert status == 413
-    assert body == {"detail": f"The body has {size} bytes; this runner takes at most {LIMIT}"}
+    assert body == {"detail": f"The body has {size} bytes; this runner accepts at most {LIMIT}"}
     assert headers["content-type"] == "application/json"
     assert time.monotonic() - begun < upload_gate.LINGER + 20
     assert runner.leftovers() == []
@@ -105,7 +105,7 @@ def test_a_client_that_sends_on_reads_the_refusal(runner: Runner, person: Person
             headers={"Content-Type": "multipart/form-data; boundary=x"},
         )
         assert response.status_code == 413
-        assert "this runner takes at most" in response.json()["detail"]
+        assert "this runner accepts at most" in response.json()["detail"]
     assert runner.submit(person).status_code == 200
 
 
@@ -123,7 +123,7 @@ def test_a_chunked_body_is_refused_when_it_passes_the_limit(runner: Runner, pers
     )
     assert (response.status_code, response.json()) == (
         413,
-        {"detail": "The body is larger than this runner takes"},
+        {"detail": "The body is larger than this runner accepts"},
     )
     assert runner.leftovers() == []
 

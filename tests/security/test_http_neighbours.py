@@ -165,7 +165,7 @@ def test_a_disk_that_fills_while_a_body_arrives_is_507(tmp_path: Path) -> None:
             status, headers, body = answer(connection)
             assert (status, json.loads(body)) == (
                 507,
-                {"detail": "The runner's disk is full; nothing was kept"},
+                {"detail": "The runner's disk is full; nothing was stored"},
             )
             assert int(headers["retry-after"]) > 0
         wait_until(lambda: not space._arrived, what="the body to be forgotten")

@@ -131,7 +131,7 @@ class MemoryRepository(JobRepository):
     def add_event(self, job_id: str, event: JobEvent) -> int:
         with self._open().lock:
             if self._require(job_id).is_over:
-                raise Conflict("Job is over: it takes no more events")
+                raise Conflict("Job has ended and accepts no more events")
             return self._append(job_id, event)
 
     def get_events(self, job_id: str, from_index: int = 0, user_id: str | None = None) -> list[JobEvent]:

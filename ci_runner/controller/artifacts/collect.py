@@ -138,14 +138,14 @@ class ArtifactCollector:
             raise
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            _log.error("job %s: its artifacts are not kept: %s", job.id, error)
+            _log.error("job %s: its artifacts are not stored: %s", job.id, error)
             words = (
                 "the runner's disk is full" if full else f"internal error of the runner ({error.strerror})"
             )
         except Exception as error:
-            _log.exception("job %s: its artifacts are not kept", job.id)
+            _log.exception("job %s: its artifacts are not stored", job.id)
             words = f"internal error of the runner ({type(error).__name__})"
-        return CollectedArtifacts(notes=(f"none is kept: {words}",))
+        return CollectedArtifacts(notes=(f"none is stored: {words}",))
 
     def _kept(self, job: Job, wanted: ArtifactRequest, written: JobOutput) -> CollectedArtifacts:
         found = scan.find(written.folder, wanted.globs)
@@ -225,7 +225,7 @@ class _Allowance:
     @property
     def over_quota(self) -> str:
         """Return the reason for files beyond the user's quota."""
-        return f"is too much: {formats.size(self._quota.limit)} are kept of all jobs of a user"
+        return f"exceeds the limit of {formats.size(self._quota.limit)} for all jobs of a user"
 
     def refusal(self, file: Leftover) -> str | None:
         """Return why `file` does not fit, or None."""
@@ -233,9 +233,9 @@ class _Allowance:
         if file.size > limits.file:
             return f"is larger than {formats.size(limits.file)}"
         if self._files >= limits.files:
-            return f"is one too many: {limits.files} files are kept of a job"
+            return f"exceeds the limit of {limits.files} files per job"
         if self._bytes + file.size > limits.total:
-            return f"is too much: {formats.size(limits.total)} are kept of a job"
+            return f"exceeds the limit of {formats.size(limits.total)} per job"
         if self._bytes + file.size > self._free - limits.reserve:
             return "found the runner's disk full"
         return None if self._quota.has_room(self._job, file.size) else self.over_quota

@@ -56,7 +56,7 @@ class Omissions:
     def lines(self) -> list[str]:
         """Return one line per reason."""
         return [
-            f"not kept: {shown(first)} {reason}" + (f" ({count - 1} more like it)" if count > 1 else "")
+            f"not stored: {shown(first)} {reason}" + (f" ({count - 1} more like it)" if count > 1 else "")
             for reason, (count, first) in self._found.items()
         ]
 
@@ -109,7 +109,7 @@ def _walk(folder: int, prefix: str, depth: int, here: Step, found: Found) -> Non
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 if depth >= MAX_DEPTH:
-                    found.omissions.add(f"lies more than {MAX_DEPTH} folders deep", path)
+                    found.omissions.add(f"is more than {MAX_DEPTH} folders deep", path)
                 elif found.entries <= MAX_ENTRIES:
                     inner = os.open(name, _FOLDER, dir_fd=folder)
                     try:
@@ -130,7 +130,7 @@ def _take(path: str, status: os.stat_result, step: Step, found: Found) -> None:
     if stat.S_ISLNK(status.st_mode):
         problem = "is a link"
     elif not stat.S_ISREG(status.st_mode):
-        problem = "is no regular file"
+        problem = "is not a regular file"
     if problem is not None:
         found.omissions.add(problem, path)
     else:
@@ -158,7 +158,7 @@ def opened(folder: Path, path: str) -> Iterator[int | None]:
         handle = os.open(name, _FILE, dir_fd=place)
         stack.callback(os.close, handle)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(0, "it is no regular file")
+            raise OSError(0, "it is not a regular file")
         yield None if _has_attribute(handle, _ONLY_CHANGED) else handle
 
 

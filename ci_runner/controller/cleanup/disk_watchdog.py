@@ -300,7 +300,7 @@ class _Meter:
             try:
                 footprint = self._watchdog.footprint(container_id)
             except (EngineUnavailable, PermanentError) as error:
-                _log.debug("job %s: its container cannot be looked into: %s", self.job_id, error)
+                _log.debug("job %s: its container cannot be inspected: %s", self.job_id, error)
                 continue
             processes += footprint.processes
             for size in itertools.chain.from_iterable(map(sizes_below, footprint.folders)):

@@ -113,7 +113,7 @@ class Reaper:
         found = {path.name.rpartition("-")[0] for path in work.iterdir()} if work.is_dir() else set()
         known = {job.id for job in self.store.jobs.open()} | {job.id for job in self.store.jobs.uncleaned()}
         for job_id in sorted(found - known - {""}):
-            _log.info("removing the working folders of job %s, which belong to nothing any more", job_id)
+            _log.info("removing the working folders of job %s, which belong to no job any more", job_id)
             self._each("the working folders of job", (job_id,), self.preparer.remove_work)
 
     def _uploads(self) -> None:

@@ -207,7 +207,7 @@ class MemoryEngine:
         with self._lock:
             container = self._containers.get(container_id)
             if container is None:
-                raise PermanentError("the container is gone")
+                raise PermanentError("the container no longer exists")
             if container.observed.state != "created":
                 return
             script = container.script
@@ -313,7 +313,7 @@ class MemoryEngine:
             spec.job_id,
             spec.attempt,
         ):
-            raise PermanentError(f"the container name {spec.name!r} is taken by something else")
+            raise PermanentError(f"the container name {spec.name!r} is used by something else")
         return there.id
 
     def _change(self, container_id: str, **changes: Any) -> None:

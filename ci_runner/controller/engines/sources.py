@@ -15,7 +15,7 @@ def check(spec: ContainerSpec) -> None:
     for source, target in spec.sources():
         words = _problem(source, spec)
         if words is not None:
-            raise PermanentError(f"what is to be mounted at {target} {words}")
+            raise PermanentError(f"the source of mount {target} {words}")
 
 
 def _problem(source: Path, spec: ContainerSpec) -> str | None:

@@ -44,7 +44,7 @@ def choose_base(
         if settings.base_image is not None:
             raise
         image = _local(engine, options.python, error)
-        log(f"image {default} cannot be had; using {image.reference}")
+        log(f"image {default} is not available; using {image.reference}")
     return Base(image, _python_of(image, options.python, settings.default_python), False)
 
 
@@ -70,8 +70,8 @@ def _local(engine: Engine, python: str | None, cause: ImageUnavailable) -> Image
     if seen:
         has = ", ".join(sorted(seen, key=_version))
         raise ImageUnavailable(
-            f"{cause}; the images made here have Python {has}: add {python} with "
-            f"`ci-runner image build --python {python}`, or ask for another with --remote-ci-python"
+            f"{cause}; the images made here have Python {has}: add it with "
+            f"`ci-runner image build --python {python}`, or choose another with --remote-ci-python"
         ) from cause
     raise cause
 

@@ -274,7 +274,7 @@ class Builds:
         """Remove a container and verify that it is gone; raises `EngineUnavailable` otherwise."""
         self._engine.remove(container)
         if self._engine.inspect(container) is not None:
-            raise EngineUnavailable("the build's container does not go away")
+            raise EngineUnavailable("the build's container cannot be removed")
 
     def _wait(
         self, container: str, spool: int, output: _Output, stopping: Callable[[], bool]
@@ -293,9 +293,9 @@ class Builds:
         try:
             result = json.loads(content or b"") if len(content or b"") <= _RESULT_LIMIT else None
         except (ValueError, RecursionError) as error:
-            raise EnvironmentFailed("the build left no readable result") from error
+            raise EnvironmentFailed("the build wrote no readable result") from error
         if not isinstance(result, dict):
-            raise EnvironmentFailed("the build left no readable result")
+            raise EnvironmentFailed("the build wrote no readable result")
         return result
 
     def _check(self, container: str, spool: int) -> None:
@@ -306,7 +306,7 @@ class Builds:
         if _exists(spool, "result.json"):
             return
         if seen is None:
-            raise EnvironmentFailed("the build container is gone")
+            raise EnvironmentFailed("the build container no longer exists")
         if seen.oom_killed:
             limit = formats.size(self._limits.memory)
             raise EnvironmentFailed(f"the environment build ran out of memory ({limit})")

@@ -81,7 +81,7 @@ class Bytecode:
         try:
             with self._builds.run(build, wanted.tools, log=_log.debug, stopping=stopping) as built:
                 if built.result.get("ok") is not True:
-                    raise EnvironmentFailed(f"no byte code was made: {built.result.get('error')}")
+                    raise EnvironmentFailed(f"no bytecode was compiled: {built.result.get('error')}")
                 with built.cell.opened("store") as made, opened_folder(wanted.folder) as environment:
                     count = move_byte_code(made, environment, wanted.owner)
             _mark(wanted.folder).touch()

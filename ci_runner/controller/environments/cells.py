@@ -135,14 +135,14 @@ class Cells:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             raw = json.loads((cell.folder / "origin").read_text())
             cell = Cell(cell.folder, raw["owner"], CachePlace(str(raw["scope"]), str(raw["purpose"])))
-        _log.info("build %s ended with its controller: what it borrowed is given back", name)
+        _log.info("build %s ended with its controller: returning its package cache", name)
         self.give_back(cell)
         self.throw_away(cell)
 
     def discard_old_stores(self) -> None:
         """Remove the folders that earlier versions made writable for containers: `environments/<scope>/store`."""
         for store in self._environments.glob("*/store"):
-            _log.info("throwing away %s, which is no longer used", store)
+            _log.info("removing %s, which is no longer used", store)
             with opened_folder(store.parent) as scope:
                 self._trash.hide(scope, store.name)
 

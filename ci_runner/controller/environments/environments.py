@@ -157,7 +157,7 @@ class Environments:
         if scope == SHARED:
             with contextlib.suppress(EnvironmentFailed):
                 return self._sync(request, lock, SHARED), lock
-            request.log("something has to be built from source, in a cache of your own")
+            request.log("a package must be built from source, in a cache of your own")
             lock = replace(lock, needs_build=True)
             self._write_lock(request.scope, name, lock)
             ready = self._find_environment(request, lock, request.scope)

@@ -373,7 +373,7 @@ class Preparer:
         try:
             self._builds.recover()
         except EngineUnavailable as error:
-            _log.info("what builds left is looked at later: %s", error)
+            _log.info("leftovers of builds are checked later: %s", error)
         self._evictor.evict(keep)
         self._trash.empty(_REMOVED_AT_ONCE)
 
@@ -399,7 +399,7 @@ class Preparer:
 
     def _work(self, job_id: str, part: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
-            raise PermanentError(f"{job_id!r} is no job's id")
+            raise PermanentError(f"{job_id!r} is not the id of a job")
         return self._data / "work" / f"{job_id}-{part}"
 
     def _folders(self, work: Path, *parts: str) -> None:

@@ -27,7 +27,7 @@ def settle(parent: int, name: str, owner: int | None) -> None:
     folders are the runner's. Raises `EnvironmentFailed` for anything else.
     """
     if not is_folder(parent, name):
-        raise EnvironmentFailed("the build left no environment")
+        raise EnvironmentFailed("the build created no environment")
     allowed = {os.geteuid(), *([] if owner is None else [owner])}
     _settle_folder(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), allowed)
     with opened_folder(parent, name) as top:
@@ -39,13 +39,13 @@ def settle(parent: int, name: str, owner: int | None) -> None:
                 _settle_file(entry.folder, entry.name, entry.status, allowed)
     if not walk.complete:
         raise EnvironmentFailed(
-            f"the build left more than {MAX_ENTRIES} files, or folders more than {MAX_DEPTH} levels deep"
+            f"the build created more than {MAX_ENTRIES} files, or folders more than {MAX_DEPTH} levels deep"
         )
 
 
 def _settle_folder(parent: int, name: str, found: os.stat_result, allowed: set[int]) -> None:
     if found.st_uid not in allowed:
-        raise EnvironmentFailed("the build left a folder that is not its own")
+        raise EnvironmentFailed("the build created a folder of another owner")
     if found.st_uid != os.geteuid():
         os.chown(name, os.geteuid(), os.getegid(), dir_fd=parent, follow_symlinks=False)
     if stat.S_IMODE(found.st_mode) != 0o755:
@@ -54,11 +54,11 @@ def _settle_folder(parent: int, name: str, found: os.stat_result, allowed: set[i
 
 def _settle_file(parent: int, name: str, found: os.stat_result, allowed: set[int]) -> None:
     if found.st_uid not in allowed:
-        raise EnvironmentFailed("the build left a file that is not its own")
+        raise EnvironmentFailed("the build created a file of another owner")
     if stat.S_ISLNK(found.st_mode):
         return  # followed inside containers only
     if not stat.S_ISREG(found.st_mode):
-        raise EnvironmentFailed("the build left something that is no file, folder or link")
+        raise EnvironmentFailed("the build created something other than files, folders and links")
     wanted = 0o755 if found.st_mode & 0o111 else 0o644
     if stat.S_IMODE(found.st_mode) != wanted:
         os.chmod(name, wanted, dir_fd=parent)  # a regular file that can no longer be replaced
@@ -82,7 +82,7 @@ def keep_products(upper: int, target: int, tree: Tree, owner: int | None) -> Non
         if not is_file or not is_product(entry.path, tree) or entry.path.endswith(".pyc"):
             continue
         if entry.status.st_uid not in allowed:
-            raise EnvironmentFailed("the build left a file that is not its own")
+            raise EnvironmentFailed("the build created a file of another owner")
         *folders, _ = entry.path.split("/")
         _make_folders(target, folders, made, owner)
         if stat.S_ISREG(mode) and mode & 0o7022:
@@ -91,7 +91,7 @@ def keep_products(upper: int, target: int, tree: Tree, owner: int | None) -> Non
             os.rename(entry.name, entry.name, src_dir_fd=entry.folder, dst_dir_fd=place)
     if not walk.complete:
         raise EnvironmentFailed(
-            f"the build left more than {MAX_ENTRIES} files, or folders more than {MAX_DEPTH} levels deep"
+            f"the build created more than {MAX_ENTRIES} files, or folders more than {MAX_DEPTH} levels deep"
         )
 
 

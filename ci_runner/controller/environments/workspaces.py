@@ -233,7 +233,7 @@ def _check(path: str) -> str:
     """Return the folder of a path, which must be safe: checked at submission, and again where it matters."""
     parts = path.split("/")
     if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise PermanentError(f"the workspace holds an unsafe path: {path!r}")
+        raise PermanentError(f"the workspace contains an unsafe path: {path!r}")
     return "/".join(parts[:-1])
 
 

@@ -94,14 +94,14 @@ def _guard(events: Iterable[Any]) -> None:
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise Unreadable(place, "a second document: a file holds one pipeline")
+                raise Unreadable(place, "a second document: a file defines one pipeline")
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
                 raise Unreadable(place, f"there is no anchor &{event.anchor} before this")
         elif isinstance(event, yaml.NodeEvent):
             if event.anchor in anchors:
                 first = anchors[event.anchor]
-                raise Unreadable(place, f"the anchor &{event.anchor} is there twice; first in line {first}")
+                raise Unreadable(place, f"the anchor &{event.anchor} occurs twice; first in line {first}")
             if event.anchor is not None:
                 anchors[event.anchor] = place.line
         if isinstance(event, yaml.CollectionStartEvent):
@@ -157,13 +157,13 @@ class _Converter:
                 merged += content.items if isinstance(content, Items) else (content,)
             elif key in entries:
                 first = entries[key].key.line
-                message = f"the key {key!r} is there twice; first in line {first}"
+                message = f"the key {key!r} occurs twice; first in line {first}"
                 self._problems.error(place, below(path, key), message)
             else:
                 entries[key] = Entry(place, content)
         for part in merged:
             if not isinstance(part, Table):
-                raise Unreadable(part.place, "'<<' takes a table, or a list of tables")
+                raise Unreadable(part.place, "'<<' needs a table or a list of tables")
             for key, entry in part.entries.items():
                 entries.setdefault(key, entry)
         return Table(entries, _place(node.start_mark)), size

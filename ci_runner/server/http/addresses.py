@@ -60,7 +60,7 @@ class TrustedProxies:
             try:
                 self._networks.append(ipaddress.ip_network(entry, strict=False))
             except ValueError as error:
-                text = f"serve.trusted-proxies: {entry!r} is no address or network, such as 10.0.0.2 or 10.0.0.0/24"
+                text = f"serve.trusted-proxies: {entry!r} is not an address or network such as 10.0.0.2 or 10.0.0.0/24"
                 raise SettingsError(text) from error
 
     def trusts(self, text: str) -> bool:

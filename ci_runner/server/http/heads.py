@@ -98,7 +98,7 @@ def _check_first_line(line: bytes) -> bytes:
     if not _NAME.match(method) or method != method.upper() or not _VERSION.match(version):
         raise _bad("the first line is not 'METHOD target HTTP/1.1'")
     if version not in (b"HTTP/1.0", b"HTTP/1.1"):
-        raise MalformedHead(UnsupportedVersion("only HTTP/1.0 and HTTP/1.1 are spoken here"))
+        raise MalformedHead(UnsupportedVersion("only HTTP/1.0 and HTTP/1.1 are supported"))
     origin = target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")
     if not target.isascii() or not (origin or _ABSOLUTE.match(target)):
         raise _bad("the target is neither a path nor an http address")
@@ -109,7 +109,7 @@ def _check_host(hosts: list[bytes], version: bytes) -> None:
     if len(hosts) > 1 or (not hosts and version == b"HTTP/1.1"):
         raise _bad("a request needs exactly one Host")
     if hosts and not _HOST.match(hosts[0]):
-        raise _bad("the Host is no host")
+        raise _bad("the Host header is not a host")
 
 
 def _check_length(lengths: list[bytes], codings: list[bytes] | None, version: bytes) -> None:
@@ -175,7 +175,7 @@ class ChunkedBody:
     def _take(self, line: bytes) -> None:
         if self._expects == "end":
             if line:
-                self.error = BadRequest("a chunk is longer than it says")
+                self.error = BadRequest("a chunk is longer than declared")
             self._expects = "size"
         elif self._expects == "trailer":
             self._trailer += len(line)

@@ -107,4 +107,4 @@ def check_queue(services: Services, user_id: str) -> None:
 def check_disk(services: Services, needed: int) -> None:
     """Raise `StorageFull` if `needed` more bytes would use the disk reserve."""
     if services.blobs.free_bytes() - needed < services.storage.disk_reserve:
-        raise StorageFull("The runner's disk is full; nothing was kept", retry_after=QUEUE_RETRY)
+        raise StorageFull("The runner's disk is full; nothing was stored", retry_after=QUEUE_RETRY)

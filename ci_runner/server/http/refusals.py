@@ -11,7 +11,7 @@ from waitress.utilities import Error
 
 from ci_runner.errors import NotAuthenticated, RunnerError, TooManyRequests
 
-DISK_FULL: Final = "The runner's disk is full; nothing was kept"
+DISK_FULL: Final = "The runner's disk is full; nothing was stored"
 
 
 class Refusal(Error):  # a response, not an exception
@@ -50,7 +50,7 @@ def of_key_check(error: RunnerError) -> Refusal:
         return unauthorized(str(error))
     if isinstance(error, TooManyRequests):
         return too_many(str(error), error.retry_after, *error.headers)
-    return busy("The runner cannot check keys now; its operator finds the reason in its log", 5)
+    return busy("The runner cannot check keys now; see the runner's log", 5)
 
 
 class JsonErrorTask(ErrorTask):
@@ -72,5 +72,5 @@ def _detail(error: Error) -> str:
     if isinstance(error, Refusal):
         return str(error.body)
     if error.code == 413:
-        return "The body is larger than this runner takes"
+        return "The body is larger than this runner accepts"
     return str(error.reason) if error.code == 500 else f"{error.reason}: {error.body}"

@@ -114,9 +114,7 @@ class KeyCheck:
             self.refusal = of_key_check(error)
         except Exception:
             _log.exception("a key could not be checked")
-            self.refusal = busy(
-                "The runner cannot check keys now; its operator finds the reason in its log", 5
-            )
+            self.refusal = busy("The runner cannot check keys now; see the runner's log", 5)
         gate.checked.append(self)
         gate.wake()
 
@@ -202,7 +200,7 @@ class GatedParser(HTTPRequestParser):
         try:
             consumed: int = super().received(data)
         except OSError as error:
-            _log.error("a body could not be kept: %s", error)
+            _log.error("a body could not be stored: %s", error)
             self.refuse(disk_full())
             return len(data)
         if not self.headers_finished and not self.is_refused and not has_clean_line_ends(self.header_plus):
@@ -269,7 +267,7 @@ class GatedParser(HTTPRequestParser):
         if not bearer_token(header) and (not small or self.path.startswith(_WITH_KEY)):
             self.refuse(unauthorized(NOT_AUTHENTICATED))
         elif length > self.gate.max_upload:
-            text = f"The body has {length} bytes; this runner takes at most {self.gate.max_upload}"
+            text = f"The body has {length} bytes; this runner accepts at most {self.gate.max_upload}"
             self.refuse(Refusal(413, "Content Too Large", text))
         elif self.error is None and not small:
             known = self.gate.authenticator.recent_user(header)

@@ -59,9 +59,7 @@ class UploadSpace:
                 return disk_full()
             mine = self._arrived[user_id]
             if self._bodies[user_id] > 1 and _COPIES * mine > (room + _COPIES * mine) // 2:
-                text = (
-                    "Your bodies take half of the room that the runner has for them; send one after the other"
-                )
+                text = "Your uploads use half of the runner's space for uploads; send one after the other"
                 return too_many(text, 10)
         return None
 

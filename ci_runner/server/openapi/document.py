@@ -40,7 +40,7 @@ _ERRORS: Final[Mapping[int, str]] = {
     422: "The archive, a field or a parameter is refused; `detail` names it.",
     429: "Over a limit of yours or of your address; see Retry-After.",
     503: "The runner is busy; see Retry-After.",
-    507: "The runner's disk is full; nothing was kept.",
+    507: "The runner's disk is full; nothing was stored.",
 }
 #: Errors of every route with a key, and of every route with a body.
 _WITH_KEY: Final = frozenset({401, 429, 503})
@@ -116,7 +116,7 @@ def _error(status: int) -> Schema:
 
 def _submissions() -> Schema:
     form, refused = _form(schemas.Submission), (409,)
-    created = _answer(schemas.JobCreated, "The job is durable and waits for its turn.")
+    created = _answer(schemas.JobCreated, "The job is stored and waits in the queue.")
     return {
         "/submit": {
             "post": _operation(
@@ -143,8 +143,8 @@ def _submissions() -> Schema:
         },
         "/blobs/missing": {
             "post": _operation(
-                "Which contents the runner lacks for you",
-                {200: _answer(schemas.Digests, "Those of the digests that must be sent.")},
+                "Find the contents that must be uploaded",
+                {200: _answer(schemas.Digests, "The digests of contents to upload.")},
                 body=_body(schemas.Digests),
             )
         },
@@ -153,7 +153,7 @@ def _submissions() -> Schema:
 
 def _jobs() -> Schema:
     summary = _answer(JobSummary, "Its summary.")
-    cancelled = _answer(JobSummary, "Its end was asked for, now or before.")
+    cancelled = _answer(JobSummary, "The cancellation was requested, now or before.")
     jobs = _answer(list[JobSummary], "Summaries.", headers=_LINK)
     tests = _answer(list[schemas.TestResult], "In the order of ids; a job that is not recorded has none.")
     return {
@@ -185,7 +185,7 @@ def _jobs() -> Schema:
         **_artifacts(),
         "/jobs/{job_id}/tests": {
             "get": _operation(
-                "What became of a job's tests",
+                "Results of a job's tests",
                 {200: tests},
                 (*_OWN, 422),
                 given=(JOB_ID, parameters.TESTS_AFTER, parameters.TESTS_LIMIT),
@@ -193,8 +193,8 @@ def _jobs() -> Schema:
         },
         "/reports/tests": {
             "get": _operation(
-                "What your runs say about their tests",
-                {200: _answer(schemas.TestReport, "The runs, and the tests that are asked for.")},
+                "Statistics about the tests of your jobs",
+                {200: _answer(schemas.TestReport, "The jobs and the requested tests.")},
                 (422,),
                 given=parameters.TEST_REPORT,
             )
@@ -212,7 +212,7 @@ def _artifacts() -> Schema:
     return {
         "/jobs/{job_id}/artifacts": {
             "get": _operation(
-                "What a job left behind",
+                "Artifacts of a job",
                 {200: _answer(list[schemas.Artifact], "In the order of paths.")},
                 _OWN,
                 given=(JOB_ID,),
@@ -278,7 +278,7 @@ def _runs() -> Schema:
 
 
 def _pipelines() -> Schema:
-    found = "What was found; files with mistakes are no error of the request."
+    found = "The result. Errors in the files are not errors of the request."
     name = path("name")
     return {
         "/pipelines/check": {
@@ -323,18 +323,18 @@ def _list_of(*kinds: type) -> Schema:
 
 
 def _public() -> Schema:
-    answers, ready, missing = "It answers.", "Jobs can be done.", "Something is missing."
+    answers, ready, missing = "It answers.", "Jobs can run.", "A dependency is not ready."
     checked = {200: _answer(schemas.Readiness, ready), 503: _answer(schemas.Readiness, missing)}
     without_body = {200: {"description": ready}, 503: {"description": missing}}
     return {
         "/health": {
             "get": _operation(
-                "Whether the process answers", {200: _answer(schemas.Health, answers)}, public=True
+                "Whether the process responds", {200: _answer(schemas.Health, answers)}, public=True
             ),
             "head": _operation("The same without a body", {200: {"description": answers}}, public=True),
         },
         "/ready": {
-            "get": _operation("Whether jobs can be done", checked, public=True),
+            "get": _operation("Whether jobs can run", checked, public=True),
             "head": _operation("The same without a body", without_body, public=True),
         },
         "/openapi.json": {
@@ -344,7 +344,7 @@ def _public() -> Schema:
         },
         "/docs": {
             "get": _operation(
-                "This document for people",
+                "This document as a web page",
                 {200: _answer({"type": "string"}, "HTML.", "text/html")},
                 public=True,
             )

@@ -64,7 +64,7 @@ class Ready:
             return {"database": None, "controller": "has never run; start `ci-runner reconcile`"}
         silence = self._services.clock() - lease.heartbeat_at
         if silence > _SILENCE:
-            return {"database": None, "controller": f"not heard of for {int(silence.total_seconds())} s"}
+            return {"database": None, "controller": f"no heartbeat for {int(silence.total_seconds())} s"}
         return {"database": None, "controller": None}
 
     def _disk(self) -> str | None:

@@ -206,7 +206,7 @@ class Rerun:
         old = own_run(store, req, run_id)
         request = RerunRequest.from_json(limited("body", req.bounded_stream, _BODY) or b"{}")
         if not old.is_over:
-            raise Conflict("The run is not over: cancel it first, or wait for its end")
+            raise Conflict("The run has not ended: cancel it, or wait for its end")
         check_queue(self._services, user.id)
         secrets = request.secrets
         require_passable(old.plan)  # the run may be older than this rule
@@ -237,7 +237,7 @@ class Rerun:
     def _renew(self, old: Run, user_id: str) -> None:
         """Keep the workspace for the new run. Raises `Conflict` if it was deleted."""
         blobs, granted = self._services.blobs, self._services.store.blobs
-        gone = Conflict("The run's workspace is no longer kept: submit the project again")
+        gone = Conflict("The run's workspace was deleted: submit the project again")
         mtimes = old.options.get("mtimes")
         digests = {old.workspace} | ({mtimes} if mtimes else set())
         with blobs.granting():

@@ -167,7 +167,7 @@ class Submission:
         for part in req.get_media():
             name = _name_of(part)
             if name in seen:
-                raise InvalidSubmission(f"{name}: the part is there twice")
+                raise InvalidSubmission(f"{name}: the part occurs twice")
             if name == "file":
                 file = self._spool(part.stream, stack)
             elif name == "options":
@@ -229,9 +229,11 @@ class Submission:
         check_paths("manifest", paths, max_files=self._services.serve.max_files)
         if sum(entry.size for entry in manifest.files) > self._services.serve.max_unpacked:
             most = self._services.serve.max_unpacked
-            raise InvalidSubmission(f"manifest: the project is larger than the {most} bytes that are taken")
+            raise InvalidSubmission(
+                f"manifest: the project is larger than {most} bytes, the most that this runner accepts"
+            )
         if not manifest.mtimes.keys() <= set(paths):
-            raise InvalidSubmission("manifest.mtimes: names files that are not in the manifest")
+            raise InvalidSubmission("manifest.mtimes: has files that are not in the manifest")
         sizes: dict[str, int] = {}
         for entry in manifest.files:
             if sizes.setdefault(entry.sha256, entry.size) != entry.size:
@@ -254,7 +256,9 @@ class Submission:
         with self._services.blobs.batch() as batch:
             for entry in archive.entries:
                 if entry.path not in wanted:
-                    raise InvalidSubmission(f"file: entry {shown(entry.path)} is no digest of the manifest")
+                    raise InvalidSubmission(
+                        f"file: entry {shown(entry.path)} is not a digest of the manifest"
+                    )
                 batch.put(archive.read(entry), expected=entry.path)
             batch.commit()
         return {entry.path for entry in archive.entries}

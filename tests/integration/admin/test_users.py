@@ -163,7 +163,7 @@ class TestDelete:
             "✓ User deleted: ann@example.org",
             "  Jobs deleted:         1",
             "  Jobs being cancelled: 1",
-            "  Files go with the controller's next pass.",
+            "  The controller deletes the files in its next pass.",
         ]
         assert [user["name"] for user in admin("user", "list", "--json").json] == ["Bob"]
         assert admin("key", "list", "--json").json == []
@@ -182,14 +182,14 @@ class TestDelete:
         store.users.create(User("ann", "Ann", "ann@example.org", utcnow()))
         outcome = self._delete(store, Terminal(answer))
         assert outcome.code == code
-        assert "Delete ann@example.org with all jobs, logs, keys and files, for ever? [y/N]" in outcome.out
+        assert "Delete ann@example.org with all jobs, logs, keys and files, permanently? [y/N]" in outcome.out
         assert (store.users.get("ann") is None) == (code == 0)
 
     def test_it_does_nothing_where_nobody_can_answer(self, store: Store) -> None:
         store.users.create(User("ann", "Ann", "ann@example.org", utcnow()))
         outcome = self._delete(store, io.StringIO("y\n"))
         assert (outcome.code, outcome.out) == (1, "")
-        assert outcome.err == "Error: Nobody to ask for confirmation: pass --yes\n"
+        assert outcome.err == "Error: There is no terminal to confirm on: use --yes\n"
         assert store.users.get("ann") is not None
 
     @staticmethod

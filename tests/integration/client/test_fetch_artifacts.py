@@ -200,7 +200,7 @@ def test_a_content_that_is_not_what_the_list_says_never_gets_its_name(
     job_id = left(runner, person, {"x": b"evil!!!"})
     errand = Downloader(client, job_id)
     found = errand.fetch([(one("x"), here / "x")], here)
-    assert found.problems == ("x did not come: its content is not what the runner says",)
+    assert found.problems == ("x was not fetched: its content does not match the runner's digest",)
     assert disk(here) == {}
 
 
@@ -215,7 +215,7 @@ def test_a_content_of_an_archive_that_is_not_what_the_list_says_never_gets_its_n
     arrived: list[str] = []
     errand = Downloader(client, job_id, finish=lambda artifact, file: arrived.append(artifact.path))
     found = errand.fetch([(item, here / item.path) for item in wanted], here)
-    assert found.problems == ("x did not come: its content is not what the runner says",)
+    assert found.problems == ("x was not fetched: its content does not match the runner's digest",)
     assert set(found.places) == set(files)
     assert sorted(arrived) == sorted(files), "nothing else was ever finished"
     assert disk(here) == files
@@ -292,7 +292,7 @@ def test_a_link_in_the_way_is_not_followed(client: Client, here: Path, tmp_path:
     found = Downloader(client, "job").fetch(wanted, here)
     assert [problem.partition(": ")[2] for problem in found.problems] == [
         f"{here}/sub is a link",
-        f"{here}/file is no folder",
+        f"{here}/file is not a folder",
         f"{here}/folder is a folder",
     ]
     assert list(outside.iterdir()) == []
@@ -384,7 +384,7 @@ def test_reports_go_home_and_all_else_into_the_folder(
         "site/style.css": b"s",
     }
     assert disk(tmp_path / "kept") == {**GUARDS, "dist/a.whl": b"w"}
-    home_again = "brought home: coverage.xml, out/junit.xml, site/ (2 files)"
+    home_again = "fetched: coverage.xml, out/junit.xml, site/ (2 files)"
     assert said == [f"remote-ci: 1 artifact (1 B) in {tmp_path}/kept; {home_again}"]
     assert bringing.places["dist/a.whl"] == tmp_path / "kept/dist/a.whl"
     bringing.bring(complete())
@@ -415,9 +415,9 @@ def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
     assert disk(root) == {}
     assert not (tmp_path / "kept").exists()
     assert said[1].startswith("remote-ci: left out: ")
-    assert said[1].count("is no file of such a report") == 3
-    assert "r.html was not asked for" in said[1]
-    assert f"brought home: {tmp_path}/out/assets/, {tmp_path}/out/r.html" in said[0]
+    assert said[1].count("is not part of such a report") == 3
+    assert "r.html was not requested" in said[1]
+    assert f"fetched: {tmp_path}/out/assets/, {tmp_path}/out/r.html" in said[0]
 
 
 @pytest.mark.parametrize("has_died", [False, True])
@@ -438,7 +438,7 @@ def test_a_report_that_is_written_here_stays_if_pytest_died_in_the_job(
     (root / "r.html").write_bytes(here)
     bringing.bring(complete(), is_whole=not has_died, has_died=has_died)
     assert disk(root) == {"r.html": here if has_died else there, "r.jsonl": log}
-    incomplete = "remote-ci: r.jsonl: not complete, because pytest died in the job"
+    incomplete = "remote-ci: r.jsonl: incomplete, because pytest died in the job"
     assert (incomplete in said) is has_died
 
 
@@ -484,7 +484,7 @@ def test_a_job_without_artifacts_is_said(
     job_id = left(runner, person, {})
     bringing, said = home(client, job_id, tmp_path / "kept")
     assert not bringing.bring_all()
-    assert said == [f"Job {job_id} has no artifacts (they are kept for some days only)."]
+    assert said == [f"Job {job_id} has no artifacts; they may have expired."]
 
 
 def test_a_source_file_is_never_replaced(
@@ -504,8 +504,8 @@ def test_a_source_file_is_never_replaced(
     assert disk(root) == {"setup.py": b"mine", "src/x.py": b"mine", "src/index.html": HTML}
     assert not (tmp_path / "kept").exists()
     assert said[1] == (
-        "remote-ci: left out: setup.py has a name under which something would execute or obey it; "
-        "src/x.py is no file of such a report"
+        "remote-ci: left out: setup.py has a name that some program would execute or load; "
+        "src/x.py is not part of such a report"
     )
 
 
@@ -520,7 +520,7 @@ def test_a_linked_folder_leads_no_report_out_of_the_project(
     bringing, said = home(client, job_id, tmp_path / "kept", root)
     bringing.bring(complete())
     assert disk(tmp_path / "elsewhere") == {}
-    assert said == ["remote-ci: left out: htmlcov/index.html is not brought: htmlcov on its way is a link"]
+    assert said == ["remote-ci: left out: htmlcov/index.html was not fetched: htmlcov in its path is a link"]
 
 
 def test_what_pytest_would_run_stays_where_it_is(
@@ -624,7 +624,7 @@ def test_no_artifact_takes_the_guards_away(
     assert disk(tmp_path / "kept") == {**GUARDS, "a": b"1"}
     assert (
         said[1]
-        == f"remote-ci: left out: {name} is refused: files of that name keep git and pytest out of the folder"
+        == f"remote-ci: left out: {name} is refused: a file of this name keeps git and pytest out of the folder"
     )
 
 
@@ -638,11 +638,11 @@ def test_a_folder_with_files_of_the_developers_own_is_no_folder_for_artifacts(
     bringing, said = home(client, job_id, tmp_path / "own")
     assert not bringing.bring_all()
     assert disk(tmp_path / "own") == {"setup.py": b"setup", "new.txt": b"new", "same.txt": b"same"}
-    assert said[1].endswith(f"setup.py is refused: there is another file at {tmp_path}/own/setup.py")
+    assert said[1].endswith(f"setup.py is refused: another file exists at {tmp_path}/own/setup.py")
     configured = ArtifactFolder(tmp_path / "own", tmp_path, tmp_path / "own", is_configured=True)
     bringing.folder = configured
     with pytest.raises(
-        ConfigError, match=r"artifacts-dir: .*/own holds other files, .*: name a folder of their own"
+        ConfigError, match=r"artifacts-dir: .*/own holds other files, .*: choose an empty folder"
     ):
         bringing.bring_all()
 

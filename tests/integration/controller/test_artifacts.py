@@ -147,7 +147,7 @@ def test_a_job_whose_wishes_make_no_sense_ends_all_the_same(found: Runner) -> No
         [job] = found.until_over(job_id)
     assert job.exit_code == 0
     assert found.text(job_id, "runner").startswith(
-        "artifacts: none is kept: this runner cannot read the job's options: options.artifacts[0]: '../x' must be"
+        "artifacts: none is stored: this runner cannot read the job's options: options.artifacts[0]: '../x' must be"
     )
 
 
@@ -162,7 +162,7 @@ def test_a_job_whose_files_cannot_be_found_ends_all_the_same(
         job_id = found.submit(artifacts=["*"])
         [job] = found.until_over(job_id)
     assert job.exit_code == 0
-    assert found.text(job_id, "runner") == "artifacts: none is kept: the job has no workspace\n"
+    assert found.text(job_id, "runner") == "artifacts: none is stored: the job has no workspace\n"
 
 
 def test_an_engine_that_is_away_delays_the_end_and_loses_nothing(found: Runner) -> None:
@@ -218,12 +218,12 @@ def test_a_user_s_artifacts_stay_within_the_quota_and_none_goes_for_a_new_one(fo
     kept = [len(found.store.artifacts.list(job.id)) for job in jobs]
     assert (sum(kept), found.store.artifacts.bytes_of(USER)) == (3, 15)
     notes = [found.text(job.id, "runner") for job in jobs]
-    words = "is too much: 15 B are kept of all jobs of a user"
+    words = "exceeds the limit of 15 B for all jobs of a user"
     assert sorted(notes) == sorted(
         {
             2: "",
-            1: f"artifacts: not kept: 'b.txt' {words}\n",
-            0: f"artifacts: not kept: 'a.txt' {words} (1 more like it)\n",
+            1: f"artifacts: not stored: 'b.txt' {words}\n",
+            0: f"artifacts: not stored: 'a.txt' {words} (1 more like it)\n",
         }[count]
         for count in kept
     )

@@ -303,7 +303,7 @@ def test_a_container_that_does_not_go_away_keeps_its_cell(
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(bench.engine, "remove", lambda container: None)
-        with pytest.raises(EngineUnavailable, match="does not go away"):
+        with pytest.raises(EngineUnavailable, match="cannot be removed"):
             bench.run("result('{}')\ntime.sleep(300)", cache=CACHE)
     assert shelf(bench) == []
     [container] = bench.engine.list()

@@ -422,7 +422,7 @@ def test_files_of_a_renamed_folder_that_did_not_change_are_said_not_to_be_kept(k
     found = scan.find(overlay.upper, Globs(("new/**",)))
     assert [file.path for file in found.files] == ["new/result.sh"]
     assert found.omissions.lines() == [
-        "not kept: 'new' is a folder of the project under another name: files in it that the job did not change"
+        "not stored: 'new' is a folder of the project under another name: files in it that the job did not change"
     ]
 
 

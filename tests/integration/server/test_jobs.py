@@ -190,7 +190,7 @@ def test_a_silent_controller_is_noticed(tmp_path: Path) -> None:
         object.__setattr__(runner.app.services, "clock", lambda: utcnow() + dt.timedelta(seconds=60))
         response = runner.get("/ready")
         assert response.status_code == 503
-        assert re.match(r"controller: not heard of for (59|60) s", response.json()["detail"])
+        assert re.match(r"controller: no heartbeat for (59|60) s", response.json()["detail"])
 
 
 def test_every_route_is_described_and_every_description_is_a_route(runner: Runner) -> None:

@@ -80,8 +80,8 @@ def test_a_plan_tells_the_timeouts_of_its_stages(runner: Runner, person: Person)
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
-        ({"pipeline": "b"}, "no pipeline 'b'; there are a"),
-        ({"jobs": ["c"]}, "no job 'c' in pipeline 'a'; there are a, b"),
+        ({"pipeline": "b"}, "no pipeline 'b'; known: a"),
+        ({"jobs": ["c"]}, "no job 'c' in pipeline 'a'; known: a, b"),
     ],
 )
 def test_a_plan_that_cannot_be_is_no_error_of_the_request(
@@ -97,7 +97,7 @@ def test_a_plan_that_cannot_be_is_no_error_of_the_request(
         ({}, "files: must be a list of 1 to 100 pairs [name, text]"),
         ({"files": [["a"]]}, "files[0]: must be [name, text]"),
         ({"files": [["a.yaml", ""]], "plan": {"job": "x"}}, "plan.job: is unknown to this runner"),
-        ({"files": [["a.yaml", ""]], "plan": {"jobs": "x"}}, "plan.jobs: must be a list of texts"),
+        ({"files": [["a.yaml", ""]], "plan": {"jobs": "x"}}, "plan.jobs: must be a list of strings"),
     ],
 )
 def test_what_is_no_question_is_refused_by_name(
@@ -134,5 +134,8 @@ def test_an_older_runner_is_told_as_such() -> None:
         with pytest.raises(RunnerUnreachable, match="is too old for pipelines: update it"):
             client.check_pipelines({})
         old.intercept = lambda request: (200, {"hello": "world"}, {})
-        with pytest.raises(RunnerUnreachable, match="is no runner: its answer says nothing of pipelines"):
+        with pytest.raises(
+            RunnerUnreachable,
+            match=r"does not answer like a runner .nothing about pipelines.; check",
+        ):
             client.check_pipelines({})

@@ -188,7 +188,7 @@ def test_a_run_whose_files_are_gone_is_not_repeated(runner: Runner, ann: Person)
     answer = runner.request("POST", f"/runs/{run_id}/rerun", ann, data="{}")
     assert (answer.status_code, answer.json()["detail"]) == (
         409,
-        "The run's workspace is no longer kept: submit the project again",
+        "The run's workspace was deleted: submit the project again",
     )
 
 

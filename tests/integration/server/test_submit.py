@@ -97,7 +97,7 @@ def test_an_empty_zip_is_an_empty_project(runner: Runner, person: Person) -> Non
 BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
     "not a zip": (lambda: b"just some text", "file: not a zip archive"),
     "empty": (lambda: b"", "file: not a zip archive"),
-    "parent": (lambda: zip_of({"../evil": b""}), "file: entry '../evil' leaves the project through '..'"),
+    "parent": (lambda: zip_of({"../evil": b""}), "file: entry '../evil' is outside the project ('..')"),
     "absolute": (lambda: zip_of({"/etc/x": b""}), "file: entry '/etc/x' has an absolute path"),
     "a line break": (
         lambda: zip_of({"a\nb": b""}),
@@ -111,12 +111,12 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: zip_of({"\u202eyp": b""}),
         "file: entry '\\u202eyp' has a character in its name that",
     ),
-    "twice": (lambda: zip_of({"aa": b"", "ab": b""}).replace(b"ab", b"aa"), "'aa' is there twice"),
-    "case": (lambda: zip_of({"A": b"", "a": b""}), "cannot be told from"),
+    "twice": (lambda: zip_of({"aa": b"", "ab": b""}).replace(b"ab", b"aa"), "'aa' occurs twice"),
+    "case": (lambda: zip_of({"A": b"", "a": b""}), "has the same name as"),
     "bomb": (lambda: zip_of({"a": b"\0" * (80 << 20)}), "file: unpacks to more than 200 times its size"),
     "200,000 entries": (
         lambda: many_empty_files(200_000),
-        "file: holds 200000 entries; this runner takes at most 50000",
+        "file: has 200000 entries; this runner accepts at most 50000",
     ),
 }
 
@@ -183,8 +183,8 @@ def test_a_body_of_another_kind_is_refused(
         ("[" * 100_000, "options: not valid JSON"),
         ('{"timeout": ' + "9" * 6000 + "}", "options"),
         ('{"memory": -1}', "options.memory: must be more than 0 bytes"),
-        ('{"memory": "' + "9" * 400 + '"}', "options.memory: it is no size that anything has"),
-        ('{"memory": "much"}', "options.memory: 'much' is no size"),
+        ('{"memory": "' + "9" * 400 + '"}', "options.memory: this size is out of range"),
+        ('{"memory": "much"}', "options.memory: 'much' is not a size"),
         ('{"memory": ' + "9" * 400 + "}", "options.memory: must be more than 0 bytes and less than 1 EiB"),
         ('{"name": "\\ud800"}', None),
     ],
@@ -205,7 +205,7 @@ def test_bad_options_are_refused_by_field(
 def test_a_part_may_not_come_twice(runner: Runner, person: Person) -> None:
     files = [("file", ("p.zip", PROJECT)), ("file", ("q.zip", PROJECT))]
     response = runner.request("POST", "/submit-async", person, files=files)
-    assert (response.status_code, response.json()) == (422, {"detail": "file: the part is there twice"})
+    assert (response.status_code, response.json()) == (422, {"detail": "file: the part occurs twice"})
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ A, B = digest_of(b"a"), digest_of(b"b")
 @pytest.mark.parametrize(
     ("manifest", "blobs", "reason"),
     [
-        ({"files": [["../a", 420, 1, A]]}, {A: b"a"}, "manifest: entry '../a' leaves the project"),
+        ({"files": [["../a", 420, 1, A]]}, {A: b"a"}, "manifest: entry '../a' is outside the project"),
         (
             {"files": [["a\x1b]52;c;eA==\x07", 420, 1, A]]},
             {A: b"a"},
@@ -324,7 +324,7 @@ A, B = digest_of(b"a"), digest_of(b"b")
         (
             {"files": [["a", 420, 1, A], ["a/b", 420, 1, A]]},
             {A: b"a"},
-            "manifest: entry 'a/b' lies below 'a'",
+            "manifest: entry 'a/b' is below 'a'",
         ),
         ({"files": [["a", 420, 2, A]]}, {A: b"a"}, "manifest: 'a' has another size than its content"),
         (
@@ -333,12 +333,12 @@ A, B = digest_of(b"a"), digest_of(b"b")
             "manifest: 'b' gives one digest two sizes",
         ),
         ({"files": [["a", 420, 1, A]]}, {A: b"b"}, "has contents of another digest"),
-        ({"files": [["a", 420, 1, A]]}, {B: b"b"}, "is no digest of the manifest"),
-        ({"files": [["a", 420, 1, A]]}, {"a": b"a"}, "is no digest of the manifest"),
-        ({"files": [["a", 420, 1, "x"]]}, None, "manifest.files[0]: 'x' is no SHA-256 digest"),
+        ({"files": [["a", 420, 1, A]]}, {B: b"b"}, "is not a digest of the manifest"),
+        ({"files": [["a", 420, 1, A]]}, {"a": b"a"}, "is not a digest of the manifest"),
+        ({"files": [["a", 420, 1, "x"]]}, None, "manifest.files[0]: 'x' is not a SHA-256 digest"),
         ({"files": {}}, None, "manifest: must be a JSON object with a list 'files'"),
         ({"files": [["a", 420, 1 << 40, B]]}, None, "manifest: the project is larger than"),
-        ({"files": [], "mtimes": {"x": 1}}, None, "manifest.mtimes: names files"),
+        ({"files": [], "mtimes": {"x": 1}}, None, "manifest.mtimes: has files"),
         ({"files": [["\ud800", 420, 1, A]]}, {A: b"a"}, "manifest: entry '\\ud800' is not valid Unicode"),
     ],
 )
@@ -381,7 +381,7 @@ def test_a_full_disk_refuses_before_anything_is_kept(tmp_path: Path) -> None:
         person = runner.person()
         response = runner.submit(person)
         assert response.status_code == 507
-        assert response.json() == {"detail": "The runner's disk is full; nothing was kept"}
+        assert response.json() == {"detail": "The runner's disk is full; nothing was stored"}
         assert runner.leftovers() == []
         assert runner.store.jobs.list() == []
         assert runner.get("/health").status_code == 200

@@ -239,7 +239,7 @@ class TestFormerSchemas:
 class TestDamage:
     def test_a_file_that_is_no_database_is_one_clear_line(self, tmp_path: Path) -> None:
         (tmp_path / "runner.db").write_bytes(b"not a database, " * 400)
-        with pytest.raises(StoreError, match=r"runner\.db is damaged .*; there is no backup in ") as caught:
+        with pytest.raises(StoreError, match=r"runner\.db is damaged .*; no backup was found in ") as caught:
             Store.open(tmp_path / "runner.db")
         assert "\n" not in str(caught.value)
 

@@ -245,7 +245,7 @@ def test_a_job_can_be_attached_to_from_outside_of_any_project(runner: FakeRunner
         assert (answer.stdout, answer.returncode) == ("all of it\n", 0), answer.stderr
     refused = run_pytest(runner, tmp_path, "--remote-ci", HOME=str(tmp_path))
     assert refused.returncode == 4
-    assert "is no project" in refused.stderr
+    assert "is not a project" in refused.stderr
 
 
 def test_a_dry_run_lists_the_largest_file_first_and_sends_nothing(runner: FakeRunner, project: Path) -> None:
@@ -399,8 +399,8 @@ def test_a_call_of_a_debugger_in_a_chosen_test_file_is_refused_before_anything_i
     refused = run_pytest(runner, project, "--remote-ci")
     assert refused.returncode == 4
     assert refused.stderr == (
-        "remote-ci: tests/test_b.py:2 calls a debugger, and there is no terminal where the tests run: "
-        "run that test here, without --remote-ci, or set PYTHONBREAKPOINT=0\n"
+        "remote-ci: tests/test_b.py:2 calls a debugger, but the job has no terminal: "
+        "run this test without --remote-ci, or set PYTHONBREAKPOINT=0\n"
     )
     assert runner.requests == []
     assert run_pytest(runner, project, "--remote-ci", "tests/test_a.py").returncode == 0

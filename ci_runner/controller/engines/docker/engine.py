@@ -163,16 +163,16 @@ class DockerEngine:
             if status_of(error) == 409:
                 return self._adopt(spec.name, config["Labels"])
             if status_of(error) == 404 and "image" in str(error).lower():
-                raise ImageUnavailable(f"the image of {spec.name} is gone: {error}") from error
+                raise ImageUnavailable(f"the image of {spec.name} no longer exists: {error}") from error
             raise
 
     def _adopt(self, name: str, labels: dict[str, str]) -> str:
         inspected = self._inspect_raw(name)
         if inspected is None:
             # A name is reserved shortly before its container is visible, and freed shortly after.
-            raise EngineUnavailable(f"the name {name} is taken, but its container is not there")
+            raise EngineUnavailable(f"the name {name} is in use, but its container does not exist")
         if not container_profile.is_ours(inspected["Config"].get("Labels") or {}, labels):
-            raise PermanentError(f"the container name {name} is taken by something else")
+            raise PermanentError(f"the container name {name} is used by something else")
         return str(inspected["Id"])
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
@@ -213,7 +213,7 @@ class DockerEngine:
         """See `Engine.start`."""
         before = self.inspect(container_id)
         if before is None:
-            raise PermanentError("the container is gone")
+            raise PermanentError("the container no longer exists")
         if before.state != "created":
             return
         try:
@@ -284,7 +284,7 @@ class DockerEngine:
             if _ACTIVE_MOUNTS in str(error):
                 # Engines before 24 miscount a volume's mounts when they restart beside a running container
                 # (live-restore), and release it only after their next restart: `sweep` removes it then.
-                log.debug("the engine keeps volume %s until it is restarted", name)
+                log.debug("the engine does not release volume %s until it is restarted", name)
                 return
             # 404: removed with its container. 409: another container (adopted by a successor) still uses it.
             if status_of(error) not in (404, 409):

@@ -154,7 +154,7 @@ class Firewall:
         if os.geteuid() != 0:
             return "the runner is not root"
         if shutil.which("iptables") is None or shutil.which("iptables-restore") is None:
-            return "there is no iptables program"
+            return "iptables is not installed"
         if self._try("iptables", "-n", "-L", _DOCKER_USER) is None:
             return "Docker has no DOCKER-USER chain here"
         return None
@@ -186,7 +186,7 @@ class Firewall:
         if not _IPV6.exists():
             return None
         if shutil.which("ip6tables") is None or shutil.which("ip6tables-restore") is None:
-            return "there is no ip6tables program"
+            return "ip6tables is not installed"
         chain = chain_name(self.install)
         return self._replace("ip6tables", {chain: ["-j REJECT"]}, ("INPUT", "FORWARD"))
 

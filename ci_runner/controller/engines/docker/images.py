@@ -54,7 +54,7 @@ class DockerImages:
             if status_of(error) == 404:
                 return None
             # 400: the reference is malformed.
-            raise ImageUnavailable(f"{reference!r} is no image: {first_line(str(error))}") from error
+            raise ImageUnavailable(f"{reference!r} is not an image: {first_line(str(error))}") from error
 
     def _pull(self, reference: str, progress: Callable[[str], None] | None) -> None:
         repository, tag = image_refs.split_reference(reference)

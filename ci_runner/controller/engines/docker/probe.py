@@ -77,7 +77,7 @@ def look(
     features: Features | None = None
     if fatal is None and image is None:
         problems.append(
-            "mounts could not be checked: there is no base image yet; pull one or run `ci-runner image build`"
+            "mounts could not be checked: no base image found; pull one or run `ci-runner image build`"
         )
         unfiltered = network.firewall.problem()
         problems += [_open(unfiltered)] if unfiltered else []
@@ -128,7 +128,7 @@ def warnings(version: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
     runc = runc_version(version)
     if runc is not None and not is_safe_runc(runc):
         result.append(
-            f"runc {runc} is known to let containers escape (CVE-2025-31133, -52565, -52881) unless the "
+            f"runc {runc} lets containers escape (CVE-2025-31133, -52565, -52881) unless the "
             "distribution patched it; 1.2.8, 1.3.3 or 1.4.0 and later are not"
         )
     names = _security(info)

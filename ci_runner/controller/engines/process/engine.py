@@ -98,7 +98,7 @@ class ProcessEngine:
         if reference != HOST_IMAGE and not re.match(r"(docker\.io/)?(library/)?python(:|$)", reference):
             raise ImageUnavailable(
                 f"image {reference!r} cannot be used: without a container engine jobs run on this machine itself; "
-                f"leave the image out, or name {HOST_IMAGE!r}"
+                f"remove the image, or use {HOST_IMAGE!r}"
             )
         return Image(HOST_IMAGE, reference, find_pythons())
 
@@ -130,7 +130,7 @@ class ProcessEngine:
     def create_service(self, spec: ServiceSpec) -> str:
         """See `Engine.create_service`: services are not supported."""
         raise PermanentError(
-            "services need a container engine, and this runner has none: start Docker, or leave the services out"
+            "services need a container engine, and this runner has none: start Docker, or remove the services"
         )
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
@@ -153,7 +153,7 @@ class ProcessEngine:
         """See `Engine.start`. Returns once the command runs."""
         found = self._find(container_id)
         if found is None:
-            raise PermanentError("the container is gone")
+            raise PermanentError("the container no longer exists")
         folder, _ = found
         if (folder / "started").exists():
             return
@@ -301,7 +301,7 @@ def _limits(limits: Limits) -> dict[str, int]:
 
 def _adopt(described: dict[str, Any], spec: ContainerSpec) -> str:
     if (described["role"], described["job"], described["attempt"]) != (spec.role, spec.job_id, spec.attempt):
-        raise PermanentError(f"the container name {spec.name} is taken by something else")
+        raise PermanentError(f"the container name {spec.name} is used by something else")
     return str(described["id"])
 
 

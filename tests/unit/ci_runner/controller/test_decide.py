@@ -629,7 +629,7 @@ VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
     "it failed": (verdict(box(state="exited", exit_code=1), ExitFrame(1)), ran(1)),
     "the engine went down": (
         verdict(box(state="exited", exit_code=2), ExitFrame(2, stopped=True)),
-        failed("container lost (it was told to stop from outside of the runner)"),
+        failed("container lost (it was stopped from outside the runner)"),
     ),
     "it passed while the engine went down": (
         verdict(box(state="exited", exit_code=0), ExitFrame(0, stopped=True)),

@@ -184,13 +184,13 @@ NAMED: dict[str, tuple[Job, Observed | None, ExitFrame | None, str]] = {
         job(),
         box(2),
         ExitFrame(2, stopped=True),
-        f"container lost (it was told to stop from outside of the runner) {T}",
+        f"container lost (it was stopped from outside the runner) {T}",
     ),
     "a failure when somebody else stopped it": (
         job(),
         box(1),
         ExitFrame(1, stopped=True),
-        f"container lost (it was told to stop from outside of the runner) {T}",
+        f"container lost (it was stopped from outside the runner) {T}",
     ),
 }
 

@@ -152,7 +152,7 @@ def test_constraints_and_indexes_are_kept_apart() -> None:
 def test_a_missing_requirements_file_is_a_note_and_no_error() -> None:
     found = plan({"a.py": ""}, requirements=("ci/none.txt",))
     assert found.requirements == ("pytest",)
-    assert found.notes == ("requirements file ci/none.txt is not in the project: left out",)
+    assert found.notes == ("requirements file ci/none.txt is not in the project: ignored",)
 
 
 def test_poetrys_lock_becomes_constraints_where_it_is_unambiguous() -> None:

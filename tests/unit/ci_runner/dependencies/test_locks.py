@@ -136,7 +136,7 @@ def test_a_quoted_folder_is_found() -> None:
     ],
 )
 def test_anything_else_is_refused_in_one_line(line: str) -> None:
-    with pytest.raises(EnvironmentFailed, match="a line that is no plain requirement") as caught:
+    with pytest.raises(EnvironmentFailed, match="a line that is not a plain requirement") as caught:
         parse(f"pytest==8.0 {HASH}\n{line}\n")
     words = str(caught.value)
     assert len(words) < 600
@@ -146,7 +146,7 @@ def test_anything_else_is_refused_in_one_line(line: str) -> None:
 
 @pytest.mark.parametrize("text", [None, 3, ["six==1"], {"a": 1}, b"six==1"])
 def test_what_is_no_text_is_no_lock(text: object) -> None:
-    with pytest.raises(EnvironmentFailed, match="left no lock"):
+    with pytest.raises(EnvironmentFailed, match="created no lock"):
         locks.parse(text, "/project", TREE)
 
 

@@ -195,9 +195,7 @@ def test_a_nested_job_may_name_its_stage_again() -> None:
     other = checked("{stages: [{name: s, jobs: [{name: a, stage: t}]}]}")
     assert other.is_valid
     assert shape(other) == {"s": ["a"]}
-    assert "warning: stages[0].jobs[0].stage: is not used: the job stands in stage 's'" in str(
-        other.problems[0]
-    )
+    assert "warning: stages[0].jobs[0].stage: is not used: the job is in stage 's'" in str(other.problems[0])
 
 
 @pytest.mark.case("B26")
@@ -392,7 +390,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
         "5:12: jobs[0].stage: Job 'a' references non-existent stage 'biuld'; did you mean 'build'?",
         "6:5: jobs[0].scirpt: unknown key 'scirpt' in job 'a'; did you mean 'script'?",
         "7:5: jobs[1]: Job at index 1 is missing 'name' field",
-        "10:16: jobs[2].needs[1]: Job 'c' depends on non-existent job 'd'; there are a",
+        "10:16: jobs[2].needs[1]: Job 'c' depends on non-existent job 'd'; known: a",
     ]
 
 
@@ -401,7 +399,7 @@ def test_names_of_pipelines_are_unique_whatever_their_case() -> None:
     body = "stages: [s]\njobs: [{name: a, stage: s}]"
     found = check([("a/ci.yaml", body), ("b.yml", f"name: CI\n{body}"), ("c.yml", f"name: ci2\n{body}")])
     assert [str(problem) for problem in found.problems] == [
-        "b.yml:1:7: name: Duplicate pipeline name 'CI' (upper and lower case are one); first in a/ci.yaml:1"
+        "b.yml:1:7: name: Duplicate pipeline name 'CI' (case is ignored); first in a/ci.yaml:1"
     ]
 
 

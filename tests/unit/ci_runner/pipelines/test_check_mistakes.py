@@ -50,7 +50,7 @@ def test_a_block_is_split_into_lines_unless_they_belong_together(
 def test_an_image_with_braces_that_name_no_axis_is_warned_of() -> None:
     found = checked("{stages: [s], jobs: [{name: a, stage: s, matrix: {x: [1]}, image: 'a:{y}'}]}")
     assert [problem.message for problem in found.problems] == [
-        "image 'a:{y}' of 'a (x=1)' names no axis of its matrix"
+        "image 'a:{y}' of 'a (x=1)' uses a name that is not an axis of its matrix"
     ]
 
 
@@ -58,14 +58,17 @@ PARTS = [
     ("image: x, dockerImage: y", "jobs[0].dockerImage: job 'a' has 'image' twice; first in line 1"),
     ("image: x, docker: {image: y}", "jobs[0].docker: job 'a' has 'image' twice: here and by its own name"),
     ("python: 3", "jobs[0].python: 'python' of job 'a' must be a Python version such as \"3.12\", not 3"),
-    ("env: [A]", "a table of variables and their values (names whose values are yours belong to 'secrets')"),
-    ("env: {A B: 1}", "jobs[0].env.\"A B\": 'A B' is no name of an environment variable"),
+    (
+        "env: [A]",
+        "a table of variables and their values (to pass variables of your environment, use 'secrets')",
+    ),
+    ("env: {A B: 1}", "jobs[0].env.\"A B\": 'A B' is not a valid name of an environment variable"),
     ("env: {A: [1]}", "jobs[0].env.A: 'A' of job 'a' must be text, not a list"),
     (
         "secrets: [REMOTE_CI_API_KEY]",
-        "REMOTE_CI_API_KEY must not be passed on: what runs in the job",
+        "REMOTE_CI_API_KEY cannot be passed to a job: its code",
     ),
-    ("secrets: [A-B]", "jobs[0].secrets[0]: 'A-B' is no name of an environment variable"),
+    ("secrets: [A-B]", "jobs[0].secrets[0]: 'A-B' is not a valid name of an environment variable"),
     ("timeout: soon", "'timeout' of job 'a' must be seconds above 0, or a time such as \"90s\""),
     ("timeout: 0", "'timeout' of job 'a' must be seconds above 0"),
     ("retries: 11", "'retries' of job 'a' must be an integer from 0 to 10, not 11"),
@@ -88,7 +91,7 @@ PARTS = [
         "matrix: {x: [/app]}, working_dir: '{x}'",
         "a (x=/app): '/app' must be a path below the project, without '..'",
     ),
-    ("artifacts: [/etc]", "jobs[0].artifacts[0]: the pattern '/etc' must be for what lies in the project"),
+    ("artifacts: [/etc]", "jobs[0].artifacts[0]: the pattern '/etc' must match paths inside the project"),
     (
         "artifacts: {when: now, paths: [x]}",
         "'when' of job 'a' must be \"always\", \"success\" or \"failure\", not 'now'",
@@ -106,9 +109,9 @@ PARTS = [
     ("resources: {cpus: 0}", "jobs[0].resources.cpus: 'cpus' of job 'a' must be a number above 0, not 0"),
     ("resources: {memory: much}", "'memory' of job 'a' must be a size such as \"2g\", not 'much'"),
     ("when: sometimes", "'when' of job 'a' must be a table with changed, tag, or \"always\" or \"never\""),
-    ("when: {branch: x}", "unknown key 'branch' in 'when' of job 'a'; there are changed, tag"),
+    ("when: {branch: x}", "unknown key 'branch' in 'when' of job 'a'; known: changed, tag"),
     ("matrix: {}", "'matrix' of job 'a' has no axis"),
-    ("matrix: {x: []}", "axis 'x' is empty: there would be no job"),
+    ("matrix: {x: []}", "axis 'x' is empty, so there is no job"),
     ("matrix: {x: [1, 1]}", "axis 'x' has the value '1' twice"),
     ("matrix: {x: 1}", "jobs[0].matrix.x: 'x' of job 'a' must be a list of values, not 1"),
     (
@@ -127,7 +130,7 @@ PARTS = [
     ),
     ("script: ['a: b': c]", "must be a string (a command with ': ' in it needs quotes), not a table"),
     ("script: '  '", "'script' of job 'a' cannot be empty"),
-    ("args: -x", "'args' of job 'a' must be a list of texts, not '-x'"),
+    ("args: -x", "'args' of job 'a' must be a list of strings, not '-x'"),
     ("docker: x", "'docker' of job 'a' must be a table with image, not 'x'"),
     ("image: [x]", "'image' of job 'a' must be text, not a list"),
     ('image: "a\\nb"', "'image' of job 'a' must be at most 500 printable characters"),
@@ -135,7 +138,7 @@ PARTS = [
     ("retries: {exit_codes: [1], exit-codes: [2]}", "'retries' of job 'a' has 'exit-codes' twice"),
     ("resources: 7", "'resources' of job 'a' must be a table with cpus, memory, not 7"),
     ("artifacts: {paths: [7]}", "'paths' of job 'a' must be text (in quotes: \"…\"), not 7"),
-    ("artifacts: ['a\\b']", "holds a backslash: write / between folders"),
+    ("artifacts: ['a\\b']", "contains a backslash: write / between folders"),
     ("when: {changed: 7}", "'changed' of job 'a' must be text or a list of patterns, not 7"),
     ("when: {tag: [7]}", "jobs[0].when.tag[0]: 'tag' of job 'a' must be text"),
     ("services: [7]", "'services' of job 'a' must be a table with name, image, env, health, ports, command"),
@@ -145,9 +148,9 @@ PARTS = [
     ),
     ("services: [a, b, c, d, e, f, g, h, i]", "'services' of job 'a': at most 8 services"),
     ("services: [{image: ''}]", "'image' of job 'a' cannot be empty"),
-    ("services: [{image: x, command: y}]", "'command' of job 'a' must be a list of texts, not 'y'"),
+    ("services: [{image: x, command: y}]", "'command' of job 'a' must be a list of strings, not 'y'"),
     ("matrix: 7", "'matrix' of job 'a' must be a table of lists, not 7"),
-    ("matrix: {1: [x]}", "'1' is no name of an axis: begin with a letter"),
+    ("matrix: {1: [x]}", "'1' is not a valid name of an axis: begin with a letter"),
     ("matrix: {x: ['']}", "axis 'x': values must be 1 to 200 printable characters"),
     ("matrix: {x: [[1]]}", "'x' of job 'a' must be text, not a list"),
     ("matrix: {x: [1], include: [7]}", "'include' of job 'a' must be a table of axes and values, not 7"),
@@ -163,10 +166,10 @@ PARTS = [
     ),
     (
         "matrix: {x: ['../']}, artifacts: ['{x}y']",
-        "a (x=../): the pattern '../y' must be for what lies in the project",
+        "a (x=../): the pattern '../y' must match paths inside the project",
     ),
     ("matrix: {x: [1]}}, {name: a (x=1), stage: s", "'a (x=1)' is also the name of a cell of a matrix"),
-    ("name: b", "jobs[0].name: the key 'name' is there twice; first in line 1"),
+    ("name: b", "jobs[0].name: the key 'name' occurs twice; first in line 1"),
 ]
 
 
@@ -181,7 +184,7 @@ def test_a_run_has_a_thousand_jobs_at_most() -> None:
     assert rejected(text) == ["1:1: 1280 jobs; a run has at most 1000"]
 
 
-EMPTY = "'script' of job 'b' is empty: the job does nothing (leave the key out to run pytest)"
+EMPTY = "'script' of job 'b' is empty: the job does nothing (remove the key to run pytest)"
 
 
 def test_what_is_odd_is_only_warned_of() -> None:
@@ -215,12 +218,12 @@ def test_what_is_odd_is_only_warned_of() -> None:
         ("{stages: [{name: s, timout: 1}]}", "unknown key 'timout' in stage 0; did you mean 'timeout'?"),
         ("{stages: [s], global: 7}", "1:23: global: 'global' must be a table, not 7"),
         ("{stages: [], jobs: []}", "1:10: stages: 'stages' is empty: name at least one stage"),
-        ("{stages: [a/b]}", "the stage's name 'a/b' cannot have '/' in it"),
-        ("{name: a/b, stages: [s]}", "the pipeline's name 'a/b' cannot have '/' in it"),
-        ("{stages: [{name: s, jobs: [{name: a}]}], jobs: []}", "jobs stand here and in their stages"),
+        ("{stages: [a/b]}", "the stage's name 'a/b' must not contain '/'"),
+        ("{name: a/b, stages: [s]}", "the pipeline's name 'a/b' must not contain '/'"),
+        ("{stages: [{name: s, jobs: [{name: a}]}], jobs: []}", "jobs are defined here and in their stages"),
         (
             "{pipeline: {stages: [s]}, stages: [t]}",
-            "1:27: stages: 'stages' is there twice: here and below 'pipeline'",
+            "1:27: stages: 'stages' occurs twice: here and below 'pipeline'",
         ),
         (
             "{pipeline: 7, stages: [s]}",
@@ -238,8 +241,8 @@ def test_what_is_odd_is_only_warned_of() -> None:
         ),
         ("stages: *x", "1:9: there is no anchor &x before this"),
         ("stages: &x [*x]", "1:9: contains itself by an alias"),
-        ("a: &x 1\nb: &x 2", "2:4: the anchor &x is there twice; first in line 1"),
-        ("a: 1\n---\nb: 2", "2:1: a second document: a file holds one pipeline"),
+        ("a: &x 1\nb: &x 2", "2:4: the anchor &x occurs twice; first in line 1"),
+        ("a: 1\n---\nb: 2", "2:1: a second document: a file defines one pipeline"),
         ("[1]: 2", "1:1: a key must be text, not a list or a table"),
         ("- a", "1:1: Error parsing pipeline YAML: a pipeline is a map with 'stages'"),
     ],
@@ -297,7 +300,7 @@ name = "db"
         ),
         (
             "[tool.remote-ci.pipelines.ci]\nstages = ['s']\njobs.a = {stage = 's', name = 'b'}",
-            ": tool.remote-ci.pipelines.ci.jobs.a.name: the job is called 'a' by its table; leave 'name' out",
+            ": tool.remote-ci.pipelines.ci.jobs.a.name: the name of the table, 'a', is the job's name; remove 'name'",
         ),
         ("a = [1", ":1:7: not valid TOML: Unclosed array"),
         ("a = 1\na = 2", ":2:6: not valid TOML: Cannot overwrite a value"),

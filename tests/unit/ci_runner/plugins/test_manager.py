@@ -58,7 +58,7 @@ def test_an_engine_is_made_by_its_name(tmp_path: Path) -> None:
 
 
 def test_an_unknown_engine_names_those_that_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"no 'dokcer'; known: docker, process"):
+    with pytest.raises(SettingsError, match=r"unknown engine 'dokcer'; known: docker, process"):
         Plugins.load({}).engine("dokcer", Settings(), "0" * 12)
 
 
@@ -267,7 +267,7 @@ def test_a_plugin_that_fails_to_narrow_ends_the_job() -> None:
         pytest.param(
             change(binds=(Bind(Path("/x"), "/ci/tools", False),)), "read-only", id="a bind made writable"
         ),
-        pytest.param("spec", "no ContainerSpec", id="something else"),
+        pytest.param("spec", "is not a ContainerSpec", id="something else"),
     ],
 )
 def test_what_narrows_and_what_does_not(after: Any, complaint: str | None) -> None:
@@ -276,4 +276,4 @@ def test_what_narrows_and_what_does_not(after: Any, complaint: str | None) -> No
 
 
 def test_a_network_that_was_taken_away_cannot_come_back() -> None:
-    assert widening(change(network="none"), SPEC) == "network can only be taken away"
+    assert widening(change(network="none"), SPEC) == "network can only be removed"

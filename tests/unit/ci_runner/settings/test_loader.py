@@ -134,11 +134,14 @@ reconcile = true
         ("[reconcile]\nmemory = '2 elephants'\n", ["must be a size such as 512m or 2g, not '2 elephants'"]),
         ("[reconcile]\nmemory = '1m'\n", ["must be at least 6m, not '1m'"]),
         ("[reconcile]\nnetwork = 'some'\n", ["must be one of egress, none, not 'some'"]),
-        ("[reconcile]\nallowed-images = [1]\n", ["must be a list of texts"]),
-        ("[reconcile]\nallow-network = ['10.1/16']\n", ["'10.1/16' is no network: write it as 10.1.0.0/16"]),
+        ("[reconcile]\nallowed-images = [1]\n", ["must be a list of strings"]),
+        (
+            "[reconcile]\nallow-network = ['10.1/16']\n",
+            ["'10.1/16' is not a network: write it like 10.1.0.0/16"],
+        ),
         (
             "[reconcile]\nallow-network = ['10.1.2.3/16']\n",
-            ["'10.1.2.3/16' is no network: write 10.1.0.0/16, or"],
+            ["'10.1.2.3/16' is not a network: write 10.1.0.0/16, or"],
         ),
         ("[reconcile]\nallow-network = ['fd00::/8']\n", ["only IPv4 networks can be opened"]),
         ("[reconcile]\nallow-network = ['::ffff:10.0.0.1']\n", ["only IPv4 networks can be opened"]),

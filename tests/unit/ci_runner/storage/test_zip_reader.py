@@ -73,10 +73,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a zip that is cut off": (lambda: ONE[:-10], "not a zip archive"),
     "data after the end": (lambda: ONE + b"more", "data after its end"),
     "data before the start": (lambda: b"#!/bin/sh\n" + ONE, "wrong size or place"),
-    "a parent folder": (lambda: zip_of(("../evil", b"")), "leaves the project"),
-    "a parent folder inside": (lambda: zip_of(("a/../../evil", b"")), "leaves the project"),
+    "a parent folder": (lambda: zip_of(("../evil", b"")), "is outside the project"),
+    "a parent folder inside": (lambda: zip_of(("a/../../evil", b"")), "is outside the project"),
     "an absolute path": (lambda: zip_of(("/etc/passwd", b"")), "absolute"),
-    "a drive": (lambda: zip_of(("C:/evil", b"")), "names a drive"),
+    "a drive": (lambda: zip_of(("C:/evil", b"")), "has a drive letter"),
     "a backslash": (lambda: zip_of(("..\\evil", b"")), "backslash"),
     "a NUL": (lambda: patched(zip_of(("aXb.py", b"")), b"aXb.py", b"a\0b.py"), "NUL"),
     "a dot": (lambda: zip_of(("./a", b"")), "empty or '.' part"),
@@ -86,21 +86,21 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: patched(zip_of(("aXb.py", b"")), b"aXb.py", b"a\xffb.py"),
         "not UTF-8",
     ),
-    "the same name twice": (lambda: zip_of(("a", b"1"), ("a", b"2")), "is there twice"),
-    "names that differ in case": (lambda: zip_of(("README", b""), ("readme", b"")), "cannot be told from"),
+    "the same name twice": (lambda: zip_of(("a", b"1"), ("a", b"2")), "occurs twice"),
+    "names that differ in case": (lambda: zip_of(("README", b""), ("readme", b"")), "has the same name as"),
     "names that differ in Unicode form": (
         lambda: zip_of(("caf\u00e9", b""), ("cafe\u0301", b"")),
-        "cannot be told from",
+        "has the same name as",
     ),
     "a file below a file": (lambda: zip_of(("a", b""), ("a-b", b""), ("a/b", b"")), "which is a file"),
-    "a folder that is a file": (lambda: zip_of(("a/", b""), ("a", b"")), "cannot be told from"),
+    "a folder that is a file": (lambda: zip_of(("a/", b""), ("a", b"")), "has the same name as"),
     "a long path": (lambda: zip_of(("d/" * 40 + "a" * 1000, b"")), "longer than 1024 bytes"),
     "a long part": (lambda: zip_of(("a" * 256, b"")), "longer than 255 bytes"),
     "a deep path": (lambda: zip_of(("d/" * 70 + "a", b"")), "folders deep"),
     "too many entries": (lambda: zip_of(*((str(n), b"") for n in range(1001))), "at most 1000"),
     "too many folders": (
         lambda: zip_of(*((f"{n}/b/c/d", b"") for n in range(400))),
-        "1200 folders; this runner takes at most 1000",
+        "1200 folders; this runner accepts at most 1000",
     ),
     "a symbolic link": (lambda: zip_of((entry("link", stat.S_IFLNK | 0o777), b"/etc")), "symbolic link"),
     "a device": (lambda: zip_of((entry("dev", stat.S_IFCHR | 0o666), b"")), "neither a regular file"),
@@ -111,15 +111,15 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "bzip2": (lambda: zip_of(("a", b"x"), compression=zipfile.ZIP_BZIP2), "method 12"),
     "members that overlap": (lambda: overlapping(900), "unpacks to more than"),
     "two members that overlap": (lambda: overlapping(2, 1000), "overlaps"),
-    "a bomb by its total": (lambda: zip_of(("a", b"\0" * (11 << 20))), "unpacks to more than the 10485760"),
+    "a bomb by its total": (lambda: zip_of(("a", b"\0" * (11 << 20))), "unpacks to more than 10485760"),
     "a bomb by its ratio": (lambda: zip_of(("a", b"\0" * (9 << 20))), "more than 200 times"),
     "a member that declares less than it holds": (
         lambda: patched(zip_of(("a", BIG)), struct.pack("<L", len(BIG)), struct.pack("<L", 100)),
-        "holds more than the 100 bytes",
+        "has more than the 100 bytes",
     ),
     "a member that declares more than it holds": (
         lambda: patched(zip_of(("a", b"x" * 77)), struct.pack("<L", 77), struct.pack("<L", 78)),
-        "holds 77 bytes but declares 78",
+        "has 77 bytes but declares 78",
     ),
     "a directory that disagrees with the header": (lambda: with_field(ONE, 24, "<L", 7), "differs between"),
     "a name that disagrees with the header": (lambda: patched(ONE, b"a.py", b"b.py", 1), "differs between"),
@@ -202,7 +202,7 @@ def test_two_hundred_thousand_entries_are_refused_without_being_listed() -> None
         assert (len(archive.namelist()), archive.read("199999")) == (200_000, b"")
     tracemalloc.start()
     try:
-        with pytest.raises(InvalidSubmission, match="holds 200000 entries; this runner takes at most 1000"):
+        with pytest.raises(InvalidSubmission, match="has 200000 entries; this runner accepts at most 1000"):
             Archive(io.BytesIO(raw), LIMITS)
         assert tracemalloc.get_traced_memory()[1] < (8 << 20) + len(raw)
     finally:

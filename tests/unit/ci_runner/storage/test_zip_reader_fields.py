@@ -323,10 +323,10 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     ),
     "a folder twice": (
         archive_of(*[Member("d/", b"", 0, 0, central={"external": FOLDER})] * 2),
-        "is there twice",
+        "occurs twice",
         {},
     ),
-    "a header one byte off": (archive_of(Member(central={"header": 1})), "has no header where", {}),
+    "a header one byte off": (archive_of(Member(central={"header": 1})), "has no header at the position", {}),
     "contents that reach into the directory": (
         archive_of(Member(central={"packed": 6, "size": 6}, local={"packed": 6, "size": 6})),
         "overlaps another",
@@ -392,12 +392,12 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     "two wide counts": (with_zip64(Member(), here=2), "ZIP64 record is damaged", {}),
     "one entry too many": (
         archive_of(Member(), Member("b")),
-        "holds 2 entries; this runner takes at most 1",
+        "has 2 entries; this runner accepts at most 1",
         {"max_files": 1},
     ),
     "one byte too many": (
         archive_of(Member(), Member("b")),
-        "unpacks to more than the 9 bytes",
+        "unpacks to more than 9 bytes",
         {"max_unpacked": 9},
     ),
     "a ratio that is too high": (

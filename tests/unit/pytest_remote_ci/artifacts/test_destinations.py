@@ -271,7 +271,7 @@ def test_only_the_command_line_names_unusual_places(
 def test_not_even_the_command_line_names_what_would_be_executed(root: Path, argument: str) -> None:
     path = argument.partition("=")[2].removeprefix("json:")
     assert destinations.find([argument], Place(root, root)).home(path) == (
-        "has a name under which something would execute or obey it"
+        "has a name that some program would execute or load"
     )
 
 
@@ -312,7 +312,7 @@ def test_what_is_there_gives_way_only_when_it_is_such_a_report(root: Path, path:
     mine, earlier = THERE[path]
     (root / path).parent.mkdir(exist_ok=True)
     (root / path).write_bytes(mine)
-    assert found.home(path) == "is not brought: in its place is a file that is no such report"
+    assert found.home(path) == "was not fetched: the file here is not such a report"
     if earlier is None:
         (root / "htmlcov/index.html").write_bytes(b"<!DOCTYPE html><html>created by coverage.py</html>")
     else:
@@ -327,10 +327,10 @@ def test_links_and_folders_do_not_give_way(root: Path, path: str) -> None:
     found = destinations.find(ARGV, Place(root, root))
     (root / path).parent.mkdir(exist_ok=True)
     (root / path).symlink_to(root / "anything")
-    assert found.home(path) == "is not brought: there is a link in its place"
+    assert found.home(path) == "was not fetched: the path here is a link"
     (root / path).unlink()
     (root / path).mkdir()
-    assert found.home(path) == "is not brought: there is no regular file in its place"
+    assert found.home(path) == "was not fetched: the path here is not a regular file"
 
 
 def test_no_link_is_followed_on_the_way(root: Path, tmp_path: Path) -> None:
@@ -339,8 +339,8 @@ def test_no_link_is_followed_on_the_way(root: Path, tmp_path: Path) -> None:
     (root / "htmlcov").symlink_to(tmp_path / "ssh")
     (root / "out").symlink_to(root / "inside")
     found = destinations.find(["--junitxml=out/j.xml"], Place(root, root))
-    assert found.home("htmlcov/index.html") == "is not brought: htmlcov on its way is a link"
-    assert found.home("out/j.xml") == "is not brought: out on its way is a link"
+    assert found.home("htmlcov/index.html") == "was not fetched: htmlcov in its path is a link"
+    assert found.home("out/j.xml") == "was not fetched: out in its path is a link"
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def test_each_thing_has_its_place(root: Path, tmp_path: Path, sub: str) -> None:
 )
 def test_no_other_name_has_a_place_there(root: Path, tmp_path: Path, path: str) -> None:
     assert (
-        found(root, f"--html={tmp_path}/out/r.html").home(f"{FOLDER}/{path}") == "is no file of such a report"
+        found(root, f"--html={tmp_path}/out/r.html").home(f"{FOLDER}/{path}")
+        == "is not part of such a report"
     )
 
 

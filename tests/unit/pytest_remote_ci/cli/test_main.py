@@ -77,7 +77,7 @@ def test_verbose_shows_requests_and_never_the_key(
     answer = remote_ci(environ, project, "list", "--verbose")
     assert (answer.returncode, answer.stdout) == (0, "No jobs found.\n")
     assert answer.stderr == "GET /jobs: 200\n"
-    shown = remote_ci(environ, project, "show", "--verbose", "../\x1b[2J\u202e")
+    shown = remote_ci(environ, project, "show", "--verbose", "../\x1b[2J\u202e" + "x" * 36)
     assert "GET /jobs/..%2F" in shown.stderr
     assert "\x1b" not in shown.stderr
     assert "\u202e" not in shown.stderr

@@ -89,7 +89,7 @@ def test_a_file_with_mistakes_is_1_and_each_is_a_line(project: Path, run: Run) -
         1,
         f"Checking pipeline configuration: {file}\n",
         f"{file}:1:10: warning: stages[0]: stage 'a' has no jobs\n"
-        f"{file}:2:25: jobs[0].stage: Job 'x' references non-existent stage 'b'; there are a\n"
+        f"{file}:2:25: jobs[0].stage: Job 'x' references non-existent stage 'b'; known: a\n"
         f"{file}:2:29: jobs[1]: Job at index 1 is missing 'name' field\n"
         "Error: Invalid pipeline: 2 errors\n",
     )
@@ -382,10 +382,10 @@ def test_a_pipeline_is_planned_by_its_name_with_all_that_matters(project: Path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Error: there are several pipelines; say which: one, two\n"),
+        ([], "Error: there are several pipelines; name one of: one, two\n"),
         (["tow"], "Error: no pipeline 'tow'; did you mean 'two'?\n"),
-        (["one", "--job", "x"], "Error: no job 'x' in pipeline 'one'; there are a, b\n"),
-        (["one", "--stage", "x"], "Error: no stage 'x' in pipeline 'one'; there are s, t\n"),
+        (["one", "--job", "x"], "Error: no job 'x' in pipeline 'one'; known: a, b\n"),
+        (["one", "--stage", "x"], "Error: no stage 'x' in pipeline 'one'; known: s, t\n"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(project: Path, run: Run, words: list[str], message: str) -> None:

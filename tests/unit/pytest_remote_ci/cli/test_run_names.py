@@ -10,7 +10,7 @@ from support.fake_runner import KEY, Request, fake_runner
 
 from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.client.runs import Runs
-from pytest_remote_ci.errors import JobNotFound
+from pytest_remote_ci.errors import AmbiguousId, JobNotFound
 
 #: Newest first, as the runner lists them.
 STORED = [
@@ -68,7 +68,7 @@ def test_what_names_no_run_is_not_found(runs: Runs, word: str) -> None:
 
 
 def test_the_beginning_of_several_ids_names_none(runs: Runs) -> None:
-    with pytest.raises(JobNotFound, match="aa is the beginning of several runs"):
+    with pytest.raises(AmbiguousId, match="Several runs begin with aa: aa"):
         runs.find("aa")
 
 

@@ -202,7 +202,7 @@ def test_nobody_there_is_said_at_once(nobody: str, archive: Path) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", ""])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(RunnerUnreachable, match="is no address of a runner"):
+    with pytest.raises(RunnerUnreachable, match="is not the address of a runner"):
         Client(url, KEY)
 
 
@@ -212,7 +212,7 @@ def test_another_program_at_the_address_is_recognised(
 ) -> None:
     runner.intercept = lambda request: (200, body, {})
     for call in (client.jobs, lambda: client.submit(archive)):
-        with pytest.raises(RunnerUnreachable, match="is no runner"):
+        with pytest.raises(RunnerUnreachable, match="does not answer like a runner"):
             call()
 
 

@@ -182,7 +182,7 @@ def test_a_runner_that_ends_at_once_is_explained_by_its_last_line(
 
 def test_a_runner_that_does_not_come_up_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_HANGS", "1")
-    with pytest.raises(RunnerUnreachable, match="did not start: it said nothing"):
+    with pytest.raises(RunnerUnreachable, match="did not start: it printed nothing"):
         home.ensure(start_time=0.5)
 
 

@@ -173,9 +173,9 @@ def test_output_before_the_first_record_is_no_reason_to_show_text(runner: FakeRu
     ("args", "code", "line"),
     [
         (("-q",), 0, None),
-        ((), 0, "; only where the tests ran: pytest-xyz"),
+        ((), 0, "; only in the job: pytest-xyz"),
         ((), 0, "pytest plugins only here: "),
-        (("-q",), 1, "(the project's dependencies say what is installed there)"),
+        (("-q",), 1, "(the job installs the project's dependencies)"),
     ],
 )
 def test_plugins_that_may_explain_a_result_are_named_once(
@@ -239,7 +239,7 @@ def test_our_own_command_skips_what_pytest_checks_before_plugins(runner: FakeRun
     assert job.options["args"] == ["-p", "another_one"]
 
 
-SUGGESTION = "remote-ci: tests that run elsewhere do not need this here: `remote-ci pytest ARGS`\n"
+SUGGESTION = "remote-ci: tests on a runner do not need this here; use `remote-ci pytest ARGS`\n"
 
 #: Ways to have this plugin loaded before pytest finds what it lacks.
 LOADED_FIRST = (
@@ -418,7 +418,7 @@ def test_records_that_make_no_sense_end_the_session_without_a_traceback(
     assert "INTERNALERROR" not in text
     assert "Traceback" not in text
     assert answer.returncode == 70, text
-    assert f"a record of kind {nonsense['t']!r} makes no sense; `--remote-ci-text` shows" in text
+    assert f"a record of kind {nonsense['t']!r} is invalid; use --remote-ci-text" in text
 
 
 def test_what_a_plugin_here_raises_is_not_blamed_on_the_records(runner: FakeRunner, project: Path) -> None:
@@ -428,4 +428,4 @@ def test_what_a_plugin_here_raises_is_not_blamed_on_the_records(runner: FakeRunn
     runner.script = whole(project)
     answer = run(runner, project, "-p", "breaking", PYTHONPATH=str(project))
     assert "KeyError: 'mine'" in answer.stdout + answer.stderr
-    assert "makes no sense" not in answer.stdout + answer.stderr
+    assert "is invalid" not in answer.stdout + answer.stderr

@@ -74,4 +74,4 @@ def test_records_that_make_no_sense_end_the_job_s_session_in_one_line(
     for event in [RECORDER, begin, {"type": "session", "t": "collecting"}, nonsense, nonsense, COMPLETE]:
         job.take(event)
     (line,) = job.remarks()
-    assert line.startswith(f"a record of kind {nonsense['t']!r} makes no sense")
+    assert line.startswith(f"a record of kind {nonsense['t']!r} is invalid")

@@ -112,7 +112,7 @@ def test_a_path_outside_the_project_is_refused_by_name(place: arguments.Place, g
     given = [text.replace("/ABOVE", str(place.root.parent)) for text in given]
     named = " ".join(given).replace("--rootdir=", "--rootdir ")
     with pytest.raises(
-        WorkspaceError, match=f"^{re.escape(named)} is outside the project {place.root}: only what"
+        WorkspaceError, match=f"^{re.escape(named)} is outside the project {place.root}: only files"
     ):
         arguments.forward(given, place, arity)
 
@@ -155,13 +155,13 @@ def test_a_place_is_in_the_project_or_around_it(tmp_path: Path) -> None:
 
 def test_the_home_folder_is_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(WorkspaceError, match=f"^{tmp_path} is no project"):
+    with pytest.raises(WorkspaceError, match=f"^{tmp_path} is not a project"):
         arguments.find_place(tmp_path, tmp_path)
 
 
 def test_folders_that_hold_everything_are_no_projects(tmp_path: Path) -> None:
     for folder in (Path("/"), tmp_path):
-        with pytest.raises(WorkspaceError, match="is no project"):
+        with pytest.raises(WorkspaceError, match="is not a project"):
             arguments.find_place(folder, tmp_path, home=tmp_path)
     (tmp_path / "pyproject.toml").write_text("")
     assert arguments.find_place(tmp_path, tmp_path, home=tmp_path).root == tmp_path
@@ -248,7 +248,9 @@ def test_the_question_for_help_is_taken_out_in_place() -> None:
     ["--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first", "--sw", "--stepwise-skip"],
 )
 def test_a_replay_refuses_options_that_choose_tests_of_the_next_run(option: str) -> None:
-    words = f"{option} chooses tests for a new run; a replay takes -k, -m, --deselect, paths and node ids"
+    words = (
+        f"{option} selects tests for a new run; filter a replay with -k, -m, --deselect, paths or node ids"
+    )
     with pytest.raises(WorkspaceError, match=f"^{re.escape(words)}$"):
         arguments.refuse_next_run(["-x", option])
     arguments.refuse_next_run(["-x", "-k", "a", "--", option])
@@ -257,8 +259,8 @@ def test_a_replay_refuses_options_that_choose_tests_of_the_next_run(option: str)
 @pytest.mark.parametrize("option", ["--pdb", "--trace"])
 def test_options_that_need_a_terminal_are_refused(option: str) -> None:
     words = (
-        f"{option} cannot be used with --remote-ci: there is no terminal where the tests run; run the failing "
-        "test here, without --remote-ci (and PYTHONBREAKPOINT=0 switches breakpoint() off)"
+        f"{option} cannot be used with --remote-ci: the job has no terminal. Run the failing "
+        "test without --remote-ci (PYTHONBREAKPOINT=0 disables breakpoint())"
     )
     with pytest.raises(WorkspaceError, match=f"^{re.escape(words)}$"):
         arguments.refuse_interactive(["--remote-ci", option])

@@ -44,7 +44,7 @@ def given_to(place: Place, given: Sequence[str], *jobs: dict[str, Any]) -> list[
 TABLE: list[tuple[str, list[str], list[str], list[str]]] = [
     ("nothing", [], ["-x"], ["-x"]),
     (
-        "what chooses nothing",
+        "what selects nothing",
         ["-v", "--tb=short", "--remote-ci-pipeline", "ci"],
         ["-x"],
         ["-x", "-v", "--tb=short"],
@@ -79,7 +79,7 @@ def test_paths_hold_where_the_job_runs(place: Place) -> None:
 
 def test_a_path_beside_a_path_of_the_job_would_choose_more(place: Place) -> None:
     with pytest.raises(
-        ConfigError, match=r"^test_a.py: job 'job1' names its own tests \(unit\), so a path would add"
+        ConfigError, match=r"^test_a.py: job 'job1' has its own tests \(unit\), and a path would add"
     ):
         given_to(place, ["test_a.py"], {}, {"args": ["-k", "x", "unit"]})
     assert given_to(place, ["test_a.py"], {"args": ["unit"], "skipped": "when"}, {})[1]
@@ -87,7 +87,7 @@ def test_a_path_beside_a_path_of_the_job_would_choose_more(place: Place) -> None
 
 def test_nothing_can_be_chosen_where_there_are_no_tests(place: Place) -> None:
     assert given_to(place, ["-v"], {"script": ["true"]}) == [None]
-    with pytest.raises(ConfigError, match="pipeline 'ci' has no pytest job, so -k chooses nothing"):
+    with pytest.raises(ConfigError, match="pipeline 'ci' has no pytest job, so -k selects nothing"):
         given_to(place, ["-k", "a"], {"script": ["true"]})
 
 

@@ -139,7 +139,7 @@ def test_an_interrupted_attachment_leaves_the_job_running(runner: FakeRunner, pr
         process.send_signal(signal.SIGINT)
         code, _, err = ended(process)
     assert code == 2
-    assert f"It continues to run; come back with: pytest --remote-ci-attach {job.id}" in err
+    assert f"It continues to run; reconnect with: pytest --remote-ci-attach {job.id}" in err
     assert not job.cancelled
 
 

@@ -81,4 +81,4 @@ def test_a_debugger_that_is_reached_fails_its_test_and_nothing_else(tmp_path: Pa
     assert done.returncode == 1, done.stdout
     assert "2 failed, 1 passed" in done.stdout
     for line in (3, 5):
-        assert f"product.py:{line}: a debugger was called, and there is no terminal here" in done.stdout
+        assert f"product.py:{line}: a debugger was called, but the job has no terminal" in done.stdout

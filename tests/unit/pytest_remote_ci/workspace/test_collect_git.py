@@ -126,7 +126,7 @@ class TestInGit:
         found = collect.collect(tmp_path / "clone")
         assert [file.path for file in found.files] == [".gitmodules"]
         assert found.warnings == (
-            "submodule vendor/module is empty here; git submodule update --init fetches it",
+            "submodule vendor/module is empty here; fetch it with: git submodule update --init",
         )
 
     def test_untracked_repositories_inside_travel(self, repository: Path) -> None:
@@ -202,7 +202,7 @@ class TestInGit:
         found = collect.collect(repository / "sub")
         assert [file.path for file in found.files] == ["a.py"]
         assert found.warnings == (
-            "git is not installed: everything but caches and what .gitignore names is sent",
+            "git is not installed: sending everything except caches and what .gitignore ignores",
         )
 
     def test_a_work_tree_that_git_refuses_is_read_from_disk_and_it_is_said(self, repository: Path) -> None:

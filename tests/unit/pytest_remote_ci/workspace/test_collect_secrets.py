@@ -39,7 +39,7 @@ class TestSecrets:
             "  tests/certs/server.key looks like a private key",
             "  tests/certs/we[i]rd.pem looks like a private key",
             (
-                "Leave them out with `exclude`, or, when they are meant for tests, "
+                "Leave them out with `exclude`, or, if the tests need them, "
                 "send them with this in [tool.remote-ci]:"
             ),
             '  include = ["/id_rsa", "/tests/certs/server.key", "/tests/certs/we\\\\[i]rd.pem"]',

@@ -62,7 +62,7 @@ class TestLinks:
         (either / "loop").symlink_to("loop")
         found = collect.collect(either)
         assert [file.path for file in found.files] == ["a/to_b/y.txt", "a/x.txt", "b/to_a/x.txt", "b/y.txt"]
-        assert "a/up: left out, because the link points to a folder that it lies in" in found.warnings
+        assert "a/up: left out, because the link points to a folder that contains it" in found.warnings
         assert "loop: left out, because the link points to nothing" in found.warnings
 
     def test_a_link_that_points_to_nothing_is_left_out_and_said(self, either: Path) -> None:
@@ -81,7 +81,7 @@ class TestLinks:
         with pytest.raises(WorkspaceError) as caught:
             collect.collect(either)
         assert str(caught.value) == (
-            "links lead out of the project and cannot be sent: one, sub/two, three; "
+            "links point outside the project and cannot be sent: one, sub/two, three; "
             'leave them out with exclude = ["/one", "/sub/two", "/three"]'
         )
         assert paths(either, exclude=["/one", "/sub/two", "/three"]) == ["a.txt", "sub/b.txt"]
@@ -90,7 +90,7 @@ class TestLinks:
         make(either, ".git/config.secret")
         (either / "config").symlink_to(".git/config.secret")
         with pytest.raises(
-            WorkspaceError, match="a link leads out of the project and cannot be sent: config"
+            WorkspaceError, match="a link points outside the project and cannot be sent: config"
         ):
             collect.collect(either)
 

@@ -137,7 +137,7 @@ def test_a_file_that_is_too_large_is_left_out_unread(bench: Bench) -> None:
     bench.put("fine")
     kept = bench.keep()
     assert bench.names(kept) == ["fine"]
-    assert kept.notes == ("not kept: 'huge' is larger than 1 MiB",)
+    assert kept.notes == ("not stored: 'huge' is larger than 1 MiB",)
 
 
 def test_a_job_leaves_no_more_bytes_and_files_than_it_may(bench: Bench) -> None:
@@ -146,11 +146,11 @@ def test_a_job_leaves_no_more_bytes_and_files_than_it_may(bench: Bench) -> None:
     bench.keeper.limits = Limits(total=250)
     kept = bench.keep()
     assert bench.names(kept) == ["0", "1"]
-    assert kept.notes == ("not kept: '2' is too much: 250 B are kept of a job (2 more like it)",)
+    assert kept.notes == ("not stored: '2' exceeds the limit of 250 B per job (2 more like it)",)
     bench.keeper.limits = Limits(files=3)
     kept = bench.keep()
     assert bench.names(kept) == ["0", "1", "2"]
-    assert kept.notes == ("not kept: '3' is one too many: 3 files are kept of a job (1 more like it)",)
+    assert kept.notes == ("not stored: '3' exceeds the limit of 3 files per job (1 more like it)",)
 
 
 def test_hard_links_count_each_time(bench: Bench) -> None:
@@ -169,7 +169,9 @@ def test_all_jobs_of_a_user_leave_no_more_than_the_quota(bench: Bench) -> None:
     bench.put("small", b"x" * 50)
     kept = bench.keep(user="ann")
     assert bench.names(kept) == ["0", "1", "small"], "what still fits is kept"
-    assert kept.notes == ("not kept: '2' is too much: 400 B are kept of all jobs of a user (1 more like it)",)
+    assert kept.notes == (
+        "not stored: '2' exceeds the limit of 400 B for all jobs of a user (1 more like it)",
+    )
     assert len(bench.keep(user="bob").artifacts) == 4, "others have their own"
     assert bench.keep(user="ann").artifacts == (), "what is being kept counts before it has rows"
     bench.keeper.quota.settle("job")
@@ -207,7 +209,7 @@ def test_the_disks_reserve_stays_free(bench: Bench) -> None:
     bench.keeper.limits = Limits(reserve=1 << 60)
     kept = bench.keep()
     assert kept.artifacts == ()
-    assert kept.notes == ("not kept: 'a' found the runner's disk full",)
+    assert kept.notes == ("not stored: 'a' found the runner's disk full",)
 
 
 def test_a_disk_that_fills_up_meanwhile_costs_the_artifacts_and_nothing_else(
@@ -218,15 +220,15 @@ def test_a_disk_that_fills_up_meanwhile_costs_the_artifacts_and_nothing_else(
 
     bench.put("a")
     monkeypatch.setattr(Batch, "commit", full)
-    assert bench.keep().notes == ("none is kept: the runner's disk is full",)
+    assert bench.keep().notes == ("none is stored: the runner's disk is full",)
     monkeypatch.setattr(Batch, "put", full)
-    assert bench.keep().notes == ("none is kept: the runner's disk is full",)
+    assert bench.keep().notes == ("none is stored: the runner's disk is full",)
 
 
 def test_an_error_nobody_foresaw_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.put("a")
     monkeypatch.setattr(Batch, "commit", lambda self: 1 / 0)
-    assert bench.keep().notes == ("none is kept: internal error of the runner (ZeroDivisionError)",)
+    assert bench.keep().notes == ("none is stored: internal error of the runner (ZeroDivisionError)",)
 
 
 def test_a_file_that_still_grows_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +241,7 @@ def test_a_file_that_still_grows_is_left_out(bench: Bench, monkeypatch: pytest.M
         return read(handle, size)
 
     monkeypatch.setattr(os, "read", reading)
-    assert bench.keep().notes == ("not kept: 'grows' grew while it was read",)
+    assert bench.keep().notes == ("not stored: 'grows' grew while it was read",)
 
 
 def test_a_file_that_vanishes_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +257,7 @@ def test_a_file_that_vanishes_is_said(bench: Bench, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ArtifactCollector, "_take", take)
     kept = bench.keep()
     assert bench.names(kept) == ["b"]
-    assert kept.notes == ("not kept: 'a' cannot be read (No such file or directory)",)
+    assert kept.notes == ("not stored: 'a' cannot be read (No such file or directory)",)
 
 
 def test_a_controller_that_ends_gives_up_and_keeps_nothing(bench: Bench) -> None:

@@ -67,7 +67,7 @@ def test_links_are_never_followed(folder: Path) -> None:
     put(folder, "real.txt")
     assert names(folder) == ["real.txt"]
     assert names(folder, "folder/secret") == []
-    assert notes(folder) == "not kept: 'file' is a link (2 more like it)"
+    assert notes(folder) == "not stored: 'file' is a link (2 more like it)"
 
 
 def test_the_folder_itself_may_be_no_link(folder: Path) -> None:
@@ -96,8 +96,8 @@ def test_pipes_sockets_and_devices_are_passed_over(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.fspath(folder / "socket"))
         assert names(folder) == []
-        assert notes(folder) == "not kept: 'pipe' is no regular file (1 more like it)"
-        with pytest.raises(OSError, match="no regular file"), opened(folder, "pipe"):
+        assert notes(folder) == "not stored: 'pipe' is not a regular file (1 more like it)"
+        with pytest.raises(OSError, match="not a regular file"), opened(folder, "pipe"):
             pass
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_read_is_said(
     request.getfixturevalue("unprivileged")
     here = Path()
     found = find(here, Globs(["**"]))
-    assert found.omissions.lines() == ["not kept: 'locked' cannot be read (Permission denied)"]
+    assert found.omissions.lines() == ["not stored: 'locked' cannot be read (Permission denied)"]
     assert [file.path for file in found.files] == ["closed"]
     with pytest.raises(PermissionError), opened(here, "closed"):
         pass

@@ -125,7 +125,7 @@ def test_the_image_and_the_python_of_a_job(
     assert (base.image.reference, base.python, base.named_by_user) == (reference, python, named)
     replaced = reference.startswith("ci-runner-base")
     assert chooser.said == (
-        [f"image python:{asked.get('python', '3.12')}-slim cannot be had; using {reference}"]
+        [f"image python:{asked.get('python', '3.12')}-slim is not available; using {reference}"]
         if replaced
         else []
     )

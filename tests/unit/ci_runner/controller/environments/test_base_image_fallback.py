@@ -26,7 +26,7 @@ def test_an_image_made_here_stands_in_and_that_is_said(engine: MemoryEngine) -> 
     log: list[str] = []
     base = choose_base(engine, ReconcileSettings(), SubmitOptions(python="3.11"), log.append)
     assert (base.image.reference, base.python) == ("ci-runner-base:bookworm", "3.11")
-    assert log == ["image python:3.11-slim cannot be had; using ci-runner-base:bookworm"]
+    assert log == ["image python:3.11-slim is not available; using ci-runner-base:bookworm"]
 
 
 def test_without_the_python_asked_for_both_ways_out_are_named(engine: MemoryEngine) -> None:

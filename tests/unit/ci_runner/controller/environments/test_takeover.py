@@ -85,9 +85,9 @@ def make_socket(path: Path) -> None:
 @pytest.mark.parametrize("make", [make_link, Path.touch, os.mkfifo], ids=["a link", "a file", "a pipe"])
 def test_what_is_no_folder_is_no_environment(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "environment")
-    with pytest.raises(EnvironmentFailed, match="left no environment"):
+    with pytest.raises(EnvironmentFailed, match="created no environment"):
         settle(tmp_path)
-    with pytest.raises(EnvironmentFailed, match="left no environment"):
+    with pytest.raises(EnvironmentFailed, match="created no environment"):
         settle(tmp_path, "missing")
 
 
@@ -97,7 +97,7 @@ def test_only_files_folders_and_links_are_taken(
 ) -> None:
     monkeypatch.chdir(environment / "lib")  # a socket's path is short
     make(Path("thing"))
-    with pytest.raises(EnvironmentFailed, match="no file, folder or link"):
+    with pytest.raises(EnvironmentFailed, match="other than files, folders and links"):
         settle(environment.parent)
 
 
@@ -105,7 +105,7 @@ def test_only_files_folders_and_links_are_taken(
 @pytest.mark.parametrize("path", ["lib/package/module.py", "lib/package", "bin/python", "."])
 def test_what_belongs_to_somebody_else_is_refused(environment: Path, path: str) -> None:
     os.chown(environment / path, 65532, 65532, follow_symlinks=False)
-    with pytest.raises(EnvironmentFailed, match="not its own"):
+    with pytest.raises(EnvironmentFailed, match="of another owner"):
         settle(environment.parent, owner=65533)
     settle(environment.parent, owner=65532)
     assert (environment / "lib" / "package").stat().st_uid == 0, "folders become the runner's"

@@ -50,7 +50,7 @@ def test_a_mistake_in_another_pipeline_s_file_stops_nobody(blobs: BlobStore) -> 
     ("files", "wanted", "message"),
     [
         ({}, {}, "no pipeline is defined"),
-        ({".pipelines/a.yaml": GOOD}, {"pipeline": "b"}, "no pipeline 'b'; there are a"),
+        ({".pipelines/a.yaml": GOOD}, {"pipeline": "b"}, "no pipeline 'b'; known: a"),
         (
             {".pipelines/a.yaml": "stages: 7"},
             {},
@@ -61,7 +61,7 @@ def test_a_mistake_in_another_pipeline_s_file_stops_nobody(blobs: BlobStore) -> 
             {"pipeline": "a"},
             ".pipelines/a.yaml:2:1: not valid YAML: while parsing",
         ),
-        ({".pipelines/a.yaml": GOOD}, {"jobs": ("x",)}, "no job 'x' in pipeline 'a'; there are a"),
+        ({".pipelines/a.yaml": GOOD}, {"jobs": ("x",)}, "no job 'x' in pipeline 'a'; known: a"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_the_reason(

@@ -91,7 +91,7 @@ def test_ipv6_that_cannot_be_filtered_is_told_apart(monkeypatch: pytest.MonkeyPa
         "ip6tables refused the rules: line 3: unknown option --ctstate",
     )
     monkeypatch.setattr("shutil.which", lambda name: None if name.startswith("ip6") else f"/sbin/{name}")
-    assert (rules.ensure(), rules.ipv6_problem) == (None, "there is no ip6tables program")
+    assert (rules.ensure(), rules.ipv6_problem) == (None, "ip6tables is not installed")
     monkeypatch.setattr(firewall, "_IPV6", tmp_path / "none")
     assert (rules.ensure(), rules.ipv6_problem) == (None, None)
 
