@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
@@ -78,7 +78,14 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="JOB", help="id of the job, or the beginning of it")
 
 
-def add_run(parser: argparse._ActionsContainer, nargs: str | None = None) -> None:
+class TakesArguments(Protocol):
+    """A parser, or a group of its arguments."""
+
+    def add_argument(self, *names: str, **settings: Any) -> object:
+        """Declare an argument, as in argparse."""
+
+
+def add_run(parser: TakesArguments, nargs: str | None = None) -> None:
     """Add the argument ``RUN``; `nargs` as in argparse."""
     text = "id of the run, the beginning of it, NAME#NUMBER, or NAME for the newest run of this pipeline"
     parser.add_argument("id", nargs=nargs, metavar="RUN", help=text)

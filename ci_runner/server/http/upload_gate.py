@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from waitress.adjustments import Adjustments
 from waitress.buffers import OverflowableBuffer, TempfileBasedBuffer
@@ -47,10 +47,12 @@ from ci_runner.server.http.refusals import (
 from ci_runner.server.http.uploads import UploadSpace
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
     from waitress.wasyncore import _SocketMap
 
 _log = logging.getLogger(__name__)
+
+#: The environment of a request (PEP 3333).
+WSGIEnvironment: TypeAlias = dict[str, Any]
 
 #: Seconds for the head of a request; seconds until a body must arrive steadily; its minimum bytes per second.
 HEAD_SECONDS: Final = 15.0

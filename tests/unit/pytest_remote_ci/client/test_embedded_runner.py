@@ -24,7 +24,7 @@ from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
 
 STAND_IN = f"""
 import json, os, pathlib, sys, threading
-sys.path.insert(0, {str(Path(__file__).parents[4])!r})
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from support.fake_runner import KEY, FakeRunner
 words = sys.argv[1:]
 assert words[:2] == ["serve", "--embedded"], words
