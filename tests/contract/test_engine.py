@@ -103,7 +103,7 @@ def test_creating_the_same_name_again_adopts_the_container(kit: Kit) -> None:
 def test_a_name_that_another_job_has_is_not_adopted(kit: Kit) -> None:
     spec = kit.spec(ENDS)
     kit.engine.create(spec)
-    with pytest.raises(PermanentError, match="taken"):
+    with pytest.raises(PermanentError, match="is used by something else"):
         kit.engine.create(dataclasses.replace(spec, attempt=2))
 
 
@@ -241,7 +241,7 @@ def test_a_name_that_another_install_has_is_not_adopted(kit: Kit) -> None:
     kit.engine.create(spec)
     other = kit.make("e" * 12)
     try:
-        with pytest.raises(PermanentError, match="taken"):
+        with pytest.raises(PermanentError, match="is used by something else"):
             other.create(spec)
     finally:
         other.close()
@@ -275,7 +275,7 @@ def test_a_source_that_is_reached_through_a_link_is_not_mounted(kit: Kit, part: 
     else:
         part_of_overlay: dict[str, Any] = {part: source}
         changes["overlay"] = dataclasses.replace(overlay, **part_of_overlay)
-    with pytest.raises(PermanentError, match="mounted at /workspace is reached through a link") as caught:
+    with pytest.raises(PermanentError, match="the source of mount /workspace is reached through a link") as caught:
         kit.engine.create(kit.spec(ENDS, **changes))
     assert str(kit.folder) not in str(caught.value)
     assert kit.engine.list() == []
@@ -287,14 +287,14 @@ def test_a_source_that_was_replaced_is_not_mounted(kit: Kit) -> None:
     spec = kit.spec(ENDS, binds=(Bind(folder, "/data"),), known={folder: (found.st_dev, found.st_ino)})
     folder.rename(kit.folder / "away")
     kit.new_folder("data")
-    with pytest.raises(PermanentError, match="mounted at /data was replaced") as caught:
+    with pytest.raises(PermanentError, match="the source of mount /data was replaced") as caught:
         kit.engine.create(spec)
     assert str(kit.folder) not in str(caught.value)
 
 
 def test_only_folders_and_files_are_mounted(kit: Kit) -> None:
     os.mkfifo(kit.folder / "pipe")
-    with pytest.raises(PermanentError, match="mounted at /data is neither"):
+    with pytest.raises(PermanentError, match="the source of mount /data is neither"):
         kit.engine.create(kit.spec(ENDS, binds=(Bind(kit.folder / "pipe", "/data"),)))
 
 
