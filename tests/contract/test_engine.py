@@ -275,7 +275,9 @@ def test_a_source_that_is_reached_through_a_link_is_not_mounted(kit: Kit, part: 
     else:
         part_of_overlay: dict[str, Any] = {part: source}
         changes["overlay"] = dataclasses.replace(overlay, **part_of_overlay)
-    with pytest.raises(PermanentError, match="the source of mount /workspace is reached through a link") as caught:
+    with pytest.raises(
+        PermanentError, match="the source of mount /workspace is reached through a link"
+    ) as caught:
         kit.engine.create(kit.spec(ENDS, **changes))
     assert str(kit.folder) not in str(caught.value)
     assert kit.engine.list() == []

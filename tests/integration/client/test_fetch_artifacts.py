@@ -642,7 +642,7 @@ def test_a_folder_with_files_of_the_developers_own_is_no_folder_for_artifacts(
     configured = ArtifactFolder(tmp_path / "own", tmp_path, tmp_path / "own", is_configured=True)
     bringing.folder = configured
     with pytest.raises(
-        ConfigError, match=r"artifacts-dir: .*/own holds other files, .*: choose an empty folder"
+        ConfigError, match=r"artifacts-dir: .*/own holds other files, .*; choose an empty folder"
     ):
         bringing.bring_all()
 
