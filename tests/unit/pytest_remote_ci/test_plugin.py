@@ -326,19 +326,19 @@ def test_help_is_theirs_and_then_our_own_options(runner: FakeRunner, project: Pa
     answer = run_pytest(runner, project, "--help", "--remote-ci")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("their help\n\nrunning the tests on a remote runner:\n")
-    assert "--remote-ci-attach ID" in answer.stdout
+    assert "--remote-ci-attach JOB" in answer.stdout
 
 
 def test_without_a_runner_there_is_the_help_of_the_pytest_here(project: Path) -> None:
     answer = run_pytest(None, project, "--remote-ci", "--help", REMOTE_CI_URL="http://127.0.0.1:9")
     assert answer.returncode == 0, answer.stderr
-    assert "--remote-ci-attach=ID" in answer.stdout
+    assert "--remote-ci-attach=JOB" in answer.stdout
     assert answer.stderr.startswith("remote-ci: ")
 
 
 def test_help_names_the_options(tmp_path: Path) -> None:
     answer = run_pytest(None, tmp_path, "--help")
-    assert "--remote-ci-attach=ID" in answer.stdout
+    assert "--remote-ci-attach=JOB" in answer.stdout
 
 
 def test_in_the_container_the_plugin_does_nothing(runner: FakeRunner, tmp_path: Path) -> None:
