@@ -147,7 +147,8 @@ def test_a_job_whose_wishes_make_no_sense_ends_all_the_same(found: Runner) -> No
         [job] = found.until_over(job_id)
     assert job.exit_code == 0
     assert found.text(job_id, "runner").startswith(
-        "artifacts: none is stored: this runner cannot read the job's options: options.artifacts[0]: '../x' must match paths inside the project"
+        "artifacts: none is stored: this runner cannot read the job's options: options.artifacts[0]: '../x' must "
+        "match paths inside the project"
     )
 
 
