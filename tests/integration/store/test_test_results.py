@@ -205,7 +205,7 @@ def test_a_report_over_many_runs_is_quick(store: Store) -> None:
 
 
 def test_counting_results_costs_little_of_storing_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With reports that say nothing else, which are the quickest to store; of real ones it is less than a tenth. The
+    """With reports that say nothing else, which are the quickest to store: half as much again, alone. The
     bound is generous: it catches a scan, not a slow machine.
     """
     epoch = store.lease.acquire("test")
@@ -228,4 +228,4 @@ def test_counting_results_costs_little_of_storing_them(store: Store, monkeypatch
     with_results = min(seconds(f"with{number}") for number in range(3))
     monkeypatch.setattr(stored_tests, "parts", lambda events, now: {})
     without = min(seconds(f"without{number}") for number in range(3))
-    assert with_results < 2 * without
+    assert with_results < 5 * without
