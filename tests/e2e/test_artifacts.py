@@ -199,7 +199,7 @@ def test_another_users_artifacts_cannot_be_had(developer: Developer, another: De
     waited = developer.remote_ci("wait", job["job_id"], cwd=developer.home)
     assert f"remote-ci artifacts {job['job_id']}" in waited.err
     unknown = developer.remote_ci("artifacts", "nobody")
-    assert (unknown.code, unknown.err) == (4, "Error: Job not found\n")
+    assert (unknown.code, unknown.err) == (4, "Error: Job not found: nobody\n")
 
 
 def test_what_became_of_each_test_is_kept(developer: Developer, suite: Path) -> None:
