@@ -46,6 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Programs that tests start use the installed wheel: it is that of the sources as they are."""
     if hasattr(config, "workerinput"):  # a process of pytest-xdist
+        # Its coverage is measured, but not that of the thousands of programs that tests start: that would take a
+        # third of the suite's time.
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
         return
     if config.option.basetemp is None:
         config.option.basetemp = own_base_folder()
