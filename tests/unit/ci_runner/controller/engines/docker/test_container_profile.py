@@ -28,12 +28,12 @@ SPEC = ContainerSpec(
     cwd="/root/projects/demo",
     binds=(
         Bind(Path("/data/tools/1"), "/ci/tools"),
-        Bind(Path("/data/work/1/spool"), "/ci/spool", read_only=False),
+        Bind(Path("/data/job/1/spool"), "/ci/spool", read_only=False),
     ),
     overlay=Overlay(
         (Path("/data/layers/1"), Path("/data/trees/1")),
-        Path("/data/work/1/upper"),
-        Path("/data/work/1/work"),
+        Path("/data/job/1/upper"),
+        Path("/data/job/1/work"),
         "/root/projects/demo",
     ),
     limits=Limits(),
@@ -158,7 +158,7 @@ def test_too_many_layers_are_refused() -> None:
 
 
 def test_the_hosts_paths_are_taken_out_of_the_engines_words() -> None:
-    text = "invalid mount: /data/work/1/upper and /data/tools/1/x"
+    text = "invalid mount: /data/job/1/upper and /data/tools/1/x"
     assert container_profile.scrub(text, SPEC) == "invalid mount: /root/projects/demo and /ci/tools/x"
 
 

@@ -14,9 +14,9 @@ from ci_runner.errors import PermanentError
 from ci_runner.storage.safe_fs import Trash
 
 PLACES = {
-    "/ci/spool": "/data/work/1/spool",
+    "/ci/spool": "/data/job/1/spool",
     "/ci": "/data/ci",
-    "/home/me/proj": "/data/work/1/upper",
+    "/home/me/proj": "/data/job/1/upper",
     "/w": "/w/x",
 }
 
@@ -24,17 +24,17 @@ PLACES = {
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("/ci/spool", "/data/work/1/spool", id="the mount point itself"),
-        pytest.param("/ci/spool/out", "/data/work/1/spool/out", id="below it"),
-        pytest.param("--x=/ci/spool/out", "--x=/data/work/1/spool/out", id="in an option"),
-        pytest.param("a:/ci/spool:b", "a:/data/work/1/spool:b", id="in a search path"),
-        pytest.param("echo x>>/ci/spool/out;", "echo x>>/data/work/1/spool/out;", id="in a script"),
-        pytest.param("file:///ci/spool/x", "file:///data/work/1/spool/x", id="in a URL"),
+        pytest.param("/ci/spool", "/data/job/1/spool", id="the mount point itself"),
+        pytest.param("/ci/spool/out", "/data/job/1/spool/out", id="below it"),
+        pytest.param("--x=/ci/spool/out", "--x=/data/job/1/spool/out", id="in an option"),
+        pytest.param("a:/ci/spool:b", "a:/data/job/1/spool:b", id="in a search path"),
+        pytest.param("echo x>>/ci/spool/out;", "echo x>>/data/job/1/spool/out;", id="in a script"),
+        pytest.param("file:///ci/spool/x", "file:///data/job/1/spool/x", id="in a URL"),
         pytest.param("/ci/tools", "/data/ci/tools", id="the deepest mount point wins"),
         pytest.param("/ci/spooler", "/data/ci/spooler", id="not a longer name"),
         pytest.param("/data/ci/spool", "/data/ci/spool", id="not in the middle of a path"),
         pytest.param("/home/me/proj.old", "/home/me/proj.old", id="not with an ending"),
-        pytest.param("see /home/me/proj.", "see /data/work/1/upper.", id="before a full stop"),
+        pytest.param("see /home/me/proj.", "see /data/job/1/upper.", id="before a full stop"),
         pytest.param("/w/w", "/w/x/w", id="what was put in is not replaced again"),
         pytest.param("nothing", "nothing", id="nothing"),
     ],
