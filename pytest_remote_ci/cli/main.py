@@ -118,7 +118,7 @@ def submit(options: argparse.Namespace) -> int:
             display.say(f"You can reconnect from another terminal with: remote-ci wait {job.job_id}\n")
             code = _followed(job, display)
             if options.json:
-                print_json(job.state())
+                print_json(job.summary())
             return code
 
         def on_cancelled() -> None:

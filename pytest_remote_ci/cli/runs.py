@@ -31,9 +31,9 @@ from pytest_remote_ci.cli.context import (
 )
 from pytest_remote_ci.client.runs import Run, Runs
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
+from pytest_remote_ci.session.remote_run import RemoteRun
 from pytest_remote_ci.session.submission import CommandSubmission
 from pytest_remote_ci.session.submit import announce, attend, held_interrupts, submit
-from pytest_remote_ci.session.submitted_run import SubmittedRun
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.run_view import block, state_of, tail_heading, verdict
@@ -136,8 +136,8 @@ def run(options: argparse.Namespace) -> int:
         )
         sent = parts.run_options()
 
-        def connect(client: Client) -> SubmittedRun:
-            return SubmittedRun(
+        def connect(client: Client) -> RemoteRun:
+            return RemoteRun(
                 client,
                 display,
                 interrupts,
@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
         return submit(parts, connect, partial(_follow, as_json=options.json))
 
 
-def _follow(remote: SubmittedRun, *, as_json: bool) -> int:
+def _follow(remote: RemoteRun, *, as_json: bool) -> int:
     return _finish(remote.runs, remote.watch(), as_json=as_json)
 
 
@@ -205,7 +205,7 @@ def status(options: argparse.Namespace) -> int:
         found = runs.find(options.id) if options.named is None else runs.newest(options.named)
         if options.watch and found["end_time"] is None:
             try:
-                found = SubmittedRun(client, Display(StatusLine()), Interrupts(), run=found).watch()
+                found = RemoteRun(client, Display(StatusLine()), Interrupts(), run=found).watch()
             except KeyboardInterrupt:
                 say(
                     f"Stopped watching. The run continues; reconnect with: "
@@ -289,7 +289,7 @@ def rerun(options: argparse.Namespace) -> int:
             job=options.job,
             secrets=runs.needed_secrets(found),
         )
-        remote = SubmittedRun(client, display, interrupts, run=made)
+        remote = RemoteRun(client, display, interrupts, run=made)
         follow = partial(_follow, as_json=options.json)
         return attend(
             remote,

@@ -462,11 +462,16 @@ class PipelinePlayer(Player):
         config: pytest.Config,
         remote: RemoteRun,
         places: Mapping[str, Place],
+        fetch_artifacts: Callable[[list[str]], None],
     ) -> None:
-        """`places`: planned name → the submitted project and the job's folder in it."""
+        """`places`: planned name → the submitted project and the job's folder in it.
+
+        `fetch_artifacts` fetches the files of these jobs (ids).
+        """
         super().__init__(config, EventSource(remote.events, last="run_complete"))
         self._remote = remote
         self._places = places
+        self._fetch_artifacts = fetch_artifacts
         self._labels = labels_of(str(job["name"]) for job in remote.state["jobs"])
         #: Job id → attempt, in the order of their first events; label → attempt.
         self._jobs: dict[str, PipelineJob] = {}
@@ -603,7 +608,7 @@ class PipelinePlayer(Player):
     def finish(self) -> None:
         """Fetch the jobs' files."""
         if self._with_artifacts and self.events.lost is None:
-            self._remote.fetch_artifacts(self._with_artifacts)
+            self._fetch_artifacts(self._with_artifacts)
 
     def _plain(self, nodeid: str) -> str | None:
         job = self.job_of(nodeid)

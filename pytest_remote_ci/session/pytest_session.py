@@ -25,9 +25,8 @@ from pytest_remote_ci.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
-    from pytest_remote_ci.client.runs import Run
     from pytest_remote_ci.replay.selection import Choice
-    from pytest_remote_ci.session.submitted_run import SubmittedRun
+    from pytest_remote_ci.session.remote_run import RemoteRun
 
 #: The oldest version that can replay a session.
 _OLDEST_PYTEST = 7
@@ -111,7 +110,7 @@ class _Session:
 
     def _run_pipeline(self, name: str) -> int | None:
         from pytest_remote_ci.session import job_arguments
-        from pytest_remote_ci.session.submitted_run import SubmittedRun
+        from pytest_remote_ci.session.remote_run import RemoteRun
 
         parts = self._parts
         job_arguments.refuse(parts.all_arguments, parts.arity)
@@ -122,8 +121,8 @@ class _Session:
         )
         options = parts.options(of_run=True)
 
-        def connect(client: Client) -> SubmittedRun:
-            return SubmittedRun(client, self._display, self._interrupts, plan, options)
+        def connect(client: Client) -> RemoteRun:
+            return RemoteRun(client, self._display, self._interrupts, plan, options, see=self._see)
 
         return submit(parts, connect, lambda run: self._take_over_run(run, plan))
 
@@ -203,32 +202,31 @@ class _Session:
         take_over(self._pytest, player, self._resources)
         return True
 
-    def _take_over_run(self, remote: SubmittedRun, plan: Mapping[str, Any]) -> None:
+    def _take_over_run(self, remote: RemoteRun, plan: Mapping[str, Any]) -> None:
         """Let the local session replay the run."""
         from pytest_remote_ci.replay.player import PipelinePlayer
         from pytest_remote_ci.replay.plugin import take_over
         from pytest_remote_ci.session import job_arguments
-        from pytest_remote_ci.session.remote_run import RemoteRun
 
-        assert remote.run is not None
         root = self._parts.place.root
         places = {str(job["name"]): job_arguments.place_of(job, root) for job in plan["jobs"]}
 
-        def fetch_artifacts(run: Run, job_ids: list[str]) -> None:
-            self._fetch_artifacts(remote.client, run, job_ids)
+        def fetch_artifacts(job_ids: list[str]) -> None:
+            self._fetch_artifacts(remote, job_ids)
 
-        followed = RemoteRun(remote.runs, remote.run, self._display, self._see, fetch_artifacts)
-        take_over(self._pytest, PipelinePlayer(self._pytest, followed, places), self._resources)
+        player = PipelinePlayer(self._pytest, remote, places, fetch_artifacts)
+        take_over(self._pytest, player, self._resources)
 
-    def _fetch_artifacts(self, client: Client, run: Run, job_ids: list[str]) -> None:
+    def _fetch_artifacts(self, remote: RemoteRun, job_ids: list[str]) -> None:
         """Fetch artifacts into a folder for each job; errors are reported but do not change the exit code."""
         from pytest_remote_ci.artifacts import run_artifacts
         from pytest_remote_ci.artifacts.fetch import reason
 
+        run = remote.state
         jobs = [job for job in run["jobs"] if job["job_id"] in job_ids]
         try:
             base = self._parts.folder(f"{run['pipeline']}-{run['number']}")
-            run_artifacts.fetch(client, jobs, base, self._display.line, self._display.say)
+            run_artifacts.fetch(remote.client, jobs, base, self._display.line, self._display.say)
         except (ClientError, OSError) as error:
             why = reason(error)
             again = f"remote-ci pipeline artifacts {run['pipeline']}#{run['number']}"

@@ -46,7 +46,7 @@ class Remote(ABC):
         """What was submitted and its id, as a command's result."""
 
     @abstractmethod
-    def state(self) -> Mapping[str, Any]:
+    def summary(self) -> Mapping[str, Any]:
         """Return its present state, as the runner describes it."""
 
     def submit(self, workspace: Workspace, *, again: Callable[[], Workspace]) -> None:

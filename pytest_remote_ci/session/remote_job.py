@@ -65,7 +65,7 @@ class RemoteJob(Remote):
         """The id."""
         return f"Job submitted: {self.job_id}"
 
-    def state(self) -> Mapping[str, Any]:
+    def summary(self) -> Mapping[str, Any]:
         """Return the job's present state."""
         assert self.job_id is not None
         return self._client.job(self.job_id)

@@ -1,44 +1,98 @@
-"""One run of a pipeline: its state as last fetched, its events, its cancellation and its files."""
+"""One run of a pipeline: submitted, followed as text or event by event, and cancelled if the developer leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
+from pytest_remote_ci.client.delta import WorkspaceUpload
+from pytest_remote_ci.client.runs import Run, Runs, submission
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
+from pytest_remote_ci.session.remote import Remote
+from pytest_remote_ci.terminal.display import Display
+from pytest_remote_ci.terminal.interrupts import Interrupts
+from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 if TYPE_CHECKING:
-    from pytest_remote_ci.client.runs import Run, Runs
-    from pytest_remote_ci.terminal.display import Display
+    from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.client.multipart import Progress
+
+#: Seconds between two requests for a run's state while events change only output and counts.
+_INTERVAL: Final = 0.5
+#: Events that are frequent and change no state.
+_FREQUENT: Final = ("log", "report", "started")
 
 
-class RemoteRun:
-    """Follows one submitted run. `see` is called with every event before it is shown."""
+class RemoteRun(Remote):
+    """Submits a run of `plan`, or joins `run`. Raises `ConfigError` if secrets of the plan are not set locally.
+
+    `see` is called with every event that `events` yields.
+    """
 
     def __init__(
         self,
-        runs: Runs,
-        run: Run,
+        client: Client,
         display: Display,
-        see: Callable[[dict[str, Any]], None],
-        fetch: Callable[[Run, list[str]], None],
+        interrupts: Interrupts,
+        plan: Mapping[str, Any] | None = None,
+        options: SubmitOptions | None = None,
+        *,
+        keep_going: bool = False,
+        timeout: float | None = None,
+        run: Run | None = None,
+        see: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> None:
-        """`run` as it was submitted; `fetch` fetches the files of these jobs (ids)."""
-        self._runs = runs
-        self._display = display
+        super().__init__(client, display, interrupts)
+        self.client = client
+        self.runs = Runs(client)
+        self._request = ""
+        if plan is not None and options is not None:
+            self._request = submission(plan, options, keep_going=keep_going, timeout=timeout)
         self._see = see
-        self._fetch = fetch
         self._last_seq = 0
-        #: The state last fetched.
-        self.state = run
-        self.run_id = str(run["run_id"])
+        self._run = run
+
+    @property
+    def remote_id(self) -> str | None:
+        """The run's id; None until the runner has answered."""
+        return None if self._run is None else str(self._run["run_id"])
+
+    @property
+    def title(self) -> str:
+        """Name, number and id."""
+        return f"Run {self._name}: {self.remote_id}"
+
+    @property
+    def receipt(self) -> str:
+        """Id, name and number."""
+        return f"Run submitted: {self.remote_id} ({self._name})"
+
+    @property
+    def state(self) -> Run:
+        """The run as it was when it was last asked for."""
+        assert self._run is not None
+        return self._run
+
+    def summary(self) -> Run:
+        """Return the state last fetched."""
+        return self.state
+
+    @property
+    def _name(self) -> str:
+        return f"{self.state['pipeline']}#{self.state['number']}"
+
+    def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
+        self._run = self.runs.send(parcel, self._request, key, progress)
+        return str(self._run["run_id"])
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the events after the last one seen, up to `run_complete`. A further call continues where it stopped."""
-        stream = self._runs.stream(
-            self.run_id, after=self._last_seq, view="all", on_trouble=self._display.trouble
-        )
+        run_id = str(self.state["run_id"])
+        stream = self.runs.stream(run_id, after=self._last_seq, view="all", on_trouble=self._display.trouble)
         for event in stream:
             self._last_seq = stream.last_seq
             self._see(event)
@@ -46,15 +100,58 @@ class RemoteRun:
 
     def refresh(self) -> None:
         """Fetch the present state."""
-        with suppress(ClientError):  # the event stream retries and reports errors
-            self.state = self._runs.get(self.run_id)
+        with contextlib.suppress(ClientError):  # the event stream retries and reports errors
+            self._run = self.runs.get(str(self.state["run_id"]))
+
+    def tail(self, job_id: str) -> tuple[str, ...]:
+        """Return the last lines of a job's output; none if the runner cannot be reached."""
+        try:
+            return self.runs.tail(job_id)
+        except ClientError:
+            return ()
+
+    def watch(self) -> Run:
+        """Show the run until it ends, and return its final state."""
+        from pytest_remote_ci.terminal.run_view import RunView
+
+        run, run_id = self.state, str(self.state["run_id"])
+        view = RunView(sys.stderr)
+        asked_at = 0.0
+        for event in self.runs.stream(
+            run_id, view="all", on_trouble=lambda text: view.say(f"{text}; reconnecting …")
+        ):
+            kind, clock = event.get("type"), time.monotonic()
+            # A terminal also shows the elapsed time and the counts.
+            due = clock - asked_at > _INTERVAL if kind in _FREQUENT else kind != "run_complete"
+            if due and (kind not in _FREQUENT or view.is_terminal):
+                asked_at = clock
+                run = self.runs.get(run_id)
+            view.show(run, hurried=kind in _FREQUENT)
+        self._run = run = self.runs.get(run_id)
+        view.show(run)
+        view.keep()
+        return run
+
+    def cancel(self) -> None:
+        """Cancel the run and show it to its end; an interrupt ends the waiting."""
+        run_id = self.remote_id
+        if run_id is None:
+            return
+        self._display.say("Cancelling the run … (press Ctrl-C again to leave at once)")
+        try:
+            self.runs.cancel(run_id)
+            self.watch()
+            self._display.say("Run cancelled by user.")
+        except KeyboardInterrupt:
+            self._display.say(escaped(f"Not waiting for its end; see: remote-ci pipeline status {run_id}"))
+        except ClientError as error:
+            self._display.say(f"remote-ci: {error}")
 
     def ask_to_stop(self) -> bool:
         """Cancel the run; return whether its last events are still expected."""
-        what = f"{self.state['pipeline']}#{self.state['number']}"
-        self._display.say(f"Cancelling run {what} … (press Ctrl-C again to leave at once)")
+        self._display.say(f"Cancelling run {self._name} … (press Ctrl-C again to leave at once)")
         try:
-            self._runs.cancel(self.run_id)
+            self.runs.cancel(str(self.state["run_id"]))
         except SubmissionRefused:
             pass  # it is over
         except ClientError as error:
@@ -62,13 +159,9 @@ class RemoteRun:
             return False
         return True
 
-    def tail(self, job_id: str) -> tuple[str, ...]:
-        """Return the last lines of a job's output; none if the runner cannot be reached."""
-        try:
-            return self._runs.tail(job_id)
-        except ClientError:
-            return ()
-
-    def fetch_artifacts(self, job_ids: list[str]) -> None:
-        """Fetch the files of these jobs."""
-        self._fetch(self.state, job_ids)
+    def abandon(self) -> None:
+        """Cancel silently and without waiting: the result would not be shown."""
+        run_id = self.remote_id
+        if run_id is not None:
+            with contextlib.suppress(ClientError):
+                self.runs.cancel(run_id)
