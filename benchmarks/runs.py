@@ -47,9 +47,9 @@ def timed() -> Iterator[list[float]]:
     ticks: list[float] = []
     original = loop._Tick.__call__
 
-    def call(self: loop._Tick, *, anew: bool) -> None:
+    def call(self: loop._Tick, *, refresh: bool) -> None:
         began = time.thread_time()
-        original(self, anew=anew)
+        original(self, refresh=refresh)
         ticks.append(time.thread_time() - began)
 
     loop._Tick.__call__ = call  # type: ignore[method-assign]

@@ -82,18 +82,18 @@ class RunTable:
         self._store = store
         self._known: dict[str, OpenRun] = {}
         #: Run id → the state that was decided about without any action.
-        self._settled: dict[str, OpenRun] = {}
+        self._idle: dict[str, OpenRun] = {}
 
-    def read(self, now: dt.datetime, *, anew: bool = True) -> tuple[OpenRun, ...]:
-        """Return the runs that may need a step; `anew` False: the store has not changed since the last call."""
-        if anew:
+    def read(self, now: dt.datetime, *, refresh: bool = True) -> tuple[OpenRun, ...]:
+        """Return the runs that may need a step; `refresh` False: the store has not changed since the last call."""
+        if refresh:
             self._update()
         found = []
         for item in list(self._known.values()):
             seen = _at(item, now)
             if seen is not item:
                 item = self._known[item.run.id] = seen
-            if self._settled.get(item.run.id) is not item:
+            if self._idle.get(item.run.id) is not item:
                 found.append(item)
         return tuple(found)
 
@@ -101,17 +101,17 @@ class RunTable:
         versions = self._store.runs.open_versions()
         for gone in self._known.keys() - versions.keys():
             del self._known[gone]
-            self._settled.pop(gone, None)
+            self._idle.pop(gone, None)
         for run_id, version in versions.items():
             known = self._known.get(run_id)
             if known is None or known.run.version != version:
                 self._load(run_id, known)
 
-    def settle(self, runs: Collection[OpenRun], busy: Collection[str]) -> None:
+    def mark_idle(self, runs: Collection[OpenRun], busy: Collection[str]) -> None:
         """Record that these runs were decided about and, except for those in `busy`, need nothing."""
         for item in runs:
             if item.run.id not in busy:
-                self._settled[item.run.id] = item
+                self._idle[item.run.id] = item
 
     def _load(self, run_id: str, known: OpenRun | None) -> None:
         """Load the run before its facts: a change in between makes the step be refused."""

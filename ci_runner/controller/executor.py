@@ -41,7 +41,7 @@ _TOUCH_ENGINE: Final = (
 #: The engine may show their effect only later, so they are not repeated at once.
 _SLOW_TO_SHOW: Final = (actions.Kill, actions.RemoveContainer)
 #: Seconds for which they are not repeated.
-SETTLE: Final = 1.0
+SETTLE_TIME: Final = 1.0
 
 
 class Executor:
@@ -83,7 +83,7 @@ class Executor:
         with self._lock:
             return {subject: frozenset(names) for subject, names in self._in_flight.items()}
 
-    def take_touched(self) -> bool:
+    def pop_touched(self) -> bool:
         """Return whether an action may have changed a container since the last call."""
         with self._lock:
             touched, self._touched = self._touched, False
@@ -100,7 +100,7 @@ class Executor:
         try:
             self._steps.perform(action)
             if isinstance(action, _SLOW_TO_SHOW):
-                self.backoff.hold(action.key, self._steps.now(), SETTLE)
+                self.backoff.hold(action.key, self._steps.now(), SETTLE_TIME)
             else:
                 self.backoff.succeeded(action.key)
         except Exception as error:
@@ -130,7 +130,7 @@ class Executor:
         count = self.backoff.failed(action.key, now, getattr(error, "retry_after", 0.0))
         if isinstance(error, TemporaryError):
             if count == 1:
-                self._say(action, error)
+                self._report_temporary(action, error)
         elif isinstance(error, PermanentError) and isinstance(action, _TOWARDS_RUNNING):
             self._give_up(action, str(error))
         else:
@@ -142,12 +142,12 @@ class Executor:
                 doing = type(action).__name__.lower()
                 self._give_up(action, f"internal error of the runner ({doing}: {type(error).__name__})")
 
-    def _say(self, action: actions.Action, error: Exception) -> None:
+    def _report_temporary(self, action: actions.Action, error: Exception) -> None:
         """Report a temporary error to the operator, and to the user of the delayed job."""
         _log.warning("%s: %s; trying again", action.key, error)
         if isinstance(action, (actions.Prepare, actions.Launch)):
             try:
-                self._steps.tell(action.job_id, f"{error}; trying again")
+                self._steps.add_log_line(action.job_id, f"{error}; trying again")
             except Exception:  # probably the same problem
                 _log.debug(
                     "the failure could not be written to the log of job %s", action.job_id, exc_info=True

@@ -257,10 +257,10 @@ class ActionHandlers:
             output = self.engine.output(action.post_mortem)
             events = [JobEvent("log", output, fields={"stream": "runner"})] if output else []
         try:
-            kept = self._collected(action) if action.collect else CollectedArtifacts()
-            self.end(action.job_id, action.verdict, [*events, *kept.events()], kept)
+            collected = self._collected(action) if action.collect else CollectedArtifacts()
+            self.end(action.job_id, action.verdict, [*events, *collected.events()], collected)
         finally:
-            self.keeper.quota.settle(action.job_id)
+            self.keeper.quota.release(action.job_id)
         failpoints.hit(_FINISH[1])
 
     def _collected(self, action: actions.Finish) -> CollectedArtifacts:
@@ -292,11 +292,11 @@ class ActionHandlers:
         job_id: str,
         verdict: Verdict,
         events: Sequence[JobEvent] = (),
-        kept: CollectedArtifacts = CollectedArtifacts(),  # noqa: B008  # frozen
+        collected: CollectedArtifacts = CollectedArtifacts(),  # noqa: B008  # frozen
     ) -> None:
         """Write the job's terminal status, once; `Notifier` notifies the plugins."""
         if not self.store.jobs.finish(
-            job_id, self.epoch, verdict, events=events, artifacts=kept.artifacts, more=kept.fields()
+            job_id, self.epoch, verdict, events=events, artifacts=collected.artifacts, more=collected.fields()
         ):
             return
         self.state.forget(job_id)
@@ -305,7 +305,7 @@ class ActionHandlers:
         )
         self.ended()
 
-    def tell(self, job_id: str, text: str) -> None:
+    def add_log_line(self, job_id: str, text: str) -> None:
         """Add a line of the runner to the job's log, for its user."""
         event = JobEvent("log", f"{text}\n", fields={"stream": "runner"})
         self.store.events.append(job_id, self.epoch, [event])

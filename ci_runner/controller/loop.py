@@ -172,11 +172,11 @@ class Controller:
                 continue
             if full:
                 next_full = time.monotonic() + self._settings.interval
-            anew = full or self._engine_changed.is_set()
+            refresh = full or self._engine_changed.is_set()
             self._engine_changed.clear()
             began = time.monotonic()
             try:
-                tick(anew=anew)
+                tick(refresh=refresh)
             except LeaseLost as error:
                 self._end(error)
             except Exception:
@@ -243,10 +243,10 @@ class _Tick:
         #: The last decision, if it had no actions.
         self._quiet: Decision | None = None
 
-    def __call__(self, *, anew: bool) -> None:
+    def __call__(self, *, refresh: bool) -> None:
         try:
             in_flight = self._performer.in_flight()
-            now = self._read(in_flight, anew=self._performer.take_touched() or anew)
+            now = self._read(in_flight, refresh=self._performer.pop_touched() or refresh)
             if self._quiet is None or not self._quiet.holds_in(now):
                 self._quiet = None
                 self._decide(now)
@@ -265,19 +265,19 @@ class _Tick:
         decision = decide.decide(now)
         for action in decision.actions:
             self._performer.submit(action)
-        self._runs.settle(now.runs, {action.subject for action in decision.actions} | now.in_flight.keys())
+        self._runs.mark_idle(now.runs, {action.subject for action in decision.actions} | now.in_flight.keys())
         if not decision.actions:
             self._quiet = decision
 
-    def _read(self, in_flight: snapshot.InFlight, *, anew: bool) -> Snapshot:
+    def _read(self, in_flight: snapshot.InFlight, *, refresh: bool) -> Snapshot:
         steps = self._steps
-        rows, read_anew = self._rows.look()
+        rows, was_read = self._rows.read()
         seen = snapshot.read(
             rows,
             self._sight,
             now=steps.now(),
             policy=steps.policy,
-            anew=anew,
+            refresh=refresh,
             in_flight=in_flight,
             builds=self._preparer.in_use,
         )
@@ -290,7 +290,7 @@ class _Tick:
             filling_disk=self._watchdog.filling(),
             signalled=state.signalled,
             announced=state.announced,
-            runs=self._runs.read(seen.now, anew=read_anew),
+            runs=self._runs.read(seen.now, refresh=was_read),
         )
 
     def _note(self, seen: Snapshot) -> None:

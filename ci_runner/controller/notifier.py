@@ -77,13 +77,13 @@ class Notifier:
     def _round(self) -> None:
         try:
             for job in self.store.jobs.pending_notifications():
-                self._tell(job)
+                self._notify(job)
         except LeaseLost:
             raise
         except Exception:
             _log.exception("the pending notifications cannot be read; trying again")
 
-    def _tell(self, job: Job) -> None:
+    def _notify(self, job: Job) -> None:
         """Send one notification; a failure does not delay the others."""
         try:
             failpoints.hit(_BEFORE)

@@ -156,7 +156,7 @@ class JobRows:
         self._bell = store.doorbell()
         self._known: _JobRows | None = None
 
-    def look(self) -> tuple[_JobRows, bool]:
+    def read(self) -> tuple[_JobRows, bool]:
         """Return the rows, and whether they were read again; if not, other data of the store is unchanged, too."""
         rang = self._bell.rang()  # before reading: a later commit rings the next time
         if self._known is not None and not rang:
@@ -190,9 +190,9 @@ class ContainerView:
     engine: Engine
     _observed: tuple[Observed, ...] | None = None
 
-    def look(self, jobs: tuple[Job, ...], *, anew: bool) -> tuple[Observed, ...] | None:
+    def read(self, jobs: tuple[Job, ...], *, refresh: bool) -> tuple[Observed, ...] | None:
         """Return all containers, in full detail if an open job's has ended; None if the engine does not answer."""
-        if not anew and self._observed is not None and not self._is_outdated(jobs, self._observed):
+        if not refresh and self._observed is not None and not self._is_outdated(jobs, self._observed):
             return self._observed
         try:
             self._observed = self._list(jobs)
@@ -232,13 +232,13 @@ def read(
     *,
     now: dt.datetime,
     policy: Policy,
-    anew: bool,
+    refresh: bool,
     in_flight: InFlight,
     builds: Callable[[], frozenset[str]],
 ) -> Snapshot:
     """Read containers and builds, in this order; `in_flight` was read before, and the `rows` after it.
 
-    `anew`: list the containers again.
+    `refresh`: list the containers again.
     """
-    observed = sight.look(rows.jobs, anew=anew)
+    observed = sight.read(rows.jobs, refresh=refresh)
     return Snapshot(now, policy, *rows, observed, in_flight, builds=builds())

@@ -46,7 +46,7 @@ def ended(job: Job, observed: Observed | None, ending: SpoolResult, policy: Poli
         # The runner did not request this: the engine or the machine went down, so the command's exit is no verdict.
         return failed(_naming(f"{CONTAINER_LOST} (it was stopped from outside the runner)", ending.running))
     if ending.exit.code is None:
-        return ran(1, _taken_down(ending.exit, memory))
+        return ran(1, _crash_reason(ending.exit, memory))
     if ending.exit.code == 0 and code not in (0, None):
         return failed(f"{CONTAINER_LOST} (it ended with code {code})")
     died = ending.exit.died
@@ -57,7 +57,7 @@ def _naming(reason: str, running: str | None) -> str:
     return f"{reason} while running {running}" if running else reason
 
 
-def _taken_down(exit_frame: ExitFrame, memory: str) -> str:
+def _crash_reason(exit_frame: ExitFrame, memory: str) -> str:
     if exit_frame.oom:
         return f"a test took pytest down: out of memory (limit {memory})"
     return f"a test took pytest down: it was ended by {exit_frame.signal}"

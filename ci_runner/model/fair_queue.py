@@ -47,7 +47,7 @@ def fair_order(
             _, _, name = heapq.heappop(heap)
             queue = waiting[name]
             order.append(queue.popleft())
-            users[name].take(len(order))
+            users[name].add_turn(len(order))
             if queue:
                 heapq.heappush(heap, (users[name].key, _submission(queue[0]), name))
     return order
@@ -75,7 +75,7 @@ class _Turns:
     def key(self) -> tuple[int, int, dt.datetime]:
         return (self.taken, self.place, self.served)
 
-    def take(self, place: int) -> None:
+    def add_turn(self, place: int) -> None:
         self.taken += 1
         self.place = place
 

@@ -195,7 +195,7 @@ PIPELINE: Final[Mapping[str, Key]] = {
 }
 
 
-def take(value: Value, known: Mapping[str, Key], what: str) -> dict[str, Value] | None:
+def read_fields(value: Value, known: Mapping[str, Key], what: str) -> dict[str, Value] | None:
     """Return a table's values by the names of `known`; report unknown and repeated keys.
 
     `what` describes the owner in messages.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ci_runner.pipelines import values
 from ci_runner.pipelines.definition import Definition, JobDefinition, Named
-from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, take
+from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, read_fields
 from ci_runner.pipelines.source.tree import Items, Place, Problems, Scalar, Table
 from ci_runner.pipelines.values import Value
 
@@ -29,7 +29,7 @@ def read_pipeline(
 
     `default_name` is its name if the table has none; `place` is the position of that name.
     """
-    fields = take(Value(root, path, problems, place, label=path), PIPELINE, "the pipeline") or {}
+    fields = read_fields(Value(root, path, problems, place, label=path), PIPELINE, "the pipeline") or {}
     name = Named(default_name, place, path)
     if "name" in fields:
         name = values.reference(fields["name"]) or name
@@ -41,7 +41,7 @@ def read_pipeline(
     keep_going = values.flag(fields["keep-going"]) if "keep-going" in fields else False
     defaults: Defaults = {}
     if "global" in fields:
-        defaults = _settings(take(fields["global"], SHARED, "'global'") or {})
+        defaults = _settings(read_fields(fields["global"], SHARED, "'global'") or {})
     found_stages = _stages(fields, path, problems, place)
     stages = tuple(stage.named for stage in found_stages)
     nested = [(stage.named, job) for stage in found_stages for job in stage.jobs]
@@ -134,7 +134,7 @@ def _stage(index: int, item: Value) -> _Stage | None:
     if not isinstance(item.node, Table):
         item.error(f"Stage at index {index} must be a string or map, not {item.shown}")
         return None
-    fields = take(item, STAGE, f"stage {index}") or {}
+    fields = read_fields(item, STAGE, f"stage {index}") or {}
     if "name" not in fields:
         item.error(f"Stage at index {index} is missing 'name' field")
         return None
@@ -181,7 +181,7 @@ def _job(
     if named is None:
         return None
     owner = f"job {named.name!r}"
-    fields = take(value.of(owner), JOB, owner) or {}
+    fields = read_fields(value.of(owner), JOB, owner) or {}
     if name is not None and "name" in fields and values.text(fields["name"]) not in (name, None):
         fields["name"].error(f"the name of the table, {name!r}, is the job's name; remove 'name'")
     where = _job_stage(fields, stage, value, named) or Named("", named.place, value.path)

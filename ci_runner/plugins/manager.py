@@ -79,7 +79,7 @@ class Plugins:
             except RunnerError as error:
                 raise SettingsError(f"plugin {name}: {error}") from error
         for implementation in self._of("register_engines", plugin):
-            self._take_engines(implementation(), name)
+            self._register_engines(implementation(), name)
 
     @property
     def hook(self) -> Plugins:
@@ -166,7 +166,7 @@ class Plugins:
             except Exception:
                 _log.exception("plugin %s failed in %s", plugin, hook)
 
-    def _take_engines(self, registered: object, name: str) -> None:
+    def _register_engines(self, registered: object, name: str) -> None:
         try:
             pairs = [(str(key), factory) for key, factory in registered]  # type: ignore[attr-defined]
         except (TypeError, ValueError) as error:
@@ -214,9 +214,9 @@ def widening(before: ContainerSpec, after: object) -> str | None:
     """Return how `after` permits more than `before` or changes other fields; None if it only narrows."""
     if not isinstance(after, ContainerSpec):
         return f"{type(after).__name__} is not a ContainerSpec"
-    kept = {name: getattr(before, name) for name in _NARROWABLE}
+    unchanged = {name: getattr(before, name) for name in _NARROWABLE}
     for item in fields(before):
-        if getattr(replace(after, **kept), item.name) != getattr(before, item.name):
+        if getattr(replace(after, **unchanged), item.name) != getattr(before, item.name):
             return f"{item.name} cannot be changed"
     if after.network != before.network and after.network != "none":
         return "network can only be removed"

@@ -143,7 +143,7 @@ class BlobStore:
                 file, name = scratch.file()
                 with plain.open("rb") as source, file as target:
                     shutil.copyfileobj(source, target, _PIECE)
-                    self._settle(target, 0o755)
+                    self._finalize(target, 0o755)
                 name.rename(twin)
         return twin
 
@@ -204,7 +204,7 @@ class BlobStore:
         finally:
             os.close(descriptor)
 
-    def _settle(self, file: BinaryIO, mode: int) -> None:
+    def _finalize(self, file: BinaryIO, mode: int) -> None:
         """Give a finished file its mode and owner, and wait until it is durable."""
         file.flush()
         if self._owner is not None:
@@ -275,7 +275,7 @@ class Batch:
 
     def _sync(self, path: Path) -> None:
         with path.open("rb+") as file:
-            self._store._settle(file, 0o644)
+            self._store._finalize(file, 0o644)
 
 
 class _Incoming:

@@ -75,8 +75,8 @@ class Blobs:
                 self._database.run(
                     GrantRow.delete().where(GrantRow.digest.in_(piece), GrantRow.used_at < limit)
                 )
-                kept = GrantRow.select(GrantRow.digest).where(GrantRow.digest.in_(piece)).distinct()
-                unused |= set(piece) - {row["digest"] for row in self._database.rows(kept)}
+                granted = GrantRow.select(GrantRow.digest).where(GrantRow.digest.in_(piece)).distinct()
+                unused |= set(piece) - {row["digest"] for row in self._database.rows(granted)}
                 unused -= self._of_artifacts(piece)
         return unused
 

@@ -174,7 +174,7 @@ class Downloader:
                         digest = self._copy(content.read, target, artifact.size, hashlib.sha256())
                     if digest != artifact.sha256:
                         where.remove(part)
-                    elif self._settle(artifact, where, part, place.name):
+                    elif self._move_into_place(artifact, where, part, place.name):
                         yield artifact, place
 
     def _fetch(self, artifact: Artifact, place: Path, folder: Path) -> bool:
@@ -201,7 +201,7 @@ class Downloader:
                 self._refuse(artifact, f"was not fetched: {error}")
                 return False
             if digest == artifact.sha256:
-                return self._settle(artifact, where, part, name)
+                return self._move_into_place(artifact, where, part, name)
             where.remove(part)
             if before == 0:
                 break  # the error is not due to an old partial file
@@ -237,7 +237,7 @@ class Downloader:
             self.progress(min(self._done, self._total), self._total)
         return str(hasher.hexdigest())
 
-    def _settle(self, artifact: Artifact, where: Folder, part: str, name: str) -> bool:
+    def _move_into_place(self, artifact: Artifact, where: Folder, part: str, name: str) -> bool:
         """Move the downloaded file to its place; return False if it was rejected."""
         problem = self.finish(artifact, where.reached(part))
         if problem is not None:

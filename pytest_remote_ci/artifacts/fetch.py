@@ -39,7 +39,7 @@ class ArtifactFetcher:
     #: The folder for artifacts that are not reports.
     folder: ArtifactFolder
     line: StatusLine
-    say: Callable[[str], None]
+    print_message: Callable[[str], None]
     #: The reports with local places; None: there are none.
     reports: Reports | None = None
     #: Patterns of artifacts for the folder; None: all.
@@ -75,7 +75,7 @@ class ArtifactFetcher:
             if has_died:
                 self._name_incomplete_reports(early)
         except (ClientError, OSError) as error:
-            self.say(
+            self.print_message(
                 f"remote-ci: artifacts were not fetched: {reason(error)}; try again: remote-ci artifacts {self.job_id}"
             )
         finally:
@@ -88,7 +88,7 @@ class ArtifactFetcher:
         found = [item for item in items if item.path in self.places and reports.lists_tests(item.path)]
         if found:
             names = _names(found, reports, self.places)
-            self.say(f"remote-ci: {names}: incomplete, because pytest died in the job")
+            self.print_message(f"remote-ci: {names}: incomplete, because pytest died in the job")
 
     def bring_all(self) -> bool:
         """Fetch all artifacts into the folder; return whether there were any and all arrived.
@@ -98,7 +98,7 @@ class ArtifactFetcher:
         try:
             artifacts = self.client.artifacts(self.job_id)
             if not artifacts:
-                self.say(f"Job {self.job_id} has no artifacts; they may have expired.")
+                self.print_message(f"Job {self.job_id} has no artifacts; they may have expired.")
                 return False
             self.asked = None
             return not self._bring(artifacts, "").problems
@@ -121,30 +121,32 @@ class ArtifactFetcher:
                     problems.append(f"{shown(item.path)} {problem}")
             else:
                 problems.append(f"{shown(item.path)} {home}")
-        places = self._bring_into_folder(others, problems) | self._bring_home(at_home, problems, root)
+        places = self._fetch_into_folder(others, problems) | self._fetch_into_project(at_home, problems, root)
         self.places.update(places)
         self.line.clear()
-        self._tell(
+        self._print_summary(
             [item for item in others if item.path in places],
             [item for item, _ in at_home if item.path in places],
         )
         if problems:
             more = f"; and {len(problems) - _MOST} more" if len(problems) > _MOST else ""
-            self.say(f"remote-ci: left out: {'; '.join(problems[:_MOST])}{more}")
+            self.print_message(f"remote-ci: left out: {'; '.join(problems[:_MOST])}{more}")
         return Fetched(places, tuple(problems))
 
     def _is_asked(self, path: str) -> bool:
         return self.asked is None or bool(globs.Globs(self.asked).match(path))
 
-    def _bring_into_folder(self, items: list[Artifact], problems: list[str]) -> dict[str, Path]:
+    def _fetch_into_folder(self, items: list[Artifact], problems: list[str]) -> dict[str, Path]:
         if not items:
             return {}
-        errand = Downloader(self.client, self.job_id, Bar(self.line, "fetching artifacts"), problems=problems)
-        errand.replaces = self.folder.make()
+        downloader = Downloader(
+            self.client, self.job_id, Bar(self.line, "fetching artifacts"), problems=problems
+        )
+        downloader.replaces = self.folder.make()
         wanted = [(item, self.folder.path / item.path) for item in items]
-        return dict(errand.fetch(wanted, self.folder.trusted).places)
+        return dict(downloader.fetch(wanted, self.folder.trusted).places)
 
-    def _bring_home(
+    def _fetch_into_project(
         self, items: list[tuple[Artifact, Home]], problems: list[str], root: str
     ) -> dict[str, Path]:
         if not items or self.reports is None:
@@ -158,7 +160,7 @@ class ArtifactFetcher:
                 coverage.relocate(file, item.path.rpartition("/")[2], root, here)
             return problem
 
-        errand = Downloader(
+        downloader = Downloader(
             self.client,
             self.job_id,
             Bar(self.line, "fetching artifacts"),
@@ -171,10 +173,10 @@ class ArtifactFetcher:
         for item, home in items:
             bases.setdefault(home.base, []).append((item, home.place))
         for base, wanted in bases.items():
-            places.update(errand.fetch(wanted, base).places)
+            places.update(downloader.fetch(wanted, base).places)
         return places
 
-    def _tell(self, others: list[Artifact], at_home: list[Artifact]) -> None:
+    def _print_summary(self, others: list[Artifact], at_home: list[Artifact]) -> None:
         parts = []
         if others:
             files = "1 artifact" if len(others) == 1 else f"{len(others)} artifacts"
@@ -183,7 +185,7 @@ class ArtifactFetcher:
         if at_home and self.reports is not None:
             parts.append(f"fetched: {_names(at_home, self.reports, self.places)}")
         if parts:
-            self.say(f"remote-ci: {'; '.join(parts)}")
+            self.print_message(f"remote-ci: {'; '.join(parts)}")
 
 
 def reason(error: ClientError | OSError) -> str:

@@ -18,7 +18,7 @@ def fetch(
     jobs: Iterable[Mapping[str, Any]],
     base: ArtifactFolder,
     line: StatusLine,
-    say: Callable[[str], None],
+    print_message: Callable[[str], None],
 ) -> bool:
     """Fetch the artifacts of these jobs of a run into folders of `base`; return whether all of them arrived.
 
@@ -28,6 +28,6 @@ def fetch(
     for job in jobs:
         job_id = job["job_id"]
         if job_id is not None and client.artifacts(job_id):
-            home = ArtifactFetcher(client, job_id, base.below(str(job["name"])), line, say)
+            home = ArtifactFetcher(client, job_id, base.below(str(job["name"])), line, print_message)
             is_complete = home.bring_all() and is_complete
     return is_complete

@@ -118,7 +118,7 @@ def opened(base: Path, parts: Sequence[str]) -> Iterator[Folder]:
     """
     base.mkdir(parents=True, exist_ok=True)
     if not _BY_DESCRIPTOR:
-        yield Folder(_looked_at(base, parts), None)
+        yield Folder(_checked_folder(base, parts), None)
         return
     here = base
     descriptor = os.open(base, _FOLDER)
@@ -145,7 +145,7 @@ def _open_below(descriptor: int, name: str, shown: Path) -> int:
         raise Blocked(_words(shown, is_link=is_link)) from error
 
 
-def _looked_at(base: Path, parts: Sequence[str]) -> Path:
+def _checked_folder(base: Path, parts: Sequence[str]) -> Path:
     here = base
     for part in parts:
         here = here / part

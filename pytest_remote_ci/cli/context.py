@@ -14,7 +14,7 @@ from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
-from pytest_remote_ci.terminal.output import print_json, print_line, print_log, say, write
+from pytest_remote_ci.terminal.output import print_json, print_line, print_log, print_message, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ __all__ = [
     "print_json",
     "print_line",
     "print_log",
-    "say",
+    "print_message",
     "settings",
     "write",
 ]
@@ -109,7 +109,7 @@ class _Lines(logging.Handler):
     """Log records as lines on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        print_message(record.getMessage())
 
 
 @contextmanager
@@ -140,13 +140,13 @@ def connected(settings: Config) -> Iterator[Client]:
     """Provide a client of the configured runner, or of this machine's embedded one."""
     from pytest_remote_ci.client.client import Client
 
-    runner = embedded_runner.find(settings, notify=lambda text: say(f"{text} …"))
+    runner = embedded_runner.find(settings, notify=lambda text: print_message(f"{text} …"))
     if runner.warning:
-        say(runner.warning)
-    with Client(runner.url, runner.key, on_wait=say) as client:
+        print_message(runner.warning)
+    with Client(runner.url, runner.key, on_wait=print_message) as client:
         yield client
 
 
 def report_error(error: object) -> None:
     """Print ``Error: …`` on stderr: the only place that forms this line."""
-    say(f"Error: {error}")
+    print_message(f"Error: {error}")

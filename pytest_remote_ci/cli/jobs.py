@@ -96,7 +96,7 @@ def artifacts(options: argparse.Namespace) -> int:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher, reason
 
             line = StatusLine()
-            home = ArtifactFetcher(client, job_id, folder(configured)(job_id), line, line.say)
+            home = ArtifactFetcher(client, job_id, folder(configured)(job_id), line, line.print_message)
             try:
                 return exit_codes.OK if home.bring_all() else exit_codes.FAILED
             except OSError as error:

@@ -26,8 +26,8 @@ from pytest_remote_ci.cli.context import (
     log_shown,
     print_json,
     print_line,
+    print_message,
     report_error,
-    say,
     settings,
 )
 from pytest_remote_ci.client import embedded_runner
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report_error(_with_help(error))
         return error.exit_code
     except KeyboardInterrupt:
-        say("\nInterrupted.")
+        print_message("\nInterrupted.")
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
         silence_stdout()
@@ -115,14 +115,16 @@ def submit(options: argparse.Namespace) -> int:
             return job
 
         def follow(job: RemoteJob) -> int:
-            display.say(f"You can reconnect from another terminal with: remote-ci wait {job.job_id}\n")
+            display.print_message(
+                f"You can reconnect from another terminal with: remote-ci wait {job.job_id}\n"
+            )
             code = _followed(job, display)
             if options.json:
                 print_json(job.summary())
             return code
 
         def on_cancelled() -> None:
-            display.say("Job cancelled by user.")
+            display.print_message("Job cancelled by user.")
 
         return submit_flow(parts, connect, follow, on_cancelled=on_cancelled)
 
@@ -140,8 +142,8 @@ def wait(options: argparse.Namespace) -> int:
                     print_json(client.job(job_id))
                 return code
         except KeyboardInterrupt:
-            display.say(f"Stopped waiting for job {options.id}.")
-            display.say(
+            display.print_message(f"Stopped waiting for job {options.id}.")
+            display.print_message(
                 f"The job continues to run on the runner. Use 'remote-ci wait {options.id}' to reconnect."
             )
             return exit_codes.INTERRUPTED
@@ -196,7 +198,7 @@ def _followed(run: RemoteJob, display: Display, *, from_beginning: bool = True) 
     complete = run.finish(from_beginning=from_beginning)
     reason = complete.get("reason")
     if reason:
-        display.say(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))
+        display.print_message(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))
     return exit_codes.of_job(complete)
 
 

@@ -20,8 +20,8 @@ from pytest_remote_ci.cli.context import (
     connected,
     print_json,
     print_line,
+    print_message,
     report_error,
-    say,
     settings,
 )
 from pytest_remote_ci.config.config import project_root
@@ -108,7 +108,7 @@ def check(options: argparse.Namespace) -> int:
     answer = ask({"files": files}, options)
     errors = print_problems(answer)
     if not errors and not answer["pipelines"]:
-        say(f"{names[0]}:1:1: this file defines no pipeline")
+        print_message(f"{names[0]}:1:1: this file defines no pipeline")
         errors = 1
     if options.json:
         print_json({**answer, "files": names, "valid": not errors})
@@ -186,7 +186,7 @@ def ask(question: Question, options: argparse.Namespace) -> Answer:
 def print_problems(answer: Answer) -> int:
     """Print errors and warnings, one line each; return the number of errors."""
     for line in pipeline_files.problems_in(answer):
-        say(line)
+        print_message(line)
     return pipeline_files.errors_in(answer)
 
 
@@ -202,7 +202,7 @@ def _files(name: str | None) -> Files | None:
     try:
         return _one_file(name) if name else _all_files()
     except pipeline_files.Unreadable as error:
-        say(str(error))
+        print_message(str(error))
         _invalid(1)
     except ConfigError as error:
         report_error(error)

@@ -25,7 +25,7 @@ from pytest_remote_ci.cli.context import (
     print_json,
     print_line,
     print_log,
-    say,
+    print_message,
     settings,
     write,
 )
@@ -160,9 +160,9 @@ def _finish(runs: Runs, run: Run, *, as_json: bool) -> int:
         if job["job_id"] is not None and state_of(job) == "failed":
             tail = runs.tail(job["job_id"])
             if tail:
-                say(f"\n--- {tail_heading(run, job)}")
+                print_message(f"\n--- {tail_heading(run, job)}")
                 print_log("".join(f"{line}\n" for line in tail), sys.stderr if as_json else sys.stdout)
-    say(verdict(run))
+    print_message(verdict(run))
     if as_json:
         print_json(run)
     return exit_codes.of_run(run)
@@ -207,12 +207,12 @@ def status(options: argparse.Namespace) -> int:
             try:
                 found = RemoteRun(client, Display(StatusLine()), Interrupts(), run=found).watch()
             except KeyboardInterrupt:
-                say(
+                print_message(
                     f"Stopped watching. The run continues; reconnect with: "
                     f"remote-ci pipeline status {found['run_id']} --watch"
                 )
                 return exit_codes.INTERRUPTED
-            say(verdict(found))
+            print_message(verdict(found))
             if options.json:
                 print_json(found)
             return exit_codes.of_run(found)
@@ -250,9 +250,9 @@ def logs(options: argparse.Namespace) -> int:
             return exit_codes.OK
         for job in jobs:
             if len(jobs) > 1:
-                say(escaped(f"--- {job['stage']} / {job['name']}"))
+                print_message(escaped(f"--- {job['stage']} / {job['name']}"))
             if job["job_id"] is None:
-                say(escaped(f"{job['name']} has not run: {job['reason'] or 'it is waiting'}"))
+                print_message(escaped(f"{job['name']} has not run: {job['reason'] or 'it is waiting'}"))
             else:
                 print_log(runs.log(job["job_id"]))
     return exit_codes.OK
@@ -365,5 +365,5 @@ def artifacts(options: argparse.Namespace) -> int:
             if options.artifacts_dir is None
             else artifact_folder.named(Path(options.artifacts_dir))
         )
-        is_complete = run_artifacts.fetch(client, jobs, base, StatusLine(), say)
+        is_complete = run_artifacts.fetch(client, jobs, base, StatusLine(), print_message)
     return exit_codes.OK if is_complete else exit_codes.FAILED

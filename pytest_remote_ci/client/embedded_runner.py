@@ -145,9 +145,9 @@ def _running(place: Path) -> Runner | None:
     try:
         if hasattr(os, "geteuid") and announcement.stat().st_uid != os.geteuid():
             return None
-        said = json.loads(announcement.read_text("utf-8"))
-        url, key, pid = str(said["url"]), str(said["key"]), int(said["pid"])
-        warning, version = said.get("warning"), said.get("version")
+        announced = json.loads(announcement.read_text("utf-8"))
+        url, key, pid = str(announced["url"]), str(announced["key"]), int(announced["pid"])
+        warning, version = announced.get("warning"), announced.get("version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if version != __version__ or not _is_alive(pid) or not _answers(url):

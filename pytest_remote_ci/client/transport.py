@@ -149,19 +149,19 @@ class Transport:
     def _refusal(self, response: requests.Response) -> ClientError:
         status = f"{response.status_code} {response.reason or ''}".rstrip()
         detail = _detail(response)
-        said = f"{status} ({detail})" if detail else status
+        status_text = f"{status} ({detail})" if detail else status
         # A 429 with WWW-Authenticate means too many wrong keys. The runner never sends this for a valid key.
         wrong = response.status_code == 429 and "WWW-Authenticate" in response.headers
         if wrong or response.status_code in (401, 403):
-            return AuthenticationFailed(f"Authentication failed: {said}")
+            return AuthenticationFailed(f"Authentication failed: {status_text}")
         if response.status_code == 404:
             return JobNotFound(detail or f"{status} at {self.url}")
         if response.status_code in (502, 503, 504):
             return Interrupted(
-                f"The runner at {self.url} answered {said}", retry_after=retry_after(response.headers)
+                f"The runner at {self.url} answered {status_text}", retry_after=retry_after(response.headers)
             )
         if response.status_code in (405, 501):
-            return NotOffered(f"The runner at {self.url} answered {said}")
+            return NotOffered(f"The runner at {self.url} answered {status_text}")
         if response.status_code in _REFUSALS:
             error = SubmissionRefused(f"The runner refused: {detail or status}")
             error.status = response.status_code
@@ -172,7 +172,7 @@ class Transport:
             return RunnerUnreachable(
                 f"{self.url} redirects to {where}; if that is your runner, configure its address"
             )
-        return RunnerUnreachable(f"The runner at {self.url} answered {said}")
+        return RunnerUnreachable(f"The runner at {self.url} answered {status_text}")
 
 
 class Content(io.RawIOBase):

@@ -75,7 +75,7 @@ class Builder:
                 break
             except StepFailed as error:
                 if number == len(variants) or not _worth_another(str(error), variant):
-                    self.say(self._last)
+                    self.write_message(self._last)
                     raise
         lines = entries(lock)
         if (
@@ -201,17 +201,17 @@ class Builder:
             stderr=subprocess.PIPE,
         )
         assert process.stderr is not None
-        kept = []
+        lines = []
         with process.stderr as stream:
             for line in stream:
-                kept.append(line.decode("utf-8", "replace"))
+                lines.append(line.decode("utf-8", "replace"))
                 if not quiet and not line.startswith(b"Using "):  # paths that mean nothing to a user
                     os.write(self._output, line)
         if process.wait() != 0:
-            self._last = "".join(kept)
+            self._last = "".join(lines)
             raise StepFailed(cause(self._last) or f"uv ended with code {process.returncode}")
 
-    def say(self, text: str) -> None:
+    def write_message(self, text: str) -> None:
         """Write a text for the user."""
         os.write(self._output, text.encode("utf-8", "replace"))
 
@@ -247,14 +247,14 @@ def cause(output: str) -> str:
 
 def _last_words(lines: list[str]) -> str:
     """Return the last line that a build itself wrote: usually the error that ended it."""
-    said = []
+    written = []
     for line in lines:
         stripped = line.strip()
         if stripped.startswith("hint:"):
             break
         if not stripped.startswith("[std"):
-            said.append(stripped)
-    return said[-1] if said else ""
+            written.append(stripped)
+    return written[-1] if written else ""
 
 
 def without_folders(lock: str, root: str) -> str:

@@ -1,6 +1,6 @@
 """Analyse the records of a session after pytest died: which test caused it, and whether to continue.
 
-The worker calls `CrashResolution.settle` when pytest ended without completing its session. The outcome is written as
+The worker calls `CrashResolution.resolve` when pytest ended without completing its session. The outcome is written as
 ordinary records, so clients need no special handling. A restarted pytest calls `read` for the state of the earlier
 ones (see `resume`). The records were written next to hostile code: malformed ones are skipped. Standard library only.
 """
@@ -75,7 +75,7 @@ class SessionState:
         """Whether the failures reach the limit of ``-x`` or ``--maxfail``."""
         return 0 < self.maxfail <= self.failures + len(self.broken)
 
-    def take(self, raw: Mapping[str, object]) -> None:
+    def update(self, raw: Mapping[str, object]) -> None:
         """Handle what one line contains; call this in the order in which they were written."""
         sizes = raw.get("sizes")
         stderr = sizes[2] if isinstance(sizes, list) and len(sizes) == len(_OUTPUTS) else 0
@@ -172,7 +172,7 @@ def read(file: BinaryIO) -> SessionState:
         except (ValueError, RecursionError):
             continue
         if isinstance(raw, dict):
-            found.take(raw)
+            found.update(raw)
     return found
 
 
@@ -220,7 +220,7 @@ class CrashResolution:
         """The exit status that pytest had reached before it ended."""
         return self._found.status
 
-    def settle(self, how: str, sections: list[wire.Section], *, restarts: int, stopped: bool) -> bool:
+    def resolve(self, how: str, sections: list[wire.Section], *, restarts: int, stopped: bool) -> bool:
         """Record the death and its effect on the running tests; return whether to start pytest again for the rest.
 
         `sections`: captured output of the running test; `restarts`: how many restarts are left; `stopped`: pytest
@@ -243,11 +243,11 @@ class CrashResolution:
         if enough and not found.ending:
             self._add(wire.TestsOver(shouldfail=f"stopping after {found.failures} failures", shouldstop=None))
         if again:
-            self._tell(f"\n\nremote-ci: {self.words}; starting pytest again for the rest\n\n")
+            self._write_to_terminal(f"\n\nremote-ci: {self.words}; starting pytest again for the rest\n\n")
         self._add(wire.Died(text=self.words, again=again, collecting=collecting))
         return again
 
-    def _tell(self, text: str) -> None:
+    def _write_to_terminal(self, text: str) -> None:
         """Write a line into pytest's terminal output, for those who read it as text."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with contextlib.suppress(OSError):
@@ -327,7 +327,7 @@ class CrashResolution:
     def _add(self, record: wire.Record) -> None:
         sizes = self._sizes()
         written = {**record.dump(), "sizes": [sizes.get(name, 0) for name in _OUTPUTS]}
-        self._found.take(written)
+        self._found.update(written)
         line = json.dumps(written, separators=(",", ":")).encode() + b"\n"
         with contextlib.suppress(OSError):
             size = os.fstat(self._records).st_size

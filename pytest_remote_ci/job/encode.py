@@ -101,7 +101,7 @@ class Reports:
         status = self._status_of(report)
         if status and isinstance(status[2], str) and tuple(status) in _ORDINARY:
             status = None
-        logs = self._logs.take(report.nodeid, report.when) if self._logs is not None else detach(data)
+        logs = self._logs.pop(report.nodeid, report.when) if self._logs is not None else detach(data)
         small_logs = self._add_long_logs(report, logs)
         small, shared = self._difference(data)
         record = Report(
@@ -115,7 +115,7 @@ class Reports:
             shared=shared or None,
             values=_values_of(small) or None,
         )
-        (self._hold if self._says_nothing(small) else self._add)(record)
+        (self._hold if self._is_silent(small) else self._add)(record)
 
     def add_collector(self, report: pytest.CollectReport, found: Found | None) -> None:
         """Record the report of a collector, with what it found."""
@@ -153,12 +153,12 @@ class Reports:
 
     def _has_passed_as_most_do(self, report: Any) -> bool:
         """Whether the report contains nothing except that the phase passed, as for most phases of most tests."""
-        said = report.__dict__
+        fields = report.__dict__
         return (
-            said.get("outcome") == "passed"
+            fields.get("outcome") == "passed"
             and type(report) is pytest.TestReport
-            and said.keys() == _plain_parts()
-            and not (said["sections"] or said["user_properties"] or said["longrepr"])
+            and fields.keys() == _plain_parts()
+            and not (fields["sections"] or fields["user_properties"] or fields["longrepr"])
             and self._logs is None
             and self._pytest_serialises()
             and self._has_ordinary_status(report)
@@ -173,15 +173,15 @@ class Reports:
 
     def _passed(self, report: Any) -> None:
         """Record a plain pass, without fields already sent by earlier phases or the start."""
-        said, nodeid = report.__dict__, report.nodeid
+        fields, nodeid = report.__dict__, report.nodeid
         self.status = (None, None)
         before = self._before.get(nodeid) or {"location": self.running.get(nodeid)}
         record = Passed(
             id=nodeid,
             when=report.when,
-            duration=said.get("duration"),
-            start=said.get("start"),
-            stop=said.get("stop"),
+            duration=fields.get("duration"),
+            start=fields.get("start"),
+            stop=fields.get("stop"),
             location=report.location if before.get("location") != report.location else None,
             keywords=list(report.keywords) if before.get("keywords") != report.keywords else None,
         )
@@ -207,7 +207,7 @@ class Reports:
         return self._only_pytest_serialises
 
     @staticmethod
-    def _says_nothing(data: ReportData) -> bool:
+    def _is_silent(data: ReportData) -> bool:
         """Whether nothing of the report is shown, and it cannot change until the next record."""
         return (
             data["outcome"] == "passed"

@@ -92,7 +92,7 @@ class Logs:
         if found:
             self._found[report.nodeid, str(report.when)] = found
 
-    def take(self, nodeid: str, when: object) -> str:
+    def pop(self, nodeid: str, when: object) -> str:
         """Return and forget the log records of a phase that has ended: a JSON list in ASCII, or "" for none."""
         return self._found.pop((nodeid, str(when)), "")
 
@@ -105,7 +105,7 @@ class WorkersLogs(Logs):
         """Attach the log records as text, which survives every serialization of reports."""
         result: Any = yield
         report = result.get_result()
-        found = self.take(item.nodeid, report.when)
+        found = self.pop(item.nodeid, report.when)
         if found:
             setattr(report, _PART, found)
 

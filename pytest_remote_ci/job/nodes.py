@@ -35,7 +35,7 @@ class Tree:
         self._numbers: dict[int, int] = {}
         self._items: dict[int, int] = {}
         #: Keeps numbered nodes alive, so that no other object gets the same id().
-        self._told: list[object] = []
+        self._nodes: list[object] = []
         self._new: list[TreeNode] = []
         #: id(collector) -> its marks, with those of its parents.
         self._marks_of: dict[int, list[MarkData]] = {}
@@ -50,10 +50,10 @@ class Tree:
                 continue
             if id(node) not in self._items:
                 self._items[id(node)] = -len(self._items) - 1
-                self._told.append(node)
+                self._nodes.append(node)
                 items.append(self._new_item(node))
             numbers.append(self._items[id(node)])
-        return Found(self.take_nodes(), items, numbers)
+        return Found(self.pop_new_nodes(), items, numbers)
 
     def numbers(self, items: Iterable[pytest.Item]) -> list[int] | None:
         """Return the numbers of found items; None if one of them was not found by a collector."""
@@ -75,7 +75,7 @@ class Tree:
             tuple(_own_marks(item) + self._marks_above(item.parent)),
         )
 
-    def take_nodes(self) -> list[TreeNode]:
+    def pop_new_nodes(self) -> list[TreeNode]:
         """Return the nodes that are new."""
         nodes, self._new = self._new, []
         return nodes
@@ -104,7 +104,7 @@ class Tree:
             return known
         parent = -1 if node.parent is None else self._number(node.parent)
         self._numbers[id(node)] = number = len(self._numbers)
-        self._told.append(node)
+        self._nodes.append(node)
         self._new.append(
             TreeNode(
                 parent,

@@ -200,7 +200,7 @@ class Recorder:
         tree, self._tree = self._tree, Tree(self._config)
         for start in range(0, len(session.items), _ITEMS):
             items = [tree.item(item) for item in session.items[start : start + _ITEMS]]
-            self._add(wire.Tree(nodes=tree.take_nodes(), items=items))
+            self._add(wire.Tree(nodes=tree.pop_new_nodes(), items=items))
         self._has_tree = True
         self._add(wire.Collected(count=len(session.items)))
 
@@ -234,8 +234,8 @@ class Recorder:
     def pytest_runtest_logfinish(self, nodeid: str, location: wire.Location) -> None:
         """Record that the test is over, together with the next test's start if that follows at once."""
         self._reports.forget(nodeid)
-        tell = self._add if self._reports.quiet.is_last else self._records.hold
-        tell(wire.Finished(id=nodeid, location=location))
+        add = self._add if self._reports.quiet.is_last else self._records.hold
+        add(wire.Finished(id=nodeid, location=location))
 
     def pytest_plugin_registered(self) -> None:
         """Watch statuses once there are plugins or conftests that take part in them."""

@@ -44,7 +44,7 @@ class Recording:
         self._here, self._there = _socket.socketpair()
         return int(self._there.fileno())
 
-    def say_stopped(self) -> None:
+    def record_stopped(self) -> None:
         """Record that the job was asked to stop, which explains the records that follow."""
         with contextlib.suppress(OSError):
             stopped = _load("wire.records", "_remote_ci").Stopped()
@@ -56,15 +56,15 @@ class Recording:
         if killed is None and _returned(self._records) == code:
             self.code = code or self.code
             return False
-        aftermath = _load("crash")  # few jobs need it
-        settlement = aftermath.CrashResolution(self._folder, self._records, self._sizes)
-        if killed is None and settlement.status is not None:  # it was ended after its session
-            self.code = code or settlement.status or self.code
+        crash = _load("crash")  # few jobs need it
+        resolution = crash.CrashResolution(self._folder, self._records, self._sizes)
+        if killed is None and resolution.status is not None:  # it was ended after its session
+            self.code = code or resolution.status or self.code
             return False
-        how = aftermath.ending(code, killed, oom=oom, memory=self._memory)
-        again = bool(settlement.settle(how, sections, restarts=self._left, stopped=stopped))
-        self.died = self.died or settlement.words
-        self.code = self.code or settlement.code
+        how = crash.ending(code, killed, oom=oom, memory=self._memory)
+        again = bool(resolution.resolve(how, sections, restarts=self._left, stopped=stopped))
+        self.died = self.died or resolution.words
+        self.code = self.code or resolution.code
         self._left -= again
         return again
 

@@ -60,10 +60,10 @@ class Screen:
             caller = frame(1).f_globals.get("__name__", "")
             of_plugin = not caller.startswith("_pytest.") or caller in like_plugins
             if of_plugin and caller.partition(".")[0] not in silent:
-                kept = {key: value for key, value in kwargs.items() if key != "flush"}
+                passed = {key: value for key, value in kwargs.items() if key != "flush"}
                 unseen = records.is_captured or None  # part of a test's captured output
                 records.add(
-                    TerminalCall(target=name, method=method, args=list(args), kwargs=kept, unseen=unseen)
+                    TerminalCall(target=name, method=method, args=list(args), kwargs=passed, unseen=unseen)
                 )
             return original(*args, **kwargs)
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 VERSION = "1"
 PROTOCOL = 1
 
-#: Seconds between checks of the output's size; the order of stdout and stderr is kept to this precision.
+#: Seconds between checks of the output's size; the order of stdout and stderr is exact to this precision.
 MARK_INTERVAL = 0.05
 #: Bytes reserved on the spool, so that the final frame fits when the disk is full.
 RESERVE = 16384
@@ -173,10 +173,10 @@ def _prctl(option: int, value: int) -> None:
             ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | None = None) -> int:
+def start(job: dict[str, Any], spool: Spool, more: dict[str, str], passed_on: int | None = None) -> int:
     """Fork and run the command; return its process id, which is also its group and session.
 
-    `more`: environment variables beside the job's; `kept`: a descriptor that the command inherits.
+    `more`: environment variables beside the job's; `passed_on`: a descriptor that the command inherits.
     """
     env = dict(os.environ)
     env.update(job["env"])
@@ -185,8 +185,8 @@ def start(job: dict[str, Any], spool: Spool, more: dict[str, str], kept: int | N
         env["PATH"] = os.pathsep.join([*job["path"], env.get("PATH") or os.defpath])
     pid = os.fork()
     if pid == 0:
-        if kept is not None:
-            os.set_inheritable(kept, True)
+        if passed_on is not None:
+            os.set_inheritable(passed_on, True)
         _become(job["argv"], job["cwd"], env, spool)
     return pid
 
@@ -268,7 +268,7 @@ class Supervisor:
         if self._kill_at is None:
             self._kill_at = now + self._patience
             if self._recording is not None:
-                self._recording.say_stopped()
+                self._recording.record_stopped()
             self._signal(signal.SIGINT)
         elif now >= self._kill_at:
             self._killed = True
@@ -359,11 +359,11 @@ def _run(
     """Run the command; restart a recorded pytest while that helps. Return exit code, signal, and cause of death."""
     more: dict[str, str] = {}
     while True:
-        oom, kept = oom_kills(), None
+        oom, passed_on = oom_kills(), None
         if recording is not None:
-            kept = recording.connect()
-            more["REMOTE_CI_CAPTURED"] = str(kept)
-        pid = start(job, spool, more, kept)
+            passed_on = recording.connect()
+            more["REMOTE_CI_CAPTURED"] = str(passed_on)
+        pid = start(job, spool, more, passed_on)
         spool.frame("again" if "REMOTE_CI_CONTINUED" in more else "started", pid=pid)
         grace = float(job.get("grace", 10.0))
         status = Supervisor(spool, pid, grace, wake, asked, recording).run()

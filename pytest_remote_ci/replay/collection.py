@@ -56,7 +56,7 @@ class Collection:
         """Node ids of the tests to show."""
         return self._tree.items.keys() - self.unchosen.nodeids
 
-    def look_for(self, paths: list[str]) -> None:
+    def check_paths(self, paths: list[str]) -> None:
         """Leave remote paths unmapped if no file exists locally: a session can be joined from any folder."""
         root = self._session.config.rootpath
         if self._is_late and paths and not any((root / path).exists() for path in paths):
@@ -95,7 +95,7 @@ class Collection:
         """Add a portion of the items that will run."""
         record = wire.Tree.parse(event)
         if not self._tree.items:
-            self.look_for([item.location[0] for item in record.items])
+            self.check_paths([item.location[0] for item in record.items])
         self._tree.add(record)
 
     def complete(self, event: Event) -> None:
@@ -107,7 +107,7 @@ class Collection:
                 raise pytest.UsageError(f"not in this job: {', '.join(missing)}")
             self._choice.deselect(self._session, items)
             self.unchosen = Unchosen(self._tree.items.keys() - {item.nodeid for item in items})
-        self._settle(items)
+        self._set_items(items)
         self._remember(items)
 
     def add_ids(self, event: Event) -> None:
@@ -117,9 +117,9 @@ class Collection:
         if self._choice is not None:
             self._choice.deselect(self._session, items)
             self.unchosen = Unchosen(self._tree.items.keys() - {item.nodeid for item in items})
-        self._settle(items)
+        self._set_items(items)
 
-    def _settle(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[Any]) -> None:
         """Set the session's items."""
         self._session.items = items
         self._session.testscollected = len(items)
@@ -130,7 +130,7 @@ class Collection:
         if hasattr(newest, "cached_nodeids"):
             newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
 
-    def take_lines(self, event: Event) -> None:
+    def store_lines(self, event: Event) -> None:
         """Store lines such as "run-last-failure: …"."""
         self.lines = [self._places.text(line) for line in wire.CollectionLines.parse(event).lines]
 

@@ -84,7 +84,7 @@ class Reports:
         #: Version of pytest in the job.
         self.pytest_there = ""
         #: Whether only pytest makes reports locally: ordinary ones can skip the hook then.
-        self._takes_pytests_own = all_are_of(config.hook.pytest_report_from_serializable, PYTEST)
+        self._only_pytest_decodes = all_are_of(config.hook.pytest_report_from_serializable, PYTEST)
         #: xdist's workers in the job: id → describing line, and id → stand-in object.
         self.workers: dict[str, str] = {}
         self._nodes: dict[str, WorkerController] = {}
@@ -115,7 +115,7 @@ class Reports:
         original = copy.copy(data)
         report: Any = None
         try:
-            if self._takes_pytests_own and data.get("$report_type") == "TestReport":
+            if self._only_pytest_decodes and data.get("$report_type") == "TestReport":
                 report = report_from_json(pytest.TestReport, data)
             else:
                 report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
@@ -141,7 +141,7 @@ class Reports:
         if logs and isinstance(phase, dict):
             phase["log"] = logs
 
-    def take_logs(self, event: Mapping[str, object]) -> None:
+    def store_logs(self, event: Mapping[str, object]) -> None:
         """Store a piece of log records too long for a single record."""
         if self._wants_streams:
             piece = wire.LogPiece.parse(event)

@@ -118,7 +118,7 @@ class EventSource:
         """Put these events back, to be returned first."""
         self._held.extendleft(reversed(events))
 
-    def take_held(self) -> list[Event]:
+    def pop_held(self) -> list[Event]:
         """Remove and return the held events."""
         held, self._held = list(self._held), deque()
         return held
@@ -243,7 +243,7 @@ def _other_version(theirs: object) -> str:
 def _as_text(feed: EventSource, display: Display, seen: list[Event], reason: str) -> str:
     feed.hold(seen)
     if reason:
-        display.say(f"remote-ci: {reason}; showing pytest's text instead")
+        display.print_message(f"remote-ci: {reason}; showing pytest's text instead")
     return reason
 
 

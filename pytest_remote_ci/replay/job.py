@@ -72,7 +72,7 @@ class Job:
         #: Lines for the end of the session.
         self.notes: list[str] = []
         #: Kind → the session's event of that kind: "session", "tests_over", "end", "interrupt", "internal_error".
-        self.said: dict[str, Event] = {}
+        self.newest: dict[str, Event] = {}
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
         #: Node ids of tests for which anything was reported.
@@ -120,7 +120,7 @@ class Job:
     @property
     def is_measured(self) -> bool:
         """Whether pytest-cov measures in the job."""
-        return bool(self.said.get("session", {}).get("measured"))
+        return bool(self.newest.get("session", {}).get("measured"))
 
     def has_passed(self, *points: str) -> bool:
         """Whether an event of one of these kinds was played."""
@@ -177,14 +177,14 @@ class Job:
     def _play_text(self, event: Event) -> None:
         """Play an event that is not a record: output of tests, or a message of the runner."""
         if is_output(event):
-            self._screen.write(event, at_the_end="end" in self.said)
+            self._screen.write(event, at_the_end="end" in self.newest)
         elif event.get("type") in ("log", "state") and event.get("stream") != "terminal":
             self._show(event)
 
     # -- session
 
     def _remember(self, event: Event) -> None:
-        self.said[event["t"]] = event
+        self.newest[event["t"]] = event
 
     def _summary(self, event: Event) -> None:
         self._remember(event)
@@ -192,7 +192,7 @@ class Job:
 
     def _header(self, event: Event) -> None:
         if not self.no_header:
-            self._screen.header(event, self.said["session"], self.collection)
+            self._screen.header(event, self.newest["session"], self.collection)
 
     def _begin(self, event: Event) -> None:
         self._remember(event)
@@ -249,7 +249,7 @@ class Job:
     @property
     def is_distributed(self) -> bool:
         """Whether xdist runs in the job, so that several tests run at a time."""
-        return bool(self.said.get("session", {}).get("xdist"))
+        return bool(self.newest.get("session", {}).get("xdist"))
 
     def _report(self, event: Event) -> None:
         if self._waits(event["d"]["nodeid"], event):
@@ -258,7 +258,7 @@ class Job:
         if self._choice is not None:
             restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
         with self._screen.unseen(event) if event.get("unseen") else nullcontext():
-            self._say(report, report.nodeid)
+            self._log_report(report, report.nodeid)
 
     def _passed(self, event: Event) -> None:
         nodeid = event["id"]
@@ -266,9 +266,9 @@ class Job:
             return
         item = self.collection.items.get(nodeid)
         self._last = self.reports.passes.report(event, self.running.get(nodeid), item)
-        self._say(self._last, nodeid)
+        self._log_report(self._last, nodeid)
 
-    def _say(self, report: Any, nodeid: str) -> None:
+    def _log_report(self, report: Any, nodeid: str) -> None:
         self._config.hook.pytest_runtest_logreport(report=report)
         if nodeid not in self.reported:
             self.reported.add(report.nodeid)  # the report's id object, which others store, too
@@ -277,7 +277,7 @@ class Job:
 
     def _logs(self, event: Event) -> None:
         if not self._waits(event["id"], event):
-            self.reports.take_logs(event)
+            self.reports.store_logs(event)
 
     def _exception(self, event: Event) -> None:
         if event.get("found"):
@@ -293,7 +293,7 @@ class Job:
     def _finished(self, event: Event) -> None:
         nodeid = event["id"]
         if self._waits(nodeid, event):
-            self._tell(nodeid)
+            self._play_held(nodeid)
             return
         self.running.pop(nodeid, None)
         self._phases.pop(nodeid, None)
@@ -308,7 +308,7 @@ class Job:
             waiting.append(event)
         return waiting is not None
 
-    def _tell(self, nodeid: str) -> None:
+    def _play_held(self, nodeid: str) -> None:
         """Play a test that was held until its end."""
         item = self.collection.items.get(nodeid)
         if self.with_protocol and item is not None:
@@ -323,7 +323,7 @@ class Job:
         running = list(self.running.items())
         self.running.clear()
         hook = self._config.hook
-        sections = self.said.get("died", {}).get("sections") or ()
+        sections = self.newest.get("died", {}).get("sections") or ()
         written = [(str(name), str(text)) for name, text in sections]
         for nodeid, location in running:
             words = f"while running {nodeid}"
@@ -379,7 +379,7 @@ class Job:
         "tree": lambda job, event: job.collection.grow(event),
         "collected": lambda job, event: job.collection.complete(event),
         "collected_ids": lambda job, event: job.collection.add_ids(event),
-        "collection_lines": lambda job, event: job.collection.take_lines(event),
+        "collection_lines": lambda job, event: job.collection.store_lines(event),
         "started": _started,
         "report": _report,
         "passed": _passed,
@@ -401,7 +401,7 @@ class LabelledCollection(Collection):
         reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
         count_collected(reporter, len(event["ids"]))
 
-    def _settle(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[Any]) -> None:
         self._session.items = [*self._session.items, *items]
 
     def _remember(self, items: list[Any]) -> None:
@@ -446,7 +446,7 @@ class PipelineJob(Job):
         """Node ids of tests and collectors for which anything was reported."""
         return {*self.reported, *self.collection.collectors} if self.has_started else ()
 
-    def take(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Handle the next event of this attempt."""
         if event.get("type") == "complete":
             self.complete = event
@@ -478,11 +478,11 @@ class PipelineJob(Job):
         if not self.has_started:
             return [] if self.unrecorded is None else [f"its tests are not shown: {self.unrecorded}"]
         lines = list(self.notes)
-        over, ended = self.said.get("tests_over", {}), self.said.get("interrupt")
+        over, ended = self.newest.get("tests_over", {}), self.newest.get("interrupt")
         lines += [str(over[why]) for why in ("shouldfail", "shouldstop") if over.get(why)]
-        if ended is not None and not self.is_stopped_here and "stopped" not in self.said:
+        if ended is not None and not self.is_stopped_here and "stopped" not in self.newest:
             lines.append(f"{ended.get('name')}: {ended.get('message')}".rstrip(": "))
-        if "internal_error" in self.said:
+        if "internal_error" in self.newest:
             lines.append("pytest had an internal error in the job")
         if self.broken is not None:
             lines.append(self.broken)
@@ -512,19 +512,19 @@ class PipelineJob(Job):
 
     def _find_root(self, early: list[Event]) -> Path:
         """Set the labelling's folders; return the local path of the job's rootdir."""
-        said = {str(event.get("t")): event for event in early}
-        there = PurePosixPath(str(said.get("recorder", {}).get("cwd") or "/"))
-        rootdir = PurePosixPath(str(said.get("session", {}).get("rootdir") or there))
+        records = {str(event.get("t")): event for event in early}
+        there = PurePosixPath(str(records.get("recorder", {}).get("cwd") or "/"))
+        rootdir = PurePosixPath(str(records.get("session", {}).get("rootdir") or there))
         place = self._place
         depth = len(PurePosixPath(place.subdirectory).parts)
         sent = PurePosixPath(*there.parts[: len(there.parts) - depth])
         root = place.root / rootdir.relative_to(sent) if rootdir.is_relative_to(sent) else place.root
         config = self._config
-        self.labelling.settle(root, place.cwd, config.rootpath, Path(config.invocation_params.dir))
+        self.labelling.set_paths(root, place.cwd, config.rootpath, Path(config.invocation_params.dir))
         return root
 
     def _belongs_to_the_end(self, event: Event) -> bool:
-        if "tests_over" not in self.said:
+        if "tests_over" not in self.newest:
             return False
         return bool(self._late) or event.get("type") == "log" or event.get("t") in _SAID_LAST
 

@@ -54,7 +54,7 @@ class JobLines:
             self._end_results(reporter)
             reporter.write_line(clean(line))
 
-    def say(self, line: str) -> None:
+    def write_message(self, line: str) -> None:
         """Write a separate line, unless the session is quiet."""
         if self._verbosity >= 0:
             self.write(line)
@@ -83,7 +83,7 @@ class JobLines:
             if state == self._told.get(name, "waiting") or not self._is_news(job, state):
                 continue
             self._told[name] = state
-            self.say(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
+            self.write_message(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
 
     def mix(self, *, are_several: bool) -> None:
         """Choose how results are shown: without file names if results of several jobs alternate.

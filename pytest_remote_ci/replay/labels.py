@@ -46,7 +46,7 @@ class Labelling:
         #: Local path of the job's working directory and start folder of this pytest, if they differ.
         self._starts: tuple[Path, Path] | None = None
 
-    def settle(self, root: Path, cwd: Path, here: Path, started: Path) -> None:
+    def set_paths(self, root: Path, cwd: Path, here: Path, started: Path) -> None:
         """Set local paths of the job's rootdir and working directory; `here` and `started` are this session's."""
         self._roots = None if root == here else (root, here)
         self._starts = None if cwd == started else (cwd, started)

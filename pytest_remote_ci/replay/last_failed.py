@@ -26,8 +26,10 @@ def note_failures(config: pytest.Config, plain: Callable[[str], str | None], rep
     make = id_maker()
     known = {plain(nodeid) for nodeid in reported}
     failed = {found for key in before if (found := plain(str(key))) is not None}
-    kept = {key: value for key, value in before.items() if plain(str(key)) is None and str(key) not in known}
-    plugin.lastfailed = {**kept, **{make(nodeid): True for nodeid in sorted(failed)}}
+    others = {
+        key: value for key, value in before.items() if plain(str(key)) is None and str(key) not in known
+    }
+    plugin.lastfailed = {**others, **{make(nodeid): True for nodeid in sorted(failed)}}
 
 
 def note_collected(config: pytest.Config, nodeids: Iterable[str]) -> None:

@@ -194,7 +194,7 @@ class JobPlayer(Player):
         show = display.show if choice is None else lambda event: None  # the runner's messages are outdated
         self._job = Job(config, events, show, choice)
         self._remote = remote
-        self._say = display.say
+        self._print_message = display.print_message
         self._cancel = cancel
         self._forced_code: int | None = None
         #: Whether the reason for the missing verdict was shown.
@@ -213,7 +213,7 @@ class JobPlayer(Player):
     @property
     def knows_interrupt(self) -> bool:
         """See `Player`."""
-        return "interrupt" in self._job.said
+        return "interrupt" in self._job.newest
 
     def job_of(self, nodeid: str) -> Job:
         """Return the only job."""
@@ -252,7 +252,7 @@ class JobPlayer(Player):
             job.play(event)
             if event.get("t") == "collection_lines":
                 break
-        return not job.is_distributed and (job.has_passed("collected") or "died" in job.said)
+        return not job.is_distributed and (job.has_passed("collected") or "died" in job.newest)
 
     def collection_lines(self) -> list[str]:
         """See `Player`."""
@@ -271,22 +271,22 @@ class JobPlayer(Player):
     def raise_outcome(self) -> None:
         """See `Player`; a filtered session decides for itself."""
         job, session = self._job, self._session
-        said = job.said
-        if job.is_filtered and "tests_over" in said:
+        newest = job.newest
+        if job.is_filtered and "tests_over" in newest:
             failed = session.testsfailed
             if failed and not session.config.option.continue_on_collection_errors and not job.has_results:
                 raise session.Interrupted(f"{failed} error{'s' if failed != 1 else ''} during collection")
             return
-        if "stopped" in said and not self.is_interrupted:  # not by a test: the job's end has the reason
+        if "stopped" in newest and not self.is_interrupted:  # not by a test: the job's end has the reason
             job.skip_to_the_end()
             self._raise_lost()
             return
-        if "internal_error" in said:
+        if "internal_error" in newest:
             session.config.notify_exception = lambda excinfo, option=None: None  # it was already reported
             raise RuntimeError("the remote pytest had an internal error")
-        if "interrupt" in said:
-            _raise_interrupt(session, said["interrupt"], job)
-        over = said.get("tests_over")
+        if "interrupt" in newest:
+            _raise_interrupt(session, newest["interrupt"], job)
+        over = newest.get("tests_over")
         if over is None:
             self._raise_lost()
             return
@@ -296,7 +296,7 @@ class JobPlayer(Player):
         if over["shouldstop"]:
             session.shouldstop = over["shouldstop"]
             raise session.Interrupted(over["shouldstop"])
-        if "died" in said:
+        if "died" in newest:
             self._note_what_did_not_run()
 
     def _note_what_did_not_run(self) -> None:
@@ -318,7 +318,7 @@ class JobPlayer(Player):
             except NoVerdict as error:
                 code, why = error.exit_code, str(error)
         failed = job.fail_running(str(complete.get("reason") or why))
-        died = job.said.get("died", {})
+        died = job.newest.get("died", {})
         self._forced_code = 1 if failed and complete.get("status") == "completed" else code
         self._note_what_did_not_run()
         if died.get("collecting"):
@@ -371,7 +371,7 @@ class JobPlayer(Player):
         """See `Player`."""
         if self.events.is_late:
             first, last = (
-                self._job.said.get(kind, {}).get("timestamp") for kind in ("session", "tests_over")
+                self._job.newest.get(kind, {}).get("timestamp") for kind in ("session", "tests_over")
             )
             seconds = _seconds_between(first, last)
             if seconds is not None:
@@ -390,7 +390,7 @@ class JobPlayer(Player):
     def set_exit_status(self) -> None:
         """Use the remote exit status: remote plugins and conftests may have changed it."""
         job, session = self._job, self._session
-        end = job.said.get("end")
+        end = job.newest.get("end")
         if end is not None and job.broken is None and not job.is_filtered:
             session.exitstatus = _status(int(end["exitstatus"]))
             cache: Any = getattr(self._config, "cache", None)
@@ -413,12 +413,12 @@ class JobPlayer(Player):
     def _fetch_reports(self) -> None:
         """Fetch the job's reports; they replace the local ones if the job's pytest saw the whole session."""
         job = self._job
-        has_died = "died" in job.said
-        is_whole = "end" in job.said and not has_died and job.broken is None and not job.is_filtered
+        has_died = "died" in job.newest
+        is_whole = "end" in job.newest and not has_died and job.broken is None and not job.is_filtered
         self._remote.fetch_artifacts(self.events.complete, is_whole=is_whole, has_died=has_died)
-        there = set(job.said.get("session", {}).get("plugins") or ())
+        there = set(job.newest.get("session", {}).get("plugins") or ())
         if has_died and self._remote.has_reports_here and there & _WITH_HOOKS:
-            self._say(f"remote-ci: {_WITHOUT_HOOKS}")
+            self._print_message(f"remote-ci: {_WITHOUT_HOOKS}")
 
     def _apply_runner_verdict(self) -> None:
         """Apply the runner's verdict: pytest's session may have been cut short by a timeout or a cancellation."""
@@ -430,20 +430,20 @@ class JobPlayer(Player):
         except NoVerdict as error:
             self._session.exitstatus = error.exit_code
             if not self._has_said_why:
-                self._say(f"remote-ci: {error}")
+                self._print_message(f"remote-ci: {error}")
             return
         if code and self._session.exitstatus == 0:  # the job failed after its session
             self._session.exitstatus = _status(code)
-            self._say(f"remote-ci: {why or f'the remote pytest exited with code {code}'}")
+            self._print_message(f"remote-ci: {why or f'the remote pytest exited with code {code}'}")
 
     def _confirm_cancellation(self) -> None:
         """Confirm that the cancelled job is over, and not merely asked to end."""
         complete = self.events.complete or {}
         if self.is_interrupted and (complete.get("status") == "cancelled" or complete.get("cancelled")):
-            self._say(f"Job {self._remote.job_id} was cancelled.")
+            self._print_message(f"Job {self._remote.job_id} was cancelled.")
 
     def _compare_plugins(self) -> None:
-        plugins = self._job.said.get("session", {}).get("plugins")
+        plugins = self._job.newest.get("session", {}).get("plugins")
         if plugins is None or self.is_replay or self.is_interrupted or self._job.broken is not None:
             return
         failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -451,7 +451,7 @@ class JobPlayer(Player):
             plugins, failed=failed, is_quiet=getattr(self._config.option, "verbose", 0) < 0
         )
         if line:
-            self._say(f"remote-ci: {line}")
+            self._print_message(f"remote-ci: {line}")
 
 
 class PipelinePlayer(Player):
@@ -524,13 +524,13 @@ class PipelinePlayer(Player):
             if event.get("t") == "started":
                 self.events.hold([event])
                 break
-            self._take(event)
+            self._handle(event)
         return True
 
     def play_until(self, *points: str, stop: Callable[[], bool] = _never) -> None:
         """See `Player`."""
         while not stop() and (event := self._next()) is not None:
-            self._take(event)
+            self._handle(event)
 
     def raise_outcome(self) -> None:
         """See `Player`: the exit code is the run's verdict."""
@@ -643,7 +643,7 @@ class PipelinePlayer(Player):
                 job.lose(str(self.events.lost))
         return event
 
-    def _take(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         kind = event.get("type")
         if kind in ("run_job", "run_complete"):
             self._refresh()
@@ -683,11 +683,11 @@ class PipelinePlayer(Player):
             self._running_line.pytest_runtest_logstart(job.labelling.nodeid(str(event.get("id"))))
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if job.is_collected or not hasattr(reporter, "report_collect"):
-            job.take(event)
+            job.handle(event)
             return
         reporter.report_collect = lambda final=False: None  # it would overwrite the lines of other jobs
         try:
-            job.take(event)
+            job.handle(event)
         finally:
             del reporter.report_collect
         self._show_collected(job)
@@ -698,7 +698,7 @@ class PipelinePlayer(Player):
         self._mix()
         self._count()
         items = f"{job.tests} item{'' if job.tests == 1 else 's'}"
-        self._lines.say(f"{job.label}: collected {items}")
+        self._lines.write_message(f"{job.label}: collected {items}")
 
     def _mix(self) -> None:
         under_way = sum(job.is_collected and job.complete is None for job in self._jobs.values())

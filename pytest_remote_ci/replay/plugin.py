@@ -169,7 +169,7 @@ class RemoteSessionPlugin:
             self._player.leave()
 
 
-def take_over(config: pytest.Config, player: Player, resources: ExitStack) -> None:
+def start_replay(config: pytest.Config, player: Player, resources: ExitStack) -> None:
     """Let the local session replay a run; call it before `config` is configured. Takes over the `resources`."""
     plugin = RemoteSessionPlugin(player, resources.pop_all())
     config.pluginmanager.register(plugin, "remote-ci-takeover")

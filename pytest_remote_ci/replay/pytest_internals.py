@@ -73,8 +73,8 @@ def parser_actions(config: pytest.Config) -> Any:
     return None
 
 
-def switch_off(config: pytest.Config, kept: Collection[str] = ()) -> None:
-    """Reset the options that the remote pytest has already applied, except `kept`, and hide the local header.
+def switch_off(config: pytest.Config, keep: Collection[str] = ()) -> None:
+    """Reset the options that the remote pytest has already applied, except `keep`, and hide the local header.
 
     Warnings about the configuration are forgotten, because the remote pytest has its own. Without `_call_history`
     (pluggy 1.0 to 1.6), they are shown, too.
@@ -83,7 +83,7 @@ def switch_off(config: pytest.Config, kept: Collection[str] = ()) -> None:
     if isinstance(history, list):
         history.clear()
     for name, value in _OBEYED.items():
-        if hasattr(config.option, name) and name not in kept:
+        if hasattr(config.option, name) and name not in keep:
             setattr(config.option, name, value)
     config.option.no_header = True
 

@@ -81,7 +81,7 @@ class RunningLine:
                 self._is_shown = False
                 self._write(_ERASE_REST)
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Show the running test, if the wait is long enough."""
         with self._lock:
             now = self._clock()
@@ -115,7 +115,7 @@ class RunningLine:
 
     def _watch(self) -> None:
         while not self._over.wait(_INTERVAL):
-            self.look()
+            self.update()
 
 
 def watch(config: pytest.Config, feed: Waiting, *, is_alone: bool = False) -> RunningLine | None:

@@ -60,7 +60,7 @@ class Screen:
         if not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
             return
         lines, key = event["lines"], "configfile: "
-        collection.look_for([line.removeprefix(key) for line in lines if line.startswith(key)])
+        collection.check_paths([line.removeprefix(key) for line in lines if line.startswith(key)])
         here = not collection.is_elsewhere
         lines = [
             f"rootdir: {self._config.rootpath}"

@@ -188,8 +188,8 @@ def written_there(args: Iterable[str], reports_here: Collection[str] = ()) -> li
 
 def without_own(args: Sequence[str]) -> list[str]:
     """Return `args` without this plugin's options, otherwise unchanged."""
-    kept = (word for word in argv.words(args) if word.option not in options.OWN_NAMES)
-    return [text for word in kept for text in word.texts]
+    foreign = (word for word in argv.words(args) if word.option not in options.OWN_NAMES)
+    return [text for word in foreign for text in word.texts]
 
 
 def _positional(text: str, place: Place) -> str:

@@ -44,13 +44,13 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None
         try:
             return _Session(config, given, display, interrupts, resources).run()
         except KeyboardInterrupt:
-            display.say("Interrupted: nothing was left on the runner.")
+            display.print_message("Interrupted: nothing was left on the runner.")
             return exit_codes.INTERRUPTED
         except BrokenPipeError:
             silence_stdout()
             return exit_codes.FAILED  # as in pytest's own entry point
         except ClientError as error:
-            display.say(f"remote-ci: {error}")
+            display.print_message(f"remote-ci: {error}")
             if arguments.is_for_help(given[1]):
                 from pytest_remote_ci.session import remote_help
 
@@ -102,7 +102,7 @@ class _Session:
             return job
 
         def follow(job: RemoteJob) -> int | None:
-            if self._native and self._take_over(job, job.ask_to_stop):
+            if self._native and self._replay_job(job, job.ask_to_stop):
                 return None
             return self._result(job)
 
@@ -124,7 +124,7 @@ class _Session:
         def connect(client: Client) -> RemoteRun:
             return RemoteRun(client, self._display, self._interrupts, plan, options, see=self._see)
 
-        return submit(parts, connect, lambda run: self._take_over_run(run, plan))
+        return submit(parts, connect, lambda run: self._replay_run(run, plan))
 
     def _plan(self, name: str) -> dict[str, Any]:
         """Return the plan of the pipeline of that name. Raises `ConfigError` if there is none."""
@@ -141,7 +141,7 @@ class _Session:
         if plan is None and "refused" in answer:
             raise ConfigError(str(answer["refused"]))
         for line in pipeline_files.problems_in(answer):
-            self._display.say(line)
+            self._display.print_message(line)
         if plan is None:
             raise ConfigError(
                 f"pipeline {name!r} has errors; see the lines above, or run `remote-ci pipeline check`"
@@ -164,7 +164,7 @@ class _Session:
         """Whether the local pytest is too old for a replay; if so, print a line."""
         is_old = int(pytest.__version__.partition(".")[0]) < _OLDEST_PYTEST
         if is_old:
-            self._display.say(
+            self._display.print_message(
                 f"remote-ci: pytest {pytest.__version__} here is older than {_OLDEST_PYTEST}.0; "
                 "showing the remote pytest's text instead"
             )
@@ -174,14 +174,14 @@ class _Session:
         complete = current.finish()
         code = exit_code(complete)
         if complete.get("reason"):  # a verdict with a remark: a test took pytest down
-            self._display.say(f"remote-ci: {complete['reason']}")
+            self._display.print_message(f"remote-ci: {complete['reason']}")
         if arguments.is_for_help(self._parts.given) and code == 0:
             from pytest_remote_ci.session import remote_help
 
             print(f"\n{remote_help.own_options()}", end="")  # noqa: T201 - the rest of the answer
         return code
 
-    def _take_over(
+    def _replay_job(
         self,
         current: RemoteJob,
         cancel: Callable[[], bool],
@@ -192,20 +192,20 @@ class _Session:
         """Let the local session replay the remote one; return False if its text must be shown instead."""
         from pytest_remote_ci.replay.events import EventSource, wait_for_session
         from pytest_remote_ci.replay.player import JobPlayer
-        from pytest_remote_ci.replay.plugin import take_over
+        from pytest_remote_ci.replay.plugin import start_replay
 
         events = EventSource(current.events, is_late=is_late, is_over=choice is not None)
         if wait_for_session(events, self._display, str(self._parts.place.cwd)) is not None:
-            current.push_back(events.take_held())
+            current.push_back(events.pop_held())
             return False
         player = JobPlayer(self._pytest, current, events, self._display, cancel, choice)
-        take_over(self._pytest, player, self._resources)
+        start_replay(self._pytest, player, self._resources)
         return True
 
-    def _take_over_run(self, remote: RemoteRun, plan: Mapping[str, Any]) -> None:
+    def _replay_run(self, remote: RemoteRun, plan: Mapping[str, Any]) -> None:
         """Let the local session replay the run."""
         from pytest_remote_ci.replay.player import PipelinePlayer
-        from pytest_remote_ci.replay.plugin import take_over
+        from pytest_remote_ci.replay.plugin import start_replay
         from pytest_remote_ci.session import job_arguments
 
         root = self._parts.place.root
@@ -215,7 +215,7 @@ class _Session:
             self._fetch_artifacts(remote, job_ids)
 
         player = PipelinePlayer(self._pytest, remote, places, fetch_artifacts)
-        take_over(self._pytest, player, self._resources)
+        start_replay(self._pytest, player, self._resources)
 
     def _fetch_artifacts(self, remote: RemoteRun, job_ids: list[str]) -> None:
         """Fetch artifacts into a folder for each job; errors are reported but do not change the exit code."""
@@ -226,11 +226,11 @@ class _Session:
         jobs = [job for job in run["jobs"] if job["job_id"] in job_ids]
         try:
             base = self._parts.folder(f"{run['pipeline']}-{run['number']}")
-            run_artifacts.fetch(remote.client, jobs, base, self._display.line, self._display.say)
+            run_artifacts.fetch(remote.client, jobs, base, self._display.line, self._display.print_message)
         except (ClientError, OSError) as error:
             why = reason(error)
             again = f"remote-ci pipeline artifacts {run['pipeline']}#{run['number']}"
-            self._display.say(f"remote-ci: artifacts were not fetched: {why}; try again: {again}")
+            self._display.print_message(f"remote-ci: artifacts were not fetched: {why}; try again: {again}")
 
     def _attach(self, job_id: str) -> int | None:
         current = self._existing(job_id)
@@ -238,14 +238,14 @@ class _Session:
         current.keep(self._parts.folder)
 
         def leave() -> bool:
-            self._display.say(
+            self._display.print_message(
                 f"Stopped showing job {job_id}. It continues to run; reconnect with: "
                 f"pytest --remote-ci-attach {job_id}"
             )
             return False
 
         try:
-            if self._native and self._take_over(current, leave, is_late=True):
+            if self._native and self._replay_job(current, leave, is_late=True):
                 return None
             return self._result(current)
         except KeyboardInterrupt:
@@ -261,7 +261,7 @@ class _Session:
         current.require_finished()
         try:
             choice = Choice(self._pytest)
-            if self._native and self._take_over(current, lambda: False, is_late=True, choice=choice):
+            if self._native and self._replay_job(current, lambda: False, is_late=True, choice=choice):
                 return None
             return self._result(current)
         except KeyboardInterrupt:

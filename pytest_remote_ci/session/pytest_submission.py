@@ -69,7 +69,7 @@ class PytestSubmission(Submission):
 
     def check(self, workspace: Workspace) -> None:
         """Print what will not be as in a local session; raise `WorkspaceError` for calls of debuggers in tests."""
-        self._say_what_stays_there()
+        self._print_limitations()
         self._refuse_debuggers(workspace)
 
     def _refuse_debuggers(self, workspace: Workspace) -> None:
@@ -83,18 +83,18 @@ class PytestSubmission(Submission):
         ]
         breakpoints.refuse_calls(workspace.files, workspace.root, chosen, config.getini("python_files"))
 
-    def _say_what_stays_there(self) -> None:
+    def _print_limitations(self) -> None:
         """Print which options write files only on the runner, and which interpreter options are not used there."""
         stays = destinations.staying(self.addopts, self.given, self.place)
         written = arguments.written_there(self.all_arguments, self.reports_here)
         writing = [name for name in written if name in stays]
         if writing:
-            self.display.say(f"remote-ci: {', '.join(writing)}: written on the runner, not fetched")
+            self.display.print_message(f"remote-ci: {', '.join(writing)}: written on the runner, not fetched")
 
         ignored = interpreter_options()
         if ignored:
             words = "not used on the runner; pytest has its own -W"
-            self.display.say(f"remote-ci: {' '.join(ignored)} (of Python, not pytest): {words}")
+            self.display.print_message(f"remote-ci: {' '.join(ignored)} (of Python, not pytest): {words}")
 
     def option(self, name: str) -> Any:
         """Return the value of ``--remote-ci-NAME``."""

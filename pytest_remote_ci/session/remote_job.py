@@ -167,7 +167,9 @@ class RemoteJob(Remote):
         if self.job_id is None or not complete or not complete.get("artifacts"):
             return
         if self._folder is None:
-            self._display.say(f"The job has artifacts; fetch them with: remote-ci artifacts {self.job_id}")
+            self._display.print_message(
+                f"The job has artifacts; fetch them with: remote-ci artifacts {self.job_id}"
+            )
             return
         if self._home is None:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
@@ -177,7 +179,7 @@ class RemoteJob(Remote):
                 self.job_id,
                 self._folder(self.job_id),
                 self._display.line,
-                self._display.say,
+                self._display.print_message,
                 self._reports,
                 self._asked,
             )
@@ -188,28 +190,28 @@ class RemoteJob(Remote):
         if self.job_id is None:
             return
         display = self._display
-        display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
+        display.print_message(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
         try:
             if not self._client.cancel(self.job_id):
-                display.say(f"Job {self.job_id} had already ended.")
+                display.print_message(f"Job {self.job_id} had already ended.")
                 return
             complete = self.follow(time_limit=_CANCEL_TIME)
             self.fetch_artifacts(complete)
             if complete.get("status") == "cancelled" or complete.get("cancelled"):
-                display.say(f"Job {self.job_id} was cancelled.")
+                display.print_message(f"Job {self.job_id} was cancelled.")
         except KeyboardInterrupt:
-            display.say(f"Not waiting for the end of job {self.job_id}.")
+            display.print_message(f"Not waiting for the end of job {self.job_id}.")
         except ClientError as error:
-            display.say(f"remote-ci: {error}")
+            display.print_message(f"remote-ci: {error}")
 
     def ask_to_stop(self) -> bool:
         """Cancel the job; return whether its last events are still expected."""
         assert self.job_id is not None
-        self._display.say(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
+        self._display.print_message(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
         try:
             self._client.cancel(self.job_id)
         except ClientError as error:
-            self._display.say(f"remote-ci: {error}")
+            self._display.print_message(f"remote-ci: {error}")
             return False
         return True
 

@@ -118,7 +118,7 @@ class RemoteRun(Remote):
         view = RunView(sys.stderr)
         asked_at = 0.0
         for event in self.runs.stream(
-            run_id, view="all", on_trouble=lambda text: view.say(f"{text}; reconnecting …")
+            run_id, view="all", on_trouble=lambda text: view.print_message(f"{text}; reconnecting …")
         ):
             kind, clock = event.get("type"), time.monotonic()
             # A terminal also shows the elapsed time and the counts.
@@ -137,25 +137,27 @@ class RemoteRun(Remote):
         run_id = self.remote_id
         if run_id is None:
             return
-        self._display.say("Cancelling the run … (press Ctrl-C again to leave at once)")
+        self._display.print_message("Cancelling the run … (press Ctrl-C again to leave at once)")
         try:
             self.runs.cancel(run_id)
             self.watch()
-            self._display.say("Run cancelled by user.")
+            self._display.print_message("Run cancelled by user.")
         except KeyboardInterrupt:
-            self._display.say(escaped(f"Not waiting for its end; see: remote-ci pipeline status {run_id}"))
+            self._display.print_message(
+                escaped(f"Not waiting for its end; see: remote-ci pipeline status {run_id}")
+            )
         except ClientError as error:
-            self._display.say(f"remote-ci: {error}")
+            self._display.print_message(f"remote-ci: {error}")
 
     def ask_to_stop(self) -> bool:
         """Cancel the run; return whether its last events are still expected."""
-        self._display.say(f"Cancelling run {self._name} … (press Ctrl-C again to leave at once)")
+        self._display.print_message(f"Cancelling run {self._name} … (press Ctrl-C again to leave at once)")
         try:
             self.runs.cancel(str(self.state["run_id"]))
         except SubmissionRefused:
             pass  # it is over
         except ClientError as error:
-            self._display.say(f"remote-ci: {error}")
+            self._display.print_message(f"remote-ci: {error}")
             return False
         return True
 

@@ -66,7 +66,7 @@ class Submission:
         found = collect.collect(self.place.root, include=include, exclude=self.settings.exclude)
         self.display.line.clear()
         for warning in found.warnings:
-            self.display.say(f"remote-ci: {warning}")
+            self.display.print_message(f"remote-ci: {warning}")
         return found
 
     def _cache_files(self) -> tuple[str, ...]:
@@ -83,8 +83,10 @@ class Submission:
         runner = embedded_runner.find(self.settings, notify=lambda text: self._notify(f"{text} …"))
         self.display.line.clear()
         if runner.warning:
-            self.display.say(f"remote-ci: {runner.warning}")
-        return self._resources.enter_context(Client(runner.url, runner.key, on_wait=self.display.say))
+            self.display.print_message(f"remote-ci: {runner.warning}")
+        return self._resources.enter_context(
+            Client(runner.url, runner.key, on_wait=self.display.print_message)
+        )
 
     def _notify(self, text: str) -> None:
         """Show what takes time."""
@@ -155,4 +157,4 @@ class CommandSubmission(Submission):
         return self._options(color=None, in_root=True)
 
     def _notify(self, text: str) -> None:
-        self.display.say(text)
+        self.display.print_message(text)

@@ -31,7 +31,7 @@ Code = TypeVar("Code", int, "int | None")
 def held_interrupts(display: Display) -> Interrupts:
     """Return the handling of Ctrl-C for a submission, which says when an interrupt has to wait for an answer."""
     held = "Cancelling the submission … (press Ctrl-C again to leave at once)"
-    return Interrupts(on_held=lambda: display.say(held))
+    return Interrupts(on_held=lambda: display.print_message(held))
 
 
 def submit(
@@ -62,7 +62,7 @@ def submit(
                 if is_last_chance or parts.settings.url is not None or remote.remote_id is not None:
                     raise
     except KeyboardInterrupt:
-        parts.display.say("Interrupted: nothing was left on the runner.")
+        parts.display.print_message("Interrupted: nothing was left on the runner.")
         return exit_codes.INTERRUPTED
     raise AssertionError("the second attempt returns or raises")
 
@@ -111,5 +111,5 @@ def announce(
         else:
             print_line(remote.receipt)
         return exit_codes.OK
-    display.say(remote.title)
+    display.print_message(remote.title)
     return follow(remote)

@@ -43,7 +43,7 @@ class ColourFilter:
             return text
         text = self._rest + text
         self._rest = ""
-        kept: list[str] = []
+        pieces: list[str] = []
         position = 0
         while position < len(text):
             if self._in_string:
@@ -51,15 +51,15 @@ class ColourFilter:
                 continue
             match = self._special_characters.search(text, position)
             if match is None:
-                kept.append(text[position:])
+                pieces.append(text[position:])
                 break
-            kept.append(text[position : match.start()])
-            after = self._special(text, match.start(), kept)
+            pieces.append(text[position : match.start()])
+            after = self._special(text, match.start(), pieces)
             if after is None:
                 self._rest = text[match.start() :]
                 break
             position = after
-        return "".join(kept)
+        return "".join(pieces)
 
     def flush(self) -> str:
         """Return text that was held back: a carriage return at the very end becomes a line feed."""
@@ -73,11 +73,11 @@ class ColourFilter:
         self._in_string = False
         return match.start() if match[0] in "\x1b\n" else match.end()  # ESC \ is read as a separate escape
 
-    def _special(self, text: str, start: int, kept: list[str]) -> int | None:
+    def _special(self, text: str, start: int, pieces: list[str]) -> int | None:
         """Handle the special character at `start`; return the position after it, or None if more text is needed."""
         sort = text[start]
         if sort == "\r":
-            return self._carriage_return(text, start, kept)
+            return self._carriage_return(text, start, pieces)
         if sort in _C1_STRINGS:
             self._in_string = True
             return start + 1
@@ -87,7 +87,7 @@ class ColourFilter:
             return start + 1
         colour = _SGR.match(text, start)
         if colour is not None:
-            kept.append(colour[0])
+            pieces.append(colour[0])
             return colour.end()
         if start + 1 == len(text):
             return None
@@ -109,12 +109,12 @@ class ColourFilter:
         return end + 1 if first_final <= text[end] <= "~" else end
 
     @staticmethod
-    def _carriage_return(text: str, start: int, kept: list[str]) -> int | None:
+    def _carriage_return(text: str, start: int, pieces: list[str]) -> int | None:
         """Turn a lone carriage return into a line feed, because overwriting a line could hide its text."""
         if start + 1 == len(text):
             return None
         if text[start + 1] != "\n":
-            kept.append("\n")
+            pieces.append("\n")
         return start + 1
 
 

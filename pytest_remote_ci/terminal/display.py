@@ -50,10 +50,10 @@ class Display:
         """Print that the connection was interrupted."""
         self._status(f"{text}; reconnecting …")
 
-    def say(self, text: str) -> None:
+    def print_message(self, text: str) -> None:
         """Print a permanent line on stderr, starting a new line if output is in the middle of one."""
         self._end_line()
-        self.line.say(text)
+        self.line.print_message(text)
 
     def _log(self, text: str, stream: object) -> None:
         if stream == "runner":
@@ -96,7 +96,7 @@ class Display:
         if self.line.is_terminal and not self._has_output:
             self.line.show(words)
         elif words != self._said:
-            self.say(f"remote-ci: {escaped(words)}")
+            self.print_message(f"remote-ci: {escaped(words)}")
         self._said = words
 
     def _complete(self, event: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def print_log(text: str, stream: TextIO | None = None) -> None:
     write(stream or sys.stdout, clean(text))
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a line about the result on stderr. Control characters in it are escaped."""
     write(sys.stderr, escaped_lines(text) + "\n")
 

@@ -128,13 +128,13 @@ class RunView:
         self.is_terminal = is_terminal(stream)
         self._drawn = 0
         self._drawn_at = float("-inf")
-        self._said: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
 
     def show(self, run: Run, *, hurried: bool = False) -> None:
         """Show the run as it is now; with `hurried`, at most ten times a second."""
         now = datetime.now(timezone.utc)
         if not self.is_terminal:
-            self._tell(run, now)
+            self._print_changes(run, now)
             return
         clock = time.monotonic()
         if hurried and clock - self._drawn_at < _INTERVAL:
@@ -158,18 +158,18 @@ class RunView:
         """Leave the block on the terminal."""
         self._drawn = 0
 
-    def say(self, text: str) -> None:
+    def print_message(self, text: str) -> None:
         """Print a permanent line."""
         self.clear()
         self._write(f"{escaped_lines(text)}\n")
 
-    def _tell(self, run: Run, now: datetime) -> None:
+    def _print_changes(self, run: Run, now: datetime) -> None:
         """Print one line for each job that has changed its state."""
         for job in run["jobs"]:
             state = state_of(job)
-            if state == self._said.get(job["name"], "waiting"):
+            if state == self._printed.get(job["name"], "waiting"):
                 continue
-            self._said[job["name"]] = state
+            self._printed[job["name"]] = state
             self._write(escaped(f"{job['stage']} / {job['name']}: {words(job, now)}") + "\n")
 
     def _line(self, state: str, text: str, columns: int) -> str:

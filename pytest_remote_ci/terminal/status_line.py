@@ -56,7 +56,7 @@ class StatusLine:
             self._shown = False
             self._write(_CLEAR)
 
-    def say(self, text: str) -> None:
+    def print_message(self, text: str) -> None:
         """Print a permanent line. Control characters in it are escaped."""
         self.clear()
         self._write(escaped_lines(text) + "\n")

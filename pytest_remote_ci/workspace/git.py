@@ -77,8 +77,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def environment() -> dict[str, str]:
     """Return this process's environment without variables of other repositories, set up for git without prompts."""
-    kept = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
-    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat", "LC_ALL": "C"}
+    variables = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
+    return {
+        **variables,
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_PAGER": "cat",
+        "LC_ALL": "C",
+    }
 
 
 def _reason(complaint: str) -> str:

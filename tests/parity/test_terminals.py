@@ -116,17 +116,17 @@ def test_the_name_of_a_test_is_shown_after_a_while_and_gone_before_the_next_line
     line, screen, clock = line_of(0, 10)
     line.begin()
     clock[0] = 9
-    line.look()
+    line.update()
     assert screen.getvalue() == ""  # nothing runs
     line.pytest_runtest_logstart("t/test_a.py::test_of_a_long_name")
-    line.look()
+    line.update()
     assert _STATUS.findall(screen.getvalue()) == ["…a.py::test_of_a_long_name 0 s"[-27:].rjust(28, "…")]
     line.end()
     assert screen.getvalue().endswith("\x1b8\x1b[K")
     before = screen.getvalue()
-    line.look()
+    line.update()
     line.begin()
-    line.look()  # there was output just now
+    line.update()  # there was output just now
     line.end()
     assert screen.getvalue() == before
 
@@ -137,7 +137,7 @@ def test_nothing_is_shown_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch
     line.pytest_runtest_logstart("a.py::t")
     line.begin()
     clock[0] = 9
-    line.look()
+    line.update()
     line.end()
     assert screen.getvalue() == ""
 

@@ -114,7 +114,7 @@ class ArtifactCollector:
     blobs: BlobStore
     limits: Limits = Limits()
     retention_days: float = 7.0
-    #: Limit for all jobs of a user together; callers of `keep` must settle the job afterwards.
+    #: Limit for all jobs of a user together; callers of `keep` must `release` the job afterwards.
     quota: Quota = field(default_factory=Quota)
     #: Whether the controller is ending: the collection is then given up, and the next controller repeats it.
     stopping: Callable[[], bool] = lambda: False
@@ -133,7 +133,7 @@ class ArtifactCollector:
         before_reading()
         failpoints.hit(_FOUND)
         try:
-            return self._kept(job, wanted, written)
+            return self._store_files(job, wanted, written)
         except (KeepingStopped, failpoints.FailpointError):
             raise
         except OSError as error:
@@ -147,7 +147,7 @@ class ArtifactCollector:
             words = f"internal error of the runner ({type(error).__name__})"
         return CollectedArtifacts(notes=(f"none is stored: {words}",))
 
-    def _kept(self, job: Job, wanted: ArtifactRequest, written: JobOutput) -> CollectedArtifacts:
+    def _store_files(self, job: Job, wanted: ArtifactRequest, written: JobOutput) -> CollectedArtifacts:
         found = scan.find(written.folder, wanted.globs)
         sent: Mapping[str, str] = {}
         with contextlib.suppress(PermanentError):  # the workspace is gone: store everything that matches
@@ -161,7 +161,7 @@ class ArtifactCollector:
                     found.omissions.add(refusal, file.path)
                     continue
                 try:
-                    taken = self._take(file, written.folder, batch)
+                    taken = self._store_file(file, written.folder, batch)
                 except _FileChanged:
                     found.omissions.add("grew while it was read", file.path)
                 except OSError as error:
@@ -171,7 +171,7 @@ class ArtifactCollector:
                 else:
                     if taken is None or sent.get(file.path) == taken.sha256:
                         continue
-                    if room.take(taken.size):
+                    if room.claim(taken.size):
                         artifacts.append(taken)
                     else:
                         found.omissions.add(room.over_quota, file.path)
@@ -184,7 +184,7 @@ class ArtifactCollector:
             written.root,
         )
 
-    def _take(self, file: Leftover, folder: Path, batch: Batch) -> Artifact | None:
+    def _store_file(self, file: Leftover, folder: Path, batch: Batch) -> Artifact | None:
         """Add one file to the batch; return None if the job did not write it."""
         with scan.opened(folder, file.path) as handle:
             if handle is None:
@@ -240,7 +240,7 @@ class _Allowance:
             return "found the runner's disk full"
         return None if self._quota.has_room(self._job, file.size) else self.over_quota
 
-    def take(self, size: int) -> bool:
+    def claim(self, size: int) -> bool:
         """Count a stored file; return False if another job of the user took the space meanwhile."""
         if not self._quota.claim(self._job, size):
             return False

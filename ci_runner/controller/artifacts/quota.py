@@ -19,7 +19,7 @@ UNLIMITED: Final = 1 << 62
 class Quota:
     """Stored and claimed bytes per user. Thread-safe.
 
-    A job claims bytes before its rows are written, and is `settle`d when they are written or never will be. In
+    A job claims bytes before its rows are written, and is `release`d when they are written or never will be. In
     between, its bytes are counted twice for the user's other jobs: never too few.
     """
 
@@ -28,7 +28,7 @@ class Quota:
         self.limit = limit
         self._stored = stored
         self._lock = threading.Lock()
-        #: User → the store's answer when the last of their jobs began or was settled.
+        #: User → the store's answer when the last of their jobs began or ended.
         self._base: dict[str, int] = {}
         #: User → job → bytes.
         self._claims: dict[str, dict[str, int]] = {}
@@ -38,7 +38,7 @@ class Quota:
         if job.user_id is None:
             return True
         with self._lock:
-            return self._taken(job.user_id, job.id) + size <= self.limit
+            return self._used(job.user_id, job.id) + size <= self.limit
 
     def claim(self, job: Job, size: int) -> bool:
         """Claim `size` more bytes for the job; if that is too much, return False and claim nothing."""
@@ -46,12 +46,12 @@ class Quota:
         if user_id is None:
             return True
         with self._lock:
-            if self._taken(user_id, job.id) + size > self.limit:
+            if self._used(user_id, job.id) + size > self.limit:
                 return False
             self._claims[user_id][job.id] += size
             return True
 
-    def settle(self, job_id: str) -> None:
+    def release(self, job_id: str) -> None:
         """Drop the job's claims: its rows are written, or never will be."""
         with self._lock:
             for user_id, claims in list(self._claims.items()):
@@ -62,7 +62,7 @@ class Quota:
                 else:
                     del self._claims[user_id], self._base[user_id]
 
-    def _taken(self, user_id: str, job_id: str) -> int:
+    def _used(self, user_id: str, job_id: str) -> int:
         if user_id not in self._base:
             self._base[user_id] = self._stored(user_id)
         claims = self._claims.setdefault(user_id, {})

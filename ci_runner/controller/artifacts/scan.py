@@ -119,12 +119,12 @@ def _walk(folder: int, prefix: str, depth: int, here: Step, found: Found) -> Non
                     finally:
                         os.close(inner)
             elif step.hits and not _is_deletion(status):
-                _take(path, status, step, found)
+                _add_file(path, status, step, found)
         except OSError as error:
             found.omissions.add(f"cannot be read ({error.strerror})", path)
 
 
-def _take(path: str, status: os.stat_result, step: Step, found: Found) -> None:
+def _add_file(path: str, status: os.stat_result, step: Step, found: Found) -> None:
     found.matched |= step.hits
     problem = path_problem(path)
     if stat.S_ISLNK(status.st_mode):

@@ -71,7 +71,7 @@ class Evictor:
             if time.monotonic() < self._next:
                 return
             self._next = time.monotonic() + self._interval
-            kept = {part for key in keep for part in key.split(".")}
+            protected = {part for key in keep for part in key.split(".")}
             limit = time.time() - self._fresh
             self._remove_leftovers(limit)
             sizes = _Sizes()
@@ -85,7 +85,7 @@ class Evictor:
             for candidate in candidates:
                 if sizes.total <= self._size:
                     return
-                if candidate.key not in kept and candidate.used < limit:
+                if candidate.key not in protected and candidate.used < limit:
                     sizes.drop(candidate.folder)
                     self._remove(candidate)
             for used, cache in caches:

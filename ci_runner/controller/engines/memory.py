@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +124,7 @@ class MemoryEngine:
 
     def write(self, name: str, data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> None:
         """Let the container of that name (or job id) write output now."""
-        self._say(self._find(name).spec, Output(data, stream=stream))
+        self._write_output(self._find(name).spec, Output(data, stream=stream))
 
     def lose(self, name: str) -> None:
         """Make the container of that name (or job id) vanish, leaving its volume behind."""
@@ -219,7 +220,7 @@ class MemoryEngine:
             self._frame(container.spec, "hello", worker="memory", python="3")
             self._frame(container.spec, "started", pid=1)
         for output in script.output:
-            self._timeline.after(output.at, lambda output=output: self._say_if_running(container_id, output))  # type: ignore[misc]
+            self._timeline.after(output.at, partial(self._write_if_running, container_id, output))
         self._wake()
         if script.run is not None:
             code = script.run(container.spec)
@@ -335,13 +336,13 @@ class MemoryEngine:
             )
         self._wake()
 
-    def _say_if_running(self, container_id: str, output: Output) -> None:
+    def _write_if_running(self, container_id: str, output: Output) -> None:
         with self._lock:
             container = self._containers.get(container_id)
             if container is not None and container.observed.state == "running":
-                self._say(container.spec, output)
+                self._write_output(container.spec, output)
 
-    def _say(self, spec: ContainerSpec, output: Output) -> None:
+    def _write_output(self, spec: ContainerSpec, output: Output) -> None:
         spool = spool_of(spec)
         if spool is not None:
             with (spool / output.stream).open("ab") as file:

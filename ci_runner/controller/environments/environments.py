@@ -119,14 +119,14 @@ class Environments:
         """Return the dependency environment, built if missing. Raises `EnvironmentFailed`."""
         name = self._lock_name(request)
 
-        def look() -> tuple[Published, Lock] | None:
+        def find() -> tuple[Published, Lock] | None:
             lock = self._read_lock(request.scope, name)
             ready = lock and (self._find_environment(request, lock, self._scope(request, lock)))
             return (ready, lock) if lock and ready else None
 
         return self._flights.once(
             ("lock", request.scope, name),
-            look,
+            find,
             lambda: self._install(request, name),
             joined=lambda: self._join(request),
             stopping=request.stopping,
@@ -350,7 +350,7 @@ class Environments:
         """Take over a build's environment, and mark it complete."""
         parent = self._folder(scope, "envs")
         with built.cell.opened("store") as store, opened_folder(parent) as target:
-            takeover.settle(store, _ENVIRONMENT, built.cell.owner)
+            takeover.take_ownership(store, _ENVIRONMENT, built.cell.owner)
             self._replace(store, _ENVIRONMENT, target, key)
         return self._complete(parent, key)
 
@@ -360,7 +360,7 @@ class Environments:
         with built.cell.opened() as cell, opened_folder(parent) as target:
             os.mkdir("layer", 0o755, dir_fd=cell)
             with built.cell.opened("store") as store, built.cell.opened("layer") as layer:
-                takeover.settle(store, _LAYER, built.cell.owner)
+                takeover.take_ownership(store, _LAYER, built.cell.owner)
                 move(store, _LAYER, layer, "venv")
                 if request.in_place is None:
                     os.mkdir("upper", 0o755, dir_fd=layer)

@@ -67,7 +67,7 @@ class Services:
             try:
                 self._engine.start(container_id)
             except PermanentError as error:
-                self._look(started[:-1], log)  # it cannot join the network of an ended container
+                self._readiness(started[:-1], log)  # it cannot join the network of an ended container
                 raise PermanentError(f"service {service['name']}: {error}") from error
         self._wait(started, log, stopping)
         return started[0][1]
@@ -103,7 +103,7 @@ class Services:
     ) -> None:
         deadline, pause = time.monotonic() + self._patience, _PAUSES[0]
         while True:
-            waiting = [name for name, is_ready in self._look(started, log) if not is_ready]
+            waiting = [name for name, is_ready in self._readiness(started, log) if not is_ready]
             if not waiting:
                 return
             if stopping():
@@ -117,7 +117,7 @@ class Services:
             time.sleep(pause)
             pause = min(pause * 1.5, _PAUSES[1])
 
-    def _look(
+    def _readiness(
         self, started: Sequence[tuple[Mapping[str, Any], str]], log: Callable[[str], None]
     ) -> list[tuple[str, bool]]:
         """Return name and readiness of each. Raises `PermanentError` for one that has ended."""

@@ -28,19 +28,19 @@ class SingleFlight:
     def once(
         self,
         key: Hashable,
-        look: Callable[[], T | None],
+        find: Callable[[], T | None],
         work: Callable[[], T],
         *,
         joined: Callable[[], object],
         stopping: Callable[[], bool],
     ) -> T:
-        """Return the result of `look`, else of `work`. Calls `joined` if another thread is already working.
+        """Return the result of `find`, else of `work`. Calls `joined` if another thread is already working.
 
         If the working thread fails, all waiting ones fail, too; if it is stopped, one of them takes over.
         """
         has_joined = False
         while True:
-            found = look()
+            found = find()
             if found is not None:
                 return found
             with self._lock:
@@ -48,7 +48,7 @@ class SingleFlight:
                 if flight is None:
                     mine = self._flights[key] = _Flight()
             if flight is None:
-                return self._lead(key, mine, look, work)
+                return self._lead(key, mine, find, work)
             if not has_joined:
                 joined()
                 has_joined = True
@@ -58,9 +58,9 @@ class SingleFlight:
             if flight.error is not None:
                 raise EnvironmentFailed(str(flight.error))
 
-    def _lead(self, key: Hashable, mine: _Flight, look: Callable[[], T | None], work: Callable[[], T]) -> T:
+    def _lead(self, key: Hashable, mine: _Flight, find: Callable[[], T | None], work: Callable[[], T]) -> T:
         try:
-            found = look()  # it may have been finished since the first look
+            found = find()  # it may have been finished since the first search
             return found if found is not None else work()
         except EnvironmentFailed as error:
             mine.error = error

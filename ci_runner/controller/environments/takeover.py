@@ -20,7 +20,7 @@ MAX_ENTRIES: Final = 1_000_000
 MAX_DEPTH: Final = 100
 
 
-def settle(parent: int, name: str, owner: int | None) -> None:
+def take_ownership(parent: int, name: str, owner: int | None) -> None:
     """Check the tree `name` in the folder `parent`, made by a container with the uid `owner` (None: the runner's).
 
     Afterwards it has only folders, regular files and links, all of that owner, and none that others can write; its
@@ -29,21 +29,21 @@ def settle(parent: int, name: str, owner: int | None) -> None:
     if not is_folder(parent, name):
         raise EnvironmentFailed("the build created no environment")
     allowed = {os.geteuid(), *([] if owner is None else [owner])}
-    _settle_folder(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), allowed)
+    _own_folder(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), allowed)
     with opened_folder(parent, name) as top:
         walk = Walk(top, MAX_ENTRIES, MAX_DEPTH)
         for entry in walk:
             if entry.is_folder:
-                _settle_folder(entry.folder, entry.name, entry.status, allowed)
+                _own_folder(entry.folder, entry.name, entry.status, allowed)
             else:
-                _settle_file(entry.folder, entry.name, entry.status, allowed)
+                _own_file(entry.folder, entry.name, entry.status, allowed)
     if not walk.complete:
         raise EnvironmentFailed(
             f"the build created more than {MAX_ENTRIES} files, or folders more than {MAX_DEPTH} levels deep"
         )
 
 
-def _settle_folder(parent: int, name: str, found: os.stat_result, allowed: set[int]) -> None:
+def _own_folder(parent: int, name: str, found: os.stat_result, allowed: set[int]) -> None:
     if found.st_uid not in allowed:
         raise EnvironmentFailed("the build created a folder of another owner")
     if found.st_uid != os.geteuid():
@@ -52,7 +52,7 @@ def _settle_folder(parent: int, name: str, found: os.stat_result, allowed: set[i
         set_folder_mode(parent, name, 0o755)
 
 
-def _settle_file(parent: int, name: str, found: os.stat_result, allowed: set[int]) -> None:
+def _own_file(parent: int, name: str, found: os.stat_result, allowed: set[int]) -> None:
     if found.st_uid not in allowed:
         raise EnvironmentFailed("the build created a file of another owner")
     if stat.S_ISLNK(found.st_mode):

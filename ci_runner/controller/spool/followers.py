@@ -56,7 +56,7 @@ class _Follower:
     #: None: read it from the store (at the beginning, and after an error, when it is unknown what was stored).
     position: SpoolPosition | None = None
     #: The store's position: `position`, or earlier by frames that made no events.
-    kept: SpoolPosition | None = None
+    stored_position: SpoolPosition | None = None
     #: Bytes of log text stored for the job.
     stored: int = 0
     #: Masks secrets in its events.
@@ -198,7 +198,7 @@ class Followers:
     def _locate(self, key: Key, follower: _Follower) -> None:
         """Continue after the last stored event."""
         job = self.store.get_job(key[0], events=False)
-        follower.position = follower.kept = self.store.events.position(*key)
+        follower.position = follower.stored_position = self.store.events.position(*key)
         follower.stored = job.log_bytes if job is not None else 0
         follower.started = job is not None and job.phase != "starting"
         follower.behind_since = None
@@ -233,9 +233,14 @@ class Followers:
         # The stored position may be before `before` by frames that made no events; after a crash they are read again,
         # which changes nothing. If the store has another position, it includes these bytes already.
         self.store.events.append(
-            key[0], self.epoch, events, spool=reading.position, attempt=key[1], expected=follower.kept
+            key[0],
+            self.epoch,
+            events,
+            spool=reading.position,
+            attempt=key[1],
+            expected=follower.stored_position,
         )
-        follower.position = follower.kept = reading.position
+        follower.position = follower.stored_position = reading.position
         follower.stored += size
         failpoints.hit(_AFTER)
 

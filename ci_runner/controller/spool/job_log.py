@@ -31,7 +31,7 @@ class JobLog:
         parts = [text[start : start + step] for start in range(0, len(text), step)]
         clean = [part.encode("utf-8", "replace").decode() for part in parts]
         events = [JobEvent("log", part, fields={"stream": "runner"}) for part in clean]
-        kept, size = within_budget(events, self._stored, self.budget)
-        if kept:
-            self.store.events.append(self.job.id, self.epoch, kept)
+        fitting, size = within_budget(events, self._stored, self.budget)
+        if fitting:
+            self.store.events.append(self.job.id, self.epoch, fitting)
             self._stored += size

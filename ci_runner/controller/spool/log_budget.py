@@ -15,20 +15,20 @@ def within_budget(events: Iterable[JobEvent], stored: int, budget: int) -> tuple
     The first one that does not fit is cut, and a line of the runner reports it. That line uses up the budget, also
     when the stored text is added up again after a restart.
     """
-    kept: list[JobEvent] = []
+    fitting: list[JobEvent] = []
     size = 0
     for event in events:
         text = (event.data or "").encode()
         if event.type != "log":
-            kept.append(event)
+            fitting.append(event)
         elif stored + size + len(text) < budget:
-            kept.append(event)
+            fitting.append(event)
             size += len(text)
         elif stored + size < budget:
             cut = text[: budget - stored - size].decode("utf-8", "ignore")
             words = f"\n[log truncated at {formats.size(budget)}]\n"
             fields = {"stream": "runner", "truncated": True}
-            kept += [replace(event, data=cut)] if cut else []
-            kept.append(JobEvent("log", words, timestamp=event.timestamp, fields=fields))
+            fitting += [replace(event, data=cut)] if cut else []
+            fitting.append(JobEvent("log", words, timestamp=event.timestamp, fields=fields))
             size += len(cut.encode()) + len(words)
-    return kept, size
+    return fitting, size

@@ -153,10 +153,10 @@ class ChunkedBody:
                 if not self._left:
                     self._expects = "end"
             else:
-                taken += self._take_line(data, taken)
+                taken += self._consume_line(data, taken)
         return taken
 
-    def _take_line(self, data: bytes, start: int) -> int:
+    def _consume_line(self, data: bytes, start: int) -> int:
         """Consume data up to the next line's end; return the number of bytes used."""
         end = data.find(b"\n", start, start + LONGEST_CHUNK_LINE + 2) + 1
         piece = data[start : end or start + LONGEST_CHUNK_LINE + 2]
@@ -167,12 +167,12 @@ class ChunkedBody:
         elif end:
             line, self._line = self._line, b""
             if line.endswith(b"\r\n") and b"\r" not in line[:-2]:
-                self._take(line[:-2])
+                self._handle_line(line[:-2])
             else:
                 self.error = BadRequest("a chunk's line does not end with CR LF")
         return len(piece)
 
-    def _take(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         if self._expects == "end":
             if line:
                 self.error = BadRequest("a chunk is longer than declared")

@@ -85,7 +85,7 @@ class StreamSlots:
                     del counter[key]
 
 
-def take_slot(slots: StreamSlots, req: falcon.Request) -> Slot:
+def acquire_slot(slots: StreamSlots, req: falcon.Request) -> Slot:
     """Return a slot for the caller of `req` and stop counting the request as an ordinary one.
 
     Raises as `StreamSlots.acquire` does.

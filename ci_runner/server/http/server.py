@@ -172,7 +172,7 @@ class HttpServer:
         try:
             wasyncore.loop(seconds, use_poll=True, map=self._map, count=1)
             assert self._gate is not None
-            self._gate.settle()
+            self._gate.finish_checks()
         except Exception:
             _log.exception("the HTTP server stumbled")
             time.sleep(0.05)

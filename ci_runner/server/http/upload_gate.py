@@ -87,7 +87,7 @@ class Gate:
     #: Finished key checks, for the I/O thread.
     checked: deque[KeyCheck] = field(default_factory=deque)
 
-    def settle(self) -> None:
+    def finish_checks(self) -> None:
         """Resume requests after their key check, and close connections that were chosen to make room."""
         while self.checked:
             check = self.checked.popleft()
@@ -191,14 +191,14 @@ class GatedParser(HTTPRequestParser):
             return len(data)
         consumed = 0
         if not self.is_refused:
-            consumed = self._take(data)
+            consumed = self._consume(data)
         if self.is_refused:
             self.completed = True
             self.expect_continue = False
             return len(data)  # ignore everything after a refused request
         return consumed
 
-    def _take(self, data: bytes) -> int:
+    def _consume(self, data: bytes) -> int:
         try:
             consumed: int = super().received(data)
         except OSError as error:

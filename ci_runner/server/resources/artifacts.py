@@ -19,7 +19,7 @@ from ci_runner.errors import NotFound
 from ci_runner.model.job import Artifact, Job
 from ci_runner.server import parameters, schemas
 from ci_runner.server.context import Services
-from ci_runner.server.http.limits import Slot, StreamSlots, take_slot
+from ci_runner.server.http.limits import Slot, StreamSlots, acquire_slot
 from ci_runner.server.resources.jobs import own_job
 from ci_runner.storage.blobs import BlobStore
 
@@ -98,7 +98,7 @@ class ArtifactArchive:
         """Send all files in one uncompressed archive, made on the fly; uses a stream slot meanwhile."""
         job = own_job(self._store, req, job_id)
         archive = _Archive(self._blobs, job, self._store.artifacts.list(job.id))
-        archive.slot = take_slot(self._slots, req)
+        archive.slot = acquire_slot(self._slots, req)
         _as_download(resp, f"{job.id}.tar", "application/x-tar")
         resp.content_length = archive.size
         resp.stream = archive

@@ -123,7 +123,7 @@ class Streams:
                 now = time.monotonic()
                 if bell.rang() or now - looked >= _LOOK_EVERY:
                     looked = now
-                    self._look()
+                    self._wake_listeners()
                 if now - swept >= _SWEEP_EVERY:
                     swept = now
                     self._sweep()
@@ -137,7 +137,7 @@ class Streams:
             bell.close()
         self._store.release()
 
-    def _look(self) -> None:
+    def _wake_listeners(self) -> None:
         """Wake the listeners of jobs that have a new newest number, or are deleted."""
         with self._lock:
             listeners = list(self._listeners)

@@ -11,7 +11,7 @@ import falcon
 
 from ci_runner import failpoints
 from ci_runner.server.http.auth import Caller, caller_of
-from ci_runner.server.http.limits import Slot, StreamSlots, take_slot
+from ci_runner.server.http.limits import Slot, StreamSlots, acquire_slot
 from ci_runner.server.parameters import AFTER, LAST_EVENT_ID
 from ci_runner.server.streams.hub import Listener, Streams
 from ci_runner.server.streams.source import Source
@@ -68,7 +68,7 @@ class StreamResponder:
         """Take a stream slot for the caller; raises `TooManyRequests` or `TemporaryError`."""
         caller = caller_of(req)
         gone = req.env.get("waitress.client_disconnected", lambda: False)
-        return Admission(self, take_slot(self._slots, req), caller, gone)
+        return Admission(self, acquire_slot(self._slots, req), caller, gone)
 
 
 def cursor_of(req: falcon.Request) -> int | None:

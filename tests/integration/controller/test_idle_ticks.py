@@ -42,9 +42,9 @@ def rows(store: Store) -> Iterator[JobRows]:
 
 
 def test_rows_are_read_once_until_somebody_commits(rows: JobRows) -> None:
-    first, anew = rows.look()
+    first, anew = rows.read()
     assert ([job.id for job in first.jobs], anew) == (["a"], True)
-    again, anew = rows.look()
+    again, anew = rows.read()
     assert (again is first, anew) == (True, False)
 
 
@@ -76,20 +76,20 @@ store.close()
         (in_a_thread, "a! b-"),
         (elsewhere, "a! b- c-"),
     ]
-    rows.look()
+    rows.read()
     for act, expected in acts:
         act()
-        found, anew = rows.look()
+        found, anew = rows.read()
         assert anew
         shown = [f"{job.id}{'!' if job.cancel_requested_at else '-'}" for job in found.jobs]
         assert " ".join(shown) == expected
-        assert rows.look() == (found, False)
+        assert rows.read() == (found, False)
 
 
 def test_what_could_not_be_read_is_read_the_next_time(
     rows: JobRows, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows.look()
+    rows.read()
     store.jobs.create(Job("b", user_id="ann"))
 
     def breaks() -> dict[str, dt.datetime]:
@@ -98,11 +98,11 @@ def test_what_could_not_be_read_is_read_the_next_time(
     with monkeypatch.context() as patch:
         patch.setattr(store.jobs, "served", breaks)
         with pytest.raises(StoreError):
-            rows.look()
-    found, anew = rows.look()
+            rows.read()
+    found, anew = rows.read()
     assert ([job.id for job in found.jobs], anew) == (["a", "b"], True)
     rows.forget()
-    assert rows.look()[1]
+    assert rows.read()[1]
 
 
 def test_a_row_is_decoded_once_for_as_long_as_it_stays_as_it_is(store: Store) -> None:

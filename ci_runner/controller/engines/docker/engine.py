@@ -105,20 +105,20 @@ class DockerEngine:
         with self._probing:
             if self._probe is not None:
                 return self._probe
-            probe, features = self._look()
+            probe, features = self._probe_engine()
             if features is not None:  # None: there is no image yet; probe again when there is one
                 self.profile = dataclasses.replace(self.profile, features=features)
             if features is not None or not probe.usable:
                 self._probe = probe
             return probe
 
-    def _look(self) -> tuple[Probe, container_profile.Features | None]:
+    def _probe_engine(self) -> tuple[Probe, container_profile.Features | None]:
         with translated("ask for the engine's version"):
             version, info = self.api.client.version(), self.api.client.info()
             images = self.api.client.images()
         image = docker_probe.choose_image(images)
         container = docker_probe.Container(self._run_probe, self._own)
-        return docker_probe.look(
+        return docker_probe.probe(
             version, info, self.api.base_url, image, self.scratch, self.network, container
         )
 

@@ -86,13 +86,13 @@ class DockerEvents:
                 self.connected.set()
                 self._wake()
                 for event in self._stream:
-                    self._settle(event)
+                    self._handle(event)
                     self._wake()
             finally:
                 with self._lock:
                     self._close_stream()
 
-    def _settle(self, event: object) -> None:
+    def _handle(self, event: object) -> None:
         if not isinstance(event, dict) or event.get("status") != "die":
             return
         with contextlib.suppress(RunnerError):  # the next full pass notices

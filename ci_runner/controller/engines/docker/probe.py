@@ -61,7 +61,7 @@ class Container:
     own: Callable[[Path], None]
 
 
-def look(
+def probe(
     version: Mapping[str, Any],
     info: Mapping[str, Any],
     base_url: str,
@@ -199,22 +199,22 @@ def _try_mounts(
                 overlay=Overlay((folder / "lower",), folder / "upper", folder / "work", "/probe-workspace"),
                 limits=Limits(memory=256 << 20, tmp_size=16 << 20, pids=64),
             )
-            said = _run(container, spec).split()
+            results = _run(container, spec).split()
         seen, above = _read(folder / "spool", "out"), _read(folder / "upper", "upper")
-        facts["probe"] = " ".join(said)
+        facts["probe"] = " ".join(results)
         # `mv` copies what it cannot rename; the copy is then in `upper`.
-        renames = "renamed" in said and not (folder / "upper" / "renamed" / "inside").exists()
-        features = Features(renames, "ipv6" in said)
-        if "bind" not in said or "append" not in said or seen != token:
+        renames = "renamed" in results and not (folder / "upper" / "renamed" / "inside").exists()
+        features = Features(renames, "ipv6" in results)
+        if "bind" not in results or "append" not in results or seen != token:
             return (
                 "the engine does not see the runner's folders: is it remote, or in a virtual machine?",
                 [],
                 features,
             )
-        if "overlay" not in said or above != token:
+        if "overlay" not in results or above != token:
             words = "the engine cannot mount writable workspaces (overlay) over the runner's folders"
             return words, [], features
-        return None, _reachable(said, gateway, network) + _lacking(features), features
+        return None, _reachable(results, gateway, network) + _lacking(features), features
     finally:
         with contextlib.suppress(OSError):
             Trash(scratch / ".trash").remove(folder)
@@ -254,22 +254,22 @@ def _open(problem: str) -> str:
     )
 
 
-def _reachable(said: list[str], gateway: str, network: DockerNetwork) -> list[str]:
+def _reachable(results: list[str], gateway: str, network: DockerNetwork) -> list[str]:
     """Return sentences about what containers with egress reach although they should not."""
     why = f" ({network.problem})" if network.problem else ""
     result = []
-    if "network" not in said:
+    if "network" not in results:
         result.append("what containers can reach could not be checked: the base image has no python3")
-    if "host" in said:
+    if "host" in results:
         result.append(
             f"containers can connect to services of this machine at {gateway}{why}; "
             f'block interface {network.firewall.bridge} in INPUT, or set network = "none"'
         )
-    if "metadata" in said:
+    if "metadata" in results:
         result.append(f"containers can connect to the cloud's metadata service at {METADATA}{why}")
     if network.problem:
         result.append(_open(network.problem))
-    if "ipv6" in said and network.firewall.ipv6_problem:
+    if "ipv6" in results and network.firewall.ipv6_problem:
         result.append(
             f"containers have IPv6 addresses, and IPv6 is not filtered ({network.firewall.ipv6_problem})"
         )

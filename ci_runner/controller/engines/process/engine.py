@@ -383,11 +383,13 @@ def _interpreters() -> dict[str, Path]:
     for minor in range(8, 21):
         command = shutil.which(f"python3.{minor}")
         if command is not None:
-            said = _say([command, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
-            found.update((version, Path(command)) for version in parse_pythons(said))
+            output = _output_of(
+                [command, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+            )
+            found.update((version, Path(command)) for version in parse_pythons(output))
     uv = shutil.which("uv")
     if uv is not None:
-        listed = _say([uv, "python", "list", "--only-installed", "--offline", "--no-config"])
+        listed = _output_of([uv, "python", "list", "--only-installed", "--offline", "--no-config"])
         for version, command in re.findall(
             r"^cpython-(3\.\d+)\.\S*\s+(/.*?)(?: -> .*)?$", listed, re.MULTILINE
         ):
@@ -407,7 +409,7 @@ def _search_path(inherited: str) -> str:
     return os.pathsep.join([*folders, *(folder for folder in more if folder not in folders)])
 
 
-def _say(command: list[str]) -> str:
+def _output_of(command: list[str]) -> str:
     """Return a program's output; "" if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -19,7 +19,7 @@ def test_a_container_whose_command_runs_is_not_remembered_from_before_its_start(
     sight = ContainerView(kit.engine)
 
     def state(job: Job) -> str:
-        [seen] = sight.look((job,), anew=False) or ()
+        [seen] = sight.read((job,), refresh=False) or ()
         return seen.state
 
     assert state(job) == "created"

@@ -63,11 +63,11 @@ class Case:
         self.handle = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self.before = len(self.path.read_bytes())
         sizes = {"stdout": 0, "stderr": len(stderr)}
-        self.settlement = crash.CrashResolution(str(folder), self.handle, lambda: sizes)
+        self.resolution = crash.CrashResolution(str(folder), self.handle, lambda: sizes)
 
-    def settle(self, restarts: int = 3, *, stopped: bool = False, sections: Any = ()) -> bool:
+    def resolve(self, restarts: int = 3, *, stopped: bool = False, sections: Any = ()) -> bool:
         try:
-            return self.settlement.settle("It died", list(sections), restarts=restarts, stopped=stopped)
+            return self.resolution.resolve("It died", list(sections), restarts=restarts, stopped=stopped)
         finally:
             os.close(self.handle)
 
@@ -110,17 +110,17 @@ NEVER_AGAIN: dict[str, tuple[list[Any], int, int]] = {
 @pytest.mark.parametrize(("records", "restarts", "code"), NEVER_AGAIN.values(), ids=NEVER_AGAIN)
 def test_pytest_is_not_started_again(tmp_path: Path, records: list[Any], restarts: int, code: int) -> None:
     case = Case(tmp_path, records)
-    assert case.settle(restarts) is False
-    assert case.settlement.code == code
+    assert case.resolve(restarts) is False
+    assert case.resolution.code == code
     last = case.added()[-1]
     assert (last["t"], last["again"]) == ("died", False)
 
 
 def test_pytest_is_started_again_for_the_rest(tmp_path: Path) -> None:
     case = Case(tmp_path, [*HEAD, started("a"), report("a"), finished("a"), started("b")])
-    assert case.settle(1) is True
+    assert case.resolve(1) is True
     assert [record["t"] for record in case.added()] == ["report", "report", "finished", "died"]
-    assert case.settlement.words == "It died while running b"
+    assert case.resolution.words == "It died while running b"
 
 
 def test_expected_failures_do_not_count_for_maxfail(tmp_path: Path) -> None:
@@ -132,19 +132,19 @@ def test_expected_failures_do_not_count_for_maxfail(tmp_path: Path) -> None:
         finished("a"),
         started("b"),
     ]
-    assert Case(tmp_path, records).settle() is True
+    assert Case(tmp_path, records).resolve() is True
 
 
 def test_maxfail_ends_the_session_as_pytest_itself_does(tmp_path: Path) -> None:
     case = Case(tmp_path, [{**SESSION, "maxfail": 1}, *HEAD[1:], started("a")])
-    case.settle()
+    case.resolve()
     over = case.added()[-2]
     assert (over["t"], over["shouldfail"]) == ("tests_over", "stopping after 1 failures")
 
 
 def test_a_failure_has_the_end_of_standard_error_since_the_test_began(tmp_path: Path) -> None:
     case = Case(tmp_path, [*HEAD, started("a", sizes=[0, 0, 4])], b"old\nnew\xff\n")
-    case.settle(sections=[["Captured stdout call", "said"]])
+    case.resolve(sections=[["Captured stdout call", "said"]])
     failure = case.added()[0]["d"]
     assert failure["longrepr"] == "It died while running a\n\nThe end of its standard error:\nnew\ufffd"
     assert failure["sections"] == [["Captured stdout call", "said"]]
@@ -155,7 +155,7 @@ def test_a_long_standard_error_is_cut_at_its_beginning(tmp_path: Path) -> None:
     case = Case(
         tmp_path, [*HEAD, started("a", sizes=[0, 0, 0])], b"x" * 10**6 + b"\n" + b"line\n" * 1000 + b"last"
     )
-    case.settle()
+    case.resolve()
     text = case.added()[0]["d"]["longrepr"]
     assert len(text) < 20_000
     assert text.endswith("line\nlast")
@@ -163,14 +163,14 @@ def test_a_long_standard_error_is_cut_at_its_beginning(tmp_path: Path) -> None:
 
 def test_a_death_after_the_call_is_an_error_of_the_teardown(tmp_path: Path) -> None:
     case = Case(tmp_path, [*HEAD, started("a"), report("a", outcome="passed")])
-    case.settle()
+    case.resolve()
     reports = [record["d"] for record in case.added() if record["t"] == "report"]
     assert [(data["when"], data["outcome"]) for data in reports] == [("teardown", "failed")]
 
 
 def test_a_stopped_session_leaves_the_words_to_whoever_stopped_it(tmp_path: Path) -> None:
     case = Case(tmp_path, [*HEAD, started("a")])
-    assert case.settle(stopped=True) is False
+    assert case.resolve(stopped=True) is False
     assert [record["t"] for record in case.added()] == ["died"]
 
 
@@ -178,7 +178,7 @@ def test_a_record_that_pytest_died_in_does_not_swallow_the_next(tmp_path: Path) 
     case = Case(tmp_path, [*HEAD, started("a")])
     with case.path.open("ab") as file:
         file.write(b'{"t": "repo')
-    case.settle()
+    case.resolve()
     lines = case.path.read_bytes()[case.before :].splitlines()
     assert [json.loads(line)["t"] for line in lines[1:]] == ["report", "report", "finished", "died"]
 
@@ -206,7 +206,7 @@ GARBAGE = [
 
 def test_what_is_no_record_changes_nothing(tmp_path: Path) -> None:
     case = Case(tmp_path, [*HEAD, *GARBAGE, started("b"), *GARBAGE])
-    assert case.settle() is True
+    assert case.resolve() is True
     assert [record["t"] for record in case.added()].count("finished") == 1
 
 
@@ -239,7 +239,7 @@ def test_a_second_collection_is_held_against_the_first() -> None:
     kept: Any = Kept()
     earlier = crash.SessionState()
     for record in (tree("a", "b", "c", "d"), started("a")):
-        earlier.take(record)
+        earlier.update(record)
     rest = resume.OnlyUnstarted(resume.ResumedRecords(kept, earlier), earlier)
     items = [type("Item", (), {"nodeid": nodeid})() for nodeid in ("x", "d", "a", "b")]
     session: Any = None

@@ -24,7 +24,7 @@ def during(phase: Iterator[None], act: Callable[[], None]) -> None:
 
 
 def taken(logs: Logs, when: str) -> list[dict[str, Any]]:
-    text = logs.take("t.py::a", when)
+    text = logs.pop("t.py::a", when)
     assert text.isascii()
     return list(json.loads(text or "[]"))
 

@@ -15,7 +15,7 @@ LABEL = "tests (python=3.12)"
 
 def labelling(root: Path = ROOT, cwd: Path = ROOT, here: Path = ROOT, started: Path = ROOT) -> Labelling:
     made = Labelling(LABEL)
-    made.settle(root, cwd, here, started)
+    made.set_paths(root, cwd, here, started)
     return made
 
 

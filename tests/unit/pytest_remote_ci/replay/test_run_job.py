@@ -43,7 +43,7 @@ def test_a_job_that_is_not_recorded_says_why_and_leaves_it_to_its_log(
     job: PipelineJob, events: list[dict[str, Any]], why: str
 ) -> None:
     for event in [*events, {"type": "session", "t": "collecting"}, COMPLETE]:
-        job.take(event)
+        job.handle(event)
     assert not job.has_started
     assert job.remarks() == [f"its tests are not shown: {why}"]
     assert (job.complete, job.failures, list(job.reported_nodes)) == (COMPLETE, 0, [])
@@ -51,7 +51,7 @@ def test_a_job_that_is_not_recorded_says_why_and_leaves_it_to_its_log(
 
 def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: PipelineJob) -> None:
     for event in [RECORDER, LOG, COMPLETE]:
-        job.take(event)
+        job.handle(event)
     assert (job.has_started, job.remarks()) == (False, [])
 
 
@@ -72,6 +72,6 @@ def test_records_that_make_no_sense_end_the_job_s_session_in_one_line(
 ) -> None:
     begin: dict[str, Any] = {"type": "session", "t": "session", "rootdir": "/x", "plugins": []}
     for event in [RECORDER, begin, {"type": "session", "t": "collecting"}, nonsense, nonsense, COMPLETE]:
-        job.take(event)
+        job.handle(event)
     (line,) = job.remarks()
     assert line.startswith(f"a record of kind {nonsense['t']!r} is invalid")

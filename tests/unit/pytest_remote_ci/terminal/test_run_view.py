@@ -117,7 +117,7 @@ def test_on_a_terminal_the_block_is_drawn_over_itself(monkeypatch: pytest.Monkey
     assert out.getvalue() == "one:\n  · a  waiting\n"
     view.show(run({**JOB, **OVER, "status": "completed", "success": True}))
     assert out.getvalue().endswith("\x1b[2A\x1b[Jone:\n\x1b[32m  ✓ a  passed  12 s\x1b[0m\n")
-    view.say("a line")
+    view.print_message("a line")
     assert out.getvalue().endswith("\x1b[2A\x1b[Ja line\n")
     monkeypatch.setenv("COLUMNS", "12")
     view.show(run(JOB))

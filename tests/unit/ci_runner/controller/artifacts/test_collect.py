@@ -174,7 +174,7 @@ def test_all_jobs_of_a_user_leave_no_more_than_the_quota(bench: Bench) -> None:
     )
     assert len(bench.keep(user="bob").artifacts) == 4, "others have their own"
     assert bench.keep(user="ann").artifacts == (), "what is being kept counts before it has rows"
-    bench.keeper.quota.settle("job")
+    bench.keeper.quota.release("job")
     stored["ann"] = 300  # older ones went
     assert bench.names(bench.keep(user="ann")) == ["0"]
 
@@ -196,10 +196,10 @@ def test_two_jobs_that_end_together_share_the_quota() -> None:
     assert not quota.claim(two, 50)
     assert quota.claim(two, 40)
     stored = 60  # the first one's rows are written
-    quota.settle("one")
+    quota.release("one")
     assert not quota.has_room(Job("three", user_id="ann"), 1)
-    quota.settle("two")  # which kept nothing after all
-    quota.settle("three")
+    quota.release("two")  # which kept nothing after all
+    quota.release("three")
     assert quota.has_room(Job("four", user_id="ann"), 40)
     assert not quota.has_room(Job("four", user_id="ann"), 41)
 
@@ -247,14 +247,14 @@ def test_a_file_that_still_grows_is_left_out(bench: Bench, monkeypatch: pytest.M
 def test_a_file_that_vanishes_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.put("a")
     bench.put("b")
-    taking = ArtifactCollector._take
+    taking = ArtifactCollector._store_file
 
     def take(self: ArtifactCollector, file: Any, folder: Path, batch: Batch) -> Any:
         if file.path == "a":
             (folder / "a").unlink()
         return taking(self, file, folder, batch)
 
-    monkeypatch.setattr(ArtifactCollector, "_take", take)
+    monkeypatch.setattr(ArtifactCollector, "_store_file", take)
     kept = bench.keep()
     assert bench.names(kept) == ["b"]
     assert kept.notes == ("not stored: 'a' cannot be read (No such file or directory)",)

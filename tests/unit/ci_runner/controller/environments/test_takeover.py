@@ -15,9 +15,9 @@ from ci_runner.errors import EnvironmentFailed
 from ci_runner.storage.safe_fs import FOLDER, opened_folder
 
 
-def settle(parent: Path, name: str = "environment", owner: int | None = None) -> None:
+def take_ownership(parent: Path, name: str = "environment", owner: int | None = None) -> None:
     with opened_folder(parent) as folder:
-        takeover.settle(folder, name, owner)
+        takeover.take_ownership(folder, name, owner)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_an_environment_is_closed_to_all_but_its_readers(environment: Path) -> N
     (environment / "lib" / "package").chmod(0o777)
     (environment / "bin" / "tool").chmod(0o4777)
     environment.chmod(0o700)
-    settle(environment.parent)
+    take_ownership(environment.parent)
     modes = {
         path.relative_to(environment).as_posix(): oct(path.stat().st_mode & 0o7777)
         for path in (environment, *environment.rglob("*"))
@@ -57,7 +57,7 @@ def test_an_environment_is_closed_to_all_but_its_readers(environment: Path) -> N
 def test_what_its_owner_closed_is_opened(environment: Path) -> None:
     (environment / "lib" / "package").chmod(0)
     (environment / "lib").chmod(0)
-    settle(environment.parent)
+    take_ownership(environment.parent)
     assert (environment / "lib" / "package" / "module.py").read_text() == "x = 1\n"
 
 
@@ -68,7 +68,7 @@ def test_links_are_not_followed(environment: Path, tmp_path: Path) -> None:
     (outside / "file").chmod(0o600)
     (environment / "link").symlink_to(outside)
     (environment / "other").symlink_to(outside / "file")
-    settle(environment.parent)
+    take_ownership(environment.parent)
     assert outside.stat().st_mode & 0o777 == 0o700
     assert (outside / "file").stat().st_mode & 0o777 == 0o600
 
@@ -86,9 +86,9 @@ def make_socket(path: Path) -> None:
 def test_what_is_no_folder_is_no_environment(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "environment")
     with pytest.raises(EnvironmentFailed, match="created no environment"):
-        settle(tmp_path)
+        take_ownership(tmp_path)
     with pytest.raises(EnvironmentFailed, match="created no environment"):
-        settle(tmp_path, "missing")
+        take_ownership(tmp_path, "missing")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, make_socket], ids=["a pipe", "a socket"])
@@ -98,7 +98,7 @@ def test_only_files_folders_and_links_are_taken(
     monkeypatch.chdir(environment / "lib")  # a socket's path is short
     make(Path("thing"))
     with pytest.raises(EnvironmentFailed, match="other than files, folders and links"):
-        settle(environment.parent)
+        take_ownership(environment.parent)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -106,15 +106,15 @@ def test_only_files_folders_and_links_are_taken(
 def test_what_belongs_to_somebody_else_is_refused(environment: Path, path: str) -> None:
     os.chown(environment / path, 65532, 65532, follow_symlinks=False)
     with pytest.raises(EnvironmentFailed, match="of another owner"):
-        settle(environment.parent, owner=65533)
-    settle(environment.parent, owner=65532)
+        take_ownership(environment.parent, owner=65533)
+    take_ownership(environment.parent, owner=65532)
     assert (environment / "lib" / "package").stat().st_uid == 0, "folders become the runner's"
 
 
 def test_depth_and_number_are_bounded(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(takeover, "MAX_ENTRIES", 3)
     with pytest.raises(EnvironmentFailed, match="more than 3 files"):
-        settle(environment.parent)
+        take_ownership(environment.parent)
     monkeypatch.undo()
     here = os.open(environment, FOLDER)
     for _ in range(takeover.MAX_DEPTH + 50):
@@ -124,7 +124,7 @@ def test_depth_and_number_are_bounded(environment: Path, monkeypatch: pytest.Mon
         here = inner
     os.close(here)
     with pytest.raises(EnvironmentFailed, match="100 levels"):
-        settle(environment.parent)
+        take_ownership(environment.parent)
 
 
 # -- what an editable install leaves in the workspace
