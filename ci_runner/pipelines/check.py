@@ -16,9 +16,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 from ci_runner.errors import InvalidSubmission
 from ci_runner.model.decode import decode, words
 from ci_runner.model.field_types import FromOne
-from ci_runner.pipelines import validate
 from ci_runner.pipelines.definition import Definition
-from ci_runner.pipelines.parse import document_root, read_pipeline
+from ci_runner.pipelines.parsing import validate
+from ci_runner.pipelines.parsing.parse import document_root, read_pipeline
+from ci_runner.pipelines.parsing.values import Value, nearest
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.planning import Choice, make_plan
 from ci_runner.pipelines.source import toml, yaml
@@ -32,7 +33,6 @@ from ci_runner.pipelines.source.tree import (
     Unreadable,
     below,
 )
-from ci_runner.pipelines.values import Value, nearest
 from pytest_remote_ci.wire.protocol import WireError
 
 #: Maximum number of files in one request.

@@ -13,8 +13,8 @@ from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.definition import Definition, JobDefinition, When
 from ci_runner.pipelines.graph import closure
 from ci_runner.pipelines.matrix import cells, filled, name_of
+from ci_runner.pipelines.parsing.values import nearest
 from ci_runner.pipelines.plan import Plan, PlannedJob
-from ci_runner.pipelines.values import nearest
 from pytest_remote_ci.wire.globs import Globs
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, Key, Schema
+from ci_runner.pipelines.parsing.key_table import JOB, PIPELINE, SHARED, STAGE, Key, Schema
 
 PAGE: Final = "guide/pipelines.md"
 SCHEMA: Final = "reference/pipeline.schema.json"

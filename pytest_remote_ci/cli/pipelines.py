@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import exit_codes
-from pytest_remote_ci.cli import plan_view, runs
+from pytest_remote_ci.cli import pipeline_runs, plan_view
 from pytest_remote_ci.cli.context import (
     Failure,
     add_json,
@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
     add_json(sub)
     sub.add_argument("--format", choices=("text", "json"), default="text", help=argparse.SUPPRESS)
     add_choice(sub)
-    runs.add(command, add_pipeline, add_choice)
+    pipeline_runs.add(command, add_pipeline, add_choice)
 
 
 def add_pipeline(sub: argparse.ArgumentParser) -> None:
@@ -125,7 +125,7 @@ def dry_run(options: argparse.Namespace) -> int:
     plan = plan_for(options, print_file=is_text)
     if plan is None:
         return exit_codes.FAILED
-    show(plan, runs.past_durations(options, str(plan["pipeline"])), is_text=is_text)
+    show(plan, pipeline_runs.past_durations(options, str(plan["pipeline"])), is_text=is_text)
     return exit_codes.OK
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.decode import Reports, exception_call
-from pytest_remote_ci.replay.events import Event
+from pytest_remote_ci.replay.event_source import Event
 from pytest_remote_ci.replay.nodes import RemoteItem, Tree
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.selection import Choice, Unchosen

@@ -19,7 +19,13 @@ import pytest
 from pytest_remote_ci.replay import reporters
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
-from pytest_remote_ci.replay.events import OLD_RUNNER, Event, EventSource, is_text_only, why_not_recorded
+from pytest_remote_ci.replay.event_source import (
+    OLD_RUNNER,
+    Event,
+    EventSource,
+    is_text_only,
+    why_not_recorded,
+)
 from pytest_remote_ci.replay.labels import Labelling
 from pytest_remote_ci.replay.last_failed import note_collected
 from pytest_remote_ci.replay.nodes import Tree

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_remote_ci.replay.events import Event
+from pytest_remote_ci.replay.event_source import Event
 from pytest_remote_ci.wire.control_characters import escaped
 
 #: Kinds of events with the id of a test or collector in `id`.

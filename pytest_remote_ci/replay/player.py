@@ -19,7 +19,7 @@ import pytest
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugin_diff, running_test
-from pytest_remote_ci.replay.events import Event, EventSource
+from pytest_remote_ci.replay.event_source import Event, EventSource
 from pytest_remote_ci.replay.job import Job, PipelineJob
 from pytest_remote_ci.replay.job_lines import JobLines
 from pytest_remote_ci.replay.labels import labels_of

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from pytest_remote_ci.replay import reporters
-from pytest_remote_ci.replay.events import Event
+from pytest_remote_ci.replay.event_source import Event
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import discarded_output, terminal_writer
 from pytest_remote_ci.terminal.ansi import Output

@@ -190,7 +190,7 @@ class _Session:
         choice: Choice | None = None,
     ) -> bool:
         """Let the local session replay the remote one; return False if its text must be shown instead."""
-        from pytest_remote_ci.replay.events import EventSource, wait_for_session
+        from pytest_remote_ci.replay.event_source import EventSource, wait_for_session
         from pytest_remote_ci.replay.player import JobPlayer
         from pytest_remote_ci.replay.plugin import start_replay
 

@@ -1,6 +1,6 @@
 """The tree for all file formats: scalars, lists and tables, with known positions, and the file's problems.
 
-`source.yaml` and `source.toml` make such trees; `pipelines.values` converts them into typed values.
+`source.yaml` and `source.toml` make such trees; `pipelines.parsing.values` converts them into typed values.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ci_runner.pipelines.check import answer, check
 from ci_runner.pipelines.graph import find_cycle
-from ci_runner.pipelines.keys import JOB, PIPELINE
+from ci_runner.pipelines.parsing.key_table import JOB, PIPELINE
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.planning import Choice, make_plan
 from ci_runner.pipelines.source import toml as toml_tree

@@ -12,12 +12,12 @@ import pytest
 
 from ci_runner.pipelines import reference
 from ci_runner.pipelines.check import check, choose
-from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE
+from ci_runner.pipelines.parsing.key_table import JOB, PIPELINE, SHARED, STAGE
+from ci_runner.pipelines.parsing.values import canonical
 from ci_runner.pipelines.planning import make_plan
 from ci_runner.pipelines.source import toml as toml_tree
 from ci_runner.pipelines.source import yaml as yaml_tree
 from ci_runner.pipelines.source.tree import Items, Node, Problems, Table
-from ci_runner.pipelines.values import canonical
 
 DOCS = Path(__file__).parents[4] / "docs"
 TEXT = (DOCS / reference.PAGE).read_text("utf-8")

@@ -13,9 +13,9 @@ from typing import Final
 from ci_runner.pipelines.definition import Definition, JobDefinition
 from ci_runner.pipelines.graph import find_cycle
 from ci_runner.pipelines.matrix import cells, filled, name_of
+from ci_runner.pipelines.parsing.values import nearest
 from ci_runner.pipelines.plan import LONGEST_NAME, MOST_JOBS
 from ci_runner.pipelines.source.tree import Problems, below
-from ci_runner.pipelines.values import nearest
 from pytest_remote_ci.wire import globs
 
 #: Maximum number of reported cycles.

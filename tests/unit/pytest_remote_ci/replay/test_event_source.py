@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.replay.events import parts_of
+from pytest_remote_ci.replay.event_source import parts_of
 
 HEAD: dict[str, Any] = {"type": "report", "timestamp": "now", "t": "several"}
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from ci_runner.pipelines import values as reading
 from ci_runner.pipelines.definition import Artifacts, Matrix, When
+from ci_runner.pipelines.parsing import values
+from ci_runner.pipelines.parsing.values import Value, canonical, nearest
 from ci_runner.pipelines.plan import Retries, Service
 from ci_runner.pipelines.source.tree import Items, Scalar, Table
-from ci_runner.pipelines.values import Value, canonical, nearest
 from pytest_remote_ci.wire import checks
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -42,13 +42,13 @@ def _fields(value: Value, known: Collection[str]) -> dict[str, Value] | None:
 
 def secrets(value: Value) -> tuple[str, ...] | None:
     """Return the names of variables, without duplicates."""
-    found = reading.list_of(value, reading.secret, "names of variables")
+    found = values.list_of(value, values.secret, "names of variables")
     return None if found is None else tuple(dict.fromkeys(found))
 
 
 def retries(value: Value) -> Retries | None:
     """Return the retries from a number or a table."""
-    count_of = reading.integer(0, 10)
+    count_of = values.integer(0, 10)
     if not isinstance(value.node, Table):
         if not (isinstance(value.node, Scalar) and type(value.node.value) is int):
             value.must("a number from 0 to 10, or a table with count, exit-codes")
@@ -61,14 +61,14 @@ def retries(value: Value) -> Retries | None:
     count = count_of(found["count"]) if "count" in found else 1
     codes: tuple[int, ...] | None = ()
     if "exit-codes" in found:
-        codes = reading.list_of(found["exit-codes"], reading.integer(1, 255), "exit codes")
+        codes = values.list_of(found["exit-codes"], values.integer(1, 255), "exit codes")
     return None if count is None or codes is None else Retries(count, tuple(dict.fromkeys(codes)))
 
 
 def docker(value: Value) -> str | None:
     """Return the image from a table with the key `image`."""
     found = _fields(value, ("image",))
-    return reading.image(found["image"]) if found and "image" in found else None
+    return values.image(found["image"]) if found and "image" in found else None
 
 
 def resources(value: Value) -> tuple[float | None, int | None] | None:
@@ -77,15 +77,15 @@ def resources(value: Value) -> tuple[float | None, int | None] | None:
     if found is None:
         return None
     return (
-        reading.number(found["cpus"], 10_000) if "cpus" in found else None,
-        reading.size(found["memory"]) if "memory" in found else None,
+        values.number(found["cpus"], 10_000) if "cpus" in found else None,
+        values.size(found["memory"]) if "memory" in found else None,
     )
 
 
 def artifacts(value: Value) -> Artifacts | None:
     """Return the artifacts from patterns, or from a table with patterns."""
     if not isinstance(value.node, Table):
-        paths = reading.one_or_many(value, reading.pattern, "patterns")
+        paths = values.one_or_many(value, values.pattern, "patterns")
         return None if paths is None else Artifacts(paths)
     found = _fields(value, ("paths", "when", "retention"))
     if found is None:
@@ -93,15 +93,15 @@ def artifacts(value: Value) -> Artifacts | None:
     if "paths" not in found:
         value.error(f"{value.subject} is missing 'paths'")
         return None
-    paths = reading.one_or_many(found["paths"], reading.pattern, "patterns")
+    paths = values.one_or_many(found["paths"], values.pattern, "patterns")
     when_ = "always"
     if "when" in found:
         chosen = found["when"]
-        when_ = reading.text(chosen) or "always"
+        when_ = values.text(chosen) or "always"
         if when_ not in ("always", "success", "failure"):
             chosen.must('"always", "success" or "failure"')
             return None
-    days = reading.days(found["retention"]) if "retention" in found else None
+    days = values.days(found["retention"]) if "retention" in found else None
     return None if paths is None else Artifacts(paths, when_, days)  # type: ignore[arg-type]  # checked above
 
 
@@ -118,7 +118,7 @@ def when(value: Value) -> When | None:
     changed: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
     if "changed" in found:
-        changed = reading.one_or_many(found["changed"], reading.pattern, "patterns")
+        changed = values.one_or_many(found["changed"], values.pattern, "patterns")
         if changed == ():
             found["changed"].warn(f"{found['changed'].subject} is empty: no change ever matches")
     if "tag" in found:
@@ -126,7 +126,7 @@ def when(value: Value) -> When | None:
         if isinstance(tag.node, Scalar) and tag.node.value is True:
             tags = ("*",)
         else:
-            tags = reading.one_or_many(tag, reading.text, "patterns")
+            tags = values.one_or_many(tag, values.text, "patterns")
     return When(changed != () and tags != (), changed, tags)
 
 
@@ -155,7 +155,7 @@ def services(value: Value) -> tuple[Service, ...] | None:
 def _service(given: str | None, value: Value) -> Service | None:
     """Return one service; it is named after its image by default."""
     if isinstance(value.node, Scalar) and isinstance(value.node.value, str):
-        image, fields = reading.image(value), dict[str, Value]()
+        image, fields = values.image(value), dict[str, Value]()
     else:
         fields_or_none = _fields(value, ("name", "image", "env", "health", "ports", "command"))
         if fields_or_none is None:
@@ -164,10 +164,10 @@ def _service(given: str | None, value: Value) -> Service | None:
         if "image" not in fields:
             value.error("a service is missing 'image'")
             return None
-        image = reading.image(fields["image"])
+        image = values.image(fields["image"])
     if image is None:
         return None
-    name = given or (reading.text(fields["name"]) if "name" in fields else _name_of(image))
+    name = given or (values.text(fields["name"]) if "name" in fields else _name_of(image))
     if name is None or not _HOST_NAME.match(name) or name in ("localhost", "job"):
         (fields.get("name") or value).error(
             f"{name!r} cannot be the host name by which the job reaches the service: use a-z, 0-9 and '-'"
@@ -179,13 +179,13 @@ def _service(given: str | None, value: Value) -> Service | None:
 def _details(fields: Mapping[str, Value]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if "env" in fields:
-        found["env"] = reading.variables(fields["env"]) or {}
+        found["env"] = values.variables(fields["env"]) or {}
     if "health" in fields:
-        found["health"] = reading.text(fields["health"])
+        found["health"] = values.text(fields["health"])
     if "ports" in fields:
-        found["ports"] = reading.list_of(fields["ports"], reading.integer(1, 65535), "ports (integers)") or ()
+        found["ports"] = values.list_of(fields["ports"], values.integer(1, 65535), "ports (integers)") or ()
     if "command" in fields:
-        found["command"] = reading.list_of(fields["command"], reading.word, "strings") or ()
+        found["command"] = values.list_of(fields["command"], values.word, "strings") or ()
     return found
 
 
@@ -207,9 +207,9 @@ def matrix(value: Value) -> Matrix | None:
             content.problems.error(
                 content.key, content.path, f"{axis!r} is not a valid name of an axis: begin with a letter"
             )
-        values = _axis(content)
-        if values is not None:
-            axes[axis] = values
+        on_axis = _axis(content)
+        if on_axis is not None:
+            axes[axis] = on_axis
     entries = dict(value.entries())
     include = _cells(entries.get("include"))
     exclude = _cells(entries.get("exclude"))
@@ -237,23 +237,23 @@ def matrix(value: Value) -> Matrix | None:
 
 
 def _axis(value: Value) -> tuple[str, ...] | None:
-    values = reading.list_of(value, reading.word, "values")
-    if values is None:
+    cells = values.list_of(value, values.word, "values")
+    if cells is None:
         return None
-    if not values and isinstance(value.node, Items) and not value.node.items:
+    if not cells and isinstance(value.node, Items) and not value.node.items:
         value.error(f"axis {value.label!r} is empty, so there is no job")
-    if len(values) > MOST_CELLS:
+    if len(cells) > MOST_CELLS:
         value.must(f"at most {MOST_CELLS} values")
         return None
-    twice = next((item for item in values if values.count(item) > 1), None)
+    twice = next((item for item in cells if cells.count(item) > 1), None)
     if twice is not None:
         value.error(f"axis {value.label!r} has the value {twice!r} twice")
     blank = next(
-        (item for item in values if not item.strip() or not item.isprintable() or len(item) > 200), None
+        (item for item in cells if not item.strip() or not item.isprintable() or len(item) > 200), None
     )
     if blank is not None:
         value.error(f"axis {value.label!r}: values must be 1 to 200 printable characters")
-    return tuple(dict.fromkeys(values))
+    return tuple(dict.fromkeys(cells))
 
 
 def _cells(value: Value | None) -> tuple[dict[str, str], ...]:
@@ -264,7 +264,7 @@ def _cells(value: Value | None) -> tuple[dict[str, str], ...]:
         if not isinstance(item.node, Table) or not item.node.entries:
             item.must("a table of axes and values")
             return None
-        found = {axis: reading.word(content) for axis, content in item.entries()}
+        found = {axis: values.word(content) for axis, content in item.entries()}
         return {axis: text for axis, text in found.items() if text is not None}
 
-    return reading.list_of(value, cell, "tables") or ()
+    return values.list_of(value, cell, "tables") or ()

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ci_runner.pipelines import values
 from ci_runner.pipelines.definition import Definition, JobDefinition, Named
-from ci_runner.pipelines.keys import JOB, PIPELINE, SHARED, STAGE, read_fields
+from ci_runner.pipelines.parsing import values
+from ci_runner.pipelines.parsing.key_table import JOB, PIPELINE, SHARED, STAGE, read_fields
+from ci_runner.pipelines.parsing.values import Value
 from ci_runner.pipelines.source.tree import Items, Place, Problems, Scalar, Table
-from ci_runner.pipelines.values import Value
 
 #: Maximum number of jobs in one definition, before matrices are expanded.
 MOST_JOBS: Final = 1000

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ci_runner.pipelines import job_values, values
+from ci_runner.pipelines.parsing import job_values, values
+from ci_runner.pipelines.parsing.values import Value, canonical, nearest
 from ci_runner.pipelines.source.tree import Table
-from ci_runner.pipelines.values import Value, canonical, nearest
 
 Schema = dict[str, Any]
 
