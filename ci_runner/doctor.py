@@ -224,7 +224,7 @@ def uv() -> Iterator[Finding]:
     if path:
         yield ok("uv", path)
     else:
-        yield fail("uv", "not found beside this Python or on PATH", "pip install 'pytest-remote-ci[runner]'")
+        yield fail("uv", "not found next to this Python or on PATH", "pip install 'pytest-remote-ci[runner]'")
 
 
 def packages(settings: Settings) -> Iterator[Finding]:

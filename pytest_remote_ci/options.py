@@ -1,4 +1,4 @@
-"""The table of pytest's options that concern a handover: our own, and others that need care, with who obeys them.
+"""The table of pytest's options that need care in a remote session, and which side applies them.
 
 What is not in the table goes to the job as it was typed. pytest loads this module in every session, so it imports
 nothing that pytest has not already imported.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-#: Who obeys an option: the local pytest, the job's, both, or neither because it is refused.
+#: Which side applies an option: the local pytest, the job's, both, or neither because it is refused.
 HERE: Final = "here"
 JOB: Final = "job"
 BOTH: Final = "both"
@@ -51,7 +51,7 @@ class Option(NamedTuple):
     reads_path: bool = False
     #: A file is written.
     writes_file: bool = False
-    #: Belongs to a reporter: if the local pytest has it, a replay obeys it here, and the job does not get it.
+    #: Belongs to a reporter: if the local pytest has it, a replay applies it locally, and the job does not get it.
     is_reporter: bool = False
     #: Name of the setting on the local pytest's `config.option` that a replay must reset, and its neutral value.
     resets: tuple[tuple[str, Any], ...] = ()

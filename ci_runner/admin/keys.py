@@ -41,7 +41,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(admin_command=_list)
 
-    revoke = commands.add_parser("revoke", help="revoke a key, at once and for ever")
+    revoke = commands.add_parser("revoke", help="revoke a key, immediately and permanently")
     revoke.add_argument("key_id", metavar="KEY_ID", help="as in `key list`")
     revoke.set_defaults(admin_command=_revoke)
 

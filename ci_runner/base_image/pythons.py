@@ -187,7 +187,7 @@ def copy(found: Installation, root: Path) -> None:
         shutil.copytree(headers, target / "include" / library, symlinks=True)
     links = root / "usr/local/bin"
     links.mkdir(parents=True, exist_ok=True)
-    # Do not use a link: a virtual environment made through it would look for its standard library beside the link.
+    # Do not use a link: a virtual environment made through it would look for its standard library next to the link.
     command = links / library
     command.write_text(f'#!/bin/sh\nexec {found.target}/bin/{library} "$@"\n')
     command.chmod(0o755)

@@ -1,7 +1,7 @@
 """Actions of the controller, as frozen values: `decide` chooses them, `executor` performs them.
 
 An action may be performed twice: a crash before its effect is recorded repeats it. While an action for a `subject` is
-going on, no second one is started. After a temporary failure, the same `key` is paused for a while.
+in progress, no second one is started. After a temporary failure, the same `key` is paused for a while.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Stop(JobAction):
 
     @property
     def subject(self) -> str:
-        """Return the action's own subject: it may interrupt a `Prepare` that is going on."""
+        """Return the action's own subject: it may interrupt a `Prepare` in progress."""
         return stop_subject(self.job_id)
 
 

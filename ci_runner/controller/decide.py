@@ -244,7 +244,7 @@ def _preparing(world: Snapshot, timer: _Timer, job: Job) -> Iterator[Action]:
 
 
 def _interruption(world: Snapshot, timer: _Timer, job: Job) -> Iterator[Action]:
-    """Yield what ends a preparation that is going on when its job is to stop."""
+    """Yield what ends a preparation in progress when its job is to stop."""
     intent = _wanted_stop(world, timer, job)
     asked = job.id in world.signalled or stop_subject(job.id) in world.in_flight
     if intent and not asked and "Prepare" in world.in_flight.get(job.id, ()):

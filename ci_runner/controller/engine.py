@@ -27,7 +27,7 @@ SPOOL: Final = "/ci/spool"
 STORE: Final = "/ci/store"
 HOME: Final = "/ci/home"
 
-#: `test` runs a job's command; `build` prepares an environment; `service` runs beside a test (a database).
+#: `test` runs a job's command; `build` prepares an environment; `service` runs alongside a test (a database).
 Role = Literal["test", "build", "service"]
 ContainerState = Literal["created", "running", "paused", "exited", "dead", "removing"]
 
@@ -104,7 +104,7 @@ class ContainerSpec:
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """A container beside a job's that runs an image as its makers meant it: its user, entry point and volumes."""
+    """A container alongside a job's that runs an image as its makers meant it: its user, entry point and volumes."""
 
     name: str
     image_id: str

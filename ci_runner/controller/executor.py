@@ -79,7 +79,7 @@ class Executor:
         pool.submit(self._run, action)
 
     def in_flight(self) -> Mapping[str, frozenset[str]]:
-        """Return subject → names of the actions that are going on for it."""
+        """Return subject → names of the actions in progress for it."""
         with self._lock:
             return {subject: frozenset(names) for subject, names in self._in_flight.items()}
 
@@ -90,7 +90,7 @@ class Executor:
             return touched
 
     def close(self) -> None:
-        """Wait for actions that are going on (preparations give up); leave containers as they are."""
+        """Wait for actions in progress (preparations give up); leave containers as they are."""
         self._steps.closing.set()
         self._preparing.shutdown(wait=True, cancel_futures=True)
         self._collecting.shutdown(wait=True, cancel_futures=True)

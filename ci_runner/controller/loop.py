@@ -72,7 +72,7 @@ class Controller:
     ) -> None:
         """Set up the controller without starting it.
 
-        `policy` replaces the settings' limits; `finished` is called, in a thread of its own, at least once with each
+        `policy` replaces the settings' limits; `finished` is called, in its own thread, at least once with each
         job that ends (see `notifier`).
         """
         self._storage = storage

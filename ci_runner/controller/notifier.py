@@ -20,8 +20,8 @@ from ci_runner.store import Store
 
 _log = logging.getLogger(__name__)
 
-_BEFORE = failpoints.register("controller.tell.before", "a job is over, no plugin is notified")
-_AFTER = failpoints.register("controller.tell.after", "all plugins are notified, not recorded")
+_BEFORE = failpoints.register("controller.notify.before", "a job is over, no plugin is notified")
+_AFTER = failpoints.register("controller.notify.after", "all plugins are notified, not recorded")
 
 #: Seconds between two unrequested checks: for errors, and for jobs that another program ended.
 INTERVAL: Final = 10.0

@@ -1,7 +1,7 @@
 """`Snapshot`: all input of a decision, read once per tick into one frozen value.
 
 The order of reading matters, because actions go on meanwhile: first the actions in flight, then the rows, then the
-containers, then the builds that are going on. An action that ends in between is seen either as in flight (and left
+containers, then the builds in progress. An action that ends in between is seen either as in flight (and left
 alone) or with all its effects.
 """
 
@@ -22,7 +22,7 @@ from ci_runner.pipelines.scheduler import Facts
 from ci_runner.settings.groups import ReconcileSettings
 from ci_runner.store import Store
 
-#: Subject → names of the actions that are going on for it.
+#: Subject → names of the actions in progress for it.
 InFlight = Mapping[str, frozenset[str]]
 
 
@@ -40,7 +40,7 @@ class Policy:
     disk: int = 4 << 30
     #: Containers of one job, including those lost before the user's command ran.
     attempts: int = 3
-    #: Jobs that may wait for a free build beside those that are building; with more, no job is taken up.
+    #: Jobs that may wait for a free build in addition to those that are building; with more, no job is taken up.
     build_queue: int = 4
     #: Seconds between two announcements of a job's place: for the first ten in the queue, and for the others.
     announce: tuple[float, float] = (1.0, 15.0)
@@ -113,7 +113,7 @@ class Snapshot:
     served: Mapping[str, dt.datetime] = field(default_factory=dict)
     #: All containers of this install; None if the engine does not answer.
     observed: tuple[Observed, ...] | None = ()
-    #: Subject → names of the actions that are going on for it.
+    #: Subject → names of the actions in progress for it.
     in_flight: InFlight = field(default_factory=dict)
     #: Subjects to leave alone for a while after a failure.
     held: frozenset[str] = frozenset()

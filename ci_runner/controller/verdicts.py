@@ -43,7 +43,7 @@ def ended(job: Job, observed: Observed | None, ending: SpoolResult, policy: Poli
     if ending.exit is None:
         return failed(_naming(CONTAINER_LOST, ending.running))
     if ending.exit.stopped and ending.exit.code != 0:
-        # The runner did not request this: the engine or the machine went down, so the command's exit is no verdict.
+        # The runner did not request this: the engine or the machine went down, so the command's exit is not a verdict.
         return failed(_naming(f"{CONTAINER_LOST} (it was stopped from outside the runner)", ending.running))
     if ending.exit.code is None:
         return ran(1, _crash_reason(ending.exit, memory))

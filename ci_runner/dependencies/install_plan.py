@@ -52,7 +52,7 @@ class Plan:
     source: str
     #: pyproject.toml, setup.py or setup.cfg, if the project's own metadata names dependencies.
     project_file: str | None = None
-    #: Requirement lines beside the project's own; the client's pytest comes last if it was added.
+    #: Requirement lines besides the project's own; the client's pytest comes last if it was added.
     requirements: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     #: Options of requirements files that choose indexes.

@@ -28,9 +28,9 @@ def fair_order(
 
     Priority comes first. Within a priority, the next job is of the user with the fewest jobs taken up (`running`:
     user id → number, as from `running_per_user`), then of the one served longest ago (`served`: user id → when a job
-    of theirs was last taken up; missing users were never served), then of the one with the job that has waited
+    of their jobs was last started; missing users were never served), then of the one with the job that has waited
     longest. Within a user, submission order decides. Each placed job counts as taken up for the places after it, so
-    the order is the real one if all jobs run equally long. All `jobs` are ordered, whatever their phase.
+    the order is the real one if all jobs run equally long. All `jobs` are ordered, in any phase.
     """
     users: dict[str, _Turns] = {}
     levels: dict[int, dict[str, deque[Job]]] = {}

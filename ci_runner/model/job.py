@@ -28,7 +28,7 @@ def utcnow() -> dt.datetime:
 class NaiveTimeWarning(UserWarning):
     """A time without a time zone, such as `datetime.utcnow()`, was taken as UTC.
 
-    A `UserWarning`, so it is shown by default; this class of its own can be turned into an error.
+    A `UserWarning`, so it is shown by default; this separate class can be turned into an error.
     """
 
 

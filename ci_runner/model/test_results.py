@@ -21,7 +21,7 @@ OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 GOOD: Final = frozenset({"passed", "xfailed"})
 BAD: Final = frozenset({"failed", "error"})
 
-#: Longer node ids are cut at so many characters.
+#: Longer node ids are cut at this number of characters.
 MAX_NODE_ID: Final = 2000
 #: Maximum accepted duration, in seconds.
 _LONGEST: Final = 1e6

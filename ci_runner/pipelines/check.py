@@ -172,7 +172,7 @@ class PlanQuestion(Struct, frozen=True, forbid_unknown_fields=True):
     keep_going: bool | None = None
 
 
-_ABOUT_FILES: Final = "[name, text] of each file; the name's ending says whether it is TOML or YAML"
+_ABOUT_FILES: Final = "[name, text] of each file; the name's ending tells whether it is TOML or YAML"
 _SHAPE: Final = f"must be a list of 1 to {MOST_FILES} pairs [name, text]"
 _File = Annotated[tuple[str, str], words("must be [name, text]")]
 
@@ -228,7 +228,7 @@ def answer(question: object) -> dict[str, object]:
     """
     if not isinstance(question, dict):
         raise WireError("body: must be a JSON object")
-    # Without files the message says what they must be.
+    # Without files the message names the valid ones.
     asked = decode("", {"files": None, **question}, PipelineQuestion)
     checked = check(asked.files)
     found = PipelineAnswer(

@@ -56,7 +56,7 @@ Names = Annotated[tuple[Name, ...], words("must be a list of strings", max_lengt
 Texts = Annotated[tuple[Text, ...], words("must be a list of strings", max_length=_MOST_TEXTS)]
 Environment = Annotated[Mapping[Variable, Text], words("must be an object of texts")]
 
-#: The outcomes after which a job's artifacts are kept.
+#: The outcomes after which a job's artifacts are stored.
 ArtifactsWhen = Literal["always", "success", "failure"]
 
 
@@ -75,7 +75,7 @@ class Retries:
 
 @dataclass(frozen=True)
 class Service:
-    """A program that runs beside a job, in a network used by that job alone."""
+    """A program that runs alongside a job, in a network used by that job alone."""
 
     #: Host name by which the job connects to it.
     name: HostName
@@ -126,7 +126,7 @@ class PlannedJob:
     #: Globs, relative to the project.
     artifacts: Annotated[tuple[Pattern, ...], words("must be a list of strings", max_length=_MOST_TEXTS)] = ()
     artifacts_when: Annotated[ArtifactsWhen, words("must be always, success or failure")] = "always"
-    #: Days for which artifacts are kept; None: the runner's default.
+    #: Days for which artifacts are stored; None: the runner's default.
     artifacts_days: Positive | None = None
     services: Annotated[
         tuple[Service, ...],

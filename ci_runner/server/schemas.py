@@ -336,7 +336,7 @@ _Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
 class SubmittedService(Struct, kw_only=True, forbid_unknown_fields=True):
-    """A program that runs beside the tests."""
+    """A program that runs alongside the tests."""
 
     name: Annotated[HostName, Meta(description="host name")]
     image: str

@@ -234,7 +234,7 @@ class ReconcileSettings:
         "private networks that jobs and builds may reach, such as `10.1.0.0/16` or one address",
         item=ipv4_network,
     )
-    #: Bytes of log kept per job.
+    #: Bytes of log stored per job.
     log_budget: int = _setting(
         256 << 20, "CI_RUNNER_LOG_BUDGET", "bytes of log stored per job", size=True, minimum=1 << 16
     )

@@ -43,7 +43,7 @@ _WRITTEN = failpoints.register("blobs.batch.written", "contents are in uploads/,
 _SYNCED = failpoints.register(
     "blobs.batch.synced", "contents are durable in uploads/, not yet under their digests"
 )
-_KEPT = failpoints.register("blobs.batch.kept", "contents are durable under their digests")
+_STORED = failpoints.register("blobs.batch.stored", "contents are durable under their digests")
 
 
 def job_owner() -> int | None:
@@ -271,7 +271,7 @@ class Batch:
             if place.parent.stat().st_mtime > time.time() - _UNSURE:
                 folders.add(place.parent)
         in_parallel(_sync_folder, folders)
-        failpoints.hit(_KEPT)
+        failpoints.hit(_STORED)
 
     def _sync(self, path: Path) -> None:
         with path.open("rb+") as file:

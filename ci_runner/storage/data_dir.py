@@ -1,4 +1,4 @@
-"""The data directory: kept private, refused if others could write to it, and identified by an install id.
+"""The data directory: private, refused if others could write to it, and identified by an install id.
 
 All private files of the runner are below one folder with mode 0700; other modules define its contents
 (docs/internals/index.md lists them).
@@ -71,7 +71,7 @@ def install_id(folder: Path) -> str:
 
 @contextlib.contextmanager
 def write_beside(path: Path, text: str) -> Iterator[Path]:
-    """Yield a complete, private (0600) file beside `path`, to link or move into place; remove it afterwards."""
+    """Yield a complete, private (0600) file next to `path`, to link or move into place; remove it afterwards."""
     made = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

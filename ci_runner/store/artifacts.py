@@ -1,4 +1,4 @@
-"""Artifacts of jobs: their paths, the blobs with their contents, and the date until which they are kept.
+"""Artifacts of jobs: their paths, the blobs with their contents, and the date until which they are stored.
 
 They are written in the transaction that ends the job, so an ended job has all of its artifacts or none. A content is
 not collected while a row refers to it (`ci_runner.store.blobs`).

@@ -71,7 +71,7 @@ class _SqliteDatabase(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         if self._shut:
             raise StoreError("the store is closed")
-        # Private whatever the umask and the folder; SQLite gives its -wal and -shm files the same mode.
+        # Private regardless of the umask and the folder; SQLite gives its -wal and -shm files the same mode.
         with contextlib.suppress(OSError):  # the connection below reports the error
             create_private(self._private_path)
         connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
@@ -245,8 +245,8 @@ class Database:
     def use_wal(self) -> None:
         """Switch the file to write-ahead logging (readers and the writer do not wait for each other).
 
-        SQLite does not wait for other processes in this call, whatever the busy timeout; `migrations` serialises the
-        callers.
+        SQLite does not wait for other processes in this call, regardless of the busy timeout; `migrations` serialises
+        the callers.
         """
         mode = self.sql("PRAGMA journal_mode = WAL")[0][0]
         if str(mode).lower() != "wal":

@@ -1,4 +1,4 @@
-"""Encrypt secrets in the database with a key that is stored in a file beside it.
+"""Encrypt secrets in the database with a key that is stored in a file next to it.
 
 Neither the database's pages, its write-ahead log, nor a copy of it reveals a value without that file. The runner's
 own user and root can read both files, and so the values. The key is made when the first value is stored. If it is

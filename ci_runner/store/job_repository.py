@@ -1,4 +1,4 @@
-"""`JobRepository`: users, keys, jobs and events, scoped by user, whatever stores them.
+"""`JobRepository`: users, keys, jobs and events, scoped by user, independent of what stores them.
 
 The server, the controller and the commands of `admin` use the operations that it names through it, and the `Store` for
 the rest: leases, spool offsets, paging of events, blobs, runs. `tests/contract/test_repository.py` tests every
@@ -100,7 +100,7 @@ class JobRepository(Protocol):
         """Return keys, newest first; none for an unknown user."""
 
     def revoke_api_key(self, key_id: str) -> APIKey:
-        """Revoke a key, at once and for ever, and return it; repeated calls change nothing."""
+        """Revoke a key, immediately and permanently, and return it; repeated calls change nothing."""
 
     def update_api_key_last_used(self, key_id: str, moment: dt.datetime) -> None:
         """Store when the key was last used; ignores a moment before the stored one, and an unknown key."""

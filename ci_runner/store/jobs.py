@@ -122,7 +122,7 @@ class Jobs:
         return stored
 
     def request_cancel(self, job_id: str, by: str) -> Job:
-        """Request the job's end, which the controller then brings about. Repeated calls change nothing.
+        """Request the job's end; the controller then carries it out. Repeated calls change nothing.
 
         Returns a cancelled job as it is; raises `Conflict` for a completed or failed job, `NotFound` for an unknown
         one.

@@ -52,7 +52,7 @@ class Keys:
         ]
 
     def revoke(self, key_id: str) -> APIKey:
-        """Revoke the key for ever, durably; repeated calls change nothing. `NotFound` if unknown."""
+        """Revoke the key permanently and durably; repeated calls change nothing. `NotFound` if unknown."""
         with self._database.write():
             self._database.run(KeyRow.update(is_active=False).where(KeyRow.id == key_id))
             return self._require(key_id)

@@ -127,7 +127,7 @@ class Runs:
     def request_cancel(
         self, run_id: str, by: str, *, stage: str | None = None, job: str | None = None
     ) -> Run:
-        """Request the end of the run, or of one of its stages or planned jobs; the controller brings it about.
+        """Request the end of the run, or of one of its stages or planned jobs; the controller carries it out.
 
         Repeated calls change nothing. A run that is over but was not cancelled raises `Conflict`; an unknown run,
         stage or job raises `NotFound`.

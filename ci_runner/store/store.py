@@ -56,7 +56,7 @@ class Store:
     ) -> Store:
         """Open the database, making or migrating it first; several processes may do so at once.
 
-        `backups`: folder for the copy made before a migration, by default ``backups`` beside the file.
+        `backups`: folder for the copy made before a migration, by default ``backups`` next to the file.
         `migrate=False` refuses a missing or older schema instead. `busy_timeout`: seconds to wait for another
         process's write. Raises `StoreError`.
         """

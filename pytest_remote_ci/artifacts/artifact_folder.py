@@ -1,8 +1,8 @@
-"""The folder for artifacts, kept apart from the project: git, pytest and unittest skip it.
+"""The folder for artifacts, separate from the project: git, pytest and unittest skip it.
 
 Its files were made by tests: names that pytest would collect, a `conftest.py`, anything. So the folder's name begins
 with a dot, and two files in it keep other tools out: `.gitignore`, and a `conftest.py` that makes pytest collect
-nothing in it, whatever the project's `norecursedirs` are.
+nothing in it, regardless of the project's `norecursedirs` are.
 """
 
 from __future__ import annotations

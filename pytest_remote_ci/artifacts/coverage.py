@@ -41,7 +41,7 @@ def _relocate_database(file: Path, old: str, new: str) -> None:
     """Map all paths in a transaction of SQLite: all or none."""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA journal_mode = MEMORY")  # no journal beside the file
+        connection.execute("PRAGMA journal_mode = MEMORY")  # no journal next to the file
         rows = connection.execute(
             "SELECT id, path FROM file WHERE substr(path, 1, ?) = ?", (len(old) + 1, f"{old}/")
         ).fetchall()

@@ -179,7 +179,7 @@ def _outside_home(report: ExternalReport, name: str) -> Home | str:
         problem = report_kinds.HTML_ASSETS.name_problem(name)
     if problem is None and os.path.lexists(place):
         problem = _replacing_problem(place, kind, report.place)
-    # A link at the exact place is followed, as reporters do; the assets lie beside the link.
+    # A link at the exact place is followed, as reporters do; the assets lie next to the link.
     return (
         problem
         if problem is not None
@@ -293,7 +293,7 @@ def _below(report: ExternalReport, place: Place) -> str:
 
 
 def _assets(html: str) -> str:
-    """Return the folder of assets beside a report of pytest-html that is not self-contained."""
+    """Return the folder of assets next to a report of pytest-html that is not self-contained."""
     return str(Path(html).parent / "assets")
 
 

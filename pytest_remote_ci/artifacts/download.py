@@ -2,7 +2,7 @@
 
 The list comes from the runner and the contents from tests, so neither is trusted: names must be plain relative paths,
 no link on the way is followed (`pytest_remote_ci.artifacts.safe_fs`), and contents must have the digest in the list.
-An interrupted download is resumed, by this process or a later one: the partial file stays beside the final place
+An interrupted download is resumed, by this process or a later one: the partial file stays next to the final place
 under a temporary name.
 """
 
@@ -41,7 +41,7 @@ _PIECE: Final = 1 << 16
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 #: Characters that a file system of macOS ignores in names: they must not hide ``.git``.
 _IGNORED_ON_MACOS: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff")
-#: Names of devices on Windows, whatever their suffix.
+#: Names of devices on Windows, with any suffix.
 _DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 
 
@@ -279,7 +279,7 @@ def name_problem(path: str) -> str | None:
         return problem
     if any(_is_git(part) for part in parts):
         return "is in a .git folder"
-    if parts[-1].casefold() == "head":  # with objects/ and refs/ beside it, any folder is a repository
+    if parts[-1].casefold() == "head":  # with objects/ and refs/ next to it, any folder is a repository
         return "could make its folder look like a git repository"
     if os.name == "nt" and (any(_DEVICES.match(part) or part[-1] in ". " or ":" in part for part in parts)):
         return "has a name that Windows does not allow"

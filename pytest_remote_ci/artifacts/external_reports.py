@@ -22,7 +22,7 @@ from pytest_remote_ci.session import argv
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.wire import globs
 
-#: Options with a file as value; a folder "assets" can lie beside it.
+#: Options with a file as value; a folder "assets" can lie next to it.
 _FILES: Final = frozenset(FILES)
 #: Names in pytest-html's folder of assets.
 _ASSET: Final = re.compile(r"assets/\w[\w.-]*")

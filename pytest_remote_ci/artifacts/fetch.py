@@ -1,7 +1,7 @@
 """Fetch a job's artifacts: reports go where a local session would write them, others into a folder.
 
-Only requested files are accepted, whatever else a job or a runner lists. Errors are reported but do not change the
-exit code: the job is over, and the runner keeps its files for some days.
+Only requested files are accepted, regardless of what else a job or a runner lists. Errors are reported but do not
+change the exit code: the job is over, and the runner stores its files for some days.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ArtifactFetcher:
     places: dict[str, Path] = field(default_factory=dict)
     _is_done: bool = False
 
-    def bring(
+    def fetch(
         self,
         complete: Mapping[str, Any] | None,
         *,
@@ -90,7 +90,7 @@ class ArtifactFetcher:
             names = _names(found, reports, self.places)
             self.print_message(f"remote-ci: {names}: incomplete, because pytest died in the job")
 
-    def bring_all(self) -> bool:
+    def fetch_all(self) -> bool:
         """Fetch all artifacts into the folder; return whether there were any and all arrived.
 
         Raises `ClientError`, OSError.

@@ -28,6 +28,6 @@ def fetch(
     for job in jobs:
         job_id = job["job_id"]
         if job_id is not None and client.artifacts(job_id):
-            home = ArtifactFetcher(client, job_id, base.below(str(job["name"])), line, print_message)
-            is_complete = home.bring_all() and is_complete
+            fetcher = ArtifactFetcher(client, job_id, base.below(str(job["name"])), line, print_message)
+            is_complete = fetcher.fetch_all() and is_complete
     return is_complete

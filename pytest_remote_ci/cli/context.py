@@ -101,7 +101,7 @@ def settings(options: argparse.Namespace) -> Config:
 
 
 def add_verbose(sub: argparse.ArgumentParser) -> None:
-    """Add ``--verbose``, which `log_shown` obeys."""
+    """Add ``--verbose``, which `log_shown` applies."""
     sub.add_argument("--verbose", action="store_true", help="show each request to the runner on stderr")
 
 

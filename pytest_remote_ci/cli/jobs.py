@@ -96,9 +96,9 @@ def artifacts(options: argparse.Namespace) -> int:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher, reason
 
             line = StatusLine()
-            home = ArtifactFetcher(client, job_id, folder(configured)(job_id), line, line.print_message)
+            fetcher = ArtifactFetcher(client, job_id, folder(configured)(job_id), line, line.print_message)
             try:
-                return exit_codes.OK if home.bring_all() else exit_codes.FAILED
+                return exit_codes.OK if fetcher.fetch_all() else exit_codes.FAILED
             except OSError as error:
                 raise Failure(reason(error)) from error
     return exit_codes.OK

@@ -216,7 +216,7 @@ def _one_file(name: str) -> Files:
     text = pipeline_files.read(file)
     if not pipeline_files.is_in_project(file):
         raise ConfigError(
-            f"{name} is not in a project: put it into a git work tree, or beside a pyproject.toml"
+            f"{name} is not in a project: put it into a git work tree, or next to a pyproject.toml"
         )
     return [(file.as_posix(), text)]
 

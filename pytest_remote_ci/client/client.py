@@ -361,7 +361,7 @@ class Client:
         self.jobs(limit=1)
 
     def is_healthy(self, timeout: float = 2.0) -> bool:
-        """Return whether a runner answers at all, whatever the key."""
+        """Return whether a runner answers at all, with any key."""
         try:
             with self._transport.send("GET", "/health", read_timeout=timeout) as response:
                 body = response.json()

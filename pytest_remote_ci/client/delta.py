@@ -45,7 +45,7 @@ def deliver(
 ) -> str:
     """Pack what the runner lacks, pass it to `send`, and return the result of `send`.
 
-    `again` collects the project anew; it is called once, if a file changed while being packed. `progress` is called
+    `again` collects the project again; it is called once, if a file changed while being packed. `progress` is called
     while packing. Raises what `send` and the client raise, and `WorkspaceChanged` if files keep changing.
     """
     collected_again = asked_again = False

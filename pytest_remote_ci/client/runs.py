@@ -96,7 +96,7 @@ class Runs:
 
     def newest(self, pipeline: str) -> Run:
         """Return the newest run of a pipeline. Raises `JobNotFound`."""
-        # An empty name would be no filter, and what is not printable is no name.
+        # An empty name would be no filter, and a name must be printable.
         found = self.list(pipeline=pipeline, limit=1) if pipeline and pipeline.isprintable() else []
         if not found:
             raise JobNotFound(f"Run not found: pipeline {pipeline!r} has no run")

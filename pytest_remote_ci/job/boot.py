@@ -30,7 +30,7 @@ CONTINUED = "REMOTE_CI_CONTINUED"
 CAPTURED = "REMOTE_CI_CAPTURED"
 #: Folder, in the job's working directory, for reports that belong outside of the project on the developer's machine.
 OUTSIDE = ".remote-ci-reports"
-#: The package names of the files beside this one inside a job, and of the package above them.
+#: The package names of the files next to this one inside a job, and of the package above them.
 _PACKAGE, _ROOT = "_remote_ci.job", "_remote_ci"
 #: Name of our own plugin's entry point.
 PLUGIN = "remote_ci"
@@ -212,7 +212,7 @@ class ShareCaptureFiles:
 def make_package(here: str) -> None:
     """Make packages with unique names for the files in the folder `here`, and for those that the wire shares.
 
-    In a job the folder `wire` lies in `here`, in the source tree beside it.
+    In a job the folder `wire` lies in `here`, in the source tree next to it.
     """
     import types
 
@@ -223,7 +223,7 @@ def make_package(here: str) -> None:
 
 
 def load(name: str, package: str = _PACKAGE) -> Any:
-    """Import a module beside this file, or another one of the same package."""
+    """Import a module next to this file, or another one of the same package."""
     import importlib
 
     make_package(os.path.dirname(os.path.abspath(__file__)))
@@ -275,7 +275,7 @@ def main(mode: str, args: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if records is not None:  # any other end of the process does not end the session, whatever its code
+    if records is not None:  # any other end of the process does not end the session, with any code
         records.add(_load_wire().Returned(exitstatus=code))
         load("ending").shorten()
     return code

@@ -35,7 +35,7 @@ class Begun(NamedTuple):
 
 
 class SessionState:
-    """The state of one job's session, over all its pytest processes. Fields marked "newest" start anew with each."""
+    """The state of one job's session, over all its pytest processes. Fields marked "newest" start again with each."""
 
     def __init__(self) -> None:
         #: Node ids in the order in which they were first collected, and those of tests that began.

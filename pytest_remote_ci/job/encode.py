@@ -73,7 +73,7 @@ class Reports:
         #: The report for which the status was last requested, and the answer.
         self.status: tuple[Any, Any] = (None, None)
         self._before: dict[str, ReportData] = {}
-        #: Tells whether a result can wait for the next test.
+        #: Decides whether a result can wait for the next test.
         self.quiet = Quiet(config)
         #: The report that was recorded last.
         self.last: Any = None

@@ -1,8 +1,9 @@
 """Every private name of pytest that the files in the job use, with the versions of pytest that have it.
 
 All were seen in 7.0, 7.4, 8.0, 8.4, 9.0 and 9.2, except where another range is given. What is different without a name
-stands beside it. `tests/test_architecture.py` keeps private names out of the other files. execnet can run this file in
-a worker of pytest-xdist, so it imports nothing of ours. Standard library only, until a function needs pytest.
+is in the comment next to it. `tests/test_architecture.py` rejects private names in the other files. execnet can run
+this file in a worker of pytest-xdist, so it imports nothing else of this project. Standard library only, until a
+function needs pytest.
 """
 
 from __future__ import annotations

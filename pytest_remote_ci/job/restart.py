@@ -21,7 +21,7 @@ _CAPTURED = ("Captured stdout call", "Captured stderr call")
 
 
 class Recording:
-    """The records of one job, created and kept open by the worker, so that deleting the file has no effect."""
+    """The records of one job, created and held open by the worker, so that deleting the file has no effect."""
 
     def __init__(self, folder: str, sizes: Callable[[], dict[str, int]], job: dict[str, Any]) -> None:
         """`folder`: the spool; `sizes()`: the present sizes of its output files in bytes."""
@@ -99,7 +99,7 @@ class Recording:
 
 def _load(*names: str) -> Any:
     """Import a module of this folder, or of another package, as `boot` does."""
-    return __import__("boot").load(*names)  # beside this file
+    return __import__("boot").load(*names)  # next to this file
 
 
 def _returned(handle: int) -> int | None:

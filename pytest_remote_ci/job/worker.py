@@ -176,7 +176,7 @@ def _prctl(option: int, value: int) -> None:
 def start(job: dict[str, Any], spool: Spool, more: dict[str, str], passed_on: int | None = None) -> int:
     """Fork and run the command; return its process id, which is also its group and session.
 
-    `more`: environment variables beside the job's; `passed_on`: a descriptor that the command inherits.
+    `more`: environment variables in addition to the job's; `passed_on`: a descriptor that the command inherits.
     """
     env = dict(os.environ)
     env.update(job["env"])

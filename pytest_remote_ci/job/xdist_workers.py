@@ -15,7 +15,7 @@ import pytest
 
 #: Seconds to wait for a worker to run this file.
 _PATIENCE = 30
-#: The package name of the files beside this one inside a job, in workers as in the controller.
+#: The package name of the files next to this one inside a job, in workers as in the controller.
 _PACKAGE, _ROOT = "_remote_ci.job", "_remote_ci"
 
 

@@ -1,4 +1,4 @@
-"""Rebuild recorded reports, warnings and exceptions as objects of the local pytest, whatever the remote version.
+"""Rebuild recorded reports, warnings and exceptions as objects of the local pytest, for any remote version.
 
 What cannot be rebuilt becomes text: no report is lost, and no class is imported because a record names it.
 """
@@ -79,7 +79,7 @@ class Reports:
         self._logs: dict[tuple[str, str], list[str]] = {}
         #: Decodes the phases that only passed.
         self.passes = Passes(config, places, self._before, wants_streams=self._wants_streams)
-        #: id(report) → the report, kept alive so that the id stays valid, and its status.
+        #: id(report) → the report, referenced so that the id stays valid, and its status.
         self._statuses: dict[int, tuple[Any, wire.Status]] = {}
         #: Version of pytest in the job.
         self.pytest_there = ""

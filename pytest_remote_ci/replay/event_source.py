@@ -1,4 +1,4 @@
-"""The events of a run or of a job of its own, one at a time, and whether they form a recorded session."""
+"""The events of a run or of a single job, one at a time, and whether they form a recorded session."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Play a run as one session: pull its events, let its jobs play them, and end the local session as the run ended.
 
-A job of its own is a run with one job and no label. Its session and the local one go through the same phases:
+A single job is a run with one job and no label. Its session and the local one go through the same phases:
 `JobPlayer` plays up to the same point of both. The jobs of a pipeline begin and end while the local tests run, so
 `PipelinePlayer` assigns each event to its job and knows only the points of the run. Events are pulled only while a
 hook of `replay.plugin` waits.
@@ -493,7 +493,7 @@ class PipelinePlayer(Player):
 
     @property
     def collects_first(self) -> bool:
-        """See `Player`: jobs collect at different times, each with a line of its own."""
+        """See `Player`: jobs collect at different times, each with its own line."""
         return True
 
     @property

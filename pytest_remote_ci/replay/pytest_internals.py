@@ -1,8 +1,8 @@
 """Every private name of pytest that the client uses, with the versions of pytest that have it.
 
 All were seen in 7.0, 7.4, 8.0, 8.4, 9.0 and 9.2, except where another range is given. What is different without a name
-stands beside it. `tests/test_architecture.py` keeps private names out of the client's other modules; those that the
-job needs are in `pytest_remote_ci.job.pytest_internals`.
+is in the comment next to it. `tests/test_architecture.py` rejects private names in the client's other modules; those
+that the job needs are in `pytest_remote_ci.job.pytest_internals`.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def discarded_output(writer: Any) -> Iterator[None]:
 
 
 def count_collected(reporter: Any, number: int) -> None:
-    """Add to the tests that the terminal reporter counted. Without the name, it says that fewer were collected."""
+    """Add to the tests that the terminal reporter counted. Without the name, it reports that fewer were collected."""
     if hasattr(reporter, "_numcollected"):
         reporter._numcollected += number
 
@@ -201,7 +201,7 @@ def junit_xml(config: pytest.Config) -> Any:
 
 
 def backdate(config: pytest.Config, seconds: float) -> None:
-    """Set the session's start so many seconds back, for summaries and reports of a session that is shown later.
+    """Set the session's start back by some seconds, for summaries and reports of a session that is shown later.
 
     Reporters measure the time since an instant: since 8.4 `_session_start` and `suite_start`, before that
     `_sessionstarttime` and `suite_start_time`. Without the names, the duration is that of the replay.

@@ -1,4 +1,4 @@
-"""The one walker of pytest's command line: it tells options, their values, and paths apart.
+"""The one walker of pytest's command line: it distinguishes options, their values, and paths.
 
 It works on text, because the job's pytest may have options that the local one does not know. What takes a value is
 asked of pytest's parser, if there is one, and of `pytest_remote_ci.options`.

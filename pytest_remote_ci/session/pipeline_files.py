@@ -116,7 +116,7 @@ def can_read_here() -> bool:
 
 
 def ask_here(question: Question) -> Answer:
-    """Return the answer of a separate process: reading needs modules that must not be loaded beside pytest."""
+    """Return the answer of a separate process: reading needs modules that must not be loaded next to pytest."""
     done = subprocess.run(
         [sys.executable, "-m", "ci_runner.pipelines"],
         input=json.dumps(question).encode(),

@@ -50,7 +50,7 @@ class Remote(ABC):
         """Return its present state, as the runner describes it."""
 
     def submit(self, workspace: Workspace, *, again: Callable[[], Workspace]) -> None:
-        """Submit it with the missing files of the workspace; `again` collects the workspace anew."""
+        """Submit it with the missing files of the workspace; `again` collects the workspace again."""
         key = uuid.uuid4().hex
         deliver(
             self._client,

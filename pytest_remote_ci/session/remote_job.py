@@ -48,7 +48,7 @@ class RemoteJob(Remote):
         self._folder: Callable[[str], ArtifactFolder] | None = None
         self._reports: Reports | None = None
         self._asked: tuple[str, ...] | None = None
-        self._home: ArtifactFetcher | None = None
+        self._fetcher: ArtifactFetcher | None = None
 
     @property
     def remote_id(self) -> str | None:
@@ -162,7 +162,7 @@ class RemoteJob(Remote):
         """Fetch the job's files, once, if `keep` was called; `complete` is its last event, None if not over.
 
         `is_early`: without files that replace reports still to be written locally; for the others see
-        `ArtifactFetcher.bring`.
+        `ArtifactFetcher.fetch`.
         """
         if self.job_id is None or not complete or not complete.get("artifacts"):
             return
@@ -171,10 +171,10 @@ class RemoteJob(Remote):
                 f"The job has artifacts; fetch them with: remote-ci artifacts {self.job_id}"
             )
             return
-        if self._home is None:
+        if self._fetcher is None:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
 
-            self._home = ArtifactFetcher(
+            self._fetcher = ArtifactFetcher(
                 self._client,
                 self.job_id,
                 self._folder(self.job_id),
@@ -183,7 +183,7 @@ class RemoteJob(Remote):
                 self._reports,
                 self._asked,
             )
-        self._home.bring(complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
+        self._fetcher.fetch(complete, is_early=is_early, is_whole=is_whole, has_died=has_died)
 
     def cancel(self) -> None:
         """Cancel the job and wait for its end; an interrupt ends the waiting."""

@@ -29,7 +29,7 @@ Code = TypeVar("Code", int, "int | None")
 
 
 def held_interrupts(display: Display) -> Interrupts:
-    """Return the handling of Ctrl-C for a submission, which says when an interrupt has to wait for an answer."""
+    """Return the handling of Ctrl-C for a submission, which prints when an interrupt has to wait for an answer."""
     held = "Cancelling the submission … (press Ctrl-C again to leave at once)"
     return Interrupts(on_held=lambda: display.print_message(held))
 

@@ -1,8 +1,8 @@
 """Filter for a run's output: colours pass, every other control of the terminal is removed.
 
-Tests can print anything, and terminals obey: titles, clipboard, links, answers typed into the shell. To a terminal,
-only text and ``ESC [ … m`` are written. To files and pipes, which may lead to a terminal too, characters are written
-as a direct run would, but no sequences other than colours. For short foreign texts (names, reasons, errors) use
+Tests can print anything, and terminals act on it: titles, clipboard, links, answers typed into the shell. To a
+terminal, only text and ``ESC [ … m`` are written. To files and pipes, which may lead to a terminal too, characters are
+written as a direct run would, but no sequences other than colours. For short foreign texts (names, reasons, errors) use
 `pytest_remote_ci.wire.control_characters` instead, which removes colours as well.
 """
 

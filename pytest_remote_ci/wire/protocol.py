@@ -33,7 +33,7 @@ Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 Phase = Literal["queued", "preparing", "starting", "testing", "finishing"]
 LogStream = Literal["terminal", "stdout", "stderr", "runner"]
 Priority = Literal["high", "normal", "low"]
-#: When a job's artifacts are kept: always, only if the job passed, or only if it did not.
+#: When a job's artifacts are stored: always, only if the job passed, or only if it did not.
 ArtifactsWhen = Literal["always", "success", "failure"]
 Network = Literal["egress", "none"]
 
@@ -92,15 +92,15 @@ class SubmitOptions:
     network: Network | None = None
     #: Patterns (`pytest_remote_ci.wire.globs`) of files to keep after the run.
     artifacts: tuple[str, ...] = ()
-    #: Programs that run beside the tests, reachable by name: objects with `name` and `image`, and optionally `env`,
+    #: Programs that run alongside the tests, reachable by name: objects with `name` and `image`, and optionally `env`,
     #: `health` (a shell command that exits with 0 once the service is ready), `ports` (that must accept connections),
     #: `command`.
     services: tuple[Mapping[str, Any], ...] = ()
-    #: When the artifacts are kept.
+    #: When the artifacts are stored.
     artifacts_when: ArtifactsWhen = "always"
-    #: Days for which the artifacts are kept; None means the runner's default. It can only be shortened.
+    #: Days for which the artifacts are stored; None means the runner's default. It can only be shortened.
     artifacts_days: float | None = None
-    #: Patterns of reports, such as coverage data and JUnit files, that are kept whenever the run made them, passed or
+    #: Patterns of reports, such as coverage data and JUnit files, that are stored whenever the run made them, passed or
     #: not.
     reports: tuple[str, ...] = ()
     #: A display name.
@@ -119,7 +119,7 @@ class SubmitOptions:
     records: bool = False
     #: Most restarts of pytest after a test took it down, to run the remaining tests; for recorded sessions only.
     restarts: int = 3
-    #: Options of plugins, each under a name of its own (hook `pytest_remote_ci_submission`).
+    #: Options of plugins, each under its own name (hook `pytest_remote_ci_submission`).
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

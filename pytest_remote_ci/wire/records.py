@@ -5,7 +5,7 @@ them for people. Writers dump records (`Record.dump`), readers parse them (`pars
 default is None is left out while it is None. Readers ignore unknown keys and kinds, and read an absent field as its
 default, or as None if it may be null.
 
-This module also runs inside a job's container, beside the modules of `pytest_remote_ci.job`: standard library only,
+This module also runs inside a job's container, next to the modules of `pytest_remote_ci.job`: standard library only,
 for CPython 3.8 and newer, without imports from the rest of the package.
 """
 
@@ -611,7 +611,7 @@ class Report(Record, kind="report", event_type="report"):
 
 
 class Passed(Record, kind="passed", event_type="report", since=2):
-    """The report of a phase of which nothing is to be said except that it passed."""
+    """The report of a phase that only passed."""
 
     id: str
     when: str
@@ -651,7 +651,7 @@ class Compared(Record, kind="compared", event_type="report"):
 
 
 class Several(Record, kind="several", event_type="report"):
-    """Records that were written together, of whatever type, in their order."""
+    """Records that were written together, of any type, in their order."""
 
     of: list[object]
 

@@ -151,7 +151,7 @@ def collect(
     `include` and `exclude` are patterns in gitignore's syntax. `include` overrides `exclude`, and a pattern that
     names files also allows secrets. Digests are cached in `cache_folder`; None means the user's cache folder.
     """
-    root = Path(os.path.abspath(root))  # noqa: PTH100 - links in the project's own path are kept: it is shown to people
+    root = Path(os.path.abspath(root))  # noqa: PTH100 - links in the project's own path stay: it is shown to people
     if not root.is_dir():
         raise WorkspaceError(f"{root}: no such folder")
     included, excluded = PatternList.of(include), PatternList.of(exclude)

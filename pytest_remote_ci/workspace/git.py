@@ -2,7 +2,7 @@
 
 Each call has a time limit, no standard input, no prompts, no optional locks and English messages. Variables by which
 a git hook (pre-commit, pre-push) binds git to its own repository are removed. Programs that a repository's
-configuration would start beside git (a file system monitor) are disabled.
+configuration would start along with git (a file system monitor) are disabled.
 """
 
 from __future__ import annotations

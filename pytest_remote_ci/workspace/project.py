@@ -1,6 +1,6 @@
 """Detection of the project: the folder that is sent and that contains the configuration.
 
-pytest's rootdir alone is not enough: a `pytest.ini` in `tests/` makes `tests/` the rootdir, and the sources beside it
+pytest's rootdir alone is not enough: a `pytest.ini` in `tests/` makes `tests/` the rootdir, and the sources next to it
 would not be sent. This module reads no configuration; `pytest_remote_ci.config.config` does.
 """
 

@@ -46,7 +46,7 @@ VENV_MARK: Final = "pyvenv.cfg"
 class Selection:
     """The paths that may be sent, before they are inspected."""
 
-    #: Relative paths of files and links (whatever they are now).
+    #: Relative paths of files and links, which may have changed since.
     paths: set[str] = field(default_factory=set)
     #: The subset that is executable in git's index.
     executable: set[str] = field(default_factory=set)

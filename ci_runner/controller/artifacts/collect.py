@@ -31,8 +31,8 @@ from pytest_remote_ci.wire.globs import Globs
 
 _log = logging.getLogger(__name__)
 
-_FOUND = failpoints.register("controller.artifacts.found", "files to be kept are found, none is read")
-_KEPT = failpoints.register("controller.artifacts.kept", "contents are durable, the job has not ended")
+_FOUND = failpoints.register("controller.artifacts.found", "files to store are found, none is read")
+_STORED = failpoints.register("controller.artifacts.stored", "contents are durable, the job has not ended")
 
 _PIECE: Final = 1 << 16
 
@@ -176,7 +176,7 @@ class ArtifactCollector:
                     else:
                         found.omissions.add(room.over_quota, file.path)
             batch.commit()
-        failpoints.hit(_KEPT)
+        failpoints.hit(_STORED)
         until = utcnow() + dt.timedelta(days=min(self.retention_days, wanted.days or self.retention_days))
         return CollectedArtifacts(
             tuple(replace(item, kept_until=until) for item in artifacts),

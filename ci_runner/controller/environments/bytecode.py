@@ -2,7 +2,7 @@
 
 Jobs see an environment read-only, so Python would otherwise compile every module of it again in each job. The byte
 code is made in a container that also sees the environment read-only, and runs none of it, into a separate cell. From
-there each file is moved beside its source (`takeover`). Without byte code everything works, only slower.
+there each file is moved next to its source (`takeover`). Without byte code everything works, only slower.
 """
 
 from __future__ import annotations
@@ -91,5 +91,5 @@ class Bytecode:
 
 
 def _mark(folder: Path) -> Path:
-    """Return the mark that the environment has byte code; beside it, because a build made its content."""
+    """Return the mark that the environment has byte code; next to it, because a build made its content."""
     return folder.with_name(f"{folder.name}.bytecode")

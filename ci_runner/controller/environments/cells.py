@@ -188,7 +188,7 @@ class Cells:
 
 
 def make_folder(path: Path, owner: int | None) -> None:
-    """Make a folder for a container's user; nothing may run beside it yet."""
+    """Make a folder for a container's user; nothing may run in it yet."""
     path.mkdir(mode=0o755)
     if owner is not None:
         os.chown(path, owner, owner, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""`Services`: programs that run beside a job's tests, such as a database; started and awaited before them.
+"""`Services`: programs that run alongside a job's tests, such as a database; started and awaited before them.
 
 They share one network with the job's container, loopback included, like the containers of a Kubernetes pod. Each is
 reachable by its name or at 127.0.0.1, other jobs cannot see them, and only containers have to be made and removed.

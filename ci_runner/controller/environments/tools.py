@@ -19,7 +19,7 @@ class Tools:
     """The folder `tools/<digest>` of one data directory. Thread-safe."""
 
     def __init__(self, data_dir: Path, uv: Path | None = None) -> None:
-        """Use the binary `uv`; default: the one installed beside the runner."""
+        """Use the binary `uv`; default: the one installed next to the runner."""
         self._root = data_dir / "tools"
         self._uv = uv
         self._lock = threading.Lock()

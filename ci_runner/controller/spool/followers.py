@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _BEFORE = failpoints.register("controller.follow.before", "output read from a spool, not yet stored")
 _AFTER = failpoints.register("controller.follow.after", "output and offsets stored")
 _STARTED = failpoints.register(
-    "controller.follow.started", "phase testing stored, the frame that says so not"
+    "controller.follow.started", "phase testing stored, the frame that reports it not"
 )
 _DRAINED = failpoints.register("controller.follow.drained", "spool read to its end, the loop does not know")
 

@@ -126,7 +126,7 @@ SHARED: Final[Mapping[str, Key]] = {
     ),
     "services": Key(
         "list of tables, or table by name: `{name, image, env, health, ports, command}`",
-        "programs that run beside the job, reachable by name; `health`: a command that succeeds once ready",
+        "programs that run alongside the job, reachable by name; `health`: a command that succeeds once ready",
         {"type": ["array", "object"]},
         job_values.services,
     ),

@@ -25,7 +25,7 @@ Defaults = Mapping[str, Any]
 def read_pipeline(
     root: Table, path: str, problems: Problems, default_name: str, place: Place, *, is_toml: bool
 ) -> Definition:
-    """Return the pipeline in a table; valid parts of an invalid value are kept, to avoid follow-up problems.
+    """Return the pipeline in a table; valid parts of an invalid value remain, to avoid follow-up problems.
 
     `default_name` is its name if the table has none; `place` is the position of that name.
     """

@@ -142,7 +142,7 @@ def name(value: Value) -> str | None:
 
 
 def word(value: Value) -> str | None:
-    """Read a scalar as written, whatever its type: 3.10 stays 3.10."""
+    """Read a scalar as written, of any type: 3.10 stays 3.10."""
     if not isinstance(value.node, Scalar) or value.node.value is None:
         value.must("text")
         return None

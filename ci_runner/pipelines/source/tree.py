@@ -15,7 +15,7 @@ LONGEST_FILE: Final = 256 * 1024
 DEEPEST: Final = 60
 MOST_VALUES: Final = 50_000
 
-#: Maximum number of problems kept per file, and of those with hints.
+#: Maximum number of problems reported per file, and of those with hints.
 MOST_PROBLEMS: Final = 200
 HINTED_PROBLEMS: Final = 50
 

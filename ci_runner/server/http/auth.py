@@ -3,7 +3,7 @@
 Keys are looked up for every request, so a revocation takes effect at once; open streams check twice a second.
 Recently valid keys are also remembered for code that must not query the database. That memory decides a request's turn
 and whether its body is read, but never what a request may do. Wrong keys are counted by address, and answered
-with 429 above a limit; a valid key is always served, whatever others at its address do. The last use of a key is
+with 429 above a limit; a valid key is always served, regardless of others at its address. The last use of a key is
 remembered in memory and written at intervals, not within a request.
 """
 

@@ -52,7 +52,7 @@ _ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the conte
 
 
 def _answer(kind: Any, about: str, media: str = _JSON, headers: Mapping[str, Schema] | None = None) -> Schema:
-    """Return a response with a body: of a type, or with a schema of its own."""
+    """Return a response with a body: of a type, or with its own schema."""
     schema = kind if isinstance(kind, dict) else schema_of(kind)
     found: Schema = {"description": about, "content": {media: {"schema": schema}}}
     if headers:
@@ -312,10 +312,10 @@ def _report(place: str) -> Schema:
     names = [path(part[1:-1]) for part in place.split("/") if part.startswith("{")]
     if "{run_number}" not in place:
         answer = _answer(_list_of(PipelineReport, StageReport, JobReport), "Newest first.", headers=_LINK)
-        return _operation("What runs came to", {200: answer}, (404, 422), given=(*names, *parameters.HISTORY))
+        return _operation("Reports of runs", {200: answer}, (404, 422), given=(*names, *parameters.HISTORY))
     kind = JobReport if "{job}" in place else StageReport if "{stage}" in place else PipelineReport
     answer = _answer(kind, "The report.")
-    return _operation(f"What it came to ({kind.__name__})", {200: answer}, (404, 422), given=names)
+    return _operation(f"Report ({kind.__name__})", {200: answer}, (404, 422), given=names)
 
 
 def _list_of(*kinds: type) -> Schema:

@@ -80,7 +80,7 @@ class JobSummary:
         resp.media = own_job(self._store, req, job_id).summary()
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """Request the job's end, which the controller then brings about."""
+        """Request the job's end; the controller then carries it out."""
         job = own_job(self._store, req, job_id)
         self._store.jobs.request_cancel(job.id, caller_of(req).user.name)
         resp.status = falcon.HTTP_202

@@ -143,7 +143,7 @@ class RunDetail:
         resp.media = detail(self._store, own_run(self._store, req, run_id))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
-        """Request the end of the run, or of one of its stages or jobs; the controller brings it about."""
+        """Request the end of the run, or of one of its stages or jobs; the controller carries it out."""
         run = own_run(self._store, req, run_id)
         stage, job = parameters.CANCEL_STAGE.text(req), parameters.CANCEL_JOB.text(req)
         self._store.runs.request_cancel(run.id, caller_of(req).user.name, stage=stage, job=job)

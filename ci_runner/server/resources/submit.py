@@ -39,7 +39,7 @@ from pytest_remote_ci.wire.protocol import Manifest, SubmitOptions, is_digest, p
 
 _log = logging.getLogger(__name__)
 
-_RECEIVED = failpoints.register("server.submit.received", "the upload is read, nothing is kept yet")
+_RECEIVED = failpoints.register("server.submit.received", "the upload is read, nothing is stored yet")
 _STORED = failpoints.register("server.submit.stored", "contents are durable, the job is not written")
 _COMMITTED = failpoints.register("server.submit.committed", "the job is durable, not yet answered")
 _ANSWERED = failpoints.register("server.submit.answered", "the answer is handed to the HTTP server")

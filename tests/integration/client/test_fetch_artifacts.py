@@ -376,7 +376,7 @@ def test_reports_go_home_and_all_else_into_the_folder(
     }
     job_id = left(runner, person, files)
     bringing, said = home(client, job_id, tmp_path / "kept", root, ("dist",))
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert disk(root) == {
         "coverage.xml": COVERAGE_XML.replace(b"/workspace", str(root).encode()),
         "out/junit.xml": b"<testsuites/>",
@@ -387,7 +387,7 @@ def test_reports_go_home_and_all_else_into_the_folder(
     home_again = "fetched: coverage.xml, out/junit.xml, site/ (2 files)"
     assert said == [f"remote-ci: 1 artifact (1 B) in {tmp_path}/kept; {home_again}"]
     assert bringing.places["dist/a.whl"] == tmp_path / "kept/dist/a.whl"
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert len(said) == 1, "once"
 
 
@@ -410,7 +410,7 @@ def test_what_belongs_outside_of_the_project_goes_there_and_nothing_else(
     said: list[str] = []
     kept = artifact_folder.named(tmp_path / "kept")
     bringing = ArtifactFetcher(client, job_id, kept, StatusLine(), said.append, found, ())
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert disk(tmp_path / "out") == {"r.html": f"<html>{root}/a".encode(), "assets/style.css": b"s"}
     assert disk(root) == {}
     assert not (tmp_path / "kept").exists()
@@ -433,10 +433,10 @@ def test_a_report_that_is_written_here_stays_if_pytest_died_in_the_job(
     said: list[str] = []
     kept = artifact_folder.named(tmp_path / "kept")
     bringing = ArtifactFetcher(client, job_id, kept, StatusLine(), said.append, found, ())
-    bringing.bring(complete(), is_early=True)
+    bringing.fetch(complete(), is_early=True)
     assert disk(root) == {"r.jsonl": log}
     (root / "r.html").write_bytes(here)
-    bringing.bring(complete(), is_whole=not has_died, has_died=has_died)
+    bringing.fetch(complete(), is_whole=not has_died, has_died=has_died)
     assert disk(root) == {"r.html": here if has_died else there, "r.jsonl": log}
     incomplete = "remote-ci: r.jsonl: incomplete, because pytest died in the job"
     assert (incomplete in said) is has_died
@@ -444,15 +444,15 @@ def test_a_report_that_is_written_here_stays_if_pytest_died_in_the_job(
 
 def test_nothing_left_is_nothing_said(client: Client, tmp_path: Path) -> None:
     bringing, said = home(client, "job", tmp_path / "kept")
-    bringing.bring({"type": "complete"})
-    bringing.bring(None)
+    bringing.fetch({"type": "complete"})
+    bringing.fetch(None)
     assert said == []
     assert not (tmp_path / "kept").exists()
 
 
 def test_what_cannot_be_fetched_is_said_with_the_way_to_have_it_later(client: Client, tmp_path: Path) -> None:
     bringing, said = home(client, "nobody", tmp_path / "kept")
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert said == [
         "remote-ci: artifacts were not fetched: Job not found: nobody; try again: remote-ci artifacts nobody"
     ]
@@ -464,7 +464,7 @@ def test_a_disk_that_takes_nothing_is_said(
     (tmp_path / "kept").write_text("a file")
     job_id = left(runner, person, {"a": b"1"})
     bringing, said = home(client, job_id, tmp_path / "kept" / "deeper", asked=None)
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert said[0].startswith(f"remote-ci: artifacts were not fetched: {tmp_path}/kept")
     assert said[0].endswith(f"remote-ci artifacts {job_id}")
 
@@ -474,7 +474,7 @@ def test_the_default_folder_hides_itself_from_git(
 ) -> None:
     job_id = left(runner, person, {"a": b"1"})
     folder = artifact_folder.default(job_id, tmp_path)
-    assert ArtifactFetcher(client, job_id, folder, StatusLine(), print).bring_all()
+    assert ArtifactFetcher(client, job_id, folder, StatusLine(), print).fetch_all()
     assert disk(tmp_path / ".remote-ci-artifacts") == {**GUARDS, f"{job_id}/a": b"1"}
 
 
@@ -483,7 +483,7 @@ def test_a_job_without_artifacts_is_said(
 ) -> None:
     job_id = left(runner, person, {})
     bringing, said = home(client, job_id, tmp_path / "kept")
-    assert not bringing.bring_all()
+    assert not bringing.fetch_all()
     assert said == [f"Job {job_id} has no artifacts; they may have expired."]
 
 
@@ -500,7 +500,7 @@ def test_a_source_file_is_never_replaced(
     said: list[str] = []
     found = destinations.find(["--junitxml=setup.py", "--cov-report=html:src"], Place(root, root))
     kept = artifact_folder.named(tmp_path / "kept")
-    ArtifactFetcher(client, job_id, kept, StatusLine(), said.append, found, ()).bring(complete())
+    ArtifactFetcher(client, job_id, kept, StatusLine(), said.append, found, ()).fetch(complete())
     assert disk(root) == {"setup.py": b"mine", "src/x.py": b"mine", "src/index.html": HTML}
     assert not (tmp_path / "kept").exists()
     assert said[1] == (
@@ -518,7 +518,7 @@ def test_a_linked_folder_leads_no_report_out_of_the_project(
     (root / "htmlcov").symlink_to(tmp_path / "elsewhere")
     job_id = left(runner, person, {"htmlcov/index.html": HTML})
     bringing, said = home(client, job_id, tmp_path / "kept", root)
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert disk(tmp_path / "elsewhere") == {}
     assert said == ["remote-ci: left out: htmlcov/index.html was not fetched: htmlcov in its path is a link"]
 
@@ -555,7 +555,7 @@ def test_what_pytest_would_run_stays_where_it_is(
     }
     job_id = left(runner, person, files, mode=0o6755)
     bringing, said = home(client, job_id, tmp_path / "kept", root)
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert disk(root) == {
         "test_mine.py": b"def test_mine(): pass\n",
         "htmlcov/index.html": HTML,
@@ -596,7 +596,7 @@ def test_nothing_runs_the_artifacts_that_were_asked_for(
         else (artifact_folder.default(job_id, root))
     )
     said: list[str] = []
-    assert ArtifactFetcher(client, job_id, folder, StatusLine(), said.append).bring_all(), said
+    assert ArtifactFetcher(client, job_id, folder, StatusLine(), said.append).fetch_all(), said
     assert disk(folder.path).keys() >= files.keys()
     for arguments in ([], ["-o", "norecursedirs=nothing"], ["--doctest-modules"]):
         if named == "dist" and "norecursedirs=nothing" in arguments:
@@ -620,7 +620,7 @@ def test_no_artifact_takes_the_guards_away(
 ) -> None:
     job_id = left(runner, person, {name: b"evil", "a": b"1"})
     bringing, said = home(client, job_id, tmp_path / "kept")
-    assert not bringing.bring_all()
+    assert not bringing.fetch_all()
     assert disk(tmp_path / "kept") == {**GUARDS, "a": b"1"}
     assert (
         said[1]
@@ -636,7 +636,7 @@ def test_a_folder_with_files_of_the_developers_own_is_no_folder_for_artifacts(
     for name in ("setup.py", "same.txt"):
         (tmp_path / "own" / name).write_text(name.partition(".")[0])
     bringing, said = home(client, job_id, tmp_path / "own")
-    assert not bringing.bring_all()
+    assert not bringing.fetch_all()
     assert disk(tmp_path / "own") == {"setup.py": b"setup", "new.txt": b"new", "same.txt": b"same"}
     assert said[1].endswith(f"setup.py is refused: another file exists at {tmp_path}/own/setup.py")
     configured = ArtifactFolder(tmp_path / "own", tmp_path, tmp_path / "own", is_configured=True)
@@ -644,7 +644,7 @@ def test_a_folder_with_files_of_the_developers_own_is_no_folder_for_artifacts(
     with pytest.raises(
         ConfigError, match=r"artifacts-dir: .*/own holds other files, .*; choose an empty folder"
     ):
-        bringing.bring_all()
+        bringing.fetch_all()
 
 
 def test_a_link_to_the_folder_is_not_followed(
@@ -662,11 +662,11 @@ def test_a_link_to_the_folder_is_not_followed(
     for folder in (own, configured):
         said: list[str] = []
         bringing = ArtifactFetcher(client, job_id, folder, StatusLine(), said.append)
-        bringing.bring(complete())
+        bringing.fetch(complete())
         assert "is a link" in said[0], said
     assert list(elsewhere.iterdir()) == []
     bringing.folder = artifact_folder.named(root / "kept/sub")
-    assert bringing.bring_all()
+    assert bringing.fetch_all()
     assert disk(elsewhere / "sub") == {**GUARDS, "a": b"1"}
 
 
@@ -695,7 +695,7 @@ def test_coverage_data_speaks_of_the_files_here(
     connection.close()
     job_id = left(runner, person, {".coverage": data.read_bytes()})
     bringing, _ = home(client, job_id, tmp_path / "kept", root)
-    bringing.bring(complete())
+    bringing.fetch(complete())
     assert [path.name for path in root.iterdir()] == [".coverage"]
     connection = sqlite3.connect(root / ".coverage")
     paths = [path for (path,) in connection.execute("SELECT path FROM file ORDER BY id")]

@@ -194,7 +194,7 @@ POINTS = [
     "server.submit.received",
     "blobs.batch.written",
     "blobs.batch.synced",
-    "blobs.batch.kept",
+    "blobs.batch.stored",
     "server.submit.stored",
     "store.jobs.create.before",
     "store.jobs.create.after",

@@ -274,7 +274,7 @@ class DockerEngine:
                     raise
                 if time.monotonic() > deadline:
                     raise EngineUnavailable(str(error)) from error
-            time.sleep(0.05)  # another removal is going on
+            time.sleep(0.05)  # another removal is in progress
 
     def _remove_volume(self, name: str) -> None:
         try:
@@ -282,7 +282,7 @@ class DockerEngine:
                 self.api.client.remove_volume(name)
         except (PermanentError, EngineUnavailable) as error:
             if _ACTIVE_MOUNTS in str(error):
-                # Engines before 24 miscount a volume's mounts when they restart beside a running container
+                # Engines before 24 miscount a volume's mounts when they restart next to a running container
                 # (live-restore), and release it only after their next restart: `sweep` removes it then.
                 log.debug("the engine does not release volume %s until it is restarted", name)
                 return

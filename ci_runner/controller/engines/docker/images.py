@@ -80,7 +80,7 @@ class DockerImages:
             try:
                 known = image_refs.parse_pythons(label if label else self._find(image_id))
             except PermanentError:
-                known = ()  # an image without a shell: its jobs must bring their own worker
+                known = ()  # an image without a shell: its jobs must contain their own worker
             with self._lock:
                 self._pythons[image_id] = known
         return known

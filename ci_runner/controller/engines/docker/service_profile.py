@@ -25,7 +25,7 @@ _INTERVAL: Final = 1_000_000_000
 
 
 def labels(spec: ServiceSpec, install: str) -> dict[str, str]:
-    """Return the labels by which a service is recognised and adopted: it belongs to the job, whatever the attempt."""
+    """Return the labels by which a service is recognised and adopted: it belongs to the job, not to one attempt."""
     return {LABEL_INSTALL: install, LABEL_ROLE: "service", LABEL_JOB: spec.job_id, LABEL_ATTEMPT: "0"}
 
 

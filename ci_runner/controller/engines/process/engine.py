@@ -55,8 +55,7 @@ HOST_IMAGE: Final = "host"
 _POLL: Final = 0.05
 #: Exit code of a container without its supervisor; container engines use it after a crash of the node.
 _LOST: Final = 255
-#: Containers' folders are moved into this one beside them for removal, and so many of its entries are removed per
-#: sweep.
+#: Containers' folders are moved into this one for removal. A sweep removes a limited number of its entries.
 _TRASH: Final = ".trash"
 _SWEPT: Final = 100_000
 #: Environment variable by which a container's processes are recognised.
