@@ -45,11 +45,11 @@ class Console:
         self.line()
 
     def confirm(self, question: str) -> None:
-        """Ask for confirmation; raises `RequestError` unless the answer is yes, or if there is no terminal."""
+        """Ask for confirmation on stderr. Raises `RequestError` unless the answer is yes, or without a terminal."""
         if not self._in.isatty():
             raise RequestError("There is no terminal to confirm on: use --yes")
-        _write(self._out, f"{question} [y/N] ")
-        self._out.flush()
+        _write(self._err, f"{question} [y/N] ")
+        self._err.flush()
         if self._in.readline().strip().lower() not in ("y", "yes"):
             raise RequestError("Not confirmed; nothing was changed")
 

@@ -43,6 +43,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
     revoke = commands.add_parser("revoke", help="revoke a key, immediately and permanently")
     revoke.add_argument("key_id", metavar="KEY_ID", help="as in `key list`")
+    revoke.add_argument("--json", action="store_true", help="print JSON")
     revoke.set_defaults(admin_command=_revoke)
 
 
@@ -100,7 +101,11 @@ def _list(args: argparse.Namespace, repository: JobRepository, console: Console)
 
 
 def _revoke(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
-    console.line(f"✓ API key revoked: {repository.revoke_api_key(args.key_id).name or _UNNAMED}")
+    key = repository.revoke_api_key(args.key_id)
+    if args.json:
+        console.json(key.to_dict())
+    else:
+        console.line(f"✓ API key revoked: {key.name or _UNNAMED}")
 
 
 def _status(key: APIKey, now: dt.datetime) -> str:

@@ -51,6 +51,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     ):
         switch = commands.add_parser(name, help=text)
         switch.add_argument("user_id", metavar="USER_ID")
+        switch.add_argument("--json", action="store_true", help="print JSON")
         switch.set_defaults(admin_command=command)
 
     cap = commands.add_parser(
@@ -58,11 +59,13 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     cap.add_argument("user_id", metavar="USER_ID")
     cap.add_argument("priority_cap", choices=PRIORITIES, metavar="|".join(PRIORITIES))
+    cap.add_argument("--json", action="store_true", help="print JSON")
     cap.set_defaults(admin_command=_set_cap)
 
     delete = commands.add_parser("delete", help="delete the user with all jobs, keys and files")
     delete.add_argument("user_id", metavar="USER_ID")
     delete.add_argument("--yes", action="store_true", help="do not ask")
+    delete.add_argument("--json", action="store_true", help="print JSON")
     delete.set_defaults(admin_command=_delete)
 
 
@@ -122,16 +125,25 @@ def _get(args: argparse.Namespace, repository: JobRepository, console: Console) 
 
 
 def _activate(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
-    console.line(f"✓ User activated: {repository.update_user_active_status(args.user_id, True).email}")
+    user = repository.update_user_active_status(args.user_id, True)
+    _show_change(args, console, user, f"User activated: {user.email}")
 
 
 def _deactivate(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
-    console.line(f"✓ User deactivated: {repository.update_user_active_status(args.user_id, False).email}")
+    user = repository.update_user_active_status(args.user_id, False)
+    _show_change(args, console, user, f"User deactivated: {user.email}")
 
 
 def _set_cap(args: argparse.Namespace, store: Store, console: Console) -> None:
     user = store.users.set_cap(args.user_id, args.priority_cap)
-    console.line(f"✓ Priority cap of {user.email}: {user.priority_cap}")
+    _show_change(args, console, user, f"Priority cap of {user.email}: {user.priority_cap}")
+
+
+def _show_change(args: argparse.Namespace, console: Console, user: User, words: str) -> None:
+    if args.json:
+        console.json(user.to_dict())
+    else:
+        console.line(f"✓ {words}")
 
 
 def _delete(args: argparse.Namespace, store: Store, console: Console) -> None:
@@ -142,6 +154,10 @@ def _delete(args: argparse.Namespace, store: Store, console: Console) -> None:
         deletion = store.users.delete(user.id)
     except NotFound as error:  # deleted while the question was open
         raise Conflict(f"User was deleted meanwhile: {user.email}") from error
+    if args.json:
+        counts = {"jobs_deleted": len(deletion.deleted), "jobs_cancelling": deletion.cancelling}
+        console.json({**user.to_dict(), **counts})
+        return
     console.line(f"✓ User deleted: {user.email}")
     console.line(f"  Jobs deleted:         {len(deletion.deleted)}")
     if deletion.cancelling:

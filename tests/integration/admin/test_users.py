@@ -182,7 +182,7 @@ class TestDelete:
         store.users.create(User("ann", "Ann", "ann@example.org", utcnow()))
         outcome = self._delete(store, Terminal(answer))
         assert outcome.code == code
-        assert "Delete ann@example.org with all jobs, logs, keys and files, permanently? [y/N]" in outcome.out
+        assert "Delete ann@example.org with all jobs, logs, keys and files, permanently? [y/N]" in outcome.err
         assert (store.users.get("ann") is None) == (code == 0)
 
     def test_it_does_nothing_where_nobody_can_answer(self, store: Store) -> None:
@@ -256,3 +256,15 @@ class TestProgram:
         assert (outcome.code, outcome.out) == (1, "")
         assert outcome.err.startswith("Error: ")
         assert outcome.err.count("\n") == 1
+
+
+def test_changes_answer_json(admin: Admin) -> None:
+    user_id = admin.user()
+    key_id = admin.key()[3:11]
+    assert admin("key", "revoke", key_id, "--json").json["is_active"] is False
+    assert admin("user", "deactivate", user_id, "--json").json["is_active"] is False
+    assert admin("user", "activate", user_id, "--json").json["is_active"] is True
+    assert admin("user", "set-priority-cap", user_id, "high", "--json").json["priority_cap"] == "high"
+    deleted = admin("user", "delete", user_id, "--yes", "--json").json
+    assert (deleted["id"], deleted["jobs_deleted"], deleted["jobs_cancelling"]) == (user_id, 0, 0)
+    assert admin("user", "list", "--json").json == []
