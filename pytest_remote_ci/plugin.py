@@ -14,6 +14,7 @@ import copy
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -109,6 +110,7 @@ def pytest_load_initial_conftests(
     from pytest_remote_ci.errors import WorkspaceError
     from pytest_remote_ci.session.arguments import refuse_interactive, without_help
 
+    args[:] = _with_files(args)
     try:
         refuse_interactive(args)
     except WorkspaceError as error:
@@ -144,12 +146,21 @@ def _suggest_command() -> None:
 
 
 def own_arguments(config: pytest.Config) -> tuple[list[str], list[str]]:
-    """Return the original arguments: those of PYTEST_ADDOPTS, then those of the command line."""
+    """Return the original arguments, files read: those of PYTEST_ADDOPTS, then those of the command line."""
     try:
         environment = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
     except ValueError:
         environment = []  # pytest itself reports the error in it
-    return environment, [str(argument) for argument in config.invocation_params.args]
+    return _with_files(environment), _with_files(str(argument) for argument in config.invocation_params.args)
+
+
+def _with_files(arguments: Iterable[str]) -> list[str]:
+    found = list(arguments)
+    if not any(argument.startswith("@") for argument in found):
+        return found
+    from pytest_remote_ci.session.local_options import with_files
+
+    return with_files(found)
 
 
 def _is_remote(config: pytest.Config) -> bool:
@@ -157,7 +168,7 @@ def _is_remote(config: pytest.Config) -> bool:
         return False
     settings, typed = own_arguments(config)
     with contextlib.suppress(KeyError, ValueError):
-        settings = settings + config.getini("addopts")
+        settings = settings + _with_files(config.getini("addopts"))
     if not any(argument.startswith(options.OWN_PREFIX) for argument in (*settings, *typed)):
         return False
     from pytest_remote_ci.session.arguments import wants_remote

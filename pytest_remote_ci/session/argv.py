@@ -6,10 +6,12 @@ asked of pytest's parser, if there is one, and of `pytest_remote_ci.options`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from pytest_remote_ci import options
@@ -52,6 +54,26 @@ class Word:
         if self.is_apart:
             return [self.text, value]
         return [self.text[: len(self.text) - len(self.value or "")] + value]
+
+
+def with_files(argv: Iterable[str]) -> list[str]:
+    """Return the arguments with each ``@FILE`` replaced by the lines of the file, as argparse does.
+
+    Files can name further files. Names are relative to the working directory. An unreadable file is left to pytest,
+    which reports it.
+    """
+    result: list[str] = []
+    for text in argv:
+        lines = _lines_of(text[1:]) if text.startswith("@") else None
+        result += [text] if lines is None else with_files(lines)
+    return result
+
+
+def _lines_of(file: str) -> list[str] | None:
+    try:
+        return os.fsdecode(Path(file).read_bytes()).splitlines()
+    except (OSError, ValueError):
+        return None
 
 
 def words(argv: Iterable[str], takes_value: TakesValue = options.takes_value) -> Iterator[Word]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.replay.pytest_internals import parser_actions
-from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session import arguments, argv
+
+#: The first pytest that reads arguments from files.
+_READS_FILES: Final = (8, 2)
 
 
 def find_place(config: pytest.Config) -> arguments.Place:
@@ -46,3 +50,8 @@ class OptionArity:
     def is_known(self, option: str) -> bool:
         """Whether pytest or a local plugin declares the option."""
         return self._actions is None or option in self._actions
+
+
+def with_files(arguments: Iterable[str]) -> list[str]:
+    """Return the arguments with each ``@FILE`` replaced by the file's lines, if this pytest reads such files."""
+    return list(arguments) if pytest.version_tuple < _READS_FILES else argv.with_files(arguments)

@@ -18,7 +18,7 @@ from pytest_remote_ci.artifacts import destinations, external_reports
 from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import arguments
-from pytest_remote_ci.session.local_options import OptionArity, any_place, find_place
+from pytest_remote_ci.session.local_options import OptionArity, any_place, find_place, with_files
 from pytest_remote_ci.session.submission import Submission
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
@@ -46,8 +46,8 @@ class PytestSubmission(Submission):
         self._pytest = config
         self.native = native
         self.given = [*given[0], *given[1]]
-        #: ``addopts`` of the project.
-        self.addopts = list(config.getini("addopts"))
+        #: ``addopts`` of the project, files of arguments read.
+        self.addopts = with_files(config.getini("addopts"))
         self.arity = OptionArity(config)
         #: Options that only the local session applies.
         self.reports_here = arguments.reporting_here(self.arity.is_known) if native else frozenset()
@@ -170,7 +170,7 @@ class PytestSubmission(Submission):
     def _stripped_addopts(self) -> list[str]:
         """Return arguments to override ``addopts`` without our options, which the job's pytest may not know."""
         stripped = arguments.without_own(self.addopts)
-        return [] if stripped == self.addopts else ["-o", f"addopts={shlex.join(stripped)}"]
+        return [] if stripped == self._pytest.getini("addopts") else ["-o", f"addopts={shlex.join(stripped)}"]
 
     def _asked_plugins(self, options: SubmitOptions) -> SubmitOptions:
         raw = {name: _changeable(getattr(options, name)) for name in options.__dataclass_fields__}

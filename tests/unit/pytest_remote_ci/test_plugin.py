@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,10 @@ import pytest
 from support.fake_runner import KEY, FakeRunner, complete, fake_runner, log
 
 from pytest_remote_ci import plugin
+
+needs_argument_files = pytest.mark.skipif(
+    pytest.version_tuple < (8, 2), reason="this pytest does not read arguments from @FILE"
+)
 
 
 @pytest.fixture
@@ -219,6 +224,43 @@ def test_what_cannot_work_is_refused_in_one_line(
     assert words in answer.stderr
     assert "Traceback" not in answer.stderr
     assert runner.jobs == {}
+
+
+def in_files(folder: Path) -> None:
+    """Write an argument file that names another one."""
+    (folder / "more.txt").write_text("-k\na and b\n--runslow\n")
+    (folder / "ci.txt").write_text("--remote-ci\n@more.txt\ntests/test_a.py\n")
+
+
+@needs_argument_files
+@pytest.mark.parametrize("place", ["typed", "PYTEST_ADDOPTS", "addopts"])
+def test_arguments_in_a_file_count_as_typed(runner: FakeRunner, project: Path, place: str) -> None:
+    in_files(project)
+    typed, environment_words = ["@ci.txt"], ""
+    if place == "PYTEST_ADDOPTS":
+        typed, environment_words = [], "@ci.txt"
+    elif place == "addopts":
+        typed = []
+        (project / "pytest.ini").write_text("[pytest]\naddopts = @ci.txt\n")
+    runner.script = [complete(0)]
+    answer = run_pytest(runner, project, *typed, PYTEST_ADDOPTS=environment_words)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    sent = options_of(runner)["args"]
+    assert "@ci.txt" not in sent
+    assert not [word for word in sent if word.startswith("--remote-ci")]
+    if place == "addopts":
+        (override,) = [word for word in sent if word.startswith("addopts=")]
+        sent = shlex.split(override.removeprefix("addopts="))
+    assert sent[-4:] == ["-k", "a and b", "--runslow", "tests/test_a.py"]
+
+
+@needs_argument_files
+def test_an_option_in_a_file_is_refused_as_a_typed_one(runner: FakeRunner, project: Path) -> None:
+    (project / "more.txt").write_text("--pdb\n")
+    answer = run_pytest(runner, project, "--remote-ci", "@more.txt")
+    assert answer.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--pdb cannot be used with --remote-ci" in answer.stderr
+    assert not runner.jobs
 
 
 def test_an_asynchronous_submission_prints_the_id(runner: FakeRunner, project: Path) -> None:
