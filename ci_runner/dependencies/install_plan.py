@@ -12,31 +12,20 @@ import json
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from typing import Any, Final
 
-from ci_runner.dependencies import poetry
+from ci_runner.dependencies import pipfile, poetry, pylock, requirements_files, unread
 from ci_runner.dependencies.project import BUILD_FILES, Project, Tree, read_toml
 from ci_runner.dependencies.requirements import names, normalized, read_all
+from ci_runner.dependencies.tool_groups import HatchEnvironment, hatch_environment
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: Raised when the meaning of a plan changes, so that older locks are not reused.
-VERSION: Final = 1
+VERSION: Final = 2
 #: Dependency groups and extras that are tried if nothing is configured.
 GUESSED: Final = ("test", "tests", "testing", "dev")
-#: Requirements files that are searched for if nothing is configured.
-FOUND: Final = (
-    "requirements.txt",
-    "requirements-dev.txt",
-    "requirements_dev.txt",
-    "dev-requirements.txt",
-    "requirements-test.txt",
-    "requirements-tests.txt",
-    "requirements_test.txt",
-    "test-requirements.txt",
-    "requirements/test*.txt",
-    "tests/requirements.txt",
-)
+#: Files of which the installer or the runner reads the versions.
+_LOCKS: Final = ("uv.lock", "poetry.lock", "pdm.lock", "uv.toml")
 #: Mount point of a workspace if its own path cannot be used.
 DEFAULT_MOUNT: Final = "/workspace"
 
@@ -77,10 +66,13 @@ class Plan:
     files: tuple[tuple[str, str], ...] = ()
     #: Sentences for the job's log.
     notes: tuple[str, ...] = field(default=(), compare=False)
+    #: What was chosen, for the message of a conflict.
+    chosen: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that determine the lock, and no others, JSON-ready."""
-        result = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "notes"}
+        said = ("notes", "chosen")
+        result = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in said}
         return {"version": VERSION, **result}
 
     def digest(self) -> str:
@@ -88,36 +80,56 @@ class Plan:
         return _sha256(json.dumps(self.to_dict(), sort_keys=True))
 
 
-def make_plan(tree: Tree, options: SubmitOptions) -> Plan:
-    """Return the plan. Raises `EnvironmentFailed` for files that cannot be read, naming file and line."""
+def make_plan(tree: Tree, options: SubmitOptions, python: str | None = None) -> Plan:
+    """Return the plan for a Python such as "3.12".
+
+    Raises `EnvironmentFailed` for files that cannot be read, naming file and line.
+    """
     pyproject = read_toml(tree, "pyproject.toml")
     project = Project(tree, pyproject)
-    configured = bool(options.requirements or options.extras or options.groups)
     locked = "uv.lock" in tree.digests and "project" in pyproject
-    found = options.requirements or (() if locked or configured else _find_requirements(tree))
-    files = read_all(found, tree.read)
-    known_groups = project.groups()
-    groups = tuple(
-        name for name in (options.groups or (() if configured else GUESSED)) if name in known_groups
+    groups = _choose_groups(options, project)
+    found = _find(
+        tree, options, python, locked=locked, development=not groups and not _guess(project.extras())
     )
-    extras, guessed = _choose_extras(options, configured, groups, project.extras(), files.project_extras)
-    lines = [*files.lines, *project.poetry_lines(extras, groups)]
-    constraints = list(files.constraints)
-    if project.is_poetry and "poetry.lock" in tree.digests:
-        constraints.extend(poetry.pins(read_toml(tree, "poetry.lock")))
+    files = read_all(found.requirements, tree.read)
+    hatch = found.hatch or HatchEnvironment("")
+    if not options.groups:
+        known = project.groups()
+        groups = tuple(dict.fromkeys([*groups, *(name for name in hatch.groups if name in known)]))
+    extras, guessed = _choose_extras(
+        options,
+        groups,
+        project.extras(),
+        [*files.project_extras, *found.pipfile.project_extras, *hatch.extras],
+    )
+    lines = [*files.lines, *found.pipfile.lines, *found.pylock.lines, *hatch.lines]
+    lines += [] if locked else project.own_lines(extras, groups)
+    constraints = [*files.constraints, *found.pylock.constraints]
+    for lock in ("poetry.lock", "pdm.lock") if not locked else ():
+        if lock in tree.digests:
+            constraints.extend(poetry.pins(read_toml(tree, lock), lock))
     wanted_pytest = f"pytest=={options.pytest_version}" if options.pytest_version else "pytest"
-    adds_pytest = not locked and "pytest" not in names(lines) | project.static_names(extras, groups)
+    named = names(lines) | project.static_names(extras, groups)
+    adds_pytest = not locked and "pytest" not in named
     install = options.install_project is not False and (project.is_package or options.install_project is True)
-    decisive = [*files.files, *BUILD_FILES, "uv.lock", "poetry.lock", "uv.toml"]
+    notes = _notes(options, files.missing, project.groups())
+    if not (found.is_for_tests or _guess((*groups, *extras)) or "pytest" in named or _is_configured(options)):
+        beside = _find_requirements(tree, python, True) if locked else ()
+        note = unread.note(
+            tree, pyproject, [path for path in beside if requirements_files.is_for_tests(path)]
+        )
+        notes += [] if note is None else [note]
+    decisive = [*files.files, *BUILD_FILES, *_LOCKS, "hatch.toml", *pipfile.FILES, *pylock.FILES]
     return Plan(
         source="uv.lock" if locked else "project" if project.file else "lines",
         project_file=project.file,
         requirements=tuple([*lines, wanted_pytest] if adds_pytest else lines),
         constraints=tuple(constraints),
-        index_options=tuple(files.index_options),
+        index_options=(*files.index_options, *found.pipfile.index_options),
         extras=extras,
         guessed_extras=guessed,
-        groups=tuple(name for name in groups if name in project.standard_groups()),
+        groups=tuple(name for name in groups if name in project.locked_groups(locked)),
         pytest=wanted_pytest,
         adds_pytest=adds_pytest,
         install=install,
@@ -125,22 +137,81 @@ def make_plan(tree: Tree, options: SubmitOptions) -> Plan:
         name=project.name,
         scm_version=options.scm_version,
         files=tuple((path, tree.digests[path]) for path in dict.fromkeys(decisive) if path in tree.digests),
-        notes=tuple(_notes(options, files.missing, known_groups)),
+        notes=tuple(notes),
+        chosen=(
+            *files.files,
+            *(file for file in (found.pipfile.file, found.pylock.file) if file is not None),
+            *(f"group {name}" for name in groups),
+            *(f"extra {name}" for name in extras),
+            *([f"Hatch's environment {hatch.name}"] if hatch.name else []),
+        ),
     )
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What is installed unless `requirements` is configured or uv's lock has everything."""
+
+    requirements: tuple[str, ...] = ()
+    pipfile: pipfile.Pipfile = field(default_factory=pipfile.Pipfile)
+    pylock: pylock.Pylock = field(default_factory=pylock.Pylock)
+    hatch: HatchEnvironment | None = None
+
+    @property
+    def is_for_tests(self) -> bool:
+        """Return whether any of it usually has what tests need."""
+        others = (self.pipfile.file, self.pylock.file, self.hatch)
+        return any(other is not None for other in others) or any(
+            map(requirements_files.is_for_tests, self.requirements)
+        )
+
+
+def _find(
+    tree: Tree, options: SubmitOptions, python: str | None, *, locked: bool, development: bool
+) -> _Found:
+    if options.requirements:
+        return _Found(options.requirements)
+    if locked:
+        return _Found()
+    return _Found(
+        _find_requirements(tree, python, development),
+        pipfile.read(tree),
+        pylock.read(tree),
+        hatch_environment(read_toml(tree, "pyproject.toml"), read_toml(tree, "hatch.toml")),
+    )
+
+
+def _find_requirements(tree: Tree, python: str | None, development: bool) -> tuple[str, ...]:
+    return requirements_files.find(tree.digests, python, development=development)
+
+
+def _is_configured(options: SubmitOptions) -> bool:
+    return bool(options.requirements or options.extras or options.groups)
+
+
+def _choose_groups(options: SubmitOptions, project: Project) -> tuple[str, ...]:
+    """Return the configured groups, else those that the project's tool installs and those that tests usually need."""
+    wanted = options.groups
+    if not wanted:
+        tools = project.tool_groups
+        wanted = (*(() if tools.is_exclusive else GUESSED), *tools.defaults)
+    known = project.groups()
+    return tuple(dict.fromkeys(name for name in wanted if name in known))
+
+
+def _guess(known: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that are usual for the dependencies of tests."""
+    return tuple(name for name in known if normalized(name) in GUESSED[:3])
+
+
 def _choose_extras(
-    options: SubmitOptions,
-    configured: bool,
-    groups: tuple[str, ...],
-    known: tuple[str, ...],
-    named: Iterable[str],
+    options: SubmitOptions, groups: tuple[str, ...], known: tuple[str, ...], named: Iterable[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (extras, those of them that are guessed): the requested ones, else those that tests usually need."""
     asked = tuple(dict.fromkeys([*options.extras, *named]))
-    if configured or asked or any(name in groups for name in GUESSED[:3]):
+    if asked or any(name in groups for name in GUESSED[:3]):
         return asked, ()
-    found = tuple(name for name in known if normalized(name) in GUESSED[:3])
+    found = _guess(known)
     if not found and not groups:
         found = tuple(name for name in known if normalized(name) == "dev")
     return found, found
@@ -152,14 +223,6 @@ def _notes(options: SubmitOptions, missing: Iterable[str], known_groups: Iterabl
     return notes + [
         f"dependency group {name!r} does not exist" for name in options.groups if name not in known
     ]
-
-
-def _find_requirements(tree: Tree) -> tuple[str, ...]:
-    found: list[str] = []
-    for pattern in FOUND:
-        depth = pattern.count("/")
-        found += sorted(path for path in tree.digests if path.count("/") == depth and fnmatch(path, pattern))
-    return tuple(found)
 
 
 def mount_point(root: str | None) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
+from ci_runner.dependencies.bounded_toml import table, text, texts
 from ci_runner.dependencies.requirements import normalized
 from ci_runner.errors import EnvironmentFailed
 
-#: Maximum characters of any text: parsing a constraint may take quadratic time.
-_LONGEST: Final = 1_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"(\^|~=|~|==|!=|>=|<=|>|<|=)?\s*v?([0-9][^\s,]*|\*)$")
 
 
@@ -23,10 +23,10 @@ def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> lis
     wanted = {
         normalized(re.split(r"[\s\[<>=!~;(]", item)[0])
         for extra in extras
-        for item in _texts(_table(poetry, "extras").get(extra, []), f"extra {extra[:80]!r}")
+        for item in texts(table(poetry, "extras").get(extra, []), f"extra {extra[:80]!r}")
     }
     lines = []
-    for name, value in _table(poetry, "dependencies").items():
+    for name, value in table(poetry, "dependencies").items():
         for item in value if isinstance(value, list) else [value]:
             optional = isinstance(item, Mapping) and item.get("optional", False)
             if normalized(name) != "python" and (not optional or normalized(name) in wanted):
@@ -34,40 +34,60 @@ def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> lis
     return lines
 
 
+def default_groups(poetry: Mapping[str, Any]) -> list[str]:
+    """Return the groups that Poetry installs unless they are left out."""
+    old = ["dev"] if "dev-dependencies" in poetry else []
+    groups = table(poetry, "group")
+    return old + [name for name in groups if table(groups, name).get("optional") is not True]
+
+
 def groups(poetry: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return requirement lines by group; the old ``dev-dependencies`` are the group ``dev``."""
     result: dict[str, list[str]] = {}
     if "dev-dependencies" in poetry:
-        result["dev"] = _lines(_table(poetry, "dev-dependencies"))
-    for name, group in _table(poetry, "group").items():
-        result.setdefault(name, []).extend(_lines(_table(group, "dependencies")))
+        result["dev"] = _lines(table(poetry, "dev-dependencies"))
+    for name, group in table(poetry, "group").items():
+        result.setdefault(name, []).extend(_lines(table(group, "dependencies")))
     return result
 
 
-def pins(lock: Mapping[str, Any]) -> list[str]:
-    """Return ``name==version`` for each package that a ``poetry.lock`` has once; forked ones are not pinned."""
-    versions: dict[str, list[str]] = {}
+def pins(lock: Mapping[str, Any], file: str = "poetry.lock") -> list[str]:
+    """Return ``name==version`` for each package that the lock has in one version; forked ones are not pinned.
+
+    ``pdm.lock`` has the same form, except that a package that comes from elsewhere says so itself.
+    """
+    versions: dict[str, set[str]] = {}
     packages = lock.get("package", [])
     for package in packages if isinstance(packages, list) else [packages]:
         match package:
             case {"name": str(name), "version": str(version)}:
-                if _table(package, "source").get("type") not in ("git", "directory", "file", "url"):
-                    versions.setdefault(normalized(name), []).append(version)
+                if not _comes_from_elsewhere(package):
+                    line = f"{normalized(text(name, 'a name', file))}=={text(version, 'a version', file)}"
+                    versions.setdefault(normalized(name), set()).add(line)
             case _:
-                raise EnvironmentFailed("poetry.lock: a package is not a table with a name and a version")
-    return [f"{name}=={found[0]}" for name, found in sorted(versions.items()) if len(found) == 1]
+                raise EnvironmentFailed(f"{file}: a package is not a table with a name and a version")
+    return [line for _, (line, *more) in sorted(versions.items()) if not more]
 
 
-def requirement(name: str, value: Any) -> str:
+def _comes_from_elsewhere(package: Mapping[str, Any]) -> bool:
+    """Return whether a locked package is not a release of an index."""
+    if any(key in package for key in ("git", "url", "path")):
+        return True
+    return table(package, "source").get("type") in ("git", "directory", "file", "url")
+
+
+def requirement(name: str, value: Any, file: str = "pyproject.toml") -> str:
     """Return one dependency as a requirement line; raises `EnvironmentFailed` if it is invalid."""
+    if not _NAME.fullmatch(text(name, "a name", file)):
+        raise EnvironmentFailed(f"{file}: {name[:80]!r} is not the name of a package")
     if isinstance(value, str):
-        return name + specifier(_text(value, f"the version of {name[:80]!r}"))
+        return name + specifier(text(value, f"the version of {name[:80]!r}", file))
     if not isinstance(value, Mapping):
         return name
-    extras = _texts(value.get("extras") or [], f"'extras' of {name[:80]!r}")
+    extras = texts(value.get("extras") or [], f"'extras' of {name[:80]!r}", file)
     for key in ("version", "python", "markers", "git", "rev", "tag", "branch", "url", "path"):
         if key in value:
-            _text(value[key], f"{key!r} of {name[:80]!r}")
+            text(value[key], f"{key!r} of {name[:80]!r}", file)
     label = f"{name}[{','.join(extras)}]" if extras else name
     if "git" in value:
         revision = value.get("rev") or value.get("tag") or value.get("branch")
@@ -86,12 +106,12 @@ def requirement(name: str, value: Any) -> str:
     return line + (" ; " + " and ".join(markers) if markers else "")
 
 
-def specifier(text: str) -> str:
+def specifier(constraint: str) -> str:
     """Return a version constraint in the standard's notation; "" if any version matches."""
-    if "|" in text:
+    if "|" in constraint:
         return ""
     parts: list[str] = []
-    for item in re.split(r"\s*,\s*|(?<=[\w*])\s+(?=[\^~<>=!])", text.strip()):
+    for item in re.split(r"\s*,\s*|(?<=[\w*])\s+(?=[\^~<>=!])", constraint.strip()):
         parts.extend(_one(item.strip()))
     return ",".join(parts)
 
@@ -116,34 +136,17 @@ def _above(operator: str, version: str) -> str:
     return ".".join(str(number) for number in [*numbers[:place], numbers[place] + 1])
 
 
-def _python_marker(text: str) -> list[str]:
-    pairs = (re.match(r"([<>=!~]+)(.*)$", part) for part in specifier(text).split(",") if part)
+def _python_marker(constraint: str) -> list[str]:
+    pairs = (re.match(r"([<>=!~]+)(.*)$", part) for part in specifier(constraint).split(",") if part)
     return [
         f"python_version {pair[1]} '{'.'.join(pair[2].split('.')[:2])}'" for pair in pairs if pair is not None
     ]
 
 
-def _lines(table: Mapping[str, Any]) -> list[str]:
-    items = ((name, item) for name, value in table.items() for item in _list(value))
+def _lines(dependencies: Mapping[str, Any]) -> list[str]:
+    items = ((name, item) for name, value in dependencies.items() for item in _list(value))
     return [requirement(name, item) for name, item in items if normalized(name) != "python"]
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _texts(value: Any, what: str) -> list[str]:
-    if not isinstance(value, list):
-        raise EnvironmentFailed(f"pyproject.toml: {what} must be a list of strings")
-    return [_text(item, what) for item in value]
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or len(value) > _LONGEST:
-        raise EnvironmentFailed(f"pyproject.toml: {what} must be text of at most {_LONGEST} characters")
-    return value
-
-
-def _table(parent: Any, name: str) -> Mapping[str, Any]:
-    value = parent.get(name) if isinstance(parent, Mapping) else None
-    return value if isinstance(value, Mapping) else {}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ci_runner.dependencies import poetry
+from ci_runner.dependencies import poetry, tool_groups
 from ci_runner.dependencies.bounded_toml import MOST_PARTS, line_of_long_key
 from ci_runner.dependencies.requirements import names, normalized
 from ci_runner.errors import EnvironmentFailed
@@ -69,6 +69,8 @@ class Project:
         self._cfg = self._setup_cfg()
         self._setup_py = tree.read("setup.py") or b""
         self.is_poetry = bool(self._poetry)
+        #: Groups that are not in the standard's table.
+        self.tool_groups = tool_groups.read(pyproject)
         self.name: str | None = self._name()
         self.file = self._file()
         #: Whether it can be installed.
@@ -125,16 +127,20 @@ class Project:
         """Return the PEP 735 groups."""
         return _dict(self._pyproject.get("dependency-groups"))
 
-    def groups(self) -> set[str]:
-        """Return the names of all groups, Poetry's included."""
-        return set(self.standard_groups()) | set(poetry.groups(self._poetry))
+    def locked_groups(self, locked: bool) -> set[str]:
+        """Return the groups that the installer reads itself: from uv's lock, or from pyproject.toml."""
+        return set(self.standard_groups()) | (
+            {"dev"} if locked and self.tool_groups.is_dev_in_lock else set()
+        )
 
-    def poetry_lines(self, extras: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
-        """Return the requirement lines that only Poetry's tables have."""
-        if not self.is_poetry:
-            return []
-        lines = [] if self._table else poetry.main_requirements(self._poetry, extras)
-        for name, found in poetry.groups(self._poetry).items():
+    def groups(self) -> set[str]:
+        """Return the names of all groups, those of the tools included."""
+        return set(self.standard_groups()) | set(self.tool_groups.lines)
+
+    def own_lines(self, extras: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
+        """Return the requirement lines that only the tables of tools have, as far as they are chosen."""
+        lines = poetry.main_requirements(self._poetry, extras) if self.is_poetry and not self._table else []
+        for name, found in self.tool_groups.lines.items():
             if name in groups:
                 lines.extend(found)
         return lines
@@ -142,6 +148,8 @@ class Project:
     def extras(self) -> tuple[str, ...]:
         """Return the names of the project's extras that are known without running code."""
         found = [*_dict(self._table.get("optional-dependencies")), *_dict(self._poetry.get("extras"))]
+        flit = _dict(_dict(_dict(self._pyproject.get("tool")).get("flit")).get("metadata"))
+        found += _dict(flit.get("requires-extra"))
         dynamic = _dict(_dict(_dict(self._pyproject.get("tool")).get("setuptools")).get("dynamic"))
         found += _dict(dynamic.get("optional-dependencies"))
         if not self._table or "optional-dependencies" in self._table.get("dynamic", ()):
@@ -156,8 +164,7 @@ class Project:
         optional = _dict(self._table.get("optional-dependencies"))
         for extra in extras:
             lines += optional.get(extra, ())
-        for group in groups:
-            lines += [item for item in self.standard_groups().get(group, ()) if isinstance(item, str)]
+        lines += self._group_lines(groups)
         for option in ("install_requires", "tests_require"):
             if self._cfg.has_option("options", option):
                 lines += self._cfg.get("options", option).splitlines()
@@ -165,6 +172,21 @@ class Project:
             if self._cfg.has_option("options.extras_require", extra):
                 lines += self._cfg.get("options.extras_require", extra).splitlines()
         return names(line for line in lines if isinstance(line, str))
+
+    def _group_lines(self, groups: tuple[str, ...]) -> list[str]:
+        """Return the lines of standard groups, and of groups that they include."""
+        lines: list[str] = []
+        pending, seen = list(groups), set(groups)
+        while pending:
+            items = self.standard_groups().get(pending.pop(), ())
+            for item in items if isinstance(items, list) else ():
+                included = item.get("include-group") if isinstance(item, dict) else None
+                if isinstance(item, str):
+                    lines.append(item)
+                elif isinstance(included, str) and included not in seen:
+                    seen.add(included)
+                    pending.append(included)
+        return lines
 
 
 def _extras_of_setup_py(source: bytes) -> list[str]:

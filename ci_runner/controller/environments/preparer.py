@@ -156,7 +156,7 @@ class Preparer:
         base = choose_base(self._engine, self._settings, options, log)
         folder = self._workspaces.tree(job.workspace or "")
         tree = self._workspaces.files(job.workspace or "")
-        plan = make_plan(tree, options)
+        plan = make_plan(tree, options, base.python)
         for note in plan.notes:
             log(note)
         if not base.image.pythons and job.options.script is not None and base.named_by_user:

@@ -232,11 +232,23 @@ CHOICES: dict[str, tuple[dict[str, str], dict[str, Any], tuple[str, ...], tuple[
         (),
     ),
     "configured extras only": ({"pyproject.toml": PROJECT + EXTRAS}, {"extras": ("docs",)}, (), ("docs",)),
-    "nothing is guessed beside configured requirements": (
+    "usual groups beside configured requirements": (
         {"pyproject.toml": PROJECT + GROUPS + EXTRAS, "r.txt": ""},
         {"requirements": ("r.txt",)},
+        ("test", "dev"),
         (),
-        (),
+    ),
+    "usual extras beside configured groups": (
+        {"pyproject.toml": PROJECT + GROUPS + EXTRAS},
+        {"groups": ("docs",)},
+        ("docs",),
+        ("testing",),
+    ),
+    "usual groups beside configured extras": (
+        {"pyproject.toml": PROJECT + GROUPS + EXTRAS},
+        {"extras": ("docs",)},
+        ("test", "dev"),
+        ("docs",),
     ),
     "the extra dev only as a last resort": (
         {"pyproject.toml": PROJECT + '[project.optional-dependencies]\ndev = ["pytest"]'},
@@ -590,7 +602,9 @@ def test_a_plan_has_all_that_decides() -> None:
     assert found == Plan(
         source="project",
         project_file="pyproject.toml",
-        requirements=("pytest==8.3.1",),
+        requirements=("attrs", "pytest==8.3.1"),
+        constraints=("attrs<99", "attrs==1"),
+        index_options=("--extra-index-url https://example.org/simple",),
         extras=("test",),
         pytest="pytest==8.3.1",
         adds_pytest=True,
@@ -598,7 +612,10 @@ def test_a_plan_has_all_that_decides() -> None:
         is_dynamic=True,
         name="demo",
         scm_version="1.2",
-        files=tuple((path, digest_of(files[path])) for path in ("pyproject.toml", "poetry.lock", "uv.toml")),
+        files=tuple(
+            (path, digest_of(files[path]))
+            for path in ("requirements.txt", "limits.txt", "pyproject.toml", "poetry.lock", "uv.toml")
+        ),
     )
     assert found.notes == ("dependency group 'nope' does not exist",)
     unconfigured = plan(files)
@@ -606,7 +623,7 @@ def test_a_plan_has_all_that_decides() -> None:
         source="project",
         project_file="pyproject.toml",
         requirements=("attrs", "pytest"),
-        constraints=("attrs<99",),
+        constraints=("attrs<99", "attrs==1"),
         index_options=("--extra-index-url https://example.org/simple",),
         extras=("test",),
         guessed_extras=("test",),
@@ -624,14 +641,16 @@ def test_a_plan_has_all_that_decides() -> None:
 
 def test_the_digest_of_a_plan_is_of_what_decides() -> None:
     found = plan({"requirements.txt": "six"})
-    assert found.to_dict().keys() == {*Plan.__dataclass_fields__, "version"} - {"notes"}
-    assert replace(found, notes=("said",)).digest() == found.digest()
+    assert found.to_dict().keys() == {*Plan.__dataclass_fields__, "version"} - {"notes", "chosen"}
+    assert replace(found, notes=("said",), chosen=("r.txt",)).digest() == found.digest()
     for other in ({"name": "x"}, {"groups": ("x",)}, {"requirements": ("six", "pytest", "x")}):
         assert replace(found, **other).digest() != found.digest()
 
 
-@pytest.mark.parametrize("option", ["requirements", "extras", "groups"])
-def test_what_is_configured_replaces_what_is_found(option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "replaced"), [("requirements", True), ("extras", False), ("groups", False)]
+)
+def test_configured_requirements_replace_what_is_found(option: str, replaced: bool) -> None:
     files = {
         "pyproject.toml": PROJECT
         + '[project.optional-dependencies]\nx = ["six"]\n[dependency-groups]\nx = ["attrs"]\n',
@@ -639,7 +658,7 @@ def test_what_is_configured_replaces_what_is_found(option: str) -> None:
         "x": "named",
     }
     assert "found" in plan(files).requirements
-    assert "found" not in plan(files, **{option: ("x",)}).requirements
+    assert ("found" not in plan(files, **{option: ("x",)}).requirements) is replaced
 
 
 def test_a_lock_of_uv_replaces_what_is_found() -> None:
