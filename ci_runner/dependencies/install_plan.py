@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ci_runner.dependencies import pipfile, poetry, pylock, requirements_files, unread
+from ci_runner.dependencies import pipfile, poetry, pylock, requirements_files, unread, uv_workspace
 from ci_runner.dependencies.project import BUILD_FILES, Project, Tree, read_toml
 from ci_runner.dependencies.requirements import names, normalized, read_all
 from ci_runner.dependencies.tool_groups import HatchEnvironment, hatch_environment
@@ -50,6 +50,8 @@ class Plan:
     #: Extras that were not requested: left out again if the project turns out not to have them.
     guessed_extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    #: Whether uv's lock is exported for all members of its workspace.
+    all_packages: bool = False
     #: Added if the result would have no pytest otherwise.
     pytest: str = "pytest"
     #: Whether the pytest line is among `requirements` because nothing else names pytest.
@@ -87,33 +89,37 @@ def make_plan(tree: Tree, options: SubmitOptions, python: str | None = None) -> 
     """
     pyproject = read_toml(tree, "pyproject.toml")
     project = Project(tree, pyproject)
-    locked = "uv.lock" in tree.digests and "project" in pyproject
-    groups = _choose_groups(options, project)
-    found = _find(
-        tree, options, python, locked=locked, development=not groups and not _guess(project.extras())
-    )
+    members = uv_workspace.members(tree, pyproject)
+    packages = (project, *(member.project for member in members or ()))
+    locked = "uv.lock" in tree.digests and ("project" in pyproject or members is not None)
+    groups = _choose_groups(options, packages)
+    known_groups = {name for package in packages for name in package.groups()}
+    known_extras = tuple(dict.fromkeys(name for package in packages for name in package.extras()))
+    has_tests = bool(groups or _guess(known_extras))
+    found = _find(tree, options, python, locked=locked, development=not has_tests)
     files = read_all(found.requirements, tree.read)
     hatch = found.hatch or HatchEnvironment("")
     if not options.groups:
-        known = project.groups()
-        groups = tuple(dict.fromkeys([*groups, *(name for name in hatch.groups if name in known)]))
+        groups = tuple(dict.fromkeys([*groups, *(name for name in hatch.groups if name in known_groups)]))
     extras, guessed = _choose_extras(
         options,
         groups,
-        project.extras(),
+        known_extras if locked else project.extras(),
         [*files.project_extras, *found.pipfile.project_extras, *hatch.extras],
     )
     lines = [*files.lines, *found.pipfile.lines, *found.pylock.lines, *hatch.lines]
-    lines += [] if locked else project.own_lines(extras, groups)
+    if not locked:
+        lines += [line for package in packages for line in package.own_lines(extras, groups)]
+        lines += uv_workspace.unlocked_lines(members or ())
     constraints = [*files.constraints, *found.pylock.constraints]
     for lock in ("poetry.lock", "pdm.lock") if not locked else ():
         if lock in tree.digests:
             constraints.extend(poetry.pins(read_toml(tree, lock), lock))
     wanted_pytest = f"pytest=={options.pytest_version}" if options.pytest_version else "pytest"
-    named = names(lines) | project.static_names(extras, groups)
+    named = names(lines).union(*(package.static_names(extras, groups) for package in packages))
     adds_pytest = not locked and "pytest" not in named
     install = options.install_project is not False and (project.is_package or options.install_project is True)
-    notes = _notes(options, files.missing, project.groups())
+    notes = _notes(options, files.missing, known_groups)
     if not (found.is_for_tests or _guess((*groups, *extras)) or "pytest" in named or _is_configured(options)):
         beside = _find_requirements(tree, python, True) if locked else ()
         note = unread.note(
@@ -121,6 +127,7 @@ def make_plan(tree: Tree, options: SubmitOptions, python: str | None = None) -> 
         )
         notes += [] if note is None else [note]
     decisive = [*files.files, *BUILD_FILES, *_LOCKS, "hatch.toml", *pipfile.FILES, *pylock.FILES]
+    decisive += [member.file for member in members or ()]
     return Plan(
         source="uv.lock" if locked else "project" if project.file else "lines",
         project_file=project.file,
@@ -129,7 +136,8 @@ def make_plan(tree: Tree, options: SubmitOptions, python: str | None = None) -> 
         index_options=(*files.index_options, *found.pipfile.index_options),
         extras=extras,
         guessed_extras=guessed,
-        groups=tuple(name for name in groups if name in project.locked_groups(locked)),
+        groups=tuple(_installers_groups(project, members or (), groups, locked)),
+        all_packages=locked and members is not None,
         pytest=wanted_pytest,
         adds_pytest=adds_pytest,
         install=install,
@@ -189,13 +197,29 @@ def _is_configured(options: SubmitOptions) -> bool:
     return bool(options.requirements or options.extras or options.groups)
 
 
-def _choose_groups(options: SubmitOptions, project: Project) -> tuple[str, ...]:
+def _installers_groups(
+    project: Project, members: tuple[uv_workspace.Member, ...], groups: tuple[str, ...], locked: bool
+) -> Iterator[str]:
+    """Yield the groups that the installer reads itself, as it wants them named: from the lock, or from their files."""
+    if locked:
+        known = set[str]().union(*(each.locked_groups() for each in (project, *(m.project for m in members))))
+        yield from (name for name in groups if name in known)
+        return
+    yield from (name for name in groups if name in project.standard_groups())
+    for member in members:
+        yield from (f"{member.file}:{name}" for name in groups if name in member.project.standard_groups())
+
+
+def _choose_groups(options: SubmitOptions, packages: tuple[Project, ...]) -> tuple[str, ...]:
     """Return the configured groups, else those that the project's tool installs and those that tests usually need."""
     wanted = options.groups
     if not wanted:
-        tools = project.tool_groups
-        wanted = (*(() if tools.is_exclusive else GUESSED), *tools.defaults)
-    known = project.groups()
+        is_exclusive = any(package.tool_groups.is_exclusive for package in packages)
+        wanted = (
+            *(() if is_exclusive else GUESSED),
+            *(name for package in packages for name in package.tool_groups.defaults),
+        )
+    known = {name for package in packages for name in package.groups()}
     return tuple(dict.fromkeys(name for name in wanted if name in known))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ci_runner.dependencies import poetry, tool_groups
-from ci_runner.dependencies.bounded_toml import MOST_PARTS, line_of_long_key
+from ci_runner.dependencies.bounded_toml import MOST_PARTS, line_of_long_key, texts
 from ci_runner.dependencies.requirements import names, normalized
 from ci_runner.errors import EnvironmentFailed
 
@@ -127,11 +127,9 @@ class Project:
         """Return the PEP 735 groups."""
         return _dict(self._pyproject.get("dependency-groups"))
 
-    def locked_groups(self, locked: bool) -> set[str]:
-        """Return the groups that the installer reads itself: from uv's lock, or from pyproject.toml."""
-        return set(self.standard_groups()) | (
-            {"dev"} if locked and self.tool_groups.is_dev_in_lock else set()
-        )
+    def locked_groups(self) -> set[str]:
+        """Return the groups that uv's lock has."""
+        return set(self.standard_groups()) | ({"dev"} if self.tool_groups.is_dev_in_lock else set())
 
     def groups(self) -> set[str]:
         """Return the names of all groups, those of the tools included."""
@@ -157,6 +155,11 @@ class Project:
                 found += self._cfg.options("options.extras_require")
             found += _extras_of_setup_py(self._setup_py)
         return tuple(dict.fromkeys(found))
+
+    def dependencies(self) -> list[str]:
+        """Return the lines in ``[project]``."""
+        found = self._table.get("dependencies")
+        return [] if found is None else texts(found, "dependencies")
 
     def static_names(self, extras: tuple[str, ...], groups: tuple[str, ...]) -> set[str]:
         """Return the normalized names of the dependencies in the project's own static metadata."""

@@ -119,6 +119,7 @@ class Builder:
         command = [self._uv, "export", "--frozen", "--no-emit-project", "--no-header", "--no-annotate"]
         command += ["--format", "requirements.txt", "--python", sys.executable, "--no-default-groups"]
         command += ["--output-file", self._path("exported.txt")]
+        command += ["--all-packages"] if plan["all_packages"] else []
         for extra in plan["extras"]:
             command += ["--extra", extra]
         for group in plan["groups"]:

@@ -22,7 +22,7 @@ from pytest_remote_ci.session.local_options import OptionArity, any_place, find_
 from pytest_remote_ci.session.submission import Submission
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
-from pytest_remote_ci.workspace import breakpoints
+from pytest_remote_ci.workspace import breakpoints, path_sources
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.report_files import ReportFile
@@ -68,7 +68,12 @@ class PytestSubmission(Submission):
         return [*self.addopts, *self.given]
 
     def check(self, workspace: Workspace) -> None:
-        """Print what will not be as in a local session; raise `WorkspaceError` for calls of debuggers in tests."""
+        """Print what will not be as in a local session.
+
+        Raise `WorkspaceError` for calls of debuggers in tests, and for dependencies that are not sent.
+        """
+        if not self.option("pipeline"):
+            path_sources.refuse_missing(workspace.root, {file.path for file in workspace.files})
         self._print_limitations()
         self._refuse_debuggers(workspace)
 

@@ -22,7 +22,7 @@ from pytest_remote_ci.session import arguments
 from pytest_remote_ci.terminal.ansi import is_terminal
 from pytest_remote_ci.terminal.display import Display, local_color
 from pytest_remote_ci.wire.protocol import SubmitOptions
-from pytest_remote_ci.workspace import scm_version
+from pytest_remote_ci.workspace import scm_version, uv_workspace
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
@@ -65,7 +65,8 @@ class Submission:
         include = (*self.settings.include, *self._cache_files())
         found = collect.collect(self.place.root, include=include, exclude=self.settings.exclude)
         self.display.line.clear()
-        for warning in found.warnings:
+        unread = uv_workspace.unread_settings(self.place.root, self.place.cwd)
+        for warning in (*found.warnings, *([] if unread is None else [unread])):
             self.display.print_message(f"remote-ci: {warning}")
         return found
 

@@ -511,3 +511,52 @@ def test_any_file_of_a_tool_is_planned_or_refused_in_one_line(files: dict[str, s
 def test_a_file_that_cannot_be_read_is_named(files: dict[str, str], words: str) -> None:
     with pytest.raises(EnvironmentFailed, match=words):
         plan(files)
+
+
+VIRTUAL = {
+    "pyproject.toml": '[tool.uv.workspace]\nmembers = ["packages/*"]\nexclude = ["packages/old"]\n'
+    '[dependency-groups]\ndev = ["pytest", "pytest-mock"]\n',
+    "packages/app/pyproject.toml": '[project]\nname = "app"\ndependencies = ["core"]\n'
+    '[tool.uv.sources]\ncore = {workspace = true}\n[build-system]\nrequires = ["hatchling"]\n'
+    '[project.optional-dependencies]\ntest = ["six"]\n',
+    "packages/core/pyproject.toml": '[project]\nname = "core"\ndependencies = ["six"]\n'
+    '[dependency-groups]\ntest = ["attrs"]\n',
+    "packages/old/pyproject.toml": "[broken",
+    "other/pyproject.toml": "[broken",
+}
+
+
+def test_a_workspace_is_exported_with_all_its_members() -> None:
+    found = plan({**VIRTUAL, "uv.lock": "version = 1\n"})
+    assert (found.source, found.all_packages, found.install) == ("uv.lock", True, False)
+    assert (found.groups, found.extras) == (("test", "dev"), ())
+    assert {path for path, _ in found.files} == {*VIRTUAL, "uv.lock"} - {
+        "packages/old/pyproject.toml",
+        "other/pyproject.toml",
+    }
+
+
+def test_a_workspace_without_a_lock_installs_its_packages_and_what_the_others_need() -> None:
+    found = plan(VIRTUAL)
+    assert found.source == "lines"
+    assert found.requirements == ("-e ./packages/app", "six")
+    assert found.groups == ("dev", "packages/core/pyproject.toml:test")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "workspace = 7",
+        "[tool.uv.workspace]\nmembers = 7",
+        '[tool.uv.workspace]\nmembers = ["**/**/**/*", "/../..", ""]',
+        "[tool.uv.workspace]\nexclude = [7]",
+    ],
+)
+def test_any_workspace_is_planned_or_refused(text: str) -> None:
+    with contextlib.suppress(EnvironmentFailed):
+        assert plan({**VIRTUAL, "pyproject.toml": text})
+
+
+def test_a_member_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(EnvironmentFailed, match=r"^packages/app/pyproject\.toml: .*line 1"):
+        plan({**VIRTUAL, "packages/app/pyproject.toml": "[broken"})
