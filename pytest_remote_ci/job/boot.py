@@ -111,14 +111,15 @@ def fix_path(mode: str) -> str:
     here = os.path.dirname(os.path.abspath(__file__))
     if sys.path and os.path.abspath(sys.path[0]) == here:
         del sys.path[0]
+    is_safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)
     if mode == "module":
-        if not getattr(sys.flags, "safe_path", False):
+        if not is_safe:
             sys.path.insert(0, os.getcwd())
         import pytest
 
         return os.path.join(os.path.dirname(os.path.abspath(pytest.__file__)), "__main__.py")
     scripts = os.path.dirname(sys.executable)
-    if not getattr(sys.flags, "safe_path", False):
+    if not is_safe:
         sys.path.insert(0, scripts)  # a script's folder comes first on its path
     return os.path.join(scripts, "pytest")
 

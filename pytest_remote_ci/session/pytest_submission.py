@@ -17,7 +17,7 @@ from pytest_remote_ci import options
 from pytest_remote_ci.artifacts import destinations, external_reports
 from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session import arguments, interpreter
 from pytest_remote_ci.session.local_options import OptionArity, any_place, find_place, with_files
 from pytest_remote_ci.session.submission import Submission
 from pytest_remote_ci.terminal.display import Display
@@ -96,10 +96,9 @@ class PytestSubmission(Submission):
         if writing:
             self.display.print_message(f"remote-ci: {', '.join(writing)}: written on the runner, not fetched")
 
-        ignored = interpreter_options()
+        ignored = interpreter.unused()
         if ignored:
-            words = "not used on the runner; pytest has its own -W"
-            self.display.print_message(f"remote-ci: {' '.join(ignored)} (of Python, not pytest): {words}")
+            self.display.print_message(f"remote-ci: {' '.join(ignored)} (of Python): not used on the runner")
 
     def option(self, name: str) -> Any:
         """Return the value of ``--remote-ci-NAME``."""
@@ -132,6 +131,7 @@ class PytestSubmission(Submission):
         )
         if os.environ.get(breakpoints.VARIABLE) == "0":
             sent = replace(sent, env={**sent.env, breakpoints.VARIABLE: "0"})
+        sent = replace(sent, interpreter_options=tuple(interpreter.options()))
         priority = self.option("priority")
         if priority:
             sent = replace(sent, priority=priority)
@@ -204,17 +204,6 @@ class PytestSubmission(Submission):
             return ()
         folder = str(self._pytest.getini("cache_dir"))
         return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
-
-
-def interpreter_options() -> list[str]:
-    """Return options of this interpreter that change test results, as typed; jobs do not get them."""
-    flags = sys.flags
-    implied = {"error::BytesWarning": flags.bytes_warning > 1, "default": flags.dev_mode}
-    found = [f"-W {option}" for option in sys.warnoptions if not implied.get(option)]
-    found += [
-        f"-{letter * count}" for letter, count in (("O", flags.optimize), ("b", flags.bytes_warning)) if count
-    ]
-    return found + [f"-X {name}" for name in ("dev", "utf8") if name in sys._xoptions]
 
 
 def _changeable(value: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_remote_ci.artifacts import artifact_folder, destinations, external_reports
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
-from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session import arguments, interpreter
 from pytest_remote_ci.terminal.ansi import is_terminal
 from pytest_remote_ci.terminal.display import Display, local_color
 from pytest_remote_ci.wire.protocol import SubmitOptions
@@ -121,7 +121,8 @@ class Submission:
             color=color is not None and local_color(color, os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
-        return replace(options, records=records, reports=reports)
+        env = {**interpreter.variables(), **options.env}
+        return replace(options, records=records, reports=reports, env=env)
 
 
 class CommandSubmission(Submission):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
-from pytest_remote_ci.wire import checks, job_variables
+from pytest_remote_ci.wire import checks, interpreter_options, job_variables
 from pytest_remote_ci.wire.checks import WireError, parse_size
 
 __all__ = [
@@ -68,6 +68,8 @@ class SubmitOptions:
     cwd: str = ""
     #: Run as ``python -m pytest`` does (cwd on sys.path); False runs as the ``pytest`` script does.
     module: bool = True
+    #: Options of the interpreter that runs pytest, such as ``-Werror`` and ``-O`` (`interpreter_options`).
+    interpreter_options: tuple[str, ...] = ()
     #: The Python that runs the tests, such as ``"3.12"``; None means the runner's default.
     python: str | None = None
     #: Base image; None means the runner's default for `python`.
@@ -261,6 +263,7 @@ CHECKS: Final[Mapping[str, Any]] = {
     "root": checks.as_text,
     "cwd": checks.as_relative,
     "module": checks.as_flag,
+    "interpreter_options": interpreter_options.as_interpreter_options,
     "python": checks.as_python,
     "image": checks.as_text,
     "requirements": checks.as_relatives,

@@ -44,7 +44,12 @@ _DEVELOPER = {
     "LOGNAME": "dev",
     "SHELL": "/bin/sh",
     "DEVELOPERS_OWN": "1",
+    "PYTHONWARNINGS": "ignore:facts of a variable",
+    "PYTHONHASHSEED": "7",
+    "BUILD_NUMBER": "1",
 }
+#: The same developer's `python`, whose options travel.
+_PYTHON = [sys.executable, "-bb", "-W", "error:facts", "-X", "int_max_str_digits=5000"]
 
 
 def ordinary_user() -> list[str]:
@@ -199,10 +204,10 @@ def test_all_differences_between_a_direct_run_and_a_job_are_documented(
     developer = Developer(runner, home, runner.key)
     env, words = environment(developer), ["-q", "-rP", "-p", "no:cacheprovider"]
     remote = facts(
-        on_a_terminal([_PYTEST, "--remote-ci", *words], prepare(tmp_path / "remote" / "facts"), env)
+        on_a_terminal([*_PYTHON, _PYTEST, "--remote-ci", *words], prepare(tmp_path / "remote" / "facts"), env)
     )
     # Jobs in containers are an ordinary user's, the others are of whoever runs the runner.
-    command = [*(ordinary_user() if engine == "docker" else []), _PYTEST, *words]
+    command = [*(ordinary_user() if engine == "docker" else []), *_PYTHON, _PYTEST, *words]
     direct = facts(on_a_terminal(command, prepare(tmp_path / "direct" / "facts"), env))
     assert len([name for name in direct if not name.startswith("env.")]) >= 60
     assert not [
@@ -219,57 +224,36 @@ def test_all_differences_between_a_direct_run_and_a_job_are_documented(
     assert vanished == set(), "in docs/guide/projects.md, and no difference any more"
 
 
-#: Projects whose direct run fails: what is written where, and what pytest says.
+#: A project of which pytest can collect nothing: what is written where.
 _FAILING = {
-    "two test files of one name and content": (
-        {"a/test_x.py": "def test_x(): pass\n", "b/test_x.py": "def test_x(): pass\n"},
-        "import file mismatch",
-    ),
-    "a module that only python -m pytest finds": (
-        {"module_of_the_root.py": "", "tests/test_p.py": "import module_of_the_root\ndef test_p(): pass\n"},
-        "No module named 'module_of_the_root'",
-    ),
+    # Two test files of one name and content.
+    "a/test_x.py": "def test_x(): pass\n",
+    "b/test_x.py": "def test_x(): pass\n",
+    # Only `python -m pytest` finds this module.
+    "module_of_the_root.py": "",
+    "tests/test_p.py": "import module_of_the_root\ndef test_p(): pass\n",
+    # An error only by an option of the interpreter.
+    "test_w.py": "import warnings\nwarnings.warn('an old thing', DeprecationWarning)\ndef test_w(): pass\n",
 }
+_WORDS = (
+    "import file mismatch",
+    "No module named 'module_of_the_root'",
+    "DeprecationWarning: an old thing",
+)
 
 
-@pytest.mark.parametrize("name", _FAILING)
-def test_what_fails_directly_fails_in_a_job(runner: Runner, tmp_path: Path, name: str) -> None:
-    files, words = _FAILING[name]
-    for path, text in files.items():
+def test_what_fails_directly_fails_in_a_job(runner: Runner, tmp_path: Path) -> None:
+    for path, text in _FAILING.items():
         place = tmp_path / "project" / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
     developer = Developer(runner, tmp_path, runner.key)
+    python = [sys.executable, "-W", "error:an old thing", "-X", "dev"]
     for options in ([], ["--remote-ci"]):
-        command = [_PYTEST, "-q", "-p", "no:cacheprovider", *options]
-        done = run(command, cwd=tmp_path / "project", env=developer.environ())
-        assert words in done.out, done.text
-        assert done.code == 2, done.text
-
-
-@pytest.mark.parametrize(
-    ("options", "variables", "words"),
-    [
-        (["-W", "error", "-bb"], {}, "-W error -bb (of Python, not pytest): not used on the runner"),
-        (
-            [],
-            {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1"},
-            "-W error -O (of Python, not pytest): not used",
-        ),
-        (["-X", "frozen_modules=off"], {}, ""),  # of debuggers
-    ],
-)
-def test_options_of_the_interpreter_that_do_not_travel_are_named(
-    runner: Runner, tmp_path: Path, options: list[str], variables: dict[str, str], words: str
-) -> None:
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "test_w.py").write_text(
-        "import warnings\ndef test_w(): warnings.warn('old', DeprecationWarning)\n"
-    )
-    developer = Developer(runner, tmp_path, runner.key)
-    command = [sys.executable, *options, "-m", "pytest", "-q", "--remote-ci", "--remote-ci-async"]
-    done = run(command, cwd=project, env=developer.environ(**variables))
-    assert done.code == 0, done.text
-    assert words in done.err
-    assert ("(of Python, not pytest)" in done.err) is bool(words)
+        done = run(
+            [*python, _PYTEST, "-q", "-p", "no:cacheprovider", *options],
+            cwd=tmp_path / "project",
+            env=developer.environ(),
+        )
+        assert [words for words in _WORDS if words not in done.out] == [], done.text
+        assert (done.code, "3 errors" in done.out) == (2, True), done.text

@@ -49,7 +49,7 @@ class Developer:
     def environ(self, **extra: str) -> dict[str, str]:
         """The environment of the developer's commands."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN)}
-        for name in ("CI", "BUILD_NUMBER"):  # where these are pytest shows more, and jobs do not see them
+        for name in ("CI", "BUILD_NUMBER"):  # where these are, pytest shows more
             env.pop(name, None)
         env |= {
             "HOME": str(self.home),

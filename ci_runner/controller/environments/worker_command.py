@@ -41,7 +41,8 @@ def command(job: Job, place: Place) -> list[str]:
     options = job.options.submitted
     if job.options.script is not None:
         return [script.SHELL, "-c", script.program(job.options.script)]
-    program = (place.python, f"{TOOLS}/boot.py", "module" if place.module else "script")
+    python = (place.python, *options.interpreter_options)
+    program = (*python, f"{TOOLS}/boot.py", "module" if place.module else "script")
     color = ("--color=yes",) if options.color else ()
     return [*program, *color, *map_arguments(options.args, options.root, place.mount_point)]
 

@@ -15,6 +15,7 @@ from ci_runner.model.job import JobSummary
 from ci_runner.pipelines import check, plan, plan_json, report, request
 from ci_runner.server import schemas
 from pytest_remote_ci.wire import checks
+from pytest_remote_ci.wire.interpreter_options import MAX_OPTIONS, as_interpreter_options
 from pytest_remote_ci.wire.protocol import CHECKS, PHASES, PROTOCOL, TERMINAL_STATUSES
 
 Schema = dict[str, Any]
@@ -67,12 +68,14 @@ _BOUNDS: Final[Mapping[Callable[..., object], Schema]] = {
     checks.as_columns: {"minimum": 1, "maximum": 10_000},
     checks.as_restarts: {"minimum": 0, "maximum": 100},
     checks.as_python: {"examples": ["3.12"]},
+    as_interpreter_options: {"maxItems": MAX_OPTIONS, "examples": [["-Werror", "-O", "-Xdev"]]},
 }
 _ABOUT: Final = {
     "args": "arguments of pytest",
     "root": "absolute path of the project on the client",
     "cwd": "folder below the root in which pytest runs",
     "module": "run as `python -m pytest` does",
+    "interpreter_options": "options of the interpreter that runs pytest, each as one argument",
     "timeout": "seconds of testing",
     "artifacts": "files to keep after the run",
     "artifacts_days": "shorter than the runner's default",

@@ -83,15 +83,23 @@ def test_and_so_they_are_for_older_ones(python: str, end: str, tmp_path: Path) -
     compare(python, "module", ENDS[end], tmp_path)
 
 
-def compare(python: str, mode: str, args: list[str], folder: Path) -> None:
+@pytest.mark.parametrize(("mode", "option"), [("module", "-I"), ("script", "-I"), ("module", "-OO")])
+def test_and_with_options_of_the_interpreter(
+    mode: str, option: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    python = python_with(NEWEST, tmp_path_factory.getbasetemp() / "pytests")
+    compare(python, mode, ["-s", "sub/test_path.py"], tmp_path, option)
+
+
+def compare(python: str, mode: str, args: list[str], folder: Path, *options: str) -> None:
     """Run both and hold them against each other."""
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     args = ["-p", "no:cacheprovider", *args]
-    plain = [python, "-m", "pytest"] if mode == "module" else [str(Path(python).with_name("pytest"))]
-    wanted = run(folder, *plain, *args)
-    ours = run(folder, python, str(BOOT), mode, *args)
+    plain = ["-m", "pytest"] if mode == "module" else [str(Path(python).with_name("pytest"))]
+    wanted = run(folder, python, *options, *plain, *args)
+    ours = run(folder, python, *options, str(BOOT), mode, *args)
     assert ours.returncode == wanted.returncode
     if "--no-such-option" not in args:  # the usage line names the program
         assert _timeless(ours.stdout) == _timeless(wanted.stdout)

@@ -35,6 +35,7 @@ DIFFERENCES: dict[str, str] = {
     r"\.options(\.submit)?\.\w+ \+null": "null always meant: the default",
     r"\.options(\.submit)?\.\w+ exclusiveMaximum": "larger numbers were always refused",
     r"^POST /runs body \.options\.(pipeline|tag) (max|min)Length": "other lengths were always refused",
+    r"\.options(\.submit)?\.interpreter_options \+property$": "an option of later clients",
     r"\.services\[\]\.(name (pattern|maxLength)|ports\[\] (maximum|minimum))": "others were always refused",
     r"^GET /reports/pipelines.* 200 (\[\])?\.pipelineName \+null": "it has the type of a stage's; null is left out",
 }
