@@ -42,9 +42,24 @@ ensure_venv() {
         [[ -x $venv/bin/uv ]] || "$venv/bin/python" -m pip install --quiet uv
         VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --group "$root/pyproject.toml:dev"
         rm -f "$venv/pytest-remote-ci-wheel" # what it needs may have changed, too
+        rewrite_plugins
         printf '%s\n' "$wanted" >"$venv/made-from"
     fi
     "$venv/bin/python" "$root/scripts/install_wheel.py"
+}
+
+# Let pytest store what it makes of Hypothesis: it rewrites the asserts of a plugin's whole distribution. Where
+# PYTHONDONTWRITEBYTECODE is set, each of the thousands of pytests that tests start would do so again (a second of
+# processor time).
+rewrite_plugins() {
+    local folder
+    folder=$(mktemp -d)
+    echo 'from hypothesis import given, strategies
+
+@given(strategies.integers())
+def test_it(number: int) -> None: assert isinstance(number, int)' >"$folder/test_it.py"
+    (cd "$folder" && env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -m pytest -q test_it.py >&2)
+    rm -rf "$folder"
 }
 
 install_packages() {
