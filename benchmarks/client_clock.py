@@ -36,7 +36,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         finally:
             _mark("submitted")
 
-    Client.submit = submit  # type: ignore[method-assign]
+    Client.submit = submit  # type: ignore[method-assign]  # a patch
 
 
 def pytest_remote_ci_choose_files(files: list[str]) -> None:

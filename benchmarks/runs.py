@@ -52,11 +52,11 @@ def timed() -> Iterator[list[float]]:
         original(self, refresh=refresh)
         ticks.append(time.thread_time() - began)
 
-    loop._Tick.__call__ = call  # type: ignore[method-assign]
+    loop._Tick.__call__ = call  # type: ignore[method-assign]  # a patch
     try:
         yield ticks
     finally:
-        loop._Tick.__call__ = original  # type: ignore[method-assign]
+        loop._Tick.__call__ = original  # type: ignore[method-assign]  # a patch
 
 
 def overhead(jobs: int, figures: Figures) -> None:
@@ -73,7 +73,7 @@ def overhead(jobs: int, figures: Figures) -> None:
         with found.controller():
             wait_until(lambda: not found.store.runs.open_versions(), 600, what="the run")
             together = (time.perf_counter() - began) / jobs
-        assert found.store.runs.get(run.id).success  # type: ignore[union-attr]
+        assert found.store.runs.get(run.id).success  # type: ignore[union-attr]  # an error if it is missing
     figures |= {"ms per job of a run": together * 1000, "ms per job alone": alone * 1000}
 
 

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(error: object, code: int) -> int:
     text = escaped(" ".join(str(error).split()))
-    print(f"ci-runner: {logs.hide_keys(text)}", file=sys.stderr)  # noqa: T201
+    print(f"ci-runner: {logs.hide_keys(text)}", file=sys.stderr)  # noqa: T201  # an error, for the terminal
     return code
 
 
@@ -240,7 +240,7 @@ def _image_build(args: argparse.Namespace) -> int:
     recipe = images.Recipe(args.tag, args.suite, args.mirror, args.with_compiler, installations)
 
     def report(line: str) -> None:
-        print(escaped(line), flush=True)  # noqa: T201
+        print(escaped(line), flush=True)  # noqa: T201  # progress, for the terminal
 
     images.build(recipe, report, force=args.force, scratch=args.scratch)
     return 0

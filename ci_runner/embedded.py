@@ -56,7 +56,7 @@ def layers(
     if "storage.data_dir" not in arguments:
         raise SettingsError("--embedded needs --data-dir: a private runner shares nothing with another one")
     # An unknown user in the path is reported later.
-    data_dir = os.path.expanduser(str(arguments["storage.data_dir"]))  # noqa: PTH111
+    data_dir = os.path.expanduser(str(arguments["storage.data_dir"]))  # noqa: PTH111  # does not fail
     database = str(Path(data_dir) / "runner.db")
     forced = {
         "serve.host": "127.0.0.1",

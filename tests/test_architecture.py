@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,51 @@ DOCUMENTED = {("os", "_exit"), ("sys", "_getframe"), ("sys", "_xoptions")}
 UNAVOIDABLE = {"pytest_remote_ci.workspace.zip_writer": {"_compresslevel"}}
 #: The parameter by which pytest's constructors ask not to be called.
 _ISPYTEST = "_ispytest"
+
+
+#: What a checker, or a reader, is asked to accept.
+_SUPPRESSION = re.compile(
+    r"(# (?:ruff: )?noqa\b(?:: [A-Z]+\d+(?:, [A-Z]+\d+)*)?|# type: ignore(?:\[[\w, -]+\])?"
+    r"|# pragma: no cover|raise NotImplementedError)"
+)
+
+
+def unexplained(lines: Sequence[str]) -> list[str]:
+    """Return the lines that suppress a checker's error, and give no reason, either there or in the line above."""
+    return [
+        line.strip()
+        for above, line in zip(["", *lines], lines, strict=False)
+        if _SUPPRESSION.search(line)
+        and not _SUPPRESSION.split(line)[-1].strip(" #-:")
+        and not above.strip().startswith("#")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("x = 1  # noqa: S108", True),
+        ("x = 1  # type: ignore[arg-type]  # noqa: S108", True),
+        ("raise NotImplementedError", True),
+        ("x = 1  # pragma: no cover", True),
+        ("x = 1  # noqa: S108  # compared", False),
+        ("x = 1  # noqa: S108 - compared", False),
+        ("x = 1  # type: ignore[misc] # noqa: S108  # compared", False),
+        ("# It is compared.\nx = 1  # noqa: S108", False),
+        ("x = 1", False),
+    ],
+)
+def test_an_unexplained_suppression_is_found(text: str, wrong: bool) -> None:
+    assert bool(unexplained(text.splitlines())) == wrong
+
+
+def test_each_suppression_gives_its_reason() -> None:
+    wrong = [
+        f"{path.name}: {line}"
+        for _, path in MODULES
+        for line in unexplained(path.read_text(encoding="utf-8").splitlines())
+    ]
+    assert not wrong
 
 
 def is_private(name: object) -> bool:

@@ -184,6 +184,7 @@ def _require_root_and_debootstrap() -> None:
 
 
 def _inspect(tag: str) -> dict[str, str] | None:
+    # An f-string would need to double the braces of the Go template.
     form = '{"id": {{json .Id}}, "label": {{json (index .Config.Labels "%s")}}}' % LABEL_RECIPE  # noqa: UP031
     done = _run(["docker", "image", "inspect", "--format", form, tag], timeout=60)
     if done.returncode:

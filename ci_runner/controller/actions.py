@@ -21,7 +21,7 @@ class Action:
     @property
     def subject(self) -> str:
         """Return the subject: while this action goes on, nothing else is done to it."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of action defines it
 
     @property
     def key(self) -> str:

@@ -24,7 +24,7 @@ StopIntent = Literal["cancel", "timeout"]
 State = Literal["waiting", "open", "again", "passed", "failed", "allowed", "cancelled", "skipped"]
 
 _DONE: Final = ("passed", "allowed", "skipped")
-_STATES: Final = {
+_STATES: Final[Mapping[ExecutionStatus, State]] = {
     ExecutionStatus.SUCCESS: "passed",
     ExecutionStatus.FAILED: "failed",
     ExecutionStatus.CANCELED: "cancelled",
@@ -303,7 +303,7 @@ def _state(job: PlannedJob, facts: Facts) -> State:
         return "waiting"
     if facts.status not in TERMINAL_STATUSES:
         return "open"
-    state: State = _STATES[of_job(facts.status, facts.success)]  # type: ignore[assignment]
+    state = _STATES[of_job(facts.status, facts.success)]
     if state != "failed":
         return state
     if _is_worth_another(job, facts):

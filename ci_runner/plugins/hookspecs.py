@@ -39,6 +39,7 @@ class Hooks:
         """
 
     @hookspec
+    # The body is empty because this only specifies the hook.
     def register_engines(self) -> list[tuple[str, EngineFactory]]:  # type: ignore[empty-body]
         """Return names (for the setting `engine`) and factories of additional engines.
 

@@ -168,6 +168,7 @@ class Plugins:
 
     def _register_engines(self, registered: object, name: str) -> None:
         try:
+            # Anything can be registered; what is not iterable raises TypeError.
             pairs = [(str(key), factory) for key, factory in registered]  # type: ignore[attr-defined]
         except (TypeError, ValueError) as error:
             raise SettingsError(

@@ -54,7 +54,7 @@ _MOST_PARTS: Final = 16
 _Params = dict[str, Any]
 
 
-class RunnerApp(falcon.App):  # type: ignore[type-arg]
+class RunnerApp(falcon.App):  # type: ignore[type-arg]  # its parameters are not used
     """The application, with the background work that is started and stopped around it."""
 
     def __init__(self, services: Services) -> None:

@@ -350,10 +350,10 @@ def _from_file(path: Path) -> dict[str, tuple[object, str, str]]:
         if not isinstance(content, dict):
             raise SettingsError(f"{path}: {table} must be a table: write [{table}]")
         for key, value in content.items():
-            option = tables[table].get(key.replace("_", "-"))  # type: ignore[assignment]
-            if option is None:
+            known = tables[table].get(key.replace("_", "-"))
+            if known is None:
                 raise SettingsError(f"{path}: unknown key {key!r} in [{table}]{_nearest(key, tables[table])}")
-            found[option.id] = (value, f"{path}: [{table}] {option.key}", str(path))
+            found[known.id] = (value, f"{path}: [{table}] {known.key}", str(path))
     return found
 
 

@@ -290,7 +290,7 @@ class Trash:
         """
         try:
             with opened_folder(self._folder) as trash:
-                bags = os.listdir(trash)  # noqa: PTH208
+                bags = os.listdir(trash)  # noqa: PTH208  # a descriptor
         except FileNotFoundError:
             return True
         error: OSError | None = None
@@ -409,6 +409,6 @@ def set_folder_mode(parent: int, name: str, mode: int) -> None:
         return
     handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
     try:
-        os.chmod(f"/proc/self/fd/{handle}", mode)  # noqa: PTH101
+        os.chmod(f"/proc/self/fd/{handle}", mode)  # noqa: PTH101  # names a descriptor
     finally:
         os.close(handle)

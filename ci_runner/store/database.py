@@ -190,6 +190,7 @@ class Database:
         with self._translated():
             open_cursor: Callable[[], sqlite3.Cursor] = self._database.cursor
             cursor = open_cursor()
+            # The names are those of our models.
             cursor.executemany(f'INSERT INTO "{meta.table_name}" ({names}) VALUES ({marks})', rows)  # noqa: S608
             cursor.close()
 

@@ -137,7 +137,7 @@ def like_a_terminal() -> None:
     """Write output line by line, and make pytest's lines as wide as the developer's terminal."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # AttributeError is caught
     columns = os.environ.pop(COLUMNS, "")
     if columns.isdigit() and int(columns) >= 20:
         load("pytest_internals").set_terminal_width(int(columns))

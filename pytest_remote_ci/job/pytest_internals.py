@@ -128,7 +128,7 @@ def watch_attributes(note: Callable[[str, str, str], None]) -> None:
         original(self, name, value)
         note(str(self.id), str(name), str(value))
 
-    junitxml._NodeReporter.add_attribute = add_attribute  # type: ignore[method-assign]
+    junitxml._NodeReporter.add_attribute = add_attribute  # type: ignore[method-assign]  # a patch
 
 
 # -- the terminal
@@ -168,6 +168,7 @@ def forbid_debuggers() -> None:
     with contextlib.suppress(ImportError, AttributeError):
         from _pytest import debugging
 
+        # This is a patch.
         debugging.pytestPDB._init_pdb = staticmethod(_fail_at_debugger)  # type: ignore[method-assign]
 
 

@@ -361,6 +361,7 @@ def watch_unittest(compared: Callable[[str, object, object], None]) -> None:
 
     original = unittest.TestCase.assertEqual
 
+    # The patch has the name that `unittest` uses.
     def assertEqual(self: Any, first: object, second: object, msg: object = None) -> None:  # noqa: N802
         __tracebackhide__ = True
         try:
@@ -369,7 +370,7 @@ def watch_unittest(compared: Callable[[str, object, object], None]) -> None:
             compared("==", second, first)
             raise
 
-    unittest.TestCase.assertEqual = assertEqual  # type: ignore[method-assign]
+    unittest.TestCase.assertEqual = assertEqual  # type: ignore[method-assign]  # a patch
 
 
 def _lines(results: Any) -> list[str]:

@@ -165,6 +165,7 @@ def _prctl(option: int, value: int) -> None:
         try:
             import _ctypes  # importing `ctypes` takes milliseconds before each job
 
+            # Without a name, the program itself is searched, which typeshed does not know.
             function = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
             _ctypes.call_function(function, (option, value, 0, 0, 0))
         except (ImportError, AttributeError):
@@ -203,7 +204,7 @@ def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoR
         os.dup2(spool.stdout, 1)
         os.dup2(spool.stderr, 2)
         os.chdir(cwd)
-        os.execvpe(argv[0], argv, env)  # noqa: S606
+        os.execvpe(argv[0], argv, env)  # noqa: S606  # the command is the job
     except OSError as error:
         code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
         with contextlib.suppress(OSError):

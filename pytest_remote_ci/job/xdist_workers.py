@@ -60,4 +60,4 @@ def prepare(folder: str) -> None:
 
 
 if __name__ == "__channelexec__":  # the name under which execnet runs a module remotely
-    prepare(channel.receive())  # type: ignore[name-defined] # noqa: F821
+    prepare(channel.receive())  # type: ignore[name-defined] # noqa: F821  # execnet defines it

@@ -210,6 +210,7 @@ def failed_reports(
 ) -> list[pytest.TestReport]:
     """Return the final reports of a test that ended without them; `phase` is the last phase it reported."""
     now = "teardown" if phase == "call" else "call"
+    # pytest declares the phase as a literal, `now` is a str.
     failed = pytest.TestReport(nodeid, location, {}, "failed", text, now, sections)  # type: ignore[arg-type]
     if now == "teardown":
         return [failed]
@@ -247,7 +248,7 @@ def value_of(kind: str, text: str) -> Any:
     return RemoteValue(text)
 
 
-class _ToldException(pytest.ExceptionInfo[Exception]):  # type: ignore[misc] # final for type checkers only
+class _RebuiltException(pytest.ExceptionInfo[Exception]):  # type: ignore[misc] # final for type checkers only
     text = ""
 
     def exconly(self, tryshort: bool = False) -> str:
@@ -262,7 +263,8 @@ def exception_call(
     record = event if isinstance(event, wire.RaisedException) else wire.RaisedException.parse(event)
     name, text = record.name, places.text(record.text)
     kind = type(name, (Exception,), {"__module__": "builtins"})
-    info: Any = _ToldException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
+    # pytest declares a traceback, but there is none.
+    info: Any = _RebuiltException.from_exc_info((kind, kind(text.partition(": ")[2]), None))  # type: ignore[arg-type]
     info.text = text
     times = {key: getattr(report, key, 0) for key in ("start", "stop", "duration")}
     return SimpleNamespace(excinfo=info, when=record.when, **times)

@@ -148,8 +148,9 @@ class Output:
 
 def is_terminal(stream: object) -> bool:
     """Return whether `stream` is a terminal; False for a closed or foreign object."""
+    isatty = getattr(stream, "isatty", None)
     try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]
+        return isatty is not None and bool(isatty())
     except (AttributeError, ValueError, OSError):
         return False
 

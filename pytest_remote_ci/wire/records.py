@@ -371,7 +371,7 @@ class Record:
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.dump() == other.dump()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # changeable, so it cannot be hashed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dump()})"

@@ -115,6 +115,6 @@ def _memory_devices(folder: str) -> frozenset[int]:
 
 def _names(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208
+        return os.listdir(folder)  # noqa: PTH208  # thousands of them
     except OSError:
         return []

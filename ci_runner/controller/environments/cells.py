@@ -164,7 +164,7 @@ class Cells:
         with self._lock, cell.opened("store") as store:
             shelf = self._shelf(place)
             with opened_folder(shelf) as folder:
-                for name in _numbered(os.listdir(folder), place.purpose):  # noqa: PTH208
+                for name in _numbered(os.listdir(folder), place.purpose):  # noqa: PTH208  # a descriptor
                     if _is_cache(folder, name, cell.owner):
                         move(folder, name, store, "cache")
                         return
@@ -173,7 +173,7 @@ class Cells:
 
     def _shelve(self, store: int, place: CachePlace) -> None:
         with opened_folder(self._shelf(place)) as shelf:
-            taken = set(os.listdir(shelf))  # noqa: PTH208
+            taken = set(os.listdir(shelf))  # noqa: PTH208  # a descriptor
             names = (f"{place.purpose}.{number}" for number in range(_MOST_CACHES))
             free = next((name for name in names if name not in taken), None)
             if free is not None:

@@ -322,14 +322,14 @@ class GatedChannel(HTTPChannel):
         sock: socket.socket,
         addr: tuple[str, int],
         adj: Adjustments,
-        map: _SocketMap | None = None,  # noqa: A002
+        map: _SocketMap | None = None,  # noqa: A002  # as in Waitress
     ) -> None:
         self.network = None if self.gate.proxies.trusts(addr[0]) else network_of(addr[0])
         self.useful_at = time.monotonic()
         super().__init__(server, sock, addr, adj, map)
         self.gate.connections.opened(self)
 
-    def parser_class(self, adj: Adjustments) -> GatedParser:  # type: ignore[override]
+    def parser_class(self, adj: Adjustments) -> GatedParser:  # type: ignore[override]  # a class in Waitress
         """Return the parser for a request of this connection."""
         return GatedParser(adj, self)
 
@@ -427,7 +427,7 @@ class GatedChannel(HTTPChannel):
                 return
         self._finish()
 
-    def del_channel(self, map: _SocketMap | None = None) -> None:  # noqa: A002
+    def del_channel(self, map: _SocketMap | None = None) -> None:  # noqa: A002  # as in Waitress
         self.gate.connections.closed(self)
         super().del_channel(map)
 

@@ -186,6 +186,7 @@ class Submission:
 
     def _spool(self, stream: Readable, stack: contextlib.ExitStack) -> BinaryIO:
         """Copy a part to an unnamed file, which cannot be left behind by a crash."""
+        # The stack closes the file.
         file: BinaryIO = stack.enter_context(tempfile.TemporaryFile(dir=self._services.blobs.uploads))  # noqa: SIM115
         while piece := stream.read(_PIECE):
             file.write(piece)

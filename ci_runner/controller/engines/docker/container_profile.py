@@ -186,8 +186,8 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
             ulimit("nofile", limits.open_files, SOFT_OPEN_FILES),
         ],
         "Tmpfs": {
-            "/tmp": tmp,  # noqa: S108
-            "/var/tmp": tmp,  # noqa: S108
+            "/tmp": tmp,  # noqa: S108  # a mount in the container
+            "/var/tmp": tmp,  # noqa: S108  # a mount in the container
             HOME: f"rw,exec,nosuid,nodev,mode=0700,size={limits.tmp_size},{owner}",
         },
         "Mounts": mounts(spec, profile),
@@ -321,6 +321,7 @@ def _check_target(target: str) -> None:
         or "\0" in target
     ):
         raise PermanentError(f"the mount point {target!r} is not a plain absolute path")
+    # These are compared, and not used as temporary folders.
     if target in ("/", "/ci", "/tmp", "/var/tmp", HOME) or target in _SYSTEM:  # noqa: S108
         raise PermanentError(f"nothing can be mounted at {target}")
     if target.startswith(("/proc/", "/sys/", "/dev/")):
