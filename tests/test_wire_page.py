@@ -12,6 +12,7 @@ import pytest
 from support.http_server import running
 
 from ci_runner.server.openapi.document import document
+from pytest_remote_ci.wire import records
 from pytest_remote_ci.wire.protocol import Phase, Status
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
@@ -130,6 +131,17 @@ def test_the_words_for_statuses_and_phases_are_those_of_the_code() -> None:
     phases = re.search(r"`phase` \(([^)]+)\)", state[1])
     assert phases is not None
     assert set(re.findall(r"`(\w+)`", phases[1])) == set(get_args(Phase))
+
+
+def test_the_page_names_each_kind_of_record_with_its_fields() -> None:
+    shown = {kind.event_type for kind in records.KINDS.values()} - {""}  # "": only the runner reads it
+    documented = {row[0].strip("`"): row for row in rows("Records")}
+    assert documented.keys() == {name for name, kind in records.KINDS.items() if kind.event_type in shown}
+    for name, row in documented.items():
+        kind = records.KINDS[name]
+        assert row[1] == f"`{kind.event_type}`", name
+        assert {field for field, _, _ in kind._checks} <= set(re.findall(r"`(\w+)`", row[3])), name
+    assert {row[0].strip("`") for row in rows("Events")} >= shown
 
 
 def test_the_page_promises_nothing_that_is_not_there() -> None:
