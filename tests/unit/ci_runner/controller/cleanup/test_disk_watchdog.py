@@ -238,7 +238,7 @@ def test_folders_of_the_engine_count(ground: Path, tmp_path: Path, watching: Cal
 
 
 class Disk:
-    """What the file system says of itself; a real one that gets full is in `e2e/test_nearly_full_disk.py`."""
+    """What the file system says of itself; a real one that gets full is in `e2e/disks/test_nearly_full_disk.py`."""
 
     def __init__(self) -> None:
         self.free = 1000 * MiB

@@ -17,7 +17,7 @@ from ci_runner.base_image.build import LABEL_PYTHONS
 
 pytestmark = [pytest.mark.docker, pytest.mark.parametrize("runner", ["docker"], indirect=True)]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "pipeline"
 SUFFIXES = (".py", ".toml", ".md")
 #: The example's own matrix.
 MATRIX = ("3.10", "3.12")
