@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ci_runner.model.verdict import Verdict
@@ -143,17 +143,17 @@ def decide(
     drops = tuple(found.drops(by))
     starts = tuple(found.starts(room))
     halts = tuple(found.halts(by))
-    return Step(starts, drops, halts, None if starts else found.outcome(by, reason))
+    return Step(starts, drops, halts, found.outcome(by, reason))
 
 
 class _Run:
-    """The states of all jobs, updated while a step is decided."""
+    """The rows and states of all jobs, updated while a step is decided."""
 
     def __init__(
         self, plan: Plan, facts: Mapping[str, Facts], stop: StopIntent | None, now: dt.datetime | None
     ) -> None:
         self._plan = plan
-        self._facts = facts
+        self._facts = dict(facts)
         self._stop = stop
         self._states: dict[str, State] = {job.name: _state(job, facts[job.name]) for job in plan.jobs}
         self._broken = next((name for name, state in self._states.items() if state == "failed"), None)
@@ -172,7 +172,7 @@ class _Run:
 
     def _late_stages(self, now: dt.datetime | None) -> list[str]:
         """Return, in order, unfinished stages past their deadline, and stages with jobs stopped for it earlier."""
-        due = deadlines(self._plan, self._facts) if now is not None else {}
+        due = deadlines(self._plan, self._facts)
         found = []
         for stage in self._plan.stages:
             if stage not in self._plan.stage_timeouts:
@@ -199,6 +199,7 @@ class _Run:
                 reason = self._why_not(job, by) if self._states[job.name] == "waiting" else None
                 if reason is not None:
                     self._states[job.name] = "cancelled"
+                    self._facts[job.name] = replace(self._facts[job.name], dropped=reason)
                     changed = True
                     yield Drop(job.name, reason)
 
@@ -259,12 +260,7 @@ class _Run:
             return Verdict("failed", False, None, reason or "the run timed out")
         if self._stop == "cancel" and cut:
             return Verdict("cancelled", None, None, f"cancelled by {by or 'its user'}")
-        word = overall(
-            Part(ExecutionStatus.CANCELED if self._states[job.name] == "cancelled" else part.status, *rest)
-            for job in self._plan.jobs
-            for part in [part_of(job, self._facts[job.name])]
-            for rest in [(part.allow_failure, part.skipped)]
-        )
+        word = overall(part_of(job, self._facts[job.name]) for job in self._plan.jobs)
         if word is ExecutionStatus.FAILED:
             return Verdict("completed", False, None, self._failure())
         if word is ExecutionStatus.CANCELED and self._late:

@@ -165,6 +165,11 @@ def test_a_failure_of_another_job_takes_the_further_try() -> None:
     assert end(plan, LOST, FAILED).reason == "job 'a' failed: container lost (and 1 more)"
 
 
+def test_an_allowed_failure_is_not_counted_when_it_may_not_be_retried() -> None:
+    plan = plan_of(replace(A, allow_failure=True, retries=Retries(2)), C)
+    assert end(plan, LOST, FAILED).reason == "job 'c' failed: exit code 1"
+
+
 def test_no_more_jobs_wait_in_the_queue_than_there_is_room_for() -> None:
     assert step(ABC, NOTHING, NOTHING, NOTHING, room=1).starts == (Start("a"),)
     full = step(ABC, NOTHING, NOTHING, NOTHING, room=-1)
@@ -207,6 +212,18 @@ def test_a_stage_or_a_job_is_cancelled_by_itself() -> None:
     assert (outcome.status, outcome.reason) == ("cancelled", "job 'a': cancelled by ann")
 
 
+def test_a_run_that_ends_by_dropping_its_last_job_gives_that_job_s_reason() -> None:
+    asked = replace(NOTHING, cancelled_by="ann")
+    assert step(plan_of(A, C), asked, PASSED) == Step(
+        drops=(Drop("a", "cancelled by ann"),),
+        outcome=Verdict("cancelled", None, None, "job 'a': cancelled by ann"),
+    )
+
+
+def test_a_job_that_was_cancelled_without_a_reason_still_gives_the_run_one() -> None:
+    assert end(plan_of(A), replace(CANCELLED, reason=None)).reason == "job 'a': cancelled"
+
+
 T0 = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 #: Stage `one` may take a minute.
 LIMITED = replace(plan_of(A, C, replace(B, needs=("a", "c"))), stage_timeouts={"one": 60.0})
@@ -243,6 +260,17 @@ def after(seconds: float) -> dt.datetime:
             60,
             Step(drops=(Drop("b", "stage 'one' timed out after 60 s"),)),
         ),
+        (
+            (replace(PASSED, started=T0), NOTHING, NOTHING),
+            60,
+            Step(
+                drops=(
+                    Drop("c", "stage 'one' timed out after 60 s"),
+                    Drop("b", "needs 'c', which was cancelled"),
+                ),
+                outcome=Verdict("failed", False, None, "stage 'one' timed out after 60 s"),
+            ),
+        ),
     ],
     ids=[
         "until then nothing happens",
@@ -250,10 +278,31 @@ def after(seconds: float) -> dt.datetime:
         "the time begins when the first job is taken up",
         "a stage that was over in time is none of its business",
         "what was stopped is not stopped again",
+        "what waits is dropped when nothing runs",
     ],
 )
 def test_the_time_of_a_stage(facts: tuple[Facts, ...], seconds: float, expected: Step) -> None:
     assert step(LIMITED, *facts, now=after(seconds)) == expected
+
+
+def test_a_stage_with_a_time_may_follow_one_without() -> None:
+    plan = replace(LIMITED, stage_timeouts={"two": 60.0})
+    late = replace(RUNNING, started=T0)
+    assert step(plan, PASSED, PASSED, late, now=after(60)).halts == (
+        Halt("j", "the timeout of stage 'two' (60 s)"),
+    )
+
+
+def test_nothing_is_retried_in_a_stage_whose_time_is_up() -> None:
+    lost = replace(LOST, started=T0)
+    retried = replace(LIMITED, jobs=(replace(A, retries=Retries(2)), *LIMITED.jobs[1:]))
+    assert step(retried, lost, PASSED, NOTHING, now=after(59)).starts == (Start("a", 1),)
+    late = step(retried, lost, PASSED, NOTHING, now=after(60))
+    assert (late.starts, late.drops) == ((), (Drop("b", "needs 'a', which failed"),))
+    allowed = replace(
+        retried, keep_going=True, jobs=(replace(retried.jobs[0], allow_failure=True), *retried.jobs[1:])
+    )
+    assert step(allowed, lost, PASSED, NOTHING, now=after(60)) == Step((Start("b"),))
 
 
 @pytest.mark.parametrize("seconds", [0, 25])
