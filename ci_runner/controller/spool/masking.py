@@ -132,7 +132,7 @@ class Masker:
         for begin, end in _places(text, self._texts):
             parts += [text[at:begin], MASK]
             at = end
-        return "".join([*parts, text[at:]]) if parts else text
+        return "".join([*parts, text[at:]])
 
     def data(self, data: bytes) -> MaskedBytes:
         """Return a piece of an output with its values masked."""
@@ -144,7 +144,7 @@ class Masker:
             parts += [data[at:begin], MASK.encode()]
             masks.append((length, length + len(MASK), begin, end))
             length, at = length + len(MASK), end
-        return MaskedBytes(b"".join([*parts, data[at:]]), tuple(masks)) if parts else MaskedBytes(data, ())
+        return MaskedBytes(b"".join([*parts, data[at:]]), tuple(masks))
 
     def withheld(self, data: bytes) -> int:
         """Return how many bytes at the end of `data` could begin a value that continues after it."""
@@ -212,5 +212,5 @@ def _beginning_at_end(data: bytes, value: bytes) -> int:
         at = tail.find(head, at + 1)
     if at >= 0:
         return len(tail) - at
-    sizes = range(min(len(head), len(value)) - 1, 0, -1)
+    sizes = range(len(head) - 1, 0, -1)
     return next((size for size in sizes if tail.endswith(value[:size])), 0)

@@ -9,8 +9,10 @@ import random
 import re
 import shlex
 import subprocess
+import textwrap
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
+from xml.sax.saxutils import quoteattr
 
 import pytest
 from hypothesis import given
@@ -49,6 +51,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "XML attribute": lambda value: (
         html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;")
     ),
+    "XML attribute as Python writes it": quoteattr,
     "shell": shlex.quote,
     "bash": lambda value: (
         subprocess.run(
@@ -64,6 +67,9 @@ FORMS: dict[str, Callable[[str], str]] = {
     "base64": lambda value: base64.b64encode(value.encode()).decode(),
     "base64 for URLs": lambda value: base64.urlsafe_b64encode(value.encode()).decode(),
     "base64 in lines": lambda value: base64.encodebytes(value.encode()).decode(),
+    "base64 in lines of PEM": lambda value: "\n".join(
+        textwrap.wrap(base64.b64encode(value.encode()).decode(), 64)
+    ),
 }
 
 
@@ -72,9 +78,9 @@ FORMS: dict[str, Callable[[str], str]] = {
 def test_a_value_is_found_in_every_form(form: str, secret: str) -> None:
     written = FORMS[form](secret)
     text = shown(Masker([secret]), f"before {written} behind")
-    assert MASK in text
-    for start in range(len(written) - 7):  # nothing of any length is left
-        assert written[start : start + 8] not in text
+    assert text.count(MASK) == 1
+    left = text.removeprefix("before ").removesuffix(" behind").replace(MASK, "")
+    assert left.strip("+ :\n\\b'\"") == "", "only what the form puts around any value"
 
 
 @pytest.mark.parametrize("before", range(7))
@@ -88,7 +94,37 @@ def test_base64_of_a_text_with_the_value_in_it(
     text = shown(Masker([secret]), f"Basic {whole} ")
     assert text.count(MASK) == 1
     left = text.removeprefix("Basic ").strip().replace(MASK, "")
-    assert len(left) <= (before * 8 + 5) // 6 + (behind * 8 + 5) // 6 + 6
+    first, end = -(-before * 8 // 6), (before + len(secret)) * 8 // 6
+    assert len(left) <= len(whole) - (end - first), "only characters that depend on what is around"
+
+
+@pytest.mark.parametrize("before", range(3))
+def test_base64_of_a_text_with_a_value_of_five_characters_in_it(before: int) -> None:
+    """Six characters of it are the same whatever is around; fewer would be found in ordinary text."""
+    whole = base64.b64encode(b"u:?"[:before] + b"tok3n" + b"@hosts").decode()
+    assert shown(Masker(["tok3n"]), whole).count(MASK) == 1
+
+
+BYTES = b"\xff\xfet0k3n\xfd/\xfc"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        BYTES,
+        BYTES.hex().encode(),
+        repr(BYTES).encode()[2:-1],
+        json.dumps(BYTES.decode("utf-8", "surrogateescape")).encode()[1:-1],
+        quote(BYTES).encode(),
+        quote(BYTES, safe="").encode(),
+        quote_plus(BYTES, safe="/").encode(),
+        base64.b64encode(BYTES),
+    ],
+)
+def test_a_value_that_is_not_utf_8_is_found_in_every_form(written: bytes) -> None:
+    """As Python has it in `os.environ`."""
+    masker = Masker([BYTES.decode("utf-8", "surrogateescape")])
+    assert masker.data(b"<" + written + b">").data == f"<{MASK}>".encode()
 
 
 def test_white_space_around_a_value_does_not_matter() -> None:
@@ -109,10 +145,21 @@ def test_short_values_are_left_alone() -> None:
     assert Masker(["abc"]).text("abc YWJj 616263") == "abc YWJj 616263"
 
 
+def test_the_shortest_and_the_longest_value() -> None:
+    assert shown(Masker(["abcd"]), "<abcd>") == f"<{MASK}>"
+    longest = "x" * (1 << 18)
+    assert longest in forms(longest)
+    assert longest + "x" not in forms(longest + "x")
+    assert NOTHING_TO_MASK.longest == 0
+    assert Masker(["x" * 99]).longest == len(("x" * 99).encode().hex())
+
+
 def test_values_that_overlap_leave_nothing_of_either() -> None:
     masker = Masker(["abcdef", "defghi"])
     assert shown(masker, "<abcdefghi>") == f"<{MASK}>"
     assert shown(Masker(["abab"]), "<ababab>") == f"<{MASK}>"
+    assert shown(Masker(["aaaa"]), "<aaaaa>") == f"<{MASK}>"
+    assert shown(Masker(["abcd", "efgh"]), "abcdefgh abcd") == f"{MASK} {MASK}"
 
 
 def test_events_are_masked_in_every_field() -> None:
@@ -120,12 +167,12 @@ def test_events_are_masked_in_every_field() -> None:
     report, log, plain = Masker(["s3cr3t"]).events(
         [
             JobEvent("report", fields=fields),
-            JobEvent("log", "masked already"),
+            JobEvent("log", "s3cr3t"),
             JobEvent("report", fields=ParsedFields(a="b")),
         ]
     )
     assert report.fields == {"longrepr": [f"a {MASK} b", {MASK: MASK}], "n": 3, "none": None}
-    assert log.data == "masked already"
+    assert log.data == "s3cr3t", "output is masked where it is read"
     assert isinstance(plain.fields, ParsedFields)
     assert NOTHING_TO_MASK.events([report]) == [report]
 
@@ -152,16 +199,40 @@ def test_the_text_of_an_event_that_is_no_output_is_masked_without_its_fields() -
         ("s3cr3ts3c", 3),
         ("", 0),
         ("s3cr3s", 1),
+        ("s3c", 3),
+        ("it is s3", 2),
     ],
 )
 def test_an_end_that_may_be_a_beginning_is_withheld(text: str, size: int) -> None:
     assert Masker(["s3cr3t"]).withheld(text.encode()) == size
 
 
-def test_a_whole_value_is_not_withheld_in_part() -> None:
-    assert Masker(["abcabc"]).withheld(b"xabcabc") == 0
+@pytest.mark.parametrize(
+    ("secret", "text", "size"),
+    [
+        ("abcdefghijkl", "xx abcdefghij", 10),
+        ("abcdefghijkl", "xx abcdefg", 7),
+        ("abcdefghijkl", "abcdefghXYZ", 0),
+        ("ababababababX", "xababababababab", 12),
+        ("abcdefgh0123456789XY", "abcdefgh--abcdefgh0", 9),
+        ("abcdefghabcdefgh0123456789ABCD", "abcdefgh-abcdefghabcdefgh", 16),
+        ("aaaaaaaaabbbbb", "aaaaaaaaaa", 9),
+    ],
+)
+def test_the_longest_end_that_may_be_a_beginning_is_withheld(secret: str, text: str, size: int) -> None:
+    assert Masker([secret]).withheld(text.encode()) == size
+
+
+def test_more_is_withheld_where_a_search_would_take_long() -> None:
+    assert 8 <= Masker(["a" * 8 + "b" * 100]).withheld(b"a" * 1000) <= 107
+
+
+@pytest.mark.parametrize("before", [b"", b"x" * 600_000], ids=["little", "much"])
+def test_a_whole_value_is_not_withheld_in_part(before: bytes) -> None:
+    assert Masker(["abcabc"]).withheld(before + b"xabcabc") == 0
+    assert Masker(["abcabc"]).withheld(before + b"xabcabc-ab") == 2
     # The first line of a longer value: nothing says yet which of the two it is.
-    assert Masker(["tok1", "tok1\nab\ncd"]).withheld(b"is tok1") == 4
+    assert Masker(["tok1", "tok1\nab\ncd"]).withheld(before + b"is tok1") == 4
 
 
 @pytest.mark.parametrize("secret", ["a" * 65_536, "ab" * 32_768, "a" * 65_535 + "b", "\U0001f600" * 16_384])
@@ -196,6 +267,13 @@ def test_however_an_output_is_cut_no_value_is_shown(data: st.DataObject) -> None
     found = pieces_of(Masker(secrets), text, cuts)
     for secret in secrets:
         assert secret.encode() not in found
+
+
+def test_each_place_in_masked_data_is_one_of_what_was_read() -> None:
+    masked = Masker(["s3cr3t", "geheim-1"]).data(b"a s3cr3t bc geheim-1!")
+    assert masked.data == b"a *** bc ***!"
+    assert [masked.read(used) for used in range(14)] == [0, 1, 2, 2, 2, 8, 9, 10, 11, 12, 12, 12, 20, 21]
+    assert Masker(["s3cr3t"]).data(b"plain").read(3) == 3
 
 
 @given(st.data())
