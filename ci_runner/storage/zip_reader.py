@@ -167,7 +167,7 @@ def _find_directory(file: BinaryIO) -> tuple[int, int, int, int]:
     length = file.seek(0, 2)
     tail_start = max(0, length - _EOCD.size - 0xFFFF)
     file.seek(tail_start)
-    tail = file.read(length - tail_start)
+    tail = file.read()
     index = tail.rfind(b"PK\x05\x06")
     if index < 0 or len(tail) - index < _EOCD.size:
         raise InvalidSubmission("file: not a zip archive")

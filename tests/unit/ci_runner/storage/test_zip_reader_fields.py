@@ -181,6 +181,10 @@ def ending_with_its_piece() -> Member:
 
 
 FIVE = {"a": b"12345"}
+#: The record at the end of an archive of nothing.
+END = archive_of()
+#: What tells where the ZIP64 record is, which is before it.
+LOCATOR = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1)
 TAKEN: dict[str, tuple[bytes, dict[str, bytes], dict[str, int]]] = {
     "a stored file": (archive_of(Member()), FIVE, {}),
     "a deflated file": (archive_of(deflated_member()), {"a": TEXT}, {}),
@@ -231,6 +235,22 @@ TAKEN: dict[str, tuple[bytes, dict[str, bytes], dict[str, int]]] = {
         {**FIVE, "b": b"12345"},
         {"max_unpacked": 10, "ratio_from": 0},
     ),
+    "contents that look like the end": (
+        archive_of(Member(packed=END, size=len(END), crc=zlib.crc32(END))),
+        {"a": END},
+        {},
+    ),
+    "three files": (
+        archive_of(Member(), Member("b"), Member("c")),
+        {**FIVE, "b": b"12345", "c": b"12345"},
+        {},
+    ),
+    "just the ratio of two": (
+        archive_of(Member(), Member("b")),
+        {**FIVE, "b": b"12345"},
+        {"ratio_from": 0, "max_ratio": 1},
+    ),
+    "less than the ratio": (archive_of(deflated_member()), {"a": TEXT}, {"ratio_from": 0, "max_ratio": 200}),
     "just the ratio": (archive_of(Member()), FIVE, {"ratio_from": 0, "max_ratio": 1}),
     "a ratio that is too high for more": (archive_of(Member()), FIVE, {"ratio_from": 5, "max_ratio": 0}),
 }
@@ -258,138 +278,268 @@ def test_members_in_any_order_keep_the_order_of_the_directory() -> None:
 REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     "data after the end of a member": (
         archive_of(deflated_member(tail=b"more")),
-        "has data after its end",
+        "entry 'a' has data after its end",
         {},
     ),
     "one byte after the end of a member": (
         archive_of(deflated_member(tail=b"\0")),
-        "has data after its end",
+        "entry 'a' has data after its end",
         {},
     ),
     "a second piece after the end of a member": (
         archive_of(deflated_member(b"", tail=b"\0" * 70_000)),
-        "has data after its end",
+        "entry 'a' has data after its end",
         {},
     ),
     "a piece of its own after the end of a member": (
         archive_of(ending_with_its_piece()),
-        "has data after its end",
+        "entry 'a' has data after its end",
         {},
     ),
     "much after the end of a long member": (
         archive_of(deflated_member(bytes(range(256)) * 2000, tail=b"x" * 200_000)),
-        "has data after its end",
+        "entry 'a' has data after its end",
         {},
     ),
     "a member without its end": (
         archive_of(replace(deflated_member(), packed=deflated(TEXT)[:-3])),
-        "is cut off",
+        "entry 'a' is cut off",
         {},
     ),
     "a newer version": (
         archive_of(Member(central={"version": 46})),
-        "needs version 4.6 of the zip format",
+        "entry 'a' needs version 4.6 of the zip format",
         {},
     ),
     "a much newer version": (
         archive_of(Member(central={"version": 63})),
-        "needs version 6.3 of the zip format",
+        "entry 'a' needs version 6.3 of the zip format",
         {},
     ),
-    "an encrypted member": (archive_of(Member(central={"flags": 0x801})), "is encrypted", {}),
-    "patched data": (archive_of(Member(central={"flags": 0x820})), "is encrypted", {}),
-    "strong encryption": (archive_of(Member(central={"flags": 0x840})), "is encrypted", {}),
-    "a masked header": (archive_of(Member(central={"flags": 0x2800})), "is encrypted", {}),
-    "encryption in the header alone": (archive_of(Member(local={"flags": 0x801})), "differs between", {}),
-    "another coding of the name": (archive_of(Member(local={"flags": 0})), "differs between", {}),
-    "another method": (archive_of(Member(local={"method": 8})), "differs between", {}),
-    "another name": (archive_of(Member(local={"name": b"b"})), "differs between", {}),
-    "another checksum": (archive_of(Member(local={"crc": 1})), "differs between", {}),
-    "another packed size": (archive_of(Member(local={"packed": 4})), "differs between", {}),
-    "another size": (archive_of(Member(local={"size": 4})), "differs between", {}),
-    "two sizes of what is stored": (archive_of(Member(size=6)), "declares two different sizes", {}),
-    "another disk": (archive_of(Member(central={"disk": 1})), "another part of a split archive", {}),
-    "an unknown method": (archive_of(Member(method=1)), "uses compression method 1;", {}),
-    "a broken line": (archive_of(Member(central={"signature": b"PK\1\3"})), "its directory is damaged", {}),
+    "an encrypted member": (archive_of(Member(central={"flags": 0x801})), "entry 'a' is encrypted", {}),
+    "patched data": (archive_of(Member(central={"flags": 0x820})), "entry 'a' is encrypted", {}),
+    "strong encryption": (archive_of(Member(central={"flags": 0x840})), "entry 'a' is encrypted", {}),
+    "a masked header": (archive_of(Member(central={"flags": 0x2800})), "entry 'a' is encrypted", {}),
+    "encryption in the header alone": (
+        archive_of(Member(local={"flags": 0x801})),
+        "entry 'a' differs between its header and the directory",
+        {},
+    ),
+    "another coding of the name": (
+        archive_of(Member(local={"flags": 0})),
+        "entry 'a' differs between its header and the directory",
+        {},
+    ),
+    "another method": (
+        archive_of(Member(local={"method": 8})),
+        "entry 'a' differs between its header and the directory",
+        {},
+    ),
+    "another name": (
+        archive_of(Member(local={"name": b"b"})),
+        "entry 'a' differs between its header and the directory",
+        {},
+    ),
+    "another checksum": (
+        archive_of(Member(local={"crc": 1})),
+        "entry 'a' differs between its header and the directory",
+        {},
+    ),
+    "another packed size": (
+        archive_of(Member(local={"packed": 4})),
+        "entry 'a' differs between its header and the directory",
+        {},
+    ),
+    "another size": (
+        archive_of(Member(local={"size": 4})),
+        "entry 'a' differs between its header and the directory",
+        {},
+    ),
+    "two sizes of what is stored": (archive_of(Member(size=6)), "entry 'a' declares two different sizes", {}),
+    "another disk": (
+        archive_of(Member(central={"disk": 1})),
+        "entry 'a' is in another part of a split archive",
+        {},
+    ),
+    "an unknown method": (
+        archive_of(Member(method=1)),
+        "entry 'a' uses compression method 1; only stored and deflated are accepted",
+        {},
+    ),
+    "a broken line": (
+        archive_of(Member(central={"signature": b"PK\1\3"})),
+        "not a valid zip archive (its directory is damaged)",
+        {},
+    ),
     "a folder that is a file": (
         archive_of(Member("d/", b"", 0, 0)),
-        "neither a regular file nor a folder",
+        "entry 'd/' is neither a regular file nor a folder",
         {},
     ),
     "a file that is a folder": (
         archive_of(Member(central={"external": FOLDER})),
-        "neither a regular file nor a folder",
+        "entry 'a' is neither a regular file nor a folder",
         {},
     ),
     "a folder twice": (
         archive_of(*[Member("d/", b"", 0, 0, central={"external": FOLDER})] * 2),
-        "occurs twice",
+        "entry 'd/' occurs twice",
         {},
     ),
-    "a header one byte off": (archive_of(Member(central={"header": 1})), "has no header at the position", {}),
+    "a header one byte off": (
+        archive_of(Member(central={"header": 1})),
+        "entry 'a' has no header at the position in the directory",
+        {},
+    ),
     "contents that reach into the directory": (
         archive_of(Member(central={"packed": 6, "size": 6}, local={"packed": 6, "size": 6})),
-        "overlaps another",
+        "entry 'a' overlaps another entry",
         {},
     ),
     "contents that reach into the next": (
         archive_of(Member(central={"packed": 6, "size": 6}, local={"packed": 6, "size": 6}), Member("b")),
-        "overlaps another",
+        "entry 'a' overlaps another entry",
         {},
     ),
     "two members in one place": (
         archive_of(Member(), Member(central={"header": 0}, name="b")),
-        "overlaps another",
+        "entry 'a' overlaps another entry",
         {},
     ),
-    "a gap before the directory": (archive_of(Member(), start=34), "wrong size or place", {}),
-    "a directory that ends early": (archive_of(Member(), size=46), "wrong size or place", {}),
-    "a directory of nothing": (archive_of(Member(), count=0, here=0), "wrong size or place", {}),
-    "more entries than there is room for": (archive_of(Member(), count=2, here=2), "wrong size or place", {}),
+    "a gap before the directory": (
+        archive_of(Member(), start=34),
+        "not a valid zip archive (its directory has the wrong size or place)",
+        {},
+    ),
+    "a directory that ends early": (
+        archive_of(Member(), size=46),
+        "not a valid zip archive (its directory has the wrong size or place)",
+        {},
+    ),
+    "a directory of nothing": (
+        archive_of(Member(), count=0, here=0),
+        "not a valid zip archive (its directory has the wrong size or place)",
+        {},
+    ),
+    "more entries than there is room for": (
+        archive_of(Member(), count=2, here=2),
+        "not a valid zip archive (its directory has the wrong size or place)",
+        {},
+    ),
     "a name longer than the directory": (
         archive_of(Member(), Member("b" * 60), count=3, here=3),
-        "its directory is",
+        "not a valid zip archive (its directory is cut off)",
         {},
     ),
-    "two counts": (archive_of(Member(), here=2), "one part of a split zip archive", {}),
-    "a second disk": (archive_of(Member(), disk=1), "one part of a split zip archive", {}),
-    "a directory on another disk": (archive_of(Member(), first=1), "one part of a split zip archive", {}),
-    "a comment that is longer": (archive_of(Member(), comment=b"12") + b"3", "data after its end", {}),
-    "a comment that is shorter": (archive_of(Member(), comment=b"12")[:-1], "data after its end", {}),
+    "two counts": (
+        archive_of(Member(), here=2),
+        "is one part of a split zip archive; send one whole archive",
+        {},
+    ),
+    "a comment with the mark of the end": (
+        archive_of(Member(), comment=b"PK\5\6"),
+        "not a zip archive",
+        {},
+    ),
+    "a comment with another end": (
+        archive_of(Member(), comment=b"<" + END + b">"),
+        "not a valid zip archive (there is data after its end)",
+        {},
+    ),
+    "no name": (archive_of(Member("")), "entry '' has an empty or '.' part in its name", {}),
+    "a header in the comment": (
+        archive_of(
+            Member(central={"header": len(archive_of(Member()))}),
+            comment=b"PK\3\4",
+        ),
+        "entry 'a' has no header at the position in the directory",
+        {},
+    ),
+    "an extra field without its bytes": (
+        archive_of(Member(extra=struct.pack("<HH", 9, 1))),
+        "entry 'a' has a damaged extra field",
+        {},
+    ),
+    "an extra field without very many bytes": (
+        archive_of(Member(extra=struct.pack("<HH", 9, 0xFFFF))),
+        "entry 'a' has a damaged extra field",
+        {},
+    ),
+    "a wide directory that is missing": (
+        archive_of(before_end=LOCATOR, start=len(LOCATOR)),
+        "not a valid zip archive (its ZIP64 record is misplaced)",
+        {},
+    ),
+    "a second disk": (
+        archive_of(Member(), disk=1),
+        "is one part of a split zip archive; send one whole archive",
+        {},
+    ),
+    "a directory on another disk": (
+        archive_of(Member(), first=1),
+        "is one part of a split zip archive; send one whole archive",
+        {},
+    ),
+    "a comment that is longer": (
+        archive_of(Member(), comment=b"12") + b"3",
+        "not a valid zip archive (there is data after its end)",
+        {},
+    ),
+    "a comment that is shorter": (
+        archive_of(Member(), comment=b"12")[:-1],
+        "not a valid zip archive (there is data after its end)",
+        {},
+    ),
     "a wide number that is missing": (
         archive_of(Member(central={"size": WIDE, "packed": WIDE}, extra=wide(5))),
-        "lacks its ZIP64 sizes",
+        "entry 'a' lacks its ZIP64 sizes",
         {},
     ),
     "wide numbers under another name": (
         archive_of(Member(central={"size": WIDE}, extra=wide(5, identifier=2))),
-        "lacks its ZIP64 sizes",
+        "entry 'a' lacks its ZIP64 sizes",
         {},
     ),
     "an extra field that is longer than it is": (
         archive_of(Member(extra=struct.pack("<HH", 9, 4) + b"123")),
-        "damaged extra field",
+        "entry 'a' has a damaged extra field",
         {},
     ),
     "a wide directory on two disks": (
         with_zip64(Member(), locator={"disks": 2}),
-        "its ZIP64 record is misplaced",
+        "not a valid zip archive (its ZIP64 record is misplaced)",
         {},
     ),
     "a wide directory elsewhere": (
         with_zip64(Member(), locator={"end": 1}),
-        "its ZIP64 record is misplaced",
+        "not a valid zip archive (its ZIP64 record is misplaced)",
         {},
     ),
     "a wide directory of another kind": (
         with_zip64(Member(), signature=b"PK\6\5"),
-        "ZIP64 record is damaged",
+        "not a valid zip archive (its ZIP64 record is damaged)",
         {},
     ),
-    "a longer wide record": (with_zip64(Member(), length=45), "ZIP64 record is damaged", {}),
-    "a wide record of a second disk": (with_zip64(Member(), disk=1), "ZIP64 record is damaged", {}),
-    "a wide directory of a second disk": (with_zip64(Member(), first=1), "ZIP64 record is damaged", {}),
-    "two wide counts": (with_zip64(Member(), here=2), "ZIP64 record is damaged", {}),
+    "a longer wide record": (
+        with_zip64(Member(), length=45),
+        "not a valid zip archive (its ZIP64 record is damaged)",
+        {},
+    ),
+    "a wide record of a second disk": (
+        with_zip64(Member(), disk=1),
+        "not a valid zip archive (its ZIP64 record is damaged)",
+        {},
+    ),
+    "a wide directory of a second disk": (
+        with_zip64(Member(), first=1),
+        "not a valid zip archive (its ZIP64 record is damaged)",
+        {},
+    ),
+    "two wide counts": (
+        with_zip64(Member(), here=2),
+        "not a valid zip archive (its ZIP64 record is damaged)",
+        {},
+    ),
     "one entry too many": (
         archive_of(Member(), Member("b")),
         "has 2 entries; this runner accepts at most 1",
@@ -397,7 +547,7 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     ),
     "one byte too many": (
         archive_of(Member(), Member("b")),
-        "unpacks to more than 9 bytes",
+        "unpacks to more than 9 bytes, the most that this runner accepts",
         {"max_unpacked": 9},
     ),
     "a ratio that is too high": (
@@ -417,5 +567,4 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
 def test_it_is_refused(raw: bytes, reason: str, limits: dict[str, int]) -> None:
     with pytest.raises(InvalidSubmission) as caught:
         contents(raw, **limits)
-    assert reason in str(caught.value)
-    assert str(caught.value).startswith("file: ")
+    assert str(caught.value) == f"file: {reason}"
