@@ -220,6 +220,18 @@ def test_a_run_that_ends_by_dropping_its_last_job_gives_that_job_s_reason() -> N
     )
 
 
+def test_a_job_that_was_dropped_before_is_named_by_the_run() -> None:
+    assert end(plan_of(A, C), replace(NOTHING, dropped="x"), PASSED).reason == "job 'a': x"
+
+
+def test_jobs_are_dropped_in_whatever_order_they_need_each_other() -> None:
+    plan = replace(plan_of(planned("d", "x", needs=("b",)), B, A, C), keep_going=True)
+    assert step(plan, NOTHING, NOTHING, FAILED, RUNNING).drops == (
+        Drop("b", "needs 'a', which failed"),
+        Drop("d", "needs 'b', which was cancelled"),
+    )
+
+
 def test_a_job_that_was_cancelled_without_a_reason_still_gives_the_run_one() -> None:
     assert end(plan_of(A), replace(CANCELLED, reason=None)).reason == "job 'a': cancelled"
 
