@@ -64,7 +64,7 @@ def _quoted(text: str) -> Iterator[str]:
         yield each
         yield each.replace("/", "\\/")
         yield each.replace("\\'", "'")
-        yield each.replace("\\'", "'").replace("'", "\\'")
+        yield each.replace("'", "\\'")
     yield text.replace("'", "'\\''")
     yield text.replace("'", "'\"'\"'")
 

@@ -41,6 +41,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "repr of a longer text": lambda value: repr(f"{value}"),
     "repr with single quotes": lambda value: repr("\"'" + value),
     "ascii": ascii,
+    "Python's escapes without quotes": lambda value: value.encode("unicode_escape").decode(),
     "repr of bytes": lambda value: repr(value.encode()),
     "URL": lambda value: quote(value, safe=""),
     "URL with slashes": quote,
@@ -74,7 +75,9 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("secret", [SECRET, "s3cr3t-t0ken", SECRET * 5, "it's", "x" * 58, "Straße 7?"])
+@pytest.mark.parametrize(
+    "secret", [SECRET, "s3cr3t-t0ken", SECRET * 5, "it's", "it\\'s", "x" * 58, "Straße 7?"]
+)
 def test_a_value_is_found_in_every_form(form: str, secret: str) -> None:
     written = FORMS[form](secret)
     text = shown(Masker([secret]), f"before {written} behind")
@@ -151,6 +154,7 @@ def test_the_shortest_and_the_longest_value() -> None:
     assert longest in forms(longest)
     assert longest + "x" not in forms(longest + "x")
     assert NOTHING_TO_MASK.longest == 0
+    assert NOTHING_TO_MASK.withheld(b"abc") == 0
     assert Masker(["x" * 99]).longest == len(("x" * 99).encode().hex())
 
 
