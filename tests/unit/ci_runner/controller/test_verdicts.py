@@ -172,6 +172,12 @@ T = "while running t.py::a"
 NAMED: dict[str, tuple[Job, Observed | None, ExitFrame | None, str]] = {
     "timeout": (job(stop_intent="timeout"), box(2), ExitFrame(2), f"timed out after 60 min of testing {T}"),
     "disk": (job(stop_intent="disk"), box(137), None, f"disk limit of 4 GiB exceeded {T}"),
+    "a full disk": (
+        job(stop_intent="full"),
+        box(137),
+        None,
+        f"wrote too much: the runner's disk is nearly full {T}",
+    ),
     "memory of the container": (job(), box(137, oom=True), None, f"out of memory (limit 2 GiB) {T}"),
     "memory of the container, as the last word has it": (
         job(),
