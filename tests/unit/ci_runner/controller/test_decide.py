@@ -26,7 +26,7 @@ from ci_runner.controller.actions import (
     Retry,
     Stop,
 )
-from ci_runner.controller.decide import Follow, decide, follows
+from ci_runner.controller.decide import Follow, decide, follows, serving, writing
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.snapshot import Announced, OpenRun, Policy, Snapshot, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
@@ -217,6 +217,10 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
         world(job(phase="testing"), boxes=[box()], over_disk=frozenset({"a"})),
         [Kill("a", "c-a", "disk")],
     ),
+    "the job that writes most is killed without grace when the disk is nearly full": (
+        world(job(phase="testing"), boxes=[box()], filling_disk=frozenset({"a"})),
+        [Kill("a", "c-a", "full")],
+    ),
     "an ended container is read to its end first": (
         world(job(phase="testing"), boxes=[box(state="exited", exit_code=0)]),
         [Finishing("a")],
@@ -386,6 +390,10 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
     ),
     "a job that waits has written nothing, whatever is counted": (
         world(job(), over_disk=frozenset({"a"}), **PREPARING),
+        [],
+    ),
+    "a job that waits fills no disk, whatever is counted": (
+        world(job(), filling_disk=frozenset({"a"}), **PREPARING),
         [],
     ),
     "a job that cannot be decided about is left alone while something is done for it": (
@@ -830,6 +838,27 @@ def test_a_decision_holds_until_then_for_a_world_that_is_the_same_otherwise() ->
     forever = decide(world())
     assert forever.holds_in(replace(world(), now=later(1e9)))
     assert not forever.holds_in(world(RUNNING))
+
+
+def test_all_containers_that_run_write_for_their_job() -> None:
+    boxes = [
+        box(),
+        box(id="c-build", role="build", state="paused"),
+        box(id="c-db", role="service"),
+        box("b", state="created"),
+        box("c", state="exited"),
+        box("gone"),
+    ]
+    jobs = [job("a", "testing"), job("b", "starting"), job("c", "finishing"), job("d")]
+    assert writing(world(*jobs, boxes=boxes)) == {"a": ("c-a", "c-build", "c-db")}
+    assert writing(replace(world(*jobs), observed=None)) == {}
+
+
+def test_jobs_with_services_serve_from_their_preparation_to_the_end_of_their_tests() -> None:
+    options = asking({"services": ({"name": "db", "image": "postgres:17"},)})
+    phases = ("queued", "preparing", "starting", "testing", "finishing")
+    jobs = [job(phase, phase, options=options) for phase in phases]
+    assert serving(world(*jobs, job("plain", "testing"))) == {"preparing", "starting", "testing"}
 
 
 @pytest.mark.parametrize("moment", [case[0] for case in CASES.values()], ids=CASES.keys())
