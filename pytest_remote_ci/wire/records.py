@@ -62,8 +62,10 @@ MarkData = Tuple[str, Dict[str, object]]
 #: A report as pytest itself serializes it; plugins add fields. Only `nodeid` is checked.
 ReportData = Dict[str, Any]
 
-#: In place of a default that does not exist.
+#: In place of an absent field: it must be there; it is null; it has its default.
 _MISSING: Final = object()
+_NULL: Final = object()
+_DEFAULT: Final = object()
 
 _R = TypeVar("_R", bound="Record")
 
@@ -139,7 +141,7 @@ def _count(value: object) -> Count:
 
 
 def _number(value: object) -> float:
-    if type(value) is float and math.isfinite(value):
+    if type(value) is float and -math.inf < value < math.inf:
         return value
     return _whole(value)
 
@@ -176,23 +178,17 @@ def _list_of(check: Callable[[object], Any]) -> Callable[[object], Any]:
     return checked
 
 
-def _optional(check: Callable[[object], Any]) -> Callable[[object], Any]:
-    def checked(value: object) -> object:
-        return None if value is None else check(value)
-
-    return checked
-
-
-_optional_text = _optional(_text)
-
-
 def _location(value: object) -> Location:
     if isinstance(value, (list, tuple)) and len(value) == 3:
         path, line, name = value
         if isinstance(path, str) and isinstance(name, str):
-            # A plugin's item can have any line.
-            return path, line if type(line) is int and abs(line) <= _LARGEST else None, name
+            return path, _line_or_none(line), name
     raise RecordError("must be file, line and name")
+
+
+def _line_or_none(value: object) -> int | None:
+    """Return a line; None for anything else, because a plugin's item can have any line."""
+    return value if type(value) is int and -_LARGEST <= value <= _LARGEST else None
 
 
 def _place(value: object) -> Place:
@@ -239,44 +235,43 @@ def _mark(value: object) -> MarkData:
     return _text(name), _object(arguments)
 
 
+def _texts(*values: object) -> None:
+    for value in values:
+        if type(value) is not str:
+            _text(value)
+
+
 def _node(value: object) -> TreeNode:
-    parent, kind, name, nodeid, path, base, doc = _first(value, 7)
-    return TreeNode(
-        _whole(parent),
-        _text(kind),
-        _text(name),
-        _text(nodeid),
-        _text(path),
-        _text(base),
-        _optional_text(doc),
-    )
+    values = _first(value, 7)
+    parent, kind, name, nodeid, path, base, doc = values
+    _whole(parent)
+    _texts(kind, name, nodeid, path, base, "" if doc is None else doc)
+    return TreeNode._make(values)
 
 
 def _found_item(value: object) -> FoundItem:
     parent, kind, name, line, nodeid = _first(value, 5)
-    return FoundItem(
-        _whole(parent),
-        _text(kind),
-        _text(name),
-        line if type(line) is int and abs(line) <= _LARGEST else None,
-        _optional_text(nodeid),
-    )
+    _texts(kind, name, "" if nodeid is None else nodeid)
+    return FoundItem._make((_whole(parent), kind, name, _line_or_none(line), nodeid))
 
 
 def _item(value: object) -> TreeItem:
     values = _list(value)
     parent, kind, name, nodeid, location, has_parameters, original, is_skipped, doc = _first(values, 9)
-    return TreeItem(
-        _whole(parent),
-        _text(kind),
-        _text(name),
-        _text(nodeid),
-        _location(location),
-        bool(has_parameters),
-        original if isinstance(original, str) else None,
-        bool(is_skipped),
-        _optional_text(doc),
-        tuple(map(_mark, _list(values[9]))) if len(values) > 9 else (),
+    _texts(kind, name, nodeid, "" if doc is None else doc)
+    return TreeItem._make(
+        (
+            _whole(parent),
+            kind,
+            name,
+            nodeid,
+            _location(location),
+            bool(has_parameters),
+            original if isinstance(original, str) else None,
+            bool(is_skipped),
+            doc,
+            tuple(map(_mark, _list(values[9]))) if len(values) > 9 else (),
+        )
     )
 
 
@@ -305,6 +300,9 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "list[dict[str, object]]": _list_of(_object),
 }
 
+#: Annotation of a field → the type whose values all pass the check.
+_ALWAYS_VALID: dict[str, type] = {"str": str, "bool": bool}
+
 #: Kind → its class.
 KINDS: dict[str, type[Record]] = {}
 
@@ -313,7 +311,9 @@ KINDS: dict[str, type[Record]] = {}
 class Record:
     """Base of all records, which are dataclasses to type checkers. Do not change one after it was made.
 
-    The standard library's decorator takes 10 ms for all of them, in every job and in every client.
+    The standard library's decorator takes 10 ms for all of them, in every job and in every client. A field that was
+    not given has its default as an attribute of the class, so that small records of a kind with many fields are quick
+    to make.
     """
 
     #: The record's `t`.
@@ -323,53 +323,70 @@ class Record:
     #: First version of the format that has the kind.
     since: ClassVar[int]
     #: Fields that are left out while they are None.
-    _left_out: ClassVar[tuple[str, ...]]
-    #: Name, check and default of each field; `_MISSING` for none.
-    _checks: ClassVar[tuple[tuple[str, Callable[[object], Any], object], ...]]
+    _left_out: ClassVar[frozenset[str]]
+    #: Of each field: name, the type whose values need no check, the check, what stands for an absent one.
+    _fields: ClassVar[tuple[tuple[str, type | None, Callable[[object], object], object], ...]]
 
     def __init_subclass__(cls, kind: str, event_type: str = "", since: int = 1) -> None:
         """Register a kind."""
         cls.kind, cls.event_type, cls.since = kind, event_type, since
         KINDS[kind] = cls
-        members, checks = cls.__dict__, []
+        members, fields, left_out = cls.__dict__, [], []
         for name, annotation in cls.__annotations__.items() if "__annotations__" in members else ():
             plain, _, null = annotation.partition(" | ")
-            check = _CHECKS[plain]
-            default = members.get(name, None if null else _MISSING)
-            checks.append((name, _optional(check) if null else check, default))
-        cls._checks = tuple(checks)
-        cls._left_out = tuple(name for name, _, _ in checks if members.get(name, _MISSING) is None)
+            if name not in members:
+                absent = _NULL if null else _MISSING
+            elif members[name] is None:
+                absent = None
+                left_out.append(name)
+            else:
+                absent = _DEFAULT
+            fields.append((name, _ALWAYS_VALID.get(plain), _CHECKS[plain], absent))
+        cls._fields, cls._left_out = tuple(fields), frozenset(left_out)
 
     def __init__(self, **fields: object) -> None:
-        self.__dict__.update(fields)
+        self.__dict__ = fields
 
     @classmethod
     def parse(cls: type[_R], raw: Mapping[str, object]) -> _R:
         """Return the record with these fields. Raises `RecordError`."""
         made = cls.__new__(cls)
         values = made.__dict__
-        for name, check, default in cls._checks:
-            try:
-                if name in raw:
-                    values[name] = check(raw[name])
-                elif default is _MISSING:
+        name = ""
+        try:
+            for name, valid, check, absent in cls._fields:
+                value = raw.get(name, absent)
+                if type(value) is valid:
+                    values[name] = value
+                elif value is not absent:
+                    values[name] = None if value is None and absent is _NULL else check(value)
+                elif value is _MISSING:
                     raise RecordError("is missing")
-                else:
-                    values[name] = default
-            except RecordError as error:
-                raise RecordError(f"a record of kind {cls.kind!r} makes no sense: {name} {error}") from None
+                elif value is _NULL:
+                    values[name] = None
+        except RecordError as error:
+            raise RecordError(f"a record of kind {cls.kind!r} makes no sense: {name} {error}") from None
         return made
 
     def dump(self) -> dict[str, object]:
         """Return the record as it is written in JSON."""
-        record: dict[str, object] = {"t": self.kind, **self.__dict__}
-        for name in self._left_out:
-            if name in record and record[name] is None:
-                del record[name]
+        record: dict[str, object] = {"t": self.kind}
+        left_out = self._left_out
+        for name, value in self.__dict__.items():
+            if value is not None or name not in left_out:
+                record[name] = value
         return record
 
+    def replace(self: _R, **fields: object) -> _R:
+        """Return the record with other values in these fields."""
+        made = type(self).__new__(type(self))
+        made.__dict__ = {**self.__dict__, **fields}
+        return made
+
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.dump() == other.dump()
+        return type(self) is type(other) and all(
+            getattr(self, name, None) == getattr(other, name, None) for name, _, _, _ in self._fields
+        )
 
     __hash__ = None  # type: ignore[assignment]  # changeable, so it cannot be hashed
 
