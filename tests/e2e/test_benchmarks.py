@@ -25,6 +25,7 @@ SMALLEST: dict[str, tuple[list[str], str]] = {
         "sleeping",
     ),
     "replay": (["--tests", "20", "--runs", "1", "--sleepers", "5"], "heard"),
+    "results": (["--tests", "20", "--runs", "1"], "without counting"),
     "runs": (["4", "--seconds", "0.5", "--turns", "1"], "run / plain"),
     "startup": (["--runs", "1"], "elapsed difference"),
 }

@@ -202,30 +202,3 @@ def test_a_report_over_many_runs_is_quick(store: Store) -> None:
         store.tests.report(runs, kind)
     assert len(runs) == 20
     assert time.thread_time() - began < 60, "less than a second alone; without its index, minutes"
-
-
-def test_counting_results_costs_little_of_storing_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With reports that say nothing else, which are the quickest to store: half as much again, alone. The
-    bound is generous: it catches a scan, not a slow machine.
-    """
-    epoch = store.lease.acquire("test")
-    batches = [
-        [
-            event
-            for number in range(100)
-            for event in reports(f"tests/test_{batch}.py::test_{number}[{'x' * 20}]")
-        ]
-        for batch in range(20)
-    ]
-
-    def seconds(job_id: str) -> float:
-        store.jobs.create(Job(job_id, user_id="ann"))
-        began = time.process_time()
-        for batch in batches:
-            store.events.append(job_id, epoch, batch)
-        return time.process_time() - began
-
-    with_results = min(seconds(f"with{number}") for number in range(3))
-    monkeypatch.setattr(stored_tests, "parts", lambda events, now: {})
-    without = min(seconds(f"without{number}") for number in range(3))
-    assert with_results < 5 * without
