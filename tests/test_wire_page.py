@@ -140,7 +140,7 @@ def test_the_page_names_each_kind_of_record_with_its_fields() -> None:
     for name, row in documented.items():
         kind = records.KINDS[name]
         assert row[1] == f"`{kind.event_type}`", name
-        assert {field for field, _, _ in kind._checks} <= set(re.findall(r"`(\w+)`", row[3])), name
+        assert {field for field, *_ in kind._fields} <= set(re.findall(r"`(\w+)`", row[3])), name
     assert {row[0].strip("`") for row in rows("Events")} >= shown
 
 
