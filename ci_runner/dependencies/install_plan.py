@@ -73,8 +73,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that determine the lock, and no others, JSON-ready."""
-        said = ("notes", "chosen")
-        result = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in said}
+        reported = ("notes", "chosen")
+        result = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in reported}
         return {"version": VERSION, **result}
 
     def digest(self) -> str:

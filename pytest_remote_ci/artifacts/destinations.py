@@ -227,12 +227,12 @@ def _folder_problem(folder: str, *, is_typed: bool) -> str | None:
 def find(
     argv: Sequence[str],
     place: Place,
-    reports_here: Collection[str] = (),
+    local_reporters: Collection[str] = (),
     twice: Iterable[tuple[str, str]] = (),
     outsiders: Iterable[ExternalReport] = (),
     typed: Sequence[str] | None = None,
 ) -> Reports:
-    """Return the reports of a job with these arguments of pytest, without those of `reports_here`, written locally.
+    """Return the reports of a job with these arguments of pytest, without those of `local_reporters`, written locally.
 
     `twice` are files that are written both locally and in the job, each with its option; `outsiders` are the same,
     outside of the project. `typed` are the arguments that come from no file of the project (default: all); only these
@@ -240,7 +240,7 @@ def find(
     """
     typed = argv if typed is None else typed
     given = names(argv)
-    written = set(WRITING) - set(reports_here)
+    written = set(WRITING) - set(local_reporters)
     by_hand = set(_named_by(typed, WRITING))
     first: dict[str, Expected] = {}
     last: dict[str, Expected] = {}
@@ -269,9 +269,9 @@ def find(
         add(first, value, Expected(kind, (kind, value) in typed_coverage))
     for option, value in twice:
         add_option(last, option, value)
-    only_there = {_below(item, place): item for item in outside.find(typed, place, reports_here)}
+    only_remote = {_below(item, place): item for item in outside.find(typed, place, local_reporters)}
     in_both = {_below(item, place): item for item in outsiders}
-    return Reports(place.root, {**last, **first}, (*last, *in_both), only_there | in_both)
+    return Reports(place.root, {**last, **first}, (*last, *in_both), only_remote | in_both)
 
 
 def _named_by(argv: Sequence[str], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -299,7 +299,7 @@ def _assets(html: str) -> str:
 
 def staying(settings: Sequence[str], typed: Sequence[str], place: Place) -> set[str]:
     """Return options for files outside of the project that are not fetched; `settings` come from the project."""
-    given = [*_values(settings), *_values(outside.led(typed, place))]
+    given = [*_values(settings), *_values(outside.redirected(typed, place))]
     return {option for option, value in given if option in WRITING and _in_project(value, place) is None}
 
 

@@ -83,27 +83,27 @@ def names(typed: Iterable[str], option: str, file: Path, place: Place) -> bool:
     )
 
 
-def led(args: Sequence[str], place: Place, reports_here: Collection[str] = ()) -> list[str]:
+def redirected(args: Sequence[str], place: Place, local_reporters: Collection[str] = ()) -> list[str]:
     """Return `args` with reports outside of the project redirected into it, for the job."""
     result: list[str] = []
-    for word, report in _found(args, place, reports_here):
+    for word, report in _found(args, place, local_reporters):
         result += word.texts if report is None else word.with_value(report.file)
     return result
 
 
-def find(args: Sequence[str], place: Place, reports_here: Collection[str] = ()) -> list[ExternalReport]:
-    """Return the redirected reports; `reports_here` are options of reporters that write locally."""
-    return [report for _, report in _found(args, place, reports_here) if report is not None]
+def find(args: Sequence[str], place: Place, local_reporters: Collection[str] = ()) -> list[ExternalReport]:
+    """Return the redirected reports; `local_reporters` are options of reporters that write locally."""
+    return [report for _, report in _found(args, place, local_reporters) if report is not None]
 
 
 def _found(
-    args: Sequence[str], place: Place, reports_here: Collection[str]
+    args: Sequence[str], place: Place, local_reporters: Collection[str]
 ) -> Iterator[tuple[argv.Word, ExternalReport | None]]:
     """Yield all words, each with the report that it names, if any."""
     has_assets = "--self-contained-html" not in argv.names(args)
     for word in argv.words(args):
         option, report = word.option, None
-        if option is not None and option not in reports_here:
+        if option is not None and option not in local_reporters:
             file = leads_outside(option, word.value or "", place)
             if file is not None:
                 report = made(option, file, has_assets=has_assets and option == "--html")

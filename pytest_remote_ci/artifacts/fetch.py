@@ -70,7 +70,7 @@ class ArtifactFetcher:
             found = self.client.artifacts(self.job_id)
             last = self.reports if is_early or not is_whole else None
             early = [item for item in found if last is None or not last.is_last(item.path)]
-            self._bring([item for item in early if item.path not in self.places], str(left.get("root") or ""))
+            self._fetch([item for item in early if item.path not in self.places], str(left.get("root") or ""))
             self._is_done = not is_early or len(early) == len(found)
             if has_died:
                 self._name_incomplete_reports(early)
@@ -101,11 +101,11 @@ class ArtifactFetcher:
                 self.print_message(f"Job {self.job_id} has no artifacts; they may have expired.")
                 return False
             self.asked = None
-            return not self._bring(artifacts, "").problems
+            return not self._fetch(artifacts, "").problems
         finally:
             self.line.clear()
 
-    def _bring(self, artifacts: Iterable[Artifact], root: str) -> Fetched:
+    def _fetch(self, artifacts: Iterable[Artifact], root: str) -> Fetched:
         others: list[Artifact] = []
         at_home: list[tuple[Artifact, Home]] = []
         problems: list[str] = []
@@ -181,7 +181,7 @@ class ArtifactFetcher:
         if others:
             files = "1 artifact" if len(others) == 1 else f"{len(others)} artifacts"
             size = formats.size(sum(item.size for item in others))
-            parts.append(f"{files} ({size}) in {_from_here(self.folder.path)}")
+            parts.append(f"{files} ({size}) in {_relative_path(self.folder.path)}")
         if at_home and self.reports is not None:
             parts.append(f"fetched: {_names(at_home, self.reports, self.places)}")
         if parts:
@@ -206,7 +206,7 @@ def _names(items: list[Artifact], reports: Reports, places: Mapping[str, Path]) 
     return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
-def _from_here(folder: Path) -> str:
+def _relative_path(folder: Path) -> str:
     with contextlib.suppress(ValueError):
         return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
     return str(folder)

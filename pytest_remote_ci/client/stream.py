@@ -65,7 +65,7 @@ class EventStream:
         self._silent_streams = 0
         self._received = False
         #: Whether the runner has answered, or may have. From then on, a missing answer is an interruption.
-        self._was_there = after > 0
+        self._has_connected = after > 0
         self._ends_at = float("inf") if time_limit is None else time.monotonic() + time_limit
 
     def __iter__(self) -> Iterator[Event]:
@@ -76,21 +76,21 @@ class EventStream:
             with closing(self._portions() if self.polling else self._stream()) as events:
                 try:
                     for event in events:
-                        self._was_there = True
+                        self._has_connected = True
                         backoff.contact()
                         yield event
                         if event.get("type") == ("run_complete" if self._of_run else "complete"):
                             return
                     trouble = "the stream ended before the job did"
                 except Interrupted as error:
-                    if error.refused and not self._was_there:
+                    if error.refused and not self._has_connected:
                         raise RunnerUnreachable(str(error)) from error
                     trouble, retry_after = str(error), error.retry_after
                 except SubmissionRefused as error:
                     if error.status != 429:
                         raise
                     trouble, retry_after = str(error), error.retry_after
-            self._was_there = True
+            self._has_connected = True
             now = time.monotonic()
             if self._received:
                 backoff.contact(forgive=now - began > _LONG_LIVED)

@@ -141,10 +141,10 @@ def like_a_terminal() -> None:
     columns = os.environ.pop(COLUMNS, "")
     if columns.isdigit() and int(columns) >= 20:
         load("pytest_internals").set_terminal_width(int(columns))
-        _tell_plugins_the_width(int(columns))
+        _publish_width(int(columns))
 
 
-def _tell_plugins_the_width(columns: int) -> None:
+def _publish_width(columns: int) -> None:
     """Give the width to plugins that ask `shutil`; tests still find no terminal, as their output is captured."""
     import shutil
 

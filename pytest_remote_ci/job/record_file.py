@@ -154,9 +154,9 @@ class Records:
                 return status.st_size
         except OSError:
             pass
-        return self._output_size_anew(index)
+        return self._read_output_size(index)
 
-    def _output_size_anew(self, index: int) -> int:
+    def _read_output_size(self, index: int) -> int:
         """Find the file again after a test closed the descriptor or reused its number; return its size."""
         path = os.path.join(self._folder, ("stdout", "stderr")[index])
         for by_name in (True, False):

@@ -82,7 +82,7 @@ class Reports:
         #: id(report) → the report, referenced so that the id stays valid, and its status.
         self._statuses: dict[int, tuple[Any, wire.Status]] = {}
         #: Version of pytest in the job.
-        self.pytest_there = ""
+        self.remote_pytest = ""
         #: Whether only pytest makes reports locally: ordinary ones can skip the hook then.
         self._only_pytest_decodes = all_are_of(config.hook.pytest_report_from_serializable, PYTEST)
         #: xdist's workers in the job: id → describing line, and id → stand-in object.
@@ -122,11 +122,11 @@ class Reports:
         except Exception as error:  # another version of pytest or of a plugin
             self._note(f"a report of {data['nodeid']} is shown as text ({type(error).__name__}: {error})")
         if report is None:
-            report = _plain_report(original, isinstance(record, wire.Report), self.pytest_there)
+            report = _plain_report(original, isinstance(record, wire.Report), self.remote_pytest)
         if record.flattened and isinstance(report.longrepr, str):
             markup = record.markup
             report.longrepr = RemoteText(report.longrepr, self._places.text(markup) if markup else None)
-        _restore_subtest(report, _subtest_parameters(original, self.pytest_there))
+        _restore_subtest(report, _subtest_parameters(original, self.remote_pytest))
         if isinstance(record, wire.Report) and record.status is not None:
             self._statuses[id(report)] = (report, record.status)
         if record.worker:
@@ -342,13 +342,13 @@ class _Shown(str):
         return str(self)
 
 
-def _subtest_parameters(data: wire.ReportData, pytest_there: str) -> dict[str, str]:
+def _subtest_parameters(data: wire.ReportData, remote_pytest: str) -> dict[str, str]:
     """Return a subtest's parameters as texts: pytest 9.1 and newer send texts, older versions send values."""
     context = data.get("_subtest.context")
     found = context.get("kwargs") if isinstance(context, dict) else None
     if not found:
         return {}
-    are_texts = _version(pytest_there) >= (9, 1)
+    are_texts = _version(remote_pytest) >= (9, 1)
     return {
         name: _Shown(value if are_texts and isinstance(value, str) else repr(value))
         for name, value in found.items()
@@ -370,7 +370,7 @@ def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
             object.__setattr__(context, "kwargs", parameters)
 
 
-def _plain_report(data: wire.ReportData, is_test: bool, pytest_there: str) -> Any:
+def _plain_report(data: wire.ReportData, is_test: bool, remote_pytest: str) -> Any:
     """Return pytest's own kind of report for one of a plugin that is not installed locally, such as for subtests."""
     kind: Any = pytest.TestReport if is_test else pytest.CollectReport
     fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
@@ -385,7 +385,7 @@ def _plain_report(data: wire.ReportData, is_test: bool, pytest_there: str) -> An
     context = data.get("_subtest.context")
     if is_test and isinstance(context, dict) and report.location:
         words = f"[{context['msg']}]" if context.get("msg") else ""
-        parameters = _subtest_parameters(data, pytest_there)
+        parameters = _subtest_parameters(data, remote_pytest)
         if parameters:
             words += " ({})".format(", ".join(f"{name}={value}" for name, value in parameters.items()))
         report.location = (report.location[0], report.location[1], f"{report.location[2]} {words}")

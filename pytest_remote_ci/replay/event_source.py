@@ -216,7 +216,7 @@ def wait_for_session(feed: EventSource, display: Display, cwd: str) -> str | Non
         kind, name = event.get("type"), event.get("t")
         seen.append(event)
         if kind == "complete":
-            return _as_text(feed, display, _at_home(seen, there, cwd), "")
+            return _as_text(feed, display, _with_local_paths(seen, there, cwd), "")
         reason = why_not_recorded(
             event, recorded=recorded, unrecorded=UNRECORDED_JOB if feed.is_late else OLD_RUNNER
         )
@@ -247,7 +247,7 @@ def _as_text(feed: EventSource, display: Display, seen: list[Event], reason: str
     return reason
 
 
-def _at_home(events: list[Event], there: str, here: str) -> list[Event]:
+def _with_local_paths(events: list[Event], there: str, here: str) -> list[Event]:
     """Return `events` with the remote project path replaced by the local one in their texts."""
     while there != here and PurePath(there).name == PurePath(here).name and PurePath(there).name:
         there, here = str(PurePath(there).parent), str(PurePath(here).parent)

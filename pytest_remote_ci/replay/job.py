@@ -203,7 +203,7 @@ class Job:
     def _begin(self, event: Event) -> None:
         self._remember(event)
         self.places.learn(str(event["rootdir"]))
-        self.reports.pytest_there = str(event.get("pytest") or "")
+        self.reports.remote_pytest = str(event.get("pytest") or "")
 
     def _died(self, event: Event) -> None:
         self._remember(event)
@@ -435,7 +435,7 @@ class PipelineJob(Job):
         #: The job's last event, else None.
         self.complete: Event | None = None
         #: Whether this session cancelled the job: the test that was running has not failed then.
-        self.is_stopped_here = False
+        self.is_stopped_locally = False
 
     @property
     def is_collected(self) -> bool:
@@ -486,13 +486,13 @@ class PipelineJob(Job):
         lines = list(self.notes)
         over, ended = self.newest.get("tests_over", {}), self.newest.get("interrupt")
         lines += [str(over[why]) for why in ("shouldfail", "shouldstop") if over.get(why)]
-        if ended is not None and not self.is_stopped_here and "stopped" not in self.newest:
+        if ended is not None and not self.is_stopped_locally and "stopped" not in self.newest:
             lines.append(f"{ended.get('name')}: {ended.get('message')}".rstrip(": "))
         if "internal_error" in self.newest:
             lines.append("pytest had an internal error in the job")
         if self.broken is not None:
             lines.append(self.broken)
-        if self.not_run and not self.is_stopped_here and not over.get("shouldfail"):
+        if self.not_run and not self.is_stopped_locally and not over.get("shouldfail"):
             lines.append(f"{self.not_run} test(s) were not run")
         return lines
 
@@ -546,7 +546,7 @@ class PipelineJob(Job):
 
     def _fail_running(self, why: str) -> None:
         """Fail the tests that were running, unless this session cancelled the job."""
-        if self.has_started and not self.is_stopped_here:
+        if self.has_started and not self.is_stopped_locally:
             self.fail_running(self.labelling.words(why, self.running))
 
 

@@ -29,7 +29,7 @@ class JobLines:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         #: Name of a job → its state last reported.
-        self._told: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
         self._are_mixed = False
 
     @property
@@ -80,9 +80,9 @@ class JobLines:
         now = datetime.now(timezone.utc)
         for job in run["jobs"]:
             state, name = state_of(job), str(job["name"])
-            if state == self._told.get(name, "waiting") or not self._is_news(job, state):
+            if state == self._printed.get(name, "waiting") or not self._is_news(job, state):
                 continue
-            self._told[name] = state
+            self._printed[name] = state
             self.write_message(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
 
     def mix(self, *, are_several: bool) -> None:

@@ -97,7 +97,7 @@ class Labelling:
             report["location"] = self._location(data["location"])
         longrepr = data.get("longrepr")
         if self._starts is not None and isinstance(longrepr, (Mapping, list)):
-            report["longrepr"] = self._seen_from_here(longrepr)
+            report["longrepr"] = self._relative_to_session(longrepr)
         return report
 
     def _node(self, entry: list[Any]) -> list[Any]:
@@ -121,16 +121,16 @@ class Labelling:
         file, colons, names = path.partition("::")
         return _from(self._roots, file) + colons + names
 
-    def _seen_from_here(self, value: Any) -> Any:
+    def _relative_to_session(self, value: Any) -> Any:
         """Map the locations in an error representation, which are relative to pytest's start folder."""
         if isinstance(value, Mapping):
-            changed = {key: self._seen_from_here(item) for key, item in value.items()}
+            changed = {key: self._relative_to_session(item) for key, item in value.items()}
             place = changed.get("reprfileloc")
             if isinstance(place, dict) and self._starts is not None:
                 changed["reprfileloc"] = {**place, "path": _from(self._starts, str(place["path"]))}
             return changed
         if isinstance(value, (list, tuple)):
-            return [self._seen_from_here(item) for item in value]
+            return [self._relative_to_session(item) for item in value]
         return value
 
 

@@ -83,7 +83,7 @@ class Passes:
             **fields,
         )
         known["_id"] = getattr(report, ID_OF_REPORT, nodeid)
-        self._newest, self._status = report, _STATUSES[when] if self._nobody_else_is_asked() else None
+        self._newest, self._status = report, _STATUSES[when] if self._is_only_implementation() else None
         return report
 
     def _keywords(self, words: list[str], item: Any) -> dict[str, int]:
@@ -98,7 +98,7 @@ class Passes:
         """Return the status of the newest report, if this is it and only pytest decides its status."""
         return self._status if report is self._newest else None
 
-    def _nobody_else_is_asked(self) -> bool:
+    def _is_only_implementation(self) -> bool:
         count = len(self._asked.get_hookimpls())
         if count != self._count:
             self._count, self._is_alone = count, all_are_of(self._asked, PYTEST, OURS)

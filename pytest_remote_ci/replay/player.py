@@ -128,7 +128,7 @@ class Player(ABC):
         self.cancel()
 
     @abstractmethod
-    def end_here(self) -> None:
+    def end_locally(self) -> None:
         """Cancel the run, because a local plugin or ``--maxfail`` ends the loop of tests."""
 
     def interrupt(self) -> None:
@@ -198,7 +198,7 @@ class JobPlayer(Player):
         self._cancel = cancel
         self._forced_code: int | None = None
         #: Whether the reason for the missing verdict was shown.
-        self._has_said_why = False
+        self._has_reported_reason = False
 
     @property
     def collects_first(self) -> bool:
@@ -326,7 +326,7 @@ class JobPlayer(Player):
         if not (
             failed or (died and session.testsfailed) or job.is_filtered
         ):  # otherwise the failure and the number of tests not run are shown
-            self._has_said_why = True
+            self._has_reported_reason = True
             raise pytest.exit.Exception(why, returncode=code)
 
     def cancel(self) -> bool:
@@ -337,7 +337,7 @@ class JobPlayer(Player):
         """See `Player`."""
         self._job.broken = why
 
-    def end_here(self) -> None:
+    def end_locally(self) -> None:
         """See `Player`; a finished session is not cancelled."""
         self.mute("stopped here")
         if self.is_replay:
@@ -417,7 +417,7 @@ class JobPlayer(Player):
         is_whole = "end" in job.newest and not has_died and job.broken is None and not job.is_filtered
         self._remote.fetch_artifacts(self.events.complete, is_whole=is_whole, has_died=has_died)
         there = set(job.newest.get("session", {}).get("plugins") or ())
-        if has_died and self._remote.has_reports_here and there & _WITH_HOOKS:
+        if has_died and self._remote.has_local_reports and there & _WITH_HOOKS:
             self._print_message(f"remote-ci: {_WITHOUT_HOOKS}")
 
     def _apply_runner_verdict(self) -> None:
@@ -429,7 +429,7 @@ class JobPlayer(Player):
             code, why = exit_code(complete), complete.get("reason")
         except NoVerdict as error:
             self._session.exitstatus = error.exit_code
-            if not self._has_said_why:
+            if not self._has_reported_reason:
                 self._print_message(f"remote-ci: {error}")
             return
         if code and self._session.exitstatus == 0:  # the job failed after its session
@@ -482,7 +482,7 @@ class PipelinePlayer(Player):
         #: Whether this session cancelled the run; whether nothing more is reported about it.
         self._is_stopped = self._is_mute = False
         #: Whether the loop was left before the run's end: pytest's own exit code counts then.
-        self._has_ended_here = False
+        self._has_ended_locally = False
         #: Ids of jobs that have artifacts.
         self._with_artifacts: list[str] = []
         self._index_jobs()
@@ -499,7 +499,7 @@ class PipelinePlayer(Player):
     @property
     def knows_interrupt(self) -> bool:
         """See `Player`."""
-        return self._has_ended_here
+        return self._has_ended_locally
 
     def job_of(self, nodeid: str) -> PipelineJob | None:
         """See `Player`."""
@@ -542,20 +542,20 @@ class PipelinePlayer(Player):
             return False
         self._is_stopped = True
         for job in self._jobs.values():
-            job.is_stopped_here = True
+            job.is_stopped_locally = True
         return self._remote.ask_to_stop()
 
     def mute(self, why: str) -> None:
         """See `Player`."""
         self._is_mute = True
 
-    def end_here(self) -> None:
+    def end_locally(self) -> None:
         """See `Player`."""
         self.fail("stopped here")
 
     def fail(self, why: str) -> None:
         """See `Player`."""
-        self._has_ended_here = True
+        self._has_ended_locally = True
         super().fail(why)
 
     def play_tests_end(self) -> None:
@@ -597,7 +597,7 @@ class PipelinePlayer(Player):
         session, lost = self._session, self.events.lost
         if self.is_interrupted:
             session.exitstatus = exit_codes.INTERRUPTED
-        elif not self._has_ended_here and session.exitstatus not in (
+        elif not self._has_ended_locally and session.exitstatus not in (
             pytest.ExitCode.INTERNAL_ERROR,
             pytest.ExitCode.USAGE_ERROR,
         ):
@@ -674,7 +674,7 @@ class PipelinePlayer(Player):
             before = sum(job.name == planned["name"] for job in self._jobs.values())
             label = self._labels[str(planned["name"])] + (f" (try {before + 1})" if before else "")
             job = PipelineJob(self._session, planned, label, self._places[str(planned["name"])])
-            job.is_stopped_here, job.with_protocol = self._is_stopped, self._with_protocol
+            job.is_stopped_locally, job.with_protocol = self._is_stopped, self._with_protocol
             self._jobs[job_id] = self._by_label[label] = job
         return self._jobs[job_id]
 

@@ -72,7 +72,7 @@ class RemoteSessionPlugin:
             player.fail(str(error) or type(error).__name__)
             raise
         if session.shouldfail or session.shouldstop:
-            player.end_here()
+            player.end_locally()
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:

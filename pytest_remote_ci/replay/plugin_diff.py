@@ -46,13 +46,13 @@ def remark(there: Iterable[object], *, failed: bool, is_quiet: bool) -> str | No
     """Return one line about the differences, or None. `there` are the plugin names in the `session` record."""
     remote = {_name(str(name)) for name in there}
     local = _installed()
-    only_here = sorted(local - remote - _REPORTERS - _LIBRARIES) if failed or not is_quiet else []
-    only_there = sorted(remote - local - {"pytest-remote-ci"}) if not is_quiet else []
-    parts = [f"only here: {', '.join(only_here)}"] if only_here else []
-    parts += [f"only in the job: {', '.join(only_there)}"] if only_there else []
+    only_local = sorted(local - remote - _REPORTERS - _LIBRARIES) if failed or not is_quiet else []
+    only_remote = sorted(remote - local - {"pytest-remote-ci"}) if not is_quiet else []
+    parts = [f"only here: {', '.join(only_local)}"] if only_local else []
+    parts += [f"only in the job: {', '.join(only_remote)}"] if only_remote else []
     if not parts:
         return None
-    advice = " (the job installs the project's dependencies)" if only_here else ""
+    advice = " (the job installs the project's dependencies)" if only_local else ""
     return f"pytest plugins {'; '.join(parts)}{advice}"
 
 

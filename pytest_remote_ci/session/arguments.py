@@ -21,7 +21,7 @@ from pytest_remote_ci.workspace.project import PROJECT_FILES
 
 #: Options that write a file.
 _FILE_WRITING = options.names(lambda option: option.writes_file)
-#: Options for this machine only. Those of reporters depend on what is installed: see `reporting_here`.
+#: Options for this machine only. Those of reporters depend on what is installed: see `find_local_reporters`.
 _LOCAL = options.names(
     lambda option: (
         option.obeyed_by == options.HERE and not option.is_reporter and not option.is_local_question
@@ -158,9 +158,9 @@ def forward(
     place: Place,
     takes_value: TakesValue = options.takes_value,
     *,
-    reports_here: Collection[str] = (),
+    local_reporters: Collection[str] = (),
 ) -> list[str]:
-    """Return the part of `args` for the job's pytest; `reports_here` are reporters' options applied locally.
+    """Return the part of `args` for the job's pytest; `local_reporters` are reporters' options applied locally.
 
     Raises `WorkspaceError` for a path outside of the project.
     """
@@ -170,20 +170,20 @@ def forward(
         if option is None:
             result.append(word.text if word.text == "--" else _positional(word.text, place))
             continue
-        if option in _LOCAL or option in reports_here or (option == "-p" and value in _LOCAL_PLUGINS):
+        if option in _LOCAL or option in local_reporters or (option == "-p" and value in _LOCAL_PLUGINS):
             continue
         result += word.texts if value is None else word.with_value(_option_value(option, value, place))
     return result
 
 
-def reporting_here(is_known: Callable[[str], bool]) -> frozenset[str]:
+def find_local_reporters(is_known: Callable[[str], bool]) -> frozenset[str]:
     """Return the options of reporters that the local pytest has: `is_known` asks its parser."""
     return frozenset(option for option in _REPORTERS if is_known(option))
 
 
-def written_there(args: Iterable[str], reports_here: Collection[str] = ()) -> list[str]:
+def file_writing_options(args: Iterable[str], local_reporters: Collection[str] = ()) -> list[str]:
     """Return the options in `args` by which pytest, or a common plugin, writes a file in the job."""
-    return sorted((argv.names(args) & _FILE_WRITING).difference(reports_here))
+    return sorted((argv.names(args) & _FILE_WRITING).difference(local_reporters))
 
 
 def without_own(args: Sequence[str]) -> list[str]:

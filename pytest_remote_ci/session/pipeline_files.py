@@ -110,12 +110,12 @@ def is_in_project(file: Path) -> bool:
     return any(is_there(above / name) for above in (folder, *folder.parents) for name in PROJECT_FILES)
 
 
-def can_read_here() -> bool:
+def can_read_locally() -> bool:
     """Whether the modules of the `runner` extra that read pipelines are installed locally."""
     return all(find_spec(name) is not None for name in ("ci_runner", "msgspec", "yaml"))
 
 
-def ask_here(question: Question) -> Answer:
+def read_locally(question: Question) -> Answer:
     """Return the answer of a separate process: reading needs modules that must not be loaded next to pytest."""
     done = subprocess.run(
         [sys.executable, "-m", "ci_runner.pipelines"],
@@ -136,4 +136,4 @@ def ask_here(question: Question) -> Answer:
 
 def ask(question: Question, ask_runner: Callable[[Question], Answer]) -> Answer:
     """Return the answer of a local process if possible, else of the runner."""
-    return ask_here(question) if can_read_here() else ask_runner(question)
+    return read_locally(question) if can_read_locally() else ask_runner(question)

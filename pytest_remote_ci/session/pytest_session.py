@@ -54,7 +54,7 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None
             if arguments.is_for_help(given[1]):
                 from pytest_remote_ci.session import remote_help
 
-                remote_help.answer_here(config)
+                remote_help.answer_locally(config)
                 return None
             return error.exit_code
 

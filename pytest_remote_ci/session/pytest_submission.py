@@ -50,7 +50,7 @@ class PytestSubmission(Submission):
         self.addopts = with_files(config.getini("addopts"))
         self.arity = OptionArity(config)
         #: Options that only the local session applies.
-        self.reports_here = arguments.reporting_here(self.arity.is_known) if native else frozenset()
+        self.local_reporters = arguments.find_local_reporters(self.arity.is_known) if native else frozenset()
         is_new = not (self.option("attach") or self.option("replay"))
         place = find_place(config) if is_new else any_place(config)
         super().__init__(
@@ -91,7 +91,7 @@ class PytestSubmission(Submission):
     def _print_limitations(self) -> None:
         """Print which options write files only on the runner, and which interpreter options are not used there."""
         stays = destinations.staying(self.addopts, self.given, self.place)
-        written = arguments.written_there(self.all_arguments, self.reports_here)
+        written = arguments.file_writing_options(self.all_arguments, self.local_reporters)
         writing = [name for name in written if name in stays]
         if writing:
             self.display.print_message(f"remote-ci: {', '.join(writing)}: written on the runner, not fetched")
@@ -120,7 +120,7 @@ class PytestSubmission(Submission):
 
     def options(self, *, of_run: bool = False) -> SubmitOptions:
         """Return the options of a submission; `of_run`: those shared by all jobs of a run, in the project's root."""
-        given = [] if of_run else self.forwarded(self._led(self.given), self.place)
+        given = [] if of_run else self.forwarded(self._redirected(self.given), self.place)
         sent = self._options(
             [*self._stripped_addopts(), *self._extra(), *given],  # given arguments can contain a "--"
             color=self._pytest.getoption("color", "auto"),
@@ -139,7 +139,7 @@ class PytestSubmission(Submission):
 
     def forwarded(self, given: Sequence[str], place: arguments.Place) -> list[str]:
         """Return the part of `given` that the pytest running in `place` gets."""
-        return arguments.forward(given, place, self.arity, reports_here=self.reports_here)
+        return arguments.forward(given, place, self.arity, local_reporters=self.local_reporters)
 
     def wanted_reports(self) -> destinations.Reports:
         """Return the reports that may be fetched into the project."""
@@ -147,13 +147,15 @@ class PytestSubmission(Submission):
         twice = [(report.option, report.file) for report in found if report.file is not None]
         outsiders = [report.outside for report in found if report.outside is not None]
         return destinations.find(
-            self.all_arguments, self.place, self.reports_here, twice, outsiders, self.given
+            self.all_arguments, self.place, self.local_reporters, twice, outsiders, self.given
         )
 
-    def _led(self, given: list[str]) -> list[str]:
+    def _redirected(self, given: list[str]) -> list[str]:
         """Redirect reports outside of the project into it, except for a run: its reports are not fetched."""
         return (
-            given if self.option("pipeline") else external_reports.led(given, self.place, self.reports_here)
+            given
+            if self.option("pipeline")
+            else external_reports.redirected(given, self.place, self.local_reporters)
         )
 
     def _report_files(self) -> list[ReportFile]:

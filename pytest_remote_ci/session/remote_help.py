@@ -24,6 +24,6 @@ def own_options() -> str:
     return parser.format_help()
 
 
-def answer_here(config: pytest.Config) -> None:
+def answer_locally(config: pytest.Config) -> None:
     """Let pytest's own `pytest_cmdline_main`, which is called next, print its help."""
     config.option.help = True

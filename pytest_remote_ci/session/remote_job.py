@@ -147,7 +147,7 @@ class RemoteJob(Remote):
         self._folder, self._reports, self._asked = folder, reports, asked
 
     @property
-    def has_reports_here(self) -> bool:
+    def has_local_reports(self) -> bool:
         """Whether files of the job are to replace locally written reports."""
         return self._reports is not None and bool(self._reports.last)
 

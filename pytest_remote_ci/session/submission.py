@@ -151,7 +151,7 @@ class CommandSubmission(Submission):
 
     def job_options(self) -> SubmitOptions:
         """Return the options of a job."""
-        args = arguments.forward(external_reports.led(self._args, self.place), self.place) or ["-v"]
+        args = arguments.forward(external_reports.redirected(self._args, self.place), self.place) or ["-v"]
         return self._options(args, reports=self.reports.patterns)
 
     def run_options(self) -> SubmitOptions:

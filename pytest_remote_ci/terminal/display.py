@@ -34,7 +34,7 @@ class Display:
         self._runner_log: deque[str] = deque(maxlen=_KEPT_CHUNKS)
         self._has_output = False
         self._at_line_start = True
-        self._said = ""
+        self._last_message = ""
 
     def show(self, event: dict[str, Any]) -> None:
         """Show one event. Events that are not for display, or newer than this client, are ignored."""
@@ -95,9 +95,9 @@ class Display:
     def _status(self, words: str) -> None:
         if self.line.is_terminal and not self._has_output:
             self.line.show(words)
-        elif words != self._said:
+        elif words != self._last_message:
             self.print_message(f"remote-ci: {escaped(words)}")
-        self._said = words
+        self._last_message = words
 
     def _complete(self, event: dict[str, Any]) -> None:
         self.line.clear()

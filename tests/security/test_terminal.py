@@ -317,7 +317,7 @@ def malice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Malice]:
     (project / "x.yaml").write_text("jobs: {}\n")
     monkeypatch.chdir(project)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("pytest_remote_ci.session.pipeline_files.can_read_here", lambda: False)
+    monkeypatch.setattr("pytest_remote_ci.session.pipeline_files.can_read_locally", lambda: False)
     monkeypatch.setattr("pytest_remote_ci.client.runs.secrets_of", lambda plan: {})
     monkeypatch.setattr("pytest_remote_ci.client.retry.pause", lambda *args: 0.0)
     with fake_runner() as runner:

@@ -190,8 +190,8 @@ class Followers:
             self._record_start(follower)
         self._store(key, follower, position, reading, over)
         # The worker's exit frame comes after everything else, so the container's end need not be awaited.
-        said_all = reading.exit is not None and not reading.behind
-        if (over or said_all) and not reading.more:
+        is_complete_spool = reading.exit is not None and not reading.behind
+        if (over or is_complete_spool) and not reading.more:
             self._end(key, follower, over)
         return reading.more
 

@@ -123,7 +123,7 @@ def test_a_client_without_a_parser_asks_its_runner(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REMOTE_CI_URL", runner.url)
     monkeypatch.setenv("REMOTE_CI_API_KEY", person.key)
-    monkeypatch.setattr(pipeline_files, "can_read_here", lambda: False)
+    monkeypatch.setattr(pipeline_files, "can_read_locally", lambda: False)
     assert main.main(["pipeline", "dry-run", "ci.yaml", "--job", "a (x=2)"]) == 0
     assert "  a (x=2):\n" in capsys.readouterr().out
 

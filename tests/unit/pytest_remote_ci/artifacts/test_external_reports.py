@@ -46,11 +46,13 @@ def found(root: Path, *argv: str, cwd: Path | None = None) -> destinations.Repor
     ],
 )
 def test_what_lies_outside_is_written_inside_over_there(root: Path, argv: list[str], led: list[str]) -> None:
-    assert external_reports.led(argv, Place(root, root)) == led
+    assert external_reports.redirected(argv, Place(root, root)) == led
 
 
 def test_what_a_reporter_here_writes_is_not_led(root: Path) -> None:
-    assert external_reports.led(["--html=../r.html"], Place(root, root), {"--html"}) == ["--html=../r.html"]
+    assert external_reports.redirected(["--html=../r.html"], Place(root, root), {"--html"}) == [
+        "--html=../r.html"
+    ]
 
 
 @pytest.mark.parametrize("sub", ["", "sub"])

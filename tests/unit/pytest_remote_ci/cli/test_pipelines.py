@@ -46,11 +46,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `remote-ci pipeline …`; the question crosses no process, but both sides' JSON."""
 
-    def ask_here(question: Any) -> Any:
+    def read_locally(question: Any) -> Any:
         return json.loads(json.dumps(answer(json.loads(json.dumps(question)))))
 
     def command(*words: str) -> Done:
-        monkeypatch.setattr(pipeline_files, "ask_here", ask_here)
+        monkeypatch.setattr(pipeline_files, "read_locally", read_locally)
         code = main.main(["pipeline", *words])
         found = capsys.readouterr()
         return Done(code, found.out, found.err)
@@ -457,9 +457,9 @@ def test_reading_takes_a_process_that_the_project_s_modules_cannot_disturb(
     for name in ("yaml.py", "ci_runner.py", "json.py"):
         write(project, "raise SystemExit('no')", name)
     assert main.main(["pipeline", "check", write(project, VALID)]) == 0
-    assert pipeline_files.ask_here({"files": [["a.yaml", "stages: 7"]]})["valid"] is False
+    assert pipeline_files.read_locally({"files": [["a.yaml", "stages: 7"]]})["valid"] is False
     with pytest.raises(ConfigError, match="the pipelines could not be read: files: must be a list"):
-        pipeline_files.ask_here({})
+        pipeline_files.read_locally({})
 
 
 def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
@@ -469,7 +469,7 @@ def test_with_neither_a_reader_nor_a_runner_it_is_said_what_to_do(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(pipeline_files, "can_read_here", lambda: False)
+    monkeypatch.setattr(pipeline_files, "can_read_locally", lambda: False)
     assert main.main(["pipeline", "check", write(project, VALID)]) == 4
     assert capsys.readouterr().err == (
         "Error: Pipelines cannot be read here: run `pip install 'pytest-remote-ci[runner]'`, "

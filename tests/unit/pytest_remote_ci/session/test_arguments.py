@@ -277,17 +277,17 @@ def test_options_that_need_a_terminal_are_refused(option: str) -> None:
     ],
 )
 def test_options_that_write_files_on_the_runner_are_known(argv: list[str], expected: list[str]) -> None:
-    assert arguments.written_there(argv) == expected
+    assert arguments.file_writing_options(argv) == expected
 
 
 def test_options_of_reporters_stay_where_the_session_is_replayed(place: arguments.Place) -> None:
-    here = arguments.reporting_here({"--junitxml", "--report-log", "--log-file", "-x"}.__contains__)
+    here = arguments.find_local_reporters({"--junitxml", "--report-log", "--log-file", "-x"}.__contains__)
     assert here == {"--junitxml", "--report-log"}
     given = ["--junitxml=a.xml", "--report-log", "b.json", "--html=c.html", "--log-file=d.log", "-x"]
 
     def takes_value(option: str) -> bool | None:
         return True if option == "--report-log" else arity(option)
 
-    forwarded = arguments.forward(given, place, takes_value, reports_here=here)
+    forwarded = arguments.forward(given, place, takes_value, local_reporters=here)
     assert forwarded == ["--html=c.html", "--log-file=d.log", "-x"]
-    assert arguments.written_there(given, here) == ["--html", "--log-file"]
+    assert arguments.file_writing_options(given, here) == ["--html", "--log-file"]
