@@ -42,7 +42,7 @@ from ci_runner.server.resources.submit import MissingBlobs, Submission, SubmitAs
 from ci_runner.server.resources.tests import JobTests, TestReport
 from ci_runner.server.schemas import Error
 from ci_runner.server.streams.hub import Streams
-from ci_runner.server.streams.response import StreamResponder
+from ci_runner.server.streams.sse_response import StreamResponder
 from ci_runner.settings.groups import ServeSettings
 from pytest_remote_ci.wire.protocol import WireError
 

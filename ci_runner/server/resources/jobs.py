@@ -19,8 +19,8 @@ from ci_runner.server.http.auth import caller_of
 from ci_runner.server.parameters import View
 from ci_runner.server.resources.paging import link_next_page
 from ci_runner.server.streams.job_source import JobSource, already_completed
-from ci_runner.server.streams.response import StreamResponder, cursor_of
 from ci_runner.server.streams.source import is_visible
+from ci_runner.server.streams.sse_response import StreamResponder, cursor_of
 from ci_runner.store import Store
 from ci_runner.store.job_repository import JobRepository
 from pytest_remote_ci.wire.protocol import Status

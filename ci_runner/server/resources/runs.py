@@ -33,8 +33,8 @@ from ci_runner.server.http.limits import check_queue
 from ci_runner.server.resources.paging import link_next_page
 from ci_runner.server.resources.pipeline_plan import plan_in
 from ci_runner.server.resources.submit import Received, Submission, cap_priority, limited
-from ci_runner.server.streams.response import StreamResponder, cursor_of
 from ci_runner.server.streams.run_source import RunSource
+from ci_runner.server.streams.sse_response import StreamResponder, cursor_of
 from ci_runner.store import Store
 from pytest_remote_ci.wire.protocol import Manifest, Status
 

@@ -31,8 +31,8 @@ from ci_runner.server.context import Services
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.http.limits import RECEIVE_RETRY, check_disk, check_queue
 from ci_runner.server.streams.job_source import JobSource
-from ci_runner.server.streams.response import StreamResponder
 from ci_runner.server.streams.source import frame
+from ci_runner.server.streams.sse_response import StreamResponder
 from ci_runner.settings.groups import PRIORITY_RANK
 from ci_runner.storage.zip_reader import Archive
 from pytest_remote_ci.wire.protocol import Manifest, SubmitOptions, is_digest, parse_json

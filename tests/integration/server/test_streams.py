@@ -17,7 +17,7 @@ from support.waiting import wait_until
 
 from ci_runner.model.job import JobEvent, utcnow
 from ci_runner.model.verdict import cancelled, failed, ran
-from ci_runner.server.streams import response, source
+from ci_runner.server.streams import source, sse_response
 from ci_runner.settings.groups import ServeSettings
 
 
@@ -271,7 +271,7 @@ def test_the_stream_of_a_queued_job_waits_as_long_as_the_job(
     def quick() -> float:
         return began + (time.monotonic() - began) * 5000
 
-    for module in (response, source):
+    for module in (sse_response, source):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=quick))
     job = runner.job(person)
     stream = frames(runner.get(f"/jobs/{job.id}/stream", person, stream=True))
