@@ -54,4 +54,5 @@ class OptionArity:
 
 def with_files(arguments: Iterable[str]) -> list[str]:
     """Return the arguments with each ``@FILE`` replaced by the file's lines, if this pytest reads such files."""
-    return list(arguments) if pytest.version_tuple < _READS_FILES else argv.with_files(arguments)
+    version = getattr(pytest, "version_tuple", ())  # absent before 7.0, which a later check reports
+    return list(arguments) if version < _READS_FILES else argv.with_files(arguments)
