@@ -26,6 +26,8 @@ PROJECT_LAYER: Final = "/ci/project"
 SPOOL: Final = "/ci/spool"
 STORE: Final = "/ci/store"
 HOME: Final = "/ci/home"
+#: Kept folders of the home; the home has links to them.
+KEPT: Final = "/ci/kept"
 
 #: `test` runs a job's command; `build` prepares an environment; `service` runs alongside a test (a database).
 Role = Literal["test", "build", "service"]
@@ -83,6 +85,8 @@ class ContainerSpec:
     cwd: str = "/"
     binds: tuple[Bind, ...] = ()
     overlay: Overlay | None = None
+    #: The kept folders of the home, likewise.
+    kept: Overlay | None = None
     limits: Limits = Limits()
     #: "egress": the default network with inter-container traffic off; "none": loopback only.
     network: Literal["egress", "none"] = "egress"
@@ -96,10 +100,14 @@ class ContainerSpec:
     def sources(self) -> list[tuple[Path, str]]:
         """Return (source, mount point) of everything that is mounted."""
         result = [(bind.source, bind.target) for bind in self.binds]
-        if self.overlay is not None:
-            folders = (*self.overlay.lowers, self.overlay.upper, self.overlay.work)
-            result += [(folder, self.overlay.target) for folder in folders]
+        for overlay in self.overlays():
+            folders = (*overlay.lowers, overlay.upper, overlay.work)
+            result += [(folder, overlay.target) for folder in folders]
         return result
+
+    def overlays(self) -> list[Overlay]:
+        """Return the writable views."""
+        return [overlay for overlay in (self.overlay, self.kept) if overlay is not None]
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,12 @@ class JobPreparer(Protocol):
     def written(self, job: Job) -> JobOutput:
         """Return where the files of the job's current attempt are; works after a restart, too."""
 
+    def expect_kept(self, job: Job) -> None:
+        """Let the next job of the same project wait for `take_kept`, which follows."""
+
+    def take_kept(self, job: Job) -> None:
+        """Keep what the job leaves to the next one; its container must be gone."""
+
     def in_use(self) -> frozenset[str]:
         """Return the names of the build containers in use by current calls."""
 
@@ -258,6 +264,8 @@ class ActionHandlers:
             events = [JobEvent("log", output, fields={"stream": "runner"})] if output else []
         try:
             collected = self._collected(action) if action.collect else CollectedArtifacts()
+            if action.verdict.status == "completed":
+                self.preparer.expect_kept(self._job(action))
             self.end(action.job_id, action.verdict, [*events, *collected.events()], collected)
         finally:
             self.keeper.quota.release(action.job_id)
@@ -315,8 +323,9 @@ class ActionHandlers:
         for container_id in action.container_ids:
             self._hold_lease()
             self.engine.remove(container_id)
-        self.preparer.remove_work(action.job_id)
         job = self._job(action)
+        self.preparer.take_kept(job)
+        self.preparer.remove_work(action.job_id)
         if job.status == "completed":
             try:
                 self.preparer.compile_bytecode(job, self.closing.is_set)

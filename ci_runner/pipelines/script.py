@@ -29,9 +29,24 @@ def _shown(command: str) -> str:
     )
 
 
-def launcher(argv: Iterable[str], *, cwd: str, env: Mapping[str, str], path: Iterable[str]) -> str:
-    """Return a shell program that executes `argv`, for images without a Python to read `job.json`."""
+def launcher(
+    argv: Iterable[str],
+    *,
+    cwd: str,
+    env: Mapping[str, str],
+    path: Iterable[str],
+    kept: Iterable[tuple[str, str]] = (),
+) -> str:
+    """Return a shell program that executes `argv`, for images without a Python to read `job.json`.
+
+    `kept`: names in the home, and the folders to which they become links.
+    """
     lines = ["exec 3<&-"]  # the descriptor on which `worker.sh` passes the program
+    for name, target in kept:
+        folder, link = shlex.quote(target), shlex.quote(name)
+        lines.append(
+            f'{{ mkdir -p {folder} "$HOME"/{link} && rmdir "$HOME"/{link} && ln -s {folder} "$HOME"/{link}; }} 2>&-'
+        )
     lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
     folders = ":".join(path)
     if folders:

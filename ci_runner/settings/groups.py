@@ -258,6 +258,13 @@ class ReconcileSettings:
         size=True,
         minimum=0,
     )
+    max_kept: int = _setting(
+        2 << 30,
+        "CI_RUNNER_MAX_KEPT",
+        "bytes that jobs of one user and project may leave to the next job; 0: nothing is kept",
+        size=True,
+        minimum=0,
+    )
     result_retention_days: float = _setting(
         90.0,
         "CI_RUNNER_RESULT_RETENTION_DAYS",

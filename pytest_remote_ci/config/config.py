@@ -19,6 +19,7 @@ from pytest_remote_ci.config import user_file
 from pytest_remote_ci.config.user_file import write as write_user_file
 from pytest_remote_ci.config.values import CHECKS, KEY_VARIABLES, Place
 from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.wire import keep as keep_patterns
 from pytest_remote_ci.wire import protocol
 from pytest_remote_ci.workspace.project import project_root
 
@@ -76,6 +77,8 @@ class Config:
     artifacts: tuple[str, ...] = ()
     #: Folder for the artifacts; in a file, relative to the project.
     artifacts_dir: str | None = None
+    #: Patterns of files that the next job of the project gets; None means the defaults.
+    keep: tuple[str, ...] | None = None
     #: A display name.
     name: str | None = None
     #: Key, as spelt in files → origin of its value, in words.
@@ -133,6 +136,7 @@ class Config:
             network=self.network,
             restarts=protocol.SubmitOptions.restarts if self.restarts is None else self.restarts,
             artifacts=self.artifacts,
+            keep=keep_patterns.DEFAULT if self.keep is None else self.keep,
             name=self.name,
             pytest_version=pytest_version,
             scm_version=scm_version,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.wire import globs, job_variables, protocol
+from pytest_remote_ci.wire import globs, job_variables, keep, protocol
 
 #: Variables that hold the API key, in order of precedence.
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
@@ -86,6 +86,17 @@ def _globs(place: Place, value: object) -> tuple[str, ...]:
     texts = _texts(place, value)
     for text in texts:
         problem = globs.problem(text)
+        if problem is not None:
+            raise ConfigError(f"{place.source}: {place.key}: {text!r} {problem}")
+    return texts
+
+
+def _keep(place: Place, value: object) -> tuple[str, ...]:
+    texts = _texts(place, value)
+    if len(texts) > keep.MAX_PATTERNS:
+        raise place.error(f"a list of at most {keep.MAX_PATTERNS} patterns", value)
+    for text in texts:
+        problem = keep.problem(text)
         if problem is not None:
             raise ConfigError(f"{place.source}: {place.key}: {text!r} {problem}")
     return texts
@@ -191,5 +202,6 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "restarts": _restarts,
     "artifacts": _globs,
     "artifacts-dir": _folder,
+    "keep": _keep,
     "name": _text,
 }

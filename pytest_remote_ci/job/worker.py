@@ -174,6 +174,17 @@ def _prctl(option: int, value: int) -> None:
             ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
+def link_kept_folders(job: dict[str, Any]) -> None:
+    """Put links to the kept folders of the home into the home."""
+    home = job["env"].get("HOME") or os.environ.get("HOME") or ""
+    for name, target in job.get("kept", ()):
+        link = os.path.join(home, name)
+        with contextlib.suppress(OSError):  # of folders in each other, the outer one is linked
+            os.makedirs(target, exist_ok=True)
+            os.makedirs(os.path.dirname(link), exist_ok=True)
+            os.symlink(target, link)
+
+
 def start(job: dict[str, Any], spool: Spool, more: dict[str, str], passed_on: int | None = None) -> int:
     """Fork and run the command; return its process id, which is also its group and session.
 
@@ -341,6 +352,7 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGCHLD, signal.SIGINT):  # a handler, so that the wake-up pipe is written
         signal.signal(number, lambda *_: None)
     become_subreaper()
+    link_kept_folders(job)
     recording = _recording(folder, spool, job)
     before = oom_kills()
     code, killed, died = _run(job, spool, recording, wake, asked)

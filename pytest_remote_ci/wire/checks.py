@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pytest_remote_ci.wire import control_characters, globs
+from pytest_remote_ci.wire import control_characters, globs, keep
 
 #: Most services of one job.
 MAX_SERVICES: Final = 8
@@ -113,6 +113,18 @@ def as_globs(where: str, value: Any) -> tuple[str, ...]:
         if problem is not None:
             raise WireError(f"{where}[{index}]: {pattern!r} {problem}")
     return patterns
+
+
+def as_keep(where: str, value: Any) -> tuple[str, ...]:
+    """Return a list of patterns (`pytest_remote_ci.wire.keep`) as a tuple."""
+    patterns = as_texts(where, value)
+    if len(patterns) > keep.MAX_PATTERNS:
+        raise WireError(f"{where}: at most {keep.MAX_PATTERNS} patterns")
+    for index, pattern in enumerate(patterns):
+        problem = keep.problem(pattern)
+        if problem is not None:
+            raise WireError(f"{where}[{index}]: {pattern!r} {problem}")
+    return tuple(dict.fromkeys(patterns))
 
 
 def as_relative(where: str, value: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
-from pytest_remote_ci.wire import checks, interpreter_options, job_variables
+from pytest_remote_ci.wire import checks, interpreter_options, job_variables, keep
 from pytest_remote_ci.wire.checks import WireError, parse_size
 
 __all__ = [
@@ -105,6 +105,8 @@ class SubmitOptions:
     #: Patterns of reports, such as coverage data and JUnit files, that are stored whenever the run made them, passed or
     #: not.
     reports: tuple[str, ...] = ()
+    #: Patterns (`pytest_remote_ci.wire.keep`) of files that the next job of the same user and project gets.
+    keep: tuple[str, ...] = keep.DEFAULT
     #: A display name.
     name: str | None = None
     #: Capped by the operator's limit for the user.
@@ -280,6 +282,7 @@ CHECKS: Final[Mapping[str, Any]] = {
     "artifacts_when": checks.as_one_of("always", "success", "failure"),
     "artifacts_days": checks.as_positive,
     "reports": checks.as_globs,
+    "keep": checks.as_keep,
     "name": checks.as_text,
     "priority": checks.as_one_of(*PRIORITIES),
     "pytest_version": checks.as_text,

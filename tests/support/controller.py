@@ -131,6 +131,12 @@ class SimplePreparer:
     def written(self, job: Job) -> JobOutput:
         return JobOutput(self.data_dir / "work" / f"{job.id}-{job.attempt}" / "upper", "/workspace", dict)
 
+    def expect_kept(self, job: Job) -> None:
+        pass
+
+    def take_kept(self, job: Job) -> None:
+        pass
+
     def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
         pass
 

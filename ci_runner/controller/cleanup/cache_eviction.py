@@ -1,7 +1,7 @@
 """Removal of the least recently used caches, counted by the bytes that are really freed.
 
 Environments are hard links into their scope's package cache: an inode counts once. Data that only the package cache
-still holds is removed if removing environments was not enough.
+still holds is removed if removing environments was not enough. Kept folders of projects are cached data, too.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Evictor:
     def _candidates(self) -> Iterator[_Candidate]:
         for mark in [*self._root.glob("*/envs/*.ok"), *self._root.glob("*/layers/*.ok")]:
             yield _Candidate(mark.lstat().st_mtime, mark.with_suffix(""), mark.stem)
+        for mark in self._root.glob("*/kept/*/*/info.json"):
+            yield _Candidate(mark.lstat().st_mtime, mark.parent, mark.parent.name)
         for used, digest in self._workspaces.unused():
             yield _Candidate(used, self._trees / digest, digest)
 
@@ -121,7 +123,7 @@ class Evictor:
     def _remove_leftovers(self, limit: float) -> None:
         """Remove half-made folders of processes that died; no container ever saw them."""
         found = [path for name in (".tmp-*", ".del-*") for path in self._trees.glob(name)]
-        found += self._root.glob("*/locks/.tmp-*")
+        found += [path for place in ("locks", "kept") for path in self._root.glob(f"*/{place}/.tmp-*")]
         for path in found:
             try:
                 if path.lstat().st_mtime < limit:

@@ -40,7 +40,7 @@ _SLICES: Final = 0.1
 #: Seconds between two queries of services; the engine may take long to answer.
 _SERVICES: Final = 2.0
 #: Parts of a working folder that a container can write; in `work` an overlay stores files while copying them.
-_PARTS: Final = ("upper", "copy", "spool", "work")
+_PARTS: Final = ("upper", "copy", "spool", "work", "kept-upper", "kept-work")
 #: Minimum bytes to count per entry of a folder, so that empty files cannot use up a file system.
 _ENTRY: Final = 4096
 #: If space is short: a job that wrote less than this part of the reserve is not the cause.

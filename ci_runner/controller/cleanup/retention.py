@@ -25,6 +25,7 @@ from ci_runner.controller.handlers import JobPreparer
 from ci_runner.errors import LeaseLost
 from ci_runner.model.job import utcnow
 from ci_runner.storage.safe_fs import Trash, opened_folder
+from ci_runner.storage.scopes import user_scope
 from ci_runner.store import Store
 
 _log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class Reaper:
             contextlib.suppress(FileNotFoundError),
             opened_folder(self.data_dir / "environments") as environments,
         ):
-            self._trash.hide(environments, user_id)
+            self._trash.hide(environments, user_scope(user_id))
         self.store.users.purge(user_id)
 
     def _each(self, what: str, names: Iterable[str], remove: Callable[[str], None]) -> None:

@@ -34,10 +34,10 @@ from ci_runner.dependencies.project import Tree
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.settings.groups import EnvironmentSettings
 from ci_runner.storage.safe_fs import Trash, identity, is_folder, move, opened_folder
+from ci_runner.storage.scopes import SHARED
 
 #: Raised when builds from the same inputs give other results.
 VERSION: Final = 2
-SHARED: Final = "shared"
 #: Owner of the shared scope if the runner is root: no job and no user's build runs as this uid.
 SHARED_UID: Final = 65533
 #: Path of the CA bundle in containers.

@@ -6,7 +6,6 @@ Parts: `base_image`, `workspaces`, `environments` and `bytecode` (over `builds`)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from ci_runner.controller.cleanup.cache_eviction import Evictor
 from ci_runner.controller.engine import (
     ENVIRONMENT,
     HOME,
+    KEPT,
     PROJECT_LAYER,
     SPOOL,
     TOOLS,
@@ -37,17 +37,19 @@ from ci_runner.controller.environments.base_image import choose_base
 from ci_runner.controller.environments.builds import Builds, PreparationStopped, write_for
 from ci_runner.controller.environments.bytecode import Bytecode
 from ci_runner.controller.environments.cells import Cells
-from ci_runner.controller.environments.environments import SHARED, Environments, Published, Request
+from ci_runner.controller.environments.environments import Environments, Published, Request
+from ci_runner.controller.environments.keep import Given, Keeper, Written
 from ci_runner.controller.environments.services import Services
 from ci_runner.controller.environments.tools import Tools
 from ci_runner.controller.environments.workspaces import Workspaces
 from ci_runner.dependencies.install_plan import make_plan, mount_point
 from ci_runner.dependencies.locks import Lock
-from ci_runner.errors import EngineUnavailable, PermanentError
+from ci_runner.errors import EngineUnavailable, PermanentError, RunnerError
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.storage.blobs import BlobStore, job_owner
 from ci_runner.storage.safe_fs import Trash
+from ci_runner.storage.scopes import user_scope
 from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
@@ -85,6 +87,8 @@ class Prepared:
     upper: Path | None = None
     #: The container that shares its network with the job: that of its first service.
     join: str | None = None
+    #: The files that earlier jobs left for this one.
+    kept: Given | None = None
     #: Device and inode of mounted folders that a build made.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
@@ -135,6 +139,7 @@ class Preparer:
             2 * reconcile.prepare_timeout,
         )
         self._services = Services(engine, reconcile)
+        self._keeper = Keeper(self._data, self._trash, self._owner, reconcile.max_kept, storage.disk_reserve)
         self._isolates: bool | None = None
 
     def prepare(
@@ -161,11 +166,12 @@ class Preparer:
             log(note)
         if not base.image.pythons and job.options.script is not None and base.named_by_user:
             prepared = self._without_python(job, base.image.id, folder, options)
+            prepared = self._with_kept(job, prepared, tree.digests, log, stopping)
             return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
         request = Request(
             job_id=job.id,
             attempt=job.attempt,
-            scope=_scope(job.user_id),
+            scope=user_scope(job.user_id),
             may_share=not base.named_by_user,
             image_id=base.image.id,
             python=base.python,
@@ -189,8 +195,28 @@ class Preparer:
                 tools=request.tools,
             )
         prepared = self._prepared(request, options, environment, layer)
+        prepared = self._with_kept(job, prepared, tree.digests, log, stopping)
         network = self._services.ensure(job.id, options, log=log, stopping=stopping)
         return replace(prepared, join=network)
+
+    def _with_kept(
+        self,
+        job: Job,
+        prepared: Prepared,
+        sent: Mapping[str, str],
+        log: Callable[[str], None],
+        stopping: Callable[[], bool],
+    ) -> Prepared:
+        """Add the files that earlier jobs left: the lowest layer, so that they hide nothing."""
+        kept = self._keeper.give(job, sent, log=log, stopping=stopping)
+        if kept is None:
+            return prepared
+        return replace(
+            prepared,
+            lowers=prepared.lowers if kept.project is None else (*prepared.lowers, kept.project),
+            kept=kept,
+            known={**prepared.known, **kept.known},
+        )
 
     def _without_python(self, job: Job, image_id: str, folder: Path, options: SubmitOptions) -> Prepared:
         """Prepare a script in a user's image without Python: nothing is installed."""
@@ -309,6 +335,7 @@ class Preparer:
             "grace": settings.grace,
             "recorded": options.records and job.options.script is None,
             "restarts": options.restarts,
+            "kept": [[name, f"{KEPT}/{name}"] for name in (prepared.kept.links if prepared.kept else ())],
             "memory": formats.size(min(options.memory or settings.memory, settings.max_memory)),
         }
         worker_command.write(work, prepared, description, self._owner)
@@ -324,6 +351,7 @@ class Preparer:
             overlay=Overlay(
                 prepared.lowers, prepared.upper or work / "upper", work / "work", prepared.mount_point
             ),
+            kept=self._kept_home(prepared, work),
             limits=Limits(
                 cpus=cpus,
                 memory=min(options.memory or settings.memory, settings.max_memory),
@@ -333,6 +361,30 @@ class Preparer:
             join=prepared.join,
             known=prepared.known,
         )
+
+    def _kept_home(self, prepared: Prepared, work: Path) -> Overlay | None:
+        if prepared.kept is None or not prepared.kept.links:
+            return None
+        self._folders(work, "kept-upper", "kept-work")
+        return Overlay((prepared.kept.home,), work / "kept-upper", work / "kept-work", KEPT)
+
+    def expect_kept(self, job: Job) -> None:
+        """Let the next job of the same project wait for `take_kept`, which follows; call it before the job's end."""
+        try:
+            self._keeper.expect(job, self._written(job))
+        except (OSError, RunnerError) as error:
+            _log.warning("job %s: its files to keep are not expected: %s", job.id, error)
+
+    def take_kept(self, job: Job) -> None:
+        """Keep what the job leaves to the next one; its container must be gone. May be repeated."""
+        try:
+            self._keeper.take(job, self._written(job), self.written(job).sent)
+        except (OSError, PermanentError) as error:
+            _log.warning("job %s: nothing is kept for the next one: %s", job.id, error)
+
+    def _written(self, job: Job) -> Written:
+        home = self._work(job.id, str(job.attempt)) / "kept-upper"
+        return Written(self.written(job).folder, home, only_changes=self._engine_isolates())
 
     def written(self, job: Job) -> JobOutput:
         """Return where the files of the job's current attempt are."""
@@ -432,14 +484,6 @@ class _ParallelBuild:
         return self._pool.submit(
             part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())
         )
-
-
-def _scope(user_id: str | None) -> str:
-    """Return the name of a user's own scope: unique per user, and never the shared one."""
-    name = user_id or "nobody"
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", name) and name != SHARED:
-        return name
-    return f"_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _one_at_a_time(log: Callable[[str], None]) -> Callable[[str], None]:

@@ -65,7 +65,11 @@ def write(work: Path, place: Place, description: Mapping[str, Any], owner: int |
         return
     if not place.python:
         program = script.launcher(
-            description["argv"], cwd=description["cwd"], env=description["env"], path=description["path"]
+            description["argv"],
+            cwd=description["cwd"],
+            env=description["env"],
+            path=description["path"],
+            kept=description.get("kept", ()),
         )
         _write(spool / "command", program, owner)
         _write(ours, "", None)

@@ -14,7 +14,7 @@ import msgspec
 from ci_runner.model.job import JobSummary
 from ci_runner.pipelines import check, plan, plan_json, report, request
 from ci_runner.server import schemas
-from pytest_remote_ci.wire import checks
+from pytest_remote_ci.wire import checks, keep
 from pytest_remote_ci.wire.interpreter_options import MAX_OPTIONS, as_interpreter_options
 from pytest_remote_ci.wire.protocol import CHECKS, PHASES, PROTOCOL, TERMINAL_STATUSES
 
@@ -64,6 +64,10 @@ _BOUNDS: Final[Mapping[Callable[..., object], Schema]] = {
     checks.as_positive: {"exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
     checks.as_bytes: {"type": ["integer", "string", "null"], "examples": ["2g", 1073741824]},
     checks.as_globs: {"maxItems": checks.MAX_PATTERNS, "examples": [["dist/*.whl", "logs"]]},
+    checks.as_keep: {
+        "maxItems": keep.MAX_PATTERNS,
+        "examples": [[".hypothesis", ".mypy_cache", "~/.cache/ms-playwright"]],
+    },
     checks.as_services: {"maxItems": checks.MAX_SERVICES},
     checks.as_columns: {"minimum": 1, "maximum": 10_000},
     checks.as_restarts: {"minimum": 0, "maximum": 100},
@@ -79,6 +83,7 @@ _ABOUT: Final = {
     "timeout": "seconds of testing",
     "artifacts": "files to keep after the run",
     "artifacts_days": "shorter than the runner's default",
+    "keep": "files that the next job of the same user and project gets",
     "reports": "reports to keep when the run made any",
 }
 

@@ -114,9 +114,9 @@ def network_config(install: str, mtu: int | None = None) -> dict[str, Any]:
     }
 
 
-def volume_name(container: str) -> str:
-    """Return the name of a container's workspace volume."""
-    return f"{container}-workspace"
+def volume_name(container: str, part: str = "workspace") -> str:
+    """Return the name of a container's volume for its workspace, or for its kept folders."""
+    return f"{container}-{part}"
 
 
 def labels(spec: ContainerSpec, install: str) -> dict[str, str]:
@@ -231,16 +231,16 @@ def ulimit(name: str, value: int, soft: int | None = None) -> dict[str, Any]:
 def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
     """Return masks, then the workspace, then binds; the engine sorts them by depth."""
     targets = [bind.target for bind in spec.binds]
-    if spec.overlay is not None:
-        targets.append(spec.overlay.target)
+    targets += [overlay.target for overlay in spec.overlays()]
     for target in targets:
         _check_target(target)
     marks = {LABEL_INSTALL: profile.install, LABEL_CONTAINER: spec.name}
     masks = {folder for folder in map(mask_for, targets) if folder is not None} - set(targets)
     result = [_mask(folder, marks) for folder in sorted(masks)]
-    if spec.overlay is not None:
-        options = _RENAMES if profile.features.renames and spec.role == "test" else ""
-        result.append(_overlay_mount(spec.name, spec.overlay, marks, options))
+    options = _RENAMES if profile.features.renames and spec.role == "test" else ""
+    for part, overlay in (("workspace", spec.overlay), ("kept", spec.kept)):
+        if overlay is not None:
+            result.append(_overlay_mount(volume_name(spec.name, part), overlay, marks, options))
     result.extend(_bind_mount(bind) for bind in spec.binds)
     return result
 
@@ -266,7 +266,7 @@ def _mask(folder: str, marks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _overlay_mount(
-    container: str, overlay: Overlay, marks: Mapping[str, str], more_options: str
+    name: str, overlay: Overlay, marks: Mapping[str, str], more_options: str
 ) -> dict[str, Any]:
     paths = [*overlay.lowers, overlay.upper, overlay.work]
     for path in paths:
@@ -282,7 +282,7 @@ def _overlay_mount(
             "the workspace has too many layers, or the runner's data directory too long a path"
         )
     options = {"type": "overlay", "device": "overlay", "o": data}
-    return _volume(overlay.target, volume_name(container), options, marks)
+    return _volume(overlay.target, name, options, marks)
 
 
 def _volume(

@@ -118,8 +118,8 @@ class ProcessEngine:
                 folder.mkdir(mode=0o700)
             places = paths.mapping(spec, final / "home")
             translate = paths.translator(places)
-            if spec.overlay is not None:
-                paths.materialise(spec.overlay)
+            for overlay in spec.overlays():
+                paths.materialise(overlay)
             paths.map_job(spec, translate)
             described = _describe(spec, translate, final)
             process_supervisor.write_json(fresh / "spec.json", described)

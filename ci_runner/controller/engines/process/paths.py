@@ -26,8 +26,7 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_C
 def mapping(spec: ContainerSpec, home: Path) -> dict[str, str]:
     """Return mount point → real path."""
     result = {bind.target: str(bind.source) for bind in spec.binds}
-    if spec.overlay is not None:
-        result[spec.overlay.target] = str(spec.overlay.upper)
+    result.update({overlay.target: str(overlay.upper) for overlay in spec.overlays()})
     result[HOME] = str(home)
     return result
 
