@@ -35,6 +35,7 @@ from ci_runner.server.openapi.page import DocsPage
 from ci_runner.server.resources.artifacts import ArtifactArchive, ArtifactContent, ArtifactList
 from ci_runner.server.resources.health import Health, Ready
 from ci_runner.server.resources.jobs import JobEvents, JobList, JobStream, JobSummary
+from ci_runner.server.resources.kept import Kept
 from ci_runner.server.resources.pipelines import PipelineCheck
 from ci_runner.server.resources.reports import REPORT_PATHS, Reports
 from ci_runner.server.resources.runs import Durations, NumberedRun, Rerun, RunDetail, RunList, RunStream
@@ -133,6 +134,7 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}/artifacts": ArtifactList(services),
         "/jobs/{job_id}/artifacts/{path:path}": ArtifactContent(services),
         "/jobs/{job_id}/artifacts.tar": ArtifactArchive(services, slots),
+        "/kept": Kept(services),
         "/runs": RunList(services, submission),
         "/runs/{run_id}": RunDetail(services.store),
         "/runs/{run_id}/stream": RunStream(responder),

@@ -252,6 +252,9 @@ REPORT_JOBS: Final = Number(name="runs", least=1, most=MAX_RUNS, default=50, abo
 REPORT_LIMIT: Final = limit(50, "most tests")
 TEST_REPORT: Final = (REPORT_KIND, REPORT_ROOT, REPORT_JOBS, REPORT_LIMIT)
 
+#: `/kept`.
+KEPT_ROOT: Final = Parameter(name="root", about="only the project in this folder of the client")
+
 #: `GET /runs`.
 PIPELINE: Final = Parameter(name="pipeline", about="only runs of this pipeline")
 RUNS_LIMIT: Final = limit(PAGE, "most runs")

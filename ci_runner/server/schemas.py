@@ -6,6 +6,7 @@ The names of these types are the names of the schemas. Types that other packages
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ from ci_runner.model.job import format_time
 from ci_runner.model.test_results import Outcome
 from ci_runner.pipelines import run
 from ci_runner.pipelines.request import RunRequest
+from ci_runner.storage import kept_folders
 from ci_runner.store import test_results as stored
 from pytest_remote_ci.wire.protocol import LogStream, Phase, Status, SubmitOptions
 
@@ -73,6 +75,37 @@ class Artifact(Body):
             executable=bool(item.mode & 0o100),
             kept_until=format_time(item.kept_until),
         )
+
+
+class KeptFolder(Body):
+    """What jobs of a project left for the next one, by pattern."""
+
+    root: Annotated[str, Meta(description="the project's folder on the client")]
+    job: Annotated[str, Meta(description="the job of a pipeline; empty for a job of its own")]
+    pattern: Annotated[str, Meta(description="an item of the option `keep`")]
+    files: Count
+    bytes: Count
+    at: Annotated[Time, Meta(description="when it was replaced last")]
+    problem: Annotated[str | None, Meta(description="why the last job's files did not replace it")]
+
+    @classmethod
+    def of(cls, item: kept_folders.KeptFolder) -> KeptFolder:
+        """Return what the jobs' owner sees."""
+        return cls(
+            root=item.root,
+            job=item.job,
+            pattern=item.pattern,
+            files=item.files,
+            bytes=item.size,
+            at=format_time(dt.datetime.fromtimestamp(item.at, dt.timezone.utc)),
+            problem=item.problem,
+        )
+
+
+class Cleared(Body):
+    """What was removed."""
+
+    removed: Annotated[Count, Meta(description="patterns for which something was kept")]
 
 
 class TestResult(Body):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import __version__, exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
-from pytest_remote_ci.cli import jobs, pipelines
+from pytest_remote_ci.cli import jobs, keep, pipelines
 from pytest_remote_ci.cli.context import (
     Failure,
     Parser,
@@ -280,6 +280,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--limit", type=_count, metavar="N", help="at most N tests (default: 50)")
     sub.add_argument("--everywhere", action="store_true", help="jobs of all your projects")
     add_json(sub)
+    keep.add(commands)
     pipelines.add(commands)
     command("login", login, "store the address and key of your runner")
     return parser

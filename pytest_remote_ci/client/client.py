@@ -330,6 +330,24 @@ class Client:
             )
         return answer
 
+    def kept(self, root: str | None = None) -> list[dict[str, Any]]:
+        """Return what the key owner's jobs (of the project in `root`) keep for the next one."""
+        answer = self._get("/kept", {"root": root} if root is not None else None)
+        if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not a list of kept folders); check the address"
+            )
+        return answer
+
+    def clear_kept(self, root: str | None = None) -> dict[str, Any]:
+        """Remove what `kept` lists; return the runner's answer."""
+        answer = self.ask("DELETE", "/kept", {"root": root} if root is not None else None)
+        if not isinstance(answer, dict):
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not an object); check the address"
+            )
+        return answer
+
     def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
         """Open the content of one artifact from byte `start`. The caller closes it. Raises `Interrupted`."""
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}

@@ -30,6 +30,8 @@ BODIES: Final = (
     schemas.Artifact,
     schemas.TestResult,
     schemas.TestReport,
+    schemas.KeptFolder,
+    schemas.Cleared,
     schemas.Submission,
     schemas.RunSubmission,
     schemas.RunSummary,

@@ -232,6 +232,19 @@ def _artifacts() -> Schema:
     }
 
 
+def _kept() -> Schema:
+    listed = _answer(list[schemas.KeptFolder], "By project and pattern.")
+    root = (parameters.KEPT_ROOT,)
+    return {
+        "/kept": {
+            "get": _operation("What your jobs keep for the next ones", {200: listed}, given=root),
+            "delete": _operation(
+                "Remove what they keep", {200: _answer(schemas.Cleared, "It is removed.")}, given=root
+            ),
+        }
+    }
+
+
 def _runs() -> Schema:
     whole = _answer(schemas.RunDetail, "The run and its jobs.")
     followed = _events("Events of all its jobs, each with `job` and `job_id`, then `run_complete`.")
@@ -362,7 +375,7 @@ def document() -> dict[str, Any]:
             "version": version("pytest-remote-ci"),
             "description": "Run the tests of a project in containers and follow their results.",
         },
-        "paths": {**_submissions(), **_jobs(), **_runs(), **_pipelines(), **_public()},
+        "paths": {**_submissions(), **_jobs(), **_kept(), **_runs(), **_pipelines(), **_public()},
         "components": {
             "schemas": components.make(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "ci_…"}},

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -60,6 +61,30 @@ def test_a_package_is_installed_where_its_job_runs(bench: Bench) -> None:
     }
     ran = bench.run(bench.submit(files, root="/home/dev/project"))
     assert ran.code == 0, ran.stdout + ran.stderr
+
+
+def test_the_next_job_has_what_the_last_one_left(bench: Bench) -> None:
+    test = (
+        "from pathlib import Path\n"
+        "def test_a():\n"
+        "    for folder in (Path('.hypothesis'), Path.home() / '.cache' / 'tool'):\n"
+        "        folder.mkdir(parents=True, exist_ok=True)\n"
+        "        names = sorted(path.name for path in folder.iterdir())\n"
+        "        assert names == [str(number) for number in range(len(names))]\n"
+        "        (folder / str(len(names))).touch()\n"
+        "        print(folder.name, len(names))\n"
+    )
+    files = {"test_a.py": test, ".hypothesis/0": "the client's"}
+    for count in range(3):
+        job = bench.submit(
+            files, root="/home/dev/kept", keep=[".hypothesis", "~/.cache/tool"], args=["-sq", "test_a.py"]
+        )
+        ran = bench.run(job)
+        assert ran.code == 0, ran.stdout + ran.stderr
+        assert f".hypothesis {count + 1}\n" in ran.stdout
+        assert f"tool {count}\n" in ran.stdout
+        bench.preparer.take_kept(replace(job, status="completed", exit_code=0))
+        bench.preparer.remove_work(job.id)
 
 
 @pytest.fixture

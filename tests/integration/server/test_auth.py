@@ -58,6 +58,8 @@ ROUTES = [
     ("GET", "/jobs/{id}/artifacts.tar"),
     ("GET", "/jobs/{id}/tests"),
     ("GET", "/reports/tests"),
+    ("GET", "/kept"),
+    ("DELETE", "/kept"),
     ("POST", "/pipelines/check"),
     ("POST", "/runs"),
     ("GET", "/runs"),

@@ -228,15 +228,15 @@ def test_names_without_a_slash_count_down_to_the_folder_of_pytest(bench: Bench) 
 
 
 def test_folders_of_the_home(bench: Bench) -> None:
-    options = {"keep": ["~/.cache/tool", ".hypothesis"]}
-    job = bench.job(**options)
+    patterns = ["~/.cache/tool", ".hypothesis"]
+    job = bench.job(keep=patterns)
     assert bench.give(job).links == (".cache/tool",)
     cache = bench.written(job).home / ".cache"
     (cache / "tool").mkdir(parents=True)
     (cache / "tool" / "x").write_text("1")
     (cache / "other").write_text("2")
     bench.take(job)
-    given = bench.give(bench.job(**options))
+    given = bench.give(bench.job(keep=patterns))
     assert (given.project, contents(given.home)) == (None, {".cache/tool/x": "1"})
 
 
