@@ -37,6 +37,8 @@ DIFFERENCES: dict[str, str] = {
     r"^POST /runs body \.options\.(pipeline|tag) (max|min)Length": "other lengths were always refused",
     r"\.options(\.submit)?\.interpreter_options \+property$": "an option of later clients",
     r"\.services\[\]\.(name (pattern|maxLength)|ports\[\] (maximum|minimum))": "others were always refused",
+    r"^(GET|DELETE) /kept \+operation$": "kept folders are new",
+    r"\.keep \+property$": "kept folders are new",
     r"^GET /reports/pipelines.* 200 (\[\])?\.pipelineName \+null": "it has the type of a stage's; null is left out",
 }
 #: What a schema says for people.
