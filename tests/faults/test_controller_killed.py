@@ -25,6 +25,7 @@ PREPARER = (
     "controller.environment.",
     "controller.tree.",
     "controller.collect.",
+    "controller.keep.",
     "controller.run.",
 )
 #: Every other failpoint of the controller, and of the transactions that only the controller makes.
