@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -449,3 +450,45 @@ def test_after_a_job_its_environment_gets_byte_code_which_the_next_one_uses(benc
     again = run(bench, files)
     assert again.prepared.key == first.prepared.key
     assert not again.built
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees an overlay's marks")
+def test_what_jobs_keep_through_real_overlays(bench: Bench) -> None:
+    """Changed, deleted, renamed and replaced: the next job sees what the last one saw at its end."""
+    steps = (
+        "write(a='1', b='1', sub__c='1', sub__d='1', old__e='1')\n    (home / 'x').write_text('1')",
+        (
+            "assert files() == {'a': '1', 'b': '1', 'old/e': '1', 'sent': 'mine', 'sub/c': '1', 'sub/d': '1'}\n"
+            "    assert (home / 'x').read_text() == '1'\n"
+            "    (top / 'a').unlink(); (home / 'x').unlink(); (home / 'y').write_text('2')\n"
+            "    shutil.rmtree(top / 'sub'); write(b='2', sub__f='2', sent='changed')\n"
+            "    os.symlink('/etc/passwd', top / 'link'); (top / 'b').chmod(0)\n"
+            "    (top / 'old').rename(top / 'new')"
+        ),
+        (
+            "(top / 'b').chmod(0o600)\n"
+            "    assert sorted(files()) == ['b', 'sent', 'sub/f'], files()\n"
+            "    assert files()['sent'] == 'mine'\n"
+            "    assert not os.path.lexists(top / 'link')\n"
+            "    assert [path.name for path in home.iterdir()] == ['y']"
+        ),
+    )
+    head = (
+        "import os, shutil\nfrom pathlib import Path\n"
+        "top, home = Path('.kept'), Path.home() / '.cache' / 'tool'\n"
+        "def files():\n"
+        "    found = [path for path in top.rglob('*') if path.is_file()]\n"
+        "    return {path.relative_to(top).as_posix(): path.read_text() for path in sorted(found)}\n"
+        "def write(**contents):\n"
+        "    for name, content in contents.items():\n"
+        "        path = top / name.replace('__', '/')\n"
+        "        path.parent.mkdir(parents=True, exist_ok=True)\n"
+        "        path.write_text(content)\n"
+    )
+    for step in steps:
+        files = {"test_a.py": f"{head}def test_a():\n    {step}\n", ".kept/sent": "mine"}
+        job = bench.submit(files, root="/home/dev/project", keep=[".kept", "~/.cache/tool"], args=["-v"])
+        ran = bench.run(job)
+        assert ran.code == 0, f"{ran.log}\n{ran.stdout}\n{ran.stderr}"
+        bench.preparer.take_kept(replace(job, status="completed", exit_code=0))
+        bench.preparer.remove_work(job.id)
