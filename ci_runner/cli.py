@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # and so protects everything below it; the database and keys are created 0600.
     os.umask(0o022)
     words = list(sys.argv[1:] if argv is None else argv)
-    args = make_parser(with_admin="admin" in words).parse_args(words)
     try:
+        args = make_parser(with_admin="admin" in words).parse_args(words)
         return cast(Callable[[argparse.Namespace], int], args.program)(args)
     except SettingsError as error:
         return _complain(error, EXIT_USAGE)
@@ -62,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        return _complain(
+            f"{error}: install the runner with pip install 'pytest-remote-ci[runner]'", EXIT_FAILED
+        )
     except Exception as error:  # one line for the operator; the traceback only with --log-level DEBUG
         _log.debug("fatal error", exc_info=True)
         return _complain(f"{type(error).__name__}: {error}", EXIT_FAILED)

@@ -39,8 +39,7 @@ _CHECKED_AT_START: Final = 256 << 20
 _PATIENCE: Final = 30.0
 
 AUTO_WARNING: Final = (
-    "no Docker engine answers: tests run as plain processes of this machine, "
-    "not isolated from it (engine: process)"
+    "{why}: tests run as plain processes of this machine, not isolated from it (engine: process)"
 )
 
 
@@ -100,14 +99,14 @@ def choose_engine(settings: Settings, plugins: Plugins) -> tuple[Engine, str | N
     engine = make_engine("docker", settings, plugins)
     try:
         probe = engine.probe()
-    except EngineUnavailable:
-        pass
+    except EngineUnavailable as error:
+        why = str(error) if isinstance(error.__cause__, PermissionError) else "no Docker engine answers"
     else:
         if probe.usable:
             return engine, None
-        _log.warning("Docker answers, but cannot be used: %s", "; ".join(probe.problems))
+        why = f"Docker answers, but cannot be used ({'; '.join(probe.problems)})"
     engine.close()
-    return make_engine("process", settings, plugins), AUTO_WARNING
+    return make_engine("process", settings, plugins), AUTO_WARNING.format(why=" ".join(why.split()))
 
 
 def make_engine(name: str, settings: Settings, plugins: Plugins) -> Engine:

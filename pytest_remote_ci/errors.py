@@ -6,6 +6,8 @@ The text of every error is one line with the next step for the user; `exit_code`
 
 from __future__ import annotations
 
+import errno
+
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.wire.control_characters import escaped_lines
 
@@ -18,6 +20,14 @@ class ClientError(Exception):
     def __str__(self) -> str:
         """Return the text, with control characters from the runner or the project escaped."""
         return escaped_lines(super().__str__())
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return one line about an error of the local system: the file, what happened, and what to do if known."""
+    where = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or type(error).__name__
+    advice = "; free some space on that disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return escaped_lines(f"{where}{what}{advice}")
 
 
 class ConfigError(ClientError):

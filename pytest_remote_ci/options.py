@@ -38,11 +38,12 @@ class Option(NamedTuple):
     hands_over: bool = False
     #: Shows an earlier job, so pytest's other options cannot change what ran.
     is_earlier: bool = False
+    #: Describes a new job, so it has no effect on an earlier one.
+    is_for_new_job: bool = False
     #: Asks a question that only a pytest with the project's conftests and plugins can answer; no test runs.
     is_question: bool = False
     #: Asks a question that the local pytest answers, even with ``--remote-ci``.
     is_local_question: bool = False
-    is_help: bool = False
     #: Selects tests.
     selects: bool = False
     #: The value is an expression or a name, even if it looks like a path.
@@ -70,6 +71,7 @@ def _own(
     refused_in_run: str = "",
     hands_over: bool = False,
     is_earlier: bool = False,
+    is_for_new_job: bool = False,
     **declaration: Any,
 ) -> Option:
     """Return one of our own options; without `metavar` and keywords for its declaration, it is a flag."""
@@ -85,6 +87,7 @@ def _own(
         refused_in_run=refused_in_run,
         hands_over=hands_over,
         is_earlier=is_earlier,
+        is_for_new_job=is_for_new_job,
         setting=setting,
         declaration={**declaration, "help": text},
     )
@@ -138,18 +141,26 @@ OWN: Final = (
         "KEY",
         setting="api-key",
     ),
-    _own("--remote-ci-image", "base image of the job's container", "IMAGE", setting="image"),
+    _own(
+        "--remote-ci-image",
+        "base image of the job's container",
+        "IMAGE",
+        setting="image",
+        is_for_new_job=True,
+    ),
     _own(
         "--remote-ci-python",
         "Python that runs the tests (default: the version used here)",
         "3.X",
         setting="python",
+        is_for_new_job=True,
     ),
     _own(
         "--remote-ci-timeout",
-        "stop the job after this many seconds of testing",
-        "SECONDS",
+        "stop the job after this time of testing, in seconds or as 10m",
+        "TIME",
         setting="timeout",
+        is_for_new_job=True,
     ),
     _own(
         "--remote-ci-name",
@@ -157,13 +168,20 @@ OWN: Final = (
         "NAME",
         refused_in_run="a run has the name of its pipeline",
         setting="name",
+        is_for_new_job=True,
     ),
-    _own("--remote-ci-priority", "priority of the job in the queue", choices=["high", "normal", "low"]),
+    _own(
+        "--remote-ci-priority",
+        "priority of the job in the queue",
+        choices=["high", "normal", "low"],
+        is_for_new_job=True,
+    ),
     _own(
         "--remote-ci-network",
         "network that the tests may use",
         choices=["egress", "none"],
         setting="network",
+        is_for_new_job=True,
     ),
     _own(
         "--remote-ci-env",
@@ -171,6 +189,7 @@ OWN: Final = (
         "NAME",
         action="append",
         setting="env",
+        is_for_new_job=True,
     ),
     _own(
         "--remote-ci-artifact",
@@ -178,6 +197,7 @@ OWN: Final = (
         "GLOB",
         action="append",
         setting="artifacts",
+        is_for_new_job=True,
     ),
     _own(
         "--remote-ci-artifacts-dir",
@@ -192,7 +212,7 @@ FOREIGN: Final = (
     # Questions.
     Option(("-V", "-VV", "--version"), HERE, is_local_question=True),
     Option(("--cache-show",), HERE, is_local_question=True),
-    Option(("-h", "--help"), JOB, is_question=True, is_help=True),
+    Option(("-h", "--help"), HERE, is_local_question=True),
     Option(("--markers",), JOB, is_question=True, refused_in_run=_ONE_PYTEST),
     Option(("--fixtures", "--funcargs"), JOB, is_question=True, refused_in_run=_ONE_PYTEST),
     Option(("--fixtures-per-test",), JOB, is_question=True, refused_in_run=_ONE_PYTEST),

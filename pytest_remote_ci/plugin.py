@@ -106,9 +106,10 @@ def pytest_load_initial_conftests(
 ) -> None:
     """Skip conftest files, and accept options and settings of plugins and conftests in the container."""
     if not _is_remote(early_config):
+        _refuse_own_options_alone(early_config)
         return
     from pytest_remote_ci.errors import WorkspaceError
-    from pytest_remote_ci.session.arguments import refuse_interactive, without_help
+    from pytest_remote_ci.session.arguments import refuse_interactive
 
     args[:] = _with_files(args)
     try:
@@ -118,7 +119,6 @@ def pytest_load_initial_conftests(
     known = early_config.known_args_namespace
     known.noconftest = True
     known.pythonwarnings = None
-    without_help(args)
     _forget_unknown_options(early_config, parser, args)
     _declare_unknown_settings(early_config, parser)
 
@@ -174,6 +174,21 @@ def _is_remote(config: pytest.Config) -> bool:
     from pytest_remote_ci.session.arguments import wants_remote
 
     return wants_remote(typed, settings)
+
+
+def _refuse_own_options_alone(config: pytest.Config) -> None:
+    """Raise `UsageError` for a typed option of ours that would have no effect, because the tests run locally.
+
+    Otherwise, ``pytest --remote-ci-python 3.12`` would seem to test with that Python.
+    """
+    _, typed = own_arguments(config)
+    if os.environ.get(JOB_VARIABLE) or not any(word.startswith(options.OWN_PREFIX) for word in typed):
+        return
+    from pytest_remote_ci.session.arguments import without_effect
+
+    alone = without_effect(typed)
+    if alone:
+        raise pytest.UsageError(f"{', '.join(alone)}: no effect without --remote-ci; add that, too")
 
 
 def _forget_unknown_options(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:

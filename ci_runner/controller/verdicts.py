@@ -11,6 +11,7 @@ from ci_runner.controller.snapshot import Policy, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.model.job import Job
 from ci_runner.model.verdict import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
+from pytest_remote_ci.job.crash import limit_behind
 from pytest_remote_ci.wire import formats
 
 
@@ -60,7 +61,7 @@ def _naming(reason: str, running: str | None) -> str:
 def _crash_reason(exit_frame: ExitFrame, memory: str) -> str:
     if exit_frame.oom:
         return f"a test took pytest down: out of memory (limit {memory})"
-    return f"a test took pytest down: it was ended by {exit_frame.signal}"
+    return f"a test took pytest down: it was ended by {exit_frame.signal}{limit_behind(exit_frame.signal)}"
 
 
 def timeout_of(job: Job, policy: Policy) -> float:

@@ -11,6 +11,7 @@ import datetime as dt
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Annotated, Any, overload
 
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
@@ -142,6 +143,9 @@ class JobSummary(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     queue_position: FromOne | None
     name: str | None
     counts: dict[str, int]
+    project: Annotated[str, Meta(description="name of the project's folder, if it was sent")] | UnsetType = (
+        UNSET
+    )
     run_id: Annotated[Uuid, Meta(description="only in a run of a pipeline")] | UnsetType = UNSET
     stage: str | UnsetType = UNSET
     planned: Annotated[str, Meta(description="its name in the run's plan")] | UnsetType = UNSET
@@ -230,6 +234,7 @@ class Job:
             queue_position=self.queue_position,
             name=self.name,
             counts=dict(self.counts),
+            project=PurePosixPath(self.options.submitted.root or "").name or UNSET,
             run_id=UNSET if self.run_id is None else self.run_id,
             stage=self.stage if of_run and self.stage is not None else UNSET,
             planned=self.planned if of_run and self.planned is not None else UNSET,

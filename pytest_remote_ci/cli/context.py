@@ -14,7 +14,14 @@ from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
-from pytest_remote_ci.terminal.output import print_json, print_line, print_log, print_message, write
+from pytest_remote_ci.terminal.output import (
+    print_json,
+    print_line,
+    print_log,
+    print_message,
+    print_titled_log,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +39,14 @@ __all__ = [
     "print_line",
     "print_log",
     "print_message",
+    "print_titled_log",
     "settings",
     "write",
 ]
+
+
+#: Key of the configuration → the commands' option for it.
+_SPELLINGS = {"url": "--url", "api-key": "--api-key", "artifacts-dir": "--dir", "artifacts": "--artifact"}
 
 
 class Failure(Exception):
@@ -62,7 +74,7 @@ def add_runner(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser)
 
 
-def add_json(parser: argparse.ArgumentParser, help_text: str = "print JSON") -> None:
+def add_json(parser: TakesArguments, help_text: str = "print JSON") -> None:
     """Add ``--json``: with it, stdout has one JSON document and nothing else (docs/reference/commands.md)."""
     parser.add_argument("--json", action="store_true", help=help_text)
 
@@ -97,7 +109,8 @@ def settings(options: argparse.Namespace) -> Config:
     overrides = {"url": options.url, "api-key": options.api_key}
     overrides["artifacts-dir"] = getattr(options, "artifacts_dir", None)
     more = getattr(options, "artifact", None)
-    return configuration.load(root, overrides=overrides, additions={"artifacts": more} if more else {})
+    additions = {"artifacts": more} if more else {}
+    return configuration.load(root, overrides=overrides, additions=additions, spellings=_SPELLINGS)
 
 
 def add_verbose(sub: argparse.ArgumentParser) -> None:
@@ -136,11 +149,14 @@ def folder(settings: Config) -> Callable[[str], ArtifactFolder]:
 
 
 @contextmanager
-def connected(settings: Config) -> Iterator[Client]:
-    """Provide a client of the configured runner, or of this machine's embedded one."""
+def connected(settings: Config, *, starts: bool = True) -> Iterator[Client]:
+    """Provide a client of the configured runner, or of this machine's embedded one.
+
+    Without `starts`, an embedded runner must be running.
+    """
     from pytest_remote_ci.client.client import Client
 
-    runner = embedded_runner.find(settings, notify=lambda text: print_message(f"{text} …"))
+    runner = embedded_runner.find(settings, notify=lambda text: print_message(f"{text} …"), starts=starts)
     if runner.warning:
         print_message(runner.warning)
     with Client(runner.url, runner.key, on_wait=print_message) as client:

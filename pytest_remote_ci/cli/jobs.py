@@ -1,42 +1,102 @@
-"""``remote-ci list``, ``show``, ``tests``, ``artifacts``: information about earlier jobs."""
+"""``remote-ci list``, ``show``, ``logs``, ``tests``, ``artifacts``: information about earlier jobs."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_remote_ci import exit_codes
-from pytest_remote_ci.cli.context import Failure, connected, folder, print_json, print_line, settings
+from pytest_remote_ci.cli.context import (
+    Failure,
+    connected,
+    folder,
+    print_json,
+    print_line,
+    print_log,
+    print_message,
+    settings,
+)
+from pytest_remote_ci.client.ids import PAGE
 from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped
 
-_COLUMNS = (("JOB ID", 38), ("STATUS", 12), ("START TIME", 22), ("END TIME", 22), ("SUCCESS", 8))
-_RULE = "-" * 110
+if TYPE_CHECKING:
+    from pytest_remote_ci.client.client import Client
+
+#: Outcomes of tests that have a message.
+_FAILURES: Final = ("failed", "error")
+#: Number of newest jobs that are listed by default.
+NEWEST: Final = 20
 
 
 def list_jobs(options: argparse.Namespace) -> int:
-    """Print the jobs of the key's owner, newest submission first."""
-    with connected(settings(options)) as client:
-        jobs = client.jobs(status=options.status, limit=options.limit)
+    """Print the jobs of the key's owner, newest submission first. Never starts an embedded runner."""
+    with connected(settings(options), starts=False) as client:
+        jobs = list(_listed(client, options))
     if options.json:
         print_json(jobs)
-    elif not jobs:
+        return exit_codes.OK
+    if not jobs:
         print_line("No jobs found.")
-    else:
-        print_line(" ".join(f"{title:<{width}}" for title, width in _COLUMNS).rstrip())
-        print_line(_RULE)
-        for job in jobs:
-            print_line(
-                " ".join(
-                    f"{escaped(cell):<{width}}"
-                    for cell, (_, width) in zip(_cells(job), _COLUMNS, strict=True)
-                ).rstrip()
-            )
+        return exit_codes.OK
+    from pytest_remote_ci.cli import tables
+
+    for line in tables.jobs(jobs, datetime.now(timezone.utc)):
+        print_line(line)
+    if not options.all and len(jobs) == (options.limit or NEWEST):
+        print_message(f"The newest {len(jobs)} jobs; --all lists all of them.")
     return exit_codes.OK
+
+
+def _listed(client: Client, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the jobs that the options choose."""
+    before = None
+    while True:
+        limit = PAGE if options.all else options.limit or NEWEST
+        found = client.jobs(
+            status=options.status, since=options.since, query=options.search, limit=limit, before=before
+        )
+        yield from found
+        if not options.all or len(found) < limit:
+            return
+        before = found[-1]["job_id"]
+
+
+def logs(options: argparse.Namespace) -> int:
+    """Print a job's output so far; with ``--follow``, until the job ends."""
+    from pytest_remote_ci.client.runs import Runs
+
+    with connected(settings(options)) as client:
+        job_id = client.job_id(options.id)
+        log = Runs(client)
+        if options.json:
+            print_json({"job_id": job_id, "log": log.log(job_id)})
+        elif options.follow:
+            return follow(client, job_id)
+        else:
+            print_log(log.log(job_id))
+    return exit_codes.OK
+
+
+def follow(client: Client, job_id: str) -> int:
+    """Print a job's output until the job ends; return its exit code. Ctrl-C ends only this command."""
+    from pytest_remote_ci.terminal.display import trouble_words
+
+    def on_trouble(text: str, left: float | None) -> None:
+        print_message(escaped(trouble_words(text, left)))
+
+    for event in client.stream(job_id, view="log", on_trouble=on_trouble):
+        if event.get("type") == "log":
+            print_log(str(event.get("data") or ""))
+        elif event.get("type") == "complete":
+            return exit_codes.of_job(event)
+    raise AssertionError("a stream ends with `complete` or an error")
 
 
 def show(options: argparse.Namespace) -> int:
@@ -45,6 +105,11 @@ def show(options: argparse.Namespace) -> int:
         job_id = client.job_id(options.id)
         job = client.job(job_id)
         found = list(client.tests(job_id)) if options.tests else []
+        if options.json and any(test.get("outcome") in _FAILURES for test in found):
+            from pytest_remote_ci.client import failures
+
+            texts = failures.messages(client, job_id)
+            found = [{**test, "message": texts.get(str(test.get("id")))} for test in found]
     if options.json:
         print_json({**job, "tests": found} if options.tests else job)
         return exit_codes.OK
@@ -102,14 +167,3 @@ def artifacts(options: argparse.Namespace) -> int:
             except OSError as error:
                 raise Failure(reason(error)) from error
     return exit_codes.OK
-
-
-def _cells(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    success = {True: "✓", False: "✗"}.get(job.get("success"), "-")  # type: ignore[arg-type]  # None, too, has an answer
-    return (
-        str(job.get("job_id")),
-        str(job.get("status")),
-        formats.time(job.get("start_time")),
-        formats.time(job.get("end_time")),
-        success,
-    )

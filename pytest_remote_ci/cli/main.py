@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from pytest_remote_ci.cli.context import (
 )
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
-from pytest_remote_ci.errors import ClientError
+from pytest_remote_ci.errors import ClientError, describe_os_error
 from pytest_remote_ci.session.remote_job import RemoteJob
 from pytest_remote_ci.session.submission import CommandSubmission
 from pytest_remote_ci.session.submit import held_interrupts
@@ -41,7 +42,7 @@ from pytest_remote_ci.terminal.ansi import silence_stdout
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.status_line import StatusLine
-from pytest_remote_ci.wire import protocol
+from pytest_remote_ci.wire import formats, protocol
 from pytest_remote_ci.wire.control_characters import escaped
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence_stdout()
         return exit_codes.FAILED
+    except OSError as error:  # a full disk, for example
+        report_error(describe_os_error(error))
+        return exit_codes.NO_VERDICT
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         # The runner's answers are used without a full check. A traceback would print their texts unescaped.
         report_error(
@@ -254,8 +258,24 @@ def make_parser() -> argparse.ArgumentParser:
     add_json(sub, "print the job as JSON when it ends (its output goes to stderr)")
     sub = command("list", jobs.list_jobs, "list your jobs, newest first")
     sub.add_argument("--status", choices=protocol.STATUSES, help="only jobs with this status")
-    sub.add_argument("--limit", type=_count, metavar="N", help="at most N jobs")
+    sub.add_argument(
+        "--search", metavar="TEXT", help="only jobs whose name contains TEXT, or whose id begins so"
+    )
+    sub.add_argument(
+        "--since",
+        type=_moment,
+        metavar="TIME",
+        help="only jobs submitted since then: 2h, 7d, 2026-01-31 or 2026-01-31T12:00",
+    )
+    many = sub.add_mutually_exclusive_group()
+    many.add_argument("--limit", type=_count, metavar="N", help=f"at most N jobs (default: {jobs.NEWEST})")
+    many.add_argument("--all", action="store_true", help="all jobs")
     add_json(sub)
+    sub = command("logs", jobs.logs, "show a job's output so far")
+    add_job(sub)
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
+    add_json(how)
     sub = command("show", jobs.show, "show the details of a job")
     add_job(sub)
     sub.add_argument("--tests", action="store_true", help="also show the result of each test, worst first")
@@ -291,6 +311,21 @@ def _count(text: str) -> int:
     if not 1 <= number <= 1000:
         raise argparse.ArgumentTypeError("must be from 1 to 1000")
     return number
+
+
+def _moment(text: str) -> str:
+    """Return a time in the API's form from a time in local time, or from the time that has passed since."""
+    passed = formats.parse_duration(text)
+    try:
+        if passed is not None:
+            moment = datetime.now(timezone.utc) - timedelta(seconds=passed)
+        else:
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time such as 2h, 7d, 2026-01-31 or 2026-01-31T12:00"
+        ) from None
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 if __name__ == "__main__":

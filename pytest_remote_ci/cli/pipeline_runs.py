@@ -26,6 +26,7 @@ from pytest_remote_ci.cli.context import (
     print_line,
     print_log,
     print_message,
+    print_titled_log,
     settings,
     write,
 )
@@ -34,7 +35,7 @@ from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.session.remote_run import RemoteRun
 from pytest_remote_ci.session.submission import CommandSubmission
 from pytest_remote_ci.session.submit import announce, attend, held_interrupts, submit
-from pytest_remote_ci.terminal.display import Display
+from pytest_remote_ci.terminal.display import Display, trouble_words
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.run_view import block, state_of, tail_heading, verdict
 from pytest_remote_ci.terminal.status_line import StatusLine
@@ -80,7 +81,9 @@ def add(command: Command, add_pipeline: AddArguments, add_choice: AddArguments) 
     add_run(sub)
     sub.add_argument("--stage", metavar="STAGE", help="only jobs of this stage")
     sub.add_argument("--job", metavar="JOB", help="only this job")
-    add_json(sub)
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    add_json(how)
     sub = command("rerun", rerun, "run a pipeline again on the files of a run")
     add_run(sub)
     sub.add_argument(
@@ -160,8 +163,9 @@ def _finish(runs: Runs, run: Run, *, as_json: bool) -> int:
         if job["job_id"] is not None and state_of(job) == "failed":
             tail = runs.tail(job["job_id"])
             if tail:
-                print_message(f"\n--- {tail_heading(run, job)}")
-                print_log("".join(f"{line}\n" for line in tail), sys.stderr if as_json else sys.stdout)
+                print_message("")
+                text = "".join(f"{line}\n" for line in tail)
+                print_titled_log(tail_heading(run, job), text, sys.stderr if as_json else sys.stdout)
     print_message(verdict(run))
     if as_json:
         print_json(run)
@@ -169,8 +173,8 @@ def _finish(runs: Runs, run: Run, *, as_json: bool) -> int:
 
 
 def list_runs(options: argparse.Namespace) -> int:
-    """Print the runs of the key's owner, newest submission first."""
-    with connected(settings(options)) as client:
+    """Print the runs of the key's owner, newest submission first. Never starts an embedded runner."""
+    with connected(settings(options), starts=False) as client:
         found = Runs(client).list(pipeline=options.name, status=options.status, limit=options.limit)
     if options.json:
         print_json(found)
@@ -248,14 +252,39 @@ def logs(options: argparse.Namespace) -> int:
                 ]
             )
             return exit_codes.OK
+        if options.follow:
+            return _follow_logs(runs, found, {job["name"] for job in jobs})
         for job in jobs:
-            if len(jobs) > 1:
-                print_message(escaped(f"--- {job['stage']} / {job['name']}"))
             if job["job_id"] is None:
+                if len(jobs) > 1:
+                    print_message(escaped(f"--- {job['stage']} / {job['name']}"))
                 print_message(escaped(f"{job['name']} has not run: {job['reason'] or 'it is waiting'}"))
+            elif len(jobs) > 1:
+                print_titled_log(escaped(f"{job['stage']} / {job['name']}"), runs.log(job["job_id"]))
             else:
                 print_log(runs.log(job["job_id"]))
     return exit_codes.OK
+
+
+def _follow_logs(runs: Runs, run: Run, names: set[str]) -> int:
+    """Print the output of these jobs of a run as it arrives, until the run ends; return the run's exit code.
+
+    A line on stderr says which job's output follows whenever that changes.
+    """
+    last = None
+
+    def on_trouble(text: str, left: float | None) -> None:
+        print_message(escaped(trouble_words(text, left)))
+
+    stages = {job["name"]: job["stage"] for job in run["jobs"]}
+    for event in runs.stream(run["run_id"], view="log", on_trouble=on_trouble):
+        if event.get("type") != "log" or event.get("job") not in names:
+            continue
+        if len(names) > 1 and event["job"] != last:
+            print_message(escaped(f"--- {stages[event['job']]} / {event['job']}"))
+        last = event["job"]
+        print_log(str(event.get("data") or ""))
+    return exit_codes.of_run(runs.get(run["run_id"]))
 
 
 def _chosen(run: Run, options: argparse.Namespace) -> list[Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from pytest_remote_ci.artifacts.download import shown
 from pytest_remote_ci.wire import formats
 
+#: Widest column that is padded.
+_WIDEST = 40
 #: Order of outcomes, worst first.
 _ORDER = ("error", "failed", "xpassed", "unfinished", "xfailed", "skipped", "passed")
 
@@ -54,6 +57,57 @@ def runs(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         name = f"{run.get('pipeline')}#{run.get('number')}"
         times = f"{formats.time(run.get('start_time')):<22} {formats.time(run.get('end_time')):<22}"
         yield f"{shown(name):<24} {shown(status):<12} {times} {shown(str(run.get('run_id')))}"
+
+
+def jobs(found: Iterable[Mapping[str, Any]], now: datetime) -> Iterator[str]:
+    """Yield lines for jobs: beginning of the id, name, project, result, duration, age, reason."""
+    rows = [("JOB", "NAME", "PROJECT", "RESULT", "DURATION", "AGE", "REASON")]
+    for job in found:
+        cells = (
+            str(job.get("job_id"))[:8],
+            _job_name(job),
+            str(job.get("project") or "-"),
+            result(job),
+            _elapsed(job.get("start_time"), job.get("end_time"), now),
+            _elapsed(job.get("submitted_at"), None, now),
+            str(job.get("reason") or ""),
+        )
+        rows.append(tuple(shown(cell) for cell in cells))  # type: ignore[arg-type]  # as many as above
+    widths = [min(max(len(row[column]) for row in rows), _WIDEST) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def result(job: Mapping[str, Any]) -> str:
+    """Return a job's result in words: ``3 failed, 40 passed``, or its state while it has none."""
+    status, counts = str(job.get("status")), job.get("counts")
+    numbers = ""
+    if isinstance(counts, dict):
+        ordered = sorted(counts.items(), key=lambda item: (_rank(item[0]), str(item[0])))
+        numbers = ", ".join(f"{number} {outcome}" for outcome, number in ordered)
+    if status == "completed":
+        words = "passed" if job.get("success") else f"failed (exit code {job.get('exit_code')})"
+        # Tests can all have passed in a job that failed, for example for lack of coverage.
+        is_told = numbers and bool(job.get("success")) != any(_rank(name) < 2 for name in counts or ())
+        return numbers if is_told else ", ".join(filter(None, (words, numbers)))
+    if status == "queued" and job.get("queue_position"):
+        return f"queued, position {job.get('queue_position')}"
+    words = {"failed": "no verdict", "running": str(job.get("phase") or "running")}.get(status, status)
+    return ", ".join(filter(None, (words, numbers)))
+
+
+def _job_name(job: Mapping[str, Any]) -> str:
+    """Return a job's name; for a job of a run, the run's id, its stage and its name in the plan."""
+    if job.get("run_id"):
+        return f"run {str(job['run_id'])[:8]}: {job.get('stage')} / {job.get('planned')}"
+    return str(job.get("name") or "-")
+
+
+def _elapsed(start: object, end: object, now: datetime) -> str:
+    began = formats.parse_time(start)
+    if began is None:
+        return "-"
+    return formats.duration(max(0.0, ((formats.parse_time(end) or now) - began).total_seconds()))
 
 
 def _remark(test: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from urllib.parse import quote
 from pytest_remote_ci.client.ids import PAGE, whole_id
 from pytest_remote_ci.client.multipart import MultipartUpload, Progress
 from pytest_remote_ci.client.retry import Backoff
-from pytest_remote_ci.client.stream import EventStream
+from pytest_remote_ci.client.stream import EventStream, OnTrouble
 from pytest_remote_ci.client.transport import (
     KEY_HELP,
     AuthenticationFailed,
@@ -233,7 +233,7 @@ class Client:
         after: int = 0,
         view: str | None = None,
         time_limit: float | None = None,
-        on_trouble: Callable[[str], None] | None = None,
+        on_trouble: OnTrouble | None = None,
         of_run: bool = False,
     ) -> EventStream:
         """Return the job's events up to `complete`, resumed after every interruption; see `EventStream`.

@@ -6,21 +6,24 @@ its caches stay warm. It stops by itself when idle. The runner itself is `ci_run
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.config.user_file import home_folder
-from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
+from pytest_remote_ci.errors import ClientError, ConfigError, RunnerUnreachable
 
 if TYPE_CHECKING:
     from pytest_remote_ci.config.config import Config
@@ -28,7 +31,14 @@ if TYPE_CHECKING:
 #: The address that is tried if a key is configured, but no address.
 DEFAULT_URL = "http://localhost:8000"
 #: The modules of the `runner` extra; if one is missing, the extra is not installed.
-_EXTRA = ("ci_runner", "falcon", "waitress", "peewee", "msgspec", "yaml")
+_EXTRA = ("ci_runner", "falcon", "waitress", "peewee", "docker", "msgspec", "cryptography", "yaml", "uv")
+#: Bytes of free space without which it cannot start.
+_SPACE = 1 << 20
+#: Seconds in which a stopped runner must have ended.
+_STOP_TIME = 15.0
+_OLD_SETTINGS = (
+    "the runner on this machine has unfinished jobs and keeps its settings (CI_RUNNER_…) until they end"
+)
 #: Seconds in which a started runner must answer.
 START_TIME = 60.0
 #: Variables that must not reach the runner: keys and addresses of other runners, settings of this pytest.
@@ -54,20 +64,31 @@ class Runner:
     warning: str | None = None
 
 
-def find(config: Config, *, notify: Callable[[str], None] = lambda text: None) -> Runner:
+def find(config: Config, *, notify: Callable[[str], None] = lambda text: None, starts: bool = True) -> Runner:
     """Return the configured runner, else the one on this machine's usual port, else the user's embedded one.
 
-    `notify` is called with a line of text if a start takes a while. Raises `ConfigError` if no runner can be found.
+    `notify` is called with a line of text if a start takes a while. Without `starts`, an embedded runner that is not
+    running raises `RunnerUnreachable`. Raises `ConfigError` if no runner can be found.
     """
     if config.url is not None:
         return Runner(config.url, config.api_key)
     if config.api_key is not None and _answers(DEFAULT_URL):
         return Runner(DEFAULT_URL, config.api_key)
-    if any(find_spec(name) is None for name in _EXTRA):
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
         raise ConfigError(
-            "no runner is configured: run `remote-ci login` to name one, "
-            "or `pip install 'pytest-remote-ci[runner]'` to run the tests in a runner of your own"
+            "no runner is configured: run `remote-ci login` to name one, or "
+            "`pip install 'pytest-remote-ci[runner]'` to run the tests in a runner of your own "
+            f"(not installed: {', '.join(missing)})"
         )
+    if not starts:
+        running = _running(folder())
+        if running is None:
+            raise RunnerUnreachable(
+                "the runner on this machine is not running (it ends when it is idle); "
+                "`pytest --remote-ci` starts it"
+            )
+        return running
     return ensure(folder(), notify=notify)
 
 
@@ -101,14 +122,56 @@ def ensure(
             f"{place}: cannot be created ({error.strerror}); the embedded runner needs this folder"
         ) from error
     running = _running(place)
-    if running is not None:
+    if running is not None and not _has_old_settings(place):
         return running
     with _locked(place / "start.lock"):
         running = _running(place)  # another process may have started it meanwhile
+        if running is not None and _has_old_settings(place):
+            if not _stop_if_idle(place, running):
+                return replace(running, warning=" ".join(filter(None, (running.warning, _OLD_SETTINGS))))
+            running = None
         if running is not None:
             return running
         notify("starting a runner on this machine")
         return _start(place, command, start_time)
+
+
+def _settings_digest(environ: Mapping[str, str] = os.environ) -> str:
+    """Return a digest of the variables that are settings of a runner."""
+    found = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("CI_RUNNER_") or name == "DOCKER_HOST"
+    }
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _has_old_settings(place: Path) -> bool:
+    """Return whether the runner was started with other settings than those of now."""
+    try:
+        return (place / "settings.digest").read_text("ascii") != _settings_digest()
+    except (OSError, ValueError):
+        return False
+
+
+def _stop_if_idle(place: Path, runner: Runner) -> bool:
+    """Stop the runner if it has no unfinished job; return whether it has ended."""
+    from pytest_remote_ci.client.client import Client
+
+    try:
+        with Client(runner.url, runner.key, connect_timeout=2.0) as client:
+            if client.jobs(status="running", limit=1) or client.jobs(status="queued", limit=1):
+                return False
+        pid = int(json.loads((place / "runner.json").read_text("utf-8"))["pid"])
+        os.kill(pid, signal.SIGTERM)
+    except (ClientError, OSError, ValueError, KeyError, TypeError):
+        return False
+    gives_up_at = time.monotonic() + _STOP_TIME
+    while time.monotonic() < gives_up_at:
+        if not _is_alive(pid):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _start(place: Path, command: Sequence[str], start_time: float) -> Runner:
@@ -125,6 +188,8 @@ def _start(place: Path, command: Sequence[str], start_time: float) -> Runner:
     ]
     environ = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
     detach = [sys.executable, "-I", "-S", "-c", _DETACH, str(log), *argv]
+    (place / "settings.digest").write_text(_settings_digest(), "ascii")
+    log.touch(0o600)  # reports a full disk here
     pid = int(
         subprocess.run(detach, check=True, cwd=place, env=environ, timeout=30, stdout=subprocess.PIPE).stdout
     )
@@ -136,7 +201,10 @@ def _start(place: Path, command: Sequence[str], start_time: float) -> Runner:
         if not _is_alive(pid):
             break
         time.sleep(0.05)
-    raise RunnerUnreachable(f"the embedded runner did not start: {_last_line(log)} (its log: {log})")
+    why = _last_line(log)
+    if shutil.disk_usage(place).free < _SPACE:
+        why = f"the disk of {place} is full"
+    raise RunnerUnreachable(f"the embedded runner did not start: {why} (its log: {log})")
 
 
 def _running(place: Path) -> Runner | None:
@@ -183,7 +251,13 @@ def _locked(file: Path) -> Iterator[None]:
         raise ConfigError(
             "the embedded runner needs Linux or macOS: run `remote-ci login` to use another runner"
         ) from None
-    with file.open("ab") as handle:
+    try:
+        opened = file.open("ab")
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be written ({error.strerror}); the embedded runner needs it"
+        ) from error
+    with opened as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

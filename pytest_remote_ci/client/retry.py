@@ -37,6 +37,11 @@ class Backoff:
         """Whether the last contact was longer ago than the patience allows."""
         return time.monotonic() - self._last_contact > self._patience
 
+    @property
+    def seconds_left(self) -> float:
+        """The seconds after which the patience ends."""
+        return max(0.0, self._patience - (time.monotonic() - self._last_contact))
+
     def wait(self, retry_after: float = 0.0) -> None:
         """Sleep before the next attempt, for at least `retry_after` seconds."""
         self._sleep(pause(self.failures, retry_after))

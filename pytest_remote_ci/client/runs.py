@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.client.delta import WorkspaceUpload
     from pytest_remote_ci.client.multipart import Progress
-    from pytest_remote_ci.client.stream import EventStream
+    from pytest_remote_ci.client.stream import EventStream, OnTrouble
     from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: Number of lines of a failed job's log that are shown at the end of its run.
@@ -115,7 +115,7 @@ class Runs:
         from_beginning: bool = True,
         after: int = 0,
         view: str | None = None,
-        on_trouble: Callable[[str], None] | None = None,
+        on_trouble: OnTrouble | None = None,
     ) -> EventStream:
         """Return the events of all the run's jobs after event number `after`, up to `run_complete`."""
         return self._client.stream(

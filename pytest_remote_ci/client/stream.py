@@ -14,13 +14,18 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_remote_ci.client.retry import Backoff
-from pytest_remote_ci.client.transport import Interrupted, Transport
+from pytest_remote_ci.client.transport import Interrupted, Transport, is_timeout
 from pytest_remote_ci.errors import RunnerUnreachable, SubmissionRefused
 
 Event = dict[str, Any]
+#: Called with a line of text about an interruption, and the seconds after which the stream gives up.
+OnTrouble = Callable[[str, "float | None"], None]
 
-#: Number of consecutive streams without a byte (not even a heartbeat) after which polling starts.
+#: Seconds without a byte at the beginning of a stream, two heartbeats, after which polling starts.
+_SILENCE = 20.0
+#: Number of consecutive streams that ended without a byte after which polling starts, too.
 _SILENT_STREAMS = 2
+_HELD_BACK = "something between here and the runner holds its stream back"
 #: Seconds that the runner may hold a polling request.
 _WAIT = 20
 #: A stream that lasted this many seconds does not count as a failure, even without an event.
@@ -31,8 +36,9 @@ class EventStream:
     """Iterable of a job's events that ends after `complete`. It can be iterated once.
 
     `after` is the number of the last event already seen. `on_trouble` is called with one line of text about every
-    interruption. Raises `RunnerUnreachable` if the runner is away for more than `patience` seconds in a row, or if
-    the job does not end within `time_limit` seconds in all.
+    interruption, and the seconds after which it gives up; None for the first one in a row. Raises
+    `RunnerUnreachable` if the runner is away for more than `patience` seconds in a row, or if the job does not end
+    within `time_limit` seconds in all.
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class EventStream:
         view: str | None = None,
         patience: float = 300.0,
         time_limit: float | None = None,
-        on_trouble: Callable[[str], None] | None = None,
+        on_trouble: OnTrouble | None = None,
         sleep: Callable[[float], None] = time.sleep,
         of_run: bool = False,
     ) -> None:
@@ -63,7 +69,11 @@ class EventStream:
         #: Whether events are fetched by polling, because streams do not get through.
         self.polling = False
         self._silent_streams = 0
-        self._received = False
+        #: Of the present connection: whether anything was received, whether it was accepted and stayed silent until
+        #: its end, and whether that was for too long.
+        self._received = self._was_silent = self._has_timed_out = False
+        #: Whether anything was received from any connection.
+        self._was_heard = False
         #: Whether the runner has answered, or may have. From then on, a missing answer is an interruption.
         self._has_connected = after > 0
         self._ends_at = float("inf") if time_limit is None else time.monotonic() + time_limit
@@ -71,7 +81,8 @@ class EventStream:
     def __iter__(self) -> Iterator[Event]:
         backoff = Backoff(self._patience, self._sleep)
         while True:
-            began, self._received = time.monotonic(), False
+            began = time.monotonic()
+            self._received = self._was_silent = self._has_timed_out = False
             retry_after = 0.0
             with closing(self._portions() if self.polling else self._stream()) as events:
                 try:
@@ -86,6 +97,8 @@ class EventStream:
                     if error.refused and not self._has_connected:
                         raise RunnerUnreachable(str(error)) from error
                     trouble, retry_after = str(error), error.retry_after
+                    self._has_timed_out = error.timed_out
+                    self._was_silent = self._was_silent or error.timed_out
                 except SubmissionRefused as error:
                     if error.status != 429:
                         raise
@@ -94,23 +107,31 @@ class EventStream:
             now = time.monotonic()
             if self._received:
                 backoff.contact(forgive=now - began > _LONG_LIVED)
-            self._count_silence()
+            trouble = self._poll_if_silent() or trouble
             backoff.fail()
             if backoff.is_exhausted or now > self._ends_at:
                 raise RunnerUnreachable(
                     f"{trouble}; {self._job_id} may still be running, reconnect to it later"
                 )
             if self._on_trouble is not None:
-                self._on_trouble(trouble)
+                self._on_trouble(trouble, None if backoff.failures == 1 else backoff.seconds_left)
             backoff.wait(retry_after)
 
-    def _count_silence(self) -> None:
+    def _poll_if_silent(self) -> str:
+        """Poll from now on if the stream was opened and nothing arrived; return what to say about that."""
         if self._received:
             self._silent_streams = 0
-            return
+        if self._received or not self._was_silent or self.polling:
+            return ""
         self._silent_streams += 1
-        if self._silent_streams >= _SILENT_STREAMS and (self._from_beginning or self.last_seq):
-            self.polling = not self._of_run  # runs cannot be polled
+        if not self._has_timed_out and self._silent_streams < _SILENT_STREAMS:
+            return ""
+        if self._of_run:  # runs cannot be polled
+            return f"{_HELD_BACK}: set `proxy_buffering off;` (nginx) or `flush_interval -1` (Caddy)"
+        if not (self._from_beginning or self.last_seq):
+            return ""
+        self.polling = True
+        return f"{_HELD_BACK}: asking for events instead"
 
     def _stream(self) -> Generator[Event, None, None]:
         """Yield the events of one connection."""
@@ -125,7 +146,11 @@ class EventStream:
         if self.last_seq:
             headers["Last-Event-ID"] = str(self.last_seq)
         path = f"/{'runs' if self._of_run else 'jobs'}/{quote(self._job_id, safe='')}/stream"
-        response = self._transport.send("GET", path, params=params, headers=headers, stream=True)
+        patience = None if self._was_heard else min(_SILENCE, self._transport.read_timeout)
+        response = self._transport.send(
+            "GET", path, params=params, headers=headers, stream=True, read_timeout=patience
+        )
+        self._was_silent = True
         chunks: Any = _Chunks(response, self._note_contact)
         with closing(response):
             for frame in sseclient.SSEClient(chunks).events():
@@ -162,7 +187,7 @@ class EventStream:
             self._received = True
 
     def _note_contact(self) -> None:
-        self._received = True
+        self._received = self._was_heard = True
         if time.monotonic() > self._ends_at:
             raise RunnerUnreachable(f"job {self._job_id} has not ended in time")
 
@@ -182,7 +207,7 @@ class _Chunks:
                 self._on_bytes()
                 yield chunk
         except requests.RequestException as error:
-            raise Interrupted("the connection broke") from error
+            raise Interrupted("the connection broke", timed_out=is_timeout(error)) from error
 
     def close(self) -> None:
         self._response.close()

@@ -6,6 +6,7 @@ sent in a header only.
 
 from __future__ import annotations
 
+import http.client
 import io
 import logging
 import socket
@@ -20,6 +21,7 @@ import requests
 import urllib3
 
 from pytest_remote_ci import __version__
+from pytest_remote_ci.client import foreign_answers
 from pytest_remote_ci.errors import (
     ClientError,
     JobNotFound,
@@ -36,6 +38,12 @@ KEY_HELP = """Authentication required. Please provide an API key using one of:
   2. The environment variable REMOTE_CI_API_KEY or CI_API_KEY
   3. The user file that `remote-ci login` writes (~/.ci/config with a line api_key=... is read as well)"""
 
+#: OpenSSL's reasons for an answer that is not TLS, and the text of Python for a handshake that took too long.
+_NOT_TLS = frozenset(
+    {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
+)
+_HANDSHAKE = "handshake operation timed out"
+
 _REFUSALS = frozenset({400, 409, 413, 415, 422, 429, 507})
 
 
@@ -50,8 +58,12 @@ class NotOffered(RunnerUnreachable):
 class Interrupted(ClientError):
     """The connection broke; the same request may be sent again after `retry_after` seconds or more."""
 
-    def __init__(self, text: str, *, retry_after: float = 0.0, refused: bool = False) -> None:
+    def __init__(
+        self, text: str, *, retry_after: float = 0.0, refused: bool = False, timed_out: bool = False
+    ) -> None:
         super().__init__(text)
+        #: Whether the connection stayed silent for too long.
+        self.timed_out = timed_out
         self.retry_after = retry_after
         #: Whether there was no listener, so that nothing of the request can have arrived.
         self.refused = refused
@@ -84,6 +96,11 @@ class Transport:
         self._session.headers["User-Agent"] = f"pytest-remote-ci/{__version__}"
         # A company's proxy cannot reach this machine's own loopback.
         self._session.trust_env = not is_loopback(self.url)
+
+    @property
+    def read_timeout(self) -> float:
+        """The seconds without a byte after which a connection counts as broken."""
+        return self._timeouts[1]
 
     def close(self) -> None:
         """Close all connections."""
@@ -138,32 +155,49 @@ class Transport:
                 refused, why = True, "unknown host"
             elif isinstance(cause, ssl.SSLCertVerificationError):
                 refused, why = True, f"its certificate cannot be verified ({cause.verify_message})"
+            elif isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:
+                refused, why = True, "it speaks http, not https; write the address with http://"
+            elif isinstance(cause, OSError) and _HANDSHAKE in str(cause):
+                refused, why = (
+                    True,
+                    "no TLS handshake in time; if it speaks http, write the address with http://",
+                )
+            elif type(cause) is http.client.BadStatusLine:
+                refused, why = (
+                    True,
+                    "its answer is not HTTP; if it expects https, write the address with https://",
+                )
         if why == "the connection broke" and isinstance(error, requests.Timeout):
             why = "no answer in time"
         elif why == "the connection broke" and isinstance(
             error, (requests.exceptions.InvalidURL, ValueError)
         ):
             refused, why = True, str(error)
-        return Interrupted(f"No runner answers at {self.url}: {why}", refused=refused)
+        text = f"No runner answers at {self.url}: {why}"
+        return Interrupted(text, refused=refused, timed_out=is_timeout(error) and not refused)
 
     def _refusal(self, response: requests.Response) -> ClientError:
         status = f"{response.status_code} {response.reason or ''}".rstrip()
         detail = _detail(response)
         status_text = f"{status} ({detail})" if detail else status
+        foreign = "" if detail else foreign_answers.describe(response, self.url)
         # A 429 with WWW-Authenticate means too many wrong keys. The runner never sends this for a valid key.
         wrong = response.status_code == 429 and "WWW-Authenticate" in response.headers
         if wrong or response.status_code in (401, 403):
-            return AuthenticationFailed(f"Authentication failed: {status_text}")
+            return AuthenticationFailed(
+                foreign or f"Authentication failed: {status_text}{self._advice(response)}"
+            )
         if response.status_code == 404:
             return JobNotFound(detail or f"{status} at {self.url}")
         if response.status_code in (502, 503, 504):
             return Interrupted(
-                f"The runner at {self.url} answered {status_text}", retry_after=retry_after(response.headers)
+                foreign or f"The runner at {self.url} answered {status_text}",
+                retry_after=retry_after(response.headers),
             )
         if response.status_code in (405, 501):
             return NotOffered(f"The runner at {self.url} answered {status_text}")
         if response.status_code in _REFUSALS:
-            error = SubmissionRefused(f"The runner refused: {detail or status}")
+            error = SubmissionRefused(foreign or f"The runner refused: {detail}")
             error.status = response.status_code
             error.retry_after = retry_after(response.headers)
             return error
@@ -172,7 +206,13 @@ class Transport:
             return RunnerUnreachable(
                 f"{self.url} redirects to {where}; if that is your runner, configure its address"
             )
-        return RunnerUnreachable(f"The runner at {self.url} answered {status_text}")
+        return RunnerUnreachable(foreign or f"The runner at {self.url} answered {status_text}")
+
+    def _advice(self, response: requests.Response) -> str:
+        """Return what to do about a key that is not known."""
+        if response.status_code != 401:
+            return ""
+        return f"; give a valid key with `remote-ci login --url {self.url}`"
 
 
 class Content(io.RawIOBase):
@@ -234,6 +274,11 @@ def _detail(response: requests.Response) -> str:
         return ""
     detail = body.get("detail") if isinstance(body, dict) else None
     return " ".join(str(detail).split())[:500] if detail else ""
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Return whether an exception of requests means that an open connection stayed silent for too long."""
+    return any(isinstance(cause, urllib3.exceptions.ReadTimeoutError) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -151,6 +151,7 @@ def load(
     *,
     overrides: Mapping[str, object] = MappingProxyType({}),
     additions: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    spellings: Mapping[str, str] = MappingProxyType({}),
     environ: Mapping[str, str] = os.environ,
     home: Path | None = None,
     platform: str = sys.platform,
@@ -158,7 +159,8 @@ def load(
     """Return the configuration of the project in `project`. Raises `ConfigError`.
 
     `overrides` is the command line: keys as in files (with ``-`` or ``_``), values as text or typed; None means not
-    given. `additions` are the command line's, too: they follow the configured items of these lists.
+    given. `additions` are the command line's, too: they follow the configured items of these lists. `spellings`: key →
+    the option that sets it, for error messages.
     """
     home = user_file.home_folder() if home is None else home
     user = user_file.path(environ, home, platform)
@@ -176,11 +178,12 @@ def load(
             check = CHECKS.get(key)
             if check is None:
                 raise ConfigError(_unknown_key(key, source))
-            value = check(Place(key, source.name, source.name == COMMAND_LINE), raw)
+            is_typed = source.name == COMMAND_LINE
+            value = check(Place(key, source.name, is_typed, spellings.get(key) if is_typed else None), raw)
             if key not in origins:
                 values[_attribute(key)], origins[key] = value, source.name
     for key, more in additions.items():
-        added = CHECKS[key](Place(key, COMMAND_LINE, True), tuple(more))
+        added = CHECKS[key](Place(key, COMMAND_LINE, True, spellings.get(key)), tuple(more))
         values[_attribute(key)] = tuple(dict.fromkeys((*values.get(_attribute(key), ()), *added)))
         origins[key] = COMMAND_LINE
     _keep_key_for_its_runner(values, origins, sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.wire import globs, job_variables, keep, protocol
+from pytest_remote_ci.wire import formats, globs, job_variables, keep, protocol
 
 #: Variables that hold the API key, in order of precedence.
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
@@ -28,10 +29,17 @@ class Place:
     source: str
     #: Whether the value is from the command line, and therefore text.
     is_text: bool
+    #: The option that was typed, such as ``--remote-ci-timeout``; None if the value is from elsewhere.
+    option: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The option that was typed, else source and key."""
+        return self.option or f"{self.source}: {self.key}"
 
     def error(self, must: str, value: object) -> ConfigError:
         """Return the error for a value that is not what it must be."""
-        return ConfigError(f"{self.source}: {self.key} must be {must}, not {value!r}")
+        return ConfigError(f"{self.name} must be {must}, not {value!r}")
 
 
 def _text(place: Place, value: object) -> str:
@@ -55,7 +63,7 @@ def _url(place: Place, value: object) -> str:
 def _api_key(place: Place, value: object) -> str:
     # The value must never appear in a message.
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value.strip()):
-        raise ConfigError(f"{place.source}: {place.key} must be one word of printable ASCII characters")
+        raise ConfigError(f"{place.name} must be one word of printable ASCII characters")
     return value.strip()
 
 
@@ -87,7 +95,7 @@ def _globs(place: Place, value: object) -> tuple[str, ...]:
     for text in texts:
         problem = globs.problem(text)
         if problem is not None:
-            raise ConfigError(f"{place.source}: {place.key}: {text!r} {problem}")
+            raise ConfigError(f"{place.name}: {text!r} {problem}")
     return texts
 
 
@@ -129,12 +137,10 @@ def _names(place: Place, value: object) -> tuple[str, ...]:
         if not _ENV_NAME.match(text):
             raise place.error("a list of names of environment variables", value)
         if text in KEY_VARIABLES:
-            raise ConfigError(
-                f"{place.source}: {place.key} must not contain {text}: tests could read the key"
-            )
+            raise ConfigError(f"{place.name} must not contain {text}: tests could read the key")
         reason = job_variables.refusal(text)
         if reason is not None:
-            raise ConfigError(f"{place.source}: {place.key}: {reason}")
+            raise ConfigError(f"{place.name}: {reason}")
     return texts
 
 
@@ -156,6 +162,18 @@ def _positive(place: Place, value: object) -> float:
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e9:
         raise place.error("a number above 0", value)
     return float(number)
+
+
+def _seconds(place: Place, value: object) -> float:
+    number = formats.parse_duration(value)
+    if number is None and place.is_text and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+    elif not isinstance(value, (str, bool)) and isinstance(value, (int, float)):
+        number = float(value)
+    if number is None or not 0 < number < 1e9:
+        raise place.error('seconds above 0, or a time such as "10m" or "1h 30m"', value)
+    return number
 
 
 def _size(place: Place, value: object) -> int:
@@ -195,7 +213,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "install-project": _flag,
     "env": _names,
     "args": _texts,
-    "timeout": _positive,
+    "timeout": _seconds,
     "cpus": _positive,
     "memory": _size,
     "network": _network,

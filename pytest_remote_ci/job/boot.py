@@ -34,6 +34,8 @@ OUTSIDE = ".remote-ci-reports"
 _PACKAGE, _ROOT = "_remote_ci.job", "_remote_ci"
 #: Name of our own plugin's entry point.
 PLUGIN = "remote_ci"
+#: pytest's exit code for wrong arguments or settings.
+_USAGE_ERROR = 4
 _FLAGS = (
     "--remote-ci",
     "--remote-ci-async",
@@ -251,6 +253,18 @@ def run_pytest(mode: str, args: list[str], plugins: list[object]) -> int:
     return int(pytest.main(args, plugins=plugins))
 
 
+def _installed_plugins() -> list[str]:
+    """Return the names of the distributions with pytest plugins; none if they cannot be read."""
+    from importlib import metadata
+
+    found: set[str] = set()
+    with contextlib.suppress(Exception):
+        for dist in metadata.distributions():
+            if any(entry.group == "pytest11" for entry in dist.entry_points):
+                found.add(str(dist.metadata["Name"]))
+    return sorted(found)
+
+
 def _guards() -> list[object]:
     return [load("debuggers").NoDebugger(), load("xdist_workers").Workers()]
 
@@ -276,7 +290,9 @@ def main(mode: str, args: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if records is not None:  # any other end of the process does not end the session, with any code
+    if records is not None and code == _USAGE_ERROR:
+        records.add(_load_wire().Refused(plugins=_installed_plugins()))
+    if records is not None:  # any other end of the process does not end the session, whatever its code
         records.add(_load_wire().Returned(exitstatus=code))
         load("ending").shorten()
     return code

@@ -22,6 +22,12 @@ _TAIL_BYTES = 16384
 _TAIL_LINES = 60
 #: Output files, in the order of a record's sizes.
 _OUTPUTS = ("terminal", "stdout", "stderr")
+#: Signal -> the limit that leads to it, besides SIGBUS.
+_LIMITS = {
+    "SIGXFSZ": " (a file grew beyond the largest size of a file in a job)",
+    "SIGXCPU": " (it used more processor time than a job may)",
+    "SIGSYS": " (it made a system call that jobs may not make)",
+}
 #: Exit codes: a test took pytest down; pytest died before any test.
 FAILED, INTERRUPTED = 1, 2
 
@@ -190,12 +196,31 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
         inside = not whole
 
 
+def limit_behind(signal_name: str | None, shared_memory: str = "") -> str:
+    """Return, in parentheses, the limit that usually leads to this signal; "" if there is none.
+
+    `shared_memory` is the size of /dev/shm in words, if it is known.
+    """
+    if signal_name == "SIGBUS":
+        return " (usually: /dev/shm is full" + (f"; its limit is {shared_memory})" if shared_memory else ")")
+    return _LIMITS.get(signal_name or "", "")
+
+
+def _shared_memory() -> str:
+    """Return the size of /dev/shm in words; "" if it is unknown."""
+    try:
+        found = os.statvfs("/dev/shm")  # noqa: S108 - its size, not a file
+    except OSError:
+        return ""
+    return f"{found.f_blocks * found.f_frsize // (1 << 20)} MiB"
+
+
 def ending(code: int, signal_name: str | None, *, oom: bool, memory: str) -> str:
     """Describe how pytest ended."""
     if oom and signal_name == "SIGKILL":
         return "pytest was killed: out of memory" + (f" (limit {memory})" if memory else "")
     if signal_name:
-        return f"pytest was ended by {signal_name}"
+        return f"pytest was ended by {signal_name}{limit_behind(signal_name, _shared_memory())}"
     return f"pytest ended with code {code} in the middle of its session"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.replay import reporters
+from pytest_remote_ci.replay import missing_services, reporters
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.event_source import (
@@ -102,6 +102,12 @@ class Job:
         self.places = PathMapper(root)
         self.reports = Reports(self._config, self.places, self.notes_add)
         self._screen = Screen(self._config, self.places)
+
+    def _note_missing_service(self, report: Any) -> None:
+        """Add a line, once, if a test failed because a server is missing in the job."""
+        line = missing_services.hint(report.longrepr)
+        if line is not None and line not in self.notes:
+            self.notes_add(line)
 
     def notes_add(self, line: str) -> None:
         """Add a line for the end of the session."""
@@ -276,6 +282,8 @@ class Job:
 
     def _log_report(self, report: Any, nodeid: str) -> None:
         self._config.hook.pytest_runtest_logreport(report=report)
+        if report.failed:
+            self._note_missing_service(report)
         if nodeid not in self.reported:
             self.reported.add(report.nodeid)  # the report's id object, which others store, too
         if nodeid in self.running:

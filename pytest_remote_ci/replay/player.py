@@ -24,12 +24,24 @@ from pytest_remote_ci.replay.job import Job, PipelineJob
 from pytest_remote_ci.replay.job_lines import JobLines
 from pytest_remote_ci.replay.labels import labels_of
 from pytest_remote_ci.replay.last_failed import note_failures
-from pytest_remote_ci.replay.pytest_internals import backdate, is_heard, is_watched, switch_off
+from pytest_remote_ci.replay.pytest_internals import (
+    add_junit_error,
+    backdate,
+    is_heard,
+    is_watched,
+    junit_xml,
+    switch_off,
+    terminal_file,
+    terminal_writer,
+)
 from pytest_remote_ci.replay.running_test import RunningLine
 from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.terminal.ansi import is_terminal
 from pytest_remote_ci.terminal.display import Display, exit_code
+from pytest_remote_ci.terminal.output import END_OF_GROUP, group_line, is_grouping
 from pytest_remote_ci.terminal.run_view import state_of, tail_heading, verdict
+from pytest_remote_ci.wire.formats import parse_time
 
 if TYPE_CHECKING:
     from pytest_remote_ci.session.remote_job import RemoteJob
@@ -195,6 +207,8 @@ class JobPlayer(Player):
         self._job = Job(config, events, show, choice)
         self._remote = remote
         self._print_message = display.print_message
+        if display.line.is_terminal:
+            display.line.end_other_line = self._end_line_of_results
         self._cancel = cancel
         self._forced_code: int | None = None
         #: Whether the reason for the missing verdict was shown.
@@ -410,6 +424,16 @@ class JobPlayer(Player):
         self._confirm_cancellation()
         self._compare_plugins()
 
+    def _end_line_of_results(self) -> None:
+        """End pytest's unfinished line on the terminal, which a line of ours would continue or erase."""
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        writer = terminal_writer(reporter)
+        width: Any = getattr(writer, "width_of_current_line", None)
+        if width and is_terminal(terminal_file(writer)):
+            writer.line()
+            writer.flush()
+            reporter.currentfspath = None
+
     def _fetch_reports(self) -> None:
         """Fetch the job's reports; they replace the local ones if the job's pytest saw the whole session."""
         job = self._job
@@ -569,6 +593,25 @@ class PipelinePlayer(Player):
         self._session.testscollected = len(self._session.items)
         reported = [nodeid for job in self._jobs.values() for nodeid in job.reported_nodes]
         note_failures(self._config, self._plain, reported)
+        self._report_jobs_without_results()
+
+    def _report_jobs_without_results(self) -> None:
+        """Add an error to the JUnit file for each job that did not pass and whose tests do not show it."""
+        run = self._remote.state
+        if junit_xml(self._config) is None or self.events.lost is not None:
+            return
+        for planned in run["jobs"]:
+            state, job = state_of(planned), self._jobs.get(str(planned["job_id"]))
+            if state not in ("failed", "cancelled") or planned["allow_failure"]:
+                continue
+            if planned["status"] == "completed" and job is not None and job.failures:
+                continue
+            why = str(planned["reason"] or f"exit code {planned['exit_code']}")
+            tail = self._remote.tail(str(planned["job_id"])) if planned["job_id"] is not None else ()
+            began, ended = (parse_time(planned[key]) for key in ("start_time", "end_time"))
+            seconds = (ended - began).total_seconds() if began is not None and ended is not None else 0.0
+            address = f"{run['pipeline']}/{planned['stage']}::{planned['name']}"
+            add_junit_error(self._config, address, why, "\n".join([why, *tail]), max(0.0, seconds))
 
     def write_summary(self, reporter: Any) -> None:
         """Play what the jobs' plugins write into the summary, then show how the jobs ended."""
@@ -586,9 +629,14 @@ class PipelinePlayer(Player):
         for line in [*overview, *remarks]:
             self._lines.write(line)
         for heading, tail in tails:
-            reporter.write_sep("_", heading)
+            if is_grouping():
+                self._lines.write(group_line(heading))
+            else:
+                reporter.write_sep("_", heading)
             for line in tail:
                 self._lines.write_log(line)
+            if is_grouping():
+                self._lines.write(END_OF_GROUP)
         if run["end_time"] is not None:
             self._lines.write(verdict(run))
 

@@ -200,6 +200,29 @@ def junit_xml(config: pytest.Config) -> Any:
     return config.stash.get(xml_key, None)
 
 
+def add_junit_error(config: pytest.Config, address: str, message: str, text: str, seconds: float) -> None:
+    """Add a case with an error to the JUnit report; without the names, the case is missing.
+
+    `address` is in the form of a node id: ``pipeline/stage::job``.
+    """
+    with contextlib.suppress(AttributeError, TypeError):
+        xml = junit_xml(config)
+        report = pytest.TestReport(
+            nodeid=address,
+            location=(address.partition("::")[0], None, address),
+            keywords={},
+            outcome="failed",
+            longrepr=None,
+            when="setup",
+            duration=seconds,
+        )
+        case = xml.node_reporter(report)
+        case.record_testreport(report)
+        case._add_simple("error", message, text)
+        case.duration = seconds
+        xml.finalize(report)
+
+
 def backdate(config: pytest.Config, seconds: float) -> None:
     """Set the session's start back by some seconds, for summaries and reports of a session that is shown later.
 

@@ -28,11 +28,11 @@ _LOCAL = options.names(
     )
 )
 _REPORTERS = options.names(lambda option: option.is_reporter)
-_HELP = options.names(lambda option: option.is_help)
 _QUESTIONS = options.names(lambda option: option.is_question)
 _LOCAL_QUESTIONS = options.names(lambda option: option.is_local_question)
 _TAKE_OVER = options.names(lambda option: option.hands_over)
 _EARLIER = options.names(lambda option: option.is_earlier)
+_FOR_NEW_JOBS = options.names(lambda option: option.is_for_new_job)
 _READS_PATH = options.names(lambda option: option.reads_path)
 _EXPRESSIONS = options.names(lambda option: option.is_expression)
 #: Plugins for a local program (an editor, this plugin), of no use in the job.
@@ -100,41 +100,29 @@ def _below(path: Path, root: Path) -> bool:
 
 
 def wants_remote(typed: Sequence[str], settings: Sequence[str] = ()) -> bool:
-    """Whether these arguments hand the session over to a runner; `settings` are those not typed just now.
-
-    ``--help`` is handed over only if the option for that was typed, too: ``addopts`` alone must not make it need a
-    runner.
-    """
-    here = argv.names(typed)
-    found = here | argv.names(settings)
+    """Whether these arguments hand the session over to a runner; `settings` are those not typed just now."""
+    found = argv.names(typed) | argv.names(settings)
     if not found & _TAKE_OVER or found & _LOCAL_QUESTIONS:
         return False
-    if found & _HELP and (not here & _TAKE_OVER or "--remote-ci-pipeline" in found):
-        return False
     return not (found & _EARLIER and found & _QUESTIONS)
+
+
+def without_effect(typed: Sequence[str]) -> list[str]:
+    """Return the typed options of ours that have no effect: in a session that stays local, or on an earlier job.
+
+    None are returned if only a question is asked.
+    """
+    found = argv.names(typed)
+    if found & _EARLIER:
+        return sorted(found & _FOR_NEW_JOBS)
+    if found & (_LOCAL_QUESTIONS | _QUESTIONS | _TAKE_OVER):
+        return []
+    return sorted(found & options.OWN_NAMES)
 
 
 def is_question(args: Iterable[str]) -> bool:
     """Whether pytest is asked about the project, and runs no test."""
     return bool(argv.names(args) & _QUESTIONS)
-
-
-def is_for_help(args: Iterable[str]) -> bool:
-    """Whether help is requested."""
-    return bool(argv.names(args) & _HELP)
-
-
-def without_help(args: list[str]) -> None:
-    """Remove options for help from `args`, in place: pytest's parser stops at them, wherever they are."""
-    result: list[str] = []
-    for word in argv.words(args):
-        if _HELP.isdisjoint(word.options):
-            result += word.texts
-        elif word.flags:  # one argument with several options, such as -vh
-            letters = "".join(option[1] for option in word.options if option not in _HELP)
-            result.append(f"-{letters}{'' if word.is_apart else word.value or ''}")
-            result += word.texts[1:]
-    args[:] = result
 
 
 def refuse_interactive(args: Iterable[str]) -> None:

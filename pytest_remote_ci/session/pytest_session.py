@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_remote_ci import exit_codes
-from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound
+from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound, describe_os_error
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.session.pytest_submission import PytestSubmission
 from pytest_remote_ci.session.remote_job import RemoteJob
@@ -51,12 +51,10 @@ def run(config: pytest.Config, given: tuple[list[str], list[str]]) -> int | None
             return exit_codes.FAILED  # as in pytest's own entry point
         except ClientError as error:
             display.print_message(f"remote-ci: {error}")
-            if arguments.is_for_help(given[1]):
-                from pytest_remote_ci.session import remote_help
-
-                remote_help.answer_locally(config)
-                return None
             return error.exit_code
+        except OSError as error:  # a full disk, for example
+            display.print_message(f"remote-ci: {describe_os_error(error)}")
+            return exit_codes.NO_VERDICT
 
 
 class _Session:
@@ -70,11 +68,14 @@ class _Session:
     ) -> None:
         self._pytest = config
         self._display = display
+        self._typed = given[1]
         #: Closed when the process is done with the job: at once, or at the end of the replay.
         self._resources = resources
         self._native = not config.getoption("remote_ci_text") and not self._is_old_pytest()
         self._parts = PytestSubmission(config, given, display, resources, native=self._native)
         self._interrupts = interrupts
+        #: Plugins of a remote pytest that refused its arguments; None if it did not.
+        self._plugins_there: list[object] | None = None
 
     def run(self) -> int | None:
         if self._parts.option("pipeline"):
@@ -82,6 +83,9 @@ class _Session:
         earlier = self._parts.option("replay") or self._parts.option("attach")
         if not earlier:
             return self._run_job()
+        alone = arguments.without_effect(self._typed)
+        if alone:
+            raise ConfigError(f"{', '.join(alone)}: no effect on job {earlier}, which was submitted before")
         show = self._replay if self._parts.option("replay") else self._attach
         try:
             return show(str(earlier))
@@ -173,12 +177,14 @@ class _Session:
     def _result(self, current: RemoteJob) -> int:
         complete = current.finish()
         code = exit_code(complete)
+        if code == exit_codes.USAGE_ERROR and self._plugins_there is not None:
+            from pytest_remote_ci.replay import plugin_diff
+
+            line = plugin_diff.remark(self._plugins_there, failed=True, is_quiet=True)
+            if line:
+                self._display.print_message(f"remote-ci: {line}")
         if complete.get("reason"):  # a verdict with a remark: a test took pytest down
             self._display.print_message(f"remote-ci: {complete['reason']}")
-        if arguments.is_for_help(self._parts.given) and code == 0:
-            from pytest_remote_ci.session import remote_help
-
-            print(f"\n{remote_help.own_options()}", end="")  # noqa: T201 - the rest of the answer
         return code
 
     def _replay_job(
@@ -272,6 +278,8 @@ class _Session:
         return RemoteJob(client, self._display, self._interrupts, self._see, client.job_id(job_id))
 
     def _see(self, event: dict[str, Any]) -> None:
+        if event.get("t") == "refused" and isinstance(event.get("plugins"), list):
+            self._plugins_there = event["plugins"]
         hook = self._pytest.hook.pytest_remote_ci_event
         if hook.get_hookimpls():  # usually there are none, and each test has several events
             hook(config=self._pytest, event=dict(event))

@@ -75,6 +75,7 @@ class PytestSubmission(Submission):
         if not self.option("pipeline"):
             path_sources.refuse_missing(workspace.root, {file.path for file in workspace.files})
         self._print_limitations()
+        self._print_unset_variables()
         self._refuse_debuggers(workspace)
 
     def _refuse_debuggers(self, workspace: Workspace) -> None:
@@ -100,6 +101,15 @@ class PytestSubmission(Submission):
         if ignored:
             self.display.print_message(f"remote-ci: {' '.join(ignored)} (of Python): not used on the runner")
 
+    def _print_unset_variables(self) -> None:
+        """Print which variables of ``--remote-ci-env`` are not set; those of the configuration are optional."""
+        unset = [name for name in self.option("env") or () if name not in os.environ]
+        if unset:
+            names = ", ".join(dict.fromkeys(unset))
+            self.display.print_message(
+                f"remote-ci: --remote-ci-env {names}: not set here, so the job does not get it"
+            )
+
     def option(self, name: str) -> Any:
         """Return the value of ``--remote-ci-NAME``."""
         return self._pytest.getoption(f"remote_ci_{name}")
@@ -108,6 +118,7 @@ class PytestSubmission(Submission):
         """Return the project's settings, overridden by the command line."""
         overrides: dict[str, object] = {}
         additions: dict[str, Sequence[str]] = {}
+        spellings = {option.setting: option.names[0] for option in options.OWN if option.setting}
         for option in options.OWN:
             value = getattr(self._pytest.option, options.destination(option), None)
             if not option.setting or value is None:
@@ -116,7 +127,7 @@ class PytestSubmission(Submission):
                 additions[option.setting] = value
             else:
                 overrides[option.setting] = value
-        return configuration.load(root, overrides=overrides, additions=additions)
+        return configuration.load(root, overrides=overrides, additions=additions, spellings=spellings)
 
     def options(self, *, of_run: bool = False) -> SubmitOptions:
         """Return the options of a submission; `of_run`: those shared by all jobs of a run, in the project's root."""

@@ -29,6 +29,8 @@ class Remote(ABC):
         self._client = client
         self._display = display
         self._interrupts = interrupts
+        #: Whether the runner stays away, so that an interrupt leaves everything running.
+        self.is_away = False
 
     @property
     @abstractmethod

@@ -117,11 +117,12 @@ class RemoteJob(Remote):
                 after=self._last_seq,
                 view=view,
                 time_limit=time_limit,
-                on_trouble=self._display.trouble,
+                on_trouble=self._note_trouble,
             )
             try:
                 for event in stream:
                     self._last_seq = stream.last_seq
+                    self.is_away = False
                     self._see(event)
                     yield event
                 return
@@ -129,6 +130,15 @@ class RemoteJob(Remote):
                 if view is None or self._last_seq:
                     raise
                 view = None  # the runner does not know this view
+
+    def _note_trouble(self, text: str, left: float | None) -> None:
+        self.is_away = left is not None
+        self._display.trouble(text, left)
+
+    def _leave_running(self) -> None:
+        self._display.print_message(
+            f"Job {self.job_id} continues on the runner; show it with: pytest --remote-ci-attach {self.job_id}"
+        )
 
     def push_back(self, events: list[dict[str, Any]]) -> None:
         """Let `events` yield these once more, before new ones."""
@@ -189,6 +199,9 @@ class RemoteJob(Remote):
         """Cancel the job and wait for its end; an interrupt ends the waiting."""
         if self.job_id is None:
             return
+        if self.is_away:
+            self._leave_running()
+            return
         display = self._display
         display.print_message(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
         try:
@@ -207,6 +220,9 @@ class RemoteJob(Remote):
     def ask_to_stop(self) -> bool:
         """Cancel the job; return whether its last events are still expected."""
         assert self.job_id is not None
+        if self.is_away:
+            self._leave_running()
+            return False
         self._display.print_message(f"Cancelling job {self.job_id} … (press Ctrl-C again to leave at once)")
         try:
             self._client.cancel(self.job_id)

@@ -12,7 +12,7 @@ from pytest_remote_ci.client.delta import WorkspaceUpload
 from pytest_remote_ci.client.runs import Run, Runs, submission
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.session.remote import Remote
-from pytest_remote_ci.terminal.display import Display
+from pytest_remote_ci.terminal.display import Display, trouble_words
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.protocol import SubmitOptions
@@ -20,6 +20,7 @@ from pytest_remote_ci.wire.protocol import SubmitOptions
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.client.multipart import Progress
+    from pytest_remote_ci.terminal.run_view import RunView
 
 #: Seconds between two requests for a run's state while events change only output and counts.
 _INTERVAL: Final = 0.5
@@ -92,9 +93,10 @@ class RemoteRun(Remote):
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the events after the last one seen, up to `run_complete`. A further call continues where it stopped."""
         run_id = str(self.state["run_id"])
-        stream = self.runs.stream(run_id, after=self._last_seq, view="all", on_trouble=self._display.trouble)
+        stream = self.runs.stream(run_id, after=self._last_seq, view="all", on_trouble=self._note_trouble)
         for event in stream:
             self._last_seq = stream.last_seq
+            self.is_away = False
             self._see(event)
             yield event
 
@@ -118,8 +120,9 @@ class RemoteRun(Remote):
         view = RunView(sys.stderr)
         asked_at = 0.0
         for event in self.runs.stream(
-            run_id, view="all", on_trouble=lambda text: view.print_message(f"{text}; reconnecting …")
+            run_id, view="all", on_trouble=lambda text, left: self._view_trouble(view, text, left)
         ):
+            self.is_away = False
             kind, clock = event.get("type"), time.monotonic()
             # A terminal also shows the elapsed time and the counts.
             due = clock - asked_at > _INTERVAL if kind in _FREQUENT else kind != "run_complete"
@@ -132,10 +135,27 @@ class RemoteRun(Remote):
         view.keep()
         return run
 
+    def _note_trouble(self, text: str, left: float | None) -> None:
+        self.is_away = left is not None
+        self._display.trouble(text, left)
+
+    def _view_trouble(self, view: RunView, text: str, left: float | None) -> None:
+        self.is_away = left is not None
+        view.print_message(trouble_words(text, left))
+
+    def _leave_running(self) -> None:
+        self._display.print_message(
+            f"Run {self._name} continues on the runner; show it with: "
+            f"remote-ci pipeline status {self.remote_id} --watch"
+        )
+
     def cancel(self) -> None:
         """Cancel the run and show it to its end; an interrupt ends the waiting."""
         run_id = self.remote_id
         if run_id is None:
+            return
+        if self.is_away:
+            self._leave_running()
             return
         self._display.print_message("Cancelling the run … (press Ctrl-C again to leave at once)")
         try:
@@ -151,6 +171,9 @@ class RemoteRun(Remote):
 
     def ask_to_stop(self) -> bool:
         """Cancel the run; return whether its last events are still expected."""
+        if self.is_away:
+            self._leave_running()
+            return False
         self._display.print_message(f"Cancelling run {self._name} … (press Ctrl-C again to leave at once)")
         try:
             self.runs.cancel(str(self.state["run_id"]))

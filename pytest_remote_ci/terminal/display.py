@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import NoVerdict
 from pytest_remote_ci.terminal.ansi import Output
 from pytest_remote_ci.terminal.status_line import StatusLine
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
@@ -35,6 +37,7 @@ class Display:
         self._has_output = False
         self._at_line_start = True
         self._last_message = ""
+        self._trouble: tuple[str, int | None] | None = None
 
     def show(self, event: dict[str, Any]) -> None:
         """Show one event. Events that are not for display, or newer than this client, are ignored."""
@@ -46,9 +49,16 @@ class Display:
         elif kind == "complete":
             self._complete(event)
 
-    def trouble(self, text: str) -> None:
-        """Print that the connection was interrupted."""
-        self._status(f"{text}; reconnecting …")
+    def trouble(self, text: str, left: float | None = None) -> None:
+        """Show that the connection was interrupted, and that the runner stays away: for `left` more seconds at most.
+
+        Files and pipes get a line for each reason, and for each minute.
+        """
+        words = trouble_words(text, left)
+        minute = None if left is None else math.ceil(left / 60)
+        if self.line.is_terminal or (text, minute) != self._trouble:
+            self._status(words)
+        self._trouble = (text, minute)
 
     def print_message(self, text: str) -> None:
         """Print a permanent line on stderr, starting a new line if output is in the middle of one."""
@@ -116,6 +126,15 @@ class Display:
         if not self._at_line_start and self.line.is_terminal and self._out.is_terminal:
             self._err.write("\n")
         self._at_line_start = True
+
+
+def trouble_words(text: str, left: float | None) -> str:
+    """Return the text about an interruption, with the seconds after which the client gives up."""
+    if left is None:
+        return f"{text}; reconnecting …"
+    return (
+        f"{text}; trying for {formats.duration(round(left))} more (Ctrl-C leaves what was submitted running)"
+    )
 
 
 def exit_code(complete: dict[str, Any]) -> int:

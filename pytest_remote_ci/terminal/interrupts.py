@@ -1,16 +1,19 @@
-"""Handling of Ctrl-C and SIGTERM during a run.
+"""Handling of Ctrl-C, SIGTERM and SIGHUP (a closed terminal) during a run.
 
-Both raise KeyboardInterrupt in the main thread. While a submission waits for its answer, the first interrupt is only
+All raise KeyboardInterrupt in the main thread. While a submission waits for its answer, the first interrupt is only
 recorded: leaving at that moment would abandon a job without knowing its id.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
 
 class Interrupts:
@@ -21,12 +24,15 @@ class Interrupts:
         self._on_held = on_held
         self._before: dict[int, Any] = {}
         self._shielded = False
+        #: Descriptors of outputs that are terminals.
+        self._terminals: list[int] = []
         #: Whether an interrupt was recorded and not yet raised.
         self.pending = False
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            self._terminals = [handle for handle in (1, 2) if os.isatty(handle)]
+            for number in _SIGNALS:
                 before = signal.getsignal(number)
                 if before not in (signal.SIG_IGN, None):  # ignored on purpose: in the background, under nohup
                     self._before[number] = before
@@ -61,9 +67,19 @@ class Interrupts:
         return report
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            self._discard_lost_output()
         if self._shielded and not self.pending:
             self.pending = True
             self._on_held()
             return
         self._shielded = False
         raise KeyboardInterrupt
+
+    def _discard_lost_output(self) -> None:
+        """Discard what is written to a terminal that was closed: errors there must not prevent the cancellation."""
+        for handle in self._terminals:
+            if not os.isatty(handle):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, handle)
+                os.close(null)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 from pytest_remote_ci.terminal.ansi import clean
-from pytest_remote_ci.wire.control_characters import escaped_json, escaped_lines
+from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
 
 
 def print_line(text: str) -> None:
@@ -22,6 +23,31 @@ def print_json(value: object) -> None:
 def print_log(text: str, stream: TextIO | None = None) -> None:
     """Print a job's output, text and colours, on stdout or `stream`."""
     write(stream or sys.stdout, clean(text))
+
+
+def is_grouping() -> bool:
+    """Return whether output is folded into groups: the log of GitHub Actions is."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def group_line(title: str) -> str:
+    """Return the line that begins a group in the log of GitHub Actions."""
+    return f"::group::{escaped(title).replace('%', '%25')}"
+
+
+#: The line that ends a group.
+END_OF_GROUP: Final = "::endgroup::"
+
+
+def print_titled_log(title: str, text: str, stream: TextIO | None = None) -> None:
+    """Print a job's output below a title: a line on stderr, or a group where output is folded."""
+    if not is_grouping():
+        print_message(f"--- {title}")
+        print_log(text, stream)
+        return
+    write(stream or sys.stdout, group_line(title) + "\n")
+    print_log(text if text.endswith("\n") or not text else f"{text}\n", stream)
+    write(stream or sys.stdout, END_OF_GROUP + "\n")
 
 
 def print_message(text: str) -> None:

@@ -30,6 +30,8 @@ class StatusLine:
         self.is_terminal = is_terminal(self._stream)
         self._clock = clock
         self._shown = False
+        #: Ends a line that somebody else has begun on this terminal; called before anything is written.
+        self.end_other_line: Callable[[], None] = lambda: None
         self._drawn_at = float("-inf")
 
     def show(self, text: str, *, hurried: bool = False) -> None:
@@ -43,6 +45,8 @@ class StatusLine:
         if hurried and now - self._drawn_at < _INTERVAL:
             return
         self._drawn_at = now
+        if not self._shown:
+            self.end_other_line()
         width = max(20, shutil.get_terminal_size().columns - 1)
         clean = plain(text)
         if len(clean) > width:
@@ -59,6 +63,7 @@ class StatusLine:
     def print_message(self, text: str) -> None:
         """Print a permanent line. Control characters in it are escaped."""
         self.clear()
+        self.end_other_line()
         self._write(escaped_lines(text) + "\n")
 
     def _write(self, text: str) -> None:

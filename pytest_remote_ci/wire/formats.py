@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import Final
 
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB")
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*[smhdw]\s*)+\Z", re.ASCII)
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def size(count: int) -> str:
@@ -35,6 +39,13 @@ def duration(seconds: float) -> str:
 def exact_duration(seconds: object) -> str:
     """Return a test's duration to the millisecond, for a column: ``0.123 s``; ``-`` for anything but a number."""
     return f"{seconds:.3f} s" if isinstance(seconds, (int, float)) else "-"
+
+
+def parse_duration(text: object) -> float | None:
+    """Return the seconds of a text such as ``90s``, ``10m`` or ``1h 30m``; None for anything else."""
+    if not isinstance(text, str) or len(text) > 100 or not _DURATION.match(text.strip()):
+        return None
+    return sum(float(amount) * _SECONDS[unit] for amount, unit in _DURATION_PART.findall(text))
 
 
 def parse_time(text: object) -> datetime | None:

@@ -490,6 +490,13 @@ class Returned(Record, kind="returned"):
     exitstatus: int
 
 
+class Refused(Record, kind="refused", event_type="session"):
+    """pytest refused its arguments or settings (exit status 4)."""
+
+    #: Names of the distributions with pytest plugins.
+    plugins: list[str]
+
+
 class Interrupt(Record, kind="interrupt", event_type="session"):
     """Ctrl-C, `pytest.exit` or the like ended the session."""
 

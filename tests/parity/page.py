@@ -80,8 +80,8 @@ Where pytest is taken down, so that a direct run has no result:
 
 What is here or elsewhere by its nature:
 
-- `--version` and `--cache-show` tell of the pytest and the cache here; the project's own `--help` is followed by the
-  options of this plugin (`tests/parity/test_questions.py`).
+- `--version`, `--cache-show` and `--help` tell of the pytest, the cache and the project here
+  (`tests/parity/test_questions.py`).
 - Test files are not imported here, so `inspect` finds no source for the object of a collected class: an editor shows it
   without a line (`tests/unit/pytest_remote_ci/replay/test_nodes.py`).
 - Warnings that a reporter here emits while a test is reported come before the test's own; in a direct run both are in

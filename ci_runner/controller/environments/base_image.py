@@ -16,6 +16,9 @@ from pytest_remote_ci.wire.protocol import SubmitOptions
 #: Images from `ci-runner image build`, tried if the official one is unavailable.
 LOCAL_IMAGES: Final = ("ci-runner-base:{python}", "ci-runner-base:latest", "ci-runner-base:bookworm")
 
+#: How a developer asks for another Python.
+_CHOOSE: Final = "choose another with --remote-ci-python or the key `python` in [tool.remote-ci]"
+
 
 @dataclass(frozen=True)
 class Base:
@@ -71,7 +74,7 @@ def _local(engine: Engine, python: str | None, cause: ImageUnavailable) -> Image
         has = ", ".join(sorted(seen, key=_version))
         raise ImageUnavailable(
             f"{cause}; the images made here have Python {has}: add it with "
-            f"`ci-runner image build --python {python}`, or choose another with --remote-ci-python"
+            f"`ci-runner image build --python {python}`, or {_CHOOSE}"
         ) from cause
     raise cause
 
@@ -80,7 +83,7 @@ def _python_of(image: Image, wanted: str | None, default: str) -> str:
     """Return the version to use. Raises `ImageUnavailable`, naming the available versions."""
     if wanted is not None and image.pythons and wanted not in image.pythons:
         has = ", ".join(image.pythons)
-        raise ImageUnavailable(f"image {image.reference!r} has no Python {wanted}; it has {has}")
+        raise ImageUnavailable(f"image {image.reference!r} has no Python {wanted}; it has {has}: {_CHOOSE}")
     if wanted is not None:
         return wanted
     if not image.pythons or default in image.pythons:

@@ -15,15 +15,13 @@ from typing import Final, TypeVar
 
 from ci_runner.pipelines.definition import Named
 from ci_runner.pipelines.source.tree import Items, Node, Place, Problems, Scalar, Table, below, kind_of
-from pytest_remote_ci.wire import globs, job_variables, protocol
+from pytest_remote_ci.wire import formats, globs, job_variables, protocol
 
 _T = TypeVar("_T")
 
 _LONGEST: Final = 32_768
 _PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*[smhdw]\s*)+\Z")
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _PLACEHOLDER: Final = re.compile(r"\{[^}]+\}")
 #: Words that open, divide or close a compound command of the shell.
 _COMPOUND: Final = frozenset(
@@ -31,7 +29,6 @@ _COMPOUND: Final = frozenset(
     | {"{", "}", "(", ")", ";;", "|", "&&", "||", "\\"}
 )
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_UNIT: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 #: A loose pattern for references to images; others cause a warning, never an error.
 _IMAGE: Final = re.compile(r"[a-z0-9]+([._:/@-]+[A-Za-z0-9]+)*\Z")
 #: Where the project is in the container, in files of other systems.
@@ -359,8 +356,8 @@ def seconds(value: Value) -> float | None:
     """Read a time in seconds, or text such as "90s", "10m" or "1h 30m"."""
     node = value.node
     found = _number(value)
-    if isinstance(node, Scalar) and isinstance(node.value, str) and _DURATION.match(node.value.strip()):
-        found = sum(float(amount) * _UNIT[unit] for amount, unit in _DURATION_PART.findall(node.value))
+    if found is None and isinstance(node, Scalar):
+        found = formats.parse_duration(node.value)
     if found is not None and 0 < found < 1e9:
         return float(found)
     value.must('seconds above 0, or a time such as "90s", "10m" or "1h 30m"')

@@ -62,6 +62,8 @@ BODY_RATE: Final = 1000.0
 LINGER: Final = 2.0
 #: Maximum bytes of a body that is read before its key is looked up.
 SMALL_BODY: Final = 64 << 10
+#: The first bytes of a TLS handshake.
+_TLS: Final = b"\x16\x03"
 #: Routes with large bodies; a request without credentials is refused before its body.
 _WITH_KEY: Final = ("/submit", "/blobs/", "/runs")
 #: Always answered, even if all other requests are turned away.
@@ -199,6 +201,10 @@ class GatedParser(HTTPRequestParser):
         return consumed
 
     def _consume(self, data: bytes) -> int:
+        if not self.header_plus and data.startswith(_TLS):
+            # The plain answer ends the client's handshake at once, with an error that says why.
+            self.refuse(Refusal(400, "Bad Request", "Bad Request: this port speaks http, not https"))
+            return len(data)
         try:
             consumed: int = super().received(data)
         except OSError as error:

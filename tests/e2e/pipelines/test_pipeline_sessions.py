@@ -244,6 +244,9 @@ working-dir = "sub"
 stage = "one"
 args = ["--nonsense"]
 allow-failure = true
+[tool.remote-ci.pipelines.ci.jobs.script]
+stage = "one"
+script = ["echo close to the end", "exit 3"]
 """
 FILES = {
     "crashing/test_it.py": "import os\ndef test_a(): pass\ndef test_b():\n    print('close to it')\n    os._exit(7)\n"
@@ -280,7 +283,9 @@ def test_each_kind_of_failure_is_told_as_for_a_single_job(developer: Developer, 
     assert "unrecognized arguments: --nonsense" in done.out, "the log of a job without results"
     assert re.search(r"! usage +failed, allowed .* exit code 4", done.out)
     reports = cases(folder / "here.xml")
-    assert len(reports) == 6
+    assert len(reports) == 7
+    assert reports["ci.one", "script"] == ["error"]
+    assert "close to the end" in (folder / "here.xml").read_text()
     assert reports["crashing.crashing.test_it", "test_b"] == ["failure"]
     assert reports["sub.sub.test_it", "test_sub"] == ["failure"]
 

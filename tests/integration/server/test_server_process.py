@@ -22,6 +22,8 @@ from ci_runner.failpoints import REGISTRY
 from ci_runner.server.http.server import HttpServer
 from ci_runner.settings.groups import ServeSettings
 from ci_runner.store import Store
+from pytest_remote_ci.client.client import Client
+from pytest_remote_ci.errors import RunnerUnreachable
 
 SERVE = """
 import sys, threading, time
@@ -32,6 +34,8 @@ from ci_runner.server.app import create_app
 from ci_runner.server.context import Services
 from ci_runner.server.http.server import HttpServer
 from ci_runner.store import Store
+from pytest_remote_ci.client.client import Client
+from pytest_remote_ci.errors import RunnerUnreachable
 
 root = Path(sys.argv[1])
 storage = StorageSettings(data_dir=root, disk_reserve=0)
@@ -249,3 +253,13 @@ def test_a_large_upload_that_dies_leaves_no_file(tmp_path: Path, ada: Person) ->
     finally:
         server.kill()
     assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_https_to_the_runner_s_port_is_told_at_once(tmp_path: Path) -> None:
+    with running(tmp_path) as runner:
+        url = f"https://127.0.0.1:{runner.server.port}"
+        with Client(url, "key", connect_timeout=60) as client, pytest.raises(RunnerUnreachable) as caught:
+            client.jobs()
+        assert str(caught.value) == (
+            f"No runner answers at {url}: it speaks http, not https; write the address with http://"
+        )

@@ -212,8 +212,11 @@ def test_a_configuration_file_given_by_option_travels_as_a_path_of_the_run(
         (["/etc/passwd"], "/etc/passwd is outside the project"),
         (["tests/test_a.py", "/etc/passwd"], "/etc/passwd is outside the project"),
         (["--rootdir=/etc"], "/etc is outside the project"),
-        (["--remote-ci-timeout=soon"], "timeout must be"),
-        (["--remote-ci-url=nonsense"], "url must be"),
+        (
+            ["--remote-ci-timeout=soon"],
+            '--remote-ci-timeout must be seconds above 0, or a time such as "10m"',
+        ),
+        (["--remote-ci-url=nonsense"], "--remote-ci-url must be"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(
@@ -363,19 +366,16 @@ def test_a_question_about_the_project_goes_to_the_runner_as_it_was_typed(
     assert options_of(runner)["args"] == ["--markers", "-v"]
 
 
-def test_help_is_theirs_and_then_our_own_options(runner: FakeRunner, project: Path) -> None:
-    runner.script = [log("their help\n"), complete(0)]
-    answer = run_pytest(runner, project, "--help", "--remote-ci")
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("their help\n\nrunning the tests on a remote runner:\n")
-    assert "--remote-ci-attach JOB" in answer.stdout
-
-
-def test_without_a_runner_there_is_the_help_of_the_pytest_here(project: Path) -> None:
-    answer = run_pytest(None, project, "--remote-ci", "--help", REMOTE_CI_URL="http://127.0.0.1:9")
+@pytest.mark.parametrize("typed", [["--remote-ci", "--help"], ["-vh", "--remote-ci"]])
+def test_help_is_answered_here(runner: FakeRunner, project: Path, typed: list[str]) -> None:
+    (project / "conftest.py").write_text(
+        "def pytest_addoption(parser): parser.addoption('--theirs', help='yes')\n"
+    )
+    answer = run_pytest(runner, project, *typed)
     assert answer.returncode == 0, answer.stderr
     assert "--remote-ci-attach=JOB" in answer.stdout
-    assert answer.stderr.startswith("remote-ci: ")
+    assert "--theirs" in answer.stdout
+    assert runner.requests == []
 
 
 def test_help_names_the_options(tmp_path: Path) -> None:
@@ -451,3 +451,85 @@ def test_a_call_of_a_debugger_in_a_chosen_test_file_is_refused_before_anything_i
     (job,) = (job for job in runner.jobs.values() if job is not first)
     assert job.options is not None
     assert job.options["env"] == {"PYTHONBREAKPOINT": "0"}
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--remote-ci-python", "3.12"],
+        ["--remote-ci-url=http://127.0.0.1:9"],
+        ["-x", "--remote-ci-name=x", "--remote-ci-env", "A"],
+        ["--remote-ci-text"],
+    ],
+)
+def test_our_options_without_remote_ci_are_wrong_usage(tmp_path: Path, typed: list[str]) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+    answer = run_pytest(None, tmp_path, *typed)
+    own = sorted(word.partition("=")[0] for word in typed if word.startswith("--remote-ci"))
+    assert answer.returncode == 4
+    assert answer.stderr.strip() == f"ERROR: {', '.join(own)}: no effect without --remote-ci; add that, too"
+    assert "passed" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "typed", [[], ["--version", "--remote-ci-python=3.12"], ["--remote-ci-name=x", "-h"]]
+)
+def test_our_options_are_harmless_where_they_are_not_typed(tmp_path: Path, typed: list[str]) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --remote-ci-python 3.12 --remote-ci-text\n")
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+    answer = run_pytest(None, tmp_path, *typed, PYTEST_ADDOPTS="--remote-ci-url=http://127.0.0.1:9")
+    assert answer.returncode == 0, answer.stderr
+    assert run_pytest(None, tmp_path, "--remote-ci-name=x", REMOTE_CI_JOB="1").returncode == 0
+
+
+@pytest.mark.parametrize("earlier", ["--remote-ci-attach", "--remote-ci-replay"])
+def test_options_for_a_new_job_are_refused_for_an_earlier_one(
+    runner: FakeRunner, project: Path, earlier: str
+) -> None:
+    job = runner.add_job(log("all of it\n"), complete(0))
+    answer = run_pytest(
+        runner, project, f"{earlier}={job.id}", "--remote-ci-python=3.12", "--remote-ci-env=A"
+    )
+    assert (answer.returncode, answer.stdout) == (4, "")
+    assert answer.stderr == (
+        f"remote-ci: --remote-ci-env, --remote-ci-python: no effect on job {job.id}, which was submitted before\n"
+    )
+
+
+def test_a_variable_that_is_not_set_is_named(runner: FakeRunner, project: Path) -> None:
+    (project / "pyproject.toml").write_text("[tool.remote-ci]\nenv = ['OPTIONAL_HERE']\n")
+    typed = ["--remote-ci-env=MISSING", "--remote-ci-env", "SET", "--remote-ci-env=MISSING"]
+    answer = run_pytest(runner, project, "--remote-ci", *typed, SET="x")
+    assert "remote-ci: --remote-ci-env MISSING: not set here, so the job does not get it\n" in answer.stderr
+    assert "OPTIONAL_HERE" not in answer.stderr
+    assert options_of(runner)["env"] == {"SET": "x"}
+
+
+@pytest.mark.parametrize("key", ["", "wrong"])
+def test_a_refused_key_names_the_command_that_stores_one(runner: FakeRunner, project: Path, key: str) -> None:
+    answer = run_pytest(runner, project, "--remote-ci", REMOTE_CI_API_KEY=key)
+    assert answer.stderr.endswith(f"; give a valid key with `remote-ci login --url {runner.url}`\n")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_wrong_usage_in_the_job_names_the_plugins_that_are_only_here(
+    runner: FakeRunner, project: Path
+) -> None:
+    runner.script = [
+        {"type": "session", "t": "recorder", "protocol": 2, "cwd": "/w"},
+        log("ERROR: usage: pytest\n"),
+        {"type": "session", "t": "refused", "plugins": ["pytest-remote-ci", "pytest-other"]},
+        complete(4),
+    ]
+    site = project.parent / "site"
+    (site / "pytest_mine-1.0.dist-info").mkdir(parents=True)
+    (site / "pytest_mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: pytest_mine\n")
+    (site / "pytest_mine-1.0.dist-info" / "entry_points.txt").write_text("[pytest11]\nmine = pytest_mine\n")
+    (site / "pytest_mine.py").write_text("")
+    answer = run_pytest(runner, project, "--remote-ci", "--mine", PYTHONPATH=str(site))
+    assert answer.returncode == 4
+    assert answer.stdout == "ERROR: usage: pytest\n"
+    (line,) = [line for line in answer.stderr.splitlines() if "only here" in line]
+    assert line.startswith("remote-ci: pytest plugins only here: ")
+    assert "pytest-mine" in line
+    assert line.endswith(" (the job installs the project's dependencies)")

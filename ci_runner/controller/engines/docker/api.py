@@ -70,6 +70,11 @@ class DockerAPI:
             connection.settimeout(self.timeout)
             try:
                 connection.connect(self.base_url.removeprefix("unix://"))
+            except PermissionError as error:
+                raise EngineUnavailable(
+                    f"this user may not use Docker's socket at {self.base_url}; add the user to its group "
+                    "(usually `docker`) and log in again, or set DOCKER_HOST"
+                ) from error
             except OSError as error:
                 raise EngineUnavailable(f"no Docker engine answers at {self.base_url}: {error}") from error
 

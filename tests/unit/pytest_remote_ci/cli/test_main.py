@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -244,16 +245,60 @@ def test_list_is_a_table_or_json(runner: FakeRunner, environ: dict[str, str], pr
     good, bad, waiting = runner.add_job(), runner.add_job(), runner.add_job()
     good.status, good.success = "completed", True
     bad.status, bad.success = "failed", False
-    lines = remote_ci({**environ, "TZ": "UTC"}, project, "list").stdout.splitlines()
-    assert lines[0].split("  ")[0] == "JOB ID"
-    assert lines[0].index("STATUS") == 39
-    assert lines[1] == "-" * 110
-    assert [line.split()[0] for line in lines[2:]] == [waiting.id, bad.id, good.id], "newest submission first"
-    assert [line.split()[-1] for line in lines[2:]] == ["-", "✗", "✓"]
-    assert "2026-01-02 03:04:05" in lines[2]
+    lines = remote_ci(environ, project, "list").stdout.splitlines()
+    assert lines[0].split() == ["JOB", "NAME", "PROJECT", "RESULT", "DURATION", "AGE", "REASON"]
+    ids = [job.id[:8] for job in (waiting, bad, good)]
+    assert [line.split()[0] for line in lines[1:]] == ids, "newest submission first"
+    assert ["no verdict, 2 passed" in line for line in lines[1:]] == [False, True, False]
     found = json.loads(remote_ci(environ, project, "list", "--json", "--status=failed", "--limit=7").stdout)
     assert [job["job_id"] for job in found] == [waiting.id, bad.id, good.id]
     assert runner.requests[-1].query == {"status": "failed", "limit": "7"}
+
+
+def test_the_list_is_searched_limited_and_complete_on_request(
+    runner: FakeRunner, environ: dict[str, str], project: Path
+) -> None:
+    runner.add_job()
+    remote_ci(environ, project, "list", "--search", "nightly", "--since", "2026-01-31T12:00+01:00")
+    assert runner.requests[-1].query == {"limit": "20", "q": "nightly", "since": "2026-01-31T11:00:00Z"}
+    remote_ci(environ, project, "list", "--all", "--since=2h")
+    query = runner.requests[-1].query
+    assert query["limit"] == "1000"
+    ago = datetime.now(timezone.utc) - datetime.fromisoformat(query["since"].replace("Z", "+00:00"))
+    assert timedelta(hours=2) <= ago < timedelta(hours=3)
+    answer = remote_ci(environ, project, "list", "--limit=1")
+    assert answer.stderr == "The newest 1 jobs; --all lists all of them.\n"
+    wrong = remote_ci(environ, project, "list", "--since", "yesterday")
+    assert wrong.returncode == 4
+    assert "argument --since: 'yesterday' is not a time such as 2h, 7d, 2026-01-31" in wrong.stderr
+
+
+def test_listing_starts_no_runner(environ: dict[str, str], project: Path) -> None:
+    alone = {name: text for name, text in environ.items() if not name.startswith("REMOTE_CI_")}
+    for command in (["list"], ["pipeline", "list"]):
+        answer = remote_ci(alone, project, *command)
+        assert answer.returncode == 69
+        assert answer.stderr == (
+            "Error: the runner on this machine is not running (it ends when it is idle); "
+            "`pytest --remote-ci` starts it\n"
+        )
+    assert not (Path(environ["HOME"]) / ".local").exists()
+
+
+def test_logs_shows_the_output_of_a_job(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:
+    job = runner.add_job(log("collected\n"), log("1 \x1b]0;x\x07failed\n"))
+    answer = remote_ci(environ, project, "logs", job.id[:8])
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "collected\n1 failed\n", "")
+    found = json.loads(remote_ci(environ, project, "logs", job.id, "--json").stdout)
+    assert found == {"job_id": job.id, "log": "collected\n1 \x1b]0;x\x07failed\n"}
+    with subprocess.Popen(
+        [COMMAND, "logs", "--follow", job.id], cwd=project, env=environ, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["collected\n", "1 failed\n"]
+        job.events += [log("the end\n"), complete(3)]
+        assert process.stdout.read() == "the end\n"
+    assert process.returncode == 3
 
 
 def test_show_tells_what_is_known(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:
@@ -265,6 +310,37 @@ def test_show_tells_what_is_known(runner: FakeRunner, environ: dict[str, str], p
     assert json.loads(remote_ci(environ, project, "show", "--json", job.id).stdout)["job_id"] == job.id
     answer = remote_ci(environ, project, "show", UNKNOWN)
     assert (answer.returncode, answer.stderr) == (4, f"Error: Job not found: {UNKNOWN}\n")
+
+
+def test_show_has_the_messages_of_failures(
+    runner: FakeRunner, environ: dict[str, str], project: Path
+) -> None:
+    crash = {
+        "reprcrash": {"path": "a.py", "lineno": 3, "message": "assert 1 == 2\x1b[2J"},
+        "reprtraceback": {},
+    }
+    reports = [
+        {"nodeid": "a.py::bad", "outcome": "failed", "when": "call", "longrepr": crash},
+        {"nodeid": "a.py::bad", "outcome": "failed", "when": "teardown", "longrepr": "later"},
+        {"nodeid": "a.py::gone", "outcome": "failed", "when": "setup", "longrepr": "fixture 'x' not found"},
+        {"nodeid": "a.py::good", "outcome": "passed", "when": "call", "longrepr": None},
+    ]
+    first, *others = ({"type": "report", "t": "report", "d": report} for report in reports)
+    job = runner.add_job(first, {"type": "report", "t": "several", "of": [*others, "nonsense"]}, complete(1))
+    tests = [
+        {"id": f"a.py::{name}", "outcome": outcome}
+        for name, outcome in (("bad", "failed"), ("gone", "error"), ("good", "passed"), ("old", "failed"))
+    ]
+    runner.intercept = lambda request: (200, tests, {}) if request.path.endswith("/tests") else None
+    answer = remote_ci(environ, project, "show", job.id, "--tests", "--json")
+    assert "\x1b" not in answer.stdout
+    found = {test["id"]: test["message"] for test in json.loads(answer.stdout)["tests"]}
+    assert found == {
+        "a.py::bad": "assert 1 == 2\x1b[2J",
+        "a.py::gone": "fixture 'x' not found",
+        "a.py::good": None,
+        "a.py::old": None,
+    }
 
 
 def test_cancel_ends_a_job_that_runs(runner: FakeRunner, environ: dict[str, str], project: Path) -> None:

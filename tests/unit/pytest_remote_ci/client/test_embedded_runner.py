@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -19,6 +21,7 @@ from support.waiting import wait_until
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.client import embedded_runner
+from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.config.config import Config
 from pytest_remote_ci.errors import ConfigError, RunnerUnreachable
 
@@ -235,3 +238,74 @@ def test_a_session_uses_it_and_says_what_it_lacks(
         assert answer.stdout == "2 passed\n"
         assert answer.stderr.startswith("remote-ci: no isolation here\n")
     assert len(home.starts()) == 1
+
+
+def test_a_runner_with_old_settings_is_replaced_once_it_is_idle(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI_RUNNER_CONCURRENCY", "1")
+    first = home.ensure()
+    assert home.ensure() == first
+    monkeypatch.setenv("CI_RUNNER_CONCURRENCY", "2")
+    second = home.ensure()
+    assert second.url != first.url
+    assert second.warning is None
+    assert home.ensure() == second
+    assert len(home.starts()) == 2
+
+
+def test_a_busy_runner_keeps_its_settings_and_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = home.ensure()
+    with Client(first.url, first.key) as client:
+        client.submit(io.BytesIO(b"PK"))
+    monkeypatch.setenv("CI_RUNNER_CONCURRENCY", "2")
+    again = home.ensure()
+    assert again.url == first.url
+    assert "has unfinished jobs and keeps its settings" in str(again.warning)
+    assert len(home.starts()) == 1
+
+
+def test_a_listing_starts_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_runner, "folder", lambda: home.place)
+    with pytest.raises(RunnerUnreachable, match="`pytest --remote-ci` starts it"):
+        embedded_runner.find(Config(), starts=False)
+    assert home.starts() == []
+    running = home.ensure()
+    assert embedded_runner.find(Config(), starts=False) == running
+
+
+def test_a_full_home_is_one_line(tmp_path: Path) -> None:
+    disk = tmp_path / "home"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with contextlib.suppress(OSError), (disk / "full").open("wb") as file:
+            while True:
+                file.write(b"x" * 4096)
+                file.flush()
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith(("REMOTE_CI", "XDG"))
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_remote_ci.cli.main", "show", "x"],
+            cwd=tmp_path,
+            env={**environ, "HOME": str(disk)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode in (69, 70, 4)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+        assert "No space left on device" in line or "is full" in line
+        assert "Traceback" not in done.stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(home: Home) -> None:
+    (home.place / "start.lock").mkdir(parents=True)
+    with pytest.raises(
+        ConfigError, match=r"start\.lock: cannot be written \(Is a directory\); the embedded runner"
+    ):
+        home.ensure()

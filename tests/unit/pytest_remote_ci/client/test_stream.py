@@ -47,7 +47,7 @@ def test_every_event_arrives_once_and_in_order_however_often_the_connection_brea
     size = sum(frame_size(1, event) for event in EVENTS)
     runner.cut_streams_after = list(range(30, size, 331))
     troubles: list[str] = []
-    events = list(client.stream(job.id, on_trouble=troubles.append))
+    events = list(client.stream(job.id, on_trouble=lambda text, left: troubles.append(text)))
     assert numbers(events) == [str(number) for number in range(20)]
     assert events[-1]["type"] == "complete"
     assert troubles
@@ -124,6 +124,53 @@ def test_portions_are_fetched_where_streams_do_not_get_through(runner: FakeRunne
     assert stream.polling
     assert numbers(events) == ["0", "1", "2", "3", "4"]
     assert events[-1]["type"] == "complete"
+
+
+def test_a_stream_that_is_held_back_is_noticed_after_one_silence(runner: FakeRunner) -> None:
+    job = runner.add_job(*EVENTS)
+    runner.swallow_streams = True
+    troubles: list[tuple[str, float | None]] = []
+    with Client(runner.url, KEY, read_timeout=0.2, sleep=lambda seconds: None) as client:
+        stream = client.stream(job.id, on_trouble=lambda *trouble: troubles.append(trouble))
+        assert list(stream)[-1]["type"] == "complete"
+    assert troubles == [
+        ("something between here and the runner holds its stream back: asking for events instead", None)
+    ]
+    assert runner.paths("GET") == [f"/jobs/{job.id}/stream", f"/jobs/{job.id}/events"]
+
+
+def test_a_run_s_stream_that_is_held_back_says_what_to_set(runner: FakeRunner) -> None:
+    run = runner.add_job({"type": "run_complete", "status": "completed", "success": True})
+    runner.swallow_streams = True
+    troubles: list[str] = []
+
+    def note(text: str, left: float | None) -> None:
+        troubles.append(text)
+        runner.swallow_streams = False
+
+    with Client(runner.url, KEY, read_timeout=0.2, sleep=lambda seconds: None) as client:
+        assert len(list(Runs(client).stream(run.id, on_trouble=note))) == 1
+    (text,) = troubles
+    assert text.endswith(
+        "holds its stream back: set `proxy_buffering off;` (nginx) or `flush_interval -1` (Caddy)"
+    )
+
+
+def test_a_runner_that_stays_away_is_counted_down(runner: FakeRunner) -> None:
+    job = runner.add_job(log("line 0\n"))
+    runner.cut_streams_after = [len(HEAD) + frame_size(1, job.events[0])]
+    left: list[float | None] = []
+    with Client(runner.url, KEY, patience=0.5, sleep=lambda seconds: time.sleep(0.05)) as client:
+        stream = iter(client.stream(job.id, on_trouble=lambda text, seconds: left.append(seconds)))
+        next(stream)
+        runner.intercept = lambda request: (503, {"detail": "away"}, {})
+        with pytest.raises(RunnerUnreachable):
+            next(stream)
+    first, *rest = left
+    assert first is None, "an interruption may be short"
+    numbers = [seconds for seconds in rest if seconds is not None]
+    assert len(numbers) == len(rest) > 1
+    assert numbers == sorted(numbers, reverse=True)
 
 
 def test_a_busy_runner_is_given_the_time_that_it_asks_for(runner: FakeRunner) -> None:

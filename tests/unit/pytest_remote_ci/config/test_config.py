@@ -147,8 +147,8 @@ def test_a_key_in_pyproject_is_refused_with_the_reason(project: Path, home: Path
         ('requirements = ["../x.txt"]', "requirements must be a list of paths below the project"),
         ('requirements = ["/etc/x.txt"]', "requirements must be a list of paths below the project"),
         ('install-project = "yes"', "install-project must be true or false, not 'yes'"),
-        ('timeout = "3"', "timeout must be a number above 0"),
-        ("timeout = true", "timeout must be a number above 0"),
+        ('timeout = "3"', "timeout must be seconds above 0"),
+        ("timeout = true", "timeout must be seconds above 0"),
         ("cpus = 0", "cpus must be a number above 0"),
         ('memory = "lots"', 'memory must be a size such as "2g"'),
         ("memory = 0", 'memory must be a size such as "2g"'),
@@ -219,8 +219,35 @@ def test_values_of_the_command_line_may_be_text(project: Path, home: Path) -> No
     assert loaded.install_project is False
     assert loaded.include == ("a",)
     assert loaded.image is None
-    with pytest.raises(ConfigError, match="command line: timeout must be a number above 0, not 'soon'"):
+    with pytest.raises(
+        ConfigError, match=r"command line: timeout must be seconds above 0, or a time .* not 'soon'"
+    ):
         load(project, home, timeout="soon")
+
+
+@pytest.mark.parametrize(
+    ("typed", "seconds"), [("10m", 600.0), ("1h 30m", 5400.0), ("1.5", 1.5), (90, 90.0), ("90s", 90.0)]
+)
+def test_a_timeout_is_a_number_or_a_time(project: Path, home: Path, typed: object, seconds: float) -> None:
+    assert load(project, home, timeout=typed).timeout == seconds
+    assert (
+        load(project, home, toml=f"timeout = {typed!r}" if typed != "1.5" else "timeout = 1.5").timeout
+        == seconds
+    )
+
+
+@pytest.mark.parametrize("value", ["10x", "m", "0", "nan", "inf", "-1", "1e99", "١m", "", "9" * 200 + "s"])
+def test_a_wrong_value_names_the_option_that_was_typed(project: Path, home: Path, value: str) -> None:
+    spellings = {"timeout": "--remote-ci-timeout", "env": "--remote-ci-env"}
+    with pytest.raises(ConfigError, match=r"^--remote-ci-timeout must be seconds .*10m"):
+        config.load(project, overrides={"timeout": value}, spellings=spellings, environ={}, home=home)
+    with pytest.raises(
+        ConfigError, match=r"^--remote-ci-env must be a list of names of environment variables"
+    ):
+        config.load(project, additions={"env": ["1x"]}, spellings=spellings, environ={}, home=home)
+    (project / "pyproject.toml").write_text("[tool.remote-ci]\ntimeout = 'x'\n")
+    with pytest.raises(ConfigError, match=r"^/.*pyproject.toml \[tool.remote-ci\]: timeout must be"):
+        config.load(project, spellings=spellings, environ={}, home=home)
 
 
 def test_all_keys_of_the_project_table_are_read(project: Path, home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -144,3 +145,26 @@ def test_optional_words_replace_their_argument_if_pytest_knows_them(pytestconfig
     args = ["--tb=long", *optional, "--remote-ci-of-a-newer-client=1", "-q", "--", "x.py"]
     boot.InertOptions().pytest_load_initial_conftests(pytestconfig, pytestconfig._parser, args)
     assert args == ["--tb=long", "--tb=short", "-v", "-q", "--", "x.py"]
+
+
+def test_wrong_usage_is_recorded_with_the_plugins_that_are_there(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    python = python_with(NEWEST, tmp_path_factory.getbasetemp() / "pytests")
+    site, spool = tmp_path / "site", tmp_path / "spool"
+    spool.mkdir()
+    (site / "pytest_mine-1.0.dist-info").mkdir(parents=True)
+    (site / "pytest_mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: pytest-mine\n")
+    (site / "pytest_mine-1.0.dist-info" / "entry_points.txt").write_text("[pytest11]\nmine = pytest_mine\n")
+    (site / "pytest_mine.py").write_text("")
+    environ = {**os.environ, "PYTHONPATH": str(site), "REMOTE_CI_RECORDS": str(spool)}
+    done = subprocess.run(
+        [python, str(BOOT), "script", "--no-such-option"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        check=False,
+    )
+    found = [json.loads(line) for line in (spool / "records").read_text().splitlines()]
+    assert done.returncode == 4
+    assert [record["plugins"] for record in found if record["t"] == "refused"] == [["pytest-mine"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -328,3 +329,20 @@ def test_a_seal_is_out_of_reach_before_anything_of_the_users_runs(tmp_path: Path
     )
     code, _ = run_recorded(tmp_path, text.replace("os.environ['S']", repr(str(tmp_path / "spool"))))
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("signal_name", "words"),
+    [
+        ("SIGBUS", r"pytest was ended by SIGBUS \(usually: /dev/shm is full; its limit is \d+ MiB\)"),
+        (
+            "SIGXFSZ",
+            r"pytest was ended by SIGXFSZ \(a file grew beyond the largest size of a file in a job\)",
+        ),
+        ("SIGXCPU", r"pytest was ended by SIGXCPU \(it used more processor time than a job may\)"),
+        ("SIGSYS", r"pytest was ended by SIGSYS \(it made a system call that jobs may not make\)"),
+        ("SIGSEGV", r"pytest was ended by SIGSEGV"),
+    ],
+)
+def test_a_death_by_a_limit_names_it(signal_name: str, words: str) -> None:
+    assert re.fullmatch(words, crash.ending(-1, signal_name, oom=False, memory=""))

@@ -190,7 +190,7 @@ def test_a_linked_path_to_the_project_is_inside_of_it(place: arguments.Place, tm
         (["--remote-ci", "--version"], False),
         (["--remote-ci", "--cache-show"], False),
         (["--remote-ci", "--fixtures"], True),
-        (["--remote-ci", "--help"], True),
+        (["--remote-ci", "--help"], False),
         (["--remote-ci-attach=1", "--markers"], False),
         (["--remote-ci", "--remote-ci-pipeline=ci", "--help"], False),
         (["--remote-ci-pipeline", "--help"], False),
@@ -202,7 +202,7 @@ def test_the_session_is_handed_over_only_when_asked(argv: list[str], remote: boo
 
 @pytest.mark.parametrize(
     ("typed", "remote"),
-    [([], True), (["--markers"], True), (["--help"], False), (["-h", "--remote-ci"], True)],
+    [([], True), (["--markers"], True), (["--help"], False), (["-h", "--remote-ci"], False)],
 )
 def test_a_setting_hands_all_over_but_the_question_for_help(typed: list[str], remote: bool) -> None:
     assert arguments.wants_remote(typed, ["--remote-ci"]) is remote
@@ -217,30 +217,20 @@ def test_own_options_can_be_taken_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "is_question", "is_for_help"),
+    ("argv", "is_question"),
     [
-        (["-x", "--help"], True, True),
-        (["-h"], True, True),
-        (["-vh"], True, True),
-        (["-k", "--help or a"], False, False),
-        (["-nhelp"], False, False),
-        (["--markers"], True, False),
-        (["--fixtures", "-v"], True, False),
-        (["--fixtures-per-test"], True, False),
-        (["-x", "test_a.py"], False, False),
-        ([], False, False),
-        (["--", "--help"], False, False),
+        (["-k", "--markers or a"], False),
+        (["-nmarkers"], False),
+        (["--markers"], True),
+        (["--fixtures", "-v"], True),
+        (["--fixtures-per-test"], True),
+        (["-x", "test_a.py"], False),
+        ([], False),
+        (["--", "--markers"], False),
     ],
 )
-def test_questions_about_the_project_are_known(argv: list[str], is_question: bool, is_for_help: bool) -> None:
+def test_questions_about_the_project_are_known(argv: list[str], is_question: bool) -> None:
     assert arguments.is_question(argv) is is_question
-    assert arguments.is_for_help(argv) is is_for_help
-
-
-def test_the_question_for_help_is_taken_out_in_place() -> None:
-    argv = ["-x", "--help", "--markers", "-h", "-vhx", "-hkhelp", "-hk", "a", "-kh"]
-    arguments.without_help(argv)
-    assert argv == ["-x", "--markers", "-vx", "-khelp", "-k", "a", "-kh"]
 
 
 @pytest.mark.parametrize(

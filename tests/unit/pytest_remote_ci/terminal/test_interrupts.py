@@ -5,18 +5,21 @@ The run is shown as text here; `test_plugin_native` has what is different in a n
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_runner import KEY, FakeRunner, complete, fake_runner, log
+from support.fake_runner import HEAD, KEY, FakeRunner, complete, fake_runner, log
 from support.waiting import wait_until
 
 PYTEST = str(Path(sys.executable).with_name("pytest"))
@@ -71,7 +74,7 @@ def first_output(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "collected 2 items\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_cancels_the_job_and_waits_for_its_end(
     runner: FakeRunner, process: subprocess.Popen[str], number: int
 ) -> None:
@@ -140,6 +143,71 @@ def test_an_interrupted_attachment_leaves_the_job_running(runner: FakeRunner, pr
         code, _, err = ended(process)
     assert code == 2
     assert f"It continues to run; reconnect with: pytest --remote-ci-attach {job.id}" in err
+    assert not job.cancelled
+
+
+def test_a_closed_terminal_cancels_the_job(runner: FakeRunner, project: Path) -> None:
+    environ = {**os.environ, "REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY, "TERM": "xterm"}
+    ours, theirs = pty.openpty()
+
+    def own_the_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    with subprocess.Popen(
+        [PYTEST, "--remote-ci", "--remote-ci-text"],
+        cwd=project,
+        env=environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=own_the_terminal,
+    ) as process:
+        os.close(theirs)
+        text = b""
+        while b"collected 2 items" not in text:
+            text += os.read(ours, 65536)
+        os.close(ours)
+        assert process.wait(60) == 2
+    (job,) = runner.jobs.values()
+    assert job.cancelled
+
+
+def test_an_ignored_hangup_stays_ignored(runner: FakeRunner, project: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        started = start(runner, project)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with started as process:
+        first_output(process)
+        process.send_signal(signal.SIGHUP)
+        (job,) = runner.jobs.values()
+        job.events.append(complete())
+        code, _, _ = ended(process)
+    assert code == 0
+    assert not job.cancelled
+
+
+def test_ctrl_c_while_the_runner_stays_away_leaves_the_job_running(runner: FakeRunner, project: Path) -> None:
+    runner.intercept = lambda request: (
+        (503, {"detail": "away"}, {}) if runner.streams and request.path.endswith("/stream") else None
+    )
+    runner.cut_streams_after = [len(HEAD) + 200]
+    runner.script = [log("collected 2 items\n"), log("x" * 500)]
+    with start(runner, project) as process:
+        first_output(process)
+        assert process.stderr is not None
+        line = ""
+        while "Ctrl-C leaves" not in line:
+            line = process.stderr.readline()
+            assert line
+        assert re.search(r"answered 503 .*; trying for \d+ s more|; trying for \d+ min", line), line
+        process.send_signal(signal.SIGINT)
+        code, _, err = ended(process)
+    (job,) = runner.jobs.values()
+    assert code == 2
+    assert f"Job {job.id} continues on the runner; show it with: pytest --remote-ci-attach {job.id}\n" in err
     assert not job.cancelled
 
 

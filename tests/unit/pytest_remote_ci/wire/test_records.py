@@ -29,6 +29,7 @@ MARKED = ITEM._replace(doc="A test.", marks=(("slow", {"reason": "why", "n": 1})
 #: A record of each kind with all its fields, and its JSON.
 EACH: list[tuple[Record, str]] = [
     (records.Recorder(protocol=2, cwd="/p"), '{"t":"recorder","protocol":2,"cwd":"/p"}'),
+    (records.Refused(plugins=["pytest-cov"]), '{"t":"refused","plugins":["pytest-cov"]}'),
     (records.Unavailable(reason="old"), '{"t":"unavailable","reason":"old"}'),
     (
         records.Session(

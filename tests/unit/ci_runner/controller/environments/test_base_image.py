@@ -147,7 +147,7 @@ def test_the_image_and_the_python_of_a_job(
             ("3.10", "3.11"),
             {"image": "mine:1", "python": "3.13"},
             {},
-            r"'mine:1' has no Python 3\.13; it has 3\.10, 3\.11",
+            r"'mine:1' has no Python 3\.13; it has 3\.10, 3\.11: choose another with --remote-ci-python or the key",
             id="without the Python asked for",
         ),
         pytest.param(

@@ -1,0 +1,58 @@
+"""Recognize failures because a server is missing that a suite expects on the developer's machine.
+
+A job has a network of its own: nothing listens on its loopback but what its tests start.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+#: Longest part of a failure's message that is looked at.
+_LONGEST: Final = 4000
+_UNREACHABLE = (
+    r"(?:refused|failed|could not translate|name resolution|not known|No such file|timed? ?out|111|-2\b|-3\b)"
+)
+#: Name of a server -> pattern of messages.
+_SERVERS: Final = {
+    "PostgreSQL": re.compile(
+        rf"connection to server (?:at|on socket) .{{0,200}}{_UNREACHABLE}"
+        rf"|could not connect to server: .{{0,80}}{_UNREACHABLE}"
+        rf"|(?:psycopg|asyncpg|postgres).{{0,200}}{_UNREACHABLE}|Connect call failed .{{0,60}}\b5432\b",
+        re.DOTALL | re.IGNORECASE,
+    ),
+    "Redis": re.compile(
+        r"Error -?\d+ connecting to |redis\.exceptions\.ConnectionError|Connect call failed .{0,60}\b6379\b",
+        re.DOTALL,
+    ),
+    "MySQL": re.compile(
+        r"Can't connect to (?:local )?(?:MySQL|MariaDB) server|Connect call failed .{0,60}\b3306\b"
+    ),
+    "MongoDB": re.compile(
+        rf"ServerSelectionTimeoutError.{{0,200}}{_UNREACHABLE}|localhost:27017: ", re.DOTALL
+    ),
+    "RabbitMQ": re.compile(r"(?:AMQPConnectionError|Connect call failed .{0,60}\b5672\b)"),
+}
+_DOCKER: Final = re.compile(
+    r"Error while fetching server API version|Cannot connect to the Docker daemon|docker\.sock\b.{0,100}No such file"
+    r"|FileNotFoundError: .{0,80}'docker'",
+    re.DOTALL,
+)
+
+
+def hint(longrepr: Any) -> str | None:
+    """Return a line about a failure that looks like a missing server, else None."""
+    crash = getattr(longrepr, "reprcrash", None)
+    message = str(getattr(crash, "message", None) or longrepr)[:_LONGEST]
+    if _DOCKER.search(message):
+        return (
+            "the tests need Docker, which jobs do not have: run what they start as `services` "
+            "(docs/guide/pipelines.md)"
+        )
+    for server, pattern in _SERVERS.items():
+        if pattern.search(message):
+            return (
+                f"the tests cannot reach {server}: a job does not see servers of this machine; "
+                "declare it in `services` (docs/guide/pipelines.md)"
+            )
+    return None
