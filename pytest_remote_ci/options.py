@@ -134,6 +134,11 @@ OWN: Final = (
         "show the remote pytest's output as text; record nothing",
         refused_in_run="use `remote-ci pipeline run` and `remote-ci pipeline logs`",
     ),
+    _own(
+        "--remote-ci-profile",
+        "use the runner of this profile in the user file (environment: REMOTE_CI_PROFILE)",
+        "NAME",
+    ),
     _own("--remote-ci-url", "address of the runner (environment: REMOTE_CI_URL)", "URL", setting="url"),
     _own(
         "--remote-ci-api-key",

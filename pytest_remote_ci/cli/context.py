@@ -69,6 +69,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_runner(parser: argparse.ArgumentParser) -> None:
     """Add the options of all commands that use a runner."""
+    parser.add_argument("--profile", metavar="NAME", help="use the runner of this profile in the user file")
     parser.add_argument("--url", help="address of the runner")
     parser.add_argument("--api-key", metavar="KEY", help="API key for the runner")
     add_verbose(parser)
@@ -110,7 +111,9 @@ def settings(options: argparse.Namespace) -> Config:
     overrides["artifacts-dir"] = getattr(options, "artifacts_dir", None)
     more = getattr(options, "artifact", None)
     additions = {"artifacts": more} if more else {}
-    return configuration.load(root, overrides=overrides, additions=additions, spellings=_SPELLINGS)
+    return configuration.load(
+        root, overrides=overrides, additions=additions, spellings=_SPELLINGS, profile=options.profile
+    )
 
 
 def add_verbose(sub: argparse.ArgumentParser) -> None:

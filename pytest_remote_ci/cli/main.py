@@ -178,7 +178,7 @@ def login(options: argparse.Namespace) -> int:
         raise Failure("Nothing was entered; use --url and --api-key", exit_codes.USAGE_ERROR) from None
     with Client(url, key) as client:
         client.verify()
-    file = configuration.write_user_file(url, key)
+    file = configuration.write_user_file(url, key, profile=options.profile)
     print_line(f"✓ {url} accepts the key. Both are stored in {file}.")
     return exit_codes.OK
 

@@ -31,6 +31,9 @@ COMMAND_LINE: Final = "command line"
 #: Variables that hold the address, in order of precedence. Empty ones are skipped, as are those for the key.
 URL_VARIABLES: Final = ("REMOTE_CI_URL", "CI_SERVER_URL")
 
+#: Variable with the name of a profile.
+PROFILE_VARIABLE: Final = "REMOTE_CI_PROFILE"
+
 _KEY_NAMES: Final = frozenset({"api-key", "api_key", "apikey", "key"})
 _HOW_TO_GIVE_A_KEY: Final = "run `remote-ci login`, or set REMOTE_CI_API_KEY"
 
@@ -152,6 +155,7 @@ def load(
     overrides: Mapping[str, object] = MappingProxyType({}),
     additions: Mapping[str, Sequence[str]] = MappingProxyType({}),
     spellings: Mapping[str, str] = MappingProxyType({}),
+    profile: str | None = None,
     environ: Mapping[str, str] = os.environ,
     home: Path | None = None,
     platform: str = sys.platform,
@@ -160,15 +164,24 @@ def load(
 
     `overrides` is the command line: keys as in files (with ``-`` or ``_``), values as text or typed; None means not
     given. `additions` are the command line's, too: they follow the configured items of these lists. `spellings`: key →
-    the option that sets it, for error messages.
+    the option that sets it, for error messages. `profile`: the name of a table ``[profiles.NAME]`` in the user file,
+    whose values precede all others but the command line's; without it, ``REMOTE_CI_PROFILE`` names one.
     """
     home = user_file.home_folder() if home is None else home
     user = user_file.path(environ, home, platform)
+    values_of_user, chosen = user_file.with_profile(
+        user, user_file.read(user), profile or environ.get(PROFILE_VARIABLE, "").strip() or None
+    )
+    project_source, user_source = (
+        _project_table(project / "pyproject.toml"),
+        _Source(str(user), values_of_user),
+    )
     sources = (
         _command_line(overrides),
+        *([] if chosen is None else [_Source(f"{user} [profiles.{chosen[0]}]", chosen[1])]),
         *_environment(environ),
-        _project_table(project / "pyproject.toml"),
-        _Source(str(user), user_file.read(user)),
+        project_source,
+        user_source,
         _Source(str(user_file.legacy_path(home)), user_file.read_legacy(home)),
     )
     values: dict[str, Any] = {}
@@ -186,7 +199,7 @@ def load(
         added = CHECKS[key](Place(key, COMMAND_LINE, True, spellings.get(key)), tuple(more))
         values[_attribute(key)] = tuple(dict.fromkeys((*values.get(_attribute(key), ()), *added)))
         origins[key] = COMMAND_LINE
-    _keep_key_for_its_runner(values, origins, sources)
+    _keep_key_for_its_runner(values, origins, project_source, user_source)
     order = {key: index for index, key in enumerate(CHECKS)}
     return Config(
         **values, origins=MappingProxyType(dict(sorted(origins.items(), key=lambda item: order[item[0]])))
@@ -194,14 +207,13 @@ def load(
 
 
 def _keep_key_for_its_runner(
-    values: Mapping[str, Any], origins: Mapping[str, str], sources: Sequence[_Source]
+    values: Mapping[str, Any], origins: Mapping[str, str], project: _Source, user: _Source
 ) -> None:
     """Refuse to send the key stored for one runner to another runner that the project names.
 
     Otherwise, a developer who clones a project and runs its tests could send a key to any address that its files
     name.
     """
-    project, user = sources[-3], sources[-2]
     beside = str(user.values.get("url") or "").rstrip("/")
     if origins.get(user_file.API_KEY) != user.name or origins.get("url") != project.name or not beside:
         return

@@ -17,6 +17,8 @@ from pytest_remote_ci.errors import ConfigError
 FOLDER: Final = "pytest-remote-ci"
 #: The name of the API key in the user file and in `Config.origins`.
 API_KEY: Final = "api-key"
+#: The table of profiles in the user file.
+PROFILES: Final = "profiles"
 
 
 def home_folder() -> Path:
@@ -68,6 +70,32 @@ def read(file: Path) -> dict[str, Any]:
     return read_toml(file)
 
 
+def with_profile(
+    file: Path, values: Mapping[str, Any], profile: str | None
+) -> tuple[dict[str, Any], tuple[str, dict[str, Any]] | None]:
+    """Return the values outside of profiles, and name and values of the chosen profile; None if none is chosen.
+
+    With a profile, address and key outside of it count no more: its runner must not get the key of another one.
+    Raises `ConfigError` for an unknown profile.
+    """
+    common = {key: value for key, value in values.items() if key != PROFILES}
+    if profile is None:
+        return common, None
+    profiles = values.get(PROFILES, {})
+    found = profiles.get(profile) if isinstance(profiles, dict) else None
+    if not isinstance(found, dict):
+        names = ", ".join(map(str, profiles)) if isinstance(profiles, dict) and profiles else "none"
+        raise ConfigError(
+            f"{file} has no profile {profile!r} (it has: {names}); "
+            f"`remote-ci login --profile {profile}` stores one"
+        )
+    if "url" not in found:  # its key would be sent to a runner that a project names
+        raise ConfigError(f"{file}: the profile {profile!r} needs `url`")
+    for key in ("url", API_KEY):
+        common.pop(key, None)
+    return common, (profile, dict(found))
+
+
 def read_legacy(home: Path) -> dict[str, str]:
     """Return the first ``api_key=…`` of the earlier clients' file; {} if there is none or it cannot be read."""
     try:
@@ -116,8 +144,8 @@ def _is_hidden(file: Path) -> bool:
     return False
 
 
-def write(url: str, key: str, *, file: Path | None = None) -> Path:
-    """Store address and key in the user file, keep its other values, and return the file.
+def write(url: str, key: str, *, file: Path | None = None, profile: str | None = None) -> Path:
+    """Store address and key in the user file or in a profile of it, keep its other values, and return the file.
 
     The folder gets mode 0700 and the file 0600. The file is replaced atomically. Raises `ConfigError`.
     """
@@ -126,7 +154,11 @@ def write(url: str, key: str, *, file: Path | None = None) -> Path:
     import tomli_w
 
     file = path() if file is None else file
-    values = {**read(file), "url": url, API_KEY: key}
+    values = read(file)
+    place = values
+    if profile is not None:
+        place = values.setdefault(PROFILES, {}).setdefault(profile, {})
+    place.update({"url": url, API_KEY: key})
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.parent.chmod(0o700)

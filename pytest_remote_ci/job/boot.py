@@ -51,6 +51,7 @@ _VALUES = (
     "--remote-ci-attach",
     "--remote-ci-replay",
     "--remote-ci-pipeline",
+    "--remote-ci-profile",
     "--remote-ci-url",
     "--remote-ci-api-key",
     "--remote-ci-image",

@@ -127,7 +127,13 @@ class PytestSubmission(Submission):
                 additions[option.setting] = value
             else:
                 overrides[option.setting] = value
-        return configuration.load(root, overrides=overrides, additions=additions, spellings=spellings)
+        return configuration.load(
+            root,
+            overrides=overrides,
+            additions=additions,
+            spellings=spellings,
+            profile=getattr(self._pytest.option, "remote_ci_profile", None),
+        )
 
     def options(self, *, of_run: bool = False) -> SubmitOptions:
         """Return the options of a submission; `of_run`: those shared by all jobs of a run, in the project's root."""

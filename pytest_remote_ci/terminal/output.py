@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Final, TextIO
 
 from pytest_remote_ci.terminal.ansi import clean
@@ -55,8 +56,17 @@ def print_message(text: str) -> None:
     write(sys.stderr, escaped_lines(text) + "\n")
 
 
+class Shown:
+    """The status line that is on the terminal now, which must be cleared before any other line."""
+
+    clear: Callable[[], None] | None = None
+
+
 def write(stream: TextIO, text: str) -> None:
-    """Write filtered text. Characters that the stream cannot encode are replaced."""
+    """Write filtered text, after clearing the status line. Characters that the stream cannot encode are replaced."""
+    clear, Shown.clear = Shown.clear, None
+    if clear is not None:
+        clear()
     try:
         stream.write(text)
     except UnicodeEncodeError:

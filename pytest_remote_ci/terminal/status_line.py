@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from pytest_remote_ci.terminal.ansi import is_terminal, plain
+from pytest_remote_ci.terminal.output import Shown
 from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped_lines
 
@@ -53,6 +54,7 @@ class StatusLine:
             clean = clean[: width - 1] + "…"
         self._write(f"{_CLEAR}{_DIM}{clean}{_PLAIN}")
         self._shown = True
+        Shown.clear = self.clear
 
     def clear(self) -> None:
         """Remove the line, before other output."""

@@ -440,3 +440,72 @@ def test_the_key_of_one_runner_is_not_sent_to_another_that_a_project_names(
 def test_pipelines_of_the_project_are_no_settings(project: Path, home: Path) -> None:
     found = load(project, home, toml='name = "x"\n[tool.remote-ci.pipelines.ci]\nstages = ["s"]\n')
     assert dict(found.origins) == {"name": found.origin("name")}
+
+
+PROFILES = """
+url = "http://home"
+api-key = "home-key"
+name = "mine"
+[profiles.work]
+url = "http://work"
+api-key = "work-key"
+image = "of-work"
+[profiles.keyless]
+url = "http://keyless"
+"""
+
+
+@pytest.fixture
+def profiles(home: Path) -> Path:
+    file = user_file.path({}, home, "linux")
+    file.parent.mkdir(parents=True)
+    file.write_text(PROFILES)
+    return file
+
+
+def test_a_profile_chooses_a_runner(project: Path, home: Path, profiles: Path) -> None:
+    assert (load(project, home).url, load(project, home).api_key) == ("http://home", "home-key")
+    environ = {"REMOTE_CI_URL": "http://environment", "REMOTE_CI_PROFILE": "work"}
+    (project / "pyproject.toml").write_text('[tool.remote-ci]\nurl = "http://project"\n')
+    named = config.load(project, environ=environ, home=home, platform="linux")
+    typed = config.load(project, profile="work", environ={}, home=home, platform="linux")
+    for loaded in (named, typed):
+        assert (loaded.url, loaded.api_key, loaded.image, loaded.name) == (
+            "http://work",
+            "work-key",
+            "of-work",
+            "mine",
+        )
+        assert loaded.origin("url") == f"{profiles} [profiles.work]"
+    both = config.load(project, profile="work", overrides={"url": "http://typed"}, environ={}, home=home)
+    assert both.url == "http://typed"
+
+
+def test_a_profile_never_gets_the_key_of_another_runner(project: Path, home: Path, profiles: Path) -> None:
+    loaded = config.load(project, profile="keyless", environ={}, home=home, platform="linux")
+    assert (loaded.url, loaded.api_key) == ("http://keyless", None)
+
+
+def test_a_profile_needs_an_address(project: Path, home: Path, profiles: Path) -> None:
+    profiles.write_text('[profiles.work]\napi-key = "k"\n')
+    with pytest.raises(ConfigError, match="the profile 'work' needs `url`"):
+        config.load(project, profile="work", environ={}, home=home, platform="linux")
+
+
+def test_an_unknown_profile_names_those_there_are(project: Path, home: Path, profiles: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no profile 'x' \(it has: work, keyless\); `remote-ci login --profile x`"
+    ):
+        config.load(project, profile="x", environ={}, home=home, platform="linux")
+    profiles.write_text("profiles = 3\n")
+    assert load(project, home).url is None
+    with pytest.raises(ConfigError, match="it has: none"):
+        config.load(project, environ={"REMOTE_CI_PROFILE": "x"}, home=home, platform="linux")
+
+
+def test_login_stores_a_profile_beside_the_others(project: Path, home: Path, profiles: Path) -> None:
+    user_file.write("http://new", "new-key", file=profiles, profile="new")
+    new = config.load(project, profile="new", environ={}, home=home, platform="linux")
+    assert (new.url, new.api_key) == ("http://new", "new-key")
+    assert load(project, home).url == "http://home"
+    assert config.load(project, profile="work", environ={}, home=home, platform="linux").url == "http://work"

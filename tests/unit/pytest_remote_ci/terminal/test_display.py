@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_remote_ci.errors import NoVerdict
+from pytest_remote_ci.terminal import output
 from pytest_remote_ci.terminal.ansi import ColourFilter, Output
 from pytest_remote_ci.terminal.display import Display, exit_code, local_color
 from pytest_remote_ci.terminal.status_line import Bar, StatusLine
@@ -254,3 +255,17 @@ def test_colours_are_decided_as_the_local_pytest_would(
         monkeypatch.setenv(name, value)
     if choice == "auto" and pytest.version_tuple >= (8,):  # before, an empty NO_COLOR counted
         assert should_do_markup(Terminal() if terminal else io.StringIO()) is color
+
+
+def test_a_line_of_a_command_clears_the_upload_bar_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pytest_remote_ci.terminal.status_line.is_terminal", lambda stream: True)
+    line = StatusLine()
+    Bar(line, "uploading")(1, 2)
+    output.say("GET /jobs: 200")
+    output.say("another")
+    err = capsys.readouterr().err
+    bar, rest = err.rsplit("\r\x1b[K", 1)
+    assert "uploading" in bar
+    assert rest == "GET /jobs: 200\nanother\n"
