@@ -8,6 +8,7 @@ what it needs: ``admin`` loads no HTTP and no engine. Exit codes: 0 ended as req
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -49,7 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o022)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = make_parser(with_admin="admin" in words).parse_args(words)
+        is_completing = "_ARGCOMPLETE" in os.environ  # a shell asks for words
+        parser = make_parser(with_admin="admin" in words or is_completing)
+        if is_completing:
+            with contextlib.suppress(ImportError):
+                import argcomplete
+
+                argcomplete.autocomplete(parser)
+        args = parser.parse_args(words)
         return cast(Callable[[argparse.Namespace], int], args.program)(args)
     except SettingsError as error:
         return _complain(error, EXIT_USAGE)

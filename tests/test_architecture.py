@@ -52,12 +52,12 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "client": (
         ("pytest_remote_ci",),
         ("wire", "job", "client"),
-        {"pytest", "_pytest", "pluggy", "requests", "urllib3", "sseclient", "tomli_w"},
+        {"argcomplete", "pytest", "_pytest", "pluggy", "requests", "urllib3", "sseclient", "tomli_w"},
     ),
     "composition": (
         tuple(f"ci_runner.{name}" for name in COMPOSITION),
         (*_OURS, "composition"),
-        set(),
+        {"argcomplete"},
     ),
     "store": (
         ("ci_runner.store",),
@@ -390,6 +390,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 HEAVY = {
+    "argcomplete",
     "requests",
     "urllib3",
     "sseclient",

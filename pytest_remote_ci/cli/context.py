@@ -22,6 +22,7 @@ from pytest_remote_ci.terminal.output import (
     print_titled_log,
     write,
 )
+from pytest_remote_ci.wire import formats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ __all__ = [
     "print_log",
     "print_message",
     "print_titled_log",
+    "seconds",
     "settings",
     "write",
 ]
@@ -96,6 +98,18 @@ class TakesArguments(Protocol):
 
     def add_argument(self, *names: str, **settings: Any) -> object:
         """Declare an argument, as in argparse."""
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of an option's value: a number, or a time such as ``10m``."""
+    found = formats.parse_duration(text)
+    try:
+        number = float(text) if found is None else found
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f'must be seconds above 0, or a time such as "10m", not {text!r}')
+    return number
 
 
 def add_run(parser: TakesArguments, nargs: str | None = None) -> None:

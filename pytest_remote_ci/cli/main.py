@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import __version__, exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
-from pytest_remote_ci.cli import jobs, keep, pipelines
+from pytest_remote_ci.cli import completion, jobs, keep, pipelines
 from pytest_remote_ci.cli.context import (
     Failure,
     Parser,
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_pytest.run(words[1:])
     parser = make_parser()
+    completion.offer(parser)
     split = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:split])
     options.pytest_args = words[split + 1 :]

@@ -27,6 +27,7 @@ from pytest_remote_ci.cli.context import (
     print_log,
     print_message,
     print_titled_log,
+    seconds,
     settings,
     write,
 )
@@ -61,7 +62,9 @@ def add(command: Command, add_pipeline: AddArguments, add_choice: AddArguments) 
     sub.add_argument(
         "--keep-going", action="store_true", help="after a failure, run the jobs that do not depend on it"
     )
-    sub.add_argument("--timeout", type=float, metavar="SECONDS", help="limit for the whole run")
+    sub.add_argument(
+        "--timeout", type=seconds, metavar="TIME", help="limit for the whole run: seconds, or as 10m"
+    )
     _add_async(sub)
     add_json(sub, "print the run as JSON when it ends (logs go to stderr)")
     sub = command("list", list_runs, "list your runs, newest first")

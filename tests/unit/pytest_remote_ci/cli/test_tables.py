@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
-from pytest_remote_ci.cli import tables
+from pytest_remote_ci.cli import context, tables
 
 NOW = datetime(2026, 1, 2, 4, 0, 0, tzinfo=timezone.utc)
 
@@ -42,6 +43,14 @@ NOW = datetime(2026, 1, 2, 4, 0, 0, tzinfo=timezone.utc)
 )
 def test_a_result_is_said_in_words(job: dict[str, Any], words: str) -> None:
     assert tables.result(job) == words
+
+
+@pytest.mark.parametrize(("text", "number"), [("90", 90.0), ("10m", 600.0), ("1h 30m", 5400.0)])
+def test_a_time_is_seconds_or_words(text: str, number: float) -> None:
+    assert context.seconds(text) == number
+    for wrong in ("soon", "0", "-1", "nan", "inf", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be seconds above 0"):
+            context.seconds(wrong)
 
 
 def test_runs_and_their_jobs_are_told_apart() -> None:

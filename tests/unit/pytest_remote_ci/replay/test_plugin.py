@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.fake_runner import (
+    HEAD,
     KEY,
     FakeRunner,
     complete,
@@ -429,3 +434,43 @@ def test_what_a_plugin_here_raises_is_not_blamed_on_the_records(runner: FakeRunn
     answer = run(runner, project, "-p", "breaking", PYTHONPATH=str(project))
     assert "KeyError: 'mine'" in answer.stdout + answer.stderr
     assert "is invalid" not in answer.stdout + answer.stderr
+
+
+def seen_on(terminal: int) -> list[str]:
+    """The lines that a terminal shows in the end: overwritten and erased text is gone."""
+    data = b""
+    with contextlib.suppress(OSError):  # the program has ended
+        while piece := os.read(terminal, 65536):
+            data += piece
+    lines, column = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.", data.decode(), re.DOTALL):
+        if part == "\n":
+            lines.append("")
+        elif part == "\r":
+            column = 0
+        elif part == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        elif not part.startswith("\x1b"):
+            lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + 1 :]
+            column += 1
+    return lines
+
+
+def test_a_line_about_the_connection_leaves_the_results_on_the_terminal(
+    runner: FakeRunner, project: Path
+) -> None:
+    begun = [*session_of(str(project), "test_a", "test_b"), *outcome_of("test_a")[1:]]
+    runner.script = [*begun, *outcome_of("test_b"), *end_of_session(0), complete(0)]
+    frames = [f"id: {number}\ndata: {json.dumps(event)}\n\n" for number, event in enumerate(begun, 1)]
+    runner.cut_streams_after = [len(HEAD) + sum(map(len, frames))]
+    ours, theirs = pty.openpty()
+    environ = environment(runner, TERM="xterm", COLUMNS="100")
+    command = [sys.executable, "-m", "pytest", "--remote-ci", "-p", "no:cacheprovider"]
+    with subprocess.Popen(command, cwd=project, env=environ, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        lines = seen_on(ours)
+        assert process.wait(60) == 0
+    os.close(ours)
+    assert runner.streams == 2
+    results = [line.split() for line in lines if line.startswith("test_it.py")]
+    assert sum(words[1].count(".") for words in results) == 2, lines

@@ -263,9 +263,24 @@ def test_a_line_of_a_command_clears_the_upload_bar_first(
     monkeypatch.setattr("pytest_remote_ci.terminal.status_line.is_terminal", lambda stream: True)
     line = StatusLine()
     Bar(line, "uploading")(1, 2)
-    output.say("GET /jobs: 200")
-    output.say("another")
+    output.print_message("GET /jobs: 200")
+    output.print_message("another")
     err = capsys.readouterr().err
     bar, rest = err.rsplit("\r\x1b[K", 1)
     assert "uploading" in bar
     assert rest == "GET /jobs: 200\nanother\n"
+
+
+def test_a_status_line_never_continues_or_erases_a_line_of_somebody_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pytest_remote_ci.terminal.status_line.is_terminal", lambda stream: True)
+    line = StatusLine()
+    ended: list[str] = []
+    line.end_other_line = lambda: ended.append(capsys.readouterr().err)
+    line.show("downloading")
+    line.show("downloading more")
+    line.print_message("fetched: report.xml")
+    assert len(ended) == 2, "before the first redraw, and before a line"
+    assert "fetched" not in ended[1]
+    assert capsys.readouterr().err == "fetched: report.xml\n"
