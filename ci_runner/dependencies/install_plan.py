@@ -56,6 +56,8 @@ class Plan:
     pytest: str = "pytest"
     #: Whether the pytest line is among `requirements` because nothing else names pytest.
     adds_pytest: bool = False
+    #: Whether the environment has pip, as those of ``python -m venv`` have.
+    pip: bool = True
     #: Whether the project is installed (editable) in a separate layer.
     install: bool = False
     #: Whether the project's code has to run before its dependencies are known.
@@ -140,6 +142,7 @@ def make_plan(tree: Tree, options: SubmitOptions, python: str | None = None) -> 
         all_packages=locked and members is not None,
         pytest=wanted_pytest,
         adds_pytest=adds_pytest,
+        pip=options.pip,
         install=install,
         is_dynamic=project.is_dynamic,
         name=project.name,

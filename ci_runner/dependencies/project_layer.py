@@ -18,7 +18,7 @@ from ci_runner.dependencies.project import BUILD_FILES, Tree
 from ci_runner.dependencies.requirements import normalized
 
 #: Raised when the meaning of a layer changes.
-VERSION: Final = 1
+VERSION: Final = 2
 
 _CONFIGURATION: Final = (
     *BUILD_FILES,

@@ -62,6 +62,8 @@ class Config:
     groups: tuple[str, ...] = ()
     #: Whether to install the project itself; None means only if it is a package.
     install_project: bool | None = None
+    #: Whether the environment has pip; None means yes.
+    pip: bool | None = None
     #: Names of environment variables that are passed to the job.
     env: tuple[str, ...] = ()
     #: Arguments of pytest that precede those of the command line.
@@ -132,6 +134,7 @@ class Config:
             extras=self.extras,
             groups=self.groups,
             install_project=self.install_project,
+            pip=self.pip is not False,
             env={name: environ[name] for name in self.env if name in environ},
             timeout=self.timeout,
             cpus=self.cpus,

@@ -211,6 +211,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "extras": _texts,
     "groups": _texts,
     "install-project": _flag,
+    "pip": _flag,
     "env": _names,
     "args": _texts,
     "timeout": _seconds,

@@ -15,12 +15,25 @@ import py_compile
 import re
 import subprocess
 import sys
+import sysconfig
 import time
 from typing import Any
 
 PROTOCOL = 1
+#: Characters of a failed command's output that the result repeats.
+_OUTPUT_LIMIT = 16_000
 
 _ERROR = re.compile(r"^\s*(?:error:|×|x )\s*", re.IGNORECASE)
+#: A line of a build that names its error, and lines that only say that there was one.
+_NAMES_ERROR = re.compile(
+    r"\b(?:[A-Z]\w*(?:Error|Exception)|ERROR|[Ee]rror|fatal)\b\W|not found|No such file"
+)
+_SAYS_NOTHING = re.compile(
+    r"subprocess-exited|CalledProcessError|exit (?:status|code)|returned non-zero|build stopped|"
+    r"make(?:\[\d+\])?: \*\*\*|Failed building|originates from a subprocess"
+)
+#: The command by which meson-python's loader builds again.
+_NINJA = re.compile(r"\['[^'\n]*\bninja'[^\]\n]*\]")
 _LOCAL = re.compile(r"^(?:-e\s+)?(?:[^\s;#]+\s*@\s*)?(file://[^\s;#]+|\.{1,2}/[^\s;#]*|/[^\s;#]*)")
 
 
@@ -42,6 +55,7 @@ class Builder:
         self._output = os.open(
             self._path("output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
+        self._last = ""
         self.result: dict[str, Any] = {"python": "{}.{}.{}".format(*sys.version_info[:3])}
 
     def run(self, steps: list[dict[str, Any]]) -> None:
@@ -53,7 +67,7 @@ class Builder:
                 getattr(self, "_" + step["do"])(step)
             self.result["ok"] = True
         except StepFailed as error:
-            self.result.update(ok=False, error=str(error))
+            self.result.update(ok=False, error=str(error), output=self._last[-_OUTPUT_LIMIT:])
         except Exception as error:
             self.result.update(ok=False, error=f"{type(error).__name__}: {error}")
         self.result["seconds"] = round(time.monotonic() - began, 3)
@@ -139,9 +153,20 @@ class Builder:
         if not self._may_build:
             command += ["--no-build", "--require-hashes", "--no-config"]
         self.uv([*command, listed], quiet=not self._may_build)
+        if step["pip"]:
+            self._seed(python, {_name(line) for line in entries(lock)})
+            _write_user_packages(stage)
+        _write_pip_settings(stage, step["home"])
         scripts_for_project(
             os.path.join(stage, "bin"), os.path.join(stage, "project-bin"), step["project_python"]
         )
+
+    def _seed(self, python: str, locked: set[str]) -> None:
+        """Install what ``python -m venv`` installs from the interpreter's own wheels, unless the lock has it."""
+        wheels = [path for name, path in bundled_wheels() if name not in locked]
+        if wheels:
+            command = [self._uv, "pip", "install", "--python", python, "--link-mode", "hardlink"]
+            self.uv([*command, "--no-deps", "--no-index", "--no-config", *wheels], quiet=True)
 
     def _venv(self, stage: str) -> None:
         self.uv(
@@ -167,10 +192,12 @@ class Builder:
         packages = os.path.join(step["environment"], "lib", version, "site-packages")
         with open(os.path.join(stage, "lib", version, "site-packages", "zz_ci_env.pth"), "w") as file:
             file.write(f"import site; site.addsitedir({packages!r})\n")
+        _write_pip_settings(stage, step["home"])
         command = [self._uv, "pip", "install", "--python", os.path.join(stage, "bin", "python"), "--no-deps"]
         for folder in step["projects"]:
             command += ["--editable", folder]
         self.uv(command)
+        keep_built(os.path.join(stage, "lib", version, "site-packages"))
 
     # -- bytecode
     def _bytecode(self, step: dict[str, Any]) -> None:
@@ -229,6 +256,62 @@ class Builder:
             return file.read()
 
 
+def keep_built(packages: str) -> None:
+    """Make meson-python's editable installs import what was built.
+
+    They would build again at each import, with a ninja that was there only while they were installed. The project is
+    installed again whenever a file changes that its build depends on.
+    """
+    for name in os.listdir(packages):
+        if not (name.startswith("_") and name.endswith("_editable_loader.py")):
+            continue
+        path = os.path.join(packages, name)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        os.unlink(path)  # it may be a hard link into a cache
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(_NINJA.sub("['true']", text))
+
+
+def bundled_wheels() -> list[tuple[str, str]]:
+    """Return (normalized name, path) of the wheels that this interpreter gives to new virtual environments.
+
+    None in distributions that take them out (Debian's without python3-venv).
+    """
+    found = importlib.util.find_spec("ensurepip")
+    if found is None or found.origin is None:
+        return []
+    folders = [os.path.join(os.path.dirname(found.origin), "_bundled")]
+    folders.append(sysconfig.get_config_var("WHEEL_PKG_DIR") or "")
+    wanted = ("pip", "setuptools") if sys.version_info < (3, 12) else ("pip",)
+    wheels: dict[str, str] = {}
+    for folder in folders:
+        for file in sorted(os.listdir(folder)) if folder and os.path.isdir(folder) else ():
+            name = _normalized(file.partition("-")[0])
+            if file.endswith(".whl") and name in wanted:
+                wheels.setdefault(name, os.path.join(folder, file))
+    return list(wheels.items())
+
+
+def _write_pip_settings(stage: str, home: str | None) -> None:
+    """Make pip in the job install below the home folder, because other jobs have the same environment.
+
+    Where the home folder is not known, pip refuses to install: no virtual environment allows ``--user``.
+    """
+    place = "user = true" if home is None else f"prefix = {home}/.local"
+    with open(os.path.join(stage, "pip.conf"), "w", encoding="utf-8") as file:
+        file.write(f"[install]\n{place}\n[global]\ndisable-pip-version-check = true\n")
+
+
+def _write_user_packages(stage: str) -> None:
+    """Make the environment's interpreter see what pip installs in the job."""
+    version = "python{}.{}".format(*sys.version_info[:2])
+    path = os.path.join(stage, "lib", version, "site-packages", "zz_ci_user.pth")
+    packages = f"os.path.expanduser('~/.local/lib/{version}/site-packages')"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"import os, site; site.addsitedir({packages})\n")
+
+
 def cause(output: str) -> str:
     """Return the error in uv's output, with its reason, as one line."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
@@ -238,7 +321,8 @@ def cause(output: str) -> str:
             for number, following in enumerate(lines[index + 1 :], index + 1):
                 stripped = following.strip().lstrip("╰├─▶│ ").strip()
                 if stripped.startswith("[std"):
-                    text.append(_last_words(lines[number:]))
+                    # The steps in between say that the build failed; its own words say why.
+                    text = [f"{text[0]}:", _last_words(lines[number:])]
                 if stripped.startswith(("[std", "hint:")) or not following.startswith((" ", "╰", "cause")):
                     break
                 text.append(stripped)
@@ -247,7 +331,7 @@ def cause(output: str) -> str:
 
 
 def _last_words(lines: list[str]) -> str:
-    """Return the last line that a build itself wrote: usually the error that ended it."""
+    """Return the last line of a build that names an error, else its last one: usually what ended it."""
     written = []
     for line in lines:
         stripped = line.strip()
@@ -255,7 +339,8 @@ def _last_words(lines: list[str]) -> str:
             break
         if not stripped.startswith("[std"):
             written.append(stripped)
-    return written[-1] if written else ""
+    errors = [line for line in written if _NAMES_ERROR.search(line) and not _SAYS_NOTHING.search(line)]
+    return (errors or written or [""])[-1]
 
 
 def without_folders(lock: str, root: str) -> str:

@@ -82,6 +82,8 @@ class SubmitOptions:
     groups: tuple[str, ...] = ()
     #: Whether to install the project (editable); None means only if it is a package.
     install_project: bool | None = None
+    #: Whether the environment has pip, and setuptools before Python 3.12, as those of ``python -m venv`` have.
+    pip: bool = True
     #: Environment variables of the job (name → value) that the developer chose to pass.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Seconds of testing after which the job is stopped; None means the runner's default.
@@ -272,6 +274,7 @@ CHECKS: Final[Mapping[str, Any]] = {
     "extras": checks.as_texts,
     "groups": checks.as_texts,
     "install_project": checks.as_flag,
+    "pip": checks.as_flag,
     "env": checks.as_environment,
     "timeout": checks.as_positive,
     "cpus": checks.as_positive,

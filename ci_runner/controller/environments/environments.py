@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ci_runner import failpoints
-from ci_runner.controller.engine import ENVIRONMENT, PROJECT_LAYER, STORE, Bind
+from ci_runner.controller.engine import ENVIRONMENT, HOME, PROJECT_LAYER, STORE, Bind
 from ci_runner.controller.environments import takeover
 from ci_runner.controller.environments.builds import Build, Builds, Built
 from ci_runner.controller.environments.cells import CachePlace
 from ci_runner.controller.environments.single_flight import SingleFlight
-from ci_runner.dependencies import locks, project_layer
+from ci_runner.dependencies import build_hints, locks, project_layer
 from ci_runner.dependencies.install_plan import Plan
 from ci_runner.dependencies.locks import Lock
 from ci_runner.dependencies.project import Tree
@@ -37,7 +37,7 @@ from ci_runner.storage.safe_fs import Trash, identity, is_folder, move, opened_f
 from ci_runner.storage.scopes import SHARED
 
 #: Raised when builds from the same inputs give other results.
-VERSION: Final = 2
+VERSION: Final = 3
 #: Owner of the shared scope if the runner is root: no job and no user's build runs as this uid.
 SHARED_UID: Final = 65533
 #: Path of the CA bundle in containers.
@@ -190,6 +190,8 @@ class Environments:
             "stage": f"{STORE}/{_ENVIRONMENT}",
             "lock": lock.text if lock is not None else None,
             "index_options": list(request.plan.index_options),
+            "pip": request.plan.pip,
+            "home": HOME if request.in_place is None else None,
             "project_python": f"{PROJECT_LAYER}/bin/python",
         }
 
@@ -242,6 +244,7 @@ class Environments:
             "stage": f"{STORE}/{_LAYER}",
             "projects": projects,
             "environment": ENVIRONMENT,
+            "home": HOME if request.in_place is None else None,
             "env": project_layer.version_env(request.plan, alone=True),
         }
         binds = () if environment is None else (Bind(environment, ENVIRONMENT),)
@@ -284,8 +287,7 @@ class Environments:
         )
         with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
             if built.result.get("ok") is not True:
-                words = _one_line(built.result.get("error"))
-                raise EnvironmentFailed(f"could not install dependencies: {words}")
+                raise EnvironmentFailed(f"could not install dependencies: {_reason(request, built.result)}")
             yield built
 
     def _env(self) -> dict[str, str]:
@@ -334,7 +336,13 @@ class Environments:
 
     def _environment_key(self, request: Request, lock: Lock, scope: str) -> str:
         return _digest(
-            "env", scope, request.image_id, request.python, lock.text, list(request.plan.index_options)
+            "env",
+            scope,
+            request.image_id,
+            request.python,
+            lock.text,
+            list(request.plan.index_options),
+            request.plan.pip,
         )
 
     def _find_environment(self, request: Request, lock: Lock, scope: str) -> Published | None:
@@ -441,6 +449,19 @@ def _lock_of(built: Built, request: Request) -> Lock:
 
 def _one_line(text: object) -> str:
     return " ".join(str(text or "no reason given").split())[:500]
+
+
+def _reason(request: Request, result: Mapping[str, object]) -> str:
+    """Return why a build failed, as its container says, and what to do about it."""
+    words = _one_line(result.get("error"))
+    if build_hints.is_conflict(words) and request.plan.chosen:
+        chosen = ", ".join(request.plan.chosen[:10])
+        settings = "`requirements`, `groups` and `extras` in [tool.remote-ci] choose others"
+        return f"{words} (chosen: {chosen}; {settings})"
+    output = result.get("output")
+    searched = f"{output if isinstance(output, str) else ''}\n{words}"
+    hint = build_hints.hint(searched, request.mount, request.tree.digests)
+    return words if hint is None else f"{words} ({hint})"
 
 
 def _digest(*parts: object) -> str:

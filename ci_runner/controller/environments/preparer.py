@@ -261,7 +261,7 @@ class Preparer:
             Bind(environment.folder, ENVIRONMENT),
             *self._environments.ca_binds(),
         ]
-        home, path, lowers = ENVIRONMENT, [f"{ENVIRONMENT}/bin"], [request.folder]
+        home, path, lowers = ENVIRONMENT, [f"{ENVIRONMENT}/bin", f"{HOME}/.local/bin"], [request.folder]
         if layer is not None:
             home = PROJECT_LAYER
             path = [f"{PROJECT_LAYER}/bin", f"{ENVIRONMENT}/project-bin", *path]

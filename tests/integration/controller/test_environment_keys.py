@@ -138,6 +138,15 @@ def test_options_that_choose_indexes_make_an_environment_of_their_own(
     assert len({environment(prepared) for prepared, _ in found}) == len(found)
 
 
+def test_an_environment_without_pip_is_another(bench: Bench) -> None:
+    found = {pip: environment(prepare(bench, pip=pip)[0]) for pip in (True, False)}
+    assert found[True] != found[False]
+    names = {
+        pip: [path.name for path in folder.glob("lib/*/site-packages/pip")] for pip, folder in found.items()
+    }
+    assert names == {True: ["pip"], False: []}
+
+
 def test_a_folder_that_is_installed_is_the_one_where_the_project_lies(bench: Bench) -> None:
     files = {"requirements.txt": "-e ./libs/inner\npytest\n"}
     files |= {f"libs/inner/{name}": text for name, text in PACKAGE.items()}

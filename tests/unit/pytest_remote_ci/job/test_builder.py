@@ -25,6 +25,7 @@ PLAN: dict[str, Any] = {
     "constraints": [],
     "index_options": [],
     "install": False,
+    "all_packages": False,
     "name": None,
     "pytest": "pytest",
     "adds_pytest": False,
@@ -79,12 +80,14 @@ class Bench:
         """What the user sees."""
         return (self.spool / "output").read_text()
 
-    def sync(self, lock: str | None = None) -> dict[str, Any]:
+    def sync(self, lock: str | None = None, *, pip: bool = False) -> dict[str, Any]:
         return {
             "do": "sync",
             "stage": str(self.stage),
             "lock": lock,
             "index_options": [],
+            "pip": pip,
+            "home": "/ci/home",
             "project_python": "/ci/project/bin/python",
         }
 
@@ -214,6 +217,7 @@ def test_a_project_layer_sees_the_environment_below_it(bench: Bench, tmp_path: P
         "stage": str(layer),
         "projects": [str(bench.project)],
         "environment": str(bench.stage),
+        "home": "/ci/home",
     }
     result = bench.run(bench.sync("thing==2.0\n"), step, may_build=True)
     assert result["ok"], result
@@ -281,9 +285,69 @@ FAILED_BUILD = """\
         ("error: No\n  cause: Because\n  cause: this\nhint: try\n", "No cause: Because cause: this"),
         (
             FAILED_BUILD,
-            "Failed to build `x` The build backend returned an error Call failed ValueError: last words",
+            "Failed to build `x`: ValueError: last words",
         ),
     ],
 )
 def test_the_cause_is_found_in_what_uv_says(output: str, line: str) -> None:
     assert builder.cause(output) == line
+
+
+def test_an_environment_has_what_new_virtual_environments_have(bench: Bench) -> None:
+    """Its pip installs below the home folder, and the interpreter finds it there."""
+    result = bench.run(bench.sync("thing==2.0\n", pip=True), may_build=True)
+    assert result["ok"], result
+    assert {name for name, _ in builder.bundled_wheels()} == (
+        {"pip", "setuptools"} if sys.version_info < (3, 12) else {"pip"}
+    )
+    home = bench.spool / "home"
+    version = "python{}.{}".format(*sys.version_info[:2])
+    packages = home / ".local" / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "installed_later.py").touch()
+    code = "import importlib, pip, thing, installed_later; print(pip.__version__)"
+    said = subprocess.run(
+        [bench.stage / "bin" / "python", "-c", code],
+        env={"HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout
+    assert "prefix = /ci/home/.local" in (bench.stage / "pip.conf").read_text()
+
+
+def test_a_locked_pip_is_the_only_one(bench: Bench) -> None:
+    wheel(bench.spool / "own", "pip", "1.0", {"pip.py": ""})
+    [made] = (bench.spool / "own").rglob("pip-1.0-*.whl")
+    assert bench.run(bench.sync(f"pip @ file://{made}\n", pip=True), may_build=True)["ok"]
+    [found] = bench.stage.glob("lib/python*/site-packages/pip-*.dist-info")
+    assert found.name == "pip-1.0.dist-info"
+
+
+def test_pip_can_be_left_out(bench: Bench) -> None:
+    assert bench.run(bench.sync("thing==2.0\n"), may_build=True)["ok"]
+    assert list(bench.stage.glob("lib/python*/site-packages/pip")) == []
+
+
+BROKEN_BUILD = """\
+error: Failed to build `x @ file:///w`
+  cause: The build backend returned an error
+  cause: Call to `setuptools.build_meta.build_editable` failed (exit status: 1)
+
+[stdout]
+running build_ext
+
+[stderr]
+x.c:1:10: fatal error: nothing.h: No such file or directory
+compilation terminated.
+error: command '/usr/bin/gcc' failed with exit code 1
+
+hint: This usually indicates a problem with the package or the build environment.
+"""
+
+
+def test_the_last_line_that_names_an_error_is_the_cause() -> None:
+    assert builder.cause(BROKEN_BUILD) == (
+        "Failed to build `x @ file:///w`: x.c:1:10: fatal error: nothing.h: No such file or directory"
+    )

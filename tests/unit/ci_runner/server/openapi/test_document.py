@@ -34,6 +34,7 @@ DIFFERENCES: dict[str, str] = {
     r"^POST /runs body \.options\.plan\b": "nothing of a plan was described",
     r"^POST /runs body \.options\.(changed|pipeline|tag|timeout) \+null": "null always meant: not given",
     r"\.options(\.submit)?\.\w+ \+null": "null always meant: the default",
+    r"\.options(\.submit)?\.pip \+property$": "environments never had pip",
     r"\.options(\.submit)?\.\w+ exclusiveMaximum": "larger numbers were always refused",
     r"^POST /runs body \.options\.(pipeline|tag) (max|min)Length": "other lengths were always refused",
     r"\.options(\.submit)?\.interpreter_options \+property$": "an option of later clients",
