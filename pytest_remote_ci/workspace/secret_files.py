@@ -18,7 +18,7 @@ from typing import Final
 from pytest_remote_ci.wire.protocol import KEY_PATTERN
 
 #: Increased with every change of the table, so that cached results are recomputed.
-TABLE_VERSION: Final = 1
+TABLE_VERSION: Final = 2
 
 #: The content is searched up to this many bytes; larger files hold data, not keys.
 CONTENT_LIMIT: Final = 1 << 20
@@ -158,6 +158,11 @@ SECRET_PATTERNS: Final[tuple[SecretPattern, ...]] = (
         "stored passwords",
         names=(".git-credentials", ".pgpass"),
         content=re.compile(rb"\S+:\S"),
+    ),
+    SecretPattern(
+        "secret variables",
+        names=(".env", ".env.local", ".env.*.local", ".env.prod", ".env.production", ".envrc"),
+        content=re.compile(rb"^[ \t]*(?:export[ \t]+)?[A-Za-z_]\w*[ \t]*=[ \t]*[^\s#]", re.MULTILINE),
     ),
     SecretPattern(
         "a package registry's token",

@@ -60,6 +60,7 @@ CASES = [
         "[pypi]\nusername = __token__\n",
     ),
     ("stored passwords", ".git-credentials", "https://me:hunter2@example.com\n", ".git-credentials", ""),
+    ("secret variables", "deploy/.env", "# mine\nexport TOKEN=abc\n", "deploy/.env", "# TOKEN=abc\nTOKEN=\n"),
     (
         "a package registry's token",
         ".npmrc",
