@@ -6,11 +6,10 @@ The contents are blobs already, so this only adds a manifest; everything else wo
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ci_runner import failpoints
 from ci_runner.controller.actions import AdvanceRun
@@ -60,25 +59,29 @@ def _with_artifacts(
     if not artifacts:
         return workspace
     with blobs.open(workspace) as file:
-        entries = {
-            entry.path: entry for entry in Manifest.from_dict({"files": json.loads(file.read())}).files
-        }
+        manifest = Manifest.from_canonical(file.read())
+    entries = {entry.path: entry for entry in manifest.files}
+    links = dict(manifest.links)
+    folders = dict.fromkeys(manifest.folders)
     for item in artifacts:
-        _make_room(entries, item.path)
+        for known in (entries, links, folders):
+            _make_room(known, item.path)
         entries[item.path] = ManifestEntry(item.path, item.mode, item.size, item.sha256)
-    digest = blobs.put_manifest(Manifest(tuple(sorted(entries.values(), key=lambda entry: entry.path))))
+    files = tuple(sorted(entries.values(), key=lambda entry: entry.path))
+    digest = blobs.put_manifest(Manifest(files, links=links, folders=tuple(folders)))
     with blobs.granting():
         store.blobs.grant(user_id, {digest, *(item.sha256 for item in artifacts)})
     return digest
 
 
-def _make_room(entries: dict[str, ManifestEntry], path: str) -> None:
+def _make_room(entries: dict[str, Any], path: str) -> None:
     """Remove entries that conflict with `path`: a file may have become a folder, or the reverse."""
+    entries.pop(path, None)
     for name in _in_the_way(entries, path):
         del entries[name]
 
 
-def _in_the_way(entries: Mapping[str, ManifestEntry], path: str) -> list[str]:
+def _in_the_way(entries: Mapping[str, Any], path: str) -> list[str]:
     parts = path.split("/")
     above = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
     return [name for name in entries if name in above or name.startswith(f"{path}/")]

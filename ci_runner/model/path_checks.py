@@ -1,4 +1,4 @@
-"""Rules for file names in a workspace: safe, unambiguous on every file system, bounded.
+"""Rules for file names in a workspace: safe, unambiguous, bounded.
 
 The same rules apply to archives and manifests. A name is refused, never repaired: the container must get exactly the
 developer's files.
@@ -6,9 +6,10 @@ developer's files.
 
 from __future__ import annotations
 
+import posixpath
 import re
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from ci_runner.errors import InvalidSubmission
@@ -23,40 +24,68 @@ MAX_DEPTH: Final = 64
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-def check_paths(what: str, paths: Iterable[str], *, max_files: int) -> None:
+def check_paths(
+    what: str,
+    paths: Iterable[str],
+    *,
+    max_files: int,
+    links: Mapping[str, str] = MappingProxyType({}),
+    folders: Iterable[str] = (),
+) -> None:
     """Refuse unsafe, ambiguous or too many names, with a message that begins with `what`.
 
+    `links` are symbolic links with their targets; nothing may lie below one. `folders` are empty folders.
     Raises `InvalidSubmission`.
     """
-    folded = []
-    for path in paths:
+    # NUL sorts a folder before its contents.
+    names = [(path.replace("/", "\0"), path) for path in (*paths, *links)]
+    # Below an empty folder is a name that nothing else has, so it counts as a folder.
+    names += [(f"{path.replace('/', chr(0))}\0", path) for path in folders]
+    for _, path in names:
         problem = path_problem(path)
         if problem is not None:
             raise _refusal(what, path, problem)
-        folded.append((_fold(path), path))
-    if len(folded) > max_files:
-        raise InvalidSubmission(f"{what}: has {len(folded)} files; this runner accepts at most {max_files}")
-    folded.sort()
-    folders = 0
+    for path, target in links.items():
+        problem = target_problem(path, target)
+        if problem is not None:
+            raise _refusal(what, path, problem)
+    if len(names) > max_files:
+        raise InvalidSubmission(f"{what}: has {len(names)} files; this runner accepts at most {max_files}")
+    names.sort()
+    found = 0
     before: tuple[str, str] = ("", "")
-    for key, path in folded:
+    for key, path in names:
         if key == before[0]:
-            raise _refusal(what, path, collision(path, before[1]))
+            raise _refusal(what, path, "occurs twice")
+        if before[0].endswith("\0") and key.startswith(before[0]):
+            raise _refusal(what, before[1], "is not an empty folder")
         if before[0] and key.startswith(before[0] + "\0"):
-            raise _refusal(what, path, f"is below {shown(before[1])}, which is a file")
-        folders += _new_folders(before[0], key)
+            kind = "a link" if before[1] in links else "a file"
+            raise _refusal(what, path, f"is below {shown(before[1])}, which is {kind}")
+        found += _new_folders(before[0], key)
         before = key, path
-    if folders > max_files:
-        raise InvalidSubmission(f"{what}: has {folders} folders; this runner accepts at most {max_files}")
+    if found > max_files:
+        raise InvalidSubmission(f"{what}: has {found} folders; this runner accepts at most {max_files}")
 
 
-def _fold(path: str) -> str:
-    """Return a key that is equal for names that are one on some file system.
+def target_problem(path: str, target: str) -> str | None:
+    """Return why the link `path` may not have this target, or None if it may.
 
-    NUL sorts a folder before its contents.
+    A target is relative and, as text, does not lead out of the project. Only a job follows it, in its own container.
     """
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-    return folded.replace("/", "\0")
+    if not target or target.startswith("/") or _DRIVE.match(target) or "\\" in target:
+        return f"is a link to {shown(target)}, which is not a relative path"
+    if control_characters.holds_any(target) or "\0" in target:
+        return "is a link whose target has control characters"
+    try:
+        length = len(target.encode())
+    except UnicodeEncodeError:
+        return "is a link whose target is not valid Unicode"
+    if length > MAX_PATH_BYTES:
+        return f"is a link whose target is longer than {MAX_PATH_BYTES} bytes"
+    if posixpath.normpath(posixpath.join(posixpath.dirname(path), target)).split("/")[0] == "..":
+        return f"is a link to {shown(target)}, outside of the project"
+    return None
 
 
 def path_problem(path: str) -> str | None:
@@ -97,13 +126,6 @@ def _new_folders(before: str, key: str) -> int:
             break
         shared += 1
     return len(new) - shared
-
-
-def collision(path: str, other: str) -> str:
-    """Return a message that `path` is refused because of `other`."""
-    if path == other:
-        return "occurs twice"
-    return f"has the same name as {shown(other)} on file systems that ignore case or Unicode forms"
 
 
 def shown(path: str) -> str:

@@ -1,9 +1,9 @@
 """Blobs: contents by SHA-256, of which workspaces and artifacts are made; stored once per data directory.
 
-`blobs/ab/<sha256>` is the content with mode 0644, and `<sha256>.x` its executable twin with mode 0755, made at first
-use: trees are hard links to these, and a mode belongs to the inode. A file on disk under its digest is complete and
-durable: contents are written in `uploads/`, synced, then renamed. Each writer has a locked folder there, which
-distinguishes a killed writer's files from those being written. The store decides who may use a digest, and the
+`blobs/ab/<sha256>` is the content with mode 0644. Twins with other modes, such as the executable `<sha256>.x`, are
+made at first use: trees are hard links to these, and a mode belongs to the inode. A file on disk under its digest is
+complete and durable: contents are written in `uploads/`, synced, then renamed. Each writer has a locked folder there,
+which distinguishes a killed writer's files from those being written. The store decides who may use a digest, and the
 controller when a blob is removed.
 """
 
@@ -29,6 +29,9 @@ from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry, is_digest
 
 #: The uid of containers if the runner is root: no base image has a user with it.
 UNPRIVILEGED_UID: Final = 65532
+
+#: Mode of a content's twin → the suffix of its name.
+_TWINS: Final = {0o755: ".x", 0o444: ".r", 0o555: ".rx"}
 
 _Item = TypeVar("_Item")
 
@@ -130,27 +133,28 @@ class BlobStore:
         except FileNotFoundError as error:
             raise NotFound("Content not found", digest) from error
 
-    def path(self, digest: str, executable: bool = False) -> Path:
-        """Return a file with the content and the right mode, never to be written to. Raises `NotFound`."""
+    def path(self, digest: str, mode: int = 0o644) -> Path:
+        """Return a file with the content and this mode, never to be written to. Raises `NotFound`."""
         if not self.has(digest):
             raise NotFound("Content not found", digest)
         plain = self._place(digest)
-        if not executable:
+        if mode not in _TWINS:
             return plain
-        twin = plain.with_name(plain.name + ".x")
+        twin = plain.with_name(plain.name + _TWINS[mode])
         if not twin.exists():
             with contextlib.closing(Scratch(self.uploads)) as scratch:
                 file, name = scratch.file()
                 with plain.open("rb") as source, file as target:
                     shutil.copyfileobj(source, target, _PIECE)
-                    self._finalize(target, 0o755)
+                    self._finalize(target, mode)
                 name.rename(twin)
         return twin
 
     def remove(self, digest: str) -> None:
         """Remove the content; trees that link to it keep it. Harmless if it does not exist."""
         plain = self._place(digest)
-        plain.with_name(plain.name + ".x").unlink(missing_ok=True)
+        for suffix in _TWINS.values():
+            plain.with_name(plain.name + suffix).unlink(missing_ok=True)
         plain.unlink(missing_ok=True)
 
     @contextlib.contextmanager

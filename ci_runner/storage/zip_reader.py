@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from ci_runner.errors import InvalidSubmission
-from ci_runner.model.path_checks import MAX_PATH_BYTES, check_paths, collision, path_problem, shown
+from ci_runner.model.path_checks import MAX_PATH_BYTES, check_paths, path_problem, shown
 
 #: Bytes of a piece in which contents are read and passed on.
 _PIECE: Final = 1 << 16
@@ -318,7 +318,7 @@ def _check_folders(names: list[str]) -> None:
     for name in names:
         other = seen.setdefault(name.rstrip("/"), name)
         if other is not name:
-            raise _refusal(name, collision(name, other))
+            raise _refusal(name, "occurs twice")
 
 
 def _refusal(path: str, problem: str) -> InvalidSubmission:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
@@ -162,13 +163,24 @@ class SubmitOptions:
         return cls.from_client(parse_json("options", text, surrogates=True))
 
 
+#: Permissions of files: writable or not, executable or not.
+FILE_MODES: Final = (0o644, 0o755, 0o444, 0o555)
+
+
+def file_mode(mode: int) -> int:
+    """Return the permissions with which a file of this mode travels."""
+    is_read_only = bool(mode & 0o400) and not mode & 0o200
+    executable = 0o111 if mode & 0o100 else 0
+    return (0o444 if is_read_only else 0o644) | executable
+
+
 @dataclass(frozen=True)
 class ManifestEntry:
     """One file of a workspace."""
 
     #: Relative POSIX path, NFC as on the client's disk, no ``.`` or ``..`` parts.
     path: str
-    #: 0o644 or 0o755.
+    #: One of `FILE_MODES`.
     mode: int
     #: Bytes.
     size: int
@@ -185,6 +197,10 @@ class Manifest:
     root: str | None = None
     #: Path → modification time in integer nanoseconds, only when an option needs them; not part of the digest.
     mtimes: Mapping[str, int] = field(default_factory=dict)
+    #: Path of a symbolic link → its target: a relative path that does not lead out of the project.
+    links: Mapping[str, str] = field(default_factory=dict)
+    #: Empty folders.
+    folders: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary, as sent in the multipart part ``manifest``."""
@@ -192,6 +208,10 @@ class Manifest:
             "protocol": PROTOCOL,
             "files": [[entry.path, entry.mode, entry.size, entry.sha256] for entry in self.files],
         }
+        if self.links:
+            result["links"] = dict(self.links)
+        if self.folders:
+            result["folders"] = list(self.folders)
         if self.root is not None:
             result["root"] = self.root
         if self.mtimes:
@@ -217,22 +237,48 @@ class Manifest:
                 raise WireError(f"manifest.files[{index}]: must be [text, integer, integer, text]")
             if not (isinstance(sha256, str) and _DIGEST.match(sha256)):
                 raise WireError(f"manifest.files[{index}]: {sha256!r} is not a SHA-256 digest")
-            entries.append(ManifestEntry(path, 0o755 if mode & 0o100 else 0o644, size, sha256))
+            entries.append(ManifestEntry(path, file_mode(mode), size, sha256))
         mtimes = raw.get("mtimes") or {}
         if not (isinstance(mtimes, dict) and all(type(value) is int for value in mtimes.values())):
             raise WireError("manifest.mtimes: must be an object of integers (nanoseconds)")
         root = raw.get("root")
         if root is not None and not isinstance(root, str):
             raise WireError("manifest.root: must be text")
-        return cls(tuple(sorted(entries, key=lambda entry: entry.path)), root, mtimes)
+        links, folders = raw.get("links") or {}, raw.get("folders") or []
+        if not (isinstance(links, dict) and all(isinstance(target, str) for target in links.values())):
+            raise WireError("manifest.links: must be an object of texts")
+        if not (isinstance(folders, list) and all(isinstance(folder, str) for folder in folders)):
+            raise WireError("manifest.folders: must be a list of texts")
+        files = tuple(sorted(entries, key=lambda entry: entry.path))
+        return cls(files, root, mtimes, links, tuple(sorted(folders)))
 
     def canonical(self) -> bytes:
-        """Return the bytes to hash for the workspace's digest (SHA-256): paths, modes, sizes, contents' digests."""
-        rows = [
+        """Return the bytes to hash for the workspace's digest (SHA-256): paths, modes, sizes, contents' digests.
+
+        Rows of links and folders follow those of files: the target in place of the digest.
+        """
+        rows: list[list[str | int]] = [
             [entry.path, entry.mode, entry.size, entry.sha256]
             for entry in sorted(self.files, key=lambda e: e.path)
         ]
+        rows += [[path, stat.S_IFLNK | 0o777, 0, target] for path, target in sorted(self.links.items())]
+        rows += [[path, stat.S_IFDIR | 0o755, 0, ""] for path in sorted(self.folders)]
         return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_canonical(cls, content: bytes) -> Manifest:
+        """Return the manifest with these canonical bytes."""
+        files: list[ManifestEntry] = []
+        links: dict[str, str] = {}
+        folders: list[str] = []
+        for path, mode, size, text in json.loads(content):
+            if stat.S_ISLNK(mode):
+                links[path] = text
+            elif stat.S_ISDIR(mode):
+                folders.append(path)
+            else:
+                files.append(ManifestEntry(path, mode, size, text))
+        return cls(tuple(files), links=links, folders=tuple(folders))
 
 
 def parse_json(what: str, text: str | bytes, *, surrogates: bool = False) -> Any:

@@ -1,16 +1,17 @@
 """The workspace: the project's files as they are on disk now, their manifest, and zips of them.
 
-`pytest_remote_ci.workspace.selection` names the candidates; this module inspects them. Links are replaced by their
-targets. Secrets and links out of the project are refused; one message lists them all with the remedy. Files
-that have disappeared meanwhile are left out. Sending is done by `pytest_remote_ci.client.client`.
+`pytest_remote_ci.workspace.selection` names the candidates; this module inspects them. Links within the project stay
+links. Secrets and links out of the project are refused; one message lists them all with the remedy. Files that have
+disappeared meanwhile are left out. Sending is done by `pytest_remote_ci.client.client`.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -45,7 +46,7 @@ class WorkspaceFile:
     path: str
     #: Absolute path of its content on disk; differs from `path` for links.
     source: str
-    #: 0o644 or 0o755.
+    #: One of `protocol.FILE_MODES`.
     mode: int
     #: Bytes.
     size: int
@@ -66,6 +67,10 @@ class Workspace:
     files: tuple[WorkspaceFile, ...]
     #: Descriptions of files that were left out, one line each, with the reason.
     warnings: tuple[str, ...] = ()
+    #: Path of a symbolic link → its relative target.
+    links: Mapping[str, str] = field(default_factory=dict)
+    #: Empty folders.
+    folders: tuple[str, ...] = ()
     #: The patterns that allow secrets.
     include: PatternList = field(default_factory=lambda: PatternList(()), repr=False, compare=False)
     #: Whether to send modification times, for options that sort by them.
@@ -84,6 +89,15 @@ class Workspace:
             ),
             root=str(self.root) if os.name != "nt" else self.root.as_posix(),
             mtimes={file.path: file.mtime_ns for file in self.files} if self.mtimes else {},
+            links=self.links,
+            folders=self.folders,
+        )
+
+    @property
+    def needs_manifest(self) -> bool:
+        """Whether an archive cannot hold everything: links, empty folders, modification times, read-only files."""
+        return bool(self.mtimes or self.links or self.folders) or any(
+            not file.mode & 0o200 for file in self.files
         )
 
     def digests(self) -> dict[str, int]:
@@ -98,7 +112,7 @@ class Workspace:
         chosen = set(paths)
         known = {file.path: file for file in self.files if file.path in chosen}
         added = chosen - known.keys()
-        found = find(self.root, selection.Selection(paths=added), lambda path: False)
+        found = find(self.root, selection.Selection(paths=added), lambda path: False, copy_links=True)
         for path in sorted(added):
             parts = path.split("/")
             if path not in found.files or ".." in parts or "." in parts or "" in parts:
@@ -110,7 +124,9 @@ class Workspace:
 
     def write_zip(self, target: Path | IO[bytes], progress: zip_writer.Progress | None = None) -> None:
         """Write all files as one deterministic zip to a path or to a seekable binary file."""
-        members = [zip_writer.Member(file.path, file.source, file.mode, file.size) for file in self.files]
+        members = [
+            zip_writer.Member(file.path, file.source, file.mode | 0o200, file.size) for file in self.files
+        ]
         _write(members, target, progress)
 
     def write_blobs(
@@ -133,6 +149,8 @@ class Workspace:
         """Yield lines for display: every file with its size, largest first, then the total."""
         for file in self.by_size():
             yield f"{formats.size(file.size):>10}  {file.path}"
+        for path, target in self.links.items():
+            yield f"{'link':>10}  {path} -> {target}"
         count = len(self.files)
         yield f"{formats.size(self.size):>10}  in {count} file{'' if count == 1 else 's'}"
 
@@ -145,11 +163,13 @@ def collect(
     allow_secrets: bool = False,
     use_cache: bool = True,
     cache_folder: Path | None = None,
+    copy_links: bool = False,
 ) -> Workspace:
     """Return the workspace of the project in `root`, as it is now. Raises `WorkspaceError`.
 
     `include` and `exclude` are patterns in gitignore's syntax. `include` overrides `exclude`, and a pattern that
     names files also allows secrets. Digests are cached in `cache_folder`; None means the user's cache folder.
+    `copy_links`: links are replaced by what they lead to, as far as that is in the project.
     """
     root = Path(os.path.abspath(root))  # noqa: PTH100 - links in the project's own path stay: it is shown to people
     if not root.is_dir():
@@ -159,8 +179,9 @@ def collect(
         root,
         selection.select(root, included, excluded),
         lambda path: excluded.covers(path) and not included.covers(path),
+        copy_links=copy_links,
     )
-    _refuse_bad_names(found.files)
+    _refuse_bad_names((*found.files, *found.links, *found.folders))
     if use_cache and cache_folder is None:
         cache_folder = user_file.cache_folder()
     cache = StatCache(cache_folder if use_cache else None, root)
@@ -168,7 +189,9 @@ def collect(
     cache.save()
     if not allow_secrets:
         _refuse_secrets(suspects, included)
-    return Workspace(root, files, tuple(found.warnings), included)
+    links = {_composed(path): _composed(target) for path, target in found.links.items()}
+    folders = tuple(_composed(path) for path in found.folders)
+    return Workspace(root, files, tuple(found.warnings), links, folders, included)
 
 
 def create_project_zip(
@@ -176,7 +199,7 @@ def create_project_zip(
 ) -> bytes:
     """Return the zip of a project's files, in memory; an empty zip for an empty project. Raises `WorkspaceError`."""
     target = io.BytesIO()
-    collect(Path(directory), include=include, exclude=exclude).write_zip(target)
+    collect(Path(directory), include=include, exclude=exclude, copy_links=True).write_zip(target)
     return target.getvalue()
 
 
@@ -196,7 +219,8 @@ def _read(entries: dict[str, Found], cache: StatCache) -> tuple[tuple[WorkspaceF
             ) from error
         if facts.secret is not None:
             suspects[path] = facts.secret
-        mode = 0o755 if entry.executable else 0o644
+        is_read_only = os.name != "nt" and not entry.stat.st_mode & stat.S_IWUSR
+        mode = protocol.file_mode((0o400 if is_read_only else 0o600) | (0o100 if entry.executable else 0))
         files.append(
             WorkspaceFile(
                 travels_as,

@@ -7,6 +7,7 @@ below the root matter, so a project below a hidden folder is treated like any ot
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Selection:
     executable: set[str] = field(default_factory=set)
     #: The subset that git tracks.
     tracked: set[str] = field(default_factory=set)
+    #: Empty folders.
+    folders: set[str] = field(default_factory=set)
     #: Messages for the user, one line each.
     warnings: list[str] = field(default_factory=list)
 
@@ -63,6 +66,7 @@ def select(root: Path, include: PatternList, exclude: PatternList) -> Selection:
         _add_from_disk(selection, root, exclude)
     for path in [path for path in selection.paths if exclude.covers(path)]:
         selection.paths.discard(path)
+    selection.folders = {path for path in selection.folders if not exclude.covers(path, is_folder=True)}
     if include:
         selection.paths.update(_included(root, include))
     return selection
@@ -84,7 +88,29 @@ def _add_from_git(selection: Selection, root: Path, prefix: str) -> bool:
         return False  # the work tree around the project ignores it, so its git does not apply
     selection.warnings += [f"git: {line}" for line in complaint.splitlines()]
     _parse(selection, listed, root, prefix)
+    _add_empty_folders(selection, root, prefix)
     return True
+
+
+def _add_empty_folders(selection: Selection, root: Path, prefix: str) -> None:
+    """Add the empty folders that git does not ignore: it names folders of which it tracks nothing."""
+    with contextlib.suppress(git.GitError):
+        listed, _ = git.run(root, "ls-files", "-z", "--others", "--directory", "--exclude-standard")
+        pending = [os.fsdecode(name) for name in listed.split(b"\0") if name.endswith(b"/")]
+        while pending:
+            folder = pending.pop()
+            if folder == "./" or is_there(root / folder / ".git"):
+                continue
+            entries = _entries(root, folder)
+            if not entries:
+                selection.folders.add(prefix + folder[:-1])
+            pending += [
+                f"{folder}{entry.name}/"
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
+                and entry.name not in VCS_NAMES | CACHE_FOLDERS
+                and not _is_environment(entry.path)
+            ]
 
 
 def _parse(selection: Selection, output: bytes, root: Path, prefix: str) -> None:
@@ -145,6 +171,8 @@ def _add_from_disk(selection: Selection, root: Path, exclude: PatternList, prefi
     while pending:
         folder, ignores = pending.pop()
         entries = _entries(root, folder)
+        if not entries and folder:
+            selection.folders.add(prefix + folder[:-1])
         if any(entry.name == ".gitignore" and entry.is_file() for entry in entries):
             patterns = _read_ignore_file(root / folder / ".gitignore")
             ignores = (*ignores, (folder, patterns)) if patterns else ignores

@@ -1,8 +1,8 @@
-"""Inspection of the selected paths: files as they are, links replaced by their targets.
+"""Inspection of the selected paths: files as they are, links as links where what they lead to is sent, too.
 
-A link to a file is sent as that file, a link to a folder as the selected files of that folder. A link out of the
-project is refused, because its target does not exist on the runner. A link to nothing or to a folder around itself is
-left out.
+A link within the project stays a link, even if it leads to nothing. One to a file that is not sent is sent as that
+file, one to a folder as the selected files of that folder; archives for runners that know no links hold only such
+copies. A link out of the project is refused, because its target does not exist on the runner.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pytest_remote_ci.errors import WorkspaceError
+from pytest_remote_ci.wire import control_characters
 from pytest_remote_ci.workspace.project import is_there
 from pytest_remote_ci.workspace.selection import VCS_NAMES, VENV_MARK, Selection
 
 #: Links to folders can multiply files without limit (for example, twenty folders that each link twice to the next).
 _MOST_FILES: Final = 200_000
+#: Characters of a link's target.
+_LONGEST_TARGET: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,31 @@ class Findings:
     """All files by the path under which they are sent."""
 
     files: dict[str, Found] = field(default_factory=dict)
+    #: Path of a symbolic link → its target, relative, in POSIX form.
+    links: dict[str, str] = field(default_factory=dict)
+    #: Empty folders.
+    folders: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def find(root: Path, selection: Selection, left_out: Callable[[str], bool]) -> Findings:
+def find(
+    root: Path, selection: Selection, left_out: Callable[[str], bool], *, copy_links: bool = False
+) -> Findings:
     """Inspect the selected paths. Raises `WorkspaceError`.
 
-    `left_out` returns whether a path below a link is excluded.
+    `left_out` returns whether a path below a link is excluded; `copy_links`: no link stays one.
     """
-    return _Finder(root, selection, left_out).find()
+    return _Finder(root, selection, left_out, copy_links).find()
 
 
 class _Finder:
     """One pass over a selection."""
 
-    def __init__(self, root: Path, selection: Selection, left_out: Callable[[str], bool]) -> None:
+    def __init__(
+        self, root: Path, selection: Selection, left_out: Callable[[str], bool], copy_links: bool
+    ) -> None:
+        self._root = root
+        self._copy_links = copy_links
         self._base = f"{root}{os.sep}" if not str(root).endswith(os.sep) else str(root)
         self._real = os.path.realpath(root)
         self._selection = selection
@@ -76,8 +89,14 @@ class _Finder:
                 self._add(path, self._base + path, known)
             elif stat.S_ISLNK(known.st_mode):
                 links.append(path)
+        self._findings.folders = [
+            path for path in sorted(self._selection.folders) if not self._lies_behind_link(path)
+        ]
+        if not self._copy_links:
+            self._keep_links(links)
         for path in sorted(links):
-            self._resolve(path)
+            if path not in self._findings.links:
+                self._resolve(path)
         if self._outside:
             raise WorkspaceError(self._refusal())
         self._expand_folders()
@@ -100,6 +119,53 @@ class _Finder:
             )
             self._through_link[folder] = known
         return known
+
+    def _keep_links(self, paths: list[str]) -> None:
+        """Find the links that stay links: their targets are in the project, and sent or not there at all."""
+        targets = {path: target for path in paths if (target := self._target(path)) is not None}
+        sent = {*self._findings.files, *self._findings.folders}
+        for name in (*sent, *targets):
+            while (name := name.rpartition("/")[0]) and name not in sent:
+                sent.add(name)
+        while True:  # links to links that do not stay links do not, either
+            lost = [path for path in targets if not self._leads_to(path, targets, sent)]
+            if not lost:
+                break
+            for path in lost:
+                del targets[path]
+        self._findings.links = dict(sorted(targets.items()))
+
+    def _target(self, path: str) -> str | None:
+        """Return a link's target, relative to its folder; None if it leads out of the project or cannot travel."""
+        try:
+            target = str(Path(self._base + path).readlink()).replace(os.sep, "/")
+        except OSError:  # meanwhile something else
+            return None
+        folder = path.rpartition("/")[0]
+        if Path(target).is_absolute():
+            for root in (str(self._root), self._real):
+                if target == root or target.startswith(f"{root}/"):
+                    target = os.path.relpath(target, f"{root}/{folder}").replace(os.sep, "/")
+                    break
+            else:
+                return None
+        inside = os.path.normpath(f"{folder}/{target}" if folder else target).replace(os.sep, "/")
+        if inside.split("/")[0] == ".." or not VCS_NAMES.isdisjoint(inside.split("/")):
+            return None
+        is_plain = not control_characters.holds_any(target) and "\\" not in target
+        return target if is_plain and len(target) <= _LONGEST_TARGET else None
+
+    def _leads_to(self, path: str, links: Mapping[str, str], sent: set[str]) -> bool:
+        """Return whether what a link names is sent, too: a file, a folder, a link; or does not exist here."""
+        folder = Path(self._base + path).parent
+        if not os.path.lexists(f"{folder}/{links[path]}"):
+            return True
+        above, _, last = links[path].rstrip("/").rpartition("/")
+        if last in ("..", "."):
+            above, last = f"{above}/{last}".lstrip("/"), ""
+        around = self._relative(os.path.realpath(f"{folder}/{above}"))
+        named = None if around is None else f"{around}/{last}".strip("/")
+        return named == "" or (named is not None and (named in sent or named in links))
 
     def _resolve(self, path: str) -> None:
         """Classify a link by its target: a file, a folder, outside of the project, nothing."""

@@ -57,7 +57,7 @@ class Member:
     name: str
     #: Path of the file on disk.
     source: str
-    #: 0o644 or 0o755.
+    #: 0o644 or 0o755 (with other bits, runners only read the executable one).
     mode: int
     #: Bytes, at the time the file was inspected.
     size: int

@@ -13,19 +13,22 @@ import errno
 import json
 import logging
 import os
+import posixpath
 import shutil
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from ci_runner import failpoints
 from ci_runner.dependencies.project import Tree
 from ci_runner.errors import NotFound, PermanentError, StorageFull
+from ci_runner.model.path_checks import target_problem
 from ci_runner.storage.blobs import BlobStore, in_parallel
 from ci_runner.storage.safe_fs import Trash
-from pytest_remote_ci.wire.protocol import is_digest
+from pytest_remote_ci.wire.protocol import Manifest, is_digest
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,9 @@ _PUBLISHED = failpoints.register("controller.tree.published", "a tree is publish
 #: The kernel's refusals to copy within itself; reading and writing works nevertheless.
 _COPY_REFUSED: Final = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
+#: Links that may lead to links until a file is found, and names that links may add to a workspace's files.
+_MOST_HOPS: Final = 8
+_MOST_ALIASES: Final = 10_000
 #: Parsed manifests to keep in memory.
 _REMEMBERED: Final = 16
 
@@ -51,7 +57,7 @@ class Workspaces:
         self._trash = Trash(data_dir / "trash")
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
-        self._manifests: OrderedDict[str, dict[str, tuple[int, str]]] = OrderedDict()
+        self._manifests: OrderedDict[str, Manifest] = OrderedDict()
 
     def tree(self, digest: str) -> Path:
         """Return the folder of a workspace, assembled if absent. Raises `PermanentError`, `StorageFull`."""
@@ -77,14 +83,18 @@ class Workspaces:
         return folder
 
     def files(self, digest: str) -> Tree:
-        """Return the workspace's files for `ci_runner.dependencies.install_plan`; reads blobs."""
-        rows = self._manifest(digest)
+        """Return the workspace's files for `ci_runner.dependencies.install_plan`; reads blobs.
+
+        Links are replaced by the files that they lead to.
+        """
+        manifest = self._manifest(digest)
+        digests = _resolved({entry.path: entry.sha256 for entry in manifest.files}, manifest.links)
 
         def content(path: str) -> bytes:
-            with self._blobs.open(rows[path][1]) as file:
+            with self._blobs.open(digests[path]) as file:
                 return file.read()
 
-        return Tree({path: sha256 for path, (_, sha256) in rows.items()}, content)
+        return Tree(digests, content)
 
     def times(self, digest: str) -> dict[str, int]:
         """Return path → modification time in nanoseconds, as submitted."""
@@ -121,56 +131,78 @@ class Workspaces:
         """Return (time of last use, digest) of every complete tree, least recently used first."""
         return sorted((path.stat().st_mtime, path.stem) for path in self._root.glob("*.ok"))
 
-    def _manifest(self, digest: str) -> dict[str, tuple[int, str]]:
-        """Return path → (mode, digest of the content)."""
+    def _manifest(self, digest: str) -> Manifest:
         with self._guard:
-            rows = self._manifests.get(digest)
-            if rows is not None:
+            manifest = self._manifests.get(digest)
+            if manifest is not None:
                 self._manifests.move_to_end(digest)
-                return rows
+                return manifest
         try:
             with self._blobs.open(digest) as file:
-                rows = {path: (mode, sha256) for path, mode, _, sha256 in json.load(file)}
+                manifest = Manifest.from_canonical(file.read())
         except NotFound as error:
             raise PermanentError("the job's workspace is no longer on the runner: submit it again") from error
         with self._guard:
-            self._manifests[digest] = rows
+            self._manifests[digest] = manifest
             while len(self._manifests) > _REMEMBERED:
                 self._manifests.popitem(last=False)
-        return rows
+        return manifest
 
     def _assemble(self, digest: str, folder: Path) -> None:
         """Assemble everything in a temporary folder, then rename it once."""
-        rows = self._manifest(digest)
+        manifest = self._manifest(digest)
         temporary = self._root / f".tmp-{uuid.uuid4().hex}"
         temporary.mkdir(mode=0o755)
         base = os.fspath(temporary)
         try:
             self._own(base)
             made, linked, copies = {""}, set(), []
-            for path, (mode, sha256) in sorted(rows.items()):
-                parent = _check(path)
+            for entry in manifest.files:
+                parent = _check(entry.path)
                 if parent not in made:
                     self._folders(base, parent, made)
                 try:
-                    source = os.fspath(self._blobs.path(sha256, bool(mode & 0o100)))
+                    source = os.fspath(self._blobs.path(entry.sha256, entry.mode))
                 except NotFound as error:
                     raise PermanentError(
-                        f"the contents of {path} are no longer on the runner: submit again"
+                        f"the contents of {entry.path} are no longer on the runner: submit again"
                     ) from error
-                target = f"{base}/{path}"
+                target = f"{base}/{entry.path}"
                 if source in linked or not _link(source, target):
                     self._copy(source, target)
                     copies.append(target)
                 linked.add(source)
+            for folder_path in manifest.folders:
+                _check(folder_path)
+                self._folders(base, folder_path, made)
+            self._links(base, manifest.links, made)
             # Blobs are durable; without this, a power loss could leave an empty copy in a complete tree.
             in_parallel(_sync, copies)
             failpoints.hit(_ASSEMBLED)
             self.destroy(folder)  # published, but never marked complete
             temporary.rename(folder)
+        except FileExistsError as error:
+            self.destroy(temporary)
+            raise PermanentError(
+                f"{os.path.relpath(error.filename2 or error.filename, base)} and another name of the project are one "
+                "on the runner's file system, which ignores case or Unicode forms: rename one of them"
+            ) from error
         except BaseException:
             self.destroy(temporary)
             raise
+
+    def _links(self, base: str, links: Mapping[str, str], made: set[str]) -> None:
+        """Make the symbolic links last: nothing is ever made or opened below one."""
+        for path, target in links.items():
+            parent = _check(path)
+            problem = target_problem(path, target)
+            if problem is not None:
+                raise PermanentError(f"the workspace's entry {path!r} {problem}")
+            if parent not in made:
+                self._folders(base, parent, made)
+            Path(base, path).symlink_to(target)
+            if self._owner is not None:
+                os.chown(f"{base}/{path}", self._owner, self._owner, follow_symlinks=False)
 
     def _folders(self, base: str, parent: str, made: set[str]) -> None:
         parts = parent.split("/")
@@ -195,6 +227,24 @@ class Workspaces:
                 os.fchown(writing.fileno(), self._owner, self._owner)
             os.fchmod(writing.fileno(), status.st_mode & 0o7777)
             os.utime(writing.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _resolved(digests: dict[str, str], links: Mapping[str, str]) -> dict[str, str]:
+    """Return path → digest with links to files and folders replaced by what they lead to, as text, bounded."""
+    found = dict(digests)
+    for _ in range(_MOST_HOPS if links else 0):
+        before = len(found)
+        for path, text in links.items():
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(path), text))
+            if target in found:
+                found.setdefault(path, found[target])
+            elif target != "." and not path.startswith(f"{target}/"):
+                below = [name for name in found if name.startswith(f"{target}/")]
+                for name in below[: _MOST_ALIASES - len(found) + len(digests)]:
+                    found.setdefault(f"{path}{name[len(target) :]}", found[name])
+        if len(found) == before:
+            break
+    return found
 
 
 def _link(source: str, target: str) -> bool:

@@ -227,7 +227,13 @@ class Submission:
     def _keep_delta(self, manifest: Manifest, archive: Archive | None, user: User) -> None:
         """Check a client's manifest and store the blobs that came with it."""
         paths = [entry.path for entry in manifest.files]
-        check_paths("manifest", paths, max_files=self._services.serve.max_files)
+        check_paths(
+            "manifest",
+            paths,
+            max_files=self._services.serve.max_files,
+            links=manifest.links,
+            folders=manifest.folders,
+        )
         if sum(entry.size for entry in manifest.files) > self._services.serve.max_unpacked:
             most = self._services.serve.max_unpacked
             raise InvalidSubmission(

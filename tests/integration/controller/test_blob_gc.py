@@ -57,7 +57,7 @@ def test_contents_go_when_they_were_not_named_for_long(runner: Runner, person: P
     assert old.workspace is not None
     runner.finish(old.id)
     [row] = json.loads(runner.blobs.path(old.workspace).read_text())
-    runner.blobs.path(row[3], executable=True)
+    runner.blobs.path(row[3], mode=0o755)
     assert len(files(runner)) == 3
     age(runner, 23)
     assert collector(runner).collect() == 0

@@ -211,3 +211,91 @@ def test_contents_that_are_gone_are_named(blobs: BlobStore, tmp_path: Path) -> N
     digest = blobs.put_manifest(Manifest((ManifestEntry("a.py", 0o644, 1, "0" * 64),)))
     with pytest.raises(PermanentError, match=r"a\.py"):
         Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+
+
+def test_links_empty_folders_and_modes_are_those_of_the_project(blobs: BlobStore, tmp_path: Path) -> None:
+    content = blobs.put_bytes(b"x")
+    modes = {"one": 0o644, "two": 0o755, "read-only": 0o444, "program": 0o555, "again": 0o444}
+    manifest = Manifest(
+        tuple(ManifestEntry(name, mode, 1, content) for name, mode in modes.items()),
+        links={"broken": "nowhere", "deep/er/up": "../../one", "folder": "deep", "loop": "loop", "root": "."},
+        folders=("empty/inside",),
+    )
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(blobs.put_manifest(manifest))
+    found = {path: str((folder / path).readlink()) for path in manifest.links}
+    assert found == manifest.links
+    assert list((folder / "empty" / "inside").iterdir()) == []
+    assert {name: (folder / name).stat().st_mode & 0o777 for name in modes} == modes
+    if os.geteuid() == 0:
+        places = [folder / "broken", folder / "deep/er/up", folder / "empty", folder / "empty/inside"]
+        assert {path.lstat().st_uid for path in places} == {job_owner()}
+    assert Manifest.from_canonical(manifest.canonical()).canonical() == manifest.canonical()
+    assert all(blobs.path(content, mode).exists() for mode in modes.values())
+    blobs.remove(content)
+    assert list((tmp_path / "blobs").glob(f"*/{content}*")) == []
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        Manifest((), links={"a": "b", "a/b": "c"}),
+        Manifest((ManifestEntry("a/x", 0o644, 1, "X"),), links={"a": "/tmp"}),
+        Manifest((ManifestEntry("a/x", 0o644, 1, "X"),), links={"a": "elsewhere"}),
+        Manifest((), links={"a": "elsewhere"}, folders=("a/b",)),
+        Manifest((), links={"a": "../elsewhere"}),
+        Manifest((), links={"../a": "b"}),
+        Manifest((), folders=("../a",)),
+    ],
+)
+def test_nothing_is_made_below_a_link(blobs: BlobStore, tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "trees" / "elsewhere").mkdir(parents=True)
+    content = blobs.put_bytes(b"x")
+    files = tuple(replace(entry, sha256=content) for entry in manifest.files)
+    digest = blobs.put_manifest(replace(manifest, files=files))
+    with pytest.raises(PermanentError):
+        Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+    assert [path.name for path in (tmp_path / "trees").iterdir()] == ["elsewhere"]
+    assert list((tmp_path / "trees" / "elsewhere").iterdir()) == []
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "trees" / "a").exists()
+
+
+def test_names_that_differ_in_case_or_unicode_form_are_two_files(blobs: BlobStore, tmp_path: Path) -> None:
+    names = ["README", "readme", "d/a", "D/a", "caf\u00e9", "cafe\u0301"]
+    folder = Workspaces(tmp_path, blobs, job_owner()).tree(
+        manifest(blobs, {name: name.encode() for name in names})
+    )
+    assert {name: (folder / name).read_text() for name in names} == {name: name for name in names}
+
+
+def test_a_file_system_that_ignores_case_is_said(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: str, target: str, *, follow_symlinks: bool) -> None:
+        original(source, target.lower(), follow_symlinks=follow_symlinks)
+
+    original = os.link
+    monkeypatch.setattr(os, "link", link)
+    digest = manifest(blobs, {"README": b"1", "readme": b"2"})
+    with pytest.raises(PermanentError, match="readme and another name of the project are one"):
+        Workspaces(tmp_path, blobs, job_owner()).tree(digest)
+
+
+def test_files_that_configure_an_environment_are_read_through_links(blobs: BlobStore, tmp_path: Path) -> None:
+    digest = blobs.put_manifest(
+        Manifest(
+            (ManifestEntry("deps/test.txt", 0o644, 1, blobs.put_bytes(b"x")),),
+            links={
+                "requirements": "deps",
+                "requirements.txt": "test.txt",
+                "test.txt": "requirements/test.txt",
+                "broken": "nowhere",
+                "root": ".",
+                "deps/up": "..",
+                "loop": "loop",
+            },
+        )
+    )
+    tree = Workspaces(tmp_path, blobs, job_owner()).files(digest)
+    assert sorted(tree.digests) == ["deps/test.txt", "requirements.txt", "requirements/test.txt", "test.txt"]
+    assert tree.read("requirements.txt") == tree.read("requirements/test.txt") == b"x"

@@ -112,7 +112,7 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
         "file: entry '\\u202eyp' has a character in its name that",
     ),
     "twice": (lambda: zip_of({"aa": b"", "ab": b""}).replace(b"ab", b"aa"), "'aa' occurs twice"),
-    "case": (lambda: zip_of({"A": b"", "a": b""}), "has the same name as"),
+    "below a file": (lambda: zip_of({"a/b": b"", "a": b""}), "is below 'a', which is a file"),
     "bomb": (lambda: zip_of({"a": b"\0" * (80 << 20)}), "file: unpacks to more than 200 times its size"),
     "200,000 entries": (
         lambda: many_empty_files(200_000),
@@ -303,7 +303,7 @@ def test_modification_times_and_executable_bits_travel(runner: Runner, person: P
     assert job.options.mtimes is not None
     with runner.blobs.open(job.options.mtimes) as file:
         assert json.load(file) == {"run": 1_700_000_000_000_000_001}
-    assert stat.S_IMODE(runner.blobs.path(row.sha256, executable=True).stat().st_mode) == 0o755
+    assert stat.S_IMODE(runner.blobs.path(row.sha256, mode=0o755).stat().st_mode) == 0o755
 
 
 A, B = digest_of(b"a"), digest_of(b"b")
@@ -320,7 +320,34 @@ A, B = digest_of(b"a"), digest_of(b"b")
         ),
         ({"files": [["a\n", 420, 1, A]]}, {A: b"a"}, "manifest: entry 'a\\n' has a control character"),
         ({"files": [["\u202eb", 420, 1, A]]}, {A: b"a"}, "manifest: entry '\\u202eb' has a character in its"),
-        ({"files": [["a", 420, 1, A], ["A", 420, 1, A]]}, {A: b"a"}, "manifest: entry "),
+        ({"files": [["a", 420, 1, A], ["a", 420, 1, A]]}, {A: b"a"}, "manifest: entry 'a' occurs twice"),
+        (
+            {"files": [["a/b", 420, 1, A]], "links": {"a": "c"}},
+            {A: b"a"},
+            "manifest: entry 'a/b' is below 'a', which is a link",
+        ),
+        ({"files": [], "links": {"a": "b", "a/b": "c"}}, {}, "manifest: entry 'a/b' is below 'a'"),
+        ({"files": [], "links": {"a": "b"}, "folders": ["a/b"]}, {}, "manifest: entry 'a/b' is below 'a'"),
+        ({"files": [["a", 420, 1, A]], "links": {"a": "b"}}, {A: b"a"}, "manifest: entry 'a' occurs twice"),
+        ({"files": [["a", 420, 1, A]], "folders": ["a"]}, {A: b"a"}, "manifest: entry 'a' is below 'a'"),
+        ({"files": [["a/b", 420, 1, A]], "folders": ["a"]}, {A: b"a"}, "manifest: entry 'a' is not an empty"),
+        ({"files": [], "folders": ["a", "a"]}, {}, "manifest: entry 'a' occurs twice"),
+        ({"files": [], "folders": ["../a"]}, {}, "manifest: entry '../a' is outside the project"),
+        ({"files": [], "links": {"../a": "b"}}, {}, "manifest: entry '../a' is outside the project"),
+        ({"files": [], "links": {"a": "/etc"}}, {}, "manifest: entry 'a' is a link to '/etc', which is not"),
+        ({"files": [], "links": {"a": ""}}, {}, "manifest: entry 'a' is a link to '', which is not"),
+        ({"files": [], "links": {"a": ".."}}, {}, "manifest: entry 'a' is a link to '..', outside of"),
+        ({"files": [], "links": {"a/b": "../../c"}}, {}, "manifest: entry 'a/b' is a link to '../../c', out"),
+        ({"files": [], "links": {"a": "b/../../c"}}, {}, "manifest: entry 'a' is a link to 'b/../../c', out"),
+        (
+            {"files": [], "links": {"a": "b\x1b"}},
+            {},
+            "manifest: entry 'a' is a link whose target has control",
+        ),
+        ({"files": [], "links": {"a": "\ud800"}}, {}, "manifest: entry 'a' is a link whose target "),
+        ({"files": [], "links": {"a": "b" * 1025}}, {}, "manifest: entry 'a' is a link whose target is long"),
+        ({"files": [], "links": {"a": 1}}, {}, "manifest.links: must be an object of texts"),
+        ({"files": [], "folders": "a"}, {}, "manifest.folders: must be a list of texts"),
         (
             {"files": [["a", 420, 1, A], ["a/b", 420, 1, A]]},
             {A: b"a"},

@@ -38,12 +38,12 @@ def test_a_content_comes_back_under_its_digest(blobs: BlobStore, size: int) -> N
 
 def test_modes_and_owner_are_those_of_jobs(blobs: BlobStore) -> None:
     digest = blobs.put_bytes(b"#!/bin/sh\n")
-    plain, twin = blobs.path(digest), blobs.path(digest, executable=True)
+    plain, twin = blobs.path(digest), blobs.path(digest, mode=0o755)
     assert stat.S_IMODE(plain.stat().st_mode) == 0o644
     assert stat.S_IMODE(twin.stat().st_mode) == 0o755
     assert plain.stat().st_ino != twin.stat().st_ino
     assert twin.read_bytes() == plain.read_bytes()
-    assert blobs.path(digest, executable=True) == twin
+    assert blobs.path(digest, mode=0o755) == twin
     expected = UNPRIVILEGED_UID if os.geteuid() == 0 else os.geteuid()
     assert {plain.stat().st_uid, twin.stat().st_uid} == {expected}
 
@@ -89,7 +89,7 @@ def test_missing_names_each_unknown_digest_once(blobs: BlobStore) -> None:
 
 def test_removing_takes_both_twins_and_may_be_repeated(blobs: BlobStore) -> None:
     digest = blobs.put_bytes(b"gone")
-    twin = blobs.path(digest, executable=True)
+    twin = blobs.path(digest, mode=0o755)
     blobs.remove(digest)
     blobs.remove(digest)
     assert not twin.exists()

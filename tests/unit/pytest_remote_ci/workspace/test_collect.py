@@ -226,8 +226,8 @@ def test_a_file_that_goes_away_while_it_is_read_is_left_out(
     make(plain, "a.py", "gone.py")
     original: Callable[..., object] = symlinks.find
 
-    def vanish(*arguments: object) -> object:
-        found = original(*arguments)
+    def vanish(*arguments: Any, **options: Any) -> object:
+        found = original(*arguments, **options)
         (plain / "gone.py").unlink()
         return found
 

@@ -178,12 +178,14 @@ class TestInGit:
         make(repository, "scratch/a.py", "scratch/.pytest_cache/x")
         assert paths(repository / "scratch") == ["a.py"]
 
-    def test_a_folder_that_became_a_link_is_followed_once(self, repository: Path) -> None:
+    def test_a_folder_that_became_a_link_is_a_link(self, repository: Path) -> None:
         make(repository, "data/x.txt", "real/x.txt")
         git(repository, "add", "-A")
         shutil.rmtree(repository / "data")
         (repository / "data").symlink_to("real")
-        assert paths(repository) == ["data/x.txt", "real/x.txt"]
+        found = collect.collect(repository)
+        assert [file.path for file in found.files] == ["real/x.txt"]
+        assert found.links == {"data": "real"}
 
     def test_a_hook_of_git_does_not_mislead(
         self, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
