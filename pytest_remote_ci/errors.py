@@ -42,6 +42,12 @@ class WorkspaceError(ClientError):
     exit_code = exit_codes.USAGE_ERROR
 
 
+class NothingSelected(ClientError):
+    """No test is selected, which is known before anything is sent. The exit code is pytest's for this."""
+
+    exit_code = exit_codes.NO_TESTS
+
+
 class WorkspaceChanged(WorkspaceError):
     """A file changed after it was inspected and before it was packed. Collecting again helps."""
 

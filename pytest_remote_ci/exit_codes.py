@@ -17,6 +17,8 @@ FAILED: Final = 1
 INTERRUPTED: Final = 2
 #: Wrong arguments, wrong configuration, or a job or run that does not exist.
 USAGE_ERROR: Final = 4
+#: No test was selected.
+NO_TESTS: Final = 5
 #: No runner answers (EX_UNAVAILABLE).
 UNREACHABLE: Final = 69
 #: The job or run was cancelled, or the runner could not complete it (EX_SOFTWARE).

@@ -299,7 +299,7 @@ FOREIGN: Final = (
     # Files that only the tests' own process can write. They are fetched.
     Option(("--log-file",), JOB, takes_value=True, writes_file=True, resets=(("log_file", None),)),
     Option(("--benchmark-json",), JOB, takes_value=True, writes_file=True),
-    Option(("--alluredir",), JOB, takes_value=True, writes_file=True),
+    Option(("--alluredir",), JOB, takes_value=True, writes_file=True, resets=(("allure_report_dir", None),)),
     Option(("--cov-report",), JOB, takes_value=True),
 )
 

@@ -58,6 +58,7 @@ _EXECUTORS = (
     "playwright",
     "selenium",
     "bdd",
+    "pytest-bdd",
     "pytest_mypy_plugins",
     "mypy",
     "profiling",

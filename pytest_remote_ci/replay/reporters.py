@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -45,6 +46,13 @@ def arguments(config: pytest.Config) -> list[str]:
     if _has_teamcity(config) or _listens_to_comparisons(config):
         words.append(COMPARISONS)
     return words
+
+
+def prepare_editor(typed: Sequence[str]) -> None:
+    """Tell VS Code's adapter about ``--cov-branch``, which pytest's parser must not see without pytest-cov."""
+    adapter: Any = sys.modules.get("vscode_pytest")
+    if "--cov-branch" in typed and hasattr(adapter, "INCLUDE_BRANCHES"):
+        adapter.INCLUDE_BRANCHES = True
 
 
 def _json_report(config: pytest.Config) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Final
 
 from pytest_remote_ci.wire.interpreter_options import IMPLEMENTATION
@@ -75,6 +76,16 @@ def unused() -> list[str]:
     """Return options of this interpreter that a job's does not get, as typed."""
     rest = sorted(sys._xoptions.keys() - IMPLEMENTATION - _SILENT)
     return [f"-X {name}" for name in rest]
+
+
+def is_measured() -> bool:
+    """Return whether ``coverage run`` started this process: its frames are below ours."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.replace("\\", "/").endswith("/coverage/execfile.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _warning_options(environ: Mapping[str, str]) -> list[str]:

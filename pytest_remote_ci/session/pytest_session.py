@@ -14,7 +14,7 @@ import pytest
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound, describe_os_error
-from pytest_remote_ci.session import arguments
+from pytest_remote_ci.session import arguments, interpreter
 from pytest_remote_ci.session.pytest_submission import PytestSubmission
 from pytest_remote_ci.session.remote_job import RemoteJob
 from pytest_remote_ci.session.submit import held_interrupts, submit
@@ -95,6 +95,11 @@ class _Session:
 
     def _run_job(self) -> int | None:
         parts = self._parts
+        if interpreter.is_measured():
+            raise ConfigError(
+                "coverage run measures only this process, and the tests run elsewhere: "
+                "use pytest-cov (pytest --remote-ci --cov) instead of `coverage run -m pytest`"
+            )
         options = parts.options()
 
         def connect(client: Client) -> RemoteJob:

@@ -137,7 +137,7 @@ class PytestSubmission(Submission):
 
     def options(self, *, of_run: bool = False) -> SubmitOptions:
         """Return the options of a submission; `of_run`: those shared by all jobs of a run, in the project's root."""
-        given = [] if of_run else self.forwarded(self._redirected(self.given), self.place)
+        given = [] if of_run else self.forwarded(self._redirected(self._picked(self.given)), self.place)
         sent = self._options(
             [*self._stripped_addopts(), *self._extra(), *given],  # given arguments can contain a "--"
             color=self._pytest.getoption("color", "auto"),
@@ -153,6 +153,19 @@ class PytestSubmission(Submission):
         if priority:
             sent = replace(sent, priority=priority)
         return self._asked_plugins(sent)
+
+    def _picked(self, given: list[str]) -> list[str]:
+        """Replace ``--picked`` by the changed test files, and print them as pytest-picked does."""
+        if not any(word.startswith("--picked") for word in given):
+            return given
+        from pytest_remote_ci.session import picked
+
+        found, files = picked.replaced(given, self._pytest, self.place, self.arity)
+        if files:
+            self.display.print_message(
+                f"remote-ci: --picked: {len(files)} changed test files: {', '.join(files)}"
+            )
+        return found
 
     def forwarded(self, given: Sequence[str], place: arguments.Place) -> list[str]:
         """Return the part of `given` that the pytest running in `place` gets."""
@@ -188,6 +201,7 @@ class PytestSubmission(Submission):
             return []
         from pytest_remote_ci.replay import reporters
 
+        reporters.prepare_editor(self.all_arguments)
         files = [report.argument for report in self._report_files()]
         return [*reporters.arguments(self._pytest), *files]
 

@@ -192,6 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(request.headers["content-length"]))
         answer = self.fake.on_body(request)
+        if self.path == "/blobs/missing" and answer is None:  # an old runner, which takes whole archives
+            answer = 404, {"detail": "Not found"}, {}
         if answer is not None:
             self._answer(*answer)
             return

@@ -59,6 +59,8 @@ _log = logging.getLogger(__name__)
 
 #: Entries of the trash that one round removes.
 _REMOVED_AT_ONCE: Final = 200_000
+#: Variables with the number of processors: of pytest-xdist (`-n auto`), Python 3.13 (`os.process_cpu_count`), OpenMP.
+_PROCESSORS: Final = ("PYTEST_XDIST_AUTO_NUM_WORKERS", "PYTHON_CPU_COUNT", "OMP_NUM_THREADS")
 #: Maximum processes of one build.
 _BUILD_PIDS: Final = 1024
 
@@ -319,9 +321,10 @@ class Preparer:
             **self._ages(job, options, work),
             **{name: value for name, value in prepared.env.items() if name.startswith("REMOTE_CI_")},
         }
+        processors = str(max(1, round(cpus)))
         env = {
-            # `-n auto` would start a worker for every processor of the host.
-            "PYTEST_XDIST_AUTO_NUM_WORKERS": str(max(1, round(cpus))),
+            # Else programs start a worker or a thread for every processor of the host.
+            **dict.fromkeys(_PROCESSORS, processors),
             **prepared.env,
             **options.env,
             **own,

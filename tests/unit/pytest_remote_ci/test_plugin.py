@@ -10,12 +10,14 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.fake_runner import KEY, FakeRunner, complete, fake_runner, log
 
 from pytest_remote_ci import plugin
+from pytest_remote_ci.replay.pytest_internals import switch_off
 
 needs_argument_files = pytest.mark.skipif(
     pytest.version_tuple < (8, 2), reason="this pytest does not read arguments from @FILE"
@@ -40,7 +42,9 @@ def project(tmp_path: Path) -> Path:
 
 def environment(runner: FakeRunner | None, **more: str) -> dict[str, str]:
     environ = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_CORE_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST_", "COV_CORE_", "PYTHON")) and name not in ("BUILD_NUMBER", "CI")
     }
     if runner is not None:
         environ |= {"REMOTE_CI_URL": runner.url, "REMOTE_CI_API_KEY": KEY}
@@ -264,6 +268,53 @@ def test_an_option_in_a_file_is_refused_as_a_typed_one(runner: FakeRunner, proje
     assert answer.returncode == pytest.ExitCode.USAGE_ERROR
     assert "--pdb cannot be used with --remote-ci" in answer.stderr
     assert not runner.jobs
+
+
+def test_coverage_that_would_measure_nothing_is_refused(runner: FakeRunner, project: Path) -> None:
+    command = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "--remote-ci"]
+    done = subprocess.run(
+        command, cwd=project, env=environment(runner), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 4
+    assert "remote-ci: coverage run measures only this process" in done.stderr
+    assert runner.jobs == {}
+
+
+#: As VS Code's adapter does it.
+_ADAPTER = """
+import atexit, sys
+INCLUDE_BRANCHES = False
+
+def pytest_load_initial_conftests(early_config, parser, args):
+    if any("--cov" in arg for arg in args) and not early_config.pluginmanager.hasplugin("pytest_cov"):
+        raise RuntimeError("pytest-cov is not installed")
+    if "--cov-branch" in args:
+        globals()["INCLUDE_BRANCHES"] = True
+
+@atexit.register
+def say():
+    sys.stderr.write(f"branches: {INCLUDE_BRANCHES}\\n")
+"""
+
+
+def test_allure_is_off_here_because_it_writes_in_the_job() -> None:
+    config: Any = SimpleNamespace(
+        hook=SimpleNamespace(pytest_warning_recorded=None), option=SimpleNamespace(allure_report_dir="res")
+    )
+    switch_off(config)
+    assert config.option.allure_report_dir is None
+
+
+@pytest.mark.parametrize("typed", [["--cov"], ["--cov", "--cov-branch"]])
+def test_the_adapter_of_an_editor_knows_that_branches_are_measured(
+    runner: FakeRunner, project: Path, tmp_path: Path, typed: list[str]
+) -> None:
+    (tmp_path / "vscode_pytest.py").write_text(_ADAPTER)
+    answer = run_pytest(
+        runner, project, "--remote-ci", "-p", "vscode_pytest", *typed, PYTHONPATH=str(tmp_path)
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert f"branches: {'--cov-branch' in typed}" in answer.stderr
 
 
 def test_an_asynchronous_submission_prints_the_id(runner: FakeRunner, project: Path) -> None:

@@ -45,7 +45,8 @@ def limits_of(folder: Path, settings: dict[str, Any], **options: Any) -> tuple[L
 def test_processors(tmp_path: Path, asked: float | None, settings: dict[str, Any], cpus: float) -> None:
     limits, command = limits_of(tmp_path, settings, **({} if asked is None else {"cpus": asked}))
     assert limits.cpus == cpus
-    assert f"PYTEST_XDIST_AUTO_NUM_WORKERS={round(cpus)}" in command.replace("'", "")
+    for name in ("PYTEST_XDIST_AUTO_NUM_WORKERS", "PYTHON_CPU_COUNT", "OMP_NUM_THREADS"):
+        assert f"{name}={round(cpus)}" in command.replace("'", "")
 
 
 @pytest.mark.parametrize(
