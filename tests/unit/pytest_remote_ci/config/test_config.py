@@ -10,7 +10,7 @@ import pytest
 
 from pytest_remote_ci.config import config, user_file
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.wire import protocol
+from pytest_remote_ci.wire import keep, protocol
 
 KEY = "ci_" + "a" * 46
 OTHER_KEY = "ci_" + "b" * 46
@@ -509,3 +509,16 @@ def test_login_stores_a_profile_beside_the_others(project: Path, home: Path, pro
     assert (new.url, new.api_key) == ("http://new", "new-key")
     assert load(project, home).url == "http://home"
     assert config.load(project, profile="work", environ={}, home=home, platform="linux").url == "http://work"
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ("", keep.DEFAULT),
+        ("keep = []", ()),
+        ('keep = [".mypy_cache", "~/.cache/x"]', (".mypy_cache", "~/.cache/x")),
+    ],
+)
+def test_what_jobs_keep_has_defaults(project: Path, home: Path, toml: str, expected: tuple[str, ...]) -> None:
+    options = load(project, home, toml=toml).submit_options(root=project, cwd=project, environ={})
+    assert options.keep == expected
