@@ -57,7 +57,7 @@ class Given:
     project: Path | None
     #: Files below the home.
     home: Path
-    #: Paths of the kept folders in the home.
+    #: Paths of the kept folders in the home, outer ones first.
     links: tuple[str, ...]
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ class Keeper:
             with opened_folder(folder) as opened:
                 known[folder] = identity(opened)
         is_empty = not any((place / "project").iterdir())
-        links = tuple(keep.in_home(pattern) for pattern in patterns if keep.is_in_home(pattern))
+        links = tuple(sorted(keep.in_home(pattern) for pattern in patterns if keep.is_in_home(pattern)))
         return Given(None if is_empty else place / "project", place / "home", links, known)
 
     def _make(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -75,3 +76,21 @@ def test_a_program_and_its_secrets_are_gone_from_the_spool_once_it_runs(tmp_path
     lines = (tmp_path / "stdout").read_bytes().split(b"\n")
     assert b"command" not in lines
     assert lines[-2] == b"s3cr3t|\xff|0"
+
+
+def test_kept_folders_are_links_in_the_home(tmp_path: Path) -> None:
+    home, kept = tmp_path / "a home", tmp_path / "kept"
+    home.mkdir()
+    (kept / "it's").mkdir(parents=True)
+    (kept / "it's" / "x").write_text("kept")
+    links = [(name, str(kept / name)) for name in ("it's", ".cache/tool")]
+    argv = [SHELL, "-c", 'cat "$HOME/it\'s/x"; echo 1 >"$HOME/.cache/tool/y"']
+    for _ in range(2):  # links that are there already do no harm
+        text = launcher(argv, cwd=str(tmp_path), env={}, path=[], kept=links)
+        env = {"HOME": str(home), "PATH": os.defpath}
+        done = subprocess.run(
+            [SHELL, "-c", text], env=env, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "kept", "")
+    assert (kept / ".cache" / "tool" / "y").read_text() == "1\n"
+    assert sorted(path.name for path in kept.rglob("*")) == [".cache", "it's", "tool", "x", "y"]

@@ -229,6 +229,8 @@ def test_names_without_a_slash_count_down_to_the_folder_of_pytest(bench: Bench) 
 
 def test_folders_of_the_home(bench: Bench) -> None:
     patterns = ["~/.cache/tool", ".hypothesis"]
+    nested = bench.job(keep=["~/a/b", "~/a"])
+    assert bench.give(nested).links == ("a", "a/b")  # links are made in this order
     job = bench.job(keep=patterns)
     assert bench.give(job).links == (".cache/tool",)
     cache = bench.written(job).home / ".cache"
