@@ -138,7 +138,15 @@ def test_the_list_shows_both_jobs_as_json_and_as_a_table(developer: Developer, p
     # Ours differs on purpose: newest submission first, whether started or not.
     assert [item["job_id"] for item in listed] == jobs[::-1]
     table = developer.remote_ci("list").out
-    for words in ("JOB", "PROJECT", "RESULT", "DURATION", "AGE", "1 failed", *(job[:8] for job in jobs)):
+    for words in (
+        "JOB",
+        "PROJECT",
+        "RESULT",
+        "DURATION",
+        "AGE",
+        "2 failed, 1 passed",
+        *(job[:8] for job in jobs),
+    ):
         assert words in table
     assert {item["project"] for item in listed} == {"dummy_project", "failing_project"}
 
