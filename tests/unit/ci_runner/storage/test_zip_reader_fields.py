@@ -188,6 +188,11 @@ LOCATOR = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1)
 TAKEN: dict[str, tuple[bytes, dict[str, bytes], dict[str, int]]] = {
     "a stored file": (archive_of(Member()), FIVE, {}),
     "a deflated file": (archive_of(deflated_member()), {"a": TEXT}, {}),
+    "contents that end after the last byte was read": (
+        archive_of(deflated_member(bytes(65_537))),
+        {"a": bytes(65_537)},
+        {},
+    ),
     "an empty deflated file": (archive_of(deflated_member(b"")), {"a": b""}, {}),
     "the newest version that is needed": (archive_of(Member(central={"version": 45})), FIVE, {}),
     "no kind of file": (archive_of(Member(central={"external": 0})), FIVE, {}),

@@ -158,6 +158,10 @@ def test_the_shortest_and_the_longest_value() -> None:
     assert Masker(["x" * 99]).longest == len(("x" * 99).encode().hex())
 
 
+def test_a_value_is_found_wherever_it_stands() -> None:
+    assert shown(Masker(["s3cr3t"]), "s3cr3t, s3cr3t, s3cr3t!") == f"{MASK}, {MASK}, {MASK}!"
+
+
 def test_values_that_overlap_leave_nothing_of_either() -> None:
     masker = Masker(["abcdef", "defghi"])
     assert shown(masker, "<abcdefghi>") == f"<{MASK}>"
