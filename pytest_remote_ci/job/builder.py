@@ -308,8 +308,10 @@ def _write_user_packages(stage: str) -> None:
     version = "python{}.{}".format(*sys.version_info[:2])
     path = os.path.join(stage, "lib", version, "site-packages", "zz_ci_user.pth")
     packages = f"os.path.expanduser('~/.local/lib/{version}/site-packages')"
+    # Until something is installed, `sys.path` is that of any virtual environment.
+    is_new = "os.path.isdir(path) and path not in sys.path"
     with open(path, "w", encoding="utf-8") as file:
-        file.write(f"import os, site; site.addsitedir({packages})\n")
+        file.write(f"import os, site, sys; path = {packages}; {is_new} and site.addsitedir(path)\n")
 
 
 def cause(output: str) -> str:

@@ -303,6 +303,11 @@ def test_an_environment_has_what_new_virtual_environments_have(bench: Bench) -> 
     home = bench.spool / "home"
     version = "python{}.{}".format(*sys.version_info[:2])
     packages = home / ".local" / "lib" / version / "site-packages"
+    python = bench.stage / "bin" / "python"
+    path = subprocess.check_output(
+        [python, "-c", "import sys; print(sys.path)"], env={"HOME": str(home)}, text=True
+    )
+    assert str(packages) not in path
     packages.mkdir(parents=True)
     (packages / "installed_later.py").touch()
     code = "import importlib, pip, thing, installed_later; print(pip.__version__)"
