@@ -236,7 +236,12 @@ def test_a_module_says_why_it_exists(module: str, path: Path) -> None:
 #: The modules of the client in which private names of other projects stand, each with the versions that have it.
 INTERNALS = ("pytest_remote_ci.replay.pytest_internals", "pytest_remote_ci.job.pytest_internals")
 #: Names of the standard library that begin with an underscore and are documented.
-DOCUMENTED = {("os", "_exit"), ("sys", "_getframe"), ("sys", "_xoptions")}
+DOCUMENTED = {
+    ("os", "_exit"),
+    ("sys", "_getframe"),
+    ("sys", "_xoptions"),
+    *((named_tuple, "_make") for named_tuple in ("TreeNode", "FoundItem", "TreeItem")),
+}
 #: `zipfile.ZipInfo` has a public name for it since Python 3.13.
 UNAVOIDABLE = {"pytest_remote_ci.workspace.zip_writer": {"_compresslevel"}}
 #: The parameter by which pytest's constructors ask not to be called.
