@@ -97,7 +97,7 @@ class SessionState:
 
     def _session(self, record: wire.Session) -> None:
         self.xdist = record.xdist
-        self.maxfail = record.maxfail
+        self.maxfail = record.maxfail or 0
 
     def _unavailable(self, record: wire.Unavailable) -> None:
         self.unavailable = True

@@ -82,7 +82,7 @@ class Recorder:
                 rootdir=str(config.rootpath),
                 xdist=bool(getattr(config.option, "tx", None)),
                 at=time.time(),
-                maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail,
+                maxfail=1 if getattr(config.option, "stepwise", False) else config.option.maxfail or 0,
                 metadata=self._metadata,
                 measured=config.pluginmanager.hasplugin("_cov"),
                 plugins=sorted({d.project_name for _, d in config.pluginmanager.list_plugin_distinfo()}),

@@ -178,6 +178,13 @@ def _list_of(check: Callable[[object], Any]) -> Callable[[object], Any]:
     return checked
 
 
+def _optional(check: Callable[[object], Any]) -> Callable[[object], Any]:
+    def checked(value: object) -> object:
+        return None if value is None else check(value)
+
+    return checked
+
+
 def _location(value: object) -> Location:
     if isinstance(value, (list, tuple)) and len(value) == 3:
         path, line, name = value
@@ -341,7 +348,8 @@ class Record:
                 left_out.append(name)
             else:
                 absent = _DEFAULT
-            fields.append((name, _ALWAYS_VALID.get(plain), _CHECKS[plain], absent))
+            check = _optional(_CHECKS[plain]) if null else _CHECKS[plain]
+            fields.append((name, _ALWAYS_VALID.get(plain), check, absent))
         cls._fields, cls._left_out = tuple(fields), frozenset(left_out)
 
     def __init__(self, **fields: object) -> None:
@@ -359,7 +367,7 @@ class Record:
                 if type(value) is valid:
                     values[name] = value
                 elif value is not absent:
-                    values[name] = None if value is None and absent is _NULL else check(value)
+                    values[name] = check(value)
                 elif value is _MISSING:
                     raise RecordError("is missing")
                 elif value is _NULL:
@@ -417,7 +425,8 @@ class Session(Record, kind="session", event_type="session"):
     #: Whether xdist distributes the tests.
     xdist: bool = False
     at: float = 0.0
-    maxfail: int = 0
+    #: 0 for no limit; null from recorders beside a pytest that has no default.
+    maxfail: int | None = 0
     #: The environment as pytest-metadata has it.
     metadata: dict[str, object] | None = None
     #: Whether pytest-cov measures.

@@ -308,3 +308,12 @@ def test_the_oldest_python_reads_and_writes_records() -> None:
     command = [python, "-I", "-S", "-B", "-c", code, str(ROOT / "pytest_remote_ci" / "wire")]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (lines, "")
+
+
+def test_a_session_without_a_limit_of_failures_is_read() -> None:
+    """The newest pytest has no default for ``--maxfail``."""
+    raw = {"t": "session", "protocol": 2, "pytest": "9.2", "python": "3.12", "rootdir": "/p", "maxfail": None}
+    record = records.parse(raw)
+    assert isinstance(record, records.Session)
+    assert record.maxfail is None
+    assert records.Session.parse({**raw, "maxfail": 3}).maxfail == 3
