@@ -7,7 +7,10 @@ that does not answer. A native session exits with 2 after Ctrl-C because pytest 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.wire.events import Event
 
 #: The tests passed, or the command succeeded.
 OK: Final = 0
@@ -27,14 +30,14 @@ NO_VERDICT: Final = 70
 REFUSED: Final = 77
 
 
-def of_job(complete: Mapping[str, Any]) -> int:
+def of_job(complete: Event) -> int:
     """Return the exit code for a job's last event: the command's own, or `NO_VERDICT`."""
-    status, code = complete.get("status"), complete.get("exit_code")
-    if complete.get("cancelled") or status in ("cancelled", "failed"):
+    code = complete.exit_code
+    if complete.is_cancelled or complete.status == "failed":
         return NO_VERDICT
-    if isinstance(code, int) and 0 <= code <= 255:
-        return int(code)
-    return OK if complete.get("success") else FAILED  # for runners that only send `success`
+    if code is not None and 0 <= code <= 255:
+        return code
+    return OK if complete.has_passed else FAILED  # for runners that only send `success`
 
 
 def of_run(run: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_remote_ci.artifacts import coverage
 from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
@@ -25,6 +25,7 @@ from pytest_remote_ci.wire.control_characters import escaped
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.destinations import Reports
     from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.wire.events import Event
 
 #: Limit for names in one line, and for lines about files that were not fetched.
 _MOST: Final = 5
@@ -50,7 +51,7 @@ class ArtifactFetcher:
 
     def fetch(
         self,
-        complete: Mapping[str, Any] | None,
+        complete: Event | None,
         *,
         is_early: bool = False,
         is_whole: bool = True,
@@ -62,15 +63,15 @@ class ArtifactFetcher:
         Nothing is fetched twice, and without artifacts nothing happens. Unless `is_whole`, no locally written report
         is replaced. `has_died`: pytest died in the job, so its reports are incomplete: print a line about it.
         """
-        left = (complete or {}).get("artifacts")
-        if self._is_done or not isinstance(left, dict):
+        folder = None if complete is None else complete.artifacts_folder
+        if self._is_done or folder is None:
             return
         self._is_done = True
         try:
             found = self.client.artifacts(self.job_id)
             last = self.reports if is_early or not is_whole else None
             early = [item for item in found if last is None or not last.is_last(item.path)]
-            self._fetch([item for item in early if item.path not in self.places], str(left.get("root") or ""))
+            self._fetch([item for item in early if item.path not in self.places], folder)
             self._is_done = not is_early or len(early) == len(found)
             if has_died:
                 self._name_incomplete_reports(early)

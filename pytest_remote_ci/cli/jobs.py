@@ -87,14 +87,16 @@ def logs(options: argparse.Namespace) -> int:
 def follow(client: Client, job_id: str) -> int:
     """Print a job's output until the job ends; return its exit code. Ctrl-C ends only this command."""
     from pytest_remote_ci.terminal.display import trouble_words
+    from pytest_remote_ci.wire.events import Event
 
     def on_trouble(text: str, left: float | None) -> None:
         print_message(escaped(trouble_words(text, left)))
 
-    for event in client.stream(job_id, view="log", on_trouble=on_trouble):
-        if event.get("type") == "log":
-            print_log(str(event.get("data") or ""))
-        elif event.get("type") == "complete":
+    for fields in client.stream(job_id, view="log", on_trouble=on_trouble):
+        event = Event(fields)
+        if event.type == "log":
+            print_log(event.text)
+        elif event.type == "complete":
             return exit_codes.of_job(event)
     raise AssertionError("a stream ends with `complete` or an error")
 

@@ -201,9 +201,8 @@ def _is_result(event: dict[str, Any]) -> None:
 
 def _followed(run: RemoteJob, display: Display, *, from_beginning: bool = True) -> int:
     complete = run.finish(from_beginning=from_beginning)
-    reason = complete.get("reason")
-    if reason:
-        display.print_message(escaped(f"Job {complete.get('status', 'ended')}: {reason}"))
+    if complete.reason:
+        display.print_message(escaped(f"Job {complete.status or 'ended'}: {complete.reason}"))
     return exit_codes.of_job(complete)
 
 

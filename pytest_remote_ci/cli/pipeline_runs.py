@@ -274,19 +274,22 @@ def _follow_logs(runs: Runs, run: Run, names: set[str]) -> int:
 
     A line on stderr says which job's output follows whenever that changes.
     """
+    from pytest_remote_ci.wire.events import Event
+
     last = None
 
     def on_trouble(text: str, left: float | None) -> None:
         print_message(escaped(trouble_words(text, left)))
 
     stages = {job["name"]: job["stage"] for job in run["jobs"]}
-    for event in runs.stream(run["run_id"], view="log", on_trouble=on_trouble):
-        if event.get("type") != "log" or event.get("job") not in names:
+    for fields in runs.stream(run["run_id"], view="log", on_trouble=on_trouble):
+        event = Event(fields)
+        if event.type != "log" or event.job not in names:
             continue
-        if len(names) > 1 and event["job"] != last:
-            print_message(escaped(f"--- {stages[event['job']]} / {event['job']}"))
-        last = event["job"]
-        print_log(str(event.get("data") or ""))
+        if len(names) > 1 and event.job != last:
+            print_message(escaped(f"--- {stages[event.job]} / {event.job}"))
+        last = event.job
+        print_log(event.text)
     return exit_codes.of_run(runs.get(run["run_id"]))
 
 

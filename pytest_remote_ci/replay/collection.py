@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.replay.decode import Reports, exception_call
-from pytest_remote_ci.replay.event_source import Event
 from pytest_remote_ci.replay.nodes import RemoteItem, Tree
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.selection import Choice, Unchosen
@@ -63,10 +62,9 @@ class Collection:
             self.is_elsewhere = True
             self._places.stay()
 
-    def report(self, event: Event) -> None:
+    def report(self, record: wire.CollectReport) -> None:
         """Play the report of one collector."""
-        record = wire.CollectReport.parse(event)
-        report = self._reports.decode(record)
+        report = self._reports.report(record)
         if record.found:
             report.result = self._shown(self._tree.found(record))
         self.collectors.append(report.nodeid)
@@ -80,25 +78,23 @@ class Collection:
             self._hook.pytest_exception_interact(node=node, call=call, report=report)
         self._hook.pytest_collectreport(report=report)
 
-    def exception(self, event: Event) -> None:
+    def exception(self, record: wire.RaisedException) -> None:
         """Store a collector's exception until its report."""
-        record = wire.RaisedException.parse(event)
         self._exceptions.setdefault(record.id, []).append(record)
 
-    def deselected(self, event: Event) -> None:
+    def deselected(self, record: wire.Deselected) -> None:
         """Report tests deselected in the job; those deselected locally follow."""
-        items = self._shown(self._tree.deselected(wire.Deselected.parse(event)))
+        items = self._shown(self._tree.deselected(record))
         if items:
             self._hook.pytest_deselected(items=items)
 
-    def grow(self, event: Event) -> None:
+    def grow(self, record: wire.Tree) -> None:
         """Add a portion of the items that will run."""
-        record = wire.Tree.parse(event)
         if not self._tree.items:
             self.check_paths([item.location[0] for item in record.items])
         self._tree.add(record)
 
-    def complete(self, event: Event) -> None:
+    def complete(self) -> None:
         """Finish the collection, once all items are known. Raises `pytest.UsageError` for an unmatched argument."""
         items = self._shown(self._tree.chosen)
         if self._choice is not None:
@@ -110,9 +106,9 @@ class Collection:
         self._set_items(items)
         self._remember(items)
 
-    def add_ids(self, event: Event) -> None:
+    def add_ids(self, record: wire.CollectedIds) -> None:
         """Add the tests of xdist's workers, all of them at once."""
-        self._tree.add_ids(wire.CollectedIds.parse(event).ids)
+        self._tree.add_ids(record.ids)
         items = self._shown(self._tree.chosen)
         if self._choice is not None:
             self._choice.deselect(self._session, items)
@@ -130,9 +126,9 @@ class Collection:
         if hasattr(newest, "cached_nodeids"):
             newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
 
-    def store_lines(self, event: Event) -> None:
+    def store_lines(self, record: wire.CollectionLines) -> None:
         """Store lines such as "run-last-failure: …"."""
-        self.lines = [self._places.text(line) for line in wire.CollectionLines.parse(event).lines]
+        self.lines = [self._places.text(line) for line in record.lines]
 
     def _shown(self, nodes: list[Any]) -> list[Any]:
         """Return the nodes that are, contain, or are in the selected ones."""

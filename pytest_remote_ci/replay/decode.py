@@ -98,11 +98,7 @@ class Reports:
         found = self._statuses.get(id(report))
         return self.passes.status(report) if found is None else found[1]
 
-    def report(self, event: Mapping[str, object]) -> Any:
-        """Return the report of a test's phase in an event."""
-        return self.decode(wire.Report.parse(event))
-
-    def decode(self, record: wire.Report | wire.CollectReport) -> Any:
+    def report(self, record: wire.Report | wire.CollectReport) -> Any:
         """Return the report of a test's phase or of a collector."""
         data = dict(record.d)
         if isinstance(record, wire.Report):
@@ -141,10 +137,9 @@ class Reports:
         if logs and isinstance(phase, dict):
             phase["log"] = logs
 
-    def store_logs(self, event: Mapping[str, object]) -> None:
+    def store_logs(self, piece: wire.LogPiece) -> None:
         """Store a piece of log records too long for a single record."""
         if self._wants_streams:
-            piece = wire.LogPiece.parse(event)
             self._logs.setdefault((piece.id, piece.when), []).append(piece.text)
 
     def _logs_of(self, record: wire.Report) -> object:
@@ -173,9 +168,8 @@ class Reports:
             self._nodes[name] = WorkerController(name, self.workers.get(name, f"[{name}]"))
         return self._nodes[name]
 
-    def warning(self, event: Mapping[str, object]) -> dict[str, Any]:
+    def warning(self, record: wire.RecordedWarning) -> dict[str, Any]:
         """Return the arguments for `pytest_warning_recorded`."""
-        record = wire.RecordedWarning.parse(event)
         category = self._category(record)
         message = warnings.WarningMessage(
             message=category(record.message),
@@ -256,11 +250,8 @@ class _RebuiltException(pytest.ExceptionInfo[Exception]):  # type: ignore[misc] 
         return self.text
 
 
-def exception_call(
-    event: Mapping[str, object] | wire.RaisedException, report: object, places: PathMapper
-) -> Any:
+def exception_call(record: wire.RaisedException, report: object, places: PathMapper) -> Any:
     """Return the `call` argument for `pytest_exception_interact`."""
-    record = event if isinstance(event, wire.RaisedException) else wire.RaisedException.parse(event)
     name, text = record.name, places.text(record.text)
     kind = type(name, (Exception,), {"__module__": "builtins"})
     # pytest declares a traceback, but there is none.
@@ -270,9 +261,8 @@ def exception_call(
     return SimpleNamespace(excinfo=info, when=record.when, **times)
 
 
-def internal_error(event: Mapping[str, object], places: PathMapper) -> dict[str, Any]:
+def internal_error(record: wire.InternalError, places: PathMapper) -> dict[str, Any]:
     """Return the arguments for `pytest_internalerror`."""
-    record = wire.InternalError.parse(event)
     name, _, text = record.exception.partition(": ")
     kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
     try:

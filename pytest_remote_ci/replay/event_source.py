@@ -6,20 +6,19 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.terminal.ansi import SPECIAL, STEERING, clean, is_terminal
+from pytest_remote_ci.wire import records as wire
+from pytest_remote_ci.wire.events import Event, events_of
 
 if TYPE_CHECKING:
     from pytest_remote_ci.terminal.display import Display
 
-Event = dict[str, Any]
-
 #: Newest version of the record format that is understood; all older ones are, too.
 PROTOCOL = 2
-#: Fields that the events of a batch have in common.
-_COMMON = ("type", "timestamp", "job", "job_id")
+_R = TypeVar("_R", bound=wire.Record)
 #: Streams of a command that is not recorded; a recorded session can still follow output of other streams.
 _TEXT = (None, "terminal")
 #: Reasons for showing a session as text.
@@ -32,7 +31,7 @@ class EventSource:
 
     def __init__(
         self,
-        stream: Callable[[], Iterator[Event]] = lambda: iter(()),
+        stream: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(()),
         *,
         last: str = "complete",
         is_late: bool = False,
@@ -47,7 +46,7 @@ class EventSource:
         self.is_over = is_over
         self._stream = stream
         self._last = last
-        self._events: Iterator[Event] | None = None
+        self._events: Iterator[dict[str, Any]] | None = None
         self._held: deque[Event] = deque()
         self._is_closed = False
         self._safe = SafeEvents()
@@ -77,10 +76,9 @@ class EventSource:
             end()
         if event is None:
             return None
-        event = self._safe(event)
-        if event.get("type") == self._last:
-            self.complete = event
-        first, *others = parts_of(event)
+        first, *others = events_of(self._safe(event))
+        if first.type == self._last:
+            self.complete = first
         self.hold(others)
         return first
 
@@ -105,9 +103,10 @@ class EventSource:
         finally:
             self.hold(events)
 
-    def peek(self, kind: str) -> Event:
-        """Return the first held event of this kind, else an empty one."""
-        return next((event for event in self._held if event.get("t") == kind), {})
+    def peek(self, kind: type[_R]) -> _R | None:
+        """Return the first held record of this kind."""
+        held = (event.valid_record for event in self._held if event.kind == kind.kind)
+        return next((record for record in held if isinstance(record, kind)), None)
 
     def close(self) -> None:
         """Drop held events and wait for no more."""
@@ -136,19 +135,19 @@ class SafeEvents:
         self._for_files = not is_terminal(sys.stdout)
         self._steering = STEERING if self._for_files else SPECIAL
 
-    def __call__(self, event: Event) -> Event:
+    def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
         """Return the event as it may be shown. Raises `RunnerUnreachable` for one that is nested too deeply."""
         if not self._is_steering(event):  # almost always
             return event
         try:
-            safe: Event = self._safe(event)
+            safe: dict[str, Any] = self._safe(event)
         except RecursionError as error:
             raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
         if event.get("type") == "log" and "data" in event:
             safe["data"] = event["data"]
         return safe
 
-    def _is_steering(self, event: Event) -> bool:
+    def _is_steering(self, event: dict[str, Any]) -> bool:
         search = self._steering.search
         waiting: list[Any] = [event]
         while waiting:
@@ -173,28 +172,19 @@ class SafeEvents:
         return value
 
 
-def parts_of(event: Event) -> list[Event]:
-    """Return the event, or the events batched in it; drop parts that are not events, because tests can write them."""
-    parts = event.get("of") if event.get("t") == "several" else None
-    if not isinstance(parts, list):
-        return [event]
-    found = [part for part in parts if isinstance(part, dict)]
-    for part in found:
-        part.update({name: event[name] for name in _COMMON if name in event})
-    return found or [event]
-
-
 def why_not_recorded(event: Event, *, recorded: bool, unrecorded: str) -> str | None:
     """Return why this event, which precedes its session, means plain text, else None.
 
     `recorded`: the recorder has already written a record; if not, and pytest prints, the reason is `unrecorded`.
     """
-    kind, name = event.get("type"), event.get("t")
-    if kind == "session" and name == "unavailable":
-        return f"the session could not be recorded: {event.get('reason') or 'no reason was given'}"
-    if kind == "session" and name == "recorder" and event.get("protocol") not in range(1, PROTOCOL + 1):
-        return _other_version(event.get("protocol"))
-    if kind == "log" and event.get("stream") in _TEXT and not recorded:
+    record = event.valid_record
+    if event.kind == wire.Unavailable.kind:
+        reason = record.reason if isinstance(record, wire.Unavailable) else ""
+        return f"the session could not be recorded: {reason or 'no reason was given'}"
+    if event.kind == wire.Recorder.kind:
+        protocol = record.protocol if isinstance(record, wire.Recorder) else None
+        return None if protocol in range(1, PROTOCOL + 1) else _other_version(protocol)
+    if event.type == "log" and event.stream in _TEXT and not recorded:
         return unrecorded
     return None
 
@@ -213,22 +203,22 @@ def wait_for_session(feed: EventSource, display: Display, cwd: str) -> str | Non
         event = feed.next()
         if event is None:
             return _as_text(feed, display, seen, "")  # cannot happen: `complete` comes last
-        kind, name = event.get("type"), event.get("t")
         seen.append(event)
-        if kind == "complete":
+        if event.type == "complete":
             return _as_text(feed, display, _with_local_paths(seen, there, cwd), "")
         reason = why_not_recorded(
             event, recorded=recorded, unrecorded=UNRECORDED_JOB if feed.is_late else OLD_RUNNER
         )
         if reason is not None:
             return _as_text(feed, display, seen, reason)
-        if kind == "session" and name == "recorder":
-            recorded, there = True, str(event.get("cwd") or cwd)
-        elif kind == "session" and name == "collecting":
+        record = event.valid_record
+        if isinstance(record, wire.Recorder):
+            recorded, there = True, record.cwd or cwd
+        elif isinstance(record, wire.Collecting):
             display.line.clear()
             feed.hold([event for event in seen if not is_text_only(event)])
             return None
-        elif (kind == "state" or event.get("stream") == "runner") and not feed.is_over:
+        elif (event.type == "state" or event.stream == "runner") and not feed.is_over:
             display.show(seen.pop())
 
 
@@ -254,13 +244,10 @@ def _with_local_paths(events: list[Event], there: str, here: str) -> list[Event]
     if there == here:
         return events
     return [
-        {**event, "data": event["data"].replace(there, here)} if isinstance(event.get("data"), str) else event
-        for event in events
+        event.with_text(event.text.replace(there, here)) if event.type == "log" else event for event in events
     ]
 
 
 def is_text_only(event: Event) -> bool:
     """Whether a recorded session does not need the event: records contain the same."""
-    return event.get("type") == "state" or (
-        event.get("type") == "log" and event.get("stream") in ("terminal", "runner")
-    )
+    return event.type == "state" or (event.type == "log" and event.stream in ("terminal", "runner"))

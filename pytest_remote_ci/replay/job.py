@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
@@ -21,7 +21,6 @@ from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.event_source import (
     OLD_RUNNER,
-    Event,
     EventSource,
     is_text_only,
     why_not_recorded,
@@ -35,8 +34,12 @@ from pytest_remote_ci.replay.screen import Screen, is_output
 from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.replay.tb_style import restyle
 from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.wire import records as wire
 from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.wire.events import Event
+from pytest_remote_ci.wire.records import RecordError
 
+_R = TypeVar("_R", bound=wire.Record)
 _TRUNCATED = "the runner stores no more results of this job; the rest is missing here"
 #: Events that end the session even in the middle of a test.
 _ENDS = ("interrupt", "internal_error", "tests_over", "died")
@@ -77,8 +80,9 @@ class Job:
         self._passed_points: set[str] = set()
         #: Lines for the end of the session.
         self.notes: list[str] = []
-        #: Kind → the session's event of that kind: "session", "tests_over", "end", "interrupt", "internal_error".
-        self.newest: dict[str, Event] = {}
+        #: Class → the session's record of that class, and when it was written, of those that others ask for.
+        self._newest: dict[type[wire.Record], tuple[wire.Record, str]] = {}
+        self._timestamp = ""
         #: Node id → location of the tests that have begun and not ended.
         self.running: dict[str, Any] = {}
         #: Node ids of tests for which anything was reported.
@@ -121,7 +125,7 @@ class Job:
 
     def join(self, collection: Collection) -> None:
         """Prepare the job for a local session with this collection."""
-        reporters.adopt(self._config, self._events.peek("session"))
+        reporters.adopt(self._config, self._events.peek(wire.Session))
         self.collection = collection
 
     @property
@@ -132,7 +136,22 @@ class Job:
     @property
     def is_measured(self) -> bool:
         """Whether pytest-cov measures in the job."""
-        return bool(self.newest.get("session", {}).get("measured"))
+        session = self.newest(wire.Session)
+        return session is not None and session.measured
+
+    def newest(self, kind: type[_R]) -> _R | None:
+        """Return the newest record of this kind, of those that describe the session; None if there was none."""
+        found = self._newest.get(kind)
+        return found[0] if found is not None and isinstance(found[0], kind) else None
+
+    def has(self, kind: type[wire.Record]) -> bool:
+        """Whether there was such a record."""
+        return kind in self._newest
+
+    def time_of(self, kind: type[wire.Record]) -> str | None:
+        """Return when the newest record of this kind was written, in RFC 3339."""
+        found = self._newest.get(kind)
+        return None if found is None else found[1]
 
     def has_passed(self, *points: str) -> bool:
         """Whether an event of one of these kinds was played."""
@@ -145,7 +164,7 @@ class Job:
         for held in (waiting or ())[1:]:
             self.play(held)
         while waiting is None and nodeid in self.running and (event := self.next()) is not None:
-            if event.get("t") in _ENDS:  # for the caller that plays the session
+            if event.kind in _ENDS:  # for the caller that plays the session
                 self._events.hold([event])
                 return
             self.play(event)
@@ -163,70 +182,82 @@ class Job:
 
     def play(self, event: Event) -> None:
         """Play one event."""
+        kind = event.kind
+        handler = self._PLAYS.get(wire.KINDS.get(kind or ""))
+        if kind is not None and handler is None:
+            return
+        try:
+            record = event.record
+        except RecordError:  # tests can write records, too
+            self._break(kind)
+            return
         if self.is_filtered and self.collection.unchosen.covers(event, others_run=bool(self.running)):
             return
-        if self._gathers and self._waiting and (is_output(event) or event.get("t") == "terminal"):
+        if self._gathers and self._waiting and (is_output(event) or kind == wire.TerminalCall.kind):
             next(reversed(self._waiting.values())).append(event)
             return
-        kind = event.get("t")
-        if kind is None:
+        if kind is None or handler is None:
             self._play_text(event)
             return
-        handler = self._PLAYS.get(kind)
-        if handler is None:
-            return
         self._passed_points.add(kind)
+        self._timestamp = event.timestamp
         try:
-            handler(self, event)
+            handler(self, record)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            # Tests can write records, too, so a malformed one is reported; errors of local plugins are raised.
+            # What a record holds can still make no sense; errors of local plugins are raised.
             if not _is_ours(error):
                 raise
-            self.broken = (
-                f"a record of kind {kind!r} is invalid; use --remote-ci-text to see what pytest printed"
-            )
+            self._break(kind)
+
+    def _break(self, kind: str | None) -> None:
+        self.broken = f"a record of kind {kind!r} is invalid; use --remote-ci-text to see what pytest printed"
 
     def _play_text(self, event: Event) -> None:
         """Play an event that is not a record: output of tests, or a message of the runner."""
         if is_output(event):
-            self._screen.write(event, at_the_end="end" in self.newest)
-        elif event.get("type") in ("log", "state") and event.get("stream") != "terminal":
+            self._screen.write(event, at_the_end=self.has(wire.End))
+        elif event.type in ("log", "state") and event.stream != "terminal":
             self._show(event)
 
     # -- session
 
-    def _remember(self, event: Event) -> None:
-        self.newest[event["t"]] = event
+    def _remember(self, record: wire.Record) -> None:
+        self._newest[type(record)] = record, self._timestamp
 
-    def _summary(self, event: Event) -> None:
-        self._remember(event)
-        reporters.adopt_metadata(self._config, event)
+    def _summary(self, record: wire.Summary) -> None:
+        self._remember(record)
+        reporters.adopt_metadata(self._config, record.metadata)
 
-    def _header(self, event: Event) -> None:
-        if not self.no_header:
-            self._screen.header(event, self.newest["session"], self.collection)
+    def _header(self, record: wire.Header) -> None:
+        session = self.newest(wire.Session)
+        if not self.no_header and session is not None:
+            self._screen.header(record, session, self.collection)
 
-    def _begin(self, event: Event) -> None:
-        self._remember(event)
-        self.places.learn(str(event["rootdir"]))
-        self.reports.remote_pytest = str(event.get("pytest") or "")
+    def _begin(self, record: wire.Session) -> None:
+        self._remember(record)
+        self.places.learn(record.rootdir)
+        self.reports.remote_pytest = record.pytest
 
-    def _died(self, event: Event) -> None:
-        self._remember(event)
-        self.notes_add(
-            f"{event['text']}; it was started again for the rest" if event["again"] else str(event["text"])
-        )
+    def _died(self, record: wire.Died) -> None:
+        self._remember(record)
+        self.notes_add(f"{record.text}; it was started again for the rest" if record.again else record.text)
 
-    def _note(self, event: Event) -> None:
-        self.notes_add(self.places.text(str(event["text"])))
+    def _note(self, record: wire.Note) -> None:
+        self.notes_add(self.places.text(record.text))
 
-    def _internal_error(self, event: Event) -> None:
-        self._remember(event)
-        self._config.hook.pytest_internalerror(**internal_error(event, self.places))
+    def _internal_error(self, record: wire.InternalError) -> None:
+        self._remember(record)
+        self._config.hook.pytest_internalerror(**internal_error(record, self.places))
 
-    def _warning(self, event: Event) -> None:
+    def _worker(self, record: wire.WorkerLine) -> None:
+        self.reports.workers[record.id] = record.line
+
+    def _junit(self, record: wire.JunitProperties | wire.JunitAttribute) -> None:
+        reporters.play_junit(self._config, record)
+
+    def _warning(self, record: wire.RecordedWarning) -> None:
         """Report a warning once, although a plugin installed on both sides emits it twice."""
-        arguments = self.reports.warning(event)
+        arguments = self.reports.warning(record)
         identity = _warning_identity(arguments["warning_message"], arguments["nodeid"])
         if identity in self._local_warnings:
             self._local_warnings.remove(identity)
@@ -244,40 +275,41 @@ class Job:
 
     # -- tests
 
-    def _started(self, event: Event) -> None:
+    def _started(self, record: wire.Started) -> None:
         self._local_warnings.clear()
-        nodeid, location = event["id"], self.places.location(event["location"])
+        nodeid, location = record.id, self.places.location(record.location)
         item = self.collection.items.get(nodeid)
         self.running[nodeid] = item.location if item is not None and item.location == location else location
         if self._gathers:
-            self._waiting[nodeid] = [event]
+            self._waiting[nodeid] = [Event.of(record)]
         elif not self.with_protocol or item is None:
             self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         elif self.is_distributed:
-            self._waiting[nodeid] = [event]
+            self._waiting[nodeid] = [Event.of(record)]
         else:
             self._config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
     @property
     def is_distributed(self) -> bool:
         """Whether xdist runs in the job, so that several tests run at a time."""
-        return bool(self.newest.get("session", {}).get("xdist"))
+        session = self.newest(wire.Session)
+        return session is not None and session.xdist
 
-    def _report(self, event: Event) -> None:
-        if self._waits(event["d"]["nodeid"], event):
+    def _report(self, record: wire.Report) -> None:
+        if self._waits(record.d["nodeid"], record):
             return
-        report = self._last = self.reports.report(event)
+        report = self._last = self.reports.report(record)
         if self._choice is not None:
             restyle(report, str(getattr(self._config.option, "tbstyle", "auto")))
-        with self._screen.unseen(event) if event.get("unseen") else nullcontext():
+        with self._screen.unseen(is_unseen=True) if record.unseen else nullcontext():
             self._log_report(report, report.nodeid)
 
-    def _passed(self, event: Event) -> None:
-        nodeid = event["id"]
-        if self._waits(nodeid, event):
+    def _passed(self, record: wire.Passed) -> None:
+        nodeid = record.id
+        if self._waits(nodeid, record):
             return
         item = self.collection.items.get(nodeid)
-        self._last = self.reports.passes.report(event, self.running.get(nodeid), item)
+        self._last = self.reports.passes.report(record, self.running.get(nodeid), item)
         self._log_report(self._last, nodeid)
 
     def _log_report(self, report: Any, nodeid: str) -> None:
@@ -289,37 +321,37 @@ class Job:
         if nodeid in self.running:
             self._phases[nodeid] = str(report.when)
 
-    def _logs(self, event: Event) -> None:
-        if not self._waits(event["id"], event):
-            self.reports.store_logs(event)
+    def _logs(self, record: wire.LogPiece) -> None:
+        if not self._waits(record.id, record):
+            self.reports.store_logs(record)
 
-    def _exception(self, event: Event) -> None:
-        if event.get("found"):
-            self.collection.exception(event)
+    def _exception(self, record: wire.RaisedException) -> None:
+        if record.found:
+            self.collection.exception(record)
             return
-        if self._waits(event["id"], event):
+        if self._waits(record.id, record):
             return
-        item = self.collection.items.get(event["id"])
-        if item is not None and self._last is not None and self._last.nodeid == event["id"]:
-            call = exception_call(event, self._last, self.places)
+        item = self.collection.items.get(record.id)
+        if item is not None and self._last is not None and self._last.nodeid == record.id:
+            call = exception_call(record, self._last, self.places)
             self._config.hook.pytest_exception_interact(node=item, call=call, report=self._last)
 
-    def _finished(self, event: Event) -> None:
-        nodeid = event["id"]
-        if self._waits(nodeid, event):
+    def _finished(self, record: wire.Finished) -> None:
+        nodeid = record.id
+        if self._waits(nodeid, record):
             self._play_held(nodeid)
             return
         self.running.pop(nodeid, None)
         self._phases.pop(nodeid, None)
         self.reports.forget(nodeid)
         self._config.hook.pytest_runtest_logfinish(
-            nodeid=nodeid, location=self.places.location(event["location"])
+            nodeid=nodeid, location=self.places.location(record.location)
         )
 
-    def _waits(self, nodeid: str, event: Event) -> bool:
+    def _waits(self, nodeid: str, record: wire.Record) -> bool:
         waiting = self._waiting.get(nodeid)
         if waiting is not None:
-            waiting.append(event)
+            waiting.append(Event.of(record))
         return waiting is not None
 
     def _play_held(self, nodeid: str) -> None:
@@ -337,8 +369,8 @@ class Job:
         running = list(self.running.items())
         self.running.clear()
         hook = self._config.hook
-        sections = self.newest.get("died", {}).get("sections") or ()
-        written = [(str(name), str(text)) for name, text in sections]
+        died = self.newest(wire.Died)
+        written = list((died.sections if died is not None else None) or ())
         for nodeid, location in running:
             words = f"while running {nodeid}"
             text = self.places.text(why if words in why else f"{why} {words}")
@@ -370,37 +402,38 @@ class Job:
         """Whether only a part of the session is shown."""
         return self.collection is not None and bool(self.collection.unchosen.nodeids)
 
-    _PLAYS: dict[str, Callable[[Job, Event], None]] = {  # noqa: RUF012 - filled once, here
-        "session": _begin,
-        "header": _header,
-        "collecting": _remember,
-        "tests_over": _remember,
-        "summary": _summary,
-        "end": _remember,
-        "interrupt": _remember,
-        "internal_error": _internal_error,
-        "stopped": _remember,
-        "died": _died,
-        "note": _note,
-        "junit": lambda job, event: reporters.play_junit(job._config, event),
-        "junit_attribute": lambda job, event: reporters.play_junit(job._config, event),
-        "worker": lambda job, event: job.reports.workers.update({event["id"]: event["line"]}),
-        "truncated": lambda job, event: job.notes_add(_TRUNCATED),
-        "warning": _warning,
-        "terminal": lambda job, event: job._screen.call(event),
-        "collect_report": lambda job, event: job.collection.report(event),
-        "deselected": lambda job, event: job.collection.deselected(event),
-        "tree": lambda job, event: job.collection.grow(event),
-        "collected": lambda job, event: job.collection.complete(event),
-        "collected_ids": lambda job, event: job.collection.add_ids(event),
-        "collection_lines": lambda job, event: job.collection.store_lines(event),
-        "started": _started,
-        "report": _report,
-        "passed": _passed,
-        "exception": _exception,
-        "compared": lambda job, event: reporters.play_comparison(job._config, event, job.places),
-        "logs": _logs,
-        "finished": _finished,
+    #: Class of a record → what plays it.
+    _PLAYS: ClassVar[Mapping[object, Callable[..., None]]] = {
+        wire.Session: _begin,
+        wire.Header: _header,
+        wire.Collecting: _remember,
+        wire.TestsOver: _remember,
+        wire.Summary: _summary,
+        wire.End: _remember,
+        wire.Interrupt: _remember,
+        wire.InternalError: _internal_error,
+        wire.Stopped: _remember,
+        wire.Died: _died,
+        wire.Note: _note,
+        wire.JunitProperties: _junit,
+        wire.JunitAttribute: _junit,
+        wire.WorkerLine: _worker,
+        wire.Truncated: lambda job, record: job.notes_add(_TRUNCATED),
+        wire.RecordedWarning: _warning,
+        wire.TerminalCall: lambda job, record: job._screen.call(record),
+        wire.CollectReport: lambda job, record: job.collection.report(record),
+        wire.Deselected: lambda job, record: job.collection.deselected(record),
+        wire.Tree: lambda job, record: job.collection.grow(record),
+        wire.Collected: lambda job, record: job.collection.complete(),
+        wire.CollectedIds: lambda job, record: job.collection.add_ids(record),
+        wire.CollectionLines: lambda job, record: job.collection.store_lines(record),
+        wire.Started: _started,
+        wire.Report: _report,
+        wire.Passed: _passed,
+        wire.RaisedException: _exception,
+        wire.Compared: lambda job, record: reporters.play_comparison(job._config, record, job.places),
+        wire.LogPiece: _logs,
+        wire.Finished: _finished,
     }
 
 
@@ -409,11 +442,11 @@ class LabelledCollection(Collection):
 
     labelling: Labelling
 
-    def add_ids(self, event: Event) -> None:
+    def add_ids(self, record: wire.CollectedIds) -> None:
         """Add tests without collector reports, and count them for the terminal, which counts from such reports."""
-        super().add_ids(event)
+        super().add_ids(record)
         reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
-        count_collected(reporter, len(event["ids"]))
+        count_collected(reporter, len(record.ids))
 
     def _set_items(self, items: list[Any]) -> None:
         self._session.items = [*self._session.items, *items]
@@ -462,9 +495,9 @@ class PipelineJob(Job):
 
     def handle(self, event: Event) -> None:
         """Handle the next event of this attempt."""
-        if event.get("type") == "complete":
+        if event.type == "complete":
             self.complete = event
-            self._fail_running(str(event.get("reason") or "the remote pytest ended"))
+            self._fail_running(event.reason or "the remote pytest ended")
         elif self._session.shouldfail or self._session.shouldstop:
             return  # the job sent this before it was stopped
         elif not self.has_started:
@@ -481,7 +514,7 @@ class PipelineJob(Job):
 
     def play_the_end(self, heading: Callable[[str], None]) -> None:
         """Play what remote plugins wrote after the tests; call `heading` before the first line."""
-        if any(event.get("t") == "terminal" for event in self._late):
+        if any(event.kind == wire.TerminalCall.kind for event in self._late):
             heading(self.label)
         late, self._late = self._late, []
         for event in late:
@@ -492,15 +525,15 @@ class PipelineJob(Job):
         if not self.has_started:
             return [] if self.unrecorded is None else [f"its tests are not shown: {self.unrecorded}"]
         lines = list(self.notes)
-        over, ended = self.newest.get("tests_over", {}), self.newest.get("interrupt")
-        lines += [str(over[why]) for why in ("shouldfail", "shouldstop") if over.get(why)]
-        if ended is not None and not self.is_stopped_locally and "stopped" not in self.newest:
-            lines.append(f"{ended.get('name')}: {ended.get('message')}".rstrip(": "))
-        if "internal_error" in self.newest:
+        over, ended = self.newest(wire.TestsOver), self.newest(wire.Interrupt)
+        lines += [why for why in (over.shouldfail, over.shouldstop) if why] if over is not None else []
+        if ended is not None and not self.is_stopped_locally and not self.has(wire.Stopped):
+            lines.append(f"{ended.name}: {ended.message}".rstrip(": "))
+        if self.has(wire.InternalError):
             lines.append("pytest had an internal error in the job")
         if self.broken is not None:
             lines.append(self.broken)
-        if self.not_run and not self.is_stopped_locally and not over.get("shouldfail"):
+        if self.not_run and not self.is_stopped_locally and not (over is not None and over.shouldfail):
             lines.append(f"{self.not_run} test(s) were not run")
         return lines
 
@@ -508,10 +541,10 @@ class PipelineJob(Job):
         """Collect events until the recorded session begins, then play them."""
         if self.unrecorded is not None:
             return
-        recorded = any(seen.get("t") == "recorder" for seen in self._early)
+        recorded = any(seen.kind == wire.Recorder.kind for seen in self._early)
         self.unrecorded = why_not_recorded(event, recorded=recorded, unrecorded=OLD_RUNNER)
         self._early.append(event)
-        if self.unrecorded is not None or event.get("t") != "collecting":
+        if self.unrecorded is not None or event.kind != wire.Collecting.kind:
             return
         early, self._early = [seen for seen in self._early if not is_text_only(seen)], []
         self._map_paths_to(self._find_root(early))
@@ -526,9 +559,12 @@ class PipelineJob(Job):
 
     def _find_root(self, early: list[Event]) -> Path:
         """Set the labelling's folders; return the local path of the job's rootdir."""
-        records = {str(event.get("t")): event for event in early}
-        there = PurePosixPath(str(records.get("recorder", {}).get("cwd") or "/"))
-        rootdir = PurePosixPath(str(records.get("session", {}).get("rootdir") or there))
+        there = rootdir = PurePosixPath("/")
+        for record in (event.valid_record for event in early):
+            if isinstance(record, wire.Recorder):
+                there = rootdir = PurePosixPath(record.cwd or "/")
+            elif isinstance(record, wire.Session):
+                rootdir = PurePosixPath(record.rootdir or there)
         place = self._place
         depth = len(PurePosixPath(place.subdirectory).parts)
         sent = PurePosixPath(*there.parts[: len(there.parts) - depth])
@@ -538,19 +574,20 @@ class PipelineJob(Job):
         return root
 
     def _belongs_to_the_end(self, event: Event) -> bool:
-        if "tests_over" not in self.newest:
+        if not self.has(wire.TestsOver):
             return False
-        return bool(self._late) or event.get("type") == "log" or event.get("t") in _SAID_LAST
+        return bool(self._late) or event.type == "log" or event.kind in _SAID_LAST
 
     def _play_labelled(self, event: Event) -> None:
         if self.broken is not None:
             return
         try:
-            event = self.labelling.event(event)
+            record = event.record
+            labelled = None if record is None else self.labelling.record(record)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            self.broken = f"a record of kind {event.get('t')!r} is invalid"
+            self.broken = f"a record of kind {event.kind!r} is invalid"
             return
-        self.play(event)
+        self.play(event if labelled is None or labelled is record else Event.of(labelled, event.timestamp))
 
     def _fail_running(self, why: str) -> None:
         """Fail the tests that were running, unless this session cancelled the job."""

@@ -12,11 +12,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_remote_ci.replay.event_source import Event
+from pytest_remote_ci.wire import records as wire
 from pytest_remote_ci.wire.control_characters import escaped
 
-#: Kinds of events with the id of a test or collector in `id`.
-_WITH_ID = frozenset({"started", "passed", "logs", "finished", "exception", "warning", "junit_attribute"})
+#: Records with the id of a test or collector in `id`.
+_WITH_ID = (
+    wire.Started,
+    wire.Passed,
+    wire.LogPiece,
+    wire.Finished,
+    wire.RaisedException,
+    wire.RecordedWarning,
+    wire.JunitAttribute,
+)
 #: Characters with a meaning in node ids, and their replacements.
 _MEANING = str.maketrans({"/": "_", "\\": "_", "[": "(", "]": ")", "\n": " ", "\t": " "})
 
@@ -69,50 +77,51 @@ class Labelling:
             text = text.replace(f"running {there}", f"running {nodeid}")
         return text
 
-    def event(self, event: Event) -> Event:
-        """Return the event as it is played."""
-        kind = event.get("t")
-        changed: dict[str, Any] = {}
-        if kind in _WITH_ID and event.get("id"):
-            changed["id"] = self.nodeid(str(event["id"]))
-        if kind in ("started", "passed", "finished") and event.get("location"):
-            changed["location"] = self._location(event["location"])
-        elif kind == "warning" and event.get("location"):
-            path, *rest = event["location"]
-            changed["location"] = [self._located(str(path)), *rest]
-        if isinstance(event.get("d"), Mapping):
-            changed["d"] = self._report(event["d"], is_test=kind == "report")
-        if event.get("nodes"):
-            changed["nodes"] = [self._node(entry) for entry in event["nodes"]]
-        if event.get("items"):
-            item = self._item if kind == "tree" else self._found
-            changed["items"] = [item(entry) for entry in event["items"]]
-        if event.get("ids"):
-            changed["ids"] = [self.nodeid(str(nodeid)) for nodeid in event["ids"]]
-        return {**event, **changed} if changed else event
+    def record(self, record: wire.Record) -> wire.Record:
+        """Return the record as it is played."""
+        changed: dict[str, object] = {}
+        if isinstance(record, _WITH_ID) and record.id:
+            changed["id"] = self.nodeid(record.id)
+        if isinstance(record, (wire.Started, wire.Passed, wire.Finished)) and record.location:
+            changed["location"] = self._location(record.location)
+        elif isinstance(record, wire.RecordedWarning) and record.location:
+            path, line, name = record.location
+            changed["location"] = (self._located(path), line, name)
+        elif isinstance(record, (wire.Report, wire.CollectReport)):
+            changed["d"] = self._report(record.d, is_test=isinstance(record, wire.Report))
+        elif isinstance(record, wire.CollectedIds):
+            changed["ids"] = [self.nodeid(nodeid) for nodeid in record.ids]
+        elif isinstance(record, wire.Tree):
+            changed["items"] = [self._item(item) for item in record.items]
+        if isinstance(record, (wire.CollectReport, wire.RaisedException)) and record.items:
+            changed["items"] = [self._found(item) for item in record.items]
+        if isinstance(record, (wire.CollectReport, wire.RaisedException, wire.Tree)) and record.nodes:
+            changed["nodes"] = [self._node(node) for node in record.nodes]
+        return record.replace(**changed) if changed else record
 
-    def _report(self, data: Mapping[str, Any], *, is_test: bool) -> dict[str, Any]:
-        report = {**data, "nodeid": self.nodeid(str(data["nodeid"]))}
+    def _report(self, data: wire.ReportData, *, is_test: bool) -> wire.ReportData:
+        report = {**data, "nodeid": self.nodeid(data["nodeid"])}
         if is_test and data.get("location"):
-            report["location"] = self._location(data["location"])
+            path, line, name = data["location"]
+            report["location"] = list(self._location((str(path), line, name)))
         longrepr = data.get("longrepr")
         if self._starts is not None and isinstance(longrepr, (Mapping, list)):
             report["longrepr"] = self._relative_to_session(longrepr)
         return report
 
-    def _node(self, entry: list[Any]) -> list[Any]:
-        return [*entry[:3], self.nodeid(str(entry[3])), self._located(str(entry[4])), *entry[5:]]
+    def _node(self, node: wire.TreeNode) -> wire.TreeNode:
+        return node._replace(nodeid=self.nodeid(node.nodeid), path=self._located(node.path))
 
-    def _item(self, entry: list[Any]) -> list[Any]:
-        return [*entry[:3], self.nodeid(str(entry[3])), self._location(entry[4]), *entry[5:]]
+    def _item(self, item: wire.TreeItem) -> wire.TreeItem:
+        return item._replace(nodeid=self.nodeid(item.nodeid), location=self._location(item.location))
 
-    def _found(self, entry: list[Any]) -> list[Any]:
-        return [*entry[:4], self.nodeid(str(entry[4])) if entry[4] else entry[4], *entry[5:]]
+    def _found(self, item: wire.FoundItem) -> wire.FoundItem:
+        return item._replace(nodeid=self.nodeid(item.nodeid)) if item.nodeid else item
 
-    def _location(self, location: Any) -> list[Any]:
+    def _location(self, location: wire.Location) -> wire.Location:
         """Map a test's location; its name, the headline of a failure, gets the label."""
         path, line, name = location
-        return [self._located(str(path)), line, f"{self.label}: {name}"]
+        return self._located(path), line, f"{self.label}: {name}"
 
     def _located(self, path: str) -> str:
         """Map a path or node id relative to the job's rootdir to one relative to the local rootdir."""

@@ -5,7 +5,6 @@ The results equal those of `replay.decode`. The counterpart in the job is `pytes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -46,9 +45,8 @@ class Passes:
         self._newest: Any = None
         self._status: tuple[str, str, str] | None = None
 
-    def report(self, event: Mapping[str, object], location: wire.Location | None, item: Any = None) -> Any:
+    def report(self, record: wire.Passed, location: wire.Location | None, item: Any = None) -> Any:
         """Return the report; `location`: the local one at the test's beginning; `item`: the test, if it is known."""
-        record = wire.Passed.parse(event)
         nodeid = record.id
         when: Any = record.when
         known = self._before.get(nodeid)

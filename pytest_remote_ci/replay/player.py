@@ -19,7 +19,7 @@ import pytest
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugin_diff, running_test
-from pytest_remote_ci.replay.event_source import Event, EventSource
+from pytest_remote_ci.replay.event_source import EventSource
 from pytest_remote_ci.replay.job import Job, PipelineJob
 from pytest_remote_ci.replay.job_lines import JobLines
 from pytest_remote_ci.replay.labels import labels_of
@@ -41,6 +41,8 @@ from pytest_remote_ci.terminal.ansi import is_terminal
 from pytest_remote_ci.terminal.display import Display, exit_code
 from pytest_remote_ci.terminal.output import END_OF_GROUP, group_line, is_grouping
 from pytest_remote_ci.terminal.run_view import state_of, tail_heading, verdict
+from pytest_remote_ci.wire import records as wire
+from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.formats import parse_time
 
 if TYPE_CHECKING:
@@ -227,7 +229,7 @@ class JobPlayer(Player):
     @property
     def knows_interrupt(self) -> bool:
         """See `Player`."""
-        return "interrupt" in self._job.newest
+        return self._job.has(wire.Interrupt)
 
     def job_of(self, nodeid: str) -> Job:
         """Return the only job."""
@@ -260,13 +262,13 @@ class JobPlayer(Player):
         """See `Player`."""
         job = self._job
         while job.broken is None and (event := job.next()) is not None:
-            if event.get("t") in ("started", "tests_over"):
+            if event.kind in (wire.Started.kind, wire.TestsOver.kind):
                 self.events.hold([event])
                 break
             job.play(event)
-            if event.get("t") == "collection_lines":
+            if event.kind == wire.CollectionLines.kind:
                 break
-        return not job.is_distributed and (job.has_passed("collected") or "died" in job.newest)
+        return not job.is_distributed and (job.has_passed("collected") or job.has(wire.Died))
 
     def collection_lines(self) -> list[str]:
         """See `Player`."""
@@ -279,38 +281,38 @@ class JobPlayer(Player):
             return
         while (event := job.next()) is not None:
             job.play(event)
-            if event.get("t") in points or stop() or job.broken is not None:
+            if event.kind in points or stop() or job.broken is not None:
                 return
 
     def raise_outcome(self) -> None:
         """See `Player`; a filtered session decides for itself."""
         job, session = self._job, self._session
-        newest = job.newest
-        if job.is_filtered and "tests_over" in newest:
+        if job.is_filtered and job.has(wire.TestsOver):
             failed = session.testsfailed
             if failed and not session.config.option.continue_on_collection_errors and not job.has_results:
                 raise session.Interrupted(f"{failed} error{'s' if failed != 1 else ''} during collection")
             return
-        if "stopped" in newest and not self.is_interrupted:  # not by a test: the job's end has the reason
+        if job.has(wire.Stopped) and not self.is_interrupted:  # not by a test: the job's end has the reason
             job.skip_to_the_end()
             self._raise_lost()
             return
-        if "internal_error" in newest:
+        if job.has(wire.InternalError):
             session.config.notify_exception = lambda excinfo, option=None: None  # it was already reported
             raise RuntimeError("the remote pytest had an internal error")
-        if "interrupt" in newest:
-            _raise_interrupt(session, newest["interrupt"], job)
-        over = newest.get("tests_over")
+        interrupt = job.newest(wire.Interrupt)
+        if interrupt is not None:
+            _raise_interrupt(session, interrupt, job)
+        over = job.newest(wire.TestsOver)
         if over is None:
             self._raise_lost()
             return
-        if over["shouldfail"]:
-            session.shouldfail = over["shouldfail"]
-            raise session.Failed(over["shouldfail"])
-        if over["shouldstop"]:
-            session.shouldstop = over["shouldstop"]
-            raise session.Interrupted(over["shouldstop"])
-        if "died" in newest:
+        if over.shouldfail:
+            session.shouldfail = over.shouldfail
+            raise session.Failed(over.shouldfail)
+        if over.shouldstop:
+            session.shouldstop = over.shouldstop
+            raise session.Interrupted(over.shouldstop)
+        if job.has(wire.Died):
             self._note_what_did_not_run()
 
     def _note_what_did_not_run(self) -> None:
@@ -319,26 +321,24 @@ class JobPlayer(Player):
 
     def _raise_lost(self) -> None:
         """Report a remote session without an end: fail the tests that were running, and raise the reason."""
-        job, session, complete = self._job, self._session, self.events.complete or {}
+        job, session, complete = self._job, self._session, self.events.complete
         code, why = exit_codes.NO_VERDICT, job.broken or "the remote pytest ended"
         if self.events.lost is not None:
             code = exit_codes.of_lost(self.events.lost.exit_code)
-        elif complete:
-            why = str(
-                complete.get("reason") or f"the remote pytest exited with code {complete.get('exit_code')}"
-            )
+        elif complete is not None:
+            why = complete.reason or f"the remote pytest exited with code {complete.exit_code}"
             try:
                 code = exit_code(complete) or 1
             except NoVerdict as error:
                 code, why = error.exit_code, str(error)
-        failed = job.fail_running(str(complete.get("reason") or why))
-        died = job.newest.get("died", {})
-        self._forced_code = 1 if failed and complete.get("status") == "completed" else code
+        failed = job.fail_running((complete.reason if complete is not None else "") or why)
+        died = job.newest(wire.Died)
+        self._forced_code = 1 if failed and complete is not None and complete.status == "completed" else code
         self._note_what_did_not_run()
-        if died.get("collecting"):
+        if died is not None and died.collecting:
             raise session.Interrupted("1 error during collection")
         if not (
-            failed or (died and session.testsfailed) or job.is_filtered
+            failed or (died is not None and session.testsfailed) or job.is_filtered
         ):  # otherwise the failure and the number of tests not run are shown
             self._has_reported_reason = True
             raise pytest.exit.Exception(why, returncode=code)
@@ -384,9 +384,7 @@ class JobPlayer(Player):
     def prepare_reports(self) -> None:
         """See `Player`."""
         if self.events.is_late:
-            first, last = (
-                self._job.newest.get(kind, {}).get("timestamp") for kind in ("session", "tests_over")
-            )
+            first, last = self._job.time_of(wire.Session), self._job.time_of(wire.TestsOver)
             seconds = _seconds_between(first, last)
             if seconds is not None:
                 backdate(self._config, seconds)
@@ -404,13 +402,13 @@ class JobPlayer(Player):
     def set_exit_status(self) -> None:
         """Use the remote exit status: remote plugins and conftests may have changed it."""
         job, session = self._job, self._session
-        end = job.newest.get("end")
+        end = job.newest(wire.End)
         if end is not None and job.broken is None and not job.is_filtered:
-            session.exitstatus = _status(int(end["exitstatus"]))
+            session.exitstatus = _status(end.exitstatus)
             cache: Any = getattr(self._config, "cache", None)
             # The key becomes a file name: accept only the one that the recorder knows.
-            if cache is not None and _STEPWISE in end["cache"]:
-                cache.set(_STEPWISE, end["cache"][_STEPWISE])
+            if cache is not None and end.cache is not None and _STEPWISE in end.cache:
+                cache.set(_STEPWISE, end.cache[_STEPWISE])
         elif self._forced_code is not None:
             session.exitstatus = _status(self._forced_code)
 
@@ -437,10 +435,11 @@ class JobPlayer(Player):
     def _fetch_reports(self) -> None:
         """Fetch the job's reports; they replace the local ones if the job's pytest saw the whole session."""
         job = self._job
-        has_died = "died" in job.newest
-        is_whole = "end" in job.newest and not has_died and job.broken is None and not job.is_filtered
+        has_died = job.has(wire.Died)
+        is_whole = job.has(wire.End) and not has_died and job.broken is None and not job.is_filtered
         self._remote.fetch_artifacts(self.events.complete, is_whole=is_whole, has_died=has_died)
-        there = set(job.newest.get("session", {}).get("plugins") or ())
+        begun = job.newest(wire.Session)
+        there = set((begun.plugins if begun is not None else None) or ())
         if has_died and self._remote.has_local_reports and there & _WITH_HOOKS:
             self._print_message(f"remote-ci: {_WITHOUT_HOOKS}")
 
@@ -450,7 +449,7 @@ class JobPlayer(Player):
         if complete is None or self.is_interrupted or job.is_filtered or job.broken is not None:
             return
         try:
-            code, why = exit_code(complete), complete.get("reason")
+            code, why = exit_code(complete), complete.reason
         except NoVerdict as error:
             self._session.exitstatus = error.exit_code
             if not self._has_reported_reason:
@@ -462,12 +461,13 @@ class JobPlayer(Player):
 
     def _confirm_cancellation(self) -> None:
         """Confirm that the cancelled job is over, and not merely asked to end."""
-        complete = self.events.complete or {}
-        if self.is_interrupted and (complete.get("status") == "cancelled" or complete.get("cancelled")):
+        complete = self.events.complete
+        if self.is_interrupted and complete is not None and complete.is_cancelled:
             self._print_message(f"Job {self._remote.job_id} was cancelled.")
 
     def _compare_plugins(self) -> None:
-        plugins = self._job.newest.get("session", {}).get("plugins")
+        begun = self._job.newest(wire.Session)
+        plugins = None if begun is None else begun.plugins
         if plugins is None or self.is_replay or self.is_interrupted or self._job.broken is not None:
             return
         failed = int(self._session.exitstatus) not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -545,7 +545,7 @@ class PipelinePlayer(Player):
     def play_collection(self) -> bool:
         """Play collections up to the first test; other jobs add theirs later."""
         while (event := self._next()) is not None:
-            if event.get("t") == "started":
+            if event.kind == wire.Started.kind:
                 self.events.hold([event])
                 break
             self._handle(event)
@@ -692,12 +692,12 @@ class PipelinePlayer(Player):
         return event
 
     def _handle(self, event: Event) -> None:
-        kind = event.get("type")
+        kind = event.type
         if kind in ("run_job", "run_complete"):
             self._refresh()
             self._count()
             return
-        planned = self._planned.get(str(event.get("job")))
+        planned = self._planned.get(event.job)
         if planned is None:
             return
         if planned["kind"] == "pytest" and not self._is_mute:
@@ -706,18 +706,18 @@ class PipelinePlayer(Player):
             name = f"{planned['stage']} / {planned['name']}"
             if kind == "complete":
                 self._running_line.pytest_runtest_logfinish(name)
-            elif event.get("phase") == "testing":
+            elif event.phase == "testing":
                 self._running_line.pytest_runtest_logstart(name)
         if kind == "complete":
             self._mix()
-        if kind == "complete" and event.get("artifacts"):
-            self._with_artifacts.append(str(event["job_id"]))
-        if kind == "complete" or event.get("phase") == "testing":
+        if kind == "complete" and event.has_artifacts:
+            self._with_artifacts.append(event.job_id)
+        if kind == "complete" or event.phase == "testing":
             self._refresh()
             self._count()
 
     def _attempt(self, planned: Mapping[str, Any], event: Event) -> PipelineJob:
-        job_id = str(event["job_id"])
+        job_id = event.job_id
         if job_id not in self._jobs:
             before = sum(job.name == planned["name"] for job in self._jobs.values())
             label = self._labels[str(planned["name"])] + (f" (try {before + 1})" if before else "")
@@ -727,8 +727,8 @@ class PipelinePlayer(Player):
         return self._jobs[job_id]
 
     def _play(self, job: PipelineJob, event: Event) -> None:
-        if event.get("t") == "started" and self._running_line is not None:
-            self._running_line.pytest_runtest_logstart(job.labelling.nodeid(str(event.get("id"))))
+        if event.kind == wire.Started.kind and self._running_line is not None:
+            self._running_line.pytest_runtest_logstart(job.labelling.nodeid(event.nodeid or ""))
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if job.is_collected or not hasattr(reporter, "report_collect"):
             job.handle(event)
@@ -804,12 +804,12 @@ class _FailureCount:
             self._session.shouldfail = f"stopping after {self._failures} failures"
 
 
-def _raise_interrupt(session: Any, event: Event, job: Job) -> None:
+def _raise_interrupt(session: Any, record: wire.Interrupt, job: Job) -> None:
     """Raise the exception that ended the remote session, with its remote file and line."""
-    name, module, message = event["name"], event["module"], event["message"]
+    name, module, message = record.name, record.module, record.message
     error: BaseException
     if name == "Exit":
-        error = pytest.exit.Exception(message, returncode=event["code"])
+        error = pytest.exit.Exception(message, returncode=record.code)
     elif name == "Interrupted" and module == "_pytest.main":
         raise session.Interrupted(message)
     else:
@@ -817,9 +817,9 @@ def _raise_interrupt(session: Any, event: Event, job: Job) -> None:
         if name != "KeyboardInterrupt":
             kind = type(name, (KeyboardInterrupt,), {"__module__": module})
         error = kind(message) if message else kind()
-    if not event["at"]:
+    if not record.at:
         raise error
-    path, line = job.places.place(event["at"])
+    path, line = job.places.place(record.at)
     # pytest shows file and line of the innermost frame: compile one with the remote position.
     # Only this constant text is executed.
     exec(compile("\n" * (line - 1) + "raise error", path, "exec"), {"error": error})  # noqa: S102

@@ -19,6 +19,7 @@ from pytest_remote_ci.job.boot import ONLY_IF_KNOWN
 from pytest_remote_ci.replay.decode import value_of
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import junit_xml
+from pytest_remote_ci.wire import records as wire
 
 #: Asks for the values of failed comparisons.
 COMPARISONS = "--remote-ci-comparisons"
@@ -99,30 +100,31 @@ def _is_foreign(implementation: Any) -> bool:
     return not module.startswith(("_pytest.", "pytest_remote_ci."))
 
 
-def adopt(config: pytest.Config, session: dict[str, Any]) -> None:
+def adopt(config: pytest.Config, session: wire.Session | None) -> None:
     """Prepare local plugins for a session with this `session` record."""
-    if "pytest-json-report" in session.get("plugins", ()):  # it warns in the job
+    if session is None:
+        return
+    if "pytest-json-report" in (session.plugins or ()):  # it warns in the job
         warnings.filterwarnings("ignore", module="pytest_jsonreport")
-    adopt_metadata(config, session)
+    adopt_metadata(config, session.metadata)
 
 
-def adopt_metadata(config: pytest.Config, event: dict[str, Any]) -> None:
+def adopt_metadata(config: pytest.Config, found: dict[str, object] | None) -> None:
     """Replace local pytest-metadata by the job's: reports should describe the environment of the tests."""
-    found = event.get("metadata")
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
     metadata: Any = config.stash.get(key, None) if key is not None else None
-    if isinstance(metadata, dict) and isinstance(found, dict):
+    if isinstance(metadata, dict) and found is not None:
         metadata.clear()
         metadata.update(found)
 
 
-def write_header(reporter: Any, session: dict[str, Any], lines: list[str]) -> None:
+def write_header(reporter: Any, session: wire.Session, lines: list[str]) -> None:
     """Write the header's lines; the first is formatted as pytest-sugar does if that is active."""
     first, *others = lines
     sugar: Any = sys.modules.get("pytest_sugar")
     if sugar is not None and type(reporter).__module__ == sugar.__name__:
         system = first.split()[1]
-        versions = f"Python {session['python']}, pytest {session['pytest']}, pytest-sugar {sugar.__version__}"
+        versions = f"Python {session.python}, pytest {session.pytest}, pytest-sugar {sugar.__version__}"
         reporter.write_line(f"Test session starts (platform: {system}, {versions})", bold=True)
     else:
         reporter.write_line(first)
@@ -130,22 +132,22 @@ def write_header(reporter: Any, session: dict[str, Any], lines: list[str]) -> No
         reporter.write_line(line)
 
 
-def play_junit(config: pytest.Config, event: dict[str, Any]) -> None:
+def play_junit(config: pytest.Config, record: wire.JunitProperties | wire.JunitAttribute) -> None:
     """Add properties that fixtures set in the job to the local JUnit report."""
     xml = junit_xml(config)
     if xml is None:
         return
-    if event["t"] == "junit_attribute":
-        xml.node_reporter(event["id"]).add_attribute(event["name"], event["value"])
+    if isinstance(record, wire.JunitAttribute):
+        xml.node_reporter(record.id).add_attribute(record.name, record.value)
         return
-    for name, value in event["properties"]:
+    for name, value in record.properties:
         xml.add_global_property(name, value)
 
 
-def play_comparison(config: pytest.Config, event: dict[str, Any], places: PathMapper) -> None:
+def play_comparison(config: pytest.Config, record: wire.Compared, places: PathMapper) -> None:
     """Call local plugins with compared values, for editors that show them; pytest's own text is in the report."""
-    left, right = (value_of(kind, places.text(text)) for kind, text in event["operands"])
-    given = {"config": config, "op": event["operator"], "left": left, "right": right}
+    left, right = (value_of(kind, places.text(text)) for kind, text in record.operands)
+    given = {"config": config, "op": record.operator, "left": left, "right": right}
     for implementation in config.hook.pytest_assertrepr_compare.get_hookimpls():
         if _is_foreign(implementation):
             implementation.function(*[given[name] for name in implementation.argnames])

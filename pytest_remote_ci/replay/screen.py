@@ -13,10 +13,11 @@ from typing import Any, Final
 import pytest
 
 from pytest_remote_ci.replay import reporters
-from pytest_remote_ci.replay.event_source import Event
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import discarded_output, terminal_writer
 from pytest_remote_ci.terminal.ansi import Output
+from pytest_remote_ci.wire import records as wire
+from pytest_remote_ci.wire.events import Event
 
 #: Log streams with output of tests.
 OUTPUTS: Final = ("stdout", "stderr")
@@ -29,7 +30,7 @@ _ALLOWED = {
 
 def is_output(event: Event) -> bool:
     """Whether the event is output of tests."""
-    return event.get("type") == "log" and event.get("stream") in OUTPUTS
+    return event.type == "log" and event.stream in OUTPUTS
 
 
 class Screen:
@@ -46,7 +47,7 @@ class Screen:
 
     def write(self, event: Event, *, at_the_end: bool) -> None:
         """Write output of tests; `at_the_end`: of the session, when pytest itself writes to stderr."""
-        text, stream = str(event.get("data") or ""), str(event["stream"])
+        text, stream = event.text, str(event.stream)
         writer = terminal_writer(self._terminal)
         if writer is not None:
             writer.flush()
@@ -54,12 +55,12 @@ class Screen:
         own = stream == "stderr" and at_the_end  # a usage error of pytest
         self._output[stream].write(self._places.text(text) if own else text)
 
-    def header(self, event: Event, session: Event, collection: Any) -> None:
-        """Write the lines below "test session starts"; `session` is the `session` record."""
+    def header(self, header: wire.Header, session: wire.Session, collection: Any) -> None:
+        """Write the lines below "test session starts"."""
         reporter = self._terminal
         if not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
             return
-        lines, key = event["lines"], "configfile: "
+        lines, key = header.lines, "configfile: "
         collection.check_paths([line.removeprefix(key) for line in lines if line.startswith(key)])
         here = not collection.is_elsewhere
         lines = [
@@ -70,19 +71,19 @@ class Screen:
         ]
         reporters.write_header(reporter, session, lines)
 
-    def call(self, event: Event) -> None:
+    def call(self, call: wire.TerminalCall) -> None:
         """Repeat a call by which a plugin in the job wrote to the terminal."""
-        target, method = event["target"], event["method"]
+        target, method = call.target, call.method
         reporter = self._terminal
         owner = reporter if target == "tr" else terminal_writer(reporter)
         if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
-            with self.unseen(event):
-                getattr(owner, method)(*self._places.all(event["args"]), **event["kwargs"])
+            with self.unseen(is_unseen=bool(call.unseen)):
+                getattr(owner, method)(*self._places.all(call.args), **call.kwargs)
 
     @contextmanager
-    def unseen(self, event: Event) -> Iterator[None]:
+    def unseen(self, *, is_unseen: bool) -> Iterator[None]:
         """Hide output that a test's capture swallowed in the job: it is part of the captured output."""
-        if not event.get("unseen"):
+        if not is_unseen:
             yield
             return
         with discarded_output(terminal_writer(self._terminal)):

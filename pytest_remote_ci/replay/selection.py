@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pytest_remote_ci.wire.events import Event
+
 #: pytest's own plugins that deselect: ``-k`` and ``-m``; ``--deselect``.
 _DESELECTING = ("mark", "main")
 
@@ -80,17 +82,16 @@ class Unchosen:
         self.nodeids = frozenset(nodeids)
         self._running: set[str] = set()
 
-    def covers(self, event: dict[str, Any], *, others_run: bool) -> bool:
+    def covers(self, event: Event, *, others_run: bool) -> bool:
         """Whether this event is hidden; `others_run`: a shown test has begun and not ended."""
         if not self.nodeids:
             return False
-        kind, data = event.get("t"), event.get("d")
-        nodeid = event.get("id") or (data.get("nodeid") if isinstance(data, dict) else None)
-        if nodeid in self.nodeids:
+        kind, nodeid = event.kind, event.nodeid
+        if nodeid is not None and nodeid in self.nodeids:
             if kind == "started":
                 self._running.add(nodeid)
             elif kind == "finished":
                 self._running.discard(nodeid)
             return True
-        is_output = kind == "terminal" or (event.get("type") == "log" and event.get("stream") != "runner")
+        is_output = kind == "terminal" or (event.type == "log" and event.stream != "runner")
         return is_output and bool(self._running) and not others_run

@@ -188,8 +188,8 @@ class _Session:
             line = plugin_diff.remark(self._plugins_there, failed=True, is_quiet=True)
             if line:
                 self._display.print_message(f"remote-ci: {line}")
-        if complete.get("reason"):  # a verdict with a remark: a test took pytest down
-            self._display.print_message(f"remote-ci: {complete['reason']}")
+        if complete.reason:  # a verdict with a remark: a test took pytest down
+            self._display.print_message(f"remote-ci: {complete.reason}")
         return code
 
     def _replay_job(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.client.delta import WorkspaceUpload
@@ -11,6 +11,7 @@ from pytest_remote_ci.errors import ClientError, StillRunning, SubmissionRefused
 from pytest_remote_ci.session.remote import Remote
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
+from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 if TYPE_CHECKING:
@@ -86,17 +87,18 @@ class RemoteJob(Remote):
                 f"job {self.job_id} is {status}: show it with: pytest --remote-ci-attach {self.job_id}"
             )
 
-    def finish(self, *, from_beginning: bool = True) -> dict[str, Any]:
+    def finish(self, *, from_beginning: bool = True) -> Event:
         """Show the job up to its end, and fetch its files; return the `complete` event."""
         complete = self.follow(from_beginning=from_beginning)
         self.fetch_artifacts(complete)
         return complete
 
-    def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> dict[str, Any]:
+    def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> Event:
         """Show the job up to its end; return the `complete` event."""
-        for event in self.events(from_beginning=from_beginning, time_limit=time_limit):
+        for fields in self.events(from_beginning=from_beginning, time_limit=time_limit):
+            event = Event(fields)
             self._display.show(event)
-            if event.get("type") == "complete":
+            if event.type == "complete":
                 return event
         raise AssertionError("a stream ends with `complete` or an error")
 
@@ -107,7 +109,7 @@ class RemoteJob(Remote):
         assert self.job_id is not None
         again, self._again = self._again, []
         yield from again
-        if again and again[-1].get("type") == "complete":
+        if again and Event(again[-1]).type == "complete":
             return
         view: str | None = _VIEW
         while True:
@@ -140,9 +142,9 @@ class RemoteJob(Remote):
             f"Job {self.job_id} continues on the runner; show it with: pytest --remote-ci-attach {self.job_id}"
         )
 
-    def push_back(self, events: list[dict[str, Any]]) -> None:
+    def push_back(self, events: Iterable[Event]) -> None:
         """Let `events` yield these once more, before new ones."""
-        self._again = events
+        self._again = [dict(event.fields) for event in events]
 
     def keep(
         self,
@@ -163,7 +165,7 @@ class RemoteJob(Remote):
 
     def fetch_artifacts(
         self,
-        complete: Mapping[str, Any] | None,
+        complete: Event | None,
         *,
         is_early: bool = False,
         is_whole: bool = True,
@@ -174,7 +176,7 @@ class RemoteJob(Remote):
         `is_early`: without files that replace reports still to be written locally; for the others see
         `ArtifactFetcher.fetch`.
         """
-        if self.job_id is None or not complete or not complete.get("artifacts"):
+        if self.job_id is None or complete is None or not complete.has_artifacts:
             return
         if self._folder is None:
             self._display.print_message(
@@ -210,7 +212,7 @@ class RemoteJob(Remote):
                 return
             complete = self.follow(time_limit=_CANCEL_TIME)
             self.fetch_artifacts(complete)
-            if complete.get("status") == "cancelled" or complete.get("cancelled"):
+            if complete.is_cancelled:
                 display.print_message(f"Job {self.job_id} was cancelled.")
         except KeyboardInterrupt:
             display.print_message(f"Not waiting for the end of job {self.job_id}.")

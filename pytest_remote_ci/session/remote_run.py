@@ -15,6 +15,7 @@ from pytest_remote_ci.session.remote import Remote
 from pytest_remote_ci.terminal.display import Display, trouble_words
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class RemoteRun(Remote):
             run_id, view="all", on_trouble=lambda text, left: self._view_trouble(view, text, left)
         ):
             self.is_away = False
-            kind, clock = event.get("type"), time.monotonic()
+            kind, clock = Event(event).type, time.monotonic()
             # A terminal also shows the elapsed time and the counts.
             due = clock - asked_at > _INTERVAL if kind in _FREQUENT else kind != "run_complete"
             if due and (kind not in _FREQUENT or view.is_terminal):

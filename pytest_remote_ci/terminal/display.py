@@ -6,7 +6,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import NoVerdict
@@ -14,6 +14,7 @@ from pytest_remote_ci.terminal.ansi import Output
 from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.control_characters import escaped
+from pytest_remote_ci.wire.events import Event
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 #: Most chunks of the runner's own log (dependency installation) that are stored in case the preparation fails.
@@ -39,14 +40,13 @@ class Display:
         self._last_message = ""
         self._trouble: tuple[str, int | None] | None = None
 
-    def show(self, event: dict[str, Any]) -> None:
+    def show(self, event: Event) -> None:
         """Show one event. Events that are not for display, or newer than this client, are ignored."""
-        kind = event.get("type")
-        if kind == "log":
-            self._log(str(event.get("data") or ""), event.get("stream"))
-        elif kind == "state":
+        if event.type == "log":
+            self._log(event.text, event.stream)
+        elif event.type == "state":
             self._state(event)
-        elif kind == "complete":
+        elif event.type == "complete":
             self._complete(event)
 
     def trouble(self, text: str, left: float | None = None) -> None:
@@ -65,7 +65,7 @@ class Display:
         self._end_line()
         self.line.print_message(text)
 
-    def _log(self, text: str, stream: object) -> None:
+    def _log(self, text: str, stream: str | None) -> None:
         if stream == "runner":
             self._runner(text)
             return
@@ -90,16 +90,15 @@ class Display:
         if lines:
             self.line.show(lines[-1], hurried=True)
 
-    def _state(self, event: dict[str, Any]) -> None:
-        words = _PHASES.get(str(event.get("phase")))
+    def _state(self, event: Event) -> None:
+        words = _PHASES.get(event.phase)
         if words is None:
             self.line.clear()
             return
-        position, detail = event.get("queue_position"), event.get("detail")
-        if position and event.get("phase") == "queued":
-            words = f"queued, position {position}"
-        if detail:
-            words = f"{words}: {detail}"
+        if event.queue_position and event.phase == "queued":
+            words = f"queued, position {event.queue_position}"
+        if event.detail:
+            words = f"{words}: {event.detail}"
         self._status(words)
 
     def _status(self, words: str) -> None:
@@ -109,11 +108,11 @@ class Display:
             self.print_message(f"remote-ci: {escaped(words)}")
         self._last_message = words
 
-    def _complete(self, event: dict[str, Any]) -> None:
+    def _complete(self, event: Event) -> None:
         self.line.clear()
         self._out.close()
         self._err.close()
-        if event.get("status") == "failed":
+        if event.status == "failed":
             self._end_line()
             for text in self._runner_log:
                 self._err.write(text)
@@ -137,12 +136,12 @@ def trouble_words(text: str, left: float | None) -> str:
     )
 
 
-def exit_code(complete: dict[str, Any]) -> int:
+def exit_code(complete: Event) -> int:
     """Return the exit code for this `complete` event. Raises `NoVerdict` with the runner's reason."""
-    status, reason = complete.get("status"), complete.get("reason")
-    if complete.get("cancelled") or status == "cancelled":
+    reason = complete.reason
+    if complete.is_cancelled:
         raise NoVerdict(f"the job was {escaped(reason or 'cancelled')}")
-    if status == "failed":
+    if complete.status == "failed":
         raise NoVerdict(f"the runner could give no verdict: {escaped(reason or 'no reason was given')}")
     return exit_codes.of_job(complete)
 

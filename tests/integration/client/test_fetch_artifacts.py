@@ -29,6 +29,7 @@ from pytest_remote_ci.errors import ConfigError, JobNotFound, RunnerUnreachable
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.terminal.status_line import StatusLine
 from pytest_remote_ci.wire import control_characters
+from pytest_remote_ci.wire.events import Event
 
 
 @pytest.fixture(scope="module")
@@ -358,8 +359,8 @@ HTML = b"<!DOCTYPE html><html>coverage.py</html>"
 COVERAGE_XML = b"<coverage><source>/workspace</source></coverage>"
 
 
-def complete(root: str = "/workspace") -> dict[str, Any]:
-    return {"type": "complete", "artifacts": {"files": 1, "bytes": 1, "root": root}}
+def complete(root: str = "/workspace") -> Event:
+    return Event({"type": "complete", "artifacts": {"files": 1, "bytes": 1, "root": root}})
 
 
 def test_reports_go_home_and_all_else_into_the_folder(
@@ -444,7 +445,7 @@ def test_a_report_that_is_written_here_stays_if_pytest_died_in_the_job(
 
 def test_nothing_left_is_nothing_said(client: Client, tmp_path: Path) -> None:
     bringing, said = home(client, "job", tmp_path / "kept")
-    bringing.fetch({"type": "complete"})
+    bringing.fetch(Event({"type": "complete"}))
     bringing.fetch(None)
     assert said == []
     assert not (tmp_path / "kept").exists()

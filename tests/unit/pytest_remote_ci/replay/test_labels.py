@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_remote_ci.replay.labels import Labelling, labels_of
+from pytest_remote_ci.wire import records as wire
 
 ROOT = Path("/home/ann/project")
 LABEL = "tests (python=3.12)"
@@ -17,6 +19,30 @@ def labelling(root: Path = ROOT, cwd: Path = ROOT, here: Path = ROOT, started: P
     made = Labelling(LABEL)
     made.set_paths(root, cwd, here, started)
     return made
+
+
+#: What records of these kinds cannot do without.
+REST: dict[str, dict[str, Any]] = {
+    "passed": {"when": "call"},
+    "warning": {
+        "message": "m",
+        "name": "W",
+        "module": "w",
+        "bases": [],
+        "file": "a.py",
+        "lineno": 1,
+        "line": None,
+        "when": "runtest",
+    },
+}
+
+
+def labelled(made: Labelling, raw: dict[str, Any]) -> dict[str, Any]:
+    """The record with these fields as it is played."""
+    record = wire.parse({**REST.get(raw["t"], {}), **raw})
+    assert record is not None
+    dumped = json.loads(json.dumps(made.record(record).dump()))
+    return {name: dumped[name] for name in raw}
 
 
 NAMES = [
@@ -86,13 +112,13 @@ EVENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def test_the_label_stands_before_the_path_and_the_place_stays(
     event: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    assert labelling().event(event) == {**event, **changed}
+    assert labelled(labelling(), event) == {**event, **changed}
 
 
 def test_a_test_of_a_job_in_a_folder_is_where_its_file_is() -> None:
     made = labelling(root=ROOT / "sub", cwd=ROOT / "sub")
     event = {"t": "started", "id": "a.py::t[x/../y]", "location": ["a.py", 1, "t"]}
-    told = made.event(event)
+    told = labelled(made, event)
     assert (told["id"], told["location"][0]) == (f"{LABEL}/sub/a.py::t[x/../y]", "sub/a.py")
     assert made.plain(told["id"]) == "sub/a.py::t[x/../y]"
     assert made.plain("other/sub/a.py::t") is None
@@ -112,7 +138,7 @@ def test_tracebacks_are_seen_from_where_pytest_was_started(path: str, seen: str)
     entry = {"type": "ReprEntry", "data": {"lines": ["E  x"], "reprfileloc": place}}
     longrepr = {"chain": [[{"reprentries": [entry]}, None, None]], "reprcrash": {"path": "/x/a.py"}}
     report = {"t": "report", "d": {"nodeid": "a.py::t", "location": ["a.py", 1, "t"], "longrepr": longrepr}}
-    told = made.event(report)["d"]["longrepr"]
+    told = labelled(made, report)["d"]["longrepr"]
     assert told["chain"][0][0]["reprentries"][0]["data"]["reprfileloc"] == {**place, "path": seen}
     assert told["reprcrash"] == longrepr["reprcrash"]
     assert place["path"] == path, "the event itself is left alone"

@@ -8,26 +8,21 @@ import pytest
 
 from pytest_remote_ci.replay.decode import Reports, _with_plain_extras
 from pytest_remote_ci.replay.paths import PathMapper
+from pytest_remote_ci.wire import records as wire
 
 LOCATION = ("test_x.py", 3, "test_y")
 PHASES = ("setup", "call", "teardown")
 KEYWORDS = {"test_y": 1, "test_x.py": 1, "there": 1}
 
 
-def short(when: str) -> dict[str, Any]:
-    known = {"keywords": list(KEYWORDS)} if when == "setup" else {}
-    return {
-        "t": "passed",
-        "id": "test_x.py::test_y",
-        "when": when,
-        "duration": 0.25,
-        "start": 1.5,
-        "stop": 1.75,
-        **known,
-    }
+def short(when: str, **more: Any) -> wire.Passed:
+    known: dict[str, Any] = {"keywords": list(KEYWORDS)} if when == "setup" else {}
+    return wire.Passed(
+        id="test_x.py::test_y", when=when, duration=0.25, start=1.5, stop=1.75, **{**known, **more}
+    )
 
 
-def long(when: str) -> dict[str, Any]:
+def long(when: str) -> wire.Report:
     data = {
         "nodeid": "test_x.py::test_y",
         "location": list(LOCATION),
@@ -42,7 +37,7 @@ def long(when: str) -> dict[str, Any]:
         "stop": 1.75,
         "$report_type": "TestReport",
     }
-    return {"t": "report", "d": data}
+    return wire.Report(d=data)
 
 
 @pytest.fixture
@@ -73,7 +68,7 @@ def test_a_short_report_is_the_long_one(config: pytest.Config) -> None:
 
 def test_what_follows_knows_what_was_said(config: pytest.Config) -> None:
     reports = made(config)
-    reports.passes.report({**short("setup"), "location": ["test_z.py", 1, "other"]}, LOCATION)
+    reports.passes.report(short("setup", location=("test_z.py", 1, "other")), LOCATION)
     data = {
         "nodeid": "test_x.py::test_y",
         "outcome": "failed",
@@ -81,9 +76,7 @@ def test_what_follows_knows_what_was_said(config: pytest.Config) -> None:
         "when": "call",
         "duration": 1.0,
     }
-    later = reports.report(
-        {"t": "report", "d": {**data, "$report_type": "TestReport", "sections": [["a", "b"]]}}
-    )
+    later = reports.report(wire.Report(d={**data, "$report_type": "TestReport", "sections": [["a", "b"]]}))
     assert later.location == ("test_z.py", 1, "other")
     assert later.keywords.keys() == {"test_y", "test_x.py", config.rootpath.name}
     assert later.sections == [("a", "b")]
@@ -93,8 +86,8 @@ def test_what_follows_knows_what_was_said(config: pytest.Config) -> None:
 def test_what_came_before_at_length_is_known(config: pytest.Config) -> None:
     reports = made(config)
     first = long("setup")
-    first["d"] = {**first["d"], "user_properties": [["a", 1]], "sections": [["b", "c"]]}
-    reports.report(first)
+    more = {"user_properties": [["a", 1]], "sections": [["b", "c"]]}
+    reports.report(first.replace(d={**first.d, **more}))
     found, expected = reports.passes.report(short("call"), LOCATION), made(config).report(long("call"))
     assert said(found) == said(expected)
     assert type(found.location) is tuple

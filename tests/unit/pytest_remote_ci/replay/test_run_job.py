@@ -10,6 +10,7 @@ import pytest
 
 from pytest_remote_ci.replay.job import PipelineJob
 from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.wire.events import Event
 
 PLANNED = {"name": "tests", "allow_failure": False}
 RECORDER: dict[str, Any] = {"type": "session", "t": "recorder", "protocol": 1, "cwd": "/x"}
@@ -43,15 +44,15 @@ def test_a_job_that_is_not_recorded_says_why_and_leaves_it_to_its_log(
     job: PipelineJob, events: list[dict[str, Any]], why: str
 ) -> None:
     for event in [*events, {"type": "session", "t": "collecting"}, COMPLETE]:
-        job.handle(event)
+        job.handle(Event(event))
     assert not job.has_started
     assert job.remarks() == [f"its tests are not shown: {why}"]
-    assert (job.complete, job.failures, list(job.reported_nodes)) == (COMPLETE, 0, [])
+    assert (job.complete, job.failures, list(job.reported_nodes)) == (Event(COMPLETE), 0, [])
 
 
 def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: PipelineJob) -> None:
     for event in [RECORDER, LOG, COMPLETE]:
-        job.handle(event)
+        job.handle(Event(event))
     assert (job.has_started, job.remarks()) == (False, [])
 
 
@@ -70,8 +71,16 @@ def test_a_pytest_that_ends_before_its_session_has_nothing_to_tell(job: Pipeline
 def test_records_that_make_no_sense_end_the_job_s_session_in_one_line(
     job: PipelineJob, nonsense: dict[str, Any]
 ) -> None:
-    begin: dict[str, Any] = {"type": "session", "t": "session", "rootdir": "/x", "plugins": []}
+    begin: dict[str, Any] = {
+        "type": "session",
+        "t": "session",
+        "protocol": 2,
+        "pytest": "9.0.0",
+        "python": "3.12.0",
+        "rootdir": "/x",
+        "plugins": [],
+    }
     for event in [RECORDER, begin, {"type": "session", "t": "collecting"}, nonsense, nonsense, COMPLETE]:
-        job.handle(event)
+        job.handle(Event(event))
     (line,) = job.remarks()
     assert line.startswith(f"a record of kind {nonsense['t']!r} is invalid")

@@ -16,6 +16,7 @@ from pytest_remote_ci.terminal import output
 from pytest_remote_ci.terminal.ansi import ColourFilter, Output
 from pytest_remote_ci.terminal.display import Display, exit_code, local_color
 from pytest_remote_ci.terminal.status_line import Bar, StatusLine
+from pytest_remote_ci.wire.events import Event
 
 
 def filtered(*pieces: str, for_files: bool = False) -> str:
@@ -123,7 +124,7 @@ def shown(
     monkeypatch.setattr("sys.stderr", err)
     display = Display(StatusLine())
     for event in events:
-        display.show(event)
+        display.show(Event(event))
     return out.getvalue(), err.getvalue()
 
 
@@ -206,7 +207,7 @@ def test_a_progress_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_the_exit_code_is_pytests_own(complete: dict[str, Any], code: int) -> None:
-    assert exit_code(complete) == code
+    assert exit_code(Event(complete)) == code
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_without_a_verdict_there_is_a_reason_and_a_code_of_its_own(
     complete: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(NoVerdict, match=words) as caught:
-        exit_code(complete)
+        exit_code(Event(complete))
     assert caught.value.exit_code == 70
 
 
