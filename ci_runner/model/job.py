@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from ci_runner.model.field_types import FromOne, Time, Uuid
 from ci_runner.model.job_options import JobOptions
+from pytest_remote_ci.wire.changes import ChangeKind
 from pytest_remote_ci.wire.protocol import Phase, Priority, Status
 
 
@@ -115,7 +116,7 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a job made or changed; its content is a blob."""
+    """A file that a job made, changed or deleted; its content is a blob."""
 
     #: Relative to the project, like a workspace's paths.
     path: str
@@ -126,6 +127,17 @@ class Artifact:
     sha256: str
     #: When it is deleted.
     kept_until: dt.datetime | None = None
+    #: Whether the submission asked for it; else it is only a change of the project.
+    requested: bool = True
+    #: What the job did to this file of the project; None: it is none of the project's.
+    change: ChangeKind | None = None
+    #: Digest of the submitted content, for a changed or deleted file.
+    before: str | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its content is a blob; deleted files, and changes beyond the limits, have no digest."""
+        return bool(self.sha256)
 
 
 class JobSummary(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -64,9 +64,18 @@ class JobOptions:
     def wants_files(self) -> bool:
         """Return whether files of the job may have to be stored.
 
-        Also true if that is unknown, so that the job's log gives the reason.
+        Also true if that is unknown, so that the job's log gives the reason. Clients that name their project's folder
+        are told what the job did to its files.
         """
-        return bool(self.submitted.artifacts or self.submitted.reports) or self.problem is not None
+        submitted = self.submitted
+        return (
+            bool(submitted.artifacts or submitted.reports) or self.wants_changes or self.problem is not None
+        )
+
+    @property
+    def wants_changes(self) -> bool:
+        """Return whether to record what the job does to files of the project."""
+        return self.submitted.root is not None
 
     def with_env(self, variables: Mapping[str, str]) -> JobOptions:
         """Return a copy with more environment variables, checked like those of a submission."""

@@ -32,7 +32,7 @@ from ci_runner.server.http.limits import StreamSlots
 from ci_runner.server.http.refusals import DISK_FULL
 from ci_runner.server.openapi.document import OpenApi
 from ci_runner.server.openapi.page import DocsPage
-from ci_runner.server.resources.artifacts import ArtifactArchive, ArtifactContent, ArtifactList
+from ci_runner.server.resources.artifacts import ArtifactArchive, ArtifactContent, ArtifactList, ChangeList
 from ci_runner.server.resources.health import Health, Ready
 from ci_runner.server.resources.jobs import JobEvents, JobList, JobStream, JobSummary
 from ci_runner.server.resources.kept import Kept
@@ -131,6 +131,7 @@ def create_app(services: Services) -> RunnerApp:
         "/jobs/{job_id}": JobSummary(services.store),
         "/jobs/{job_id}/stream": JobStream(responder),
         "/jobs/{job_id}/events": JobEvents(responder),
+        "/jobs/{job_id}/changes": ChangeList(services),
         "/jobs/{job_id}/artifacts": ArtifactList(services),
         "/jobs/{job_id}/artifacts/{path:path}": ArtifactContent(services),
         "/jobs/{job_id}/artifacts.tar": ArtifactArchive(services, slots),

@@ -30,6 +30,7 @@ from ci_runner.pipelines import run
 from ci_runner.pipelines.request import RunRequest
 from ci_runner.storage import kept_folders
 from ci_runner.store import test_results as stored
+from pytest_remote_ci.wire.changes import ChangeKind
 from pytest_remote_ci.wire.protocol import LogStream, Phase, Status, SubmitOptions
 
 
@@ -106,6 +107,39 @@ class Cleared(Body):
     """What was removed."""
 
     removed: Annotated[Count, Meta(description="patterns for which something was kept")]
+
+
+class Change(Body):
+    """A file of the project that a job created, changed or deleted."""
+
+    path: Annotated[str, Meta(description="relative to the project")]
+    kind: ChangeKind
+    size: Count
+    sha256: Annotated[
+        Digest | None, Meta(description="of the content; null if it was deleted, or is not stored")
+    ]
+    executable: bool
+    before: Annotated[Digest | None, Meta(description="of the submitted content; null if it was created")]
+
+    @classmethod
+    def of(cls, item: job.Artifact) -> Change:
+        """Return what the job's owner sees."""
+        assert item.change is not None, "a change has a kind"
+        return cls(
+            path=item.path,
+            kind=item.change,
+            size=item.size,
+            sha256=item.sha256 or None,
+            executable=bool(item.mode & 0o100),
+            before=item.before,
+        )
+
+
+class Changes(Body):
+    """What a job did to files of the project."""
+
+    root: Annotated[str | None, Meta(description="where the project lies on the client")]
+    files: Annotated[list[Change], Meta(description="in the order of paths")]
 
 
 class TestResult(Body):
@@ -332,6 +366,14 @@ class Artifacts(Struct, kw_only=True):
     root: Annotated[str, Meta(description="where the project lay for the run")]
 
 
+class ChangeCounts(Struct, kw_only=True):
+    """Numbers of files of the project that a job touched, with `complete`; absent when there are none."""
+
+    created: Count
+    changed: Count
+    deleted: Count
+
+
 class Event(Struct, kw_only=True):
     """Further types and fields may come at any time; ignore what you do not know."""
 
@@ -352,6 +394,7 @@ class Event(Struct, kw_only=True):
     job: Annotated[str, Meta(description="in a run's stream: the job's name in the plan")] | UnsetType = UNSET
     run_id: Uuid | UnsetType = UNSET
     artifacts: Artifacts | UnsetType = UNSET
+    changes: ChangeCounts | UnsetType = UNSET
 
 
 class Manifest(Struct, kw_only=True):
@@ -363,6 +406,11 @@ class Manifest(Struct, kw_only=True):
     protocol: Protocol | UnsetType = UNSET
     root: str | UnsetType = UNSET
     mtimes: dict[str, int] | UnsetType = UNSET
+    links: (
+        Annotated[dict[str, str], Meta(description="path of each symbolic link → its target in the project")]
+        | UnsetType
+    ) = UNSET
+    folders: Annotated[list[str], Meta(description="empty folders")] | UnsetType = UNSET
 
 
 _Port = Annotated[int, Meta(ge=1, le=65535)]

@@ -1,4 +1,4 @@
-"""Artifacts of jobs: their paths, the blobs with their contents, and the date until which they are stored.
+"""Artifacts of jobs, and what jobs did to files of the project: paths, blobs with contents, dates of deletion.
 
 They are written in the transaction that ends the job, so an ended job has all of its artifacts or none. A content is
 not collected while a row refers to it (`ci_runner.store.blobs`).
@@ -9,18 +9,18 @@ from __future__ import annotations
 import builtins
 import datetime as dt
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ci_runner.model.job import Artifact
 from ci_runner.store.database import Database
 from ci_runner.store.schema import ArtifactRow
 
-#: Rows per insert statement: six parameters each, and SQLite before 3.32 takes at most 999.
-_ROWS: Final = 150
+#: Rows per insert statement: nine parameters each, and SQLite before 3.32 takes at most 999.
+_ROWS: Final = 100
 _COLUMNS: Final = tuple(getattr(ArtifactRow, name) for name in Artifact.__dataclass_fields__)
 
 _BYTES: Final = """
-SELECT COALESCE(SUM(a.size), 0) FROM artifacts a JOIN jobs j ON j.id = a.job_id WHERE j.user_id = ?
+SELECT COALESCE(SUM(a.size), 0) FROM artifacts a JOIN jobs j ON j.id = a.job_id WHERE j.user_id = ? AND a.sha256 <> ''
 """
 
 
@@ -31,12 +31,19 @@ class Artifacts:
         self._database = database
 
     def list(self, job_id: str) -> builtins.list[Artifact]:
-        """Return the job's artifacts, ordered by path; empty if the job is unknown or not over."""
-        query = ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id).order_by(ArtifactRow.path)
-        return [Artifact(**row) for row in self._database.rows(query)]
+        """Return the artifacts that were asked for, ordered by path; empty if the job is unknown or not over."""
+        return self._list(job_id, ArtifactRow.requested)
+
+    def changes(self, job_id: str) -> builtins.list[Artifact]:
+        """Return what the job did to files of the project, ordered by path; empty as `list` is."""
+        return self._list(job_id, ArtifactRow.change.is_null(False))
+
+    def _list(self, job_id: str, condition: Any) -> builtins.list[Artifact]:
+        query = ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, condition)
+        return [Artifact(**row) for row in self._database.rows(query.order_by(ArtifactRow.path))]
 
     def get(self, job_id: str, path: str) -> Artifact | None:
-        """Return the artifact with exactly this path, or None."""
+        """Return the file with exactly this path, an artifact or a change, or None."""
         row = self._database.first(
             ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, ArtifactRow.path == path)
         )

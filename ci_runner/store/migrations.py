@@ -154,6 +154,14 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """,
         ),
     ),
+    Migration(
+        "changes of the project",
+        (
+            "ALTER TABLE artifacts ADD COLUMN requested BOOLEAN NOT NULL DEFAULT TRUE",
+            "ALTER TABLE artifacts ADD COLUMN change TEXT",
+            "ALTER TABLE artifacts ADD COLUMN before TEXT",
+        ),
+    ),
 )
 
 

@@ -225,8 +225,13 @@ class ArtifactRow(peewee.Model):
     path = CleanTextField()
     mode = peewee.IntegerField()
     size = peewee.BigIntegerField()
+    #: "" if no content is stored.
     sha256 = CleanTextField()
     kept_until = UtcField()
+    requested = peewee.BooleanField()
+    #: "created", "changed" or "deleted"; NULL: not a file of the project.
+    change = CleanTextField(null=True)
+    before = CleanTextField(null=True)
 
     class Meta:
         table_name = "artifacts"

@@ -246,7 +246,7 @@ def find(
     last: dict[str, Expected] = {}
 
     def add(target: dict[str, Expected], name: str, expected: Expected) -> None:
-        pattern = _in_project(name, place) if name else None
+        pattern = in_project(name, place) if name else None
         if pattern is not None and not (pattern in target and target[pattern].is_typed):
             target[pattern] = expected
 
@@ -255,7 +255,7 @@ def find(
         kind = report_kinds.ALLURE if option == "--alluredir" else report_kinds.FILES[option]
         add(target, value, Expected(kind, is_typed))
         if option == "--html" and "--self-contained-html" not in given:
-            report = _in_project(value, place)
+            report = in_project(value, place)
             add(target, _assets(value), Expected(report_kinds.HTML_ASSETS, is_typed, report))
 
     for name, kind in (*_COVERAGE.items(), *_coverage_settings(place.cwd if place.is_inside else place.root)):
@@ -300,10 +300,10 @@ def _assets(html: str) -> str:
 def staying(settings: Sequence[str], typed: Sequence[str], place: Place) -> set[str]:
     """Return options for files outside of the project that are not fetched; `settings` come from the project."""
     given = [*_values(settings), *_values(outside.redirected(typed, place))]
-    return {option for option, value in given if option in WRITING and _in_project(value, place) is None}
+    return {option for option, value in given if option in WRITING and in_project(value, place) is None}
 
 
-def _in_project(name: str, place: Place) -> str | None:
+def in_project(name: str, place: Place) -> str | None:
     """Return `name`, relative to the job's working directory, as a pattern; None if it is outside of the project."""
     relative = place.relative(name)
     if relative is None:

@@ -79,6 +79,8 @@ class Downloader:
     #: Whether files may be executable, and whether existing files are replaced.
     executables: bool = True
     replaces: bool = True
+    #: Whether the runner's archive has the wanted files.
+    is_archived: bool = True
     patience: float = PATIENCE
     sleep: Callable[[float], None] = time.sleep
     problems: list[str] = field(default_factory=list)
@@ -104,7 +106,7 @@ class Downloader:
             else:
                 todo.append((artifact, place))
         self._total = sum(artifact.size for artifact, _ in todo)
-        if len(todo) >= MANY:
+        if len(todo) >= MANY and self.is_archived:
             # Files missing from the archive are fetched one by one.
             with contextlib.suppress(Interrupted, *_REFUSED, tarfile.TarError, EOFError):
                 for artifact, place in self._from_archive(

@@ -23,7 +23,7 @@ _DOTTED: Final = re.compile(
     r"|\.pytest-coverage"
 )
 #: Suffixes of files that are executed or read as configuration: rejected even on the command line.
-_ACTIVE: Final = frozenset(
+ACTIVE: Final = frozenset(
     {
         ".py",
         ".pyw",
@@ -65,7 +65,7 @@ _ACTIVE: Final = frozenset(
     }
 )
 #: JSON files that a tool reads as its configuration.
-_JSON_SETTINGS: Final = re.compile(
+JSON_SETTINGS: Final = re.compile(
     r"(?i)(package|package-lock|composer|tsconfig.*|jsconfig.*|pyrightconfig|deno|settings|launch|tasks|extensions"
     r"|devcontainer|pipelines?|renovate|lerna|nx|turbo|biome|project|components|vercel|now|app|manifest)\.json"
 )
@@ -98,7 +98,7 @@ class Kind:
         suffix = Path(name).suffix.lower()
         if not is_typed and not all(_PLAIN.fullmatch(part) or _DOTTED.fullmatch(part) for part in parts):
             return "does not have the name of a report"
-        if suffix in _ACTIVE or _JSON_SETTINGS.fullmatch(parts[-1]):
+        if suffix in ACTIVE or JSON_SETTINGS.fullmatch(parts[-1]):
             return "has a name that some program would execute or load"
         is_known = suffix in self.suffixes or (self is COVERAGE_DATA and _is_data_name(parts[-1]))
         return None if is_known or is_typed else "does not have a name of this report"
@@ -129,7 +129,7 @@ class FolderKind:
 
     def name_problem(self, name: str) -> str | None:
         """Return why a file `name` (relative to the folder) is not part of such a report, else None."""
-        if self.names.fullmatch(name) is None or _JSON_SETTINGS.fullmatch(name):
+        if self.names.fullmatch(name) is None or JSON_SETTINGS.fullmatch(name):
             return "is not part of such a report"
         return None
 
@@ -173,8 +173,11 @@ def _is_data_name(name: str) -> bool:
 
 
 def _doctest_problem(name: str, file: Path) -> str | None:
-    if not name.lower().endswith(".txt"):
-        return None
+    return doctest_problem(file) if name.lower().endswith(".txt") else None
+
+
+def doctest_problem(file: Path) -> str | None:
+    """Return why pytest would find tests in the text of `file`, else None."""
     with file.open("rb") as opened:
         content = opened.read(_LARGEST_TEXT + 1)
     if len(content) > _LARGEST_TEXT:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import __version__, exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
-from pytest_remote_ci.cli import completion, jobs, keep, pipelines
+from pytest_remote_ci.cli import completion, jobs, keep, pipelines, pull
 from pytest_remote_ci.cli.context import (
     Failure,
     Parser,
@@ -59,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     completion.offer(parser)
     split = words.index("--") if "--" in words else len(words)
-    options = parser.parse_args(words[:split])
+    options, more = parser.parse_known_args(words[:split])
+    if options.command == "pull" and not any(word.startswith("-") for word in more):
+        options.pattern += more  # argparse takes patterns after an option for unknown arguments
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     options.pytest_args = words[split + 1 :]
     if options.command is None:
         parser.print_help()
@@ -116,7 +120,7 @@ def submit(options: argparse.Namespace) -> int:
 
         def connect(client: Client) -> RemoteJob:
             job = RemoteJob(client, display, interrupts, options=sent)
-            job.keep(parts.folder, parts.reports, sent.artifacts)
+            job.keep(parts.folder, parts.reports, sent.artifacts, parts.updates(sent))
             return job
 
         def follow(job: RemoteJob) -> int:
@@ -282,6 +286,18 @@ def make_parser() -> argparse.ArgumentParser:
     add_json(sub)
     sub = command("cancel", cancel, "cancel a job")
     add_job(sub)
+    add_json(sub)
+    sub = command(
+        "pull", pull.pull, "bring the changes that a job made to files of the project to their places"
+    )
+    add_job(sub)
+    sub.add_argument(
+        "pattern", metavar="PATTERN", nargs="*", help="only files that match, such as tests/*.py"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="only list the files")
+    sub.add_argument(
+        "--force", action="store_true", help="also replace files that changed here since they were sent"
+    )
     add_json(sub)
     sub = command("artifacts", jobs.artifacts, "fetch a job's artifacts")
     add_job(sub)

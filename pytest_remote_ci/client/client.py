@@ -47,6 +47,7 @@ from pytest_remote_ci.workspace.collect import create_project_zip
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.download import Artifact
+    from pytest_remote_ci.wire.changes import Change
 
 __all__ = [
     "KEY_HELP",
@@ -301,6 +302,26 @@ class Client:
                 f"{self.url} does not answer like a runner (not a list of artifacts); check the address"
             )
         return found
+
+    def changes(self, job_id: str) -> tuple[str | None, list[Change]]:
+        """Return where the job's project was on its client, and what the job did to the project's files.
+
+        The list is empty before the job's end, and if the runner does not record changes.
+        """
+        from pytest_remote_ci.wire.changes import parse_list
+
+        try:
+            answer = self._get(f"/jobs/{quote(job_id, safe='')}/changes")
+        except JobNotFound:
+            self.job(job_id)  # raises if the job itself does not exist
+            return None, []
+        found = parse_list(answer.get("files")) if isinstance(answer, dict) else None
+        root = answer.get("root") if isinstance(answer, dict) else None
+        if found is None or not (root is None or isinstance(root, str)):
+            raise RunnerUnreachable(
+                f"{self.url} does not answer like a runner (not a list of changes); check the address"
+            )
+        return root, found
 
     def tests(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Yield the results of the job's tests, ordered by test id; none if the session was not recorded."""

@@ -33,6 +33,8 @@ class WorkspaceUpload:
     #: All files or, with a manifest, the contents that the runner lacks; None if it lacks none.
     archive: IO[bytes] | None
     manifest: Manifest | None = None
+    #: What is sent.
+    workspace: Workspace | None = None
 
 
 def deliver(
@@ -84,12 +86,12 @@ def _packed(
 ) -> Iterator[WorkspaceUpload]:
     """Yield the parcel. Its zip is an unnamed temporary file, which disappears even if this process is killed."""
     if lacking is not None and not lacking:
-        yield WorkspaceUpload(None, workspace.manifest())
+        yield WorkspaceUpload(None, workspace.manifest(), workspace)
         return
     with tempfile.TemporaryFile(prefix="remote-ci-") as archive:
         if lacking is None:
             workspace.write_zip(archive, progress)
-            yield WorkspaceUpload(archive)
+            yield WorkspaceUpload(archive, None, workspace)
         else:
             workspace.write_blobs(lacking, archive, progress)
-            yield WorkspaceUpload(archive, workspace.manifest())
+            yield WorkspaceUpload(archive, workspace.manifest(), workspace)

@@ -84,6 +84,8 @@ class Config:
     artifacts_dir: str | None = None
     #: Patterns of files that the next job of the project gets; None means the defaults.
     keep: tuple[str, ...] | None = None
+    #: Patterns of files of the project that are brought to their places if the tests change them.
+    write_back: tuple[str, ...] = ()
     #: A display name.
     name: str | None = None
     #: Key, as spelt in files → origin of its value, in words.

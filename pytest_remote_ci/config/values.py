@@ -222,5 +222,6 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "artifacts": _globs,
     "artifacts-dir": _folder,
     "keep": _keep,
+    "write-back": _globs,
     "name": _text,
 }

@@ -107,7 +107,12 @@ class _Session:
             expected = parts.wanted_reports()
             # A plugin may have requested more.
             others = tuple(name for name in options.reports if name not in expected.patterns)
-            job.keep(parts.folder, expected, (*options.artifacts, *others))
+            job.keep(
+                parts.folder,
+                expected,
+                (*options.artifacts, *others),
+                parts.updates(options),
+            )
             return job
 
         def follow(job: RemoteJob) -> int | None:

@@ -26,6 +26,7 @@ from pytest_remote_ci.workspace import breakpoints, path_sources
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.report_files import ReportFile
+    from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.config.config import Config
     from pytest_remote_ci.workspace.collect import Workspace
 
@@ -178,6 +179,21 @@ class PytestSubmission(Submission):
         outsiders = [report.outside for report in found if report.outside is not None]
         return destinations.find(
             self.all_arguments, self.place, self.local_reporters, twice, outsiders, self.given
+        )
+
+    def updates(self, sent: SubmitOptions) -> Updates:
+        """Return which changes of the project's files are brought home, for a job with these options."""
+        from pytest_remote_ci.artifacts import updates
+        from pytest_remote_ci.wire import keep
+
+        return updates.find(
+            self.all_arguments,
+            self.given,
+            self.place,
+            python_files=self._pytest.getini("python_files"),
+            write_back=self.settings.write_back,
+            exclude=self.settings.exclude,
+            expected=(*sent.artifacts, *sent.reports, *keep.all_below_project(sent.keep, sent.cwd)),
         )
 
     def _redirected(self, given: list[str]) -> list[str]:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
     from pytest_remote_ci.artifacts.destinations import Reports
     from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
+    from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.client.multipart import Progress
+    from pytest_remote_ci.workspace.collect import Workspace
 
 #: All events: output and changes of state.
 _VIEW = "all"
@@ -49,6 +51,10 @@ class RemoteJob(Remote):
         self._folder: Callable[[str], ArtifactFolder] | None = None
         self._reports: Reports | None = None
         self._asked: tuple[str, ...] | None = None
+        self._updates: Updates | None = None
+        #: What was sent; None for a job of another process.
+        self._workspace: Workspace | None = None
+        self._are_changes_shown = False
         self._fetcher: ArtifactFetcher | None = None
 
     @property
@@ -73,6 +79,7 @@ class RemoteJob(Remote):
 
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
         assert self._options is not None
+        self._workspace = parcel.workspace
         self.job_id = self._client.submit(
             parcel.archive, self._options, manifest=parcel.manifest, progress=progress, idempotency_key=key
         )
@@ -151,12 +158,14 @@ class RemoteJob(Remote):
         folder: Callable[[str], ArtifactFolder],
         reports: Reports | None = None,
         asked: tuple[str, ...] | None = None,
+        updates: Updates | None = None,
     ) -> None:
         """Set where the job's files are fetched to: `reports` to their places, others to the `folder` of its id.
 
-        `asked` are patterns for the other files; None: all of them.
+        `asked` are patterns for the other files; None: all of them. `updates` are the changes of the project's files
+        that are brought to their places.
         """
-        self._folder, self._reports, self._asked = folder, reports, asked
+        self._folder, self._reports, self._asked, self._updates = folder, reports, asked, updates
 
     @property
     def has_local_reports(self) -> bool:
@@ -176,11 +185,42 @@ class RemoteJob(Remote):
         `is_early`: without files that replace reports still to be written locally; for the others see
         `ArtifactFetcher.fetch`.
         """
-        if self.job_id is None or complete is None or not complete.has_artifacts:
+        if self.job_id is None or complete is None:
             return
+        if complete.has_artifacts:
+            self._fetch_requested(
+                self.job_id, complete, is_early=is_early, is_whole=is_whole, has_died=has_died
+            )
+        if complete.has_changes and not is_early and not self._are_changes_shown:
+            self._are_changes_shown = True
+            self._bring_changes(self.job_id)
+
+    def _bring_changes(self, job_id: str) -> None:
+        """Bring changes of the project's files to their places, as far as they were asked for; name the others."""
+        if self._updates is None:
+            self._display.print_message(
+                f"The tests changed files of the project; list them with: remote-ci pull {job_id} --dry-run"
+            )
+            return
+        sent = None
+        if self._workspace is not None:
+            sent = {file.path: file.sha256 for file in self._workspace.files}
+        try:
+            self._updates.bring(self._client, job_id, sent, self._display.line, self._display.print_message)
+        except (ClientError, OSError) as error:
+            from pytest_remote_ci.artifacts.fetch import reason
+
+            self._display.print_message(
+                f"remote-ci: files of the project that the tests changed were not fetched: {reason(error)}; "
+                f"try again: remote-ci pull {job_id}"
+            )
+
+    def _fetch_requested(
+        self, job_id: str, complete: Event, *, is_early: bool, is_whole: bool, has_died: bool
+    ) -> None:
         if self._folder is None:
             self._display.print_message(
-                f"The job has artifacts; fetch them with: remote-ci artifacts {self.job_id}"
+                f"The job has artifacts; fetch them with: remote-ci artifacts {job_id}"
             )
             return
         if self._fetcher is None:
@@ -188,8 +228,8 @@ class RemoteJob(Remote):
 
             self._fetcher = ArtifactFetcher(
                 self._client,
-                self.job_id,
-                self._folder(self.job_id),
+                job_id,
+                self._folder(job_id),
                 self._display.line,
                 self._display.print_message,
                 self._reports,

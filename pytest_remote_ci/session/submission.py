@@ -26,6 +26,7 @@ from pytest_remote_ci.workspace import scm_version, uv_workspace
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
+    from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.config.config import Config
     from pytest_remote_ci.workspace.collect import Workspace
@@ -148,6 +149,20 @@ class CommandSubmission(Submission):
         self._args = args
         #: The reports that may be fetched into the project.
         self.reports = destinations.find(args, place)
+
+    def updates(self, sent: SubmitOptions) -> Updates:
+        """Return which changes of the project's files are brought home, for a job with these options."""
+        from pytest_remote_ci.artifacts import updates
+        from pytest_remote_ci.wire import keep
+
+        return updates.find(
+            (*self.settings.args, *self._args),
+            self._args,
+            self.place,
+            write_back=self.settings.write_back,
+            exclude=self.settings.exclude,
+            expected=(*sent.artifacts, *self.reports.patterns, *keep.all_below_project(sent.keep, sent.cwd)),
+        )
 
     def job_options(self) -> SubmitOptions:
         """Return the options of a job."""

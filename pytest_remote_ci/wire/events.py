@@ -126,6 +126,11 @@ class Event:
         return bool(self.fields.get("artifacts"))
 
     @property
+    def has_changes(self) -> bool:
+        """Whether the job that is over changed files of the project."""
+        return bool(self.fields.get("changes"))
+
+    @property
     def artifacts_folder(self) -> str | None:
         """The folder of these artifacts in the job, "" if unknown; None if there are none."""
         found = self.fields.get("artifacts")
@@ -150,7 +155,7 @@ class Event:
             other.valid_record,
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # changeable, so it cannot be hashed
 
     def __repr__(self) -> str:
         return f"Event({self.fields})"

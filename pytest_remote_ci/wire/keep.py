@@ -8,6 +8,7 @@ job's home, named without wildcards. Standard library only.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from pytest_remote_ci.wire import globs
@@ -53,3 +54,8 @@ def below(pattern: str, cwd: str) -> tuple[str, ...]:
         return (in_home(pattern),)
     folders = [re.sub(r"([*?\[])", r"[\1]", name) for name in cwd.split("/") if name]
     return tuple("/".join([*folders[:depth], pattern]) for depth in range(len(folders) + 1))
+
+
+def all_below_project(patterns: Iterable[str], cwd: str) -> tuple[str, ...]:
+    """Return the globs below the project of all patterns but those in the home; pytest runs in `cwd`."""
+    return tuple(glob for pattern in patterns if not is_in_home(pattern) for glob in below(pattern, cwd))

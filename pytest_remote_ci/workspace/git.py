@@ -32,8 +32,8 @@ class GitError(Exception):
     """git is not installed, took too long, or failed. The message is one line with the cause."""
 
 
-def run(folder: Path, *arguments: str) -> tuple[bytes, str]:
-    """Run git in `folder`; return its output and its warnings. Raises `GitError`."""
+def run(folder: Path, *arguments: str, accepted: tuple[int, ...] = (0,)) -> tuple[bytes, str]:
+    """Run git in `folder`; return its output and its warnings. Raises `GitError` for other exit codes."""
     try:
         code, output, errors = _run([*_SAFE_CONFIGURATION, *arguments], folder)
     except subprocess.TimeoutExpired as error:
@@ -42,7 +42,7 @@ def run(folder: Path, *arguments: str) -> tuple[bytes, str]:
         is_missing = isinstance(error, FileNotFoundError) and folder.is_dir()
         raise GitError("git is not installed" if is_missing else str(error)) from error
     complaint = os.fsdecode(errors).strip()
-    if code != 0:
+    if code not in accepted:
         raise GitError(_reason(complaint) or f"git ended with {code}")
     return output, complaint
 

@@ -235,6 +235,19 @@ def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, Pattern
     return False
 
 
+def decided_by_ignore_files(root: Path, path: str) -> bool:
+    """Return whether the ignore files here ignore the file `path`, which need not exist, or a folder around it."""
+    parts = path.split("/")
+    ignores = _ignore_files_above(root)
+    for depth in range(len(parts)):
+        folder = "".join(f"{part}/" for part in parts[:depth])
+        patterns = _read_ignore_file(root / folder / ".gitignore")
+        ignores = (*ignores, (folder, patterns)) if patterns else ignores
+        if _is_ignored(folder + parts[depth], depth < len(parts) - 1, ignores):
+            return True
+    return False
+
+
 def _ignore_files_above(root: Path) -> tuple[tuple[str, PatternList], ...]:
     """Return ignore files above `root`, up to the top of its work tree; none if they ignore `root` itself."""
     top = git_toplevel(root)

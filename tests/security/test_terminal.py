@@ -226,6 +226,27 @@ PROBLEM = {
 }
 CHECKED = {"problems": [PROBLEM, {**PROBLEM, "severity": "warning"}], "pipelines": ["ci"]}
 ARTIFACT = {"path": "out/a.txt", "size": 1, "sha256": "0" * 64, "executable": False, "kept_until": TIME}
+CHANGES = {
+    "root": "/project",
+    "files": [
+        {
+            "path": "out/a.txt",
+            "kind": "created",
+            "size": 1,
+            "sha256": "0" * 64,
+            "executable": False,
+            "before": None,
+        },
+        {
+            "path": "conftest.py",
+            "kind": "deleted",
+            "size": 0,
+            "sha256": None,
+            "executable": False,
+            "before": "0" * 64,
+        },
+    ],
+}
 LOGGED = [
     {"seq": 1, **log("line one\n", "stdout")},
     {"seq": 2, **log("of the runner\n", "runner")},
@@ -238,6 +259,7 @@ ANSWERS: list[tuple[str, str, Any]] = [
     ("GET", r"/jobs/[^/]+", SUMMARY),
     ("GET", r"/jobs/[^/]+/tests", [TEST]),
     ("GET", r"/jobs/[^/]+/artifacts", [ARTIFACT]),
+    ("GET", r"/jobs/[^/]+/changes", CHANGES),
     ("GET", r"/jobs/[^/]+/events", LOGGED),
     ("GET", r"/runs", [RUN_ANSWER]),
     ("GET", r"/runs/[^/]+", RUN_ANSWER),
@@ -274,6 +296,9 @@ COMMANDS: dict[str, bool] = {
     f"artifacts {JOB} --list": False,
     f"artifacts {JOB} --json": False,
     f"artifacts {JOB}": False,
+    f"pull {JOB}": False,
+    f"pull {JOB} --dry-run --force": False,
+    f"pull {JOB} --json --force": False,
     f"cancel {JOB}": False,
     "submit --async": False,
     "submit": True,

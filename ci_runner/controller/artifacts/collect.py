@@ -1,4 +1,4 @@
-"""`ArtifactCollector`: collects a job's files as artifacts, between the worker's exit and the job's end.
+"""`ArtifactCollector`: stores a job's artifacts and changes of the project, between the worker's exit and its end.
 
 The order makes a kill at any moment safe: contents become durable first, rows come with the job's end in one
 transaction, the files themselves are deleted afterwards. A job found without its end is simply collected again.
@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner import failpoints
-from ci_runner.controller.artifacts import scan
+from ci_runner.controller.artifacts import changes, scan
+from ci_runner.controller.artifacts.changes import Candidate, Original, Written
 from ci_runner.controller.artifacts.quota import Quota
-from ci_runner.controller.artifacts.scan import Leftover
+from ci_runner.controller.artifacts.scan import Leftover, Omissions
 from ci_runner.errors import PermanentError
 from ci_runner.model.job import Artifact, Job, JobEvent, utcnow
 from ci_runner.model.verdict import Verdict
 from ci_runner.settings.groups import ReconcileSettings
 from ci_runner.storage.blobs import Batch, BlobStore
 from pytest_remote_ci.wire import formats
+from pytest_remote_ci.wire.changes import CREATED, KINDS
 from pytest_remote_ci.wire.globs import Globs
 
 _log = logging.getLogger(__name__)
@@ -47,28 +49,38 @@ class JobOutput:
     root: str
     #: Reads path → digest of the submitted files, which are never artifacts, wherever they are.
     sent: Callable[[], Mapping[str, str]]
+    #: Returns the project as it was before; None: what the job did to it is not recorded.
+    original: Callable[[], Original | None] = lambda: None
 
 
 @dataclass(frozen=True)
 class CollectedArtifacts:
-    """The collected artifacts of a job."""
+    """The collected artifacts of a job, and what it did to files of the project."""
 
     artifacts: tuple[Artifact, ...] = ()
     #: Reasons for files that were not stored, for the job's log.
     notes: tuple[str, ...] = ()
+    #: The same for changes.
+    change_notes: tuple[str, ...] = ()
     root: str = ""
 
     def events(self) -> list[JobEvent]:
         """Return the notes as log of the runner."""
         text = "".join(f"artifacts: {note}\n" for note in self.notes)
+        text += "".join(f"changes: {note}\n" for note in self.change_notes)
         return [JobEvent("log", text, fields={"stream": "runner"})] if text else []
 
     def fields(self) -> dict[str, object]:
         """Return fields about them for the `complete` event."""
-        if not self.artifacts:
-            return {}
-        size = sum(item.size for item in self.artifacts)
-        return {"artifacts": {"files": len(self.artifacts), "bytes": size, "root": self.root}}
+        found: dict[str, object] = {}
+        requested = [item for item in self.artifacts if item.requested]
+        if requested:
+            size = sum(item.size for item in requested)
+            found["artifacts"] = {"files": len(requested), "bytes": size, "root": self.root}
+        kinds = [item.change for item in self.artifacts if item.change is not None]
+        if kinds:
+            found["changes"] = {kind: kinds.count(kind) for kind in KINDS}
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,9 @@ class Limits:
     files: int = 10_000
     #: Bytes that must stay free on the disk.
     reserve: int = 0
+    #: Number of recorded changes of the project, and bytes of those whose contents nobody asked for.
+    changes: int = 2_000
+    change_bytes: int = 64 << 20
 
     @classmethod
     def of(cls, settings: ReconcileSettings, reserve: int) -> Limits:
@@ -128,12 +143,17 @@ class ArtifactCollector:
         """
         wanted = ArtifactRequest(job, verdict)
         found = scan.find(written.folder, wanted.globs)
-        if not found.files:  # no need to wait for the container then
-            return CollectedArtifacts(notes=(*found.omissions.lines(), *wanted.missed(found.matched)))
+        original = written.original()
+        changed = changes.find(written.folder, original) if original is not None else changes.Found()
+        if not found.files and not changed.candidates:  # no need to wait for the container then
+            return CollectedArtifacts(
+                notes=(*found.omissions.lines(), *wanted.missed(found.matched)),
+                change_notes=tuple(changed.omissions.lines()),
+            )
         before_reading()
         failpoints.hit(_FOUND)
         try:
-            return self._store_files(job, wanted, written)
+            return self._store_files(job, wanted, written, original)
         except (KeepingStopped, failpoints.FailpointError):
             raise
         except OSError as error:
@@ -147,8 +167,11 @@ class ArtifactCollector:
             words = f"internal error of the runner ({type(error).__name__})"
         return CollectedArtifacts(notes=(f"none is stored: {words}",))
 
-    def _store_files(self, job: Job, wanted: ArtifactRequest, written: JobOutput) -> CollectedArtifacts:
+    def _store_files(
+        self, job: Job, wanted: ArtifactRequest, written: JobOutput, original: Original | None
+    ) -> CollectedArtifacts:
         found = scan.find(written.folder, wanted.globs)
+        changed = changes.find(written.folder, original) if original is not None else changes.Found()
         sent: Mapping[str, str] = {}
         with contextlib.suppress(PermanentError):  # the workspace is gone: store everything that matches
             sent = written.sent()
@@ -175,14 +198,84 @@ class ArtifactCollector:
                         artifacts.append(taken)
                     else:
                         found.omissions.add(room.over_quota, file.path)
+            recorded = self._changes(changed, {item.path: item for item in artifacts}, written, room, batch)
             batch.commit()
         failpoints.hit(_STORED)
         until = utcnow() + dt.timedelta(days=min(self.retention_days, wanted.days or self.retention_days))
+        files = {item.path: item for item in (*artifacts, *recorded)}
         return CollectedArtifacts(
-            tuple(replace(item, kept_until=until) for item in artifacts),
+            tuple(replace(files[path], kept_until=until) for path in sorted(files)),
             (*found.omissions.lines(), *wanted.missed(found.matched)),
+            tuple(changed.omissions.lines()),
             written.root,
         )
+
+    def _changes(
+        self,
+        changed: changes.Found,
+        artifacts: Mapping[str, Artifact],
+        written: JobOutput,
+        room: _Allowance,
+        batch: Batch,
+    ) -> list[Artifact]:
+        """Return what the job did to files of the project; store contents that nobody asked for, small ones first."""
+        recorded: list[Artifact] = []
+        for candidate in sorted(changed.candidates, key=_precedence):
+            if len(recorded) >= self.limits.changes:
+                changed.omissions.add(
+                    f"is not listed: a job's list has {self.limits.changes} changed files", candidate.path
+                )
+                continue
+            taken = artifacts.get(candidate.path)
+            if taken is None:
+                taken = self._take_change(candidate, written.folder, room, batch, changed.omissions)
+            before = candidate.before
+            if taken is None or _is_as_before(taken, candidate):
+                continue
+            recorded.append(
+                replace(taken, change=candidate.kind, before=None if before is None else before.sha256)
+            )
+        return recorded
+
+    def _take_change(
+        self, candidate: Candidate, folder: Path, room: _Allowance, batch: Batch, omissions: Omissions
+    ) -> Artifact | None:
+        """Return a change with its content stored, if possible; None if it is none."""
+        after = candidate.after
+        nothing = Artifact(candidate.path, 0o644, 0, "", requested=False)
+        if after is None:
+            return nothing
+        mode = 0o755 if after.executable else 0o644
+        if not isinstance(after, Written):  # of a renamed folder: submitted, and so a blob already
+            return self._submitted(replace(nothing, mode=mode), after.sha256, room)
+        file = Leftover(candidate.path, after.size, after.executable)
+        refusal = room.change_refusal(file)
+        if refusal is not None:
+            omissions.add(refusal, file.path)
+            return replace(nothing, mode=mode, size=file.size)
+        try:
+            taken = self._store_file(file, folder, batch)
+        except _FileChanged:
+            omissions.add("grew while it was read", file.path)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            omissions.add(f"cannot be read ({error.strerror})", file.path)
+        else:
+            if taken is None:  # only its mode was changed
+                before = candidate.before
+                return None if before is None else replace(nothing, mode=mode, sha256=before.sha256)
+            if _is_as_before(taken, candidate) or room.claim_change(taken.size):
+                return replace(taken, requested=False)
+            omissions.add(room.over_quota, file.path)
+        return replace(nothing, mode=mode, size=file.size)
+
+    def _submitted(self, change: Artifact, sha256: str, room: _Allowance) -> Artifact:
+        """Return the change of a file in a renamed folder, with its content if that exists and there is room for it."""
+        size = self.blobs.size(sha256)
+        if size is None or not self.blobs.renew(sha256) or not room.claim_change(size):
+            return replace(change, size=size or 0)
+        return replace(change, size=size, sha256=sha256)
 
     def _store_file(self, file: Leftover, folder: Path, batch: Batch) -> Artifact | None:
         """Add one file to the batch; return None if the job did not write it."""
@@ -204,6 +297,19 @@ class ArtifactCollector:
             yield piece
 
 
+def _precedence(candidate: Candidate) -> tuple[bool, int, str]:
+    """Return the order in which changes are stored: files that were submitted first, then by size."""
+    size = candidate.after.size if isinstance(candidate.after, Written) else 0
+    return candidate.kind == CREATED, size, candidate.path
+
+
+def _is_as_before(taken: Artifact, candidate: Candidate) -> bool:
+    """Return whether the content and the mode are the submitted ones."""
+    before = candidate.before
+    is_same = before is not None and taken.is_stored and taken.sha256 == before.sha256
+    return is_same and before is not None and bool(taken.mode & 0o100) == before.executable
+
+
 class KeepingStopped(Exception):
     """The controller is ending; the next one collects the job's files."""
 
@@ -221,6 +327,7 @@ class _Allowance:
         self._quota = quota
         self._job = job
         self._files = self._bytes = 0
+        self._change_bytes = 0
 
     @property
     def over_quota(self) -> str:
@@ -239,6 +346,24 @@ class _Allowance:
         if self._bytes + file.size > self._free - limits.reserve:
             return "found the runner's disk full"
         return None if self._quota.has_room(self._job, file.size) else self.over_quota
+
+    def change_refusal(self, file: Leftover) -> str | None:
+        """Return why the content of a change that nobody asked for does not fit, or None."""
+        if self._change_bytes + file.size > self._limits.change_bytes:
+            return (
+                f"exceeds the limit of {formats.size(self._limits.change_bytes)} for changed files of a job"
+            )
+        # The other half of the user's quota is for files that are asked for.
+        if not self._quota.has_room(self._job, file.size + self._quota.limit // 2):
+            return "exceeds half of " + self.over_quota.removeprefix("exceeds ")
+        return self.refusal(file)
+
+    def claim_change(self, size: int) -> bool:
+        """Count the stored content of a change as `claim` does."""
+        if self._change_bytes + size > self._limits.change_bytes or not self.claim(size):
+            return False
+        self._change_bytes += size
+        return True
 
     def claim(self, size: int) -> bool:
         """Count a stored file; return False if another job of the user took the space meanwhile."""

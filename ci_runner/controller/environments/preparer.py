@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from ci_runner.controller.artifacts import changes
 from ci_runner.controller.artifacts.collect import JobOutput
 from ci_runner.controller.cleanup.cache_eviction import Evictor
 from ci_runner.controller.engine import (
@@ -61,6 +62,8 @@ _log = logging.getLogger(__name__)
 _REMOVED_AT_ONCE: Final = 200_000
 #: Variables with the number of processors: of pytest-xdist (`-n auto`), Python 3.13 (`os.process_cpu_count`), OpenMP.
 _PROCESSORS: Final = ("PYTEST_XDIST_AUTO_NUM_WORKERS", "PYTHON_CPU_COUNT", "OMP_NUM_THREADS")
+#: File beside a job's own copy of the project: what the copy has before the job runs.
+_PREPARED_FILES: Final = "prepared.json"
 #: Maximum processes of one build.
 _BUILD_PIDS: Final = 1024
 
@@ -342,6 +345,8 @@ class Preparer:
             "memory": formats.size(min(options.memory or settings.memory, settings.max_memory)),
         }
         worker_command.write(work, prepared, description, self._owner)
+        if prepared.upper is not None:
+            self._note_prepared_files(job)
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
@@ -396,13 +401,46 @@ class Preparer:
         def sent() -> Mapping[str, str]:
             return self._workspaces.files(workspace).digests if workspace is not None else {}
 
+        def original() -> changes.Original | None:
+            return self._original(job)
+
         if self._engine_isolates():
             root = mount_point(job.options.submitted.root)
-            return JobOutput(self._work(job.id, str(job.attempt)) / "upper", root, sent)
+            return JobOutput(self._work(job.id, str(job.attempt)) / "upper", root, sent, original)
         folder = self._copy(job)
         if not folder.is_dir():  # of a job that began under an earlier version of the runner
-            folder = self._work(job.id, "own") / "upper"
-        return JobOutput(folder, str(folder), sent)
+            return JobOutput(self._work(job.id, "own") / "upper", str(folder), sent)
+        return JobOutput(folder, str(folder), sent, original)
+
+    def _original(self, job: Job) -> changes.Original | None:
+        """Return the project before the job ran; None if its changes are not wanted, or that is not known any more."""
+        if job.workspace is None or not job.options.wants_changes:
+            return None
+        try:
+            files = {
+                path: changes.Sent(sha256, bool(mode & 0o100))
+                for path, (mode, sha256) in self._workspaces.rows(job.workspace).items()
+            }
+        except PermanentError:  # the workspace is gone
+            return None
+        if self._engine_isolates():
+            return changes.Original(files)
+        try:
+            found = json.loads((self._work(job.id, "own") / _PREPARED_FILES).read_bytes())
+        except (OSError, ValueError):
+            return None
+        prepared = {path: (size, time) for path, (size, time) in found.items()}
+        return changes.Original(files, self._workspaces.tree(job.workspace), prepared)
+
+    def _note_prepared_files(self, job: Job) -> None:
+        """Write which files the job's own folder has before it runs, besides the submitted ones; once."""
+        place = self._work(job.id, "own") / _PREPARED_FILES
+        if job.workspace is None or not job.options.wants_changes or place.exists():
+            return
+        found = changes.prepared_files(self._copy(job), self._workspaces.rows(job.workspace))
+        temporary = place.with_suffix(".tmp")
+        temporary.write_text(json.dumps(found))
+        temporary.rename(place)
 
     def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
         """Do work that can wait until the job has ended and speeds up the next one."""

@@ -131,6 +131,10 @@ class Workspaces:
         """Return (time of last use, digest) of every complete tree, least recently used first."""
         return sorted((path.stat().st_mtime, path.stem) for path in self._root.glob("*.ok"))
 
+    def rows(self, digest: str) -> Mapping[str, tuple[int, str]]:
+        """Return path → (mode, digest of the content) of the files; reads the manifest. Raises `PermanentError`."""
+        return {entry.path: (entry.mode, entry.sha256) for entry in self._manifest(digest).files}
+
     def _manifest(self, digest: str) -> Manifest:
         with self._guard:
             manifest = self._manifests.get(digest)

@@ -28,6 +28,7 @@ BODIES: Final = (
     JobSummary,
     schemas.Event,
     schemas.Artifact,
+    schemas.Changes,
     schemas.TestResult,
     schemas.TestReport,
     schemas.KeptFolder,

@@ -218,6 +218,14 @@ def _artifacts() -> Schema:
                 given=(JOB_ID,),
             )
         },
+        "/jobs/{job_id}/changes": {
+            "get": _operation(
+                "What a job did to files of the project",
+                {200: _answer(schemas.Changes, "Their contents are at the job's artifacts.")},
+                _OWN,
+                given=(JOB_ID,),
+            )
+        },
         "/jobs/{job_id}/artifacts/{path}": {
             "get": _operation("One artifact", content, (*_OWN, 416), given=(JOB_ID, path("path"), *ranges))
         },

@@ -42,6 +42,22 @@ class ArtifactList:
         resp.set_header("Cache-Control", "no-store")
 
 
+class ChangeList:
+    """`GET /jobs/{job_id}/changes`."""
+
+    def __init__(self, services: Services) -> None:
+        self._store = services.store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """Send what the job did to files of the project, ordered by path; empty while the job is not over."""
+        job = own_job(self._store, req, job_id)
+        resp.media = schemas.Changes(
+            root=job.options.submitted.root,
+            files=[schemas.Change.of(item) for item in self._store.artifacts.changes(job.id)],
+        )
+        resp.set_header("Cache-Control", "no-store")
+
+
 class ArtifactContent:
     """`GET /jobs/{job_id}/artifacts/{path}`."""
 
@@ -53,7 +69,7 @@ class ArtifactContent:
         """Send one file, or the part requested by `Range`; the server's own thread sends it."""
         job = own_job(self._store, req, job_id)
         found = self._store.artifacts.get(job.id, path)
-        if found is None or found.path != path:
+        if found is None or found.path != path or not found.is_stored:
             raise NotFound("Artifact not found", path)
         with contextlib.ExitStack() as opened:
             content = opened.enter_context(_open(self._blobs, found))

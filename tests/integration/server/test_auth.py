@@ -54,6 +54,7 @@ ROUTES = [
     ("GET", "/jobs/{id}/stream"),
     ("GET", "/jobs/{id}/events"),
     ("GET", "/jobs/{id}/artifacts"),
+    ("GET", "/jobs/{id}/changes"),
     ("GET", "/jobs/{id}/artifacts/some/file"),
     ("GET", "/jobs/{id}/artifacts.tar"),
     ("GET", "/jobs/{id}/tests"),

@@ -1,0 +1,57 @@
+"""Names of files that are executed or obeyed where they lie, which a job must not write unasked.
+
+A job's changes of the project are of its choosing. What the next local run, a build, an editor or git would execute or
+read as configuration comes only if the developer names it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Final
+
+from pytest_remote_ci.artifacts.report_kinds import ACTIVE, JSON_SETTINGS
+from pytest_remote_ci.wire import globs
+
+#: Suffixes of data, which are configuration only directly in the project's root.
+_DATA: Final = frozenset({".yaml", ".yml"})
+#: Data from which objects with code are loaded.
+_PICKLES: Final = frozenset({".pkl", ".pickle", ".dill", ".joblib", ".pt", ".shelf", ".marshal"})
+#: Names that programs read as instructions, without a suffix or with one of plain text.
+_OBEYED: Final = re.compile(
+    r"(?i)(gnu)?makefile(\..*)?|.*dockerfile(\..*)?|containerfile|justfile|rakefile|gemfile|procfile|vagrantfile|"
+    r"jenkinsfile|pipfile(\.lock)?|sconstruct|sconscript|snakefile|build|workspace|tiltfile|brewfile|cmakelists\.txt|"
+    r"(.*[-_.])?(requirements|constraints)([-_.].*)?\.(txt|in)|manifest\.in|.*\.lock|py\.typed"
+)
+#: Texts in which pytest finds tests to run.
+_TEXTS: Final = frozenset({".txt", ".rst", ".md"})
+
+
+def is_code(path: str) -> bool:
+    """Return whether a file of that name is executed or obeyed where it lies."""
+    *folders, name = path.split("/")
+    suffix = PurePosixPath(name).suffix.lower()
+    if any(part.startswith(".") for part in (*folders, name)):
+        return True
+    if suffix in ACTIVE - _DATA or suffix in _PICKLES or JSON_SETTINGS.fullmatch(name):
+        return True
+    return _OBEYED.fullmatch(name) is not None or (suffix in _DATA and not folders)
+
+
+def may_hold_doctests(path: str) -> bool:
+    """Return whether pytest can find tests in the text of a file of that name."""
+    return PurePosixPath(path).suffix.lower() in _TEXTS
+
+
+def is_named(pattern: str, path: str) -> bool:
+    """Return whether `pattern` names the file itself: its own name, or any one with its suffix (``tests/*.py``).
+
+    A folder, or ``**``, names no file.
+    """
+    last = pattern.rstrip("/").rpartition("/")[2]
+    folder, _, name = path.rpartition("/")
+    one = globs.Globs((pattern,))
+    if not one.match(path) or (folder and one.match(folder)):
+        return False
+    suffix = PurePosixPath(name).suffix
+    return last == name or bool(suffix and last.endswith(suffix))
