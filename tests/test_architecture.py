@@ -236,12 +236,9 @@ def test_a_module_says_why_it_exists(module: str, path: Path) -> None:
 #: The modules of the client in which private names of other projects stand, each with the versions that have it.
 INTERNALS = ("pytest_remote_ci.replay.pytest_internals", "pytest_remote_ci.job.pytest_internals")
 #: Names of the standard library that begin with an underscore and are documented.
-DOCUMENTED = {
-    ("os", "_exit"),
-    ("sys", "_getframe"),
-    ("sys", "_xoptions"),
-    *((named_tuple, "_make") for named_tuple in ("TreeNode", "FoundItem", "TreeItem")),
-}
+DOCUMENTED = {("os", "_exit"), ("sys", "_getframe"), ("sys", "_xoptions")}
+#: Documented methods of named tuples.
+OF_NAMED_TUPLES = {"_make", "_replace"}
 #: `zipfile.ZipInfo` has a public name for it since Python 3.13.
 UNAVOIDABLE = {"pytest_remote_ci.workspace.zip_writer": {"_compresslevel"}}
 #: The parameter by which pytest's constructors ask not to be called.
@@ -331,7 +328,8 @@ def foreign_privates(source: str) -> Iterator[tuple[str, int]]:
             yield node.module or "", node.lineno
         elif isinstance(node, ast.Attribute) and is_private(node.attr):
             base = node.value.id if isinstance(node.value, ast.Name) else ""
-            if not is_self(node.value) and node.attr not in own and (base, node.attr) not in DOCUMENTED:
+            documented = node.attr in OF_NAMED_TUPLES or (base, node.attr) in DOCUMENTED
+            if not is_self(node.value) and node.attr not in own and not documented:
                 yield node.attr, node.lineno
         elif isinstance(node, ast.Call):
             called = node.func.id if isinstance(node.func, ast.Name) else ""

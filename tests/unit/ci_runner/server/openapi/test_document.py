@@ -41,6 +41,9 @@ DIFFERENCES: dict[str, str] = {
     r"\.services\[\]\.(name (pattern|maxLength)|ports\[\] (maximum|minimum))": "others were always refused",
     r"^(GET|DELETE) /kept \+operation$": "kept folders are new",
     r"\.keep \+property$": "kept folders are new",
+    r"^GET /jobs/\{job_id\}/changes \+operation$": "changes of the project are new",
+    r"\.changes \+property$": "changes of the project are new",
+    r" body \.manifest\.(folders|links) \+property$": "later clients send links and empty folders",
     r"^GET /reports/pipelines.* 200 (\[\])?\.pipelineName \+null": "it has the type of a stage's; null is left out",
 }
 #: What a schema says for people.
