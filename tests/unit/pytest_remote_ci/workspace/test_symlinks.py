@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ class TestLinks:
         assert found.folders == ("a/b/c", "empty", "new/empty")
         assert found.manifest().folders == found.folders
 
-    def test_read_only_files_travel_as_such(self, either: Path) -> None:
+    def test_read_only_files_travel_as_such(self, either: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
         for number, mode in enumerate((0o644, 0o664, 0o600, 0o444, 0o400, 0o755, 0o555, 0o500)):
             make(either, f"{number}.txt")
             (either / f"{number}.txt").chmod(mode)
@@ -94,6 +96,15 @@ class TestLinks:
         assert modes == ["0o644", "0o644", "0o644", "0o444", "0o444", "0o755", "0o555", "0o555"]
         assert [oct(entry.mode) for entry in found.manifest().files] == modes
         assert found.needs_manifest
+
+    def test_root_can_write_to_read_only_files_there_as_here(
+        self, either: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        for name, mode in (("data", 0o444), ("program", 0o555)):
+            make(either, name)
+            (either / name).chmod(mode)
+        assert [oct(file.mode) for file in collect.collect(either).files] == ["0o644", "0o755"]
 
 
 def copies(root: Path, **options: Any) -> list[str]:
