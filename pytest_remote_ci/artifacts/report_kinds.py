@@ -242,7 +242,7 @@ HTML_ASSETS: Final = FolderKind(
 ALLURE: Final = FolderKind(
     re.compile(
         r"[\w-]+-(result|container)\.json"
-        r"|[\w-]+-attachment(\.(json|txt|log|png|jpe?g|gif|svg|bmp|tiff|html|xml|csv|tsv|css|mp4|webm|ogg|uri|pcap))?"
+        r"|[\w-]+-attachment(\.(json|txt|log|png|jpe?g|gif|svg|bmp|tiff|html|xml|csv|tsv|css|mp4|webm|ogg|uri|pcap|attach))?"
     ),
     None,
 )

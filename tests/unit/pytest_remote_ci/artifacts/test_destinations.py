@@ -219,6 +219,7 @@ def test_nothing_that_is_executed_or_obeyed_has_a_place(root: Path, name: str) -
         ".report.json",
         "allure/04b2c3d4-aaaa-result.json",
         "allure/04b2c3d4-bbbb-attachment.txt",
+        "allure/15c2d3d4-cccc-attachment.attach",
         "a/z_half.py,cover",
     ],
 )
