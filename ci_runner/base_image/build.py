@@ -47,7 +47,7 @@ _PACKAGES: Final = (
 #: Needed to build a source distribution with C code, or one from a git repository.
 _BUILD_PACKAGES: Final = ("gcc", "g++", "libc6-dev", "make", "pkg-config", "python3-dev", "git")
 #: Raised when the steps below give another result for the same recipe.
-_VERSION: Final = 3
+_VERSION: Final = 4
 #: Folders to empty, below the tree's root: no container needs their contents.
 _EMPTIED: Final = (
     "var/cache/apt",

@@ -185,12 +185,37 @@ def copy(found: Installation, root: Path) -> None:
     headers = found.prefix / "include" / library
     if headers.is_dir():
         shutil.copytree(headers, target / "include" / library, symlinks=True)
+    (target / "lib/pkgconfig").mkdir()
+    for described in (found.prefix / "lib/pkgconfig").glob(f"python-{found.version}*.pc"):
+        shutil.copy2(described, target / "lib/pkgconfig")
+    _relocate(found, target)
     links = root / "usr/local/bin"
     links.mkdir(parents=True, exist_ok=True)
     # Do not use a link: a virtual environment made through it would look for its standard library next to the link.
     command = links / library
     command.write_text(f'#!/bin/sh\nexec {found.target}/bin/{library} "$@"\n')
     command.chmod(0o755)
+
+
+def _relocate(found: Installation, target: Path) -> None:
+    """Name the place in the image where the copy describes itself for builds of extension modules.
+
+    Meson, CMake and `python-config` look there for headers and the shared library.
+    """
+    library = target / "lib" / f"python{found.version}"
+    descriptions = [*library.glob("_sysconfigdata*.py"), *(target / "lib/pkgconfig").iterdir()]
+    descriptions += [
+        path for name in ("Makefile", "python-config.py") for path in library.glob(f"config-*/{name}")
+    ]
+    built_for = {str(found.prefix)}
+    for path in library.glob("_sysconfigdata*.py"):
+        built_for.update(re.findall(r"^ 'prefix': '(/[^']+)'", path.read_text("utf-8"), re.MULTILINE))
+    pattern = re.compile("|".join(f"{re.escape(prefix)}(?![\\w.-])" for prefix in sorted(built_for)))
+    for path in descriptions:
+        text = path.read_text("utf-8")
+        path.unlink()  # it may be a link to a file of this machine
+        path.write_text(pattern.sub(lambda _: found.target, text), "utf-8")
+        path.chmod(0o644)
 
 
 def complete(found: Installation, root: Path) -> list[str]:

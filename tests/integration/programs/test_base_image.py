@@ -105,6 +105,25 @@ def test_a_copy_leaves_behind_what_test_containers_never_use(tmp_path: Path) -> 
     assert command.read_text() == f'#!/bin/sh\nexec /opt/python/{HERE}/bin/python{HERE} "$@"\n'
 
 
+def test_a_copy_describes_its_place_in_the_image(tmp_path: Path) -> None:
+    """Builds of extension modules look for headers and libraries where the installation says that it is."""
+    found = pythons.find(sys.base_prefix)
+    pythons.copy(found, tmp_path)
+    target = tmp_path / "opt/python" / HERE
+    [data] = (target / "lib" / f"python{HERE}").glob("_sysconfigdata*.py")
+    described: dict[str, dict[str, object]] = {}
+    exec(data.read_text(), described)
+    values = described["build_time_vars"]
+    assert values["prefix"] == f"/opt/python/{HERE}"
+    assert values["LIBDIR"] == f"/opt/python/{HERE}/lib"
+    assert values["INCLUDEPY"] == f"/opt/python/{HERE}/include/python{HERE}"
+    texts = [data, *target.glob("lib/pkgconfig/*.pc"), *target.glob(f"lib/python{HERE}/config-*/Makefile")]
+    assert [path for path in texts if f"{found.prefix}/" in path.read_text()] == []
+    assert data.read_text() != (found.prefix / data.relative_to(target)).read_text(), (
+        "the original is as it was"
+    )
+
+
 def test_the_recipe_s_digest_names_contents_and_not_the_tag() -> None:
     packages = ("python3",)
     first = Recipe(tag="a").digest(packages)
