@@ -338,6 +338,25 @@ def test_a_line_names_what_nothing_asked_for(
     assert brought(client, left(runner, person), here) == []
 
 
+def test_failing_examples_of_hypothesis_come_without_a_word(
+    runner: Runner, person: Person, client: Client, here: Path
+) -> None:
+    """The next local run begins with them, as after a local one."""
+    job_id = left(
+        runner,
+        person,
+        ("created", ".hypothesis/examples/a0/f00d", b"\x01\x02"),
+        ("created", "tests/.hypothesis/examples/b1/beef", b"\x03"),
+        ("created", ".hypothesis/unicode_data/13/x.gz", b"x"),
+        ("created", ".hypothesis/examples/a0/conftest.py", b"evil"),
+    )
+    assert brought(client, job_id, here, expected=(".hypothesis",)) == []
+    assert (here / ".hypothesis/examples/a0/f00d").read_bytes() == b"\x01\x02"
+    assert (here / "tests/.hypothesis/examples/b1/beef").read_bytes() == b"\x03"
+    assert not (here / ".hypothesis/unicode_data").exists()
+    assert not (here / ".hypothesis/examples/a0/conftest.py").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "path"),
     [
