@@ -12,6 +12,7 @@ from typing import Final
 
 from pytest_remote_ci.artifacts.report_kinds import ACTIVE, JSON_SETTINGS
 from pytest_remote_ci.wire import globs
+from pytest_remote_ci.wire.changes import is_database
 
 #: Suffixes of data, which are configuration only directly in the project's root.
 _DATA: Final = frozenset({".yaml", ".yml"})
@@ -32,7 +33,7 @@ def is_code(path: str) -> bool:
     *folders, name = path.split("/")
     suffix = PurePosixPath(name).suffix.lower()
     if any(part.startswith(".") for part in (*folders, name)):
-        return True
+        return not is_database(path)
     if suffix in ACTIVE - _DATA or suffix in _PICKLES or JSON_SETTINGS.fullmatch(name):
         return True
     return _OBEYED.fullmatch(name) is not None or (suffix in _DATA and not folders)

@@ -21,7 +21,7 @@ from pytest_remote_ci.artifacts.write_back import Step, WriteBack, names
 from pytest_remote_ci.session.argv import words
 from pytest_remote_ci.terminal.status_line import Bar, StatusLine
 from pytest_remote_ci.wire import globs
-from pytest_remote_ci.wire.changes import CHANGED, CREATED, Change
+from pytest_remote_ci.wire.changes import CHANGED, CREATED, Change, is_database
 from pytest_remote_ci.wire.globs import Globs
 from pytest_remote_ci.workspace.ignored import ignored
 
@@ -87,9 +87,7 @@ UPDATES: Final = (
     Update(("--image-snapshot-update",), _IMAGES),
 )
 #: Folders of plugins with a dot: none that programs obey.
-_DOTTED: Final = frozenset({".benchmarks", ".hypothesis", ".inline-snapshot"})
-#: Databases that a local run fills, without a word: the examples with which Hypothesis's tests failed.
-DATABASES: Final = ("**/.hypothesis/examples",)
+_DOTTED: Final = frozenset({".benchmarks", ".inline-snapshot"})
 _BY_NAME: Final = {name: update for update in UPDATES for name in update.names}
 
 
@@ -131,12 +129,12 @@ class Updates:
             bar = Bar(line, "fetching files")
             applied, problems = work.apply(client, job_id, due, bar)
             line.clear()
-            shown_ones = [change for change in applied if not _is_of_database(change)]
+            shown_ones = [change for change in applied if not is_database(change.path)]
             if shown_ones:
                 say(f"remote-ci: updated here: {_counted(shown_ones)}")
             for problem in problems:
                 say(f"remote-ci: not updated here: {problem}")
-        _say_what_is_left([step for step in steps if not _is_of_database(step.change)], job_id, say)
+        _say_what_is_left([step for step in steps if not is_database(step.change.path)], job_id, say)
         handled = {item.path for item in wanted}
         rest = [item for item in changes if item.path not in handled and not self._is_expected(item)]
         hidden = ignored(self.root, [item.path for item in rest if item.kind == CREATED], self.exclude)
@@ -154,7 +152,7 @@ class Updates:
 
     def _is_wanted(self, change: Change, sent: Mapping[str, str]) -> bool:
         path = change.path
-        if Globs((*self.by_option, *self.by_setting, *DATABASES)).match(path):
+        if is_database(path) or Globs((*self.by_option, *self.by_setting)).match(path):
             return True
         return (self.beside_tests and _is_beside_test(path, sent)) or self._is_test(change, sent)
 
@@ -168,11 +166,7 @@ class Updates:
         if sent is not None and self._is_test(change, sent):
             return True
         plain = "/".join(part.lstrip(".") if part in _DOTTED else part for part in change.path.split("/"))
-        return bool(Globs((*self.by_option, *DATABASES)).match(change.path)) and not code_files.is_code(plain)
-
-
-def _is_of_database(change: Change) -> bool:
-    return bool(Globs(DATABASES).match(change.path))
+        return bool(Globs(self.by_option).match(change.path)) and not code_files.is_code(plain)
 
 
 def _say_what_is_left(steps: Sequence[Step], job_id: str, say: Callable[[str], None]) -> None:

@@ -51,6 +51,9 @@ _FOLDER_ENDS: Final = (".egg-info", ".dist-info")
 #: Byte code, data of coverage, and what editors and file systems leave.
 _FILE: Final = re.compile(r".*\.py[co]|\.coverage(\..*)?|\.DS_Store|\.nfs[0-9a-f]+")
 
+#: What Hypothesis stores of failing tests; the names are hashes.
+_DATABASE: Final = re.compile(r"(.*/)?\.hypothesis/examples/[0-9a-f/]+")
+
 
 @dataclass(frozen=True)
 class Change:
@@ -73,10 +76,15 @@ class Change:
         return self.kind == DELETED or self.sha256 is not None
 
 
+def is_database(path: str) -> bool:
+    """Return whether a file of that name holds examples with which tests failed, for the next run."""
+    return _DATABASE.fullmatch(path) is not None
+
+
 def is_by_product(path: str) -> bool:
     """Return whether a new file of that name is none of the project's: a cache, byte code, build metadata."""
     *folders, name = path.split("/")
-    return (
+    return not is_database(path) and (
         not _FOLDERS.isdisjoint(folders)
         or any(folder.endswith(_FOLDER_ENDS) for folder in folders)
         or _FILE.fullmatch(name) is not None
