@@ -67,7 +67,7 @@ CIRCUMSTANCES = {
     "warnings are errors for the project": Circumstance(settings=_ERRORS),
     "warnings are errors for this session": Circumstance(args=("-W", "error")),
     "warnings are errors for Python": Circumstance(
-        options=("-W", "error"), env=(("PYTHONWARNINGS", "error"),), is_strict=False
+        options=("-W", "error"), env=(("PYTHONWARNINGS", "error"),)
     ),
     "strict": Circumstance(args=("--strict-config", "--strict-markers"), settings=_ERRORS),
     "no cache": Circumstance(args=("-p", "no:cacheprovider"), settings=_ERRORS),
