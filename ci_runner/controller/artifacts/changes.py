@@ -24,9 +24,9 @@ from pytest_remote_ci.wire.changes import CHANGED, CREATED, DELETED, ChangeKind,
 #: Maximum files and folders to visit. If there are more, nothing is said about deletions.
 MAX_ENTRIES: Final = 200_000
 
-#: Prefix of the attributes of an overlay. Only root sees those of an overlay that root mounted; a job can write others.
-_OF_ROOT: Final = "trusted.overlay."
-_OF_USER: Final = "user.overlay."
+#: Prefix of an overlay's attributes. Only root sees them, and no job can write them; those of users (`user.overlay.`)
+#: are a job's own word, and would let it multiply a large folder in the runner's memory.
+_PREFIX: Final = "trusted.overlay."
 _RENAMED_UNSEEN: Final = (
     "was removed or renamed: what became of its files is not known, because the runner does not run as root"
 )
@@ -205,14 +205,15 @@ def _folder(entry: Entry, above: _Merged, root: Node) -> _Merged:
 
 def _marks(entry: Entry) -> tuple[bool, str]:
     """Return whether nothing below the folder shows through, and from where it was renamed, else ""."""
+    if os.geteuid() != 0:
+        return False, ""
     try:
         handle = os.open(entry.name, FOLDER, dir_fd=entry.folder)
     except OSError:
         return False, ""
     try:
-        prefix = _OF_ROOT if os.geteuid() == 0 else _OF_USER
-        opaque = _attribute(handle, f"{prefix}opaque") == b"y"
-        redirect = _attribute(handle, f"{prefix}redirect")
+        opaque = _attribute(handle, f"{_PREFIX}opaque") == b"y"
+        redirect = _attribute(handle, f"{_PREFIX}redirect")
     finally:
         os.close(handle)
     return opaque, os.fsdecode(redirect)

@@ -316,6 +316,16 @@ def test_without_root_a_renamed_folder_is_named_and_nothing_is_deleted(
     assert "does not run as root" in found.omissions.lines()[0]
 
 
+def test_marks_that_a_job_can_write_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Original({"many/a.txt": Sent(sha256(b"a").hexdigest(), False)})
+    (tmp_path / "copy").mkdir()
+    for name, value in (("redirect", b"/many"), ("opaque", b"y")):
+        os.setxattr(tmp_path / "copy", f"user.overlay.{name}", value)
+    for user in (0, 1000):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert find(tmp_path, original).candidates == []
+
+
 def test_candidates_name_what_is_to_be_read(project: Project) -> None:
     (project.seen / "a.txt").write_text("other")
     [candidate] = find(project.folder, project.original).candidates
