@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .comparison import Pair
+from support.developer import run
+
+from .comparison import Pair, difference
 
 
 def test_help_is_answered_here(pair: Callable[[str], Pair]) -> None:
     both = pair("basic")
     jobs = len(both.developer.jobs())
-    direct, remote = both.run("--help")
+    remote = both.remotely("--help")
+    local = run(
+        [both.developer.python, "-m", "pytest", "--help"],
+        cwd=both.local,
+        env=both.developer.environ(COLUMNS="100"),
+    )
     assert "--flavour" in remote.out  # of the conftest
-    difference = both.difference(direct, remote)
-    assert not difference, difference
+    assert "--remote-ci-python" in remote.out
+    found = difference(local, remote, both.local, both.local)
+    assert not found, found
     assert len(both.developer.jobs()) == jobs
 
 
