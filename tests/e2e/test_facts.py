@@ -233,7 +233,7 @@ _FAILING = {
     "module_of_the_root.py": "",
     "tests/test_p.py": "import module_of_the_root\ndef test_p(): pass\n",
     # An error only by an option of the interpreter.
-    "test_w.py": "import warnings\nwarnings.warn('an old thing', DeprecationWarning)\ndef test_w(): pass\n",
+    "warned/test_w.py": "import warnings\nwarnings.warn('an old thing', DeprecationWarning)\ndef test_w(): pass\n",
 }
 _WORDS = (
     "import file mismatch",
