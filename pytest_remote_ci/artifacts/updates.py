@@ -114,7 +114,7 @@ class Updates:
         job_id: str,
         sent: Mapping[str, str] | None,
         line: StatusLine,
-        say: Callable[[str], None],
+        print_message: Callable[[str], None],
     ) -> None:
         """Apply the changes that an option or a setting is for, and name the others. Raises `ClientError`, OSError."""
         origin, changes = client.changes(job_id)
@@ -131,10 +131,10 @@ class Updates:
             line.clear()
             shown_ones = [change for change in applied if not is_database(change.path)]
             if shown_ones:
-                say(f"remote-ci: updated here: {_counted(shown_ones)}")
+                print_message(f"remote-ci: updated here: {_counted(shown_ones)}")
             for problem in problems:
-                say(f"remote-ci: not updated here: {problem}")
-        _say_what_is_left([step for step in steps if not is_database(step.change.path)], job_id, say)
+                print_message(f"remote-ci: not updated here: {problem}")
+        _print_unapplied([step for step in steps if not is_database(step.change.path)], job_id, print_message)
         handled = {item.path for item in wanted}
         rest = [item for item in changes if item.path not in handled and not self._is_expected(item)]
         hidden = ignored(self.root, [item.path for item in rest if item.kind == CREATED], self.exclude)
@@ -142,7 +142,7 @@ class Updates:
         if rest:
             few = len(rest) == 1
             files = "1 file of the project was" if few else f"{len(rest)} files of the project were"
-            say(
+            print_message(
                 f"remote-ci: {files} changed by the tests: {names(rest)}; "
                 f"bring {'it' if few else 'them'} here with: remote-ci pull {job_id}"
             )
@@ -169,14 +169,14 @@ class Updates:
         return bool(Globs(self.by_option).match(change.path)) and not code_files.is_code(plain)
 
 
-def _say_what_is_left(steps: Sequence[Step], job_id: str, say: Callable[[str], None]) -> None:
+def _print_unapplied(steps: Sequence[Step], job_id: str, print_message: Callable[[str], None]) -> None:
     for step in steps:
         if step.problem is None:
             continue
         path = shown(step.change.path)
         command = f"remote-ci pull {job_id}{' --force' if step.is_conflict else ''} {path}"
         remedy = f"; take it with: {command}" if step.is_conflict or step.needs_name else ""
-        say(f"remote-ci: not updated here: {path} {step.problem}{remedy}")
+        print_message(f"remote-ci: not updated here: {path} {step.problem}{remedy}")
 
 
 def _counted(changes: Sequence[Change]) -> str:

@@ -431,7 +431,7 @@ class _Copy:
                 self._here = self._stack.enter_context(self._opened(above))
                 self._place = above
             _link(found, self._here)
-            if found.is_given or _settle(found.name, self._here):
+            if found.is_given or _adopt(found.name, self._here):
                 self.files += 1
         except (FileExistsError, NotADirectoryError):
             self._place = None
@@ -469,7 +469,7 @@ def _link(found: _Found, target: int) -> None:
             os.utime(copy.fileno(), ns=(found.status.st_atime_ns, found.status.st_mtime_ns))
 
 
-def _settle(name: str, folder: int) -> bool:
+def _adopt(name: str, folder: int) -> bool:
     """Take a job's file over: a regular one that others may only read; return whether it is one."""
     try:
         handle = os.open(name, FILE, dir_fd=folder)
