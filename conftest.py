@@ -1,7 +1,7 @@
 """What all tests share.
 
 Tests that need Docker are skipped without an engine, and failed where CI is set. `--docker` fails them anywhere,
-`--no-docker` skips them where there is an engine, too.
+`--no-docker` skips them where there is an engine, too. `--sample-cases` runs a part of the large matrices.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support import docker, needs
+from support import docker, needs, sampling
 
 import pytest_remote_ci
 from ci_runner.storage.safe_fs import Trash
@@ -40,6 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="docker",
         action="store_false",
         help="skip tests that need Docker",
+    )
+    group.addoption(
+        "--sample-cases",
+        action="store_true",
+        help="run only some cases of tests marked `sampled`, other ones at each commit (scripts/test does)",
     )
 
 
@@ -92,6 +97,20 @@ def require_docker(config: pytest.Config) -> None:
     if wanted:
         pytest.fail(f"--docker is given: {problem}", pytrace=False)
     needs.skip(problem)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which cases are run, so that a run can be repeated."""
+    if not config.getoption("sample_cases"):
+        return None
+    return f"cases: a sample of each matrix, chosen by commit {sampling.commit()[:12]}; without --sample-cases, all"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a sampled run does not take."""
+    if config.getoption("sample_cases"):
+        items[:], left_out = sampling.split(items, int(sampling.commit()[:8], 16))
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -82,16 +82,19 @@ def refused(answer: requests.Response, status: int, words: str) -> None:
         assert unwanted not in answer.json()["detail"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("archive", "words"), BAD)
 def test_a_bad_archive(developer: Developer, archive: Archive, words: str) -> None:
     refused(post(developer, {"file": ("p.zip", archive())}), 422, words)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("path", ["/submit", "/submit-stream", "/submit-async"])
 def test_a_wrong_field_name(developer: Developer, path: str) -> None:
     refused(post(developer, {"archive": ("p.zip", GOOD)}, path), 422, "the multipart part 'file'")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("options", "words"),
     [

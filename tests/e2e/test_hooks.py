@@ -117,6 +117,7 @@ INTERFACES = (
 )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.docker
 @pytest.mark.parametrize(("name", "offline"), [("nightly-7", True), ("weekly", True), ("other", False)])
 def test_container_options_narrow_a_jobs_container(
@@ -203,6 +204,7 @@ WRONG: list[Any] = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.docker
 @pytest.mark.parametrize("changes", WRONG)
 def test_a_wrong_token_is_refused(developer: Developer, tmp_path: Path, changes: dict[str, Any]) -> None:

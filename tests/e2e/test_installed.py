@@ -170,6 +170,7 @@ def results(
         yield found
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("runner", ["process"], indirect=True)
 @pytest.mark.parametrize(("version", "series", "name"), list(_cases()))
 def test_it_works_as_users_install_it(results: Ahead[Done], version: str, series: str, name: str) -> None:
@@ -181,6 +182,7 @@ def test_it_works_as_users_install_it(results: Ahead[Done], version: str, series
     assert "Warning" not in done.err, done.err
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", INSTALLED)
 def test_the_first_run_of_a_stranger_needs_nothing_but_the_wheel(version: str, tmp_path: Path) -> None:
     """The environment is not activated, and so this Python may not be on PATH."""

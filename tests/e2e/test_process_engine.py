@@ -57,6 +57,7 @@ def make(folder: Path, test: str) -> Path:
     return folder
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "args", "code", "words"),
     [

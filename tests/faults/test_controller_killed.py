@@ -165,6 +165,7 @@ def test_the_mix_reaches_every_failpoint(found: Runner, tmp_path: Path) -> None:
     finish(found, mix)
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_controller_killed_there(found: Runner, tmp_path: Path, point: str) -> None:
     mix = Mix(found)

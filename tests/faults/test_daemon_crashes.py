@@ -94,6 +94,7 @@ def next_one_passes(crashing: Crashing) -> None:
     crashing.check(crashing.submit(crashing.project(pause=0.001)))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "point",
     ["controller.prepare.before", "controller.launch.created", "controller.launch.before_start"],
@@ -108,6 +109,7 @@ def test_before_the_tests_begin_nothing_is_lost(
     crashing.check(followed.job_id, followed)
 
 
+@pytest.mark.sampled(1)
 def test_while_the_tests_run(crashing: Crashing, daemon: PrivateEngine) -> None:
     """With live-restore they go on; without, the daemon ends them when it comes back."""
     crashing.restart("reconcile")
@@ -117,6 +119,7 @@ def test_while_the_tests_run(crashing: Crashing, daemon: PrivateEngine) -> None:
     survived_or_lost(crashing, daemon, followed, SOME)
 
 
+@pytest.mark.sampled(1)
 def test_the_daemon_and_the_controller_at_once(crashing: Crashing, daemon: PrivateEngine) -> None:
     crashing.restart("reconcile")
     followed = crashing.follow(crashing.project(pause=pause_of(daemon)))
@@ -128,6 +131,7 @@ def test_the_daemon_and_the_controller_at_once(crashing: Crashing, daemon: Priva
     survived_or_lost(crashing, daemon, followed, 5)
 
 
+@pytest.mark.sampled(1)
 def test_a_native_session_shows_each_result_once_or_names_the_test_that_was_lost(
     crashing: Crashing, daemon: PrivateEngine
 ) -> None:
@@ -185,6 +189,7 @@ def numbers(count: int) -> list[int]:
     return list(range(1, count + 1))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("point", ["controller.finish.before", "controller.remove.before"])
 def test_after_the_tests_nothing_is_lost(crashing: Crashing, daemon: PrivateEngine, point: str) -> None:
     crashing.restart("reconcile", f"{point}=sleep:1")

@@ -40,6 +40,7 @@ def both_run(crashing: Crashing) -> Iterator[None]:
 
 
 # -- serve
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "point",
     [
@@ -65,6 +66,7 @@ def test_serve_killed_while_a_job_is_submitted(crashing: Crashing, point: str) -
     assert crashing.starts(followed.job_id) == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("hit", [1, 2, 5, 9, 14])
 def test_serve_killed_while_it_streams(crashing: Crashing, hit: int) -> None:
     crashing.restart("serve", f"server.stream.pulled=kill@{hit}")
@@ -76,6 +78,7 @@ def test_serve_killed_while_it_streams(crashing: Crashing, hit: int) -> None:
 
 
 # -- reconcile
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "point",
     [
@@ -102,6 +105,7 @@ def test_reconcile_killed(crashing: Crashing, point: str) -> None:
     assert crashing.starts(followed.job_id) == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("point", "wanted"),
     [
@@ -216,6 +220,7 @@ def test_a_client_killed_before_its_answer(crashing: Crashing, point: str) -> No
     assert crashing.starts(jobs[0]["job_id"]) == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("point", "sight"),
     [

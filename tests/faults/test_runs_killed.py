@@ -80,6 +80,7 @@ def finish(found: Runner, run_id: str, ran: Path) -> None:
     assert items[-1].event.type == "run_complete"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("point", "hit"), POINTS)
 def test_a_controller_killed_there(found: Runner, tmp_path: Path, point: str, hit: int) -> None:
     ran = tmp_path / "ran"

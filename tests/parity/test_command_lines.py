@@ -36,16 +36,19 @@ def difference(
         yield results
 
 
+@pytest.mark.sampled(12)
 @_lines("basic")
 def test_a_command_line_shows_the_same(difference: Ahead[str], suite: str, line: str) -> None:
     assert not difference(suite, line), difference(suite, line)
 
 
+@pytest.mark.sampled(3)
 @_lines("ends")
 def test_a_session_that_ends_early_shows_the_same(difference: Ahead[str], suite: str, line: str) -> None:
     assert not difference(suite, line), difference(suite, line)
 
 
+@pytest.mark.sampled(8)
 @_lines("extra")
 def test_what_is_typed_daily_shows_the_same(difference: Ahead[str], suite: str, line: str) -> None:
     assert not difference(suite, line), difference(suite, line)

@@ -27,6 +27,7 @@ def make(equipped: Equipped, tmp_path: Path) -> Callable[[Path], Pair]:
     return lambda here: equipped.pair("covered", "tools", here, tmp_path)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("line", COVERAGE)
 def test_a_coverage_report_and_its_verdict_are_the_same(
     make: Callable[[Path], Pair], bare: Path, line: str

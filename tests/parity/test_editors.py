@@ -106,6 +106,7 @@ WATCHED = (
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("line", WATCHED)
 def test_a_plugin_that_watches_sees_the_same(pair: Callable[[str], Pair], tmp_path: Path, line: str) -> None:
     both = pair("reporters")

@@ -34,6 +34,7 @@ def test_logs_nothing():
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("distributed", ["", "-n 1", "-n 2"])
 @pytest.mark.parametrize("there", ["tools", "both"])
 def test_log_records_are_objects_wherever_the_tests_run(

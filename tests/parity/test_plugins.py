@@ -79,6 +79,7 @@ def compared(
         yield results
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("suite", "there", "line"),
     [pytest.param(*line, id=f"{plugin}: {line[2]}") for plugin, lines in LINES.items() for line in lines],

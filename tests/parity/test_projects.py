@@ -38,6 +38,7 @@ def compared(
         yield results
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_real_project_shows_the_same(compared: Ahead[Done], project: str) -> None:
     done = compared(project)

@@ -30,6 +30,7 @@ def without_status(text: str) -> str:
     return re.sub(r"(\x1b7\x1b\[K \x1b\[2m[^\x1b]*\x1b\[0m\x1b8)+\x1b\[K", "", text)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("columns", "line"), TERMINALS, ids=str)
 def test_a_terminal_shows_the_same(pair: Callable[[str], Pair], columns: int, line: str) -> None:
     both = pair("basic")

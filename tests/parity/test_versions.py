@@ -19,6 +19,7 @@ def skew(developer: Developer, tmp_path_factory: pytest.TempPathFactory) -> vers
     return versions.Skew(developer, tmp_path_factory.mktemp("versions"))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("here", "there"), PAIRS, ids=[f"{here} here, {there} there" for here, there in PAIRS]
 )

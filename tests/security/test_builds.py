@@ -298,6 +298,7 @@ while True:
     assert not (victim / "planted").exists()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("line", "own"),
     [

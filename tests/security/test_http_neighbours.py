@@ -351,6 +351,7 @@ def keep_alive(connection: socket.socket) -> None:
 HALF_OPEN: list[Callable[[socket.socket], None]] = [nothing, half_a_head, half_a_body, keep_alive]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", HALF_OPEN)
 @pytest.mark.parametrize("flooders", [1, 3])
 def test_half_open_requests_leave_others_alone(

@@ -421,6 +421,7 @@ def bad(text: str, *, has_colours: bool = False) -> set[str]:
     return {char for char in text if holds_any(char) and char not in "\n\t"}
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_each_field_of_each_answer_is_printed_harmlessly(
     malice: Malice, capfd: pytest.CaptureFixture[str], line: str
@@ -452,6 +453,7 @@ def test_each_field_of_each_answer_is_printed_harmlessly(
         assert survived, "nothing of it was shown at all"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("line", [line for line, shows_log in COMMANDS.items() if shows_log])
 def test_each_field_of_each_event_is_printed_harmlessly(
     malice: Malice, capfd: pytest.CaptureFixture[str], line: str
@@ -475,6 +477,7 @@ def test_each_field_of_each_event_is_printed_harmlessly(
         assert not bad(run(capfd, line), has_colours=True), only
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_class_of_characters_is_printed_harmlessly(
     malice: Malice, capfd: pytest.CaptureFixture[str], name: str
@@ -499,6 +502,7 @@ def test_each_class_of_characters_is_printed_harmlessly(
     assert json.loads(encoded) == {"a": [evil]}
 
 
+@pytest.mark.sampled(80)
 @pytest.mark.parametrize("status", [300, 401, 404, 405, 409, 429, 503])  # each kind that the client knows
 @pytest.mark.parametrize("line", COMMANDS)
 def test_refusals_are_printed_harmlessly(
@@ -520,6 +524,7 @@ def test_refusals_are_printed_harmlessly(
     assert text.strip()
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_answers_of_a_wrong_shape_give_no_traceback(
     malice: Malice, capfd: pytest.CaptureFixture[str], line: str
@@ -664,6 +669,7 @@ def direct(project: Path, *arguments: str, runner: FakeRunner, is_terminal: bool
 OURS = re.compile(r"\r\x1b\[K|\x1b7|\x1b8|\x1b\[K")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "arguments", [("-v", "-rA"), ("-vv", "--co"), ("-q", "--tb=short"), ("--remote-ci-text",)]
 )

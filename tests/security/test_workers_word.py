@@ -119,6 +119,7 @@ WAYS = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_failing_command_cannot_make_its_job_pass(kit: Kit, way: str) -> None:
     outcome = attack(kit, way, way)

@@ -103,6 +103,7 @@ EMPTY = (
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "test",
     [
@@ -163,6 +164,7 @@ def test_a_service_that_writes_where_no_path_leads_ends_its_job(
     assert job["reason"].startswith("disk limit of 64 MiB exceeded")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("place", ["/tmp", "~"])
 def test_a_full_temporary_or_home_folder_is_the_tests_own_failure(
     developer: Developer, tmp_path: Path, place: str

@@ -113,6 +113,7 @@ def start(runner: Runner, folder: Path, test: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("greedy", GREEDY_ONES.values(), ids=GREEDY_ONES)
 def test_the_greedy_job_ends_and_the_modest_one_goes_on(runner: Runner, tmp_path: Path, greedy: str) -> None:
     modest = start(runner, tmp_path / "modest", MODEST)

@@ -165,6 +165,7 @@ FILTERS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("args", "code", "words"), FILTERS, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )

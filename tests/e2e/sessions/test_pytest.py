@@ -53,6 +53,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("args", "code", "words"), CASES)
 def test_arguments_reach_the_remote_pytest_and_its_exit_code_comes_back(
     developer: Developer, suite: Path, args: list[str], code: int, words: str

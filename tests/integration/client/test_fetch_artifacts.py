@@ -576,6 +576,7 @@ def run_pytest(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("named", [None, "kept", "tests/kept", "dist"])
 def test_nothing_runs_the_artifacts_that_were_asked_for(
     runner: Runner, person: Person, client: Client, tmp_path: Path, named: str | None

@@ -326,6 +326,7 @@ def test_old_stores_are_thrown_away_and_no_link_in_them_is_followed(bench: Bench
     assert (tmp_path / "target" / "file").exists()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("point", "ran"),
     [

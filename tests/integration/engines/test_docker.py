@@ -38,6 +38,7 @@ def client(kit: Kit) -> Any:
     return kit.engine.api.client
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "target",
     [

@@ -207,6 +207,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_death_at_any_point_of_a_submission_loses_and_repeats_nothing(
     tmp_path: Path, ada: Person, point: str

@@ -246,6 +246,7 @@ def test_a_job_s_end_is_the_code_of_the_command(
     assert code_of(*arguments) == code
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("arguments", SESSIONS, ids=words)
 @pytest.mark.parametrize("end", ["pytest's 1", "failed", "cancelled"])
 def test_a_job_s_end_is_the_code_of_pytest(
@@ -257,6 +258,7 @@ def test_a_job_s_end_is_the_code_of_pytest(
     assert pytest_code(project, *arguments) == code
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("arguments", [*SESSIONS, ("--remote-ci-pipeline", "ci")], ids=words)
 def test_sessions_without_a_runner_and_with_a_wrong_key(
     project: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -281,6 +283,7 @@ def test_a_run_s_end_is_the_code_of_the_command(
     assert code_of(*arguments) == code
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("run", "code"), RUNS.values(), ids=RUNS)
 def test_a_run_s_end_is_the_code_of_pytest(
     runner: FakeRunner, project: Path, run: dict[str, Any], code: int

@@ -110,6 +110,7 @@ def test_the_output_and_the_exit_code_are_the_remote_pytests(runner: FakeRunner,
     assert answer.returncode == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("code", [0, 2, 3, 4, 5])
 def test_every_exit_code_of_pytest_comes_back(runner: FakeRunner, project: Path, code: int) -> None:
     runner.script = [complete(code)]
@@ -207,6 +208,7 @@ def test_a_configuration_file_given_by_option_travels_as_a_path_of_the_run(
     assert options_of(runner)["args"] == ["-c", "tests/other.ini"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("args", "words"),
     [

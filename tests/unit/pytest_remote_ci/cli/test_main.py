@@ -368,6 +368,7 @@ def test_bad_usage_ends_with_4(environ: dict[str, str], project: Path, args: lis
 
 
 @pytest.mark.case(13, 14, 16, 18, 24)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("command", [["submit"], ["submit", "--async"], ["list"], ["wait", UNKNOWN]])
 @pytest.mark.parametrize("key", ["", "wrong"])
 def test_a_refused_key_is_explained(
@@ -391,6 +392,7 @@ def test_another_users_job_is_forbidden(runner: FakeRunner, environ: dict[str, s
 
 
 @pytest.mark.case(15, 17, 20, 21, 22, 23)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "way", ["REMOTE_CI_API_KEY", "CI_API_KEY", "file", "old file", "flag", "flag beats environment"]
 )

@@ -71,6 +71,7 @@ ENDS = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("args", ENDS.values(), ids=ENDS.keys())
 @pytest.mark.parametrize("mode", ["module", "script"])
 def test_output_and_exit_code_are_those_of_pytest_itself(
@@ -79,6 +80,7 @@ def test_output_and_exit_code_are_those_of_pytest_itself(
     compare(python_with(NEWEST, tmp_path_factory.getbasetemp() / "pytests"), mode, args, tmp_path)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("end", ["fails (1)", "cannot be collected (2)", "the same path and name"])
 def test_and_so_they_are_for_older_ones(python: str, end: str, tmp_path: Path) -> None:
     compare(python, "module", ENDS[end], tmp_path)

@@ -73,6 +73,7 @@ def reference(folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(
     "tag",
     [
@@ -100,6 +101,7 @@ def test_tags_give_what_setuptools_scm_gives(project: Path, tag: str, state: str
     assert scm_version.version(project, environ={}) == reference(project)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("commits", [0, 1, 3])
 @pytest.mark.parametrize("dirty", [False, True])
 def test_without_a_tag_the_version_counts_commits(project: Path, commits: int, dirty: bool) -> None:

@@ -1,0 +1,53 @@
+"""A sampled run takes its share of each matrix, and a few commits together run all of it."""
+
+from __future__ import annotations
+
+import pytest
+from support.sampling import chosen, split
+
+SUITE = """
+import pytest
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("number", range(6))
+def test_many(number): pass
+
+class TestMore:
+    @pytest.mark.sampled(1)
+    @pytest.mark.parametrize("number", range(3))
+    def test_many(self, number): pass
+
+@pytest.mark.parametrize("number", range(3))
+def test_all(number): pass
+
+@pytest.mark.sampled(5)
+def test_one(): pass
+"""
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, 1), (2, 1), (7, 3), (38, 9), (3, 5), (6, 6)])
+def test_as_many_as_are_wanted_from_any_start(count: int, wanted: int) -> None:
+    assert {len(chosen(count, wanted, start)) for start in range(50)} == {min(count, wanted)}
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(7, 3), (38, 9), (11, 2)])
+def test_starts_one_after_the_other_choose_all(count: int, wanted: int) -> None:
+    starts = -(-count // wanted)
+    assert set().union(*(chosen(count, wanted, start) for start in range(starts))) == set(range(count))
+
+
+def test_only_marked_tests_are_sampled_each_by_itself(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers = sampled(n): n cases\n")
+    items, _ = pytester.inline_genitems(pytester.makepyfile(SUITE))
+    kept, left_out = split(items, start=1)
+    assert [item.nodeid.partition("::")[2] for item in kept] == [
+        "test_many[1]",
+        "test_many[4]",
+        "TestMore::test_many[1]",
+        "test_all[0]",
+        "test_all[1]",
+        "test_all[2]",
+        "test_one",
+    ]
+    assert len(left_out) == 6
+    assert {*kept, *left_out} == {*items}
