@@ -113,6 +113,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failed test at once where CI is set: a run that is cut off never comes to its summary."""
+    if not report.failed or not os.environ.get("CI") or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = str(crash.message if crash is not None else report.longrepr)[:500]
+    print(f"\nfailed: {report.nodeid} ({report.when}, {report.duration:.0f} s): {message}", file=sys.__stderr__)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Hold the rule for the marker `docker`."""
     if item.get_closest_marker("docker") is not None:
