@@ -119,7 +119,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     crash = getattr(report.longrepr, "reprcrash", None)
     message = str(crash.message if crash is not None else report.longrepr)[:500]
-    print(f"\nfailed: {report.nodeid} ({report.when}, {report.duration:.0f} s): {message}", file=sys.__stderr__)
+    print(
+        f"\nfailed: {report.nodeid} ({report.when}, {report.duration:.0f} s): {message}", file=sys.__stderr__
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

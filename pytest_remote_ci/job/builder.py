@@ -8,6 +8,7 @@ what they can access and how their results are used; it does not trust this proc
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -201,7 +202,10 @@ class Builder:
 
     # -- bytecode
     def _bytecode(self, step: dict[str, Any]) -> None:
-        """Compile sources below ``source`` into the same paths below ``target``, without running any of them."""
+        """Compile sources below ``source`` into the same paths below ``target``, without running any of them.
+
+        Then let pytest, where it is there, do the same with the modules whose assertions it rewrites.
+        """
         os.nice(19)
         source, target = step["source"], step["target"]
         ends_at = time.monotonic() + step["seconds"]
@@ -215,6 +219,23 @@ class Builder:
                     py_compile.compile(path, made, doraise=True, quiet=2)
                 except (py_compile.PyCompileError, OSError, ValueError, RecursionError):
                     continue  # templates, tests of syntax errors, other versions of the language
+        # A process of its own, because it imports pytest: what it does not make is made by each job.
+        rewriting = [
+            sys.executable,
+            "-I",
+            "-S",
+            os.path.join(os.path.dirname(__file__), "rewrite_plugins.py"),
+        ]
+        seconds = max(0.0, ends_at - time.monotonic())
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [*rewriting, source, target, str(seconds)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=seconds,
+                check=False,
+            )
 
     # -- plumbing
     def uv(self, command: list[str], quiet: bool = False) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Any, Callable
 
 # -- who implements a hook
@@ -25,6 +26,22 @@ def all_are_of(hook: Any, *owners: str) -> bool:
         (getattr(implementation.function, "__module__", "") or "").startswith(owners)
         for implementation in hook.get_hookimpls()
     )
+
+
+# -- byte code
+
+
+def rewritten_byte_code(path: Path) -> tuple[str, Callable[[Any], None]]:
+    """Rewrite the assertions of a module as pytest does when it imports a plugin.
+
+    Return the last part of the name under which pytest looks for the result, and a function that writes it to a file.
+    Raises SyntaxError for a module that is none, ImportError and AttributeError without the names (seen since 6.2):
+    each job rewrites plugins itself then.
+    """
+    from _pytest.assertion import rewrite
+
+    status, code = rewrite._rewrite_test(path, None)  # type: ignore[arg-type]  # no configuration: no hook for passes
+    return rewrite.PYC_TAIL, lambda file: rewrite._write_pyc_fp(file, status, code)
 
 
 # -- the start of pytest

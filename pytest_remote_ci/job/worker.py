@@ -209,8 +209,10 @@ def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoR
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+        # All of them: what started the runner may ignore some (nohup, the background of a shell).
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(spool.stdout, 1)
         os.dup2(spool.stderr, 2)

@@ -1,8 +1,10 @@
 """Byte code for published environments: compiled once, after the job that built one has ended.
 
 Jobs see an environment read-only, so Python would otherwise compile every module of it again in each job. The byte
-code is made in a container that also sees the environment read-only, and runs none of it, into a separate cell. From
-there each file is moved next to its source (`takeover`). Without byte code everything works, only slower.
+code is made in a container that also sees the environment read-only, into a separate cell. From there each file is
+moved next to its source (`takeover`). So is what pytest makes of its plugins when it rewrites their assertions: that
+container runs the environment's pytest, as each job with that environment does, and nothing else of it. Without byte
+code everything works, only slower.
 """
 
 from __future__ import annotations

@@ -69,6 +69,18 @@ def test_frames_say_hello_started_and_exit_with_the_commands_own_code(spool: Pat
     assert (spool / "stderr").read_text() == "err\n"
 
 
+def test_no_signal_is_ignored_or_blocked_because_the_worker_was_started_so(spool: Path) -> None:
+    inherited = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])\n"
+    inherited += "for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):\n"
+    inherited += "    signal.signal(number, signal.SIG_IGN)\n"
+    inherited += "os.execv(sys.argv[1], sys.argv[1:])"
+    write_job(spool, "print(open('/proc/self/status').read())")
+    subprocess.run([sys.executable, "-c", inherited, *command(spool)], timeout=30, check=True)
+    status = dict(line.split(":\t") for line in (spool / "stdout").read_text().splitlines() if ":\t" in line)
+    pythons_own = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
+    assert (int(status["SigIgn"], 16), int(status["SigBlk"], 16)) == (pythons_own, 0)
+
+
 def test_a_command_killed_by_a_signal_exits_as_a_shell_says_it(spool: Path) -> None:
     assert run(spool, "import os; os.kill(os.getpid(), 11)") == 128 + signal.SIGSEGV
     last = frames(spool)[-1]

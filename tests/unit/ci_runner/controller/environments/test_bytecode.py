@@ -98,3 +98,58 @@ def test_the_builder_compiles_what_it_can_and_runs_nothing(
         check=True,
     )
     assert f"matches {environment}/lib/package/module.py" in done.stderr, "the byte code is used"
+
+
+#: Runs pytest and prints which modules it rewrites itself.
+SPY = """
+from _pytest.assertion import rewrite
+true = rewrite._rewrite_test
+def spy(path, config):
+    print("rewrites", path)
+    return true(path, config)
+rewrite._rewrite_test = spy
+import pytest
+pytest.main(["-q"])
+"""
+
+
+@pytest.mark.parametrize("version", ["6.2.5", "9.0.2"])
+def test_pytest_finds_its_plugins_rewritten(made: Path, tmp_path: Path, version: str) -> None:
+    environment = tmp_path / "environment"
+    uv = Path(sys.executable).with_name("uv")
+    for command in (
+        ["venv", "--quiet", "--no-project", "--python", sys.executable, str(environment)],
+        [
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(environment),
+            f"pytest=={version}",
+            "pytest-mock==3.14.0",
+        ],
+    ):
+        subprocess.run([uv, *command], check=True, timeout=120)
+
+    def rewritten() -> int:
+        """Return how many modules of the plugin pytest rewrites at its start."""
+        done = subprocess.run(
+            [environment / "bin" / "python", "-c", SPY],
+            cwd=tmp_path,
+            env={"PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        lines = done.stdout.splitlines()
+        return sum(line.startswith("rewrites") and "/pytest_mock/" in line for line in lines)
+
+    assert rewritten() > 0
+    spool = tmp_path / "spool"
+    step = {"do": "bytecode", "source": str(environment), "target": str(made), "seconds": 60.0}
+    job = {"protocol": 1, "uv": "uv", "may_build": False, "cwd": "/", "env": {}, "steps": [step]}
+    write(spool / "job.json", json.dumps(job).encode())
+    subprocess.run([sys.executable, "-I", "-S", str(BUILDER), str(spool)], check=True, timeout=60)
+    move_beside(made, environment)
+    assert rewritten() == 0
