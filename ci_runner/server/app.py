@@ -33,8 +33,9 @@ from ci_runner.server.http.refusals import DISK_FULL
 from ci_runner.server.openapi.document import OpenApi
 from ci_runner.server.openapi.page import DocsPage
 from ci_runner.server.resources.artifacts import ArtifactArchive, ArtifactContent, ArtifactList, ChangeList
+from ci_runner.server.resources.event_pages import JobEvents, RunEvents
 from ci_runner.server.resources.health import Health, Ready
-from ci_runner.server.resources.jobs import JobEvents, JobList, JobStream, JobSummary
+from ci_runner.server.resources.jobs import JobList, JobStream, JobSummary
 from ci_runner.server.resources.kept import Kept
 from ci_runner.server.resources.pipelines import PipelineCheck
 from ci_runner.server.resources.reports import REPORT_PATHS, Reports
@@ -139,6 +140,7 @@ def create_app(services: Services) -> RunnerApp:
         "/runs": RunList(services, submission),
         "/runs/{run_id}": RunDetail(services.store),
         "/runs/{run_id}/stream": RunStream(responder),
+        "/runs/{run_id}/events": RunEvents(responder),
         "/runs/{run_id}/rerun": Rerun(services),
         "/pipelines/{name}/runs/{run_number}": NumberedRun(services.store),
         "/pipelines/{name}/durations": Durations(services.store),

@@ -230,7 +230,7 @@ JOB_QUERY: Final = Parameter(name="q", about="beginning of the id, or part of th
 JOBS_LIMIT: Final = limit(PAGE, "most jobs")
 JOBS: Final = (STATUS, SINCE, JOB_QUERY, JOBS_LIMIT, BEFORE)
 
-#: `GET /jobs/{job_id}/events`.
+#: `GET /jobs/{job_id}/events` and `GET /runs/{run_id}/events`.
 EVENTS_AFTER: Final = Number(name="after", default=0, about="only events numbered above this")
 EVENTS_LIMIT: Final = limit(500, "most events")
 EVENTS_WAIT: Final = Number(name="wait", most=60, default=0, about="seconds to wait for one")

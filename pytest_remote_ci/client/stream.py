@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from pytest_remote_ci.client.retry import Backoff
 from pytest_remote_ci.client.transport import Interrupted, Transport, is_timeout
-from pytest_remote_ci.errors import RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable, SubmissionRefused
 
 Event = dict[str, Any]
 #: Called with a line of text about an interruption, and the seconds after which the stream gives up.
@@ -68,6 +68,8 @@ class EventStream:
         self.last_seq = after
         #: Whether events are fetched by polling, because streams do not get through.
         self.polling = False
+        #: Whether the runner is an older one that has no such route for runs.
+        self._cannot_poll = False
         self._silent_streams = 0
         #: Of the present connection: whether anything was received, whether it was accepted and stayed silent until
         #: its end, and whether that was for too long.
@@ -99,6 +101,11 @@ class EventStream:
                     trouble, retry_after = str(error), error.retry_after
                     self._has_timed_out = error.timed_out
                     self._was_silent = self._was_silent or error.timed_out
+                except JobNotFound as error:
+                    if not (self.polling and self._of_run) or self._received:
+                        raise
+                    self.polling, self._cannot_poll, self._was_silent = False, True, True
+                    trouble = str(error)
                 except SubmissionRefused as error:
                     if error.status != 429:
                         raise
@@ -126,7 +133,7 @@ class EventStream:
         self._silent_streams += 1
         if not self._has_timed_out and self._silent_streams < _SILENT_STREAMS:
             return ""
-        if self._of_run:  # runs cannot be polled
+        if self._cannot_poll:
             return f"{_HELD_BACK}: set `proxy_buffering off;` (nginx) or `flush_interval -1` (Caddy)"
         if not (self._from_beginning or self.last_seq):
             return ""
@@ -163,7 +170,7 @@ class EventStream:
 
     def _portions(self) -> Generator[Event, None, None]:
         """Yield events by polling, without end."""
-        path = f"/jobs/{quote(self._job_id, safe='')}/events"
+        path = f"/{'runs' if self._of_run else 'jobs'}/{quote(self._job_id, safe='')}/events"
         while True:
             params: dict[str, Any] = {"after": self.last_seq, "wait": _WAIT}
             if self._view is not None:

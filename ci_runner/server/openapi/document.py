@@ -286,6 +286,14 @@ def _runs() -> Schema:
                 "Follow a run", {200: followed}, (*_OWN, 422), given=(RUN_ID, *parameters.STREAM)
             )
         },
+        "/runs/{run_id}/events": {
+            "get": _operation(
+                "Events of a run, for clients that cannot stream",
+                {200: _answer(list[schemas.Event], "In order, each with its number.")},
+                (*_OWN, 422),
+                given=(RUN_ID, *parameters.EVENTS),
+            )
+        },
         "/runs/{run_id}/rerun": {
             "post": _operation(
                 "Run it again on the same workspace",

@@ -1,4 +1,4 @@
-"""Jobs for their owners: lists, summaries, event streams, cancelling.
+"""Jobs for their owners: lists, summaries, event streams, cancelling. Pages of events: `event_pages`.
 
 The owner is known from the key alone, and is part of every query. Another user's job gives 403, as in the reference
 system: ids are random, so this reveals only that an id exists.
@@ -7,19 +7,16 @@ system: ids are random, so this reveals only that an id exists.
 from __future__ import annotations
 
 import datetime as dt
-import time
 from typing import TypedDict
 
 import falcon
 
 from ci_runner.errors import AccessDenied, NotFound
-from ci_runner.model.job import Job, JobEvent
+from ci_runner.model.job import Job
 from ci_runner.server import parameters
 from ci_runner.server.http.auth import caller_of
-from ci_runner.server.parameters import View
 from ci_runner.server.resources.paging import link_next_page
 from ci_runner.server.streams.job_source import JobSource, already_completed
-from ci_runner.server.streams.source import is_visible
 from ci_runner.server.streams.sse_response import StreamResponder, cursor_of
 from ci_runner.store import Store
 from ci_runner.store.job_repository import JobRepository
@@ -108,49 +105,3 @@ class JobStream:
                 first = (already_completed(job),)
         with self._responder.admit(req) as admission:
             admission.stream(resp, JobSource(store, job.id, cursor, view, first))
-
-
-class JobEvents:
-    """`GET /jobs/{job_id}/events`: the same events for clients that cannot stream."""
-
-    def __init__(self, responder: StreamResponder) -> None:
-        self._responder = responder
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """Send events after a number; may wait for one on request, using a stream slot meanwhile."""
-        job = own_job(self._responder.store, req, job_id)
-        view = parameters.VIEW.read(req)
-        after = parameters.EVENTS_AFTER.read(req)
-        limit = parameters.EVENTS_LIMIT.read(req)
-        wait = parameters.EVENTS_WAIT.read(req)
-        events = self._visible(job.id, after, limit, view)
-        if not events and wait and not job.is_over:
-            events = self._wait(req, job, after, limit, view, wait)
-        resp.media = [event.to_dict() | {"seq": event.seq} for event in events]
-        resp.set_header("Cache-Control", "no-store")
-
-    def _wait(
-        self, req: falcon.Request, job: Job, after: int, limit: int, view: View, wait: int
-    ) -> list[JobEvent]:
-        deadline = time.monotonic() + wait
-        streams = self._responder.streams
-        with (
-            self._responder.admit(req) as admission,
-            streams.listen(job.id, admission.caller, admission.disconnected) as listener,
-        ):
-            while True:
-                listener.news.clear()
-                events = self._visible(job.id, after, limit, view)
-                left = deadline - time.monotonic()
-                if events or left <= 0 or listener.ended:
-                    return events
-                streams.wait(listener, left)
-
-    def _visible(self, job_id: str, after: int, limit: int, view: View) -> list[JobEvent]:
-        """Return the next events of `view`, skipping pages without any."""
-        while True:
-            events = self._responder.store.events.after(job_id, after, limit)
-            visible = [event for event in events if is_visible(event, view)]
-            if visible or not events:
-                return visible
-            after = events[-1].seq

@@ -67,6 +67,7 @@ ROUTES = [
     ("GET", "/runs/{run}"),
     ("DELETE", "/runs/{run}"),
     ("GET", "/runs/{run}/stream"),
+    ("GET", "/runs/{run}/events"),
     ("POST", "/runs/{run}/rerun"),
     ("GET", "/pipelines/ci/durations"),
     ("GET", "/pipelines/ci/runs/1"),

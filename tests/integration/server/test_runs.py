@@ -114,6 +114,13 @@ def test_a_run_that_is_over_streams_and_reports_what_became_of_it(runner: Runner
     text = runner.get(f"/runs/{run_id}/stream?from_beginning=true", ann).text
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
     assert [event["type"] for event in events] == ["run_job", "log", "complete", "run_job", "run_complete"]
+    pages: list[dict[str, Any]] = []
+    while page := runner.get(f"/runs/{run_id}/events?limit=2&after={len(pages)}&wait=60", ann).json():
+        pages += page
+    assert [event.pop("seq") for event in pages] == [1, 2, 3, 4, 5]
+    assert pages == events
+    shown = runner.get(f"/runs/{run_id}/events?view=report", ann).json()
+    assert [event["type"] for event in shown] == ["run_job", "complete", "run_job", "run_complete"]
     assert runner.request("DELETE", f"/runs/{run_id}", ann).status_code == 409
     history = runner.get("/reports/pipelines/my%20ci?stage=one&job=a&status=completed", ann).json()
     assert [item["name"] for item in history] == ["a"]
@@ -159,6 +166,7 @@ def test_a_repetition_that_makes_no_sense_is_refused(
         ("GET", "/runs/nine", "Run not found: nine"),
         ("DELETE", "/runs/nine", "Run not found: nine"),
         ("GET", "/runs/nine/stream", "Run not found: nine"),
+        ("GET", "/runs/nine/events", "Run not found: nine"),
         ("POST", "/runs/nine/rerun", "Run not found: nine"),
         ("GET", "/runs?before=nine", "Run not found: nine"),
         ("GET", "/reports/pipelines?before=nine", "Run not found: nine"),

@@ -42,6 +42,7 @@ DIFFERENCES: dict[str, str] = {
     r"^(GET|DELETE) /kept \+operation$": "kept folders are new",
     r"\.keep \+property$": "kept folders are new",
     r"^GET /jobs/\{job_id\}/changes \+operation$": "changes of the project are new",
+    r"^GET /runs/\{run_id\}/events \+operation$": "events of runs could only be streamed",
     r"\.changes \+property$": "changes of the project are new",
     r" body \.manifest\.(folders|links) \+property$": "later clients send links and empty folders",
     r"^GET /reports/pipelines.* 200 (\[\])?\.pipelineName \+null": "it has the type of a stage's; null is left out",
