@@ -113,6 +113,11 @@ def test_a_run_from_its_submission_to_its_reports(developer: Developer, folder: 
     assert re.search(r"tests +passed before  1 passed", status.out), status.out
     logs = developer.remote_ci("pipeline", "logs", "ci#1", "--job", "lint", cwd=folder)
     assert logs.out.endswith("$ echo linting\nlinting\n")
+    followed = developer.remote_ci("pipeline", "logs", "ci#1", "--follow", cwd=folder)
+    assert followed.code == 1, followed.text
+    assert "--- late / switch\n" in followed.err
+    assert "linting\n" in followed.out
+    assert followed.out.endswith("it is off\n")
     check_choice_of_jobs(developer, folder)
     for words in (["ci"], ["-p", "ci"], ["--pipeline", "ci"]):
         newest = developer.remote_ci("pipeline", "status", *words, "--verbose", cwd=folder)
@@ -205,7 +210,14 @@ def test_without_waiting_and_cancelled_from_elsewhere(developer: Developer, fold
     assert sent.code == 0, sent.text
     found = re.fullmatch(r"Run submitted: ([0-9a-f-]{36}) \((slow#\d+)\)\n", sent.out)
     assert found, sent.out
+    command = [sys.executable, "-m", "pytest_remote_ci.cli.main", "pipeline", "logs", found[2], "--follow"]
+    following = developer.popen(*command, "--job", "sleeper", cwd=folder)
+    assert following.stdout is not None
+    while following.stdout.readline() != "asleep\n":  # it arrives while the job runs
+        assert following.poll() is None
     part = developer.remote_ci("pipeline", "cancel", found[1][:8], "--job", "sleeper", cwd=folder)
+    following.communicate(timeout=60)
+    assert following.returncode == 70
     assert part.out == f"Cancelling 'sleeper' of {found[2]}.\n", part.text
     watched = developer.remote_ci("pipeline", "status", found[2], "--watch", cwd=folder)
     assert watched.code == 70
