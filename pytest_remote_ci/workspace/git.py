@@ -1,6 +1,6 @@
 """The only module that runs git.
 
-Each call has a time limit, no standard input, no prompts, no optional locks and English messages. Variables by which
+Each call has a time limit, no terminal, no prompts, no optional locks and English messages. Variables by which
 a git hook (pre-commit, pre-push) binds git to its own repository are removed. Programs that a repository's
 configuration would start along with git (a file system monitor) are disabled.
 """
@@ -32,10 +32,15 @@ class GitError(Exception):
     """git is not installed, took too long, or failed. The message is one line with the cause."""
 
 
-def run(folder: Path, *arguments: str, accepted: tuple[int, ...] = (0,)) -> tuple[bytes, str]:
-    """Run git in `folder`; return its output and its warnings. Raises `GitError` for other exit codes."""
+def run(
+    folder: Path, *arguments: str, accepted: tuple[int, ...] = (0,), given: bytes | None = None
+) -> tuple[bytes, str]:
+    """Run git in `folder`; return its output and its warnings. Raises `GitError` for other exit codes.
+
+    `given`: its standard input.
+    """
     try:
-        code, output, errors = _run([*_SAFE_CONFIGURATION, *arguments], folder)
+        code, output, errors = _run([*_SAFE_CONFIGURATION, *arguments], folder, given)
     except subprocess.TimeoutExpired as error:
         raise GitError(f"git {arguments[0]} took longer than {_TIMEOUT:g} s") from error
     except OSError as error:
@@ -47,19 +52,19 @@ def run(folder: Path, *arguments: str, accepted: tuple[int, ...] = (0,)) -> tupl
     return output, complaint
 
 
-def _run(arguments: list[str], folder: Path) -> tuple[int, bytes, bytes]:
+def _run(arguments: list[str], folder: Path, given: bytes | None) -> tuple[int, bytes, bytes]:
     """Run git in a session without a terminal, so that it can be ended together with its child processes."""
     with subprocess.Popen(
         ["git", *arguments],
         cwd=folder,
         env=environment(),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         try:
-            output, errors = process.communicate(timeout=_TIMEOUT)
+            output, errors = process.communicate(given, timeout=_TIMEOUT)
         except BaseException:  # including Ctrl-C
             _kill(process)
             raise

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Final
 
 from pytest_remote_ci.workspace import git
 from pytest_remote_ci.workspace.gitignore import PatternList
 from pytest_remote_ci.workspace.project import git_toplevel
-from pytest_remote_ci.workspace.selection import ROOT_OUTPUT_FOLDERS, decided_by_ignore_files
-
-#: Paths in one call of git.
-_AT_ONCE: Final = 500
+from pytest_remote_ci.workspace.selection import (
+    ROOT_OUTPUT_FOLDERS,
+    decided_by_ignore_files,
+    is_ignored_by_git,
+)
 
 
 def ignored(root: Path, paths: Collection[str], exclude: Sequence[str] = ()) -> frozenset[str]:
@@ -22,7 +21,8 @@ def ignored(root: Path, paths: Collection[str], exclude: Sequence[str] = ()) -> 
     found = {path for path in paths if excluded.covers(path)}
     if git_toplevel(root) is not None:
         try:
-            return frozenset(found.union(*(_by_git(root, part) for part in _parts(paths))))
+            if not is_ignored_by_git(root):
+                return frozenset(found.union(_by_git(root, paths)))
         except git.GitError:
             pass
     found.update(path for path in paths if path.split("/")[0] in ROOT_OUTPUT_FOLDERS and "/" in path)
@@ -30,12 +30,9 @@ def ignored(root: Path, paths: Collection[str], exclude: Sequence[str] = ()) -> 
     return frozenset(found)
 
 
-def _parts(paths: Collection[str]) -> Iterator[list[str]]:
-    rest = iter(paths)
-    while part := list(islice(rest, _AT_ONCE)):
-        yield part
-
-
-def _by_git(root: Path, paths: list[str]) -> list[str]:
-    output, _ = git.run(root, "check-ignore", "-z", "--", *paths, accepted=(0, 1))
+def _by_git(root: Path, paths: Collection[str]) -> list[str]:
+    if not paths:
+        return []
+    given = b"".join(path.encode("utf-8", "surrogateescape") + b"\0" for path in paths)
+    output, _ = git.run(root, "check-ignore", "-z", "--stdin", accepted=(0, 1), given=given)
     return [item.decode("utf-8", "surrogateescape") for item in output.split(b"\0") if item]

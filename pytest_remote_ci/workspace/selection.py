@@ -1,5 +1,10 @@
 """Selection of the paths to send: all that git does not ignore or, without git, all that look like the project's own.
 
+Without git, only the `.gitignore` in the root decides: an unpacked source distribution holds what its author shipped,
+whatever the ignore files in its folders say. One with a `PKG-INFO` in its root was made of files that the author's
+repository may ignore (compiled translations, a version file), so there none decides. A repository that git cannot read
+obeys all its ignore files.
+
 Only names are selected; `pytest_remote_ci.workspace.collect` inspects the files. Paths are relative to the project's
 root, in POSIX form, as spelt by the operating system (names that are not UTF-8 contain surrogates). Only the parts
 below the root matter, so a project below a hidden folder is treated like any other.
@@ -12,7 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from pytest_remote_ci.errors import WorkspaceError
 from pytest_remote_ci.workspace import git
@@ -41,6 +46,13 @@ OUTPUT_FOLDERS: Final = frozenset({"node_modules", ".cache", ".direnv"})
 ROOT_OUTPUT_FOLDERS: Final = frozenset({"build", "dist"})
 #: The file that marks a virtual environment.
 VENV_MARK: Final = "pyvenv.cfg"
+#: The file that marks an unpacked source distribution.
+SDIST_MARK: Final = "PKG-INFO"
+_IGNORE_FILE: Final = ".gitignore"
+
+
+#: Ignore files: (its folder with a slash, its patterns), outermost first; a folder above the root begins with a slash.
+_Ignores: TypeAlias = tuple[tuple[str, PatternList], ...]
 
 
 @dataclass
@@ -167,15 +179,20 @@ def _add_nested(selection: Selection, folder: Path, prefix: str, is_submodule: b
 
 def _add_from_disk(selection: Selection, root: Path, exclude: PatternList, prefix: str = "") -> None:
     """Add the paths below `root`, except caches, environments, outputs and ignored files."""
-    pending: list[tuple[str, tuple[tuple[str, PatternList], ...]]] = [("", _ignore_files_above(root))]
+    rules = _IgnoreRules.of(root)
+    is_shipped = not rules.everywhere and is_there(root / SDIST_MARK)
+    pending: list[tuple[str, _Ignores]] = [("", rules.above)]
     while pending:
         folder, ignores = pending.pop()
         entries = _entries(root, folder)
         if not entries and folder:
             selection.folders.add(prefix + folder[:-1])
-        if any(entry.name == ".gitignore" and entry.is_file() for entry in entries):
-            patterns = _read_ignore_file(root / folder / ".gitignore")
-            ignores = (*ignores, (folder, patterns)) if patterns else ignores
+        if any(entry.name == _IGNORE_FILE and entry.is_file() for entry in entries):
+            patterns = _read_ignore_file(root / folder / _IGNORE_FILE)
+            if folder and not rules.everywhere and _is_of_tool(patterns):
+                continue
+            if patterns and rules.obeys(folder) and not is_shipped:
+                ignores = (*ignores, (folder, patterns))
         for entry in entries:
             path = folder + entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
@@ -220,11 +237,8 @@ def _is_environment(folder: str) -> bool:
     return is_there(Path(folder) / VENV_MARK)
 
 
-def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, PatternList]]) -> bool:
-    """Return the decision of the nearest ignore file that has one; False if none has.
-
-    Each item of `ignores` is (its folder with a slash, its patterns).
-    """
+def _is_ignored(path: str, is_folder: bool, ignores: _Ignores) -> bool:
+    """Return the decision of the nearest ignore file that has one; False if none has."""
     for folder, patterns in reversed(ignores):
         if folder.startswith("/"):  # above the root: match the path as seen from there
             decided = patterns.decide(folder[1:] + path, is_folder)
@@ -236,33 +250,74 @@ def _is_ignored(path: str, is_folder: bool, ignores: Sequence[tuple[str, Pattern
 
 
 def decided_by_ignore_files(root: Path, path: str) -> bool:
-    """Return whether the ignore files here ignore the file `path`, which need not exist, or a folder around it."""
+    """Return whether the ignore files here ignore the file `path`, which need not exist, or a folder around it.
+
+    The root's file decides in a source distribution, too: a file that a job made was not shipped with it.
+    """
     parts = path.split("/")
-    ignores = _ignore_files_above(root)
+    rules = _IgnoreRules.of(root)
+    ignores = rules.above
     for depth in range(len(parts)):
         folder = "".join(f"{part}/" for part in parts[:depth])
-        patterns = _read_ignore_file(root / folder / ".gitignore")
-        ignores = (*ignores, (folder, patterns)) if patterns else ignores
+        patterns = _read_ignore_file(root / folder / _IGNORE_FILE)
+        if folder and not rules.everywhere and _is_of_tool(patterns):
+            return True
+        if patterns and rules.obeys(folder):
+            ignores = (*ignores, (folder, patterns))
         if _is_ignored(folder + parts[depth], depth < len(parts) - 1, ignores):
             return True
     return False
 
 
-def _ignore_files_above(root: Path) -> tuple[tuple[str, PatternList], ...]:
-    """Return ignore files above `root`, up to the top of its work tree; none if they ignore `root` itself."""
-    top = git_toplevel(root)
-    if top is None or top == root:
-        return ()
-    above = []
-    for folder in root.parents:
-        patterns = _read_ignore_file(folder / ".gitignore")
-        if patterns.covers(root.relative_to(folder).as_posix(), is_folder=True):
-            return ()
-        if patterns:
-            above.append((f"/{root.relative_to(folder).as_posix()}/", patterns))
-        if folder == top:
-            break
-    return tuple(reversed(above))
+def _is_of_tool(patterns: PatternList) -> bool:
+    """Return whether a folder with these patterns is the output of a tool: they ignore all in it, and themselves.
+
+    Coverage's reports and many caches are such folders; nobody can have shipped one.
+    """
+    return (
+        patterns.covers(_IGNORE_FILE)
+        and not any(pattern.negated for pattern in patterns.patterns)
+        and (patterns.covers("any name"))
+    )
+
+
+def is_ignored_by_git(root: Path) -> bool:
+    """Return whether the work tree around the project ignores it as a whole, so that its git does not apply."""
+    if git_toplevel(root) in (None, root):
+        return False
+    listed, _ = git.run(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return not listed
+
+
+@dataclass(frozen=True)
+class _IgnoreRules:
+    """Which ignore files of a folder decide, where git does not."""
+
+    #: Those above the folder, up to the top of its work tree, outermost first.
+    above: _Ignores = ()
+    #: Whether those below the folder decide, too.
+    everywhere: bool = False
+
+    @classmethod
+    def of(cls, root: Path) -> _IgnoreRules:
+        """Return the rules: all files in a work tree, unless it ignores `root` itself; else only the one in `root`."""
+        top = git_toplevel(root)
+        if top is None:
+            return cls()
+        above: list[tuple[str, PatternList]] = []
+        for folder in root.parents if top != root else ():
+            patterns = _read_ignore_file(folder / _IGNORE_FILE)
+            if patterns.covers(root.relative_to(folder).as_posix(), is_folder=True):
+                return cls()
+            if patterns:
+                above.append((f"/{root.relative_to(folder).as_posix()}/", patterns))
+            if folder == top:
+                break
+        return cls(tuple(reversed(above)), everywhere=True)
+
+    def obeys(self, folder: str) -> bool:
+        """Return whether the ignore file in `folder` decides; "" is the root."""
+        return self.everywhere or not folder
 
 
 def _read_ignore_file(file: Path) -> PatternList:

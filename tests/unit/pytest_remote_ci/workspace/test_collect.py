@@ -81,18 +81,43 @@ class TestOutsideGit:
         make(plain, "build/__init__.py", "build/x.py")
         assert paths(plain) == ["build/__init__.py", "build/x.py"]
 
-    def test_ignore_files_count_at_every_level(self, plain: Path) -> None:
-        make(plain, "a.log", "keep.log", "sub/b.log", "sub/c.txt", "sub/d.txt", "out/x", "sub/out/y")
+    def test_only_the_ignore_file_in_the_root_counts(self, plain: Path) -> None:
+        """An unpacked release holds what its author shipped, whatever the ignore files in its folders say."""
+        make(
+            plain, "a.log", "keep.log", "sub/b.log", "sub/c.txt", "out/x", "sub/out/y", "tests/data/made.bin"
+        )
         make(plain, ".gitignore", text="*.log\n!keep.log\n/out/\n")
         make(plain, "sub/.gitignore", text="!b.log\nc.txt\n")
+        make(plain, "tests/data/.gitignore", text="*\n!.gitignore\n")
         assert paths(plain) == [
             ".gitignore",
             "keep.log",
             "sub/.gitignore",
-            "sub/b.log",
-            "sub/d.txt",
+            "sub/c.txt",
             "sub/out/y",
+            "tests/data/.gitignore",
+            "tests/data/made.bin",
         ]
+
+    def test_a_source_distribution_travels_as_its_author_shipped_it(self, plain: Path) -> None:
+        make(
+            plain, "PKG-INFO", "p/_version.py", "p/de.mo", "p/__pycache__/x.pyc", "build/x", "p/x.egg-info/y"
+        )
+        make(plain, ".gitignore", text="_version.py\n*.mo\n")
+        assert paths(plain) == [".gitignore", "PKG-INFO", "p/_version.py", "p/de.mo"]
+
+    @pytest.mark.parametrize("text", ["*\n", "# Created by coverage.py\n*\n", "/**\n"])
+    def test_a_folder_that_ignores_itself_is_the_output_of_a_tool(self, plain: Path, text: str) -> None:
+        make(plain, "a.py", "sub/htmlcov/index.html", "sub/htmlcov/deep/x")
+        make(plain, "sub/htmlcov/.gitignore", text=text)
+        assert paths(plain) == ["a.py"]
+        assert paths(plain, include=["/sub/htmlcov/*.html"]) == ["a.py", "sub/htmlcov/index.html"]
+
+    @pytest.mark.parametrize("text", ["*\n!shipped\n", ".gitignore\n*.log\n"])
+    def test_a_folder_that_does_not_ignore_all_of_itself_travels(self, plain: Path, text: str) -> None:
+        make(plain, "data/shipped")
+        make(plain, "data/.gitignore", text=text)
+        assert paths(plain) == ["data/.gitignore", "data/shipped"]
 
     def test_exclude_counts_and_include_brings_back(self, plain: Path) -> None:
         make(plain, "a.py", "big/x.bin", "big/y.bin", "build/z.so", "node_modules/m/index.js")

@@ -199,10 +199,12 @@ class TestInGit:
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make(repository, "sub/a.py", "sub/a.log", "sub/only.txt")
+        make(repository, "sub/deep/b.py", "sub/deep/b.bin")
         make(repository, ".gitignore", text="*.log\n/sub/only.txt\n")
+        make(repository, "sub/deep/.gitignore", text="*\n!*.py\n")
         monkeypatch.setenv("PATH", "")
         found = collect.collect(repository / "sub")
-        assert [file.path for file in found.files] == ["a.py"]
+        assert [file.path for file in found.files] == ["a.py", "deep/b.py"]
         assert found.warnings == (
             "git is not installed: sending everything except caches and what .gitignore ignores",
         )
