@@ -300,6 +300,14 @@ FOREIGN: Final = (
     Option(("--log-file",), JOB, takes_value=True, writes_file=True, resets=(("log_file", None),)),
     Option(("--benchmark-json",), JOB, takes_value=True, writes_file=True),
     Option(("--alluredir",), JOB, takes_value=True, writes_file=True, resets=(("allure_report_dir", None),)),
+    Option(("--ctrf",), JOB, takes_value=True, writes_file=True, resets=(("ctrf", None),)),
+    Option(
+        ("--cucumberjson", "--cucumber-json"),
+        JOB,
+        takes_value=True,
+        writes_file=True,
+        resets=(("cucumber_json_path", None),),
+    ),
     Option(("--cov-report",), JOB, takes_value=True),
 )
 

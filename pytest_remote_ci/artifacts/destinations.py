@@ -82,7 +82,14 @@ class Home:
 
 
 #: Reports that lack some tests if pytest died while it wrote them.
-_OF_TESTS = (report_kinds.HTML, report_kinds.JSON_REPORT, report_kinds.REPORT_LOG, report_kinds.BENCHMARK)
+_OF_TESTS = (
+    report_kinds.HTML,
+    report_kinds.JSON_REPORT,
+    report_kinds.REPORT_LOG,
+    report_kinds.BENCHMARK,
+    report_kinds.CTRF,
+    report_kinds.CUCUMBER,
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from pytest_remote_ci.wire import globs
 
 #: Options with a file as value; a folder "assets" can lie next to it.
 _FILES: Final = frozenset(FILES)
+#: Options whose plugins expand variables of a shell in the value.
+_EXPANDING: Final = frozenset({"--html", "--cucumberjson", "--cucumber-json"})
 #: Names in pytest-html's folder of assets.
 _ASSET: Final = re.compile(r"assets/\w[\w.-]*")
 
@@ -111,8 +113,8 @@ def _found(
 
 
 def expanded(option: str, value: str) -> str:
-    """Expand the value as the reporter does: only pytest-html expands variables of a shell."""
-    if option != "--html":
+    """Expand the value as the reporter does: some expand variables of a shell."""
+    if option not in _EXPANDING:
         return value
     with contextlib.suppress(RuntimeError):  # no home directory
         return str(Path(os.path.expandvars(value)).expanduser())

@@ -224,6 +224,16 @@ REPORT_LOG: Final = Kind(
     frozenset({".json", ".jsonl", ".log"}), _OBJECT, re.compile(rb'"(pytest_version|\$report_type)"')
 )
 JSON_REPORT: Final = Kind(frozenset({".json"}), _OBJECT, re.compile(rb'"(created|exitcode)"\s*:'))
+CTRF: Final = Kind(
+    frozenset({".json"}),
+    _OBJECT,
+    re.compile(rb'"reportFormat"\s*:\s*"CTRF"|\A\s*\{\s*"results"\s*:\s*\{\s*"tool"\s*:'),
+)
+CUCUMBER: Final = Kind(
+    frozenset({".json"}),
+    re.compile(rb"\A(\xef\xbb\xbf)?\s*\["),
+    re.compile(rb'\A\s*\[\s*(\]|\{\s*"(keyword|uri|id|name|elements)"\s*:)'),
+)
 BENCHMARK: Final = Kind(frozenset({".json"}), _OBJECT, re.compile(rb'"machine_info"'))
 LOG: Final = Kind(frozenset({".log", ".txt", ".out"}), re.compile(rb""))
 
@@ -263,6 +273,9 @@ FILES: Final[Mapping[str, Kind]] = {
     "--report-log": REPORT_LOG,
     "--json-report-file": JSON_REPORT,
     "--benchmark-json": BENCHMARK,
+    "--ctrf": CTRF,
+    "--cucumberjson": CUCUMBER,
+    "--cucumber-json": CUCUMBER,
     "--log-file": LOG,
 }
 #: Reports of coverage that ``--cov-report=KIND:PLACE`` names.

@@ -51,6 +51,8 @@ def test_coverage_is_expected_where_pytest_is_started(root: Path) -> None:
         (["--cov-report", "html:site"], {"site"}),
         (["--cov-report=term", "--cov-report=xml"], set()),
         (["--alluredir=allure"], {"allure"}),
+        (["--ctrf", "out/ctrf.json", "--cucumberjson=c.json"], {"out/ctrf.json", "c.json"}),
+        (["--cucumber-json=/elsewhere/c.json"], {".remote-ci-reports/cucumber-json"}),
         (["--junitxml=../a.xml"], {".remote-ci-reports/junitxml"}),
         (["--junitxml=/elsewhere/a.xml"], {".remote-ci-reports/junitxml"}),
         (["--junitxml=."], set()),
@@ -267,6 +269,7 @@ def test_only_the_command_line_names_unusual_places(
         "--log-file=pytest.ini",
         "--cov-report=json:package.json",
         "--benchmark-json=.envrc.toml",
+        "--ctrf=package.json",
     ],
 )
 def test_not_even_the_command_line_names_what_would_be_executed(root: Path, argument: str) -> None:
@@ -296,6 +299,9 @@ THERE = {
     "r.html": (b"<html>mine</html>", b"<!doctype html><html>pytest-html</html>"),
     "l.jsonl": (b'{"mine": 1}', b'{"pytest_version": "8.0.0", "$report_type": "SessionStart"}'),
     "b.json": (b'{"mine": 1}', b'{\n    "machine_info": {}}'),
+    "ctrf.json": (b'{"results": 1}', b'{\n "reportFormat": "CTRF", "results": {}}'),
+    "old-ctrf.json": (b'{"mine": 1}', b'{"results": {"tool": {"name": "pytest"}}}'),
+    "cucumber.json": (b"[1]", b'[{"keyword": "Feature", "uri": "a.feature"}]'),
     "c.md": (b"# mine", b"| Name | Stmts |"),
 }
 ARGV = [
@@ -303,6 +309,9 @@ ARGV = [
     "--html=r.html",
     "--report-log=l.jsonl",
     "--benchmark-json=b.json",
+    "--ctrf=ctrf.json",
+    "--ctrf=old-ctrf.json",
+    "--cucumberjson=cucumber.json",
     "--cov-report=markdown:c.md",
 ]
 
