@@ -8,6 +8,7 @@ Everything else is one line that names the command which brings it.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -22,6 +23,7 @@ from pytest_remote_ci.session.argv import words
 from pytest_remote_ci.terminal.status_line import Bar, StatusLine
 from pytest_remote_ci.wire import globs
 from pytest_remote_ci.wire.changes import CHANGED, CREATED, Change, is_database
+from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.globs import Globs
 from pytest_remote_ci.workspace.ignored import ignored
 
@@ -107,6 +109,14 @@ class Updates:
     beside_tests: bool = False
     #: ``python_files`` if test files are changed, too; else ().
     tests: tuple[str, ...] = ()
+    #: Files that arguments name, such as reports of plugins that are only in the job.
+    named: frozenset[str] = frozenset()
+    #: Paths of files that are fetched anyway.
+    fetched: frozenset[str] = frozenset()
+    #: What a line about the files begins with: the job, in a run of several.
+    label: str = ""
+    #: What changed the files.
+    author: str = "the tests"
 
     def bring(
         self,
@@ -131,24 +141,50 @@ class Updates:
             line.clear()
             shown_ones = [change for change in applied if not is_database(change.path)]
             if shown_ones:
-                print_message(f"remote-ci: updated here: {_counted(shown_ones)}")
+                print_message(f"remote-ci: {self._prefix}updated here: {_counted(shown_ones)}")
             for problem in problems:
-                print_message(f"remote-ci: not updated here: {problem}")
-        _print_unapplied([step for step in steps if not is_database(step.change.path)], job_id, print_message)
+                print_message(f"remote-ci: {self._prefix}not updated here: {problem}")
+        self._print_unapplied(
+            [step for step in steps if not is_database(step.change.path)], job_id, print_message
+        )
         handled = {item.path for item in wanted}
         rest = [item for item in changes if item.path not in handled and not self._is_expected(item)]
         hidden = ignored(self.root, [item.path for item in rest if item.kind == CREATED], self.exclude)
-        rest = [item for item in rest if item.path not in hidden]
+        self._print_rest([item for item in rest if item.path not in hidden], job_id, print_message)
+        named = [item for item in rest if item.path in hidden and item.path in self.named]
+        if named:
+            paths = shlex.join(shown(item.path) for item in named)
+            print_message(
+                f"remote-ci: {self._prefix}written by {self.author}: {names(named)}; "
+                f"bring {'it' if len(named) == 1 else 'them'} here with: remote-ci pull {job_id} {paths}"
+            )
+
+    @property
+    def _prefix(self) -> str:
+        return f"{escaped(self.label)}: " if self.label else ""
+
+    def _print_rest(self, rest: Sequence[Change], job_id: str, print_message: Callable[[str], None]) -> None:
         if rest:
             few = len(rest) == 1
             files = "1 file of the project was" if few else f"{len(rest)} files of the project were"
             print_message(
-                f"remote-ci: {files} changed by the tests: {names(rest)}; "
+                f"remote-ci: {self._prefix}{files} changed by {self.author}: {names(rest)}; "
                 f"bring {'it' if few else 'them'} here with: remote-ci pull {job_id}"
             )
 
+    def _print_unapplied(
+        self, steps: Sequence[Step], job_id: str, print_message: Callable[[str], None]
+    ) -> None:
+        for step in steps:
+            if step.problem is None:
+                continue
+            path = shown(step.change.path)
+            command = f"remote-ci pull {job_id}{' --force' if step.is_conflict else ''} {path}"
+            remedy = f"; take it with: {command}" if step.is_conflict or step.needs_name else ""
+            print_message(f"remote-ci: {self._prefix}not updated here: {path} {step.problem}{remedy}")
+
     def _is_expected(self, change: Change) -> bool:
-        return bool(Globs(self.expected).match(change.path))
+        return change.path in self.fetched or bool(Globs(self.expected).match(change.path))
 
     def _is_wanted(self, change: Change, sent: Mapping[str, str]) -> bool:
         path = change.path
@@ -167,16 +203,6 @@ class Updates:
             return True
         plain = "/".join(part.lstrip(".") if part in _DOTTED else part for part in change.path.split("/"))
         return bool(Globs(self.by_option).match(change.path)) and not code_files.is_code(plain)
-
-
-def _print_unapplied(steps: Sequence[Step], job_id: str, print_message: Callable[[str], None]) -> None:
-    for step in steps:
-        if step.problem is None:
-            continue
-        path = shown(step.change.path)
-        command = f"remote-ci pull {job_id}{' --force' if step.is_conflict else ''} {path}"
-        remedy = f"; take it with: {command}" if step.is_conflict or step.needs_name else ""
-        print_message(f"remote-ci: not updated here: {path} {step.problem}{remedy}")
 
 
 def _counted(changes: Sequence[Change]) -> str:
@@ -219,7 +245,19 @@ def find(
         by_setting=tuple(write_back),
         beside_tests=beside_tests,
         tests=tuple(python_files) if changes_tests else (),
+        named=frozenset(_named(args, place)),
     )
+
+
+def _named(args: Sequence[str], place: Place) -> Iterator[str]:
+    """Yield the paths of the project that could be meant by arguments; which option takes a value is unknown here."""
+    for word in words(args):
+        value = word.text if word.option is None else word.value
+        if not value or value in (".", "--"):
+            continue
+        path = in_project(value, place)
+        if path is not None:
+            yield path
 
 
 def _given(args: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from pytest_remote_ci.cli.context import (
     write,
 )
 from pytest_remote_ci.client.runs import Run, Runs
+from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.session.remote_run import RemoteRun
 from pytest_remote_ci.session.submission import CommandSubmission
@@ -44,7 +45,9 @@ from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.protocol import STATUSES
 
 if TYPE_CHECKING:
+    from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.config.config import Config
 
 #: Function that adds one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -153,11 +156,33 @@ def run(options: argparse.Namespace) -> int:
                 timeout=options.timeout,
             )
 
-        return submit(parts, connect, partial(_follow, as_json=options.json))
+        jobs = {str(job["name"]): job for job in plan["jobs"]}
+
+        def updates_of(job: Mapping[str, Any]) -> Updates:
+            return parts.updates_of_job(sent, jobs[str(job["name"])])
+
+        return submit(parts, connect, partial(_follow, updates_of=updates_of, as_json=options.json))
 
 
-def _follow(remote: RemoteRun, *, as_json: bool) -> int:
-    return _finish(remote.runs, remote.watch(), as_json=as_json)
+def _follow(remote: RemoteRun, *, updates_of: Callable[[Mapping[str, Any]], Updates], as_json: bool) -> int:
+    code = _finish(remote.runs, remote.watch(), as_json=as_json)
+    remote.bring_changes(updates_of)
+    return code
+
+
+def _named_only(configured: Config) -> Callable[[Mapping[str, Any]], Updates]:
+    """Return what comes home from jobs that another process submitted: nothing, changes are only named."""
+    from pytest_remote_ci.artifacts import destinations
+    from pytest_remote_ci.artifacts.updates import Updates
+    from pytest_remote_ci.wire import keep
+
+    here = Path.cwd()
+    found = Updates(
+        project_root(here, here),
+        exclude=configured.exclude,
+        expected=(*destinations.COVERAGE, *keep.all_below_project(keep.DEFAULT, "")),
+    )
+    return lambda job: found
 
 
 def _finish(runs: Runs, run: Run, *, as_json: bool) -> int:
@@ -207,12 +232,14 @@ def _list_artifacts(client: Client, jobs: Sequence[dict[str, Any]], *, as_json: 
 
 def status(options: argparse.Namespace) -> int:
     """Show one run: as it is now, or until its end."""
-    with connected(settings(options)) as client:
+    configured = settings(options)
+    with connected(configured) as client:
         runs = Runs(client)
         found = runs.find(options.id) if options.named is None else runs.newest(options.named)
         if options.watch and found["end_time"] is None:
             try:
-                found = RemoteRun(client, Display(StatusLine()), Interrupts(), run=found).watch()
+                remote = RemoteRun(client, Display(StatusLine()), Interrupts(), run=found)
+                found = remote.watch()
             except KeyboardInterrupt:
                 print_message(
                     f"Stopped watching. The run continues; reconnect with: "
@@ -222,6 +249,7 @@ def status(options: argparse.Namespace) -> int:
             print_message(verdict(found))
             if options.json:
                 print_json(found)
+            remote.bring_changes(_named_only(configured))
             return exit_codes.of_run(found)
         if options.json:
             print_json(found)
@@ -314,7 +342,8 @@ def _chosen(run: Run, options: argparse.Namespace) -> list[Any]:
 def rerun(options: argparse.Namespace) -> int:
     """Start a new run on the same files, and follow it."""
     display = Display(StatusLine())
-    with Interrupts() as interrupts, connected(settings(options)) as client:
+    configured = settings(options)
+    with Interrupts() as interrupts, connected(configured) as client:
         runs = Runs(client)
         found = runs.find(options.id)
         made = runs.rerun(
@@ -325,7 +354,7 @@ def rerun(options: argparse.Namespace) -> int:
             secrets=runs.needed_secrets(found),
         )
         remote = RemoteRun(client, display, interrupts, run=made)
-        follow = partial(_follow, as_json=options.json)
+        follow = partial(_follow, updates_of=_named_only(configured), as_json=options.json)
         return attend(
             remote,
             lambda: announce(remote, follow, display, is_async=options.asynchronous, as_json=options.json),

@@ -486,16 +486,16 @@ class PipelinePlayer(Player):
         config: pytest.Config,
         remote: RemoteRun,
         places: Mapping[str, Place],
-        fetch_artifacts: Callable[[list[str]], None],
+        fetch_files: Callable[[list[str]], None],
     ) -> None:
         """`places`: planned name → the submitted project and the job's folder in it.
 
-        `fetch_artifacts` fetches the files of these jobs (ids).
+        `fetch_files` fetches the artifacts of these jobs (ids), and what the jobs did to files of the project.
         """
         super().__init__(config, EventSource(remote.events, last="run_complete"))
         self._remote = remote
         self._places = places
-        self._fetch_artifacts = fetch_artifacts
+        self._fetch_files = fetch_files
         self._labels = labels_of(str(job["name"]) for job in remote.state["jobs"])
         #: Job id → attempt, in the order of their first events; label → attempt.
         self._jobs: dict[str, PipelineJob] = {}
@@ -655,8 +655,8 @@ class PipelinePlayer(Player):
 
     def finish(self) -> None:
         """Fetch the jobs' files."""
-        if self._with_artifacts and self.events.lost is None:
-            self._fetch_artifacts(self._with_artifacts)
+        if self.events.lost is None:
+            self._fetch_files(self._with_artifacts)
 
     def _plain(self, nodeid: str) -> str | None:
         job = self.job_of(nodeid)

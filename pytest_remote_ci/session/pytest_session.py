@@ -24,9 +24,11 @@ from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
+    from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.replay.selection import Choice
     from pytest_remote_ci.session.remote_run import RemoteRun
+    from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: The oldest version that can replay a session.
 _OLDEST_PYTEST = 7
@@ -138,7 +140,7 @@ class _Session:
         def connect(client: Client) -> RemoteRun:
             return RemoteRun(client, self._display, self._interrupts, plan, options, see=self._see)
 
-        return submit(parts, connect, lambda run: self._replay_run(run, plan))
+        return submit(parts, connect, lambda run: self._replay_run(run, plan, options))
 
     def _plan(self, name: str) -> dict[str, Any]:
         """Return the plan of the pipeline of that name. Raises `ConfigError` if there is none."""
@@ -218,7 +220,7 @@ class _Session:
         start_replay(self._pytest, player, self._resources)
         return True
 
-    def _replay_run(self, remote: RemoteRun, plan: Mapping[str, Any]) -> None:
+    def _replay_run(self, remote: RemoteRun, plan: Mapping[str, Any], sent: SubmitOptions) -> None:
         """Let the local session replay the run."""
         from pytest_remote_ci.replay.player import PipelinePlayer
         from pytest_remote_ci.replay.plugin import start_replay
@@ -226,11 +228,18 @@ class _Session:
 
         root = self._parts.place.root
         places = {str(job["name"]): job_arguments.place_of(job, root) for job in plan["jobs"]}
+        arguments_of = {str(job["name"]): list(job.get("args", ())) for job in plan["jobs"]}
 
-        def fetch_artifacts(job_ids: list[str]) -> None:
-            self._fetch_artifacts(remote, job_ids)
+        def updates_of(job: Mapping[str, Any]) -> Updates:
+            name = str(job["name"])
+            return self._parts.updates(sent, place=places[name], given=arguments_of[name])
 
-        player = PipelinePlayer(self._pytest, remote, places, fetch_artifacts)
+        def fetch_files(job_ids: list[str]) -> None:
+            if job_ids:
+                self._fetch_artifacts(remote, job_ids)
+            remote.bring_changes(updates_of)
+
+        player = PipelinePlayer(self._pytest, remote, places, fetch_files)
         start_replay(self._pytest, player, self._resources)
 
     def _fetch_artifacts(self, remote: RemoteRun, job_ids: list[str]) -> None:

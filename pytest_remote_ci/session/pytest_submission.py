@@ -181,15 +181,24 @@ class PytestSubmission(Submission):
             self.all_arguments, self.place, self.local_reporters, twice, outsiders, self.given
         )
 
-    def updates(self, sent: SubmitOptions) -> Updates:
-        """Return which changes of the project's files are brought home, for a job with these options."""
+    def updates(
+        self,
+        sent: SubmitOptions,
+        *,
+        place: arguments.Place | None = None,
+        given: Sequence[str] | None = None,
+    ) -> Updates:
+        """Return which changes of the project's files are brought home, for a job with these options.
+
+        For a job of a run, `place` is its folder and `given` are its arguments, with those that were typed.
+        """
         from pytest_remote_ci.artifacts import updates
         from pytest_remote_ci.wire import keep
 
         return updates.find(
-            self.all_arguments,
+            self.all_arguments if given is None else [*self.addopts, *given],
             self.given,
-            self.place,
+            self.place if place is None else place,
             python_files=self._pytest.getini("python_files"),
             write_back=self.settings.write_back,
             exclude=self.settings.exclude,

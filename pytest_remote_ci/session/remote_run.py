@@ -19,9 +19,11 @@ from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 if TYPE_CHECKING:
+    from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.client.multipart import Progress
     from pytest_remote_ci.terminal.run_view import RunView
+    from pytest_remote_ci.workspace.collect import Workspace
 
 #: Seconds between two requests for a run's state while events change only output and counts.
 _INTERVAL: Final = 0.5
@@ -57,6 +59,10 @@ class RemoteRun(Remote):
         self._see = see
         self._last_seq = 0
         self._run = run
+        #: What was sent; None for a run of another process.
+        self._workspace: Workspace | None = None
+        #: Ids of jobs that changed files of the project.
+        self._with_changes: set[str] = set()
 
     @property
     def remote_id(self) -> str | None:
@@ -88,6 +94,7 @@ class RemoteRun(Remote):
         return f"{self.state['pipeline']}#{self.state['number']}"
 
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
+        self._workspace = parcel.workspace
         self._run = self.runs.send(parcel, self._request, key, progress)
         return str(self._run["run_id"])
 
@@ -98,8 +105,30 @@ class RemoteRun(Remote):
         for event in stream:
             self._last_seq = stream.last_seq
             self.is_away = False
+            self._note_changes(Event(event))
             self._see(event)
             yield event
+
+    def _note_changes(self, event: Event) -> None:
+        if event.type == "complete" and event.has_changes:
+            self._with_changes.add(event.job_id)
+
+    def bring_changes(self, updates_of: Callable[[Mapping[str, Any]], Updates]) -> None:
+        """Bring what the jobs did to files of the project to their places, as far as it was asked for; name the rest.
+
+        `updates_of` returns what comes home from a job of the run. Of a repeated job, only the last attempt counts.
+        """
+        jobs = [job for job in self.state["jobs"] if job["job_id"] in self._with_changes]
+        if not jobs:
+            return
+        from pytest_remote_ci.artifacts import run_changes
+
+        sent = None
+        if self._workspace is not None:
+            sent = {file.path: file.sha256 for file in self._workspace.files}
+        run_changes.bring(
+            self.client, jobs, updates_of, sent, self._display.line, self._display.print_message
+        )
 
     def refresh(self) -> None:
         """Fetch the present state."""
@@ -124,6 +153,7 @@ class RemoteRun(Remote):
             run_id, view="all", on_trouble=lambda text, left: self._view_trouble(view, text, left)
         ):
             self.is_away = False
+            self._note_changes(Event(event))
             kind, clock = Event(event).type, time.monotonic()
             # A terminal also shows the elapsed time and the counts.
             due = clock - asked_at > _INTERVAL if kind in _FREQUENT else kind != "run_complete"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.artifacts import artifact_folder, destinations, external_reports
 from pytest_remote_ci.client import embedded_runner
@@ -162,6 +162,25 @@ class CommandSubmission(Submission):
             write_back=self.settings.write_back,
             exclude=self.settings.exclude,
             expected=(*sent.artifacts, *self.reports.patterns, *keep.all_below_project(sent.keep, sent.cwd)),
+        )
+
+    def updates_of_job(self, sent: SubmitOptions, planned: Mapping[str, Any]) -> Updates:
+        """Return the same for a job of a run's plan; `sent` are the options that its jobs share."""
+        from pytest_remote_ci.artifacts import updates
+        from pytest_remote_ci.session.job_arguments import place_of
+        from pytest_remote_ci.wire import keep
+
+        place = place_of(planned, self.place.root)
+        return updates.find(
+            (*self.settings.args, *planned.get("args", ())),
+            (),
+            place,
+            write_back=self.settings.write_back,
+            exclude=self.settings.exclude,
+            expected=(
+                *destinations.find((), place).patterns,
+                *keep.all_below_project(sent.keep, place.subdirectory),
+            ),
         )
 
     def job_options(self) -> SubmitOptions:

@@ -138,3 +138,115 @@ def test_an_option_that_asks_for_updates_gets_them(developer: Developer, suite: 
     assert (after["__snapshots__/a.ambr"], after["__snapshots__/b.ambr"]) == ("new", "created")
     assert {"__snapshots__/old.ambr", "__snapshots__/evil.py"}.isdisjoint(after)
     assert "remote-ci: 7 files of the project were changed by the tests" in done.err
+
+
+PIPELINE = """
+[tool.remote-ci.pipelines.ci]
+stages = ["all"]
+
+[tool.remote-ci.pipelines.ci.jobs.tests]
+stage = "all"
+matrix = { flavour = ["mint", "lime"] }
+env = { FLAVOUR = "{flavour}" }
+artifacts = ["kept/**"]
+
+[tool.remote-ci.pipelines.ci.jobs.build]
+stage = "all"
+script = ["echo built > built.txt"]
+"""
+
+PIPELINE_TEST = """
+import os, pathlib
+
+def test_writes(request):
+    flavour = os.environ["FLAVOUR"]
+    pathlib.Path("notes.csv").write_text(flavour)
+    pathlib.Path("kept").mkdir()
+    pathlib.Path("kept/a.txt").write_text(flavour)
+    if request.config.getoption("--snapshot-update"):
+        pathlib.Path("__snapshots__").mkdir(exist_ok=True)
+        pathlib.Path("__snapshots__/same.ambr").write_text("new")
+        pathlib.Path(f"__snapshots__/{flavour}.ambr").write_text(flavour)
+        pathlib.Path("__snapshots__/a.ambr").write_text(flavour)
+"""
+
+
+def lines_about_jobs(text: str) -> dict[str, tuple[str, str]]:
+    """What is said of the changes of each job → the files, and the job's id."""
+    found = re.findall(
+        r"^remote-ci: (.+): 1 file of the project was changed by the (?:tests|job): (\S+); "
+        r"bring it here with: remote-ci pull (\S+)$",
+        text,
+        re.MULTILINE,
+    )
+    return {job: (path, job_id) for job, path, job_id in found}
+
+
+@pytest.mark.parametrize("runner", ["process"], indirect=True)
+def test_changes_by_jobs_of_a_run_are_named_or_come_home(developer: Developer, suite: Path) -> None:
+    (suite / "test_it.py").write_text(PIPELINE_TEST)
+    for file in (suite / "__snapshots__").iterdir():
+        if file.name != "a.ambr":
+            file.unlink()
+    (suite / "pyproject.toml").write_text(PIPELINE)
+    (suite / "requirements.txt").write_text("pytest\n")
+    expected = {
+        "tests (flavour=mint)": "notes.csv",
+        "tests (flavour=lime)": "notes.csv",
+        "build": "built.txt",
+    }
+
+    updated = developer.pytest("--remote-ci-pipeline=ci", "--snapshot-update", cwd=suite)
+    named = lines_about_jobs(updated.err)
+    assert (updated.code, {job: path for job, (path, _) in named.items()}) == (0, expected), updated.text
+    snapshots = {path.stem: path.read_text() for path in (suite / "__snapshots__").iterdir()}
+    other = {"mint": "lime", "lime": "mint"}[snapshots.pop("a")]
+    assert snapshots == {"same": "new", "mint": "mint", "lime": "lime"}
+    assert (
+        f"remote-ci: tests (flavour={other}): not updated here: __snapshots__/a.ambr changed here since it was sent; "
+        "take it with: remote-ci pull "
+    ) in updated.err, updated.text
+    pulled = developer.remote_ci("pull", named["tests (flavour=lime)"][1], "notes.csv", cwd=suite)
+    assert (pulled.code, (suite / "notes.csv").read_text()) == (0, "lime"), pulled.text
+    (suite / "notes.csv").unlink()
+
+    command = developer.remote_ci("pipeline", "run", "ci", cwd=suite)
+    named = lines_about_jobs(command.err)
+    assert (command.code, {job: path for job, (path, _) in named.items()}) == (0, expected), command.text
+    again = developer.remote_ci("pipeline", "rerun", "ci", "--job", "build", "--json", cwd=suite)
+    assert lines_about_jobs(again.err)["build"][0] == "built.txt", again.text
+
+
+REPORTING = """
+import json, pathlib
+
+def pytest_addoption(parser):
+    parser.addoption("--ctrf")
+    parser.addoption("--cucumberjson", "--cucumber-json", dest="cucumber_json_path")
+
+def pytest_sessionfinish(session):
+    for path, content in (
+        (session.config.option.ctrf, {"reportFormat": "CTRF", "results": {}}),
+        (session.config.option.cucumber_json_path, [{"keyword": "Feature", "uri": "a.feature"}]),
+    ):
+        if path:
+            pathlib.Path(path).parent.mkdir(exist_ok=True)
+            pathlib.Path(path).write_text(json.dumps(content))
+"""
+
+
+@pytest.mark.parametrize("runner", ["process"], indirect=True)
+def test_reports_of_plugins_that_are_only_there_come_home(
+    developer: Developer, suite: Path, tmp_path: Path
+) -> None:
+    (suite / "conftest.py").write_text(REPORTING)
+    (suite / "test_it.py").write_text("def test_it(): pass\n")
+    (suite / ".gitignore").write_text("out/\n")
+    outside = tmp_path / "elsewhere" / "cucumber.json"
+    outside.parent.mkdir()
+    done = developer.pytest("--ctrf", "out/ctrf.json", f"--cucumberjson={outside}", cwd=suite)
+    assert done.code == 0, done.text
+    assert '"CTRF"' in (suite / "out" / "ctrf.json").read_text()
+    assert '"Feature"' in outside.read_text()
+    assert "fetched: " in done.err
+    assert "out/ctrf.json" in done.err

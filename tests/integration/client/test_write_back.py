@@ -338,6 +338,18 @@ def test_a_line_names_what_nothing_asked_for(
     assert brought(client, left(runner, person), here) == []
 
 
+@pytest.mark.parametrize("args", [["--new-report=out/r.xyz"], ["--new-report", "out/r.xyz"]])
+def test_an_ignored_file_that_an_argument_names_is_named(
+    runner: Runner, person: Person, client: Client, here: Path, args: list[str]
+) -> None:
+    """It is the report of a plugin that nothing here knows."""
+    put(here, ".gitignore", b"out/\n")
+    job_id = left(runner, person, ("created", "out/r.xyz", b"new"), ("created", "out/other", b""))
+    assert brought(client, job_id, here, *args) == [
+        "remote-ci: written by the tests: out/r.xyz; bring it here with: remote-ci pull JOB out/r.xyz"
+    ]
+
+
 def test_failing_examples_of_hypothesis_come_without_a_word(
     runner: Runner, person: Person, client: Client, here: Path
 ) -> None:
