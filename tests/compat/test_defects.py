@@ -47,6 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.defect(1)
+@pytest.mark.every(2)
 def test_what_the_command_line_says_reaches_the_run(developer: Developer, folder: Path) -> None:
     (folder / "own.yaml").write_text("""
 name: own

@@ -57,6 +57,7 @@ def suite(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", [[], ["--remote-ci-text"]], ids=["native", "text"])
 def test_coverage_and_reports_come_home(developer: Developer, suite: Path, mode: list[str]) -> None:
     done = developer.pytest(

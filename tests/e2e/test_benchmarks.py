@@ -79,6 +79,7 @@ def test_it_explains_itself(name: str, tmp_path: Path) -> None:
     assert "Traceback" not in wrong.err
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.docker] * (name == "builds")) for name in SMALLEST]
 )

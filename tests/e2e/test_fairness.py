@@ -69,6 +69,7 @@ def order_of(*people: Developer) -> list[str]:
     return sorted(found, key=lambda name: str(found[name]["start_time"]))
 
 
+@pytest.mark.every(2)
 def test_who_queues_one_job_does_not_wait_behind_anothers_many(
     people: tuple[Developer, Developer], short: Path, tmp_path: Path
 ) -> None:

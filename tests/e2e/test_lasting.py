@@ -127,6 +127,7 @@ def data_contents(runner: Runner) -> dict[str, list[str]]:
 
 @pytest.mark.defect("A14")
 @pytest.mark.case(96)
+@pytest.mark.every(2)
 def test_jobs_leave_no_files_images_or_containers(
     start_runner: Callable[..., Runner], project: Project, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def texts(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "runner", [pytest.param("docker", marks=pytest.mark.docker), "process"], indirect=True
 )

@@ -41,6 +41,7 @@ def images(crashing: Crashing) -> set[str]:
     return {*labelled.split(), *docker("image", "ls", "--quiet", "--filter", "reference=ci-job-*").split()}
 
 
+@pytest.mark.every(2)
 def test_many_jobs_leave_nothing(crashing: Crashing, pytestconfig: pytest.Config) -> None:
     each = 2 if pytestconfig.getoption("sample_cases") else EACH
     before = images(crashing)

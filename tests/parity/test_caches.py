@@ -123,6 +123,7 @@ def difference(
         yield results
 
 
+@pytest.mark.every(2)
 def test_a_row_of_runs_leaves_the_same_cache_each_time(difference: Ahead[str]) -> None:
     assert not difference(in_a_row), difference(in_a_row)
 

@@ -333,6 +333,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
         found.close()
 
 
+@pytest.mark.every(2)
 def test_every_parameter_of_every_route_by_the_description(fuzzed: Fuzzed) -> None:
     """Schemathesis, with a fixed seed and a bounded number of examples, in an environment of its own."""
     task = {

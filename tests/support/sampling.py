@@ -1,13 +1,15 @@
-"""Matrices of like cases: a sampled run takes some cases of each, others at each commit.
+"""Sampled runs: some cases of each matrix of like cases and some of the longest tests, others at each commit.
 
 Killing a controller at each of forty points takes as long as hundreds of other tests. With `--sample-cases` a test with
 the marker `sampled(n)` runs `n` of its cases, evenly spaced from a start that the commit determines: all processes of
-one run choose the same ones, a run can be repeated, and a few commits together run them all.
+one run choose the same ones, a run can be repeated, and a few commits together run them all. A test with the marker
+`every(n)` runs at about every n-th commit.
 """
 
 from __future__ import annotations
 
 import subprocess
+import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -35,13 +37,15 @@ def split(items: list[pytest.Item], start: int) -> tuple[list[pytest.Item], list
     """Return the items that a sampled run keeps, in their order, and those that it leaves out."""
     tests: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("sampled") is not None:
-            tests[item.nodeid.partition("[")[0]].append(item)
+        tests[item.nodeid.partition("[")[0]].append(item)
     left_out: set[str] = set()
-    for cases in tests.values():
-        marker = cases[0].get_closest_marker("sampled")
-        assert marker is not None
-        kept = chosen(len(cases), marker.args[0], start)
+    for name, cases in tests.items():
+        kept = set(range(len(cases)))
+        sampled, every = (cases[0].get_closest_marker(marker) for marker in ("sampled", "every"))
+        if sampled is not None:
+            kept = chosen(len(cases), sampled.args[0], start)
+        if every is not None and (zlib.crc32(name.encode()) + start) % every.args[0]:
+            kept = set()
         left_out |= {case.nodeid for number, case in enumerate(cases) if number not in kept}
     return [item for item in items if item.nodeid not in left_out], [
         item for item in items if item.nodeid in left_out

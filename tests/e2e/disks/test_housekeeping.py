@@ -72,6 +72,7 @@ def is_clean(runner: Runner) -> bool:
     return not any((runner.data_dir / "work").iterdir())
 
 
+@pytest.mark.every(2)
 @pytest.mark.timeout(600)
 def test_a_hostile_job_is_removed_and_everybody_after_it(
     runner: Runner, developer: Developer, another: Developer, tmp_path: Path

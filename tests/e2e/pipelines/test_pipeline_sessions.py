@@ -186,6 +186,7 @@ def test_all_of_a_run_is_this_session(developer: Developer, folder: Path) -> Non
     assert {file.read_text() for file in left.glob("tests*/out/left.txt")} == {"mint", "lime"}
 
 
+@pytest.mark.every(2)
 def test_a_failure_names_its_job_and_the_next_run_knows_it(developer: Developer, folder: Path) -> None:
     done = run(developer, folder, "--tb=short", BAD="lime")
     assert done.code == 1, done.text

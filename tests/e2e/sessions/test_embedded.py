@@ -78,6 +78,7 @@ def test_installed_without_the_extra_it_names_both_ways(newcomer: Newcomer, tmp_
     assert not newcomer.place.exists()
 
 
+@pytest.mark.every(2)
 def test_a_new_version_has_a_folder_and_a_runner_of_its_own(newcomer: Newcomer, tmp_path: Path) -> None:
     newcomer.python = install(tmp_path / "venv", with_runner(built_wheel()))
     folder = sleeping(tmp_path / "p", 0)
@@ -124,6 +125,7 @@ def test_two_first_runs_at_once_start_one_runner(newcomer: Newcomer, tmp_path: P
     assert newcomer.job()["status"] == "completed"
 
 
+@pytest.mark.every(2)
 def test_it_ends_when_idle_but_not_with_a_job_unfinished_and_its_results_stay(
     newcomer: Newcomer, tmp_path: Path
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_killed_runner_is_replaced_and_its_job_goes_on(newcomer: Newcomer, tmp
     assert newcomer.runner()["key"] != killed["key"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("pid", [os.getpid(), 2**22 - 1], ids=["somebody else's process", "no process"])
 def test_a_stale_announcement_is_replaced(newcomer: Newcomer, tmp_path: Path, pid: int) -> None:
     newcomer.place.mkdir(parents=True)

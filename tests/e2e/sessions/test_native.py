@@ -21,6 +21,7 @@ def test_skipped(): pass
 """
 
 
+@pytest.mark.every(2)
 def test_a_local_report_is_written_of_tests_whose_imports_are_missing_here(
     developer: Developer, tmp_path: Path
 ) -> None:

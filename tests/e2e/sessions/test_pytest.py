@@ -98,6 +98,7 @@ def test_nothing_of_the_project_is_imported_here(developer: Developer, suite: Pa
     assert "imported on" not in done.text
 
 
+@pytest.mark.every(2)
 def test_colours_are_those_of_the_local_choice(developer: Developer, suite: Path) -> None:
     coloured = developer.pytest("-k", "passes", "--color=yes", cwd=suite)
     assert "\x1b[32m" in coloured.out

@@ -42,6 +42,7 @@ def run(bench: Bench, files: dict[str, Any], *args: str, code: int = 0, **option
     return ran
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
@@ -65,6 +66,7 @@ def test_the_second_preparation_of_a_job_builds_nothing(bench: Bench) -> None:
 
 
 @pytest.mark.defect("A7")
+@pytest.mark.every(2)
 def test_exit_codes_are_pytests_own(bench: Bench) -> None:
     assert "no tests ran" in run(bench, {"a.py": ""}, code=5).stdout
     run(bench, {"a.py": ""}, "--no-such-option", code=4)
@@ -110,6 +112,7 @@ def test_n_auto_means_the_processors_of_the_job_and_not_of_the_host(bench: Bench
     assert ran.code == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("module", "code"), [(True, 0), (False, 2)])
 @pytest.mark.parametrize("is_package", [True, False])
 def test_the_root_of_a_project_is_on_the_path_only_as_python_m_pytest_has_it(
@@ -122,6 +125,7 @@ def test_the_root_of_a_project_is_on_the_path_only_as_python_m_pytest_has_it(
     run(bench, files, module=module, code=code)
 
 
+@pytest.mark.every(2)
 def test_groups_of_an_application_that_is_no_package(bench: Bench) -> None:
     files = {
         "pyproject.toml": '[project]\nname = "app"\nversion = "1"\ndependencies = ["six==1.16.0"]\n'
@@ -149,6 +153,7 @@ PACKAGE = {
 }
 
 
+@pytest.mark.every(2)
 def test_a_package_with_src_layout_extras_and_scripts(bench: Bench) -> None:
     first = run(bench, PACKAGE)
     assert first.built
@@ -191,6 +196,7 @@ def test_setup_cfg_and_its_extras(bench: Bench) -> None:
     run(bench, files)
 
 
+@pytest.mark.every(3)
 def test_setup_py_with_dependencies_that_only_running_it_tells(bench: Bench) -> None:
     files = {
         "setup.py": "from setuptools import setup\nneeds = [line.strip() for line in open('deps.in')]\n"
@@ -398,6 +404,7 @@ def test_a_job_cannot_change_its_workspaces_tree(bench: Bench) -> None:
     assert not spool.exists()
 
 
+@pytest.mark.every(2)
 def test_a_compiled_extension_is_built_in_the_workspace_and_built_again_when_its_source_changes(
     bench: Bench,
 ) -> None:
@@ -435,6 +442,7 @@ def test_a_compiled_extension_is_built_in_the_workspace_and_built_again_when_its
     assert not again.built
 
 
+@pytest.mark.every(3)
 def test_an_editable_install_of_meson_python_is_imported_and_built_again_when_its_source_changes(
     bench: Bench,
 ) -> None:

@@ -145,6 +145,7 @@ def test_an_image_of_the_same_recipe_is_not_made_again(tmp_path: Path, tag: str)
     assert (tag, "3.11,3.12") in build.built()
 
 
+@pytest.mark.every(3)
 @pytest.mark.docker
 def test_a_base_image_is_built_and_its_pythons_work(tmp_path: Path, tag: str) -> None:
     """About a minute: Debian's packages are fetched, unpacked and imported."""

@@ -37,7 +37,7 @@ def test_starts_one_after_the_other_choose_all(count: int, wanted: int) -> None:
 
 
 def test_only_marked_tests_are_sampled_each_by_itself(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nmarkers = sampled(n): n cases\n")
+    pytester.makeini("[pytest]\nmarkers =\n  sampled(n): n cases\n  every(n): n commits\n")
     items, _ = pytester.inline_genitems(pytester.makepyfile(SUITE))
     kept, left_out = split(items, start=1)
     assert [item.nodeid.partition("::")[2] for item in kept] == [
@@ -51,3 +51,12 @@ def test_only_marked_tests_are_sampled_each_by_itself(pytester: pytest.Pytester)
     ]
     assert len(left_out) == 6
     assert {*kept, *left_out} == {*items}
+
+
+def test_a_test_for_every_third_commit_is_run_by_one_of_three_starts(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers =\n  every(n): n commits\n")
+    tests = "".join(f"@pytest.mark.every(3)\ndef test_{number}(): pass\n" for number in range(10))
+    items, _ = pytester.inline_genitems(pytester.makepyfile(f"import pytest\n{tests}"))
+    shares = [{item.nodeid for item in split(items, start)[0]} for start in range(3)]
+    assert sum(len(share) for share in shares) == len(set().union(*shares)) == 10
+    assert all(len(share) < 10 for share in shares)
