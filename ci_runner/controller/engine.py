@@ -65,9 +65,13 @@ class Limits:
     pids: int = 512
     #: Maximum bytes of one file.
     file_size: int = 1 << 30
-    #: Bytes of each tmpfs (/tmp, /var/tmp, /dev/shm and the home folder); counted towards memory.
+    #: Bytes of /tmp and of /var/tmp, of /dev/shm, of the home folder; counted towards memory.
     tmp_size: int = 512 << 20
+    shm_size: int = 512 << 20
+    home_size: int = 512 << 20
+    #: Open files of one process, and how many of them it may have without asking (its soft limit).
     open_files: int = 4096
+    soft_open_files: int = 1024
 
 
 @dataclass(frozen=True)

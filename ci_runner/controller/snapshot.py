@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from ci_runner.controller.engine import Engine, Observed
+from ci_runner.controller.job_limits import limits_of
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.errors import EngineUnavailable
 from ci_runner.model.job import Job
@@ -21,6 +22,7 @@ from ci_runner.pipelines.run import Run
 from ci_runner.pipelines.scheduler import Facts
 from ci_runner.settings.groups import ReconcileSettings
 from ci_runner.store import Store
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: Subject → names of the actions in progress for it.
 InFlight = Mapping[str, frozenset[str]]
@@ -37,6 +39,9 @@ class Policy:
     grace: float = 10.0
     memory: int = 2 << 30
     max_memory: int = 8 << 30
+    #: Of jobs that name none; requests above the maxima are refused.
+    file_size: int = 1 << 30
+    shm_size: int = 512 << 20
     disk: int = 4 << 30
     #: Containers of one job, including those lost before the user's command ran.
     attempts: int = 3
@@ -48,6 +53,7 @@ class Policy:
     @classmethod
     def of(cls, settings: ReconcileSettings) -> Policy:
         """Return the policy from the settings."""
+        limits = limits_of(SubmitOptions(), settings)
         return cls(
             concurrency=settings.concurrency,
             builds=settings.builds,
@@ -56,6 +62,8 @@ class Policy:
             grace=settings.grace,
             memory=settings.memory,
             max_memory=settings.max_memory,
+            file_size=limits.file_size,
+            shm_size=limits.shm_size,
             disk=settings.disk,
         )
 

@@ -11,7 +11,7 @@ from ci_runner.controller.snapshot import Policy, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.model.job import Job
 from ci_runner.model.verdict import CONTAINER_LOST, Verdict, cancelled, failed, first_line, ran
-from pytest_remote_ci.job.crash import limit_behind
+from pytest_remote_ci.job.crash import Limits, limit_behind, out_of_memory
 from pytest_remote_ci.wire import formats
 
 
@@ -38,16 +38,16 @@ def ended(job: Job, observed: Observed | None, ending: SpoolResult, policy: Poli
     if job.stop_intent is not None:
         return stopped(job, job.stop_intent, policy, ending.running)
     code = observed.exit_code if observed is not None else None
-    memory = formats.size(memory_of(job, policy))
+    limits = _limits(job, policy)
     if observed is not None and observed.oom_killed and (ending.exit is None or code == 137):
-        return failed(_naming(f"out of memory (limit {memory})", ending.running))
+        return failed(_naming(out_of_memory(limits.memory), ending.running))
     if ending.exit is None:
         return failed(_naming(CONTAINER_LOST, ending.running))
     if ending.exit.stopped and ending.exit.code != 0:
         # The runner did not request this: the engine or the machine went down, so the command's exit is not a verdict.
         return failed(_naming(f"{CONTAINER_LOST} (it was stopped from outside the runner)", ending.running))
     if ending.exit.code is None:
-        return ran(1, _crash_reason(ending.exit, memory))
+        return ran(1, _crash_reason(ending.exit, limits))
     if ending.exit.code == 0 and code not in (0, None):
         return failed(f"{CONTAINER_LOST} (it ended with code {code})")
     died = ending.exit.died
@@ -58,10 +58,10 @@ def _naming(reason: str, running: str | None) -> str:
     return f"{reason} while running {running}" if running else reason
 
 
-def _crash_reason(exit_frame: ExitFrame, memory: str) -> str:
+def _crash_reason(exit_frame: ExitFrame, limits: Limits) -> str:
     if exit_frame.oom:
-        return f"a test took pytest down: out of memory (limit {memory})"
-    return f"a test took pytest down: it was ended by {exit_frame.signal}{limit_behind(exit_frame.signal)}"
+        return f"a test took pytest down: {out_of_memory(limits.memory)}"
+    return f"a test took pytest down: it was ended by {exit_frame.signal}{limit_behind(exit_frame.signal, limits)}"
 
 
 def timeout_of(job: Job, policy: Policy) -> float:
@@ -70,6 +70,11 @@ def timeout_of(job: Job, policy: Policy) -> float:
     return policy.test_timeout if asked is None else min(asked, policy.test_timeout)
 
 
-def memory_of(job: Job, policy: Policy) -> int:
-    """Return the bytes of memory of the job's container."""
-    return min(job.options.submitted.memory or policy.memory, policy.max_memory)
+def _limits(job: Job, policy: Policy) -> Limits:
+    """Return the limits of the job's container in words."""
+    asked = job.options.submitted
+    return Limits(
+        memory=formats.size(min(asked.memory or policy.memory, policy.max_memory)),
+        file_size=formats.size(asked.file_size or policy.file_size),
+        shm_size=formats.size(asked.shm_size or policy.shm_size),
+    )

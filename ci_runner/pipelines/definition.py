@@ -100,6 +100,12 @@ class JobDefinition:
     services: tuple[Service, ...] = ()
     cpus: float | None = None
     memory: int | None = None
+    #: Bytes of folders in memory and of the largest file, and open files of a process; None: the runner's defaults.
+    shm_size: int | None = None
+    tmp_size: int | None = None
+    home_size: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
     when: When = When()
 
     @property

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from ci_runner.model.decode import words
 from ci_runner.model.field_types import HostName, Positive, Python
-from pytest_remote_ci.wire import globs
+from pytest_remote_ci.wire import globs, limits
 from pytest_remote_ci.wire.checks import MAX_SERVICES, MAX_SIZE
 
 #: Maximum number of jobs in one run.
@@ -54,6 +54,14 @@ Folder = Annotated[Text, words(check=_path_problem)]
 Pattern = Annotated[Text, words(check=_pattern_problem)]
 Names = Annotated[tuple[Name, ...], words("must be a list of strings", max_length=_MOST_TEXTS)]
 Texts = Annotated[tuple[Text, ...], words("must be a list of strings", max_length=_MOST_TEXTS)]
+LimitSize = Annotated[
+    int,
+    words(
+        f"must be an integer from {limits.LEAST_SIZE} to {limits.MOST_SIZE}",
+        ge=limits.LEAST_SIZE,
+        le=limits.MOST_SIZE,
+    ),
+]
 Environment = Annotated[Mapping[Variable, Text], words("must be an object of texts")]
 
 #: The outcomes after which a job's artifacts are stored.
@@ -139,6 +147,15 @@ class PlannedJob:
     cpus: Positive | None = None
     #: Bytes.
     memory: Annotated[int, words(_MEMORY, ge=1, le=MAX_SIZE)] | None = None
+    #: Bytes of folders in memory and of the largest file, and open files of a process; None: the runner's defaults.
+    shm_size: LimitSize | None = None
+    tmp_size: LimitSize | None = None
+    home_size: LimitSize | None = None
+    file_size: LimitSize | None = None
+    open_files: (
+        Annotated[int, words(f"must be {limits.FILES_WORDS}", ge=limits.LEAST_FILES, le=limits.MOST_FILES)]
+        | None
+    ) = None
     #: The reason why the job is left out of this run ("no file below docs/ changed"); None: it takes part.
     skipped: Text | None = None
 

@@ -15,6 +15,7 @@ from ci_runner.pipelines.graph import closure
 from ci_runner.pipelines.matrix import cells, filled, name_of
 from ci_runner.pipelines.parsing.values import nearest
 from ci_runner.pipelines.plan import Plan, PlannedJob
+from pytest_remote_ci.wire import limits
 from pytest_remote_ci.wire.globs import Globs
 
 
@@ -99,6 +100,7 @@ def _draft(job: JobDefinition, cell: Mapping[str, str], names: Mapping[str, list
         services=job.services,
         cpus=job.cpus,
         memory=job.memory,
+        **{name: getattr(job, name) for name in limits.NAMES},
     )
 
 

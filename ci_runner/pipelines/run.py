@@ -17,6 +17,7 @@ from ci_runner.model.job_options import JobOptions
 from ci_runner.pipelines.plan import Plan, PlannedJob, Service
 from ci_runner.pipelines.report_status import ExecutionStatus, of_job
 from ci_runner.pipelines.scheduler import Facts, StopIntent
+from pytest_remote_ci.wire import limits
 from pytest_remote_ci.wire.protocol import Status, SubmitOptions
 
 _NAMESPACE: Final = uuid.UUID("5f0c4f4e-2f6a-4e0e-9a55-6d6f7e1f6b0b")
@@ -126,6 +127,7 @@ def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
         "timeout": planned.timeout,
         "cpus": planned.cpus,
         "memory": planned.memory,
+        **{name: getattr(planned, name) for name in limits.NAMES},
         "cwd": planned.working_dir or None,
     }
     if planned.image is not None or planned.python is not None:

@@ -216,6 +216,38 @@ class ReconcileSettings:
     max_memory: int = _setting(
         8 << 30, "CI_RUNNER_MAX_MEMORY", "maximum memory that a job may request", size=True, minimum=6 << 20
     )
+    #: Bytes of folders in memory and of one file, and open files of a process.
+    max_shm_size: int = _setting(
+        8 << 30,
+        "CI_RUNNER_MAX_SHM_SIZE",
+        "largest /dev/shm that a job may request",
+        size=True,
+        minimum=1 << 20,
+    )
+    max_tmp_size: int = _setting(
+        8 << 30,
+        "CI_RUNNER_MAX_TMP_SIZE",
+        "largest /tmp and /var/tmp that a job may request",
+        size=True,
+        minimum=1 << 20,
+    )
+    max_home_size: int = _setting(
+        8 << 30,
+        "CI_RUNNER_MAX_HOME_SIZE",
+        "largest home folder that a job may request",
+        size=True,
+        minimum=1 << 20,
+    )
+    max_file_size: int = _setting(
+        4 << 30,
+        "CI_RUNNER_MAX_FILE_SIZE",
+        "largest file that a job may request to write",
+        size=True,
+        minimum=1 << 20,
+    )
+    max_open_files: int = _setting(
+        65_536, "CI_RUNNER_MAX_OPEN_FILES", "open files that a job may request per process", minimum=64
+    )
     pids: int = _setting(512, "CI_RUNNER_PIDS", "processes per job", minimum=8)
     #: Bytes that a job may write (workspace, output and data of its services, together).
     disk: int = _setting(

@@ -20,7 +20,7 @@ from pytest_remote_ci.config.user_file import write as write_user_file
 from pytest_remote_ci.config.values import CHECKS, KEY_VARIABLES, Place
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire import keep as keep_patterns
-from pytest_remote_ci.wire import protocol
+from pytest_remote_ci.wire import limits, protocol
 from pytest_remote_ci.workspace.project import project_root
 
 __all__ = ["Config", "load", "project_root", "require_key", "write_user_file"]
@@ -74,6 +74,13 @@ class Config:
     cpus: float | None = None
     #: Bytes of memory.
     memory: int | None = None
+    #: Bytes of /dev/shm, of /tmp and /var/tmp each, of the home folder, and of the largest file.
+    shm_size: int | None = None
+    tmp_size: int | None = None
+    home_size: int | None = None
+    file_size: int | None = None
+    #: Files that one process may have open.
+    open_files: int | None = None
     #: Most restarts of pytest after a test took it down.
     restarts: int | None = None
     #: "egress" or "none".
@@ -141,6 +148,7 @@ class Config:
             timeout=self.timeout,
             cpus=self.cpus,
             memory=self.memory,
+            **{name: getattr(self, name) for name in limits.NAMES},
             network=self.network,
             restarts=protocol.SubmitOptions.restarts if self.restarts is None else self.restarts,
             artifacts=self.artifacts,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.wire import formats, globs, job_variables, keep, protocol
+from pytest_remote_ci.wire import formats, globs, job_variables, keep, limits, protocol
 
 #: Variables that hold the API key, in order of precedence.
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
@@ -188,6 +188,22 @@ def _size(place: Place, value: object) -> int:
     return size
 
 
+def _limit_size(place: Place, value: object) -> int:
+    try:
+        size = _size(place, value)
+    except ConfigError:
+        size = 0
+    if not limits.is_size(size):
+        raise place.error(limits.SIZE_WORDS, value)
+    return size
+
+
+def _open_files(place: Place, value: object) -> int:
+    if type(value) is not int or not limits.is_open_files(value):
+        raise place.error(limits.FILES_WORDS, value)
+    return value
+
+
 def _restarts(place: Place, value: object) -> int:
     if type(value) is not int or not 0 <= value <= 100:
         raise place.error("a whole number from 0 to 100", value)
@@ -217,6 +233,8 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "timeout": _seconds,
     "cpus": _positive,
     "memory": _size,
+    **{limits.key(name): _limit_size for name in limits.SIZES},
+    "open-files": _open_files,
     "network": _network,
     "restarts": _restarts,
     "artifacts": _globs,

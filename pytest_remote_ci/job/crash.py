@@ -22,14 +22,21 @@ _TAIL_BYTES = 16384
 _TAIL_LINES = 60
 #: Output files, in the order of a record's sizes.
 _OUTPUTS = ("terminal", "stdout", "stderr")
-#: Signal -> the limit that leads to it, besides SIGBUS.
+#: Signal -> the limit that leads to it, besides those that a job can set.
 _LIMITS = {
-    "SIGXFSZ": " (a file grew beyond the largest size of a file in a job)",
     "SIGXCPU": " (it used more processor time than a job may)",
     "SIGSYS": " (it made a system call that jobs may not make)",
 }
 #: Exit codes: a test took pytest down; pytest died before any test.
 FAILED, INTERRUPTED = 1, 2
+
+
+class Limits(NamedTuple):
+    """Limits that a job can set, in words; "" if unknown."""
+
+    memory: str = ""
+    file_size: str = ""
+    shm_size: str = ""
 
 
 class Begun(NamedTuple):
@@ -196,31 +203,33 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
         inside = not whole
 
 
-def limit_behind(signal_name: str | None, shared_memory: str = "") -> str:
-    """Return, in parentheses, the limit that usually leads to this signal; "" if there is none.
-
-    `shared_memory` is the size of /dev/shm in words, if it is known.
-    """
+def limit_behind(signal_name: str | None, limits: Limits) -> str:
+    """Return, in parentheses, the limit that usually leads to this signal, and its setting; "" if there is none."""
     if signal_name == "SIGBUS":
-        return " (usually: /dev/shm is full" + (f"; its limit is {shared_memory})" if shared_memory else ")")
+        return f" (usually: /dev/shm is full{_words(limits.shm_size, 'shm-size', '; ')})"
+    if signal_name == "SIGXFSZ":
+        return (
+            f" (a file grew beyond the largest size of a file{_words(limits.file_size, 'file-size', '; ')})"
+        )
     return _LIMITS.get(signal_name or "", "")
 
 
-def _shared_memory() -> str:
-    """Return the size of /dev/shm in words; "" if it is unknown."""
-    try:
-        found = os.statvfs("/dev/shm")  # noqa: S108 - its size, not a file
-    except OSError:
-        return ""
-    return f"{found.f_blocks * found.f_frsize // (1 << 20)} MiB"
+def out_of_memory(memory: str) -> str:
+    """Return what happened, the limit and its setting."""
+    limit = _words(memory, "memory")
+    return "out of memory" + (f" ({limit})" if limit else "")
 
 
-def ending(code: int, signal_name: str | None, *, oom: bool, memory: str) -> str:
+def _words(limit: str, setting: str, before: str = "") -> str:
+    return f"{before}limit {limit}; setting: {setting}" if limit else ""
+
+
+def ending(code: int, signal_name: str | None, *, oom: bool, limits: Limits) -> str:
     """Describe how pytest ended."""
     if oom and signal_name == "SIGKILL":
-        return "pytest was killed: out of memory" + (f" (limit {memory})" if memory else "")
+        return f"pytest was killed: {out_of_memory(limits.memory)}"
     if signal_name:
-        return f"pytest was ended by {signal_name}{limit_behind(signal_name, _shared_memory())}"
+        return f"pytest was ended by {signal_name}{limit_behind(signal_name, limits)}"
     return f"pytest ended with code {code} in the middle of its session"
 
 

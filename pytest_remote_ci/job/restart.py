@@ -29,7 +29,7 @@ class Recording:
         self._folder, self._sizes = folder, sizes
         self._records = os.open(os.path.join(folder, "records"), flags, 0o644)
         self._left = int(job.get("restarts") or 0)
-        self._memory = str(job.get("memory") or "")
+        self._limits = [str(job.get(name) or "") for name in ("memory", "file_size", "shm_size")]
         self._here: Any = None
         self._there: Any = None
         #: How pytest died the first time, and the exit code for that.
@@ -61,7 +61,7 @@ class Recording:
         if killed is None and resolution.status is not None:  # it was ended after its session
             self.code = code or resolution.status or self.code
             return False
-        how = crash.ending(code, killed, oom=oom, memory=self._memory)
+        how = crash.ending(code, killed, oom=oom, limits=crash.Limits(*self._limits))
         again = bool(resolution.resolve(how, sections, restarts=self._left, stopped=stopped))
         self.died = self.died or resolution.words
         self.code = self.code or resolution.code

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from pytest_remote_ci.replay import missing_services, reporters
+from pytest_remote_ci.replay import limit_hints, missing_services, reporters
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.event_source import (
@@ -107,9 +107,9 @@ class Job:
         self.reports = Reports(self._config, self.places, self.notes_add)
         self._screen = Screen(self._config, self.places)
 
-    def _note_missing_service(self, report: Any) -> None:
-        """Add a line, once, if a test failed because a server is missing in the job."""
-        line = missing_services.hint(report.longrepr)
+    def _note_cause(self, report: Any) -> None:
+        """Add a line, once, if a test failed because a server is missing in the job, or by one of its limits."""
+        line = missing_services.hint(report.longrepr) or limit_hints.hint(report.longrepr)
         if line is not None and line not in self.notes:
             self.notes_add(line)
 
@@ -315,7 +315,7 @@ class Job:
     def _log_report(self, report: Any, nodeid: str) -> None:
         self._config.hook.pytest_runtest_logreport(report=report)
         if report.failed:
-            self._note_missing_service(report)
+            self._note_cause(report)
         if nodeid not in self.reported:
             self.reported.add(report.nodeid)  # the report's id object, which others store, too
         if nodeid in self.running:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
+from pytest_remote_ci.errors import SubmissionRefused
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.status_line import Bar
+from pytest_remote_ci.wire import limits
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
@@ -68,9 +70,27 @@ class Remote(ABC):
         progress = self._interrupts.held_after(Bar(self._display.line, "uploading"))
         try:
             return self._send(parcel, key, progress)
+        except SubmissionRefused as error:
+            raise self._explained(error) from error
         finally:
             self._display.line.clear()
             self._interrupts.release()
+
+    def _explained(self, error: SubmissionRefused) -> SubmissionRefused:
+        """Return the error; of a runner that does not know an option, with the option's name and what to do."""
+        if not self._strict or "options.protocol: " not in str(error):
+            return error
+        names = ", ".join(map(limits.key, self._strict))
+        found = SubmissionRefused(
+            f"the runner at {self._client.url} is too old for {names}: update it, or remove the setting"
+        )
+        found.status = error.status
+        return found
+
+    @property
+    @abstractmethod
+    def _strict(self) -> list[str]:
+        """The options that are set and that the runner must know."""
 
     @abstractmethod
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:

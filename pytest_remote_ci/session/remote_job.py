@@ -77,6 +77,10 @@ class RemoteJob(Remote):
         assert self.job_id is not None
         return self._client.job(self.job_id)
 
+    @property
+    def _strict(self) -> list[str]:
+        return [] if self._options is None else self._options.strict()
+
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
         assert self._options is not None
         self._workspace = parcel.workspace

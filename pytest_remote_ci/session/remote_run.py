@@ -54,6 +54,7 @@ class RemoteRun(Remote):
         self.client = client
         self.runs = Runs(client)
         self._request = ""
+        self._strict_options = [] if options is None else options.strict()
         if plan is not None and options is not None:
             self._request = submission(plan, options, keep_going=keep_going, timeout=timeout)
         self._see = see
@@ -92,6 +93,10 @@ class RemoteRun(Remote):
     @property
     def _name(self) -> str:
         return f"{self.state['pipeline']}#{self.state['number']}"
+
+    @property
+    def _strict(self) -> list[str]:
+        return self._strict_options
 
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
         self._workspace = parcel.workspace

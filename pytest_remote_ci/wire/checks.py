@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pytest_remote_ci.wire import control_characters, globs, keep
+from pytest_remote_ci.wire import control_characters, globs, keep, limits
 
 #: Most services of one job.
 MAX_SERVICES: Final = 8
@@ -101,6 +101,24 @@ def as_bytes(where: str, value: Any) -> int:
     if not 0 <= size < MAX_SIZE:  # 0 means the runner's default; older clients may send it
         raise WireError(f"{where}: must be more than 0 bytes and less than 1 EiB")
     return size
+
+
+def as_limit_size(where: str, value: Any) -> int:
+    """Return the bytes of one of the `limits`."""
+    try:
+        size = as_bytes(where, value)
+    except WireError:
+        size = 0
+    if not limits.is_size(size):
+        raise WireError(f"{where}: must be {limits.SIZE_WORDS}")
+    return size
+
+
+def as_open_files(where: str, value: Any) -> int:
+    """Return a number of open files."""
+    if not limits.is_open_files(value):
+        raise WireError(f"{where}: must be {limits.FILES_WORDS}")
+    return int(value)
 
 
 def as_globs(where: str, value: Any) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
-from pytest_remote_ci.wire import checks, interpreter_options, job_variables, keep
+from pytest_remote_ci.wire import checks, interpreter_options, job_variables, keep, limits
 from pytest_remote_ci.wire.checks import WireError, parse_size
 
 __all__ = [
@@ -29,6 +29,9 @@ __all__ = [
 
 #: Increased when a change would break an older peer. Each side's error message names the version of the other.
 PROTOCOL: Final = 1
+#: Version of a submission's options that a runner must know, because it could not do without: older runners, which
+#: ignore unknown options, refuse it.
+STRICT_PROTOCOL: Final = 2
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 Phase = Literal["queued", "preparing", "starting", "testing", "finishing"]
@@ -93,6 +96,15 @@ class SubmitOptions:
     cpus: float | None = None
     #: Bytes of memory; None means the runner's default.
     memory: int | None = None
+    #: Bytes of /dev/shm, of /tmp and /var/tmp each, and of the home folder, which count as memory; None means the
+    #: runner's default.
+    shm_size: int | None = None
+    tmp_size: int | None = None
+    home_size: int | None = None
+    #: Bytes of the largest file; None means the runner's default.
+    file_size: int | None = None
+    #: Files that one process may have open; None means the runner's default.
+    open_files: int | None = None
     #: "egress" or "none"; None means the runner's default. It can only be narrowed.
     network: Network | None = None
     #: Patterns (`pytest_remote_ci.wire.globs`) of files to keep after the run.
@@ -131,7 +143,7 @@ class SubmitOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary. Fields with default values are omitted, for the sake of older runners."""
-        result: dict[str, Any] = {"protocol": PROTOCOL}
+        result: dict[str, Any] = {"protocol": STRICT_PROTOCOL if self.strict() else PROTOCOL}
         default = SubmitOptions()
         for item in fields(self):
             value = getattr(self, item.name)
@@ -139,14 +151,20 @@ class SubmitOptions:
                 result[item.name] = list(value) if isinstance(value, tuple) else value
         return result
 
+    def strict(self) -> list[str]:
+        """Return the names of the options that are set and that a runner must not ignore."""
+        return [name for name in limits.NAMES if getattr(self, name) is not None]
+
     @classmethod
     def from_dict(cls, raw: Any) -> SubmitOptions:
         """Parse and check; raises `WireError` naming the field. Unknown keys, from a newer client, are ignored."""
         if not isinstance(raw, dict):
             raise WireError("options: must be a JSON object")
         protocol = raw.get("protocol", PROTOCOL)
-        if protocol != PROTOCOL:
-            raise WireError(f"options.protocol: this runner speaks version {PROTOCOL}, the client {protocol}")
+        if protocol not in (PROTOCOL, STRICT_PROTOCOL):
+            raise WireError(
+                f"options.protocol: this runner speaks version {STRICT_PROTOCOL}, the client {protocol}"
+            )
         known = {item.name: raw[item.name] for item in fields(cls) if raw.get(item.name) is not None}
         return cls(**{name: CHECKS[name](f"options.{name}", value) for name, value in known.items()})
 
@@ -325,6 +343,8 @@ CHECKS: Final[Mapping[str, Any]] = {
     "timeout": checks.as_positive,
     "cpus": checks.as_positive,
     "memory": checks.as_bytes,
+    **dict.fromkeys(limits.SIZES, checks.as_limit_size),
+    "open_files": checks.as_open_files,
     "network": checks.as_one_of("egress", "none"),
     "services": checks.as_services,
     "artifacts": checks.as_globs,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.developer import Developer
+from support.developer import Developer, outcomes
 
 pytestmark = pytest.mark.docker
 
@@ -95,10 +95,10 @@ def test_a_test_that_takes_all_memory(developer: Developer, tmp_path: Path) -> N
     # Far below what a job has by default: only the limit that was asked for can be the reason.
     done = developer.pytest(cwd=folder, EATS="400")
     assert done.code == 1, done.text
-    assert "out of memory (limit 256 MiB)" in done.out
+    assert "out of memory (limit 256 MiB; setting: memory)" in done.out
     job = last(developer)
     assert (job["status"], job["success"], job["exit_code"]) == ("completed", False, 1)
-    assert "out of memory (limit 256 MiB)" in str(job["reason"])
+    assert "out of memory (limit 256 MiB; setting: memory)" in str(job["reason"])
     fits = developer.pytest(cwd=folder, EATS="100")
     assert fits.code == 0, fits.text
 
@@ -122,6 +122,62 @@ def test_a_test_that_fills_the_temporary_folder(developer: Developer, tmp_path: 
     done = developer.pytest(cwd=folder)
     assert done.code == 1, done.text
     assert "No space left on device" in done.out or "File too large" in done.out
+
+
+LIMITS = """
+[tool.remote-ci]
+shm-size = "4m"
+tmp-size = "64m"
+home-size = "8m"
+file-size = "70m"
+open-files = 2000
+"""
+AT_LIMITS = """
+import mmap, os, resource
+
+def size(folder):
+    found = os.statvfs(folder)
+    return found.f_blocks * found.f_frsize >> 20
+
+def test_sizes():
+    folders = ("/dev/shm", "/tmp", "/var/tmp", os.path.expanduser("~"))
+    assert [size(folder) for folder in folders] == [4, 64, 64, 8]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 70 << 20
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2000, 2000)
+    with open("/var/tmp/x", "w") as file:
+        file.write("x")
+
+def test_files():
+    held = [open("/dev/null") for _ in range(2001)]
+
+def test_shared_memory():
+    with open("/dev/shm/x", "w+b") as file:
+        file.truncate(8 << 20)
+        with mmap.mmap(file.fileno(), 8 << 20) as mapped:
+            mapped.write(bytes(8 << 20))
+
+def test_after(): pass
+"""
+
+
+def test_limits_of_a_project(developer: Developer, tmp_path: Path) -> None:
+    folder = make(tmp_path / "p", AT_LIMITS, pyproject__toml=LIMITS)
+    done = developer.pytest("-v", cwd=folder)
+    assert done.code == 1, done.text
+    assert outcomes(done) == {
+        "test_sizes": "PASSED",
+        "test_files": "FAILED",
+        "test_shared_memory": "FAILED",
+        "test_after": "PASSED",
+    }
+    assert "ended by SIGBUS (usually: /dev/shm is full; limit 4 MiB; setting: shm-size)" in done.out
+    assert "a process may not open more files: `open-files` is the limit" in done.out
+    (folder / "pyproject.toml").write_text('[tool.remote-ci]\nshm-size = "1000g"\n')
+    done = developer.pytest("-v", cwd=folder)
+    assert done.code == 70
+    words = "shm-size: this runner allows at most 8 GiB; lower shm-size, or ask its operator to raise max-shm-size"
+    assert words in done.err
+    assert last(developer)["reason"] == words
 
 
 def test_a_log_line_that_is_not_utf_8(developer: Developer, tmp_path: Path) -> None:

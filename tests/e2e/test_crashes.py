@@ -23,7 +23,7 @@ def test_a_test_that_takes_all_memory_has_failed_and_the_others_run(
     )
     done = developer.pytest("-v", cwd=tmp_path)
     assert outcomes(done) == {"test_first": "PASSED", "test_eats": "FAILED", "test_last": "PASSED"}, done.text
-    words = "pytest was killed: out of memory (limit 256 MiB) while running test_it.py::test_eats"
+    words = "pytest was killed: out of memory (limit 256 MiB; setting: memory) while running test_it.py::test_eats"
     assert words in done.out
     assert "the last words" in done.out
     assert done.code == 1
@@ -84,7 +84,7 @@ def test_one_cell_of_a_matrix_that_takes_all_memory_leaves_the_other_alone(
     for megabytes, outcome in ((1, "PASSED"), (2000, "FAILED")):
         assert f"\ntests (megabytes={megabytes})/test_it.py::test_eats {outcome} " in done.out
         assert f"\ntests (megabytes={megabytes})/test_it.py::test_after PASSED " in done.out
-    words = "pytest was killed: out of memory (limit 256 MiB) while running test_it.py::test_eats"
+    words = "pytest was killed: out of memory (limit 256 MiB; setting: memory) while running test_it.py::test_eats"
     assert f"\n{words}\n" in done.out
     assert f"\ntests (megabytes=2000): {words}; it was started again for the rest\n" in done.out
     assert f"rootdir: {tmp_path}\n" in done.out

@@ -105,7 +105,8 @@ def test_temporary_files_are_bounded(kit: Kit) -> None:
         "    except OSError as error: said.append(error.errno)\n"
         "json.dump(said, open(sys.argv[1], 'w'))\n"
     )
-    limits = Limits(memory=512 << 20, pids=64, tmp_size=16 << 20)
+    size = 16 << 20
+    limits = Limits(memory=512 << 20, pids=64, tmp_size=size, shm_size=size, home_size=size)
     assert kit.run_program(program, limits=limits) == [28] * 4  # ENOSPC
 
 

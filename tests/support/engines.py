@@ -17,7 +17,8 @@ from support.docker import TEST_IMAGE
 from support.waiting import wait_until
 
 #: Small, so that a runaway of a test hurts nobody.
-LIMITS = Limits(cpus=1.0, memory=256 << 20, pids=64, tmp_size=64 << 20)
+_TMPFS = 64 << 20
+LIMITS = Limits(cpus=1.0, memory=256 << 20, pids=64, tmp_size=_TMPFS, shm_size=_TMPFS, home_size=_TMPFS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,7 @@ from ci_runner.controller.environments.keep import Given, Keeper, Written
 from ci_runner.controller.environments.services import Services
 from ci_runner.controller.environments.tools import Tools
 from ci_runner.controller.environments.workspaces import Workspaces
+from ci_runner.controller.job_limits import limits_of
 from ci_runner.dependencies.install_plan import make_plan, mount_point
 from ci_runner.dependencies.locks import Lock
 from ci_runner.errors import EngineUnavailable, PermanentError, RunnerError
@@ -162,6 +163,7 @@ class Preparer:
         `PermanentError`, `EngineUnavailable`, `StorageFull`.
         """
         options = job.options.usable()
+        limits_of(options, self._settings)  # raises before anything is built
         log, building = _one_at_a_time(log), _once(building)
         base = choose_base(self._engine, self._settings, options, log)
         folder = self._workspaces.tree(job.workspace or "")
@@ -317,14 +319,14 @@ class Preparer:
         work = self._work(job.id, str(attempt))
         self._folders(work)
         cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
-        cpus = min(options.cpus or settings.cpus, settings.max_cpus)
+        limits = limits_of(options, settings)
         own = {
             "REMOTE_CI_COLUMNS": str(options.columns),
             **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
             **self._ages(job, options, work),
             **{name: value for name, value in prepared.env.items() if name.startswith("REMOTE_CI_")},
         }
-        processors = str(max(1, round(cpus)))
+        processors = str(max(1, round(limits.cpus)))
         env = {
             # Else programs start a worker or a thread for every processor of the host.
             **dict.fromkeys(_PROCESSORS, processors),
@@ -342,7 +344,9 @@ class Preparer:
             "recorded": options.records and job.options.script is None,
             "restarts": options.restarts,
             "kept": [[name, f"{KEPT}/{name}"] for name in (prepared.kept.links if prepared.kept else ())],
-            "memory": formats.size(min(options.memory or settings.memory, settings.max_memory)),
+            "memory": formats.size(limits.memory),
+            "file_size": formats.size(limits.file_size),
+            "shm_size": formats.size(limits.shm_size) if self._engine_isolates() else "",
         }
         worker_command.write(work, prepared, description, self._owner)
         if prepared.upper is not None:
@@ -360,11 +364,7 @@ class Preparer:
                 prepared.lowers, prepared.upper or work / "upper", work / "work", prepared.mount_point
             ),
             kept=self._kept_home(prepared, work),
-            limits=Limits(
-                cpus=cpus,
-                memory=min(options.memory or settings.memory, settings.max_memory),
-                pids=settings.pids,
-            ),
+            limits=limits,
             network="none" if "none" in (options.network, settings.network) else "egress",
             join=prepared.join,
             known=prepared.known,

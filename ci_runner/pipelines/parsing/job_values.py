@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from ci_runner.pipelines.definition import Artifacts, Matrix, When
@@ -11,7 +11,7 @@ from ci_runner.pipelines.parsing import values
 from ci_runner.pipelines.parsing.values import Value, canonical, nearest
 from ci_runner.pipelines.plan import Retries, Service
 from ci_runner.pipelines.source.tree import Items, Scalar, Table
-from pytest_remote_ci.wire import checks
+from pytest_remote_ci.wire import checks, limits
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _AXIS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
@@ -71,15 +71,22 @@ def docker(value: Value) -> str | None:
     return values.image(found["image"]) if found and "image" in found else None
 
 
-def resources(value: Value) -> tuple[float | None, int | None] | None:
-    """Return the number of processors and the memory in bytes."""
-    found = _fields(value, ("cpus", "memory"))
+#: Keys of `resources`, and how each is read.
+RESOURCES: Final[Mapping[str, Callable[[Value], float | int | None]]] = {
+    "cpus": lambda value: values.number(value, 10_000),
+    "memory": values.size,
+    **{limits.key(name): values.limit_size for name in limits.SIZES},
+    "open-files": values.integer(limits.LEAST_FILES, limits.MOST_FILES),
+}
+
+
+def resources(value: Value) -> dict[str, float | int] | None:
+    """Return the resources that are named, by the names of a job's fields."""
+    found = _fields(value, RESOURCES)
     if found is None:
         return None
-    return (
-        values.number(found["cpus"], 10_000) if "cpus" in found else None,
-        values.size(found["memory"]) if "memory" in found else None,
-    )
+    read = {key.replace("-", "_"): RESOURCES[key](content) for key, content in found.items()}
+    return {name: content for name, content in read.items() if content is not None}
 
 
 def artifacts(value: Value) -> Artifacts | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ci_runner.pipelines.parsing import job_values, values
 from ci_runner.pipelines.parsing.values import Value, canonical, nearest
 from ci_runner.pipelines.source.tree import Table
+from pytest_remote_ci.wire import limits
 
 Schema = dict[str, Any]
 
@@ -131,9 +132,22 @@ SHARED: Final[Mapping[str, Key]] = {
         job_values.services,
     ),
     "resources": Key(
-        "`{cpus, memory}`",
-        'processors (1.5) and memory ("2g")',
-        {"type": "object", "properties": {"cpus": _POSITIVE, "memory": _SIZE}, "additionalProperties": False},
+        f"`{{{', '.join(job_values.RESOURCES)}}}`",
+        'processors (1.5), memory ("2g") and [other limits](projects.md#limits)',
+        {
+            "type": "object",
+            "properties": {
+                "cpus": _POSITIVE,
+                "memory": _SIZE,
+                **{limits.key(name): _SIZE for name in limits.SIZES},
+                "open-files": {
+                    "type": "integer",
+                    "minimum": limits.LEAST_FILES,
+                    "maximum": limits.MOST_FILES,
+                },
+            },
+            "additionalProperties": False,
+        },
         job_values.resources,
     ),
     "when": Key(

@@ -255,12 +255,7 @@ def _made(
 ) -> JobDefinition:
     merged: dict[str, Any] = {**defaults, **settings}
     merged["env"] = {**defaults.get("env", {}), **settings.get("env", {})}
-    if "resources" in merged:
-        own, common = settings.get("resources", (None, None)), defaults.get("resources", (None, None))
-        cpus, memory = (
-            mine if mine is not None else theirs for mine, theirs in zip(own, common, strict=True)
-        )
-        merged.update(cpus=cpus, memory=memory)
-        del merged["resources"]
+    merged.pop("resources", None)
+    merged |= {**defaults.get("resources", {}), **settings.get("resources", {})}
     job = JobDefinition(named, stage, needs)
     return replace(job, **{key.replace("-", "_"): content for key, content in merged.items()})

@@ -5,6 +5,7 @@ This module does not know the keys; see `keys`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import shlex
@@ -15,7 +16,7 @@ from typing import Final, TypeVar
 
 from ci_runner.pipelines.definition import Named
 from ci_runner.pipelines.source.tree import Items, Node, Place, Problems, Scalar, Table, below, kind_of
-from pytest_remote_ci.wire import formats, globs, job_variables, protocol
+from pytest_remote_ci.wire import formats, globs, job_variables, limits, protocol
 
 _T = TypeVar("_T")
 
@@ -374,15 +375,28 @@ def days(value: Value) -> float | None:
 
 def size(value: Value) -> int | None:
     """Read a number of bytes, or text such as "2g"."""
+    found = _bytes(value)
+    if 0 < found < 1 << 60:
+        return found
+    value.must('a size such as "2g"')
+    return None
+
+
+def _bytes(value: Value) -> int:
+    """Return the bytes of a size; 0 if the value is none."""
     node = value.node
     if isinstance(node, Scalar) and isinstance(node.value, (int, str)) and not isinstance(node.value, bool):
-        try:
-            found = protocol.parse_size(node.value)
-        except (protocol.WireError, OverflowError):
-            found = 0
-        if 0 < found < 1 << 60:
-            return found
-    value.must('a size such as "2g"')
+        with contextlib.suppress(protocol.WireError, OverflowError):
+            return protocol.parse_size(node.value)
+    return 0
+
+
+def limit_size(value: Value) -> int | None:
+    """Read a size that may be a limit of a job."""
+    found = _bytes(value)
+    if limits.is_size(found):
+        return found
+    value.must(limits.SIZE_WORDS)
     return None
 
 

@@ -14,9 +14,9 @@ import msgspec
 from ci_runner.model.job import JobSummary
 from ci_runner.pipelines import check, plan, plan_json, report, request
 from ci_runner.server import schemas
-from pytest_remote_ci.wire import checks, keep
+from pytest_remote_ci.wire import checks, keep, limits
 from pytest_remote_ci.wire.interpreter_options import MAX_OPTIONS, as_interpreter_options
-from pytest_remote_ci.wire.protocol import CHECKS, PHASES, PROTOCOL, TERMINAL_STATUSES
+from pytest_remote_ci.wire.protocol import CHECKS, PHASES, PROTOCOL, STRICT_PROTOCOL, TERMINAL_STATUSES
 
 Schema = dict[str, Any]
 
@@ -66,6 +66,8 @@ _CLOSED: Final = (
 _BOUNDS: Final[Mapping[Callable[..., object], Schema]] = {
     checks.as_positive: {"exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
     checks.as_bytes: {"type": ["integer", "string", "null"], "examples": ["2g", 1073741824]},
+    checks.as_limit_size: {"type": ["integer", "string", "null"], "examples": ["2g", 1073741824]},
+    checks.as_open_files: {"minimum": limits.LEAST_FILES, "maximum": limits.MOST_FILES},
     checks.as_globs: {"maxItems": checks.MAX_PATTERNS, "examples": [["dist/*.whl", "logs"]]},
     checks.as_keep: {
         "maxItems": keep.MAX_PATTERNS,
@@ -151,4 +153,4 @@ def _add_checks(options: Schema) -> None:
             schema.update(bounds)
         if name in _ABOUT:
             properties[name]["description"] = _ABOUT[name]
-    options["properties"] = {"protocol": {"const": PROTOCOL}, **properties}
+    options["properties"] = {"protocol": {"enum": [PROTOCOL, STRICT_PROTOCOL]}, **properties}

@@ -104,7 +104,7 @@ def test_a_container_that_vanishes_while_testing_is_lost(small: Runner) -> None:
             Script(exit_code=137, final_frame=False, oom_killed=True),
             "failed",
             None,
-            "out of memory (limit 2 GiB)",
+            "out of memory (limit 2 GiB; setting: memory)",
         ),
         (Script(exit_code=137), "completed", 1, "a test took pytest down: it was ended by SIG9"),
         (Script(exit_code=0, oom_killed=True), "completed", 0, None),

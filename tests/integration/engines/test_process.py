@@ -81,6 +81,15 @@ def test_one_file_is_bounded(kit: Kit) -> None:
     assert (kit.spool() / "big").stat().st_size == 4 << 20
 
 
+def test_open_files_are_bounded(kit: Kit) -> None:
+    limits = Limits(open_files=900, soft_open_files=800)
+    container_id = kit.launch(
+        Behaviour("ulimit -Sn >/ci/spool/soft; ulimit -Hn >/ci/spool/hard"), limits=limits
+    )
+    assert kit.ended(container_id).exit_code == 0
+    assert [int((kit.spool() / name).read_text()) for name in ("soft", "hard")] == [800, 900]
+
+
 def test_a_container_whose_supervisor_was_killed_is_over_and_leaves_no_process(kit: Kit) -> None:
     container_id = kit.launch(
         Behaviour(

@@ -171,7 +171,7 @@ def test_a_body_of_another_kind_is_refused(
         ('{"module": "yes"}', "options.module: must be true or false"),
         ('{"priority": "urgent"}', "options.priority: must be one of high, normal, low"),
         ('{"cwd": "../.."}', "options.cwd"),
-        ('{"protocol": 99}', "options.protocol: this runner speaks version 1, the client 99"),
+        ('{"protocol": 99}', "options.protocol: this runner speaks version 2, the client 99"),
         ('{"env": {"LD_PRELOAD": "x"}}', "options.env: LD_PRELOAD cannot be passed to a job"),
         ('{"env": {"PYTHONPATH": "x"}}', "options.env: PYTHONPATH cannot be passed to a job"),
         (
@@ -185,6 +185,8 @@ def test_a_body_of_another_kind_is_refused(
         ('{"memory": -1}', "options.memory: must be more than 0 bytes"),
         ('{"memory": "' + "9" * 400 + '"}', "options.memory: this size is out of range"),
         ('{"memory": "much"}', "options.memory: 'much' is not a size"),
+        ('{"shm_size": 4096}', 'options.shm_size: must be a size of at least 1 MiB, such as "2g"'),
+        ('{"open_files": 1e3}', "options.open_files: must be an integer from 64 to 1048576"),
         ('{"memory": ' + "9" * 400 + "}", "options.memory: must be more than 0 bytes and less than 1 EiB"),
         ('{"name": "\\ud800"}', None),
     ],

@@ -190,6 +190,23 @@ def test_a_runner_that_refuses_is_70(runner: FakeRunner, project: Path, argument
 
 
 @pytest.mark.parametrize(
+    "arguments", [("submit", "--async"), ("pipeline", "run", "ci", "--async")], ids=words
+)
+def test_a_runner_that_is_too_old_for_a_limit_is_told_with_its_name(
+    runner: FakeRunner, project: Path, arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = project / "pyproject.toml"
+    file.write_text(f"[tool.remote-ci]\nshm-size = '1g'\nopen-files = 9000\n{PIPELINE}")
+    detail = "options.protocol: this runner speaks version 1, the client 2"
+    runner.intercept = lambda request: (422, {"detail": detail}, {}) if request.method == "POST" else None
+    assert code_of(*arguments) == 70
+    line = (
+        f"the runner at {runner.url} is too old for shm-size, open-files: update it, or remove the setting\n"
+    )
+    assert capfd.readouterr().err.endswith(line)
+
+
+@pytest.mark.parametrize(
     "arguments", [command for command in ALL if JOB in command or RUN in command], ids=words
 )
 def test_what_does_not_exist_is_4(project: Path, arguments: tuple[str, ...]) -> None:

@@ -40,8 +40,6 @@ LOG_SIZE: Final = "1m"
 _HOSTNAME: Final = "job"
 #: Folders of the image that no mount may hide, or be placed in.
 _SYSTEM: Final = ("/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc", "/boot")
-#: Soft limit of open files per process, as on most machines; a process may raise it.
-SOFT_OPEN_FILES: Final = 1024
 #: Bytes: mount(2) takes one page of options.
 _MOUNT_OPTIONS_LIMIT: Final = 4095
 #: A renamed folder stays in the lower layers, and `upper` gets a reference to it: an extended attribute that only the
@@ -179,16 +177,16 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
         "NanoCpus": round(limits.cpus * 1_000_000_000),
         "PidsLimit": limits.pids,
         "OomScoreAdj": 500,
-        "ShmSize": limits.tmp_size,
+        "ShmSize": limits.shm_size,
         "Ulimits": [
             ulimit("core", 0),
             ulimit("fsize", limits.file_size),
-            ulimit("nofile", limits.open_files, SOFT_OPEN_FILES),
+            ulimit("nofile", limits.open_files, limits.soft_open_files),
         ],
         "Tmpfs": {
             "/tmp": tmp,  # noqa: S108  # a mount in the container
             "/var/tmp": tmp,  # noqa: S108  # a mount in the container
-            HOME: f"rw,exec,nosuid,nodev,mode=0700,size={limits.tmp_size},{owner}",
+            HOME: f"rw,exec,nosuid,nodev,mode=0700,size={limits.home_size},{owner}",
         },
         "Mounts": mounts(spec, profile),
         "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_SIZE, "max-file": "1"}},

@@ -295,7 +295,12 @@ def _describe(spec: ContainerSpec, translate: Callable[[str], str], final: Path)
 
 
 def _limits(limits: Limits) -> dict[str, int]:
-    return {"fsize": limits.file_size, "nofile": limits.open_files, "core": 0}
+    return {
+        "fsize": limits.file_size,
+        "nofile": limits.open_files,
+        "soft_nofile": limits.soft_open_files,
+        "core": 0,
+    }
 
 
 def _adopt(described: dict[str, Any], spec: ContainerSpec) -> str:

@@ -21,8 +21,6 @@ from pathlib import Path
 
 #: Seconds of trying to kill a tree that keeps forking.
 KILL_PATIENCE = 10.0
-#: Soft limit of open files per process, as on most machines and in `container_profile`; a process may raise it.
-SOFT_OPEN_FILES = 1024
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}
 
@@ -82,13 +80,15 @@ def claim(folder: Path) -> bool:
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """Set limits per process, capped by the runner's own."""
+    """Set limits per process, capped by the runner's own; ``soft_NAME`` is a soft limit of its own."""
     for name, value in limits.items():
+        if name.startswith("soft_"):
+            continue
         kind = getattr(resource, f"RLIMIT_{name.upper()}")
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)
-        soft = min(value, SOFT_OPEN_FILES) if name == "nofile" else value
+        soft = min(value, limits.get(f"soft_{name}", value))
         resource.setrlimit(kind, (soft, value))
 
 

@@ -299,7 +299,7 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
             boxes=[box(state="exited", exit_code=137, oom_killed=True)],
             endings=NEVER_RAN,
         ),
-        [Finish("a", failed("out of memory (limit 2 GiB)"))],
+        [Finish("a", failed("out of memory (limit 2 GiB; setting: memory)"))],
     ),
     "a cancelled job's lost container is not replaced": (
         world(job(phase="starting", container_id="c-a", **CANCEL), endings=NEVER_RAN),
@@ -654,17 +654,17 @@ VERDICTS: dict[str, tuple[Callable[[], Verdict], Verdict]] = {
     ),
     "pytest was killed for memory": (
         verdict(box(state="exited", exit_code=137), replace(KILLED, oom=True)),
-        ran(1, "a test took pytest down: out of memory (limit 2 GiB)"),
+        ran(1, "a test took pytest down: out of memory (limit 2 GiB; setting: memory)"),
     ),
     "the whole container was out of memory": (
         verdict(box(state="exited", exit_code=137, oom_killed=True), None),
-        failed("out of memory (limit 2 GiB)"),
+        failed("out of memory (limit 2 GiB; setting: memory)"),
     ),
     "the job's own memory limit is named": (
         verdict(
             box(state="exited", exit_code=137, oom_killed=True), None, options=asking({"memory": 512 << 20})
         ),
-        failed("out of memory (limit 512 MiB)"),
+        failed("out of memory (limit 512 MiB; setting: memory)"),
     ),
     "a child was out of memory and the tests passed": (
         verdict(box(state="exited", exit_code=0, oom_killed=True), ExitFrame(0)),

@@ -178,12 +178,17 @@ NAMED: dict[str, tuple[Job, Observed | None, ExitFrame | None, str]] = {
         None,
         f"wrote too much: the runner's disk is nearly full {T}",
     ),
-    "memory of the container": (job(), box(137, oom=True), None, f"out of memory (limit 2 GiB) {T}"),
+    "memory of the container": (
+        job(),
+        box(137, oom=True),
+        None,
+        f"out of memory (limit 2 GiB; setting: memory) {T}",
+    ),
     "memory of the container, as the last word has it": (
         job(),
         box(137, oom=True),
         ExitFrame(137),
-        f"out of memory (limit 2 GiB) {T}",
+        f"out of memory (limit 2 GiB; setting: memory) {T}",
     ),
     "lost": (job(), None, None, f"container lost {T}"),
     "stopped by somebody else": (
@@ -216,6 +221,30 @@ def test_who_cancelled_is_named_where_it_is_known() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "signal_name", "words"),
+    [
+        ({}, "SIGBUS", "usually: /dev/shm is full; limit 512 MiB; setting: shm-size"),
+        ({"shm_size": 2 << 30}, "SIGBUS", "usually: /dev/shm is full; limit 2 GiB; setting: shm-size"),
+        (
+            {"file_size": 3 << 20},
+            "SIGXFSZ",
+            "a file grew beyond the largest size of a file; limit 3 MiB; setting: file-size",
+        ),
+    ],
+)
+def test_the_death_of_a_command_by_a_limit_names_it(
+    options: dict[str, Any], signal_name: str, words: str
+) -> None:
+    verdict = verdicts.ended(
+        job(options=JobOptions.from_dict(options)),
+        box(135),
+        SpoolResult(True, ExitFrame(None, signal_name)),
+        Policy(),
+    )
+    assert verdict == ran(1, f"a test took pytest down: it was ended by {signal_name} ({words})")
+
+
+@pytest.mark.parametrize(
     ("asked", "default", "most", "words"),
     [
         (None, 2 << 30, 8 << 30, "2 GiB"),
@@ -232,12 +261,12 @@ def test_the_memory_that_is_named_is_what_the_container_has(
     verdict = verdicts.ended(
         job(options=JobOptions.from_dict(options)), box(137, oom=True), SpoolResult(True, None), policy
     )
-    assert verdict.reason == f"out of memory (limit {words})"
+    assert verdict.reason == f"out of memory (limit {words}; setting: memory)"
     killed = ExitFrame(None, "SIGKILL", oom=True)
     verdict = verdicts.ended(
         job(options=JobOptions.from_dict(options)), box(137), SpoolResult(True, killed), policy
     )
-    assert verdict == ran(1, f"a test took pytest down: out of memory (limit {words})")
+    assert verdict == ran(1, f"a test took pytest down: out of memory (limit {words}; setting: memory)")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def test_old_and_new_rows_parse(raw: dict[str, Any]) -> None:
     ("raw", "words"),
     [
         ({"timeout": "soon"}, "options.timeout: must be a number above 0"),
-        ({"protocol": 2}, "options.protocol: this runner speaks version 1, the client 2"),
+        ({"protocol": 3}, "options.protocol: this runner speaks version 2, the client 3"),
+        ({"protocol": 2, "file_size": 0}, "options.file_size: must be a size of at least 1 MiB"),
         ({"args": ["a\0b"]}, "options.args[0]: must be text"),
         ({"memory": -1}, "options.memory: must be more than 0 bytes"),
         ({"script": "make"}, "options.script: must be a list of strings"),

@@ -136,7 +136,21 @@ PARTS = [
     ('image: "a\\nb"', "'image' of job 'a' must be at most 500 printable characters"),
     ("retries: soon", "must be a number from 0 to 10, or a table with count, exit-codes, not 'soon'"),
     ("retries: {exit_codes: [1], exit-codes: [2]}", "'retries' of job 'a' has 'exit-codes' twice"),
-    ("resources: 7", "'resources' of job 'a' must be a table with cpus, memory, not 7"),
+    (
+        "resources: 7",
+        (
+            "'resources' of job 'a' must be a table with cpus, memory, shm-size, tmp-size, home-size, file-size, "
+            "open-files, not 7"
+        ),
+    ),
+    (
+        "resources: {shm-size: 10k}",
+        "'shm-size' of job 'a' must be a size of at least 1 MiB, such as \"2g\", not '10k'",
+    ),
+    (
+        "resources: {open-files: 1g}",
+        "'open-files' of job 'a' must be an integer from 64 to 1048576, not '1g'",
+    ),
     ("artifacts: {paths: [7]}", "'paths' of job 'a' must be text (in quotes: \"…\"), not 7"),
     ("artifacts: ['a\\b']", "contains a backslash: write / between folders"),
     ("when: {changed: 7}", "'changed' of job 'a' must be text or a list of patterns, not 7"),

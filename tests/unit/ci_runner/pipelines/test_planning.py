@@ -194,7 +194,7 @@ def test_a_job_overrides_the_defaults_and_adds_variables() -> None:
         env = { A = 1, B = true }
         timeout = "1h 30m"
         retries = { count = 2, exit-codes = [75] }
-        resources = { cpus = 1.5, memory = "2g" }
+        resources = { cpus = 1.5, memory = "2g", shm-size = "1g", open_files = 9000 }
         artifacts = "*.xml"
         secrets = ["TOKEN", "TOKEN"]
         [tool.remote-ci.pipelines.ci.jobs.a]
@@ -205,7 +205,7 @@ def test_a_job_overrides_the_defaults_and_adds_variables() -> None:
         env = { B = 2 }
         timeout = 30
         retries = 0
-        resources = { memory = 1048576 }
+        resources = { memory = 1048576, shmSize = "2m", tmp-size = "3m", home-size = "4m", file-size = "5m" }
         artifacts = { paths = [], when = "failure", retention = "12h" }
         secrets = []
         allow-failure = true
@@ -222,6 +222,8 @@ def test_a_job_overrides_the_defaults_and_adds_variables() -> None:
         retries=Retries(2, (75,)),
         cpus=1.5,
         memory=2 << 30,
+        shm_size=1 << 30,
+        open_files=9000,
         artifacts=("*.xml",),
         secrets=("TOKEN",),
     )
@@ -234,6 +236,11 @@ def test_a_job_overrides_the_defaults_and_adds_variables() -> None:
         timeout=30.0,
         cpus=1.5,
         memory=1048576,
+        shm_size=2 << 20,
+        tmp_size=3 << 20,
+        home_size=4 << 20,
+        file_size=5 << 20,
+        open_files=9000,
         artifacts_when="failure",
         artifacts_days=0.5,
         allow_failure=True,

@@ -334,10 +334,16 @@ def test_a_seal_is_out_of_reach_before_anything_of_the_users_runs(tmp_path: Path
 @pytest.mark.parametrize(
     ("signal_name", "words"),
     [
-        ("SIGBUS", r"pytest was ended by SIGBUS \(usually: /dev/shm is full; its limit is \d+ MiB\)"),
+        (
+            "SIGBUS",
+            r"pytest was ended by SIGBUS \(usually: /dev/shm is full; limit 512 MiB; setting: shm-size\)",
+        ),
         (
             "SIGXFSZ",
-            r"pytest was ended by SIGXFSZ \(a file grew beyond the largest size of a file in a job\)",
+            (
+                r"pytest was ended by SIGXFSZ "
+                r"\(a file grew beyond the largest size of a file; limit 1 GiB; setting: file-size\)"
+            ),
         ),
         ("SIGXCPU", r"pytest was ended by SIGXCPU \(it used more processor time than a job may\)"),
         ("SIGSYS", r"pytest was ended by SIGSYS \(it made a system call that jobs may not make\)"),
@@ -345,4 +351,11 @@ def test_a_seal_is_out_of_reach_before_anything_of_the_users_runs(tmp_path: Path
     ],
 )
 def test_a_death_by_a_limit_names_it(signal_name: str, words: str) -> None:
-    assert re.fullmatch(words, crash.ending(-1, signal_name, oom=False, memory=""))
+    limits = crash.Limits("2 GiB", "1 GiB", "512 MiB")
+    assert re.fullmatch(words, crash.ending(-1, signal_name, oom=False, limits=limits))
+
+
+def test_unknown_limits_are_not_named() -> None:
+    assert crash.ending(137, "SIGKILL", oom=True, limits=crash.Limits()) == "pytest was killed: out of memory"
+    words = "pytest was ended by SIGBUS (usually: /dev/shm is full)"
+    assert crash.ending(135, "SIGBUS", oom=False, limits=crash.Limits()) == words

@@ -37,6 +37,8 @@ DIFFERENCES: dict[str, str] = {
     r"\.options(\.submit)?\.pip \+property$": "environments never had pip",
     r"\.options(\.submit)?\.\w+ exclusiveMaximum": "larger numbers were always refused",
     r"^POST /runs body \.options\.(pipeline|tag) (max|min)Length": "other lengths were always refused",
+    r"\.options(\.submit)?\.(shm_size|tmp_size|home_size|file_size|open_files) \+property$": "limits are new",
+    r"\.options(\.submit)?\.protocol enum": "later clients say which options must not be ignored",
     r"\.options(\.submit)?\.interpreter_options \+property$": "an option of later clients",
     r"\.services\[\]\.(name (pattern|maxLength)|ports\[\] (maximum|minimum))": "others were always refused",
     r"^(GET|DELETE) /kept \+operation$": "kept folders are new",
