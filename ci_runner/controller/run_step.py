@@ -44,11 +44,10 @@ def advance(action: AdvanceRun, store: Store, blobs: BlobStore, epoch: int) -> N
 
 def with_secrets(job: Job, store: Store) -> Job:
     """Return the job with its secrets in its environment; the values are only in memory and in the job's spool."""
-    names = job.options.secrets
-    if not names or job.run_id is None:
+    values = store.secrets_of(job)
+    if not values:
         return job
-    values = store.runs.secrets(job.run_id)
-    secrets = {name: values[name] for name in names if name in values}
+    secrets = {name: values[name] for name in job.options.secrets if name in values}
     return replace(job, options=job.options.with_env(secrets))
 
 

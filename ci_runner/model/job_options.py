@@ -21,7 +21,7 @@ class JobOptions:
     submitted: SubmitOptions = field(default_factory=SubmitOptions)
     #: Shell commands that replace pytest; None: pytest runs.
     script: tuple[str, ...] | None = None
-    #: Names of the run's secrets that the job gets as environment variables.
+    #: Names of the secrets, its own or its run's, that the job gets as environment variables.
     secrets: tuple[str, ...] = ()
     #: Ids of the jobs with artifacts in its workspace.
     artifacts_from: tuple[str, ...] = ()

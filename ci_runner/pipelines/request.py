@@ -13,19 +13,13 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ci_runner.errors import InvalidSubmission
+from ci_runner.model import secret_values
 from ci_runner.model.decode import decode, words
 from ci_runner.model.field_types import Protocol
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.run import options_of
-from pytest_remote_ci.wire import checks, job_variables
+from pytest_remote_ci.wire import job_variables
 from pytest_remote_ci.wire.protocol import PROTOCOL, SubmitOptions, WireError, parse_json
-
-#: Maximum bytes of one secret's value.
-_LONGEST_SECRET: Final = 65536
-#: Limited because all output of a job is searched for each secret, in many forms.
-_MOST_SECRETS: Final = 100
-_ALL_SECRETS: Final = 1 << 18
-
 
 _Name = Annotated[
     str,
@@ -83,7 +77,7 @@ class RunRequest:
         return replace(
             decode("options", rest, cls),
             plan=None if raw.get("plan") is None else Plan.from_dict(raw["plan"]),
-            secrets=parse_secrets(raw.get("secrets")),
+            secrets=secret_values.parse("secrets", raw.get("secrets")),
             submit=SubmitOptions.from_client(raw.get("submit") or {}),
         )
 
@@ -142,19 +136,4 @@ class RerunRequest:
         if not isinstance(raw, dict):
             raise WireError("body: must be a JSON object")
         rest = {name: value for name, value in raw.items() if name != "secrets"}
-        return replace(decode("body", rest, cls), secrets=parse_secrets(raw.get("secrets")))
-
-
-def parse_secrets(value: object) -> dict[str, str]:
-    """Parse an object of secrets; raises `WireError`, which never contains a value."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise WireError("secrets: must be an object of texts")
-    for name, content in value.items():
-        checks.as_long_text(f"secrets.{name[:100]}", content)
-        if len(content) > _LONGEST_SECRET:
-            raise WireError(f"secrets.{name[:100]}: must be at most {_LONGEST_SECRET} characters long")
-    if len(value) > _MOST_SECRETS or sum(map(len, value.values())) > _ALL_SECRETS:
-        raise WireError(f"secrets: at most {_MOST_SECRETS}, together at most {_ALL_SECRETS} characters long")
-    return dict(value)
+        return replace(decode("body", rest, cls), secrets=secret_values.parse("secrets", raw.get("secrets")))

@@ -273,7 +273,7 @@ class Database:
     def backup(self, target: Path) -> None:
         """Copy the database to the new file `target` (0600) and check the copy, while other work goes on.
 
-        The copy does not contain secrets of runs.
+        The copy does not contain secrets.
         """
         partial = target.with_name(target.name + ".partial")
         create_private(partial)
@@ -285,8 +285,9 @@ class Database:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")
                 copy.execute("PRAGMA secure_delete = ON")
-                if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'run_secrets'").fetchone():
-                    copy.execute("DELETE FROM run_secrets")
+                for table in ("run_secrets", "job_secrets"):
+                    if copy.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+                        copy.execute(f"DELETE FROM {table}")  # noqa: S608 - a name from the line above
                 verdict = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise self._damaged(verdict)

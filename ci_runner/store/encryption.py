@@ -100,5 +100,5 @@ class Encryption:
     def _unreadable(self, what: str) -> SecretsUnreadable:
         _log.error("the key of secrets, %s, %s", self.path, what)
         return SecretsUnreadable(
-            f"the run's secrets cannot be read: the runner's key for them {what}; submit the run again"
+            f"the job's secrets cannot be read: the runner's key for them {what}; submit again"
         )

@@ -19,12 +19,22 @@ from ci_runner.errors import Conflict, NotFound
 from ci_runner.model.fair_queue import fair_order, running_per_user
 from ci_runner.model.job import Artifact, Job, JobEvent, utcnow
 from ci_runner.model.verdict import Verdict
+from ci_runner.store import secrets as secret_rows
 from ci_runner.store.artifacts import add_inside
 from ci_runner.store.database import Database
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
 from ci_runner.store.row_cache import Decoder
-from ci_runner.store.schema import JobRow, OutboxRow, RunRow, UserRow, from_micros, reader, to_micros
+from ci_runner.store.schema import (
+    JobRow,
+    JobSecretRow,
+    OutboxRow,
+    RunRow,
+    UserRow,
+    from_micros,
+    reader,
+    to_micros,
+)
 from ci_runner.store.test_results import counts_inside
 from pytest_remote_ci.wire.protocol import PHASES, TERMINAL_STATUSES, Phase, Status
 
@@ -97,8 +107,17 @@ class Jobs:
 
     # -- requested state
 
-    def create(self, job: Job, idempotency_key: str | None = None, body_digest: str | None = None) -> Job:
+    def create(
+        self,
+        job: Job,
+        idempotency_key: str | None = None,
+        body_digest: str | None = None,
+        *,
+        secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> Job:
         """Store a new job, durably; return it as stored (`submitted_at` defaults to now).
+
+        `secrets`: values of the variables that `job.options.secrets` names.
 
         If the user has used the `idempotency_key` before, returns the first job if `body_digest` is the same, else
         raises `Conflict`. A known id raises `Conflict`, an unknown user `NotFound`.
@@ -116,6 +135,7 @@ class Jobs:
                     return self._require(first["id"])
             self._require_user(job.user_id)
             insert_inside(self._database, job, idempotency_key=idempotency_key, body_digest=body_digest)
+            secret_rows.add_inside(self._database, JobSecretRow, job.id, secrets)
             stored = self._require(job.id)
             failpoints.hit(_CREATE_BEFORE)
         failpoints.hit(_CREATE_AFTER)
@@ -182,6 +202,10 @@ class Jobs:
             )
         select = select.order_by(JobRow.submitted_at.desc(), JobRow.id.desc())
         return self._with_positions(self._database.rows(select.limit(max(0, min(limit, _PAGE)))))
+
+    def secrets(self, job_id: str) -> dict[str, str]:
+        """Return the values of the job's own secrets; empty once it is over. Raises `SecretsUnreadable`."""
+        return secret_rows.read(self._database, JobSecretRow, job_id)
 
     def newest(self, job_ids: Collection[str]) -> dict[str, int]:
         """Return job id → number of its newest event, in one cheap query; unknown ids are missing."""
@@ -326,6 +350,7 @@ class Jobs:
                 ).where(JobRow.id == job_id)
             )
             add_inside(self._database, job_id, artifacts)
+            secret_rows.delete_inside(self._database, JobSecretRow, job_id)
             counts = counts_inside(self._database, job_id)
             if counts:
                 self._database.run(JobRow.update(counts=counts).where(JobRow.id == job_id))

@@ -162,6 +162,16 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "ALTER TABLE artifacts ADD COLUMN before TEXT",
         ),
     ),
+    Migration(
+        "secrets of jobs",
+        (
+            """
+            CREATE TABLE job_secrets (
+              job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, name TEXT NOT NULL,
+              value TEXT NOT NULL, PRIMARY KEY (job_id, name))
+            """,
+        ),
+    ),
 )
 
 

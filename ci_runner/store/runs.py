@@ -23,6 +23,7 @@ from ci_runner.model.verdict import Verdict
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.run import PlannedState, Run
 from ci_runner.pipelines.scheduler import Drop, Facts, Step, StopIntent
+from ci_runner.store import secrets as secret_rows
 from ci_runner.store.database import Database
 from ci_runner.store.events import feed_inside
 from ci_runner.store.jobs import JOB_COLUMNS, insert_inside
@@ -117,9 +118,7 @@ class Runs:
                         reused=old is not None,
                     )
                 )
-            for name, value in (secrets or {}).items():
-                encrypted = self._database.encryption.encrypt(value)
-                self._database.insert(RunSecretRow.insert(run_id=run.id, name=name, value=encrypted))
+            secret_rows.add_inside(self._database, RunSecretRow, run.id, secrets or {})
             failpoints.hit(_CREATE_BEFORE)
         failpoints.hit(_CREATE_AFTER)
         return self._require(run.id)
@@ -273,12 +272,7 @@ class Runs:
 
     def secrets(self, run_id: str) -> dict[str, str]:
         """Return the values of the run's secrets; empty once it is over. Raises `SecretsUnreadable`."""
-        query = RunSecretRow.select(RunSecretRow.name, RunSecretRow.value).where(
-            RunSecretRow.run_id == run_id
-        )
-        return {
-            row["name"]: self._database.encryption.decrypt(row["value"]) for row in self._database.rows(query)
-        }
+        return secret_rows.read(self._database, RunSecretRow, run_id)
 
     # -- actual state, written by the controller
 
@@ -358,8 +352,7 @@ class Runs:
                 status=outcome.status, success=outcome.success, reason=outcome.reason, end_time=now
             ).where(RunRow.id == run_id)
         )
-        if self._database.run(RunSecretRow.delete().where(RunSecretRow.run_id == run_id)):
-            self._database.must_checkpoint = True
+        secret_rows.delete_inside(self._database, RunSecretRow, run_id)
         body = {
             "type": "run_complete",
             "run_id": run_id,

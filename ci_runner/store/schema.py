@@ -333,6 +333,18 @@ class RunSecretRow(peewee.Model):
         primary_key = peewee.CompositeKey("run_id", "name")
 
 
+class JobSecretRow(peewee.Model):
+    """A secret's value of a job without a run, encrypted, as long as the job is not over."""
+
+    job_id = CleanTextField()
+    name = CleanTextField()
+    value = peewee.TextField()
+
+    class Meta:
+        table_name = "job_secrets"
+        primary_key = peewee.CompositeKey("job_id", "name")
+
+
 class FeedRow(peewee.Model):
     """A run's events in order: `number` events of a job from its event `first` on, or one event of the run itself."""
 
@@ -377,6 +389,7 @@ MODELS: Final = (
     RunRow,
     RunJobRow,
     RunSecretRow,
+    JobSecretRow,
     FeedRow,
     LeaseRow,
 )

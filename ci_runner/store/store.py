@@ -103,6 +103,15 @@ class Store:
         """Create or migrate the schema; any process may call this, more than once."""
         migrations.migrate(self._database)
 
+    def secrets_of(self, job: Job) -> dict[str, str]:
+        """Return the values of the secrets that the job, or its run, was submitted with.
+
+        Empty if it names none, and once that is over. Raises `SecretsUnreadable`.
+        """
+        if not job.options.secrets:
+            return {}
+        return self.jobs.secrets(job.id) if job.run_id is None else self.runs.secrets(job.run_id)
+
     def close(self) -> None:
         """Close all connections and doorbells; later use raises `StoreError`."""
         self._database.close()

@@ -117,9 +117,10 @@ def submit(options: argparse.Namespace) -> int:
             as_json=options.json,
         )
         sent = parts.job_options()
+        secrets = {} if parts.is_dry_run else parts.settings.secret_values()
 
         def connect(client: Client) -> RemoteJob:
-            job = RemoteJob(client, display, interrupts, options=sent)
+            job = RemoteJob(client, display, interrupts, options=sent, secrets=secrets)
             job.keep(parts.folder, parts.reports, sent.artifacts, parts.updates(sent))
             return job
 

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -42,7 +42,7 @@ from pytest_remote_ci.client.transport import (
 )
 from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
 from pytest_remote_ci.wire.control_characters import holds_any
-from pytest_remote_ci.wire.protocol import Manifest, SubmitOptions
+from pytest_remote_ci.wire.protocol import STRICT_PROTOCOL, Manifest, SubmitOptions
 from pytest_remote_ci.workspace.collect import create_project_zip
 
 if TYPE_CHECKING:
@@ -123,19 +123,29 @@ class Client:
         manifest: Manifest | None = None,
         progress: Progress | None = None,
         idempotency_key: str | None = None,
+        secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
         """Send a project's zip (a path, or a seekable open file) and return the id of its job.
 
         With a `manifest`, the zip holds the contents that `missing` returned, each named by its digest; `archive` is
-        None if there were none. Safe to repeat with the same `idempotency_key`: if the answer was lost, the runner
+        None if there were none. `secrets` are variables of the job that the runner encrypts and masks, beside those in
+        `options`. Safe to repeat with the same `idempotency_key`: if the answer was lost, the runner
         returns the existing job instead of making a second one. Raises `SubmissionRefused` with the runner's reason.
         """
         if isinstance(archive, Path):
             with archive.open("rb") as opened:
                 return self.submit(
-                    opened, options, manifest=manifest, progress=progress, idempotency_key=idempotency_key
+                    opened,
+                    options,
+                    manifest=manifest,
+                    progress=progress,
+                    idempotency_key=idempotency_key,
+                    secrets=secrets,
                 )
-        text = None if options is None else json.dumps(options.to_dict())
+        sent = None if options is None and not secrets else (options or SubmitOptions()).to_dict()
+        if sent is not None and secrets:
+            sent |= {"protocol": STRICT_PROTOCOL, "secrets": dict(secrets)}
+        text = None if sent is None else json.dumps(sent)
         answer = self.upload("/submit-async", archive, text, manifest, progress, idempotency_key)
         job_id = answer.get("job_id") if isinstance(answer, dict) else None
         if not isinstance(job_id, str) or not job_id or holds_any(job_id):

@@ -66,6 +66,8 @@ class Config:
     pip: bool | None = None
     #: Names of environment variables that are passed to the job.
     env: tuple[str, ...] = ()
+    #: Names of environment variables whose values the runner encrypts, and masks in the output of a job of its own.
+    secrets: tuple[str, ...] = ()
     #: Arguments of pytest that precede those of the command line.
     args: tuple[str, ...] = ()
     #: Seconds of testing after which the job is stopped.
@@ -144,7 +146,8 @@ class Config:
             groups=self.groups,
             install_project=self.install_project,
             pip=self.pip is not False,
-            env={name: environ[name] for name in self.env if name in environ},
+            # What is secret must not travel as an ordinary variable, too.
+            env={name: environ[name] for name in self.env if name in environ and name not in self.secrets},
             timeout=self.timeout,
             cpus=self.cpus,
             memory=self.memory,
@@ -160,6 +163,15 @@ class Config:
             columns=max(1, min(columns, 10_000)),
             extra=dict(extra),
         )
+
+    def secret_values(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Return the values of the secrets. Raises `ConfigError` with the names of those that are not set."""
+        missing = sorted(set(self.secrets) - environ.keys())
+        if missing:
+            raise ConfigError(
+                f"{self.origin('secrets')}: secrets: not set in the environment: {', '.join(missing)}"
+            )
+        return {name: environ[name] for name in self.secrets}
 
 
 def load(

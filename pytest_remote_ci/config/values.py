@@ -229,6 +229,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "install-project": _flag,
     "pip": _flag,
     "env": _names,
+    "secrets": _names,
     "args": _texts,
     "timeout": _seconds,
     "cpus": _positive,

@@ -103,9 +103,12 @@ class _Session:
                 "use pytest-cov (pytest --remote-ci --cov) instead of `coverage run -m pytest`"
             )
         options = parts.options()
+        secrets = {} if parts.is_dry_run else parts.settings.secret_values()
 
         def connect(client: Client) -> RemoteJob:
-            job = RemoteJob(client, self._display, self._interrupts, self._see, options=options)
+            job = RemoteJob(
+                client, self._display, self._interrupts, self._see, options=options, secrets=secrets
+            )
             expected = parts.wanted_reports()
             # A plugin may have requested more.
             others = tuple(name for name in options.reports if name not in expected.patterns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci.client.delta import WorkspaceUpload
@@ -30,7 +31,10 @@ _CANCEL_TIME = 60.0
 
 
 class RemoteJob(Remote):
-    """Submits a job with `options`, or joins `job_id`. `see` is called with every event before it is shown."""
+    """Submits a job with `options` and `secrets`, or joins `job_id`.
+
+    `see` is called with every event before it is shown.
+    """
 
     def __init__(
         self,
@@ -40,9 +44,11 @@ class RemoteJob(Remote):
         see: Callable[[dict[str, Any]], None] = lambda event: None,
         job_id: str | None = None,
         options: SubmitOptions | None = None,
+        secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(client, display, interrupts)
         self._options = options
+        self._secrets = secrets
         self._see = see
         self._last_seq = 0
         self._again: list[dict[str, Any]] = []
@@ -79,13 +85,19 @@ class RemoteJob(Remote):
 
     @property
     def _strict(self) -> list[str]:
-        return [] if self._options is None else self._options.strict()
+        found = [] if self._options is None else self._options.strict()
+        return [*found, "secrets"] if self._secrets else found
 
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
         assert self._options is not None
         self._workspace = parcel.workspace
         self.job_id = self._client.submit(
-            parcel.archive, self._options, manifest=parcel.manifest, progress=progress, idempotency_key=key
+            parcel.archive,
+            self._options,
+            manifest=parcel.manifest,
+            progress=progress,
+            idempotency_key=key,
+            secrets=self._secrets,
         )
         return self.job_id
 

@@ -202,9 +202,9 @@ class Followers:
         follower.stored = job.log_bytes if job is not None else 0
         follower.started = job is not None and job.phase != "starting"
         follower.behind_since = None
-        if job is not None and job.run_id is not None and job.options.secrets:
+        if job is not None and job.options.secrets:
             try:
-                follower.masker = Masker(self.store.runs.secrets(job.run_id).values())
+                follower.masker = Masker(self.store.secrets_of(job).values())
             except SecretsUnreadable as error:
                 _log.error("job %s: its output is not shown: %s", job.id, error)
                 follower.hidden = str(error)

@@ -153,4 +153,9 @@ def _add_checks(options: Schema) -> None:
             schema.update(bounds)
         if name in _ABOUT:
             properties[name]["description"] = _ABOUT[name]
+    properties["secrets"] = {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": "string"},
+        "description": "for a job of its own: variables whose values are stored encrypted, masked, never given out",
+    }
     options["properties"] = {"protocol": {"enum": [PROTOCOL, STRICT_PROTOCOL]}, **properties}

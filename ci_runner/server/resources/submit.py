@@ -25,6 +25,7 @@ from ci_runner import failpoints
 from ci_runner.errors import InvalidSubmission, TemporaryError
 from ci_runner.model.job import Job, User
 from ci_runner.model.job_options import JobOptions
+from ci_runner.model.job_request import JobRequest
 from ci_runner.model.path_checks import check_paths, shown
 from ci_runner.server import parameters, schemas
 from ci_runner.server.context import Services
@@ -107,10 +108,11 @@ class Submission:
         """
         user = caller_of(req).user
         key = parameters.IDEMPOTENCY_KEY.given(req)
-        received = self.receive(req, SubmitOptions.from_json, SEED_OPTIONS)
-        manifest = received.manifest
+        received = self.receive(req, JobRequest.from_json, JobRequest(SEED_OPTIONS))
+        manifest, secrets = received.manifest, received.options.secrets
         job = self._job(received, user)
-        stored = self._services.store.jobs.create(job, key, _digest_of(job) if key else None)
+        digest = _digest_of(job) if key else None  # secrets are compared by name only
+        stored = self._services.store.jobs.create(job, key, digest, secrets=secrets)
         failpoints.hit(_COMMITTED)
         if stored.id == job.id:
             _log.info("job %s submitted by user %s: %d files", job.id, user.id, len(manifest.files))
@@ -285,9 +287,13 @@ class Submission:
 
     # -- the job
 
-    def _job(self, received: Received[SubmitOptions], user: User) -> Job:
-        options = cap_priority(received.options, received.manifest, user)
-        mtimes = received.mtimes
+    def _job(self, received: Received[JobRequest], user: User) -> Job:
+        options = cap_priority(received.options.options, received.manifest, user)
+        stored = options.to_dict()
+        if received.mtimes:
+            stored["mtimes"] = received.mtimes
+        if received.options.secrets:
+            stored["secrets"] = sorted(received.options.secrets)
         now = self._services.clock()
         return Job(
             id=str(uuid.uuid4()),
@@ -296,7 +302,7 @@ class Submission:
             priority=options.priority,
             submitted_at=now,
             phase_since=now,
-            options=JobOptions.from_dict(options.to_dict() | ({"mtimes": mtimes} if mtimes else {})),
+            options=JobOptions.from_dict(stored),
             workspace=received.workspace,
         )
 

@@ -424,7 +424,7 @@ def test_a_lost_key_costs_the_jobs_with_secrets_and_no_others(api: Api, runner: 
     assert jobs["without"]["success"] is True
     assert (jobs["with"]["status"], jobs["with"]["reason"]) == (
         "failed",
-        "the run's secrets cannot be read: the runner's key for them is missing; submit the run again",
+        "the job's secrets cannot be read: the runner's key for them is missing; submit again",
     )
     again = api.until_over(api.run(plan, PROJECT, secrets={"TOKEN": "s3cr3t-value"})["run_id"])
     assert again["success"] is True, again

@@ -141,6 +141,6 @@ def test_output_that_cannot_be_masked_is_not_shown(tmp_path: Path) -> None:
             reader.sync({(job.id, 1): Follow(reread(store, job), over=True)})
             wait_until(reader.endings, what="the end")
         assert logs_of(store, job) == (
-            "[the output is not shown, because its secrets cannot be masked: the run's secrets cannot be read: "
-            "the runner's key for them is missing; submit the run again]\n"
+            "[the output is not shown, because its secrets cannot be masked: the job's secrets cannot be read: "
+            "the runner's key for them is missing; submit again]\n"
         )

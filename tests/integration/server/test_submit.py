@@ -187,6 +187,14 @@ def test_a_body_of_another_kind_is_refused(
         ('{"memory": "much"}', "options.memory: 'much' is not a size"),
         ('{"shm_size": 4096}', 'options.shm_size: must be a size of at least 1 MiB, such as "2g"'),
         ('{"open_files": 1e3}', "options.open_files: must be an integer from 64 to 1048576"),
+        ('{"secrets": ["TOKEN"]}', "options.secrets: must be an object of texts"),
+        ('{"secrets": {"TOKEN": 1}}', "options.secrets.TOKEN: must be text"),
+        (
+            '{"secrets": {"a b": "x"}}',
+            "options.secrets: 'a b' is not a valid name of an environment variable",
+        ),
+        ('{"secrets": {"LD_PRELOAD": "x"}}', "options.secrets: LD_PRELOAD cannot be passed to a job"),
+        ('{"secrets": {"A": "' + "x" * 70_000 + '"}}', "options.secrets.A: must be at most 65536 characters"),
         ('{"memory": ' + "9" * 400 + "}", "options.memory: must be more than 0 bytes and less than 1 EiB"),
         ('{"name": "\\ud800"}', None),
     ],
@@ -202,6 +210,17 @@ def test_bad_options_are_refused_by_field(
         assert response.status_code == 422
         assert response.json()["detail"].startswith(reason)
     assert runner.get("/jobs", person).status_code == 200
+
+
+def test_a_row_has_only_the_names_of_secrets(runner: Runner, person: Person) -> None:
+    value = "s3cr3t-value"
+    response = runner.submit(person, options={"protocol": 2, "secrets": {"TOKEN": value}, "env": {"A": "1"}})
+    job = runner.store.jobs.get(response.json()["job_id"])
+    assert job is not None
+    assert job.options.secrets == ("TOKEN",)
+    assert value not in json.dumps(dict(job.options.stored))
+    assert runner.store.secrets_of(job) == {"TOKEN": value}
+    assert value not in runner.get(f"/jobs/{job.id}", person).text
 
 
 def test_a_part_may_not_come_twice(runner: Runner, person: Person) -> None:

@@ -16,6 +16,8 @@ import pytest
 from support.pipelines import plan_of, planned
 from support.store import add_user
 
+from ci_runner.model.job import Job
+from ci_runner.model.job_options import JobOptions
 from ci_runner.model.verdict import ran
 from ci_runner.pipelines.run import Run
 from ci_runner.pipelines.scheduler import Step
@@ -45,10 +47,10 @@ def files_with(folder: Path, *values: str) -> list[str]:
     )
 
 
-def stored(store: Store) -> list[str]:
+def stored(store: Store, table: str = "run_secrets") -> list[str]:
     """What the database has in place of the values."""
     with contextlib.closing(sqlite3.connect(store.path)) as database:
-        return [value for (value,) in database.execute("SELECT value FROM run_secrets ORDER BY name")]
+        return [value for (value,) in database.execute(f"SELECT value FROM {table} ORDER BY name")]
 
 
 def end(store: Store, run: Run, epoch: int) -> None:
@@ -77,6 +79,25 @@ def test_no_file_holds_a_value_and_none_what_stood_for_it_once_the_run_is_over(s
     assert files_with(folder, *gone) == []
     assert store.runs.secrets(run.id) == {}
     assert store.runs.secrets(others.id) == {"TOKEN": "another"}
+
+
+def test_no_file_holds_what_stood_for_a_value_once_the_job_is_over(store: Store) -> None:
+    folder = store.path.parent
+    epoch = store.lease.acquire("test")
+    options = JobOptions.from_dict({"secrets": ["TOKEN"]})
+    job = store.jobs.create(Job("a", user_id="ann", options=options), secrets={"TOKEN": SECRET})
+    other = store.jobs.create(Job("b", user_id="ann", options=options), secrets={"TOKEN": "another"})
+    encrypted = stored(store, "job_secrets")
+    assert files_with(folder, SECRET) == []
+    assert store.secrets_of(job) == {"TOKEN": SECRET}
+    store.backup(folder / "copy.db")
+    assert "copy.db" not in files_with(folder, *encrypted)
+    assert store.jobs.finish(job.id, epoch, ran(0))
+    store.lease.heartbeat(epoch)
+    [gone] = set(encrypted) - set(stored(store, "job_secrets"))
+    assert files_with(folder, gone) == []
+    assert store.secrets_of(job) == {}
+    assert store.secrets_of(other) == {"TOKEN": "another"}
 
 
 def test_what_a_controller_that_died_left_in_the_log_goes_with_the_next_one(store: Store) -> None:
@@ -129,8 +150,8 @@ def test_without_its_key_a_value_is_lost_and_one_line_says_so(
     with contextlib.closing(Store.open(store.path)) as fresh:
         with pytest.raises(SecretsUnreadable, match=words) as caught:
             fresh.runs.secrets(run.id)
-        assert str(caught.value).startswith("the run's secrets cannot be read: the runner's key for them ")
-        assert str(caught.value).endswith("; submit the run again")
+        assert str(caught.value).startswith("the job's secrets cannot be read: the runner's key for them ")
+        assert str(caught.value).endswith("; submit again")
         assert str(store.path.parent) not in str(caught.value)
         assert fresh.runs.secrets(other.id) == {}
 

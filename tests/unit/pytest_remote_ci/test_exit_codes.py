@@ -206,6 +206,20 @@ def test_a_runner_that_is_too_old_for_a_limit_is_told_with_its_name(
     assert capfd.readouterr().err.endswith(line)
 
 
+def test_a_runner_that_is_too_old_for_secrets_is_told_and_gets_no_job(
+    runner: FakeRunner, project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "pyproject.toml").write_text("[tool.remote-ci]\nsecrets = ['TOKEN']\n")
+    assert code_of("submit", "--async") == 4
+    assert capfd.readouterr().err.endswith("secrets: not set in the environment: TOKEN\n")
+    monkeypatch.setenv("TOKEN", "x")
+    detail = "options.protocol: this runner speaks version 1, the client 2"
+    runner.intercept = lambda request: (422, {"detail": detail}, {}) if request.method == "POST" else None
+    assert code_of("submit", "--async") == 70
+    line = f"the runner at {runner.url} is too old for secrets: update it, or remove the setting\n"
+    assert capfd.readouterr().err.endswith(line)
+
+
 @pytest.mark.parametrize(
     "arguments", [command for command in ALL if JOB in command or RUN in command], ids=words
 )

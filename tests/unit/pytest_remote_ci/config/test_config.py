@@ -156,6 +156,9 @@ def test_a_key_in_pyproject_is_refused_with_the_reason(project: Path, home: Path
         ("tmp-size = 1000", 'tmp-size must be a size of at least 1 MiB, such as "2g", not 1000'),
         ("home-size = true", 'home-size must be a size of at least 1 MiB, such as "2g", not True'),
         ('file-size = "-1g"', 'file-size must be a size of at least 1 MiB, such as "2g"'),
+        ('secrets = "TOKEN"', "secrets must be a list of strings"),
+        ('secrets = ["a b"]', "secrets must be a list of names of environment variables"),
+        ('secrets = ["CI_API_KEY"]', "secrets must not contain CI_API_KEY: tests could read the key"),
         ("open-files = 10", "open-files must be an integer from 64 to 1048576, not 10"),
         ('open-files = "1g"', "open-files must be an integer from 64 to 1048576, not '1g'"),
         ('keep = ["."]', "keep: '.' names everything"),
@@ -320,6 +323,19 @@ def test_a_submission_says_what_is_configured_and_what_the_run_is(project: Path,
         columns=1,
     )
     assert protocol.SubmitOptions.from_dict(options.to_dict()) == options
+
+
+def test_secrets_are_no_ordinary_variables(project: Path, home: Path) -> None:
+    loaded = load(project, home, toml='env = ["A", "TOKEN"]\nsecrets = ["TOKEN", "OTHER"]')
+    environ = {"A": "1", "TOKEN": "x", "OTHER": "y"}
+    assert loaded.submit_options(root=project, cwd=project, environ=environ).env == {"A": "1"}
+    assert loaded.secret_values(environ) == {"TOKEN": "x", "OTHER": "y"}
+    with pytest.raises(ConfigError) as caught:
+        loaded.secret_values({"A": "1"})
+    words = (
+        f"{project / 'pyproject.toml'} [tool.remote-ci]: secrets: not set in the environment: OTHER, TOKEN"
+    )
+    assert str(caught.value) == words
 
 
 def test_a_configured_image_decides_the_python_unless_one_is_configured(project: Path, home: Path) -> None:

@@ -38,6 +38,7 @@ DIFFERENCES: dict[str, str] = {
     r"\.options(\.submit)?\.\w+ exclusiveMaximum": "larger numbers were always refused",
     r"^POST /runs body \.options\.(pipeline|tag) (max|min)Length": "other lengths were always refused",
     r"\.options(\.submit)?\.(shm_size|tmp_size|home_size|file_size|open_files) \+property$": "limits are new",
+    r"\.options(\.submit)?\.secrets \+property$": "secrets of plain jobs are new",
     r"\.options(\.submit)?\.protocol enum": "later clients say which options must not be ignored",
     r"\.options(\.submit)?\.interpreter_options \+property$": "an option of later clients",
     r"\.services\[\]\.(name (pattern|maxLength)|ports\[\] (maximum|minimum))": "others were always refused",
@@ -269,4 +270,5 @@ def test_options_are_described_as_they_are_checked(name: str, value: object, is_
 
 def test_every_option_is_described() -> None:
     described = document()["components"]["schemas"]["SubmitOptions"]["properties"]
-    assert described.keys() == {"protocol", *SubmitOptions.__dataclass_fields__}
+    # Secrets are beside the options that are stored.
+    assert described.keys() == {"protocol", "secrets", *SubmitOptions.__dataclass_fields__}
