@@ -6,6 +6,7 @@ engine.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ci_runner.embedded import host_package_settings
+from ci_runner.storage.safe_fs import Trash
 from support.waiting import wait_until
 
 #: How long a program may take to get ready, or to end after SIGTERM (seconds).
@@ -129,9 +131,17 @@ class Runner:
         """End what still runs and remove everything of this runner from the engine."""
         codes = {program: self.stop(program) for program in list(self.processes)}
         self.remove_from_engine()
+        self.remove_large_folders()
         assert all(code == 0 for code in codes.values()), (
             f"{codes}\n" + self.log("serve") + self.log("reconcile")
         )
+
+    def remove_large_folders(self) -> None:
+        """Remove environments and tools: hundreds of runners would leave 20 GB until the end of a test session."""
+        trash = Trash(self.data_dir / "trash")
+        for name in ("environments", "tools"):
+            with contextlib.suppress(OSError):  # something is still mounted in it
+                trash.remove(self.data_dir / name)
 
     def remove_from_engine(self) -> None:
         """Containers, volumes and networks with this install's label."""

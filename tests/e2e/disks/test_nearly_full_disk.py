@@ -40,6 +40,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", str(place)], check=True, timeout=60)
+        image.unlink()
 
 
 @pytest.fixture
