@@ -85,6 +85,8 @@ class Config:
     open_files: int | None = None
     #: Most restarts of pytest after a test took it down.
     restarts: int | None = None
+    #: Programs that run alongside the tests of a job of its own, as in `protocol.SubmitOptions`.
+    services: tuple[Mapping[str, Any], ...] = ()
     #: "egress" or "none".
     network: protocol.Network | None = None
     #: Patterns of files to keep as artifacts after the run.
@@ -153,6 +155,7 @@ class Config:
             memory=self.memory,
             **{name: getattr(self, name) for name in limits.NAMES},
             network=self.network,
+            services=self.services,
             restarts=protocol.SubmitOptions.restarts if self.restarts is None else self.restarts,
             artifacts=self.artifacts,
             keep=keep_patterns.DEFAULT if self.keep is None else self.keep,

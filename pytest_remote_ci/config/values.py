@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.wire import formats, globs, job_variables, keep, limits, protocol
+from pytest_remote_ci.wire import checks, formats, globs, job_variables, keep, limits, protocol
 
 #: Variables that hold the API key, in order of precedence.
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
@@ -204,6 +204,48 @@ def _open_files(place: Place, value: object) -> int:
     return value
 
 
+def _services(place: Place, value: object) -> tuple[dict[str, Any], ...]:
+    """Return services from a table of them by name, or from a list, as in pipelines."""
+    if isinstance(value, dict):
+        named = [(f"services.{name}", name, item) for name, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        named = [(f"services[{index}]", None, item) for index, item in enumerate(value)]
+    else:
+        raise place.error("a table of services by name, or a list of them", value)
+    try:
+        found = [
+            checks.as_service(f"{place.source}: {where}", _service(name, item)) for where, name, item in named
+        ]
+        return checks.as_services(place.name, found)
+    except checks.WireError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _service(name: str | None, item: object) -> object:
+    """Return a service with its name, and with its variables and arguments as texts."""
+    if isinstance(item, str):
+        item = {"image": item}
+    if not isinstance(item, dict):
+        return item
+    made = dict(item)
+    if isinstance(made.get("env"), dict):
+        made["env"] = {variable: _word(content) for variable, content in made["env"].items()}
+    if isinstance(made.get("command"), list):
+        made["command"] = [_word(argument) for argument in made["command"]]
+    if name is not None:
+        made["name"] = name
+    elif "name" not in made and isinstance(made.get("image"), str):
+        made["name"] = checks.service_name(made["image"])
+    return made
+
+
+def _word(value: object) -> object:
+    """Return a scalar as it is written in the file; floats have lost their spelling, so they stay."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
+
+
 def _restarts(place: Place, value: object) -> int:
     if type(value) is not int or not 0 <= value <= 100:
         raise place.error("a whole number from 0 to 100", value)
@@ -237,6 +279,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     **{limits.key(name): _limit_size for name in limits.SIZES},
     "open-files": _open_files,
     "network": _network,
+    "services": _services,
     "restarts": _restarts,
     "artifacts": _globs,
     "artifacts-dir": _folder,

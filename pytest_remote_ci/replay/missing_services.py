@@ -47,12 +47,12 @@ def hint(longrepr: Any) -> str | None:
     if _DOCKER.search(message):
         return (
             "the tests need Docker, which jobs do not have: run what they start as `services` "
-            "(docs/guide/pipelines.md)"
+            "(docs/guide/projects.md, Services)"
         )
     for server, pattern in _SERVERS.items():
         if pattern.search(message):
             return (
                 f"the tests cannot reach {server}: a job does not see servers of this machine; "
-                "declare it in `services` (docs/guide/pipelines.md)"
+                "declare it in `services` (docs/guide/projects.md, Services)"
             )
     return None

@@ -122,6 +122,8 @@ class Submission:
             color=color is not None and local_color(color, os.environ, is_terminal(sys.stdout)),
             columns=shutil.get_terminal_size().columns,
         )
+        if in_root:  # jobs of a run name their own
+            options = replace(options, services=())
         env = {**interpreter.variables(), **options.env}
         return replace(options, records=records, reports=reports, env=env)
 

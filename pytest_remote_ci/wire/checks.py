@@ -12,6 +12,8 @@ from pytest_remote_ci.wire import control_characters, globs, keep, limits
 
 #: Most services of one job.
 MAX_SERVICES: Final = 8
+#: Keys of a service.
+SERVICE_KEYS: Final = ("name", "image", "env", "health", "ports", "command")
 #: Most patterns of artifacts in a submission; the same limit applies to patterns of reports.
 MAX_PATTERNS: Final = 200
 
@@ -206,7 +208,7 @@ def as_services(where: str, value: Any) -> tuple[dict[str, Any], ...]:
     """Return the services of one job, each with all its keys."""
     if not isinstance(value, (list, tuple)) or len(value) > MAX_SERVICES:
         raise WireError(f"{where}: must be a list of at most {MAX_SERVICES} services")
-    found = tuple(_service(f"{where}[{index}]", item) for index, item in enumerate(value))
+    found = tuple(as_service(f"{where}[{index}]", item) for index, item in enumerate(value))
     names = [service["name"] for service in found]
     for name in names:
         if names.count(name) > 1:
@@ -214,19 +216,25 @@ def as_services(where: str, value: Any) -> tuple[dict[str, Any], ...]:
     return found
 
 
-def _service(where: str, value: Any) -> dict[str, Any]:
+def is_service_name(name: str) -> bool:
+    """Return whether a service can have this host name."""
+    return _HOST.match(name) is not None and name not in ("localhost", "job")
+
+
+def service_name(image: str) -> str:
+    """Return the name of a service that has none: ``postgres`` for ``docker.io/library/postgres:17``."""
+    return image.rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
+
+
+def as_service(where: str, value: Any) -> dict[str, Any]:
+    """Return one service with all its keys."""
     raw = as_mapping(where, value)
-    for key in raw.keys() - {"name", "image", "env", "health", "ports", "command"}:
-        raise WireError(
-            f"{where}: unknown key {key!r}; valid keys are name, image, env, health, ports and command"
-        )
-    if not (isinstance(raw.get("name"), str) and _HOST.match(raw["name"])) or raw["name"] in (
-        "localhost",
-        "job",
-    ):
-        raise WireError(f"{where}.name: {raw.get('name')!r} cannot be a host name: use a-z, 0-9 and '-'")
+    for key in raw.keys() - {*SERVICE_KEYS}:
+        raise WireError(f"{where}: unknown key {key!r}; valid keys are {', '.join(SERVICE_KEYS)}")
     if not raw.get("image"):
         raise WireError(f"{where}.image: must name an image")
+    if not (isinstance(raw.get("name"), str) and is_service_name(raw["name"])):
+        raise WireError(f"{where}.name: {raw.get('name')!r} cannot be a host name: use a-z, 0-9 and '-'")
     ports = raw.get("ports") or ()
     if not isinstance(ports, (list, tuple)) or not all(
         type(port) is int and 0 < port < 65536 for port in ports

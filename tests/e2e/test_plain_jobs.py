@@ -41,3 +41,23 @@ def test_secrets_of_a_project(runner: Runner, developer: Developer, tmp_path: Pa
     assert done.code == 4
     assert "[tool.remote-ci]: secrets: not set in the environment: TOKEN" in done.err
     assert len(developer.jobs()) == 1
+
+
+SERVICES = """
+[tool.remote-ci.services.web]
+image = "{image}"
+command = ["sh", "-c", "sleep 1; exec python3 -m http.server 8123"]
+ports = [8123]
+"""
+ASKS = """
+import urllib.request
+def test_it_is_there():
+    assert urllib.request.urlopen("http://web:8123/").status == 200
+"""
+
+
+def test_services_of_a_project(developer: Developer, docker_engine: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(SERVICES.format(image=docker_engine))
+    (tmp_path / "test_it.py").write_text(ASKS)
+    done = developer.pytest(cwd=tmp_path)
+    assert done.code == 0, done.text

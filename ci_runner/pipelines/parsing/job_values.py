@@ -13,7 +13,6 @@ from ci_runner.pipelines.plan import Retries, Service
 from ci_runner.pipelines.source.tree import Items, Scalar, Table
 from pytest_remote_ci.wire import checks, limits
 
-_HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _AXIS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 #: Maximum number of cells of a matrix before exclusion, and of excluding entries.
 MOST_CELLS: Final = 256
@@ -164,7 +163,7 @@ def _service(given: str | None, value: Value) -> Service | None:
     if isinstance(value.node, Scalar) and isinstance(value.node.value, str):
         image, fields = values.image(value), dict[str, Value]()
     else:
-        fields_or_none = _fields(value, ("name", "image", "env", "health", "ports", "command"))
+        fields_or_none = _fields(value, checks.SERVICE_KEYS)
         if fields_or_none is None:
             return None
         fields = fields_or_none
@@ -174,8 +173,8 @@ def _service(given: str | None, value: Value) -> Service | None:
         image = values.image(fields["image"])
     if image is None:
         return None
-    name = given or (values.text(fields["name"]) if "name" in fields else _name_of(image))
-    if name is None or not _HOST_NAME.match(name) or name in ("localhost", "job"):
+    name = given or (values.text(fields["name"]) if "name" in fields else checks.service_name(image))
+    if name is None or not checks.is_service_name(name):
         (fields.get("name") or value).error(
             f"{name!r} cannot be the host name by which the job reaches the service: use a-z, 0-9 and '-'"
         )
@@ -194,11 +193,6 @@ def _details(fields: Mapping[str, Value]) -> dict[str, Any]:
     if "command" in fields:
         found["command"] = values.list_of(fields["command"], values.word, "strings") or ()
     return found
-
-
-def _name_of(image: str) -> str:
-    """Return ``postgres`` for ``docker.io/library/postgres:17``."""
-    return image.rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
 
 
 def matrix(value: Value) -> Matrix | None:
