@@ -130,6 +130,11 @@ def make_plan(tree: Tree, options: SubmitOptions, python: str | None = None) -> 
         notes += [] if note is None else [note]
     decisive = [*files.files, *BUILD_FILES, *_LOCKS, "hatch.toml", *pipfile.FILES, *pylock.FILES]
     decisive += [member.file for member in members or ()]
+    decisive += [
+        path
+        for path in sorted(tree.digests)
+        if path.startswith("../") and posixpath.basename(path) in BUILD_FILES
+    ]
     return Plan(
         source="uv.lock" if locked else "project" if project.file else "lines",
         project_file=project.file,
@@ -252,8 +257,14 @@ def _notes(options: SubmitOptions, missing: Iterable[str], known_groups: Iterabl
     ]
 
 
-def mount_point(root: str | None) -> str:
-    """Return the workspace's path in the container: the client's own path, unless it cannot be used."""
+def mount_point(root: str | None, project_folder: str = "") -> str:
+    """Return the workspace's path in the container: the client's own path, unless it cannot be used.
+
+    `project_folder`: where the project `root` is in the workspace.
+    """
+    if root is not None and project_folder:
+        suffix = f"/{project_folder}"
+        root = root.removesuffix(suffix) if root.endswith(suffix) else None
     if root is None or not root.startswith("/") or root.startswith("//") or len(root) > 1000:
         return DEFAULT_MOUNT
     path = posixpath.normpath(root)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
-from ci_runner.dependencies.project import Tree
+from ci_runner.dependencies.project import BUILD_FILES, Tree
 from ci_runner.errors import EnvironmentFailed
 from pytest_remote_ci.wire import formats
 
@@ -42,7 +42,7 @@ class Lock:
 
     #: Requirement lines.
     text: str
-    #: Folders of the workspace, relative to it, to be installed editable.
+    #: Folders of the workspace, relative to the project, to be installed editable.
     locals: tuple[str, ...] = ()
     #: Whether every line is a name, a version and hashes: only certain files of the configured indexes can satisfy
     #: it.
@@ -60,7 +60,7 @@ class Lock:
 
 
 def parse(text: Any, mount: str, tree: Tree) -> Lock:
-    """Parse the lock that a container made of the workspace `tree`, mounted at `mount`.
+    """Parse the lock that a container made of the project `tree`, which is at `mount`.
 
     Raises `EnvironmentFailed`, in one line, for anything but requirements of the known forms.
     """
@@ -134,24 +134,25 @@ def _place(requirement: str) -> tuple[str | None, bool]:
 
 
 def _folders(tree: Tree) -> set[str]:
-    """Return all folders of a workspace; "" is the workspace itself."""
+    """Return all folders of a workspace; "" is the project itself, and those beside it begin with ``..``."""
     found = {""}
     for path in tree.digests:
         folder = posixpath.dirname(path)
-        while folder not in found:
+        while folder not in found and posixpath.basename(folder) != "..":
             found.add(folder)
             folder = posixpath.dirname(folder)
-    return found
+    return found | {
+        posixpath.dirname(path) for path in tree.digests if posixpath.basename(path) in BUILD_FILES
+    }
 
 
 def _folder(place: str, mount: str, known: set[str]) -> str | None:
-    """Return the workspace's folder that a URL or path names, relative to it ("" is the workspace), or None."""
+    """Return the workspace's folder that a URL or path names, relative to the project ("" itself), or None."""
     if "://" in place and not place.startswith("file://"):
         return None
     path = posixpath.normpath(posixpath.join(mount, unquote(place.removeprefix("file://"))))
-    if path != mount and not path.startswith(f"{mount}/"):
-        return None
-    inner = path[len(mount) + 1 :]
+    inner = posixpath.relpath(path, mount)
+    inner = "" if inner == "." else inner
     return inner if inner in known else None
 
 

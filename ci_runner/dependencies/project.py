@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import posixpath
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,14 @@ class Tree:
     def read(self, path: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
         return self.content(path) if path in self.digests else None
+
+    def seen_from(self, folder: str) -> Tree:
+        """Return the same files with paths relative to `folder`; those beside it begin with ``..``."""
+        if not folder:
+            return self
+        paths = {posixpath.relpath(path, folder): path for path in self.digests}
+        digests = {path: self.digests[origin] for path, origin in paths.items()}
+        return Tree(digests, lambda path: self.content(paths[path]))
 
 
 def read_toml(tree: Tree, path: str) -> dict[str, Any]:

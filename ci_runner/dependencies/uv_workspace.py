@@ -44,6 +44,7 @@ def members(tree: Tree, pyproject: Mapping[str, Any]) -> tuple[Member, ...] | No
         path.removesuffix(f"/{_FILE}")
         for path in sorted(tree.digests)
         if path.endswith(f"/{_FILE}")
+        and not path.startswith("../")
         and _matches(path.removesuffix(f"/{_FILE}"), wanted)
         and not _matches(path.removesuffix(f"/{_FILE}"), unwanted)
     ]

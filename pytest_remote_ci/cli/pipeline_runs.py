@@ -141,7 +141,12 @@ def run(options: argparse.Namespace) -> int:
     display = Display(StatusLine())
     with held_interrupts(display) as interrupts, ExitStack() as resources:
         parts = CommandSubmission(
-            settings(options), display, resources, is_async=options.asynchronous, as_json=options.json
+            settings(options),
+            display,
+            resources,
+            is_async=options.asynchronous,
+            as_json=options.json,
+            is_of_job=False,
         )
         sent = parts.run_options()
 

@@ -74,7 +74,7 @@ def deliver(
 
 def _lacking(client: Client, workspace: Workspace) -> list[str] | None:
     """Return the digests that must be sent, or None if the whole project is to be sent."""
-    is_small = len(workspace.files) <= SMALL_FILES and workspace.size <= SMALL_BYTES
+    is_small = len(workspace.sent) <= SMALL_FILES and workspace.size <= SMALL_BYTES
     if is_small and not workspace.needs_manifest:
         return None
     return client.missing(workspace.digests())

@@ -64,6 +64,11 @@ class PytestSubmission(Submission):
         )
 
     @property
+    def is_of_job(self) -> bool:
+        """Whether one job is submitted, not a run of a pipeline."""
+        return not self.option("pipeline")
+
+    @property
     def all_arguments(self) -> list[str]:
         """All arguments, wherever they were given."""
         return [*self.addopts, *self.given]
@@ -73,7 +78,7 @@ class PytestSubmission(Submission):
 
         Raise `WorkspaceError` for calls of debuggers in tests, and for dependencies that are not sent.
         """
-        if not self.option("pipeline"):
+        if self.is_of_job:
             path_sources.refuse_missing(workspace.root, {file.path for file in workspace.files})
         self._print_limitations()
         self._print_unset_variables()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.errors import SubmissionRefused
@@ -17,6 +17,9 @@ from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.status_line import Bar
 from pytest_remote_ci.wire import limits
+
+#: Options that are no setting of that name.
+_STRICT_WORDS: Final = {"project_folder": "dependencies beside the project"}
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
@@ -80,7 +83,7 @@ class Remote(ABC):
         """Return the error; of a runner that does not know an option, with the option's name and what to do."""
         if not self._strict or "options.protocol: " not in str(error):
             return error
-        names = ", ".join(map(limits.key, self._strict))
+        names = ", ".join(_STRICT_WORDS.get(name, limits.key(name)) for name in self._strict)
         found = SubmissionRefused(
             f"the runner at {self._client.url} is too old for {names}: update it, or remove the setting"
         )

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,17 @@ from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.session import arguments, interpreter
 from pytest_remote_ci.terminal.ansi import is_terminal
 from pytest_remote_ci.terminal.display import Display, local_color
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import SubmitOptions
 from pytest_remote_ci.workspace import scm_version, uv_workspace
+from pytest_remote_ci.workspace.path_sources import Choice, Outside, outside
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
     from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.config.config import Config
-    from pytest_remote_ci.workspace.collect import Workspace
+    from pytest_remote_ci.workspace.collect import Beside, Workspace
 
 
 class Submission:
@@ -65,11 +68,31 @@ class Submission:
         self.display.line.show("looking for the project's files")
         include = (*self.settings.include, *self._cache_files())
         found = collect.collect(self.place.root, include=include, exclude=self.settings.exclude)
+        warnings = list(found.warnings)
+        if self.outside.places:
+            beside, more = collect.collect_beside(
+                self.outside, include=self.settings.include, exclude=self.settings.exclude
+            )
+            found = replace(found, beside=beside)
+            warnings += [*more, _also_sent(beside, self.outside, self.place.root)]
         self.display.line.clear()
         unread = uv_workspace.unread_settings(self.place.root, self.place.cwd)
-        for warning in (*found.warnings, *([] if unread is None else [unread])):
+        for warning in (*warnings, *([] if unread is None else [unread])):
             self.display.print_message(f"remote-ci: {warning}")
         return found
+
+    @property
+    def is_of_job(self) -> bool:
+        """Whether one job is submitted, not a run of a pipeline."""
+        return True
+
+    @cached_property
+    def outside(self) -> Outside:
+        """The dependencies beside the project that travel with it."""
+        if not self.is_of_job:
+            return Outside(self.place.root)
+        chosen = Choice(self.settings.requirements, self.settings.groups, self.settings.extras)
+        return outside(self.place.root, chosen)
 
     def _cache_files(self) -> tuple[str, ...]:
         """Return ignored files that are sent nevertheless."""
@@ -125,7 +148,8 @@ class Submission:
         if in_root:  # jobs of a run name their own
             options = replace(options, services=())
         env = {**interpreter.variables(), **options.env}
-        return replace(options, records=records, reports=reports, env=env)
+        folder = "" if in_root else self.outside.project_folder
+        return replace(options, records=records, reports=reports, env=env, project_folder=folder)
 
 
 class CommandSubmission(Submission):
@@ -141,8 +165,10 @@ class CommandSubmission(Submission):
         is_dry_run: bool = False,
         is_async: bool = False,
         as_json: bool = False,
+        is_of_job: bool = True,
     ) -> None:
         """`args` are the arguments for pytest."""
+        self._is_of_job = is_of_job
         cwd = Path.cwd()
         place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
         super().__init__(
@@ -151,6 +177,11 @@ class CommandSubmission(Submission):
         self._args = args
         #: The reports that may be fetched into the project.
         self.reports = destinations.find(args, place)
+
+    @property
+    def is_of_job(self) -> bool:
+        """Whether one job is submitted, not a run of a pipeline."""
+        return self._is_of_job
 
     def updates(self, sent: SubmitOptions) -> Updates:
         """Return which changes of the project's files are brought home, for a job with these options."""
@@ -196,3 +227,11 @@ class CommandSubmission(Submission):
 
     def _notify(self, text: str) -> None:
         self.display.print_message(text)
+
+
+def _also_sent(beside: Beside, outside: Outside, root: Path) -> str:
+    """Return one line that names what travels with the project."""
+    names = ", ".join(os.path.relpath(place, root).replace(os.sep, "/") for place in outside.places)
+    size = formats.size(sum(file.size for file in beside.files))
+    count = len(beside.files)
+    return f"sent with the project, which depends on it: {names} ({count} file{'s'[: count != 1]}, {size})"

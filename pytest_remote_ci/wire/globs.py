@@ -46,6 +46,14 @@ def problem(pattern: str) -> str | None:
     return None
 
 
+def below(folder: str, pattern: str) -> str:
+    """Return the pattern that matches below `folder` what `pattern` matches; "" is no folder."""
+    if not folder:
+        return pattern
+    escaped = re.sub(r"([*?\[])", r"[\1]", folder)
+    return escaped if pattern == "." else f"{escaped}/{pattern}"
+
+
 @dataclass(frozen=True)
 class Step:
     """A file or folder on the way down."""

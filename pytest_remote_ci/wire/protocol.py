@@ -70,6 +70,9 @@ class SubmitOptions:
     root: str | None = None
     #: Directory below `root` in which pytest runs, in POSIX form; "" is the root itself.
     cwd: str = ""
+    #: The folder of the workspace that is `root`, if other folders travel beside the project; "": the project is all.
+    #: Every path and pattern of these options and of results is relative to the project.
+    project_folder: str = ""
     #: Run as ``python -m pytest`` does (cwd on sys.path); False runs as the ``pytest`` script does.
     module: bool = True
     #: Options of the interpreter that runs pytest, such as ``-Werror`` and ``-O`` (`interpreter_options`).
@@ -153,7 +156,7 @@ class SubmitOptions:
 
     def strict(self) -> list[str]:
         """Return the names of the options that are set and that a runner must not ignore."""
-        return [name for name in limits.NAMES if getattr(self, name) is not None]
+        return [name for name in (*limits.NAMES, "project_folder") if getattr(self, name)]
 
     @classmethod
     def from_dict(cls, raw: Any) -> SubmitOptions:
@@ -330,6 +333,7 @@ CHECKS: Final[Mapping[str, Any]] = {
     "args": checks.as_texts,
     "root": checks.as_text,
     "cwd": checks.as_relative,
+    "project_folder": checks.as_relative,
     "module": checks.as_flag,
     "interpreter_options": interpreter_options.as_interpreter_options,
     "python": checks.as_python,

@@ -20,20 +20,24 @@ from typing import IO, Final
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import WorkspaceChanged, WorkspaceError
 from pytest_remote_ci.wire import control_characters, formats, protocol
-from pytest_remote_ci.workspace import selection, zip_writer
+from pytest_remote_ci.workspace import path_sources, selection, zip_writer
 from pytest_remote_ci.workspace.gitignore import PatternList
 from pytest_remote_ci.workspace.stat_cache import StatCache
 from pytest_remote_ci.workspace.symlinks import Found, find
 
 __all__ = [
+    "Beside",
     "Workspace",
     "WorkspaceChanged",
     "WorkspaceError",
     "WorkspaceFile",
     "collect",
+    "collect_beside",
     "create_project_zip",
 ]
 
+#: Most bytes of all that travels beside a project.
+MAX_BESIDE: Final = 256 << 20
 #: With more files than this of one kind below one folder, a message suggests one pattern for all of them.
 _MOST_NAMES: Final = 3
 
@@ -59,6 +63,17 @@ class WorkspaceFile:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Files that travel beside the project, as they are relative to the folder that both have in common."""
+
+    #: Path of the project relative to that folder; "" if nothing travels beside it.
+    project_folder: str = ""
+    files: tuple[WorkspaceFile, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Workspace:
     """The files of a project, sorted by path; returned by `collect`."""
 
@@ -75,34 +90,50 @@ class Workspace:
     include: PatternList = field(default_factory=lambda: PatternList(()), repr=False, compare=False)
     #: Whether to send modification times, for options that sort by them.
     mtimes: bool = False
+    #: What travels with the project.
+    beside: Beside = Beside()
+
+    @property
+    def sent(self) -> tuple[WorkspaceFile, ...]:
+        """All files, with the paths under which they are sent."""
+        if not self.beside.project_folder:
+            return self.files
+        inside = (replace(file, path=self._sent(file.path)) for file in self.files)
+        return tuple(sorted((*inside, *self.beside.files), key=lambda file: file.path))
+
+    def _sent(self, path: str) -> str:
+        folder = self.beside.project_folder
+        return f"{folder}/{path}" if folder else path
 
     @property
     def size(self) -> int:
         """Total bytes of all files."""
-        return sum(file.size for file in self.files)
+        return sum(file.size for file in self.sent)
 
     def manifest(self) -> protocol.Manifest:
         """Return the manifest to send to the runner."""
         return protocol.Manifest(
             files=tuple(
-                protocol.ManifestEntry(file.path, file.mode, file.size, file.sha256) for file in self.files
+                protocol.ManifestEntry(file.path, file.mode, file.size, file.sha256) for file in self.sent
             ),
             root=str(self.root) if os.name != "nt" else self.root.as_posix(),
-            mtimes={file.path: file.mtime_ns for file in self.files} if self.mtimes else {},
-            links=self.links,
-            folders=self.folders,
+            mtimes={file.path: file.mtime_ns for file in self.sent} if self.mtimes else {},
+            links={
+                **{self._sent(path): target for path, target in self.links.items()},
+                **self.beside.links,
+            },
+            folders=tuple(sorted((*map(self._sent, self.folders), *self.beside.folders))),
         )
 
     @property
     def needs_manifest(self) -> bool:
         """Whether an archive cannot hold everything: links, empty folders, modification times, read-only files."""
-        return bool(self.mtimes or self.links or self.folders) or any(
-            not file.mode & 0o200 for file in self.files
-        )
+        has_more = self.links or self.folders or self.beside.links or self.beside.folders
+        return bool(self.mtimes or has_more) or any(not file.mode & 0o200 for file in self.sent)
 
     def digests(self) -> dict[str, int]:
         """Return digest → bytes for every content."""
-        return {file.sha256: file.size for file in self.files}
+        return {file.sha256: file.size for file in self.sent}
 
     def choose(self, paths: Iterable[str]) -> Workspace:
         """Return a workspace of exactly these paths; paths that are not in this one must be files below the root.
@@ -125,7 +156,7 @@ class Workspace:
     def write_zip(self, target: Path | IO[bytes], progress: zip_writer.Progress | None = None) -> None:
         """Write all files as one deterministic zip to a path or to a seekable binary file."""
         members = [
-            zip_writer.Member(file.path, file.source, file.mode | 0o200, file.size) for file in self.files
+            zip_writer.Member(file.path, file.source, file.mode | 0o200, file.size) for file in self.sent
         ]
         _write(members, target, progress)
 
@@ -135,15 +166,20 @@ class Workspace:
         """Write the contents with these digests as a zip, each named by its digest. Raises `WorkspaceChanged`."""
         wanted = set(digests)
         members = []
-        for file in self.files:
+        for file in self.sent:
             if file.sha256 in wanted:
                 wanted.discard(file.sha256)
                 members.append(zip_writer.Member(file.sha256, file.source, 0o644, file.size, file.sha256))
         _write(members, target, progress)
 
     def by_size(self) -> list[WorkspaceFile]:
-        """Return the files, largest first."""
-        return sorted(self.files, key=lambda file: (-file.size, file.path))
+        """Return the files, largest first, with paths relative to the project."""
+        folder = self.beside.project_folder
+        beside = (
+            replace(file, path=os.path.relpath(file.path, folder).replace(os.sep, "/"))
+            for file in self.beside.files
+        )
+        return sorted((*self.files, *beside), key=lambda file: (-file.size, file.path))
 
     def listing(self) -> Iterator[str]:
         """Yield lines for display: every file with its size, largest first, then the total."""
@@ -151,7 +187,7 @@ class Workspace:
             yield f"{formats.size(file.size):>10}  {file.path}"
         for path, target in self.links.items():
             yield f"{'link':>10}  {path} -> {target}"
-        count = len(self.files)
+        count = len(self.sent)
         yield f"{formats.size(self.size):>10}  in {count} file{'' if count == 1 else 's'}"
 
 
@@ -164,17 +200,20 @@ def collect(
     use_cache: bool = True,
     cache_folder: Path | None = None,
     copy_links: bool = False,
+    most_bytes: int | None = None,
 ) -> Workspace:
     """Return the workspace of the project in `root`, as it is now. Raises `WorkspaceError`.
 
     `include` and `exclude` are patterns in gitignore's syntax. `include` overrides `exclude`, and a pattern that
     names files also allows secrets. Digests are cached in `cache_folder`; None means the user's cache folder.
-    `copy_links`: links are replaced by what they lead to, as far as that is in the project.
+    `copy_links`: links are replaced by what they lead to, as far as that is in the project. `most_bytes`: limit for
+    all files, checked before any is read.
     """
     root = Path(os.path.abspath(root))  # noqa: PTH100 - links in the project's own path stay: it is shown to people
     if not root.is_dir():
         raise WorkspaceError(f"{root}: no such folder")
-    included, excluded = PatternList.of(include), PatternList.of(exclude)
+    included = PatternList.of(pattern for pattern in include if not _is_beside(pattern))
+    excluded = PatternList.of(pattern for pattern in exclude if not _is_beside(pattern))
     found = find(
         root,
         selection.select(root, included, excluded),
@@ -182,6 +221,8 @@ def collect(
         copy_links=copy_links,
     )
     _refuse_bad_names((*found.files, *found.links, *found.folders))
+    if most_bytes is not None:
+        _refuse_size(sum(entry.stat.st_size for entry in found.files.values()), most_bytes)
     if use_cache and cache_folder is None:
         cache_folder = user_file.cache_folder()
     cache = StatCache(cache_folder if use_cache else None, root)
@@ -192,6 +233,96 @@ def collect(
     links = {_composed(path): _composed(target) for path, target in found.links.items()}
     folders = tuple(_composed(path) for path in found.folders)
     return Workspace(root, files, tuple(found.warnings), links, folders, included)
+
+
+def collect_beside(
+    outside: path_sources.Outside,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    cache_folder: Path | None = None,
+) -> tuple[Beside, list[str]]:
+    """Return what travels beside the project, and warnings. Raises `WorkspaceError`.
+
+    Each folder is collected as a project of its own. A pattern that begins with its path from the project, such as
+    ``../lib/data/``, is for it alone; others without a slash before their end leave files out of it, too.
+    """
+    files: dict[str, WorkspaceFile] = {}
+    links: dict[str, str] = {}
+    folders: set[str] = set()
+    warnings: list[str] = []
+    for place in outside.places:
+        name = os.path.relpath(place, outside.top / outside.project_folder).replace(os.sep, "/")
+        try:
+            found = _collect_source(
+                place,
+                [_pattern_below(pattern, name) for pattern in include if _names(pattern, name)],
+                [_pattern_below(pattern, name) for pattern in exclude if _applies(pattern, name)],
+                MAX_BESIDE - sum(file.size for file in files.values()),
+                cache_folder,
+            )
+        except WorkspaceError as error:
+            raise WorkspaceError(
+                f"{name}, a dependency that travels with the project: {error} (patterns for it begin with {name}/)"
+            ) from error
+        warnings += [f"{name}: {warning}" for warning in found.warnings]
+        folder = os.path.relpath(found.root, outside.top).replace(os.sep, "/")
+        prefix = "" if folder == "." else f"{folder}/"
+        files.update({prefix + file.path: replace(file, path=prefix + file.path) for file in found.files})
+        links.update({prefix + path: target for path, target in found.links.items()})
+        folders.update(prefix + path for path in found.folders)
+    own = f"{outside.project_folder}/"
+    beside = Beside(
+        outside.project_folder,
+        tuple(file for path, file in sorted(files.items()) if not path.startswith(own)),
+        {path: target for path, target in links.items() if path not in files and not path.startswith(own)},
+        tuple(sorted(path for path in folders if not f"{path}/".startswith(own))),
+    )
+    return beside, warnings
+
+
+def _collect_source(
+    place: Path, include: Sequence[str], exclude: Sequence[str], most_bytes: int, cache_folder: Path | None
+) -> Workspace:
+    if place.is_dir():
+        return collect(
+            place, include=include, exclude=exclude, cache_folder=cache_folder, most_bytes=most_bytes
+        )
+    _refuse_size(place.stat().st_size, most_bytes)
+    found = find(place.parent, selection.Selection(paths={place.name}), lambda path: False, copy_links=True)
+    _refuse_bad_names(found.files)
+    files, suspects = _read(found.files, StatCache(None, place.parent))
+    _refuse_secrets(suspects, PatternList.of(include))
+    return Workspace(place.parent, files)
+
+
+def _is_beside(pattern: str) -> bool:
+    """Return whether a pattern is for a folder beside the project."""
+    return pattern.lstrip("!").startswith("../")
+
+
+def _names(pattern: str, name: str) -> bool:
+    return pattern.lstrip("!").startswith(f"{name}/")
+
+
+def _applies(pattern: str, name: str) -> bool:
+    return _names(pattern, name) or "/" not in pattern.rstrip("/")
+
+
+def _pattern_below(pattern: str, name: str) -> str:
+    """Return a pattern as it is for the folder `name` beside the project."""
+    if not _names(pattern, name):
+        return pattern
+    negation = "!" if pattern.startswith("!") else ""
+    return f"{negation}/{pattern.lstrip('!').removeprefix(f'{name}/')}"
+
+
+def _refuse_size(size: int, most: int) -> None:
+    if size > most:
+        raise WorkspaceError(
+            f"its files have {formats.size(size)}, and folders beside a project may have {formats.size(MAX_BESIDE)}; "
+            "leave out what it does not need with `exclude`"
+        )
 
 
 def create_project_zip(

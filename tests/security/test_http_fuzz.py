@@ -591,6 +591,7 @@ def test_any_name_in_an_archive_and_a_manifest(fuzzed: Fuzzed, name: str, conten
             ),
             *("services", "artifacts", "reports", "artifacts_when", "artifacts_days", "records", "restarts"),
             "interpreter_options",
+            "project_folder",
             "keep",
             "pip",
             *(

@@ -27,7 +27,7 @@ from ci_runner.model.job import Artifact, Job, JobEvent, utcnow
 from ci_runner.model.verdict import Verdict
 from ci_runner.settings.groups import ReconcileSettings
 from ci_runner.storage.blobs import Batch, BlobStore
-from pytest_remote_ci.wire import formats
+from pytest_remote_ci.wire import formats, globs
 from pytest_remote_ci.wire.changes import CREATED, KINDS
 from pytest_remote_ci.wire.globs import Globs
 
@@ -51,6 +51,13 @@ class JobOutput:
     sent: Callable[[], Mapping[str, str]]
     #: Returns the project as it was before; None: what the job did to it is not recorded.
     original: Callable[[], Original | None] = lambda: None
+    #: The project's folder in the workspace; "" is the workspace itself.
+    project_folder: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """What is before the paths of the project's files."""
+        return f"{self.project_folder}/" if self.project_folder else ""
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,13 @@ class Limits:
 class ArtifactRequest:
     """The patterns of the files that a submission asks for."""
 
-    def __init__(self, job: Job, verdict: Verdict) -> None:
+    def __init__(self, job: Job, verdict: Verdict, project_folder: str = "") -> None:
         options = job.options.usable()
         when = {"always": True, "success": verdict.success is True, "failure": verdict.success is not True}
         self._asked = options.artifacts if when[options.artifacts_when] else ()
-        self.globs = Globs((*self._asked, *options.reports))
+        self.globs = Globs(
+            [globs.below(project_folder, pattern) for pattern in (*self._asked, *options.reports)]
+        )
         self.days = options.artifacts_days
 
     def missed(self, matched: set[int]) -> list[str]:
@@ -141,10 +150,10 @@ class ArtifactCollector:
 
         Raises any error of `before_reading`, and `KeepingStopped`.
         """
-        wanted = ArtifactRequest(job, verdict)
+        wanted = ArtifactRequest(job, verdict, written.project_folder)
         found = scan.find(written.folder, wanted.globs)
         original = written.original()
-        changed = changes.find(written.folder, original) if original is not None else changes.Found()
+        changed = _find_changes(written, original)
         if not found.files and not changed.candidates:  # no need to wait for the container then
             return CollectedArtifacts(
                 notes=(*found.omissions.lines(), *wanted.missed(found.matched)),
@@ -171,7 +180,7 @@ class ArtifactCollector:
         self, job: Job, wanted: ArtifactRequest, written: JobOutput, original: Original | None
     ) -> CollectedArtifacts:
         found = scan.find(written.folder, wanted.globs)
-        changed = changes.find(written.folder, original) if original is not None else changes.Found()
+        changed = _find_changes(written, original)
         sent: Mapping[str, str] = {}
         with contextlib.suppress(PermanentError):  # the workspace is gone: store everything that matches
             sent = written.sent()
@@ -202,7 +211,11 @@ class ArtifactCollector:
             batch.commit()
         failpoints.hit(_STORED)
         until = utcnow() + dt.timedelta(days=min(self.retention_days, wanted.days or self.retention_days))
-        files = {item.path: item for item in (*artifacts, *recorded)}
+        prefix = written.prefix
+        files = {
+            item.path.removeprefix(prefix): replace(item, path=item.path.removeprefix(prefix))
+            for item in (*artifacts, *recorded)
+        }
         return CollectedArtifacts(
             tuple(replace(files[path], kept_until=until) for path in sorted(files)),
             (*found.omissions.lines(), *wanted.missed(found.matched)),
@@ -295,6 +308,21 @@ class ArtifactCollector:
             if left < 0:
                 raise _FileChanged
             yield piece
+
+
+def _find_changes(written: JobOutput, original: Original | None) -> changes.Found:
+    """Return what may have changed in the project; files beside it are omissions."""
+    if original is None:
+        return changes.Found()
+    found = changes.find(written.folder, original)
+    inside = []
+    for candidate in found.candidates:
+        if candidate.path.startswith(written.prefix):
+            inside.append(candidate)
+        else:
+            found.omissions.add("is not listed, because it is beside the project", candidate.path)
+    found.candidates = inside
+    return found
 
 
 def _precedence(candidate: Candidate) -> tuple[bool, int, str]:

@@ -80,8 +80,9 @@ class Build:
     owner: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[Bind, ...] = ()
-    #: Read-only trees, visible and writable at `cwd`.
+    #: Read-only trees, visible and writable at `mount`.
     lowers: tuple[Path, ...] = ()
+    mount: str = ""
     #: Folder for writes over `lowers`; None: a folder of the build itself.
     upper: Path | None = None
     #: Maximum processors; None: the default of builds.
@@ -225,7 +226,7 @@ class Builds:
 
     def _spec(self, build: Build, name: str, cell: Cell, tools: Path) -> ContainerSpec:
         overlay = (
-            Overlay(build.lowers, build.upper or cell.path("upper"), cell.path("work"), build.cwd)
+            Overlay(build.lowers, build.upper or cell.path("upper"), cell.path("work"), build.mount)
             if build.lowers
             else None
         )

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import posixpath
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -69,8 +70,11 @@ class Request:
     #: "3.12".
     python: str
     plan: Plan
+    #: The files as seen from the project.
     tree: Tree
-    #: The assembled workspace, and its path in the job.
+    #: The files of the workspace.
+    files: Tree
+    #: The assembled workspace, its path in the job, and the project's folder in it.
     folder: Path
     mount: str
     tools: Path
@@ -79,6 +83,12 @@ class Request:
     stopping: Callable[[], bool]
     #: If the engine cannot mount: the folder in which the job runs and the project is installed.
     in_place: Path | None = None
+    project_folder: str = ""
+
+    @property
+    def project(self) -> str:
+        """The project's path in the job."""
+        return posixpath.join(self.mount, self.project_folder) if self.project_folder else self.mount
 
 
 @dataclass(frozen=True)
@@ -210,8 +220,8 @@ class Environments:
 
         `environment`: the dependencies' folder, needed only if the engine cannot mount.
         """
-        inner = [f"{request.mount}/{folder}" for folder in lock.locals]
-        projects = ([request.mount] if request.plan.install else []) + inner
+        inner = [posixpath.normpath(f"{request.project}/{folder}") for folder in lock.locals]
+        projects = ([request.project] if request.plan.install else []) + inner
         if not projects:
             return None
         key = _digest(
@@ -219,7 +229,7 @@ class Environments:
             request.scope,
             request.image_id,
             request.python,
-            request.mount,
+            request.project,
             projects,
             self._indexes(),
             project_layer.layer_digest(request.tree, request.plan),
@@ -278,11 +288,12 @@ class Environments:
             steps=tuple(steps),
             cache=CachePlace(scope, purpose),
             may_build=own,
-            cwd=request.mount if own else "/",
+            cwd=request.project if own else "/",
             owner=self.owner(scope),
             env=self._env(),
             binds=(*self.ca_binds(), *binds),
             lowers=(request.folder,) if own else (),
+            mount=request.mount,
             upper=upper,
         )
         with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
@@ -331,7 +342,7 @@ class Environments:
         plan = replace(request.plan, scm_version=None)
         dynamic = project_layer.layer_digest(request.tree, plan) if plan.is_dynamic else None
         return _digest(
-            "lock", request.image_id, request.python, plan.digest(), self._indexes(), dynamic, request.mount
+            "lock", request.image_id, request.python, plan.digest(), self._indexes(), dynamic, request.project
         )
 
     def _environment_key(self, request: Request, lock: Lock, scope: str) -> str:
@@ -375,7 +386,7 @@ class Environments:
                     if self._owner is not None:
                         os.chown("upper", self._owner, self._owner, dir_fd=layer, follow_symlinks=False)
                     with built.cell.opened("upper") as upper, built.cell.opened("layer", "upper") as products:
-                        takeover.keep_products(upper, products, request.tree, self._owner)
+                        takeover.keep_products(upper, products, request.files, self._owner)
             self._replace(cell, "layer", target, key)
         self._complete(parent, key)
         return _there(_find_layer(parent, key))
@@ -444,7 +455,7 @@ def _there(ready: Published | None) -> Published:
 def _lock_of(built: Built, request: Request) -> Lock:
     """Return the lock that a container made; it is untrusted."""
     raw = built.result.get("lock")
-    return locks.parse(raw.get("text") if isinstance(raw, dict) else None, request.mount, request.tree)
+    return locks.parse(raw.get("text") if isinstance(raw, dict) else None, request.project, request.tree)
 
 
 def _one_line(text: object) -> str:
@@ -460,7 +471,7 @@ def _reason(request: Request, result: Mapping[str, object]) -> str:
         return f"{words} (chosen: {chosen}; {settings})"
     output = result.get("output")
     searched = f"{output if isinstance(output, str) else ''}\n{words}"
-    hint = build_hints.hint(searched, request.mount, request.tree.digests)
+    hint = build_hints.hint(searched, request.project, request.tree.digests)
     return words if hint is None else f"{words} ({hint})"
 
 

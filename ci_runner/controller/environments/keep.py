@@ -28,8 +28,9 @@ from ci_runner.model.job import Job
 from ci_runner.model.path_checks import MAX_DEPTH
 from ci_runner.storage.kept_folders import KeptFolders, Project, describe
 from ci_runner.storage.safe_fs import FILE, Trash, identity, is_folder, open_up, opened_folder
-from pytest_remote_ci.wire import formats, keep
+from pytest_remote_ci.wire import formats, globs, keep
 from pytest_remote_ci.wire.globs import Globs, Step
+from pytest_remote_ci.wire.protocol import SubmitOptions
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Keeper:
         place = self._given(job)
         if not place.is_dir():
             self._wait(job, project, stopping)
-            self._make(place, project, patterns, job.options.submitted.cwd, sent, log)
+            self._make(place, project, patterns, job.options.submitted, sent, log)
         known = {}
         for folder in (place / "project", place / "home"):
             with opened_folder(folder) as opened:
@@ -125,10 +126,11 @@ class Keeper:
         place: Path,
         project: Project,
         patterns: tuple[str, ...],
-        cwd: str,
+        options: SubmitOptions,
         sent: Mapping[str, str],
         log: Callable[[str], None],
     ) -> None:
+        prefix = _prefix(options)
         temporary = place.with_name("kept.tmp")
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._trash.remove(temporary)
@@ -151,16 +153,18 @@ class Keeper:
                 copy = stack.enter_context(
                     contextlib.closing(_Copy(target, self._owner, _Budget(_UNLIMITED)))
                 )
-                if part == "project" and _is_sent(source, Globs(keep.below(pattern, cwd)), sent):
+                globs = Globs(keep.below(pattern, options.cwd))
+                if part == "project" and _is_sent(source, globs, prefix, sent):
                     continue
                 try:
                     for found in _walk(source):
                         if stat.S_ISREG(found.status.st_mode):
-                            copy.add(found)
+                            path = prefix + found.path if part == "project" else found.path
+                            copy.add(replace(found, path=path))
                 except OSError as error:  # it was just cleared: the job must not get a part of it
                     _log.info("kept folder %r is not given: %s", pattern, error)
                     rest = tuple(name for name in patterns if name != pattern)
-                    return self._make(place, project, rest, cwd, sent, log)
+                    return self._make(place, project, rest, options, sent, log)
         temporary.rename(place)
         return None
 
@@ -206,7 +210,7 @@ class Keeper:
             is_home = keep.is_in_home(pattern)
             changes = _Changes(
                 written.home if is_home else written.project,
-                Globs(keep.below(pattern, job.options.submitted.cwd)),
+                Globs(_globs(pattern, job.options.submitted)),
                 self._owner,
             )
             others = sum(size for name, size in sizes.items() if name != pattern)
@@ -218,6 +222,9 @@ class Keeper:
                 files = sent() if files is None else files
                 base = given / ("home" if is_home else "project") if written.only_changes else None
                 found = changes.merged(base, {} if is_home else files)
+                if not is_home:
+                    prefix = _prefix(job.options.submitted)
+                    found = (replace(file, path=file.path.removeprefix(prefix)) for file in found)
                 budget = _Budget(self._limit - others, self._limit)
                 sizes[pattern] = self._replace(project, pattern, found, budget, token)
             except _TooMuch as error:
@@ -247,7 +254,7 @@ class Keeper:
         """Return whether the job's folders seem to have something to keep; it may still be running."""
         for pattern in job.options.submitted.keep:
             folder = written.home if keep.is_in_home(pattern) else written.project
-            globs = Globs(keep.below(pattern, job.options.submitted.cwd))
+            globs = Globs(_globs(pattern, job.options.submitted))
             try:
                 if _Changes(folder, globs, self._owner).has_any():
                     return True
@@ -495,13 +502,24 @@ def _own(folder: int, owner: int | None) -> None:
         os.fchown(folder, owner, owner)
 
 
-def _is_sent(source: int, globs: Globs, sent: Mapping[str, str]) -> bool:
+def _prefix(options: SubmitOptions) -> str:
+    """Return what is before the paths of the project's files in the workspace."""
+    return f"{options.project_folder}/" if options.project_folder else ""
+
+
+def _globs(pattern: str, options: SubmitOptions) -> list[str]:
+    """Return the globs below the workspace (or the home) that a pattern stands for."""
+    folder = "" if keep.is_in_home(pattern) else options.project_folder
+    return [globs.below(folder, glob) for glob in keep.below(pattern, options.cwd)]
+
+
+def _is_sent(source: int, globs: Globs, prefix: str, sent: Mapping[str, str]) -> bool:
     """Return whether the client sends one of the files that a pattern names by themselves.
 
     Then the others are not given either: a database must not meet the log of another one.
     """
     return any(
-        found.is_hit and stat.S_ISREG(found.status.st_mode) and found.path in sent
+        found.is_hit and stat.S_ISREG(found.status.st_mode) and prefix + found.path in sent
         for found in _walk(source, globs, lambda folder: not folder.is_hit)
     )
 

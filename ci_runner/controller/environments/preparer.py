@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import posixpath
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -75,7 +76,7 @@ class Prepared:
 
     #: Content digest of the image.
     image: str
-    #: Path of the workspace in the container.
+    #: Path of the project in the container.
     mount_point: str
     #: Read-only trees, topmost first: the project build's output, then the workspace.
     lowers: tuple[Path, ...]
@@ -91,6 +92,8 @@ class Prepared:
     module: bool
     #: If the engine cannot mount: the folder in which the job runs.
     upper: Path | None = None
+    #: Path of the workspace in the container, if the project is a folder in it.
+    workspace: str | None = None
     #: The container that shares its network with the job: that of its first service.
     join: str | None = None
     #: The files that earlier jobs left for this one.
@@ -167,13 +170,14 @@ class Preparer:
         log, building = _one_at_a_time(log), _once(building)
         base = choose_base(self._engine, self._settings, options, log)
         folder = self._workspaces.tree(job.workspace or "")
-        tree = self._workspaces.files(job.workspace or "")
+        files = self._workspaces.files(job.workspace or "")
+        tree = files.seen_from(options.project_folder)
         plan = make_plan(tree, options, base.python)
         for note in plan.notes:
             log(note)
         if not base.image.pythons and job.options.script is not None and base.named_by_user:
             prepared = self._without_python(job, base.image.id, folder, options)
-            prepared = self._with_kept(job, prepared, tree.digests, log, stopping)
+            prepared = self._with_kept(job, prepared, files.digests, log, stopping)
             return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
         request = Request(
             job_id=job.id,
@@ -184,8 +188,10 @@ class Preparer:
             python=base.python,
             plan=plan,
             tree=tree,
+            files=files,
             folder=folder,
-            mount=mount_point(options.root),
+            mount=mount_point(options.root, options.project_folder),
+            project_folder=options.project_folder,
             tools=self._tools.folder(),
             log=log,
             building=building,
@@ -202,7 +208,7 @@ class Preparer:
                 tools=request.tools,
             )
         prepared = self._prepared(request, options, environment, layer)
-        prepared = self._with_kept(job, prepared, tree.digests, log, stopping)
+        prepared = self._with_kept(job, prepared, files.digests, log, stopping)
         network = self._services.ensure(job.id, options, log=log, stopping=stopping)
         return replace(prepared, join=network)
 
@@ -229,7 +235,8 @@ class Preparer:
         """Prepare a script in a user's image without Python: nothing is installed."""
         return Prepared(
             image=image_id,
-            mount_point=mount_point(options.root),
+            mount_point=_project_path(options),
+            workspace=mount_point(options.root, options.project_folder),
             lowers=(folder,),
             binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()),
             python="",
@@ -283,7 +290,8 @@ class Preparer:
         }
         return Prepared(
             image=request.image_id,
-            mount_point=request.mount,
+            mount_point=request.project,
+            workspace=request.mount,
             lowers=tuple(lowers),
             binds=tuple(binds),
             python=f"{home}/bin/python",
@@ -303,7 +311,8 @@ class Preparer:
         digest = job.options.mtimes
         if digest is None:
             return {}
-        found = {"cwd": options.cwd, "times": self._workspaces.times(digest)}
+        cwd = posixpath.join(options.project_folder, options.cwd)
+        found = {"cwd": cwd.rstrip("/"), "times": self._workspaces.times(digest)}
         path = work / "spool" / "ages.json"
         if not os.path.lexists(path):  # otherwise written before a crash: the container may already have it
             temporary = path.with_name("ages.json.tmp")
@@ -361,7 +370,10 @@ class Preparer:
             env={"HOME": HOME},
             binds=(*prepared.binds, Bind(work / "spool", SPOOL, read_only=False)),
             overlay=Overlay(
-                prepared.lowers, prepared.upper or work / "upper", work / "work", prepared.mount_point
+                prepared.lowers,
+                prepared.upper or work / "upper",
+                work / "work",
+                prepared.workspace or prepared.mount_point,
             ),
             kept=self._kept_home(prepared, work),
             limits=limits,
@@ -404,13 +416,14 @@ class Preparer:
         def original() -> changes.Original | None:
             return self._original(job)
 
+        inner = job.options.submitted.project_folder
         if self._engine_isolates():
-            root = mount_point(job.options.submitted.root)
-            return JobOutput(self._work(job.id, str(job.attempt)) / "upper", root, sent, original)
+            root = _project_path(job.options.submitted)
+            return JobOutput(self._work(job.id, str(job.attempt)) / "upper", root, sent, original, inner)
         folder = self._copy(job)
         if not folder.is_dir():  # of a job that began under an earlier version of the runner
             return JobOutput(self._work(job.id, "own") / "upper", str(folder), sent)
-        return JobOutput(folder, str(folder), sent, original)
+        return JobOutput(folder, posixpath.join(str(folder), inner).rstrip("/"), sent, original, inner)
 
     def _original(self, job: Job) -> changes.Original | None:
         """Return the project before the job ran; None if its changes are not wanted, or that is not known any more."""
@@ -481,8 +494,9 @@ class Preparer:
         return copy
 
     def _copy(self, job: Job) -> Path:
-        """Return the path of the project's copy: named as locally, because pytest makes a keyword of that name."""
-        name = PurePosixPath(mount_point(job.options.submitted.root)).name
+        """Return the path of the workspace's copy: named as locally, because pytest makes a keyword of that name."""
+        submitted = job.options.submitted
+        name = PurePosixPath(mount_point(submitted.root, submitted.project_folder)).name
         # A colon ends a path in PYTHONPATH, and so on: only harmless names are used unchanged.
         return (
             self._work(job.id, "own")
@@ -525,6 +539,12 @@ class _ParallelBuild:
         return self._pool.submit(
             part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())
         )
+
+
+def _project_path(options: SubmitOptions) -> str:
+    """Return the project's path in the container."""
+    mount = mount_point(options.root, options.project_folder)
+    return posixpath.join(mount, options.project_folder) if options.project_folder else mount
 
 
 def _one_at_a_time(log: Callable[[str], None]) -> Callable[[str], None]:

@@ -83,6 +83,7 @@ _ABOUT: Final = {
     "args": "arguments of pytest",
     "root": "absolute path of the project on the client",
     "cwd": "folder below the root in which pytest runs",
+    "project_folder": "the folder of the workspace that is the root, if other folders travel beside the project",
     "module": "run as `python -m pytest` does",
     "interpreter_options": "options of the interpreter that runs pytest, each as one argument",
     "timeout": "seconds of testing",

@@ -559,6 +559,45 @@ def test_the_workspace_lies_at_the_clients_own_path_where_it_can(root: str | Non
 
 
 @pytest.mark.parametrize(
+    ("root", "folder", "mount"),
+    [
+        ("/home/dev/all/apps/proj", "apps/proj", "/home/dev/all"),
+        ("/srv/proj", "proj", "/workspace"),
+        ("/etc/x/proj", "proj", "/workspace"),
+        ("/proj", "proj", "/workspace"),
+        ("/home/dev/proj", "other", "/workspace"),
+        ("C:\\all\\proj", "proj", "/workspace"),
+        (None, "proj", "/workspace"),
+    ],
+)
+def test_a_workspace_around_the_project_lies_there_too(root: str | None, folder: str, mount: str) -> None:
+    assert mount_point(root, folder) == mount
+
+
+def test_build_files_beside_the_project_decide_about_its_lock() -> None:
+    """Files beside it are no members of a uv workspace, whatever its patterns match."""
+    pyproject = '[project]\nname = "proj"\ndependencies = ["lib"]\n[tool.uv.workspace]\nmembers = ["*/*"]\n'
+    contents = {
+        "all/proj/pyproject.toml": pyproject,
+        "all/lib/pyproject.toml": "x",
+        "all/lib/x.py": "",
+        "y": "",
+    }
+
+    def plan(**changed: str) -> Plan:
+        files = {**contents, **{f"all/lib/{name}.toml": text for name, text in changed.items()}}
+        digests = {path: f"{path} {text}" for path, text in files.items()}
+        tree = Tree(digests, lambda path: files[path].encode()).seen_from("all/proj")
+        assert tree.read("../lib/x.py") == b""
+        assert set(tree.digests) >= {"pyproject.toml", "../lib/pyproject.toml", "../../y"}
+        return make_plan(tree, SubmitOptions())
+
+    assert [path for path, _ in plan().files] == ["pyproject.toml", "../lib/pyproject.toml"]
+    assert not any("../" in line for line in plan().requirements)
+    assert plan(pyproject="other").digest() != plan().digest() == plan(unrelated="x").digest()
+
+
+@pytest.mark.parametrize(
     ("args", "root", "mapped"),
     [
         (["-v", "tests/a.py::t"], "/usr/p", ["-v", "tests/a.py::t"]),

@@ -189,3 +189,24 @@ def test_comments_and_blank_lines_do_not_count() -> None:
 def test_what_was_stored_by_another_version_is_no_lock(raw: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no stored lock"):
         locks.Lock.from_dict(raw)
+
+
+@pytest.mark.parametrize(
+    ("line", "folders"),
+    [
+        ("-e ../lib", ("../lib",)),
+        ("lib @ file:///home/dev/lib", ("../lib",)),
+        ("../../dev/lib", ("../lib",)),
+        ("-e ..", None),
+        ("-e ../elsewhere", None),
+        ("-e file:///home/dev", None),
+    ],
+)
+def test_folders_beside_the_project(line: str, folders: tuple[str, ...] | None) -> None:
+    """Only those that were sent, and a folder that has nothing but others in it is none of them."""
+    tree = Tree({"proj/pyproject.toml": "", "lib/pyproject.toml": ""}, lambda path: b"").seen_from("proj")
+    if folders is not None:
+        assert locks.parse(line, "/home/dev/proj", tree).locals == folders
+        return
+    with pytest.raises(EnvironmentFailed, match="not a plain requirement"):
+        locks.parse(line, "/home/dev/proj", tree)

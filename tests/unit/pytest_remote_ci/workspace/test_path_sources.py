@@ -40,10 +40,78 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("text", OUTSIDE)
-def test_a_folder_outside_of_the_project_is_refused_by_name(root: Path, text: str) -> None:
+def test_a_folder_beside_the_project_is_found(root: Path, text: str) -> None:
     (root / "pyproject.toml").write_text(text)
-    with pytest.raises(WorkspaceError, match=r"(?i)^p.?lib is taken from \.\./lib .* outside of the project"):
-        path_sources.refuse_missing(root, {"pyproject.toml"})
+    found = path_sources.outside(root)
+    assert found == path_sources.Outside(root.parent, "proj", (root.parent / "lib",))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-e ../lib",
+        "--editable=../lib",
+        "-e '../lib[extra]'",
+        "../lib/ ; python_version > '3'",
+        "-e ../lib#egg=lib  # comment",
+        "file:../lib",
+        "-e file:///${PROJECT_ROOT}/../lib#egg=lib",
+        "-r requirements/nested.txt",
+    ],
+)
+def test_a_line_of_a_requirements_file_is_found(root: Path, line: str) -> None:
+    (root / "requirements").mkdir()
+    (root / "requirements/nested.txt").write_text("pytest\n../lib\n" if "nested" in line else "pytest\n")
+    (root / "requirements/docs.txt").write_text("../missing\n")
+    (root / "requirements.txt").write_text(f"pytest>=7\n{line}\n")
+    assert path_sources.outside(root).places == (root.parent / "lib",)
+    (root / "uv.lock").touch()
+    assert path_sources.outside(root).places == ()
+    chosen = path_sources.Choice(requirements=("requirements.txt",))
+    assert path_sources.outside(root, chosen).places == (root.parent / "lib",)
+
+
+def test_what_sources_take_from_beside_themselves_is_found(root: Path) -> None:
+    (root / "pyproject.toml").write_text(PROJECT + '[tool.uv.sources]\nplib = {path = "../lib"}\n')
+    (root.parent / "deep/base").mkdir(parents=True)
+    circle = '[project]\ndependencies = ["base", "proj"]\n[tool.uv.sources]\nbase = {path = "../deep/base"}\n'
+    (root.parent / "lib/pyproject.toml").write_text(circle + 'proj = {path = "../proj"}\n')
+    assert path_sources.outside(root).places == (root.parent / "lib", root.parent / "deep/base")
+
+
+def test_a_source_above_and_a_file_are_found(root: Path) -> None:
+    (root.parent / "x-1-py3-none-any.whl").touch()
+    (root / "pyproject.toml").write_text(
+        '[project]\ndependencies = ["plib @ file:..", "x @ file:../x-1-py3-none-any.whl"]\n'
+    )
+    assert path_sources.outside(root) == path_sources.Outside(
+        root.parent, "proj", (root.parent, root.parent / "x-1-py3-none-any.whl")
+    )
+
+
+def test_chosen_groups_and_extras_count(root: Path) -> None:
+    (root / "pyproject.toml").write_text(
+        '[dependency-groups]\nqa = ["plib"]\n[tool.uv.sources]\nplib = {path = "../lib"}\n'
+    )
+    assert path_sources.outside(root).places == ()
+    assert path_sources.outside(root, path_sources.Choice(groups=("qa",))).places == (root.parent / "lib",)
+
+
+def test_a_source_that_does_not_exist_is_refused_by_name(root: Path) -> None:
+    (root / "pyproject.toml").write_text(PROJECT + '[tool.uv.sources]\nplib = {path = "../none"}\n')
+    with pytest.raises(
+        WorkspaceError, match=r"^plib is taken from ../none \(in .*\), which does not exist, so nothing"
+    ):
+        path_sources.outside(root)
+
+
+@pytest.mark.parametrize(("path", "home"), [("../lib", "."), ("../lib", "user"), ("/etc", "elsewhere/user")])
+def test_the_home_folder_and_what_is_above_are_never_sent(root: Path, path: str, home: str) -> None:
+    (root / "pyproject.toml").write_text(PROJECT + f'[tool.uv.sources]\nplib = {{path = "{path}"}}\n')
+    with pytest.raises(
+        WorkspaceError, match=r"^plib is taken from .* has only /.* in common with the project .* nothing"
+    ):
+        path_sources.outside(root, home=root.parent / home)
 
 
 def test_a_folder_of_which_nothing_is_sent_is_refused_by_name(root: Path) -> None:
@@ -73,3 +141,4 @@ def test_a_folder_of_which_nothing_is_sent_is_refused_by_name(root: Path) -> Non
 def test_what_a_job_does_not_need_is_not_refused(root: Path, text: str) -> None:
     (root / "pyproject.toml").write_text(text)
     path_sources.refuse_missing(root, {"pyproject.toml"})
+    assert path_sources.outside(root) == path_sources.Outside(root)
