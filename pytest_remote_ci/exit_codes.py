@@ -55,6 +55,23 @@ def of_run(run: Mapping[str, Any]) -> int:
     return FAILED if failed else NO_VERDICT
 
 
+def worst_of(run: Mapping[str, Any]) -> int:
+    """Return the exit code for a run of one suite in several jobs that has ended: the worst of the jobs' own.
+
+    From best to worst: passed, no tests, failed tests, pytest's other codes, no verdict.
+    """
+    code = of_run(run)
+    if code in (OK, NO_VERDICT):
+        return code
+    found = [
+        int(job["exit_code"]) if job["status"] == "completed" and job["exit_code"] is not None else NO_VERDICT
+        for job in run["jobs"]
+        if not job["skipped"]
+    ]
+    order = (OK, NO_TESTS, FAILED)
+    return max(found, key=lambda each: order.index(each) if each in order else len(order) + each)
+
+
 def of_lost(error_code: int) -> int:
     """Return the exit code for a job with unreadable events, from the error's own code."""
     return error_code if error_code in (UNREACHABLE, REFUSED) else NO_VERDICT

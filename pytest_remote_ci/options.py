@@ -155,10 +155,18 @@ OWN: Final = (
     ),
     _own(
         "--remote-ci-python",
-        "Python that runs the tests (default: the version used here)",
+        "Python that runs the tests, or several: 3.10,3.13 (default: the version used here)",
         "3.X",
         setting="python",
         is_for_new_job=True,
+    ),
+    _own(
+        "--remote-ci-retries",
+        "run the job again, N times at most, after a fault of the runner and after these exit codes: 2 or 2:1,137",
+        "N[:CODES]",
+        setting="retries",
+        is_for_new_job=True,
+        refused_in_run="its jobs have the key retries",
     ),
     _own(
         "--remote-ci-timeout",

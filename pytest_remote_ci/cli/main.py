@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_remote_ci import __version__, exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
-from pytest_remote_ci.cli import completion, jobs, keep, pipelines, pull
+from pytest_remote_ci.cli import completion, jobs, keep, pipeline_runs, pipelines, pull
 from pytest_remote_ci.cli.context import (
     Failure,
     Parser,
@@ -34,6 +34,7 @@ from pytest_remote_ci.cli.context import (
 from pytest_remote_ci.client import embedded_runner
 from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ClientError, describe_os_error
+from pytest_remote_ci.session import small_plan
 from pytest_remote_ci.session.remote_job import RemoteJob
 from pytest_remote_ci.session.submission import CommandSubmission
 from pytest_remote_ci.session.submit import held_interrupts
@@ -117,6 +118,9 @@ def submit(options: argparse.Namespace) -> int:
             as_json=options.json,
         )
         sent = parts.job_options()
+        plan = small_plan.make(parts.settings, sent)
+        if plan is not None:
+            return pipeline_runs.submit_plan(parts, plan, sent, interrupts, as_json=options.json)
         secrets = {} if parts.is_dry_run else parts.settings.secret_values()
 
         def connect(client: Client) -> RemoteJob:

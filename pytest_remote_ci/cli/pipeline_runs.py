@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.config.config import Config
+    from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: Function that adds one sub-command and returns its parser.
 Command = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -149,24 +150,40 @@ def run(options: argparse.Namespace) -> int:
             is_of_job=False,
         )
         sent = parts.run_options()
+        return submit_plan(
+            parts,
+            plan,
+            sent,
+            interrupts,
+            keep_going=options.keep_going,
+            timeout=options.timeout,
+            as_json=options.json,
+        )
 
-        def connect(client: Client) -> RemoteRun:
-            return RemoteRun(
-                client,
-                display,
-                interrupts,
-                plan,
-                sent,
-                keep_going=options.keep_going,
-                timeout=options.timeout,
-            )
 
-        jobs = {str(job["name"]): job for job in plan["jobs"]}
+def submit_plan(
+    parts: CommandSubmission,
+    plan: Mapping[str, Any],
+    sent: SubmitOptions,
+    interrupts: Interrupts,
+    *,
+    keep_going: bool = False,
+    timeout: float | None = None,
+    as_json: bool = False,
+) -> int:
+    """Submit a run of the plan, and follow it; `sent` are the options that its jobs share."""
 
-        def updates_of(job: Mapping[str, Any]) -> Updates:
-            return parts.updates_of_job(sent, jobs[str(job["name"])])
+    def connect(client: Client) -> RemoteRun:
+        return RemoteRun(
+            client, parts.display, interrupts, plan, sent, keep_going=keep_going, timeout=timeout
+        )
 
-        return submit(parts, connect, partial(_follow, updates_of=updates_of, as_json=options.json))
+    jobs = {str(job["name"]): job for job in plan["jobs"]}
+
+    def updates_of(job: Mapping[str, Any]) -> Updates:
+        return parts.updates_of_job(sent, jobs[str(job["name"])])
+
+    return submit(parts, connect, partial(_follow, updates_of=updates_of, as_json=as_json))
 
 
 def _follow(remote: RemoteRun, *, updates_of: Callable[[Mapping[str, Any]], Updates], as_json: bool) -> int:

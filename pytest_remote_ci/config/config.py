@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.config.user_file import write as write_user_file
-from pytest_remote_ci.config.values import CHECKS, KEY_VARIABLES, Place
+from pytest_remote_ci.config.values import CHECKS, KEY_VARIABLES, Place, Retries
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire import keep as keep_patterns
 from pytest_remote_ci.wire import limits, protocol
@@ -48,8 +48,8 @@ class Config:
     api_key: str | None = field(default=None, repr=False)
     #: Base image of the job.
     image: str | None = None
-    #: The Python that runs the tests, such as ``"3.12"``.
-    python: str | None = None
+    #: The Pythons that run the tests, such as ``"3.12"``: each in a job of its own if there are several.
+    python: tuple[str, ...] = ()
     #: Patterns of files that are sent even if git or `exclude` ignores them, or if they look like secrets.
     include: tuple[str, ...] = ()
     #: Patterns of files that are not sent.
@@ -87,6 +87,8 @@ class Config:
     restarts: int | None = None
     #: Programs that run alongside the tests of a job of its own, as in `protocol.SubmitOptions`.
     services: tuple[Mapping[str, Any], ...] = ()
+    #: How often a job is repeated, and after which exit codes.
+    retries: Retries = field(default_factory=Retries)
     #: "egress" or "none".
     network: protocol.Network | None = None
     #: Patterns of files to keep as artifacts after the run.
@@ -141,7 +143,7 @@ class Config:
             root=str(root) if os.name != "nt" else root.as_posix(),
             cwd="" if below == "." else below,
             module=module,
-            python=self.python or (None if self.image else local_python),
+            python=self.python[0] if self.python else (None if self.image else local_python),
             image=self.image,
             requirements=self.requirements,
             extras=self.extras,

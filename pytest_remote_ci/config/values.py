@@ -18,6 +18,7 @@ from pytest_remote_ci.wire import checks, formats, globs, job_variables, keep, l
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
 
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_MOST_PYTHONS: Final = 20
 _PYTHON: Final = re.compile(r"3\.\d{1,2}\Z")
 
 
@@ -40,6 +41,19 @@ class Place:
     def error(self, must: str, value: object) -> ConfigError:
         """Return the error for a value that is not what it must be."""
         return ConfigError(f"{self.name} must be {must}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a job is repeated that the runner could not complete, or that ended with one of the exit codes."""
+
+    count: int = 0
+    exit_codes: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the value as files have it."""
+        codes = ", ".join(map(str, self.exit_codes))
+        return f"{{ count = {self.count}, exit-codes = [{codes}] }}" if codes else str(self.count)
 
 
 def _text(place: Place, value: object) -> str:
@@ -67,10 +81,45 @@ def _api_key(place: Place, value: object) -> str:
     return value.strip()
 
 
-def _python(place: Place, value: object) -> str:
-    if not isinstance(value, str) or not _PYTHON.match(value):
-        raise place.error('a Python version in quotes, such as "3.12"', value)
-    return value
+def _pythons(place: Place, value: object) -> tuple[str, ...]:
+    """Return versions from one or a list; on the command line, they are separated by commas."""
+    must = 'a Python version in quotes, such as "3.12", or a list of them'
+    given: object = value
+    if isinstance(value, str):
+        given = [part.strip() for part in value.split(",")] if place.is_text else [value]
+    if not isinstance(given, (list, tuple)) or not 0 < len(given) <= _MOST_PYTHONS:
+        raise place.error(must, value)
+    if not all(isinstance(version, str) and _PYTHON.match(version) for version in given):
+        raise place.error(must, value)
+    return tuple(dict.fromkeys(given))
+
+
+def _retries(place: Place, value: object) -> Retries:
+    """Return retries from a number or a table; on the command line, codes follow a colon: ``2:1,137``."""
+    must = (
+        "a number from 0 to 10, with exit codes such as 2:1,137"
+        if place.is_text
+        else "a number from 0 to 10, or a table such as { count = 2, exit-codes = [1] }"
+    )
+    count: object = value
+    codes: object = ()
+    if place.is_text and isinstance(value, str):
+        number, colon, listed = value.partition(":")
+        parts = [number, *(listed.split(",") if colon else ())]
+        if not all(re.fullmatch(r"[0-9]{1,3}", part.strip()) for part in parts):
+            raise place.error(must, value)
+        count, codes = int(parts[0]), [int(part) for part in parts[1:]]
+    elif isinstance(value, Mapping):
+        if not value.keys() <= {"count", "exit-codes"}:
+            raise place.error(must, value)
+        count, codes = value.get("count", 1), value.get("exit-codes", ())
+    if type(count) is not int or not 0 <= count <= 10:
+        raise place.error(must, value)
+    if not isinstance(codes, (list, tuple)) or not all(
+        type(code) is int and 1 <= code <= 255 for code in codes
+    ):
+        raise place.error(must, value)
+    return Retries(count, tuple(dict.fromkeys(codes)))
 
 
 def _texts(place: Place, value: object) -> tuple[str, ...]:
@@ -262,7 +311,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "url": _url,
     user_file.API_KEY: _api_key,
     "image": _text,
-    "python": _python,
+    "python": _pythons,
     "include": _patterns,
     "exclude": _patterns,
     "requirements": _relatives,
@@ -281,6 +330,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "network": _network,
     "services": _services,
     "restarts": _restarts,
+    "retries": _retries,
     "artifacts": _globs,
     "artifacts-dir": _folder,
     "keep": _keep,

@@ -56,6 +56,7 @@ _VALUES = (
     "--remote-ci-api-key",
     "--remote-ci-image",
     "--remote-ci-python",
+    "--remote-ci-retries",
     "--remote-ci-timeout",
     "--remote-ci-name",
     "--remote-ci-priority",

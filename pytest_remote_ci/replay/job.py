@@ -477,6 +477,22 @@ class PipelineJob(Job):
         self.complete: Event | None = None
         #: Whether this session cancelled the job: the test that was running has not failed then.
         self.is_stopped_locally = False
+        #: Its cases in the local JUnit report.
+        self.junit_cases: list[Any] = []
+        #: The label of the attempt that repeats this one, else None; how to see this one.
+        self._successor: str | None = None
+        self._remedy = ""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether another attempt repeats this one, so that its results do not count."""
+        return self._successor is not None
+
+    def give_up(self, successor: str, job_id: str) -> int:
+        """Note that another attempt repeats this one; return the number of failures, which no longer count."""
+        self._successor, self._remedy = successor, f"remote-ci logs {job_id}"
+        failures, self.failures = self.failures, 0
+        return failures
 
     @property
     def is_collected(self) -> bool:
@@ -515,13 +531,17 @@ class PipelineJob(Job):
     def play_the_end(self, heading: Callable[[str], None]) -> None:
         """Play what remote plugins wrote after the tests; call `heading` before the first line."""
         if any(event.kind == wire.TerminalCall.kind for event in self._late):
-            heading(self.label)
+            heading(self.label or self.name)
         late, self._late = self._late, []
         for event in late:
             self._play_labelled(event)
 
     def remarks(self) -> list[str]:
         """Return remarks about the job that its results do not show."""
+        if self._successor is not None:
+            return [
+                f"given up, and repeated as {self._successor}: its results do not count; see them with: {self._remedy}"
+            ]
         if not self.has_started:
             return [] if self.unrecorded is None else [f"its tests are not shown: {self.unrecorded}"]
         lines = list(self.notes)

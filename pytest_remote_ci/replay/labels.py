@@ -47,8 +47,8 @@ class Labelling:
 
     def __init__(self, label: str) -> None:
         self.label = label
-        #: The beginning of node ids.
-        self.prefix = f"{label}/"
+        #: The beginning of node ids; "" without a label.
+        self.prefix = f"{label}/" if label else ""
         #: Local path of the job's rootdir and rootdir of this session, if they differ.
         self._roots: tuple[Path, Path] | None = None
         #: Local path of the job's working directory and start folder of this pytest, if they differ.
@@ -61,7 +61,9 @@ class Labelling:
 
     def nodeid(self, nodeid: str) -> str:
         """Return the local node id of a node id in the job."""
-        return self.label if nodeid in ("", ".") else self.prefix + self._located(nodeid)
+        if nodeid in ("", "."):
+            return self.label or nodeid
+        return self.prefix + self._located(nodeid)
 
     def plain(self, nodeid: str) -> str | None:
         """Return the node id without the label; None if it belongs to another job."""
@@ -121,7 +123,7 @@ class Labelling:
     def _location(self, location: wire.Location) -> wire.Location:
         """Map a test's location; its name, the headline of a failure, gets the label."""
         path, line, name = location
-        return self._located(path), line, f"{self.label}: {name}"
+        return self._located(path), line, f"{self.label}: {name}" if self.label else name
 
     def _located(self, path: str) -> str:
         """Map a path or node id relative to the job's rootdir to one relative to the local rootdir."""

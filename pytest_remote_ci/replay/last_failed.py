@@ -38,3 +38,13 @@ def note_collected(config: pytest.Config, nodeids: Iterable[str]) -> None:
     if hasattr(plugin, "cached_nodeids"):
         make = id_maker()
         plugin.cached_nodeids.update(make(nodeid) for nodeid in nodeids)
+
+
+def forget_failures(config: pytest.Config, nodeids: Iterable[str]) -> None:
+    """Remove these from pytest's cache of failures: the job that they failed in was repeated."""
+    plugin: Any = config.pluginmanager.get_plugin("lfplugin")
+    before = getattr(plugin, "lastfailed", None)
+    if isinstance(before, dict):
+        gone = set(nodeids)
+        for key in [key for key in before if str(key) in gone]:
+            del before[key]

@@ -19,17 +19,21 @@ import pytest
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugin_diff, running_test
+from pytest_remote_ci.replay.comparison import Comparison
 from pytest_remote_ci.replay.event_source import EventSource
 from pytest_remote_ci.replay.job import Job, PipelineJob
 from pytest_remote_ci.replay.job_lines import JobLines
 from pytest_remote_ci.replay.labels import labels_of
-from pytest_remote_ci.replay.last_failed import note_failures
+from pytest_remote_ci.replay.last_failed import forget_failures, note_failures
 from pytest_remote_ci.replay.pytest_internals import (
     add_junit_error,
     backdate,
+    give_up_results,
     is_heard,
     is_watched,
+    junit_cases,
     junit_xml,
+    remove_junit_cases,
     switch_off,
     terminal_file,
     terminal_writer,
@@ -57,6 +61,8 @@ _WITHOUT_HOOKS = (
     "pytest died in the job, so the HTML and JSON reports were written here: they have all results, but "
     "not what hooks of the project add"
 )
+#: Category of results, in pytest's summary, of attempts of jobs that were repeated.
+GIVEN_UP = "given up"
 #: Options that select tests: a replay applies them to the stored results.
 _CHOOSING = ("maxfail", "keyword", "markexpr")
 
@@ -485,18 +491,26 @@ class PipelinePlayer(Player):
         self,
         config: pytest.Config,
         remote: RemoteRun,
+        plan: Mapping[str, Mapping[str, Any]],
         places: Mapping[str, Place],
         fetch_files: Callable[[list[str]], None],
+        labels: Mapping[str, str] | None = None,
     ) -> None:
-        """`places`: planned name → the submitted project and the job's folder in it.
+        """`plan`: planned name → job; `places`: the same → the submitted project and the job's folder in it.
 
         `fetch_files` fetches the artifacts of these jobs (ids), and what the jobs did to files of the project.
+        `labels`: planned name → label of its node ids (default: the name).
         """
         super().__init__(config, EventSource(remote.events, last="run_complete"))
         self._remote = remote
+        self._plan = plan
         self._places = places
         self._fetch_files = fetch_files
-        self._labels = labels_of(str(job["name"]) for job in remote.state["jobs"])
+        self._labels = labels or labels_of(str(job["name"]) for job in remote.state["jobs"])
+        #: Whether it is the run of a pipeline, not of a plain session with several Pythons or retries.
+        self._is_pipeline = labels is None
+        #: Tests whose outcomes differ between jobs, for a session of one suite in several jobs.
+        self._comparison = Comparison(self.label_of) if labels is not None and len(labels) > 1 else None
         #: Job id → attempt, in the order of their first events; label → attempt.
         self._jobs: dict[str, PipelineJob] = {}
         self._by_label: dict[str, PipelineJob] = {}
@@ -527,13 +541,21 @@ class PipelinePlayer(Player):
 
     def job_of(self, nodeid: str) -> PipelineJob | None:
         """See `Player`."""
-        job = self._by_label.get(nodeid.partition("/")[0])
+        job = self._by_label.get(nodeid.partition("/")[0]) or self._by_label.get("")
         return job if job is not None and job.has_started else None
+
+    def label_of(self, nodeid: str) -> tuple[str, str] | None:
+        """Return the planned name of a test's job and its node id there; None if it has none."""
+        job = self.job_of(nodeid)
+        plain = None if job is None else job.labelling.plain(nodeid)
+        return None if job is None or plain is None or job.is_given_up else (job.name, plain)
 
     def configure(self) -> None:
         """See `Player`; failures are counted locally, over all jobs."""
         maxfail = int(getattr(self._config.option, "maxfail", 0) or 0)
         self._config.pluginmanager.register(_FailureCount(self, maxfail), "remote-ci-failures")
+        if self._comparison is not None:
+            self._config.pluginmanager.register(self._comparison, "remote-ci-comparison")
         switch_off(self._config)
 
     def begin(self) -> None:
@@ -591,7 +613,10 @@ class PipelinePlayer(Player):
     def prepare_reports(self) -> None:
         """See `Player`."""
         self._session.testscollected = len(self._session.items)
-        reported = [nodeid for job in self._jobs.values() for nodeid in job.reported_nodes]
+        kept = [job for job in self._jobs.values() if not job.is_given_up]
+        given_up = {nodeid for job in self._jobs.values() if job.is_given_up for nodeid in job.reported_nodes}
+        reported = [nodeid for job in kept for nodeid in job.reported_nodes]
+        forget_failures(self._config, given_up - set(reported))
         note_failures(self._config, self._plain, reported)
         self._report_jobs_without_results()
 
@@ -619,7 +644,11 @@ class PipelinePlayer(Player):
             job.play_the_end(lambda label: reporter.write_sep("-", label))
         run, lost = self._remote.state, self.events.lost
         overview = self._lines.overview(run)
-        remarks = [f"{job.label}: {line}" for job in self._jobs.values() for line in job.remarks()]
+        remarks = [
+            f"{job.label or job.name}: {line}" for job in self._jobs.values() for line in job.remarks()
+        ]
+        if self._comparison is not None:
+            remarks += self._comparison.lines()
         tails = list(self._tails())
         if lost is not None:
             remarks.append(str(lost))
@@ -649,9 +678,10 @@ class PipelinePlayer(Player):
             pytest.ExitCode.INTERNAL_ERROR,
             pytest.ExitCode.USAGE_ERROR,
         ):
-            session.exitstatus = (
-                exit_codes.of_run(self._remote.state) if lost is None else exit_codes.of_lost(lost.exit_code)
-            )
+            session.exitstatus = self._code_of_run() if lost is None else exit_codes.of_lost(lost.exit_code)
+
+    def _code_of_run(self) -> int:
+        return (exit_codes.of_run if self._is_pipeline else exit_codes.worst_of)(self._remote.state)
 
     def finish(self) -> None:
         """Fetch the jobs' files."""
@@ -719,14 +749,49 @@ class PipelinePlayer(Player):
     def _attempt(self, planned: Mapping[str, Any], event: Event) -> PipelineJob:
         job_id = event.job_id
         if job_id not in self._jobs:
-            before = sum(job.name == planned["name"] for job in self._jobs.values())
-            label = self._labels[str(planned["name"])] + (f" (try {before + 1})" if before else "")
+            before = [job for job in self._jobs.values() if job.name == planned["name"]]
+            label = self._labels[str(planned["name"])]
+            if before:
+                label = f"{label} (try {len(before) + 1})" if label else f"try {len(before) + 1}"
+                job_id_before = next(key for key, found in self._jobs.items() if found is before[-1])
+                self._give_up(before[-1], job_id_before, label)
             job = PipelineJob(self._session, planned, label, self._places[str(planned["name"])])
             job.is_stopped_locally, job.with_protocol = self._is_stopped, self._with_protocol
             self._jobs[job_id] = self._by_label[label] = job
         return self._jobs[job_id]
 
+    def _give_up(self, job: PipelineJob, job_id: str, successor: str) -> None:
+        """Take the results of an attempt that is repeated out of the session's result; they stay visible."""
+        failures = job.give_up(successor, job_id)
+        give_up_results(self._config, job.reported_nodes, GIVEN_UP)
+        remove_junit_cases(self._config, job.junit_cases)
+        self._session.testsfailed -= min(failures, int(self._session.testsfailed))
+        why = "" if job.complete is None else job.complete.reason or f"exit code {job.complete.exit_code}"
+        self._lines.write(f"{job.label or job.name}: given up: {why}; trying again as {successor}")
+
+    def may_be_repeated(self, job: PipelineJob) -> bool:
+        """Whether a failure that was just reported for the job may not be final.
+
+        Failed tests are repeated if their exit code is among those for retries, and all other failures, which end the
+        job, if the runner is at fault.
+        """
+        retries = self._plan.get(job.name, {}).get("retries") or {}
+        tries = sum(other.name == job.name for other in self._jobs.values())
+        if tries > int(retries.get("count", 0)):
+            return False
+        if job.complete is None:
+            return int(pytest.ExitCode.TESTS_FAILED) in retries.get("exit_codes", ())
+        return job.complete.status == "failed"
+
     def _play(self, job: PipelineJob, event: Event) -> None:
+        cases = junit_cases(self._config)
+        before = len(cases)
+        try:
+            self._play_at_once(job, event)
+        finally:
+            job.junit_cases += cases[before:]
+
+    def _play_at_once(self, job: PipelineJob, event: Event) -> None:
         if event.kind == wire.Started.kind and self._running_line is not None:
             self._running_line.pytest_runtest_logstart(job.labelling.nodeid(event.nodeid or ""))
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -746,7 +811,7 @@ class PipelinePlayer(Player):
         self._mix()
         self._count()
         items = f"{job.tests} item{'' if job.tests == 1 else 's'}"
-        self._lines.write_message(f"{job.label}: collected {items}")
+        self._lines.write_message(f"{job.label or job.name}: collected {items}")
 
     def _mix(self) -> None:
         under_way = sum(job.is_collected and job.complete is None for job in self._jobs.values())
@@ -797,7 +862,7 @@ class _FailureCount:
         if job is None:
             return
         job.failures += 1
-        if job.is_allowed:
+        if job.is_allowed or self._player.may_be_repeated(job):
             return
         self._failures += 1
         if self._maxfail and self._failures >= self._maxfail and not self._session.shouldfail:

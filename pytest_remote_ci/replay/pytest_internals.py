@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from io import StringIO
 from typing import Any
 
@@ -221,6 +221,50 @@ def add_junit_error(config: pytest.Config, address: str, message: str, text: str
         case._add_simple("error", message, text)
         case.duration = seconds
         xml.finalize(report)
+
+
+def give_up_results(config: pytest.Config, nodeids: Iterable[str], category: str) -> None:
+    """Move the results of these tests and collectors into a category of their own of the terminal's summary.
+
+    Without the name, they stay what they were.
+    """
+    gone = frozenset(nodeids)
+    stats = getattr(config.pluginmanager.get_plugin("terminalreporter"), "stats", None)
+    if isinstance(stats, dict):
+        moved = []
+        for results in stats.values():
+            mine = [
+                result
+                for result in results
+                if isinstance(result, (pytest.TestReport, pytest.CollectReport))
+                and str(result.nodeid) in gone
+            ]
+            moved += [result for result in mine if result.when == "call" or not result.passed]
+            results[:] = [result for result in results if result not in mine]
+        for name in [name for name, results in stats.items() if not results]:
+            del stats[name]
+        if moved:
+            stats.setdefault(category, []).extend(moved)
+
+
+def junit_cases(config: pytest.Config) -> list[Any]:
+    """Return the cases of the JUnit report so far; none without a report, and without the name."""
+    found: list[Any] = getattr(junit_xml(config), "node_reporters_ordered", [])
+    return found
+
+
+def remove_junit_cases(config: pytest.Config, cases: Iterable[Any]) -> None:
+    """Remove finished cases from the JUnit report, and from its numbers. Without the names, they stay."""
+    gone = {id(case) for case in cases}
+    xml = junit_xml(config)
+    if not gone or xml is None:
+        return
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        for case in [case for case in xml.node_reporters_ordered if id(case) in gone]:
+            tags = [child.tag for child in case.to_xml()]
+            for tag in [tag for tag in tags if tag in ("error", "failure", "skipped")] or ["passed"]:
+                xml.stats[tag] -= 1
+            xml.node_reporters_ordered.remove(case)
 
 
 def backdate(config: pytest.Config, seconds: float) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, ConfigError, JobNotFound, describe_os_error
-from pytest_remote_ci.session import arguments, interpreter
+from pytest_remote_ci.session import arguments, interpreter, small_plan
 from pytest_remote_ci.session.pytest_submission import PytestSubmission
 from pytest_remote_ci.session.remote_job import RemoteJob
 from pytest_remote_ci.session.submit import held_interrupts, submit
@@ -103,6 +103,9 @@ class _Session:
                 "use pytest-cov (pytest --remote-ci --cov) instead of `coverage run -m pytest`"
             )
         options = parts.options()
+        plan = self._small_plan(options)
+        if plan is not None:
+            return self._run_plan(plan, options, small_plan.labels(plan))
         secrets = {} if parts.is_dry_run else parts.settings.secret_values()
 
         def connect(client: Client) -> RemoteJob:
@@ -127,23 +130,52 @@ class _Session:
 
         return submit(parts, connect, follow)
 
+    def _small_plan(self, options: SubmitOptions) -> dict[str, Any] | None:
+        """Return the plan of a session with several Pythons or retries; None if there is a single job.
+
+        Some options need a single job: then the first Python runs it, without retries, and a line says so.
+        """
+        parts = self._parts
+        plan = small_plan.make(parts.settings, options)
+        if plan is None:
+            return None
+        alone = small_plan.single_only(parts.all_arguments, parts.arity)
+        if not self._native:
+            small_plan.refuse_text(plan)
+            alone = alone or ["--remote-ci-text"]
+        if not alone:
+            return plan
+        several = len(plan["jobs"]) > 1
+        rest = f"only Python {options.python}" if several else "no retries"
+        self._display.print_message(f"remote-ci: {', '.join(alone)}: a single job, {rest}")
+        return None
+
     def _run_pipeline(self, name: str) -> int | None:
         from pytest_remote_ci.session import job_arguments
-        from pytest_remote_ci.session.remote_run import RemoteRun
 
         parts = self._parts
+        if len(parts.settings.python) > 1 and parts.option("python"):
+            raise ConfigError(
+                "--remote-ci-python: one Python for --remote-ci-pipeline; a matrix over python in its jobs has several"
+            )
         job_arguments.refuse(parts.all_arguments, parts.arity)
         if not self._native:
             raise ConfigError("this pytest cannot show a run: use `remote-ci pipeline run`")
         plan = job_arguments.appended(
             self._plan(name), parts.given, parts.place, parts.arity, parts.forwarded
         )
-        options = parts.options(of_run=True)
+        return self._run_plan(plan, parts.options(of_run=True))
+
+    def _run_plan(
+        self, plan: Mapping[str, Any], options: SubmitOptions, labels: Mapping[str, str] | None = None
+    ) -> int | None:
+        """Submit a run of the plan; `labels`: job's name → label, for a session that is no pipeline's."""
+        from pytest_remote_ci.session.remote_run import RemoteRun
 
         def connect(client: Client) -> RemoteRun:
             return RemoteRun(client, self._display, self._interrupts, plan, options, see=self._see)
 
-        return submit(parts, connect, lambda run: self._replay_run(run, plan, options))
+        return submit(self._parts, connect, lambda run: self._replay_run(run, plan, options, labels))
 
     def _plan(self, name: str) -> dict[str, Any]:
         """Return the plan of the pipeline of that name. Raises `ConfigError` if there is none."""
@@ -223,27 +255,57 @@ class _Session:
         start_replay(self._pytest, player, self._resources)
         return True
 
-    def _replay_run(self, remote: RemoteRun, plan: Mapping[str, Any], sent: SubmitOptions) -> None:
+    def _replay_run(
+        self,
+        remote: RemoteRun,
+        plan: Mapping[str, Any],
+        sent: SubmitOptions,
+        labels: Mapping[str, str] | None,
+    ) -> None:
         """Let the local session replay the run."""
         from pytest_remote_ci.replay.player import PipelinePlayer
         from pytest_remote_ci.replay.plugin import start_replay
         from pytest_remote_ci.session import job_arguments
 
-        root = self._parts.place.root
-        places = {str(job["name"]): job_arguments.place_of(job, root) for job in plan["jobs"]}
-        arguments_of = {str(job["name"]): list(job.get("args", ())) for job in plan["jobs"]}
+        parts = self._parts
+        planned = {str(job["name"]): job for job in plan["jobs"]}
+        is_plain = labels is not None
+        places = {
+            name: parts.place if is_plain else job_arguments.place_of(job, parts.place.root)
+            for name, job in planned.items()
+        }
 
         def updates_of(job: Mapping[str, Any]) -> Updates:
             name = str(job["name"])
-            return self._parts.updates(sent, place=places[name], given=arguments_of[name])
+            given = parts.given if is_plain else list(planned[name].get("args", ()))
+            return parts.updates(sent, place=places[name], given=given)
 
         def fetch_files(job_ids: list[str]) -> None:
-            if job_ids:
+            if is_plain and len(planned) == 1:
+                self._fetch_reports(remote, sent)
+            elif job_ids:
                 self._fetch_artifacts(remote, job_ids)
             remote.bring_changes(updates_of)
 
-        player = PipelinePlayer(self._pytest, remote, places, fetch_files)
+        player = PipelinePlayer(self._pytest, remote, planned, places, fetch_files, labels)
         start_replay(self._pytest, player, self._resources)
+
+    def _fetch_reports(self, remote: RemoteRun, sent: SubmitOptions) -> None:
+        """Fetch the files of the last attempt of the only job, as for a session without retries."""
+        from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
+
+        job_id = str(remote.state["jobs"][0]["job_id"])
+        reports = self._parts.wanted_reports()
+        others = tuple(name for name in sent.reports if name not in reports.patterns)
+        ArtifactFetcher(
+            remote.client,
+            job_id,
+            self._parts.folder(job_id),
+            self._display.line,
+            self._display.print_message,
+            reports,
+            (*sent.artifacts, *others),
+        ).fetch(remote.ends.get(job_id))
 
     def _fetch_artifacts(self, remote: RemoteRun, job_ids: list[str]) -> None:
         """Fetch artifacts into a folder for each job; errors are reported but do not change the exit code."""

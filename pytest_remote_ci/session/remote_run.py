@@ -62,8 +62,8 @@ class RemoteRun(Remote):
         self._run = run
         #: What was sent; None for a run of another process.
         self._workspace: Workspace | None = None
-        #: Ids of jobs that changed files of the project.
-        self._with_changes: set[str] = set()
+        #: Id of a job that has ended → its last event.
+        self.ends: dict[str, Event] = {}
 
     @property
     def remote_id(self) -> str | None:
@@ -110,20 +110,21 @@ class RemoteRun(Remote):
         for event in stream:
             self._last_seq = stream.last_seq
             self.is_away = False
-            self._note_changes(Event(event))
+            self._note_end(Event(event))
             self._see(event)
             yield event
 
-    def _note_changes(self, event: Event) -> None:
-        if event.type == "complete" and event.has_changes:
-            self._with_changes.add(event.job_id)
+    def _note_end(self, event: Event) -> None:
+        if event.type == "complete":
+            self.ends[event.job_id] = event
 
     def bring_changes(self, updates_of: Callable[[Mapping[str, Any]], Updates]) -> None:
         """Bring what the jobs did to files of the project to their places, as far as it was asked for; name the rest.
 
         `updates_of` returns what comes home from a job of the run. Of a repeated job, only the last attempt counts.
         """
-        jobs = [job for job in self.state["jobs"] if job["job_id"] in self._with_changes]
+        changed = {job_id for job_id, end in self.ends.items() if end.has_changes}
+        jobs = [job for job in self.state["jobs"] if job["job_id"] in changed]
         if not jobs:
             return
         from pytest_remote_ci.artifacts import run_changes
@@ -158,7 +159,7 @@ class RemoteRun(Remote):
             run_id, view="all", on_trouble=lambda text, left: self._view_trouble(view, text, left)
         ):
             self.is_away = False
-            self._note_changes(Event(event))
+            self._note_end(Event(event))
             kind, clock = Event(event).type, time.monotonic()
             # A terminal also shows the elapsed time and the counts.
             due = clock - asked_at > _INTERVAL if kind in _FREQUENT else kind != "run_complete"

@@ -409,3 +409,27 @@ def test_ctrl_c_is_2(runner: FakeRunner, project: Path, arguments: tuple[str, ..
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
     assert process.returncode == exit_codes.INTERRUPTED == 2
+
+
+def job_with(code: int | None) -> dict[str, Any]:
+    if code is None:
+        return {**job_of_run("failed", None), "exit_code": None}
+    return {**job_of_run("completed", code == 0), "exit_code": code}
+
+
+@pytest.mark.parametrize(
+    ("codes", "worst"),
+    [
+        ([0, 0], 0),
+        ([0, 5], 5),
+        ([5, 5], 5),
+        ([5, 1], 1),
+        ([1, 4], 4),
+        ([1, 3, 0], 3),
+        ([1, None], 70),
+        ([0, None], 70),
+    ],
+)
+def test_the_worst_code_of_several_jobs(codes: list[int | None], worst: int) -> None:
+    run = run_of("completed", all(code == 0 for code in codes), *map(job_with, codes))
+    assert exit_codes.worst_of(run) == worst

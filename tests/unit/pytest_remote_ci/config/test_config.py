@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_remote_ci.config import config, user_file
+from pytest_remote_ci.config.values import Retries
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire import keep, protocol
 
@@ -142,6 +143,13 @@ def test_a_key_in_pyproject_is_refused_with_the_reason(project: Path, home: Path
         ("zzzzzz = 3", "unknown key 'zzzzzz'; valid keys are url, image,"),
         ("python = 3.10", "python must be a Python version in quotes"),
         ('python = "3"', "python must be a Python version"),
+        ('python = "3.10,3.13"', "python must be a Python version in quotes"),
+        ("python = []", "python must be a Python version in quotes"),
+        ("python = [3.10]", "python must be a Python version in quotes"),
+        ("retries = 11", "retries must be a number from 0 to 10"),
+        ('retries = "1"', "retries must be a number from 0 to 10"),
+        ("retries = { exit-codes = [0] }", "retries must be a number from 0 to 10"),
+        ("retries = { counts = 1 }", "retries must be a number from 0 to 10"),
         ('include = "a"', "include must be a list of strings, not 'a'"),
         ('exclude = [""]', "exclude must be a list of non-empty patterns"),
         ('requirements = ["../x.txt"]', "requirements must be a list of paths below the project"),
@@ -257,6 +265,50 @@ def test_a_wrong_value_names_the_option_that_was_typed(project: Path, home: Path
     (project / "pyproject.toml").write_text("[tool.remote-ci]\ntimeout = 'x'\n")
     with pytest.raises(ConfigError, match=r"^/.*pyproject.toml \[tool.remote-ci\]: timeout must be"):
         config.load(project, spellings=spellings, environ={}, home=home)
+
+
+@pytest.mark.parametrize(
+    ("toml", "typed", "pythons"),
+    [
+        ('python = "3.12"', None, ("3.12",)),
+        ('python = ["3.10", "3.13", "3.10"]', None, ("3.10", "3.13")),
+        ('python = ["3.10", "3.13"]', "3.11", ("3.11",)),
+        ("", "3.10, 3.13", ("3.10", "3.13")),
+        ("", None, ()),
+    ],
+)
+def test_one_python_or_several(
+    project: Path, home: Path, toml: str, typed: str | None, pythons: tuple[str, ...]
+) -> None:
+    loaded = load(project, home, toml=toml, python=typed)
+    assert loaded.python == pythons
+    sent = loaded.submit_options(root=project, cwd=project, local_python="3.9")
+    assert sent.python == (pythons[0] if pythons else "3.9")
+
+
+@pytest.mark.parametrize(
+    ("toml", "typed", "retries"),
+    [
+        ("retries = 2", None, Retries(2)),
+        ("retries = { count = 2, exit-codes = [1, 137, 1] }", None, Retries(2, (1, 137))),
+        ("retries = { exit-codes = [1] }", None, Retries(1, (1,))),
+        ("retries = 2", "0", Retries(0)),
+        ("", "1", Retries(1)),
+        ("", "3:1,137", Retries(3, (1, 137))),
+        ("", None, Retries()),
+    ],
+)
+def test_retries_are_a_number_with_exit_codes(
+    project: Path, home: Path, toml: str, typed: str | None, retries: Retries
+) -> None:
+    assert load(project, home, toml=toml, retries=typed).retries == retries
+
+
+@pytest.mark.parametrize("typed", ["x", "-1", "11", "1:", "1:0", "1:256", "1:x", "", ":1", "1:2:3"])
+def test_wrong_retries_name_the_option(project: Path, home: Path, typed: str) -> None:
+    spellings = {"retries": "--remote-ci-retries"}
+    with pytest.raises(ConfigError, match=r"^--remote-ci-retries must be a number from 0 to 10, .* 2:1,137"):
+        config.load(project, overrides={"retries": typed}, spellings=spellings, environ={}, home=home)
 
 
 def test_all_keys_of_the_project_table_are_read(project: Path, home: Path) -> None:
