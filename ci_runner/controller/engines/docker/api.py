@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,11 @@ def status_of(error: RunnerError) -> int | None:
     """Return the HTTP status behind a translated error, or None if there was no answer."""
     cause = error.__cause__
     return cause.status_code if isinstance(cause, docker.errors.APIError) else None
+
+
+def has_just_ended(text: str) -> bool:
+    """Return whether a command found the namespaces of its container gone, whose end the engine has yet to notice."""
+    return re.search(r"namespace path: lstat /proc/\d+/ns/\w+: no such file", text) is not None
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -37,7 +37,7 @@ from ci_runner.controller.engines.docker import (
     processes as docker_processes,
 )
 from ci_runner.controller.engines.docker.allowed_hosts import Service
-from ci_runner.controller.engines.docker.api import DockerAPI, status_of, translated
+from ci_runner.controller.engines.docker.api import DockerAPI, has_just_ended, status_of, translated
 from ci_runner.controller.engines.docker.events import DockerEvents
 from ci_runner.controller.engines.docker.images import FIND_PYTHONS, DockerImages
 from ci_runner.controller.engines.docker.network import DockerNetwork
@@ -187,7 +187,7 @@ class DockerEngine:
                     time.sleep(pause)
                     pause = min(2 * pause, 0.1)
         except PermanentError as error:
-            if status_of(error) in (404, 409):
+            if status_of(error) in (404, 409) or has_just_ended(str(error)):
                 return None
             raise
         return int(seen["ExitCode"]) if seen["ExitCode"] is not None else None

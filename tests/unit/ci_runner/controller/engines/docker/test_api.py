@@ -1,4 +1,4 @@
-"""What is said where no engine can be reached."""
+"""What the answers of a Docker engine mean, and what is said where none can be reached."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ci_runner.controller.engines.docker.api import DockerAPI
+from ci_runner.controller.engines.docker.api import DockerAPI, has_just_ended
 from ci_runner.errors import EngineUnavailable
+
+RUNC = "could not run a command in the container: OCI runtime exec failed: exec failed: "
 
 
 @pytest.fixture
@@ -60,3 +62,19 @@ def test_where_nobody_listens_the_address_is_named(tmp_path: Path) -> None:
         EngineUnavailable, match=f"no Docker engine answers at unix://{tmp_path}/docker.sock: "
     ):
         DockerAPI(f"unix://{tmp_path}/docker.sock").open()
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        (
+            RUNC
+            + "unable to create new parent process: namespace path: lstat /proc/6194/ns/ipc: no such file or "
+            "directory: unknown",
+            True,
+        ),
+        (RUNC + 'unable to start container process: exec: "sh": executable file not found in $PATH', False),
+    ],
+)
+def test_a_container_that_has_just_ended_is_recognized(text: str, ended: bool) -> None:
+    assert has_just_ended(text) is ended
