@@ -135,6 +135,36 @@ class ServiceSpec:
 
 
 @dataclass(frozen=True)
+class ImageBuild:
+    """A container in which root changes an image, as a package manager does, and which sees nothing of any job.
+
+    It runs until it is removed, does nothing by itself, has the egress network, and is observed with the role `build`.
+    """
+
+    name: str
+    image_id: str
+    job_id: str
+    attempt: int
+    #: Read-only files, below /tmp: what lies there does not become part of the image.
+    binds: tuple[Bind, ...] = ()
+    limits: Limits = Limits()
+
+    def sources(self) -> list[tuple[Path, str]]:
+        """Return (source, mount point) of everything that is mounted."""
+        return [(bind.source, bind.target) for bind in self.binds]
+
+
+@dataclass(frozen=True)
+class DerivedImage:
+    """An image that the runner made of another one."""
+
+    #: Content digest (`sha256:…`).
+    id: str
+    #: Bytes that it takes in addition to the image that it was made of.
+    size: int
+
+
+@dataclass(frozen=True)
 class Observed:
     """One container as the engine sees it now."""
 
@@ -235,6 +265,35 @@ class Engine(Protocol):
         Return None if the container does not run (any more), or the command goes on. Used to ask a service whether it
         is ready.
         """
+
+    def create_image_build(self, spec: ImageBuild) -> str:
+        """Create (not start) the container of an image build and return its id.
+
+        An engine that cannot build images raises `PermanentError`.
+        """
+
+    def run_as_root(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Callable[[bytes], None],
+    ) -> int | None:
+        """Run a command as root in a started image build, and return its exit code once it has ended.
+
+        `output` gets what it writes, in pieces; `env` is for this command alone and never part of the image. A command
+        that does not exist has exit code 126 or 127. Return None if the container does not run (any more). May take as
+        long as the command does; killing or removing the container ends it.
+        """
+
+    def commit(self, container_id: str, base: Image, about: str) -> DerivedImage:
+        """Make an image of an image build's root, configured as its base; `about` is one line for the operator."""
+
+    def derived_images(self) -> frozenset[str]:
+        """Return the ids of all images of this install that `commit` made and that still exist."""
+
+    def remove_image(self, image_id: str) -> bool:
+        """Remove an image that `commit` made; return False if something still uses it. Harmless if it is gone."""
 
     def written_by_services(self) -> Mapping[str, int]:
         """Return job id → bytes on disk that its running services have written; {} without any.

@@ -87,6 +87,7 @@ class JobDefinition:
     needs: tuple[Named, ...] = ()
     image: str | None = None
     python: str | None = None
+    packages: tuple[str, ...] | None = None
     script: tuple[str, ...] | None = None
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)

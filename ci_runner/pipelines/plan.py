@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final, Literal
 
 from ci_runner.model.decode import words
 from ci_runner.model.field_types import HostName, Positive, Python
-from pytest_remote_ci.wire import globs, limits
+from pytest_remote_ci.wire import globs, limits, system_packages
 from pytest_remote_ci.wire.checks import MAX_SERVICES, MAX_SIZE
+from pytest_remote_ci.wire.system_packages import MAX_PACKAGES
 
 #: Maximum number of jobs in one run.
 MOST_JOBS: Final = 1000
@@ -39,6 +40,11 @@ def _pattern_problem(pattern: str) -> str | None:
     return None if problem is None else f"{pattern!r} {problem}"
 
 
+def _package_problem(name: str) -> str | None:
+    problem = system_packages.problem(name)
+    return None if problem is None else f"{name[:200]!r} {problem}"
+
+
 def _services_problem(raw: list[dict[str, Any]]) -> str | None:
     return "two services have one name" if len({each["name"] for each in raw}) < len(raw) else None
 
@@ -52,6 +58,7 @@ _VARIABLE: Final = "{value} is not a valid name of an environment variable"
 Variable = Annotated[str, words(_VARIABLE, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=_LONGEST)]
 Folder = Annotated[Text, words(check=_path_problem)]
 Pattern = Annotated[Text, words(check=_pattern_problem)]
+Package = Annotated[Text, words(check=_package_problem)]
 Names = Annotated[tuple[Name, ...], words("must be a list of strings", max_length=_MOST_TEXTS)]
 Texts = Annotated[tuple[Text, ...], words("must be a list of strings", max_length=_MOST_TEXTS)]
 LimitSize = Annotated[
@@ -118,6 +125,14 @@ class PlannedJob:
     artifacts_from: Names = ()
     image: Name | None = None
     python: Python | None = None
+    #: Packages of the image's distribution to install; None: those of the run's options.
+    packages: (
+        Annotated[
+            tuple[Package, ...],
+            words(f"must be a list of at most {MAX_PACKAGES} packages", max_length=MAX_PACKAGES),
+        ]
+        | None
+    ) = None
     #: Commands of a POSIX shell, run in order until one fails; None means pytest.
     script: Texts | None = None
     #: pytest's arguments.

@@ -86,6 +86,7 @@ def _draft(job: JobDefinition, cell: Mapping[str, str], names: Mapping[str, list
         needs=tuple(dict.fromkeys(needs)),
         image=job.image,
         python=job.python,
+        packages=job.packages,
         script=job.script,
         args=job.args,
         env=dict(job.env),

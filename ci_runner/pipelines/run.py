@@ -137,6 +137,8 @@ def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
     options |= {name: value for name, value in own.items() if value is not None}
     options["env"] = {**base.get("env", {}), **planned.env}
     options["args"] = [*base.get("args", ()), *planned.args]
+    if planned.packages is not None:
+        options["packages"] = list(planned.packages)
     if planned.artifacts:
         options["artifacts"] = list(planned.artifacts)
         options["artifacts_when"] = planned.artifacts_when

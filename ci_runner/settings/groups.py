@@ -187,6 +187,13 @@ class ReconcileSettings:
     allowed_images: tuple[str, ...] = _setting(
         (), "CI_RUNNER_ALLOWED_IMAGES", "patterns of images that users may choose; none given: any image"
     )
+    #: Packages that jobs may install, as fnmatch patterns; (): none.
+    allowed_packages: tuple[str, ...] = _setting(
+        (),
+        "CI_RUNNER_ALLOWED_PACKAGES",
+        "patterns of the distribution's packages that users may install, such as `lib*-dev`; none given: no package",
+        shown="none",
+    )
     concurrency: int = _setting(
         lambda: max(1, os.cpu_count() or 1),
         "CI_RUNNER_CONCURRENCY",

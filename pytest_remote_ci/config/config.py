@@ -64,6 +64,8 @@ class Config:
     install_project: bool | None = None
     #: Whether the environment has pip; None means yes.
     pip: bool | None = None
+    #: Packages of the image's distribution to install.
+    packages: tuple[str, ...] = ()
     #: Names of environment variables that are passed to the job.
     env: tuple[str, ...] = ()
     #: Names of environment variables whose values the runner encrypts, and masks in the output of a job of its own.
@@ -152,6 +154,7 @@ class Config:
             pip=self.pip is not False,
             # What is secret must not travel as an ordinary variable, too.
             env={name: environ[name] for name in self.env if name in environ and name not in self.secrets},
+            packages=self.packages,
             timeout=self.timeout,
             cpus=self.cpus,
             memory=self.memory,

@@ -12,7 +12,16 @@ from urllib.parse import urlsplit
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.wire import checks, formats, globs, job_variables, keep, limits, protocol
+from pytest_remote_ci.wire import (
+    checks,
+    formats,
+    globs,
+    job_variables,
+    keep,
+    limits,
+    protocol,
+    system_packages,
+)
 
 #: Variables that hold the API key, in order of precedence.
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
@@ -156,6 +165,17 @@ def _keep(place: Place, value: object) -> tuple[str, ...]:
         problem = keep.problem(text)
         if problem is not None:
             raise ConfigError(f"{place.source}: {place.key}: {text!r} {problem}")
+    return texts
+
+
+def _packages(place: Place, value: object) -> tuple[str, ...]:
+    texts = _texts(place, value)
+    if len(texts) > system_packages.MAX_PACKAGES:
+        raise place.error(f"a list of at most {system_packages.MAX_PACKAGES} packages", value)
+    for text in texts:
+        problem = system_packages.problem(text)
+        if problem is not None:
+            raise ConfigError(f"{place.name}: {text!r} {problem}")
     return texts
 
 
@@ -319,6 +339,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "groups": _texts,
     "install-project": _flag,
     "pip": _flag,
+    "packages": _packages,
     "env": _names,
     "secrets": _names,
     "args": _texts,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pytest_remote_ci.wire import control_characters, globs, keep, limits
+from pytest_remote_ci.wire import control_characters, globs, keep, limits, system_packages
 
 #: Most services of one job.
 MAX_SERVICES: Final = 8
@@ -145,6 +145,18 @@ def as_keep(where: str, value: Any) -> tuple[str, ...]:
         if problem is not None:
             raise WireError(f"{where}[{index}]: {pattern!r} {problem}")
     return tuple(dict.fromkeys(patterns))
+
+
+def as_packages(where: str, value: Any) -> tuple[str, ...]:
+    """Return a list of names of system packages (`pytest_remote_ci.wire.system_packages`) as a tuple."""
+    names = as_texts(where, value)
+    if len(names) > system_packages.MAX_PACKAGES:
+        raise WireError(f"{where}: at most {system_packages.MAX_PACKAGES} packages")
+    for index, name in enumerate(names):
+        problem = system_packages.problem(name)
+        if problem is not None:
+            raise WireError(f"{where}[{index}]: {name[:200]!r} {problem}")
+    return tuple(dict.fromkeys(names))
 
 
 def as_relative(where: str, value: Any) -> str:

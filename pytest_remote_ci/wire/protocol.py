@@ -91,6 +91,9 @@ class SubmitOptions:
     install_project: bool | None = None
     #: Whether the environment has pip, and setuptools before Python 3.12, as those of ``python -m venv`` have.
     pip: bool = True
+    #: Packages of the image's distribution to install (`pytest_remote_ci.wire.system_packages`), if the operator allows
+    #: them.
+    packages: tuple[str, ...] = ()
     #: Environment variables of the job (name → value) that the developer chose to pass.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Seconds of testing after which the job is stopped; None means the runner's default.
@@ -156,7 +159,7 @@ class SubmitOptions:
 
     def strict(self) -> list[str]:
         """Return the names of the options that are set and that a runner must not ignore."""
-        return [name for name in (*limits.NAMES, "project_folder") if getattr(self, name)]
+        return [name for name in (*limits.NAMES, "packages", "project_folder") if getattr(self, name)]
 
     @classmethod
     def from_dict(cls, raw: Any) -> SubmitOptions:
@@ -343,6 +346,7 @@ CHECKS: Final[Mapping[str, Any]] = {
     "groups": checks.as_texts,
     "install_project": checks.as_flag,
     "pip": checks.as_flag,
+    "packages": checks.as_packages,
     "env": checks.as_environment,
     "timeout": checks.as_positive,
     "cpus": checks.as_positive,

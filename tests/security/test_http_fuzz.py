@@ -593,6 +593,7 @@ def test_any_name_in_an_archive_and_a_manifest(fuzzed: Fuzzed, name: str, conten
             "interpreter_options",
             "project_folder",
             "keep",
+            "packages",
             "pip",
             *(
                 "plan",

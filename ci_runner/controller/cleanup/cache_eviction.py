@@ -1,7 +1,8 @@
 """Removal of the least recently used caches, counted by the bytes that are really freed.
 
 Environments are hard links into their scope's package cache: an inode counts once. Data that only the package cache
-still holds is removed if removing environments was not enough. Kept folders of projects are cached data, too.
+still holds is removed if removing environments was not enough. Kept folders of projects and images with system packages
+are cached data, too.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner.controller.environments.cells import Cells
+from ci_runner.controller.environments.system_packages import SystemPackages
 from ci_runner.controller.environments.workspaces import Workspaces
+from ci_runner.errors import RunnerError
 from ci_runner.storage.safe_fs import Trash, Walk, opened_folder
 
 _log = logging.getLogger(__name__)
 
 #: Seconds between two measurements of the caches.
 INTERVAL: Final = 600.0
+#: Seconds without use after which an image with packages is removed in any case: it keeps its base image, which may be
+#: outdated, on the disk.
+_IMAGE_LIFE: Final = 30 * 86400.0
 #: Maximum files and folders of one cached item; a larger package cache is dropped.
 _MOST_ENTRIES: Final = 2_000_000
 
@@ -32,6 +38,8 @@ class _Candidate:
     folder: Path
     #: Its name in `keep`.
     key: str
+    #: Bytes of an image, whose `folder` is only the record; None: not an image.
+    image_size: int | None = None
 
 
 class Evictor:
@@ -42,6 +50,7 @@ class Evictor:
         data_dir: Path,
         workspaces: Workspaces,
         cells: Cells,
+        images: SystemPackages,
         trash: Trash,
         size: int,
         fresh: float,
@@ -55,6 +64,7 @@ class Evictor:
         self._trees = data_dir / "trees"
         self._workspaces = workspaces
         self._cells = cells
+        self._images = images
         self._trash = trash
         self._size = size
         self._fresh = fresh
@@ -78,15 +88,21 @@ class Evictor:
             candidates = sorted(self._candidates(), key=lambda item: item.used)
             for candidate in candidates:
                 sizes.add(candidate.folder)
+                sizes.total += candidate.image_size or 0
             caches = self._cells.idle_caches()
             for used, cache in caches:
                 if not sizes.add(cache) and used < limit:
                     self._drop(cache, sizes)
+            unused = time.time() - _IMAGE_LIFE
             for candidate in candidates:
-                if sizes.total <= self._size:
-                    return
-                if candidate.key not in protected and candidate.used < limit:
+                is_old = candidate.image_size is not None and candidate.used < unused
+                if (
+                    (sizes.total > self._size or is_old)
+                    and candidate.key not in protected
+                    and candidate.used < limit
+                ):
                     sizes.drop(candidate.folder)
+                    sizes.total -= candidate.image_size or 0
                     self._remove(candidate)
             for used, cache in caches:
                 if sizes.total > self._size and used < limit:
@@ -97,6 +113,8 @@ class Evictor:
             yield _Candidate(mark.lstat().st_mtime, mark.with_suffix(""), mark.stem)
         for mark in self._root.glob("*/kept/*/*/info.json"):
             yield _Candidate(mark.lstat().st_mtime, mark.parent, mark.parent.name)
+        for used, record, size in self._images.images():
+            yield _Candidate(used, record, record.stem, size)
         for used, digest in self._workspaces.unused():
             yield _Candidate(used, self._trees / digest, digest)
 
@@ -106,10 +124,13 @@ class Evictor:
             if candidate.folder.parent == self._trees:
                 self._workspaces.remove(candidate.key)
                 return
+            if candidate.image_size is not None:
+                self._images.remove(candidate.folder)
+                return
             for mark in ("ok", "bytecode"):
                 candidate.folder.with_name(f"{candidate.key}.{mark}").unlink(missing_ok=True)
             self._trash.remove(candidate.folder)
-        except OSError as error:
+        except (OSError, RunnerError) as error:
             _log.warning("%s cannot be removed yet: %s", candidate.folder, error)
 
     def _drop(self, cache: Path, sizes: _Sizes) -> None:

@@ -22,7 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ci_runner.controller.engine import SPOOL, ContainerSpec, Footprint, Image, Observed, Probe, ServiceSpec
+from ci_runner.controller.engine import (
+    SPOOL,
+    ContainerSpec,
+    DerivedImage,
+    Footprint,
+    Image,
+    ImageBuild,
+    Observed,
+    Probe,
+    ServiceSpec,
+)
 from ci_runner.controller.engines import sources
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError, RunnerError
 from ci_runner.model import seals
@@ -91,6 +101,12 @@ class MemoryEngine:
         self.available = True
         #: Existing references (or ids); None: any.
         self.images: set[str] | None = None
+        #: What `run_as_root` does: takes a command, returns its exit code and output.
+        self.root_command: Callable[[Sequence[str]], tuple[int, bytes]] = lambda argv: (0, b"")
+        #: Results of `commit` that exist, each with what it is about.
+        self.derived: dict[str, str] = {}
+        #: Ids of derived images that cannot be removed.
+        self.used_images: set[str] = set()
         #: Result of `written_by_services`.
         self.written: dict[str, int] = {}
         #: Results of `footprint` for running containers, by name.
@@ -143,7 +159,7 @@ class MemoryEngine:
     ) -> Image:
         """Return an image; any exists unless `images` limits them."""
         self._enter("image", reference)
-        if self.images is not None and reference not in self.images:
+        if self.images is not None and reference not in self.images and reference not in self.derived:
             raise ImageUnavailable(f"image {reference!r} does not exist")
         if reference.startswith("sha256:"):
             return Image(reference, reference, self.pythons)
@@ -151,15 +167,17 @@ class MemoryEngine:
 
     def create(self, spec: ContainerSpec) -> str:
         """Adopt or make a container; sources of binds and lowers must exist."""
-        self._enter("create", spec.name)
         sources.check(spec)
+        return self._create(spec, self.scripts.get(spec.job_id) or self._script(spec))
+
+    def _create(self, spec: ContainerSpec, script: Script) -> str:
+        self._enter("create", spec.name)
         with self._lock:
             for container in self._containers.values():
                 if container.spec.name == spec.name:
                     return self._adopt(container, spec)
             container_id = hashlib.sha256(f"{spec.name} {next(self._numbers)}".encode()).hexdigest()
             observed = Observed(container_id, spec.name, spec.role, spec.job_id, spec.attempt, "created")
-            script = self.scripts.get(spec.job_id) or self._script(spec)
             self._containers[container_id] = _Container(observed, spec, script, self.install)
             self.creates[spec.name] += 1
             if spec.overlay is not None:
@@ -188,6 +206,50 @@ class MemoryEngine:
         self._enter("execute", " ".join(argv))
         seen = self.inspect(container_id)
         return 0 if seen is not None and seen.state == "running" else None
+
+    def create_image_build(self, spec: ImageBuild) -> str:
+        """Make a container of role "build" whose script never ends."""
+        sources.check(spec)
+        argv = ("image-build",)
+        as_build = ContainerSpec(spec.name, spec.image_id, argv, "build", spec.job_id, spec.attempt)
+        return self._create(as_build, Script(exit_after=None, writes_spool=False))
+
+    def run_as_root(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Callable[[bytes], None],
+    ) -> int | None:
+        """Call `root_command`."""
+        self._enter("run_as_root", " ".join(argv))
+        seen = self.inspect(container_id)
+        if seen is None or seen.state != "running":
+            return None
+        code, written = self.root_command(argv)
+        output(written)
+        return code
+
+    def commit(self, container_id: str, base: Image, about: str) -> DerivedImage:
+        """Return an image that differs from all others."""
+        self._enter("commit", about)
+        digest = hashlib.sha256(f"{container_id} {next(self._numbers)}".encode()).hexdigest()
+        with self._lock:
+            self.derived[f"sha256:{digest}"] = about
+        return DerivedImage(f"sha256:{digest}", 1 << 20)
+
+    def derived_images(self) -> frozenset[str]:
+        """Return the ids in `derived`."""
+        self._enter("derived_images", "")
+        return frozenset(self.derived)
+
+    def remove_image(self, image_id: str) -> bool:
+        """Forget an image, unless it is in `used_images`."""
+        self._enter("remove_image", image_id)
+        if image_id in self.used_images:
+            return False
+        self.derived.pop(image_id, None)
+        return True
 
     def written_by_services(self) -> Mapping[str, int]:
         """Return `written`."""

@@ -168,6 +168,16 @@ class Builds:
             finally:
                 self._throw_away(cell)
 
+    @contextlib.contextmanager
+    def reserved(self, stopping: Callable[[], bool]) -> Iterator[str]:
+        """Take a build's place, for a build without a cell; yield the name for its container, in use meanwhile.
+
+        Raises `PreparationStopped`.
+        """
+        name = self._prefix + uuid.uuid4().hex[:16]
+        with self._slot(stopping), self._named(name):
+            yield name
+
     def _end(self, cell: Cell) -> None:
         try:
             self._cells.give_back(cell)

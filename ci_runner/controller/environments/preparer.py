@@ -35,13 +35,14 @@ from ci_runner.controller.engine import (
     Overlay,
 )
 from ci_runner.controller.environments import worker_command
-from ci_runner.controller.environments.base_image import choose_base
+from ci_runner.controller.environments.base_image import Base, choose_base
 from ci_runner.controller.environments.builds import Builds, PreparationStopped, write_for
 from ci_runner.controller.environments.bytecode import Bytecode
 from ci_runner.controller.environments.cells import Cells
 from ci_runner.controller.environments.environments import Environments, Published, Request
 from ci_runner.controller.environments.keep import Given, Keeper, Written
 from ci_runner.controller.environments.services import Services
+from ci_runner.controller.environments.system_packages import PackageRequest, SystemPackages
 from ci_runner.controller.environments.tools import Tools
 from ci_runner.controller.environments.workspaces import Workspaces
 from ci_runner.controller.job_limits import limits_of
@@ -86,7 +87,8 @@ class Prepared:
     env: Mapping[str, str]
     #: First folders on the command's PATH.
     path: tuple[str, ...]
-    #: Names the environment and the layer, like `Job.environment`: not to be evicted while the job is open.
+    #: Names the environment, the layer and the image with packages, like `Job.environment`: not to be evicted while
+    #: the job is open.
     key: str
     #: Run as ``python -m pytest``.
     module: bool
@@ -135,6 +137,9 @@ class Preparer:
             limits=limits,
             slots=2 * reconcile.builds,
         )
+        self._packages = SystemPackages(
+            self._data, engine, self._builds, environments, reconcile.allowed_packages, limits
+        )
         self._bytecode = Bytecode(self._builds)
         self._environments = Environments(
             self._data, environments, self._builds, self._trash, owner=self._owner
@@ -143,6 +148,7 @@ class Preparer:
             self._data,
             self._workspaces,
             self._cells,
+            self._packages,
             self._trash,
             environments.cache_size,
             2 * reconcile.prepare_timeout,
@@ -168,7 +174,27 @@ class Preparer:
         options = job.options.usable()
         limits_of(options, self._settings)  # raises before anything is built
         log, building = _one_at_a_time(log), _once(building)
+        self._packages.check(options.packages)
         base = choose_base(self._engine, self._settings, options, log)
+        if not options.packages:
+            return self._prepare(job, options, base, log, building, stopping)
+        request = PackageRequest(
+            job.id, job.attempt, base.image, options.packages, log=log, building=building, stopping=stopping
+        )
+        found = self._packages.ensure(request)
+        prepared = self._prepare(job, options, replace(base, image=found.image), log, building, stopping)
+        return replace(prepared, key=f"{prepared.key}.{found.key}")
+
+    def _prepare(
+        self,
+        job: Job,
+        options: SubmitOptions,
+        base: Base,
+        log: Callable[[str], None],
+        building: Callable[[], None],
+        stopping: Callable[[], bool],
+    ) -> Prepared:
+        """Prepare everything but the image."""
         folder = self._workspaces.tree(job.workspace or "")
         files = self._workspaces.files(job.workspace or "")
         tree = files.seen_from(options.project_folder)
@@ -478,6 +504,7 @@ class Preparer:
         """
         try:
             self._builds.recover()
+            self._packages.recover()
         except EngineUnavailable as error:
             _log.info("leftovers of builds are checked later: %s", error)
         self._evictor.evict(keep)

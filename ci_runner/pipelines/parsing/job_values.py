@@ -11,7 +11,7 @@ from ci_runner.pipelines.parsing import values
 from ci_runner.pipelines.parsing.values import Value, canonical, nearest
 from ci_runner.pipelines.plan import Retries, Service
 from ci_runner.pipelines.source.tree import Items, Scalar, Table
-from pytest_remote_ci.wire import checks, limits
+from pytest_remote_ci.wire import checks, limits, system_packages
 
 _AXIS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 #: Maximum number of cells of a matrix before exclusion, and of excluding entries.
@@ -43,6 +43,24 @@ def secrets(value: Value) -> tuple[str, ...] | None:
     """Return the names of variables, without duplicates."""
     found = values.list_of(value, values.secret, "names of variables")
     return None if found is None else tuple(dict.fromkeys(found))
+
+
+def packages(value: Value) -> tuple[str, ...] | None:
+    """Return the names of system packages, without duplicates."""
+    found = values.list_of(value, _package, "names of packages")
+    if found is not None and len(found) > system_packages.MAX_PACKAGES:
+        value.must(f"at most {system_packages.MAX_PACKAGES} packages")
+        return None
+    return None if found is None else tuple(dict.fromkeys(found))
+
+
+def _package(value: Value) -> str | None:
+    content = values.text(value)
+    wrong = None if content is None else system_packages.problem(content)
+    if wrong is not None:
+        value.error(f"{value.shown} {wrong}")
+        return None
+    return content
 
 
 def retries(value: Value) -> Retries | None:

@@ -52,6 +52,13 @@ SHARED: Final[Mapping[str, Key]] = {
         "`{image}`", "as `image`", {"type": "object", "properties": {"image": _TEXT}}, job_values.docker
     ),
     "python": Key('"3.12"', "which Python runs the tests", {"type": ["string", "number"]}, values.python),
+    "packages": Key(
+        "list of names",
+        "packages of the image's distribution to install, such as `libcairo2-dev`, if the operator allows them; "
+        "instead of those of `[tool.remote-ci]`",
+        _TEXTS,
+        job_values.packages,
+    ),
     "script": Key(
         "text or list of strings",
         "shell commands, one after the other until one fails; without it the job is pytest",

@@ -14,7 +14,7 @@ import msgspec
 from ci_runner.model.job import JobSummary
 from ci_runner.pipelines import check, plan, plan_json, report, request
 from ci_runner.server import schemas
-from pytest_remote_ci.wire import checks, keep, limits
+from pytest_remote_ci.wire import checks, keep, limits, system_packages
 from pytest_remote_ci.wire.interpreter_options import MAX_OPTIONS, as_interpreter_options
 from pytest_remote_ci.wire.protocol import CHECKS, PHASES, PROTOCOL, STRICT_PROTOCOL, TERMINAL_STATUSES
 
@@ -73,6 +73,7 @@ _BOUNDS: Final[Mapping[Callable[..., object], Schema]] = {
         "maxItems": keep.MAX_PATTERNS,
         "examples": [[".hypothesis", ".mypy_cache", "~/.cache/ms-playwright"]],
     },
+    checks.as_packages: {"maxItems": system_packages.MAX_PACKAGES, "examples": [["libcairo2-dev"]]},
     checks.as_services: {"maxItems": checks.MAX_SERVICES},
     checks.as_columns: {"minimum": 1, "maximum": 10_000},
     checks.as_restarts: {"minimum": 0, "maximum": 100},
@@ -87,6 +88,7 @@ _ABOUT: Final = {
     "module": "run as `python -m pytest` does",
     "interpreter_options": "options of the interpreter that runs pytest, each as one argument",
     "timeout": "seconds of testing",
+    "packages": "packages of the image's distribution to install, if the operator allows them",
     "artifacts": "files to keep after the run",
     "artifacts_days": "shorter than the runner's default",
     "keep": "files that the next job of the same user and project gets",

@@ -18,6 +18,7 @@ import docker
 import docker.errors
 import requests
 import urllib3
+from docker.utils.socket import frames_iter
 
 from ci_runner.errors import EngineUnavailable, PermanentError, RunnerError
 
@@ -85,6 +86,19 @@ class DockerAPI:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+
+
+@contextlib.contextmanager
+def streamed_output(client: Any, execution: str) -> Iterator[Iterator[bytes]]:
+    """Start a command that was created in a container; yield an iterator over what it writes until its end.
+
+    There is no limit for the time between two pieces.
+    """
+    connection = client.exec_start(execution, socket=True)
+    try:
+        yield (piece for _, piece in frames_iter(connection, tty=False))
+    finally:
+        connection._response.close()  # the SDK leaves it to whoever asks for the socket, which it closes, too
 
 
 @contextlib.contextmanager

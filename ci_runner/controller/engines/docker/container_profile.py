@@ -239,7 +239,7 @@ def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
     for part, overlay in (("workspace", spec.overlay), ("kept", spec.kept)):
         if overlay is not None:
             result.append(_overlay_mount(volume_name(spec.name, part), overlay, marks, options))
-    result.extend(_bind_mount(bind) for bind in spec.binds)
+    result.extend(bind_mount(bind) for bind in spec.binds)
     return result
 
 
@@ -301,7 +301,7 @@ def _volume(
     return mount
 
 
-def _bind_mount(bind: Bind) -> dict[str, Any]:
+def bind_mount(bind: Bind) -> dict[str, Any]:
     return {
         "Type": "bind",
         "Target": bind.target,

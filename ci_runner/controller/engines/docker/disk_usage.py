@@ -45,11 +45,14 @@ def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in (root, *volumes) if folder)
 
 
-def build_folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Return the runner's folders that a build's container can write.
+def build_folders(inspected: Mapping[str, Any], is_here: bool) -> tuple[Path, ...]:
+    """Return the folders that a build's container can write: the runner's, and its root if that is writable.
 
-    Its store is left out: the package cache in it is shared by jobs and has its own limit.
+    Its store is left out: the package cache in it is shared by jobs and has its own limit. `is_here`: the engine is on
+    this machine.
     """
+    if not inspected["HostConfig"].get("ReadonlyRootfs"):
+        return folders(inspected) if is_here else ()
     found: list[str] = []
     for mount in inspected["HostConfig"].get("Mounts") or ():
         if mount["Type"] == "bind" and not mount.get("ReadOnly") and mount["Target"] != STORE:

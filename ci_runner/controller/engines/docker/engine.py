@@ -22,14 +22,22 @@ from ci_runner.controller.engine import (
     LABEL_INSTALL,
     LABEL_ROLE,
     ContainerSpec,
+    DerivedImage,
     Footprint,
     Image,
+    ImageBuild,
     Observed,
     Probe,
     ServiceSpec,
 )
 from ci_runner.controller.engines import sources
-from ci_runner.controller.engines.docker import container_profile, disk_usage, service_profile
+from ci_runner.controller.engines.docker import (
+    container_profile,
+    derived_images,
+    disk_usage,
+    image_build_profile,
+    service_profile,
+)
 from ci_runner.controller.engines.docker import (
     probe as docker_probe,
 )
@@ -152,8 +160,8 @@ class DockerEngine:
         """See `Engine.create_service`."""
         return self._create(spec, service_profile.service_config(spec, self.profile))
 
-    def _create(self, spec: ContainerSpec | ServiceSpec, config: dict[str, Any]) -> str:
-        if spec.network == "egress" and spec.join is None:
+    def _create(self, spec: ContainerSpec | ServiceSpec | ImageBuild, config: dict[str, Any]) -> str:
+        if isinstance(spec, ImageBuild) or (spec.network == "egress" and spec.join is None):
             self.network.ensure()
         try:
             with translated("create the container"):
@@ -165,6 +173,34 @@ class DockerEngine:
             if status_of(error) == 404 and "image" in str(error).lower():
                 raise ImageUnavailable(f"the image of {spec.name} no longer exists: {error}") from error
             raise
+
+    # -- image builds
+    def create_image_build(self, spec: ImageBuild) -> str:
+        """See `Engine.create_image_build`."""
+        sources.check(spec)
+        return self._create(spec, image_build_profile.image_build_config(spec, self.profile))
+
+    def run_as_root(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Callable[[bytes], None],
+    ) -> int | None:
+        """See `Engine.run_as_root`."""
+        return derived_images.run_as_root(self.api, container_id, argv, env, output)
+
+    def commit(self, container_id: str, base: Image, about: str) -> DerivedImage:
+        """See `Engine.commit`."""
+        return derived_images.commit(self.api, self.install, container_id, base, about)
+
+    def derived_images(self) -> frozenset[str]:
+        """See `Engine.derived_images`."""
+        return derived_images.list_ids(self.api, self.install)
+
+    def remove_image(self, image_id: str) -> bool:
+        """See `Engine.remove_image`."""
+        return derived_images.remove(self.api, image_id)
 
     def _adopt(self, name: str, labels: dict[str, str]) -> str:
         inspected = self._inspect_raw(name)
@@ -204,7 +240,7 @@ class DockerEngine:
         processes = docker_processes.of_container(inspected["Id"], int(inspected["State"].get("Pid") or 0))
         role = (inspected["Config"].get("Labels") or {}).get(LABEL_ROLE)
         if role == "build":
-            return Footprint(processes, disk_usage.build_folders(inspected))
+            return Footprint(processes, disk_usage.build_folders(inspected, is_here=bool(processes)))
         # The engine's folders are on this machine only if its processes are.
         folders = disk_usage.folders(inspected) if role == "service" and processes else ()
         return Footprint(processes, folders, role == "service")
@@ -378,11 +414,13 @@ class DockerEngine:
         return len(stale)
 
     def uninstall(self) -> None:
-        """Remove everything with this install's label: containers, volumes, the network."""
+        """Remove everything with this install's label: containers, derived images, volumes, the network."""
         with translated("list containers"):
             summaries = self.api.client.containers(all=True, filters=self._ours())
         for summary in summaries:
             self.remove(summary["Id"])
+        for image_id in self.derived_images():
+            self.remove_image(image_id)
         self.sweep(frozenset())
         self.network.remove()
 

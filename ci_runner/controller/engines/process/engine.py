@@ -34,8 +34,10 @@ from typing import Any, Final, Literal
 from ci_runner.controller.engine import (
     HOME,
     ContainerSpec,
+    DerivedImage,
     Footprint,
     Image,
+    ImageBuild,
     Limits,
     Observed,
     Probe,
@@ -135,6 +137,35 @@ class ProcessEngine:
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
         """See `Engine.execute`: only for services, which are not supported."""
         return None
+
+    def create_image_build(self, spec: ImageBuild) -> str:
+        """See `Engine.create_image_build`: there are no images."""
+        raise PermanentError(
+            "system packages need a container engine, and this runner has none: start Docker, or install them on this "
+            "machine and remove `packages` from [tool.remote-ci]"
+        )
+
+    def run_as_root(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Callable[[bytes], None],
+    ) -> int | None:
+        """See `Engine.run_as_root`: only for image builds, which are not supported."""
+        return None
+
+    def commit(self, container_id: str, base: Image, about: str) -> DerivedImage:
+        """See `Engine.commit`: only for image builds, which are not supported."""
+        raise PermanentError("this engine has no images")
+
+    def derived_images(self) -> frozenset[str]:
+        """See `Engine.derived_images`: there are no images."""
+        return frozenset()
+
+    def remove_image(self, image_id: str) -> bool:
+        """See `Engine.remove_image`: there are no images."""
+        return True
 
     def written_by_services(self) -> Mapping[str, int]:
         """See `Engine.written_by_services`: services are not supported."""

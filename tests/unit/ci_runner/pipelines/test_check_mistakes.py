@@ -86,6 +86,8 @@ PARTS = [
         "a path below the project, as the project's place in the container is the runner's choice, not '/srv/x'",
     ),
     ("working_dir: /app/../..", "'working_dir' of job 'a' must be a path below the project, without '..'"),
+    ("packages: [-y]", "'-y' is not the name of a package"),
+    ("packages: bash", "'packages' of job 'a' must be a list of names of packages"),
     ("working_dir: /application", "must be a path below the project, as the project's place"),
     (
         "matrix: {x: [/app]}, working_dir: '{x}'",

@@ -31,6 +31,7 @@ FULL = Plan(
             artifacts_from=("wheel",),
             image="python:3.12",
             python="3.12",
+            packages=("g++", "libcairo2-dev"),
             args=("-x", "tests"),
             env={"A": "1"},
             secrets=("TOKEN",),
@@ -112,6 +113,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
             {"A B": "1"},
             "plan.jobs[0].env: 'A B' is not a valid name of an environment variable",
         ),
+        ("jobs.0.packages", ["-y"], "plan.jobs[0].packages[0]: '-y' is not the name of a package"),
         ("jobs.0.working_dir", "../x", "plan.jobs[0].working_dir: '../x' must be a path below the project"),
         (
             "jobs.0.artifacts",

@@ -66,6 +66,7 @@ def test_defaults_of_the_caller_stand_below_the_file(tmp_path: Path) -> None:
         ("CI_RUNNER_MEMORY", "512MB", "reconcile.memory", 512 << 20),
         ("CI_RUNNER_MAX_UPLOAD", "1.5g", "serve.max_upload", 3 << 29),
         ("CI_RUNNER_ALLOWED_IMAGES", "a*, b", "reconcile.allowed_images", ("a*", "b")),
+        ("CI_RUNNER_ALLOWED_PACKAGES", "lib*-dev, g++", "reconcile.allowed_packages", ("lib*-dev", "g++")),
         (
             "CI_RUNNER_ALLOW_NETWORK",
             "10.0.0.0/8, 10.9.8.7",
