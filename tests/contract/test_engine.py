@@ -25,7 +25,7 @@ from support.engines import (
 from support.waiting import wait_until
 
 from ci_runner.controller.cleanup.open_files import unnamed_bytes
-from ci_runner.controller.engine import SPOOL, Bind, Footprint, ServiceSpec
+from ci_runner.controller.engine import SPOOL, Bind, Footprint, ImageBuild, ServiceSpec
 from ci_runner.controller.engines.memory import Output, Script
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
 
@@ -688,3 +688,53 @@ def test_a_service_may_become_another_user_and_nothing_more(serving: Kit) -> Non
     assert serving.engine.execute(container_id, ("sh", "-c", becomes)) == 0
     for forbidden in ("mount -t tmpfs none /mnt", "mknod /x b 8 0", "chroot / true"):
         assert serving.engine.execute(container_id, ("sh", "-c", forbidden)) not in (0, None), forbidden
+
+
+@pytest.fixture
+def imaging(kit: Kit) -> Kit:
+    """Only engines that build images."""
+    if not kit.runs_services:
+        spec = kit.spec(FOREVER)
+        with pytest.raises(PermanentError, match="system packages need a container engine"):
+            kit.engine.create_image_build(ImageBuild("build", spec.image_id, spec.job_id, 1))
+        assert kit.engine.run_as_root("nobody", ("true",), {}, lambda piece: None) is None
+        assert kit.engine.derived_images() == frozenset()
+        assert kit.engine.remove_image("sha256:0")
+        with pytest.raises(PermanentError):
+            kit.engine.commit("nobody", kit.engine.image(kit.image), "nothing")
+        pytest.skip("the engine builds no images")
+    return kit
+
+
+def test_an_image_is_made_of_what_root_changes(imaging: Kit) -> None:
+    engine, base = imaging.engine, imaging.engine.image(imaging.image)
+    spec = ImageBuild(f"eng-{imaging.install}-image", base.id, "job", 1, limits=imaging.spec(FOREVER).limits)
+    container_id = engine.create_image_build(spec)
+    assert engine.create_image_build(spec) == container_id
+    assert engine.run_as_root(container_id, ("true",), {}, lambda piece: None) is None
+    engine.start(container_id)
+    (seen,) = engine.list()
+    assert (seen.role, seen.job_id, seen.attempt, seen.state) == ("build", "job", 1, "running")
+    written: list[bytes] = []
+    command = ("sh", "-c", "echo $WORD >/word; id -u; echo done >&2; exit 3")
+    code = engine.run_as_root(container_id, command, {"WORD": "made"}, written.append)
+    if imaging.runs_programs:
+        assert (code, b"".join(written)) == (3, b"0\ndone\n")
+        assert engine.run_as_root(container_id, ("no-such-program",), {}, written.append) in (126, 127)
+    engine.signal(container_id, "KILL")
+    image = engine.commit(container_id, base, "a word")
+    engine.remove(container_id)
+    assert engine.run_as_root(container_id, ("true",), {}, written.append) is None
+    assert engine.derived_images() == {image.id}
+    assert engine.image(image.id, pull=False).pythons == base.pythons
+    if imaging.runs_programs:
+        text = 'test $(cat /word) = made && test -z "$WORD" && test $(id -u) != 0'
+        job = imaging.launch(Behaviour(text), image_id=image.id)
+        assert imaging.ended(job).exit_code == 0
+        assert not engine.remove_image(image.id)  # in use
+        engine.remove(job)
+    assert engine.remove_image(image.id)
+    assert engine.remove_image(image.id)
+    assert engine.derived_images() == frozenset()
+    with pytest.raises(ImageUnavailable):
+        engine.image(image.id, pull=False)

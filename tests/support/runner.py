@@ -144,7 +144,7 @@ class Runner:
                 trash.remove(self.data_dir / name)
 
     def remove_from_engine(self) -> None:
-        """Containers, volumes and networks with this install's label."""
+        """Containers, volumes, networks and images with this install's label."""
         install = self.data_dir / "install-id"
         if self.engine != "docker" or not install.exists():
             return
@@ -157,6 +157,10 @@ class Runner:
             ids = docker(kind, *listing, "--filter", label, env=self.env).split()
             if ids:
                 docker(kind, *removal, *ids, env=self.env)
+        label = f"label=ci-runner.derived={install.read_text().strip()}"
+        images = docker("image", "ls", "--quiet", "--filter", label, env=self.env).split()
+        if images:
+            docker("image", "rm", "--force", "--no-prune", *images, env=self.env)
 
     def containers(self) -> list[str]:
         """Ids of this runner's containers, whatever their state."""

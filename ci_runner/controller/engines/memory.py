@@ -119,6 +119,7 @@ class MemoryEngine:
         self._lock = threading.RLock()
         self._containers: dict[str, _Container] = {}
         self._volumes: set[str] = set()
+        self._removed_images: set[str] = set()
         self._failures: dict[str, collections.deque[RunnerError]] = collections.defaultdict(collections.deque)
         self._watchers: list[Callable[[], None]] = []
         self._timeline = _Timeline()
@@ -159,7 +160,10 @@ class MemoryEngine:
     ) -> Image:
         """Return an image; any exists unless `images` limits them."""
         self._enter("image", reference)
-        if self.images is not None and reference not in self.images and reference not in self.derived:
+        is_gone = reference in self._removed_images
+        if is_gone or (
+            self.images is not None and reference not in self.images and reference not in self.derived
+        ):
             raise ImageUnavailable(f"image {reference!r} does not exist")
         if reference.startswith("sha256:"):
             return Image(reference, reference, self.pythons)
@@ -249,6 +253,7 @@ class MemoryEngine:
         if image_id in self.used_images:
             return False
         self.derived.pop(image_id, None)
+        self._removed_images.add(image_id)
         return True
 
     def written_by_services(self) -> Mapping[str, int]:

@@ -45,7 +45,10 @@ Errors were encountered while processing:
  broken
 E: Sub-process /usr/bin/dpkg returned an error code (1)
 """
-APT_SCRIPT_REASON = "broken (--configure): installed broken package post-installation script subprocess returned error exit status 3"
+APT_SCRIPT_REASON = (
+    "broken (--configure): installed broken package post-installation script subprocess returned error exit status "
+    "3"
+)
 APK_UNKNOWN = """fetch https://dl-cdn.alpinelinux.org/alpine/v3.20/main/x86_64/APKINDEX.tar.gz
 ERROR: unable to select packages:
   libnope (no such package):
