@@ -23,6 +23,7 @@ from ci_runner.controller.artifacts.collect import (
 )
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
+from ci_runner.controller.environments.credentials import is_credential
 from ci_runner.controller.environments.preparer import Prepared
 from ci_runner.controller.process_state import ProcessState
 from ci_runner.controller.snapshot import Policy
@@ -156,8 +157,9 @@ class ActionHandlers:
             return self.closing.is_set() or self.state.is_signalled(job.id)
 
         try:
+            needs_secrets = any(map(is_credential, job.options.secrets))
             prepared = self.preparer.prepare(
-                job,
+                run_step.with_secrets(job, self.store) if needs_secrets else job,
                 log=JobLog(self.store, self.epoch, self.budget, job),
                 building=building,
                 stopping=stopping,

@@ -14,9 +14,11 @@ import json
 import os
 import py_compile
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from typing import Any
 
@@ -53,6 +55,10 @@ class Builder:
         self._cwd = job["cwd"]
         self._env = dict(os.environ)
         self._env.update(job["env"])
+        self._private = None
+        if job.get("netrc") is not None:
+            self._private = tempfile.mkdtemp()
+            self._env.update(write_netrc(self._private, job["netrc"]))
         self._output = os.open(
             self._path("output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
@@ -71,6 +77,8 @@ class Builder:
             self.result.update(ok=False, error=str(error), output=self._last[-_OUTPUT_LIMIT:])
         except Exception as error:
             self.result.update(ok=False, error=f"{type(error).__name__}: {error}")
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
         self.result["seconds"] = round(time.monotonic() - began, 3)
 
     def write_result(self) -> None:
@@ -277,6 +285,15 @@ class Builder:
             return file.read()
 
 
+def write_netrc(folder: str, content: str) -> dict[str, str]:
+    """Write a netrc file into a home folder for git and uv; return the variables by which they find it."""
+    path = os.path.join(folder, ".netrc")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(content.rstrip("\n") + "\n")
+    return {"HOME": folder, "NETRC": path}
+
+
 def keep_built(packages: str) -> None:
     """Make meson-python's editable installs import what was built.
 
@@ -450,8 +467,9 @@ def _has_pytest(lock: str) -> bool:
 
 def main(argv: list[str]) -> int:
     """Run the job of the spool folder `argv[1]`; return the exit code."""
-    with open(os.path.join(argv[1], "job.json"), encoding="utf-8") as file:
+    with open(os.path.join(argv[1], "job.json"), encoding="utf-8", errors="surrogateescape") as file:
         job = json.load(file)
+    os.unlink(os.path.join(argv[1], "job.json"))  # it may have credentials
     builder = Builder(argv[1], job)
     if job.get("protocol") == PROTOCOL:
         builder.run(job["steps"])

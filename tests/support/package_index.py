@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import BinaryIO
 
 
 def wheel(
@@ -134,8 +135,22 @@ def certificate(folder: Path, address: str) -> tuple[Path, Path, Path]:
     return authority, leaf, key
 
 
+#: User and password for what is below the folder `private`.
+USER, PASSWORD = "ann", "s3cret+word"
+
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def send_head(self) -> io.BytesIO | BinaryIO | None:
+        expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        if self.path.startswith("/private/") and self.headers.get("Authorization") != expected:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="private"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        return super().send_head()
 
     def log_message(self, *args: object) -> None:
         """Quiet."""

@@ -78,7 +78,9 @@ class Build:
     cwd: str
     #: User id of its processes and files; None: the runner's.
     owner: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Content of a netrc file for its programs.
+    netrc: str | None = field(default=None, repr=False)
     binds: tuple[Bind, ...] = ()
     #: Read-only trees, visible and writable at `mount`.
     lowers: tuple[Path, ...] = ()
@@ -150,6 +152,7 @@ class Builds:
                 "may_build": build.may_build,
                 "cwd": build.cwd,
                 "env": dict(build.env),
+                "netrc": build.netrc,
                 "steps": [dict(step) for step in build.steps],
             }
             write_for(cell.path("spool") / "job.json", json.dumps(job), build.owner)

@@ -18,7 +18,7 @@ import posixpath
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from ci_runner.controller.engine import ENVIRONMENT, HOME, PROJECT_LAYER, STORE,
 from ci_runner.controller.environments import takeover
 from ci_runner.controller.environments.builds import Build, Builds, Built
 from ci_runner.controller.environments.cells import CachePlace
+from ci_runner.controller.environments.credentials import Credentials
 from ci_runner.controller.environments.single_flight import SingleFlight
 from ci_runner.dependencies import build_hints, locks, project_layer
 from ci_runner.dependencies.install_plan import Plan
@@ -84,6 +85,8 @@ class Request:
     #: If the engine cannot mount: the folder in which the job runs and the project is installed.
     in_place: Path | None = None
     project_folder: str = ""
+    #: What builds get and nobody else; then nothing is shared.
+    credentials: Credentials = field(default_factory=Credentials)
 
     @property
     def project(self) -> str:
@@ -235,6 +238,7 @@ class Environments:
             project_layer.layer_digest(request.tree, request.plan),
             str(request.in_place),
             None if environment is None else environment.name,
+            *request.credentials.key(),
         )
         return self._flights.once(
             ("layer", request.scope, key),
@@ -290,7 +294,8 @@ class Environments:
             may_build=own,
             cwd=request.project if own else "/",
             owner=self.owner(scope),
-            env=self._env(),
+            env=request.credentials.add_to(self._env()),
+            netrc=request.credentials.netrc,
             binds=(*self.ca_binds(), *binds),
             lowers=(request.folder,) if own else (),
             mount=request.mount,
@@ -342,7 +347,14 @@ class Environments:
         plan = replace(request.plan, scm_version=None)
         dynamic = project_layer.layer_digest(request.tree, plan) if plan.is_dynamic else None
         return _digest(
-            "lock", request.image_id, request.python, plan.digest(), self._indexes(), dynamic, request.project
+            "lock",
+            request.image_id,
+            request.python,
+            plan.digest(),
+            self._indexes(),
+            dynamic,
+            request.project,
+            *request.credentials.key(),
         )
 
     def _environment_key(self, request: Request, lock: Lock, scope: str) -> str:
@@ -354,6 +366,7 @@ class Environments:
             lock.text,
             list(request.plan.index_options),
             request.plan.pip,
+            *request.credentials.key(),
         )
 
     def _find_environment(self, request: Request, lock: Lock, scope: str) -> Published | None:
@@ -464,13 +477,14 @@ def _one_line(text: object) -> str:
 
 def _reason(request: Request, result: Mapping[str, object]) -> str:
     """Return why a build failed, as its container says, and what to do about it."""
-    words = _one_line(result.get("error"))
+    mask = request.credentials.mask()
+    words = _one_line(mask(str(result.get("error") or "")))
     if build_hints.is_conflict(words) and request.plan.chosen:
         chosen = ", ".join(request.plan.chosen[:10])
         settings = "`requirements`, `groups` and `extras` in [tool.remote-ci] choose others"
         return f"{words} (chosen: {chosen}; {settings})"
     output = result.get("output")
-    searched = f"{output if isinstance(output, str) else ''}\n{words}"
+    searched = f"{mask(output) if isinstance(output, str) else ''}\n{words}"
     hint = build_hints.hint(searched, request.project, request.tree.digests)
     return words if hint is None else f"{words} ({hint})"
 

@@ -39,6 +39,7 @@ from ci_runner.controller.environments.base_image import Base, choose_base
 from ci_runner.controller.environments.builds import Builds, PreparationStopped, write_for
 from ci_runner.controller.environments.bytecode import Bytecode
 from ci_runner.controller.environments.cells import Cells
+from ci_runner.controller.environments.credentials import Credentials, is_credential
 from ci_runner.controller.environments.environments import Environments, Published, Request
 from ci_runner.controller.environments.keep import Given, Keeper, Written
 from ci_runner.controller.environments.services import Services
@@ -48,7 +49,7 @@ from ci_runner.controller.environments.workspaces import Workspaces
 from ci_runner.controller.job_limits import limits_of
 from ci_runner.dependencies.install_plan import make_plan, mount_point
 from ci_runner.dependencies.locks import Lock
-from ci_runner.errors import EngineUnavailable, PermanentError, RunnerError
+from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.storage.blobs import BlobStore, job_owner
@@ -173,16 +174,18 @@ class Preparer:
         """
         options = job.options.usable()
         limits_of(options, self._settings)  # raises before anything is built
-        log, building = _one_at_a_time(log), _once(building)
         self._packages.check(options.packages)
+        credentials = Credentials.of(job)
+        log, building = _one_at_a_time(_masked(log, credentials)), _once(building)
         base = choose_base(self._engine, self._settings, options, log)
         if not options.packages:
-            return self._prepare(job, options, base, log, building, stopping)
+            return self._prepare(job, options, base, credentials, log, building, stopping)
         request = PackageRequest(
             job.id, job.attempt, base.image, options.packages, log=log, building=building, stopping=stopping
         )
         found = self._packages.ensure(request)
-        prepared = self._prepare(job, options, replace(base, image=found.image), log, building, stopping)
+        derived = replace(base, image=found.image)
+        prepared = self._prepare(job, options, derived, credentials, log, building, stopping)
         return replace(prepared, key=f"{prepared.key}.{found.key}")
 
     def _prepare(
@@ -190,6 +193,7 @@ class Preparer:
         job: Job,
         options: SubmitOptions,
         base: Base,
+        credentials: Credentials,
         log: Callable[[str], None],
         building: Callable[[], None],
         stopping: Callable[[], bool],
@@ -209,7 +213,8 @@ class Preparer:
             job_id=job.id,
             attempt=job.attempt,
             scope=user_scope(job.user_id),
-            may_share=not base.named_by_user,
+            may_share=not base.named_by_user and not credentials,
+            credentials=credentials,
             image_id=base.image.id,
             python=base.python,
             plan=plan,
@@ -224,7 +229,12 @@ class Preparer:
             stopping=stopping,
             in_place=None if self._engine_isolates() else self._own_folder(job),
         )
-        environment, layer = self._ready(request)
+        try:
+            environment, layer = self._ready(request)
+        except EnvironmentFailed as error:
+            if not credentials:
+                raise
+            raise EnvironmentFailed(credentials.mask()(str(error))) from None
         if request.in_place is None:
             self._bytecode.want(
                 environment.folder,
@@ -366,7 +376,7 @@ class Preparer:
             # Else programs start a worker or a thread for every processor of the host.
             **dict.fromkeys(_PROCESSORS, processors),
             **prepared.env,
-            **options.env,
+            **_env_of_command(job),
             **own,
         }
         description = {
@@ -566,6 +576,20 @@ class _ParallelBuild:
         return self._pool.submit(
             part, replace(self._request, stopping=lambda: self._failed.is_set() or stopping())
         )
+
+
+def _masked(log: Callable[[str], None], credentials: Credentials) -> Callable[[str], None]:
+    mask = credentials.mask()
+    return lambda line: log(mask(line))
+
+
+def _env_of_command(job: Job) -> dict[str, str]:
+    """Return the developer's variables for the command: only scripts get credentials of builds."""
+    is_for_builds = (
+        set() if job.options.script is not None else set(filter(is_credential, job.options.secrets))
+    )
+    env = job.options.usable().env
+    return {name: value for name, value in env.items() if name not in is_for_builds}
 
 
 def _project_path(options: SubmitOptions) -> str:

@@ -356,6 +356,20 @@ def test_secrets_reach_the_jobs_that_name_them_and_nobody_else(api: Api, runner:
     assert "s3cr3t-value" not in runner.log("serve") + runner.log("reconcile")
 
 
+def test_credentials_of_builds_reach_builds_and_scripts_but_no_tests(api: Api, runner: Runner) -> None:
+    name = "UV_INDEX_ACME_PASSWORD"
+    test = f"import os\ndef test_it():\n    assert {name!r} not in os.environ\n"
+    plan = plan_of(
+        planned("tests", secrets=(name,)),
+        planned("script", f'test "${name}" = s3cr3t-value', secrets=(name,)),
+    )
+    run = api.run(plan, {"test_it.py": test}, secrets={name: "s3cr3t-value"})
+    over = api.until_over(run["run_id"])
+    assert over["success"] is True, over
+    scopes = {path.parents[1].name for path in runner.data_dir.glob("environments/*/envs/*.ok")}
+    assert scopes - {"shared"}, "an environment was built for nobody else"
+
+
 def files_with(runner: Runner, *values: str) -> list[str]:
     """Names of files in the data directory whose bytes hold one of the values."""
     found = []

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from support.package_index import host_address, sdist, serve, wheel
+from support.package_index import PASSWORD, USER, host_address, sdist, serve, wheel
 from support.preparer import Bench, disposable_engine, environment
 
 from ci_runner.controller.engines.docker import allowed_hosts
 from ci_runner.controller.engines.docker.engine import DockerEngine
 from ci_runner.controller.environments.preparer import Prepared
 from ci_runner.errors import EnvironmentFailed
+from ci_runner.model.job import Job
+from ci_runner.model.job_options import JobOptions
 from ci_runner.settings.groups import EnvironmentSettings
 
 pytestmark = pytest.mark.docker
@@ -61,6 +65,7 @@ def index(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     )
     toml = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     sdist(folder, "inline", "1.0", {"pyproject.toml": toml, "backend.py": backend})
+    wheel(folder / "private", "hidden", "1.0", {"hidden.py": ""})
     with serve(folder, host_address()) as (url, authority):
         yield EnvironmentSettings(index_url=url, ca_bundle=authority)
 
@@ -185,3 +190,50 @@ def test_eviction_keeps_what_open_jobs_use_and_what_was_just_used(
     again, built = bench.prepare(jobs[1])
     assert built
     assert environment(again).exists()
+
+
+def credentials_of(kind: str, url: str) -> dict[str, str]:
+    """What opens the private part of the index, in one of the ways of installers."""
+    host = url.split("/")[2]
+    if kind == "uv":
+        return {"UV_INDEX_ACME_USERNAME": USER, "UV_INDEX_ACME_PASSWORD": PASSWORD}
+    if kind == "pip":
+        own = url.replace("://", f"://{USER}:{quote(PASSWORD)}@").replace("/simple", "/private/simple")
+        return {"PIP_EXTRA_INDEX_URL": own}
+    return {"NETRC": f"machine {host.partition(':')[0]}\nlogin {USER}\npassword {PASSWORD}\n"}
+
+
+def with_secrets(job: Job, values: dict[str, str]) -> Job:
+    options = JobOptions.from_dict({**job.options.stored, "secrets": sorted(values)})
+    return replace(job, options=options.with_env(values))
+
+
+@pytest.mark.parametrize("kind", ["uv", "pip", "netrc"])
+def test_credentials_open_an_index_for_builds_of_their_user_only(bench: Bench, kind: str) -> None:
+    """Nobody else gets what was built with them, and they stay in no file and no line."""
+    url = bench.environments.index_url
+    assert url is not None
+    index = f'[[tool.uv.index]]\nname = "acme"\nurl = "{url.replace("/simple", "/private/simple")}"\n'
+    pyproject = '[project]\nname = "p"\nversion = "1"\ndependencies = ["hidden", "pytest"]\n'
+    files = {"pyproject.toml": pyproject + (index if kind != "pip" else "")}
+    values = credentials_of(kind, url)
+    log: list[str] = []
+    job = with_secrets(bench.submit(files, user="alice"), values)
+    prepared, _ = bench.prepare(job, log)
+    assert scope(prepared) != "shared"
+    assert list(environment(prepared).glob("lib/python3.*/site-packages/hidden.py"))
+    spec = bench.preparer.container_spec(job, prepared, 1)
+    assert not any(name in str(spec) for name in values)
+    assert not bench.prepare(with_secrets(bench.submit(files, user="alice"), values))[1], (
+        "nothing is built twice"
+    )
+
+    wrong = {name: value.replace("s3cret", "wr0ng-") for name, value in values.items()}
+    for other in (with_secrets(bench.submit(files, user="bob"), wrong), bench.submit(files, user="carol")):
+        with pytest.raises(EnvironmentFailed) as caught:
+            bench.prepare(other, log)
+        assert "wr0ng-" not in str(caught.value)
+    assert not any(word in line for line in log for word in ("s3cret", "wr0ng-"))
+    files_there = [path for path in bench.data.rglob("*") if path.is_file() and not path.is_symlink()]
+    contents = {path: path.read_bytes() for path in files_there}
+    assert [path for path, text in contents.items() if b"s3cret" in text or b"wr0ng-" in text] == []

@@ -76,7 +76,7 @@ def _host_config(spec: ImageBuild, profile: container_profile.Profile) -> dict[s
         "Ulimits": [
             container_profile.ulimit("core", 0),
             container_profile.ulimit("fsize", limits.file_size),
-            container_profile.ulimit("nofile", limits.open_files, container_profile.SOFT_OPEN_FILES),
+            container_profile.ulimit("nofile", limits.open_files, limits.soft_open_files),
         ],
         "Tmpfs": {_TEMPORARY.rstrip("/"): f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_size}"},
         "Mounts": [container_profile.bind_mount(bind) for bind in spec.binds],

@@ -70,6 +70,7 @@ class Bench:
         code = builder.main(["builder.py", str(self.spool)])
         result: dict[str, Any] = json.loads((self.spool / "result.json").read_text())
         assert code == (0 if result["ok"] else 1)
+        assert not (self.spool / "job.json").exists()  # it may have credentials
         return result
 
     def compile(self, **plan: Any) -> dict[str, Any]:
@@ -356,3 +357,23 @@ def test_the_last_line_that_names_an_error_is_the_cause() -> None:
     assert builder.cause(BROKEN_BUILD) == (
         "Failed to build `x @ file:///w`: x.c:1:10: fatal error: nothing.h: No such file or directory"
     )
+
+
+def test_a_netrc_file_is_private_and_goes_with_the_build(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs of the build find it in their home folder."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    program = tmp_path / "uv"
+    report = tmp_path / "seen"
+    program.write_text(
+        f'#!/bin/sh\ncat "$HOME/.netrc" "$NETRC" > {report}\nstat -c %a "$NETRC" >> {report}\nexit 1\n'
+    )
+    program.chmod(0o755)
+    failing = {"do": "compile", "plan": PLAN}
+    result = bench.run(failing, netrc="machine a login b password c", uv=str(program))
+    assert not result["ok"]
+    assert report.read_text() == 2 * "machine a login b password c\n" + "600\n"
+    assert list(temporary.iterdir()) == []
