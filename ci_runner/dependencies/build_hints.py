@@ -11,7 +11,10 @@ from typing import Final
 
 #: Characters of output that are searched, from its end.
 _MOST: Final = 16_000
-_IMAGE: Final = "name an image that has one with `image` in [tool.remote-ci], or ask the runner's operator"
+_IMAGE: Final = (
+    "install it with `packages` in [tool.remote-ci], name an image that has one with `image`, or ask the runner's "
+    "operator"
+)
 
 _RUST: Final = (
     r"Unknown compiler\(s\): \[\[?'rustc|(?:cargo|rustc)['\"]?:? (?:command )?not found|"
@@ -27,6 +30,17 @@ _GIT: Final = (
     r"Git executable not found|\bgit['\"]?:? (?:command )?not found"
     r"|No such file or directory:? ['\"`]git['\"`]"
 )
+#: Ends of the texts of pkg-config, meson and setup scripts that look for a library of the distribution.
+_LIBRARY: Final = (
+    r"No package '[^'\s]+' found|Package '[^'\s]+', required by '[^']*', not found"
+    r"|was not found in the pkg-config search path|Dependency \"?[^\"\s]+\"? not found, tried pkgconfig"
+    r"|\b(?:pg|mysql|mariadb|xml2|xslt|curl)[_-]config\b.{0,100}not found"
+    r"|[Pp]kg-config['\"]?:? (?:command )?not found|Did not find pkg-config"
+)
+_NO_LIBRARY: Final = (
+    "the image lacks a library of the distribution: `packages` in [tool.remote-ci] installs it, on Debian such as "
+    "`libcairo2-dev`, with `pkg-config`"
+)
 _SSH: Final = r"cannot run ssh|\bssh['\"]?:? (?:command )?not found"
 _CREDENTIALS: Final = (
     r"Permission denied \(publickey|could not read Username|Host key verification failed"
@@ -41,6 +55,7 @@ _PROGRAMS: Final = (
     (_RUST, f"the image has no Rust toolchain: {_IMAGE}"),
     (_COMPILER, f"the image has no compiler: {_IMAGE}; the official images without `-slim` have one"),
     (r"fatal error: Python\.h: No such file", f"the image has no headers of Python (Python.h): {_IMAGE}"),
+    (_LIBRARY, _NO_LIBRARY),
     (
         _GIT,
         f"the image has no git, which a dependency needs: {_IMAGE}; official images without `-slim` have it",
