@@ -1,7 +1,7 @@
 """The limits of a job's container: what the job requests, the runner's defaults and the operator's maxima.
 
-Requests for more processors, memory or time than the maximum get the maximum. The other limits are about what a test
-can do at all, so a request that cannot be met is refused before anything runs.
+Requests for more processors, memory or time than the maximum get the maximum, with a line in the job's log. The other
+limits are about what a test can do at all, so a request that cannot be met is refused before anything runs.
 """
 
 from __future__ import annotations
@@ -34,6 +34,20 @@ def limits_of(options: SubmitOptions, settings: ReconcileSettings) -> Limits:
         # Programs rarely raise their soft limit themselves.
         soft_open_files=options.open_files or min(_DEFAULT.soft_open_files, most_files),
     )
+
+
+def reductions(options: SubmitOptions, settings: ReconcileSettings) -> list[str]:
+    """Return a line for each request that gets the operator's maximum instead."""
+    found = []
+    if options.cpus is not None and options.cpus > settings.max_cpus:
+        found.append(f"cpus: {options.cpus:g} requested, this runner allows {settings.max_cpus:g}")
+    if options.memory is not None and options.memory > settings.max_memory:
+        asked, most = formats.size(options.memory), formats.size(settings.max_memory)
+        found.append(f"memory: {asked} requested, this runner allows {most}")
+    if options.timeout is not None and options.timeout > settings.test_timeout:
+        asked, most = formats.duration(options.timeout), formats.duration(settings.test_timeout)
+        found.append(f"timeout: {asked} requested, this runner allows {most}")
+    return found
 
 
 def _size(name: str, asked: int | None, default: int, most: int) -> int:

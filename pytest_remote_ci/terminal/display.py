@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import deque
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Final, TextIO
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import NoVerdict
@@ -142,8 +143,25 @@ def exit_code(complete: Event) -> int:
     if complete.is_cancelled:
         raise NoVerdict(f"the job was {escaped(reason or 'cancelled')}")
     if complete.status == "failed":
-        raise NoVerdict(f"the runner could give no verdict: {escaped(reason or 'no reason was given')}")
+        text = reason or "no reason was given"
+        raise NoVerdict(f"the runner could give no verdict: {escaped(text)}{_setting_of(text)}")
     return exit_codes.of_job(complete)
+
+
+#: Beginning of a reason, as a pattern -> the setting of the limit that it names.
+_SETTINGS: Final = (
+    (r"timed out after [^/]{1,40} of testing", "`timeout`, at most `test-timeout` of the runner"),
+    (r"timed out after [^/]{1,40} of preparing", "`prepare-timeout` of the runner"),
+    (r"disk limit of ", "`disk` of the runner"),
+)
+
+
+def _setting_of(reason: str) -> str:
+    """Return, in parentheses, the setting of the limit that ended a job; "" if none did or the reason has it."""
+    for pattern, setting in _SETTINGS:
+        if re.match(pattern, reason):
+            return f" (setting: {setting})"
+    return ""
 
 
 def local_color(choice: str, environ: Mapping[str, str], is_terminal: bool) -> bool:

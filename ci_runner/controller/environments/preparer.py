@@ -46,7 +46,7 @@ from ci_runner.controller.environments.services import Services
 from ci_runner.controller.environments.system_packages import PackageRequest, SystemPackages
 from ci_runner.controller.environments.tools import Tools
 from ci_runner.controller.environments.workspaces import Workspaces
-from ci_runner.controller.job_limits import limits_of
+from ci_runner.controller.job_limits import limits_of, reductions
 from ci_runner.dependencies.install_plan import make_plan, mount_point
 from ci_runner.dependencies.locks import Lock
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
@@ -177,6 +177,8 @@ class Preparer:
         self._packages.check(options.packages)
         credentials = Credentials.of(job)
         log, building = _one_at_a_time(_masked(log, credentials)), _once(building)
+        for line in reductions(options, self._settings):
+            log(line)
         base = choose_base(self._engine, self._settings, options, log)
         if not options.packages:
             return self._prepare(job, options, base, credentials, log, building, stopping)

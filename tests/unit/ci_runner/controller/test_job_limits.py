@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ci_runner.controller.engine import Limits
-from ci_runner.controller.job_limits import limits_of
+from ci_runner.controller.job_limits import limits_of, reductions
 from ci_runner.errors import PermanentError
 from ci_runner.settings.groups import ReconcileSettings
 from pytest_remote_ci.wire.protocol import SubmitOptions
@@ -62,3 +62,15 @@ def test_a_request_above_the_maximum_is_refused(asked: dict[str, Any], words: st
         limits_of(SubmitOptions(**asked), ReconcileSettings())
     assert str(caught.value).startswith(words)
     assert "\n" not in str(caught.value)
+
+
+def test_a_request_that_gets_the_maximum_instead_is_told() -> None:
+    settings = ReconcileSettings(max_cpus=4.0)
+    asked = SubmitOptions(cpus=8.5, memory=16 << 30, timeout=7200.0)
+    assert reductions(asked, settings) == [
+        "cpus: 8.5 requested, this runner allows 4",
+        "memory: 16 GiB requested, this runner allows 8 GiB",
+        "timeout: 2 h requested, this runner allows 60 min",
+    ]
+    assert reductions(SubmitOptions(), settings) == []
+    assert reductions(SubmitOptions(cpus=4.0, memory=8 << 30, timeout=3600.0), settings) == []

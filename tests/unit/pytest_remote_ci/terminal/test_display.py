@@ -216,6 +216,18 @@ def test_the_exit_code_is_pytests_own(complete: dict[str, Any], code: int) -> No
         ({"status": "failed", "reason": "container lost"}, "could give no verdict: container lost"),
         ({"status": "failed", "success": False, "reason": "timed out after 60 s"}, "timed out"),
         (
+            {"status": "failed", "reason": "timed out after 60 min of testing while running t.py::a"},
+            r"while running t.py::a \(setting: `timeout`, at most `test-timeout` of the runner\)$",
+        ),
+        (
+            {"status": "failed", "reason": "timed out after 15 min of preparing"},
+            r"preparing \(setting: `prepare-timeout` of the runner\)$",
+        ),
+        (
+            {"status": "failed", "reason": "disk limit of 4 GiB exceeded"},
+            r"exceeded \(setting: `disk` of the runner\)$",
+        ),
+        (
             {"status": "cancelled", "cancelled": True, "reason": "cancelled by ops"},
             "the job was cancelled by ops",
         ),
