@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from support.developer import Developer, make_developer
-from support.package_index import host_address, proxy, rewheel, serve, wheel
+from support.package_index import PASSWORD, USER, host_address, proxy, rewheel, serve, wheel
 from support.runner import Runner
 
 pytestmark = pytest.mark.docker
@@ -86,3 +87,22 @@ def test_an_index_on_loopback_is_reached_through_a_proxy(
         assert done.code == 0, done.text
         assert "1 passed" in done.out
         assert set(asked) == {url.split("/")[2]}
+
+
+def test_a_developers_own_credentials_open_an_index(
+    start: Callable[..., Developer], packages: Path, project: Path
+) -> None:
+    """They are secrets of the job, for its build: its tests do not see them."""
+    wheel(packages / "private", "hidden", "1.0", {"hidden.py": ""})
+    with serve(packages, host_address()) as (url, authority):
+        developer = start("--index-url", url, "--ca-bundle", str(authority))
+        (project / "pyproject.toml").write_text('[tool.remote-ci]\nsecrets = ["PIP_EXTRA_INDEX_URL"]\n')
+        (project / "requirements.txt").write_text("hidden\npytest\n")
+        (project / "test_it.py").write_text(
+            "import hidden, os\ndef test_it():\n    assert 'PIP_EXTRA_INDEX_URL' not in os.environ\n"
+        )
+        own = url.replace("://", f"://{USER}:{quote(PASSWORD)}@").replace("/simple", "/private/simple")
+        done = developer.pytest(cwd=project, PIP_EXTRA_INDEX_URL=own)
+        assert done.code == 0, done.text
+        assert "1 passed" in done.out
+        assert "s3cret" not in done.text + developer.runner.log("reconcile") + developer.runner.log("serve")
