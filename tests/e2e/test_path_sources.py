@@ -50,6 +50,7 @@ def developer(runner: Runner, tmp_path: Path) -> Developer:
     return Developer(runner, tmp_path / "home", runner.key)
 
 
+@pytest.mark.sampled(1)
 def test_sources_beside_the_project_travel_with_it(developer: Developer, tmp_path: Path) -> None:
     """One that a source takes from beside itself, too; nothing else in their common folder does."""
     top = tmp_path / "all"

@@ -61,6 +61,7 @@ def test_a_package_that_is_not_allowed_is_one_line_that_names_the_setting(crashi
     assert "package 'gcc' may not be installed on this runner (allowed: remoteci-*)" in line
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("point", "packages"),
     [

@@ -77,6 +77,7 @@ def cases(file: Path) -> dict[tuple[str, str], list[str]]:
     }
 
 
+@pytest.mark.every(2)
 @needs_two
 def test_a_session_runs_on_several_pythons(developer: Developer, suite: Path) -> None:
     done = run(developer, suite, "-v", "--junitxml=r.xml")

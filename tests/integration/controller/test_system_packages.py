@@ -23,7 +23,7 @@ from ci_runner.controller.environments.system_packages import PackageRequest
 from ci_runner.errors import EnvironmentFailed, PermanentError
 from ci_runner.settings.groups import EnvironmentSettings
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.every(2)]
 
 #: The rest of dpkg's words about a package whose script fails.
 _BROKEN = (
