@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--sample-cases",
         action="store_true",
-        help="run only some cases of tests marked `sampled`, other ones at each commit (scripts/test does)",
+        help="run only some cases of tests marked `sampled`, other ones each day (scripts/test does)",
     )
 
 
@@ -103,13 +103,13 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     """Say which cases are run, so that a run can be repeated."""
     if not config.getoption("sample_cases"):
         return None
-    return f"cases: a sample of each matrix, chosen by commit {sampling.commit()[:12]}; without --sample-cases, all"
+    return f"cases: a sample of each matrix, chosen by the commit's day ({sampling.day()}); without --sample-cases, all"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what a sampled run does not take."""
     if config.getoption("sample_cases"):
-        items[:], left_out = sampling.split(items, int(sampling.commit()[:8], 16))
+        items[:], left_out = sampling.split(items, sampling.day())
         config.hook.pytest_deselected(items=left_out)
 
 

@@ -1,9 +1,9 @@
-"""Sampled runs: some cases of each matrix of like cases and some of the longest tests, others at each commit.
+"""Sampled runs: some cases of each matrix of like cases and some of the longest tests, others each day.
 
 Killing a controller at each of forty points takes as long as hundreds of other tests. With `--sample-cases` a test with
-the marker `sampled(n)` runs `n` of its cases, evenly spaced from a start that the commit determines: all processes of
-one run choose the same ones, a run can be repeated, and a few commits together run them all. A test with the marker
-`every(n)` runs at about every n-th commit.
+the marker `sampled(n)` runs `n` of its cases, evenly spaced from a start that the day of the commit determines. So all
+processes of one run choose the same ones, a commit that mends a case is tried on that very case, and a few days
+together run them all. A test with the marker `every(n)` runs on every n-th day.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 
-def commit() -> str:
-    """The commit that is checked out, as hexadecimal digits; '0' outside of a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+def day() -> int:
+    """Return the day of the commit that is checked out, counted from 1970-01-01 UTC; 0 outside of a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "log", "-1", "--format=%ct"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "0"
-    return found or "0"
+        return 0
+    return int(found or "0") // 86400
 
 
 def chosen(count: int, wanted: int, start: int) -> set[int]:

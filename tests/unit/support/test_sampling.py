@@ -1,4 +1,4 @@
-"""A sampled run takes its share of each matrix, and a few commits together run all of it."""
+"""A sampled run takes its share of each matrix, and a few days together run all of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_starts_one_after_the_other_choose_all(count: int, wanted: int) -> None:
 
 
 def test_only_marked_tests_are_sampled_each_by_itself(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nmarkers =\n  sampled(n): n cases\n  every(n): n commits\n")
+    pytester.makeini("[pytest]\nmarkers =\n  sampled(n): n cases\n  every(n): n days\n")
     items, _ = pytester.inline_genitems(pytester.makepyfile(SUITE))
     kept, left_out = split(items, start=1)
     assert [item.nodeid.partition("::")[2] for item in kept] == [
@@ -53,8 +53,8 @@ def test_only_marked_tests_are_sampled_each_by_itself(pytester: pytest.Pytester)
     assert {*kept, *left_out} == {*items}
 
 
-def test_a_test_for_every_third_commit_is_run_by_one_of_three_starts(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nmarkers =\n  every(n): n commits\n")
+def test_a_test_for_every_third_day_runs_on_one_of_three(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers =\n  every(n): n days\n")
     tests = "".join(f"@pytest.mark.every(3)\ndef test_{number}(): pass\n" for number in range(10))
     items, _ = pytester.inline_genitems(pytester.makepyfile(f"import pytest\n{tests}"))
     shares = [{item.nodeid for item in split(items, start)[0]} for start in range(3)]
