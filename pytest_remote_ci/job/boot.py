@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -302,6 +303,7 @@ def main(mode: str, args: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the worker held it back until here
         sys.exit(main(sys.argv[1], sys.argv[2:]))
     except KeyboardInterrupt:  # before pytest, which has its own message, has begun
         sys.exit(2)

@@ -27,6 +27,8 @@ PROTOCOL = 1
 MARK_INTERVAL = 0.05
 #: Bytes reserved on the spool, so that the final frame fits when the disk is full.
 RESERVE = 16384
+#: The program that starts pytest, next to this file.
+_BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 #: Our own exit code if the job cannot be read.
 EXIT_BROKEN = 125
 
@@ -212,7 +214,8 @@ def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoR
         # All of them: what started the runner may ignore some (nohup, the background of a shell).
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # `boot` lets interrupts in once it can end without the interpreter's traceback.
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT} if _BOOT in argv else ())
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(spool.stdout, 1)
         os.dup2(spool.stderr, 2)

@@ -81,6 +81,20 @@ def test_no_signal_is_ignored_or_blocked_because_the_worker_was_started_so(spool
     assert (int(status["SigIgn"], 16), int(status["SigBlk"], 16)) == (pythons_own, 0)
 
 
+def test_an_interrupt_waits_until_pytest_can_end_in_order(spool: Path) -> None:
+    """Not in what the interpreter and `boot` import first: its traceback would be all that the developer sees."""
+    boot = str(WORKER.with_name("boot.py"))
+    asleep = "import os, signal, sys, time; print('there', flush=True); time.sleep(0.5); "
+    start = "os.execv(sys.executable, [sys.executable, '-X', 'importtime', *sys.argv[1:]])"
+    argv = [sys.executable, "-I", "-S", "-c", asleep + start, boot, "module"]
+    write_job(spool, "", argv=argv)
+    with subprocess.Popen(command(spool)) as process:
+        wait_until(lambda: (spool / "stdout").exists() and (spool / "stdout").read_text() == "there\n", 10)
+        process.terminate()
+        assert process.wait(10) == 2
+    assert "Traceback" not in (spool / "stderr").read_text()
+
+
 def test_a_command_killed_by_a_signal_exits_as_a_shell_says_it(spool: Path) -> None:
     assert run(spool, "import os; os.kill(os.getpid(), 11)") == 128 + signal.SIGSEGV
     last = frames(spool)[-1]
