@@ -3,7 +3,8 @@
 Killing a controller at each of forty points takes as long as hundreds of other tests. With `--sample-cases` a test with
 the marker `sampled(n)` runs `n` of its cases, evenly spaced from a start that the day of the commit determines. So all
 processes of one run choose the same ones, a commit that mends a case is tried on that very case, and a few days
-together run them all. A test with the marker `every(n)` runs on every n-th day.
+together run them all. A test with the marker `every(n)` runs on every n-th day. Files that talk to whole runners take
+most of the time: one half of them runs on one day, the other half on the next.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+#: Folders whose files run on every second day.
+ALTERNATING = ("tests/e2e/", "tests/faults/", "tests/integration/controller/", "tests/parity/")
 
 
 def day() -> int:
@@ -40,13 +44,22 @@ def split(items: list[pytest.Item], start: int) -> tuple[list[pytest.Item], list
         tests[item.nodeid.partition("[")[0]].append(item)
     left_out: set[str] = set()
     for name, cases in tests.items():
+        file, turn = name.partition("::")[0], start
         kept = set(range(len(cases)))
         sampled, every = (cases[0].get_closest_marker(marker) for marker in ("sampled", "every"))
+        if file.startswith(ALTERNATING):
+            turn = start // 2  # else a test for every second day might never meet its file's day
+            if (_number(file) + start) % 2:
+                kept = set()
         if sampled is not None:
-            kept = chosen(len(cases), sampled.args[0], start)
-        if every is not None and (zlib.crc32(name.encode()) + start) % every.args[0]:
+            kept &= chosen(len(cases), sampled.args[0], turn)
+        if every is not None and (_number(name) + turn) % every.args[0]:
             kept = set()
         left_out |= {case.nodeid for number, case in enumerate(cases) if number not in kept}
     return [item for item in items if item.nodeid not in left_out], [
         item for item in items if item.nodeid in left_out
     ]
+
+
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode())

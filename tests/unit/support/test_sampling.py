@@ -60,3 +60,20 @@ def test_a_test_for_every_third_day_runs_on_one_of_three(pytester: pytest.Pytest
     shares = [{item.nodeid for item in split(items, start)[0]} for start in range(3)]
     assert sum(len(share) for share in shares) == len(set().union(*shares)) == 10
     assert all(len(share) < 10 for share in shares)
+
+
+def test_files_of_whole_runners_take_turns_and_each_of_their_tests_has_its_day(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeini("[pytest]\nmarkers =\n  sampled(n): n cases\n  every(n): n days\n")
+    folder = pytester.mkdir("tests") / "e2e"
+    folder.mkdir()
+    tests = "".join(f"@pytest.mark.every(2)\ndef test_{number}(): pass\n" for number in range(4))
+    for number in range(6):
+        (folder / f"test_{number}.py").write_text(f"import pytest\n{tests}def test_often(): pass\n")
+    items, _ = pytester.inline_genitems(folder)
+    shares = [{item.nodeid for item in split(items, start)[0]} for start in range(4)]
+    files = [{nodeid.partition("::")[0] for nodeid in share} for share in shares]
+    assert files[0] | files[1] == {item.nodeid.partition("::")[0] for item in items}
+    assert not files[0] & files[1]
+    assert set().union(*shares) == {item.nodeid for item in items}
