@@ -148,35 +148,33 @@ def _patterns(place: Place, value: object) -> tuple[str, ...]:
     return texts
 
 
+def _without_problems(
+    where: str, texts: tuple[str, ...], problem_of: Callable[[str], str | None]
+) -> tuple[str, ...]:
+    for text in texts:
+        problem = problem_of(text)
+        if problem is not None:
+            raise ConfigError(f"{where}: {text!r} {problem}")
+    return texts
+
+
 def _globs(place: Place, value: object) -> tuple[str, ...]:
     texts = _texts(place, value)
-    for text in texts:
-        problem = globs.problem(text)
-        if problem is not None:
-            raise ConfigError(f"{place.name}: {text!r} {problem}")
-    return texts
+    return _without_problems(place.name, texts, globs.problem)
 
 
 def _keep(place: Place, value: object) -> tuple[str, ...]:
     texts = _texts(place, value)
     if len(texts) > keep.MAX_PATTERNS:
         raise place.error(f"a list of at most {keep.MAX_PATTERNS} patterns", value)
-    for text in texts:
-        problem = keep.problem(text)
-        if problem is not None:
-            raise ConfigError(f"{place.source}: {place.key}: {text!r} {problem}")
-    return texts
+    return _without_problems(f"{place.source}: {place.key}", texts, keep.problem)
 
 
 def _packages(place: Place, value: object) -> tuple[str, ...]:
     texts = _texts(place, value)
     if len(texts) > system_packages.MAX_PACKAGES:
         raise place.error(f"a list of at most {system_packages.MAX_PACKAGES} packages", value)
-    for text in texts:
-        problem = system_packages.problem(text)
-        if problem is not None:
-            raise ConfigError(f"{place.name}: {text!r} {problem}")
-    return texts
+    return _without_problems(place.name, texts, system_packages.problem)
 
 
 def _folder(place: Place, value: object) -> str:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from pytest_remote_ci.replay import limit_hints, missing_services, reporters
+from pytest_remote_ci.replay import failure_hints, reporters
 from pytest_remote_ci.replay.collection import Collection
 from pytest_remote_ci.replay.decode import Reports, exception_call, failed_reports, internal_error
 from pytest_remote_ci.replay.event_source import (
@@ -109,7 +109,7 @@ class Job:
 
     def _note_cause(self, report: Any) -> None:
         """Add a line, once, if a test failed because a server is missing in the job, or by one of its limits."""
-        line = missing_services.hint(report.longrepr) or limit_hints.hint(report.longrepr)
+        line = failure_hints.hint(report.longrepr)
         if line is not None and line not in self.notes:
             self.notes_add(line)
 

@@ -21,14 +21,6 @@ Project = Callable[[str], Path]
 pytestmark = pytest.mark.parametrize("runner", ["process"], indirect=True)
 
 
-@pytest.fixture
-def developer(runner: Runner, tmp_path: Path) -> Developer:
-    """The one user of this runner."""
-    home = tmp_path / "home"
-    home.mkdir()
-    return Developer(runner, home, runner.key)
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left(runner: Runner) -> Iterator[None]:
     """No process of a job outlives it, and its folders go."""

@@ -62,14 +62,6 @@ def test_it():
 
 
 @pytest.fixture
-def developer(runner: Runner, tmp_path: Path) -> Developer:
-    """The one user of this runner."""
-    home = tmp_path / "home"
-    home.mkdir()
-    return Developer(runner, home, runner.key)
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A project with pipelines."""
     folder = tmp_path / "project"

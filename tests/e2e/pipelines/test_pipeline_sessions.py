@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from support.developer import Developer, Done, interrupt, rest
-from support.runner import Runner
 from support.waiting import wait_until
 
 RUNNER_OPTIONS = ("--concurrency", "3")
@@ -69,14 +68,6 @@ def test_three(): pass
 def no_ci_system(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def developer(runner: Runner, tmp_path: Path) -> Developer:
-    """The one user of this runner."""
-    home = tmp_path / "home"
-    home.mkdir()
-    return Developer(runner, home, runner.key)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from support.developer import Developer, Done
-from support.runner import Runner
 
 from ci_runner.base_image import pythons
 
@@ -40,14 +39,6 @@ def test_differs(): assert not NEW
 @pytest.mark.skipif(not NEW, reason="new syntax")
 def test_skips(): pass
 """
-
-
-@pytest.fixture
-def developer(runner: Runner, tmp_path: Path) -> Developer:
-    """The one user of this runner."""
-    home = tmp_path / "home"
-    home.mkdir()
-    return Developer(runner, home, runner.key)
 
 
 @pytest.fixture

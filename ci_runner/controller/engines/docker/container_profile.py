@@ -23,6 +23,7 @@ from ci_runner.controller.engine import (
     Bind,
     ContainerSpec,
     ContainerState,
+    Limits,
     Observed,
     Overlay,
     Role,
@@ -299,6 +300,28 @@ def _volume(
     if name is not None:
         mount["Source"] = name
     return mount
+
+
+def programs_as_root(limits: Limits, capabilities: list[str]) -> dict[str, Any]:
+    """Return the part of `HostConfig` that containers share in which an image's own programs may be root."""
+    return {
+        "Init": True,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "CapAdd": capabilities,
+        "SecurityOpt": ["no-new-privileges:true"],
+        "IpcMode": "private",
+        "Memory": limits.memory,
+        "MemorySwap": limits.memory,
+        "NanoCpus": round(limits.cpus * 1_000_000_000),
+        "PidsLimit": limits.pids,
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": LOG_SIZE, "max-file": "1"},
+        },
+        "RestartPolicy": {"Name": "no"},
+        "AutoRemove": False,
+    }
 
 
 def bind_mount(bind: Bind) -> dict[str, Any]:

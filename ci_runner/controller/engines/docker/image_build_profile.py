@@ -62,16 +62,7 @@ def _host_config(spec: ImageBuild, profile: container_profile.Profile) -> dict[s
     limits = spec.limits
     return {
         "NetworkMode": container_profile.network_name(profile.install),
-        "Init": True,
-        "Privileged": False,
-        "CapDrop": ["ALL"],
-        "CapAdd": _CAPABILITIES,
-        "SecurityOpt": ["no-new-privileges:true"],
-        "IpcMode": "private",
-        "Memory": limits.memory,
-        "MemorySwap": limits.memory,
-        "NanoCpus": round(limits.cpus * 1_000_000_000),
-        "PidsLimit": limits.pids,
+        **container_profile.programs_as_root(limits, _CAPABILITIES),
         "OomScoreAdj": 500,
         "Ulimits": [
             container_profile.ulimit("core", 0),
@@ -80,10 +71,4 @@ def _host_config(spec: ImageBuild, profile: container_profile.Profile) -> dict[s
         ],
         "Tmpfs": {_TEMPORARY.rstrip("/"): f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_size}"},
         "Mounts": [container_profile.bind_mount(bind) for bind in spec.binds],
-        "LogConfig": {
-            "Type": "json-file",
-            "Config": {"max-size": container_profile.LOG_SIZE, "max-file": "1"},
-        },
-        "RestartPolicy": {"Name": "no"},
-        "AutoRemove": False,
     }

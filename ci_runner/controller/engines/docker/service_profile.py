@@ -56,22 +56,7 @@ def _host_config(spec: ServiceSpec, profile: container_profile.Profile) -> dict[
     return {
         **container_profile.loopback(profile),
         "NetworkMode": container_profile.network_mode(spec, profile),
-        "Init": True,
-        "Privileged": False,
-        "CapDrop": ["ALL"],
-        "CapAdd": _CAPABILITIES,
-        "SecurityOpt": ["no-new-privileges:true"],
-        "IpcMode": "private",
-        "Memory": limits.memory,
-        "MemorySwap": limits.memory,
-        "NanoCpus": round(limits.cpus * 1_000_000_000),
-        "PidsLimit": limits.pids,
+        **container_profile.programs_as_root(limits, _CAPABILITIES),
         "OomScoreAdj": 600,
         "Ulimits": [container_profile.ulimit("core", 0), container_profile.ulimit("fsize", limits.file_size)],
-        "LogConfig": {
-            "Type": "json-file",
-            "Config": {"max-size": container_profile.LOG_SIZE, "max-file": "1"},
-        },
-        "RestartPolicy": {"Name": "no"},
-        "AutoRemove": False,
     }

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_remote_ci.replay.limit_hints import hint
+from pytest_remote_ci.replay.failure_hints import hint
 
 
 @pytest.mark.parametrize(

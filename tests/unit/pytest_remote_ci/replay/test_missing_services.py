@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_remote_ci.replay.missing_services import hint
+from pytest_remote_ci.replay.failure_hints import hint
 
 PG = 'connection to server at "localhost" (127.0.0.1), port 5432 failed: Connection refused'
 

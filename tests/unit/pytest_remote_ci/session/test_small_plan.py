@@ -70,7 +70,7 @@ def test_limits_services_and_secrets_are_those_of_a_single_job() -> None:
     assert [service["image"] for service in found["services"]] == ["postgres:16"]
 
 
-@pytest.mark.parametrize("root", ["/", None, "/home/\x1b[2J", "C:/work/project"])
+@pytest.mark.parametrize("root", ["/", None, "/home/\x1b[2J", "C:/code/project"])
 def test_a_name_is_always_one_that_the_runner_accepts(root: str | None) -> None:
     Plan.from_dict(made(SubmitOptions(root=root), retries=Wanted(1)))
 

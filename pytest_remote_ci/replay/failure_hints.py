@@ -1,4 +1,4 @@
-"""Recognize failures because a server is missing that a suite expects on the developer's machine.
+"""Recognize failures whose cause the error does not name: a server is missing in the job, or a test reached a limit.
 
 A job has a network of its own: nothing listens on its loopback but what its tests start.
 """
@@ -39,9 +39,29 @@ _DOCKER: Final = re.compile(
     re.DOTALL,
 )
 
+#: Pattern of messages -> what to set.
+_LIMITS: Final = (
+    (
+        re.compile(r"\[Errno 28\] No space left on device|\bENOSPC\b"),
+        (
+            "a folder in memory is full: `tmp-size` is for /tmp and /var/tmp, `shm-size` for /dev/shm, `home-size` for "
+            "the home folder"
+        ),
+    ),
+    (
+        re.compile(r"\[Errno 24\] Too many open files|\bEMFILE\b"),
+        "a process may not open more files: `open-files` is the limit",
+    ),
+    (re.compile(r"\[Errno 27\] File too large|\bEFBIG\b"), "a file grew too large: `file-size` is the limit"),
+    (
+        re.compile(r"RuntimeError: can't start new thread|BlockingIOError: \[Errno 11\] Resource temp"),
+        "a job may have no more processes and threads: the runner's setting `pids` is the limit",
+    ),
+)
+
 
 def hint(longrepr: Any) -> str | None:
-    """Return a line about a failure that looks like a missing server, else None."""
+    """Return a line about a failure that looks like a missing server or the work of a limit, else None."""
     crash = getattr(longrepr, "reprcrash", None)
     message = str(getattr(crash, "message", None) or longrepr)[:_LONGEST]
     if _DOCKER.search(message):
@@ -55,4 +75,7 @@ def hint(longrepr: Any) -> str | None:
                 f"the tests cannot reach {server}: a job does not see servers of this machine; "
                 "declare it in `services` (docs/guide/projects.md, Services)"
             )
+    for pattern, words in _LIMITS:
+        if pattern.search(message):
+            return f"{words} (docs/guide/projects.md, Limits)"
     return None
